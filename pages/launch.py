@@ -66,6 +66,7 @@ def show_run() -> None:
         strategy = launch_form.how_capacity_is_spent(launch_form.pick_strategy(STRATEGIES, start), start)
     configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
     missing = source.missing or data_source.check_source(configs[0], source, check_place)
+    run_picker.keep_warm(None if missing else configs[0])
     token_card.show_tokens(configs[0], source, check_place)
     training, waiting = launch_form.in_the_queue()
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
@@ -90,6 +91,7 @@ def show_experiment() -> None:
         values = launch_form.what_is_shared(start) | source.values
     example = experiment_form.example(values, found)
     missing = source.missing or data_source.check_source(example, source, check_place)
+    run_picker.keep_warm(None if missing else example)
     token_card.show_tokens(example, source, check_place)
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         experiment_form.start_experiment(values, found, missing)

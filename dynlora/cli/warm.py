@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import queue
 import sys
 import threading
 from contextlib import suppress
@@ -42,13 +43,13 @@ ANSWERING = ("preflight",)
 @click.pass_context
 def warm(context: click.Context) -> None:
     """Import what training needs, read one command from standard input and become it; end with the input."""
-    imports = threading.Thread(target=_import_all, daemon=True)
-    imports.start()
-    order = _order(sys.stdin.readline())
+    ahead = Ahead()
+    ahead.start()
+    order = _order(ahead)
     if order is None:
         os._exit(0)  # nobody needs what is being imported
     os.write(1, TAKEN)
-    imports.join()
+    ahead.imported.wait()
     own_process.imported()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -85,22 +86,71 @@ def check_queued(run_id: str, runs_dir: Path) -> None:
     sys.exit(2 if run_id in refused else 0)
 
 
-def _order(line: str) -> dict[str, Any] | None:
-    """Return the command that was sent, None when the input ended."""
-    return json.loads(line) if line.strip() else None
+def _order(ahead: Ahead) -> dict[str, Any] | None:
+    """Return the command that was sent, None when the input ended; what is told before it is worked on meanwhile."""
+    while (line := sys.stdin.readline()).strip():
+        found = json.loads(line)
+        if "likely" not in found:
+            ahead.stop()
+            return found
+        ahead.likely.put(found["likely"])
+    return None
+
+
+class Ahead(threading.Thread):
+    """Imports, then makes tokens of what is likely to come, in a thread of lower priority, until the command is there.
+
+    Linux has a priority for each thread, and none can be raised again: the main thread, which becomes the command,
+    keeps its own. Elsewhere the priority is the process's and stays as it is. What fails here fails again, and is told,
+    where it is needed.
+
+    Attributes:
+        imported: set when the imports are done.
+        likely: values of the configurations that were told, and None at the end.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__(daemon=True)
+        self.imported = threading.Event()
+        self.likely: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Begin no further part of the work: the command has come."""
+        self._is_stopped = True
+        self.likely.put(None)
+
+    def run(self) -> None:
+        """Work until the end is told."""
+        if sys.platform == "linux":
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        try:
+            _import_all()
+        finally:
+            self.imported.set()
+        while (values := self._latest()) is not None:
+            with suppress(Exception):
+                make_tokens = importlib.import_module("dynlora.training.ahead").make_tokens
+                make_tokens(values, is_wanted=lambda: not self._is_stopped)
+
+    def _latest(self) -> dict[str, Any] | None:
+        """Wait for what was told, and return the last of it."""
+        found = self.likely.get()
+        while found is not None and not self.likely.empty():
+            found = self.likely.get()
+        return found
 
 
 def _import_all() -> None:
-    """Import in a thread of lower priority; what fails here fails again, and is told, where it is needed.
-
-    Linux has a priority for each thread, and none can be raised again: the main thread, which becomes the command,
-    keeps its own. Elsewhere the priority is the process's and stays as it is.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    """Import what is needed, and let it do once what it does when it is first used."""
     for name in NEEDED:
         with suppress(Exception):
             importlib.import_module(name)
     with suppress(Exception):
         importlib.import_module("dynlora.strategies").registry()
+    with suppress(Exception):  # bars of a thread would stand in the middle of what the command says
+        importlib.import_module("datasets").disable_progress_bars()
+    with suppress(Exception):  # a table of patterns that transformers compiles when it loads its first model
+        importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("bert")

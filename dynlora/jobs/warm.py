@@ -2,7 +2,8 @@
 
 A command that needs torch spends most of its first seconds on imports. The server of the dashboard keeps one process
 that has them behind it while a page is open that may need it. The spare reads one command from its standard input, ends
-when that is closed, and is used once: nothing of one command is left for the next.
+when that is closed, and is used once: nothing of one command is left for the next. Before the command it may be told
+which model and data are likely to come: it makes tokens of the texts then.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -36,6 +38,9 @@ TAKES_S = 5.0
 
 TAKEN = b"taken\n"
 """What it says then, before anything that the command prints."""
+
+TELLINGS, LONGEST_LINE = 12, 4096
+"""How often a spare is told what is likely to come, and bytes of one telling: a pipe takes them all from nobody."""
 
 _ENTRY = [sys.executable, "-m", "dynlora"]
 
@@ -59,10 +64,22 @@ class Spare:
             warm_command(), stdin=pipe, stdout=pipe, stderr=pipe, env=child_environment(), start_new_session=True
         )
 
+        self._told: list[bytes] = []
+
     @property
     def is_alive(self) -> bool:
         """Whether the process is still there."""
         return self.process.poll() is None
+
+    def expect(self, values: Mapping[str, Any]) -> None:
+        """Tell the process which configuration is likely to come; it may make use of that."""
+        line = json.dumps({"likely": values}, sort_keys=True).encode() + b"\n"
+        if line in self._told[-1:] or len(self._told) == TELLINGS or len(line) > LONGEST_LINE:
+            return
+        self._told.append(line)
+        with suppress(OSError, ValueError):  # a process that has ended is found out when it is needed
+            self.process.stdin.write(line)  # pyright: ignore
+            self.process.stdin.flush()  # pyright: ignore
 
     def become(self, command: list[str], *, log: Path | None = None) -> bool:
         """Let the process run a command of dynlora's, and say whether it took it.
@@ -130,6 +147,7 @@ class Keeper:
         self._spare: Spare | None = None
         self._is_pausing = False
         self._timer: threading.Timer | None = None
+        self._likely: Mapping[str, Any] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -137,20 +155,26 @@ class Keeper:
         spare = self._spare
         return spare.process.pid if spare is not None and spare.is_alive else None
 
-    def keep(self) -> None:
+    def keep(self, likely: Mapping[str, Any] | None = None) -> None:
         """Have a spare, where one is wanted and there is room for it; a page that may need one calls this.
 
         While the last one has only begun its command, none is started: a page is drawn again just then.
+
+        Args:
+            likely: values of the configuration that may come next; None: what was said last.
         """
         if not is_wanted():
             return
         with self._lock:
+            self._likely = self._likely if likely is None else likely
             if self._is_pausing:
                 return
             self._later(IDLE_S, self.drop)
             if self.pid is None:
                 with suppress(OSError):  # what cannot be started now is missed later, and started as usual
                     self._spare = Spare()
+            if self._spare is not None and self._likely is not None:
+                self._spare.expect(self._likely)
 
     def renew(self) -> None:
         """Have a spare again: nothing competes with it any more."""

@@ -13,7 +13,8 @@ import torch
 from dynlora import assets, strategies
 from dynlora.config import RunConfig
 from dynlora.config_files import with_absolute_paths
-from dynlora.engine.data.batches import Tokens, tokenize
+from dynlora.engine.data import kept_tokens
+from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.packing import check_packing, pack
 from dynlora.engine.data.text_data import TextData, load_data
 from dynlora.engine.loop.hardware import resolve_precision
@@ -56,8 +57,8 @@ class Inputs:
     def encoded(self, side: str) -> Tokens:
         """Return the rows of a side, train or held_out, as tokens; they are made once."""
         if side not in self._tokens:
-            rows = getattr(self.data, side)
-            self._tokens[side] = tokenize(self.base.tokenizer, rows, self.config.data.max_length, self.data.task)
+            length = self.config.data.max_length
+            self._tokens[side] = kept_tokens.encoded(self.base.tokenizer, self.data, side, length)
         return self._tokens[side]
 
     def sequences(self, tokens: Tokens) -> Tokens:

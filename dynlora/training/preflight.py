@@ -27,6 +27,9 @@ from dynlora.training.plan import trainer_check
 from dynlora.training.token_figures import Encoded
 
 MIB = 2**20
+LOOKED_THROUGH = 32
+"""First steps of a run among which the one to time is chosen."""
+
 EVALUATED = 64
 """Held-out rows that are timed."""
 
@@ -40,7 +43,7 @@ MEMORY_RULE = (
 def preflight(settings: RunConfig) -> dict[str, Any]:
     """Check a config whole and return what its run will cost, as plain values.
 
-    Two steps are taken on real batches, after one to warm up, and thrown away.
+    Two steps are taken on real batches, one to warm up and one that is timed, and thrown away.
 
     Args:
         settings: the run's config.
@@ -132,19 +135,22 @@ def _kinds(trainer: Trainer) -> list[dict[str, Any]]:
 
 
 def _probe_steps(trainer: Trainer) -> tuple[dict[str, Any], float]:
-    """Take three steps; return the memory a run needs, MiB, and the seconds a step takes on average over the data."""
-    train = trainer.config.train
-    order = BatchOrder(trainer.tokens.length, train.batch_size, trainer.config.seed)
-    each = [padded_tokens(trainer.tokens.length, order[i]) for i in range(order.per_epoch)]
-    size = [
-        sum(each[(step * train.grad_accum + part) % len(each)] for part in range(train.grad_accum)) for step in range(3)
-    ]
+    """Take two steps; return the memory a run needs, MiB, and the seconds a step takes on average over the data.
+
+    The second is timed: that of the first steps whose batch is nearest to the mean in size. The one before it warms up.
+    """
+    train, length = trainer.config.train, trainer.tokens.length
+    order = BatchOrder(length, train.batch_size, trainer.config.seed)
+    each = np.array([padded_tokens(length, order[i]) for i in range(order.per_epoch)])
+    size = each[np.arange(LOOKED_THROUGH * train.grad_accum) % len(each)].reshape(LOOKED_THROUGH, -1).sum(1)
+    usual = float(each.mean()) * train.grad_accum
+    timed = 1 + int(np.abs(size[1:] - usual).argmin())
+    order = BatchOrder(length, train.batch_size, trainer.config.seed, first=(timed - 1) * train.grad_accum)
     trainer.model.train()  # as the loop does: dropout costs time and memory
     with saved_bytes(trainer.model) as saved:
         trainer.probe_step(order)
-    seconds = trainer.probe_step(order) + trainer.probe_step(order)
-    step_s = seconds / (size[1] + size[2]) * float(np.mean(each)) * train.grad_accum
-    activations = saved[0] / size[0] * max(each)
+    step_s = trainer.probe_step(order) / size[timed] * usual
+    activations = saved[0] / size[timed - 1] * float(each.max())
     weights = sum(tensor.numel() * tensor.element_size() for tensor in trainer.model.parameters())
     weights += sum(module.copied_bytes() for module in trainer.adapters)
     learned = 12 * sum(tensor.numel() for tensor in trainer.model.parameters() if tensor.requires_grad)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
+from dynlora.cli import warm as warm_command
 from dynlora.cli.main import main
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import cli_client, launch, quick_launch, warm
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.environment import WARM_VARIABLE, child_environment
 from dynlora.store import process
+from dynlora.training import ahead
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_values
 from tests.waiting import until
@@ -112,6 +116,77 @@ def test_a_page_that_is_drawn_again_starts_no_spare_beside_the_one_that_works(
     assert len(started) == 3
 
 
+def test_a_spare_is_told_what_is_likely_to_come(keeper: warm.Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, object]] = []
+
+    class Fake:
+        is_alive = True
+        process = SimpleNamespace(pid=1)
+        made = 0
+
+        def __init__(self) -> None:
+            Fake.made += 1
+            self.number = Fake.made
+
+        def expect(self, values: object) -> None:
+            told.append((self.number, values))
+
+        def end(self) -> None:
+            """Do nothing."""
+
+    monkeypatch.setattr(warm, "Spare", Fake)
+    keeper.keep()
+    assert told == []
+    keeper.keep({"seed": 1})
+    keeper.keep({"seed": 2})
+    keeper.take()
+    keeper.renew()
+    assert told == [(1, {"seed": 1}), (1, {"seed": 2}), (2, {"seed": 2})], "the next one is told what was said last"
+
+
+def test_a_spare_is_told_each_thing_once_and_no_more_than_a_pipe_takes() -> None:
+    spare = warm.Spare.__new__(warm.Spare)
+    written = io.BytesIO()
+    spare.process, spare._told = SimpleNamespace(stdin=written), []  # pyright: ignore[reportAttributeAccessIssue]
+    for _ in range(3):
+        spare.expect({"seed": 0})
+    spare.expect({"data": {"path": "x" * warm.LONGEST_LINE}})
+    assert written.getvalue() == b'{"likely": {"seed": 0}}\n'
+    for seed in range(100):
+        spare.expect({"seed": seed % 2 + 1, "data": {"path": "x" * (warm.LONGEST_LINE - 60)}})
+    assert len(written.getvalue().splitlines()) == warm.TELLINGS
+    assert len(written.getvalue()) < 65_536
+
+
+def test_what_is_likely_is_worked_on_until_the_command_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, asked = threading.Event(), list[object]()
+
+    def make_tokens(values: object, *, is_wanted: Callable[[], bool]) -> None:
+        asked.append(values)
+        begun.set()
+        until(lambda: not is_wanted(), "the command comes")
+        raise DynloraError("what fails here is told later")
+
+    monkeypatch.setattr(warm_command, "_import_all", lambda: None)
+    monkeypatch.setattr(ahead, "make_tokens", make_tokens)
+    monkeypatch.setattr(warm_command, "NICE", 0)
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "r") as lines, os.fdopen(write_end, "w") as writer:
+        monkeypatch.setattr(sys, "stdin", lines)
+        worker = warm_command.Ahead()
+        worker.start()
+        writer.write('{"likely": {"seed": 1}}\n')
+        writer.flush()
+        threading.Thread(
+            target=lambda: (begun.wait(60), writer.write('{"arguments": ["models"]}\n'), writer.flush())
+        ).start()
+        assert warm_command._order(worker) == {"arguments": ["models"]}
+    worker.join(60)
+    assert not worker.is_alive()
+    assert asked == [{"seed": 1}]
+    assert worker.imported.is_set()
+
+
 def test_a_spare_ends_with_whoever_keeps_it(tmp_path: Path) -> None:
     program = (
         "import os, time\n"
@@ -177,8 +252,9 @@ def test_a_run_in_a_former_spare_stops_dies_and_goes_on(
 def test_training_in_a_spare_gives_the_same_numbers(
     keeper: warm.Keeper, tiny_bert: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path
 ) -> None:
-    keeper.keep()
-    handle = quick_launch.start(tiny_values(tiny_bert, tiny_data, train__steps=6), runs_dir, key="one")
+    values = tiny_values(tiny_bert, tiny_data, train__steps=6)
+    keeper.keep({"model": values["model"], "data": values["data"]})
+    handle = quick_launch.start(values, runs_dir, key="one")
     until(lambda: handle.status().status == "finished", "it trains to the end")
     alone = document(run(tmp_path, "train", *tiny_arguments(tiny_bert, tiny_data, "train.steps=6"), "--json"))
     warm_one = document(run(runs_dir, "show", handle.id, "--json"))

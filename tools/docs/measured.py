@@ -155,6 +155,25 @@ def steps() -> Iterator[str]:
         )
 
 
+def precision() -> Iterator[str]:
+    """Yield the table of bf16 against fp32: a step and an evaluation, times and their ratio."""
+    yield from head(
+        "model, tokens",
+        "a step in fp32, ms",
+        "in bf16 / fp32",
+        "an evaluation of 32 rows in fp32, ms",
+        "in bf16 / fp32",
+    )
+    for name, found in figures("precision")["settings"].items():
+        model, tokens = name.split(", ")
+        cells = [
+            cell
+            for part in (found["step"], found["evaluation"])
+            for cell in (f"{part['median_ms']['fp32']:,.0f}", _ratio(part["bf16/fp32"]))
+        ]
+        yield row(f"`{model}`, {tokens}", *cells)
+
+
 def _ratio(found: Mapping[str, float]) -> str:
     return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 

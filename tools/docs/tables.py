@@ -23,7 +23,13 @@ ROOT = Path(__file__).resolve().parents[2]
 MARKED = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
-KINDS = {"results": measured.results, "gates": measured.gates, "steps": measured.steps, "ablation": measured.ablation}
+KINDS = {
+    "results": measured.results,
+    "gates": measured.gates,
+    "steps": measured.steps,
+    "precision": measured.precision,
+    "ablation": measured.ablation,
+}
 """Tables that need no more than their name."""
 
 

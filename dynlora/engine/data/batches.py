@@ -126,18 +126,19 @@ def epoch_batches(length: np.ndarray, batch_size: int, seed: int, epoch: int) ->
 class BatchOrder:
     """Which rows each forward pass sees: number `index` counts forward passes from 0 over all epochs."""
 
-    def __init__(self, length: np.ndarray, batch_size: int, seed: int) -> None:
-        """Prepare the order for rows of these lengths."""
+    def __init__(self, length: np.ndarray, batch_size: int, seed: int, first: int = 0) -> None:
+        """Prepare the order for rows of these lengths; number 0 is the `first` of a run's."""
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
+        self.first = first
         self.per_epoch = len(epoch_batches(length, batch_size, seed, 0))
         self._epoch = -1
         self._batches: list[np.ndarray] = []
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return the row indices of one forward pass."""
-        epoch, position = divmod(index, self.per_epoch)
+        epoch, position = divmod(self.first + index, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, epoch_batches(self.length, self.batch_size, self.seed, epoch)
         return self._batches[position]

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -82,10 +82,15 @@ def is_read_only() -> bool:
     return serves_others() and not st.session_state.get(UNLOCKED)
 
 
-def keep_warm() -> None:
-    """Have a process ready that has imported torch, where this dashboard may start one, for a page that may use it."""
+def keep_warm(likely: Mapping[str, Any] | None = None) -> None:
+    """Have a process ready that has imported torch, where this dashboard may start one, for a page that may use it.
+
+    Args:
+        likely: the configuration that may be asked for next: tokens of its data are made ahead.
+    """
     if not is_read_only():
-        warm.KEEPER.keep()
+        known = None if likely is None else {name: likely[name] for name in ("model", "data", "seed") if name in likely}
+        warm.KEEPER.keep(known)
 
 
 def runs_roots() -> list[Path]:
