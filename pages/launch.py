@@ -21,7 +21,7 @@ from dynlora.viz.launch import (
     token_card,
 )
 from dynlora.viz.launch import form as launch_form
-from dynlora.viz.ui import cards, frame, kept_form, run_picker, url_state
+from dynlora.viz.ui import cards, frame, kept_form, run_picker, url_state, warm_process
 
 MODES = {"run": "Run", "experiment": "Experiment", "sweep": "Sweep"}
 ABOUT = {
@@ -33,7 +33,7 @@ ADDRESS = ("mode", "sweep", "preset", "from", "twin", "strategy", "data", "uploa
 """What the address keeps of the form."""
 
 frame.enter()
-run_picker.keep_warm()
+warm_process.keep()
 kept_form.restore_address(ADDRESS, "address-mode")
 cards.titled("Launch", ABOUT[url_state.from_address("mode", list(MODES), "run")])
 mode = url_state.segmented("mode", "What to launch", list(MODES), "run", MODES.__getitem__)
@@ -66,7 +66,6 @@ def show_run() -> None:
         strategy = launch_form.how_capacity_is_spent(launch_form.pick_strategy(STRATEGIES, start), start)
     configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
     missing = source.missing or data_source.check_source(configs[0], source, check_place)
-    run_picker.keep_warm(None if missing else configs[0])
     token_card.show_tokens(configs[0], source, check_place)
     training, waiting = launch_form.in_the_queue()
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
@@ -91,7 +90,6 @@ def show_experiment() -> None:
         values = launch_form.what_is_shared(start) | source.values
     example = experiment_form.example(values, found)
     missing = source.missing or data_source.check_source(example, source, check_place)
-    run_picker.keep_warm(None if missing else example)
     token_card.show_tokens(example, source, check_place)
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         experiment_form.start_experiment(values, found, missing)

@@ -161,10 +161,10 @@ def test_the_check_counts_passes_over_packed_sequences(writer: dict[str, Any]) -
 
 
 def test_rows_become_tokens_once(writer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from dynlora.training import inputs
+    from dynlora.engine.data import kept_tokens
 
-    real, sides = inputs.tokenize, list[int]()
-    monkeypatch.setattr(inputs, "tokenize", lambda *given: (sides.append(len(given[1])), real(*given))[1])
+    real, sides = kept_tokens.tokenize, list[int]()
+    monkeypatch.setattr(kept_tokens, "tokenize", lambda *given: (sides.append(len(given[1])), real(*given))[1])
     preflight(with_settings(writer, "lora"))
     assert sorted(sides) == [40, 120]
 

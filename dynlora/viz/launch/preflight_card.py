@@ -12,6 +12,7 @@ from dynlora.jobs import cli_client
 from dynlora.viz.kit import config_fields, strong_language
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch import cost_figures, cost_model, token_card
+from dynlora.viz.ui import warm_process
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
@@ -29,6 +30,7 @@ def check_button(config: Mapping[str, Any], missing: str = "", training: int = 0
     """
     if is_read_only():
         return
+    warm_process.keep(None if missing else config)
     pressed = st.button(
         "Check", icon=":material/fact_check:", key="check", disabled=bool(missing),
         help=missing or "Loads model and data, takes two steps, and estimates the cost of the run. Saves nothing.",

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunNotFoundError
-from dynlora.jobs import warm
 from dynlora.jobs.environment import MIRROR_VARIABLE
 from dynlora.jobs.launch import in_queue
 from dynlora.server.app_files import sample_runs_dir
@@ -80,17 +79,6 @@ def mirror_of() -> str:
 def is_read_only() -> bool:
     """Say whether the page may only look: where other machines reach it, until a token is given."""
     return serves_others() and not st.session_state.get(UNLOCKED)
-
-
-def keep_warm(likely: Mapping[str, Any] | None = None) -> None:
-    """Have a process ready that has imported torch, where this dashboard may start one, for a page that may use it.
-
-    Args:
-        likely: the configuration that may be asked for next: tokens of its data are made ahead.
-    """
-    if not is_read_only():
-        known = None if likely is None else {name: likely[name] for name in ("model", "data", "seed") if name in likely}
-        warm.KEEPER.keep(known)
 
 
 def runs_roots() -> list[Path]:
