@@ -39,7 +39,7 @@ def test_upload_check_train(
 
     page.get_by_role("button", name="Check", exact=True).click()
     expect(page.get_by_role("heading", name="Tokenized examples")).to_be_visible()
-    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    expect(page.locator(".js-plotly-plot:visible")).to_have_count(2)
     picture(page, "launch-checked", full_page=True)
 
     page.get_by_role("button", name="Start", exact=True).dblclick()
