@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
 import shutil
 import sys
@@ -33,6 +34,9 @@ from tests.tiny import save_data, save_tiny, tiny_config
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.dont_write_bytecode = False  # every worker would rewrite the assertions of every test anew
+
+# It would say of every cached function that is imported that no server runs.
+logging.getLogger("streamlit.runtime.caching.cache_data_api").disabled = True
 
 gc.disable()  # until all tests are loaded: what is made meanwhile is kept
 
