@@ -21,7 +21,7 @@ TOLD = '<script>window.__streamlit = { BACKEND_BASE_URL: window.location.origin 
 """Streamlit reads this object before it looks for its server."""
 
 
-WITH_CHARTS = ("run", "capacity", "inputs", "compare", "tour", "launch")
+WITH_CHARTS = ("run", "capacity", "inputs", "compare", "tour")
 """Pages that open with charts."""
 
 

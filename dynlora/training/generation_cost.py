@@ -54,5 +54,5 @@ def said_generation(found: dict[str, Any]) -> str:
         f"{found['prompts']:,} prompts at each of {found['evaluations']:,} evaluations, at most "
         f"{found['new_tokens']:,} tokens each: at most {found['seconds']:.1f} s an evaluation "
         f"({found['tokens_per_s']:.0f} tokens per second), "
-        f"{found['share']:.0%} of the total time (log.generate_rows, log.generate_max)"
+        f"{100 * found['share']:.0f} % of the total time (log.generate_rows, log.generate_max)"
     )

@@ -216,14 +216,16 @@ def _warnings(inputs: Inputs, found: dict[str, Any]) -> list[str]:
     cut = found["tokens"]["train"]["cut_share"]
     if cut > 0.05:
         limit = found["tokens"]["train"]["limit"]
-        said.append(f"{cut:.0%} of the training examples are truncated after {limit} tokens; raise data.max_length.")
+        said.append(
+            f"{100 * cut:.0f} % of the training examples are truncated after {limit} tokens; raise data.max_length."
+        )
     if rows < config.train.batch_size:
         said.append(
             f"The {rows} training examples are fewer than train.batch_size={config.train.batch_size}, so some repeat."
         )
     epochs = found["schedule"]["epochs"]
     if epochs < 0.5:
-        said.append(f"The run uses {epochs:.0%} of the training examples; raise train.steps to use more.")
+        said.append(f"The run uses {100 * epochs:.0f} % of the training examples; raise train.steps to use more.")
     if epochs > 20:
         said.append(f"The run uses every training example {epochs:.0f} times and may overfit.")
     if len(inputs.data.held_out) < 50:
@@ -243,7 +245,8 @@ def format_preflight(found: dict[str, Any]) -> str:
         f"frozen {params['frozen']:,}",
         *(f"            {row['kind']}: {row['modules']} of {row['d_in']} to {row['d_out']}" for row in found["kinds"]),
         f"data        {tokens['rows']:,} training examples, {found['tokens']['held_out']['rows']:,} held-out examples; "
-        f"{tokens['mean']:.1f} tokens per example, at most {tokens['max']}, {tokens['cut_share']:.1%} truncated",
+        f"{tokens['mean']:.1f} tokens per example, at most {tokens['max']}, "
+        f"{100 * tokens['cut_share']:.1f} % truncated",
         *(f"repair      {sentence}" for sentence in found["repaired"]),
         f"memory      about {found['memory_mib']['total']:,.0f} MiB, without Python and its libraries",
         f"time        {cost['step_s']:.2f} s per step, {cost['total_minutes']:.1f} minutes in total, "

@@ -303,7 +303,7 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
     assert not app.exception
     assert asked == [shown_config(app)]
     assert not (runs_dir / RUN).exists()
-    assert len(charts(app)) == 2
+    assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
     assert "7 possible reallocations between steps 17 and 59" in said(app)
     assert app.metric[0].value.replace("\\", "") == "64,878"
     assert "64% of the training rows" in said(app)
@@ -314,7 +314,7 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
     assert "The form has changed since the last check" in said(app)
     assert not charts(app)
     app.number_input(key="field-train.steps-100").set_value(100).run()
-    assert len(charts(app)) == 2
+    assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
 
 
 def test_a_refused_check_is_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,8 @@ button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; 
 </style>"""
 
 
-_CHART_STYLES = """.st-key-page-tools, [data-testid="stLayoutWrapper"]:has(> .st-key-page-tools) { display: none; }
+_CHART_STYLES = """.st-key-page-tools, [data-testid="stLayoutWrapper"]:has(> .st-key-page-tools),
+[data-testid="stLayoutWrapper"]:has(> [class*="st-key-unseen"]) { display: none; }
 [class*="st-key-head-"] > div:first-child { flex: 1 1 8rem !important; min-width: 0 !important; }
 [class*="st-key-tools-"] { margin-top: -0.35rem; align-items: center; }
 [class*="st-key-tools-"] button { min-height: 1.9rem; padding-top: 0; padding-bottom: 0; }

@@ -124,7 +124,7 @@ def cost_caption(found: Mapping[str, Any], training: int = 0) -> str:
         f"Memory: weights {number(memory['weights'])}, gradients and moments "
         f"{number(memory['gradients_and_moments'])}, one batch {number(memory['activations'])} MiB; "
         f"Python and its libraries are not included. Time: "
-        f"{number(cost['step_s'])} s per step (from two steps), {number(interim)} s per evaluation{last}, "
+        f"{number(cost['step_s'])} s per step (from one step), {number(interim)} s per evaluation{last}, "
         f"{found['precision']} on {found['device']}.{beside}"
     )
 

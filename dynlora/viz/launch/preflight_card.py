@@ -13,7 +13,7 @@ from dynlora.viz.kit import config_fields, strong_language
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch import cost_figures, cost_model, token_card
 from dynlora.viz.ui import warm_process
-from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under
+from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under, unseen_chart
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
 KEPT = 4
@@ -36,7 +36,8 @@ def check_button(config: Mapping[str, Any], missing: str = "", training: int = 0
         help=missing or "Loads model and data, takes two steps, and estimates the cost of the run. Saves nothing.",
     )  # fmt: skip
     if pressed:
-        with st.spinner("Loading model and data and taking two steps; about ten seconds"):
+        with st.spinner("Loading model and data and taking two steps; a few seconds"):
+            unseen_chart()
             try:
                 answer: Any = cli_client.preflight(dict(config), runs_dir())
             except DynloraError as error:

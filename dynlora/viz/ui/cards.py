@@ -91,6 +91,12 @@ class Picks:
     values: Sequence[str]
 
 
+def unseen_chart() -> None:
+    """Let the browser get ready to draw charts, by one that is shown nowhere, while the server still works."""
+    with st.container(key="unseen"):
+        st.plotly_chart(go.Figure(), key="no-chart")
+
+
 def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks: Picks | None = None) -> None:
     """Draw a figure, the sentence under it (also its text for screen readers), and its numbers on demand.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import plotly.graph_objects as go
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
@@ -17,6 +16,7 @@ from dynlora.server.host_check import is_own_page
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.kit.text import markdown_text, one_line
 from dynlora.viz.ui import browser
+from dynlora.viz.ui.cards import unseen_chart
 from dynlora.viz.ui.ended import ended_runs
 from dynlora.viz.ui.keyboard import PAGE_KEYS, shortcuts
 from dynlora.viz.ui.live import following, reused
@@ -69,8 +69,7 @@ def prepare(current: StreamlitPage) -> None:
     st.html(page_style.style_sheet(colours))
     with st.container(key="page-tools"):
         if host is not None and current.url_path in WITH_CHARTS:
-            # Shown nowhere: a browser gets ready to draw charts while the server still reads the run.
-            st.plotly_chart(go.Figure(), key="no-chart")
+            unseen_chart()
         browser.chart_tools({"line": colours.second, "panel": colours.panel, "text": colours.text})
         browser.page_keys(PAGE_KEYS)
     show_toasts()
