@@ -34,6 +34,7 @@ from dynlora.viz.ui.cards import card, chart, colours, note, picture, titled, un
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import chosen_step, segmented
+from dynlora.viz.verdict.cards import verdict_sentence
 
 MOST_LOOKED_AT = 60
 """Runs that are looked at for the tour, the samples first."""
@@ -205,6 +206,8 @@ def _worth(found: Toured) -> None:
     bands = seed_groups.bands(series.assign(x=series["step"]), groups, between=False)
     table = compare_model.by_group(summaries, groups, metric)
     with card(f"Held-out {metric} of {plural(len(folders), 'run')} with the same budget", "tour-worth"):
+        if said := verdict_sentence(found.run, found.summary):
+            st.markdown(said)
         figure = compare_figures.curves(bands, "step", f"{metric} (held-out)", colours(), marks=True)
         words = compare_text.groups(table, metric, low_is_good=metric in compare_model.LOW_IS_GOOD)
         chart(figure, words, compare_model.group_table(table, metric), "tour-worth")
