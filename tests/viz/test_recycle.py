@@ -23,7 +23,7 @@ def test_the_conclusion_names_the_gain_over_the_base_model_with_its_interval(tmp
         "The meta-LoRA beats the base model at 1 example per class: +5.0 points (95 % CI +4.0 to +6.0)."
     )
     assert text.basis(found) == (
-        "Paired over 200 episodes of 6 classes, 3 ways. The test is a file that was given, not compared with the "
+        "Paired over 200 episodes of 6 classes, 3 at a time. The test is a file that was given, not compared with the "
         "teachers' data."
     )
 

@@ -27,8 +27,8 @@ WITHOUT_TRAINING = {
 
 def about(found: Recycle) -> str:
     """Return the line under the title: who taught, and what."""
-    ways = f", {found.ways} ways" if found.ways else ""
-    return f"{plural(len(found.teachers), 'teacher')}, classes: {len(found.classes):,}{ways}"
+    ways = f"; an episode asks for {found.ways} of them" if found.ways else ""
+    return f"{plural(len(found.teachers), 'teacher')} with {len(found.classes):,} classes{ways}"
 
 
 def headline(found: Recycle) -> str:
@@ -77,7 +77,9 @@ def basis(found: Recycle) -> str:
         "The test is a file that was given, not compared with the teachers' data." if tested.get("is_new") is True
         else "The teachers know these classes, so a new task may be harder: test one with --test FILE."
     )  # fmt: skip
-    return f"{_simpler(found)}Paired over {_episodes(found):,} episodes{of}, {found.ways} ways. {new} {notes}".strip()
+    return (
+        f"{_simpler(found)}Paired over {_episodes(found):,} episodes{of}, {found.ways} at a time. {new} {notes}".strip()
+    )
 
 
 def _simpler(found: Recycle) -> str:
