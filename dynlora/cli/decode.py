@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from dynlora.blocks import parse_blocks
-from dynlora.cli.options import in_runs, reports
+from dynlora.cli.options import command_text, in_runs, reports
 from dynlora.cli.terminal import exit_code, shown
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode import OWN, DecodeSettings
@@ -72,7 +72,7 @@ def rsd(ctx: click.Context, as_json: bool, **options: Any) -> None:
     from dynlora.decoding.run import decode
 
     outcome = decode(settings, runs_dir, progress=sys.stderr.isatty())
-    tell(outcome, as_json=as_json)
+    tell(outcome, runs_dir, as_json=as_json)
     if code := exit_code(outcome):
         sys.exit(code)
 
@@ -114,7 +114,7 @@ def _place(run: str | None) -> str | None:
     return os.path.abspath(Path(run or "").expanduser()) if is_folder else run
 
 
-def tell(outcome: Any, *, as_json: bool) -> None:
+def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
     """Print what a decode found: the conclusion first."""
     import json
 
@@ -129,8 +129,9 @@ def tell(outcome: Any, *, as_json: bool) -> None:
     lines = [words(document)] if document.get("points") is not None else []
     if outcome.state == "stopped":
         by = signals.Signals(outcome.signal or signals.SIGTERM).name
+        again = command_text("resume", summary["id"], runs_dir=runs_dir)
         lines.insert(0, f"Stopped by {by} after {summary['step']:,} of {summary['max_steps']:,} solutions; "
-                        f"`dynlora resume {summary['id']}` continues.")  # fmt: skip
+                        f"`{again}` continues.")  # fmt: skip
     if outcome.error:
         lines.insert(0, f"Failed: {outcome.error}")
     click.echo(shown("\n".join([*lines, f"run {summary['id']}"])))

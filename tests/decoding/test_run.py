@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import dynlora
+from dynlora.cli import decode as decode_command
 from dynlora.cli.kinds import resumed_other
 from dynlora.decoding import run as decoding
 from dynlora.decoding.rewards import ClassifierReward
@@ -30,6 +31,7 @@ from dynlora.kinds.decode import DecodeSettings
 from dynlora.store.decodes import read_decode
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
+from dynlora.training.folder_work import Outcome
 from tests.command_line import document
 from tests.command_line import run as command
 from tests.decoding.conftest import STEP, Runs
@@ -107,12 +109,17 @@ def _check_record(folder: Path, runs: Runs) -> None:
         assert all(0 <= step["reward"] <= 1 for step in judged)
 
 
-def test_words_begin_with_the_conclusion_and_end_with_what_to_do(named: tuple[str, ...], runs_dir: Path) -> None:
+def test_words_begin_with_the_conclusion_and_end_with_what_to_do(
+    named: tuple[str, ...], runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = command(runs_dir, "rsd", *named, "--reward", "oracle", *SHORT)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert "target alone is right on" in lines[0]
     assert lines[-1].startswith("run 2")
+    run_id = lines[-1].removeprefix("run ")
+    decode_command.tell(Outcome(runs_dir / run_id, "stopped", signal.SIGINT), runs_dir, as_json=False)
+    assert f"`dynlora resume {run_id} --runs-dir {runs_dir}` continues." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("reward", ["oracle", "target-likelihood", "target-token"])

@@ -187,7 +187,9 @@ def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], 
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("The meta-LoRA ")
-    assert lines[1].startswith("next: dynlora fewshot ")
+    made = lines[1].split()[3]
+    assert (taught / made).is_dir()
+    assert lines[1] == f"next: dynlora fewshot {made} --support FILE --text TEXT --runs-dir {taught}"
     assert "3 classes of new.csv (given with --test, not checked against the teachers' data)" in lines[2]
     small = write_csv(tmp_path / "small.csv", rows[:9])
     refused = command(taught, "recycle", *teacher_ids, "--ways", "2", "--shots", "1", "--test", str(small), "--json")
