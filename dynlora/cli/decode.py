@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal as signals
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from dynlora.store.summary import run_summary
 
 ESCAPES = (("\\n", "\n"), ("\\t", "\t"))
 """What a shell cannot easily give."""
+
+
+ROLES = ("draft ", "target ", "reward ")
+"""How sentences about runs begin that play a role."""
 
 
 @click.group(invoke_without_command=True)
@@ -68,13 +73,27 @@ def rsd(ctx: click.Context, as_json: bool, **options: Any) -> None:
     if ctx.invoked_subcommand is not None:
         return
     settings, runs_dir = settings_of(options), options["runs_dir"]
-    settings.check(runs_dir)
+    with of_options():
+        settings.check(runs_dir)
     from dynlora.decoding.run import decode
 
     outcome = decode(settings, runs_dir, progress=sys.stderr.isatty())
     tell(outcome, runs_dir, as_json=as_json)
     if code := exit_code(outcome):
         sys.exit(code)
+
+
+@contextmanager
+def of_options() -> Iterator[None]:
+    """Name the option in the sentence about a run that it gave: settings know roles, and a command has options.
+
+    Raises:
+        ConfigError: in the place of one that begins with a role.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise (ConfigError(f"--{error}") if str(error).startswith(ROLES) else error) from None
 
 
 def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
@@ -169,6 +188,7 @@ def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> An
     for escape, character in ESCAPES:
         step_string = step_string.replace(escape, character)
     wanted = Wanted(step_string=step_string, layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
-    found = prepare_runs(wanted, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty())
+    with of_options():
+        found = prepare_runs(wanted, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty())
     words = f"{found['command']}\ntarget {found['target']}, draft {found['draft']}, judge {found['judge']}"
     return found, f"Three runs are ready; decode with\n{words}"

@@ -238,10 +238,13 @@ def test_thresholds_that_are_none_are_one_sentence(
 def test_other_faults_are_one_sentence(named: tuple[str, ...], runs: Runs, runs_dir: Path) -> None:
     assert "--draft: is missing" in refused(runs_dir, "--target", named[3])
     assert "only Python" in refused(runs_dir, *named, "--reward", "callable")
-    assert "reward nobody: there is no such run" in refused(runs_dir, *named, "--reward", "nobody")
+    assert "Error: --reward nobody: there is no such run" in refused(runs_dir, *named, "--reward", "nobody")
     assert "give a run that classifies" in refused(runs_dir, *named, "--reward", named[1])
     judge = str(runs.folder / runs.judge)
     assert "cannot write" in refused(runs_dir, "--draft", judge, "--target", named[3])
+    assert "Error: --draft nobody: there is no such run" in refused(runs_dir, "--draft", "nobody", "--target", named[3])
+    prepared = ("prepare", "--target", "nobody")
+    assert "Error: --target nobody: there is no such run" in refused(runs_dir, *prepared)
     assert "is a probability" in refused(runs_dir, *named, *SHORT, "--accept", "constant", "--threshold", "1.5")
     assert "step_string" in refused(runs_dir, *named, "--step-string", "")
 
