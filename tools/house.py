@@ -96,7 +96,7 @@ RULES: dict[str, str] = {
     "viz/recycle": f"{_FEATURE} jobs kinds viz/distil",
     "viz/distil": f"{_FEATURE} kinds viz/run",
     "viz/few_shot": f"{_FEATURE} data_files inference viz/recycle",
-    "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs",
+    "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "
     "viz/verdict",

@@ -16,7 +16,7 @@ from dynlora.cli.options import command_text, configured, in_runs, reports
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.store.compressions import WEIGHTINGS, Compressed, Size
+from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Size
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
@@ -35,7 +35,7 @@ ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
     type=click.FloatRange(0),
     default=None,
     metavar="NATS",
-    help=f"Keep the smallest adapter not shown worse by more than this; the default is {TOLERANCE}.",
+    help=f"Keep the smallest adapter shown to cost at most this; the default is {TOLERANCE}.",
 )
 @click.option(
     "--budget",
@@ -265,17 +265,11 @@ def _lines(
     found: Compressed, chosen: Size | None, asked: Asked, made: Mapping[str, Any] | None = None
 ) -> Iterator[str]:
     """Yield the conclusion, what to do next, and the sizes."""
-    seen, judged = found.rows - found.rows // 2, found.rows // 2
     if chosen is None:
+        judged = found.rows // 2
         yield f"No size was shown to cost at most {asked.limit:g} nats on {judged:,} examples: keep all of it."
     else:
-        kept = chosen.parameters / max(1, found.parameters)
-        yield (
-            f"Keep {kept:.0%} of the parameters ({chosen.parameters:,} of {found.parameters:,}): held-out loss "
-            f"{_signed(asdict(chosen.reported_on))} on {seen:,} examples{_scores(found, chosen)}"
-        )
-        if asked.budget is None:
-            yield f"the smallest size not shown worse by more than {asked.limit:g} nats on {judged:,} other examples"
+        yield from _conclusion(found, chosen, asked)
         if asked.out is None and made is None:
             yield f"next: {_next(asked, chosen)}"
     if asked.out is not None:
@@ -297,6 +291,22 @@ def _next(asked: Asked, chosen: Size) -> str:
             again += [f"--{name}", str(value)]
     size = ["--budget", f"{chosen.share:g}", "--out", "adapter-small"]
     return command_text("compress", asked.run_id, *size, *again, runs_dir=asked.runs_dir)
+
+
+def _conclusion(found: Compressed, chosen: Size, asked: Asked) -> Iterator[str]:
+    """Yield what a size keeps and costs, and what that rests on."""
+    seen, judged = found.rows - found.rows // 2, found.rows // 2
+    kept = chosen.parameters / max(1, found.parameters)
+    yield (
+        f"Keep {kept:.0%} of the parameters ({chosen.parameters:,} of {found.parameters:,}): held-out loss "
+        f"{_signed(asdict(chosen.reported_on))} on {seen:,} examples{_scores(found, chosen)}"
+    )
+    if seen < FEWEST:
+        yield f"{seen:,} held-out examples are too few to rely on"
+    if asked.budget is None:
+        yield f"the smallest size shown to cost at most {asked.limit:g} nats on {judged:,} other examples"
+        if chosen.reported_on.high > asked.limit:
+            yield f"on the {seen:,} it is not shown to be within {asked.limit:g} nats: its interval ends above"
 
 
 def _signed(worth: Mapping[str, Any]) -> str:

@@ -87,9 +87,9 @@ def comparisons(studies: Sequence[Mapping[str, Any]], runs_dir: Path) -> list[di
 
 def _compared(pairs: Sequence[tuple[int, str, str]], runs_dir: Path, objective: str) -> dict[str, Any]:
     """Return the paired difference of runs, second minus first, over seeds and rows; empty without pairs."""
-    from dynlora.viz.compare.paired_difference import interval
+    from dynlora.viz.compare.paired_difference import FEWEST_SEEDS, interval
     from dynlora.viz.compare.paired_rows import RunPairs
-    from dynlora.viz.verdict.model import FEWEST_SEEDS, LEVEL, over_seeds
+    from dynlora.viz.verdict.model import LEVEL, over_seeds
 
     folders = {run: run_folder(runs_dir, run) for _, *both in pairs for run in both}
     summaries = {run: run_summary(folder) for run, folder in folders.items()}

@@ -12,13 +12,11 @@ from dynlora.decoding.points import plain
 from dynlora.decoding.solve import DRAFT, TARGET, Point
 from dynlora.engine.randomness import stream_seed
 from dynlora.kinds.intervals import paired_interval
+from dynlora.store.decodes import WITHIN
 
 RESAMPLES = 2000
 TOKENS = ("draft_kept", "draft_discarded", "target")
 COSTS = ("flops", "flops_with_prefill", "seconds")
-WITHIN = 0.01
-"""How much lower an accuracy may be and still count as the target's."""
-
 Solved = Mapping[str, Any]
 """The payload of a solved problem."""
 

@@ -33,7 +33,7 @@ from dynlora.own_loop.trainer_callback import evaluated
 from dynlora.safe_files import read_json, write_text
 from dynlora.store.knockouts import KNOCKOUT_NAME, keep_knockouts
 from dynlora.store.meta import meta_of
-from dynlora.store.recorded import ADAPTER_DIR
+from dynlora.store.recorded import ADAPTER_DIR, CALLBACK
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import DB_NAME, run_folder
 from dynlora.store.writer import RunWriter
@@ -275,7 +275,7 @@ def _facts(model: Any, modules: list[Observed]) -> dict[str, Any]:
     task = tasks.of_model(base)
     labels = getattr(getattr(base, "config", None), "id2label", None) or {}
     return {
-        "recorded_by": "transformers", "task": task.name, "peft_task_type": task.peft_task_type,
+        "recorded_by": CALLBACK, "task": task.name, "peft_task_type": task.peft_task_type,
         "task_facts": task.facts(), "labels": [str(labels[key]) for key in sorted(labels)] if task.trains_head else [],
         "planned_events": 0, "params": _parameters(modules), "scaling": dict(scalings(modules)),
     }  # fmt: skip

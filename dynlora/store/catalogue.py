@@ -16,7 +16,8 @@ from dynlora.errors import DynloraError
 from dynlora.store import meta as store_meta
 from dynlora.store import schema
 from dynlora.store.connection import header_and_version, is_wal
-from dynlora.store.kinds import kind_of
+from dynlora.store.decodes import result_of
+from dynlora.store.kinds import DECODE, kind_of
 from dynlora.store.notes import NO_NOTES, Notes, read_notes
 from dynlora.store.reader import RunReader
 from dynlora.store.row_cache import Facts, KeptRows
@@ -95,6 +96,9 @@ def _read(folder: Path) -> Facts:
     with RunReader(folder) as reader:
         status, meta = reader.status(), reader.meta(KEYS)
         trend_of, trend = _trend(reader, meta, status.step)
+        if kind_of(meta) == DECODE:  # each point is a measurement of its own: the last is no result, and no trend
+            result = result_of(store_meta.table(reader.meta(["decode_results"]).get("decode_results")))
+            meta["metrics"], trend_of, trend = {} if result is None else {"accuracy": result}, "", []
     facts = {
         "status": status.status,
         "step": status.step,

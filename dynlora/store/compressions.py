@@ -27,6 +27,9 @@ OFFERED = "global"
 WEIGHTINGS = ("loss", "inputs", "plain")
 """What a component's effect is measured by: the loss, the module's output on training rows, or its norm alone."""
 
+FEWEST = 50
+"""Held-out examples; with fewer, what a size costs is not to be relied on."""
+
 
 @dataclass(frozen=True)
 class Half:

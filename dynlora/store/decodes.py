@@ -247,3 +247,34 @@ def _nested(value: Any) -> list[NestedRank]:
     rows = [table(row) for row in items(value, MAX_POINTS)]
     found = [(count(row.get("rank")), finite(row.get("share")), finite(row.get("agreement"))) for row in rows]
     return [NestedRank(rank, share or 0.0, agreed) for rank, share, agreed in found if agreed is not None]
+
+
+WITHIN = 0.01
+"""How much lower than the target's an accuracy may be and still count as the target's."""
+
+
+def result_of(document: Mapping[str, Any]) -> float | None:
+    """Return the accuracy that a decode stands for in a list of runs; None where nothing is known of it.
+
+    That of the cheapest threshold as accurate as the target alone, else of the most accurate one. The control, which
+    keeps steps by chance, never counts.
+
+    Args:
+        document: the results of a decode, as they were written.
+    """
+    asked = [row for row in map(table, items(document.get("points"), MAX_POINTS)) if row.get("accept") != "constant"]
+    known = [row for row in asked if finite(row.get("accuracy")) is not None]
+    good = [(_against(row, "flops", "ratio"), row) for row in known]
+    cheap = [
+        (ratio, place, row)
+        for place, (ratio, row) in enumerate(good)
+        if ratio is not None and (_against(row, "accuracy", "difference") or 0.0) >= -WITHIN - 1e-9
+    ]
+    if cheap:
+        return finite(min(cheap)[2]["accuracy"])
+    return max((float(row["accuracy"]) for row in known), default=None)
+
+
+def _against(row: Mapping[str, Any], what: str, number: str) -> float | None:
+    """Return one number of a point against the target alone."""
+    return finite(table(table(row.get("against_target")).get(what)).get(number))

@@ -1,4 +1,4 @@
-"""What a run that another program trained leaves beside its record: its adapter, as PEFT wrote it."""
+"""What a run that another program trained leaves: who recorded it, and its adapter, as PEFT wrote it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 ADAPTER_DIR = "peft_adapter"
 """Folder of a run that was trained elsewhere and only recorded; PEFT's files lie in it."""
+
+CALLBACK = "transformers"
+"""What `recorded_by` says of a run that `RecordCallback` recorded."""
 
 
 def recorded_adapter(folder: Path) -> Path | None:

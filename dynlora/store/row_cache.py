@@ -23,7 +23,7 @@ LISTING_NAME = ".listing.json"
 SAVE_AFTER = 50
 """Rows that are new to the file before it is written again."""
 
-_FORM = 4
+_FORM = 5
 _MAX_BYTES = 64 * 2**20
 _MAX_ROWS = 20_000
 _WHOLE = ("step", "max_steps")

@@ -76,6 +76,12 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
+def recorded_by(folder: str | os.PathLike[str]) -> str | None:
+    """Return what recorded a run that was trained elsewhere, None for one that was trained here."""
+    with RunReader(folder) as reader:
+        return text(reader.meta(["recorded_by"]).get("recorded_by"))
+
+
 def _standing(status: Status) -> dict[str, Any]:
     """Return what a status says beside its name and step."""
     names = ("error", "stalled_s", "heartbeat_age_s", "other_host")

@@ -149,6 +149,7 @@ def test_the_command_keeps_the_smallest_that_is_good_enough(own_run: Path, tmp_p
     assert kept.ranks_of(size) == chosen["ranks"]
     words = run(runs, "compress", own_run.name, "--budget", "0.5", "--rows", "64").stdout
     assert words.startswith("Keep ")
+    assert words.splitlines()[1].endswith("held-out examples are too few to rely on")
     assert read_compressed(own_run / "compress.json") == kept
 
 

@@ -108,7 +108,7 @@ def test_many_runs_stay_readable(runs_dir: Path) -> None:
         "compare", runs=",".join(ids(26)), highlight="s9 (reconstruction), n = 2", scale="log", smoothing="none"
     )
     (end,) = [trace for trace in charts(app)[0]["data"] if trace.get("mode") == "text"]
-    assert end["text"] == [" s9"]
+    assert end["text"] == ["\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}s9"]
     assert charts(app)[0]["layout"]["yaxis"]["type"] == "log"
     assert "Training loss" in charts(app)[0]["layout"]["yaxis"]["title"]["text"]
     app = open_page("compare", runs=",".join(ids(26)), section="capacity")

@@ -14,6 +14,7 @@ from dynlora.errors import CorruptRunError
 from dynlora.inference.kept_files import knockout_file
 from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts, read_knockouts
+from dynlora.store.lifecycle import annotate
 from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
@@ -22,6 +23,7 @@ from dynlora.viz.ranks import card as ranks
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 from tests.pages.trained import Here, plain
+from tests.viz.runs import make_run
 from tests.waiting import until
 
 
@@ -155,6 +157,23 @@ def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: 
     assert "This run has no saved adapter" in said
     assert "Spearman" in said
     assert "Measure again" not in [button.label for button in app.button]
+
+
+@pytest.mark.parametrize(
+    ("by", "said", "not_said"),
+    [(None, "This run has no saved adapter", "RecordCallback"),
+     ("transformers", "it is ablated in its own script: RecordCallback(..., ablate_rows=256)", "no saved adapter"),
+     ("a loop of its own", "its adapter is not here", "RecordCallback")],
+)  # fmt: skip
+def test_only_a_run_of_the_callback_is_sent_to_it(
+    by: str | None, said: str, not_said: str, here: Here, runs_dir: Path
+) -> None:
+    folder = make_run(runs_dir, run_id="20260101-000000-00000001")
+    if by is not None:
+        annotate(folder, meta={"recorded_by": by})
+    found = plain(open_page("capacity", run=folder.name))
+    assert said in found
+    assert not_said not in found
 
 
 def test_the_adapter_is_named_and_one_that_is_not_the_newest_is_called_so() -> None:

@@ -280,7 +280,7 @@ def test_a_folder_that_training_would_refuse_is_refused_with_its_sentence(tmp_pa
 def test_seeds_are_runs_and_the_queue_is_said(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, state="queued")
     app = open_page("launch")
-    assert "1 is in the queue; this run gets position 2." in said(app)
+    assert "1 is in the queue; a run started now gets position 2." in said(app)
     next(box for box in app.text_input if box.label == "Seeds").set_value("3-5").run()
     assert app.button(key="start").label == "Start 3 runs"
     assert "positions 2 to 4" in said(app)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from dynlora.store.lifecycle import annotate
 from tests.pages.app import open_page, words
+from tests.pages.trained import plain
 from tests.viz.runs import HOSTILE, make_run
 
 RUN, OTHER = "20260101-000000-00000001", "20260101-000000-00000002"
@@ -26,6 +28,23 @@ def test_a_finished_run_hands_over_its_ranks(page: str, runs_dir: Path) -> None:
     assert "target_modules=" in code
     table = next(frame.value for frame in app.dataframe if "mean rank" in frame.value)
     assert (table["update norm"] > 0).all(), "of the last step, not of the first"
+
+
+def links(app: AppTest) -> set[str]:
+    """Return the labels of the links of a page."""
+    return {link.proto.label for link in app.get("page_link")}
+
+
+def test_an_ablation_is_offered_only_where_there_is_an_adapter(runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id=RUN)
+    app = open_page("run", run=RUN)
+    assert "Run the module ablation" not in links(app)
+    assert "Confidence by ablation: none. This run has no saved adapter" in plain(app)
+    assert "Help: modules" not in plain(app), "the table has no such column"
+    (folder / "adapter").mkdir()
+    app = open_page("run", run=RUN)
+    assert "Run the module ablation" in links(app)
+    assert "Confidence by ablation: none yet" in plain(app)
 
 
 @pytest.mark.parametrize("state", ["running", "queued", "failed"])

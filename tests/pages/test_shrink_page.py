@@ -15,11 +15,13 @@ from dynlora.inference.compress import Compression, kept_sizes
 from dynlora.jobs import quick_launch, recover
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, read_compressed, write_compressed
+from dynlora.store.lifecycle import annotate
 from dynlora.training import run as training
 from tests import command_line
 from tests.command_line import document
 from tests.pages.app import charts, open_page
 from tests.pages.trained import Here, plain
+from tests.viz.runs import make_run
 from tests.waiting import until
 
 
@@ -68,7 +70,7 @@ def test_it_begins_with_the_smallest_size_that_is_good_enough(here: Here, sized_
     app = open_page("shrink", run=sized_run.name, tolerance="0.05")
     said = plain(app)
     assert f"({best.parameters:,} of {found.parameters:,})" in said
-    assert "the smallest size not shown worse by more than 0.05 nats" in said
+    assert "the smallest size shown to cost at most 0.05 nats" in said
     curve, picture = charts(app)
     assert {trace["name"] for trace in curve["data"] if trace.get("name")} >= {"one threshold over all modules"}
     shown = sum(int(value) for row in picture["data"][0]["text"] for value in row if value)
@@ -162,6 +164,16 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
 def test_sizes_of_another_adapter_count_as_none(here: Here, sized_run: Path) -> None:
     write_compressed(sized_run / "compress.json", replace(found_in(sized_run), step=3))
     assert "How small may the adapter be?" in plain(open_page("shrink", run=sized_run.name))
+
+
+@pytest.mark.parametrize(("by", "is_linked"), [(None, True), ("transformers", False)])
+def test_a_run_without_an_adapter_says_how_to_get_one(by: str | None, is_linked: bool, runs_dir: Path) -> None:
+    folder = make_run(runs_dir, run_id="20260101-000000-00000001")
+    if by is not None:
+        annotate(folder, meta={"recorded_by": by})
+    app = open_page("shrink", run=folder.name)
+    assert "Select a run that has one, or" in plain(app)
+    assert ("Train it again" in {link.proto.label for link in app.get("page_link")}) is is_linked
 
 
 def test_what_the_page_offers_is_what_the_engine_measured(sized_run: Path) -> None:

@@ -39,6 +39,8 @@ def test_every_stop_shows_its_chart(stop: tour_model.Stop) -> None:
     assert [query for _, query in way(app) if query.startswith("stop=")] == expected
     labels = [link.proto.label for link in app.get("page_link")]
     assert ("Launch a similar run" in labels) == (after is None)
+    says_verdict = "too few to decide" in words(app) and "lora" in words(app)
+    assert says_verdict == (stop.key == "worth"), "the last stop answers its question"
 
 
 @pytest.mark.usefixtures("_samples")

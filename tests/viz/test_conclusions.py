@@ -30,6 +30,16 @@ def told(frame: pd.DataFrame, effect: GateEffect | None = EFFECT, *, gated: bool
     return inputs_text.conclusion(frame, "accuracy", 600, effect, gated=gated, low_is_good=low)
 
 
+def test_one_group_is_not_compared_with_itself() -> None:
+    said = told(groups(0.8))
+    assert said.startswith("Accuracy is 0.800 in the one group, g0 (1 input group, n = 600 held-out examples). ")
+    assert said.endswith(" Set data.group_by to compare groups.")
+    series = pd.DataFrame({"step": [10, 20], "group": ["short", "short"], "value": [0.5, 0.75]})
+    assert inputs_text.groups(series, "accuracy") == (
+        "At step 20, accuracy is 0.750 in the one group, short; set data.group_by to compare groups."
+    )
+
+
 def test_inputs_say_where_results_are_best_and_worst_and_what_gates_tell() -> None:
     said = told(groups(0.8, 0.9, 0.7))
     assert said.startswith("Accuracy is best for g1 (0.900) and worst for g2 (0.700): 3 input groups, n = 600 held-out")

@@ -161,7 +161,7 @@ def test_forest_has_a_row_per_seed_and_one_for_all() -> None:
     assert [len(trace.x) for trace in traces_of(figure)] == [2, 1]
     words = compare_text.paired(rows, "lora", "dynamic", "nats", low_is_good=True, digits=3)
     assert "dynamic minus lora: −0.355 nats" in words
-    assert "better (the CI excludes 0). Paired over 2 common seeds and 20 examples" in words
+    assert "better on these examples, and too few seeds to decide. Paired over 2 common seeds and 20 examples" in words
     assert list(paired_difference.same_length({0: np.ones(3), 1: np.ones(2), 2: np.array([1, np.nan, 1])})) == [0]
 
 

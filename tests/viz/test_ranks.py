@@ -94,6 +94,19 @@ def test_confidence_names_what_is_not_shown_to_help() -> None:
     assert "none yet" in ranks_text.confidence(found([4] * 6))
 
 
+def test_columns_that_the_table_does_not_have_are_not_explained() -> None:
+    measured = ranks_text.kinds_table(found([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3)}))
+    assert "Help: modules whose ablation raises the loss" in ranks_text.columns(measured)
+    assert "Update norm: means." in ranks_text.columns(measured), "no effective rank was recorded"
+    assert "Help" not in ranks_text.columns(ranks_text.kinds_table(found([2, 8, 1, 8, 0, 5])))
+
+
+def test_no_ablation_is_advised_where_none_can_be_made() -> None:
+    said = ranks_text.confidence(found([2, 8, 1, 8, 0, 5]), "This run has no saved adapter.")
+    assert said.startswith("Confidence by ablation: none. This run has no saved adapter. One seed")
+    assert "Run the module ablation" not in said
+
+
 def test_seeds_that_agree_say_so_and_ranks_that_never_moved_claim_nothing() -> None:
     ranks = [2, 8, 1, 7, 3, 5]
     assert ranks_model.agreement_of_seeds(found(ranks, None, ranks, ranks)) == pytest.approx(1)

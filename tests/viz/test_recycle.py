@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,53 @@ def test_a_simpler_way_that_is_better_is_named_first(tmp_path: Path) -> None:
     found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": accuracy}))
     assert text.basis(found).startswith(
         "Average of the adapters is better at 1 example per class: 90.0 % against 75.0 %."
+    )
+
+
+def test_each_number_of_examples_has_its_own_gain(tmp_path: Path) -> None:
+    gains = {"meta": {"5": interval(0.018), "1": interval(0.025)}}
+    found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
+    assert text.headline(found) == (
+        "The meta-LoRA beats the base model at 1 example per class: +2.5 points (95 % CI +1.5 to +3.5); "
+        "at 5: +1.8 points (95 % CI +0.8 to +2.8)."
+    )
+
+
+def test_a_loss_at_another_number_of_examples_is_not_left_out(tmp_path: Path) -> None:
+    gains = {"meta": {"1": interval(0.05), "5": interval(-0.02)}}
+    found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
+    assert text.headline(found).endswith(
+        "It is worse at 5 examples per class: \u22122.0 points (95 % CI \u22123.0 to \u22121.0)."
+    )
+
+
+def averaged(*means: float, **more: dict[str, Any]) -> dict[str, Any]:
+    """Return results where averaging the adapters has these accuracies at 1 and 5 examples per class."""
+    shots = {shots: interval(mean) for shots, mean in zip(("1", "5"), means, strict=True)}
+    return {**RESULTS, "accuracy": {**RESULTS["accuracy"], "averaged": shots}, **more}
+
+
+def test_a_way_that_is_always_better_is_in_the_headline(tmp_path: Path) -> None:
+    found = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.9, 0.95)))
+    assert text.headline(found).endswith(
+        "(95 % CI +4.0 to +6.0). Averaging the adapters, without training, is better at 1 example per class: "
+        "90.0 % against 75.0 %; at 5: 95.0 % against 80.0 %."
+    )
+    assert text.basis(found).startswith("Paired over"), "it is not said twice"
+
+
+def test_the_base_model_is_not_advised_where_averaging_is_always_better(tmp_path: Path) -> None:
+    results = averaged(0.9, 0.95, against_base={"meta": {"5": interval(-0.2)}})
+    said = text.headline(read_recycle(written_recycle(tmp_path, recycle_results=results)))
+    assert "Averaging the adapters, without training, is better" in said
+    assert "Use the base model" not in said
+
+
+def test_a_way_that_is_better_at_more_examples_only_is_named(tmp_path: Path) -> None:
+    found = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.75, 0.95)))
+    assert "Averaging" not in text.headline(found)
+    assert text.basis(found).startswith(
+        "Average of the adapters is better at 5 examples per class: 95.0 % against 80.0 %. Paired over"
     )
 
 

@@ -15,9 +15,10 @@ from dynlora.config_files import read_run_config
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.summary import run_summary
 from dynlora.viz.compare import seed_groups
+from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
 from dynlora.viz.compare.paired_rows import Side
 from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Verdict, verdict
+from dynlora.viz.verdict.model import MOST_SEEDS, Verdict, verdict
 from dynlora.viz.verdict.next_runs import next_runs
 
 ROWS = 400

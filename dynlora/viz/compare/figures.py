@@ -22,6 +22,9 @@ NAMED_COLUMNS = 12
 LABELS_HIGH = 13
 """How many names at the ends of lines fit above each other."""
 
+GAP = "\N{NO-BREAK SPACE}" * 2
+"""Between a line's last marker and its name; ordinary spaces at the start of a text are not drawn."""
+
 
 def final_ranks(
     ranks: pd.DataFrame, modules: pd.DataFrame, colours: Palette, title: str = "Rank (components)"
@@ -136,7 +139,7 @@ def _name_the_ends(
     height = float(there(known["mean"].max()) - there(known["mean"].min())) if len(known) else 0.0
     for name, place in apart(ends, (height or 1.0) / LABELS_HIGH).items():
         drawn.add_scatter(
-            x=[last.loc[name, "x"]], y=[back(place)], mode="text", text=[f" {plotly_text(short_label(name))}"],
+            x=[last.loc[name, "x"]], y=[back(place)], mode="text", text=[f"{GAP}{plotly_text(short_label(name))}"],
             textposition="middle right", textfont={"size": 11, "color": styles[name].colour}, cliponaxis=False,
             hoverinfo="skip", showlegend=False, legendgroup=_legend(name),
         )  # fmt: skip

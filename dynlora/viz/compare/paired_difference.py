@@ -15,6 +15,9 @@ from dynlora.viz.kit.config_fields import set_values
 DRAWS = 2000
 """Draws of the bootstrap."""
 
+FEWEST_SEEDS = 3
+"""Common seeds below which nothing is called better or worse: the interval would hold for the examples only."""
+
 BLOCKS = 4000
 """More examples than this are averaged into so many blocks at random; the spread of their mean stays as it is."""
 

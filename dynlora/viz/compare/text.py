@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
 from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.text import listed, number, one_line, plural, score, signed
 
@@ -125,6 +126,8 @@ def paired(rows: pd.DataFrame, first: str, second: str, what: str, *, low_is_goo
         f"{'better' if better else 'worse'} (the CI excludes 0)" if excludes_0 else "inconclusive (the CI includes 0)"
     )
     mean, low, high = (signed(whole[column], digits) for column in ("mean", "low", "high"))
+    if seeds < FEWEST_SEEDS and excludes_0:
+        verdict = f"{'better' if better else 'worse'} on these examples, and too few seeds to decide"
     words = (
         f"{one_line(second, 60)} minus {one_line(first, 60)}: {mean} {what} (95 % CI {low} to {high}, "
         f"{plural(seeds, 'seed')}): {verdict}. Paired over {plural(seeds, 'common seed')} and "

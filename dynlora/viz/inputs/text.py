@@ -28,10 +28,9 @@ def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None,
     name = one_line(modules.set_index("position")["short"].get(module, module), 40)
     return (
         f"At step {step}, {int(effect.found.sum())} of {len(effect.found)} gates differ between groups beyond chance. "
-        f"The largest difference is in {name}: {one_line(column.idxmax(), 40)} {column.max():.3f}, "
-        f"{one_line(column.idxmin(), 40)} "
-        f"{column.min():.3f} (1 is neutral). The groups explain {percent(effect.share[module])} of its variation; "
-        f"{chance}."
+        f"The groups explain most of the variation in {name}, {percent(effect.share[module])} "
+        f"({one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} {column.min():.3f}; "
+        f"1 is neutral); {chance}."
     )
 
 
@@ -55,6 +54,10 @@ def conclusion(
     ordered = known.sort_values("metric", ascending=low_is_good, kind="stable")
     best, worst = ordered.iloc[0], ordered.iloc[-1]
     name, (high, low) = one_line(sentence_case(metric), 40), (score(best["metric"]), score(worst["metric"]))
+    if len(known) == 1:
+        group = one_line(best["group"], 40)
+        tell = _gates_tell(effect, gated=gated)
+        return f"{name} is {high} in the one group, {group} ({where}). {tell} Set data.group_by to compare groups."
     if high == low:
         return f"{name} is {high} for all groups ({where}). {_gates_tell(effect, gated=gated)}"
     said = f"best for {one_line(best['group'], 40)} ({high}) and worst for {one_line(worst['group'], 40)} ({low})"
@@ -80,6 +83,11 @@ def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str
         return "No group has been evaluated yet."
     last = known[known["step"] == known["step"].max()]
     best, worst = last.loc[at_highest(last["value"])], last.loc[at_lowest(last["value"])]
+    if len(last) == 1:
+        return (
+            f"At step {int(last['step'].iloc[0])}, {one_line(name, 40)} is {score(best['value'])} in the one group, "
+            f"{one_line(best['group'], 40)}; set data.group_by to compare groups."
+        )
     if low_is_good:
         best, worst = worst, best
     return (

@@ -21,6 +21,7 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import number
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.knockout import pictures as knockout_pictures
+from dynlora.viz.knockout import text as knockout_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import Picks, card, colours, note, picture, rows, safe
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
@@ -101,10 +102,7 @@ def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, 
         note("The run has not trained any step yet.")
         return
     if not has_model(run.folder):
-        note(
-            "This run has no saved adapter, so no new measurement is possible. A recorded run is ablated in its own "
-            "script: RecordCallback(..., ablate_rows=256)."
-        )
+        note(knockout_text.why_not(cached_queries.ask(queries.recorded_by, run.folder)))
         return
     with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-controls"):
         size = choose("heldout", "Held-out examples", SIZES, SIZES[1], width=160)

@@ -255,5 +255,5 @@ def queue_caption(training: int, waiting: int, new: int = 1) -> str:
     first = [f"{training:,} run{' is' if training == 1 else 's are'} training"] if training else []
     first += [f"{waiting:,} {'is' if waiting == 1 else 'are'} in the queue"] if waiting else []
     if new == 1:
-        return f"{' and '.join(first)}; this run gets position {ahead + 1:,}."
-    return f"{' and '.join(first)}; these {new} runs get positions {ahead + 1:,} to {ahead + new:,}."
+        return f"{' and '.join(first)}; a run started now gets position {ahead + 1:,}."
+    return f"{' and '.join(first)}; {new} runs started now get positions {ahead + 1:,} to {ahead + new:,}."

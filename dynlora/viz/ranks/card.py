@@ -14,12 +14,13 @@ from dynlora.store import queries
 from dynlora.store.knockouts import read_knockouts
 from dynlora.viz.compare import seed_groups
 from dynlora.viz.knockout import model as knockout_model
+from dynlora.viz.knockout import text as knockout_text
 from dynlora.viz.ranks import model as ranks_model
 from dynlora.viz.ranks import text as ranks_text
 from dynlora.viz.runs.table import plain_rows, same_task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, note, rows, safe, under
-from dynlora.viz.ui.run_picker import Chosen, find_run, link, list_all
+from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all
 
 MOST_SEEDS = 10
 """Most other runs of the same configuration whose ranks are read."""
@@ -37,13 +38,16 @@ def ranks_card(run: Chosen, summary: Mapping[str, Any]) -> None:
     if summary["status"] not in ("finished", "stopped") or settings is None or modules.empty:
         return
     found = _evidence(run, summary, modules)
+    can_be_ablated = has_model(run.folder)
+    why_not = "" if can_be_ablated else knockout_text.why_not(cached_queries.ask(queries.recorded_by, run.folder))
     with card("Ranks to use", "ranks"):
         st.markdown(f"**{safe(ranks_text.headline(found))}**")
-        note(ranks_text.confidence(found))
-        if not found.rows:
+        note(ranks_text.confidence(found, why_not))
+        if not found.rows and can_be_ablated:
             link("pages/capacity.py", "Run the module ablation", run=run.id)
-        rows(ranks_text.kinds_table(found))
-        under(ranks_text.COLUMNS, ranks_text.modules_table(found), "ranks-by-module")
+        kinds = ranks_text.kinds_table(found)
+        rows(kinds)
+        under(ranks_text.columns(kinds), ranks_text.modules_table(found), "ranks-by-module")
         st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
         st.code(ranks_text.code(settings), language="python", height=250, wrap_lines=True)
 

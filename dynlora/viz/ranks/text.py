@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.text import listed, one_line, signed
+from dynlora.viz.kit.text import listed, one_line, sentence_case, signed
 from dynlora.viz.ranks.model import HARMS, HELPS, UNCLEAR, Evidence, LoraSettings, agreement_of_seeds
-
-COLUMNS = (
-    "Start and ranks: lowest to highest of the kind. Parameters: fraction of all in use. Update norm and effective "
-    "rank: means. Help: modules whose ablation raises the loss (95 % CI above 0). The table has every module."
-)
-"""What the columns of the table of kinds mean."""
 
 SHOWN = 2
 """Decimals of a mean rank that are shown; means that are equal with these are a tie."""
@@ -69,12 +63,19 @@ def _kind(row: pd.Series) -> str:
     return one_line(row["kind"], 40)
 
 
-def confidence(found: Evidence) -> str:
-    """Say how sure the ranks are: by ablations, and by other seeds."""
-    return f"{_by_knockouts(found)} {_by_seeds(found)}"
+def confidence(found: Evidence, why_not: str = "") -> str:
+    """Say how sure the ranks are: by ablations, and by other seeds.
+
+    Args:
+        found: of the run.
+        why_not: why no ablation can be made of it; empty where one can.
+    """
+    return f"{_by_knockouts(found, why_not)} {_by_seeds(found)}"
 
 
-def _by_knockouts(found: Evidence) -> str:
+def _by_knockouts(found: Evidence, why_not: str) -> str:
+    if not found.rows and why_not:
+        return f"Confidence by ablation: none. {why_not}"
     if not found.rows:
         return "Confidence by ablation: none yet. Run the module ablation on Capacity to see which modules help."
     counts = found.modules["finding"].value_counts()
@@ -118,6 +119,19 @@ def kinds_table(found: Evidence) -> pd.DataFrame:
     if found.seeds.shape[1] > 1:
         table["means over seeds"] = [f"{row.low:.2f} to {row.high:.2f}" for row in kinds.itertuples()]
     return table.dropna(axis="columns", how="all")
+
+
+def columns(kinds: pd.DataFrame) -> str:
+    """Return what the columns of a table of `kinds_table` mean, only those that it has."""
+    means = [name for name in ("update norm", "effective rank") if name in kinds]
+    said = [
+        "Start and ranks: lowest to highest of the kind.",
+        "Parameters: fraction of all in use.",
+        f"{sentence_case(listed(means))}: means." if means else "",
+        "Help: modules whose ablation raises the loss (95 % CI above 0)." if "help" in kinds else "",
+        "The table has every module.",
+    ]
+    return " ".join(filter(None, said))
 
 
 def modules_table(found: Evidence) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,46 @@ WINDOW = 15
 def method_name(method: str) -> str:
     """Return what a method is called."""
     return NAMES.get(method, method.replace("_", " ").capitalize())
+
+
+@dataclass(frozen=True)
+class Better:
+    """A method that is better than the meta-LoRA at a number of examples: its interval is above that one's.
+
+    Attributes:
+        method: which.
+        shots: examples per class.
+        other: its mean accuracy.
+        meta: that of the meta-LoRA.
+    """
+
+    method: str
+    shots: int
+    other: float
+    meta: float
+
+
+def better_than_meta(found: Recycle) -> list[Better]:
+    """Return every method that is better than the meta-LoRA, at each number of examples, the fewest first."""
+    mine = {row.shots: row for row in found.accuracy if row.method == META}
+    pairs = [
+        Better(row.method, row.shots, row.mean, mine[row.shots].mean)
+        for row in found.accuracy
+        if row.shots in mine and row.low > mine[row.shots].high
+    ]
+    return sorted(pairs, key=lambda pair: pair.shots)
+
+
+def always_better(found: Recycle) -> str | None:
+    """Return the method that is better than the meta-LoRA at all its numbers of examples; the best of several."""
+    tested = {row.shots for row in found.accuracy if row.method == META}
+    pairs = better_than_meta(found)
+    sums: dict[str, float] = {}
+    for method in {pair.method for pair in pairs}:
+        own = {pair.shots: pair.other for pair in pairs if pair.method == method}
+        if own.keys() == tested:
+            sums[method] = sum(own.values())
+    return max(sums, key=lambda method: (sums[method], method), default=None)
 
 
 def agreement_frame(found: Recycle, folder: Path) -> pd.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from dynlora.store.meta import count, table
@@ -16,6 +18,12 @@ WHAT = (
 STAGES = {"inversion": "making synthetic inputs", "episodes": "learning from episodes", "noise": "learning from noise"}
 """What happens in each stage."""
 
+WITHOUT_TRAINING = {
+    "averaged": "Averaging the adapters, without training,",
+    "best_teacher": "The best teacher alone, without training,",
+}
+"""Ways that need no meta-LoRA, as the subject of a sentence."""
+
 
 def about(found: Recycle) -> str:
     """Return the line under the title: who taught, and what."""
@@ -24,21 +32,33 @@ def about(found: Recycle) -> str:
 
 
 def headline(found: Recycle) -> str:
-    """Return the conclusion in a sentence."""
-    gaps = [one for one in found.against_base if one.method == model.META]
+    """Return the conclusion: how the meta-LoRA compares with the base model, and a way that always beats it."""
+    gaps = sorted((one for one in found.against_base if one.method == model.META), key=lambda one: one.shots)
+    simpler = _always_better(found)
     if not gaps:
-        return "Not tested yet." if not found.accuracy else "Few-shot accuracy was measured without a base model."
+        said = "Not tested yet." if not found.accuracy else "Few-shot accuracy was measured without a base model."
+        return f"{said} {simpler}".strip()
     better = [one for one in gaps if one.low > 0]
     worse = [one for one in gaps if one.high < 0]
     if better:
-        return f"The meta-LoRA beats the base model at {_shots(better)}: {_gap(better[0])}."
+        but = f" It is worse {_gaps(worse)}." if worse else ""
+        return f"The meta-LoRA beats the base model {_gaps(better)}.{but} {simpler}".strip()
+    instead = simpler or "Use the base model."
     if worse:
-        return f"The meta-LoRA is worse than the base model at {_shots(worse)}: {_gap(worse[0])}. Use the base model."
-    return f"The meta-LoRA is not significantly different from the base model: {_gap(gaps[0])}. Use the base model."
+        return f"The meta-LoRA is worse than the base model {_gaps(worse)}. {instead}"
+    return f"The meta-LoRA is not significantly different from the base model {_gaps(gaps)}. {instead}"
 
 
-def _shots(rows: list[Accuracy]) -> str:
-    return listed([f"{row.shots} {'example' if row.shots == 1 else 'examples'} per class" for row in rows])
+def _at_each(said: Sequence[tuple[int, str]]) -> str:
+    """Return what is said of each number of examples, the unit once: at 1 example per class: a; at 5: b."""
+    first = said[0][0] if said else 0
+    unit = " example per class" if first == 1 else " examples per class"
+    return "; ".join(f"at {shots}{unit if shots == first else ''}: {what}" for shots, what in said)
+
+
+def _gaps(rows: Sequence[Accuracy]) -> str:
+    """Return the difference from the base model at each number of examples, with its interval."""
+    return _at_each([(row.shots, _gap(row)) for row in rows])
 
 
 def _gap(row: Accuracy) -> str:
@@ -61,18 +81,29 @@ def basis(found: Recycle) -> str:
 
 
 def _simpler(found: Recycle) -> str:
-    """Return which way without a meta-LoRA is better at the fewest shots, where its interval is above; else nothing."""
-    mine = min((one for one in found.accuracy if one.method == model.META), key=lambda one: one.shots, default=None)
-    if mine is None:
-        return ""
-    others = [one for one in found.accuracy if one.shots == mine.shots and one.low > mine.high]
-    if not others:
-        return ""
-    best = max(others, key=lambda one: one.mean)
-    return (
-        f"{model.method_name(best.method)} is better at {_shots([mine])}: {percent(best.mean)} against "
-        f"{percent(mine.mean)}. "
+    """Return which ways are better at some numbers of examples, the best at each; nothing that the headline says."""
+    pairs = [pair for pair in model.better_than_meta(found) if pair.method != model.always_better(found)]
+    best = {pair.shots: pair for pair in sorted(pairs, key=lambda pair: pair.other)}
+    said = [best[shots] for shots in sorted(best)]
+    methods = dict.fromkeys(pair.method for pair in said)
+    return "".join(
+        f"{model.method_name(method)} is better {_against([pair for pair in said if pair.method == method])}. "
+        for method in methods
     )
+
+
+def _always_better(found: Recycle) -> str:
+    """Return the way that is better than the meta-LoRA at every number of examples; nothing where it is the base."""
+    method = model.always_better(found)
+    if method in (None, model.BASE):
+        return ""
+    pairs = [pair for pair in model.better_than_meta(found) if pair.method == method]
+    return f"{WITHOUT_TRAINING.get(method, model.method_name(method))} is better {_against(pairs)}."
+
+
+def _against(pairs: Sequence[model.Better]) -> str:
+    """Return the accuracies of a way and of the meta-LoRA at each number of examples."""
+    return _at_each([(pair.shots, f"{percent(pair.other)} against {percent(pair.meta)}") for pair in pairs])
 
 
 def _episodes(found: Recycle) -> int:

@@ -87,9 +87,14 @@ def measuring(run: Chosen, found: Compressed | None) -> None:
             f"rows that it was evaluated on: dynlora compress {run.id} --curve --set data.path=FILE"
         )
         return
-    if is_read_only() or not has_model(run.folder):
-        why = "This dashboard is read-only." if is_read_only() else "This run has no saved adapter."
-        note(f"{why} No new measurement is possible.")
+    if is_read_only():
+        note("This dashboard is read-only. No new measurement is possible.")
+        return
+    if not has_model(run.folder):
+        by = cached_queries.ask(queries.recorded_by, run.folder)
+        note(shrink_text.without_adapter(by))
+        if by is None:
+            link("pages/launch.py", "Train it again", **{"from": run.id})
         return
     size = choose("heldout", "Held-out examples", ROWS, ROWS[1], width=160)
     label = "Measure the sizes" if found is None else "Measure again"

@@ -45,7 +45,7 @@ def measured(folder: Path, summary: Mapping[str, Any]) -> Compressed | None:
 
 
 def best(found: Compressed, tolerance: float) -> Size:
-    """Return the smallest size not shown worse by more than a tolerance, in nats; the largest where none is."""
+    """Return the smallest size shown to cost at most a tolerance, in nats; the largest where none is."""
     return found.smallest(tolerance) or offered(found)[-1]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dynlora.store.compressions import Compressed, Half, Size
+from dynlora.store.compressions import FEWEST, Compressed, Half, Size
+from dynlora.store.recorded import CALLBACK
 from dynlora.viz.kit.text import percent, plural, score, signed
 from dynlora.viz.shrink.model import empty_modules, kept_share, score_of
 
@@ -13,13 +14,33 @@ WHAT = (
 """What the page does, where nothing has been measured yet."""
 
 
+def without_adapter(recorded_by: str | None) -> str:
+    """Say how to get sizes where a run has no adapter.
+
+    Args:
+        recorded_by: as `queries.recorded_by` returns it.
+    """
+    none = "This run has no saved adapter, so no new measurement is possible. Select a run that has one, or"
+    if recorded_by is None:
+        return f"{none} train this one again: a run that is trained here keeps its adapter."
+    if recorded_by == CALLBACK:
+        return f"{none} record it again: RecordCallback keeps the adapter unless keep_adapter=False."
+    return f"{none} train it here."
+
+
 def headline(found: Compressed, size: Size) -> str:
-    """Say what a size keeps, and what that costs."""
-    worth = size.reported_on
+    """Say what a size keeps, what that costs, and whether too few examples say so."""
+    worth, seen = size.reported_on, _seen(found)
+    few = f". It rests on {plural(seen, 'held-out example')}: too few to rely on." if seen < FEWEST else ""
     return (
         f"Keep {percent(kept_share(found, size), 0)} of the parameters ({size.parameters:,} of {found.parameters:,}): "
-        f"held-out loss {change(worth)}{_scores(found, worth)}"
+        f"held-out loss {change(worth)}{_scores(found, worth)}{few}"
     )
+
+
+def _seen(found: Compressed) -> int:
+    """Return how many held-out examples a size is reported on."""
+    return found.rows - found.rows // 2
 
 
 def change(worth: Half) -> str:
@@ -37,19 +58,22 @@ def _scores(found: Compressed, worth: Half) -> str:
 def basis(found: Compressed, size: Size, tolerance: float) -> str:
     """Say what a size rests on: which rows it was chosen and reported on, and whether it is the one to take."""
     chosen, judged = found.smallest(tolerance), found.rows // 2
-    seen = found.rows - judged
-    told = f"Measured on {seen:,} held-out examples that no size was chosen on."
+    told = f"Measured on {_seen(found):,} held-out examples that no size was chosen on.{_unsure(size, tolerance)}"
     if chosen is None:
         return f"{told} No size was shown to cost at most {tolerance:g} nats on the other {judged:,}."
-    kept = percent(kept_share(found, chosen), 0)
+    within = f"the smallest size shown to cost at most {tolerance:g} nats"
     if chosen.parameters == size.parameters:
-        return (
-            f"{told} It is the smallest size not shown worse by more than {tolerance:g} nats on the other {judged:,}."
-        )
+        return f"{told} On the other {judged:,}, it is {within}."
+    kept = percent(kept_share(found, chosen), 0)
     side = "Larger than needed" if size.parameters > chosen.parameters else "Smaller than what was shown good enough"
-    return (
-        f"{told} {side}: {kept} is the smallest not shown worse by more than {tolerance:g} nats on {judged:,} others."
-    )
+    return f"{told} {side}: {kept} is {within} on {judged:,} others."
+
+
+def _unsure(size: Size, tolerance: float) -> str:
+    """Say that the interval of what is reported ends above a tolerance; nothing where it does not."""
+    if size.reported_on.high <= tolerance:
+        return ""
+    return f" On these it is not shown to be within {tolerance:g} nats: its interval ends above."
 
 
 def picture(size: Size) -> str:
@@ -61,8 +85,7 @@ def picture(size: Size) -> str:
 
 def curve(found: Compressed) -> str:
     """Say what the curve shows."""
-    n = found.rows - found.rows // 2
     return (
-        f"Loss change against the whole adapter on {n:,} held-out examples, with 95 % CI for the threshold over all "
-        "modules. Further left is smaller. The line is zero: as good as the whole."
+        f"Loss change against the whole adapter on {_seen(found):,} held-out examples, with 95 % CI for the threshold "
+        "over all modules. Further left is smaller. The line is zero: as good as the whole."
     )

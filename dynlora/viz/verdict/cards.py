@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,35 @@ def verdict_of_run(run: Chosen, summary: Mapping[str, Any]) -> None:
     """Draw the verdict on one finished run, against plain LoRA on the same data where there is such a run."""
     if summary["status"] != "finished":
         return
-    folders = {run.id: run.folder} | {one.id: one.folder for one in _runs_like(run, summary)}
-    summaries = {key: one for key, folder in folders.items() if (one := _summary(folder)) is not None}
     try:
-        found = verdict(summaries, RunPairs(folders, summaries, cached_queries.ask_events).differences, focus=run.id)
+        found, summaries = _against_alike(run, summary)
     except DynloraError as error:  # of another run, which is no reason to keep this one from being seen
         with card("Verdict", "verdict"):
             note(f"There is no verdict, because a run on the same data cannot be read: {error}")
         return
     if found is not None:
         _draw(found, summaries)
+
+
+def verdict_sentence(run: Chosen, summary: Mapping[str, Any]) -> str:
+    """Return the verdict on one run in a sentence, as Markdown; empty where there is none."""
+    with suppress(DynloraError):
+        found, _ = _against_alike(run, summary)
+        if found is not None:
+            return _bold(found)
+    return ""
+
+
+def _against_alike(run: Chosen, summary: Mapping[str, Any]) -> tuple[Verdict | None, dict[str, dict[str, Any]]]:
+    """Return the verdict on a run among those of the same task, and their summaries."""
+    folders = {run.id: run.folder} | {one.id: one.folder for one in _runs_like(run, summary)}
+    summaries = {key: one for key, folder in folders.items() if (one := _summary(folder)) is not None}
+    differences = RunPairs(folders, summaries, cached_queries.ask_events).differences
+    return verdict(summaries, differences, focus=run.id), summaries
+
+
+def _bold(found: Verdict) -> str:
+    return f"**{safe(verdict_text.headline(found)).replace('95 % CI', UNBROKEN)}**"
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:
@@ -81,7 +101,7 @@ def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:
 def _draw(found: Verdict, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str] = ()) -> None:
     runs = next_runs(found, summaries)
     with card("Verdict", "verdict", ABOUT):
-        st.markdown(f"**{safe(verdict_text.headline(found)).replace('95 % CI', UNBROKEN)}**")
+        st.markdown(_bold(found))
         said = " ".join(filter(None, (verdict_text.outlook(found), verdict_text.left_out(found))))
         if said:
             note(said)

@@ -12,7 +12,7 @@ import numpy as np
 
 from dynlora.viz.compare import paired_difference, seed_groups
 from dynlora.viz.compare.model import LOW_IS_GOOD
-from dynlora.viz.compare.paired_difference import Difference
+from dynlora.viz.compare.paired_difference import FEWEST_SEEDS, Difference
 from dynlora.viz.compare.paired_rows import Side
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit.config_fields import set_values
@@ -22,9 +22,6 @@ from dynlora.viz.kit.stats import t_reach
 Summary = Mapping[str, Any]
 Differences = Callable[[Sequence[tuple[int, str, str]]], Sequence[Side]]
 """Returns what pairs of runs (seed, first, second) differ by, as `RunPairs.differences` does."""
-
-FEWEST_SEEDS = 3
-"""Common seeds below which nothing is called better or worse: the interval would hold for the examples only."""
 
 MOST_SEEDS = 10
 """Most common seeds that are proposed; a difference that needs more is too small to matter."""

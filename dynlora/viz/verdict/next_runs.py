@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import count
 
 from dynlora.viz.compare import seed_groups
+from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
 from dynlora.viz.kit.run_summary import ACTIVE
-from dynlora.viz.verdict.model import FEWEST_SEEDS, Summary, Verdict
+from dynlora.viz.verdict.model import Summary, Verdict
 
 
 @dataclass(frozen=True)

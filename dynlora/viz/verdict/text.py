@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
 from dynlora.viz.kit.text import listed, metric_words, one_line, plural, rough_duration, score, signed, source_name
-from dynlora.viz.verdict.model import FEWEST_SEEDS, MOST_SEEDS, Contest, Verdict
+from dynlora.viz.verdict.model import MOST_SEEDS, Contest, Verdict
 from dynlora.viz.verdict.next_runs import NextRuns
 
 WORDS = {

@@ -1,0 +1,38 @@
+"""What the Shrink page says of a size: what it rests on, and no more than was shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from dynlora.store.compressions import Compressed, Half, Size
+from dynlora.viz.shrink import text
+
+
+def measured(rows: int, *, high: float) -> Compressed:
+    """Return one size of half the parameters, chosen within 0.005 nats; `high` is where its reported interval ends."""
+    whole = Half(1.0, 0.0, 0.0, 0.0, {})
+    size = Size("global", 0.5, 50, (1,), Half(1.0, 0.0, -0.004, 0.004, {}), Half(1.0, 0.0, -0.01, high, {}))
+    return Compressed("last", 3, "loss", rows, 100, ("a",), whole, 1, (size,))
+
+
+@pytest.mark.parametrize(("rows", "few"), [(20, 10), (99, 50), (98, 49), (512, 256)])
+def test_a_headline_from_few_examples_says_so(rows: int, few: int) -> None:
+    found = measured(rows, high=0.004)
+    said = text.headline(found, found.sizes[0])
+    assert said.startswith("Keep 50 % of the parameters")
+    assert said.endswith(f". It rests on {few} held-out examples: too few to rely on.") is (few < 50)
+    assert ("too few" in said) is (few < 50)
+
+
+def test_an_interval_that_ends_above_the_tolerance_is_no_guarantee() -> None:
+    unsure, sure = measured(512, high=0.012), measured(512, high=0.004)
+    said = text.basis(unsure, unsure.sizes[0], 0.005)
+    assert "On these it is not shown to be within 0.005 nats: its interval ends above." in said
+    assert "On the other 256, it is the smallest size shown to cost at most 0.005 nats." in said
+    assert "not shown" not in text.basis(sure, sure.sizes[0], 0.005)
+
+
+def test_without_an_adapter_the_way_to_one_is_said() -> None:
+    assert "train this one again" in text.without_adapter(None)
+    assert "keep_adapter=False" in text.without_adapter("transformers")
+    assert "Select a run that has one, or train it here" in text.without_adapter("a loop of its own")
