@@ -27,8 +27,8 @@ from benchmarks import results
 from benchmarks.kept_runs import KeptRuns
 from dynlora.config import parse_config
 from dynlora.engine.compress.orders import METHODS
-from dynlora.engine.compress.plain import WEIGHTINGS
 from dynlora.inference.compress import Compression
+from dynlora.store.compressions import WEIGHTINGS
 from dynlora.training import run as training
 
 SHARES = (0.5, 0.25, 0.1)

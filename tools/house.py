@@ -84,7 +84,7 @@ RULES: dict[str, str] = {
     "viz/adapter": f"{_FEATURE} jobs peft_adapter",
     "viz/methods": "viz/kit",
     "viz/launch": f"{_FEATURE} assets config config_files data_files jobs",
-    "viz/playground": f"{_FEATURE} viz/inputs",
+    "viz/playground": f"{_FEATURE} data_files viz/inputs",
     "viz/playground/chat": f"{_FEATURE} viz/playground",
     "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
     "viz/compare": f"{_FEATURE} viz/run viz/runs",
@@ -95,7 +95,7 @@ RULES: dict[str, str] = {
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds",
     "viz/recycle": f"{_FEATURE} jobs kinds viz/distil",
     "viz/distil": f"{_FEATURE} kinds viz/run",
-    "viz/few_shot": f"{_FEATURE} inference viz/recycle",
+    "viz/few_shot": f"{_FEATURE} data_files inference viz/recycle",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "

@@ -12,17 +12,20 @@ from typing import Any
 import click
 
 from dynlora.cli.conclusions import lora_config
-from dynlora.cli.options import configured, in_runs, reports
+from dynlora.cli.options import command_text, configured, in_runs, reports
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.store.compressions import FEWEST, Compressed, Size
+from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Size
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
 TOLERANCE = 0.005
 """Largest increase of the held-out loss in nats that counts as none, unless told otherwise."""
+
+ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
+"""What is asked unless told otherwise."""
 
 
 @click.command()
@@ -50,14 +53,15 @@ TOLERANCE = 0.005
 )
 @click.option("--curve", is_flag=True, help="Measure every size, and the other ways to choose, too.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the adapter: folder or .zip file.")
-@click.option("--rows", type=click.IntRange(1), default=512, show_default=True, help="Number of held-out examples.")
+@click.option("--rows", type=click.IntRange(1), default=ROWS, show_default=True, help="Number of held-out examples.")
 @click.option(
     "--weighting",
-    default="loss",
+    type=click.Choice(WEIGHTINGS),
+    default=WEIGHTING,
     show_default=True,
     help="What a component is measured by: loss, inputs (the module's output) or plain (singular values).",
 )
-@click.option("--which", default="last", show_default=True, help="last or best.")
+@click.option("--which", default=WHICH, show_default=True, help="last or best.")
 @configured
 @in_runs
 @reports
@@ -267,7 +271,7 @@ def _lines(
     else:
         yield from _conclusion(found, chosen, asked)
         if asked.out is None and made is None:
-            yield f"next: dynlora compress {asked.run_id} --budget {chosen.share:g} --out adapter-small"
+            yield f"next: {_next(asked, chosen)}"
     if asked.out is not None:
         yield f"wrote {asked.out}, an adapter that PEFT loads"
     if made is not None:
@@ -276,6 +280,17 @@ def _lines(
     for size in found.sizes:
         worth = asdict(size.reported_on)
         yield f"{size.share:5.0%} {size.parameters:12,}   {size.method:8} {worth['loss']:8.4f}   {_signed(worth)}"
+
+
+def _next(asked: Asked, chosen: Size) -> str:
+    """Return the command that writes the chosen size: what was asked beside the size is asked again."""
+    again = [part for one in asked.overrides for part in ("--set", one)]
+    again += [] if asked.config is None else ["--config", str(asked.config)]
+    for name, usual in (("rows", ROWS), ("weighting", WEIGHTING), ("which", WHICH)):
+        if (value := getattr(asked, name)) != usual:
+            again += [f"--{name}", str(value)]
+    size = ["--budget", f"{chosen.share:g}", "--out", "adapter-small"]
+    return command_text("compress", asked.run_id, *size, *again, runs_dir=asked.runs_dir)
 
 
 def _conclusion(found: Compressed, chosen: Size, asked: Asked) -> Iterator[str]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal as signals
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dynlora.blocks import parse_blocks
-from dynlora.cli.options import in_runs, reports
+from dynlora.cli.options import command_text, in_runs, reports
 from dynlora.cli.terminal import exit_code, shown
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode import OWN, DecodeSettings
@@ -20,6 +21,10 @@ from dynlora.store.summary import run_summary
 
 ESCAPES = (("\\n", "\n"), ("\\t", "\t"))
 """What a shell cannot easily give."""
+
+
+ROLES = ("draft ", "target ", "reward ")
+"""How sentences about runs begin that play a role."""
 
 
 @click.group(invoke_without_command=True)
@@ -68,13 +73,27 @@ def rsd(ctx: click.Context, as_json: bool, **options: Any) -> None:
     if ctx.invoked_subcommand is not None:
         return
     settings, runs_dir = settings_of(options), options["runs_dir"]
-    settings.check(runs_dir)
+    with of_options():
+        settings.check(runs_dir)
     from dynlora.decoding.run import decode
 
     outcome = decode(settings, runs_dir, progress=sys.stderr.isatty())
-    tell(outcome, as_json=as_json)
+    tell(outcome, runs_dir, as_json=as_json)
     if code := exit_code(outcome):
         sys.exit(code)
+
+
+@contextmanager
+def of_options() -> Iterator[None]:
+    """Name the option in the sentence about a run that it gave: settings know roles, and a command has options.
+
+    Raises:
+        ConfigError: in the place of one that begins with a role.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise (ConfigError(f"--{error}") if str(error).startswith(ROLES) else error) from None
 
 
 def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
@@ -114,7 +133,7 @@ def _place(run: str | None) -> str | None:
     return os.path.abspath(Path(run or "").expanduser()) if is_folder else run
 
 
-def tell(outcome: Any, *, as_json: bool) -> None:
+def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
     """Print what a decode found: the conclusion first."""
     import json
 
@@ -129,8 +148,9 @@ def tell(outcome: Any, *, as_json: bool) -> None:
     lines = [words(document)] if document.get("points") is not None else []
     if outcome.state == "stopped":
         by = signals.Signals(outcome.signal or signals.SIGTERM).name
+        again = command_text("resume", summary["id"], runs_dir=runs_dir)
         lines.insert(0, f"Stopped by {by} after {summary['step']:,} of {summary['max_steps']:,} solutions; "
-                        f"`dynlora resume {summary['id']}` continues.")  # fmt: skip
+                        f"`{again}` continues.")  # fmt: skip
     if outcome.error:
         lines.insert(0, f"Failed: {outcome.error}")
     click.echo(shown("\n".join([*lines, f"run {summary['id']}"])))
@@ -168,6 +188,7 @@ def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> An
     for escape, character in ESCAPES:
         step_string = step_string.replace(escape, character)
     wanted = Wanted(step_string=step_string, layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
-    found = prepare_runs(wanted, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty())
+    with of_options():
+        found = prepare_runs(wanted, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty())
     words = f"{found['command']}\ntarget {found['target']}, draft {found['draft']}, judge {found['judge']}"
     return found, f"Three runs are ready; decode with\n{words}"

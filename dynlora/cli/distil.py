@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dynlora.cli.options import command_text
 from dynlora.kinds.distil import NOT_RECYCLE, DistilSettings
 
 
@@ -23,10 +24,12 @@ def estimated(settings: DistilSettings, runs_dir: Path) -> tuple[Any, str]:
     return found, words
 
 
-def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
+def result_lines(document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
     """Yield the next command after a distillation, and the tables of its results."""
     run_id, names = document["id"], document.get("methods") or {}
-    yield f"next: dynlora export {run_id} --out DIR, or dynlora predict {run_id} --text TEXT"
+    export = command_text("export", run_id, "--out", "DIR", runs_dir=runs_dir)
+    predict = command_text("predict", run_id, "--text", "TEXT", runs_dir=runs_dir)
+    yield f"next: {export}, or {predict}"
     yield f"{run_id}, KL(teacher || model) on held-out texts, nats per token (95 % CI over texts)"
     for method, by_teacher in (document.get("kl") or {}).items():
         for teacher, row in by_teacher.items():

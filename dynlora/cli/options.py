@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -65,6 +66,12 @@ def in_runs_anywhere(function: Callable[..., Any]) -> Callable[..., Any]:
     return _runs_option(RunsFolder(takes_url=True), "Folder of the runs; a URL they were sent to is shown read-only.")(
         function
     )
+
+
+def command_text(*parts: str, runs_dir: Path) -> str:
+    """Return a command on runs of a folder, to be pasted into a shell where this one was given."""
+    where = [] if runs_dir == DEFAULT_RUNS_DIR else ["--runs-dir", str(runs_dir)]
+    return shlex.join(["dynlora", *parts, *where])
 
 
 def _runs_option(kind: RunsFolder, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -15,7 +15,7 @@ import click
 from dynlora.cli import distil
 from dynlora.cli.commands import Report
 from dynlora.cli.kinds import conclusion_of
-from dynlora.cli.options import in_runs, reports
+from dynlora.cli.options import command_text, in_runs, reports
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
@@ -124,14 +124,14 @@ def _recycled(settings: RecycleSettings | DistilSettings, runs_dir: Path) -> tup
     if outcome.state == "failed":
         return {"id": run_id, "status": "failed", "error": outcome.error}, f"{run_id} failed: {outcome.error}", 1
     if outcome.state == "stopped":
-        words = f"stopped {run_id} with its state saved\nnext: dynlora resume {run_id}"
+        words = f"stopped {run_id} with its state saved\nnext: {command_text('resume', run_id, runs_dir=runs_dir)}"
         return {"id": run_id, "status": "stopped"}, words, 128 + (outcome.signal or signal.SIGTERM)
     found = run_summary(outcome.folder)["results"]
     lines = distil.result_lines if isinstance(settings, DistilSettings) else result_lines
     document = {"id": run_id, "status": "finished", **found}
     if isinstance(settings, RecycleSettings):
         document.setdefault("accuracy", {})
-    return document, "\n".join([conclusion_of(outcome.folder, settings.kind), *lines(document)]), 0
+    return document, "\n".join([conclusion_of(outcome.folder, settings.kind), *lines(document, runs_dir)]), 0
 
 
 def _worked(settings: RecycleSettings | DistilSettings, runs_dir: Path) -> Any:
@@ -145,10 +145,11 @@ def _worked(settings: RecycleSettings | DistilSettings, runs_dir: Path) -> Any:
     return work_on(settings, runs_dir, progress=sys.stderr.isatty())
 
 
-def result_lines(document: Mapping[str, Any]) -> Iterator[str]:
+def result_lines(document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
     """Yield the next command after a recycle, and the table of its results."""
     run_id, accuracy = document["id"], document.get("accuracy") or {}
-    yield f"next: dynlora fewshot {run_id} --support FILE --text TEXT"
+    again = command_text("fewshot", run_id, "--support", "FILE", "--text", "TEXT", runs_dir=runs_dir)
+    yield f"next: {again}"
     test = document.get("test") or {}
     if test:
         kind = UNCHECKED if test.get("is_new") else "classes that the teachers know"

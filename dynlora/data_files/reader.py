@@ -10,7 +10,17 @@ from pathlib import Path
 import pyarrow as pa
 
 from dynlora.data_files import binary_file, csv_file, json_file
-from dynlora.data_files.opening import Source, ending_of, endings_text, first_line, is_table, opened, refusal, stem_of
+from dynlora.data_files.opening import (
+    Source,
+    as_utf8,
+    ending_of,
+    endings_text,
+    first_line,
+    is_table,
+    opened,
+    refusal,
+    stem_of,
+)
 from dynlora.data_files.table import Table, joined
 
 HELD_OUT_NAMES = ("validation", "test", "dev", "valid", "eval")
@@ -54,13 +64,50 @@ def read_table(path: Path, limit: int | None = None, encoding: str | None = None
     """
     if not is_table(path):
         raise refusal(path.name, f"the ending must be one of {endings_text()}; convert the file")
-    table = READERS[ending_of(path)](opened(path, encoding), limit)
+    return _checked(path.name, READERS[ending_of(path)](opened(path, encoding), limit))
+
+
+def sent_table(name: str, data: bytes) -> Table:
+    """Return the table of a file that was sent and lies nowhere, read as `read_table` reads one.
+
+    Args:
+        name: of the file; its ending says the format, and it is not packed.
+        data: its bytes.
+
+    Raises:
+        DataError: one sentence with the file, the line where there is one, the rule and the remedy.
+    """
+    source = _sent(name, data)
+    if (ending := source.path.suffix.lower()) not in READERS:
+        raise refusal(source.name, f"the ending must be one of {', '.join(READERS)}; convert the file")
+    return _checked(source.name, READERS[ending](source, None))
+
+
+def sent_text(name: str, data: bytes) -> str:
+    """Return the text of a file that was sent and lies nowhere, whatever its encoding.
+
+    Raises:
+        DataError: when it is no text.
+    """
+    return as_utf8(_sent(name, data)).whole().decode("utf-8-sig")
+
+
+def _sent(name: str, data: bytes) -> Source:
+    """Return what was sent, which must not be empty."""
+    source = Source(Path(name), data)
+    if not data:
+        raise refusal(source.name, "the file is empty; add a header line and rows")
+    return source
+
+
+def _checked(name: str, table: Table) -> Table:
+    """Return a table that has rows, and no two columns of one name."""
     if len(table) == 0:
-        raise refusal(path.name, "has a header but no rows; add rows")
+        raise refusal(name, "has a header but no rows; add rows")
     names = table.columns
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise refusal(path.name, f"two columns are called {twice[:40]}; rename one")
+        raise refusal(name, f"two columns are called {twice[:40]}; rename one")
     return table
 
 

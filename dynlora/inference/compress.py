@@ -15,7 +15,7 @@ from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.compress.curve import COMPARED, SHARES, Curve, Measured, Rows
 from dynlora.engine.compress.orders import METHODS
-from dynlora.engine.compress.plain import WEIGHTINGS, Truncatable, as_plain_lora
+from dynlora.engine.compress.plain import Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.errors import ConfigError
@@ -24,7 +24,7 @@ from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
 from dynlora.jobs.spawn import storing
 from dynlora.store import queries
-from dynlora.store.compressions import OFFERED, Compressed, Half, Size, write_compressed
+from dynlora.store.compressions import OFFERED, WEIGHTINGS, Compressed, Half, Size, write_compressed
 from dynlora.store.origin import Origin, write_origin
 from dynlora.training.inputs import read_data, usable
 from dynlora.training.staged_folder import staged

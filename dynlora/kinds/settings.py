@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -10,7 +12,9 @@ from pydantic import Field, ValidationError
 
 from dynlora.config import Name, Section
 from dynlora.config_files import read_yaml, yaml_text
-from dynlora.errors import ConfigError, explain, refuse_booleans
+from dynlora.errors import ConfigError, DynloraError, explain, refuse_booleans
+from dynlora.store.kinds import OTHER, TRAIN, kind_of
+from dynlora.store.reader import RunReader
 
 
 class KindSettings(Section):
@@ -60,6 +64,7 @@ class KindSettings(Section):
             raise ConfigError(f"run {folder.name}: config.yaml is a link; replace it by the file itself")
         values = read_yaml(path)
         if values.get("kind") != cls.kind:
+            _refuse_another(folder, cls.kind)
             raise ConfigError(f"run {folder.name}: config.yaml is not that of a {cls.kind} run; restore the file")
         return cls.parse(values)
 
@@ -108,3 +113,23 @@ class KindSettings(Section):
             "seed": self.seed,
             "config": {"seed": self.seed, "model": {"name": model}, self.kind: self.model_dump(mode="json")},
         }
+
+
+def _refuse_another(folder: Path, wanted: str) -> None:
+    """Refuse a run whose store says that it is of another kind, so that nothing of it is damaged.
+
+    Raises:
+        ConfigError: for such a run.
+    """
+    found = wanted
+    with suppress(DynloraError), RunReader(folder) as reader:
+        found = kind_of(reader.meta(("kind",)))
+    if found != wanted:
+        said = {TRAIN: "a training run", OTHER: "of a kind that this version does not know"}.get(
+            found, f"a {found} run"
+        )
+        listing = ["dynlora", "runs", "--where", f"kind={wanted}"]
+        where = [] if folder.parent == Path("runs") else ["--runs-dir", str(folder.parent)]
+        raise ConfigError(
+            f"run {folder.name}: is {said}, and a {wanted} run is needed; `{shlex.join([*listing, *where])}` lists them"
+        )

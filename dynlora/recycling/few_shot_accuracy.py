@@ -74,18 +74,20 @@ def texts_of_file(path: Path, text: str = "text", label: str = "label", *, once:
         once: keep of a text that is repeated the first row alone, so that no episode asks for what it was given.
 
     Raises:
-        DataError: when it cannot be read, or has no such columns.
+        DataError: when it cannot be read, or has no such columns; of a test (`once`) they have fixed names.
     """
     table = read_table(path)
     for name, option in ((text, "--text-column"), (label, "--label-column")):
         if name not in table.columns:
+            remedy = f"rename one to {name}" if once else f"name one with {option}"
             raise DataError(
-                f"{path.name}: has no column {name}; name one with {option} ({', '.join(table.columns)[:200]})"
+                f"{'--test' if once else '--support'} {path.name}: has no column {name}; {remedy} "
+                f"({', '.join(table.columns)[:200]})"
             )
     columns = zip(table.values(text), table.values(label), strict=True)
     rows = [(str(one), str(of)) for one, of in columns if one not in (None, "") and of is not None]
     if not rows:
-        raise DataError(f"{path.name}: has no row with text and label; add some")
+        raise DataError(f"{'--test' if once else '--support'} {path.name}: has no row with text and label; add some")
     if once:
         rows = _first_of_each(rows)
     classes = list(dict.fromkeys(of for _, of in rows))

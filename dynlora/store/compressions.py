@@ -24,6 +24,9 @@ MAX_METRICS = 50
 OFFERED = "global"
 """The way to choose components that is offered: one threshold over all modules."""
 
+WEIGHTINGS = ("loss", "inputs", "plain")
+"""What a component's effect is measured by: the loss, the module's output on training rows, or its norm alone."""
+
 FEWEST = 50
 """Held-out examples; with fewer, what a size costs is not to be relied on."""
 

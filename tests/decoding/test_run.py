@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import dynlora
+from dynlora.cli import decode as decode_command
 from dynlora.cli.kinds import resumed_other
 from dynlora.decoding import run as decoding
 from dynlora.decoding.rewards import ClassifierReward
@@ -30,6 +31,7 @@ from dynlora.kinds.decode import DecodeSettings
 from dynlora.store.decodes import read_decode
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
+from dynlora.training.folder_work import Outcome
 from tests.command_line import document
 from tests.command_line import run as command
 from tests.decoding.conftest import STEP, Runs
@@ -107,12 +109,17 @@ def _check_record(folder: Path, runs: Runs) -> None:
         assert all(0 <= step["reward"] <= 1 for step in judged)
 
 
-def test_words_begin_with_the_conclusion_and_end_with_what_to_do(named: tuple[str, ...], runs_dir: Path) -> None:
+def test_words_begin_with_the_conclusion_and_end_with_what_to_do(
+    named: tuple[str, ...], runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = command(runs_dir, "rsd", *named, "--reward", "oracle", *SHORT)
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert "target alone is right on" in lines[0]
     assert lines[-1].startswith("run 2")
+    run_id = lines[-1].removeprefix("run ")
+    decode_command.tell(Outcome(runs_dir / run_id, "stopped", signal.SIGINT), runs_dir, as_json=False)
+    assert f"`dynlora resume {run_id} --runs-dir {runs_dir}` continues." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("reward", ["oracle", "target-likelihood", "target-token"])
@@ -231,10 +238,13 @@ def test_thresholds_that_are_none_are_one_sentence(
 def test_other_faults_are_one_sentence(named: tuple[str, ...], runs: Runs, runs_dir: Path) -> None:
     assert "--draft: is missing" in refused(runs_dir, "--target", named[3])
     assert "only Python" in refused(runs_dir, *named, "--reward", "callable")
-    assert "reward nobody: there is no such run" in refused(runs_dir, *named, "--reward", "nobody")
+    assert "Error: --reward nobody: there is no such run" in refused(runs_dir, *named, "--reward", "nobody")
     assert "give a run that classifies" in refused(runs_dir, *named, "--reward", named[1])
     judge = str(runs.folder / runs.judge)
     assert "cannot write" in refused(runs_dir, "--draft", judge, "--target", named[3])
+    assert "Error: --draft nobody: there is no such run" in refused(runs_dir, "--draft", "nobody", "--target", named[3])
+    prepared = ("prepare", "--target", "nobody")
+    assert "Error: --target nobody: there is no such run" in refused(runs_dir, *prepared)
     assert "is a probability" in refused(runs_dir, *named, *SHORT, "--accept", "constant", "--threshold", "1.5")
     assert "step_string" in refused(runs_dir, *named, "--step-string", "")
 

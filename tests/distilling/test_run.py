@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -192,6 +193,10 @@ def test_the_command_distils_runs_that_write(writers: Path, writer_ids: list[str
     said = command(writers, "recycle", *writer_ids[:2], *small)
     assert said.exit_code == 0, said.output
     assert NOT_RECYCLE in said.output
+    again = (
+        f"next: dynlora export [-0-9a-f]+ --out DIR --runs-dir {writers}, or dynlora predict [-0-9a-f]+ --text TEXT "
+    )
+    assert re.search(rf"{again}--runs-dir {writers}\n", said.output)
     assert "KL(teacher || model) on held-out texts" in said.output
     found = json.loads(command(writers, "recycle", writer_ids[0], *small, "--json").stdout)
     assert (found["method"], found["status"]) == ("data_free_distillation", "finished")

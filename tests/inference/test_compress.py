@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import peft
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 
 import dynlora
 from dynlora import strategies
+from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.engine.compress.curve import SHARES
 from dynlora.engine.compress.orders import METHODS
@@ -150,6 +153,26 @@ def test_the_command_keeps_the_smallest_that_is_good_enough(own_run: Path, tmp_p
     assert read_compressed(own_run / "compress.json") == kept
 
 
+def test_the_next_command_works_as_it_is_pasted(own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("--tolerance", "5", "--rows", "64", "--weighting", "plain", "--which", "best")
+    words = run(own_run.parent, "compress", own_run.name, *asked).stdout
+    (line,) = [line for line in words.splitlines() if line.startswith("next: ")]
+    program, *pasted = shlex.split(line.removeprefix("next: "))
+    assert program == "dynlora"
+    assert [part for part in asked[2:] if part not in pasted] == []
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, pasted)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "adapter-small" / "adapter_config.json").is_file()
+
+
+def test_an_unknown_weighting_is_refused_before_anything_is_looked_for(tmp_path: Path) -> None:
+    result = run(tmp_path, "compress", "no-such-run", "--weighting", "size")
+    assert result.exit_code == 2
+    assert "--weighting" in result.output
+    assert "no-such-run" not in result.output
+
+
 @PEFT
 def test_an_adapter_brought_along_is_measured_as_its_run_is(own_run: Path, tmp_path: Path) -> None:
     runs = own_run.parent
@@ -167,7 +190,7 @@ def test_an_adapter_brought_along_is_measured_as_its_run_is(own_run: Path, tmp_p
     [
         (["--budget", "0.5", "--tolerance", "0.1"], "--budget"),
         (["--set", "seed=1"], "--set"),
-        (["--weighting", "size"], "must be one of loss, inputs, plain"),
+        (["--weighting", "size"], "'size' is not one of 'loss', 'inputs', 'plain'"),
         (["--rows", "3"], "at least 20"),
         (["--budget", "0.5", "--out", __file__], "exists and is a file"),
     ],

@@ -26,6 +26,15 @@ def test_in_a_process_of_somebody_else_nothing_is_changed() -> None:
     assert said(program).split() == ["True", "0"]
 
 
+@pytest.mark.parametrize(("begin", "said_of"), [("", "False"), ("own_process.begin()\n", "True")])
+def test_tables_are_read_without_bars_in_our_own_processes_alone(begin: str, said_of: str) -> None:
+    program = (
+        f"import dynlora\nfrom dynlora.jobs import own_process\n{begin}"
+        "import datasets\nprint(datasets.are_progress_bars_disabled())"
+    )
+    assert said(program).split() == [said_of]
+
+
 def test_imports_are_left_alone_and_what_is_made_after_them_is_collected() -> None:
     program = BEGIN + (
         "print(gc.get_threshold()[0])\nown_process.imported()\n"

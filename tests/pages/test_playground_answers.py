@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from tests.pages.app import charts, open_page, words
 from tests.pages.trained import Here, plain, save_rows, train
+from tests.tiny import tiny_rows
 
 FILE = "playground-file"
 LONG = "great film " * 200
@@ -149,6 +150,20 @@ def test_pairs_are_asked_in_two_fields_and_read_from_files(here: Here, pair_run:
     assert "row 1 has no second text" in plain(app)
     app = sent(app, "c.csv", "text\ngreat film\n")
     assert "this run reads pairs of texts" in plain(app)
+
+
+def test_the_file_a_run_learned_from_is_read_by_its_own_column(
+    here: Here, tiny_bert: Path, runs_dir: Path, tmp_path: Path
+) -> None:
+    lines = [f"{number};{row['text']};{row['label']}" for number, row in enumerate(tiny_rows(60))]
+    file = tmp_path / "tickets.csv"
+    file.write_text("\ufeff" + "\n".join(["ticket_id;message;queue", *lines]), "utf-8")
+    run = train(tiny_bert, file, runs_dir, data__text="message", data__label="queue", data__group_by="none")
+    app = open_page("playground", run=run.name)
+    assert app.file_uploader(key=FILE).label == "One text per line, or a column message"
+    app = sent(app, file.name, file.read_text("utf-8"))
+    assert not app.error
+    assert "60 rows." in plain(app)
 
 
 def test_an_example_too_long_for_the_address_is_asked_whole(

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from dynlora import open_run
 from dynlora.cli.main import main
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DataError
 from dynlora.inference import worker
 from dynlora.inference.client import InferenceChild
 from dynlora.inference.worker import Answering
@@ -86,8 +86,12 @@ def test_the_command_line_classifies_from_a_file(recycled: Path, tmp_path: Path)
     asked = ["fewshot", recycled.name, "--support", str(file), "--text", TEXTS[0]]
     refused = command(recycled.parent, *asked)
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
+    assert "Error: --support " in refused.output
     assert "has no column text; name one with --text-column (words, kind)" in refused.output
+    teacher = load_meta(recycled).folder.parent / RecycleSettings.of_run(recycled).teachers[0]
     asked += ["--text-column", "words", "--label-column", "kind"]
+    wrong = command(teacher.parent, "fewshot", teacher.name, *asked[2:])
+    assert "is a training run, and a recycle run is needed" in wrong.output
     found = command(recycled.parent, *asked, "--json")
     assert found.exit_code == 0, found.output
     document = json.loads(found.stdout)
@@ -187,7 +191,9 @@ def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], 
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("The meta-LoRA ")
-    assert lines[1].startswith("next: dynlora fewshot ")
+    made = lines[1].split()[3]
+    assert (taught / made).is_dir()
+    assert lines[1] == f"next: dynlora fewshot {made} --support FILE --text TEXT --runs-dir {taught}"
     assert "3 classes of new.csv (given with --test, not checked against the teachers' data)" in lines[2]
     small = write_csv(tmp_path / "small.csv", rows[:9])
     refused = command(taught, "recycle", *teacher_ids, "--ways", "2", "--shots", "1", "--test", str(small), "--json")
@@ -204,6 +210,8 @@ def test_a_text_that_is_repeated_in_a_test_file_counts_once(tmp_path: Path) -> N
     rows = [{"text": text, "label": label} for text, label in (("a", "x"), ("b", "y"), ("a ", "x"), ("b", "x"))]
     file = write_csv(tmp_path / "new.csv", rows)
     assert texts_of_file(file).texts == ["a", "b", "a ", "b"]
+    with pytest.raises(DataError, match=r"^--test bad\.csv: has no column label; rename one to label \(text, kind\)"):
+        texts_of_file(write_csv(tmp_path / "bad.csv", [{"text": "a", "kind": "x"}]), once=True)
     once = texts_of_file(file, once=True)
     assert (once.texts, once.label.tolist(), once.classes) == (["a", "b"], [0, 1], ["x", "y"])
 

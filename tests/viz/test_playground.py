@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.viz.kit import task as kit_task
 from dynlora.viz.kit import theme
 from dynlora.viz.playground import figures as playground_figures
@@ -64,7 +64,36 @@ def test_a_row_that_cannot_be_asked_is_named(row: bytes, told: str) -> None:
 
 def test_a_row_with_more_cells_than_columns_breaks_nothing() -> None:
     with pytest.raises(ConfigError, match="needs a column text or sentence or sentence1; it has words"):
+        playground_model.texts_of("a.csv", b"words\none\n")
+    with pytest.raises(DataError, match="line 2: has 3 cells where the header has 1"):
         playground_model.texts_of("a.csv", b"words\none,two,three\n")
+
+
+OWN = "\ufeffticket_id;message;queue\n1;the door; it jams;2\n".replace("the door; it jams", '"the door; it jams"')
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_file_that_a_run_learned_from_is_read_by_the_runs_own_column(encoding: str) -> None:
+    own = playground_model.own_columns({"config": {"data": {"text": "message"}}})
+    found = playground_model.texts_of("a.csv", OWN.encode(encoding), own=own)
+    assert found == playground_model.Texts(["the door; it jams"], None, 1)
+    told = "needs a column message or text or sentence or sentence1; it has id and body; rename .* to message"
+    with pytest.raises(ConfigError, match=told):
+        playground_model.texts_of("a.csv", b"id,body\n1,x\n", own=own)
+    both = playground_model.texts_of("a.csv", b"message;text;sentence2\none;two;three\n", own=own)
+    assert both.texts == ["one"], "a second text stood in the training file, too"
+
+
+def test_pairs_are_found_by_the_runs_own_columns_or_as_training_finds_them() -> None:
+    own = playground_model.own_columns({"config": {"data": {"text": "a", "text_pair": "b"}}})
+    found = playground_model.texts_of("a.csv", b"text;b;a\n1;two;one\n", paired=True, own=own)
+    assert (found.texts, found.pairs) == (["one"], ["two"])
+    found = playground_model.texts_of("a.csv", b"hypothesis,premise\ntwo,one\n", paired=True)
+    assert (found.texts, found.pairs) == (["one"], ["two"])
+    with pytest.raises(ConfigError, match=r"reads pairs of texts; it has a and c; give the columns a and b"):
+        playground_model.texts_of("a.csv", b"a,c\n1,2\n", paired=True, own=own)
+    assert playground_model.holds(own, paired=True) == "Columns a and b"
+    assert playground_model.own_columns({"config": {"data": {"text": ["a"]}}}) == (None, None)
 
 
 def test_everyone_has_a_column_in_the_table_of_a_file() -> None:
@@ -105,16 +134,17 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("a.txt", b"\xff\xfe", "UTF-8"),
+        ("a.txt", b"\xff\xfe\x00", "save it as UTF-8"),
+        ("a.csv", b"", "the file is empty"),
         ("a.txt", b"\n \n", "has no text"),
         ("a.csv", b"words\nx\n", "needs a column text"),
-        ("a.jsonl", b"{", "not valid JSONL"),
-        ("a.jsonl", b"[1]", "not a JSON object"),
+        ("a.jsonl", b"{", "line 1: is not JSON"),
+        ("a.jsonl", b"[1]", "line 1: a row that is not an object"),
         ("a.txt", b"x" * (playground_model.MAX_FILE_BYTES + 1), "at most"),
     ],
 )
 def test_files_that_cannot_be_read_say_why(name: str, data: bytes, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(DynloraError, match=told):
         playground_model.texts_of(name, data)
 
 
@@ -122,7 +152,7 @@ def test_files_that_cannot_be_read_say_why(name: str, data: bytes, told: str) ->
 def test_any_file_is_read_or_refused(name: str, data: bytes, paired: bool) -> None:
     try:
         found = playground_model.texts_of(name, data, paired=paired)
-    except ConfigError:
+    except DynloraError:
         return
     assert found.texts
     assert (found.pairs is not None) == paired

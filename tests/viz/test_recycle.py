@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DynloraError
 from dynlora.store import queries
 from dynlora.store.recycles import read_recycle
 from dynlora.viz.few_shot import support
@@ -165,6 +165,7 @@ def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, said
 @pytest.mark.parametrize(
     ("name", "data"),
     [("a.csv", b"text,label\none,a\ntwo,b\n"), ("a.csv", b"Label;Text\na;one\nb;two\n"),
+     ("a.csv", "\ufeffn;text;label\n1;one;a\n2;two;b\n".encode("utf-16")),
      ("a.jsonl", b'{"text": "one", "label": "a"}\n{"text": "two", "label": "b"}\n')],
 )  # fmt: skip
 def test_a_small_file_gives_examples(name: str, data: bytes) -> None:
@@ -173,11 +174,11 @@ def test_a_small_file_gives_examples(name: str, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [(b"text,class\none,a\n", "has no column label"), (b"\xff\xfe\x00bad", "cannot be read|no column"),
+    [(b"text,class\none,a\n", "no column label; it has text and class; rename"), (b"\xff\xfe\x00bad", "no rows"),
      (b"text,label\none,\ntwo,b\n", "is empty")],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(data: bytes, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(DynloraError, match=said):
         support.of_file("a.csv", data)
 
 

@@ -17,9 +17,6 @@ from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import NotMergeableError
 
-WEIGHTINGS = ("loss", "inputs", "plain")
-"""What a component's effect is measured by: the loss, the module's output on training rows, or its norm alone."""
-
 
 def as_plain_lora(model: AdaptedModel) -> AdaptedModel:
     """Return the model with a `LoraLinear` of the same update in the place of every adapter; gates must be baked.
@@ -86,7 +83,7 @@ class Truncatable:
         Args:
             model: as `as_plain_lora` returns it.
             rows: labelled training rows that the weighting looks at; not needed for `plain`.
-            weighting: one of `WEIGHTINGS`.
+            weighting: what a component's effect is measured by: loss, inputs or plain.
         """
         found = None
         if rows is not None and weighting != "plain":

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.errors import ConfigError, DynloraError
+from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
 from dynlora.store.kinds import RECYCLE
 from dynlora.viz.few_shot import support
@@ -65,7 +65,7 @@ def _given() -> tuple[support.Support | None, list[str]]:
     try:
         given = support.pasted(words) if sent is None else support.of_file(sent.name, sent.getvalue())
         return given, support.asked_texts(questions)
-    except ConfigError as error:
+    except DynloraError as error:
         st.error(safe(str(error)))
         return None, []
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from dynlora.data_files.reader import sent_table
 from dynlora.errors import ConfigError
-from dynlora.viz.kit.text import one_line, plural
+from dynlora.viz.kit.text import listed, one_line, plural
 
 MOST_ROWS = 500
 """Examples at most; a class needs a few."""
@@ -39,24 +39,23 @@ def pasted(words: str) -> Support:
 
 
 def of_file(name: str, data: bytes) -> Support:
-    """Return the examples of a small file with columns text and label.
+    """Return the examples of a small file with columns text and label, read as `dynlora fewshot --support` reads it.
 
     Raises:
-        ConfigError: when it cannot be read or lacks a column.
+        ConfigError: when it lacks a column, or its examples cannot be used.
+        DataError: when it cannot be read.
     """
-    try:
-        if name.lower().endswith(".jsonl"):
-            frame = pd.read_json(io.BytesIO(data), lines=True, dtype=False)
-        else:
-            frame = pd.read_csv(io.BytesIO(data), sep=None, engine="python", dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{one_line(name, 60)}: cannot be read ({one_line(error, 120)}); save it as CSV") from None
-    columns = {str(column).strip().lower(): column for column in frame.columns}
+    table = sent_table(name, data)
+    columns = {column.strip().lower(): column for column in table.columns}
     missing = [column for column in ("text", "label") if column not in columns]
     if missing:
-        raise ConfigError(f"{one_line(name, 60)}: has no column {missing[0]}; name its columns text and label")
-    pairs = frame[[columns["text"], columns["label"]]].astype(str).values.tolist()
-    return _checked([[text.strip(), label.strip()] for text, label in pairs])
+        shown = listed([one_line(column, 40) for column in table.columns], 20)
+        raise ConfigError(
+            f"{one_line(name, 60)}: has no column {missing[0]}; it has {shown}; rename the two that are meant to text "
+            "and label"
+        )
+    pairs = zip(table.values(columns["text"]), table.values(columns["label"]), strict=True)
+    return _checked([["" if cell is None else str(cell).strip() for cell in pair] for pair in pairs])
 
 
 def _checked(found: Support) -> Support:

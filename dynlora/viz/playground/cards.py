@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.errors import ConfigError, DynloraError
+from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import strong_language
@@ -314,15 +314,16 @@ def depth_lines(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
 def file_card(asked: Asked) -> None:
     """Draw the upload of a small file, and what is predicted of its rows by all who are asked."""
     with card("Continue prompts of a file" if asked.task.writes else "Predict a file", "file"):
-        holds = "Columns sentence1 and sentence2" if asked.task.paired else "One text per line, or a column text"
+        own = playground_model.own_columns(cached_queries.ask(queries.run_summary, asked.run.folder))
+        holds = playground_model.holds(own, paired=asked.task.paired)
         kinds = ["csv", "jsonl"] if asked.task.paired else ["txt", "csv", "jsonl"]
         upload = st.file_uploader(holds, kinds, max_upload_size=1, key="playground-file")
         if upload is None:
             note(f"Up to {plural(playground_model.MOST_ROWS, 'row')}. Use dynlora predict for larger files.")
             return
         try:
-            texts = playground_model.texts_of(upload.name, upload.getvalue(), paired=asked.task.paired)
-        except ConfigError as error:
+            texts = playground_model.texts_of(upload.name, upload.getvalue(), paired=asked.task.paired, own=own)
+        except DynloraError as error:
             st.error(safe(str(error)))
             return
         found = asked.answers(texts.texts, texts.pairs)

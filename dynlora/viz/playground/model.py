@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.data_files.columns import PAIRS, PROMPTS, TEXTS
+from dynlora.data_files.reader import sent_table, sent_text
+from dynlora.data_files.table import Table
 from dynlora.errors import ConfigError
 from dynlora.store.kinds import DISTIL
+from dynlora.store.meta import section
 from dynlora.viz.kit.task import Task
-from dynlora.viz.kit.text import listed, one_line, percent, plural, sentence_case
+from dynlora.viz.kit.text import listed, markdown_text, one_line, percent, plural, sentence_case
 
 MOST_ROWS = 200
 """Rows of a small file that are predicted."""
@@ -29,6 +30,10 @@ LIMIT = 20_000
 
 TEXT_COLUMNS = ("text", "sentence", "sentence1")
 PAIR_COLUMNS = ("text_pair", "sentence2")
+"""Usual names of the columns, as messages name them, where a file lacks those that the run learned from."""
+
+Columns = tuple[str | None, str | None]
+"""Names of the columns of texts and of second texts; None for one that is not named."""
 
 
 def task_of(summary: Mapping[str, Any], examples: pd.DataFrame) -> Task:
@@ -133,38 +138,49 @@ class Texts:
         return f"{plural(self.of, 'row')}."
 
 
-def texts_of(name: str, data: bytes, *, paired: bool = False) -> Texts:
+def own_columns(summary: Mapping[str, Any]) -> Columns:
+    """Return the columns that the settings of a run name, None for those that they leave open.
+
+    Args:
+        summary: as `queries.run_summary` returns it.
+    """
+    data = section(summary.get("config"), "data")
+    text, pair = data.get("text") or data.get("prompt"), data.get("text_pair")
+    return (text if isinstance(text, str) else None, pair if isinstance(pair, str) else None)
+
+
+def holds(own: Columns, *, paired: bool) -> str:
+    """Return what a small file is to hold, as the label of its upload."""
+    if paired:
+        return sentence_case(markdown_text(_wanted_pair(own).removeprefix("the ")))
+    return f"One text per line, or a column {markdown_text(one_line(own[0] or TEXT_COLUMNS[0], 40))}"
+
+
+def texts_of(name: str, data: bytes, *, paired: bool = False, own: Columns = (None, None)) -> Texts:
     """Return the texts of a small file, and second texts where it has a column of them.
 
-    `.csv` and `.jsonl` are read by their columns, anything else as one text a line.
+    `.csv` and `.jsonl` are read by their columns, as training reads them; anything else as one text a line.
 
     Args:
         name: of the file.
         data: its bytes.
         paired: whether the model is asked about pairs of texts.
+        own: the columns that the run learned from, which are looked for first.
 
     Raises:
-        ConfigError: when it is too large, no UTF-8, lacks a column of texts, or does not hold what the model reads.
+        ConfigError: when it is too large, lacks a column of texts, or does not hold what the model reads.
+        DataError: when it cannot be read.
     """
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError(
             f"file: has {len(data):,} bytes, at most {MAX_FILE_BYTES:,} are allowed; use dynlora predict --file"
         )
-    try:
-        content = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigError("file: is not UTF-8 text; save it as UTF-8") from None
-    ending = name.lower().rpartition(".")[2]
-    if ending in ("csv", "jsonl"):
-        rows, column = _cells(_csv_rows(content) if ending == "csv" else _json_rows(content))
+    if name.lower().endswith((".csv", ".jsonl")):
+        rows = _cells(sent_table(name, data), own, paired=paired)
+    elif paired:
+        raise ConfigError(f"file: this run reads pairs of texts; give a CSV or JSONL file with {_wanted_pair(own)}")
     else:
-        rows, column = [(line.strip(), None) for line in content.splitlines()], None
-    if paired and column is None:
-        raise ConfigError(
-            "file: this run reads pairs of texts; give a CSV or JSONL file with the columns sentence1 and sentence2"
-        )
-    if column is not None and not paired:
-        raise ConfigError(f"file: has second texts ({column}), but this run reads single texts; remove that column")
+        rows = [(line.strip(), None) for line in sent_text(name, data).splitlines()]
     kept = [(number, row) for number, row in enumerate(rows, 1) if row[0].strip() or (row[1] or "").strip()]
     if not kept:
         raise ConfigError("file: has no text; give one text per line")
@@ -193,15 +209,46 @@ def answer_table(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataF
     return pd.DataFrame(rows)
 
 
-def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, str | None]], str | None]:
-    """Return the text and second text of each row of a table, and the name of the column of second texts, if any."""
-    names = [name for name in (rows[0] if rows else {}) if isinstance(name, str)]
-    column = next((name for name in TEXT_COLUMNS if name in names), None)
+def _cells(table: Table, own: Columns, *, paired: bool) -> list[tuple[str, str | None]]:
+    """Return the text and second text of each row of a table.
+
+    Raises:
+        ConfigError: when it lacks a column that the run reads, or has one that it does not read.
+    """
+    names = table.columns
+    column, pair = _found(names, own, paired=paired)
+    shown = listed([one_line(name, 40) for name in names], 20)
     if column is None:
-        shown = listed([one_line(name, 40) for name in names], 20) if names else "no rows"
-        raise ConfigError(f"file: needs a column {' or '.join(TEXT_COLUMNS)}; it has {shown}")
-    pair = next((name for name in PAIR_COLUMNS if name in names), None)
-    return [(_cell(row.get(column)), None if pair is None else _cell(row.get(pair))) for row in rows], pair
+        usual = " or ".join(dict.fromkeys(one_line(name, 40) for name in (own[0], *TEXT_COLUMNS) if name))
+        renamed = one_line(own[0] or TEXT_COLUMNS[0], 40)
+        raise ConfigError(f"file: needs a column {usual}; it has {shown}; rename the column of the texts to {renamed}")
+    if paired and pair is None:
+        raise ConfigError(f"file: this run reads pairs of texts; it has {shown}; give {_wanted_pair(own)}")
+    if pair is not None and not paired and column != own[0]:
+        raise ConfigError(f"file: has second texts ({pair}), but this run reads single texts; remove that column")
+    seconds = table.values(pair) if paired and pair is not None else [None] * len(table)
+    return [
+        (_cell(text), _cell(second) if paired else None)
+        for text, second in zip(table.values(column), seconds, strict=True)
+    ]
+
+
+def _found(names: Sequence[str], own: Columns, *, paired: bool) -> Columns:
+    """Return the columns of texts and second texts: the run's own, else those of usual names, as training finds them.
+
+    Both are found where one is not read, so that it can be named.
+    """
+    couples = [own, *PAIRS.items()] if paired else []
+    if both := next((both for both in couples if set(both) <= set(names)), None):
+        return both
+    text = next((name for name in (own[0], *TEXTS, *PROMPTS) if name in names), None)
+    return text, next((name for name in (own[1], *PAIR_COLUMNS) if name in names and name != text), None)
+
+
+def _wanted_pair(own: Columns) -> str:
+    """Return the columns of pairs in words."""
+    text, pair = (one_line(name or usual, 40) for name, usual in zip(own, ("sentence1", "sentence2"), strict=True))
+    return f"the columns {text} and {pair}"
 
 
 def _cell(value: Any) -> str:
@@ -215,20 +262,3 @@ def _check_row(number: int, row: tuple[str, str | None]) -> None:
             raise ConfigError(f"file: row {number} has no {which}; fill it or remove the row")
         if text is not None and len(text) > LIMIT:
             raise ConfigError(f"file: the {which} of row {number} has {len(text):,} characters; at most {LIMIT:,}")
-
-
-def _csv_rows(content: str) -> list[dict[str, Any]]:
-    try:
-        return list(csv.DictReader(io.StringIO(content)))
-    except csv.Error as error:
-        raise ConfigError(f"file: is not valid CSV ({error}); save it again") from None
-
-
-def _json_rows(content: str) -> list[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in content.splitlines() if line.strip()]
-    except (ValueError, RecursionError):
-        raise ConfigError("file: is not valid JSONL; write one JSON object per line") from None
-    if not all(isinstance(row, dict) for row in rows):
-        raise ConfigError("file: a line is not a JSON object; write one JSON object per line")
-    return rows
