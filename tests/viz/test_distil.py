@@ -108,7 +108,8 @@ def test_teachers_whose_names_begin_alike_have_labels_of_their_own(tmp_path: Pat
     teachers = [{**one, "name": name} for one, name in zip(TEACHERS, names, strict=True)]
     found = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
     drawn = figures.intervals(model.frame_of(found, found.kl), "KL", theme.LIGHT)
-    assert list(drawn.layout.yaxis.ticktext) == ["All teachers", "target for…160 steps", "target for…500 steps"]
+    layout: Any = drawn.layout
+    assert list(layout.yaxis.ticktext) == ["All teachers", "target for…160 steps", "target for…500 steps"]
     assert {name for trace in traces_of(drawn) for name in trace["customdata"]} == {"All teachers", *names}
 
 

@@ -134,10 +134,10 @@ def test_a_group_has_one_colour_in_every_chart() -> None:
 
 def test_one_evaluation_has_no_steps_before_it() -> None:
     first = pd.DataFrame({"step": [0, 0], "group": ["a", "b"], "value": [0.5, 0.6]})
-    axis = inputs_figures.group_lines(first, "accuracy", theme.LIGHT).layout.xaxis
-    assert tuple(axis.tickvals) == (0,)
-    both = pd.concat([first, first.assign(step=20)])
-    assert inputs_figures.group_lines(both, "accuracy", theme.LIGHT).layout.xaxis.tickvals is None
+    alone: Any = inputs_figures.group_lines(first, "accuracy", theme.LIGHT).layout
+    assert tuple(alone.xaxis.tickvals) == (0,)
+    both: Any = inputs_figures.group_lines(pd.concat([first, first.assign(step=20)]), "accuracy", theme.LIGHT).layout
+    assert both.xaxis.tickvals is None
 
 
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan], [1.0]])
