@@ -13,7 +13,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -244,6 +244,23 @@ def fits(page: Page, scheme: Literal["light", "dark"]) -> None:
     main = page.get_by_test_id("stMain")
     until(lambda: main.evaluate("element => element.scrollWidth <= element.clientWidth"), f"{page.url} in its width")
     assert page.locator("[data-testid=stException]").count() == 0, page.url
+
+
+def open_run(page: Page) -> None:
+    """Follow the link to the run that was started, and press again where the press came while the page was redrawn.
+
+    The card draws itself anew when the run begins; a press between two drawings of a link leads nowhere.
+    """
+    from playwright.sync_api import TimeoutError as NotInTime
+
+    def leads_there() -> bool:
+        with suppress(NotInTime):
+            page.get_by_role("link", name="Open run").click(timeout=10_000)
+        with suppress(NotInTime):
+            page.wait_for_url(re.compile(r"/run\?"), timeout=10_000, wait_until="commit")
+        return "/run?" in page.url
+
+    until(leads_there, "the page of the run")
 
 
 def settled(page: Page) -> None:

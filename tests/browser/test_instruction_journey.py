@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from dynlora.store import queries
-from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, settled
+from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, open_run, settled
 from tests.tiny_lm import save_tiny_lm, tiny_problems
 from tests.waiting import until
 
@@ -65,7 +65,7 @@ def test_conversations_are_uploaded_learned_and_taken_to_peft(
     expect(page.get_by_text("Generation: 8 prompts at each of 5 evaluations")).to_be_visible()
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_text(re.compile(r"Started as \S+\."))).to_be_visible()
-    page.get_by_role("link", name="Open run").click()
+    open_run(page)
     expect(page.get_by_text(f"step {STEPS} of {STEPS}").first).to_be_visible()
     expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible()
     [run_id] = [run for run in queries.list_runs(runs_dir)["id"] if run != OTHER]

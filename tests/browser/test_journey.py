@@ -13,7 +13,7 @@ import pytest
 
 from dynlora.store import queries
 from dynlora.store.reader import RunReader
-from tests.browser.conftest import MODES, OTHER, Picture, fits, settled, show
+from tests.browser.conftest import MODES, OTHER, Picture, fits, open_run, settled, show
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, picture:
     run_id = _launch(page, server, runs_dir)
     picture(page, "1-launched", full_page=True)
 
-    page.get_by_role("link", name="Open run").click()
+    open_run(page)
     progress = page.get_by_text(re.compile(r"step \d+ of 40"))
     expect(progress).to_be_visible()
     loads: list[str] = []

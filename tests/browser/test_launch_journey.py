@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, show
+from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, open_run, show
 from tests.data_files.files import csv_text
 from tests.data_files.odd import CLEAN, ODD
 from tests.tiny import tiny_rows, write_csv
@@ -45,7 +45,7 @@ def test_upload_check_train(
     page.get_by_role("button", name="Start", exact=True).dblclick()
     started = page.get_by_text(re.compile(r"Started as \S+\."))
     expect(started).to_be_visible()
-    page.get_by_role("link", name="Open run").click()
+    open_run(page)
     expect(page.get_by_text("step 6 of 6").first).to_be_visible()
     expect(page.locator('[class*="st-key-head"]').get_by_text("finished")).to_be_visible()
     picture(page, "launch-finished", full_page=True)

@@ -10,7 +10,7 @@ import pytest
 
 from dynlora.store import queries
 from dynlora.viz.tour import model as tour_model
-from tests.browser.conftest import OTHER, Picture, Window, settled
+from tests.browser.conftest import OTHER, Picture, Window, open_run, settled
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _train(page: Page, runs_dir: Path, tiny_bert: Path) -> str:
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_text(re.compile(r"Started as \S+"))).to_be_visible()
     until(lambda: _finished(runs_dir), "the end of the run")
-    page.get_by_role("link", name="Open run").click()
+    open_run(page)
     expect(page.get_by_text("step 12 of 12").first).to_be_visible()
     settled(page)
     return _finished(runs_dir)[0]
