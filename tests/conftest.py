@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,16 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 def tiny_bert(once: Once) -> Path:
     """Folder of a tiny random BERT."""
     return once.made("bert", lambda folder: save_tiny("bert", folder))
+
+
+@pytest.fixture
+def no_kept_tokens() -> Iterator[None]:
+    """No tokens that were made ahead, before the test and after it."""
+    from dynlora.engine.data import kept_tokens
+
+    kept_tokens.forget()
+    yield
+    kept_tokens.forget()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from dynlora.errors import DynloraError
 from dynlora.store import meta as store_meta
 from dynlora.store import schema
 from dynlora.store.connection import header_and_version, is_wal
-from dynlora.store.decodes import result_of
+from dynlora.store.decodes import metrics_of
 from dynlora.store.kinds import DECODE, kind_of
 from dynlora.store.notes import NO_NOTES, Notes, read_notes
 from dynlora.store.reader import RunReader
@@ -96,9 +96,8 @@ def _read(folder: Path) -> Facts:
     with RunReader(folder) as reader:
         status, meta = reader.status(), reader.meta(KEYS)
         trend_of, trend = _trend(reader, meta, status.step)
-        if kind_of(meta) == DECODE:  # each point is a measurement of its own: the last is no result, and no trend
-            result = result_of(store_meta.table(reader.meta(["decode_results"]).get("decode_results")))
-            meta["metrics"], trend_of, trend = {} if result is None else {"accuracy": result}, "", []
+        if kind_of(meta) == DECODE:  # its points follow each other, and are no trend
+            meta["metrics"], trend_of, trend = metrics_of(reader.meta(["decode_results"])), "", []
     facts = {
         "status": status.status,
         "step": status.step,

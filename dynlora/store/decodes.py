@@ -275,6 +275,16 @@ def result_of(document: Mapping[str, Any]) -> float | None:
     return max((float(row["accuracy"]) for row in known), default=None)
 
 
+def metrics_of(meta: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of a decode as those of a training are kept: each point is a measurement of its own.
+
+    Args:
+        meta: of its store; `decode_results` is what counts.
+    """
+    result = result_of(table(meta.get("decode_results")))
+    return {} if result is None else {"accuracy": result}
+
+
 def _against(row: Mapping[str, Any], what: str, number: str) -> float | None:
     """Return one number of a point against the target alone."""
     return finite(table(table(row.get("against_target")).get(what)).get(number))

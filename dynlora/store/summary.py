@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dynlora.store.kinds import kind_of
+from dynlora.store.decodes import metrics_of
+from dynlora.store.kinds import DECODE, kind_of
 from dynlora.store.meta import config, counts, moment, numbers, table, text, whole
 from dynlora.store.origin import origin_of
 from dynlora.store.reader import RunReader
@@ -45,7 +46,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "seed": whole(meta.get("seed")),
         "step": status.step,
         "max_steps": status.max_steps,
-        "metrics": numbers(meta.get("metrics")),
+        "metrics": metrics_of(meta) if kind_of(meta) == DECODE else numbers(meta.get("metrics")),
         "best": numbers(meta.get("best")),
         "params": counts(meta.get("params")),
         "ranks": ranks,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,7 @@ from tests.tiny import tiny_config
 LENGTH = 16
 
 
-@pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    kept_tokens.forget()
-    yield
-    kept_tokens.forget()
+pytestmark = pytest.mark.usefixtures("no_kept_tokens")
 
 
 @pytest.fixture

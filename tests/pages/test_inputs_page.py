@@ -17,7 +17,7 @@ def test_only_the_gate_that_differs_is_named(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     said = words(open_page("inputs", run=RUN)).replace("\\", "")
     assert "1 of 12 gates differ between groups beyond chance" in said
-    assert "The groups explain most of the variation in key 0" in said
+    assert "The groups explain the largest fraction of the variation in key 0" in said
 
 
 def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,7 @@ from dynlora.training import ahead
 from dynlora.training.inputs import load_inputs
 from tests.tiny import tiny_values
 
-
-@pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    kept_tokens.forget()
-    yield
-    kept_tokens.forget()
+pytestmark = pytest.mark.usefixtures("no_kept_tokens")
 
 
 @pytest.fixture

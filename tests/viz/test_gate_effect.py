@@ -82,8 +82,8 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
     assert effect is not None
     words = inputs_text.gates(gates, modules(), effect, 40)
     assert words.startswith(
-        "At step 40, 1 of 6 gates differ between groups beyond chance. The groups explain most of the variation in "
-        "query 2, "
+        "At step 40, 1 of 6 gates differ between groups beyond chance. The groups explain the largest fraction of the "
+        "variation in query 2: "
     )
     assert "(d 1.020, a 1.000; 1 is neutral)" in words
     table = served(gates, modules(), effect, pd.DataFrame({"group": GROUPS, "loss": 0.5, "metric": 0.9}), "exact_match")

@@ -28,7 +28,7 @@ def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None,
     name = one_line(modules.set_index("position")["short"].get(module, module), 40)
     return (
         f"At step {step}, {int(effect.found.sum())} of {len(effect.found)} gates differ between groups beyond chance. "
-        f"The groups explain most of the variation in {name}, {percent(effect.share[module])} "
+        f"The groups explain the largest fraction of the variation in {name}: {percent(effect.share[module])} "
         f"({one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} {column.min():.3f}; "
         f"1 is neutral); {chance}."
     )
