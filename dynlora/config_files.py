@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from dynlora.addresses import is_url, without_secrets
-from dynlora.config import ALL_ROWS, RunConfig, nearest_key, parse_config, section_of
+from dynlora.config import ALL_ROWS, LogConfig, RunConfig, nearest_key, parse_config, section_of
 from dynlora.errors import ConfigError
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -117,10 +117,14 @@ def read_run_config(folder: Path) -> RunConfig:
 def as_made(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as they were when it was made, where the default of a new setting is another one.
 
-    Runs made before `log.eval_rows` was a setting took all held-out rows at every evaluation.
+    Runs made before `log.eval_rows` was a setting took all held-out rows at every evaluation, and those made before
+    `log.generate_interim` all prompts.
     """
     log = values.get("log")
-    return {**values, "log": {"eval_rows": ALL_ROWS, **log}} if isinstance(log, Mapping) else dict(values)
+    if not isinstance(log, Mapping):
+        return dict(values)
+    prompts = log.get("generate_rows", LogConfig.model_fields["generate_rows"].default)
+    return {**values, "log": {"eval_rows": ALL_ROWS, "generate_interim": prompts, **log}}
 
 
 def _is_too_much(value: Any) -> bool:

@@ -168,6 +168,7 @@ BAD: dict[str, list[Any]] = {
     "log.eval_rows": [255, "all"],
     "log.checkpoint_every": [0, 0.5],
     "log.generate_rows": [-1, None, "all"],
+    "log.generate_interim": [-1, None, "all"],
     "log.generate_max": [0, 8193, None],
     "log.to": ["comet", ["tensorboard", "comet"], 3, [""], [None]],
 }

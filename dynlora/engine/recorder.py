@@ -35,6 +35,12 @@ class Recorder(Protocol):
     def progress(self, step: int) -> None:
         """Say that `step` is done; called every step."""
 
+    def activity(self, phase: str, remaining_s: float | None) -> None:
+        """Say what the run does now, such as `evaluating`, empty for steps, and how many seconds it still needs.
+
+        A sign of life: called in all that takes longer than a step. It is current state and no part of the record.
+        """
+
     def commit(self, durable: bool = False) -> None:
         """Make what was recorded visible; durable: also safe from a crash."""
 
@@ -64,6 +70,9 @@ class NullRecorder:
         """Drop it."""
 
     def progress(self, step: int) -> None:
+        """Drop it."""
+
+    def activity(self, phase: str, remaining_s: float | None) -> None:
         """Drop it."""
 
     def commit(self, durable: bool = False) -> None:

@@ -31,7 +31,7 @@ def run_card(folder: Path) -> str:
         name=summary["name"],
         about=run_summary.about(summary),
         status_word=STATUS_WORDS.get(summary["status"], summary["status"]),
-        steps=run_summary.format_progress(summary, None),
+        steps=run_summary.format_progress(summary),
         share=None if is_over else run_summary.progress_share(summary),
         error=summary.get("error") or "",
         figures=_figures(summary, len(event_steps(queries.events_frame(folder, ("reallocate",))))),

@@ -97,10 +97,11 @@ class LoopRecord:
     def _facts(self) -> dict[str, Any]:
         """Return what pages ask of a run."""
         parts = self._parts
+        events = parts.strategy.events(parts.total, parts.adapters.reference_rank)
         return {
             "recorded_by": "a loop of its own", "task": parts.task.name, "peft_task_type": parts.task.peft_task_type,
             "task_facts": parts.task.facts(), "params": {**parts.adapters.adapter_parameter_count(), "head": 0},
-            "planned_events": len(parts.strategy.events(parts.total, parts.adapters.reference_rank)),
+            "planned_events": len(events), "first_reallocation": events[0] if events else None,
             "scaling": {module.info.name: module.scaling for module in parts.adapters},
         }  # fmt: skip
 

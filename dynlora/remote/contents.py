@@ -26,7 +26,17 @@ from dynlora.store.whole_tables import at_one_moment
 TRIES = 5
 """How often a run is put together again because its training replaced an adapter meanwhile."""
 
-LEFT_OUT = ("folder", "model_path", "heartbeat_age_s", "stalled_s", "other_host", "ranks", "scaling", "own_signals")
+LEFT_OUT = (
+    "folder",
+    "activity",
+    "model_path",
+    "heartbeat_age_s",
+    "stalled_s",
+    "other_host",
+    "ranks",
+    "scaling",
+    "own_signals",
+)
 """What `show --json` says of this machine or this moment, or what is in the tables."""
 
 _CHUNK = 2**20

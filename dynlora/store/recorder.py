@@ -28,6 +28,9 @@ from dynlora.store.write_buffer import Pending
 logger = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 0.5
+ACTIVITY = "activity"
+"""Key of the meta table with what a running run does now; it goes when the run ends or is taken over."""
+
 METRICS_SPLIT = "validation"
 """The split whose scalars at the latest step are kept as meta `metrics`, so that a list of runs need not look."""
 
@@ -76,6 +79,8 @@ class Recording:
         self._metrics_step: int | None = None
         self._step, self._max_steps = connection.execute("SELECT step, max_steps FROM status").fetchone()
         self._heartbeat = now()
+        self._activity: dict[str, Any] | None = None
+        self._has_activity = False
         self._restore()
 
     def _restore(self) -> None:
@@ -195,6 +200,13 @@ class Recording:
             if time.monotonic() >= self._next_try:
                 self._try_commit()
 
+    def activity(self, phase: str, remaining_s: float | None) -> None:
+        """Note what the run does now and how long it still takes, as of now; a sign of life like `progress`."""
+        with self._guard:
+            self._heartbeat = now()
+            self._activity = {"phase": phase, "remaining_s": remaining_s, "at": self._heartbeat}
+            self._touch()
+
     def commit(self, durable: bool = False) -> None:
         """Make all rows visible to readers.
 
@@ -254,6 +266,9 @@ class Recording:
             self._dirty_since = time.monotonic()
 
     def _commit(self) -> None:
+        if self._activity is not None:
+            self._pending.add(SET_META, (ACTIVITY, jsontext.dump(self._activity)), 128)
+            self._activity, self._has_activity = None, True
         self._pending.write(self._connection, (_STATUS, (self._step, self._max_steps, self._heartbeat)))
         self._dirty_since = None
         self._next_try = time.monotonic() + COMMIT_EVERY_S

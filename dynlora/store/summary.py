@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dynlora.store.decodes import metrics_of
 from dynlora.store.kinds import DECODE, kind_of
-from dynlora.store.meta import config, counts, moment, numbers, table, text, whole
+from dynlora.store.meta import config, counts, finite, moment, numbers, short_text, table, text, whole
 from dynlora.store.origin import origin_of
+from dynlora.store.process import now
 from dynlora.store.reader import RunReader
+from dynlora.store.recorder import ACTIVITY
 from dynlora.store.rows import ModuleRow, Status
 
 
@@ -23,10 +26,12 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
     recycle), evaluated (`rows` of the last evaluation, `of` all held-out rows), scaling by module, created (seconds
     since the epoch), fidelity, own_signals (what the method records beside the usual), metric (the one that decides),
     labels (names of the classes), task, peft_task_type, task_facts, planned_events (reallocations the schedule plans,
-    or null), data_size, data_warnings, data_repairs (what was done to the rows), origin (of a run that starts from an
-    adapter: run, name, which, step, parameters, of, share; else null), ranks_are_sums (rows of an import are layers
+    or null), first_reallocation (step after which it plans the first), data_size, data_warnings, data_repairs (what
+    was done to the rows), origin (of a run that starts from an adapter: run, name, which, step, parameters, of, share;
+    else null), ranks_are_sums (rows of an import are layers
     or families), machine, checkpoint_step (what a hard end falls back to), results (what a decode or a recycle found;
-    empty for a training), error, stalled_s, heartbeat_age_s, other_host, folder.
+    empty for a training), activity (of a running run: `phase`, empty while it takes steps, and `remaining_s`, or
+    null), error, stalled_s, heartbeat_age_s, other_host, folder.
 
     Raises:
         RunNotFoundError: when there is no such run.
@@ -64,6 +69,7 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "peft_task_type": text(meta.get("peft_task_type")),
         "task_facts": table(meta.get("task_facts")),
         "planned_events": planned(meta.get("planned_events")),
+        "first_reallocation": whole(meta.get("first_reallocation")),
         "data_size": table(meta.get("data_size")),
         "data_warnings": texts(meta.get("data_warnings")),
         "data_repairs": texts(meta.get("data_repairs")),
@@ -72,8 +78,22 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "machine": table(meta.get("machine")),
         "checkpoint_step": whole(meta.get("checkpoint_step")),
         "results": table(meta.get(f"{kind_of(meta)}_results")),
+        "activity": activity_of(meta, status),
         **_standing(status),
         "folder": str(path),
+    }
+
+
+def activity_of(meta: Mapping[str, Any], status: Status) -> dict[str, Any] | None:
+    """Return what a running run does now and the seconds it still needs, as of now; None where it has not said."""
+    stored = table(meta.get(ACTIVITY))
+    if status.status not in ("running", "stopping") or not stored:
+        return None
+    seconds, at = finite(stored.get("remaining_s")), moment(stored.get("at"))
+    known = seconds is not None and at is not None
+    return {
+        "phase": short_text(stored.get("phase"), 200),
+        "remaining_s": max(0.0, seconds - max(0.0, now() - at)) if known else None,
     }
 
 

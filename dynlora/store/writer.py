@@ -19,7 +19,7 @@ from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_jou
 from dynlora.store.lifecycle import annotate, create_run
 from dynlora.store.process import now, this_process
 from dynlora.store.reader import RunReader
-from dynlora.store.recorder import COMMIT_EVERY_S, Recording
+from dynlora.store.recorder import ACTIVITY, COMMIT_EVERY_S, Recording
 from dynlora.store.resume import truncate
 
 logger = logging.getLogger(__name__)
@@ -86,6 +86,9 @@ class RunWriter(Recording):
             if self._closed.is_set():
                 return
             text = error and jsontext.clip(error, 20_000)
+            self._activity = None
+            if self._has_activity:
+                self._add("DELETE FROM meta WHERE key = ?", (ACTIVITY,))
             self._add("UPDATE status SET state = ?, error = ?", (state, text))
             self._try_commit(durable=True)
             if self._failure is not None:
@@ -156,7 +159,7 @@ def _take_over(connection: sqlite3.Connection, resume_from: int | None) -> None:
         "error = NULL, opened = opened + 1",
         (resume_from or 0, now(), *me),
     )
-    connection.execute("DELETE FROM meta WHERE key = 'resume'")
+    connection.execute("DELETE FROM meta WHERE key IN ('resume', 'activity')")
     connection.execute("COMMIT")
 
 

@@ -23,11 +23,12 @@ from dynlora.engine.evaluation.evaluate import Evaluation
 from dynlora.engine.evaluation.generate import LONGEST, Limits
 from dynlora.engine.evaluation.held_out_part import sample
 from dynlora.engine.evaluation.token_trace import TokenTrace
-from dynlora.engine.evaluation.written import Prompts
+from dynlora.engine.evaluation.written import EXACT_MATCH, Prompts
 from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.loop.optimizer import build_optimizer
+from dynlora.engine.loop.outlook import ALWAYS
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, checkpoint_blocks, head_parameters
@@ -99,6 +100,7 @@ def build_trainer(
     if state is not None:
         trainer.step, trainer.best, trainer.metrics = state["step"], state["best"], state["metrics"]
         trainer.timing.train_s = state["train_s"]
+        trainer.outlook.writes = state.get("writes", ALWAYS)  # runs of earlier versions wrote at every evaluation
     return trainer
 
 
@@ -237,7 +239,8 @@ def _prompts(inputs: Inputs, held_out: Rows, group: np.ndarray | None) -> Prompt
         return None
     rows = groups.probe_rows(np.zeros(len(held_out)), group, config.log.generate_rows, config.seed)
     limits = Limits(config.log.generate_max, min(tokenizer.model_max_length, LONGEST))
-    return Prompts.of_rows(held_out, rows, tokenizer, task, limits)
+    early = len(rows) if inputs.data.metric == EXACT_MATCH else config.log.generate_interim
+    return Prompts.of_rows(held_out, rows, early, tokenizer, task, limits)
 
 
 def _groups(

@@ -78,6 +78,7 @@ def trainer_check(inputs: Inputs) -> None:
 def planned(inputs: Inputs) -> PlannedRun:
     """Return what is kept of checked inputs."""
     config = inputs.config
+    events = inputs.strategy.events(inputs.total, config.adapter.rank)
     own_signals = {name: asdict(signal) for name, signal in inputs.strategy.own_signals.items()}
     meta = {
         **meta_of(config, inputs.strategy.fidelity, own_signals),
@@ -88,7 +89,8 @@ def planned(inputs: Inputs) -> PlannedRun:
         "task": inputs.data.task.name,
         "peft_task_type": inputs.data.task.peft_task_type,
         "task_facts": inputs.data.task.facts(),
-        "planned_events": len(inputs.strategy.events(inputs.total, inputs.config.adapter.rank)),
+        "planned_events": len(events),
+        "first_reallocation": events[0] if events else None,
         "data_warnings": inputs.data.warnings,
         "data_repairs": inputs.data.repaired,
         **start_meta(config),

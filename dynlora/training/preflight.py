@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from dynlora.config import RunConfig
 from dynlora.engine.data.batches import BatchOrder, padded_tokens, sorted_batches
-from dynlora.engine.loop.trainer import Trainer, checkpoint_every, eval_every
+from dynlora.engine.loop.schedule import checkpoint_every, eval_every
+from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.quantized import numbers_in
 from dynlora.engine.recorder import NullRecorder
 from dynlora.jobs.trackers import check_trackers
@@ -75,9 +76,9 @@ def _looked_at(settings: RunConfig) -> dict[str, Any]:
     schedule = _schedule(inputs, len(trainer.tokens) if settings.data.packing else len(inputs.data.train))
     interim_s, evaluation_s = _evaluation_seconds(trainer)
     evaluations = len(schedule["evaluations"])
-    writing = generation_cost(trainer)
     total_s = inputs.total * step_s + (evaluations - 1) * interim_s + evaluation_s
-    total_s += evaluations * writing["seconds"] if writing else 0.0
+    writing = generation_cost(trainer, total_s)
+    total_s += writing["total_s"] if writing else 0.0
     found = {
         "params": params,
         "kinds": kinds,
@@ -89,12 +90,7 @@ def _looked_at(settings: RunConfig) -> dict[str, Any]:
             "evaluation_s": evaluation_s,
             "interim_evaluation_s": interim_s,
             "total_minutes": total_s / 60,
-            "generation": writing
-            and {
-                **writing,
-                "evaluations": evaluations,
-                "share": evaluations * writing["seconds"] / total_s,
-            },
+            "generation": writing,
         },
         "schedule": schedule,
         "precision": inputs.precision(accelerator.device),

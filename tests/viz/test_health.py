@@ -46,7 +46,7 @@ def well(**changes: object) -> Evidence:
     moved = np.full(N, 4.0)
     moved[0], moved[1] = 5, 3
     found = Evidence(
-        step=100, max_steps=100, warmup=12, planned_events=3, budget=1000,
+        step=100, max_steps=100, first_reallocation=12, planned_events=3, budget=1000,
         modules=kit_modules.described(
             pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
         ),
@@ -150,10 +150,12 @@ def test_nothing_is_found_too_early_or_without_records(changes: dict[str, object
     assert health_report.outcome(well(**changes)).findings == []
 
 
-def test_where_the_warm_up_ends() -> None:
-    assert health_report.warmup_steps({"strategy": {"warmup_steps": 30}}, 100) == 30
-    assert health_report.warmup_steps({"strategy": {"warmup_steps": "x"}}, 100) == 12
-    assert health_report.warmup_steps(None, 100) == 12
+def test_an_allocator_is_late_only_after_its_first_planned_step() -> None:
+    waiting = well(reallocations=events([]), step=12, first_reallocation=12)
+    assert checks.allocator(waiting) is None  # the event of a step is recorded with it or after it
+    assert checks.allocator(dataclasses.replace(waiting, step=13)) is not None
+    not_recorded = dataclasses.replace(waiting, step=99, first_reallocation=100)
+    assert checks.allocator(not_recorded) is None
 
 
 TRAINED = [Path(folder) for folder in sorted(queries.list_runs(SAMPLES)["folder"])]

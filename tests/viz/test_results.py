@@ -135,18 +135,6 @@ def test_components_by_kind() -> None:
     assert progress.components_by_kind(ranks.head(2), modules).empty
 
 
-def test_remaining_time_counts_evaluations_of_this_process() -> None:
-    times = pd.DataFrame({"step": range(1, 21), "step_ms": [9000.0] * 4 + [100.0] * 16})
-    marks = [(0, "evaluate", 0.0), (4, "resume", 50.0), (10, "evaluate", 60.0), (20, "evaluate", 66.0)]
-    events = pd.DataFrame(marks, columns=["step", "kind", "time"])
-    summary = {"status": "running", "step": 20, "max_steps": 45}
-    assert progress.evaluation_s(events, times, 4) == (pytest.approx(5.0), 10)
-    assert progress.remaining_s(summary, times, events, 4) == pytest.approx(2.5 + 3 * 5)
-    assert progress.remaining_s(summary, times, events.head(3), 4) == pytest.approx(2.5)
-    assert progress.remaining_s(summary, times, events, 20) is None
-    assert "after the first step of this process" in progress.words(summary, None)
-
-
 def test_machine_words() -> None:
     system = pd.DataFrame({"name": ["rss_mib"] * 2, "time": [100.0, 160.0], "value": [600.0, 512.0]})
     words = progress.machine_caption(progress.minutes(system), {"rss_mib": "process"}, "MiB")

@@ -126,12 +126,13 @@ def test_flow_and_scatter_words() -> None:
     assert "No importance" in capacity_text.followed(capacity_model.module_state(modules(), np.ones(4), None))
 
 
-def test_remaining_time_counts_this_process_only() -> None:
-    times = pd.DataFrame({"step": [1, 2, 3, 4], "step_ms": [9000.0, 9000, 100, 100], "strategy_ms": 0.0})
-    summary = {"status": "running", "step": 4, "max_steps": 14}
-    assert run_summary.remaining_s(summary, times, 2) == 1.0
-    assert run_summary.remaining_s(summary, times, 4) is None
-    assert run_summary.remaining_s({**summary, "status": "stopped"}, times, 0) is None
+def test_progress_says_what_a_run_does_and_how_long_it_still_takes() -> None:
+    summary = {"status": "running", "step": 5, "max_steps": 20}
+    assert run_summary.format_progress(summary) == "step 5 of 20"
+    assert run_summary.format_progress(summary, "Adding the adapters") == "step 5 of 20: Adding the adapters"
+    busy = {"phase": "evaluating: answer 5 of 16", "remaining_s": 130.0}
+    expected = "step 5 of 20: evaluating: answer 5 of 16, about 2 min remaining"
+    assert run_summary.format_progress({**summary, "activity": busy}) == expected
 
 
 @pytest.mark.parametrize("payload", [{}, {"confusion": [[1]], "labels": ["a", "b"]}, {"confusion": "x", "labels": []},

@@ -67,6 +67,7 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
     autocast: Callable[[], Any],
     shard: tuple[int, int] = (0, 1),
     by_token: Collection[int] = (),
+    on_batch: Callable[[int], None] = lambda rows: None,
 ) -> Predictions:
     """Run the model over rows, longest first, and return the predictions in the rows' order.
 
@@ -81,6 +82,7 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
         autocast: makes the precision's context.
         shard: this process and the number of processes; every one runs its share and all get the whole.
         by_token: rows whose losses are kept token by token, of a task that writes texts.
+        on_batch: is told after each batch how many rows this process has run.
     """
     training = model.training
     model.eval()
@@ -99,6 +101,7 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
             loss, output, each = _outputs(logits, labels, task, by_token=bool(by_token))
             kept = None if each is None else _token_losses(each, indices, tokens.length, by_token)
             parts.append((indices, loss, output, *(_array(values) for values in beside), kept))
+            on_batch(sum(len(part[0]) for part in parts))
     finally:
         model.train(training)
     if world > 1:

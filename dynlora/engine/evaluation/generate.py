@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from dynlora.engine.model.base_model import learned_positions
 from dynlora.engine.model.gates import Gates
 
-TOGETHER = 16
-"""Prompts that are continued at once in full precision; in less, one alone: rounding would depend on its neighbours."""
+TOGETHER = 32
+"""Prompts that are continued at once: a step of the decoding loop reads all weights, for one text or for many."""
 
 
 LONGEST = 8192
@@ -53,14 +53,24 @@ class Written:
     ended: bool
 
 
+OnToken = Callable[[int, int], None]
+"""Called after each decoding step with the texts that have ended, and the tokens written after the others."""
+
+
 @torch.no_grad()
 def write(
-    model: PreTrainedModel, tokenizer: Any, prompts: Sequence[Sequence[int]], limits: Limits, gates: Gates | None = None
+    model: PreTrainedModel,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    limits: Limits,
+    gates: Gates | None = None,
+    on_token: OnToken = lambda ended, tokens: None,
 ) -> list[Written]:
     """Return what a model writes after each prompt, in their order.
 
-    Prompts are padded on the left, so that every text is continued at its own end. The settings are given whole: those
-    that a checkpoint brings along, such as sampling, do not count.
+    Prompts are padded on the left, so that every text is continued at its own end; a batch stops when its last text
+    has ended. The settings are given whole: those that a checkpoint brings along, such as sampling, do not count.
+    In bf16 a text may depend on the others of its batch, by rounding; one prompt given alone does not.
 
     Args:
         model: adapted or not; it is put into eval mode and back.
@@ -68,18 +78,23 @@ def write(
         prompts: tokens of each prompt.
         limits: how long, and how tokens are chosen.
         gates: of the adapted model; they see what was written so far.
+        on_token: is told how far the texts are.
     """
-    training, is_full = model.training, model.dtype == torch.float32
+    training = model.training
     model.eval()
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     found: dict[int, Written] = {}
-    together = TOGETHER if is_full and _can_pad_left(model) else 1
+    together = TOGETHER if _can_pad_left(model) else 1
     try:
         with _own_settings(model):
             for start in range(0, len(order), together):
                 places = order[start : start + together]
                 own = replace(limits, seed=limits.seed + start)  # else every batch would draw the same
-                written = _continued(model, tokenizer, [prompts[place] for place in places], own, gates)
+
+                def tell(ended: int, tokens: int, before: int = start) -> None:
+                    on_token(before + ended, tokens)
+
+                written = _continued(model, tokenizer, [prompts[place] for place in places], own, gates, tell)
                 found |= dict(zip(places, written, strict=True))
     finally:
         model.train(training)
@@ -110,8 +125,28 @@ def _own_settings(model: PreTrainedModel) -> Iterator[None]:
         model.generation_config = before
 
 
+class _Report(StoppingCriteria):
+    """Tells how far a batch is after each decoding step, and never stops it."""
+
+    def __init__(self, width: int, ends: Sequence[int], on_token: OnToken) -> None:
+        """Report on texts that begin after `width` tokens and end with one of `ends`."""
+        self.width, self.ends, self.on_token = width, ends, on_token
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # pyright: ignore
+        """Report, and return that no text of (n, tokens) is to stop, (n,)."""
+        written = input_ids[:, self.width :]
+        ended = torch.isin(written, torch.tensor(self.ends, device=written.device)).any(1)
+        self.on_token(int(ended.sum()), written.shape[1])
+        return torch.zeros_like(ended)
+
+
 def _continued(
-    model: PreTrainedModel, tokenizer: Any, prompts: Sequence[Sequence[int]], limits: Limits, gates: Gates | None
+    model: PreTrainedModel,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    limits: Limits,
+    gates: Gates | None,
+    on_token: OnToken,
 ) -> list[Written]:
     """Continue a few prompts at once."""
     ids, mask = _padded_left(prompts, tokenizer.pad_token_id, model.device)
@@ -123,7 +158,10 @@ def _continued(
         **({"temperature": limits.temperature, "top_k": 0, "top_p": 1.0} if limits.temperature > 0 else {}),
     )  # fmt: skip
     with gates.writing() if gates is not None else nullcontext(), _seeded(limits):
-        output: Any = model.generate(inputs=ids, attention_mask=mask, generation_config=config)  # pyright: ignore
+        report = StoppingCriteriaList([_Report(ids.shape[1], ends, on_token)])
+        output: Any = model.generate(  # pyright: ignore
+            inputs=ids, attention_mask=mask, generation_config=config, stopping_criteria=report
+        )
     return [_until_end(row[ids.shape[1] :].tolist(), ends) for row in output]
 
 

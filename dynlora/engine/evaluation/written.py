@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dynlora.engine.data.text_data import Rows
-from dynlora.engine.evaluation.generate import Limits, Written, write
+from dynlora.engine.evaluation.generate import TOGETHER, Limits, OnToken, Written, write
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.recorder import Recorder
 from dynlora.tasks import WritingTask
@@ -19,6 +20,26 @@ EXACT_MATCH = "exact_match"
 SHOWN_CHARACTERS = 4000
 """Characters of a text that the store keeps."""
 
+TIMED_TOKENS = 8
+"""Tokens after each of the prompts that are timed; a few more or less change little."""
+
+
+@dataclass(frozen=True)
+class WritingCost:
+    """What the texts of an evaluation cost at most: texts that end before the limit cost less.
+
+    Attributes:
+        prompts: that are continued.
+        new_tokens: most tokens after each.
+        tokens_per_s: over all prompts that are continued at once.
+        seconds: of the evaluation.
+    """
+
+    prompts: int
+    new_tokens: int
+    tokens_per_s: float
+    seconds: float
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -26,6 +47,7 @@ class Prompts:
 
     Attributes:
         rows: which held-out rows they are, (n,).
+        early: places among them of those that evaluations before the last continue, in rising order.
         of: number of all held-out rows.
         ids: tokens of each prompt.
         text: each prompt for reading.
@@ -38,6 +60,7 @@ class Prompts:
     """
 
     rows: np.ndarray
+    early: np.ndarray
     of: int
     ids: list[list[int]]
     text: list[str]
@@ -50,41 +73,91 @@ class Prompts:
 
     @classmethod
     def of_rows(
-        cls, held_out: Rows, rows: np.ndarray, tokenizer: PreTrainedTokenizerBase, task: WritingTask, limits: Limits
+        cls,
+        held_out: Rows,
+        rows: np.ndarray,
+        early: int,
+        tokenizer: PreTrainedTokenizerBase,
+        task: WritingTask,
+        limits: Limits,
     ) -> Prompts:
-        """Return the prompts of some held-out rows."""
+        """Return the prompts of some held-out rows, `early` of them for every evaluation, spread over all."""
         chosen = held_out.take(rows)
         prompts = [task.prompt(tokenizer, chosen, index) for index in range(len(chosen))]
         answer = chosen.fields.get("answer")
+        few = np.unique(np.linspace(0, len(rows) - 1, min(early, len(rows))).round().astype(int))
         return cls(
-            rows, len(held_out), [prompt.ids for prompt in prompts], [prompt.text for prompt in prompts],
+            rows, few, len(held_out), [prompt.ids for prompt in prompts], [prompt.text for prompt in prompts],
             [prompt.expected for prompt in prompts], None if answer is None else list(answer), chosen.group, limits,
             tokenizer, task,
         )  # fmt: skip
 
-    def written(self, model: PreTrainedModel, gates: Gates | None) -> list[Written]:
-        """Return what the model writes after each prompt."""
-        return write(model, self.tokenizer, self.ids, self.limits, gates)
+    def places(self, *, last: bool) -> np.ndarray:
+        """Return the places of the prompts that an evaluation continues: all in the last one."""
+        return np.arange(len(self.ids)) if last else self.early
 
-    def record(self, recorder: Recorder, step: int, written: Sequence[Written]) -> dict[str, float]:
-        """Record what was written, and return how much of it is right, where that can be checked."""
+    def written(
+        self,
+        model: PreTrainedModel,
+        gates: Gates | None,
+        places: np.ndarray,
+        on_token: OnToken = lambda ended, tokens: None,
+    ) -> list[Written]:
+        """Return what the model writes after the prompts at `places`."""
+        return write(model, self.tokenizer, [self.ids[place] for place in places], self.limits, gates, on_token)
+
+    def cost(self, model: PreTrainedModel, gates: Gates | None, places: np.ndarray) -> WritingCost:
+        """Return what the texts after the prompts at `places` cost, from a few tokens after one batch of them."""
+        few, most = places[:TOGETHER], self.limits.new_tokens
+        if not len(few):
+            return WritingCost(0, most, 0.0, 0.0)
+        long_s, steps = self._timed(model, gates, few, min(TIMED_TOKENS, most))
+        first_s, _ = self._timed(model, gates, few, 1)  # reads the prompts, and writes one token
+        each_s = max((long_s - first_s) / max(1, steps - 1), 0.1 * long_s / steps)
+        seconds = (first_s + (most - 1) * each_s) * len(places) / len(few)
+        return WritingCost(len(places), most, len(few) / each_s, seconds)
+
+    def _timed(
+        self, model: PreTrainedModel, gates: Gates | None, places: np.ndarray, new_tokens: int
+    ) -> tuple[float, int]:
+        """Continue prompts by a few tokens; return the seconds it took, and the most tokens that one of them got."""
+        short = replace(self, limits=replace(self.limits, new_tokens=new_tokens))
+        start = time.perf_counter()
+        written = short.written(model, gates, places)
+        return time.perf_counter() - start, max(1, *(len(one.ids) + one.ended for one in written))
+
+    def record(
+        self, recorder: Recorder, step: int, written: Sequence[Written], places: np.ndarray
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Record what was written after the prompts at `places`.
+
+        Returns:
+            how much of it is right where that can be checked, and the same of those prompts that every evaluation
+            continues, by which evaluations are compared.
+        """
         texts = [str(self.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in written]
-        right = None if self.answer is None else [
-            self.task.is_right(answer, text) for answer, text in zip(self.answer, texts, strict=True)
-        ]  # fmt: skip
-        rows = [self._row(place, texts[place], written[place], right) for place in range(len(texts))]
-        found = {} if right is None else {EXACT_MATCH: float(np.mean(right))}
-        recorder.event(step, "generations", [], {"metrics": found, "rows": rows})
-        for name, value in found.items():
+        right = None
+        if self.answer is not None:
+            answers = [self.answer[place] for place in places]
+            right = [self.task.is_right(answer, text) for answer, text in zip(answers, texts, strict=True)]
+        rows = [
+            self._row(int(place), text, one, None if right is None else bool(right[index]))
+            for index, (place, text, one) in enumerate(zip(places, texts, written, strict=True))
+        ]
+        metrics = {} if right is None else {EXACT_MATCH: float(np.mean(right))}
+        recorder.event(step, "generations", [], {"metrics": metrics, "rows": rows})
+        for name, value in metrics.items():
             recorder.scalar(name, "validation", step, value)
-        if right is not None:
-            values = np.full(self.of, np.nan, dtype=np.float32)
-            values[self.rows] = right
-            recorder.define_signal("held_out_exact_match", "example", "", self.of)
-            recorder.vector("held_out_exact_match", step, values)
-        return found
+        if right is None:
+            return {}, {}
+        values = np.full(self.of, np.nan, dtype=np.float32)
+        values[self.rows[places]] = right
+        recorder.define_signal("held_out_exact_match", "example", "", self.of)
+        recorder.vector("held_out_exact_match", step, values)
+        early = np.asarray(right)[np.isin(places, self.early)]
+        return metrics, {EXACT_MATCH: float(early.mean())} if len(early) else {}
 
-    def _row(self, place: int, text: str, written: Written, right: Sequence[bool] | None) -> dict[str, Any]:
+    def _row(self, place: int, text: str, written: Written, right: bool | None) -> dict[str, Any]:
         """Return one text as the store keeps it."""
         return {
             "row": int(self.rows[place]),
@@ -95,5 +168,5 @@ class Prompts:
             "text": text[:SHOWN_CHARACTERS],
             "tokens": len(written.ids),
             "ended": written.ended,
-            "right": None if right is None else bool(right[place]),
+            "right": right,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 
 
@@ -101,3 +102,13 @@ class Phases:
         """Return how far the moving phase has come after `step`, 0 to 1."""
         window = max(1, self.total - self.final_steps - self.warmup_steps)
         return min(1.0, max(0.0, (step - self.warmup_steps) / window))
+
+
+def eval_every(config: RunConfig, total: int) -> int:
+    """Return the steps between evaluations: as set, or a quarter of the run."""
+    return config.log.eval_every or max(1, math.ceil(total / 4))
+
+
+def checkpoint_every(config: RunConfig, total: int) -> int:
+    """Return the steps between checkpoints: as set, or a tenth of the run, at most 500."""
+    return config.log.checkpoint_every or min(500, max(1, math.ceil(total / 10)))

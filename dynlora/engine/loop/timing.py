@@ -14,11 +14,15 @@ RECENT = 50
 
 @dataclass
 class Timing:
-    """Where the time goes, in milliseconds a step; medians over recent steps of this process."""
+    """Where the time goes, in milliseconds a step; medians over recent steps of this process.
+
+    `train_s` and `evaluated_s` are the seconds that all steps and all evaluations took.
+    """
 
     step_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     strategy_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     train_s: float = 0.0
+    evaluated_s: float = 0.0
     open_ms: float = 0.0
 
     @contextmanager

@@ -21,7 +21,10 @@ from dynlora.engine.data.batches import BatchOrder, Tokens, divisors
 from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
 from dynlora.engine.evaluation.held_out_part import HeldOutPart
+from dynlora.engine.loop.interim_texts import InterimTexts
 from dynlora.engine.loop.optimizer import clip, set_lr
+from dynlora.engine.loop.outlook import Outlook
+from dynlora.engine.loop.schedule import checkpoint_every, eval_every
 from dynlora.engine.loop.step_signals import StepSignals
 from dynlora.engine.loop.timing import Timing
 from dynlora.engine.model.adapters import Adapters
@@ -71,6 +74,7 @@ class Trainer:
         metrics: of the last evaluation.
         looked_at: the held-out rows of the last evaluation; None before the first of this process.
         penalties: the strategy's terms of the last forward, which the recorded loss leaves out.
+        outlook: how long the run still takes.
     """
 
     config: RunConfig
@@ -93,6 +97,20 @@ class Trainer:
     loss: float = math.nan
     timing: Timing = field(default_factory=Timing)
     penalties: dict[str, Tensor] = field(default_factory=dict)
+    outlook: Outlook = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Reckon what the run has to do."""
+        train, held_out = self.config.train, self.evaluation.tokens.length
+        per_row = float(self.tokens.length.mean()) if len(self.tokens) else 0.0
+        early = float(held_out[self.evaluation.part(last=False).rows].sum())
+        probe = float(held_out[self.evaluation.probe].sum())
+        self.outlook = Outlook(
+            self.total,
+            eval_every(self.config, self.total),
+            per_row * train.batch_size * train.grad_accum,
+            (early, float(held_out.sum()) + probe),  # the last one looks at the probe set without adapters too
+        )
 
     def train(self, keeper: Keeper) -> None:
         """Train to the last step, or until asked to stop.
@@ -114,10 +132,20 @@ class Trainer:
         if self.step < self.total:
             self.recorder.log("info", f"Training steps {self.step + 1:,} to {self.total:,}")
         while self.step < self.total:
+            start, evaluated_s = time.perf_counter(), self.timing.evaluated_s
             self.take_step(order, signals)
+            self._tell("")
             self._after_step(keeper, signals)
+            evaluated_s = self.timing.evaluated_s - evaluated_s
+            self.outlook.took_step(time.perf_counter() - start - evaluated_s)
+            self.outlook.expect(self.step)
+            self._tell("")
         signals.flush()
         self.recorder.commit()
+
+    def _tell(self, phase: str) -> None:
+        """Say what the run does, beside its steps, and how long it still takes."""
+        self.recorder.activity(phase, self.outlook.remaining_s())
 
     def begin(self) -> tuple[BatchOrder, StepSignals]:
         """Return the order of the batches, and what records the steps."""
@@ -272,19 +300,23 @@ class Trainer:
 
     def _evaluate(self, keeper: Keeper) -> None:
         """Evaluate, keep the adapter if it is the best so far, and checkpoint."""
+        start = time.perf_counter()
+        self.outlook.expect(self.step, evaluates=True)
         self.recorder.scalar("optimizer_bytes", "train", self.step, float(state_bytes(self.optimizer)))
         part = self.evaluation.part(last=self.step == self.total)
         if self.step:
             self.recorder.log("info", f"Evaluating {len(part.rows):,} of {part.of:,} held-out examples")
-            self.recorder.commit()  # it can take minutes, and nothing else is recorded meanwhile
+        self._tell("evaluating")
+        self.recorder.commit()  # what was recorded before is there to be seen meanwhile
         tokens = self.evaluation.tokens if part.is_whole else self.evaluation.tokens.take(part.rows)
-        predictions = self.predictions(tokens, self.evaluation.traced(part))
+        predictions = self.predictions(tokens, self.evaluation.traced(part), report=True)
+        self.outlook.token_s = (time.perf_counter() - start) / max(1.0, float(tokens.length.sum()))
         self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part
-        written = self._written()
+        written, compared = self._texts()
         self.metrics = {**self.metrics, **written}
         said = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         self.recorder.log("info", f"Evaluated at step {self.step:,} of {self.total:,}: {said}")
-        judged = {**self.evaluation.judged(predictions, part), **written}
+        judged = {**self.evaluation.judged(predictions, part), **compared}
         if self.evaluation.task.is_better(self.evaluation.metric, judged, self.best):
             self.best = {**judged, "step": self.step}
             keeper.best(self, judged)
@@ -293,14 +325,18 @@ class Trainer:
                 without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))
             self.evaluation.record_base(self.recorder, self.step, without)
         keeper.checkpoint(self)
+        self.timing.evaluated_s += time.perf_counter() - start
 
-    def _written(self) -> dict[str, float]:
-        """Let a model that writes texts continue its prompts; every process writes all of them, the first records."""
+    def _texts(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Let a model that writes texts continue its prompts; return their metrics, and those that are compared."""
         prompts = self.evaluation.prompts
         if prompts is None:
-            return {}
+            return {}, {}
         plain: Any = self.accelerator.unwrap_model(self.model)
-        return prompts.record(self.recorder, self.step, prompts.written(plain, self.adapters.gates))
+        texts = InterimTexts(
+            prompts, plain, self.adapters.gates, self.outlook, self.recorder, agree=self._over_processes
+        )
+        return texts.write(self.step, self.evaluation.metric)
 
     def probe_step(self, order: BatchOrder) -> float:
         """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run."""
@@ -310,8 +346,17 @@ class Trainer:
         self._clear_gradients()
         return time.perf_counter() - start
 
-    def predictions(self, tokens: Tokens, by_token: Collection[int] = ()) -> Predictions:
-        """Return what the adapted model says of rows, of those in `by_token` with the loss of each token."""
+    def predictions(self, tokens: Tokens, by_token: Collection[int] = (), *, report: bool = False) -> Predictions:
+        """Return what the adapted model says of rows, of those in `by_token` with the loss of each token.
+
+        With `report`, the recorder is told how far the evaluation is.
+        """
+        n = math.ceil(len(tokens) / self.accelerator.num_processes)
+
+        def on_batch(rows: int) -> None:
+            if report:
+                self._tell(f"evaluating: example {min(rows, n):,} of {n:,}")
+
         return predict(
             self.model,
             self.strategy.forward,
@@ -323,14 +368,5 @@ class Trainer:
             autocast=self.autocast,
             shard=(self.accelerator.process_index, self.accelerator.num_processes),
             by_token=by_token,
+            on_batch=on_batch,
         )
-
-
-def eval_every(config: RunConfig, total: int) -> int:
-    """Return the steps between evaluations: as set, or a quarter of the run."""
-    return config.log.eval_every or max(1, math.ceil(total / 4))
-
-
-def checkpoint_every(config: RunConfig, total: int) -> int:
-    """Return the steps between checkpoints: as set, or a tenth of the run, at most 500."""
-    return config.log.checkpoint_every or min(500, max(1, math.ceil(total / 10)))

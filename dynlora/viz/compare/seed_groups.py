@@ -27,7 +27,7 @@ GRID = 300
 """Most points of a mean line."""
 
 NOT_COMPARED = (
-    "seed", "name", "log.eval_rows", "log.generate_rows", "log.generate_max", "log.to",
+    "seed", "name", "log.eval_rows", "log.generate_rows", "log.generate_interim", "log.generate_max", "log.to",
     "train.gradient_checkpointing",
 )  # fmt: skip
 """Settings in which runs of one group may differ: none of them changes how a run trains or its last evaluation."""

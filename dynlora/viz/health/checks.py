@@ -72,7 +72,7 @@ class Evidence:
     Attributes:
         step: last step.
         max_steps: steps planned.
-        warmup: steps before the first reallocation, as far as the configuration says.
+        first_reallocation: step after which the schedule plans the first one; the last step where it does not say.
         planned_events: reallocations the schedule plans, None when not recorded.
         budget: parameters, None when there is none.
         modules: as `capacity.described` returns them.
@@ -91,7 +91,7 @@ class Evidence:
 
     step: int
     max_steps: int
-    warmup: int
+    first_reallocation: int
     planned_events: int | None
     budget: int | None
     modules: pd.DataFrame
@@ -109,7 +109,7 @@ class Evidence:
 
 
 def allocator(found: Evidence) -> Finding | None:
-    """Find an allocator that plans reallocations and never made one, a tenth of the run after its warm-up."""
+    """Find an allocator that plans reallocations and never made one, though its first planned one is past."""
     if not found.planned_events or len(found.reallocations) or needs_due_reallocation(found):
         return None
     return Finding(
@@ -265,7 +265,7 @@ def needs_late_evaluation(found: Evidence) -> str:
 
 def needs_due_reallocation(found: Evidence) -> str:
     """Return what the check of the allocator waits for; empty when it can be made."""
-    due = min(math.floor(found.warmup + 0.1 * found.max_steps) + 1, found.max_steps)
+    due = min(found.first_reallocation + 1, found.max_steps)
     return "" if len(found.reallocations) or found.step >= due else f"step {due:,}"
 
 

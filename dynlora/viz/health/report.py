@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from dynlora.store.meta import section
 from dynlora.viz.health import checks
 from dynlora.viz.health.checks import PROBLEM, Evidence, Finding
 from dynlora.viz.kit.text import listed, plural
@@ -110,9 +108,3 @@ def outcome(found: Evidence) -> Outcome:
             passed.append(check.well)
     findings.sort(key=lambda finding: finding.level != PROBLEM)
     return Outcome(findings, passed, waiting, list(missing), found.step >= found.max_steps)
-
-
-def warmup_steps(config: Mapping[str, Any] | None, max_steps: int) -> int:
-    """Return the steps before the first reallocation: what the configuration says, else the usual 12 %."""
-    wanted = section(config, "strategy").get("warmup_steps")
-    return wanted if isinstance(wanted, int) and wanted >= 0 else round(0.12 * max_steps)

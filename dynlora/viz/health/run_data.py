@@ -14,7 +14,6 @@ from dynlora.store import queries
 from dynlora.store.run import open_run
 from dynlora.viz.capacity import flows, signals
 from dynlora.viz.capacity import model as capacity_model
-from dynlora.viz.health import report as health_report
 from dynlora.viz.health.checks import Evidence
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
@@ -140,10 +139,11 @@ class RunReading:
         evaluated = run_summary.evaluation(self.evaluations)
         counts = run_summary.confusion(evaluated[1]) if evaluated else None
         planned, warnings = summary.get("planned_events"), summary.get("data_warnings")
+        first = summary.get("first_reallocation")
         return Evidence(
             step=summary["step"],
             max_steps=summary["max_steps"],
-            warmup=health_report.warmup_steps(summary.get("config"), summary["max_steps"]),
+            first_reallocation=first if isinstance(first, int) else summary["max_steps"],
             planned_events=planned if isinstance(planned, int) else None,
             budget=summary["params"].get("budget"),
             modules=self.modules,

@@ -120,7 +120,7 @@ def now_card(runs: pd.DataFrame) -> None:
 
 
 def _standing(row: Mapping[str, Any]) -> str:
-    return "in the queue" if row["status"] == "queued" else format_progress(row, None)
+    return "in the queue" if row["status"] == "queued" else format_progress(row)
 
 
 def recent_card(runs: pd.DataFrame) -> None:

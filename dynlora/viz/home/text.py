@@ -24,7 +24,7 @@ def picture_title(summary: Mapping[str, Any], *, is_live: bool) -> str:
         is_live: whether the run trains now.
     """
     name = one_line(summary["name"], 60)
-    return f"Training now: {name}, {format_progress(summary, None)}" if is_live else f"Rank over training: {name}"
+    return f"Training now: {name}, {format_progress(summary)}" if is_live else f"Rank over training: {name}"
 
 
 def picture_words(summary: Mapping[str, Any], caption: str) -> str:

@@ -96,10 +96,21 @@ def with_rows(series: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
     if found is None:
         return series
     shown = series.assign(examples=[found[int(step >= summary["max_steps"])] for step in series["step"]])
-    written = ((summary.get("config") or {}).get("log") or {}).get("generate_rows")
-    if "name" in shown and isinstance(written, int):
-        shown.loc[shown["name"] == GENERATED, "examples"] = min(written, found[1])
+    if "name" in shown:
+        is_generated = shown["name"] == GENERATED
+        prompts = shown["step"].map(lambda step: _prompts_at(summary, step))
+        shown["examples"] = shown["examples"].mask(is_generated & prompts.notna(), prompts)
     return shown
+
+
+def _prompts_at(summary: Mapping[str, Any], step: int) -> int | None:
+    """Return how many prompts the evaluation of a step continued; None when that is not known."""
+    log, size = ((summary.get("config") or {}).get("log") or {}), summary.get("data_size") or {}
+    prompts, early, of = log.get("generate_rows"), log.get("generate_interim"), size.get("held_out")
+    if not isinstance(prompts, int) or not isinstance(of, int):
+        return None
+    is_early = step < summary["max_steps"] and isinstance(early, int) and summary.get("metric") != GENERATED
+    return min(prompts, of, early if is_early else prompts)
 
 
 def about(summary: Mapping[str, Any]) -> str:
@@ -208,18 +219,20 @@ def step_times(scalars: pd.DataFrame) -> pd.DataFrame:
     return both.rename(columns={"value_step": "step_ms", "value_strategy": "strategy_ms"})
 
 
-def remaining_s(summary: Mapping[str, Any], times: pd.DataFrame, resumed_at: int) -> float | None:
-    """Return the seconds a running run still needs, from up to 50 steps of this process; None when unknown."""
-    recent = times[times["step"] > resumed_at].tail(50)
-    if summary["status"] not in ("running", "stopping") or recent.empty:
-        return None
-    return float(recent["step_ms"].median()) * (summary["max_steps"] - summary["step"]) / 1000
+def format_progress(summary: Mapping[str, Any], phase: str = "") -> str:
+    """Return where a run stands: its step, what it does besides steps, and how long it still needs.
 
-
-def format_progress(summary: Mapping[str, Any], remaining: float | None) -> str:
-    """Return where a run stands, in words."""
-    words = f"step {summary['step']:,} of {summary['max_steps']:,}"
-    return words if remaining is None else f"{words}, about {rough_duration(remaining)} remaining"
+    Args:
+        summary: as `queries.run_summary` returns it; a row of a list has no activity.
+        phase: what it does, where the summary does not say.
+    """
+    activity = summary.get("activity") or {}
+    text = f"step {summary['step']:,} of {summary['max_steps']:,}"
+    if phase := one_line(activity.get("phase") or phase, 120):
+        text += f": {phase}"
+    if (remaining := activity.get("remaining_s")) is not None:
+        text += f", about {rough_duration(remaining)} remaining"
+    return text
 
 
 def evaluation(events: pd.DataFrame) -> tuple[int, dict[str, Any]] | None:
@@ -259,7 +272,7 @@ def log_text(logs: pd.DataFrame) -> str:
 
 
 def phase(summary: Mapping[str, Any], last_lines: Callable[[], pd.DataFrame]) -> str:
-    """Return what a running run does before its first step; empty when it has made one, or has not said.
+    """Return the last line of a running run's log before its first step; empty when it has made one.
 
     Args:
         summary: as `queries.run_summary` returns it.

@@ -161,10 +161,12 @@ def generation_caption(found: Mapping[str, Any]) -> str:
     cost = found["time"].get("generation")
     if not cost:
         return ""
+    between = cost["evaluations"] - 1
+    earlier = f", and {cost['interim_prompts']:,} at {plural(between, 'evaluation')} before it," if between else ""
     return (
-        f"Generation: {plural(cost['prompts'], 'prompt')} at each of {plural(cost['evaluations'], 'evaluation')}, at "
-        f"most {plural(cost['new_tokens'], 'token')} each, take at most {rough_duration(max(1.0, cost['seconds']))} an "
-        f"evaluation ({number(cost['tokens_per_s'])} tokens per second on this machine): {percent(cost['share'])} of "
+        f"Generation: {plural(cost['prompts'], 'prompt')} at the last evaluation{earlier} with at most "
+        f"{plural(cost['new_tokens'], 'token')} each take at most {rough_duration(max(1.0, cost['total_s']))} "
+        f"({number(cost['tokens_per_s'])} tokens per second on this machine): {percent(cost['share'])} of "
         "the estimated time. Lower log.generate_rows or log.generate_max to shorten it."
     )
 

@@ -42,7 +42,8 @@ MORE_TRAINING = (
 )  # fmt: skip
 MORE_ADAPTER = ("adapter.alpha", "adapter.dropout", "adapter.targets", "model.layers", "model.dropout")
 RECORDING = (
-    "log.eval_every", "log.eval_rows", "log.every", "log.checkpoint_every", "log.generate_rows", "log.generate_max",
+    "log.eval_every", "log.eval_rows", "log.every", "log.checkpoint_every", "log.generate_rows",
+    "log.generate_interim", "log.generate_max",
     "log.to",
 )  # fmt: skip
 """Keys of the configuration as the form groups them, in their order."""

@@ -36,8 +36,6 @@ def run_head(
     report_button: Callable[[Sequence[Chosen]], None],
 ) -> None:
     """Draw name, status, progress, the buttons, and the links to other views and to runs like this one."""
-    resumed_at = run_summary.resumed_at(events)
-    remaining = progress.remaining_s(summary, times, events, resumed_at)
     titled(summary["name"], run_summary.about(summary))
     _origin(summary)
     with st.container(horizontal=True, vertical_alignment="center", key="head"):
@@ -50,8 +48,8 @@ def run_head(
             link("pages/launch.py", "Random control: same moves, at random", **{"from": run.id, "twin": "random"})
         export_buttons(run)
         report_button([run])
-    phase = markdown_text(run_summary.phase(summary, lambda: queries.logs_frame(run.folder, 20)))
-    st.progress(run_summary.progress_share(summary), text=progress.words(summary, remaining, phase))
+    phase = run_summary.phase(summary, lambda: queries.logs_frame(run.folder, 20))
+    st.progress(run_summary.progress_share(summary), text=markdown_text(run_summary.format_progress(summary, phase)))
     status_line(summary)
 
 

@@ -34,7 +34,7 @@ def run_panel(run: Chosen) -> None:
     with card(one_line(summary["name"], 80), "panel", run_summary.about(summary)):
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="panel-head"):
             badge(summary["status"])
-            st.caption(run_summary.format_progress(summary, None), width="content")
+            st.caption(run_summary.format_progress(summary), width="content")
         if summary["kind"] == TRAIN:
             links(run.id)
         elif summary["kind"] in PAGES:
