@@ -151,10 +151,10 @@ def test_nothing_is_found_too_early_or_without_records(changes: dict[str, object
 
 
 def test_an_allocator_is_late_only_after_its_first_planned_step() -> None:
-    waiting = well(reallocations=events([]), step=12, first_reallocation=12)
-    assert checks.allocator(waiting) is None  # the event of a step is recorded with it or after it
-    assert checks.allocator(dataclasses.replace(waiting, step=13)) is not None
-    not_recorded = dataclasses.replace(waiting, step=99, first_reallocation=100)
+    waiting = well(reallocations=events([]), max_steps=20, step=8, first_reallocation=6)
+    assert checks.allocator(waiting) is None  # a planned step that moves nothing leaves no event
+    assert checks.allocator(dataclasses.replace(waiting, step=9)) is not None
+    not_recorded = dataclasses.replace(waiting, step=19, first_reallocation=20)  # of a run of an earlier version
     assert checks.allocator(not_recorded) is None
 
 

@@ -109,7 +109,7 @@ class Evidence:
 
 
 def allocator(found: Evidence) -> Finding | None:
-    """Find an allocator that plans reallocations and never made one, though its first planned one is past."""
+    """Find an allocator that plans reallocations and never made one, a tenth of the run after the first planned one."""
     if not found.planned_events or len(found.reallocations) or needs_due_reallocation(found):
         return None
     return Finding(
@@ -265,7 +265,7 @@ def needs_late_evaluation(found: Evidence) -> str:
 
 def needs_due_reallocation(found: Evidence) -> str:
     """Return what the check of the allocator waits for; empty when it can be made."""
-    due = min(found.first_reallocation + 1, found.max_steps)
+    due = min(found.first_reallocation + math.floor(0.1 * found.max_steps) + 1, found.max_steps)
     return "" if len(found.reallocations) or found.step >= due else f"step {due:,}"
 
 
