@@ -68,14 +68,15 @@ def show_run() -> None:
     missing = source.missing or data_source.check_source(configs[0], source, check_place)
     token_card.show_tokens(configs[0], source, check_place)
     training, waiting = launch_form.in_the_queue()
+    plans = [preflight_card.Plan("", configs[0], len(configs))]
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         launch_form.start_button(configs, missing)
-        preflight_card.check_button(configs[0], missing, training)
+        preflight_card.check_button(plans, missing, training)
         advice_cards.advise_button(configs[0], missing)
         cards.note(missing or form_model.queue_caption(training, waiting, len(configs)))
     card.show_launched()
     advice_cards.show_advice(configs[0])
-    preflight_card.show_check(configs[0])
+    preflight_card.show_check(plans)
     if not source.missing:
         launch_form.show_command(configs)
 

@@ -99,7 +99,7 @@ def build_trainer(
     )
     if state is not None:
         trainer.step, trainer.best, trainer.metrics = state["step"], state["best"], state["metrics"]
-        trainer.timing.train_s = state["train_s"]
+        trainer.timing.train_s, trainer.timing.evaluated_s = state["train_s"], state.get("evaluated_s", 0.0)
         trainer.outlook.writes = state.get("writes", ALWAYS)  # runs of earlier versions wrote at every evaluation
     return trainer
 

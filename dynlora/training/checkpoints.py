@@ -125,6 +125,7 @@ def training_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
         "strategy": trainer.strategy.state_dict(),
         "best": trainer.best,
         "train_s": trainer.timing.train_s,
+        "evaluated_s": trainer.timing.evaluated_s,
         "writes": trainer.outlook.writes,
     }
 

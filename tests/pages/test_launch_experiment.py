@@ -10,9 +10,11 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from dynlora.errors import ConfigError
+from dynlora.jobs import cli_client
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.launch import experiment_form
 from tests.pages.app import open_page, words
+from tests.viz.checked import preflight_document
 from tests.viz.runs import make_run
 
 
@@ -131,3 +133,26 @@ def test_a_sweep_is_started_on_launch_and_runs_links_to_it(runs_dir: Path) -> No
     app = open_page("launch", mode="sweep")
     assert app.button(key="sweep-start").label == "Queue 6 runs"
     assert "Start one run for each combination of values, or search" in said(app)
+
+
+def test_a_check_says_the_time_of_all_runs_and_each_methods_schedule(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def preflight(values: dict[str, Any], _: Path) -> dict[str, Any]:
+        return preflight_document(events=[12, 30] if values["strategy"]["name"] == "dynamic" else [])
+
+    monkeypatch.setattr(cli_client, "preflight", preflight)
+    app = open_page("launch", mode="experiment")
+    assert "press Check for an estimate" in said(app)
+    app.button(key="check").click().run()
+    assert "press Check for an estimate" not in said(app)
+    assert "= 9 runs. About 27 min in total" in said(app)  # 9 runs of 3 minutes
+    assert "Estimated time, 9 runs" in said(app)
+    methods = next(frame.value for frame in app.dataframe if "time in total" in frame.value)
+    assert methods["method"].tolist() == ["lora", "dynamic", "random control of dynamic"]
+    assert methods["runs"].tolist() == [3, 3, 3]
+    assert methods["time in total"].tolist() == ["9 min"] * 3
+    assert methods["reallocations"].tolist() == ["none", "2, steps 12 to 30", "2, steps 12 to 30"]
+    assert "no reallocation: every module keeps its rank" in said(app)
+    app.button_group(key="checked-method").set_value(["dynamic"]).run()
+    assert "2 possible reallocations between steps 12 and 30" in said(app)

@@ -59,7 +59,7 @@ def test_the_file_of_an_experiment_is_the_same_sweep() -> None:
     assert combinations(base, section_choices(found.lists), None) == configs, (
         "what the button sends is what the file says"
     )
-    first = experiment_model.first(base, found)
+    first = experiment_model.configured(base, found, found.methods[0])
     assert (first["seed"], first["adapter"], first["strategy"]) == (0, {"rank": 2}, {"name": "lora"})
 
 
@@ -92,7 +92,7 @@ def test_the_time_comes_from_finished_runs_of_the_same_pace() -> None:
     assert experiment_model.seconds_per_run(pd.DataFrame(others), config) is None
     assert experiment_model.seconds_per_run(pd.DataFrame([]), config) is None
     found = Experiment([{"name": "lora"}, {"name": "dynamic"}], [4], [0, 1, 2])
-    assert experiment_model.caption(found, 50, 0, 0).startswith("2 methods × 3 seeds = 6 runs. About 5 min in total")
+    assert experiment_model.caption(found, 300, 0, 0).startswith("2 methods × 3 seeds = 6 runs. About 5 min in total")
     assert "not known" in experiment_model.caption(found, None, 0, 0)
     assert "1 run is training" in experiment_model.caption(found, 50, 1, 0)
 

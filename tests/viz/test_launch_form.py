@@ -263,8 +263,8 @@ def test_a_folder_stands_for_its_training_file(tmp_path: Path) -> None:
 
 def test_what_a_check_says_in_numbers_and_sentences() -> None:
     found = preflight_document()
-    assert cost_model.figures(found)["Trainable parameters"] == "64,878"
-    assert cost_model.figures(found)["Estimated time"] == "3 min"
+    assert cost_model.figures([(found, 1)])["Trainable parameters"] == "64,878"
+    assert cost_model.figures([(found, 1)])["Estimated time"] == "3 min"
     assert "64,108 of the budget of 64,512 adapter parameters, 108 of them input gates," in cost_model.kinds_caption(
         found
     )

@@ -40,9 +40,10 @@ class Timing:
         self.train_s += seconds
 
     def medians(self) -> dict[str, float]:
-        """Return train_s, step_ms_median and strategy_ms_median."""
+        """Return train_s, evaluated_s, step_ms_median and strategy_ms_median."""
         return {
             "train_s": self.train_s,
+            "evaluated_s": self.evaluated_s,
             "step_ms_median": _median(self.step_ms),
             "strategy_ms_median": _median(self.strategy_ms),
         }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from dynlora.store.meta import finite
 from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.kit.text import plural, rough_duration
 
@@ -60,10 +60,11 @@ def _done(row: Mapping[str, Any]) -> int:
 
 
 def _seconds_per_step(row: Mapping[str, Any]) -> float | None:
-    seconds, step = (row.get("time") or {}).get("train_s"), row.get("step")
-    if row["status"] != "finished" or not isinstance(seconds, int | float) or not math.isfinite(seconds):
+    times, step = row.get("time") or {}, row.get("step")
+    seconds = finite(times.get("train_s"))
+    if row["status"] != "finished" or seconds is None or not isinstance(step, int) or step <= 0:
         return None
-    return seconds / step if isinstance(step, int) and step > 0 else None
+    return (seconds + (finite(times.get("evaluated_s")) or 0.0)) / step
 
 
 def sentence(found: Progress) -> str:

@@ -14,16 +14,49 @@ MARKS = 400
 """Most marks of a lane of the timeline; more could not be told apart."""
 
 
-def figures(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the numbers that matter first, by their label."""
+Costs = Sequence[tuple[Mapping[str, Any], int]]
+"""What the check says of each kind of run, and how many runs there are of it."""
+
+
+def total_seconds(costs: Costs) -> float:
+    """Return the seconds that all runs take, one after another."""
+    return sum(60 * found["time"]["total_minutes"] * runs for found, runs in costs)
+
+
+def methods_frame(labels: Sequence[str], costs: Costs) -> pd.DataFrame:
+    """Return one row per method: its runs, the time of one and of all, what it trains, and when its rank moves."""
+    rows = []
+    for label, (found, runs) in zip(labels, costs, strict=True):
+        events, seconds = found["schedule"]["events"], 60 * found["time"]["total_minutes"]
+        rows.append({
+            "method": label,
+            "runs": runs,
+            "time per run": rough_duration(max(1.0, seconds)),
+            "time in total": rough_duration(max(1.0, runs * seconds)),
+            "trainable parameters": f"{_trained(found):,}",
+            "memory (MiB)": number(found["memory_mib"]["total"]),
+            "reallocations": f"{len(events)}, steps {events[0]:,} to {events[-1]:,}" if events else "none",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _trained(found: Mapping[str, Any]) -> int:
+    params = found["params"]
+    return params["active"] + params["gate"] + params["head"]
+
+
+def figures(costs: Costs) -> dict[str, str]:
+    """Return the numbers that matter first, by their label: the time of all runs, the rest of the first kind."""
+    found, runs = costs[0][0], sum(runs for _, runs in costs)
     params, tokens = found["params"], found["tokens"]["train"]
-    trained = params["active"] + params["gate"] + params["head"]
+    trained = _trained(found)
+    time_label = "Estimated time" if runs == 1 else f"Estimated time, {runs} runs"
     return {
         "Trainable parameters": f"{trained:,}",
         "Fraction of the model": percent(trained / (trained + params["frozen"]), 2),
         **_generation_figure(found),
         "Memory (MiB)": number(found["memory_mib"]["total"]),
-        "Estimated time": rough_duration(max(1.0, 60 * found["time"]["total_minutes"])),
+        time_label: rough_duration(max(1.0, total_seconds(costs))),
         "Mean tokens per example": number(tokens["mean"]),
         "Truncated examples": percent(tokens["cut_share"]),
     }

@@ -78,8 +78,7 @@ def start_experiment(values: Mapping[str, Any], found: Experiment, missing: str 
         found: what varies.
         missing: what has to be given first, in a sentence; the button waits for it.
     """
-    config, first = experiment_model.base(values), example(values, found)
-    seconds = preflight_card.checked_seconds(first) or experiment_model.seconds_per_run(list_all(), config)
+    config, checks = experiment_model.base(values), plans(values, found)
     training, waiting = in_the_queue()
     if is_read_only():
         say_read_only()
@@ -88,7 +87,10 @@ def start_experiment(values: Mapping[str, Any], found: Experiment, missing: str 
         key="start-experiment", disabled=bool(missing), help=missing or None,
     ):  # fmt: skip
         _queue(config, found)
-    preflight_card.check_button(first, missing, training)
+    preflight_card.check_button(checks, missing, training)
+    seconds = preflight_card.checked_seconds(checks)  # after the button: a check that was just made counts
+    if seconds is None and (each := experiment_model.seconds_per_run(list_all(), config)) is not None:
+        seconds = found.n * each
     note(missing or experiment_model.caption(found, seconds, training, waiting))
 
 
@@ -107,12 +109,23 @@ def _queue(config: Mapping[str, Any], found: Experiment) -> None:
 
 def example(values: Mapping[str, Any], found: Experiment) -> dict[str, Any]:
     """Return the configuration of the first run."""
-    return experiment_model.first(experiment_model.base(values), found)
+    return experiment_model.configured(experiment_model.base(values), found, found.methods[0])
+
+
+def plans(values: Mapping[str, Any], found: Experiment) -> list[preflight_card.Plan]:
+    """Return what a check tries: one run of each method, at the first rank and seed."""
+    config = experiment_model.base(values)
+    return [
+        preflight_card.Plan(
+            experiment_model.label(method), experiment_model.configured(config, found, method), found.n_per_method
+        )
+        for method in found.methods
+    ]
 
 
 def show_check(values: Mapping[str, Any], found: Experiment) -> None:
-    """Draw what the check of the first run said."""
-    preflight_card.show_check(example(values, found))
+    """Draw what the check of each method said."""
+    preflight_card.show_check(plans(values, found))
 
 
 def show_command(values: Mapping[str, Any], found: Experiment) -> None:

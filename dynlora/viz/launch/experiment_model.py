@@ -14,6 +14,7 @@ import yaml
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 from dynlora.jobs.sweep import MAX_RUNS, SECTION
+from dynlora.store.meta import finite
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.text import plural, rough_duration
 from dynlora.viz.launch import form_model, presets
@@ -43,7 +44,12 @@ class Experiment:
     @property
     def n(self) -> int:
         """How many runs this makes."""
-        return len(self.methods) * len(self.ranks) * len(self.seeds)
+        return len(self.methods) * self.n_per_method
+
+    @property
+    def n_per_method(self) -> int:
+        """How many runs of each method."""
+        return len(self.ranks) * len(self.seeds)
 
     @property
     def lists(self) -> dict[str, list[Any]]:
@@ -118,10 +124,16 @@ def base(values: Mapping[str, Any]) -> dict[str, Any]:
     return form_model.nested(kept)
 
 
-def first(config: Mapping[str, Any], found: Experiment) -> dict[str, Any]:
-    """Return the configuration of the first run."""
+def configured(config: Mapping[str, Any], found: Experiment, method: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a method's first run."""
     adapter = {**(config.get("adapter") or {}), "rank": found.ranks[0]}
-    return {**config, "adapter": adapter, "strategy": dict(found.methods[0]), "seed": found.seeds[0]}
+    return {**config, "adapter": adapter, "strategy": dict(method), "seed": found.seeds[0]}
+
+
+def label(method: Mapping[str, Any]) -> str:
+    """Return what a method is called: its name, or the random control of it."""
+    key, random = presets.CONTROL
+    return f"{CONTROL if method.get(key) == random else ''}{method['name']}"
 
 
 def document(config: Mapping[str, Any], found: Experiment) -> str:
@@ -143,7 +155,7 @@ def seconds_per_run(runs: pd.DataFrame, config: Mapping[str, Any]) -> float | No
     wanted = _pace_key(config)
     steps = _of(config, "train.steps")
     known = [
-        row["time"]["train_s"] / row["step"]
+        (row["time"]["train_s"] + (finite(row["time"].get("evaluated_s")) or 0.0)) / row["step"]
         for row in records(runs[(runs["status"] == "finished") & runs["is_own"]])
         if _took(row) and _pace_key(row["config"]) == wanted
     ]
@@ -175,7 +187,7 @@ def caption(found: Experiment, seconds: float | None, training: int, waiting: in
 
     Args:
         found: the experiment.
-        seconds: that one run takes; None when that is not known.
+        seconds: that all runs take; None when that is not known.
         training: runs that are training.
         waiting: runs that are queued already.
     """
@@ -186,7 +198,7 @@ def caption(found: Experiment, seconds: float | None, training: int, waiting: in
     time = (
         "The time is not known before the first run of this model and length; press Check for an estimate."
         if seconds is None
-        else f"About {rough_duration(found.n * seconds)} in total, one run at a time."
+        else f"About {rough_duration(seconds)} in total, one run at a time."
     )
     queue = form_model.queue_caption(training, waiting, found.n) if training + waiting else ""
     return " ".join(filter(None, [f"{' × '.join(parts)} = {plural(found.n, 'run')}.", time, queue]))

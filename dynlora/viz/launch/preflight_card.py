@@ -1,8 +1,9 @@
-"""The check before a run starts: one button, and the result of `dynlora preflight`."""
+"""The check before runs start: one button, and the result of `dynlora preflight` for each kind of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
@@ -16,70 +17,107 @@ from dynlora.viz.ui import warm_process
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under, unseen_chart
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
-KEPT = 4
+KEPT = 40
 """Checks that a session remembers, so that going back to earlier settings shows theirs again."""
 
 
-def check_button(config: Mapping[str, Any], missing: str = "", training: int = 0) -> None:
-    """Draw the button that checks a configuration; the answer is remembered for `show_check`.
+@dataclass(frozen=True)
+class Plan:
+    """Runs that cost the same: one is checked for all.
+
+    Attributes:
+        label: the method, where an experiment has several; empty for runs of one.
+        config: of the run that is checked.
+        runs: how many runs there are like it.
+    """
+
+    label: str
+    config: Mapping[str, Any]
+    runs: int
+
+
+def check_button(plans: Sequence[Plan], missing: str = "", training: int = 0) -> None:
+    """Draw the button that checks configurations; the answers are remembered for `show_check`.
 
     Args:
-        config: the configuration.
+        plans: what is checked, one run of each.
         missing: what has to be given first, in a sentence; the button waits for it.
         training: runs that train now, and so slow the check's own steps.
     """
     if is_read_only():
         return
-    warm_process.keep(None if missing else config)
+    warm_process.keep(None if missing else plans[0].config)
     pressed = st.button(
         "Check", icon=":material/fact_check:", key="check", disabled=bool(missing),
         help=missing or "Loads model and data, takes two steps, and estimates the cost of the run. Saves nothing.",
     )  # fmt: skip
-    if pressed:
-        with st.spinner("Loading model and data and taking two steps; a few seconds"):
-            unseen_chart()
+    if not pressed:
+        return
+    known = st.session_state.setdefault("checks", {})
+    unseen_chart()
+    for number, plan in enumerate(plans, 1):
+        method = f"Checking {plan.label}, {number} of {len(plans)}: " if len(plans) > 1 else ""
+        with st.spinner(f"{method}Loading model and data and taking two steps; a few seconds"):
             try:
-                answer: Any = cli_client.preflight(dict(config), runs_dir())
+                answer: Any = cli_client.preflight(dict(plan.config), runs_dir())
             except DynloraError as error:
                 answer = str(error)
-        known = st.session_state.setdefault("checks", {})
-        known[_key(config)] = (answer, training)
-        while len(known) > KEPT:
-            known.pop(next(iter(known)))
+        known[_key(plan.config)] = (answer, training)
+    while len(known) > KEPT:
+        known.pop(next(iter(known)))
 
 
 def _key(config: Mapping[str, Any]) -> str:
     return config_fields.launch_key("check", {**config, "name": None})
 
 
-def checked_seconds(config: Mapping[str, Any]) -> float | None:
-    """Return the seconds that a run takes by the check of these settings; None without one."""
-    answer, _ = st.session_state.get("checks", {}).get(_key(config), (None, 0))
-    return None if answer is None or isinstance(answer, str) else 60 * answer["time"]["total_minutes"]
+def checked_seconds(plans: Sequence[Plan]) -> float | None:
+    """Return the seconds that all runs take one after another, by their checks; None where one was not checked."""
+    known = st.session_state.get("checks", {})
+    answers = [known.get(_key(plan.config), (None, 0))[0] for plan in plans]
+    if any(answer is None or isinstance(answer, str) for answer in answers):
+        return None
+    return cost_model.total_seconds(list(zip(answers, (plan.runs for plan in plans), strict=True)))
 
 
-def show_check(config: Mapping[str, Any]) -> None:
+def show_check(plans: Sequence[Plan]) -> None:
     """Draw what the check of these settings said; say so when the form has changed since the last one."""
     known = st.session_state.get("checks", {})
-    answer, training = known.get(_key(config), (None, 0))
-    if answer is None:
+    answers = [known.get(_key(plan.config), (None, 0)) for plan in plans]
+    if any(answer is None for answer, _ in answers):
         if known:
             note("The form has changed since the last check. Check again for the present cost.")
-    elif isinstance(answer, str):
-        st.error(markdown_text(answer, 2000))
-    else:
-        _draw(answer, training)
+        return
+    refused = [(plan, answer) for plan, (answer, _) in zip(plans, answers, strict=True) if isinstance(answer, str)]
+    for plan, answer in refused:
+        st.error(markdown_text(f"{plan.label}: {answer}" if plan.label else answer, 2000))
+    if not refused:
+        _draw(plans, [answer for answer, _ in answers], answers[0][1])
 
 
-def _draw(found: Mapping[str, Any], training: int) -> None:
-    """Draw a check's figures, warnings, parameters, schedule and rows."""
+def _draw(plans: Sequence[Plan], answers: Sequence[Mapping[str, Any]], training: int) -> None:
+    """Draw the checks' figures and warnings, and of one of them parameters, schedule and rows."""
+    costs = list(zip(answers, (plan.runs for plan in plans), strict=True))
+    labels = [plan.label for plan in plans]
     with card("Cost estimate", "costs"):
-        figures(cost_model.figures(found), "figures-costs")
-        note(cost_model.cost_caption(found, training))
-        if generation := cost_model.generation_caption(found):
+        figures(cost_model.figures(costs), "figures-costs")
+        if len(plans) > 1:
+            methods = cost_model.methods_frame(labels, costs)
+            st.dataframe(methods, hide_index=True, width="stretch")
+        note(cost_model.cost_caption(answers[0], training))
+        if generation := cost_model.generation_caption(answers[0]):
             note(generation)
-        for sentence in found["warnings"]:
+        for sentence in dict.fromkeys(sentence for answer in answers for sentence in answer["warnings"]):
             st.warning(markdown_text(sentence, 600), icon=":material/warning:")
+    at = 0
+    if len(plans) > 1:
+        chosen = st.segmented_control("Method", labels, default=labels[0], key="checked-method")
+        at = labels.index(chosen) if chosen in labels else 0
+    _draw_one(answers[at])
+
+
+def _draw_one(found: Mapping[str, Any]) -> None:
+    """Draw one check's parameters, schedule and rows."""
     left, right = st.columns(2)
     kinds, timeline = cost_model.kinds_frame(found), cost_model.timeline(found)
     with left, card("Trainable parameters by module kind", "kinds"):
