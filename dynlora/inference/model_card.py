@@ -19,6 +19,13 @@ MOST_SHOWN = 4
 """Metrics whose change by the export is named."""
 
 
+ENGINES = (
+    "PEFT reads this adapter exactly. For llama.cpp, Ollama, SGLang, TGI and LoRAX, export the merged model instead "
+    "(`dynlora export ID --format merged`): they read an adapter whose ranks differ per module otherwise."
+)
+"""Where an adapter with unequal ranks may go."""
+
+
 @dataclass(frozen=True)
 class Padding:
     """How texts of different length become one batch of a decoder.
@@ -77,6 +84,7 @@ def model_card(facts: Facts) -> dict[str, str]:
         _result(facts),
         "## Load it",
         f"```python\n{_snippet(facts) if is_adapter else _merged_snippet(facts)}\n```",
+        *([ENGINES] if is_adapter else []),
         *_padding(facts),
         "## Training",
         _training(facts),

@@ -150,7 +150,7 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
         "strategy": "a\nb: c",
         "data": "`|`",
     }
-    report = {"format": exported.name, "which": "last", "baked": False, "metrics_after": {"loss": 0.5}}
+    report = {"format": "peft", "which": "last", "baked": False, "metrics_after": {"loss": 0.5}}
     summary["labels"] = ["a|<img src=x onerror=1>", "b"]
     facts = Facts(summary, "owner/base", True, True, "AutoModelForSequenceClassification", report, [(0, 0.7)],
                   verdict="dynamic <img src=x> *beats* [lora](http://x) | `y`", modules=[(0, "query", 2)])  # fmt: skip
@@ -164,6 +164,8 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
         assert "<img" not in re.sub("`[^`]*`", "", line), "outside of code it would be markup"
     assert r"dynamic &lt;img src=x&gt; \*beats\* \[lora\](http://x) \| \`y\`" in card
     assert "![Rank by module" in card
+    merged = replace(facts, report={**report, "format": "merged"})
+    assert ["For llama.cpp, Ollama" in text for text in (card, model_card(merged)["README.md"])] == [True, False]
     head = card.split("---")[1]
     assert json.loads(head.split("base_model: ")[1].splitlines()[0]) == "owner/base"
     assert len([line for line in head.splitlines() if line]) == 4
