@@ -20,7 +20,7 @@ EXACT_MATCH = "exact_match"
 SHOWN_CHARACTERS = 4000
 """Characters of a text that the store keeps."""
 
-TIMED_TOKENS = 8
+TIMED_TOKENS = 6
 """Tokens after each of the prompts that are timed; a few more or less change little."""
 
 
@@ -111,20 +111,13 @@ class Prompts:
         few, most = places[:TOGETHER], self.limits.new_tokens
         if not len(few):
             return WritingCost(0, most, 0.0, 0.0)
-        long_s, steps = self._timed(model, gates, few, min(TIMED_TOKENS, most))
-        first_s, _ = self._timed(model, gates, few, 1)  # reads the prompts, and writes one token
-        each_s = max((long_s - first_s) / max(1, steps - 1), 0.1 * long_s / steps)
+        short = replace(self, limits=replace(self.limits, new_tokens=min(TIMED_TOKENS, most)))
+        times = [time.perf_counter()]
+        short.written(model, gates, few, lambda ended, tokens: times.append(time.perf_counter()))
+        first_s = times[1] - times[0]  # reads the prompts, and writes one token
+        each_s = (times[-1] - times[1]) / (len(times) - 2) if len(times) > 2 else first_s
         seconds = (first_s + (most - 1) * each_s) * len(places) / len(few)
         return WritingCost(len(places), most, len(few) / each_s, seconds)
-
-    def _timed(
-        self, model: PreTrainedModel, gates: Gates | None, places: np.ndarray, new_tokens: int
-    ) -> tuple[float, int]:
-        """Continue prompts by a few tokens; return the seconds it took, and the most tokens that one of them got."""
-        short = replace(self, limits=replace(self.limits, new_tokens=new_tokens))
-        start = time.perf_counter()
-        written = short.written(model, gates, places)
-        return time.perf_counter() - start, max(1, *(len(one.ids) + one.ended for one in written))
 
     def record(
         self, recorder: Recorder, step: int, written: Sequence[Written], places: np.ndarray
