@@ -21,7 +21,6 @@ from dynlora.store import catalogue, jsontext, meta, queries
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
 from dynlora.viz.capacity import signals
-from dynlora.viz.health import report as health_report
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page
@@ -31,7 +30,7 @@ from tests.store.builder import finished_run
 HUGE = "1" + "0" * 400
 KEYS = sorted({
     *catalogue.KEYS, "own_signals", "labels", "task", "planned_events", "data_size", "data_warnings", "machine",
-    "model_path",
+    "model_path", "activity", "first_reallocation",
 })  # fmt: skip
 KINDS = {
     "huge": HUGE,
@@ -110,7 +109,6 @@ def test_no_value_of_one_run_hides_the_others(crowded: Path) -> None:
                 run_summary(folder)
             continue
         found = run_summary(folder)
-        health_report.warmup_steps(found["config"], found["max_steps"])
         signals.uniform_rank(found)
 
 
