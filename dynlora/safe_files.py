@@ -95,19 +95,24 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: aside, to the disk, then renamed over the old one; nobody may run it.
 
+    What lies there is replaced, whatever it is; a path that a user gave goes through `output_file` first.
+
     Raises:
-        OSError: when the disk refuses; the old file stays.
+        OSError: when the disk refuses, with `path` as its file; the old file stays.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _GUARD, 0o644)
+    aside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")  # cut: a name may have 255 bytes
     try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _GUARD, 0o644)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 

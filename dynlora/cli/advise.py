@@ -13,8 +13,7 @@ from dynlora.cli.commands import fetch, read_config
 from dynlora.cli.conclusions import lora_config
 from dynlora.cli.options import DEFAULT_RUNS_DIR, configured, reports
 from dynlora.config_files import with_run_folder
-from dynlora.errors import ConfigError
-from dynlora.jobs.spawn import storing
+from dynlora.errors import ConfigError, storing
 from dynlora.safe_files import write_text
 from dynlora.viz.advice import text
 

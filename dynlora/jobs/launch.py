@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dynlora.config_files import yaml_text
-from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, storing
 from dynlora.jobs.check_requests import ENDING
 from dynlora.jobs.cli_client import INCOMING_DIR, answer_of, catalog
 from dynlora.jobs.queue import (
@@ -35,7 +35,7 @@ from dynlora.jobs.queue import (
     start_next,
     wake,
 )
-from dynlora.jobs.spawn import Folder, locked, own_folder, reap, run_or_leave, runs_root, storing
+from dynlora.jobs.spawn import Folder, locked, own_folder, reap, run_or_leave, runs_root
 from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.safe_files import read_json, write_text
 from dynlora.store import process, schema

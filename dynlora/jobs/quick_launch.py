@@ -16,12 +16,12 @@ from typing import Any
 from dynlora import assets
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import with_absolute_paths
-from dynlora.errors import DynloraError
+from dynlora.errors import DynloraError, storing
 from dynlora.jobs import check_requests
 from dynlora.jobs.cli_client import catalog
 from dynlora.jobs.launch import RESERVED, RunHandle, enqueue, launched_once
 from dynlora.jobs.queue import LOG_NAME, is_pending, wake
-from dynlora.jobs.spawn import Folder, runs_root, spawn_detached, storing
+from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
 from dynlora.jobs.start_files import check_start_files, keep_start, start_meta
 from dynlora.jobs.trackers import check_trackers
 from dynlora.safe_files import read_plain, write_text

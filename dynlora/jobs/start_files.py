@@ -10,8 +10,7 @@ from typing import Any
 
 from dynlora.config import RunConfig
 from dynlora.config_files import START_FROM
-from dynlora.errors import AdapterError, ConfigError
-from dynlora.jobs.spawn import storing
+from dynlora.errors import AdapterError, ConfigError, storing
 from dynlora.peft_adapter.adapter_config import CONFIG_NAME, read_settings
 from dynlora.peft_adapter.read import check_folder
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, open_adapter_file

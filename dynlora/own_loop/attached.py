@@ -13,8 +13,7 @@ from torch import Tensor
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
-from dynlora.errors import ConfigError
-from dynlora.jobs.spawn import storing
+from dynlora.errors import ConfigError, storing
 from dynlora.own_loop.files import export_attached, restore, state_of
 from dynlora.own_loop.loop_record import LoopRecord, detached
 from dynlora.own_loop.parts import Parts

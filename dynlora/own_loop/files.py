@@ -21,7 +21,6 @@ from dynlora.engine.loop.checkpoint import load_optimizer_state, moved, optimize
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.jobs.spawn import storing
 from dynlora.own_loop.parts import Parts
 from dynlora.training.staged_folder import staged
 
@@ -100,9 +99,8 @@ def export_attached(attached: Parts, folder: Path, batches: Sequence[Mapping[str
     with staged(folder) as staging, _gates_off(attached.adapters, mean):
         rank = attached.adapters.reference_rank
         tensors, settings = peft_adapter(model, name, lora_alpha=attached.lora_alpha, rank=rank)
-        with storing(f"the adapter at {folder}"):
-            save_file(tensors, staging / "adapter_model.safetensors", {"format": "pt"})
-            (staging / "adapter_config.json").write_text(json.dumps(settings, indent=2), "utf-8")
+        save_file(tensors, staging / "adapter_model.safetensors", {"format": "pt"})
+        (staging / "adapter_config.json").write_text(json.dumps(settings, indent=2), "utf-8")
     return folder
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dynlora.addresses import hidden, is_url, without_secrets
-from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, StorageError
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, storing
 from dynlora.remote import web
 from dynlora.safe_files import NotPlainFileError, open_plain, printable, sync
 
@@ -151,7 +151,7 @@ class Place:
             StorageError: when the disk does not take it.
         """
         digest, got = hashlib.sha256(), 0
-        with _storing(target), target.open("xb") as file, closing(self._pieces(name, size)) as pieces:
+        with storing(target.name), target.open("xb") as file, closing(self._pieces(name, size)) as pieces:
             for data in pieces:
                 digest.update(data)
                 got += len(data)
@@ -256,11 +256,3 @@ class Place:
         """Return what a library says, one line without secrets."""
         text = (str(error).strip().splitlines() or [""])[0]
         return f"{type(error).__name__}: {printable(hidden(text, self._url), 200).rstrip('.')}"
-
-
-@contextmanager
-def _storing(target: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{target.name} cannot be stored ({error.strerror or error}); free some space") from None

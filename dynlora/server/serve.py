@@ -61,9 +61,13 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None, 
 
 
 def _check_free(host: str, port: int) -> None:
-    """Refuse a port that another program uses: its address would be announced as the dashboard's."""
+    """Refuse an address that the server could not listen at: it would be announced as the dashboard's.
+
+    Raises:
+        ConfigError: when another program uses the port, or this machine has no such address.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as found, suppress(socket.gaierror):  # a name that is unknown is streamlit's to refuse
+    with socket.socket(family) as found:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((host, port))
@@ -72,6 +76,16 @@ def _check_free(host: str, port: int) -> None:
                 raise ConfigError(
                     f"--port {port}: another program uses it; leave --port out, or give a free one"
                 ) from None
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise ConfigError(f"--port {port}: {error.strerror}; give a port above 1023") from None
+            raise ConfigError(
+                f"--host {host}: cannot be listened at ({error.strerror or error}); give an address of this machine, "
+                "such as 127.0.0.1"
+            ) from None
+        except UnicodeError:  # a name with a part that is empty or longer than 63 characters
+            raise ConfigError(
+                f"--host {host:.80}: is no address; give one of this machine, such as 127.0.0.1"
+            ) from None
 
 
 def _free_port() -> int:

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dynlora.errors import ConfigError
-from dynlora.jobs.spawn import storing
+from dynlora.errors import ConfigError, storing
 
 ARCHIVE = ".zip"
 """Ending of an `out` that is written as one file."""
@@ -32,15 +31,20 @@ def check_out(out: Path) -> Path:
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """Lend an empty folder beside `out`, and put what was written there in its place when all went well."""
+    """Lend an empty folder beside `out`, and put what was written there in its place when all went well.
+
+    Raises:
+        ConfigError: when something is there already, but for an empty folder.
+        StorageError: when the disk refuses what is written in the block, or the place.
+    """
     place = check_out(out)
     is_archive = place.suffix.lower() == ARCHIVE
     with storing(f"the export to {out}"):
         place.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
-        yield staging
         with storing(f"the export to {out}"):
+            yield staging
             (_place_archive if is_archive else _place_folder)(staging, place)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dynlora.engine.model.lora_linear import resized
-from dynlora.errors import CorruptRunError
+from dynlora.errors import CorruptRunError, system_error
 from dynlora.safe_files import sync
 
 FORMAT = 1
@@ -105,7 +105,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from None
+        raise system_error(error) or OSError(errno.EIO, str(error)) from None
 
 
 def _check_room(folder: Path, size: int) -> None:

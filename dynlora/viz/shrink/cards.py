@@ -30,7 +30,7 @@ from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
 from dynlora.viz.ui.conclusion import conclusion
-from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.model_client import in_background
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link, runs_dir
 from dynlora.viz.ui.start_run import start_once
