@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -75,23 +76,27 @@ def _message(error: Exception, ctx: click.Context) -> str:
     refused = system_error(error)
     if refused is None or refused.errno == errno.EPIPE:
         raise error
-    return system_message(refused, "" if _takes_output() else "standard output")
-
-
-def _takes_output() -> bool:
-    """Say whether standard output takes what is written; what it refused is dropped, or Python would try again."""
-    try:
-        sys.stdout.flush()
-    except OSError:
+    is_output = _raised_in(error).partition(".")[0] == "click" or _raised_in(error) in WRITERS
+    if is_output:  # what it refused is dropped, or Python would try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+    return system_message(refused, "standard output" if is_output else "")
+
+
+WRITERS = (__name__, "dynlora.cli.options")
+"""Modules that write to standard output themselves; all others do by way of click."""
+
+
+def _raised_in(error: Exception) -> str:
+    """Return the name of the module that raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", ""))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="dynlora")
 def main() -> None:
     """Fine-tune transformers with LoRA whose rank moves to the modules that matter, and see it move."""
+    os.getcwd()  # where it was removed, libraries end the process
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -211,21 +216,7 @@ def compare(**options: Any) -> Any:
 
 
 main.add_command(sweep)
-
-
-@main.command()
-@click.argument("run_id", metavar="ID")
-@click.option(
-    "--signal", required=True, help=("rank, importance, gate, grad_norm, delta_norm or another recorded signal.")
-)
-@click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="File to write; the default is stdout."
-)
-@in_runs
-def signals(**options: Any) -> None:
-    """Write one signal as a wide table: column step, then one per module."""
-    commands.signals(**options)
+main.add_command(cli_report.signals)
 
 
 @main.command()

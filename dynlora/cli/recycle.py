@@ -15,13 +15,14 @@ import click
 from dynlora.cli import distil
 from dynlora.cli.commands import Report
 from dynlora.cli.kinds import conclusion_of
-from dynlora.cli.options import command_text, in_runs, reports
+from dynlora.cli.options import PathOrName, command_text, in_runs, reports
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch
 from dynlora.kinds.distil import DistilSettings, settings_of_teachers
 from dynlora.kinds.recycle import RecycleSettings
+from dynlora.safe_files import why_not_a_file
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
@@ -40,7 +41,7 @@ def _option(name: str, kind: Any, text: str) -> Any:
 
 
 @click.command()
-@click.argument("teachers", metavar="RUN...", nargs=-1, required=True)
+@click.argument("teachers", metavar="RUN...", nargs=-1, required=True, type=PathOrName())
 @_option("ways", int, "Classes of an episode.")
 @_option("shots", str, "Examples per class, such as 1,5.")
 @_option("queries", int, "Queries per class of an episode.")
@@ -97,8 +98,8 @@ def settings_of(options: Mapping[str, Any], runs_dir: Path) -> RecycleSettings |
         given["shots"] = [part.strip() for part in given["shots"].split(",")]
     if "test" in given:
         given["test"] = os.path.abspath(os.path.expanduser(given["test"]))
-        if not os.path.isfile(given["test"]):
-            raise ConfigError(f"--test {options['test']}: does not exist; check the path")
+        if problem := why_not_a_file(given["test"]):
+            raise ConfigError(f"--test {options['test']}: {problem}")
     return settings_of_teachers(given, runs_dir)
 
 
@@ -180,8 +181,8 @@ def fewshot(
 ) -> Report:
     """Classify texts of a new task from a few examples, with the meta-LoRA of a recycle and no training."""
     folder = run_folder(runs_dir, run_id)
-    if not support.is_file():
-        raise ConfigError(f"--support {support}: does not exist; check the path")
+    if problem := why_not_a_file(support):
+        raise ConfigError(f"--support {support}: {problem}")
     from dynlora.recycling.few_shot import load_meta
     from dynlora.recycling.few_shot_accuracy import texts_of_file
 

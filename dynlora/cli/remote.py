@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.addresses import without_secrets
-from dynlora.cli.options import in_runs
+from dynlora.cli.options import PathOrName, in_runs
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError, RemoteError, StorageError
 
@@ -35,7 +35,7 @@ LISTED = 5
 
 
 @click.command()
-@click.argument("targets", metavar="ID... URL", nargs=-1, required=True)
+@click.argument("targets", metavar="ID... URL", nargs=-1, required=True, type=PathOrName())
 @checkpoints
 @click.option("--force", is_flag=True, help="Also over a later state of the run.")
 @in_runs
@@ -67,7 +67,7 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
 
 
 @click.command()
-@click.argument("url", metavar="URL")
+@click.argument("url", metavar="URL", type=PathOrName())
 @click.argument("run_ids", metavar="[ID...]", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Fetch every run of the folder.")
 @replacing
@@ -96,7 +96,7 @@ def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, ru
 
 
 @click.command()
-@click.argument("url", metavar="URL")
+@click.argument("url", metavar="URL", type=PathOrName())
 @click.option("--pull", "fetches", is_flag=True, help="Fetch what is new there, instead of sending what is new here.")
 @checkpoints
 @replacing

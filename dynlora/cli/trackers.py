@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynlora.cli.options import in_runs, reports
+from dynlora.cli.options import PathOrName, in_runs, reports
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError
 from dynlora.jobs.trackers import KNOWN, check_trackers
@@ -96,7 +96,7 @@ def tensorboard(*, folder: Path, **options: Any) -> Report:
 
 
 @import_.command()
-@click.argument("source", metavar="FILE|PROJECT")
+@click.argument("source", metavar="FILE|PROJECT", type=PathOrName())
 @_importing
 def trackio(*, source: str, runs_dir: Path, **options: Any) -> Report:
     """Import every run of a project: its database, or its name where Trackio keeps it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -153,7 +154,7 @@ def chosen_blocks(wanted: Wanted) -> str:
 
 
 def _writer(wanted: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
-    source = "path" if Path(wanted.data).expanduser().exists() else "name"
+    source = "path" if Path(os.path.expanduser(wanted.data)).exists() else "name"
     return {
         "name": f"{role} for decoding, {Path(wanted.data).name}",
         "seed": wanted.seed,

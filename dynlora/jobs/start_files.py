@@ -29,7 +29,7 @@ _NEEDED, _OPTIONAL = (CONFIG_NAME, TENSORS_NAME), (LABELS_NAME, ORIGIN_NAME)
 def start_of(config: RunConfig) -> Path | None:
     """Return the folder of the adapter that a run starts from; None where it starts new."""
     source = config.strategy.fields.get(START_FROM)
-    return Path(source).expanduser() if isinstance(source, str) and source else None
+    return Path(os.path.expanduser(source)) if isinstance(source, str) and source else None
 
 
 def start_meta(config: RunConfig) -> dict[str, Any]:

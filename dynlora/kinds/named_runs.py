@@ -68,7 +68,7 @@ def find_run_folder(role: str, source: str, runs_dir: Path) -> Path:
             return run_folder(runs_dir, source)
         except (ConfigError, RunNotFoundError):
             pass
-    path = Path(os.path.abspath(Path(source).expanduser()))
+    path = Path(os.path.abspath(Path(os.path.expanduser(source))))
     if (path / DB_NAME).is_file():
         return path
     raise ConfigError(f"{role} {source[:80]}: there is no such run in {runs_dir}; `dynlora runs` lists their ids")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dynlora.addresses import hidden, is_url, without_secrets
-from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, storing
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, storing, system_reason
 from dynlora.remote import web
 from dynlora.safe_files import NotPlainFileError, open_plain, printable, sync
 
@@ -239,15 +239,15 @@ class Place:
         """A `with` block in which what a file system, or a library below it, raises is a sentence without secrets."""
         try:
             yield
-        except (DynloraError, FileNotFoundError, NotADirectoryError) as error:
-            if isinstance(error, DynloraError):
-                raise
-            raise RemoteError(f"{self.shown}: {self._said(error)}; check the address") from None
+        except DynloraError:
+            raise
         except ImportError as error:
             extra = EXTRAS.get(self.shown.partition("://")[0])
             remedy = f"pip install 'dynlora[{extra}]'" if extra else "install it"
             raise ConfigError(f"URL {self.shown}: {self._said(error)}; {remedy}") from None
         except Exception as error:  # botocore, aiohttp and others have classes of their own
+            if isinstance(error, OSError) and error.errno and error.strerror:
+                raise RemoteError(f"{self.shown}: {system_reason(error)}") from None
             raise RemoteError(
                 f"{self.shown} cannot be used ({self._said(error)}); check address, credentials and network"
             ) from None

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import ConfigError, CorruptRunError, storing
-from dynlora.safe_files import sync, write_text
+from dynlora.safe_files import making_folder, sync, write_text
 from dynlora.store import jsontext, schema
-from dynlora.store.active import mark_active, unmark_active
+from dynlora.store.active import ACTIVE_DIR, mark_active, unmark_active
 from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
 from dynlora.store.process import now, this_process
 from dynlora.store.rollups import event_crc
@@ -66,8 +66,7 @@ def create_run(
     root = Path(runs_dir)
     run_id = schema.new_run_id() if run_id is None else run_id
     folder = schema.run_folder(root, run_id, must_exist=False)
-    with storing(f"a new run in {root}"):
-        root.mkdir(parents=True, exist_ok=True)
+    with storing(f"a new run in {root}"), making_folder(root / ACTIVE_DIR):
         if os.path.lexists(folder):
             raise ConfigError(f"run id {run_id!r} exists already in {root}; use another id or delete that run")
         aside = folder.parent / f".new-{run_id}-{secrets.token_hex(4)}"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dynlora.errors import ConfigError, storing
+from dynlora.safe_files import kind_of_file, making_folder
 
 ARCHIVE = ".zip"
 """Ending of an `out` that is written as one file."""
@@ -22,9 +23,12 @@ def check_out(out: Path) -> Path:
     Raises:
         ConfigError: when something is there already, but for an empty folder.
     """
-    place = Path(os.path.realpath(out))
-    if place.exists() and (place.suffix.lower() == ARCHIVE or not place.is_dir() or any(place.iterdir())):
-        kind = "a file" if place.is_file() else "not an empty folder"
+    if str(out) == "-":
+        raise ConfigError("--out -: an adapter is a folder or a .zip file, not one text; give a name")
+    place, kind = Path(os.path.realpath(out)), kind_of_file(out)
+    if kind == "a folder" and place.suffix.lower() != ARCHIVE:
+        kind = "not an empty folder" if any(place.iterdir()) else ""
+    if kind:
         raise ConfigError(f"--out {out}: exists and is {kind}; give another name")
     return place
 
@@ -39,15 +43,13 @@ def staged(out: Path) -> Iterator[Path]:
     """
     place = check_out(out)
     is_archive = place.suffix.lower() == ARCHIVE
-    with storing(f"the export to {out}"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        with storing(f"the export to {out}"):
+    with storing(f"the export to {out}"), making_folder(place.parent):
+        staging = Path(tempfile.mkdtemp(prefix=f".{place.name[:40]}-", dir=place.parent))
+        try:
             yield staging
             (_place_archive if is_archive else _place_folder)(staging, place)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _place_folder(staging: Path, out: Path) -> None:

@@ -85,7 +85,7 @@ SETTINGS: dict[str, tuple[list[str], list[str]]] = {
     "regression on text": (["data.task=regression"], ["data.task=regression", "numbers"]),
     "too long a text": (["data.max_length=1"], ["data.max_length=1"]),
     "data path where nothing is": (["data.path=nowhere.csv"], ["nowhere.csv", "does not exist"]),
-    "data of unknown kind": (["data.path=data.pdf"], ["data.pdf", ".csv"]),
+    "data of unknown kind": (["data.path=LICENSE"], ["LICENSE", "the ending", ".csv"]),
 }
 
 
