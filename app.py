@@ -34,6 +34,6 @@ st.set_page_config(page_icon="📊", layout="wide", menu_items={"About": frame.A
 page = st.navigation(PAGES, position="hidden")
 st.set_page_config(page_title=f"{page.title} · dynlora")
 frame.prepare(page)
-frame.menu(PAGES, page)
 with guard.guarded():
+    frame.menu(PAGES, page)
     page.run()

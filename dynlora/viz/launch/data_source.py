@@ -14,7 +14,7 @@ import streamlit as st
 from dynlora import assets
 from dynlora.assets.hub_search import is_off
 from dynlora.config import GENERATIVE
-from dynlora.errors import DynloraError
+from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads
 from dynlora.viz.kit import strong_language
 from dynlora.viz.launch import data_check, data_check_card, data_columns, data_file, data_kind, form_model, hub_search
@@ -212,7 +212,9 @@ def _local(start: Mapping[str, Any]) -> Source:
         table = data_file.table_of(path)
     except DynloraError as error:
         return Source(missing=f"{error}.")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return Source(missing=f"{system_message(error, text)}.")
+    except ValueError as error:  # a NUL
         return Source(missing=f"{text}: cannot be read ({error}); give another path.")
     if table is None:
         if path.is_dir():
