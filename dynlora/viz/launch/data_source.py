@@ -210,12 +210,8 @@ def _local(start: Mapping[str, Any]) -> Source:
     path = from_where_it_started(text)
     try:
         table = data_file.table_of(path)
-    except DynloraError as error:
-        return Source(missing=f"{error}.")
-    except OSError as error:
-        return Source(missing=f"{system_message(error, text)}.")
-    except ValueError as error:  # a NUL
-        return Source(missing=f"{text}: cannot be read ({error}); give another path.")
+    except (DynloraError, OSError, ValueError) as error:  # the last for a NUL
+        return Source(missing=f"{system_message(error, text) if isinstance(error, OSError) else error}.")
     if table is None:
         if path.is_dir():
             return Source(missing=f"{data_file.why_no_table(path)}.")
