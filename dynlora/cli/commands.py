@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from dynlora.config_files import (
 from dynlora.data_files.reader import check_sides
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.jobs import launch
-from dynlora.jobs.queue import LOG_NAME, claim
+from dynlora.jobs.queue import LOG_NAME, claim, put_in_queue
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
 from dynlora.store.copied import check_can_resume
@@ -103,13 +104,13 @@ def train(
         from dynlora.training.plan import plan
 
         planned = plan(settings)
-        folder = planned.create(runs_dir, "queued")
+        (folder,) = put_in_queue(runs_dir, [partial(planned.create, runs_dir, "queued")])
         document, words = {"id": folder.name, "status": "queued"}, f"queued {folder.name}"
         if stay is not None and claim(runs_dir, folder.name):
             stay(document, words)
             log_from_here(folder / LOG_NAME)
             return _ended(training.train_planned(planned, folder))
-        launch.start_next(runs_dir)
+        launch.wake(runs_dir)
         return document, words, 0
     return _ended(training.train(settings, runs_dir, progress=progress))
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch
+from dynlora.jobs.queue import put_in_queue
 from dynlora.kinds.distil import DistilSettings, settings_of_teachers
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.safe_files import why_not_a_file
@@ -77,8 +79,8 @@ def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **option
     if estimate:
         document, words, code = _estimated(settings, runs_dir)
     elif queue:
-        folder = jobs.create(settings, runs_dir)
-        launch.start_next(runs_dir)
+        (folder,) = put_in_queue(runs_dir, [partial(jobs.create, settings, runs_dir)])
+        launch.wake(runs_dir)
         document, words, code = {"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0
     else:
         document, words, code = _recycled(settings, runs_dir)

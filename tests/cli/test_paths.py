@@ -118,7 +118,7 @@ class Bench:
             "targets": [RUN, str(self.root / "sent")], "url": [str(self.root / "sent")], "text": ["a film"],
             "support": [str(self.table)], "folder": [str(self.root)], "source": [str(self.root / "none.db")],
             "path": [str(self.table)], "draft": [RUN], "target": [RUN], "model": [str(self.model)],
-            "judge_model": [str(self.model)], "data": [str(self.table)], "budget": ["0.5"], "rows": ["8"],
+            "judge_model": [str(self.model)], "data": [str(self.table)], "budget": ["0.5"], "rows": ["20"],
             "steps": ["2"], "port": ["0"], "out": [str(self.root / "out.zip")],
         }  # fmt: skip
         is_asked = one.required or one.name in ("runs_dir", "port", "budget", "rows", "steps", "draft", "target")
@@ -366,6 +366,18 @@ def test_a_dash_is_standard_output(bench: Bench) -> None:
         result = run(bench, *command, "--out", "-")
         assert (result.exit_code, result.stdout) == (2, "")
     assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("ending", ["", ".zip"])
+@pytest.mark.parametrize("form", ["peft", "merged"])
+def test_an_export_that_fills_the_disk_leaves_nothing(form: str, ending: str, bench: Bench, tmp_path: Path) -> None:
+    """Safetensors and tokenizers have errors of their own for a full disk."""
+    with full_disk(tmp_path, ending) as out:
+        result = run(bench, "export", RUN, "--format", form, "--out", str(out))
+        assert result.exit_code == 2, result.output
+        assert result.stderr.startswith(f"Error: the export to {out} cannot be written (")
+        assert "; free some space" in result.stderr
+        assert not [path for path in out.parent.iterdir() if path.name not in ("ballast", "disk")]
 
 
 def spoken(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
