@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from dynlora.engine.loop.adapter_state import adapter_state
-from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from dynlora.engine.loop.checkpoint import check_started, find_checkpoint, read_checkpoint, write_checkpoint
 from dynlora.engine.model.adapters import Adapters
 from dynlora.errors import CorruptRunError, StorageError
 from dynlora.store.meta import table, whole
@@ -98,6 +98,7 @@ def continued(folder: Path, work: Work, *, force: bool, is_new: bool) -> Outcome
         threads = whole(table(reader.meta().get("machine")).get("threads"))
     if threads is not None and 0 < threads <= 1024:
         torch.set_num_threads(threads)
+    check_started(folder / "checkpoint")
     state = read_checkpoint(folder / "checkpoint") if find_checkpoint(folder / "checkpoint") is not None else None
     step = None if state is None else whole(state.get("step"))
     if state is not None and step is None:

@@ -53,10 +53,12 @@ class Place:
         Raises:
             ConfigError: when it is no address, or what its protocol needs is not installed.
         """
+        url = url.rstrip("/") if is_url(url.rstrip("/")) or not is_url(url) else url  # of file:/// the slashes stay
         if url and not is_url(url):
             url = os.path.abspath(url)
         self.shown = printable(without_secrets(url), 300).rstrip("/")
-        if not url or "::" in url or not url.isprintable():
+        is_bare = is_url(url) and not url.partition("://")[2]
+        if not url or is_bare or "::" in url or not url.isprintable():
             raise ConfigError(f"URL {self.shown!r}: is not the address of a folder; give one such as s3://bucket/runs")
         from fsspec.core import url_to_fs
 
@@ -246,7 +248,7 @@ class Place:
             remedy = f"pip install 'dynlora[{extra}]'" if extra else "install it"
             raise ConfigError(f"URL {self.shown}: {self._said(error)}; {remedy}") from None
         except Exception as error:  # botocore, aiohttp and others have classes of their own
-            if isinstance(error, OSError) and error.errno and error.strerror:
+            if isinstance(error, OSError) and error.errno and getattr(self, "is_local", False):
                 raise RemoteError(f"{self.shown}: {system_reason(error)}") from None
             raise RemoteError(
                 f"{self.shown} cannot be used ({self._said(error)}); check address, credentials and network"

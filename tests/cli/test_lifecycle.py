@@ -238,7 +238,7 @@ def test_a_diverged_run_says_what_to_lower(tiny_bert: Path, tiny_data: Path, run
 QUEUED = (
     "train --queue",
     "sweep",
-    "compress RUN --rows 8 --budget 0.5 --recover 2",
+    "compress RUN --rows 20 --budget 0.5 --recover 2",
     "recycle RUN --queue --episodes 2",
 )
 """Commands that put runs into the queue; the settings of a tiny run follow those that take them."""
