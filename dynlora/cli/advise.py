@@ -11,9 +11,10 @@ import click
 
 from dynlora.cli.commands import fetch, read_config
 from dynlora.cli.conclusions import lora_config
-from dynlora.cli.options import DEFAULT_RUNS_DIR, STDOUT, OutFile, configured, reports, write_out
+from dynlora.cli.options import STDOUT, OutFile, configured, reports, write_out
 from dynlora.config_files import with_run_folder
 from dynlora.errors import ConfigError
+from dynlora.store.schema import DEFAULT_RUNS_DIR
 from dynlora.viz.advice import text
 
 

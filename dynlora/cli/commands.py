@@ -13,7 +13,6 @@ from dynlora import assets
 from dynlora.cli.conclusions import conclusions
 from dynlora.cli.formatting import format_method, format_metrics, format_summary
 from dynlora.cli.kinds import resumed_other
-from dynlora.cli.options import DEFAULT_RUNS_DIR
 from dynlora.cli.terminal import exit_code
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.config import RunConfig, parse_config
@@ -33,7 +32,7 @@ from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
 from dynlora.store.copied import check_can_resume
 from dynlora.store.reader import RunReader
-from dynlora.store.schema import run_folder
+from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text, run_folder
 from dynlora.store.summary import run_summary
 
 Report = tuple[Any, str]
@@ -207,7 +206,8 @@ def runs(*, where: str, runs_dir: Path) -> Report:
         f"{format_method(row):28} {format_metrics(row['metrics'] or {}):24} {row['name'] or ''}"
         for row in found
     ]
-    said = f"none of {len(there)} runs matches" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
+    start = command_text("train", runs_dir=runs_dir)
+    said = f"none of {len(there)} runs matches" if there else f"no runs in {runs_dir}; start one with `{start}`"
     return rows, "\n".join(lines) or said
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from dynlora.cli.conclusions import lora_config
-from dynlora.cli.options import PathOrName, command_text, configured, in_runs, reports
+from dynlora.cli.options import PathOrName, configured, in_runs, reports
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Size
 from dynlora.store.recorded import recorded_adapter
-from dynlora.store.schema import run_folder
+from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import run_summary
 
 TOLERANCE = 0.005

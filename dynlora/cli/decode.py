@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from dynlora.blocks import parse_blocks
-from dynlora.cli.options import PathOrName, command_text, in_runs, reports
+from dynlora.cli.options import PathOrName, in_runs, reports
 from dynlora.cli.terminal import exit_code, shown
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode import OWN, DecodeSettings
+from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
 
 ESCAPES = (("\\n", "\n"), ("\\t", "\t"))
@@ -114,8 +115,9 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
     for role in ("draft", "target"):
         if not options[role]:
             raise ConfigError(
-                f"--{role}: is missing; give a run of a language model, which `dynlora runs` lists, or make the three "
-                "with `dynlora rsd prepare`"
+                f"--{role}: is missing; give a run of a language model, which "
+                f"`{command_text('runs', runs_dir=options['runs_dir'])}` lists, or make the three with "
+                f"`{command_text('rsd', 'prepare', runs_dir=options['runs_dir'])}`"
             )
     if options["reward"] == OWN:
         raise ConfigError("--reward callable: is a function, which only Python can give; use dynlora.speculate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -16,6 +15,7 @@ from dynlora.addresses import is_url, without_secrets
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
 from dynlora.safe_files import kind_of_file, output_file, write_output
+from dynlora.store.schema import DEFAULT_RUNS_DIR
 
 
 def reports(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,10 +36,6 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
         click.echo(text, err=is_taken)
 
     return wrapped
-
-
-DEFAULT_RUNS_DIR = Path("runs")
-"""Where runs lie unless a command is told otherwise."""
 
 
 STDOUT = Path("-")
@@ -122,12 +118,6 @@ def in_runs_anywhere(function: Callable[..., Any]) -> Callable[..., Any]:
     return _runs_option(RunsFolder(takes_url=True), "Folder of the runs; a URL they were sent to is shown read-only.")(
         function
     )
-
-
-def command_text(*parts: str, runs_dir: Path) -> str:
-    """Return a command on runs of a folder, to be pasted into a shell where this one was given."""
-    where = [] if runs_dir == DEFAULT_RUNS_DIR else ["--runs-dir", str(runs_dir)]
-    return shlex.join(["dynlora", *parts, *where])
 
 
 def _runs_option(kind: RunsFolder, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

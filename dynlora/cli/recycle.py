@@ -16,7 +16,7 @@ import click
 from dynlora.cli import distil
 from dynlora.cli.commands import Report
 from dynlora.cli.kinds import conclusion_of
-from dynlora.cli.options import PathOrName, command_text, in_runs, reports
+from dynlora.cli.options import PathOrName, in_runs, reports
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
@@ -25,7 +25,7 @@ from dynlora.jobs.queue import put_in_queue
 from dynlora.kinds.distil import DistilSettings, settings_of_teachers
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.safe_files import why_not_a_file
-from dynlora.store.schema import run_folder
+from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import run_summary
 
 UNCHECKED = "given with --test, not checked against the teachers' data"

@@ -24,6 +24,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run
 from dynlora.kinds.named_runs import named_run
+from dynlora.store.schema import command_text
 from dynlora.tasks import WritingTask
 from dynlora.training import run as training
 from dynlora.training.folder_work import RunFailedError
@@ -110,8 +111,9 @@ def prepare(wanted: Wanted, runs_dir: Path, say: Callable[[str], None], *, progr
         say("Few are wrong, so the judge will keep nearly every step; a draft trained for less makes more mistakes")
     found["judge"] = str(_trained(judge_config(wanted, Path(rows["folder"])), runs_dir, progress))
     named = {role: Path(folder).name for role, folder in found.items()}
-    command = f"dynlora rsd --draft {named['draft']} --target {named['target']} --reward {named['judge']}"
-    return {**named, "rows": rows, "command": f"{command} --threshold 0.3:0.9:4 --control 0.5 --runs-dir {runs_dir}"}
+    roles = ["--draft", named["draft"], "--target", named["target"], "--reward", named["judge"]]
+    command = command_text("rsd", *roles, "--threshold", "0.3:0.9:4", "--control", "0.5", runs_dir=runs_dir)
+    return {**named, "rows": rows, "command": command}
 
 
 def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
@@ -120,7 +122,7 @@ def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
         name = outcome.folder.name
         raise RunFailedError(
             f"run {name} {outcome.state}{f': {outcome.error}' if outcome.error else ''}; continue it with "
-            f"`dynlora resume {name}`, and give what is trained to `dynlora rsd prepare` or `dynlora rsd`"
+            f"`{command_text('resume', name, runs_dir=runs_dir)}`, and give what is trained as --draft or --target"
         )
     return outcome.folder
 

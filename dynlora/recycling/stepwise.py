@@ -20,6 +20,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.errors import CorruptRunError, StorageError
 from dynlora.store.meta import table, whole
 from dynlora.store.reader import RunReader
+from dynlora.store.schema import command_text
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome, check_can_work, work_on
 from dynlora.training.progress_stream import QuietStream
@@ -188,7 +189,8 @@ def _keep(work: Stepwise, folder: Path, writer: RunWriter) -> None:
     except OSError as error:
         said = f"the checkpoint of step {work.step} cannot be written ({error.strerror or error})"
         if work.step == 0:
-            raise StorageError(f"{said}; free some space, then dynlora resume {folder.name}") from None
+            again = command_text("resume", folder.name, runs_dir=folder.parent)
+            raise StorageError(f"{said}; free some space, then {again}") from None
         writer.warn(f"{said}; the work continues, and the last one is still valid")
         return
     writer.set_meta("checkpoint_step", work.step)

@@ -251,7 +251,7 @@ def _train_in(
 
 def _follow(inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None) -> Outcome:
     """Train as one of several processes that write nothing."""
-    with StopRequest() as stop:
+    with StopRequest(folder) as stop:
         trainer = build_trainer(inputs, NullRecorder(), accelerator, state)
         trainer.should_stop = stop
         try:

@@ -220,7 +220,7 @@ def test_weights_that_are_garbage(tiny_bert: Path, tiny_data: Path, tmp_path: Pa
 
 
 COMMANDS: dict[str, tuple[list[str], list[str]]] = {
-    "unknown run": (["show", "20200101-000000-00000000"], ["20200101-000000-00000000", "dynlora runs"]),
+    "unknown run": (["show", "20200101-000000-00000000"], ["20200101-000000-00000000", "`dynlora runs --runs-dir "]),
     "hostile run": (["show", "../x"], ["'../x'"]),
     "hostile run to delete": (["delete", "../../home"], ["cannot be used"]),
     "hostile run to stop": (["stop", "/etc"], ["cannot be used"]),
