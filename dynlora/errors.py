@@ -133,7 +133,8 @@ def system_message(error: OSError, what: str = "") -> str:
         error: of the system.
         what: name of what was refused, where the error names no file.
     """
-    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else what
+    path: Any = error.filename
+    name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else what
     if not name and error.errno == errno.ENOENT and not _has_working_directory():
         return "the working directory does not exist any more; change to another one and try again"
     if len(name) > _MOST_OF_A_PATH:

@@ -55,7 +55,7 @@ class OutFile(click.Path):
         Raises:
             ConfigError: when something else than a file is there.
         """
-        path = super().convert(value, param, ctx)
+        path: Any = super().convert(value, param, ctx)
         if path != STDOUT:
             output_file(path, param.opts[0] if param is not None else "")
         return path

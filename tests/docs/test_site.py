@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -172,10 +173,11 @@ def test_odd_requests_are_not_found_and_leave_no_trace(tmp_path: Path, capfd: py
             answered = connection.getresponse()
             assert (answered.status, b"secret" in answered.read()) == (404, False), path
             connection.close()
-        try:
-            raise ConnectionResetError("the browser left")
-        except ConnectionResetError:
-            server.handle_error(None, ("127.0.0.1", 1))
+        with socket.socket() as request:
+            try:
+                raise ConnectionResetError("the browser left")
+            except ConnectionResetError:
+                server.handle_error(request, ("127.0.0.1", 1))
         server.shutdown()
         thread.join()
     assert capfd.readouterr().err == ""
