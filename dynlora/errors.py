@@ -134,7 +134,7 @@ def system_message(error: OSError, what: str = "") -> str:
         what: name of what was refused, where the error names no file.
     """
     path: Any = error.filename
-    name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else what
+    name = what if path is None or isinstance(path, int) else os.fsdecode(path)
     if not name and error.errno == errno.ENOENT and not _has_working_directory():
         return "the working directory does not exist any more; change to another one and try again"
     if len(name) > _MOST_OF_A_PATH:
