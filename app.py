@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz.ui import frame
+from dynlora.viz.ui import frame, guard
 
 PAGES = {
     "Start": [
@@ -34,5 +34,6 @@ st.set_page_config(page_icon="📊", layout="wide", menu_items={"About": frame.A
 page = st.navigation(PAGES, position="hidden")
 st.set_page_config(page_title=f"{page.title} · dynlora")
 frame.prepare(page)
-frame.menu(PAGES, page)
-page.run()
+with guard.guarded():
+    frame.menu(PAGES, page)
+    page.run()

@@ -91,13 +91,13 @@ def _place(run: Any) -> str:
     """Return a run's folder as an absolute path, from wherever the decode continues; an id or a name as it is."""
     place = run.folder if isinstance(run, Run) else run
     is_name = isinstance(place, str) and place == Path(place).name
-    return str(place) if is_name or not Path(place).expanduser().is_dir() else _absolute(place)
+    return str(place) if is_name or not Path(os.path.expanduser(place)).is_dir() else _absolute(place)
 
 
 def _data(data: str | Path) -> str:
     """Return a file or folder of data as an absolute path; the name of built-in data or a hub id as it is."""
-    return _absolute(data) if Path(data).expanduser().exists() else str(data)
+    return _absolute(data) if Path(os.path.expanduser(data)).exists() else str(data)
 
 
 def _absolute(path: str | Path) -> str:
-    return os.path.abspath(Path(path).expanduser())
+    return os.path.abspath(Path(os.path.expanduser(path)))

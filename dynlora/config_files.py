@@ -11,7 +11,8 @@ import yaml
 
 from dynlora.addresses import is_url, without_secrets
 from dynlora.config import ALL_ROWS, LogConfig, RunConfig, nearest_key, parse_config, section_of
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, system_message
+from dynlora.safe_files import why_not_a_file
 
 MAX_CONFIG_BYTES = 1_000_000
 """A config file larger than this is refused unread."""
@@ -38,14 +39,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: when the file is missing, too large, not YAML or no mapping.
     """
+    data = _config_bytes(path)
     try:
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"--config {path}: not a regular file; give a YAML file")
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"--config {path}: larger than {MAX_CONFIG_BYTES:,} bytes; give a config, not data")
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); check the path") from None
+        values = yaml.safe_load(data.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"--config {path}: not YAML ({_where(error)}); see config.yaml of any run") from None
     if values is None:
@@ -58,24 +54,49 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def _config_bytes(path: Path) -> bytes:
+    """Return what a config file holds.
+
+    Raises:
+        ConfigError: when it is missing, no file, too large or cannot be read.
+    """
+    try:
+        if problem := why_not_a_file(path):
+            raise ConfigError(f"--config {path}: {problem}, such as config.yaml of a run")
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"--config {path}: larger than {MAX_CONFIG_BYTES:,} bytes; give a config, not data")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--config {system_message(error, str(path))}") from None
+
+
+def check_data_path(config: RunConfig) -> None:
+    """Refuse data that is an address: it would be taken for a path.
+
+    Raises:
+        ConfigError: when the data is named by one.
+    """
+    if is_url(config.data.path):
+        shown = without_secrets(str(config.data.path))
+        raise ConfigError(f"data.path={shown}: must be a file or folder of this machine; download it first")
+
+
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Return the config with local paths made absolute: a resume, or a queued run, starts in another folder.
 
     Raises:
         ConfigError: when the data is named by an address.
     """
+    check_data_path(config)
     values = config.model_dump()
-    if is_url(config.data.path):
-        shown = without_secrets(str(config.data.path))
-        raise ConfigError(f"data.path={shown}: must be a file or folder of this machine; download it first")
     if config.data.path:
-        values["data"]["path"] = os.path.abspath(Path(config.data.path).expanduser())
-    if (Path(config.model.name).expanduser() / "config.json").is_file():
-        values["model"]["name"] = os.path.abspath(Path(config.model.name).expanduser())
+        values["data"]["path"] = os.path.abspath(Path(os.path.expanduser(config.data.path)))
+    if (Path(os.path.expanduser(config.model.name)) / "config.json").is_file():
+        values["model"]["name"] = os.path.abspath(Path(os.path.expanduser(config.model.name)))
     for name in (RANKS_FROM, START_FROM):
         source = config.strategy.fields.get(name)
-        if isinstance(source, str) and Path(source).expanduser().exists():
-            values["strategy"][name] = os.path.abspath(Path(source).expanduser())
+        if isinstance(source, str) and Path(os.path.expanduser(source)).exists():
+            values["strategy"][name] = os.path.abspath(Path(os.path.expanduser(source)))
     return parse_config(values)
 
 

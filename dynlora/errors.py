@@ -7,8 +7,12 @@ pydantic, and a person sees one kind of sentence.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -80,6 +84,95 @@ def first_line(error: BaseException, text: str | None = None) -> str:
     """
     said = ((str(error) if text is None else text).strip().splitlines() or [""])[0][:200].rstrip(".")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+_NO_ROOM = "free some space, or give a path on another disk"
+_NOT_ALLOWED = "check the permissions of the folder, or give another path"
+
+_REMEDIES: Mapping[int, str] = {
+    errno.ENOENT: "check the path",
+    errno.ENAMETOOLONG: "give a shorter one",
+    errno.ELOOP: "give a path without links",
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: "give a path on a disk that can be written",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: _NO_ROOM,
+    errno.EIO: "check the disk, or give a path on another one",
+    errno.ECONNREFUSED: "check the address",
+    errno.EADDRINUSE: "give another port",
+}
+"""What to do about what a system refuses, by errno."""
+
+_OF_SQLITE: Mapping[int, int] = {8: errno.EROFS, 10: errno.EIO, 13: errno.ENOSPC, 14: errno.EACCES}
+"""What the system said, by SQLite's primary result code: READONLY, IOERR, FULL, CANTOPEN."""
+
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
+"""How Rust writes the errno of an io::Error: all that safetensors and tokenizers hand on of it."""
+
+_MOST_OF_A_PATH = 120  # characters of a path in a message
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """Return what the system refused, also where a library made an error of its own of it; None for any other error."""
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, DynloraError):
+        return None
+    number = _OF_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    if (match := _OF_RUST.search(str(error))) is not None:
+        number = int(match[1])
+    return None if number is None else OSError(number, os.strerror(number))
+
+
+def system_message(error: OSError, what: str = "") -> str:
+    """Return what a system refused in one sentence: the path, the reason and the remedy.
+
+    Args:
+        error: of the system.
+        what: name of what was refused, where the error names no file.
+    """
+    path: Any = error.filename
+    name = what if path is None or isinstance(path, int) else os.fsdecode(path)
+    if not name and error.errno == errno.ENOENT and not _has_working_directory():
+        return "the working directory does not exist any more; change to another one and try again"
+    if len(name) > _MOST_OF_A_PATH:
+        name = f"{name[: _MOST_OF_A_PATH // 2]}…{name[-_MOST_OF_A_PATH // 2 :]}"
+    return f"{f'{name}: ' if name else ''}{system_reason(error)}"
+
+
+def system_reason(error: OSError) -> str:
+    """Return why a system refused something, and the remedy."""
+    reason = error.strerror or first_line(error)
+    return f"{reason}; {_remedy(error)}" if error.errno else reason
+
+
+def _remedy(error: OSError) -> str:
+    return _REMEDIES.get(error.errno or 0, "give another path")
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def storing(what: str) -> Generator[None]:
+    """A `with` block in which what the disk refuses is one sentence.
+
+    Raises:
+        StorageError: for an OSError, and for what a library makes of one.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (refused := system_error(error)) is None:
+            raise
+        raise StorageError(f"{what} cannot be written ({refused.strerror or refused}); {_remedy(refused)}") from None
 
 
 _SHOWN = 64  # characters of a search around the place of a mistake

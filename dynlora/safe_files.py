@@ -6,14 +6,19 @@ atomic write goes aside, to the disk, and takes the name in one step, so that a 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import secrets
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from dynlora.errors import ConfigError, storing
 
 _GUARD = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MAX_JSON_BYTES = 65_536
@@ -83,6 +88,76 @@ def open_log(path: Path) -> int:
     return descriptor
 
 
+KINDS: Mapping[int, str] = {
+    stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+"""What a path may lead to, by the type in its mode."""
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How an address begins, also after it was taken for a path, which has no double slash."""
+
+
+def kind_of_file(path: str | Path) -> str:
+    """Return what a path leads to, links followed, in words; empty where nothing is.
+
+    Raises:
+        OSError: when the system refuses to look: the name is too long, links lead in a circle, a folder is closed.
+    """
+    try:
+        return KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "no file")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+def why_not_a_file(path: str | Path) -> str:
+    """Return why a path cannot be read as a file, and the remedy, for the end of a message; empty where it can be.
+
+    Raises:
+        OSError: as `kind_of_file`.
+    """
+    kind = kind_of_file(path)
+    if not kind and _ADDRESS.match(str(path)):
+        return "is an address, not a file of this machine; download it and give the file"
+    if not kind:
+        return "does not exist; check the path"
+    return "" if kind == KINDS[stat.S_IFREG] else f"is {kind}, not a file; give a file"
+
+
+def output_file(path: str | Path, argument: str = "") -> Path:
+    """Return the file that a path of a user leads to: nothing is there yet, or a plain file, which may be replaced.
+
+    Args:
+        path: as it was given; links are followed.
+        argument: that it was given as, such as --out.
+
+    Raises:
+        ConfigError: when a device, a pipe, a folder or anything else is there, which a file would take the place of.
+        OSError: as `kind_of_file`; when its folder is missing or closed.
+    """
+    kind, target = kind_of_file(path), Path(os.path.realpath(path))
+    if not kind and not target.parent.is_dir():
+        raise OSError(errno.ENOENT, "its folder does not exist", str(path))
+    if not os.access(target.parent, os.W_OK):
+        raise OSError(errno.EACCES, "its folder cannot be written to", str(path))
+    if kind not in ("", KINDS[stat.S_IFREG]):
+        link = f"a link to {target}, " if os.path.islink(path) else ""
+        raise ConfigError(f"{argument} {path}: is {link}{kind}, which is not written over; give a file".lstrip())
+    return target
+
+
+def write_output(path: str | Path, content: bytes) -> None:
+    """Write a file at a path of a user, whole or not at all; see `output_file` for what may be there.
+
+    Raises:
+        ConfigError: when something else than a file is there.
+        StorageError: when the disk refuses; the old file stays.
+    """
+    with storing(str(path)):
+        write_bytes(output_file(path), content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8 with the line ends as they are.
 
@@ -95,19 +170,42 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: aside, to the disk, then renamed over the old one; nobody may run it.
 
+    What lies there is replaced, whatever it is; a path that a user gave goes through `output_file` first.
+
     Raises:
-        OSError: when the disk refuses; the old file stays.
+        OSError: when the disk refuses, with `path` as its file; the old file stays.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _GUARD, 0o644)
+    aside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")  # cut: a name may have 255 bytes
     try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _GUARD, 0o644)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            aside.unlink()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
+
+
+@contextmanager
+def making_folder(folder: Path) -> Generator[None]:
+    """Make a folder, and those above it, for a block; those it made are removed again where the block fails.
+
+    Raises:
+        OSError: when it cannot be made.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except BaseException:
-        aside.unlink(missing_ok=True)
+        for one in made:
+            with suppress(OSError):  # somebody has put something there meanwhile
+                one.rmdir()
         raise
 
 

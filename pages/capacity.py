@@ -12,7 +12,7 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ranks.card import ranks_card
-from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
+from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
 
 
 def shows(folder: Path) -> int:
@@ -27,7 +27,7 @@ if adapter_cards.adapter_in_address():
     adapter_cards.adapter_view()
 run = run_picker.pick_run(without=adapter_cards.adapter_link, suits=shows)
 url_state.remember_address()
-with frame.guarded():
+with guard.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
 
 
@@ -41,7 +41,7 @@ def show_now() -> None:
 
 def show_summary_and_map() -> None:
     """Draw what the page shows, in a sentence, then the map and the model."""
-    with frame.guarded():
+    with guard.guarded():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         view = capacity_view.capacity_view(run.folder, summary)
     cards.titled(f"Capacity: {summary['name']}", run_summary.about(summary))
@@ -49,10 +49,10 @@ def show_summary_and_map() -> None:
     if view is None:
         cards.note("No ranks have been recorded yet. The map appears after the first steps.")
         return
-    with frame.guarded():
+    with guard.guarded():
         capacity_cards.capacity_conclusion(capacity_view.as_addressed(view))
     cards.figures(run_summary.headline(summary, len(view.events)))
-    with frame.guarded():
+    with guard.guarded():
         view = capacity_view.capacity_controls(view)
         capacity_cards.capacity_now(view)
 
@@ -61,7 +61,7 @@ def show_summary_and_map() -> None:
 def show_decisions() -> None:
     """Draw what changes with the allocator's decisions, which come less often."""
     url_state.follow_address("signal", "rows", "flow")
-    with frame.guarded(), cached_queries.one_refresh():
+    with guard.guarded(), cached_queries.one_refresh():
         view = capacity_view.capacity_view(run.folder, queries.run_summary(run.folder))
         if view is None:
             return
@@ -70,7 +70,7 @@ def show_decisions() -> None:
 
 def show_knockouts() -> None:
     """Draw what ablations say of the scores, and the ranks to use; an ablation needs the trained model."""
-    with frame.guarded(), cached_queries.one_refresh():
+    with guard.guarded(), cached_queries.one_refresh():
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if len(modules) and summary["step"]:
             knockout_card.knockout_card(run, summary, modules)

@@ -13,7 +13,7 @@ from dynlora.viz.compare.final_ranks import final_ranks
 from dynlora.viz.compare.line_styles import dots
 from dynlora.viz.launch.baseline_form import baseline_button
 from dynlora.viz.report.button import report_button
-from dynlora.viz.ui import cards, frame, url_state
+from dynlora.viz.ui import cards, frame, guard, url_state
 from dynlora.viz.ui.cached_queries import one_refresh
 from dynlora.viz.verdict.cards import verdict_of_runs
 
@@ -32,7 +32,7 @@ if len(chosen.rows) < 2:
     if run_selection.say_alone(chosen):
         baseline_button(chosen.runs[0])
     st.stop()
-with frame.guarded():
+with guard.guarded():
     live_cards.follow_progress(chosen.rows)
 section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
 
@@ -73,7 +73,7 @@ def show_capacity() -> None:
     capacity_cards.differing_settings(capacity.differing)
 
 
-with frame.guarded(), one_refresh():
+with guard.guarded(), one_refresh():
     if section == "capacity":
         show_capacity()
     elif section == "numbers":

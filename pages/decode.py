@@ -6,7 +6,7 @@ import streamlit as st
 
 from dynlora.viz.decode import cards as decode_cards
 from dynlora.viz.decode import form, text
-from dynlora.viz.ui import cached_queries, cards, frame, live
+from dynlora.viz.ui import cached_queries, cards, guard, live
 
 run, IS_ACTIVE = form.PAGE.picked(form.decode_form)
 
@@ -14,7 +14,7 @@ run, IS_ACTIVE = form.PAGE.picked(form.decode_form)
 @live.following(2, active=IS_ACTIVE)
 def show_decode() -> None:
     """Draw everything; again and again while problems are solved."""
-    with frame.guarded(), cached_queries.one_refresh():
+    with guard.guarded(), cached_queries.one_refresh():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         found = decode_cards.read(run.folder, is_active=IS_ACTIVE)
         done = f"{summary['step']:,} of {summary['max_steps']:,} solutions"

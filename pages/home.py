@@ -7,7 +7,7 @@ import streamlit as st
 from dynlora.viz.home import cards as home_cards
 from dynlora.viz.home import model as home_model
 from dynlora.viz.home import text as home_text
-from dynlora.viz.ui import cards, frame, live, run_picker
+from dynlora.viz.ui import cards, frame, guard, live, run_picker
 
 frame.enter()
 if home_model.is_link_to_list(st.query_params):
@@ -23,7 +23,7 @@ left, right = st.columns([6, 5], gap="medium")
 @live.following(3, active=True)
 def show_runs() -> None:
     """Draw what runs now and what ended last; once another run trains, or none does, the whole page is drawn again."""
-    with frame.guarded():
+    with guard.guarded():
         runs = of_runs()
         if home_model.live_run(runs) != LIVE:
             st.rerun()
@@ -34,7 +34,7 @@ def show_runs() -> None:
 @live.following(3, active=LIVE is not None)
 def show_picture() -> None:
     """Draw the run that trains, else the sample of the tour."""
-    with frame.guarded():
+    with guard.guarded():
         view = home_cards.live_view(of_picture()) if LIVE else None
         if view is not None:
             home_cards.picture(view, is_live=True)
@@ -47,7 +47,7 @@ def show_picture() -> None:
 with right:
     place = st.container()
     show_runs()
-with frame.guarded(), left, st.spinner("Loading a sample run"):
+with guard.guarded(), left, st.spinner("Loading a sample run"):
     SAMPLE = home_cards.sample_view()
 with place:
     home_cards.doors(LIVE or home_cards.newest_moved(FIRST) or (SAMPLE.run.id if SAMPLE else None))

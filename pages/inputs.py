@@ -16,18 +16,18 @@ from dynlora.viz.inputs.gate_effect import served
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import sentence_case
 from dynlora.viz.shift import cards as shift_cards
-from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
+from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
 
 frame.enter()
 run = run_picker.pick_run()
-with frame.guarded():
+with guard.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
 
 
 @live.following(5, active=IS_ACTIVE)
 def show_inputs() -> None:
     """Draw everything; again and again while the run trains."""
-    with frame.guarded():
+    with guard.guarded():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         names = cached_queries.signal_names(run.folder)
         cards.titled(f"Inputs: {summary['name']}", run_summary.about(summary))
@@ -103,6 +103,6 @@ def show_probe(view: Any) -> None:
 
 
 show_inputs()
-with frame.guarded():
+with guard.guarded():
     shift_cards.model_cards(run.folder)
 run_picker.links(run.id, here="inputs")

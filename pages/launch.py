@@ -21,7 +21,7 @@ from dynlora.viz.launch import (
     token_card,
 )
 from dynlora.viz.launch import form as launch_form
-from dynlora.viz.ui import cards, frame, kept_form, run_picker, url_state, warm_process
+from dynlora.viz.ui import cards, frame, guard, kept_form, run_picker, url_state, warm_process
 
 MODES = {"run": "Run", "experiment": "Experiment", "sweep": "Sweep"}
 ABOUT = {
@@ -37,7 +37,7 @@ warm_process.keep()
 kept_form.restore_address(ADDRESS, "address-mode")
 cards.titled("Launch", ABOUT[url_state.from_address("mode", list(MODES), "run")])
 mode = url_state.segmented("mode", "What to launch", list(MODES), "run", MODES.__getitem__)
-with frame.guarded(), st.spinner("Loading the strategies"):
+with guard.guarded(), st.spinner("Loading the strategies"):
     STRATEGIES = {row["name"]: row for row in launch.catalog()["strategies"]}
 
 
@@ -60,7 +60,7 @@ def show_run() -> None:
     """Draw the form of one run, or of one for each seed."""
     start = starting_values()
     source, check_place = pick_data(start)
-    with cards.card("Model and training", "what"), frame.guarded():
+    with cards.card("Model and training", "what"), guard.guarded():
         values, seeds = launch_form.what_and_how_long(start)
     with cards.card("Strategy", "how"):
         strategy = launch_form.how_capacity_is_spent(launch_form.pick_strategy(STRATEGIES, start), start)
@@ -85,9 +85,9 @@ def show_experiment() -> None:
     """Draw the form of methods x ranks x seeds."""
     start = starting_values()
     source, check_place = pick_data(start)
-    with cards.card("Methods, ranks and seeds", "experiment"), frame.guarded():
+    with cards.card("Methods, ranks and seeds", "experiment"), guard.guarded():
         found = experiment_form.pick_experiment(STRATEGIES, start)
-    with cards.card("Model and training", "what"), frame.guarded():
+    with cards.card("Model and training", "what"), guard.guarded():
         values = launch_form.what_is_shared(start) | source.values
     example = experiment_form.example(values, found)
     missing = source.missing or data_source.check_source(example, source, check_place)

@@ -10,12 +10,12 @@ import streamlit as st
 from dynlora.jobs import launch
 from dynlora.viz.launch import form_model
 from dynlora.viz.methods import model as methods_model
-from dynlora.viz.ui import cards, facts, frame, multiselect, run_picker
+from dynlora.viz.ui import cards, facts, frame, guard, multiselect, run_picker
 from dynlora.viz.ui.conclusion import conclusion
 
 frame.enter()
 cards.titled("Methods", "All strategies: what they do, their papers and their cost.")
-with frame.guarded(), st.spinner("Loading the strategies"):
+with guard.guarded(), st.spinner("Loading the strategies"):
     STRATEGIES = launch.catalog()["strategies"]
 
 

@@ -12,7 +12,7 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.playground import cards as playground_cards
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground.chat import cards as chat_cards
-from dynlora.viz.ui import cached_queries, cards, frame, kind_runs, model_client, run_picker, url_state
+from dynlora.viz.ui import cached_queries, cards, frame, guard, kind_runs, model_client, run_picker, url_state
 
 TABS = {
     "run": ("A run", lambda: True, None),
@@ -28,11 +28,11 @@ SHOWN = [tab for tab, (_, can_try, _) in TABS.items() if tab == WANTED or can_tr
 if len(SHOWN) > 1:
     tab = url_state.segmented("tab", "What to try", SHOWN, "run", lambda tab: TABS[tab][0])
     if (draw := TABS[tab][2]) is not None:
-        with frame.guarded():
+        with guard.guarded():
             draw()
         st.stop()
 run = run_picker.pick_run(suits=run_picker.has_model, others=kind_runs.ASKABLE)
-with frame.guarded():
+with guard.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
     examples = queries.examples_frame(run.folder, summary["step"])

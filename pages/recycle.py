@@ -9,7 +9,7 @@ from dynlora.store.kinds import DISTIL
 from dynlora.viz.distil import cards as distil_cards
 from dynlora.viz.recycle import cards as recycle_cards
 from dynlora.viz.recycle import form, text
-from dynlora.viz.ui import cached_queries, frame, live
+from dynlora.viz.ui import cached_queries, guard, live
 
 run, IS_ACTIVE = form.PAGE.picked(form.recycle_form)
 
@@ -17,7 +17,7 @@ run, IS_ACTIVE = form.PAGE.picked(form.recycle_form)
 @live.following(3, active=IS_ACTIVE)
 def show_recycle() -> None:
     """Draw everything; again and again while it works."""
-    with frame.guarded(), cached_queries.one_refresh():
+    with guard.guarded(), cached_queries.one_refresh():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         shown = recycle_cards.read(run)
         done = f"Step {summary['step']:,} of {summary['max_steps']:,}"
@@ -41,14 +41,14 @@ def show_recycle() -> None:
 @live.following(3, active=IS_ACTIVE)
 def show_distil() -> None:
     """Draw a data-free distillation; again and again while it works."""
-    with frame.guarded(), cached_queries.one_refresh():
+    with guard.guarded(), cached_queries.one_refresh():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         shown = distil_cards.read(run)
         form.PAGE.head(run, summary, shown.about, f"Step {summary['step']:,} of {summary['max_steps']:,}")
         distil_cards.draw(shown, summary, is_active=IS_ACTIVE)
 
 
-with frame.guarded():
+with guard.guarded():
     KIND = queries.run_kind(run.folder)
 if KIND == DISTIL:
     show_distil()

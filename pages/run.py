@@ -13,7 +13,7 @@ from dynlora.viz.report.button import report_button
 from dynlora.viz.run import live_cards
 from dynlora.viz.run.pictures import POINTS
 from dynlora.viz.run.result_cards import run_results
-from dynlora.viz.ui import frame, live, run_picker, url_state
+from dynlora.viz.ui import frame, guard, live, run_picker, url_state
 from dynlora.viz.ui.cached_queries import ask, ask_events, one_refresh
 from dynlora.viz.verdict.cards import verdict_of_run
 
@@ -21,7 +21,7 @@ SECTIONS = {"training": "Training", "results": "Results", "machine": "Machine an
 
 frame.enter()
 run = run_picker.pick_run()
-with frame.guarded():
+with guard.guarded():
     BEFORE = queries.run_summary(run.folder)
 IS_ACTIVE = BEFORE["status"] in run_summary.ACTIVE
 frame.tab_title(f"{STATUS_WORDS.get(BEFORE['status'], BEFORE['status'])}: {BEFORE['name']}")
@@ -30,7 +30,7 @@ frame.tab_title(f"{STATUS_WORDS.get(BEFORE['status'], BEFORE['status'])}: {BEFOR
 @live.following(2, active=IS_ACTIVE)
 def show_run() -> None:
     """Draw everything that changes while the run trains."""
-    with frame.guarded(), one_refresh():
+    with guard.guarded(), one_refresh():
         summary = queries.run_summary(run.folder)
         if IS_ACTIVE and summary["status"] not in run_summary.ACTIVE:
             st.rerun()

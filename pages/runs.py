@@ -11,7 +11,7 @@ from dynlora.viz.runs import bulk_actions, filters, group_card, queue_card, sear
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.runs.conclusion import runs_conclusion
 from dynlora.viz.runs.names_card import names_below
-from dynlora.viz.ui import cards, frame, hidden_runs, live, run_actions, run_picker
+from dynlora.viz.ui import cards, frame, guard, hidden_runs, live, run_actions, run_picker
 
 frame.enter()
 cards.titled("Runs", "All runs in the runs folder, and the read-only sample runs of dynlora.")
@@ -58,7 +58,7 @@ def show_list(runs: Any) -> None:
             table = runs_table.ordered(runs_table.runs_table(shown), view.sort)
             picked = run_actions.runs_grid(table.copy())
         if picked.looked_at and picked.looked_at not in set(runs[runs["status"] == "corrupt"]["id"]):
-            with st.container(key="panel"), frame.guarded():
+            with st.container(key="panel"), guard.guarded():
                 panel_card.run_panel(run_picker.find_run(picked.looked_at))
     names_below(table)
     if picked.ticked:

@@ -8,12 +8,12 @@ from dynlora.store import queries
 from dynlora.viz.kit import run_summary
 from dynlora.viz.shrink import cards as shrink_cards
 from dynlora.viz.shrink import text as shrink_text
-from dynlora.viz.ui import cached_queries, cards, frame, model_client, run_picker
+from dynlora.viz.ui import cached_queries, cards, frame, guard, model_client, run_picker
 
 frame.enter()
 model_client.prepare_model()
 run = run_picker.pick_run(suits=shrink_cards.has_adapter)
-with frame.guarded():
+with guard.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
     found = shrink_cards.measured(run, summary)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.viz.tour import stops as tour_stops
-from dynlora.viz.ui import cards, frame, url_state
+from dynlora.viz.ui import cards, frame, guard, url_state
 
 frame.enter()
 url_state.keep_address()
-with frame.guarded(), st.spinner("Selecting a run"):
+with guard.guarded(), st.spinner("Selecting a run"):
     found = tour_stops.toured()
 if found is None:
     cards.titled("Tour", "What rank is, and how it moves between modules during training.")
     tour_stops.nothing_to_tour()
     st.stop()
 tour_stops.head(found)
-with frame.guarded():
+with guard.guarded():
     tour_stops.show_stop(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 import subprocess
@@ -92,6 +93,22 @@ def test_every_folder_imports_only_what_its_rule_allows() -> None:
         if house.room_of(name) not in ENTRIES and house.room_of(name) != house.room_of(target)
         if not house.matches(house.room_of(target), house.rule_of(house.room_of(name)) or "")
     ]
+    assert broken == []
+
+
+COMMANDS = "resume|stop|delete|tag|show|compare|signals|export|predict|evaluate|compress|track|queue|push|report"
+"""Those that take the id of a run."""
+
+
+def test_a_command_on_a_run_is_worded_at_one_place() -> None:
+    """`store.schema.command_text` adds the runs folder where it is not the default one."""
+    broken = []
+    for path in ALL:
+        for text in (node for node in ast.walk(_tree(path)) if isinstance(node, ast.JoinedStr)):
+            for before, after in itertools.pairwise(text.values):
+                is_value = isinstance(before, ast.Constant) and isinstance(after, ast.FormattedValue)
+                if is_value and re.search(rf"\bdynlora ({COMMANDS}) $", str(before.value)):  # pyright: ignore
+                    broken.append(f"{_name(path)}:{text.lineno}")
     assert broken == []
 
 

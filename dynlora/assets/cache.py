@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 def cache_dir() -> Path:
     """The cache folder: `$DYNLORA_CACHE`, or the user's cache folder of this system."""
     if override := os.environ.get("DYNLORA_CACHE"):
-        return Path(override).expanduser().absolute()
+        return Path(os.path.expanduser(override)).absolute()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("dynlora", appauthor=False))

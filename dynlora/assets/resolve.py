@@ -44,7 +44,7 @@ def resolve_model(name: str) -> Path:
     Raises:
         AssetError: It is not there, cannot be fetched, has no safetensors, or is not what was pinned.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if (path / "config.json").is_file():
         return _checked_folder(path)
     if name in MODELS:
@@ -65,9 +65,9 @@ def shared_model_name(name: str) -> str:
     Args:
         name: A local folder, an embedded name (`MODELS`) or a hub id.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if (path / "config.json").is_file():
-        return str(path.resolve())
+        return os.path.realpath(path)
     return MODELS[name].hub_id if name in MODELS else name
 
 
@@ -124,7 +124,7 @@ def _checked_folder(path: Path) -> Path:
         raise AssetError(f"model folder {path} lacks {', '.join(missing[:3])}: copy the missing files into it.")
     if not hub.has_tokenizer(path):
         raise AssetError(f"model folder {path} has no tokenizer; save it there with tokenizer.save_pretrained.")
-    return path.resolve()
+    return Path(os.path.realpath(path))
 
 
 def _embedded_model(model: EmbeddedModel) -> Path:

@@ -11,11 +11,10 @@ import click
 
 from dynlora.cli.commands import fetch, read_config
 from dynlora.cli.conclusions import lora_config
-from dynlora.cli.options import DEFAULT_RUNS_DIR, configured, reports
+from dynlora.cli.options import STDOUT, OutFile, configured, reports, write_out
 from dynlora.config_files import with_run_folder
 from dynlora.errors import ConfigError
-from dynlora.jobs.spawn import storing
-from dynlora.safe_files import write_text
+from dynlora.store.schema import DEFAULT_RUNS_DIR
 from dynlora.viz.advice import text
 
 
@@ -31,7 +30,7 @@ from dynlora.viz.advice import text
 @click.option("--leave-out", is_flag=True, help="Give no rank to the families that may be left out.")
 @click.option("--steps", type=click.IntRange(2), default=None, help="Steps that are looked at, half for each half.")
 @click.option("--no-timing", is_flag=True, help="Do not time steps without the lowest layers.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the ranks: strategy.ranks_from.")
+@click.option("--out", type=OutFile(), default=None, help="Write the ranks: strategy.ranks_from; - is standard output.")
 @configured
 @reports
 def advise(**options: Any) -> Any:
@@ -50,7 +49,7 @@ def suggested(
         ConfigError: when the configuration cannot be used, or `out` is taken.
         StorageError: when `out` cannot be written.
     """
-    if out is not None and out.exists():
+    if out not in (None, STDOUT) and out.exists():
         raise ConfigError(f"--out {out}: exists already; give another file")
     settings = with_run_folder(read_config(config, overrides, None), DEFAULT_RUNS_DIR)
     fetch(settings)
@@ -64,8 +63,7 @@ def suggested(
     }  # fmt: skip
     document = {**found, "lora_config": lora_config(summary, found["ranks"]), "evidence": text.EVIDENCE}
     if out is not None:
-        with storing(f"the ranks at {out}"):
-            write_text(out, json.dumps(document, indent=1) + "\n")
+        write_out(out, (json.dumps(document, indent=1) + "\n").encode())
     return document, "\n".join(_lines(found, out))
 
 

@@ -16,7 +16,7 @@ from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, is_pending, read_status
 from dynlora.jobs.spawn import locked, own_folder, runs_root
 from dynlora.store.active import unmark_active
 from dynlora.store.notes import annotate_notes, read_notes
-from dynlora.store.schema import new_run_id
+from dynlora.store.schema import command_text, new_run_id
 
 if TYPE_CHECKING:
     from dynlora.integrations.clusters.engine import Asked
@@ -98,11 +98,9 @@ def _checked(tag: str) -> str:
 
 def _again(cluster: Asked, runs_dir: Path, tag: str) -> str:
     """Return the command that continues a sweep."""
-    address = f" --address {cluster.address}" if cluster.address else ""
-    return (
-        f"dynlora sweep --on ray{address} --cpus {cluster.cpus} --gpus {cluster.gpus:g} --runs-dir {runs_dir} "
-        f"--again {tag}"
-    )
+    address = ["--address", cluster.address] if cluster.address else []
+    machines = ["--on", "ray", *address, "--cpus", str(cluster.cpus), "--gpus", f"{cluster.gpus:g}"]
+    return command_text("sweep", *machines, "--again", tag, runs_dir=runs_dir)
 
 
 def _created(root: Path, planned: Sequence[PlannedRun], tag: str) -> list[str]:
@@ -125,7 +123,9 @@ def _unfinished(root: Path, tag: str) -> list[str]:
     """
     tagged = sorted(path.parent for path in root.glob("[0-9A-Za-z]*/run.db") if tag in read_notes(path.parent).tags)
     if not tagged:
-        raise ConfigError(f"--again {tag}: no run in {root} has this tag; `dynlora runs` shows the tags")
+        raise ConfigError(
+            f"--again {tag}: no run in {root} has this tag; `{command_text('runs', runs_dir=root)}` shows the tags"
+        )
     found: list[str] = []
     for folder in tagged:
         with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
@@ -135,7 +135,8 @@ def _unfinished(root: Path, tag: str) -> list[str]:
                 unmark_active(root, folder.name)
         found.append(folder.name)
     if not found:
-        raise ConfigError(f"--again {tag}: its {len(tagged)} runs are over; `dynlora resume ID` takes up a stopped one")
+        again = command_text("resume", "ID", runs_dir=root)
+        raise ConfigError(f"--again {tag}: its {len(tagged)} runs are over; `{again}` takes up a stopped one")
     return found
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,26 @@ from dynlora import assets
 from dynlora.cli.conclusions import conclusions
 from dynlora.cli.formatting import format_method, format_metrics, format_summary
 from dynlora.cli.kinds import resumed_other
-from dynlora.cli.options import DEFAULT_RUNS_DIR
 from dynlora.cli.terminal import exit_code
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.config import RunConfig, parse_config
-from dynlora.config_files import read_run_config, read_yaml, set_key, split_override, with_run_folder
+from dynlora.config_files import (
+    check_data_path,
+    read_run_config,
+    read_yaml,
+    set_key,
+    split_override,
+    with_run_folder,
+)
+from dynlora.data_files.reader import check_sides
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
 from dynlora.jobs import launch
-from dynlora.jobs.queue import LOG_NAME, claim
+from dynlora.jobs.queue import LOG_NAME, claim, put_in_queue
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
 from dynlora.store.copied import check_can_resume
 from dynlora.store.reader import RunReader
-from dynlora.store.schema import run_folder
+from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text, run_folder
 from dynlora.store.summary import run_summary
 
 Report = tuple[Any, str]
@@ -50,11 +57,16 @@ def read_config(config: Path | None, overrides: tuple[str, ...], name: str | Non
 
 
 def fetch(config: RunConfig) -> None:
-    """Make model and data local before torch is loaded: what cannot be reached is told in seconds.
+    """Make model and data local before torch is loaded: what cannot be reached, or is not there, is told in seconds.
 
     Raises:
         AssetError: when a name cannot be resolved.
+        ConfigError: when the data is an address.
+        DataError: when the data is no file that can be read, and no folder.
     """
+    if config.data.path is not None:
+        check_data_path(config)
+        check_sides(Path(os.path.expanduser(config.data.path)))
     assets.resolve_model(config.model.name)
     if config.data.path is None:
         assets.resolve_data(config.data.name or "")
@@ -91,13 +103,13 @@ def train(
         from dynlora.training.plan import plan
 
         planned = plan(settings)
-        folder = planned.create(runs_dir, "queued")
+        (folder,) = put_in_queue(runs_dir, [partial(planned.create, runs_dir, "queued")])
         document, words = {"id": folder.name, "status": "queued"}, f"queued {folder.name}"
         if stay is not None and claim(runs_dir, folder.name):
             stay(document, words)
             log_from_here(folder / LOG_NAME)
             return _ended(training.train_planned(planned, folder))
-        launch.start_next(runs_dir)
+        launch.wake(runs_dir)
         return document, words, 0
     return _ended(training.train(settings, runs_dir, progress=progress))
 
@@ -194,7 +206,8 @@ def runs(*, where: str, runs_dir: Path) -> Report:
         f"{format_method(row):28} {format_metrics(row['metrics'] or {}):24} {row['name'] or ''}"
         for row in found
     ]
-    said = f"none of {len(there)} runs matches" if there else f"no runs in {runs_dir}; start one with `dynlora train`"
+    start = command_text("train", runs_dir=runs_dir)
+    said = f"none of {len(there)} runs matches" if there else f"no runs in {runs_dir}; start one with `{start}`"
     return rows, "\n".join(lines) or said
 
 
@@ -213,21 +226,6 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
     ]
     lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
     return document, "\n".join(lines)
-
-
-def signals(*, run_id: str, signal: str, format_: str, out: Path | None, runs_dir: Path) -> None:
-    """Write one signal as a table."""
-    from dynlora.store import queries, tables
-
-    folder = run_folder(runs_dir, run_id)
-    try:
-        frame = queries.signal_frame(folder, signal)
-    except KeyError as error:
-        raise error if isinstance(error, DynloraError) else ConfigError(f"--signal {signal}: {error.args[0]}") from None
-    if out is not None:
-        tables.write(frame, out, format_)
-    else:
-        sys.stdout.buffer.write(tables.encode(frame, format_))
 
 
 def predict(
@@ -316,6 +314,7 @@ def doctor(*, runs_dir: Path) -> Report:
     from dynlora.engine.loop.hardware import resolve_precision
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folder = Path(os.path.realpath(runs_dir))
     found = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -325,8 +324,8 @@ def doctor(*, runs_dir: Path) -> Report:
         "models": {name: model.cached for name, model in assets.MODELS.items()},
         "datasets": {name: data.cached for name, data in assets.DATASETS.items()},
         "missing_extras": [],  # none is needed any more; the key stays for scripts that read it
-        "runs_dir": str(runs_dir.resolve()),
-        "runs_dir_writable": os.access(runs_dir if runs_dir.exists() else runs_dir.resolve().parent, os.W_OK),
+        "runs_dir": str(folder),
+        "runs_dir_writable": os.access(folder if folder.exists() else folder.parent, os.W_OK),
     }
     return found, "\n".join(f"{key}: {value}" for key, value in found.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -12,13 +13,13 @@ from typing import Any
 import click
 
 from dynlora.cli.conclusions import lora_config
-from dynlora.cli.options import command_text, configured, in_runs, reports
+from dynlora.cli.options import PathOrName, configured, in_runs, reports
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Size
 from dynlora.store.recorded import recorded_adapter
-from dynlora.store.schema import run_folder
+from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import run_summary
 
 TOLERANCE = 0.005
@@ -29,7 +30,7 @@ ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
 
 
 @click.command()
-@click.argument("run_id", metavar="ID|FOLDER")
+@click.argument("run_id", metavar="ID|FOLDER", type=PathOrName())
 @click.option(
     "--tolerance",
     type=click.FloatRange(0),
@@ -99,12 +100,12 @@ class Asked:
     @property
     def name(self) -> str:
         """Name of the folder that the adapter comes from."""
-        return Path(self.run_id).expanduser().resolve().name if self.is_brought else self.run_id
+        return Path(os.path.expanduser(self.run_id)).resolve().name if self.is_brought else self.run_id
 
     @property
     def adapter(self) -> Path | None:
         """The folder that PEFT wrote: the one that is named, or that of a recorded run; None for a run of our own."""
-        folder = Path(self.run_id).expanduser()
+        folder = Path(os.path.expanduser(self.run_id))
         if (folder / "adapter_config.json").is_file():
             return folder
         return None if self.recorded is None else recorded_adapter(self.recorded)

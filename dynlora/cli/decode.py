@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from dynlora.blocks import parse_blocks
-from dynlora.cli.options import command_text, in_runs, reports
+from dynlora.cli.options import PathOrName, in_runs, reports
 from dynlora.cli.terminal import exit_code, shown
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode import OWN, DecodeSettings
+from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
 
 ESCAPES = (("\\n", "\n"), ("\\t", "\t"))
@@ -28,16 +29,23 @@ ROLES = ("draft ", "target ", "reward ")
 
 
 @click.group(invoke_without_command=True)
-@click.option("--draft", default=None, metavar="RUN", help="Run that writes each step first: its id or folder.")
-@click.option("--target", default=None, metavar="RUN", help="Run that rewrites the steps that score too low.")
+@click.option(
+    "--draft", type=PathOrName(), default=None, metavar="RUN", help="Run that writes each step first: its id or folder."
+)
+@click.option(
+    "--target", type=PathOrName(), default=None, metavar="RUN", help="Run that rewrites the steps that score too low."
+)
 @click.option(
     "--reward",
+    type=PathOrName(),
     default="target-likelihood",
     show_default=True,
     metavar="RUN|NAME",
     help="A classification run that judges steps, or oracle, target-likelihood or target-token.",
 )
-@click.option("--data", default=None, help="Built-in data, a hub id or a file; empty: the target's data.")
+@click.option(
+    "--data", type=PathOrName(), default=None, help="Built-in data, a hub id or a file; empty: the target's data."
+)
 @click.option(
     "--threshold",
     default="0.7",
@@ -107,8 +115,9 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
     for role in ("draft", "target"):
         if not options[role]:
             raise ConfigError(
-                f"--{role}: is missing; give a run of a language model, which `dynlora runs` lists, or make the three "
-                "with `dynlora rsd prepare`"
+                f"--{role}: is missing; give a run of a language model, which "
+                f"`{command_text('runs', runs_dir=options['runs_dir'])}` lists, or make the three with "
+                f"`{command_text('rsd', 'prepare', runs_dir=options['runs_dir'])}`"
             )
     if options["reward"] == OWN:
         raise ConfigError("--reward callable: is a function, which only Python can give; use dynlora.speculate")
@@ -119,7 +128,7 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
         **{name: options[name] for name in ("name", "seed", "accept", "limit", "step_tokens", "max_steps",
                                             "nested_ranks")},
         **{name: _place(options[name]) for name in ("draft", "target", "reward")},
-        "data": os.path.abspath(Path(data).expanduser()) if data and Path(data).expanduser().exists() else data,
+        "data": os.path.abspath(os.path.expanduser(data)) if data and Path(os.path.expanduser(data)).exists() else data,
         "values": values_of(options["threshold"]),
         "control": values_of(control) if control else [],
         "step_string": step_string,
@@ -129,8 +138,8 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
 
 def _place(run: str | None) -> str | None:
     """Return a run's folder as an absolute path; an id as it is."""
-    is_folder = run is not None and run != Path(run).name and Path(run).expanduser().is_dir()
-    return os.path.abspath(Path(run or "").expanduser()) if is_folder else run
+    is_folder = run is not None and run != Path(run).name and Path(os.path.expanduser(run)).is_dir()
+    return os.path.abspath(Path(os.path.expanduser(run or ""))) if is_folder else run
 
 
 def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
@@ -157,8 +166,12 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
 
 
 @rsd.command()
-@click.option("--model", default="smollm2-135m", show_default=True, help="Model of target and draft.")
-@click.option("--data", default="arithmetic", show_default=True, help="Data with worked solutions and answers.")
+@click.option(
+    "--model", type=PathOrName(), default="smollm2-135m", show_default=True, help="Model of target and draft."
+)
+@click.option(
+    "--data", type=PathOrName(), default="arithmetic", show_default=True, help="Data with worked solutions and answers."
+)
 @click.option(
     "--layers",
     default="12",
@@ -167,13 +180,25 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
 )
 @click.option("--steps", type=click.IntRange(1), default=160, show_default=True, help="Training steps of the target.")
 @click.option("--draft-steps", type=click.IntRange(1), default=1000, show_default=True, help="Of the draft.")
-@click.option("--judge-model", default="minilm", show_default=True, help="Model of the judge.")
+@click.option("--judge-model", type=PathOrName(), default="minilm", show_default=True, help="Model of the judge.")
 @click.option("--judge-steps", type=click.IntRange(1), default=600, show_default=True, help="Of the judge.")
 @click.option("--problems", type=click.IntRange(10), default=1500, show_default=True, help="Solved for the judge.")
 @click.option("--step-string", default="\n", show_default=False, help=r"Text that ends a step; the default is \n.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all runs.")
-@click.option("--draft", default=None, metavar="RUN", help="A draft that is there already; none is trained then.")
-@click.option("--target", default=None, metavar="RUN", help="A target that is there already; none is trained then.")
+@click.option(
+    "--draft",
+    type=PathOrName(),
+    default=None,
+    metavar="RUN",
+    help="A draft that is there already; none is trained then.",
+)
+@click.option(
+    "--target",
+    type=PathOrName(),
+    default=None,
+    metavar="RUN",
+    help="A target that is there already; none is trained then.",
+)
 @in_runs
 @reports
 def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> Any:

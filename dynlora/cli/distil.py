@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dynlora.cli.options import command_text
 from dynlora.kinds.distil import NOT_RECYCLE, DistilSettings
+from dynlora.store.schema import command_text
 
 
 def estimated(settings: DistilSettings, runs_dir: Path) -> tuple[Any, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import sys
-from contextlib import contextmanager
+import traceback
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,7 @@ from dynlora.cli.sweep import sweep
 from dynlora.cli.terminal import shown
 from dynlora.cli.trackers import import_, track
 from dynlora.cli.warm import check_queued, warm
-from dynlora.errors import DynloraError, SearchError
-
-PATH_ERRORS = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+from dynlora.errors import DynloraError, SearchError, system_error, system_message
 
 
 class Commands(click.Group):
@@ -43,30 +43,60 @@ class Commands(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Turn our own errors, click's, and paths that cannot be used into one line on stderr and exit code 2.
+        """Turn our own errors, click's, and what the system refuses into one line on stderr and exit code 2.
 
         Below it a mistake in a search is shown in its place.
         """
-        picture = ""
         try:
-            return super().invoke(ctx)
-        except SearchError as error:
-            said, picture = str(error), f"\n{error.picture}"
-        except DynloraError as error:
-            said = str(error)
-        except click.ClickException as error:
-            place = getattr(error, "ctx", None) or ctx
-            said = f"{error.format_message().rstrip('.')}; see `{place.command_path} --help`"
-        except PATH_ERRORS as error:
-            said = f"{error.filename}: {error.strerror}; give another path" if error.filename else str(error)
-        click.echo(shown(f"Error: {' '.join(hidden(said).split())}{picture}"), err=True)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except (click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            message = _message(error, ctx)
+            logging.getLogger(__name__).debug("the error in full", exc_info=True)
+            picture = f"\n{error.picture}" if isinstance(error, SearchError) else ""
+        with suppress(OSError):  # there may be nowhere left to say it
+            click.echo(shown(f"Error: {' '.join(hidden(message).split())}{picture}"), err=True)
         ctx.exit(2)
+
+
+def _message(error: Exception, ctx: click.Context) -> str:
+    """Return the sentence about an error, from within its handler.
+
+    Raises:
+        Exception: the error itself where it is a defect, or a reader of the output that has left: click ends quietly.
+    """
+    if isinstance(error, DynloraError):
+        return str(error)
+    if isinstance(error, click.ClickException):
+        place = getattr(error, "ctx", None) or ctx
+        return f"{error.format_message().rstrip('.')}; see `{place.command_path} --help`"
+    refused = system_error(error)
+    if refused is None or refused.errno == errno.EPIPE:
+        raise error
+    is_output = _raised_in(error).partition(".")[0] == "click" or _raised_in(error) in WRITERS
+    if is_output:  # what it refused is dropped, or Python would try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return system_message(refused, "standard output" if is_output else "")
+
+
+WRITERS = (__name__, "dynlora.cli.options")
+"""Modules that write to standard output themselves; all others do by way of click."""
+
+
+def _raised_in(error: Exception) -> str:
+    """Return the name of the module that raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", ""))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="dynlora")
 def main() -> None:
     """Fine-tune transformers with LoRA whose rank moves to the modules that matter, and see it move."""
+    os.getcwd()  # where it was removed, libraries end the process
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -186,21 +216,7 @@ def compare(**options: Any) -> Any:
 
 
 main.add_command(sweep)
-
-
-@main.command()
-@click.argument("run_id", metavar="ID")
-@click.option(
-    "--signal", required=True, help=("rank, importance, gate, grad_norm, delta_norm or another recorded signal.")
-)
-@click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="File to write; the default is stdout."
-)
-@in_runs
-def signals(**options: Any) -> None:
-    """Write one signal as a wide table: column step, then one per module."""
-    commands.signals(**options)
+main.add_command(cli_report.signals)
 
 
 @main.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -14,22 +14,71 @@ import click
 from dynlora.addresses import is_url, without_secrets
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
+from dynlora.safe_files import kind_of_file, output_file, write_output
+from dynlora.store.schema import DEFAULT_RUNS_DIR
 
 
 def reports(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --json; the function returns a document and how to say it in words."""
+    """Add --json; the function returns a document and how to say it in words, which `--out -` leads to stderr.
+
+    Raises:
+        ConfigError: when two documents would go to standard output.
+    """
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
     @wraps(function)
     def wrapped(as_json: bool, **options: Any) -> None:
+        is_taken = options.get("out") == STDOUT
+        if is_taken and as_json:
+            raise ConfigError("--json: standard output takes one document; leave --json out, or give --out a file")
         document, words = function(**options)
-        click.echo(json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else shown(words))
+        text = json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else shown(words)
+        click.echo(text, err=is_taken)
 
     return wrapped
 
 
-DEFAULT_RUNS_DIR = Path("runs")
-"""Where runs lie unless a command is told otherwise."""
+STDOUT = Path("-")
+"""Given as a file to write: standard output."""
+
+
+class OutFile(click.Path):
+    """A file to write. What is there is looked at before any work; `-` is standard output."""
+
+    def __init__(self) -> None:
+        """Take a path."""
+        super().__init__(allow_dash=True, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path as it was given.
+
+        Raises:
+            ConfigError: when something else than a file is there.
+        """
+        path: Any = super().convert(value, param, ctx)
+        if path != STDOUT:
+            output_file(path, param.opts[0] if param is not None else "")
+        return path
+
+
+def write_out(out: Path, content: bytes) -> None:
+    """Write what a command was told to write: to a file, or to standard output.
+
+    Raises:
+        ConfigError: when something else than a file is there.
+        StorageError: when the file cannot be written.
+        OSError: when standard output takes nothing.
+    """
+    if out == STDOUT:
+        sys.stdout.buffer.write(content)
+    else:
+        write_output(out, content)
+
+
+class PathOrName(click.ParamType):
+    """A text that may be the path of a file or folder, or the name of something else, such as a run or a URL."""
+
+    name = "path"
 
 
 class RunsFolder(click.Path):
@@ -44,9 +93,12 @@ class RunsFolder(click.Path):
         """Return a path, or an address as it is.
 
         Raises:
-            ConfigError: for an address where none is taken.
+            ConfigError: for an address where none is taken, and for a file.
+            OSError: when the system refuses to look.
         """
         if not is_url(value):
+            if (kind := kind_of_file(value)) not in ("", "a folder"):
+                raise ConfigError(f"--runs-dir {value}: is {kind}; give a folder")
             return super().convert(value, param, ctx)
         if self.takes_url:
             return value
@@ -66,12 +118,6 @@ def in_runs_anywhere(function: Callable[..., Any]) -> Callable[..., Any]:
     return _runs_option(RunsFolder(takes_url=True), "Folder of the runs; a URL they were sent to is shown read-only.")(
         function
     )
-
-
-def command_text(*parts: str, runs_dir: Path) -> str:
-    """Return a command on runs of a folder, to be pasted into a shell where this one was given."""
-    where = [] if runs_dir == DEFAULT_RUNS_DIR else ["--runs-dir", str(runs_dir)]
-    return shlex.join(["dynlora", *parts, *where])
 
 
 def _runs_option(kind: RunsFolder, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

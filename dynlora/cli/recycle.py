@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ import click
 from dynlora.cli import distil
 from dynlora.cli.commands import Report
 from dynlora.cli.kinds import conclusion_of
-from dynlora.cli.options import command_text, in_runs, reports
+from dynlora.cli.options import PathOrName, in_runs, reports
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch
+from dynlora.jobs.queue import put_in_queue
 from dynlora.kinds.distil import DistilSettings, settings_of_teachers
 from dynlora.kinds.recycle import RecycleSettings
-from dynlora.store.schema import run_folder
+from dynlora.safe_files import why_not_a_file
+from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import run_summary
 
 UNCHECKED = "given with --test, not checked against the teachers' data"
@@ -40,7 +43,7 @@ def _option(name: str, kind: Any, text: str) -> Any:
 
 
 @click.command()
-@click.argument("teachers", metavar="RUN...", nargs=-1, required=True)
+@click.argument("teachers", metavar="RUN...", nargs=-1, required=True, type=PathOrName())
 @_option("ways", int, "Classes of an episode.")
 @_option("shots", str, "Examples per class, such as 1,5.")
 @_option("queries", int, "Queries per class of an episode.")
@@ -76,8 +79,8 @@ def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **option
     if estimate:
         document, words, code = _estimated(settings, runs_dir)
     elif queue:
-        folder = jobs.create(settings, runs_dir)
-        launch.start_next(runs_dir)
+        (folder,) = put_in_queue(runs_dir, [partial(jobs.create, settings, runs_dir)])
+        launch.wake(runs_dir)
         document, words, code = {"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0
     else:
         document, words, code = _recycled(settings, runs_dir)
@@ -97,8 +100,8 @@ def settings_of(options: Mapping[str, Any], runs_dir: Path) -> RecycleSettings |
         given["shots"] = [part.strip() for part in given["shots"].split(",")]
     if "test" in given:
         given["test"] = os.path.abspath(os.path.expanduser(given["test"]))
-        if not os.path.isfile(given["test"]):
-            raise ConfigError(f"--test {options['test']}: does not exist; check the path")
+        if problem := why_not_a_file(given["test"]):
+            raise ConfigError(f"--test {options['test']}: {problem}")
     return settings_of_teachers(given, runs_dir)
 
 
@@ -180,8 +183,8 @@ def fewshot(
 ) -> Report:
     """Classify texts of a new task from a few examples, with the meta-LoRA of a recycle and no training."""
     folder = run_folder(runs_dir, run_id)
-    if not support.is_file():
-        raise ConfigError(f"--support {support}: does not exist; check the path")
+    if problem := why_not_a_file(support):
+        raise ConfigError(f"--support {support}: {problem}")
     from dynlora.recycling.few_shot import load_meta
     from dynlora.recycling.few_shot_accuracy import texts_of_file
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.addresses import without_secrets
-from dynlora.cli.options import in_runs
+from dynlora.cli.options import PathOrName, in_runs
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError, RemoteError, StorageError
 
@@ -35,7 +35,7 @@ LISTED = 5
 
 
 @click.command()
-@click.argument("targets", metavar="ID... URL", nargs=-1, required=True)
+@click.argument("targets", metavar="ID... URL", nargs=-1, required=True, type=PathOrName())
 @checkpoints
 @click.option("--force", is_flag=True, help="Also over a later state of the run.")
 @in_runs
@@ -54,9 +54,10 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
             f"push {without_secrets(url)}: needs the id of a run and a URL; such as `dynlora push ID s3://bucket/runs`"
         )
     folders = [run_folder(runs_dir, run_id) for run_id in dict.fromkeys(ids)]
-    place = Place(url.rstrip("/"))
+    place = Place(url)
     if len(folders) == 1 and place.name == folders[0].name:
         place = place.parent()
+    _check_kept(place)
     check_target(place, runs_dir)
 
     def one(folder: Path) -> Outcome:
@@ -67,7 +68,7 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
 
 
 @click.command()
-@click.argument("url", metavar="URL")
+@click.argument("url", metavar="URL", type=PathOrName())
 @click.argument("run_ids", metavar="[ID...]", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Fetch every run of the folder.")
 @replacing
@@ -80,7 +81,7 @@ def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, ru
     from dynlora.remote.sync import Outcome, pull_all
     from dynlora.store.schema import check_run_id
 
-    place, ids = Place(url.rstrip("/")), [check_run_id(run_id) for run_id in dict.fromkeys(run_ids)]
+    place, ids = Place(url), [check_run_id(run_id) for run_id in dict.fromkeys(run_ids)]
     if everything:
         if ids:
             raise ConfigError("--all: fetches every run, so no ID may be given; leave one of them out")
@@ -96,7 +97,7 @@ def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, ru
 
 
 @click.command()
-@click.argument("url", metavar="URL")
+@click.argument("url", metavar="URL", type=PathOrName())
 @click.option("--pull", "fetches", is_flag=True, help="Fetch what is new there, instead of sending what is new here.")
 @checkpoints
 @replacing
@@ -114,7 +115,10 @@ def sync(
     if fetches and with_checkpoint is not None or replace and not fetches:
         option = "--replace" if replace and not fetches else "--with-checkpoint"
         raise ConfigError(f"{option}: is for {'--pull' if replace else 'sending'} alone; leave it out")
-    place = Place(url.rstrip("/"))
+    place = Place(url)
+
+    if not fetches:
+        _check_kept(place)
 
     def look() -> list[Outcome]:
         if fetches:
@@ -127,6 +131,18 @@ def sync(
     _say(place, found, as_json, compact=True)
     with suppress(KeyboardInterrupt):
         _look_again(look, every, lambda found: _say(place, found, as_json, compact=True))
+
+
+def _check_kept(place: Place) -> None:
+    """Refuse to send runs to the memory of this command, which ends with it.
+
+    Raises:
+        ConfigError: when the place is such.
+    """
+    if place.protocol == "memory":
+        raise ConfigError(
+            f"URL {place.shown}: is the memory of this command, gone when it ends; give a folder or a bucket"
+        )
 
 
 def _look_again(look: Callable[[], list[Outcome]], every: float, say: Callable[[list[Outcome]], None]) -> None:

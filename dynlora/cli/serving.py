@@ -36,7 +36,7 @@ def ui(runs_dir: Path | str, **options: Any) -> None:
     from dynlora.remote.mirror import Mirror
     from dynlora.remote.sync import run_ids
 
-    mirror = Mirror(runs_dir.rstrip("/"))
+    mirror = Mirror(runs_dir)
     there = len(run_ids(mirror.place))  # a place that cannot be reached is said before a server starts
     click.echo(f"read-only copy of {mirror.place.shown} (runs there: {there}), in {mirror.folder}", err=True)
     mirror.start()
@@ -59,7 +59,8 @@ def docs(port: int) -> None:
     """Serve the documentation on 127.0.0.1; works offline."""
     from dynlora.server import docs_site
 
-    with docs_site.server(docs_site.ready(), port) as server:
+    with docs_site.server(docs_site.site_dir(), port) as server:  # a port that is taken is told before a site is built
+        docs_site.ready()
         click.echo(f"documentation on http://127.0.0.1:{server.server_port}; Ctrl-C ends it", err=True)
         with suppress(KeyboardInterrupt):
             server.serve_forever()

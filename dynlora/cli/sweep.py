@@ -6,6 +6,7 @@ import copy
 import itertools
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
 from dynlora.errors import ConfigError
 from dynlora.jobs import launch
-from dynlora.jobs.queue import OPEN
+from dynlora.jobs.queue import OPEN, put_in_queue
 from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
@@ -75,8 +76,10 @@ def queue_all(
 ) -> Report:
     """Queue one run per combination of the listed values."""
     settings, planned = checked(config, overrides, name, runs_dir)
-    ids = [item.create(runs_dir, "queued").name for item in planned]
-    launch.start_next(runs_dir)
+    ids = [
+        folder.name for folder in put_in_queue(runs_dir, [partial(one.create, runs_dir, "queued") for one in planned])
+    ]
+    launch.wake(runs_dir)
     if wait:
         _wait(runs_dir, ids)
     return [

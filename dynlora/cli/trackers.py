@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynlora.cli.options import in_runs, reports
+from dynlora.cli.options import PathOrName, in_runs, reports
 from dynlora.config import parse_config
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DataError
 from dynlora.jobs.trackers import KNOWN, check_trackers
 from dynlora.store.meta import section
 from dynlora.store.reader import RunReader
@@ -96,7 +96,7 @@ def tensorboard(*, folder: Path, **options: Any) -> Report:
 
 
 @import_.command()
-@click.argument("source", metavar="FILE|PROJECT")
+@click.argument("source", metavar="FILE|PROJECT", type=PathOrName())
 @_importing
 def trackio(*, source: str, runs_dir: Path, **options: Any) -> Report:
     """Import every run of a project: its database, or its name where Trackio keeps it."""
@@ -117,12 +117,24 @@ def mlflow(*, path: Path, experiment: str | None, **options: Any) -> Report:
 
 
 def _imported(found: Iterable[FoundRun], runs_dir: Path, method: str | None, data: str | None) -> Report:
-    """Keep runs and say what became of each."""
+    """Keep runs with numbers and say what became of each; what could not be read is said of all.
+
+    Raises:
+        DataError: when something could not be read, and nothing was left to import.
+    """
     from dynlora.integrations.tracker_files.import_runs import import_run
 
-    rows = [import_run(run, runs_dir, method=method, data=data) for run in found]
-    lines = []
+    rows, left_out = [], []
+    for run in found:
+        if run.series:
+            rows.append(import_run(run, runs_dir, method=method, data=data))
+        else:
+            left_out += [f"{run.name}: {note}" for note in run.notes or ("has no numbers and is left out",)]
+    if left_out and not rows:
+        raise DataError(f"nothing was imported; {left_out[0]}; give a file that is whole")
+    lines = left_out
     for row in rows:
         lines.append(f"{row.id}  {row.what:9}  {row.series:>4} series to step {row.steps:,}  {row.name}")
         lines += [f"    {note}" for note in row.notes]
-    return {"runs": [vars(row) for row in rows]}, "\n".join(lines) or "no runs with numbers were found"
+    document = {"runs": [vars(row) for row in rows], "left_out": left_out}
+    return document, "\n".join(lines) or "no runs with numbers were found"

@@ -75,7 +75,7 @@ def check_queued(run_id: str, runs_dir: Path) -> None:
     One process of a runs folder does so at a time: another one ends at once, before it imports what a check needs.
     """
     refused = set[str]()
-    for asked in check_requests.taken(runs_dir.resolve()):
+    for asked in check_requests.taken(Path(os.path.realpath(runs_dir))):
         with suppress(DynloraError):  # one that was deleted, or that cannot be read
             folder = run_folder(runs_dir, asked)
             if is_pending(folder):

@@ -15,7 +15,7 @@ import numpy as np
 
 from dynlora.data_files.encodings import CODECS
 from dynlora.errors import DataError
-from dynlora.safe_files import printable
+from dynlora.safe_files import printable, why_not_a_file
 
 FORMATS = {
     ".csv": "CSV", ".tsv": "TSV", ".json": "JSON", ".jsonl": "JSON lines", ".parquet": "Parquet", ".xlsx": "Excel",
@@ -112,8 +112,7 @@ def opened(path: Path, encoding: str | None = None) -> Source:
     Raises:
         DataError: when it is missing, empty, no .gz, or too large once unpacked.
     """
-    if not path.is_file():
-        problem = "is not a file; give a file" if path.exists() else "does not exist; check the path"
+    if problem := why_not_a_file(path):
         raise refusal(path.name, problem)
     if path.stat().st_size == 0:
         raise refusal(path.name, "the file is empty; add a header line and rows")

@@ -22,6 +22,7 @@ from dynlora.data_files.opening import (
     stem_of,
 )
 from dynlora.data_files.table import Table, joined
+from dynlora.safe_files import kind_of_file, why_not_a_file
 
 HELD_OUT_NAMES = ("validation", "test", "dev", "valid", "eval")
 """Names of the held-out side, the first that is there wins."""
@@ -62,9 +63,21 @@ def read_table(path: Path, limit: int | None = None, encoding: str | None = None
     Raises:
         DataError: one sentence with the file, the line where there is one, the rule and the remedy.
     """
+    check_table(path)
+    return _checked(path.name, READERS[ending_of(path)](opened(path, encoding), limit))
+
+
+def check_table(path: Path) -> None:
+    """Refuse what is no file, or none whose ending names a table; nothing is read.
+
+    Raises:
+        DataError: one sentence with the file, the rule and the remedy.
+        OSError: when the system refuses to look.
+    """
+    if problem := why_not_a_file(path):
+        raise refusal(path.name, problem)
     if not is_table(path):
         raise refusal(path.name, f"the ending must be one of {endings_text()}; convert the file")
-    return _checked(path.name, READERS[ending_of(path)](opened(path, encoding), limit))
 
 
 def sent_table(name: str, data: bytes) -> Table:
@@ -122,6 +135,7 @@ def read_sides(path: Path, limit: int | None = None, encoding: str | None = None
     Raises:
         DataError: when nothing readable is there.
     """
+    check_sides(path)
     if not path.is_dir():
         return Sides(read_table(path, limit, encoding))
     if binary_file.is_saved(path):
@@ -135,6 +149,17 @@ def read_sides(path: Path, limit: int | None = None, encoding: str | None = None
     held_out = next((files[name] for name in HELD_OUT_NAMES if name in files), None)
     train = _together(files["train"], limit, encoding)
     return Sides(train, None if held_out is None else _together(held_out, limit, encoding))
+
+
+def check_sides(path: Path) -> None:
+    """Refuse what is neither a table's file nor a folder; nothing is read.
+
+    Raises:
+        DataError: one sentence with the file, the rule and the remedy.
+        OSError: when the system refuses to look.
+    """
+    if kind_of_file(path) != "a folder":
+        check_table(path)
 
 
 def _saved_sides(path: Path) -> Sides:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def _problem_config(settings: DecodeSettings, target: NamedRun) -> RunConfig:
     data = section(values, "data")
     if settings.data is not None and not _is_of(data, settings.data):
         keep = {key: data[key] for key in ("prompt", "completion", "messages", "answer", "text") if data.get(key)}
-        source = "path" if Path(settings.data).expanduser().exists() else "name"
+        source = "path" if Path(os.path.expanduser(settings.data)).exists() else "name"
         known = settings.data in assets.DATASETS
         data = {source: settings.data, "task": "causal_lm", **({} if known else keep)}
     seed = whole(values.get("seed")) or 0
@@ -120,10 +121,10 @@ def _problem_config(settings: DecodeSettings, target: NamedRun) -> RunConfig:
 
 def _is_of(data: Mapping[str, Any], named: str) -> bool:
     """Say whether a name or path is that of a run's data, in whatever way the path is written."""
-    path, place = text(data.get("path")), Path(named).expanduser()
+    path, place = text(data.get("path")), Path(os.path.expanduser(named))
     if path is None or not place.exists():
         return path is None and not place.exists() and named == data.get("name")
-    known = Path(path).expanduser()
+    known = Path(os.path.expanduser(path))
     return known.exists() and known.samefile(place)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -23,6 +24,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run
 from dynlora.kinds.named_runs import named_run
+from dynlora.store.schema import command_text
 from dynlora.tasks import WritingTask
 from dynlora.training import run as training
 from dynlora.training.folder_work import RunFailedError
@@ -109,8 +111,9 @@ def prepare(wanted: Wanted, runs_dir: Path, say: Callable[[str], None], *, progr
         say("Few are wrong, so the judge will keep nearly every step; a draft trained for less makes more mistakes")
     found["judge"] = str(_trained(judge_config(wanted, Path(rows["folder"])), runs_dir, progress))
     named = {role: Path(folder).name for role, folder in found.items()}
-    command = f"dynlora rsd --draft {named['draft']} --target {named['target']} --reward {named['judge']}"
-    return {**named, "rows": rows, "command": f"{command} --threshold 0.3:0.9:4 --control 0.5 --runs-dir {runs_dir}"}
+    roles = ["--draft", named["draft"], "--target", named["target"], "--reward", named["judge"]]
+    command = command_text("rsd", *roles, "--threshold", "0.3:0.9:4", "--control", "0.5", runs_dir=runs_dir)
+    return {**named, "rows": rows, "command": command}
 
 
 def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
@@ -119,7 +122,7 @@ def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
         name = outcome.folder.name
         raise RunFailedError(
             f"run {name} {outcome.state}{f': {outcome.error}' if outcome.error else ''}; continue it with "
-            f"`dynlora resume {name}`, and give what is trained to `dynlora rsd prepare` or `dynlora rsd`"
+            f"`{command_text('resume', name, runs_dir=runs_dir)}`, and give what is trained as --draft or --target"
         )
     return outcome.folder
 
@@ -153,7 +156,7 @@ def chosen_blocks(wanted: Wanted) -> str:
 
 
 def _writer(wanted: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
-    source = "path" if Path(wanted.data).expanduser().exists() else "name"
+    source = "path" if Path(os.path.expanduser(wanted.data)).exists() else "name"
     return {
         "name": f"{role} for decoding, {Path(wanted.data).name}",
         "seed": wanted.seed,

@@ -10,7 +10,6 @@ from dynlora.engine.evaluation.export import export_merged, export_peft
 from dynlora.engine.evaluation.inference import merge
 from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run
-from dynlora.jobs.spawn import storing
 from dynlora.kinds.distil import NOT_RECYCLE, DistilSettings, student_config
 from dynlora.training.staged_folder import staged
 
@@ -53,7 +52,7 @@ def export_student(folder: Path, out: Path, format: str = "peft") -> dict[str, A
     settings, config, model = DistilSettings.of_run(folder), student_config(folder), load_run(folder)
     parameters = model.adapters.adapter_parameter_count()["active"]
     base = assets.shared_model_name(config.model.name)
-    with staged(out) as staging, storing(f"the export to {out}"):
+    with staged(out) as staging:
         if format == "peft":
             export_peft(model, staging, base, config.adapter.lora_alpha, config.adapter.rank, config.model.layers)
         else:

@@ -22,7 +22,6 @@ from dynlora.errors import ConfigError
 from dynlora.inference.export import describe, write_adapter
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
-from dynlora.jobs.spawn import storing
 from dynlora.store import queries
 from dynlora.store.compressions import OFFERED, WEIGHTINGS, Compressed, Half, Size, write_compressed
 from dynlora.store.origin import Origin, write_origin
@@ -176,7 +175,7 @@ def write_size(
             "difference": cost.difference, "low": cost.low, "high": cost.high,
         },
     }  # fmt: skip
-    with staged(out) as staging, storing(f"the adapter at {out}"):
+    with staged(out) as staging:
         write_adapter(staging, found.config, model, "peft")
         known = (None, name) if run is None else (run.name, queries.run_summary(run)["name"])
         write_origin(staging, Origin(*known, which, model.step, size.parameters, of))

@@ -19,7 +19,6 @@ from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_g
 from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, Padding, model_card
-from dynlora.jobs.spawn import storing
 from dynlora.safe_files import open_plain
 from dynlora.store import queries
 from dynlora.store.origin import Origin, write_origin
@@ -60,13 +59,12 @@ def export_run(
     with staged(out) as staging:
         config, model = read_run_config(folder), load_run(folder, which)
         report = {"folder": str(out), "format": format, "which": which, **_bake(config, model)}
-        with storing(f"the export to {out}"):
-            write_adapter(staging, config, model, format)
-            if format == "peft":
-                whole = model.adapters.adapter_parameter_count()["active"]
-                name = queries.run_summary(folder)["name"]
-                write_origin(staging, Origin(folder.name, name, which, model.step, whole, whole))
-            describe(staging, folder, config, model, report, verdict)
+        write_adapter(staging, config, model, format)
+        if format == "peft":
+            whole = model.adapters.adapter_parameter_count()["active"]
+            name = queries.run_summary(folder)["name"]
+            write_origin(staging, Origin(folder.name, name, which, model.step, whole, whole))
+        describe(staging, folder, config, model, report, verdict)
     return report
 
 
@@ -81,7 +79,7 @@ def _export_recorded(folder: Path, adapter: Path, out: Path, format: str, which:
             f"--format {format}: {folder.name} was recorded, and only its adapter is here; export it as peft and "
             "merge it with PEFT's merge_and_unload"
         )
-    with staged(out) as staging, storing(f"the export to {out}"):
+    with staged(out) as staging:
         for file in sorted(adapter.iterdir()):
             source, _ = open_plain(file)
             with source, (staging / file.name).open("wb") as copy:

@@ -24,6 +24,7 @@ from dynlora.engine.model.base_model import Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
 from dynlora.jobs import own_process
 from dynlora.kinds.distil import student_config
+from dynlora.safe_files import why_not_a_file
 from dynlora.store.kinds import DISTIL, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.tasks import WritingTask
@@ -136,8 +137,8 @@ def texts_of(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None
         DataError: when the file cannot be read or lacks the columns.
     """
     if not is_table(path):
-        if not path.is_file():
-            raise DataError(f"--file {path}: does not exist; check the path")
+        if problem := why_not_a_file(path):
+            raise DataError(f"--file {path}: {problem}")
         return [line for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()], None
     return text_columns(read_table(path), config.data)
 

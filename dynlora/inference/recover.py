@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dynlora.config import parse_config
 from dynlora.inference.compress import Compression, write_size
 from dynlora.jobs import launch
+from dynlora.jobs.queue import put_in_queue
 from dynlora.jobs.recover import is_kept, recovery_name, recovery_values, start_place
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Size
@@ -40,6 +42,6 @@ def queue_recovery(
     title = name if run is None else queries.run_summary(run)["name"]
     called = recovery_name(title, size.parameters / found.parameters, steps)
     planned = plan(parse_config(recovery_values(subject.config.model_dump(mode="json"), place, steps, called)))
-    folder = planned.create(runs_dir, "queued")
-    launch.start_next(runs_dir)
+    (folder,) = put_in_queue(runs_dir, [partial(planned.create, runs_dir, "queued")])
+    launch.wake(runs_dir)
     return {"id": folder.name, "status": "queued", "steps": steps, "start_from": str(place)}

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.config_files import yaml_text
-from dynlora.jobs.spawn import Folder, end_child, locked, own_folder, reap, runs_root, spawn_detached, storing
+from dynlora.errors import storing
+from dynlora.jobs.spawn import Folder, end_child, locked, own_folder, reap, runs_root, spawn_detached
 from dynlora.safe_files import read_json, tail, write_text
 from dynlora.store.plain_values import count, items, number, read_checked
 from dynlora.store.process import is_alive, start_time

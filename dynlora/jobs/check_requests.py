@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from dynlora.errors import RunBusyError
+from dynlora.errors import RunBusyError, storing
 from dynlora.jobs.cli_client import INCOMING_DIR
-from dynlora.jobs.spawn import locked, own_folder, storing
+from dynlora.jobs.spawn import locked, own_folder
 from dynlora.safe_files import write_text
 
 ENDING = ".check"

@@ -18,9 +18,9 @@ from typing import Any
 
 from dynlora.assets.cache import cache_dir
 from dynlora.config_files import yaml_text
-from dynlora.errors import ConfigError, DynloraError, RunBusyError, StorageError
+from dynlora.errors import ConfigError, DynloraError, RunBusyError, StorageError, storing
 from dynlora.jobs import warm
-from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root, storing
+from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
 from dynlora.safe_files import write_text
 
 INCOMING_DIR = ".incoming"

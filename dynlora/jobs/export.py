@@ -6,8 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dynlora.errors import storing
 from dynlora.jobs.cli_client import answer_of
-from dynlora.jobs.spawn import storing
 
 TIMEOUT_S = 600.0
 """Seconds that an export may take: it evaluates the held-out examples, twice where there are gates."""

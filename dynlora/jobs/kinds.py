@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from dynlora.jobs.launch import RunHandle, launched_once
-from dynlora.jobs.queue import wake
+from dynlora.jobs.queue import put_in_queue, wake
 from dynlora.jobs.spawn import Folder, runs_root
 from dynlora.kinds.settings import KindSettings
 from dynlora.store.lifecycle import create_run
@@ -42,6 +43,6 @@ def enqueue(settings: KindSettings, runs_dir: Folder, *, key: str) -> RunHandle:
         DynloraError: when the key or something the settings name cannot be used, or the disk does not take the run.
     """
     root = runs_root(runs_dir, make=True)
-    run_id = launched_once(root, key, lambda _: create(settings, root).name)
+    run_id = launched_once(root, key, lambda _: put_in_queue(root, [partial(create, settings, root)])[0].name)
     wake(root)
     return RunHandle(run_id, run_folder(root, run_id, must_exist=False))

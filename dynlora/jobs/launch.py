@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dynlora.config_files import yaml_text
-from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, storing
 from dynlora.jobs.check_requests import ENDING
 from dynlora.jobs.cli_client import INCOMING_DIR, answer_of, catalog
 from dynlora.jobs.queue import (
@@ -35,12 +35,13 @@ from dynlora.jobs.queue import (
     start_next,
     wake,
 )
-from dynlora.jobs.spawn import Folder, locked, own_folder, reap, run_or_leave, runs_root, storing
+from dynlora.jobs.spawn import Folder, locked, own_folder, reap, run_or_leave, runs_root
 from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.safe_files import read_json, write_text
 from dynlora.store import process, schema
 from dynlora.store.copied import check_can_resume
 from dynlora.store.lifecycle import annotate
+from dynlora.store.recorded import check_looks_for_stops
 from dynlora.store.rows import Status
 from dynlora.store.stop_request import forget_stop, request_stop
 
@@ -209,8 +210,8 @@ def stop(runs_dir: Folder, run_id: str) -> str:
 
     Raises:
         RunNotFoundError: when there is no such run.
-        RunBusyError: when another machine that was to run it is silent, or its process is not one of dynlora's.
-        ConfigError: when it is neither queued nor running.
+        RunBusyError: when another machine that was to run it is silent.
+        ConfigError: when it is neither queued nor running, or a program of its own trains it, which nobody can ask.
     """
     root = runs_root(runs_dir)
     folder = schema.run_folder(root, run_id)
@@ -225,8 +226,10 @@ def stop(runs_dir: Folder, run_id: str) -> str:
     if not status.is_running:
         raise ConfigError(f"run {run_id} is {status.status}: only a queued or running run can be stopped")
     if status.status == "running":
+        check_looks_for_stops(folder)
         request_stop(folder, status.pid, status.process_start)
-        _signal(run_id, status.pid, status.process_start, signal.SIGTERM)
+        with suppress(RunBusyError):  # a script that trains it is not signalled: it looks for the request after a step
+            _signal(run_id, status.pid, status.process_start, signal.SIGTERM)
     return read_status(folder).status
 
 
@@ -264,6 +267,7 @@ def _stop_elsewhere(folder: Path, status: Status) -> str:
             f"run {folder.name} is training on host {status.host}, silent for {status.heartbeat_age_s:.0f} s: "
             "stop it on that host"
         )
+    check_looks_for_stops(folder)
     request_stop(folder, status.pid, status.process_start)
     return read_status(folder).status
 
@@ -286,7 +290,7 @@ def _signal(run_id: str, pid: int | None, start: float | None, number: int) -> N
     if pid is None or not process.is_alive(pid, start):
         return
     if pid == os.getpid() or not process.is_ours(process.command_line(pid)):
-        raise RunBusyError(f"run {run_id}: process {pid} was not started by dynlora, so it was not stopped")
+        raise RunBusyError(f"run {run_id}: process {pid} was not started by dynlora, so it was not ended; end it there")
     with suppress(ProcessLookupError):
         os.kill(pid, number)
         if hasattr(signal, "SIGCONT"):  # a suspended process would keep the signal to itself until it continues

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynlora.errors import CorruptRunError, DynloraError, RunNotFoundError
+from dynlora.errors import CorruptRunError, DynloraError, RunBusyError, RunNotFoundError
 from dynlora.jobs import queue_order, warm
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import read_json, tail, write_text
@@ -80,6 +82,33 @@ def read_launch(folder: Path) -> Launch:
     return Launch(whole(pid), start, opened)
 
 
+def put_in_queue(runs_dir: Folder, makers: Sequence[Callable[[], Path]]) -> list[Path]:
+    """Make queued runs while this process holds the queue, all or none, and return their folders.
+
+    A queue that cannot be used is refused before anything is made. `wake` starts the next one afterwards.
+
+    Args:
+        runs_dir: folder of the runs; made when missing.
+        makers: each makes a checked run in that folder and returns its own.
+
+    Raises:
+        RunBusyError: when another process has held the queue for half a minute.
+        CorruptRunError: when its lock is no plain file.
+        DynloraError: when a run cannot be made.
+    """
+    made: list[Path] = []
+    with locked(runs_root(runs_dir, make=True) / QUEUE_LOCK, LOCK_WAIT_S):
+        try:
+            for make in makers:
+                made.append(make())
+        except BaseException:
+            for folder in made:
+                unmark_active(folder.parent, folder.name)
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+    return made
+
+
 def start_next(runs_dir: Folder) -> str | None:
     """Start the oldest queued run unless one is running or starting; return its id, None when none was started.
 
@@ -106,12 +135,10 @@ def claim(runs_dir: Folder, run_id: str) -> bool:
     """Take a queued run for this very process, which then has to train it; say whether it was next and is taken.
 
     A process that has just checked a run holds its model and its data already: a second one would load both again.
-
-    Raises:
-        RunBusyError: when another process has held the queue for half a minute.
+    Where another process holds the queue for half a minute, the run stays there.
     """
     root = runs_root(runs_dir)
-    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+    with suppress(RunBusyError), locked(root / QUEUE_LOCK, LOCK_WAIT_S):
         reap()
         if next(iter(_waiting(root)), None) != run_id:
             return False

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from dynlora.errors import ConfigError, DynloraError
+from dynlora.errors import ConfigError, DynloraError, storing
 from dynlora.jobs import queue_order
 from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, is_pending, read_status
-from dynlora.jobs.spawn import Folder, locked, runs_root, storing
+from dynlora.jobs.spawn import Folder, locked, runs_root
 from dynlora.store import schema
 from dynlora.store.active import active_ids
 

@@ -16,12 +16,12 @@ from typing import Any
 from dynlora import assets
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import with_absolute_paths
-from dynlora.errors import DynloraError
+from dynlora.errors import DynloraError, storing
 from dynlora.jobs import check_requests
 from dynlora.jobs.cli_client import catalog
 from dynlora.jobs.launch import RESERVED, RunHandle, enqueue, launched_once
-from dynlora.jobs.queue import LOG_NAME, is_pending, wake
-from dynlora.jobs.spawn import Folder, runs_root, spawn_detached, storing
+from dynlora.jobs.queue import LOG_NAME, is_pending, put_in_queue, wake
+from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
 from dynlora.jobs.start_files import check_start_files, keep_start, start_meta
 from dynlora.jobs.trackers import check_trackers
 from dynlora.safe_files import read_plain, write_text
@@ -70,7 +70,8 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
         text, steps = settings.to_yaml(), settings.train.max_steps(0)
         meta = {**meta_of(settings, found.get("fidelity"), found.get("signals") or {}), **start_meta(settings)}
         fill = partial(keep_start, settings)
-        return create_run(root, run_id=run_id, config_yaml=text, meta=meta, max_steps=steps, fill=fill).name
+        made = partial(create_run, root, run_id=run_id, config_yaml=text, meta=meta, max_steps=steps, fill=fill)
+        return put_in_queue(root, [made])[0].name
 
     run_id = launched_once(root, key, make)
     wake(root)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from dynlora.errors import CorruptRunError, StorageError
+from dynlora.errors import CorruptRunError, storing
 from dynlora.jobs import warm
 from dynlora.jobs.environment import child_environment
 from dynlora.safe_files import NotPlainFileError, open_log
@@ -166,22 +166,6 @@ def locked(path: Path, wait_s: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def storing(what: str) -> Iterator[None]:
-    """A `with` block in which what the disk refuses is a sentence.
-
-    Raises:
-        StorageError: for an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(
-            f"{what} cannot be written ({reason}); free some space, or check the permissions of the folder"
-        ) from None
 
 
 def runs_root(runs_dir: Folder, *, make: bool = False) -> Path:

@@ -10,8 +10,7 @@ from typing import Any
 
 from dynlora.config import RunConfig
 from dynlora.config_files import START_FROM
-from dynlora.errors import AdapterError, ConfigError
-from dynlora.jobs.spawn import storing
+from dynlora.errors import AdapterError, ConfigError, storing
 from dynlora.peft_adapter.adapter_config import CONFIG_NAME, read_settings
 from dynlora.peft_adapter.read import check_folder
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, open_adapter_file
@@ -30,7 +29,7 @@ _NEEDED, _OPTIONAL = (CONFIG_NAME, TENSORS_NAME), (LABELS_NAME, ORIGIN_NAME)
 def start_of(config: RunConfig) -> Path | None:
     """Return the folder of the adapter that a run starts from; None where it starts new."""
     source = config.strategy.fields.get(START_FROM)
-    return Path(source).expanduser() if isinstance(source, str) and source else None
+    return Path(os.path.expanduser(source)) if isinstance(source, str) and source else None
 
 
 def start_meta(config: RunConfig) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from typing import Any, cast
 import yaml
 
 from dynlora.config_files import parse_value, split_override
-from dynlora.errors import ConfigError, DynloraError
+from dynlora.errors import ConfigError, DynloraError, storing
 from dynlora.jobs.cli_client import json_of
 from dynlora.jobs.launch import made_once
 from dynlora.jobs.queue import wake
-from dynlora.jobs.spawn import Folder, runs_root, storing
+from dynlora.jobs.spawn import Folder, runs_root
 from dynlora.safe_files import write_text
 from dynlora.store.schema import check_run_id
 

@@ -25,6 +25,7 @@ from dynlora.jobs.spawn import adopt
 from dynlora.safe_files import open_log
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
+from dynlora.store.schema import command_text
 from dynlora.store.tracker_notes import forget_errors, read_trackers
 
 logger = logging.getLogger(__name__)
@@ -152,8 +153,8 @@ class TrackerProcess:
         for name in self._names:
             if name in failed and name not in self._told:
                 self._told.add(name)
-                again = f"`dynlora track {self._folder.name} --to {name}` writes the rest"
-                yield f"log.to={name}: {failed[name]}; training continues, and {again}"
+                again = command_text("track", self._folder.name, "--to", name, runs_dir=self._folder.parent)
+                yield f"log.to={name}: {failed[name]}; training continues, and `{again}` writes the rest"
 
 
 @contextmanager

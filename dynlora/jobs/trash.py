@@ -38,7 +38,8 @@ def delete(runs_dir: Folder, run_id: str, *, is_replaced: bool = False) -> Path:
     root = runs_root(runs_dir)
     folder = schema.run_folder(root, run_id, must_exist=False)
     if not folder.is_dir():
-        raise RunNotFoundError(f"no run {run_id!r} in {root}: `dynlora runs` lists the runs")
+        listing = schema.command_text("runs", runs_dir=root)
+        raise RunNotFoundError(f"no run {run_id!r} in {root}: `{listing}` lists the runs")
     target = _trash(root) / run_id
     with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
         if _is_busy(folder):

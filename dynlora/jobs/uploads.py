@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dynlora.data_files.opening import FORMATS, endings_text, is_table
-from dynlora.errors import CorruptRunError, DataError
-from dynlora.jobs.spawn import Folder, own_folder, runs_root, storing
+from dynlora.errors import CorruptRunError, DataError, storing
+from dynlora.jobs.spawn import Folder, own_folder, runs_root
 from dynlora.peft_adapter import CONFIG_NAME, TENSORS_NAME
 from dynlora.safe_files import write_bytes
 

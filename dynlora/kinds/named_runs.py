@@ -12,7 +12,7 @@ from dynlora.errors import ConfigError, RunNotFoundError
 from dynlora.store.kinds import TRAIN, kind_of
 from dynlora.store.meta import config, text
 from dynlora.store.reader import RunReader
-from dynlora.store.schema import DB_NAME, run_folder
+from dynlora.store.schema import DB_NAME, command_text, run_folder
 
 ADAPTERS = ("adapter", "checkpoint")
 """Folders of a run of which one holds what it trained."""
@@ -68,10 +68,11 @@ def find_run_folder(role: str, source: str, runs_dir: Path) -> Path:
             return run_folder(runs_dir, source)
         except (ConfigError, RunNotFoundError):
             pass
-    path = Path(os.path.abspath(Path(source).expanduser()))
+    path = Path(os.path.abspath(Path(os.path.expanduser(source))))
     if (path / DB_NAME).is_file():
         return path
-    raise ConfigError(f"{role} {source[:80]}: there is no such run in {runs_dir}; `dynlora runs` lists their ids")
+    listing = command_text("runs", runs_dir=runs_dir)
+    raise ConfigError(f"{role} {source[:80]}: there is no such run in {runs_dir}; `{listing}` lists their ids")
 
 
 def named_run(role: str, source: str, runs_dir: Path) -> NamedRun:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from dynlora.config_files import read_yaml, yaml_text
 from dynlora.errors import ConfigError, DynloraError, explain, refuse_booleans
 from dynlora.store.kinds import OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
+from dynlora.store.schema import command_text
 
 
 class KindSettings(Section):
@@ -128,8 +128,5 @@ def _refuse_another(folder: Path, wanted: str) -> None:
         said = {TRAIN: "a training run", OTHER: "of a kind that this version does not know"}.get(
             found, f"a {found} run"
         )
-        listing = ["dynlora", "runs", "--where", f"kind={wanted}"]
-        where = [] if folder.parent == Path("runs") else ["--runs-dir", str(folder.parent)]
-        raise ConfigError(
-            f"run {folder.name}: is {said}, and a {wanted} run is needed; `{shlex.join([*listing, *where])}` lists them"
-        )
+        listing = command_text("runs", "--where", f"kind={wanted}", runs_dir=folder.parent)
+        raise ConfigError(f"run {folder.name}: is {said}, and a {wanted} run is needed; `{listing}` lists them")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
-from pathlib import Path
 from typing import overload
 
 from dynlora.errors import ConfigError, NotRecordedError
@@ -15,6 +13,7 @@ from dynlora.notebook.replay import Replay
 from dynlora.remote.run import RemoteRun
 from dynlora.store import queries
 from dynlora.store.run import Run
+from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.capacity import flows
 from dynlora.viz.capacity import model as capacity_model
@@ -286,9 +285,8 @@ class Plots:
 
     def _command(self, name: str, *options: str) -> str:
         """Return a command on this run, as one types it where the notebook runs; a run elsewhere is fetched first."""
-        command = ["dynlora", name, self._run.id, *options]
+        command = [name, self._run.id, *options]
         if isinstance(self._run, RemoteRun):
-            return f"{shlex.join(['dynlora', 'pull', self._run.url])}; {shlex.join(command)}"
-        parent = self._run.folder.parent
-        here = [] if parent == Path("runs").absolute() else ["--runs-dir", str(parent)]
-        return shlex.join([*command, *here])
+            fetched = [command_text(*one, runs_dir=DEFAULT_RUNS_DIR) for one in (["pull", self._run.url], command)]
+            return "; ".join(fetched)
+        return command_text(*command, runs_dir=self._run.folder.parent)

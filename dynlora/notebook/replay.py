@@ -10,12 +10,11 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from dynlora.safe_files import write_text
+from dynlora.safe_files import write_output
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.sealed_page import digest, policy, script_json
 from dynlora.viz.kit.theme import Palette
@@ -88,9 +87,10 @@ class Replay:
         """Write the page to a file, whole or not at all.
 
         Raises:
-            OSError: when it cannot be written.
+            ConfigError: when something else than a file is there.
+            StorageError: when it cannot be written.
         """
-        write_text(Path(path), self.html)
+        write_output(os.fspath(path), self.html.encode("utf-8"))
 
     def _repr_html_(self) -> str:
         """Return the page in a frame; Jupyter and marimo call this."""

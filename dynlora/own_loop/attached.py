@@ -13,9 +13,8 @@ from torch import Tensor
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
-from dynlora.errors import ConfigError
-from dynlora.jobs.spawn import storing
-from dynlora.own_loop.files import export_attached, restore, state_of
+from dynlora.errors import ConfigError, storing
+from dynlora.own_loop.files import check_place, export_attached, restore, state_of
 from dynlora.own_loop.loop_record import LoopRecord, detached
 from dynlora.own_loop.parts import Parts
 from dynlora.own_loop.trainer_callback import Allocate
@@ -128,11 +127,13 @@ class Attached(Parts):
         of torch's random numbers, is its own to keep.
 
         Args:
-            folder: made or replaced as a whole.
+            folder: made, or replaced as a whole where it is empty or was written by `save`.
 
         Raises:
+            ConfigError: when something else is there, which would be lost.
             StorageError: when it cannot be written.
         """
+        check_place(folder)
         with storing(f"the state at {folder}"):
             Path(folder).absolute().parent.mkdir(parents=True, exist_ok=True)
             write_checkpoint(Path(folder).absolute(), state_of(self))

@@ -21,8 +21,8 @@ from dynlora.engine.loop.checkpoint import load_optimizer_state, moved, optimize
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.jobs.spawn import storing
 from dynlora.own_loop.parts import Parts
+from dynlora.safe_files import kind_of_file
 from dynlora.training.staged_folder import staged
 
 PARTS = ("made_with", "step", "adapters", "trained", "optimizer", "rates", "strategy")
@@ -40,6 +40,18 @@ def state_of(attached: Parts) -> dict[str, Any]:
         "rates": [float(group["lr"]) for group in attached.optimizer.param_groups],
         "strategy": attached.strategy.state_dict(),
     }
+
+
+def check_place(folder: str | Path) -> None:
+    """Refuse to replace anything but an empty folder, or one that a state was saved to.
+
+    Raises:
+        ConfigError: when something else is there.
+    """
+    kind, place = kind_of_file(folder), Path(folder)
+    if kind not in ("", "a folder") or (kind and any(place.iterdir()) and not (place / "state.json").is_file()):
+        what = "holds other files" if kind == "a folder" else f"is {kind}"
+        raise ConfigError(f"save({str(folder)!r}): {what}, which would be replaced; give a folder of its own")
 
 
 def restore(attached: Parts, state: Mapping[str, Any]) -> None:
@@ -100,9 +112,8 @@ def export_attached(attached: Parts, folder: Path, batches: Sequence[Mapping[str
     with staged(folder) as staging, _gates_off(attached.adapters, mean):
         rank = attached.adapters.reference_rank
         tensors, settings = peft_adapter(model, name, lora_alpha=attached.lora_alpha, rank=rank)
-        with storing(f"the adapter at {folder}"):
-            save_file(tensors, staging / "adapter_model.safetensors", {"format": "pt"})
-            (staging / "adapter_config.json").write_text(json.dumps(settings, indent=2), "utf-8")
+        save_file(tensors, staging / "adapter_model.safetensors", {"format": "pt"})
+        (staging / "adapter_config.json").write_text(json.dumps(settings, indent=2), "utf-8")
     return folder
 
 

@@ -13,7 +13,6 @@ from dynlora import assets, strategies
 from dynlora.engine.evaluation.export import peft_adapter
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.hardware import autocast_context
-from dynlora.jobs.spawn import storing
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.recycling.few_shot import load_meta
 from dynlora.store.meta import section, text
@@ -69,7 +68,7 @@ def export_meta(folder: Path, out: Path) -> dict[str, Any]:
     )  # fmt: skip
     tensors, config = peft_adapter(model, base, lora_alpha=settings.lora_alpha, rank=settings.rank)
     config |= {"task_type": "FEATURE_EXTRACTION", "modules_to_save": None}
-    with staged(out) as staging, storing(f"the export to {out}"):
+    with staged(out) as staging:
         save_file(tensors, staging / "adapter_model.safetensors", {"format": "pt"})
         (staging / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
         run.model.base.tokenizer.save_pretrained(staging)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ class Measured:
         settings = recycling.materials.settings
         found = cls(recycling)
         if settings.test is not None:
-            data = texts_of_file(Path(settings.test).expanduser(), once=True)
+            data = texts_of_file(Path(os.path.expanduser(settings.test)), once=True)
         else:
             data, found.notes = held_out_texts(recycling.materials.teachers)
         try:

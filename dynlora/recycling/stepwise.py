@@ -15,11 +15,12 @@ import torch
 from tqdm import tqdm
 
 from dynlora.engine.loop.adapter_state import adapter_state
-from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
+from dynlora.engine.loop.checkpoint import check_started, find_checkpoint, read_checkpoint, write_checkpoint
 from dynlora.engine.model.adapters import Adapters
 from dynlora.errors import CorruptRunError, StorageError
 from dynlora.store.meta import table, whole
 from dynlora.store.reader import RunReader
+from dynlora.store.schema import command_text
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome, check_can_work, work_on
 from dynlora.training.progress_stream import QuietStream
@@ -98,6 +99,7 @@ def continued(folder: Path, work: Work, *, force: bool, is_new: bool) -> Outcome
         threads = whole(table(reader.meta().get("machine")).get("threads"))
     if threads is not None and 0 < threads <= 1024:
         torch.set_num_threads(threads)
+    check_started(folder / "checkpoint")
     state = read_checkpoint(folder / "checkpoint") if find_checkpoint(folder / "checkpoint") is not None else None
     step = None if state is None else whole(state.get("step"))
     if state is not None and step is None:
@@ -187,7 +189,8 @@ def _keep(work: Stepwise, folder: Path, writer: RunWriter) -> None:
     except OSError as error:
         said = f"the checkpoint of step {work.step} cannot be written ({error.strerror or error})"
         if work.step == 0:
-            raise StorageError(f"{said}; free some space, then dynlora resume {folder.name}") from None
+            again = command_text("resume", folder.name, runs_dir=folder.parent)
+            raise StorageError(f"{said}; free some space, then {again}") from None
         writer.warn(f"{said}; the work continues, and the last one is still valid")
         return
     writer.set_meta("checkpoint_step", work.step)

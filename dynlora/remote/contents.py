@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynlora.errors import CorruptRunError
-from dynlora.jobs.spawn import storing
+from dynlora.errors import CorruptRunError, storing
 from dynlora.remote.manifest import ADAPTERS, CHECKPOINT, KEPT, LIMITS, RECORDED, SAVED, START, Entry, Manifest
 from dynlora.remote.parquet_tables import write_tables
 from dynlora.remote.saved_adapter import is_whole, write_adapter_of

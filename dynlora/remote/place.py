@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dynlora.addresses import hidden, is_url, without_secrets
-from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, StorageError
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, storing, system_reason
 from dynlora.remote import web
 from dynlora.safe_files import NotPlainFileError, open_plain, printable, sync
 
@@ -53,10 +53,12 @@ class Place:
         Raises:
             ConfigError: when it is no address, or what its protocol needs is not installed.
         """
+        url = url.rstrip("/") if is_url(url.rstrip("/")) or not is_url(url) else url  # of file:/// the slashes stay
         if url and not is_url(url):
             url = os.path.abspath(url)
         self.shown = printable(without_secrets(url), 300).rstrip("/")
-        if not url or "::" in url or not url.isprintable():
+        is_bare = is_url(url) and not url.partition("://")[2]
+        if not url or is_bare or "::" in url or not url.isprintable():
             raise ConfigError(f"URL {self.shown!r}: is not the address of a folder; give one such as s3://bucket/runs")
         from fsspec.core import url_to_fs
 
@@ -151,7 +153,7 @@ class Place:
             StorageError: when the disk does not take it.
         """
         digest, got = hashlib.sha256(), 0
-        with _storing(target), target.open("xb") as file, closing(self._pieces(name, size)) as pieces:
+        with storing(target.name), target.open("xb") as file, closing(self._pieces(name, size)) as pieces:
             for data in pieces:
                 digest.update(data)
                 got += len(data)
@@ -239,15 +241,15 @@ class Place:
         """A `with` block in which what a file system, or a library below it, raises is a sentence without secrets."""
         try:
             yield
-        except (DynloraError, FileNotFoundError, NotADirectoryError) as error:
-            if isinstance(error, DynloraError):
-                raise
-            raise RemoteError(f"{self.shown}: {self._said(error)}; check the address") from None
+        except DynloraError:
+            raise
         except ImportError as error:
             extra = EXTRAS.get(self.shown.partition("://")[0])
             remedy = f"pip install 'dynlora[{extra}]'" if extra else "install it"
             raise ConfigError(f"URL {self.shown}: {self._said(error)}; {remedy}") from None
         except Exception as error:  # botocore, aiohttp and others have classes of their own
+            if isinstance(error, OSError) and error.errno and getattr(self, "is_local", False):
+                raise RemoteError(f"{self.shown}: {system_reason(error)}") from None
             raise RemoteError(
                 f"{self.shown} cannot be used ({self._said(error)}); check address, credentials and network"
             ) from None
@@ -256,11 +258,3 @@ class Place:
         """Return what a library says, one line without secrets."""
         text = (str(error).strip().splitlines() or [""])[0]
         return f"{type(error).__name__}: {printable(hidden(text, self._url), 200).rstrip('.')}"
-
-
-@contextmanager
-def _storing(target: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{target.name} cannot be stored ({error.strerror or error}); free some space") from None

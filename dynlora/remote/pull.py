@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, StorageError
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, StorageError, storing
 from dynlora.jobs import trash
-from dynlora.jobs.spawn import runs_root, storing
+from dynlora.jobs.spawn import runs_root
 from dynlora.remote.contents import put_together
 from dynlora.remote.manifest import Entry, Manifest
 from dynlora.remote.parquet_tables import read_rows

@@ -191,7 +191,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     if not is_url(path):
         return open_folder(path)
-    place = Place(str(path).rstrip("/"))
+    place = Place(str(path))
     try:
         return RemoteRun(place.parent(), check_run_id(place.name))
     except ConfigError as error:

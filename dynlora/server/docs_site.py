@@ -8,6 +8,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 from dynlora.errors import DynloraError
 from dynlora.server.app_files import app_root
@@ -120,10 +122,26 @@ class Pages(SimpleHTTPRequestHandler):
         if len(hosts) != 1 or not is_welcome(hosts[0], None, LOCAL):
             self.send_error(403, "Forbidden", f"The documentation accepts requests for {', '.join(LOCAL)} only.")
             return None
+        if "\0" in unquote(self.path):
+            self.send_error(404, "File not found")
+            return None
         return super().send_head()
+
+    def list_directory(self, path):  # type: ignore[no-untyped-def]
+        """Show no list of files: a folder without a page is not found."""
+        self.send_error(404, "File not found")
 
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """A server that says nothing of a browser which leaves before its answer is there."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong, unless the other end is gone."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
@@ -133,6 +151,6 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
         DynloraError: the port is taken.
     """
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), partial(Pages, directory=str(folder)))
+        return Server(("127.0.0.1", port), partial(Pages, directory=str(folder)))
     except OSError as error:
         raise DynloraError(f"--port {port}: {error.strerror}; give another port, or 0 for any free one") from None

@@ -51,19 +51,23 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None, 
         ConfigError: when the token or the port cannot be used.
     """
     environment, said = server_environment(runs_dir, host, read_token(token_file), mirror_of)
-    if said:
-        click.echo(said, err=True)
     port = port or _free_port()
     _check_free(host, port)
+    if said:
+        click.echo(said, err=True)
     threading.Thread(target=_warm, daemon=True).start()
     threading.Thread(target=_say_when_ready, args=(host, port), daemon=True).start()
     return _serve(server_command(host, port), environment)
 
 
 def _check_free(host: str, port: int) -> None:
-    """Refuse a port that another program uses: its address would be announced as the dashboard's."""
+    """Refuse an address that the server could not listen at: it would be announced as the dashboard's.
+
+    Raises:
+        ConfigError: when another program uses the port, or this machine has no such address.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as found, suppress(socket.gaierror):  # a name that is unknown is streamlit's to refuse
+    with socket.socket(family) as found:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((host, port))
@@ -72,6 +76,16 @@ def _check_free(host: str, port: int) -> None:
                 raise ConfigError(
                     f"--port {port}: another program uses it; leave --port out, or give a free one"
                 ) from None
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise ConfigError(f"--port {port}: {error.strerror}; give a port above 1023") from None
+            raise ConfigError(
+                f"--host {host}: cannot be used ({error.strerror or error}); give an address of this machine, such as "
+                "127.0.0.1"
+            ) from None
+        except UnicodeError:  # a name with a part that is empty or longer than 63 characters
+            raise ConfigError(
+                f"--host {host:.80}: is no address; give one of this machine, such as 127.0.0.1"
+            ) from None
 
 
 def _free_port() -> int:
@@ -148,7 +162,7 @@ def server_command(host: str, port: int) -> list[str]:
 def server_environment(runs_dir: Path, host: str, token: str | None, mirror_of: str = "") -> tuple[dict[str, str], str]:
     """Return the environment of the server, and what to tell whoever starts it; nothing for this machine alone."""
     found = {name: value for name, value in os.environ.items() if name not in (TOKEN_VARIABLE, MIRROR_VARIABLE)}
-    found |= {"DYNLORA_RUNS_DIR": str(runs_dir.resolve()), "DYNLORA_STARTED_IN": os.getcwd()}
+    found |= {"DYNLORA_RUNS_DIR": os.path.realpath(runs_dir), "DYNLORA_STARTED_IN": os.getcwd()}
     found.setdefault(WARM_VARIABLE, "1")
     found[HOSTS_VARIABLE] = ",".join(served_names(host))
     if mirror_of:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -11,16 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dynlora.errors import ConfigError, CorruptRunError, StorageError
-from dynlora.safe_files import sync, write_text
+from dynlora.errors import ConfigError, CorruptRunError, storing
+from dynlora.safe_files import making_folder, sync, write_text
 from dynlora.store import jsontext, schema
-from dynlora.store.active import mark_active, unmark_active
+from dynlora.store.active import ACTIVE_DIR, mark_active, unmark_active
 from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
 from dynlora.store.process import now, this_process
 from dynlora.store.rollups import event_crc
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""What a system says when it will not store any more."""
 
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 ADD_EVENT = "INSERT INTO events (time, step, kind, modules, payload, crc) VALUES (?, ?, ?, ?, ?, ?)"
@@ -63,37 +59,31 @@ def create_run(
 
     Raises:
         ConfigError: when the id is taken or cannot name a run.
-        StorageError: when the disk is full or cannot be written.
-        OSError: when the path cannot be a folder.
+        StorageError: when the disk refuses: it is full or read-only, or the path cannot be a folder.
     """
     if state not in ("queued", "running"):
         raise ConfigError(f"state {state!r} of a new run: use 'queued' or 'running'")
     root = Path(runs_dir)
-    root.mkdir(parents=True, exist_ok=True)
     run_id = schema.new_run_id() if run_id is None else run_id
     folder = schema.run_folder(root, run_id, must_exist=False)
-    if os.path.lexists(folder):
-        raise ConfigError(f"run id {run_id!r} exists already in {root}; use another id or delete that run")
-    aside = folder.parent / f".new-{run_id}-{secrets.token_hex(4)}"
-    try:
-        aside.mkdir()
-        write_text(aside / "config.yaml", config_yaml)
-        (aside / "train.log").touch()
-        if fill is not None:
-            fill(aside)
-        _write_database(aside, {"id": run_id, "created": now(), **meta}, max_steps, state)
-        mark_active(folder.parent, run_id)
-        aside.rename(folder)
-    except BaseException as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if not os.path.lexists(folder):
-            unmark_active(folder.parent, run_id)
-        if isinstance(error, sqlite3.Error) or isinstance(error, OSError) and error.errno in NO_ROOM:
-            said = error.strerror if isinstance(error, OSError) else str(error)
-            raise StorageError(
-                f"{root}: no run can be created here ({said}); free some space, or give another --runs-dir"
-            ) from None
-        raise
+    with storing(f"a new run in {root}"), making_folder(root / ACTIVE_DIR):
+        if os.path.lexists(folder):
+            raise ConfigError(f"run id {run_id!r} exists already in {root}; use another id or delete that run")
+        aside = folder.parent / f".new-{run_id}-{secrets.token_hex(4)}"
+        try:
+            aside.mkdir()
+            write_text(aside / "config.yaml", config_yaml)
+            (aside / "train.log").touch()
+            if fill is not None:
+                fill(aside)
+            _write_database(aside, {"id": run_id, "created": now(), **meta}, max_steps, state)
+            mark_active(folder.parent, run_id)
+            aside.rename(folder)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            if not os.path.lexists(folder):
+                unmark_active(folder.parent, run_id)
+            raise
     sync(folder.parent)
     return folder
 

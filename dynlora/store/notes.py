@@ -73,12 +73,12 @@ def annotate_notes(
         ConfigError: when a tag or the note is too long or empty, there would be too many tags, or one to be removed
             is not there.
         RunBusyError: when another process keeps changing the notes.
-        CorruptRunError: when a link stands in the place of the file.
+        CorruptRunError: when a link or no file stands in its place.
     """
     path = Path(folder) / NOTES_NAME
     with _locked(path.with_name(LOCK_NAME)):
-        if path.is_symlink():
-            raise CorruptRunError(f"run {path.parent.name}: {NOTES_NAME} is a link; dynlora does not follow links")
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise CorruptRunError(f"run {path.parent.name}: {NOTES_NAME} is a link or no file; remove it")
         before = read_notes(folder)
         tags = _changed(before.tags, [_tag(tag) for tag in add], [_tag(tag) for tag in remove])
         after = Notes(tags, before.note if note is None else _note(note))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dynlora.errors import ConfigError
+from dynlora.store.reader import RunReader
+
 ADAPTER_DIR = "peft_adapter"
 """Folder of a run that was trained elsewhere and only recorded; PEFT's files lie in it."""
 
@@ -16,3 +19,16 @@ def recorded_adapter(folder: Path) -> Path | None:
     found = folder / ADAPTER_DIR
     is_there = (found / "adapter_config.json").is_file() and not found.is_symlink()
     return found if is_there else None
+
+
+def check_looks_for_stops(folder: Path) -> None:
+    """Refuse to ask the process of a run to stop that only records: its loop is another's and looks for no request.
+
+    Raises:
+        ConfigError: when the run is one of those.
+        CorruptRunError: when it cannot be read.
+    """
+    with RunReader(folder) as reader:
+        by = reader.meta(("recorded_by",)).get("recorded_by")
+    if by:
+        raise ConfigError(f"run {folder.name}: is trained by a script with {by!s:.40}, so stop it there")

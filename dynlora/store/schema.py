@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import sqlite3
 import stat
 import time
@@ -149,6 +150,21 @@ def check_schema(connection: sqlite3.Connection) -> int:
     return version
 
 
+DEFAULT_RUNS_DIR = Path("runs")
+"""Where runs are unless a command is told otherwise."""
+
+
+def command_text(*parts: str, runs_dir: str | os.PathLike[str]) -> str:
+    """Return a command on runs of a folder, to be pasted into a shell where this process was started.
+
+    Args:
+        parts: the command's arguments, the name of the command first.
+        runs_dir: folder of the runs; it is left out where it is the default one.
+    """
+    is_default = os.path.realpath(runs_dir) == os.path.realpath(DEFAULT_RUNS_DIR)
+    return shlex.join(["dynlora", *parts, *([] if is_default else ["--runs-dir", os.fspath(runs_dir)])])
+
+
 def new_run_id(now: float | None = None) -> str:
     """Return a fresh id `YYYYMMDD-HHMMSS-<8 hex>` (local time; `now` in seconds since the epoch)."""
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(now)) + "-" + secrets.token_hex(4)
@@ -163,7 +179,7 @@ def check_run_id(run_id: str) -> str:
     if not _RUN_ID.match(run_id) or _RESERVED.match(run_id):
         raise ConfigError(
             f"run id {run_id[:80]!r} cannot be used: use letters, digits, '-' and '_', "
-            "at most 64, starting with a letter or digit; `dynlora runs` lists the ids"
+            "at most 64, starting with a letter or digit"
         )
     return run_id
 
@@ -206,8 +222,9 @@ def database(folder: Path) -> Path:
             mode = os.lstat(text + suffix).st_mode
         except (OSError, ValueError):
             if not suffix:
+                listing = command_text("runs", runs_dir=folder.parent)
                 raise RunNotFoundError(
-                    f"no run {folder.name!r} in {folder.parent}: `dynlora runs` lists the runs"
+                    f"no run {folder.name!r} in {folder.parent}: `{listing}` lists the runs"
                 ) from None
             continue
         if not stat.S_ISREG(mode):

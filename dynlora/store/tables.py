@@ -6,11 +6,10 @@ import io
 import json
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import ConfigError
-from dynlora.safe_files import write_bytes
+from dynlora.safe_files import write_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,10 +44,10 @@ def write(frame: pd.DataFrame, path: str | os.PathLike[str], format: str) -> Non
     """Write a frame to a file, aside and then renamed.
 
     Raises:
-        ConfigError: when the format is unknown.
-        OSError: when the file cannot be written.
+        ConfigError: when the format is unknown, or something else than a file is there.
+        StorageError: when the file cannot be written.
     """
-    write_bytes(Path(path), encode(frame, format))
+    write_output(os.fspath(path), encode(frame, format))
 
 
 def _guarded(frame: pd.DataFrame) -> pd.DataFrame:

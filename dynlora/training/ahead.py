@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,10 @@ def _is_at_hand(config: RunConfig) -> bool:
     """Say whether model and data lie on this machine and the data is small: nobody has asked for anything yet."""
     model, name = config.model.name, config.data.name or ""
     is_embedded = model in MODELS and MODELS[model].folder.is_dir()
-    if not is_embedded and not (Path(model).expanduser() / "config.json").is_file():
+    if not is_embedded and not (Path(os.path.expanduser(model)) / "config.json").is_file():
         return False
     if config.data.path is None:
         return name in DATASETS and DATASETS[name].folder.is_dir()
-    path = Path(config.data.path).expanduser()
+    path = Path(os.path.expanduser(config.data.path))
     files = path.iterdir() if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file()) <= MAX_BYTES

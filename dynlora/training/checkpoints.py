@@ -11,7 +11,7 @@ from dynlora.engine.loop.checkpoint import optimizer_state, write_checkpoint
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.base_model import head_parameters
 from dynlora.errors import StorageError
-from dynlora.store.schema import DB_NAME
+from dynlora.store.schema import DB_NAME, command_text
 from dynlora.store.writer import RunWriter
 from dynlora.training.inputs import Inputs
 
@@ -71,7 +71,7 @@ class RunKeeper:
         if not (self.folder / DB_NAME).exists():
             raise StorageError(self._gone())
         if must:
-            raise StorageError(f"{what}; free some space, then dynlora resume {self.folder.name}")
+            raise StorageError(f"{what}; free some space, then {self._resume()}")
         if self.writer is not None:
             self.writer.warn(f"{what}; training continues, and the last one is still valid")
 
@@ -82,8 +82,11 @@ class RunKeeper:
             return f"run {name}: its folder was removed during training; nothing more is saved"
         return (
             f"run {name}: its folder was renamed to {renamed} during training; rename it back to {name}, then "
-            f"dynlora resume {name}"
+            f"{self._resume()}"
         )
+
+    def _resume(self) -> str:
+        return command_text("resume", self.folder.name, runs_dir=self.folder.parent)
 
     def _other_name(self) -> str | None:
         """Return the name that the run's folder has now in the same place; None where it is not there."""

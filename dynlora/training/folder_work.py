@@ -87,7 +87,7 @@ def stop_of(folder: Path) -> Iterator[StopRequest]:
     me = this_process()
     try:
         asked = partial(stop_requested, folder, me.pid, me.start)
-        with StopRequest(folder.name, lambda: request_stop(folder, me.pid, me.start), asked) as stop:
+        with StopRequest(folder, lambda: request_stop(folder, me.pid, me.start), asked) as stop:
             yield stop
     finally:
         forget_stop(folder)

@@ -29,7 +29,7 @@ def read_ranks(source: str) -> dict[str, int]:
     Raises:
         ConfigError: when there is no such thing, or it says no ranks.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     try:
         if (path / DB_NAME).is_file():
             return _of_run(source, path)

@@ -32,7 +32,7 @@ def read_start(source: str, folder: Path | None = None) -> GivenStart:
         ConfigError: when there is no such adapter.
     """
     setting = f"strategy.start_from={source}"
-    found = _weights(setting, folder or Path(source).expanduser())
+    found = _weights(setting, folder or Path(os.path.expanduser(source)))
     modules = {name: GivenModule(_tensor(A), _tensor(B), s) for name, (A, B, s) in found.updates.items()}
     return GivenStart(setting, modules, {name: _tensor(values) for name, values in found.rest.items()})
 
@@ -49,7 +49,7 @@ def check_start(source: str, folder: Path | None, model: str, labels: list[str])
     Raises:
         ConfigError: one sentence that says what does not fit.
     """
-    setting, place = f"strategy.start_from={source}", folder or Path(source).expanduser()
+    setting, place = f"strategy.start_from={source}", folder or Path(os.path.expanduser(source))
     base = _weights(setting, place).base_model
     if base and not _same_model(base, model):
         raise ConfigError(

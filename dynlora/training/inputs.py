@@ -156,7 +156,9 @@ def read_data(config: RunConfig) -> TextData:
 
 def data_folder(config: RunConfig) -> Path:
     """Return the folder or file the rows lie in."""
-    return Path(config.data.path).expanduser() if config.data.path else assets.resolve_data(config.data.name or "")
+    return (
+        Path(os.path.expanduser(config.data.path)) if config.data.path else assets.resolve_data(config.data.name or "")
+    )
 
 
 def usable_rows(tokens: Tokens) -> np.ndarray:

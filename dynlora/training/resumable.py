@@ -51,7 +51,7 @@ def check_own(run_id: str, meta: Mapping[str, Any]) -> None:
         ConfigError: one sentence that says what to do instead.
     """
     if (kind := kind_of(meta)) != TRAIN:
-        raise ConfigError(f"resume {run_id}: is a {kind} run and not trained; use `dynlora resume {run_id}`")
+        raise ConfigError(f"resume {run_id}: is a {kind} run and not trained; the command resume continues it")
     if meta.get("imported"):
         by = meta.get("recorded_by")
         raise ConfigError(f"resume {run_id}: the run was imported from {by!s:.40}; continue it where it was trained")

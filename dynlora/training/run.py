@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.loop.adapter_state import checked_state
-from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
+from dynlora.engine.loop.checkpoint import check_started, find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.engine.loop.trainer import Trainer, TrainingStopped
 from dynlora.engine.recorder import NullRecorder, Recorder
@@ -100,6 +100,7 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     config = read_run_config(folder)
     check_trackers(config.log.to)
     changed = changed_settings(run_id, meta.get("config"), config)
+    check_started(folder / "checkpoint")
     place = find_checkpoint(folder / "checkpoint")
     if place is not None:
         check_method(run_id, meta.get("config"))
@@ -250,7 +251,7 @@ def _train_in(
 
 def _follow(inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mapping[str, Any] | None) -> Outcome:
     """Train as one of several processes that write nothing."""
-    with StopRequest() as stop:
+    with StopRequest(folder) as stop:
         trainer = build_trainer(inputs, NullRecorder(), accelerator, state)
         trainer.should_stop = stop
         try:

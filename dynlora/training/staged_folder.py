@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dynlora.errors import ConfigError
-from dynlora.jobs.spawn import storing
+import psutil
+
+from dynlora.errors import ConfigError, storing
+from dynlora.safe_files import kind_of_file, making_folder
+
+LEFT = f".dynlora-export-{re.sub('[^0-9A-Za-z]+', '-', platform.node())[:40]}-"
+"""How a folder that is being written is called, before the number of its process: a killed one leaves it."""
 
 ARCHIVE = ".zip"
 """Ending of an `out` that is written as one file."""
@@ -23,27 +33,57 @@ def check_out(out: Path) -> Path:
     Raises:
         ConfigError: when something is there already, but for an empty folder.
     """
-    place = Path(os.path.realpath(out))
-    if place.exists() and (place.suffix.lower() == ARCHIVE or not place.is_dir() or any(place.iterdir())):
-        kind = "a file" if place.is_file() else "not an empty folder"
+    if str(out) == "-":
+        raise ConfigError("--out -: an adapter is a folder or a .zip file, not one text; give a name")
+    place, kind = Path(os.path.realpath(out)), kind_of_file(out)
+    if kind == "a folder" and place.suffix.lower() != ARCHIVE:
+        kind = "not an empty folder" if any(place.iterdir()) else ""
+    if kind:
         raise ConfigError(f"--out {out}: exists and is {kind}; give another name")
     return place
 
 
 @contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """Lend an empty folder beside `out`, and put what was written there in its place when all went well."""
+    """Lend an empty folder beside `out`, and put what was written there in its place when all went well.
+
+    Raises:
+        ConfigError: when something is there already, but for an empty folder.
+        StorageError: when the disk refuses what is written in the block, or the place.
+    """
     place = check_out(out)
     is_archive = place.suffix.lower() == ARCHIVE
-    with storing(f"the export to {out}"):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        yield staging
-        with storing(f"the export to {out}"):
+    with storing(f"the export to {out}"), making_folder(place.parent), _ended_in_order():
+        _remove_left(place.parent)
+        staging = Path(tempfile.mkdtemp(prefix=f"{LEFT}{os.getpid()}-", dir=place.parent))
+        try:
+            yield staging
             (_place_archive if is_archive else _place_folder)(staging, place)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM end the process by way of every `finally` for a block; a handler of somebody else's stays."""
+    is_ours = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if is_ours:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        if is_ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _remove_left(parent: Path) -> None:
+    """Remove what exports into the same folder left there when their processes on this machine were killed."""
+    for entry in parent.glob(f"{LEFT}*"):
+        pid = entry.name.removeprefix(LEFT).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def _place_folder(staging: Path, out: Path) -> None:

@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from dynlora.store.schema import command_text
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +28,13 @@ class StopRequest:
     to lose what was trained since the last checkpoint. `dynlora stop ID --now` does, and says what is lost.
 
     Attributes:
-        run_id: of the run, for the message.
+        folder: of the run, for the message.
         on_request: called once, when the first signal comes.
         is_asked: says whether somebody on another machine, who can send no signal, asked for a stop.
         signal: number of the signal that came, 0 for none.
     """
 
-    run_id: str = ""
+    folder: Path = Path()
     on_request: Callable[[], None] = lambda: None
     is_asked: Callable[[], bool] = lambda: False
     signal: int = 0
@@ -60,13 +63,15 @@ class StopRequest:
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         """Note the first signal and say what happens; say of every further one that it changes nothing."""
-        end_now = f"`dynlora stop {self.run_id} --now` ends it at once and loses the steps since the last checkpoint"
+        run_id, runs_dir = self.folder.name, self.folder.parent
+        command = command_text("stop", run_id, "--now", runs_dir=runs_dir)
+        end_now = f"`{command}` ends it at once and loses the steps since the last checkpoint"
         if self.signal:
             logger.warning("already stopping: the run first finishes and saves its step; %s", end_now)
             return
         self.signal = number
         logger.warning(
-            "stopping: the run finishes and saves its step; `dynlora resume %s` continues it later; "
-            "a second stop changes nothing; %s", self.run_id, end_now,
+            "stopping: the run finishes and saves its step; `%s` continues it later; "
+            "a second stop changes nothing; %s", command_text("resume", run_id, runs_dir=runs_dir), end_now,
         )  # fmt: skip
         self.on_request()

@@ -85,7 +85,7 @@ SETTINGS: dict[str, tuple[list[str], list[str]]] = {
     "regression on text": (["data.task=regression"], ["data.task=regression", "numbers"]),
     "too long a text": (["data.max_length=1"], ["data.max_length=1"]),
     "data path where nothing is": (["data.path=nowhere.csv"], ["nowhere.csv", "does not exist"]),
-    "data of unknown kind": (["data.path=data.pdf"], ["data.pdf", ".csv"]),
+    "data of unknown kind": (["data.path=LICENSE"], ["LICENSE", "the ending", ".csv"]),
 }
 
 
@@ -220,7 +220,7 @@ def test_weights_that_are_garbage(tiny_bert: Path, tiny_data: Path, tmp_path: Pa
 
 
 COMMANDS: dict[str, tuple[list[str], list[str]]] = {
-    "unknown run": (["show", "20200101-000000-00000000"], ["20200101-000000-00000000", "dynlora runs"]),
+    "unknown run": (["show", "20200101-000000-00000000"], ["20200101-000000-00000000", "`dynlora runs --runs-dir "]),
     "hostile run": (["show", "../x"], ["'../x'"]),
     "hostile run to delete": (["delete", "../../home"], ["cannot be used"]),
     "hostile run to stop": (["stop", "/etc"], ["cannot be used"]),

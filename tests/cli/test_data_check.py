@@ -51,7 +51,11 @@ def test_the_document_holds_every_line(tmp_path: Path) -> None:
 def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(csv_text(GOOD))
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
     for arguments, words in (
+        ((str(tmp_path / "no.pdf"),), "no.pdf: does not exist; check the path"),
+        (("https://example.com/a.csv",), "a.csv: is an address, not a file of this machine; download it and give"),
+        (("/dev/zero",), "zero: is a device, not a file; give a file"),
         ((str(tmp_path / "no.csv"),), "no.csv: does not exist; check the path"),
         ((str(path), "--label", "nope"), "data.label=nope: no such column"),
         ((str(path), "--set", "data.repair=[tidy]"), "data.repair=tidy: unknown repair"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +16,12 @@ from typing import Any
 import pytest
 
 from dynlora.jobs import launch
+from dynlora.jobs.queue import QUEUE_LOCK
+from dynlora.store.active import active_ids
 from dynlora.store.reader import RunReader
 from dynlora.store.stop_request import STOP_NAME, request_stop
+from dynlora.training.plan import PlannedRun
+from dynlora.training.staged_folder import staged
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments
 from tests.waiting import PATIENCE_S
@@ -227,3 +233,84 @@ def test_a_diverged_run_says_what_to_lower(tiny_bert: Path, tiny_data: Path, run
         assert "train.lr=10" in said["error"]
     else:
         assert (result.exit_code, said["status"]) == (0, "finished")
+
+
+QUEUED = (
+    "train --queue",
+    "sweep",
+    "compress RUN --rows 20 --budget 0.5 --recover 2",
+    "recycle RUN --queue --episodes 2",
+)
+"""Commands that put runs into the queue; the settings of a tiny run follow those that take them."""
+
+
+def queueing(command: str, model: Path, data: Path, folder: Path) -> list[str]:
+    """Return the arguments of a command of `QUEUED`."""
+    words = [folder.name if word == "RUN" else word for word in command.split()]
+    return [*words, *(tiny_arguments(model, data, "seed=1") if words[0] in ("train", "sweep") else [])]
+
+
+def run_folders(runs_dir: Path) -> set[str]:
+    return {path.parent.name for path in runs_dir.glob("*/run.db")} | {path.name for path in runs_dir.glob(".new-*")}
+
+
+@pytest.mark.parametrize("command", QUEUED)
+def test_a_run_that_the_queue_cannot_take_is_not_made(
+    command: str, tiny_bert: Path, tiny_data: Path, trained_run: Path, runs_dir: Path
+) -> None:
+    """Made before the queue was looked at, it was listed as queued for ever, and nothing started it."""
+    shutil.copytree(trained_run, runs_dir / trained_run.name)
+    (runs_dir / QUEUE_LOCK).mkdir()
+    result = run(runs_dir, *queueing(command, tiny_bert, tiny_data, trained_run))
+    assert result.exit_code == 2, result.output
+    assert f"{QUEUE_LOCK} is not a regular file and cannot be used as a lock; remove it" in result.stderr
+    assert run_folders(runs_dir) == {trained_run.name}
+
+
+def test_of_a_sweep_that_breaks_in_the_middle_no_run_is_left(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def create(planned: PlannedRun, runs_dir: Path, state: str) -> Path:
+        if len(made) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(runs_dir))
+        made.append(whole(planned, runs_dir, state))
+        return made[-1]
+
+    whole = PlannedRun.create
+    monkeypatch.setattr(PlannedRun, "create", create)
+    result = run(runs_dir, "sweep", *tiny_arguments(tiny_bert, tiny_data, "seed=0..3"))
+    assert (result.exit_code, len(made)) == (2, 2)
+    assert (
+        result.stderr
+        == f"Error: {runs_dir}: No space left on device; free some space, or give a path on another disk\n"
+    )
+    assert run_folders(runs_dir) == set()
+    assert active_ids(runs_dir) == []
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from dynlora.training.staged_folder import staged
+with staged(Path(sys.argv[1])) as staging:
+    (staging / "half").touch()
+    print(staging, flush=True)
+    time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_a_killed_export_leaves_is_gone_after_the_next(number: signal.Signals, tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "e")], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    left = Path(child.stdout.readline().strip())
+    with staged(tmp_path / "mine"):
+        assert left.is_dir(), "that of a process that lives stays"
+    child.send_signal(number)
+    child.communicate()
+    assert left.exists() == (number is signal.SIGKILL)
+    with staged(tmp_path / "again"):
+        assert not left.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "mine"]

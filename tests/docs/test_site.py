@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -157,6 +158,40 @@ def test_it_is_served_under_this_machines_own_name_only(served: int) -> None:
         connection.request("GET", "/index.html", headers={"Host": host})
         assert connection.getresponse().status == expected
         connection.close()
+
+
+def test_odd_requests_are_not_found_and_leave_no_trace(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "index.html").write_text("page")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "secret.png").touch()
+    with docs_site.server(tmp_path, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        for path in ("/%00", "/images/", "/a%00b.html", "/nothing.html"):
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=PATIENCE_S)
+            connection.request("GET", path)
+            answered = connection.getresponse()
+            assert (answered.status, b"secret" in answered.read()) == (404, False), path
+            connection.close()
+        with socket.socket() as request:
+            try:
+                raise ConnectionResetError("the browser left")
+            except ConnectionResetError:
+                server.handle_error(request, ("127.0.0.1", 1))
+        server.shutdown()
+        thread.join()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_taken_port_is_told_before_a_site_is_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def built() -> Path:
+        raise AssertionError("it was built")
+
+    monkeypatch.setattr(docs_site, "ready", built)
+    with docs_site.server(tmp_path, 0) as first:
+        result = CliRunner().invoke(main, ["docs", "--port", str(first.server_port)])
+    assert result.exit_code == 2
+    assert "give another port" in result.output
 
 
 def test_a_site_that_is_not_there_is_one_sentence_with_the_remedy(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
+from dynlora.engine.loop.checkpoint import check_started, read_checkpoint, write_checkpoint
 from dynlora.errors import CorruptRunError
 
 
@@ -38,6 +38,27 @@ def test_files_of_two_moments_are_no_checkpoint(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "8")["step"] == 4
     (tmp_path / "8" / "tensors.safetensors").unlink()
     assert read_checkpoint(tmp_path / "8")["step"] == 4
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "null", '"text"'])
+def test_a_state_of_another_shape_is_refused(content: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "checkpoint", state(4))
+    (tmp_path / "checkpoint" / "state.json").write_text(content)
+    with pytest.raises(CorruptRunError, match=r"state.json: is not a state that dynlora wrote; restore it"):
+        read_checkpoint(tmp_path / "checkpoint")
+
+
+def test_a_checkpoint_without_a_state_is_not_none(tmp_path: Path) -> None:
+    """A run would begin at step 0 where it should continue."""
+    check_started(tmp_path / "checkpoint")
+    write_checkpoint(tmp_path / "checkpoint", state(4))
+    check_started(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "state.json").unlink()
+    with pytest.raises(CorruptRunError, match=r"holds no state.json; restore it"):
+        check_started(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "state.json").mkdir()
+    with pytest.raises(CorruptRunError, match="not a regular file"):
+        read_checkpoint(tmp_path / "checkpoint")
 
 
 def test_a_checkpoint_of_an_earlier_version_has_no_digest_and_is_read(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def no_room_to_begin(bench: Bench, disk: Path, whole: Path) -> str:
     code = child.wait()
     ballast.unlink()
     said = (bench.root / "log.txt").read_text().strip().splitlines()[-1]
-    if code != 2 or "no run can be created here" not in said:
+    if code != 2 or "a new run in " not in said or "cannot be written" not in said:
         return f"ended with {code}: {said[:200]}"
     from dynlora.store.catalogue import run_rows
 

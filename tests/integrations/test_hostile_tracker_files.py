@@ -88,7 +88,7 @@ def test_a_missing_file_project_or_experiment_is_a_sentence(tmp_path: Path, monk
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     assert "neither a file nor a project" in refused("trackio", "no-such-project")
-    assert "cannot be read" in refused("mlflow", str(tmp_path / "none.db"))
+    assert "none.db: No such file or directory; check the path" in refused("mlflow", str(tmp_path / "none.db"))
     assert "no event files of TensorBoard" in refused("tensorboard", str(tmp_path))
     trackio_file(tmp_path / "my-project.db", (1, {"loss": 1}))
     runs = tmp_path / "runs"
@@ -174,15 +174,21 @@ def test_an_old_database_of_trackio_is_read(tmp_path: Path) -> None:
     assert run.created == 1767323045
 
 
+MLFLOW = """
+CREATE TABLE experiments (experiment_id INTEGER, name TEXT);
+CREATE TABLE runs (run_uuid TEXT, name TEXT, status TEXT, start_time INTEGER, experiment_id INTEGER,
+                   lifecycle_stage TEXT);
+CREATE TABLE metrics (key TEXT, value REAL, timestamp INTEGER, run_uuid TEXT, step INTEGER, is_nan BOOLEAN);
+CREATE TABLE params (key TEXT, value TEXT, run_uuid TEXT);
+CREATE TABLE tags (key TEXT, value TEXT, run_uuid TEXT);
+"""
+"""Tables of an MLflow database that are read."""
+
+
 def test_mlflow_keeps_the_last_value_of_a_step_and_skips_deleted_runs(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.db") as connection:
-        connection.executescript("""
-            CREATE TABLE experiments (experiment_id INTEGER, name TEXT);
-            CREATE TABLE runs (run_uuid TEXT, name TEXT, status TEXT, start_time INTEGER, experiment_id INTEGER,
-                               lifecycle_stage TEXT);
-            CREATE TABLE metrics (key TEXT, value REAL, timestamp INTEGER, run_uuid TEXT, step INTEGER, is_nan BOOLEAN);
-            CREATE TABLE params (key TEXT, value TEXT, run_uuid TEXT);
-            CREATE TABLE tags (key TEXT, value TEXT, run_uuid TEXT);
+        connection.executescript(f"""
+            {MLFLOW}
             INSERT INTO experiments VALUES (0, 'Default'), (1, 'mine');
             INSERT INTO runs VALUES ('a', 'one', 'RUNNING', 1000, 1, 'active'),
                                     ('b', 'two', 'FAILED', 2000, 0, 'active'),
@@ -214,6 +220,44 @@ def test_links_pipes_and_damage_among_event_files_are_left_out(tmp_path: Path) -
     [run] = tensorboard_runs(folder)
     assert run.series == {"loss": {1: 0.5, 2: 0.25}, "other": {1: 1.0}}
     assert [note.split(" ")[0] for note in run.notes] == [f"{EVENTS}.{number}" for number in (2, 3, 4, 5)]
+
+
+def spoiled(content: bytes) -> bytes:
+    """Return event files whose last checksum is another's."""
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize("kind", ["garbage", "checksum", "pipe"])
+def test_damage_is_said_also_where_nothing_is_left_to_import(kind: str, tmp_path: Path) -> None:
+    """It was passed over without a word, as if there were no runs."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    if kind == "pipe":
+        os.mkfifo(folder / EVENTS)
+    else:
+        content = {"garbage": b"\xff" * 4096, "checksum": spoiled(framed(number("loss", 1, 0.5)))}[kind]
+        (folder / EVENTS).write_bytes(content)
+    said = refused("tensorboard", str(folder))
+    assert "nothing was imported; logs: " in said
+    assert f"{EVENTS} is " in said
+    whole = folder / "run"
+    whole.mkdir()
+    (whole / EVENTS).write_bytes(framed(number("loss", 1, 0.5)))
+    result = CliRunner().invoke(main, ["import", "tensorboard", str(folder), "--runs-dir", str(tmp_path / "runs")])
+    assert result.exit_code == 0
+    assert f"logs: {EVENTS} is " in result.output
+
+
+def test_a_run_without_one_number_is_no_empty_run(tmp_path: Path) -> None:
+    """Values of odd types made an empty run of 1970."""
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.executescript(f"""
+            {MLFLOW}
+            INSERT INTO runs VALUES ('a', 'one', 'FINISHED', 'long ago', 0, 'active');
+            INSERT INTO metrics VALUES ('loss', 'low', 10, 'a', 'first', 0);
+        """)
+    connection.close()
+    assert "nothing was imported; one: has no numbers and is left out" in refused("mlflow", str(tmp_path / "a.db"))
 
 
 def test_a_record_that_says_it_is_huge_is_damage(tmp_path: Path) -> None:

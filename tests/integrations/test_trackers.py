@@ -150,7 +150,7 @@ def test_a_broken_tracker_is_one_warning_and_the_run_finishes(
     [said] = queries.events_frame(run.folder, ["warning"])["payload"]
     assert said["message"].startswith("log.to=tensorboard: ")
     assert "training continues" in said["message"]
-    assert f"`dynlora track {run.folder.name} --to tensorboard`" in said["message"]
+    assert f"`dynlora track {run.folder.name} --to tensorboard --runs-dir {run.folder.parent}`" in said["message"]
 
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
     again = CliRunner().invoke(main, ["track", run.folder.name, "--runs-dir", str(runs_dir)])

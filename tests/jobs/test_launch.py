@@ -205,6 +205,15 @@ def test_a_queued_run_stops_at_once_starting_or_not(root: Path) -> None:
     assert active_ids(root) == []
 
 
+def test_a_run_that_is_only_recorded_is_stopped_where_it_is_trained(root: Path) -> None:
+    """Nobody there looks for a request: it was called stopping for ever."""
+    run = new_run(root, "one", recorded_by="a loop of its own")
+    with RunWriter.open(run, resume_from=None):
+        with pytest.raises(ConfigError, match="trained by a script with a loop of its own, so stop it there"):
+            launch.stop(root, run.name)
+        assert status(root, run.name) == "running"
+
+
 def test_only_our_own_process_is_signalled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     try:
@@ -213,8 +222,9 @@ def test_only_our_own_process_is_signalled(root: Path, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             patch.setattr("dynlora.store.writer.this_process", lambda: (other.pid, start, process.host()))
             writer = RunWriter.open(run, resume_from=None)
-        with pytest.raises(RunBusyError, match="was not stopped"):
-            launch.stop(root, run.name)
+        with pytest.raises(RunBusyError, match="was not ended"):
+            launch.end_now(root, run.name)
+        assert launch.stop(root, run.name) == "stopping", "a script that trains it looks for the request"
         assert other.poll() is None
         writer.close()
     finally:

@@ -13,6 +13,7 @@ from dynlora.jobs.queue import read_status
 from dynlora.kinds.decode import DecodeSettings
 from dynlora.kinds.recycle import RecycleSettings
 from dynlora.store.kinds import DECODE
+from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter
 
@@ -133,3 +134,12 @@ def test_a_run_of_a_kind_is_made_once_under_its_key_and_can_be_stopped_in_the_qu
     assert DecodeSettings.of_run(handle.folder) == settings
     launch.stop(tmp_path, handle.id)
     assert read_status(handle.folder).status == "stopped"
+
+
+def test_a_command_names_the_folder_where_it_is_not_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command_text("resume", "a-run", runs_dir=Path("runs")) == "dynlora resume a-run"
+    assert command_text("resume", "a-run", runs_dir=tmp_path / "runs") == "dynlora resume a-run"
+    assert command_text("runs", runs_dir="my runs") == "dynlora runs --runs-dir 'my runs'"

@@ -84,6 +84,11 @@ def test_what_was_saved_goes_on_to_the_bit(tiny_bert: Path, tmp_path: Path, opti
 def test_a_state_of_other_arguments_or_none_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     saved = attached_to(classifier(tiny_bert))
     saved.save(tmp_path / "state")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("of months")
+    for place in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
+        with pytest.raises(ConfigError, match="which would be replaced; give a folder of its own"):
+            saved.save(place)
     with pytest.raises(ConfigError, match=r"load: the state was saved with budget=3, and this is 2; use the same"):
         attached_to(classifier(tiny_bert), budget=2).load(tmp_path / "state")
     with pytest.raises(ConfigError, match=r"strategy\.moves=4"):

@@ -10,7 +10,8 @@ import pytest
 from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
-from tests.pages.app import open_page
+from dynlora.viz.ui import cards
+from tests.pages.app import open_page, words
 from tests.store.builder import finished_run, new_run
 
 
@@ -39,6 +40,31 @@ def test_a_page_that_the_disk_refuses_is_a_sentence(runs_dir: Path, monkeypatch:
     monkeypatch.setattr(queries, "run_summary", refused)
     app = open_page("capacity", run="one")
     assert any("Input/output error" in str(error.value) for error in app.error)
+
+
+def test_a_part_that_is_drawn_again_alone_says_what_the_system_refuses(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streamlit shows what leaves such a part as a defect, also where the page around it is guarded."""
+    finished_run(runs_dir, 3, "one")
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.ENAMETOOLONG, "File name too long", str(runs_dir / "one"))
+
+    monkeypatch.setattr(cards, "status_line", refused)
+    app = open_page("capacity", run="one")
+    assert any("File name too long" in str(error.value) for error in app.error)
+
+
+@pytest.mark.parametrize("label", ["Path on this machine", "Model"])
+def test_a_path_that_cannot_be_used_is_a_sentence_on_launch(label: str, runs_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    app = open_page("launch", data="file")
+    for path in (f"/tmp/{'a' * 300}", str(tmp_path / "one"), "~nobody-of-this-name/x.csv"):
+        next(box for box in app.text_input if box.label == label).set_value(path).run()
+        assert not app.exception, (path, [str(error.value) for error in app.exception])
+        assert "Errno" not in words(app)
 
 
 def test_rows_that_were_lost_are_said_on_the_page_of_a_finished_run(runs_dir: Path) -> None:

@@ -178,6 +178,25 @@ def test_a_run_is_never_sent_over_one_that_is_trained_wherever_that_is(three: li
         assert sorted(place.below("run-0").sizes()) == sorted(tree_of(three[0]) if place.is_local else ["run.db"])
 
 
+@pytest.mark.parametrize("command", [("push", "run-0"), ("sync",)])
+def test_runs_are_not_sent_to_the_memory_of_a_command(
+    command: tuple[str, ...], three: list[Path], runs_dir: Path
+) -> None:
+    found = run(runs_dir, *command, "memory://gone")
+    assert found.exit_code == 2
+    assert "URL memory://gone: is the memory of this command" in found.stderr
+
+
+def test_the_root_of_a_disk_is_no_relative_folder(
+    runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url, root in (("file:///", ""), (f"file://{tmp_path}/", str(tmp_path)), (f"{tmp_path}//", str(tmp_path))):
+        assert Place(url).root == root
+    with pytest.raises(ConfigError, match="URL 's3:': is not the address of a folder"):
+        Place("s3://")
+
+
 def test_sync_goes_on_until_it_is_stopped(
     three: list[Path], runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

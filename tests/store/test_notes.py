@@ -82,6 +82,14 @@ def test_links_are_not_followed(tmp_path: Path, name: str) -> None:
     assert "secret" in secret.read_text()
 
 
+def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
+    """The name was that of a temporary file."""
+    (tmp_path / notes.NOTES_NAME).mkdir()
+    with pytest.raises(CorruptRunError, match=f"{notes.NOTES_NAME} is a link or no file; remove it"):
+        annotate_notes(tmp_path, add=["x"])
+    assert [path.name for path in tmp_path.iterdir() if path.name.count(".") > 2] == []
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_does_not_hang_the_list(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / notes.NOTES_NAME)

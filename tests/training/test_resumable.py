@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dynlora
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.store import queries
 from dynlora.store.reader import RunReader
 from dynlora.training import run as training
@@ -66,6 +66,15 @@ def test_what_a_run_keeps_is_refused(old: str, new: str, said: str, stopped: Pat
     ):
         training.resume(stopped.parent, stopped.name)
     assert queries.run_summary(stopped)["status"] == "failed"
+
+
+def test_a_state_that_is_a_folder_is_refused(stopped: Path) -> None:
+    """It was taken for none, and the run began again at step 0."""
+    state = stopped / "checkpoint" / "state.json"
+    state.unlink()
+    state.mkdir()
+    with pytest.raises(CorruptRunError, match=r"state.json: a link or not a regular file"):
+        training.resume(stopped.parent, stopped.name)
 
 
 def test_nothing_changed_leaves_no_event(stopped: Path) -> None:

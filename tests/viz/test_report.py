@@ -332,7 +332,7 @@ def test_the_command_writes_reports_and_refuses_in_a_sentence(runs_dir: Path, tm
     assert b"Comparison of 2 runs" in out.read_bytes()
     for arguments, words in (
         (["20260101-000000-00000009", "--out", str(out)], "20260101-000000-00000009"),
-        ([RUN, "--out", str(tmp_path / "no" / "report.html")], "give another path"),
+        ([RUN, "--out", str(tmp_path / "no" / "report.html")], "no/report.html: its folder does not exist"),
         ([f"r{i}" for i in range(51)] + ["--out", str(out)], "at most 50"), ([RUN], "--out"),
     ):  # fmt: skip
         result = run(runs_dir, "report", *arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dynlora.engine.model.lora_linear import resized
-from dynlora.errors import CorruptRunError
+from dynlora.errors import CorruptRunError, system_error
 from dynlora.safe_files import sync
 
 FORMAT = 1
@@ -105,7 +106,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file({name: tensor.cpu() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from None
+        raise system_error(error) or OSError(errno.EIO, str(error)) from None
 
 
 def _check_room(folder: Path, size: int) -> None:
@@ -141,9 +142,19 @@ def find_checkpoint(folder: Path) -> Path | None:
     return next(iter(_places(folder)), None)
 
 
+def check_started(folder: Path) -> None:
+    """Refuse a checkpoint whose state is missing: a run would begin again where it should continue.
+
+    Raises:
+        CorruptRunError: when the folder is there and its state is not.
+    """
+    if os.path.lexists(folder) and find_checkpoint(folder) is None:
+        raise CorruptRunError(f"{folder}: holds no state.json; restore it, or remove the folder to start over")
+
+
 def _places(folder: Path) -> list[Path]:
     places = (folder, folder.with_name(f".{folder.name}.old"))
-    return [place for place in places if (place / "state.json").is_file()]
+    return [place for place in places if os.path.lexists(place / "state.json")]
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
@@ -171,12 +182,7 @@ def _read(place: Path) -> dict[str, Any]:
         if (place / name).is_symlink() or (name and (place / name).exists() and not (place / name).is_file()):
             raise CorruptRunError(f"{place / name}: a link or not a regular file; replace it by the file itself")
     try:
-        path = place / "state.json"
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise CorruptRunError(f"{path}: larger than {MAX_JSON_BYTES:,} bytes; not a checkpoint of dynlora")
-        packed = json.loads(path.read_text("utf-8"))
-        if packed.get("format") != FORMAT:
-            raise CorruptRunError(f"{path}: format {packed.get('format')}, this version reads {FORMAT}; update dynlora")
+        packed = _packed(place / "state.json")
         if packed.get("tensors") not in (None, _digest(place / "tensors.safetensors")):  # none: of an earlier version
             raise CorruptRunError(
                 f"{place}: its two files are from different times, possibly copied during a write; copy it again, "
@@ -187,6 +193,22 @@ def _read(place: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # safetensors raises its own class, JSON and the layout raise several
         raise CorruptRunError(f"{place}: cannot be read ({type(error).__name__}: {str(error)[:150]})") from None
+
+
+def _packed(path: Path) -> dict[str, Any]:
+    """Return what a state's JSON file holds.
+
+    Raises:
+        CorruptRunError: when it is too large, or of another shape or format.
+    """
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise CorruptRunError(f"{path}: larger than {MAX_JSON_BYTES:,} bytes; not a checkpoint of dynlora")
+    packed = json.loads(path.read_text("utf-8"))
+    if not isinstance(packed, dict):
+        raise CorruptRunError(f"{path}: is not a state that dynlora wrote; restore it")
+    if packed.get("format") != FORMAT:
+        raise CorruptRunError(f"{path}: format {packed.get('format')}, this version reads {FORMAT}; update dynlora")
+    return packed
 
 
 def optimizer_state(optimizer: Optimizer) -> list[dict[str, Any]]:

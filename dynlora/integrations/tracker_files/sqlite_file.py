@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dynlora.errors import DataError
+from dynlora.errors import DataError, system_message
 from dynlora.safe_files import NotPlainFileError, open_plain, printable
 
 MAX_BYTES = 16 * 2**30
@@ -90,7 +90,8 @@ class SqliteFile:
         except NotPlainFileError:
             raise DataError(f"{self.path}: it is a link, a folder or no regular file; give the file itself") from None
         except (OSError, ValueError) as error:
-            raise DataError(f"{self.path}: it cannot be read ({error}); give a file of {self._what}") from None
+            said = system_message(error, str(self.path)) if isinstance(error, OSError) else f"{self.path}: {error}"
+            raise DataError(said) from None
         if len(head) < 100 or not head.startswith(_HEADER):
             raise DataError(f"{self.path}: it is no SQLite database; give a file of {self._what}")
         if size > MAX_BYTES:

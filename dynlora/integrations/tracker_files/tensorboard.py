@@ -59,13 +59,13 @@ def tensorboard_runs(folder: Path) -> Iterator[FoundRun]:
 
 
 def _runs(folder: Path, top: Path, by_folder: Sequence[tuple[Path, list[Path]]]) -> Iterator[FoundRun]:
-    """Yield runs with numbers, one in memory at a time."""
+    """Yield runs with numbers, and those that something was left out of, one in memory at a time."""
     end = time.monotonic() + MOST_S
     for place, files in by_folder:
         if time.monotonic() > end:
             raise DataError(f"{folder}: it takes longer than {MOST_S:,.0f} s; import its folders one by one")
         run = _run(place, top, files)
-        if run.series:
+        if run.series or run.notes:
             yield run
 
 

@@ -29,7 +29,7 @@ def trackio_file(source: str, runs_dir: Path) -> Path:
     Raises:
         DataError: when there is none.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if os.path.lexists(path) and not path.is_dir():
         return path
     name = "".join(letter for letter in source if letter.isalnum() or letter in "-_") or "default"

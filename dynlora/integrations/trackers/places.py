@@ -59,7 +59,7 @@ def place_of(name: str, runs_dir: Path, environment: Mapping[str, str]) -> Place
 def _folder(variable: str, own: Path, environment: Mapping[str, str]) -> tuple[str, bool]:
     """Return the folder that a variable names, else the own one, and whether it is that."""
     named = environment.get(variable)
-    return (os.path.abspath(Path(named).expanduser()), False) if named else (str(own), True)
+    return (os.path.abspath(Path(os.path.expanduser(named))), False) if named else (str(own), True)
 
 
 def _tensorboard(own: Path, environment: Mapping[str, str]) -> Place:

@@ -13,7 +13,7 @@ from dynlora.viz.adapter import model as adapter_model
 from dynlora.viz.adapter import text as adapter_text
 from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, titled
-from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.guard import guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
 

@@ -14,7 +14,7 @@ from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ranks import text as ranks_text
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
-from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.guard import fragment, guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 from dynlora.viz.ui.start_run import start_once
 from dynlora.viz.ui.toasts import announce
@@ -55,7 +55,7 @@ def show_advice(config: Mapping[str, Any]) -> None:
         _draw(found, config)
 
 
-@st.fragment(run_every=POLL_S)
+@fragment(run_every=POLL_S)
 def _running(config: dict[str, Any]) -> None:
     """Draw how far the look is, again and again, and what cancels it."""
     now = advice.look(config, runs_dir())

@@ -15,7 +15,7 @@ from dynlora.viz.kit.text import one_line, plural, source_name
 from dynlora.viz.runs import search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import note, safe
-from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.guard import guarded
 from dynlora.viz.ui.run_picker import Chosen, empty_store, find_run, link, list_all, pick_runs
 
 MOST_READ = 50

@@ -13,6 +13,7 @@ from dynlora.jobs.kinds import enqueue
 from dynlora.jobs.launch import RunHandle
 from dynlora.kinds.decode import DecodeSettings
 from dynlora.store.kinds import DECODE
+from dynlora.store.schema import command_text
 from dynlora.viz.decode.text import WHAT
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.kind_runs import KindPage, source_of, usable_runs
@@ -47,7 +48,8 @@ def decode_form(*, is_open: bool) -> None:
         writers, judges = runs[runs["task"] == WRITES], runs[runs["task"] == JUDGES]
         if is_read_only() or writers.empty:
             why = "This dashboard is read-only." if is_read_only() else "There is no finished run of a language model."
-            note(f"{why} `dynlora rsd prepare` trains a target, a draft and a judge on arithmetic.")
+            prepare = command_text("rsd", "prepare", runs_dir=runs_dir())
+            note(f"{why} `{prepare}` trains a target, a draft and a judge on arithmetic.")
             return
         settings = _settings(writers, judges)
         _start(settings)

@@ -18,6 +18,7 @@ from dynlora.store.meta import count, finite, short_text, table
 from dynlora.viz.decode import steps_view, text
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui.cards import card, colours, note, safe, titled, under
+from dynlora.viz.ui.guard import fragment
 from dynlora.viz.ui.model_client import POLL_S, Streamed
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose
@@ -93,7 +94,7 @@ def _begin(asked: tuple[Any, ...], folder: Path, question: str, threshold: float
 def _steps_card(stream: Streamed, threshold: float) -> None:
     """Draw the steps, again and again while they are written."""
 
-    @st.fragment(run_every=None if stream.ended else POLL_S)
+    @fragment(run_every=None if stream.ended else POLL_S)
     def live() -> None:
         was_writing = not stream.ended
         stream.read()

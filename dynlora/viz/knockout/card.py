@@ -24,6 +24,7 @@ from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.knockout import text as knockout_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import Picks, card, colours, note, picture, rows, safe
+from dynlora.viz.ui.guard import fragment
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, follow_address
 
@@ -45,7 +46,7 @@ def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame
     twins = uniform_twins(run.folder, summary, list_all())
     under_way = shared().is_under_way(run.folder)
 
-    @st.fragment(run_every=1.5 if under_way else None)
+    @fragment(run_every=1.5 if under_way else None)
     def live() -> None:
         follow_address("signal", "rows", "flow")
         with card("Module ablation", "knockout"):

@@ -8,7 +8,7 @@ from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.viz.launch import form_model, presets
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.guard import guarded
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, link
 from dynlora.viz.ui.start_run import start_once
 from dynlora.viz.ui.toasts import announce

@@ -13,7 +13,7 @@ from dynlora.errors import DynloraError
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch import data_check
 from dynlora.viz.ui.cards import card, note, table
-from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.url_state import to_address
 
 PLACE = "repair"

@@ -14,14 +14,14 @@ import streamlit as st
 from dynlora import assets
 from dynlora.assets.hub_search import is_off
 from dynlora.config import GENERATIVE
-from dynlora.errors import DynloraError
+from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads
 from dynlora.viz.kit import strong_language
 from dynlora.viz.launch import data_check, data_check_card, data_columns, data_file, data_kind, form_model, hub_search
 from dynlora.viz.launch.form import config_grid, kept_text
 from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import asked_for_texts, note
-from dynlora.viz.ui.frame import guarded, refusal
+from dynlora.viz.ui.guard import guarded, refusal
 from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
@@ -210,10 +210,8 @@ def _local(start: Mapping[str, Any]) -> Source:
     path = from_where_it_started(text)
     try:
         table = data_file.table_of(path)
-    except DynloraError as error:
-        return Source(missing=f"{error}.")
-    except (OSError, ValueError) as error:
-        return Source(missing=f"{text}: cannot be read ({error}); give another path.")
+    except (DynloraError, OSError, ValueError) as error:  # the last for a NUL
+        return Source(missing=f"{system_message(error, text) if isinstance(error, OSError) else error}.")
     if table is None:
         if path.is_dir():
             return Source(missing=f"{data_file.why_no_table(path)}.")

@@ -17,7 +17,7 @@ from dynlora.jobs.sweep import listed
 from dynlora.store import queries
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.cards import card, note
-from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.guard import fragment, guarded
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels, runs_dir
 from dynlora.viz.ui.toasts import announce
 
@@ -138,7 +138,7 @@ def show_searches() -> None:
             _running()
 
 
-@st.fragment(run_every=POLL_S)
+@fragment(run_every=POLL_S)
 def _running() -> None:
     """Draw the searches that run, every two seconds; the page is drawn again when one ends."""
     now = [one for one in search.searches(runs_dir()) if one.state == "running"]

@@ -11,7 +11,7 @@ from dynlora.config import parse_config
 from dynlora.store import queries
 from dynlora.viz.launch import presets
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.frame import guarded
+from dynlora.viz.ui.guard import guarded
 from dynlora.viz.ui.run_picker import find_run, list_all, run_labels
 from dynlora.viz.ui.url_state import from_address, put, to_address
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from dynlora.store.schema import command_text
 from dynlora.viz.kit.text import markdown_text, plural
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.queue_actions import move_buttons, waiting_runs
+from dynlora.viz.ui.run_picker import runs_dir
 
 MOST_LISTED = 12
 """Most waiting runs that are listed; the list of runs has all."""
@@ -31,4 +33,5 @@ def queue_card(runs: pd.DataFrame) -> None:
                 st.markdown(f"{place}. {markdown_text(names[run_id], 80)}", width="stretch")
                 move_buttons(run_id, f"queue-{place}", line)
         if len(line) > MOST_LISTED:
-            note(f"The next {MOST_LISTED} are listed. `dynlora queue` lists all, and moves any of them.")
+            listing = command_text("queue", runs_dir=runs_dir())
+            note(f"The next {MOST_LISTED} are listed. `{listing}` lists all, and moves any of them.")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora import assets
-from dynlora.errors import DataError
+from dynlora.errors import DataError, system_message
 from dynlora.viz.inputs.model import told_apart
 from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import metric_words, one_line, percent, plural, score, source_name
@@ -175,7 +175,9 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
     try:
         table = data_file.table_of(path)
         is_missing = table is None and not path.exists()
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(system_message(error, str(path))) from None
+    except ValueError as error:  # a NUL
         raise DataError(f"{path}: cannot be read ({error}); give another path") from None
     if is_missing:
         raise DataError(f"{path}: does not exist; check the path")

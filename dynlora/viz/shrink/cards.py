@@ -19,6 +19,7 @@ from dynlora.jobs.recover import kept_adapter, recovery_name, recovery_values, u
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Size
 from dynlora.store.recorded import recorded_adapter
+from dynlora.store.schema import command_text
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.kit.text import percent
@@ -30,7 +31,7 @@ from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
 from dynlora.viz.ui.conclusion import conclusion
-from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.model_client import in_background
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link, runs_dir
 from dynlora.viz.ui.start_run import start_once
@@ -82,9 +83,10 @@ def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
 def measuring(run: Chosen, found: Compressed | None) -> None:
     """Draw what measures the sizes, and how far it has come."""
     if recorded_adapter(run.folder):
+        command = command_text("compress", run.id, "--curve", "--set", "data.path=FILE", runs_dir=run.folder.parent)
         note(
             "This run was recorded, so its rows are not known here. Measure its sizes on the command line, with the "
-            f"rows that it was evaluated on: dynlora compress {run.id} --curve --set data.path=FILE"
+            f"rows that it was evaluated on: `{command}`"
         )
         return
     if is_read_only():

@@ -1,20 +1,18 @@
-"""What surrounds a page: its look, the menu, and errors turned into one sentence."""
+"""What surrounds a page: its look, the menu, and the guard that turns errors into one sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
-from dynlora.errors import DynloraError
 from dynlora.server.docs_site import docs_url
 from dynlora.server.entry_page import WITH_CHARTS
 from dynlora.server.host_check import is_own_page
 from dynlora.viz.kit import page_style, theme
-from dynlora.viz.kit.text import markdown_text, one_line
+from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui import browser
 from dynlora.viz.ui.cards import unseen_chart
 from dynlora.viz.ui.ended import ended_runs
@@ -132,21 +130,3 @@ def documentation(label: str, page: str = "index", section: str = "") -> None:
     """Draw a link to a page of the documentation, which the same server has; it opens beside the dashboard."""
     address = docs_url(page, section)
     st.link_button(label, address, icon=":material/open_in_new:", type="tertiary", key=f"docs-{page}-{section}")
-
-
-@contextmanager
-def guarded() -> Iterator[None]:
-    """Show an error of dynlora's, or of the disk, as its one sentence and end the page."""
-    try:
-        yield
-    except (DynloraError, OSError) as error:
-        st.error(refusal(error))
-        st.stop()
-
-
-def refusal(error: Exception) -> str:
-    """Return the one sentence of an error for a page; one of the system names the file."""
-    if isinstance(error, OSError) and not isinstance(error, DynloraError):
-        place = f"{error.filename}: " if error.filename else ""
-        return markdown_text(f"{place}{error.strerror or error}", 2000)
-    return markdown_text(error, 2000)

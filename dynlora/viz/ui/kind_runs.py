@@ -17,7 +17,8 @@ from dynlora.store import queries
 from dynlora.store.kinds import DISTIL
 from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.ui.cards import badge, card, note, status_line, titled
-from dynlora.viz.ui.frame import enter, guarded
+from dynlora.viz.ui.frame import enter
+from dynlora.viz.ui.guard import guarded
 from dynlora.viz.ui.run_actions import run_buttons
 from dynlora.viz.ui.run_picker import Chosen, Others, find_run, kinds_of_page, list_all, pick_run
 from dynlora.viz.ui.start_run import queued_once

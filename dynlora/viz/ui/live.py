@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import streamlit as st
 
+from dynlora.viz.ui.guard import fragment
+
 SHARE = 5
 """A look may take at most a fifth of the time: pages share the machine with the training that they show."""
 
@@ -71,7 +73,7 @@ def following(least: float, *, active: bool) -> Callable[[Callable[[], None]], C
         pause = PACES.pause(part, least) if active else None
         looks = 0
 
-        @st.fragment(run_every=pause)
+        @fragment(run_every=pause)
         @functools.wraps(draw)
         def look() -> None:
             nonlocal looks

@@ -17,6 +17,7 @@ from dynlora.inference.client import shared
 from dynlora.jobs import warm
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.cached_queries import version
+from dynlora.viz.ui.guard import fragment
 
 POLL_S = 0.5
 """Seconds between two looks at a stream."""
@@ -130,7 +131,7 @@ def in_background(key: str, label: str, unit: str, folder: Path, ask: str, **arg
     return []
 
 
-@st.fragment(run_every=POLL_S)
+@fragment(run_every=POLL_S)
 def _progress(place: str, stream: Streamed, unit: str) -> None:
     """Draw how far a stream has come, again and again, and what cancels it."""
     stream.read()

@@ -11,4 +11,4 @@ STARTED_IN_VARIABLE = "DYNLORA_STARTED_IN"
 
 def from_where_it_started(text: str) -> Path:
     """Return a path as it is meant in the folder that the dashboard was started in; children start elsewhere."""
-    return Path(os.environ.get(STARTED_IN_VARIABLE) or os.getcwd()) / Path(text).expanduser()
+    return Path(os.environ.get(STARTED_IN_VARIABLE) or os.getcwd()) / Path(os.path.expanduser(text))

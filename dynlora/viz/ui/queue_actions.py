@@ -6,7 +6,7 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.jobs import queue_moves
-from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.toasts import announce
 

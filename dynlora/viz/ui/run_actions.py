@@ -18,7 +18,7 @@ from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.text import metric_words, plural, sentence_case
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import DOT, dot_column, safe, with_dots
-from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
 from dynlora.viz.ui.toasts import announce
 

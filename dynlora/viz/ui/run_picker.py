@@ -312,7 +312,8 @@ def empty_store(without: Callable[[], None] | None = None) -> NoReturn:
 
 def no_runs() -> None:
     """Say that there are no runs yet and what to do."""
-    st.info("There are no runs yet. Launch a run here, or run `dynlora train` in a terminal.")
+    start = schema.command_text("train", runs_dir=runs_dir())
+    st.info(f"There are no runs yet. Launch a run here, or run `{start}` in a terminal.")
     link("pages/launch.py", "Launch a run")
 
 

@@ -20,7 +20,7 @@ from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.runs.table import same_task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
-from dynlora.viz.ui.frame import refusal
+from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 from dynlora.viz.verdict import figures as verdict_figures
 from dynlora.viz.verdict import text as verdict_text

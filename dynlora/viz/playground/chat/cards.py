@@ -20,6 +20,7 @@ from dynlora.viz.playground.chat import text as chat_text
 from dynlora.viz.playground.chat.model import Answer, Settings, Talk, Turn, Voice
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.guard import fragment
 from dynlora.viz.ui.model_client import POLL_S, ask_model, begin, in_background
 from dynlora.viz.ui.run_picker import Chosen
 
@@ -103,7 +104,7 @@ def _begin(talk: Talk, voices: list[Voice], prompt: str, settings: Settings) -> 
 def _live_card(talk: Talk, title: str) -> None:
     """Draw the turns, again and again while somebody writes."""
 
-    @st.fragment(run_every=POLL_S if talk.is_writing else None)
+    @fragment(run_every=POLL_S if talk.is_writing else None)
     def live() -> None:
         was_writing = talk.is_writing
         talk.read()

@@ -1,0 +1,54 @@
+"""Errors of a page, and of each part that is drawn again alone, turned into one sentence."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from dynlora.errors import DynloraError, system_error, system_message
+from dynlora.viz.kit.text import markdown_text
+
+Draw = TypeVar("Draw", bound=Callable[..., None])
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Show an error of dynlora's, or of the system, as its one sentence and end the page."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, DynloraError) and system_error(error) is None:
+            raise
+        st.error(refusal(error))
+        st.stop()
+
+
+def refusal(error: Exception) -> str:
+    """Return the one sentence of an error for a page; one of the system names the file."""
+    refused = system_error(error)
+    return markdown_text(error if refused is None else system_message(refused), 2000)
+
+
+def fragment(run_every: float | None) -> Callable[[Draw], Draw]:
+    """Return a decorator for a part of a page that is drawn again alone: what it cannot draw is a sentence there.
+
+    `st.fragment` alone shows what leaves the part as a defect, also within a page that is guarded.
+
+    Args:
+        run_every: seconds between two drawings; None where only what is pressed in it draws it again.
+    """
+
+    def decorate(draw: Draw) -> Draw:
+        @st.fragment(run_every=run_every)
+        @functools.wraps(draw)
+        def look(*arguments: Any, **options: Any) -> None:
+            with guarded():
+                draw(*arguments, **options)
+
+        return look  # pyright: ignore[reportReturnType] - it takes what `draw` takes
+
+    return decorate
