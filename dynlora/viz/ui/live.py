@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import streamlit as st
 
+from dynlora.viz.ui.toasts import show_toasts
+
 SHARE = 5
 """A look may take at most a fifth of the time: pages share the machine with the training that they show."""
 
@@ -76,6 +78,7 @@ def following(least: float, *, active: bool) -> Callable[[Callable[[], None]], C
         def look() -> None:
             nonlocal looks
             looks += 1
+            show_toasts()  # of callbacks: a fragment that is drawn again does not draw the page around it
             start = time.perf_counter()
             draw()
             PACES.keep(part, time.perf_counter() - start)
