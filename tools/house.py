@@ -98,8 +98,8 @@ RULES: dict[str, str] = {
     "viz/few_shot": f"{_FEATURE} data_files inference viz/recycle",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "
-    "viz/verdict",
+    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/ranks "
+    "viz/run viz/verdict",
     "notebook": "addresses errors remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout "
     "viz/shrink viz/compare viz/verdict",
     "pages": "config_files store jobs viz/*",

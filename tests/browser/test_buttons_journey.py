@@ -26,8 +26,8 @@ BUTTONS = ", ".join(
 
 NOT_PRESSED = {
     r"^Move to trash$|^Delete": "takes the run away that the other pages show",
-    r"^Start\b|^Add seeds|^Decode$|^Recycle$|^Measure|^Train": "starts a job of minutes on the built-in models",
-    r"^Check\b|^Search$|^Predict$": "loads a built-in model, or asks the hub",
+    r"^Start\b|^Queue|^Add seeds|^Decode$|^Recycle$|^Measure|^Train": "starts a job of minutes on the built-in models",
+    r"^Check\b|^Search$|^Predict$|^Suggest|^Show tokens|^Download and": "loads a built-in model, or asks the hub",
     r"^Save as|^Full screen": "is the same script for every chart: see test_chart_tools.py",
 }
 """Labels that are left out, and why."""

@@ -118,7 +118,7 @@ def test_flow_and_scatter_words() -> None:
     traced = flows.trace(modules(), moves((10, "layer.0.query", "layer.0.key")), held)
     words = capacity_text.flow(traced, flows.balance(traced, modules(), held), 1, 0, 10)
     assert words.startswith("After 1 reallocation, 16 parameters are in other modules than at step 0")
-    assert "The totals match: before, 256 in use and 0 free; after, 256 in use and 0 released." in words
+    assert "The totals match (without gates): before, 256 in use and 0 free; after, 256 in use and 0 released." in words
     state = capacity_model.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
     assert capacity_text.followed(state) == (
         "Spearman correlation 0.95. Most importance for its rank: key 0. Least: query 0."

@@ -151,8 +151,16 @@ def score(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < LARGE else f"{value:.2e}"
 
 
-METRIC_WORDS = {"f1": "F1", "macro_f1": "macro F1", "mse": "mean squared error", "matthews": "Matthews correlation",
-                "pearson": "Pearson correlation", "spearman": "Spearman correlation"}  # fmt: skip
+METRIC_WORDS = {
+    "brier": "Brier score",
+    "ece": "calibration error (ECE)",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "matthews": "Matthews correlation",
+    "mse": "mean squared error",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+}
 
 
 def metric_words(name: str) -> str:

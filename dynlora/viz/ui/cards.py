@@ -210,7 +210,7 @@ def rows(frame: pd.DataFrame, dots: Sequence[str | None] = ()) -> None:
         dots: colour of the dot before each row, None for a grey one; empty for no dots.
     """
     columns = {**number_columns(frame), DOT: dot_column("The colour in the charts.")}
-    st.dataframe(with_dots(frame, dots), hide_index=True, width="stretch", column_config=columns)
+    st.dataframe(with_dots(frame, dots), hide_index=True, width="stretch", column_config=columns, placeholder="–")
 
 
 DOT = "dot"
