@@ -57,7 +57,7 @@ RULES: dict[str, str] = {
     "recycling": "assets config config_files data_files errors jobs kinds store tasks engine engine/* strategies "
     "training inference",
     "distilling": "assets config errors jobs kinds store tasks engine engine/* strategies training inference recycling",
-    "server": "errors jobs safe_files",
+    "server": "errors jobs safe_files viz/kit",
     "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
     "remote server strategies training inference decoding recycling distilling integrations/search "
     "integrations/clusters integrations/trackers "
