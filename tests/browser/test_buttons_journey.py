@@ -83,7 +83,7 @@ def _press_all(page: Page, address: str) -> Iterator[str]:
     assert (style["heading"], style["sidebar"], style["charts_on_top"]) == ("27.2px", 190, 0), address
     done: set[str] = set()
     while (label := _next(page, done)) is not None:
-        page.locator("[data-next]").click()
+        page.locator("[data-next]").evaluate("button => button.click()")  # a table's tools may lie over it
         settled(page)
         until(lambda: page.evaluate(STYLE) == style, f"the style of {address} after {label!r}", patience_s=20)
         yield label

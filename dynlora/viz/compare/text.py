@@ -51,8 +51,8 @@ def groups(table: pd.DataFrame, metric: str, *, low_is_good: bool, is_judged: bo
     if is_judged:
         low, high = score(known["mean"].min()), score(known["mean"].max())
         return (
-            f"Mean {one_line(metric, 40)} from {low} to {high} over {len(known)} groups, each over its own seeds. The "
-            "verdict compares common seeds and says which to use."
+            f"Mean {one_line(metric, 40)} from {low} to {high} over {len(known)} groups, each over its own seeds. "
+            "The verdict compares common seeds."
         )
     first, second = known.iloc[0], known.iloc[1]
     lead = abs(first["mean"] - second["mean"])

@@ -220,6 +220,16 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def short_path(name: str) -> str:
+    """Return the path of a module from the number of its layer on, where it is long; other names as they are."""
+    found = re.search(r"\.(\d+\.[^\s]*?)\Z", name) if len(name) > LONG_PATH else None
+    return found[1] if found else name
+
+
+LONG_PATH = 24
+"""Characters of a path beyond which the head of a column has its end only."""
+
+
 def plural(n: int, word: str) -> str:
     """Return a count with its word: 1 row, 2 rows."""
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"

@@ -119,7 +119,8 @@ def show_stop(found: Toured) -> None:
     words = {stop.key: stop.short for stop in tour_model.STOPS}
     key = segmented("stop", "Stop", list(words), tour_model.STOPS[0].key, words.__getitem__)
     stop, before, after, number = tour_model.neighbours(key)
-    left, right = st.columns([2, 3], gap="large")
+    with st.container(key="tour-stop"):
+        left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader(stop.short, anchor=False)
         st.caption(stop.question)
