@@ -279,6 +279,15 @@ def open_run(page: Page) -> None:
     until(leads_there, "the page of the run")
 
 
+def repair_each(page: Page) -> None:
+    """Press the button of each fault of the data check until none is left: first that of all blockers."""
+    settled(page)
+    buttons = page.locator('[class*="st-key-repair-"] button')
+    while buttons.count():
+        buttons.first.click()
+        settled(page)
+
+
 def settled(page: Page) -> None:
     """Wait until nothing is being drawn: what is typed or picked before may be lost when it is drawn again."""
     from playwright.sync_api import expect

@@ -82,7 +82,7 @@ def _press_all(page: Page, address: str) -> Iterator[str]:
     style = page.evaluate(STYLE)
     assert (style["heading"], style["sidebar"], style["charts_on_top"]) == ("27.2px", 190, 0), address
     done: set[str] = set()
-    while (label := _next(page, done)) is not None:
+    while (label := _next(page, done) or _again(page, address, done)) is not None:
         page.locator("[data-next]").evaluate("button => button.click()")  # a table's tools may lie over it
         settled(page)
         until(lambda: page.evaluate(STYLE) == style, f"the style of {address} after {label!r}", patience_s=20)
@@ -97,6 +97,13 @@ def _open(page: Page, address: str) -> None:
     settled(page)
     until(lambda: page.evaluate(STYLE).get("heading") == "27.2px", f"the style of {address}")
     settled(page)
+
+
+def _again(page: Page, address: str, done: set[str]) -> str | None:
+    """Return the next button of the page as it was at first: a press may have led to another part of it."""
+    if page.url != address:
+        _open(page, address)
+    return _next(page, done)
 
 
 def _next(page: Page, done: set[str]) -> str | None:
