@@ -72,7 +72,7 @@ def test_every_button_leaves_the_page_in_its_style(server: str, page: Page, trai
         pressed[name] = list(_press_all(page, f"{server}/{'' if name == 'home' else name}{run}"))
     for page_name, label in (("run", "Adapter"), ("run", "Merged model"), ("run", "Results"), ("launch", "Experiment")):
         assert label in pressed[page_name], pressed
-    assert sum(map(len, pressed.values())) > 100, pressed
+    assert sum(map(len, pressed.values())) > 60, pressed
     sys.stdout.write(f"pressed: {pressed}\n")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, open_run, show
+from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, open_run, repair_each, show
 from tests.data_files.files import csv_text
 from tests.data_files.odd import CLEAN, ODD
 from tests.tiny import tiny_rows, write_csv
