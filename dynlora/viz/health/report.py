@@ -87,7 +87,7 @@ CHECKS = (
     Check(checks.noise, "the order of importance is stable", lambda e: e.importance.size > 0, "importance",
           checks.needs_windows),
     Check(checks.gates, "the gates have an effect", lambda e: e.gates.size > 0, "gates", checks.needs_half),
-    Check(checks.data, "reading the data gave no warning", lambda e: True, "the data"),
+    Check(checks.data, "the data has no warnings", lambda e: True, "the data"),
 )  # fmt: skip
 """All checks, what matters most first."""
 

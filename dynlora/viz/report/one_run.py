@@ -97,7 +97,7 @@ def cost_part(run: RunReading) -> Part:
     if len(line):
         used = kit_modules.parameters(line)
         title = "Adapter parameters in use"
-        drawn = partial(kit_lines.line, used, title, limit=limit, zero=False, tick=",")
+        drawn = partial(kit_lines.line, used, title, limit=limit, tick=",")
         blocks.append(Chart("Parameter budget", drawn, run_text.budget(line, limit), line))
     ranks = run.frame("rank")
     if len(ranks):
