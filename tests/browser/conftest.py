@@ -281,10 +281,13 @@ def open_run(page: Page) -> None:
 
 def repair_each(page: Page) -> None:
     """Press the button of each fault of the data check until none is left: first that of all blockers."""
+    from playwright.sync_api import TimeoutError as NotInTime
+
     settled(page)
     buttons = page.locator('[class*="st-key-repair-"] button')
     while buttons.count():
-        buttons.first.click()
+        with suppress(NotInTime):  # the last one may go while it is pressed
+            buttons.first.click(timeout=10_000)
         settled(page)
 
 

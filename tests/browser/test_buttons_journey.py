@@ -28,7 +28,7 @@ NOT_PRESSED = {
     r"^Move to trash$|^Delete": "takes the run away that the other pages show",
     r"^Start\b|^Queue|^Add seeds|^Decode$|^Recycle$|^Measure|^Train": "starts a job of minutes on the built-in models",
     r"^Check\b|^Search$|^Predict$|^Suggest|^Show tokens|^Download and": "loads a built-in model, or asks the hub",
-    r"^Save as|^Full screen": "is the same script for every chart: see test_chart_tools.py",
+    r"^PNG$|^SVG$|^Full screen": "is the same script for every chart: see test_chart_tools.py",
 }
 """Labels that are left out, and why."""
 
@@ -52,7 +52,8 @@ LABELS = """([part, buttons]) => [...document.querySelectorAll(part)].flatMap(
     const copy = button.cloneNode(true);
     copy.querySelectorAll('[data-testid=stIconMaterial]').forEach(icon => icon.remove());
     const label = (copy.textContent || button.getAttribute('aria-label') || button.title).trim();
-    const key = [...button.closest('[class*=st-key-]').classList].at(-1) + label;
+    const keyed = button.closest('[class*=st-key-]');
+    const key = [...keyed.classList].find(name => name.startsWith('st-key-')) + label;
     return {key, label, place, visible: button.offsetParent !== null};
   }).filter(one => one.visible)"""
 """Returns the buttons of a part of the page: what they say, without the names of icons, and where they are."""
