@@ -12,6 +12,7 @@ from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ranks.card import ranks_card
+from dynlora.viz.run.pictures import POINTS
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
 
 
@@ -51,7 +52,8 @@ def show_summary_and_map() -> None:
         return
     with guard.guarded():
         capacity_cards.capacity_conclusion(capacity_view.as_addressed(view))
-    cards.figures(run_summary.headline(summary, len(view.events)))
+        scalars = cached_queries.ask(queries.scalars_frame, run.folder, None, None, POINTS)
+    cards.figures(run_summary.headline(summary, len(view.events), run_summary.step_times(scalars)))
     with guard.guarded():
         view = capacity_view.capacity_controls(view)
         capacity_cards.capacity_now(view)
@@ -74,7 +76,7 @@ def show_knockouts() -> None:
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if len(modules) and summary["step"]:
             knockout_card.knockout_card(run, summary, modules)
-            ranks_card(run, summary)
+            ranks_card(run, summary, here="capacity")
 
 
 show_now()

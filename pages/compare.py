@@ -52,7 +52,8 @@ def show_results() -> None:
     with cards.card("Final results", "final"):
         table = compare_model.by_group(found.summaries, found.groups, metric)
         cards.rows(compare_model.group_table(table, metric), dots(table["group"], found.styles))
-        cards.note(compare_text.groups(table, metric, low_is_good=metric in compare_model.LOW_IS_GOOD))
+        low = metric in compare_model.LOW_IS_GOOD
+        cards.note(compare_text.groups(table, metric, low_is_good=low, is_judged=about is not None))
         with st.expander("Each run: status, steps, best result, time", icon=":material/table_rows:"):
             cards.rows(compare_model.final_table(summaries, found.names, metric), compare_cards.dots_of_runs(found))
     compare_cards.compared_curves(found)

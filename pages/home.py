@@ -33,13 +33,13 @@ def show_runs() -> None:
 
 @live.following(3, active=LIVE is not None)
 def show_picture() -> None:
-    """Draw the run that trains, else the sample of the tour."""
+    """Draw the run that trains, else the newest own one that moved rank, else the sample of the tour."""
     with guard.guarded():
-        view = home_cards.live_view(of_picture()) if LIVE else None
+        view = home_cards.run_view(home_model.live_run(of_picture())) if LIVE else None
         if view is not None:
             home_cards.picture(view, is_live=True)
-        elif SAMPLE is not None:
-            home_cards.picture(SAMPLE.view, is_live=False)
+        elif ENDED is not None:
+            home_cards.picture(ENDED, is_live=False)
         else:
             home_cards.no_picture()
 
@@ -47,9 +47,9 @@ def show_picture() -> None:
 with right:
     place = st.container()
     show_runs()
-with guard.guarded(), left, st.spinner("Loading a sample run"):
-    SAMPLE = home_cards.sample_view()
+with guard.guarded(), left, st.spinner("Loading a run"):
+    ENDED = home_cards.run_view(home_cards.newest_moved(FIRST)) or home_cards.sample_view()
 with place:
-    home_cards.doors(LIVE or home_cards.newest_moved(FIRST) or (SAMPLE.run.id if SAMPLE else None))
+    home_cards.doors(LIVE or (ENDED.summary["id"] if ENDED else None))
 with left:
     show_picture()

@@ -57,7 +57,7 @@ RULES: dict[str, str] = {
     "recycling": "assets config config_files data_files errors jobs kinds store tasks engine engine/* strategies "
     "training inference",
     "distilling": "assets config errors jobs kinds store tasks engine engine/* strategies training inference recycling",
-    "server": "errors jobs safe_files",
+    "server": "errors jobs safe_files viz/kit",
     "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
     "remote server strategies training inference decoding recycling distilling integrations/search "
     "integrations/clusters integrations/trackers "
@@ -98,8 +98,8 @@ RULES: dict[str, str] = {
     "viz/few_shot": f"{_FEATURE} data_files inference viz/recycle",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "
-    "viz/verdict",
+    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/ranks "
+    "viz/run viz/verdict",
     "notebook": "addresses errors remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout "
     "viz/shrink viz/compare viz/verdict",
     "pages": "config_files store jobs viz/*",

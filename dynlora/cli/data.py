@@ -102,9 +102,18 @@ def in_words(found: dict[str, Any]) -> str:
     sizes = ", ".join(f"{count:,} {part}" for part, count in found["rows"].items())
     named = ", ".join(f"{key}={name}" for key, name in _columns(found["columns"]).items())
     lines += [f"Rows: {sizes}. Columns: {named}.", *(f"Read: {note}." for note in found["notes"])]
-    if any(fault["repair"] is not None for fault in found["faults"]):
-        lines.append(f"All repairs at once: {setting(found['repairs'])}")
+    lines += _repair_options(found)
     return "\n".join(line for line in lines if line or found["faults"])
+
+
+def _repair_options(found: dict[str, Any]) -> list[str]:
+    """Return the options that repair: what training refuses first; a warning may be about rows that are right."""
+    of = {refuses: [one["repair"] for one in found["faults"] if one["refuses"] is refuses and one["repair"] is not None]
+          for refuses in (True, False)}  # fmt: skip
+    lines = [f"Repair what training refuses: {setting(found['needed'])}"] if of[True] else []
+    if of[False]:
+        lines.append(f"Review the warnings first. Then, with their repairs: {setting(found['repairs'])}")
+    return lines
 
 
 def _columns(columns: dict[str, Any]) -> dict[str, str]:

@@ -236,13 +236,16 @@ def _is_list_text(value: str) -> bool:
 
 def long(rows: Examples, max_length: int) -> np.ndarray:
     """Return rows whose text has, by estimate, more than `max_length` tokens."""
-    pairs = rows.pair or [""] * len(rows)
-    return _where(
-        tokens_of(text) + (tokens_of(pair) + 1 if rows.pair else 0) + 2 > max_length
-        if len(str(text)) + len(str(pair)) > max_length
-        else False
-        for text, pair in zip(rows.text, pairs, strict=True)
-    )
+    pairs = rows.pair or [None] * len(rows)
+    return _where(is_long(text, pair, max_length) for text, pair in zip(rows.text, pairs, strict=True))
+
+
+def is_long(text: Any, pair: Any, max_length: int) -> bool:
+    """Say whether a text, or both of a pair, have by estimate more than `max_length` tokens; no pair is None."""
+    second = "" if pair is None else str(pair)
+    if len(str(text)) + len(second) <= max_length:
+        return False
+    return tokens_of(text) + (0 if pair is None else tokens_of(second) + 1) + 2 > max_length
 
 
 def tokens_of(text: Any) -> float:

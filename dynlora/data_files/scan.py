@@ -85,6 +85,7 @@ class CheckResult:
         repaired: what each repair of the configuration did: repair, count, sentence.
         faults: each kind: kind, title, sentence, count, places, examples, repair, action, refuses.
         repairs: all that can be repaired, behind the repairs of the configuration, as `data.repair` holds it.
+        needed: of these, the ones of the configuration and of faults that training refuses; the others are of warnings.
     """
 
     conclusion: str
@@ -97,6 +98,7 @@ class CheckResult:
     repaired: list[dict[str, Any]]
     faults: list[dict[str, Any]]
     repairs: list[Any]
+    needed: list[Any]
 
 
 COVERED_BY = {
@@ -122,6 +124,8 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
     found = list(faults.found_in(early, split, wanted.has_classes, wanted.max_length, wanted.loss_on))
     known = split if split is not None else early
     held_out = faults.held_out_count(known) if split is not None else 0
+    given = [plain(repair) for repair in wanted.repair]
+    refused = [fault for fault in found if fault.refuses]
     return CheckResult(
         conclusion=_conclusion(path.name, len(known), found, done),
         file=path.name,
@@ -132,7 +136,8 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
         notes=_notes(sides),
         repaired=[asdict(item) for item in done],
         faults=[_plain(fault, split if split is not None and fault.kind in LATE_KINDS else early) for fault in found],
-        repairs=_all_repairs([plain(repair) for repair in wanted.repair], found, sides.held_out is None),
+        repairs=_all_repairs(given, found, sides.held_out is None),
+        needed=_all_repairs(given, refused, sides.held_out is None),
     )
 
 

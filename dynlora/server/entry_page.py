@@ -2,7 +2,8 @@
 
 Without the first, the document asks below its own address first (`/run/_stcore/health`), is answered with two errors,
 and asks again at the root: a detour at every link that is opened in a new tab. Without the second, a page's first chart
-waits for what draws it, a large file that the browser asks for when the chart has arrived.
+waits for what draws it, a large file that the browser asks for when the chart has arrived. Without the style sheet,
+the first heading stands there unstyled until the page's first run has sent its sheet, seconds on a busy machine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from dynlora.server.app_files import app_root
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.page_style import style_sheet
 
 TOLD = '<script>window.__streamlit = { BACKEND_BASE_URL: window.location.origin + "/" }</script>'
 """Streamlit reads this object before it looks for its server."""
@@ -26,8 +29,9 @@ WITH_CHARTS = ("run", "capacity", "inputs", "compare", "tour")
 
 
 def page_routes() -> list[Route]:
-    """Return a route for the address of each page."""
-    return [Route(f"/{path.stem}", answer) for path in sorted((app_root() / "pages").glob("*.py"))]
+    """Return a route for the address of each page, and of the first one."""
+    names = ["", *(path.stem for path in sorted((app_root() / "pages").glob("*.py")))]
+    return [Route(f"/{name}", answer) for name in names]
 
 
 async def answer(request: Request) -> Response:
@@ -37,14 +41,25 @@ async def answer(request: Request) -> Response:
 
 @cache
 def document(page: str) -> str:
-    """Return streamlit's document with `TOLD` at the start of its head, and for a page with charts what draws them.
+    """Return streamlit's document with `TOLD` at the start of its head, and the style sheet at the end of its body.
+
+    A page with charts has what draws them, too. The sheet is not in the head, where streamlit's own rules, which it
+    adds later, would come after it. The page's first run sends it again, in the colours of the mode that was chosen.
 
     Raises:
         FileNotFoundError: streamlit is not installed, or not whole.
     """
     text = streamlit_files().joinpath("index.html").read_text("utf-8")
     early = f'\n    <link rel="modulepreload" href="./{chart_file()}">' if page in WITH_CHARTS and chart_file() else ""
-    return text.replace("<head>", f"<head>\n    {TOLD}{early}", 1)
+    return text.replace("<head>", f"<head>\n    {TOLD}{early}", 1).replace("</body>", f"{first_style()}\n  </body>", 1)
+
+
+def first_style() -> str:
+    """Return the style sheet of the browser's mode, light or dark."""
+    return "\n".join(
+        style_sheet(colours).replace("<style>", f'<style media="(prefers-color-scheme: {colours.mode})">', 1)
+        for colours in (theme.LIGHT, theme.DARK)
+    )
 
 
 def chart_file() -> str:

@@ -33,6 +33,12 @@ ROOT = Path(__file__).resolve().parents[2]
 OTHER = "20260101-000000-00000001"
 """A finished run that every browser test finds in its runs folder."""
 
+LOG = "server.log"
+"""What the dashboard's server writes, beside the folder whose runs it shows."""
+
+DREW = "A fragment rerun was triggered with a callback that displays one or more elements"
+"""Streamlit's warning that the page has lost its first elements, the style sheet among them."""
+
 WIDTH, HEIGHT = 1280, 1000
 """Of a page, pixels."""
 
@@ -100,7 +106,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "dynlora", "ui", "--port", str(port), "--runs-dir", str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL) as process:
+    with (
+        open(folder.with_name(LOG), "wb") as log,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        ) as process,
+    ):
         try:
             until(lambda: answers(f"http://127.0.0.1:{port}/_stcore/health", process), "the dashboard")
             folder.rmdir()
@@ -115,9 +126,14 @@ def server(served: tuple[str, Path], runs_dir: Path) -> Iterator[str]:
     make_run(runs_dir, run_id=OTHER, text="another run")
     address, link = served
     link.symlink_to(runs_dir, target_is_directory=True)
+    log = link.with_name(LOG)
+    before = log.stat().st_size
     yield address
     _stop_runs(runs_dir)
     link.unlink()
+    written = log.read_bytes()[before:].decode("utf-8", "replace")
+    sys.stdout.write(written)  # pytest shows it where the test failed
+    assert DREW not in written, "a callback of a fragment drew over the first elements of the page"
 
 
 def answers(address: str, process: subprocess.Popen[bytes]) -> bool:
@@ -261,6 +277,18 @@ def open_run(page: Page) -> None:
         return "/run?" in page.url
 
     until(leads_there, "the page of the run")
+
+
+def repair_each(page: Page) -> None:
+    """Press the button of each fault of the data check until none is left: first that of all blockers."""
+    from playwright.sync_api import TimeoutError as NotInTime
+
+    settled(page)
+    buttons = page.locator('[class*="st-key-repair-"] button')
+    while buttons.count():
+        with suppress(NotInTime):  # the last one may go while it is pressed
+            buttons.first.click(timeout=10_000)
+        settled(page)
 
 
 def settled(page: Page) -> None:

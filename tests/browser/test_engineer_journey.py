@@ -17,7 +17,7 @@ from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.store import queries
 from dynlora.training.inputs import read_data
-from tests.browser.conftest import Picture, settled
+from tests.browser.conftest import Picture, repair_each, settled
 from tests.data_files.files import csv_text
 from tests.data_files.odd import WITH_ODD_ROWS
 from tests.waiting import until
@@ -44,7 +44,7 @@ def test_an_engineer_goes_from_a_csv_with_odd_rows_to_an_adapter(
     expect(page.get_by_text("training refuses the file until it is repaired").first).to_be_visible()
     settled(page)
     picture(page, "engineer-faults", full_page=True)
-    page.locator(".st-key-repair-all button").click()
+    repair_each(page)
     expect(page.get_by_text("no faults in").first).to_be_visible()
     document = page.locator('[class*="st-key-card-command"] code').last
     expect(document).to_contain_text("drop_empty_texts")

@@ -33,6 +33,7 @@ def test_one_click_gives_an_adapter_that_peft_loads(
     settled(page)
     with page.expect_download() as started:
         page.get_by_role("button", name="Adapter").click()
+        page.get_by_text("Making the zip file").wait_for()
     packed = tmp_path / "adapter.zip"
     started.value.save_as(packed)
     with zipfile.ZipFile(packed) as archive:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, open_run, show
+from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, open_run, repair_each, show
 from tests.data_files.files import csv_text
 from tests.data_files.odd import CLEAN, ODD
 from tests.tiny import tiny_rows, write_csv
@@ -115,7 +115,7 @@ def test_a_csv_with_ten_odd_rows_is_repaired_in_the_page(
     expect(command).to_contain_text("merge: {Good: good")
     expect(card.get_by_text("Merged Good into good")).to_be_visible()
     picture(card, "launch-data-check")
-    card.get_by_role("button", name="Apply all").click()
+    repair_each(page)
     expect(card.get_by_text("no faults in")).to_be_visible()
     expect(command).to_contain_text("drop_conflicts")
     page.reload()  # the address holds file and repairs

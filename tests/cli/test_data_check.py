@@ -30,9 +30,17 @@ def test_a_clean_file_is_exit_code_0_and_faults_are_1(tmp_path: Path) -> None:
     assert found.exit_code == 1
     assert found.stdout.startswith("rows.csv: 4 faults in 43 rows; training refuses the file until it is repaired.")
     assert "Empty text: rows.csv, line 43: the text is empty (data.text=text)" in found.stdout
-    option = found.stdout.split("All repairs at once: ")[1]
-    again = check(str(path), *shlex.split(option))
+    needed, every = (
+        shlex.split(found.stdout.split(words)[1].splitlines()[0])
+        for words in ("Repair what training refuses: ", "Review the warnings first. Then, with their repairs: ")
+    )
+    again = check(str(path), *every)
     assert (again.exit_code, again.stdout.splitlines()[0]) == (0, "rows.csv: no faults in 41 rows after 3 repairs.")
+    again = check(str(path), *needed)
+    assert again.exit_code == 1
+    assert "training refuses" not in again.stdout, "the warnings are left, to be reviewed"
+    assert "drop_duplicates" in str(every)
+    assert "drop_duplicates" not in str(needed)
 
 
 def test_the_document_holds_every_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,67 @@ def edited(original: str, place: int) -> str:
 
 def expected(texts: list[str]) -> list[bool]:
     """Return which texts are alike to an earlier one that is kept, by comparing all pairs."""
-    kept: list[str] = []
+    sketches, kept = Sketches(texts), list[int]()
     found: list[bool] = []
-    for each in texts:
+    for row, each in enumerate(texts):
         is_long = len(each) >= similarity.MIN_CHARACTERS
-        found.append(is_long and any(share(each, other) >= SHARE for other in kept if other != each))
+        others = (other for other in kept if texts[other] != each)
+        found.append(is_long and any(sketches.are_alike(row, other) for other in others))
         if is_long and not found[-1]:
-            kept.append(each)
+            kept.append(row)
     return found
+
+
+NAMES = ("Anna", "Bao", "Carla", "Deniz", "Emeka", "Farah", "Goran", "Hiro", "Ines", "Jonas")
+THINGS = ("apples", "stamps", "marbles", "pencils", "tickets", "shells", "coins", "books")
+
+
+def prompt(seed: int) -> str:
+    """Return a prompt of one template, filled in by a seed."""
+    draw = random.Random(seed)
+    name, thing, first, second = draw.choice(NAMES), draw.choice(THINGS), draw.randint(10, 99), draw.randint(10, 99)
+    return (
+        "Solve the problem step by step and write the answer on the last line. "
+        f"{name} has {first} {thing} and buys {second} more. How many {thing} does {name} have now?"
+    )
+
+
+TICKETS = (
+    "Hello, I ordered a {thing} on Monday with order number {n} and it has not arrived yet. Please help.",
+    "My account {n} was charged twice for the {thing} last month. Could you refund one payment to my card?",
+    "The {thing} that came with shipment {n} is broken. I would like a replacement as soon as possible, please.",
+)
+
+
+def ticket(seed: int) -> str:
+    """Return a ticket of one of a few templates."""
+    draw = random.Random(seed)
+    return draw.choice(TICKETS).format(thing=draw.choice(THINGS), n=draw.randint(10_000, 99_999))
+
+
+@pytest.mark.parametrize("make", [prompt, ticket])
+def test_rows_of_a_template_are_no_copies_of_each_other(make: Callable[[int], str]) -> None:
+    texts = list(dict.fromkeys(make(seed) for seed in range(160)))
+    raw = sum(any(share(texts[row], other) >= SHARE for other in texts[:row]) for row in range(len(texts)))
+    assert raw > 80, "most of them share most of their pieces"
+    assert similarity.repeated(texts, [0] * len(texts), Sketches(texts)).sum() <= len(texts) // 20
+
+
+@pytest.mark.parametrize("make", [prompt, ticket])
+def test_copies_among_rows_of_a_template_and_among_others_are_found(make: Callable[[int], str]) -> None:
+    texts = list(dict.fromkeys(make(seed) for seed in range(120)))
+    copies = [each.replace("Please", "please").replace("step by step", "step  by step") + " thx" for each in texts[:4]]
+    plain = [text(seed, 25) for seed in range(30)]
+    edits = [edited(each, 7) for each in plain[:4]]
+    rows = [*texts, *plain, *copies, *edits]
+    found = similarity.repeated(rows, [0] * len(rows), Sketches(rows))
+    assert found[-8:].all(), "four of each kind"
+    assert found[: len(texts) + 30].sum() <= 3
+
+
+def test_two_copies_in_a_table_of_three_rows_are_no_template() -> None:
+    rows = [text(1, 30), edited(text(1, 30), 20), text(2, 30)]
+    assert similarity.repeated(rows, [0] * 3, Sketches(rows)).tolist() == [False, True, False]
 
 
 @settings(max_examples=40, deadline=None)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dynlora.config import DataConfig, parse_config
+from dynlora.data_files import scan
 from dynlora.engine.data.tables import read_table
 from dynlora.engine.data.text_data import TextData, load_data, text_columns
 from dynlora.errors import DataError
@@ -302,6 +303,17 @@ def test_warnings_say_what_a_person_should_know(tmp_path: Path) -> None:
     clean = folder_of(tmp_path / "clean", [{"text": f"t {i}", "label": i % 2} for i in range(20)],
                       [{"text": f"u {i}", "label": i % 2} for i in range(4)])  # fmt: skip
     assert load(clean).warnings == []
+
+
+def test_texts_that_are_cut_are_a_warning_as_in_the_data_check(tmp_path: Path) -> None:
+    """Launch warned of them, and Health said that the data has no warnings."""
+    rows = [{"text": f"{i} " + "word " * 60 * (i < 3), "label": i % 2} for i in range(20)]
+    path = write_csv(tmp_path / "rows.csv", rows)
+    wanted = "3 of 20 texts have, by estimate, more than data.max_length=32 tokens: what is beyond is not read."
+    assert wanted in load(path, max_length=32).warnings
+    section = parse_config({"data": {"path": str(path), "max_length": 32}}).data
+    fault = next(one for one in scan.look(path, scan.wanted_of(section, 0)).faults if one["kind"] == "long")
+    assert fault["count"] == 3
 
 
 def test_a_sample_of_the_training_rows_is_drawn_by_key(tmp_path: Path) -> None:

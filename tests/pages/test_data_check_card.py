@@ -72,9 +72,11 @@ def test_what_blocks_the_start_is_marked_and_start_waits_for_it(odd: str) -> Non
     assert app.button(key="check").disabled
     assert "Start waits for the data: " in text
     assert "data.repair=" not in text
-    press(app, "repair-all")
+    press(app, "repair-blockers")
     assert not app.button(key="start").disabled
     assert "Start waits for the data" not in said(app)
+    assert [one.label for one in app.expander if one.label.startswith("Review ")] == ["Review 7 warnings"]
+    assert "drop_duplicates" not in shown_config(app)["data"]["repair"], "a warning is repaired by its own button"
 
 
 def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_bert: Path, runs_dir: Path) -> None:
@@ -104,10 +106,19 @@ def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_
     assert meta["data_size"]["train"] + meta["data_size"]["held_out"] == len({row["text"] for row in CLEAN}) + 2
 
 
-def test_all_at_once_and_undone_one_by_one(odd: str) -> None:
-    app = press(open_page("launch", data="upload", upload=odd), "repair-all")
-    assert "no faults in" in said(app)
-    assert len(shown_config(app)["data"]["repair"]) == 7
+def test_rows_that_merely_look_alike_are_never_dropped_with_the_blockers(runs_dir: Path) -> None:
+    tickets = [
+        {"text": f"Hello, I ordered a lamp on Monday with order number {n} and it has not arrived.", "label": "late"}
+        for n in (48213, 90567)
+    ]
+    rows = [*CLEAN, *tickets, {"text": "", "label": "good"}, {"text": "fine", "label": ""}]
+    digest = uploads.keep(runs_dir, "rows.csv", csv_text(rows).encode()).parent.name
+    app = press(open_page("launch", data="upload", upload=digest), "repair-blockers")
+    assert shown_config(app)["data"]["repair"] == ["drop_empty_texts", "drop_empty_labels"]
+
+
+def test_blockers_at_once_and_undone_one_by_one(odd: str) -> None:
+    app = press(open_page("launch", data="upload", upload=odd), "repair-blockers")
     press(app, "undo-0")
     assert "drop_empty_texts" not in shown_config(app)["data"]["repair"]
     assert "Empty text" in said(app)

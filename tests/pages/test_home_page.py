@@ -51,6 +51,14 @@ def test_the_first_page_says_what_dynlora_is_and_leads_on() -> None:
 
 
 @pytest.mark.usefixtures("_samples")
+def test_a_run_of_ones_own_that_moved_rank_takes_the_place_of_the_sample(runs_dir: Path) -> None:
+    own = make_run(runs_dir, run_id="20260101-000000-00000001", text="tickets")
+    app = open_page("home")
+    assert "Rank over training: tickets" in words(app).replace("\\", "").replace("\u200b", "")
+    assert links(app)["Open Capacity"] == ("capacity", f"run={own.name}")
+
+
+@pytest.mark.usefixtures("_samples")
 def test_the_tour_is_offered_until_it_was_taken(runs_dir: Path) -> None:
     assert "Take the tour" in links(open_page("home"))
     open_page("tour", stop="gates")

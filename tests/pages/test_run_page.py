@@ -35,6 +35,15 @@ def test_sections_are_links(section: str, count: int, runs_dir: Path) -> None:
         assert said.count("Not recorded in this run. Memory") == 2
 
 
+def test_a_section_that_is_pressed_again_stays(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("run", run=RUN, section="results")
+    app.segmented_control(key="address-section").set_value(None).run()
+    assert not app.exception
+    assert "".join(app.query_params["section"]) == "results"
+    assert app.segmented_control(key="address-section").value == "results"
+
+
 def test_a_chosen_section_goes_to_the_address(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN)

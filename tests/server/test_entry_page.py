@@ -13,6 +13,8 @@ from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora.server import asgi, entry_page
 from dynlora.server.app_files import app_root
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.page_style import style_sheet
 
 
 def test_every_page_has_a_route() -> None:
@@ -22,7 +24,9 @@ def test_every_page_has_a_route() -> None:
         if isinstance(call, ast.Call) and ast.unparse(call.func) == "st.Page"
     ]
     assert len(named) > 5
-    assert sorted(route.path for route in entry_page.page_routes()) == sorted(f"/{Path(name).stem}" for name in named)
+    assert sorted(route.path for route in entry_page.page_routes()) == sorted(
+        ["/", *(f"/{Path(name).stem}" for name in named)]
+    )
 
 
 def test_the_document_is_streamlits_with_one_line_in_its_head() -> None:
@@ -30,6 +34,18 @@ def test_the_document_is_streamlits_with_one_line_in_its_head() -> None:
     found = entry_page.document("runs")
     assert found.count(entry_page.TOLD) == 1
     assert found.index("<head>") < found.index(entry_page.TOLD) < found.index("<script type=")
+
+
+def test_the_style_sheet_is_in_the_document_after_everything_that_streamlit_adds_to_its_head() -> None:
+    """Without it the first heading is unstyled until the page's first run has begun: seconds on a busy machine."""
+    for page in ("", "run"):
+        found = entry_page.document(page)
+        head, _, body = found.partition("</head>")
+        assert "<style" not in head
+        for colours in (theme.LIGHT, theme.DARK):
+            sheet = style_sheet(colours).removeprefix("<style>")
+            assert f'<style media="(prefers-color-scheme: {colours.mode})">{sheet}' in body
+        assert body.index('id="root"') < body.index("<style")
 
 
 def test_pages_with_charts_fetch_what_draws_them_at_once() -> None:

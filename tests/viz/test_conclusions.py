@@ -81,6 +81,8 @@ def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
     still = flows.Balance(100, 100, 0, 0, 0)
     said = capacity.conclusion(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
     assert said == "In steps 0 to 9, no rank moved: 4 modules with rank 4."
+    begun = capacity.conclusion(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 0, 0)
+    assert begun == "Step 0, nothing has moved yet: 4 modules with rank 4."
     even = capacity.conclusion(state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1)
     assert even.endswith(": every kind of module has as much rank as before.")
 
@@ -91,40 +93,40 @@ def test_the_outlook_of_a_run_that_trains_is_its_plan() -> None:
     assert "against plain LoRA" in capacity.outlook({**summary, "status": "finished"}, 9)
 
 
-def test_the_list_of_runs_names_who_leads_on_the_commonest_task() -> None:
-    found = runs.leader([*swept_rows(), listed(90, data="other", accuracy=0.99)])
+def test_the_list_of_runs_says_what_was_reached_and_names_no_winner() -> None:
+    found = runs.task_results([*swept_rows(), listed(90, data="other", accuracy=0.99)])
     assert found is not None
-    assert (len(found.runs), found.configurations, len(found.values)) == (36, 12, 3)
+    assert (len(found.runs), len(found.means)) == (36, 12)
     assert runs.sentence(found) == (
-        "On sst2 with minilm, 40 steps, dynamic (from its code) has the best mean accuracy, 0.830 (n = 3, from "
-        "0.820 to 0.840) of 12 configurations."
+        "On sst2 with minilm, 40 steps, 12 configurations have mean accuracy from 0.740 to 0.830 (36 runs)."
     )
 
 
-def test_equal_means_tie_and_one_configuration_leads_nobody() -> None:
-    tied = runs.leader([listed(1), listed(2, strategy="lora")])
+def test_equal_means_are_said_once_and_one_configuration_has_its_name() -> None:
+    tied = runs.task_results([listed(1), listed(2, strategy="lora")])
     assert tied is not None
-    assert "dynamic (from its code) and lora (from its code) tie at the best mean accuracy, 0.800" in runs.sentence(
-        tied
-    )
-    alone = runs.leader([listed(1)])
+    assert "2 configurations all have mean accuracy 0.800 (2 runs)" in runs.sentence(tied)
+    alone = runs.task_results([listed(1)])
     assert alone is not None
     assert (
         runs.sentence(alone) == "On sst2 with minilm, 40 steps, dynamic (from its code) reaches accuracy 0.800 (n = 1)."
     )
-    assert runs.leader([listed(1, accuracy=None)]) is None
+    assert runs.task_results([listed(1, accuracy=None)]) is None
     assert runs.standing(["finished", "running", "finished"]) == "3 runs: 2 finished and 1 running."
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.booleans())
-def test_no_configuration_is_better_than_the_leader(accuracies: list[float], is_loss: bool) -> None:
-    rows = [listed(i, strategy=f"s{i}", accuracy=value) for i, value in enumerate(accuracies)]
-    if is_loss:
-        for row in rows:
-            row["metric"], row["metrics"] = "mse", {"mse": row["metrics"]["accuracy"]}
-    found = runs.leader(rows)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_the_means_are_those_of_the_configurations(accuracies: list[float]) -> None:
+    found = runs.task_results([listed(i, strategy=f"s{i}", accuracy=value) for i, value in enumerate(accuracies)])
     assert found is not None
-    assert found.mean == (min if is_loss else max)(accuracies)
+    assert list(found.means) == accuracies
+
+
+def test_where_a_verdict_decides_the_means_name_no_other() -> None:
+    table = pd.DataFrame({"group": ["a, n = 2", "b, n = 1"], "n": [2, 1], "mean": [0.7, 0.8], "low": 0.7, "high": 0.8})
+    said = compare_text.groups(table, "accuracy", low_is_good=False, is_judged=True)
+    assert "best" not in said
+    assert said.startswith("Mean accuracy from 0.700 to 0.800 over 2 groups, each over its own seeds.")
 
 
 @pytest.mark.parametrize(

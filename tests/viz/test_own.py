@@ -110,6 +110,8 @@ def test_what_the_optimizer_keeps_is_said_where_a_step_is_told() -> None:
         "the strategy takes 1.0 % of all step time; the optimizer state takes 3.00 MiB."
     )
     assert run_text.step_time(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of all step time.")
+    figures = run_summary.headline({"metrics": {}, "params": {}}, 0, times)
+    assert figures["Step time used by the strategy"] == "1.0 %", "the same number on Run and Capacity"
 
 
 def test_the_budget_line_prefers_what_was_counted() -> None:

@@ -71,7 +71,10 @@ def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
     names = {f"r{i}": f"run {i} {HOSTILE[0]}" for i in range(50)}
     runs = pd.concat([series(run, [0, 1], [1.0, 2.0]) for run in names])
     figure = compare_figures.curves(
-        seed_groups.bands(runs, seed_groups.alone(names), between=True), "step", "x", theme.DARK
+        seed_groups.bands(runs, seed_groups.alone(names, {run: {} for run in names}), between=True),
+        "step",
+        "x",
+        theme.DARK,
     )
     lines = [trace for trace in traces_of(figure) if trace.mode == "lines"]
     assert len(lines) == 50

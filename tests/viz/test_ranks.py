@@ -58,7 +58,10 @@ def test_kinds_are_ordered_by_the_rank_they_ended_with() -> None:
         == "Over 6 modules, most rank went to value (mean 7), least to query (1); every module started with rank 4."
     )
     assert "effective rank" not in ranks_text.kinds_table(evidence), "nothing was recorded"
-    assert "1 module helps (95 % CI above 0), 1 harms, 1 is not shown" in ranks_text.confidence(evidence)
+    said = ranks_text.confidence(evidence)
+    assert "1 module helps (95 % CI above 0), 1 harms, 1 is not shown" in said
+    assert "Ablation on 500 held-out examples, 3 of 6 modules measured so far: " in said
+    assert "Run the module ablation above to see" in ranks_text.confidence(found([2] * 6), where="above")
 
 
 def test_kinds_of_equal_mean_rank_tie() -> None:

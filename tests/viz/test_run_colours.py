@@ -1,41 +1,74 @@
-"""A run's colour is its own: it follows from its id, not from the order, the others shown, or what is hidden."""
+"""A run's colour is that of its method: whatever its id, the order, the others shown, or what is hidden."""
 
 from __future__ import annotations
 
+import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.viz.compare.eyes import eye_labels
 from dynlora.viz.compare.line_styles import eye_styles, line_styles
-from dynlora.viz.compare.seed_groups import Group
+from dynlora.viz.compare.seed_groups import Group, grouped
 from dynlora.viz.kit import run_colours, theme
+from dynlora.viz.runs.table import runs_table
+from tests.viz.listed import listed
 
-IDS = st.lists(st.text("abcdef0123456789-", min_size=4, max_size=12), min_size=1, max_size=20, unique=True)
-
-
-@given(ids=IDS, data=st.data())
-def test_runs_seen_together_look_different_in_whatever_order(ids: list[str], data: st.DataObject) -> None:
-    found = run_colours.places(ids)
-    assert run_colours.places(data.draw(st.permutations(ids))) == found
-    assert len({run_colours.style_at(place) for place in found.values()}) == len(ids)
-    first = [found[run] for run in sorted(ids)[: len(theme.CATEGORICAL)]]
-    assert len({theme.CATEGORICAL[place % 8] for place in first}) == len(first)
+METHODS = st.sampled_from([*run_colours.PLACES, "a plugin", "", "another"])
+RUNS = st.dictionaries(st.text("abcdef0123456789-", min_size=4, max_size=12), METHODS, min_size=1, max_size=20)
 
 
-@given(ids=IDS)
-def test_a_newer_run_changes_no_colour_and_one_alone_has_its_own(ids: list[str]) -> None:
-    before = run_colours.places(ids)
-    after = run_colours.places([*ids, "zzz"])
-    assert {run: after[run] for run in ids} == before
-    assert run_colours.places(ids[:1]) == {ids[0]: run_colours.own_place(ids[0])}
+@given(runs=RUNS, data=st.data())
+def test_configurations_seen_together_look_different_in_whatever_order(
+    runs: dict[str, str], data: st.DataObject
+) -> None:
+    found = run_colours.styles(runs)
+    assert run_colours.styles(dict(data.draw(st.permutations(list(runs.items()))))) == found
+    assert len(set(found.values())) == len(runs)
+
+
+@given(runs=RUNS)
+def test_a_method_has_one_colour_in_every_comparison(runs: dict[str, str]) -> None:
+    found = run_colours.styles(runs)
+    several = len(set(runs.values())) > 1
+    for method in set(runs.values()):
+        colours = {found[run][0] for run, other in sorted(runs.items()) if other == method}
+        own = theme.CATEGORICAL[run_colours.method_place(method) % len(theme.CATEGORICAL)]
+        assert colours == {own} if several else own in colours
+        first = min(run for run, other in runs.items() if other == method)
+        assert found[first][0] == own
+
+
+@given(runs=RUNS)
+def test_a_newer_configuration_changes_no_style_among_several_methods(runs: dict[str, str]) -> None:
+    runs = {**runs, "0": "lora", "1": "dynamic"}
+    before, after = run_colours.styles(runs), run_colours.styles({**runs, "zzz": "dynamic"})
+    assert {run: after[run] for run in runs} == before
+
+
+def test_the_methods_of_dynlora_look_different_and_grey_is_no_methods() -> None:
+    styles = run_colours.styles({f"{i:02}": method for i, method in enumerate(run_colours.PLACES)})
+    assert len(set(styles.values())) == len(run_colours.PLACES)
+    for colour in theme.CATEGORICAL:
+        parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert max(parts) - min(parts) > 60, f"{colour} is grey"
+
+
+def test_the_list_of_runs_shows_a_method_in_one_colour_and_its_random_control_in_another() -> None:
+    rows = [listed(1), listed(2, seed=1), listed(3, allocation="random"), listed(4, strategy="lora")]
+    colours = runs_table(pd.DataFrame(rows).assign(created=0.0))["colour"].tolist()
+    assert colours[0] == colours[1]
+    assert len(set(colours)) == 3
+    groups = {group.title: group for group in grouped(rows)}
+    styles = line_styles(list(groups), theme.LIGHT, (), groups)
+    assert [style.colour for style in styles.values()] == colours[1:]
 
 
 def test_what_is_hidden_keeps_its_colour_and_the_others_theirs() -> None:
-    runs = {f"method {letter}": f"2026-{letter}" for letter in "abcdef"}
-    names = list(runs)
-    every = line_styles(names, theme.LIGHT, (), runs)
-    left = names[:1] + names[3:]
-    assert line_styles(left, theme.LIGHT, (), runs, [runs[name] for name in names[1:3]]) == {
+    groups = {f"{letter}": Group(letter, (f"2026-{letter}",), method="dynamic") for letter in "abcdef"}
+    names = list(groups)
+    every = line_styles(names, theme.LIGHT, (), groups)
+    left = {name: groups[name] for name in names[:1] + names[3:]}
+    assert line_styles(list(left), theme.LIGHT, (), left, [groups[name] for name in names[1:3]]) == {
         name: every[name] for name in left
     }
     sheet = eye_styles([every[names[0]], None], theme.LIGHT)

@@ -32,6 +32,12 @@ def test_an_interval_that_ends_above_the_tolerance_is_no_guarantee() -> None:
     assert "not shown" not in text.basis(sure, sure.sizes[0], 0.005)
 
 
+@pytest.mark.parametrize(("ranks", "words"), [((0, 2), "1 of 2 modules keeps"), ((0, 0, 2), "2 of 3 modules keep")])
+def test_modules_without_an_adapter_are_counted_in_a_sentence(ranks: tuple[int, ...], words: str) -> None:
+    half = Half(1.0, 0.0, -0.004, 0.004, {})
+    assert words in text.picture(Size("global", 0.5, 50, ranks, half, half))
+
+
 def test_without_an_adapter_the_way_to_one_is_said() -> None:
     assert "train this one again" in text.without_adapter(None)
     assert "keep_adapter=False" in text.without_adapter("transformers")

@@ -33,6 +33,19 @@ def test_numbers_beyond_reading_are_powers_of_ten() -> None:
     assert kit_text.score(999.5) == "999.500"
 
 
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("bert.encoder.layer.10.attention.self.query", "10.attention.self.query"),
+        ("transformer.h.3.mlp.experts.7.up_proj", "3.mlp.experts.7.up_proj"),
+        ("layer.0.query", "layer.0.query"),
+        ("a heading of a column with 1.5 times as much", "a heading of a column with 1.5 times as much"),
+    ],
+)
+def test_the_head_of_a_column_has_the_end_of_a_long_path(name: str, short: str) -> None:
+    assert kit_text.short_path(name) == short
+
+
 def test_small_words() -> None:
     assert kit_text.spans([5, 0, 1, 2, 2]) == "0-2, 5"
     assert kit_text.listed(["a", "b", "c", "d"], limit=2) == "a, b and 2 more"
@@ -118,7 +131,7 @@ def test_flow_and_scatter_words() -> None:
     traced = flows.trace(modules(), moves((10, "layer.0.query", "layer.0.key")), held)
     words = capacity_text.flow(traced, flows.balance(traced, modules(), held), 1, 0, 10)
     assert words.startswith("After 1 reallocation, 16 parameters are in other modules than at step 0")
-    assert "The totals match: before, 256 in use and 0 free; after, 256 in use and 0 released." in words
+    assert "The totals match (without gates): before, 256 in use and 0 free; after, 256 in use and 0 released." in words
     state = capacity_model.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
     assert capacity_text.followed(state) == (
         "Spearman correlation 0.95. Most importance for its rank: key 0. Least: query 0."

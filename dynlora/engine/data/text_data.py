@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset
 from dynlora import tasks
 from dynlora.config import DataConfig
 from dynlora.data_files import columns as column_names
-from dynlora.data_files import scan
+from dynlora.data_files import finders, scan
 from dynlora.data_files.columns import Columns
 from dynlora.data_files.conversations import Turn, asked_and_said, conversation
 from dynlora.engine.data.tables import Splits, limited, read_splits, said_of, wanted_columns
@@ -116,7 +116,9 @@ def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence
     metric = task.deciding_metric(config.metric, folder.name)
     if config.train_groups is not None:
         sides = (of_groups(sides[0], config.train_groups), sides[1])
-    return TextData(*sides, task, metric, _digest(sides), _warnings(sides, task), list(splits.repaired))
+    return TextData(
+        *sides, task, metric, _digest(sides), _warnings(sides, task, config.max_length), list(splits.repaired)
+    )
 
 
 def _read(
@@ -284,8 +286,8 @@ def _digest(sides: Sequence[Rows]) -> str:
     return digest.hexdigest()
 
 
-def _warnings(sides: Sequence[Rows], task: Task) -> list[str]:
-    """Return what a person should know about the data: classes missing or rare, rows repeated or on both sides."""
+def _warnings(sides: Sequence[Rows], task: Task, max_length: int) -> list[str]:
+    """Return what a person should know about the data: classes missing or rare, rows repeated, on both sides or cut."""
     train, held_out = sides
     found = task.warnings(train.label, held_out.label)
     repeats = len(train) - len(set(zip(train.text, train.text_pair or train.text, strict=True)))
@@ -298,5 +300,12 @@ def _warnings(sides: Sequence[Rows], task: Task) -> list[str]:
         found.append(
             f"{len(shared):,} texts are in both the training and the held-out data: the held-out "
             "results are too optimistic."
+        )
+    pairs = [pair for side in sides for pair in zip(side.text, side.text_pair or [None] * len(side), strict=True)]
+    long = sum(finders.is_long(text, pair, max_length) for text, pair in pairs)
+    if long:
+        found.append(
+            f"{long:,} of {len(pairs):,} texts have, by estimate, more than data.max_length={max_length} tokens: what "
+            "is beyond is not read."
         )
     return found

@@ -29,6 +29,8 @@ def conclusion(
         events: reallocations between them.
     """
     moved = float(traced.loc[(traced["origin"] != traced["holder"]) & (traced["holder"] >= 0), "parameters"].sum())
+    if last <= first:
+        return f"Step {last:,}, nothing has moved yet: {ranks_of(state)}."
     steps, counted = f"In steps {first:,} to {last:,}", plural(events, "reallocation")
     changed = int((state["rank"] != start[state["position"]]).sum())
     if not moved and not sides.released and changed:  # of a run that was imported, without the sizes of its modules

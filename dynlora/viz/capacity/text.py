@@ -103,7 +103,7 @@ def flow(traced: pd.DataFrame, sides: Balance, events: int, first: int, last: in
     amount = number(round(moved["parameters"].sum()))
     return (
         f"After {plural(events, 'reallocation')}, {amount} parameters are in other modules than at step {first}. "
-        f"Pale bands did not move; moves that were undone are not shown. {check}: before, "
+        f"Pale bands did not move; moves that were undone are not shown. {check} (without gates): before, "
         f"{number(round(sides.held_before))} in use and {number(round(sides.free))} free; after, "
         f"{number(round(sides.held_after))} in use and {number(round(sides.released))} released."
     )

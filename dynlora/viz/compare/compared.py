@@ -98,10 +98,10 @@ def compared(
     whole = compare_model.best_first(summaries, _groups(summaries, names, in_groups), metric)
     seen = {run: one for run, one in summaries.items() if run not in hidden} or summaries
     groups = compare_model.best_first(seen, _groups(seen, names, in_groups), metric)
-    oldest = {run: group.oldest for group in whole for run in (*group.runs, *group.repeats)}
-    titles = {group.title: oldest[group.runs[0]] for group in groups}
-    left = {*oldest.values()} - {*titles.values()} if len(whole) <= MOST_COLOURED else ()
-    styles = line_styles(list(titles), colours, _in_colour(seen, groups, highlighted), titles, left)
+    home = {run: group for group in whole for run in (*group.runs, *group.repeats)}
+    titles = {group.title: home[group.runs[0]] for group in groups}
+    hidden_groups = [group for group in whole if group not in titles.values()]
+    styles = line_styles(list(titles), colours, _in_colour(seen, groups, highlighted), titles, hidden_groups)
     shown = {run: names[run] for run in seen}
     return Compared({run: folders[run] for run in seen}, seen, shown, metric, groups, styles, whole, store)
 
@@ -115,7 +115,7 @@ def _groups(summaries: Summaries, names: Mapping[str, str], in_groups: bool | No
     """Return the runs by configuration, or each alone."""
     if are_grouped(summaries) if in_groups is None else in_groups:
         return seed_groups.grouped(list(summaries.values()))
-    return seed_groups.alone({run: names[run] for run in summaries})
+    return seed_groups.alone({run: names[run] for run in summaries}, summaries)
 
 
 def _in_colour(summaries: Summaries, groups: Sequence[Group], highlighted: Collection[str]) -> set[str]:

@@ -42,16 +42,14 @@ def eyes(groups: Sequence[Group], styles: Mapping[str, LineStyle]) -> None:
 def method_eyes(rows: Sequence[Row], *, coloured: bool = True) -> tuple[list[Row], dict[str, LineStyle]]:
     """Draw an eye for each method of many runs; return the rows that are shown, and the style of each method.
 
-    A method's colour is that of its oldest run, hidden or not, as in all charts.
-
     Args:
         rows: of all runs that are compared.
         coloured: give each eye the method's colour; not where the lines are those of configurations.
     """
     groups, hidden = by_method(rows), hidden_runs()
     shown = [row for row in rows if row["id"] not in hidden] or list(rows)
-    oldest = {group.label: group.oldest for group in groups}
-    styles = line_styles(list(oldest), colours(), list(oldest), oldest)
+    by_label = {group.label: group for group in groups}
+    styles = line_styles(list(by_label), colours(), list(by_label), by_label)
     ids = {row["id"] for row in shown}
     seen = {group.title: styles[group.label] for group in groups if not ids.isdisjoint(group.runs)}
     eyes(groups, seen if coloured else {})

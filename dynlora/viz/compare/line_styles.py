@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import Palette
@@ -44,8 +45,8 @@ def line_styles(
     names: Sequence[str],
     colours: Palette,
     highlighted: Collection[str] = (),
-    runs: Mapping[str, str] | None = None,
-    hidden: Collection[str] = (),
+    groups: Mapping[str, Group] | None = None,
+    hidden: Collection[Group] = (),
 ) -> dict[str, LineStyle]:
     """Return the style of each name; equal names in equal order have equal styles in every chart.
 
@@ -53,19 +54,19 @@ def line_styles(
         names: of the configurations.
         colours: of the mode.
         highlighted: names to draw in colour; see `coloured`.
-        runs: id of the oldest run of each configuration, which decides its colour; without it the order does.
-        hidden: ids of the oldest runs of configurations that are hidden, whose colours stay theirs.
+        groups: the configurations by name, whose methods decide the colours; without them the order does.
+        hidden: configurations that are hidden, whose styles stay theirs.
     """
     shown = coloured(names, highlighted)
-    named = theme.contrasting(shown) if runs is None else _by_run({name: runs[name] for name in shown}, hidden)
+    named = theme.contrasting(shown) if groups is None else _by_method(groups, hidden)
     grey = LineStyle(theme.faded(colours.muted, 0.45), "circle", "solid", is_muted=True)
-    return {name: LineStyle(*named[name]) if name in named else grey for name in names}
+    return {name: LineStyle(*named[name]) if name in shown else grey for name in names}
 
 
-def _by_run(runs: Mapping[str, str], hidden: Collection[str]) -> dict[str, tuple[str, str, str]]:
-    """Return the style of each name by the id of its run."""
-    places = run_colours.places([*runs.values(), *hidden])
-    return {name: run_colours.style_at(places[run]) for name, run in runs.items()}
+def _by_method(groups: Mapping[str, Group], hidden: Collection[Group]) -> dict[str, run_colours.Style]:
+    """Return the style of each name by the method of its group, whichever of the groups are chosen or hidden."""
+    styles = run_colours.styles({group.oldest: group.method for group in (*groups.values(), *hidden)})
+    return {name: styles[group.oldest] for name, group in groups.items()}
 
 
 def dots(names: Iterable[str], styles: Mapping[str, LineStyle]) -> list[str | None]:

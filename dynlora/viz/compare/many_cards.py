@@ -166,9 +166,9 @@ def sweep_curves(rows: Sequence[Row], metric: str, styles: Mapping[str, LineStyl
 
 
 def _own_styles(rows: Sequence[Row], along: str, lines: pd.DataFrame) -> dict[str, LineStyle]:
-    """Return the style of each configuration that is drawn as a line, by its oldest run."""
-    oldest, names = sweep_model.oldest_runs(rows, along), list(dict.fromkeys(lines["group"]))
-    return line_styles(names, colours(), names, {name: oldest[name] for name in names})
+    """Return the style of each configuration that is drawn as a line."""
+    groups, names = sweep_model.groups_along(rows, along), list(dict.fromkeys(lines["group"]))
+    return line_styles(names, colours(), names, {name: groups[name] for name in names})
 
 
 def sweep_parts(rows: Sequence[Row]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.viz.kit.config_fields import SOURCES, flat, set_values
+from dynlora.viz.kit.run_colours import method_of
 from dynlora.viz.kit.run_summary import format_strategy
 from dynlora.viz.kit.text import one_line, source_name
 
@@ -41,11 +42,13 @@ class Group:
         label: what is written for them; text of a run's author may stand in it.
         runs: their ids, one for each seed.
         repeats: ids of older runs with a seed that is among them; they are no further evidence.
+        method: that decides the colour, as `run_colours.method_of` returns it.
     """
 
     label: str
     runs: tuple[str, ...]
     repeats: tuple[str, ...] = ()
+    method: str = ""
 
     @property
     def title(self) -> str:
@@ -54,7 +57,7 @@ class Group:
 
     @property
     def oldest(self) -> str:
-        """The id of the oldest run, which decides the colour."""
+        """The id of the oldest run."""
         return min((*self.runs, *self.repeats))
 
 
@@ -69,7 +72,10 @@ def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = 
     for summary in summaries:
         members.setdefault(_key(summary, ignoring), []).append(summary)
     labels = _labels([found[0] for found in members.values()], ignoring)
-    return [Group(label, *_by_seed(found)) for label, found in zip(labels, members.values(), strict=True)]
+    return [
+        Group(label, *_by_seed(found), method_of(found[0]))
+        for label, found in zip(labels, members.values(), strict=True)
+    ]
 
 
 def _by_seed(members: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -102,12 +108,13 @@ def by_method(summaries: Sequence[Mapping[str, Any]]) -> list[Group]:
     members: dict[str, list[str]] = {}
     for run, method in methods(summaries).items():
         members.setdefault(method, []).append(run)
-    return [Group(method, tuple(runs)) for method, runs in members.items()]
+    rows = {str(summary["id"]): summary for summary in summaries}
+    return [Group(label, tuple(runs), method=method_of(rows[runs[0]])) for label, runs in members.items()]
 
 
-def alone(names: Mapping[str, str]) -> list[Group]:
+def alone(names: Mapping[str, str], summaries: Mapping[str, Mapping[str, Any]]) -> list[Group]:
     """Return each run as its own group, by its display name."""
-    return [Group(name, (run,)) for run, name in names.items()]
+    return [Group(name, (run,), method=method_of(summaries[run])) for run, name in names.items()]
 
 
 def _settings(summary: Mapping[str, Any], ignoring: Collection[str]) -> dict[str, Any]:

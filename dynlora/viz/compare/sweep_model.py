@@ -10,7 +10,7 @@ import pandas as pd
 
 from dynlora.store import search_fields
 from dynlora.viz.compare.scatter_model import NOT_SETTINGS, Row, format_value, in_order, swept
-from dynlora.viz.compare.seed_groups import grouped, methods
+from dynlora.viz.compare.seed_groups import Group, grouped, methods
 
 BUDGET = "params.budget"
 SIZE_OF = {BUDGET: ("adapter.rank", "adapter.alpha"), "adapter.rank": ("adapter.rank", "adapter.alpha")}
@@ -109,9 +109,9 @@ def curves(rows: Sequence[Row], along: str, metric: str) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["group", "method", "x", "mean", "low", "high", "n"])
 
 
-def oldest_runs(rows: Sequence[Row], along: str) -> dict[str, str]:
-    """Return the id of the oldest run of each line of `curves` by its group, which decides the line's colour."""
-    return {group.label: group.oldest for group in grouped(rows, SIZE_OF.get(along, (along,)))}
+def groups_along(rows: Sequence[Row], along: str) -> dict[str, Group]:
+    """Return the group of each line of `curves` by its label."""
+    return {group.label: group for group in grouped(rows, SIZE_OF.get(along, (along,)))}
 
 
 def best_of_each(lines: pd.DataFrame, *, low_is_good: bool) -> pd.DataFrame:

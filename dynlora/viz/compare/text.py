@@ -36,11 +36,24 @@ def left_out(named: list[str], x_title: str) -> str:
     return f"Not shown because {x_title} is not recorded: {listed([one_line(name, 40) for name in named])}."
 
 
-def groups(table: pd.DataFrame, metric: str, *, low_is_good: bool) -> str:
-    """Say which group leads, by how much, and how far apart its runs are; `table` as `comparison.by_group`."""
+def groups(table: pd.DataFrame, metric: str, *, low_is_good: bool, is_judged: bool = False) -> str:
+    """Say which group leads, by how much, and how far apart its runs are.
+
+    Args:
+        table: as `model.by_group` returns it.
+        metric: that decides.
+        low_is_good: of the metric.
+        is_judged: a verdict on the same page says which to use: means over other seeds must not name another.
+    """
     known = table.dropna(subset=["mean"]).sort_values("mean", ascending=low_is_good)
     if len(known) < 2:
         return f"Fewer than two groups have a final {one_line(metric, 40)}."
+    if is_judged:
+        low, high = score(known["mean"].min()), score(known["mean"].max())
+        return (
+            f"Mean {one_line(metric, 40)} from {low} to {high} over {len(known)} groups, each over its own seeds. "
+            "The verdict compares common seeds."
+        )
     first, second = known.iloc[0], known.iloc[1]
     lead = abs(first["mean"] - second["mean"])
     if score(first["mean"]) == score(second["mean"]):

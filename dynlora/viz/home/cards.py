@@ -31,16 +31,16 @@ HIDDEN = "tour-hidden"
 """Key of the session in which the hint at the tour was hidden: the runs folder may be read-only."""
 
 
-def sample_view() -> tour_stops.Toured | None:
-    """Return the run of the tour with its capacity; None where no run can show it."""
+def sample_view() -> CapacityView | None:
+    """Return the capacity of the run of the tour; None where no run can show it."""
     with suppress(DynloraError):
-        return tour_stops.toured()
+        found = tour_stops.toured()
+        return None if found is None else found.view
     return None
 
 
-def live_view(runs: pd.DataFrame) -> CapacityView | None:
-    """Return the capacity of the run that trains now; None when none does, or it has recorded no rank yet."""
-    run_id = home_model.live_run(runs)
+def run_view(run_id: str | None) -> CapacityView | None:
+    """Return the capacity of a run; None without one, or when it has recorded no rank."""
     if run_id is None:
         return None
     with suppress(DynloraError):

@@ -54,7 +54,7 @@ def live_run(runs: pd.DataFrame) -> str | None:
 
 
 def result_words(row: Mapping[str, Any], now: float) -> str:
-    """Return how a run ended, in words: status, deciding metric and when it was started.
+    """Return how a run ended, in words: status, deciding metric and when it was created.
 
     Args:
         row: of the list of runs.
@@ -67,13 +67,13 @@ def result_words(row: Mapping[str, Any], now: float) -> str:
 
 
 def _age(created: Any, now: float) -> list[str]:
-    """Return how long ago a run was started, in its larger unit; nothing when that is not known."""
+    """Return how long ago a run was created, in its larger unit; nothing when that is not known."""
     if not isinstance(created, int | float) or not 0 < created <= now:
         return []
     days = int((now - created) // 86_400)
     if days:
-        return [f"started {days} {'day' if days == 1 else 'days'} ago"]
-    return [f"started {_larger(duration(now - created))} ago"]
+        return [f"created {days} {'day' if days == 1 else 'days'} ago"]
+    return [f"created {_larger(duration(now - created))} ago"]
 
 
 def _larger(length: str) -> str:

@@ -48,6 +48,11 @@ button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; 
   [class*="st-key-health-"] > div:nth-child(2) {{
     flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 }}
+[data-testid="stPopoverBody"]:has([data-testid="stDataFrame"]) {{ width: min(46rem, 94vw); max-width: 94vw; }}
+@media (max-width: 960px) {{
+  .st-key-tour-stop [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"]) {{ flex-direction: column; }}
+  .st-key-tour-stop [data-testid="stColumn"] {{ width: 100% !important; flex: 1 1 100% !important; }}
+}}
 @media (max-width: 640px) {{
   [data-testid="stLayoutWrapper"]:has(> .st-key-views-of-run) {{ flex: 1 0 100%; }}
   .st-key-views-of-run {{ column-gap: 0.2rem; }}

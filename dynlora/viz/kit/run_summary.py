@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.store.catalogue import deciding_metric
-from dynlora.viz.kit.text import one_line, percent, rough_duration, score, sentence_case, source_name
+from dynlora.viz.kit.text import metric_words, one_line, percent, rough_duration, score, sentence_case, source_name
 
 ACTIVE = ("queued", "running", "stopping")
 """States in which a run can change by itself."""
@@ -154,24 +153,19 @@ def named(row: Mapping[str, Any]) -> str:
     return name if words in name else re.sub(as_word, lambda _: words, name, count=1)
 
 
-def headline(summary: Mapping[str, Any], reallocations: int) -> dict[str, str]:
-    """Return the figures that matter first on the Capacity page: label to value."""
+def headline(summary: Mapping[str, Any], reallocations: int, times: pd.DataFrame) -> dict[str, str]:
+    """Return the figures that matter first on the Capacity page: label to value; `times` as `step_times`."""
     params = summary.get("params") or {}
     name, value = main_metric(summary)
     share = budget_share(params)
-    whole, part = (_finite((summary.get("time") or {}).get(key)) for key in ("step_ms_median", "strategy_ms_median"))
     active = parameters_in_use(params)
     return {
-        sentence_case(name or "metric"): score(value),
+        sentence_case(metric_words(name) if name else "metric"): score(value),
         "Adapter parameters in use": "–" if active is None else f"{active:,}",
         "Budget used": percent(None if share is None else share / 100),
         "Reallocations": f"{reallocations}",
-        "Step time used by the strategy": percent(part / whole if whole and part is not None else None),
+        "Step time used by the strategy": percent(strategy_share(times)),
     }
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def series(scalars: pd.DataFrame, name: str, split: str) -> pd.DataFrame:
@@ -217,6 +211,12 @@ def step_times(scalars: pd.DataFrame) -> pd.DataFrame:
     whole, part = series(scalars, "step_ms", "train"), series(scalars, "strategy_ms", "train")
     both = whole.merge(part, on="step", suffixes=("_step", "_strategy")).drop_duplicates("step")
     return both.rename(columns={"value_step": "step_ms", "value_strategy": "strategy_ms"})
+
+
+def strategy_share(times: pd.DataFrame) -> float | None:
+    """Return the strategy's fraction of all step time: of the sums, for most steps reallocate nothing."""
+    total = float(times["step_ms"].sum())
+    return float(times["strategy_ms"].sum()) / total if total > 0 else None
 
 
 def format_progress(summary: Mapping[str, Any], phase: str = "") -> str:

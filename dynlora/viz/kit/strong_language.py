@@ -6,7 +6,8 @@ order of a list and the numbers beside a text stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 
 import pandas as pd
@@ -67,17 +68,36 @@ LABEL = 70
 """Characters of an example's text in a list."""
 
 
+DELICATE = re.compile(
+    r"\b(?:sex\w*|porn\w*|nud(?:e|es|ity)|naked|lust\w*|di(?:e|es|ed)|dying|dead\w*|death\w*|kill\w*|murder\w*|rap(?:e|ed|ist)"
+    r"|suicid\w*|guns?|shoot\w*|shot|bomb\w*|terror\w*|war|wars|blood\w*|abus\w*|drugs?|drunk\w*|weed|hat(?:e|ed|es|ers?)"
+    r"|hell|damn\w*|stupid\w*|idiot\w*|dumb\w*|ugly|racis\w*|nazi\w*|god|jesus|christ\w*|muslim\w*|islam\w*|jew\w*|catholic\w*"
+    r"|isis|trump|obama|biden|clinton|putin|gay\w*|lesbian\w*|black people|white people|abortion\w*)\b|@\w|https?:",
+    re.IGNORECASE,
+)
+"""Words of texts that are fit to be shown and no first example for a room: sex, death, violence, faith, politics."""
+
+
 def presentable_first(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return examples that are equally good with those that can be shown first, each part in its order."""
-    strong = _strong_rows(frame, COLUMNS)
-    return pd.concat([frame[~strong], frame[strong]])
+    """Return equally good examples: neutral ones, delicate ones, then those that are hidden, each in its order."""
+    strong, delicate = _strong_rows(frame, COLUMNS), _rows(frame, COLUMNS, _is_delicate)
+    return pd.concat([frame[~strong & ~delicate], frame[~strong & delicate], frame[strong]])
+
+
+def _is_delicate(text: object) -> bool:
+    return isinstance(text, str) and DELICATE.search(text[:MOST_READ]) is not None
 
 
 def _strong_rows(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    strong = pd.Series(False, index=frame.index)
+    return _rows(frame, columns, is_strong)
+
+
+def _rows(frame: pd.DataFrame, columns: Sequence[str], suits: Callable[[object], bool]) -> pd.Series:
+    """Return which rows have a text that suits in one of these columns."""
+    found = pd.Series(False, index=frame.index)
     for column in _columns(frame, columns):
-        strong |= frame[column].map(is_strong).astype(bool)
-    return strong
+        found |= frame[column].map(suits).astype(bool)
+    return found
 
 
 def _columns(frame: pd.DataFrame, columns: Sequence[str]) -> Sequence[str]:

@@ -151,8 +151,16 @@ def score(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) < LARGE else f"{value:.2e}"
 
 
-METRIC_WORDS = {"f1": "F1", "macro_f1": "macro F1", "mse": "mean squared error", "matthews": "Matthews correlation",
-                "pearson": "Pearson correlation", "spearman": "Spearman correlation"}  # fmt: skip
+METRIC_WORDS = {
+    "brier": "Brier score",
+    "ece": "calibration error (ECE)",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "matthews": "Matthews correlation",
+    "mse": "mean squared error",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+}
 
 
 def metric_words(name: str) -> str:
@@ -210,6 +218,16 @@ def listed(words: Sequence[str], limit: int = 3) -> str:
 def sentence_case(text: str) -> str:
     """Return text with a capital at its start; the rest stays, so that names keep theirs."""
     return text[:1].upper() + text[1:]
+
+
+def short_path(name: str) -> str:
+    """Return the path of a module from the number of its layer on, where it is long; other names as they are."""
+    found = re.search(r"\.(\d+\.[^\s]*?)\Z", name) if len(name) > LONG_PATH else None
+    return found[1] if found else name
+
+
+LONG_PATH = 24
+"""Characters of a path beyond which the head of a column has its end only."""
 
 
 def plural(n: int, word: str) -> str:

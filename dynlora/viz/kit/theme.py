@@ -17,8 +17,8 @@ from dynlora.viz.kit.text import KIND_WORDS
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif"
 
-CATEGORICAL = ("#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#D55E00", "#8C6BB1", "#999999")
-"""Okabe and Ito's palette, black left out because it vanishes on a dark panel, two more at the end."""
+CATEGORICAL = ("#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#D55E00", "#8C6BB1", "#9C6B4E")
+"""Okabe and Ito's palette without black, which vanishes on a dark panel; two more at the end. Grey is for the rest."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

@@ -31,7 +31,7 @@ def effects(found: Knockouts, modules: pd.DataFrame, colours: Palette, module: s
 def by_group(found: Knockouts, modules: pd.DataFrame, colours: Palette) -> Picture:
     """Return what each input group loses without each module; of ablations with groups."""
     groups = knockout_model.by_group(found, modules)
-    words = "One colour: the module helps the group. The other colour: it harms the group. One adapter can do both."
+    words = "Blue: the group's loss rises without the module, which helps it. Orange: the module harms the group."
     return Picture(knockout_figures.group_effects(groups, colours), words, groups.reset_index(names="group"))
 
 

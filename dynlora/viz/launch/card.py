@@ -39,7 +39,7 @@ def show_launched() -> None:
             st.rerun()  # nothing to wait for any more
 
     show()
-    st.button("Allow another run with these settings", on_click=forget_launched, type="tertiary")
+    st.button("Allow another run with these settings", on_click=forget_launched)
 
 
 def _summaries(ids: Sequence[str]) -> list[tuple[str, dict[str, Any] | None]]:

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.kit.text import markdown_text, plural
 from dynlora.viz.launch import data_check
 from dynlora.viz.ui.cards import card, note, table
 from dynlora.viz.ui.guard import refusal
@@ -51,11 +51,17 @@ def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]
             st.error(refusal(error))
             _undo_all(key, repairs)
             return "The data cannot be used: see the data check."
-        _conclusion(found, key, repairs)
+        blockers = [fault for fault in found["faults"] if fault["refuses"]]
+        warnings = [fault for fault in found["faults"] if not fault["refuses"]]
+        _conclusion(found, blockers, key, repairs)
         for number, done in enumerate(found["repaired"]):
             _done(done, number, key, repairs)
-        for fault in sorted(found["faults"], key=lambda fault: not fault["refuses"]):
+        for fault in blockers:
             _fault(fault, key, repairs)
+        if warnings:
+            with st.expander(f"Review {plural(len(warnings), 'warning')}", expanded=True, key="warnings"):
+                for fault in warnings:
+                    _fault(fault, key, repairs)
         note(" ".join([*(f"Read {text}." for text in found["notes"]), data_check.sizes(found, config.get("seed", 0))]))
     return data_check.blocking(found)
 
@@ -66,19 +72,24 @@ def _found(asked: str, path: str, version: Any, _config: dict[str, Any]) -> dict
     return asdict(data_check.checked(_config, Path(path)))
 
 
-def _conclusion(found: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
-    """Say the result first, and offer all repairs at once."""
+def _conclusion(
+    found: Mapping[str, Any], blockers: Sequence[Mapping[str, Any]], key: str, repairs: Sequence[Any]
+) -> None:
+    """Say the result first, and offer what training needs at once; a warning may be about rows that are right."""
     sentence = markdown_text(found["conclusion"], 400)
     if not found["faults"]:
         st.success(sentence, icon=":material/check:")
         return
     st.warning(sentence, icon=":material/rule:")
-    more = len(found["repairs"]) - len(repairs)
-    if more > 1:
+    repairable = sum(fault["repair"] is not None for fault in blockers)
+    if repairable > 1:
         st.button(
-            f"Apply all {more} repairs", key="repair-all", icon=":material/done_all:", on_click=_choose,
-            args=(key, found["repairs"]),
-        )  # fmt: skip
+            f"Repair {repairable} blockers",
+            key="repair-blockers",
+            icon=":material/done_all:",
+            on_click=_choose,
+            args=(key, found["needed"]),
+        )
 
 
 def _done(done: Mapping[str, Any], number: int, key: str, repairs: Sequence[Any]) -> None:

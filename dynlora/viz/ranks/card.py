@@ -26,12 +26,13 @@ MOST_SEEDS = 10
 """Most other runs of the same configuration whose ranks are read."""
 
 
-def ranks_card(run: Chosen, summary: Mapping[str, Any]) -> None:
+def ranks_card(run: Chosen, summary: Mapping[str, Any], here: str = "run") -> None:
     """Draw the ranks of a run that has ended; nothing before, or where it recorded none.
 
     Args:
         run: the run.
         summary: as `queries.run_summary` returns it.
+        here: the page that it is drawn on: Capacity has the ablation itself.
     """
     modules = cached_queries.modules(run.folder)
     settings = ranks_model.lora_settings(summary, summary["ranks"])
@@ -42,8 +43,9 @@ def ranks_card(run: Chosen, summary: Mapping[str, Any]) -> None:
     why_not = "" if can_be_ablated else knockout_text.why_not(cached_queries.ask(queries.recorded_by, run.folder))
     with card("Ranks to use", "ranks"):
         st.markdown(f"**{safe(ranks_text.headline(found))}**")
-        note(ranks_text.confidence(found, why_not))
-        if not found.rows and can_be_ablated:
+        is_far = here != "capacity"
+        note(ranks_text.confidence(found, why_not, "on Capacity" if is_far else "above"))
+        if not found.rows and can_be_ablated and is_far:
             link("pages/capacity.py", "Run the module ablation", run=run.id)
         kinds = ranks_text.kinds_table(found)
         rows(kinds)

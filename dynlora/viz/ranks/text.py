@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.text import listed, one_line, sentence_case, signed
-from dynlora.viz.ranks.model import HARMS, HELPS, UNCLEAR, Evidence, LoraSettings, agreement_of_seeds
+from dynlora.viz.kit.text import listed, one_line, plural, sentence_case, signed
+from dynlora.viz.ranks.model import HARMS, HELPS, UNCLEAR, UNKNOWN, Evidence, LoraSettings, agreement_of_seeds
 
 SHOWN = 2
 """Decimals of a mean rank that are shown; means that are equal with these are a tie."""
@@ -63,25 +64,28 @@ def _kind(row: pd.Series) -> str:
     return one_line(row["kind"], 40)
 
 
-def confidence(found: Evidence, why_not: str = "") -> str:
+def confidence(found: Evidence, why_not: str = "", where: str = "on Capacity") -> str:
     """Say how sure the ranks are: by ablations, and by other seeds.
 
     Args:
         found: of the run.
         why_not: why no ablation can be made of it; empty where one can.
+        where: an ablation is started.
     """
-    return f"{_by_knockouts(found, why_not)} {_by_seeds(found)}"
+    return f"{_by_knockouts(found, why_not, where)} {_by_seeds(found)}"
 
 
-def _by_knockouts(found: Evidence, why_not: str) -> str:
+def _by_knockouts(found: Evidence, why_not: str, where: str) -> str:
     if not found.rows and why_not:
         return f"Confidence by ablation: none. {why_not}"
     if not found.rows:
-        return "Confidence by ablation: none yet. Run the module ablation on Capacity to see which modules help."
+        return f"Confidence by ablation: none yet. Run the module ablation {where} to see which modules help."
     counts = found.modules["finding"].value_counts()
     helping, unclear, harming = (int(counts.get(name, 0)) for name in (HELPS, UNCLEAR, HARMS))
+    measured = len(found.modules) - int(counts.get(UNKNOWN, 0))
+    so_far = "" if found.is_measured else f", {measured} of {plural(len(found.modules), 'module')} measured so far"
     helps = "module helps" if helping == 1 else "modules help"
-    said = f"Ablation on {found.rows:,} held-out examples: {helping} {helps} (95 % CI above 0)"
+    said = f"Ablation on {found.rows:,} held-out examples{so_far}: {helping} {helps} (95 % CI above 0)"
     if harming:
         said += f", {harming} {'harms' if harming == 1 else 'harm'}"
     if not unclear:
@@ -109,16 +113,23 @@ def kinds_table(found: Evidence) -> pd.DataFrame:
     table = pd.DataFrame({
         "kind": kinds["kind"], "start": [_span(*pair) for pair in kinds["start"]],
         "mean rank": kinds["rank"].round(SHOWN), "ranks": spread,
-        "modules": kinds["modules"], "parameters (%)": (100 * kinds["share"]).round(1),
-        "update norm": kinds["norm"].round(3), "effective rank": kinds["effective"].round(2),
+        "modules": kinds["modules"], "parameters (%)": _rounded(100 * kinds["share"], 1),
+        "update norm": _rounded(kinds["norm"], 3), "effective rank": _rounded(kinds["effective"], 2),
         "help": [
             f"{helping} of {n}" if n else None for helping, n in zip(kinds["helping"], kinds["measured"], strict=True)
         ],
-        "loss change (nats)": kinds["delta"].round(4),
+        "loss change (nats)": _rounded(kinds["delta"], 4),
     })  # fmt: skip
     if found.seeds.shape[1] > 1:
         table["means over seeds"] = [f"{row.low:.2f} to {row.high:.2f}" for row in kinds.itertuples()]
     return table.dropna(axis="columns", how="all")
+
+
+def _rounded(values: pd.Series, digits: int) -> pd.Series:
+    """Return rounded numbers; one of a file of others may be too large to be rounded, and stays."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = values.astype(float).round(digits)
+    return rounded.where(np.isfinite(rounded), values)
 
 
 def columns(kinds: pd.DataFrame) -> str:
@@ -139,9 +150,9 @@ def modules_table(found: Evidence) -> pd.DataFrame:
     frame = found.modules
     return pd.DataFrame({
         "module": frame["short"], "name": frame["name"], "start rank": frame["start"], "rank": frame["rank"],
-        "update norm": frame["norm"].round(3), "effective rank": frame["effective"].round(2),
-        "loss change (nats)": frame["delta"].round(4), "95 % CI from": frame["low"].round(4),
-        "to": frame["high"].round(4), "finding": frame["finding"],
+        "update norm": _rounded(frame["norm"], 3), "effective rank": _rounded(frame["effective"], 2),
+        "loss change (nats)": _rounded(frame["delta"], 4), "95 % CI from": _rounded(frame["low"], 4),
+        "to": _rounded(frame["high"], 4), "finding": frame["finding"],
     }).dropna(axis="columns", how="all")  # fmt: skip
 
 

@@ -24,8 +24,8 @@ from dynlora.viz.kit.config_fields import by_name
 from dynlora.viz.kit.recorded import machine
 from dynlora.viz.kit.text import plural
 from dynlora.viz.kit.theme import Palette
+from dynlora.viz.report.conclusion_parts import verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
-from dynlora.viz.verdict import text as verdict_text
 from dynlora.viz.verdict.model import Verdict, verdict
 
 MOST_PAIRED = 6
@@ -56,7 +56,7 @@ class Compared:
     def groups(self) -> list[Group]:
         """The runs by configuration; each alone where no two share one."""
         found = seed_groups.grouped(list(self.summaries.values()))
-        return found if len(found) < len(self.runs) else seed_groups.alone(self.names)
+        return found if len(found) < len(self.runs) else seed_groups.alone(self.names, self.summaries)
 
     @cached_property
     def metric(self) -> str:
@@ -79,8 +79,8 @@ def comparison_document(runs: Sequence[RunReading]) -> Document:
     }
     summed_up = verdict(found.summaries, _pairs_of(found).differences)
     parts = [
-        *([] if summed_up is None else [_verdict(summed_up)]),
-        _ended(found),
+        *([] if summed_up is None else [verdict_part(summed_up)]),
+        _ended(found, is_judged=summed_up is not None and summed_up.decisive is not None),
         _learned(found),
         _paired(found, _baseline_first(configurations, summed_up)),
         _ranks(found, configurations),
@@ -89,13 +89,6 @@ def comparison_document(runs: Sequence[RunReading]) -> Document:
     title = f"Comparison of {plural(len(runs), 'run')}"
     return Document(title, "Runs that differ only in the seed are shown as one group, with a band.", facts, parts,
                     compare_model.warnings(list(found.summaries.values())))  # fmt: skip
-
-
-def _verdict(found: Verdict) -> Part:
-    """Return which configuration to use, how sure that is, and every difference from the baseline."""
-    notes = (verdict_text.headline(found), verdict_text.outlook(found), verdict_text.left_out(found))
-    differences = Table("Differences from the baseline", verdict_text.table(found), is_wide=True)
-    return Part("Verdict", [differences] if found.contests else [], [note for note in notes if note])
 
 
 def _baseline_first(groups: Sequence[Group], found: Verdict | None) -> list[Group]:
@@ -110,11 +103,11 @@ def _pairs_of(found: Compared) -> RunPairs:
 
 def _in_own_colours(draw: Callable[..., go.Figure], found: Compared) -> Callable[[Palette], go.Figure]:
     """Return what draws a figure of the groups in the colours that they have on Compare."""
-    runs = {group.title: group.oldest for group in found.groups}
-    return lambda colours: draw(colours, styles=line_styles(list(runs), colours, (), runs))
+    groups = {group.title: group for group in found.groups}
+    return lambda colours: draw(colours, styles=line_styles(list(groups), colours, (), groups))
 
 
-def _ended(found: Compared) -> Part:
+def _ended(found: Compared, *, is_judged: bool) -> Part:
     summaries = list(found.summaries.values())
     points = compare_model.by_group(found.summaries, found.groups, found.metric)
     low = found.metric in compare_model.LOW_IS_GOOD
@@ -123,7 +116,7 @@ def _ended(found: Compared) -> Part:
         [
             Table(
                 "By configuration", compare_model.group_table(points, found.metric),
-                compare_text.groups(points, found.metric, low_is_good=low), is_wide=True,
+                compare_text.groups(points, found.metric, low_is_good=low, is_judged=is_judged), is_wide=True,
             ),
             Table("Each run", compare_model.final_table(summaries, found.names, found.metric), is_wide=True),
             Chart(

@@ -19,11 +19,13 @@ from dynlora.viz.kit.config_fields import by_name
 from dynlora.viz.kit.recorded import machine
 from dynlora.viz.kit.text import number, one_line, sentence_case
 from dynlora.viz.report.capacity_part import capacity_part, inputs_part
+from dynlora.viz.report.conclusion_parts import ranks_part, verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
 from dynlora.viz.report.knockouts_part import knockouts_part
 from dynlora.viz.report.results_part import results_part
 from dynlora.viz.run import figures, progress, result_figures, result_text
 from dynlora.viz.run import text as run_text
+from dynlora.viz.verdict.run_verdict import run_verdict
 
 
 def run_document(run: RunReading) -> Document:
@@ -33,7 +35,11 @@ def run_document(run: RunReading) -> Document:
         DynloraError: when the run cannot be read.
     """
     summary = run.summary
+    times = run_summary.step_times(run.scalars)
+    judged = run_verdict(run.folder, summary)
     found = [
+        *([] if judged is None else [verdict_part(judged)]),
+        ranks_part(run),
         learning_part(run),
         capacity_part(run),
         knockouts_part(run),
@@ -45,7 +51,7 @@ def run_document(run: RunReading) -> Document:
     return Document(
         one_line(summary["name"], 120),
         run_summary.about(summary),
-        {"status": _status(summary), **run_summary.headline(summary, len(run.event_steps))},
+        {"status": _status(summary), **run_summary.headline(summary, len(run.event_steps), times)},
         found,
         _health(run),
     )
@@ -91,7 +97,7 @@ def cost_part(run: RunReading) -> Part:
     if len(line):
         used = kit_modules.parameters(line)
         title = "Adapter parameters in use"
-        drawn = partial(kit_lines.line, used, title, limit=limit, zero=False, tick=",")
+        drawn = partial(kit_lines.line, used, title, limit=limit, tick=",")
         blocks.append(Chart("Parameter budget", drawn, run_text.budget(line, limit), line))
     ranks = run.frame("rank")
     if len(ranks):

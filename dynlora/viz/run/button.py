@@ -9,6 +9,10 @@ import streamlit as st
 
 from dynlora.jobs.export import exported
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only
+from dynlora.viz.ui.toasts import announce
+
+MAKING = "Making the zip file: the model is loaded, which takes a few seconds"
+"""What the buttons wait for: they show a mark that turns, and no words."""
 
 
 def export_buttons(run: Chosen) -> None:
@@ -34,14 +38,17 @@ def adapter_button(run: Chosen) -> bool:
 
 def _download(run: Chosen, label: str, format_: str, help_: str) -> None:
     st.download_button(
-        label, partial(exported, run.folder, format_), f"{run.id}-{format_}.zip", "application/zip",
-        key=f"export-{format_}", on_click=_say_what_happens, icon=":material/download:", type="tertiary", help=help_,
-    )  # fmt: skip
-
-
-def _say_what_happens() -> None:
-    """Say what the button waits for: it shows a mark that turns, and no words."""
-    st.toast("Making the zip file: the model is loaded, which takes a few seconds", icon=":material/hourglass_top:")
+        label,
+        partial(exported, run.folder, format_),
+        f"{run.id}-{format_}.zip",
+        "application/zip",
+        key=f"export-{format_}",
+        on_click=announce,
+        args=(MAKING, ":material/hourglass_top:"),
+        icon=":material/download:",
+        type="tertiary",
+        help=help_,
+    )
 
 
 def _command(run: Chosen, format_: str) -> str:

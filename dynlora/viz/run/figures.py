@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.limits import OWN_SCALE, axis_within
 from dynlora.viz.kit.lines import HEIGHT, smoothed, titled
-from dynlora.viz.kit.text import plotly_text, sentence_case
+from dynlora.viz.kit.text import metric_words, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 
@@ -58,7 +58,7 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
         colour, symbol, dash = style[str(name)]
         drawn.add_scatter(
             x=part["step"], y=part["value"], mode="lines+markers",
-            name=plotly_text(sentence_case(str(name).replace("_", " ")), 40),
+            name=plotly_text(sentence_case(metric_words(str(name))), 40),
             yaxis=_axis_name(place[str(name)], "y"), line={"color": colour, "width": 1.8, "dash": dash},
             marker={"size": 7, "symbol": symbol},
             customdata=part["examples"] if size else None,
@@ -113,7 +113,7 @@ def _panel_axis(names: Sequence[str], values: pd.Series, place: tuple[int, int],
     number, of = place
     high = (1 - GAP * (of - 1)) / of
     top = 1 - number * (high + GAP)
-    title = sentence_case(names[0]) if len(names) == 1 and names[0] in OWN_SCALE else "Score"
+    title = sentence_case(metric_words(names[0])) if len(names) == 1 and names[0] in OWN_SCALE else "Score"
     look: dict[str, Any] = {"domain": [max(0.0, top - high), top], "title_text": plotly_text(title), "anchor": "x"}
     known = values[np.isfinite(values)]
     if title != "Score" and len(known) and known.min() > 0 and known.max() > LOG_FROM * known.min():

@@ -11,7 +11,7 @@ import streamlit as st
 from dynlora.store import queries
 from dynlora.store.kinds import TRAIN
 from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import one_line, score, sentence_case
+from dynlora.viz.kit.text import metric_words, one_line, score, sentence_case
 from dynlora.viz.run import panel_figures, panel_text
 from dynlora.viz.run.button import adapter_button
 from dynlora.viz.ui import cached_queries
@@ -61,7 +61,7 @@ def _results(summary: Mapping[str, Any]) -> None:
     best = (summary.get("best") or {}).get(name)
     if value is None:
         return
-    word = sentence_case(one_line(name, 24))
+    word = sentence_case(metric_words(name))
     shown = {word: score(value), "Best": score(best), "Parameters in use": "–" if used is None else f"{used:,}"}
     figures(shown, "figures-panel")
 

@@ -81,7 +81,7 @@ def budget(run: Training, colours: Palette) -> Picture:
     """Return the adapter parameters in use, against the budget."""
     limit, line = run.summary["params"].get("budget"), run.store.budget(run.folder, run.summary)
     used = kit_modules.parameters(line)
-    figure = kit_lines.line(used, "Adapter parameters in use", colours, limit=limit, zero=False, tick=",")
+    figure = kit_lines.line(used, "Adapter parameters in use", colours, limit=limit, tick=",")
     return Picture(figure, run_text.budget(line, limit), line)
 
 

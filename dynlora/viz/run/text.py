@@ -9,8 +9,9 @@ import pandas as pd
 
 from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.lines import smoothed
+from dynlora.viz.kit.run_summary import strategy_share
 from dynlora.viz.kit.stats import LOW_IS_GOOD
-from dynlora.viz.kit.text import number, one_line, percent, score, sentence_case
+from dynlora.viz.kit.text import metric_words, number, one_line, percent, score, sentence_case
 
 
 def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
@@ -37,7 +38,7 @@ def metric(series: pd.DataFrame, name: str) -> str:
     is_low = name in LOW_IS_GOOD
     last, best = known.iloc[-1], known.loc[(at_lowest if is_low else at_highest)(known["value"])]
     return (
-        f"{one_line(sentence_case(name), 40)} is {score(last['value'])} at step {int(last['step'])}; "
+        f"{sentence_case(metric_words(name))} is {score(last['value'])} at step {int(last['step'])}; "
         f"the {'lowest' if is_low else 'highest'} value is {score(best['value'])} at step {int(best['step'])}."
     )
 
@@ -72,10 +73,9 @@ def step_time(times: pd.DataFrame, kept: pd.DataFrame) -> str:
     """
     if times.empty:
         return "No step has been timed yet."
-    total = times["step_ms"].sum()
-    share = times["strategy_ms"].sum() / total if total else float("nan")
     words = (
-        f"The median step takes {_step_length(times['step_ms'].median())}; the strategy takes {percent(share)} of "
+        f"The median step takes {_step_length(times['step_ms'].median())}; the strategy takes "
+        f"{percent(strategy_share(times))} of "
         "all step time"
     )
     most = 0.0 if kept.empty else float(kept["value"].max())

@@ -10,6 +10,9 @@ from dynlora.viz.kit.limits import axis_within
 from dynlora.viz.kit.text import plotly_lines, plotly_text, score, sentence_case
 from dynlora.viz.kit.theme import Palette
 
+LINE = 17
+"""Pixels of a line of a group's name."""
+
 MAX_GROUPS = 30
 """Most groups that are drawn; the table holds all."""
 
@@ -27,7 +30,8 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
     order = shown["group"].tolist()[::-1]
     labels = [plotly_lines(group, 22) for group in order]
     places = {group: place for place, group in enumerate(order)}
-    drawn = theme.figure(colours, 96 + 34 * len(order), left=150)
+    lines = max((label.count("<br>") + 1 for label in labels), default=1)
+    drawn = theme.figure(colours, 96 + max(34, 10 + LINE * lines) * len(order), left=150)
     dots = members[(members["metric"] == metric) & members["group"].isin(order)]
     drawn.add_scatter(
         x=dots["value"], y=[places[group] for group in dots["group"]], mode="markers", name="Single run",

@@ -10,7 +10,6 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
-from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.text import score
 
@@ -30,10 +29,9 @@ def names_below(table: pd.DataFrame) -> None:
 
 def line(row: Mapping[str, Any]) -> str:
     """Return a run as a paragraph: markup, in which all text of the run is escaped."""
-    colour = theme.CATEGORICAL[run_colours.own_place(row["id"])]
     result = "" if pd.isna(row["result"]) else f" · {row['metric']} {score(row['result'])}"
     about = f"{row['strategy'] or 'no strategy'} · {row['status']}{result}"
     return (
-        f'<p><i style="background: {colour}"></i><a href="run?run={quote(row["id"], safe="")}" target="_self">'
+        f'<p><i style="background: {row["colour"]}"></i><a href="run?run={quote(row["id"], safe="")}" target="_self">'
         f"{escape(row['name'] or row['id'])}</a><small>{escape(about)}</small></p>"
     )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dynlora.store import search_fields
 from dynlora.viz.kit.frames import records
+from dynlora.viz.kit.run_colours import run_colour
 from dynlora.viz.kit.run_summary import budget_share, format_strategy, main_metric, named, parameters_in_use
 from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.kit.text import listed, one_line, plural, score, source_name
@@ -33,7 +34,7 @@ GROUPS = {"none": "Not grouped", "strategy": "By strategy", "data": "By model an
 
 COLUMNS = (
     "name", "status", "progress", "trend", "result", "metric", "strategy", "seed", "tags", "model", "data",
-    "adapter parameters", "of budget", "created", "note", "where", "id",
+    "adapter parameters", "of budget", "created", "note", "where", "id", "colour",
 )  # fmt: skip
 
 
@@ -110,6 +111,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         "note": one_line(row.get("note") or "", 300),
         "where": "own" if row.get("is_own", True) else "sample",
         "id": row["id"],
+        "colour": run_colour(row),
     }
 
 

@@ -79,7 +79,8 @@ def _unsure(size: Size, tolerance: float) -> str:
 def picture(size: Size) -> str:
     """Say what the picture of the model shows."""
     gone = empty_modules(size)
-    without = f"; {plural(gone, 'module')} of {len(size.ranks)} keep no adapter" if gone else ""
+    keep = "keeps" if gone == 1 else "keep"
+    without = f"; {gone} of {plural(len(size.ranks), 'module')} {keep} no adapter" if gone else ""
     return f"Kept rank of each module, {min(size.ranks)} to {max(size.ranks)}{without}."
 
 

@@ -22,6 +22,7 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare import text as compare_text
+from dynlora.viz.compare.line_styles import line_styles
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.inputs import pictures as inputs_pictures
 from dynlora.viz.inputs.view import inputs_view
@@ -118,7 +119,8 @@ def show_stop(found: Toured) -> None:
     words = {stop.key: stop.short for stop in tour_model.STOPS}
     key = segmented("stop", "Stop", list(words), tour_model.STOPS[0].key, words.__getitem__)
     stop, before, after, number = tour_model.neighbours(key)
-    left, right = st.columns([2, 3], gap="large")
+    with st.container(key="tour-stop"):
+        left, right = st.columns([2, 3], gap="large")
     with left:
         st.subheader(stop.short, anchor=False)
         st.caption(stop.question)
@@ -208,8 +210,11 @@ def _worth(found: Toured) -> None:
     table = compare_model.by_group(summaries, groups, metric)
     with card(f"Held-out {metric} of {plural(len(folders), 'run')} with the same budget", "tour-worth"):
         place = st.container()
-        figure = compare_figures.curves(bands, "step", f"{metric} (held-out)", colours(), marks=True)
-        words = compare_text.groups(table, metric, low_is_good=metric in compare_model.LOW_IS_GOOD)
+        titles = {group.title: group for group in groups}
+        styles = line_styles(list(titles), colours(), (), titles)
+        figure = compare_figures.curves(bands, "step", f"{metric} (held-out)", colours(), marks=True, styles=styles)
+        low = metric in compare_model.LOW_IS_GOOD
+        words = compare_text.groups(table, metric, low_is_good=low, is_judged=len(groups) > 1)
         chart(figure, words, compare_model.group_table(table, metric), "tour-worth")
         with place:  # last: it reads the examples of all these runs
             if said := verdict_sentence(found.run, found.summary):

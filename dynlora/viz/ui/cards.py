@@ -17,7 +17,7 @@ from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.kit.frames import number_format
 from dynlora.viz.kit.picture import Picture
-from dynlora.viz.kit.text import documentation_text, duration, markdown_text, number
+from dynlora.viz.kit.text import documentation_text, duration, markdown_text, number, short_path
 from dynlora.viz.kit.theme import Palette
 
 STATUS_LOOK = {
@@ -210,7 +210,7 @@ def rows(frame: pd.DataFrame, dots: Sequence[str | None] = ()) -> None:
         dots: colour of the dot before each row, None for a grey one; empty for no dots.
     """
     columns = {**number_columns(frame), DOT: dot_column("The colour in the charts.")}
-    st.dataframe(with_dots(frame, dots), hide_index=True, width="stretch", column_config=columns)
+    st.dataframe(with_dots(frame, dots), hide_index=True, width="stretch", column_config=columns, placeholder="–")
 
 
 DOT = "dot"
@@ -244,9 +244,9 @@ def dot_column(about: str, *, pinned: bool = False) -> Any:
 
 
 def number_columns(frame: pd.DataFrame) -> dict[str, Any]:
-    """Return how a table shows its columns of numbers: one format a column."""
+    """Return how a table shows its columns of numbers: one format a column, modules by the end of their path."""
     return {
-        str(name): st.column_config.NumberColumn(str(name), format=number_format(frame[name]))
+        str(name): st.column_config.NumberColumn(short_path(str(name)), format=number_format(frame[name]))
         for name in frame.select_dtypes("number").columns
         if list(frame.columns).count(name) == 1
     }

@@ -11,6 +11,7 @@ import streamlit as st
 
 from dynlora.errors import DynloraError, system_error, system_message
 from dynlora.viz.kit.text import markdown_text
+from dynlora.viz.ui.toasts import show_toasts
 
 Draw = TypeVar("Draw", bound=Callable[..., None])
 
@@ -46,6 +47,7 @@ def fragment(run_every: float | None) -> Callable[[Draw], Draw]:
         @st.fragment(run_every=run_every)
         @functools.wraps(draw)
         def look(*arguments: Any, **options: Any) -> None:
+            show_toasts()  # of callbacks: a part that is drawn again does not draw the page around it
             with guarded():
                 draw(*arguments, **options)
 

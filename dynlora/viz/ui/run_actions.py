@@ -14,7 +14,6 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.launch import in_queue
 from dynlora.store import queries
-from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.text import metric_words, plural, sentence_case
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import DOT, dot_column, safe, with_dots
@@ -60,7 +59,7 @@ def runs_grid(table: pd.DataFrame) -> Picked:
         start = [row for row, run_id in enumerate(ids) if run_id in ticked]
         st.session_state["grid"] = (key, start)
     table.insert(1, "tab", [f"run?run={run_id}" for run_id in ids])
-    dots = [theme.CATEGORICAL[run_colours.own_place(run_id)] for run_id in ids]
+    dots = table.pop("colour").tolist()
     state = st.dataframe(
         with_dots(table, dots), key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode=MODES,
         selection_default={"selection": {"rows": start}}, column_config=_columns(f"open-{key}", result_title(table)),
@@ -104,7 +103,7 @@ def _columns(opened: str, result: str) -> dict[str, Any]:
     """
     column = st.column_config
     return {
-        DOT: dot_column("The run's colour in the charts of Compare.", pinned=True),
+        DOT: dot_column("The colour of the run's method, as in the charts of Compare.", pinned=True),
         "name": column.ButtonColumn(
             "Name",
             pinned=True,

@@ -7,11 +7,15 @@ import streamlit as st
 from dynlora.viz.kit.text import markdown_text
 
 KEPT = "toasts"
-"""Key of the session under which messages wait for the next drawing of the page."""
+"""Key of the session under which messages wait for the next drawing."""
 
 
 def announce(text: str, icon: str = ":material/check:") -> None:
-    """Keep a message, plain text, for the next drawing: what was drawn before it goes with the old page."""
+    """Keep a message, plain text, for the next drawing of the page or of a fragment that follows a run.
+
+    What is drawn before a rerun goes with the old page. What a callback of a fragment draws takes the place of the
+    first elements of the page, its style sheet among them: a callback announces, and draws nothing.
+    """
     st.session_state.setdefault(KEPT, []).append((text, icon))
 
 

@@ -53,6 +53,12 @@ def _changed(name: str, key: str, default: Any) -> None:
     to_address(**{name: None if value == default else value})
 
 
+def _segment_changed(name: str, key: str, default: Any) -> None:
+    """Write the choice to the address; the chosen one that is pressed again stays chosen."""
+    if st.session_state[key] is not None:
+        _changed(name, key, default)
+
+
 def segmented(
     name: str, label: str, options: Sequence[Any], default: Any, words: Callable[[Any], str] = str, **more: Any
 ) -> Any:
@@ -62,7 +68,7 @@ def segmented(
     put(key, current)
     chosen = st.segmented_control(
         label, options, key=key, format_func=words, label_visibility="collapsed",
-        on_change=_changed, args=(name, key, default), **more,
+        on_change=_segment_changed, args=(name, key, default), **more,
     )  # fmt: skip
     return current if chosen is None else chosen
 

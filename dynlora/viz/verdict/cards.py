@@ -17,11 +17,13 @@ from dynlora.store import queries
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.run_summary import ACTIVE
+from dynlora.viz.kit.text import plural
 from dynlora.viz.runs.table import same_task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
 from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
+from dynlora.viz.ui.toasts import announce
 from dynlora.viz.verdict import figures as verdict_figures
 from dynlora.viz.verdict import text as verdict_text
 from dynlora.viz.verdict.model import Verdict, verdict
@@ -168,7 +170,7 @@ def _queue(configs: Mapping[str, dict[str, Any]], runs: NextRuns, compared: Sequ
         st.error(refusal(error))
         return
     st.session_state.pop("verdict_token", None)
-    st.toast(f"{len(ids)} runs queued", icon=":material/check:")
+    announce(f"Queued: {plural(len(ids), 'run')}")
     if compared:  # the new runs come to those that are compared, so that the verdict grows with them
         st.query_params["runs"] = ",".join([*compared, *ids])
     st.rerun()

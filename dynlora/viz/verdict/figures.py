@@ -38,11 +38,10 @@ def differences(found: Verdict, colours: Palette) -> go.Figure:
     shown = drawable(found)
     drawn = theme.figure(colours, 122 + ROW * len(shown), left=80)
     drawn.update_layout(margin={"t": 26})
-    oldest = [one.group.oldest for one in shown]
-    places = run_colours.places([found.baseline.oldest, *oldest])
+    styles = run_colours.styles({group.oldest: group.method for group in found.groups})
     drawn.add_vline(x=0, line={"color": colours.muted, "width": 1.2, "dash": "dot"})
     for row, contest in enumerate(shown):
-        _add_row(drawn, row, contest, run_colours.style_at(places[contest.group.oldest]))
+        _add_row(drawn, row, contest, styles[contest.group.oldest])
     _scale(drawn, shown)
     drawn.add_annotation(
         x=0, y=1, yref="paper", yanchor="bottom", showarrow=False, font={"size": 11, "color": colours.muted},

@@ -1,0 +1,54 @@
+"""The parts of a report that conclude: the verdict, and the ranks to use."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from dynlora.viz.health.run_data import RunReading
+from dynlora.viz.knockout import model as knockout_model
+from dynlora.viz.ranks import model as ranks_model
+from dynlora.viz.ranks import text as ranks_text
+from dynlora.viz.report.document import Block, Chart, Part, Table, Text
+from dynlora.viz.verdict import figures as verdict_figures
+from dynlora.viz.verdict import text as verdict_text
+from dynlora.viz.verdict.model import Verdict
+
+
+def verdict_part(found: Verdict) -> Part:
+    """Return which configuration to use, how sure that is, and every difference from the baseline."""
+    notes = (verdict_text.headline(found), verdict_text.outlook(found), verdict_text.left_out(found))
+    drawn, table = verdict_figures.drawable(found), verdict_text.table(found)
+    title, blocks = "Differences from the baseline", list[Block]()
+    if drawn:
+        words = verdict_text.drawn(found, len(drawn))
+        blocks.append(Chart(title, partial(verdict_figures.differences, found), words, table, is_wide=True))
+    elif found.contests:
+        blocks.append(Table(title, table, is_wide=True))
+    return Part("Verdict", blocks, [note for note in notes if note])
+
+
+def ranks_part(run: RunReading) -> Part:
+    """Return the ranks that a finished or stopped run ended with, as a table by kind and as code for PEFT."""
+    summary, title = run.summary, "Ranks to use"
+    settings = ranks_model.lora_settings(summary, summary["ranks"])
+    if summary["status"] not in ("finished", "stopped") or settings is None or run.modules.empty:
+        return Part(title, [])
+    ablations = knockout_model.kept(run.folder)
+    ends = {name: run.at_ends(name) for name in ("rank", "delta_norm", "effective_rank")}
+    found = ranks_model.evidence(
+        run.modules,
+        summary["ranks"],
+        None if ends["rank"] is None else ends["rank"][0],
+        knockout_model.effects(ablations, run.modules),
+        0 if ablations is None else ablations.rows,
+        {name: None if values is None else values[1] for name, values in ends.items()},
+    )
+    kinds = ranks_text.kinds_table(found)
+    return Part(
+        title,
+        [
+            Table("Ranks by kind of module", kinds, ranks_text.columns(kinds), is_wide=True),
+            Text("LoraConfig for PEFT", ranks_text.code(settings), is_wide=True),
+        ],
+        [ranks_text.headline(found)],
+    )
