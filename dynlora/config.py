@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from dynlora.blocks import SOME_BLOCKS, SomeBlocks
 from dynlora.data_files import repair_list
 from dynlora.data_files.encodings import Encoding
-from dynlora.errors import ConfigError, explain, keys_of, nearest, refuse_booleans, section_in
+from dynlora.errors import ConfigError, explain, keys_of, nearest, refuse_misread, section_in
 from dynlora.renamed_settings import accept_old_names
 
 TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False, "causal_lm": False}
@@ -314,11 +314,11 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
         ConfigError: for the first thing wrong: one sentence with key, value, rule and remedy.
     """
     given = {key: value for key, value in values.items() if value is not None or section_of(str(key)) is None}
-    refuse_booleans(given, RunConfig)
+    refuse_misread(given, RunConfig)
     for name, keys in given.items():
         section = section_of(str(name))
         if section is not None and section is not StrategyConfig and isinstance(keys, Mapping):
-            refuse_booleans(keys, section, f"{name}.")
+            refuse_misread(keys, section, f"{name}.")
     try:
         return RunConfig.model_validate(given)
     except ValidationError as error:

@@ -11,12 +11,20 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from dynlora.safe_files import as_text, clean_text, is_text
+
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 
 class DynloraError(Exception):
-    """Base of every error dynlora raises on purpose; its text is shown to the user as it is."""
+    """Base of every error dynlora raises on purpose; its text is shown to the user as it is.
+
+    What cannot be encoded in values that it quotes, and no page could show, is replaced.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(clean_text(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(DynloraError, ValueError):
@@ -122,6 +130,7 @@ RULES = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
     "string_type": "text",
+    "string_unicode": "valid text, without half of a surrogate pair",
     "string_too_short": "text that is not empty",
     "string_too_long": "text of at most {max_length} characters",
     "string_pattern_mismatch": "text without a NUL character",
@@ -157,18 +166,36 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     return f"{shown}must be {_rule(kind, first.get('ctx', {}), first['msg'])}; {meaning_of(model, key, prefix)}"
 
 
-def refuse_booleans(values: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> None:
-    """Refuse true and false where a setting is no switch: pydantic would read them as 1 and 0.
+def refuse_misread(values: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> None:
+    """Refuse what pydantic would misread or could not word.
+
+    That is true and false where a setting is no switch, which it reads as 1 and 0, and text that cannot be encoded.
 
     Raises:
         ConfigError: naming the first such key.
     """
+    _refuse_broken_text(values, prefix)
     for key, value in values.items():
         field = model.model_fields.get(key)
         kind = None if field is None else field.annotation
         if isinstance(value, bool) and kind is not bool and typing.get_origin(kind) is not Literal:
             meaning = meaning_of(model, str(key), prefix)
             raise ConfigError(f"{prefix}{key}={value}: must not be true or false; {meaning}")
+
+
+def _refuse_broken_text(values: Mapping[str, Any], prefix: str) -> None:
+    """Refuse text that cannot be encoded, in keys, values, and lists of values."""
+    for key, value in values.items():
+        items = value if isinstance(value, list | tuple) else [value]
+        if not all(is_text(text) for text in (key, *items) if isinstance(text, str)):
+            raise ConfigError(f"{prefix}{_short(key)}={_short(value)}: must be {RULES['string_unicode']}; correct it")
+        for item in items:
+            if isinstance(item, Mapping) and prefix.count(".") < _MAX_DEPTH:
+                _refuse_broken_text(item, f"{prefix}{_short(key)}.")
+
+
+_MAX_DEPTH = 8
+"""Of nested settings; none is so deep."""
 
 
 def section_in(model: type[BaseModel], name: str) -> type[BaseModel] | None:
@@ -223,12 +250,12 @@ def meaning_of(model: type[BaseModel], key: str, prefix: str = "") -> str:
 def _rule(kind: str, context: Mapping[str, Any], message: str) -> str:
     """Return what a value must be."""
     if kind not in RULES:
-        return message
+        return message.removeprefix("Input should be ")
     words = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in context.items()}
     return RULES[kind].format(**words).replace("'", "")
 
 
 def _short(value: Any) -> str:
     """Return a value for a message, cut after 80 characters."""
-    text = "empty" if value is None else str(value)
+    text = "empty" if value is None else as_text(value)
     return text if len(text) <= 80 else text[:77] + "..."

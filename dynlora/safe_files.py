@@ -7,6 +7,7 @@ atomic write goes aside, to the disk, and takes the name in one step, so that a 
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import stat
@@ -52,11 +53,13 @@ def read_plain(path: str | Path, limit: int) -> str | None:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Return a small JSON object, empty when the file is missing, no plain file, too large or no object."""
+    """Return a small JSON object, its texts clean; empty when the file is missing, no plain file, too large or none."""
     with suppress(ValueError, RecursionError):
-        found = json.loads(read_plain(path, _MAX_JSON_BYTES) or "{}")
+        text = read_plain(path, _MAX_JSON_BYTES) or "{}"
+        found = json.loads(text)
         if isinstance(found, dict):
-            return found  # pyright: ignore[reportUnknownVariableType]
+            is_clean = "\\u" not in text  # a lone surrogate can only be an escape: the bytes are UTF-8
+            return found if is_clean else json.loads(clean_text(json.dumps(found, ensure_ascii=False)))
     return {}
 
 
@@ -121,9 +124,32 @@ def sync(path: Path) -> None:
             os.close(descriptor)
 
 
+def clean_text(text: str) -> str:
+    """Return the text with a question mark in the place of each lone surrogate, which nothing can encode."""
+    return text if is_text(text) else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def is_text(text: str) -> bool:
+    """Say whether text can be encoded: a lone surrogate, half of a character, cannot."""
+    try:
+        return text.isascii() or bool(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
+def as_text(value: object) -> str:
+    """Return a value as text for a message; of a whole number that is too long for that, its number of digits."""
+    try:
+        return str(value)
+    except (ValueError, RecursionError):
+        if isinstance(value, int):
+            return f"a whole number of {int(value.bit_length() * math.log10(2)) + 1:,} digits"
+        return f"a {type(value).__name__} that cannot be shown"
+
+
 def printable(text: object, limit: int = 80) -> str:
     """Return text of an untrusted file for a message: printable, on one line, cut to `limit` characters."""
-    plain = "".join(filter(str.isprintable, str(text)))
+    plain = "".join(filter(str.isprintable, as_text(text)))
     return plain if len(plain) <= limit else plain[: limit - 1] + "…"
 
 

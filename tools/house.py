@@ -21,9 +21,9 @@ _METHOD = "config errors engine engine/model engine/data engine/edits engine/ini
 _FEATURE = "errors store viz/kit viz/ui"
 
 RULES: dict[str, str] = {
-    "errors": "",
-    "blocks": "errors",
     "safe_files": "",
+    "errors": "safe_files",
+    "blocks": "errors",
     "addresses": "",
     "data_files": "errors safe_files",
     "renamed_settings": "errors",

@@ -14,6 +14,7 @@ import click
 from dynlora.addresses import is_url, without_secrets
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
+from dynlora.safe_files import is_text
 
 
 def reports(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,6 +27,31 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
         click.echo(json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else shown(words))
 
     return wrapped
+
+
+class Text(click.ParamType):
+    """Text as it was typed; bytes of the command line that are not UTF-8 are refused, as nothing could keep them."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text.
+
+        Raises:
+            click.BadParameter: when it cannot be encoded.
+        """
+        if not is_text(str(value)):
+            self.fail(f"{value} is not UTF-8 text, type it again in a terminal that uses UTF-8", param, ctx)
+        return str(value)
+
+
+def check_texts(command: click.Command) -> None:
+    """Have every parameter of a command, and of the commands below it, that is plain text refuse what is not text."""
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        check_texts(below)
+    for parameter in command.params:
+        if parameter.type is click.STRING:
+            parameter.type = Text()
 
 
 DEFAULT_RUNS_DIR = Path("runs")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from dynlora.data_files.opening import MAX_COLUMNS, MAX_UNPACKED, Source, checked_columns, first_line, refusal
-from dynlora.data_files.table import Table, as_text_note, of_columns, plain
+from dynlora.data_files.table import Table, as_text_note, broken_text, is_text, of_columns, plain
 from dynlora.errors import DataError
 from dynlora.safe_files import read_json
 
@@ -94,7 +94,8 @@ def read_saved(folder: Path) -> Table:
     try:
         tables = [pa.ipc.open_stream(pa.memory_map(str(_part(folder, name)))).read_all() for name in names]
         rows = pa.concat_tables(tables)
-        rows.validate(full=True)
+        rows.select([item.name for item in rows.schema if not is_text(item.type)]).validate(full=True)
+        broken_text(rows)  # raises for damage; text that cannot be decoded is refused with its row by the reader
     except (DataError, MemoryError):
         raise
     except Exception as error:  # damage shows as whatever pyarrow raises

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dynlora.safe_files import printable
+from dynlora.safe_files import clean_text, printable
 
 ARROW_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 """What pyarrow raises for values of several types in a column, for nesting it cannot join, for too large integers."""
@@ -80,7 +80,47 @@ def class_names_in(schema: pa.Schema, column: str) -> list[str] | None:
         names = features[column]["names"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return [str(name) for name in names] if isinstance(names, list) else None
+    return [clean_text(str(name)) for name in names] if isinstance(names, list) else None
+
+
+def broken_text(rows: pa.Table) -> tuple[int, str] | None:
+    """Return row and column of the first cell, also inside of lists and objects, that is no UTF-8; None for none.
+
+    `of_columns` writes a lone surrogate, half of a character, as such a cell, so that one check finds both.
+
+    Raises:
+        pyarrow.ArrowInvalid: when the table is damaged in another way.
+    """
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        before = 0
+        for chunk in column.chunks:
+            try:
+                chunk.validate(full=True)
+            except pa.ArrowInvalid as error:
+                if "UTF8" not in str(error):
+                    raise
+                return before + _broken_row(chunk), name
+            before += len(chunk)
+    return None
+
+
+_BLOCK = 1000
+"""Rows of a damaged column that are tried at once to find the first that is no text."""
+
+
+def _broken_row(cells: pa.Array) -> int:
+    """Return the first row of cells that holds text that is no UTF-8."""
+    start = next(start for start in range(0, len(cells), _BLOCK) if not _is_readable(cells.slice(start, _BLOCK)))
+    return next(row for row in range(start, len(cells)) if not _is_readable(cells.slice(row, 1)))
+
+
+def _is_readable(cells: pa.Array) -> bool:
+    """Say whether all texts in some cells are UTF-8."""
+    try:
+        cells.to_pylist()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def joined(tables: Sequence[Table]) -> Table:
@@ -151,10 +191,18 @@ def of_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[pa.Table, list[str
     for name, values in columns.items():
         try:
             found[name] = pa.array(values)
+        except UnicodeEncodeError:
+            found[name] = _texts(values)
         except ARROW_REFUSALS:
-            found[name] = pa.array([None if value is None else _as_text(value) for value in values], pa.string())
+            found[name] = _texts(values)
             mixed.append(name)
     return pa.table(found), mixed
+
+
+def _texts(values: Sequence[Any]) -> pa.Array:
+    """Return values as texts; one with a lone surrogate is no UTF-8 there, as `broken_text` finds it."""
+    cells = [None if value is None else _as_text(value).encode("utf-8", "surrogatepass") for value in values]
+    return pa.array(cells, pa.binary()).view(pa.string())
 
 
 def _as_text(value: Any) -> str:

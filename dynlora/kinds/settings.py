@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from dynlora.config import Name, Section
 from dynlora.config_files import read_yaml, yaml_text
-from dynlora.errors import ConfigError, DynloraError, explain, refuse_booleans
+from dynlora.errors import ConfigError, DynloraError, explain, refuse_misread
 from dynlora.store.kinds import OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 
@@ -41,7 +41,7 @@ class KindSettings(Section):
             ConfigError: for the first thing wrong: one sentence with key, value, rule and remedy.
         """
         given = {key: value for key, value in values.items() if key != "kind"}
-        refuse_booleans(given, cls)
+        refuse_misread(given, cls)
         try:
             return cls.model_validate(given)
         except ValidationError as error:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dynlora.engine.fields import kind_of, settings_model, settings_of
 from dynlora.engine.strategy import Strategy
-from dynlora.errors import ConfigError, UnknownStrategyError, explain, refuse_booleans
+from dynlora.errors import ConfigError, UnknownStrategyError, explain, refuse_misread
 from dynlora.renamed_settings import accept_old_names
 
 
@@ -62,7 +62,7 @@ def build(name: str, values: Mapping[str, Any]) -> Strategy:
     cls = strategy_class(name)
     model = settings_model(cls)
     given = {key: value for key, value in accept_old_names({"name": name, **values}).items() if key != "name"}
-    refuse_booleans(given, model, "strategy.")
+    refuse_misread(given, model, "strategy.")
     try:
         checked = model.model_validate(given)
     except ValidationError as error:
