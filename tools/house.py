@@ -23,11 +23,11 @@ _FEATURE = "errors store viz/kit viz/ui"
 RULES: dict[str, str] = {
     "safe_files": "",
     "errors": "safe_files",
-    "blocks": "errors",
+    "blocks": "errors safe_files",
     "addresses": "",
     "data_files": "errors safe_files",
     "renamed_settings": "errors",
-    "config": "blocks errors data_files renamed_settings",
+    "config": "blocks errors data_files renamed_settings safe_files",
     "config_files": "addresses config errors",
     "assets": "addresses errors",
     "peft_adapter": "errors safe_files",
@@ -63,7 +63,7 @@ RULES: dict[str, str] = {
     "integrations/clusters integrations/trackers "
     "integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/decode "
     "viz/distil viz/ranks viz/recycle viz/report viz/runs viz/verdict",
-    "own_loop": "config errors jobs store tasks engine engine/* strategies training",
+    "own_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "addresses errors jobs safe_files store",
     "integrations": "config errors own_loop safe_files store tasks engine engine/*",

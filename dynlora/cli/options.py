@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Callable
 from functools import wraps
@@ -43,6 +44,56 @@ class Text(click.ParamType):
         if not is_text(str(value)):
             self.fail(f"{value} is not UTF-8 text, type it again in a terminal that uses UTF-8", param, ctx)
         return str(value)
+
+
+LONGEST_NUMBER = 40
+"""Characters of a number; more are refused unread, as a message would repeat them."""
+
+MOST_STEPS, MOST_ROWS, MOST_SECONDS = 10_000_000, 100_000_000, 31_536_000
+"""Bounds of counts of steps, of rows and of waits in seconds (a year)."""
+
+
+class _Bounded(click.ParamType):
+    """A number between two finite bounds: NaN, infinities and numbers of any length are refused in one sentence."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: when it is none, not finite, or out of bounds.
+        """
+        text = str(value)
+        if len(text) > LONGEST_NUMBER:
+            self.fail(f"{text[:LONGEST_NUMBER]}... is too long; {self.rule}", param, ctx)
+        try:
+            is_finite = math.isfinite(self._number_class(text))  # pyright: ignore[reportAttributeAccessIssue]
+        except ValueError:
+            is_finite = False
+        if not is_finite:
+            self.fail(f"{text} is not one; {self.rule}", param, ctx)
+        return super().convert(value, param, ctx)
+
+    @property
+    def rule(self) -> str:
+        """What the number must be, in words."""
+        kind = "a whole number" if isinstance(self, click.IntRange) else "a number"
+        return f"give {kind} in the range {self._describe_range()}"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Whole(_Bounded, click.IntRange):
+    """A whole number between two bounds."""
+
+    def __init__(self, low: int, high: int) -> None:
+        """Take numbers from `low` to `high`."""
+        super().__init__(low, high)
+
+
+class Real(_Bounded, click.FloatRange):
+    """A number between two finite bounds."""
+
+    def __init__(self, low: float, high: float, *, above: bool = False) -> None:
+        """Take numbers from `low`, or `above` it, to `high`."""
+        super().__init__(low, high, min_open=above)
 
 
 def check_texts(command: click.Command) -> None:

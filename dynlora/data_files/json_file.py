@@ -99,7 +99,7 @@ def _check_object(name: str, line: bytes, number: int) -> None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        said = getattr(error, "msg", "") or "too deep"
+        said = getattr(error, "msg", "") or _why(error)
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise refusal(name, f"is not JSON ({said}{column}); write one object {{...}} on each line", number) from None
     if not isinstance(found, dict):
@@ -273,7 +273,13 @@ def _not_json(name: str, error: Exception) -> DataError:
     """Return the sentence for text that is no JSON."""
     if isinstance(error, json.JSONDecodeError):
         return refusal(name, f"is not JSON ({error.msg}, column {error.colno}); check the file", error.lineno)
-    return refusal(name, "is nested too deep; write a list of flat objects [{...}, {...}]")
+    return refusal(name, f"{_why(error)}; write a list of flat objects [{{...}}, {{...}}]")
+
+
+def _why(error: Exception) -> str:
+    """Return why JSON that is written as it should be cannot be read: it is too deep, or a number too long."""
+    is_deep = isinstance(error, RecursionError)
+    return "is nested too deep" if is_deep else "holds a whole number of thousands of digits, which no table can hold"
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[pa.Table, list[str]]:
