@@ -29,7 +29,9 @@ EXAMPLES = 50
 _EARLY = (
     Drop("empty_text", "Empty text", "drop_empty_texts", "the text is empty (data.text={text})", "fill it", True),
     Drop("empty_label", "Empty label", "drop_empty_labels", "the label is empty (data.label={label})", "fill it",
-          True),
+          True, finds=finders.empty_labels),
+    Drop("infinite_label", "Label not finite", "drop_empty_labels",
+         "the label is not a finite number (data.label={label})", "correct it", True, finds=finders.infinite_labels),
     Drop("duplicate", "Duplicates", "drop_duplicates", "text and label repeat an earlier row", "keep one of them"),
     Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates",
           "the text differs from an earlier one of its class only by case, punctuation or spaces", "keep one of them"),
@@ -73,7 +75,7 @@ def found_in(
     for drop in written_faults.early(rows, loss_on) if writes else _EARLY:
         if drop.kind == "duplicate" and use_classes:
             yield from _spellings(rows)  # merged classes may make duplicates
-        if (use_classes or not drop.of_classes) and not (drop.kind == "empty_label" and not rows.label):
+        if (use_classes or not drop.of_classes) and not (drop.repair == "drop_empty_labels" and not rows.label):
             yield from _dropped(rows, drop)
     if split is not None:
         yield from _on_both_sides(split, use_classes)

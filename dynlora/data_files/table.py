@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,12 @@ class Table:
         known = place is not None and len(place) == n
         places = np.asarray(place if known else np.arange(1, n + 1), np.int64)
         return cls((name,), rows, np.zeros(n, np.int64), places, LINE if known else ROW, tuple(notes), guess)
+
+    def head(self, n: int) -> Table:
+        """Return the first n rows."""
+        if len(self) <= n:
+            return self
+        return replace(self, rows=self.rows.slice(0, n), file=self.file[:n], place=self.place[:n])
 
     @property
     def columns(self) -> list[str]:
@@ -163,14 +169,15 @@ def like(table: pa.Table, schema: pa.Schema) -> pa.Table:
         pyarrow.ArrowInvalid: when it does not fit: a cast from a number to a text, or from a number to a yes or no,
             would write cells otherwise than the file does.
     """
-    unknown = set(table.column_names) - set(schema.names)
+    names = set(table.column_names)  # the property makes a new list each time
+    unknown = names - set(schema.names)
     if unknown:
         raise pa.ArrowInvalid(f"new columns {unknown}")
     for item in table.schema:
         differs = _family(item.type) != _family(schema.field(item.name).type)
         if differs and table[item.name].null_count < len(table):
             raise pa.ArrowInvalid(f"column {item.name} is of another type in some pieces")
-    empty = {item.name: pa.nulls(len(table), item.type) for item in schema if item.name not in table.column_names}
+    empty = {item.name: pa.nulls(len(table), item.type) for item in schema if item.name not in names}
     columns = [empty[item.name] if item.name in empty else table[item.name].cast(item.type) for item in schema]
     return pa.table(columns, schema=schema)
 

@@ -91,14 +91,10 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     batches = [dict(batch) for batch in calibration]
     base = BaseModel(model, None, head, Path(), task)  # pyright: ignore
     adapters = adapt(
-        base,
-        method,
-        rank=settings.budget,
-        lora_alpha=lora_alpha,
+        base, method, rank=settings.budget, lora_alpha=lora_alpha, total=settings.steps,
         **settings.model_dump(include={"dropout", "targets", "seed"}),
-        total=settings.steps,
         batches=lambda n: batches[:n],  # pyright: ignore
-    )
+    )  # fmt: skip
     if adapters.gates is not None and batches:
         adapters.gates.calibrate(model, batches)
     _start(method, adapters, base)
