@@ -24,7 +24,7 @@ GAPS: dict[str, Any] = {"keep_default_na": False, "na_values": ["", "nan", "NaN"
 """A text or class may be called NA, None or null; an empty cell, or a number that is none, is a gap."""
 
 PIECE = 10_000
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _LOOKED_AT = 50
 """Records that are looked at to find the separator."""
 

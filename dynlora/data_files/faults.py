@@ -69,6 +69,7 @@ def found_in(
     has_classes = bool(rows.label) and (not rows.is_numeric if has_classes is None else has_classes)
     whole = [*_of_texts(rows), *(_of_labels(rows, has_classes) if len(rows) > 1 else ())]
     yield from sorted(whole, key=lambda fault: not fault.refuses)
+    yield from _header(rows)
     yield from _encoding(rows)
     is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
     use_classes = has_classes and not is_column_wrong
@@ -144,6 +145,34 @@ def _of_texts(rows: Examples) -> Iterator[Fault]:
         kind = type(rows.text[chosen[0]]).__name__
         said = f"{places(rows, chosen)}: data.text={_shown(rows.columns.text)} is a {kind} where a text is expected"
         yield Fault("no_text", "Not text", chosen, f"{said}; choose another column as data.text.", refuses=True)
+
+
+def _header(rows: Examples) -> Iterator[Fault]:
+    """Yield that the names of the columns look like a row: they are values too, numbers, or whole sentences."""
+    columns = rows.columns
+    chosen = ((columns.text, rows.text), (columns.text_pair, rows.pair), (columns.label, rows.label))
+    for name, values in chosen:
+        is_in_file = rows.tables[0].names[0].lower().removesuffix(".gz").endswith((".csv", ".tsv", ".xlsx"))
+        if name is None or not is_in_file:
+            continue
+        is_value = name.strip() in {str(value).strip() for value in values}
+        if is_value or _is_number(name) or len(name.split()) >= SENTENCE:
+            what = "a value of its column too" if is_value else "no name"
+            said = (
+                f"{_file(rows)}: the first row looks like data, because {_shown(name)!r} is {what}; put a header with "
+                "the names of the columns before it, such as text,label."
+            )
+            yield Fault("header", "No header line", np.arange(0), said)
+            return
+
+
+SENTENCE = 5
+"""Words from which on a name is a text."""
+
+
+def _is_number(name: str) -> bool:
+    """Say whether a name is a number."""
+    return name.strip().lstrip("+-").replace(".", "", 1).isdecimal()
 
 
 def _encoding(rows: Examples) -> Iterator[Fault]:
