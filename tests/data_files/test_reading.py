@@ -374,3 +374,16 @@ def test_a_wide_table_takes_no_time_that_grows_with_the_square_of_its_columns(tm
     start = time.process_time()
     assert len(reader.read_table(path).columns) == 2000
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("limit", [1, 5, 6, 100])
+def test_the_first_rows_of_parquet_are_those_of_all_its_groups(limit: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"t {i}" for i in range(20)], "label": list(range(20))}), path, row_group_size=3)
+    assert reader.read_table(path, limit).values("label") == list(range(min(limit, 20)))
+
+
+def test_lines_of_the_first_rows_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text,label\n"a\nb",1\n\nc,0\nd,1\n')
+    assert reader.read_table(path, 2).place.tolist() == reader.read_table(path).place.tolist()[:2] == [2, 5]
