@@ -229,15 +229,21 @@ def _refuse_booleans(values: Mapping[str, Any], model: type[BaseModel], prefix: 
 
 
 def _refuse_broken_text(values: Mapping[str, Any], prefix: str) -> None:
-    """Refuse text that cannot be encoded, in keys, values, and lists of values."""
+    """Refuse text that cannot be encoded, and numbers too long to be written, in keys, values and lists of values."""
     for key, value in values.items():
         items = value if isinstance(value, list | tuple) else [value]
         if not all(is_text(text) for text in (key, *items) if isinstance(text, str)):
             raise ConfigError(f"{prefix}{_short(key)}={_short(value)}: must be {RULES['string_unicode']}; correct it")
+        if any(isinstance(item, int) and item.bit_length() > MAX_BITS for item in items):
+            rule = RULES["int_parsing_size"]
+            raise ConfigError(f"{prefix}{_short(key)}={_short(value)}: must be {rule}; correct it")
         for item in items:
             if isinstance(item, Mapping) and prefix.count(".") < _MAX_DEPTH:
                 _refuse_broken_text(item, f"{prefix}{_short(key)}.")
 
+
+MAX_BITS = 512
+"""Of a whole number; one of thousands of digits cannot even be written."""
 
 _MAX_DEPTH = 8
 """Of nested settings; none is so deep."""
