@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def speculate(
     from dynlora.training.folder_work import RunFailedError
 
     function = reward if callable(reward) else None
-    values = [threshold] if isinstance(threshold, int | float) else list(threshold)
+    values = list(threshold) if isinstance(threshold, Iterable) and not isinstance(threshold, str) else [threshold]
     parsed = DecodeSettings.parse({
         "draft": _place(draft), "target": _place(target), "accept": accept, "values": values,
         "reward": OWN if function is not None else _place(reward), "data": None if data is None else _data(data),

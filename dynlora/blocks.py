@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from dynlora.errors import ConfigError
+from dynlora.plain_text import as_text, printable
 
 Blocks = int | str
 """`15` for the first fifteen, or numbers from 0 such as `0-4,10,27-29`."""
@@ -27,7 +28,7 @@ def parse_blocks(value: object) -> Blocks | None:
     """
     if value is None or value == "":
         return None
-    said = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value).strip()
+    said = ",".join(map(as_text, value)) if isinstance(value, list | tuple) else as_text(value).strip()
     count = re.fullmatch(r"[+-]?\d{1,6}", said)
     if count and not isinstance(value, list | tuple):
         if int(said) < 1:
@@ -39,12 +40,12 @@ def parse_blocks(value: object) -> Blocks | None:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
             raise ConfigError(
-                f"model.layers={said}: must be a whole number, the first so many blocks, or numbers of blocks such as "
-                "0-4,10,27-29; leave it out to use all"
+                f"model.layers={printable(said)}: must be a whole number, the first so many blocks, or numbers of "
+                "blocks such as 0-4,10,27-29; leave it out to use all"
             )
         found += range(first, last + 1)
     if len(set(found)) < len(found):
-        raise ConfigError(f"model.layers={said}: names a block twice; give each once")
+        raise ConfigError(f"model.layers={printable(said)}: names a block twice; give each once")
     return spelled(found)
 
 

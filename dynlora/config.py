@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from dynlora.blocks import SOME_BLOCKS, SomeBlocks
 from dynlora.data_files import repair_list
 from dynlora.data_files.encodings import Encoding
-from dynlora.errors import ConfigError, explain, keys_of, nearest, refuse_booleans, section_in
+from dynlora.errors import ConfigError, checked, keys_of, nearest, section_in
+from dynlora.plain_text import printable
 from dynlora.renamed_settings import accept_old_names
 
 TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False, "causal_lm": False}
@@ -35,6 +36,9 @@ Tracker = Literal["tensorboard", "trackio", "mlflow", "wandb", "aim"]
 def _parts(value: Any) -> Any:
     """Take a text as a list of what its commas separate."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Targets = Annotated[tuple[Column, ...] | None, BeforeValidator(_parts)]
 
 
 class Section(BaseModel):
@@ -179,14 +183,13 @@ class AdapterConfig(Section):
     rank: int = Field(
         8, ge=1, le=1024, description="Rank of uniform LoRA; it sets the budget, in components per module."
     )
-    alpha: float | None = Field(None, gt=0, description="Scaling is alpha / rank; empty: 2 × rank.")
+    alpha: float | None = Field(None, gt=0, le=1e9, description="Scaling is alpha / rank; empty: 2 × rank.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input, probability.")
-    targets: tuple[Column, ...] | None = Field(
+    targets: Targets = Field(
         None,
         description="What to adapt: attention, mlp or all (linear modules of the blocks), or endings of module names "
         "such as q_proj; empty: all.",
     )
-    _one_text = field_validator("targets", mode="before")(_parts)
 
     @property
     def lora_alpha(self) -> float:
@@ -318,16 +321,10 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: for the first thing wrong: one sentence with key, value, rule and remedy.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"config={printable(repr(values), 60)}: must be settings by name, such as {{'seed': 0}}")
     given = {key: value for key, value in values.items() if value is not None or section_of(str(key)) is None}
-    refuse_booleans(given, RunConfig)
-    for name, keys in given.items():
-        section = section_of(str(name))
-        if section is not None and section is not StrategyConfig and isinstance(keys, Mapping):
-            refuse_booleans(keys, section, f"{name}.")
-    try:
-        return RunConfig.model_validate(given)
-    except ValidationError as error:
-        raise ConfigError(explain(error, RunConfig)) from None
+    return checked(RunConfig, given)
 
 
 def section_of(name: str) -> type[BaseModel] | None:

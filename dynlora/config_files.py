@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,54 @@ MAX_CONFIG_BYTES = 1_000_000
 
 MAX_VALUES = 100_000
 """Values that a YAML text may stand for: a few lines of aliases can stand for more than any memory holds."""
+
+
+LONGEST_NUMBER = 100
+"""Characters of a number; a longer one is text, which no setting takes for a number."""
+
+
+class DuplicateKeyError(ValueError):
+    """A key is given twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: a key given twice is refused, and `1:30` is text where YAML 1.1 counts in sixties."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return a mapping whose keys are all different."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                name, line = (key.tag, key.value), key.start_mark.line + 1
+                if name in lines:
+                    place = f"line {line}" if lines[name] == line else f"lines {lines[name]} and {line}"
+                    raise DuplicateKeyError(f"{place}: {key.value[:60]} is given twice; keep one of them")
+                lines[name] = line
+        return node
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
+    """Return a number; one that is counted in sixties, or of any length, as the text that it is."""
+    text = str(node.value)
+    if ":" in text or len(text) > LONGEST_NUMBER:
+        return text
+    return loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+
+
+def _load(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+        DuplicateKeyError: when a key is given twice.
+        yaml.YAMLError: when it is not YAML.
+        ValueError: for an impossible value, such as a date.
+    """
+    return yaml.load(text, _Loader)
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:
@@ -41,9 +91,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     data = _config_bytes(path)
     try:
-        values = yaml.safe_load(data.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ConfigError(f"--config {path}: not YAML ({_where(error)}); see config.yaml of any run") from None
+        values = _load(data.decode("utf-8"))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"--config {path}: {_problem(error)}") from None
     if values is None:
         return {}
     if _is_too_much(values):
@@ -161,11 +211,17 @@ def _is_too_much(value: Any) -> bool:
     return bool(left)
 
 
-def _where(error: Exception) -> str:
-    """Return what is wrong with a YAML text, and in which line."""
+def _problem(error: Exception) -> str:
+    """Return what is wrong with the text of a configuration, in which line, and the remedy."""
+    if isinstance(error, DuplicateKeyError):
+        return str(error)
+    if isinstance(error, UnicodeDecodeError):
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return f"line {line}: is not UTF-8 text; save the file as UTF-8"
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
-    return problem if mark is None else f"line {mark.line + 1}: {problem}"
+    where = problem if mark is None else f"line {mark.line + 1}: {problem}"
+    return f"not YAML ({where}); see config.yaml of any run"
 
 
 def split_override(text: str) -> tuple[str, Any]:
@@ -183,16 +239,18 @@ def split_override(text: str) -> tuple[str, Any]:
 def parse_value(raw: str) -> Any:
     """Read one value as YAML, and numbers such as 1e-3 that YAML 1.1 takes for text; what is quoted stays text."""
     try:
-        value = yaml.safe_load(raw) if raw.strip() else None
+        value = _load(raw) if raw.strip() else None
+    except DuplicateKeyError as error:
+        raise ConfigError(f"{raw[:60]}: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError):  # an impossible date is a ValueError
         return raw
     if _is_too_much(value):
         return raw
     if isinstance(value, str) and not raw.lstrip().startswith(('"', "'")):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+        with suppress(ValueError):
+            number = float(value)
+            is_too_large = math.isinf(number) and any(map(str.isdigit, value))
+            return value if math.isnan(number) or is_too_large else number
     return value
 
 
@@ -200,7 +258,7 @@ def yaml_text(values: Mapping[str, Any]) -> str:
     """Return plain values as YAML that reads back equal; escaped where it would not, as for a lone line separator."""
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
     try:
-        if yaml.safe_load(text) == values:
+        if _load(text) == values:
             return text
     except yaml.YAMLError:
         pass

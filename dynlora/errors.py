@@ -13,14 +13,22 @@ import re
 import typing
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from dynlora.plain_text import as_text, clean_text, is_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 
 class DynloraError(Exception):
-    """Base of every error dynlora raises on purpose; its text is shown to the user as it is."""
+    """Base of every error dynlora raises on purpose; its text is shown to the user as it is.
+
+    What cannot be encoded in values that it quotes, and no page could show, is replaced.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(clean_text(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(DynloraError, ValueError):
@@ -73,6 +81,9 @@ class AdapterError(DynloraError, ValueError):
 
 class NotRecordedError(DynloraError, LookupError):
     """A figure needs something that a run has not recorded, or that nobody has measured yet."""
+
+
+M = TypeVar("M", bound="BaseModel")
 
 
 def first_line(error: BaseException, text: str | None = None) -> str:
@@ -215,6 +226,7 @@ RULES = {
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
     "string_type": "text",
+    "string_unicode": "valid text, without half of a surrogate pair",
     "string_too_short": "text that is not empty",
     "string_too_long": "text of at most {max_length} characters",
     "string_pattern_mismatch": "text without a NUL character",
@@ -250,18 +262,84 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     return f"{shown}must be {_rule(kind, first.get('ctx', {}), first['msg'])}; {meaning_of(model, key, prefix)}"
 
 
-def refuse_booleans(values: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> None:
-    """Refuse true and false where a setting is no switch: pydantic would read them as 1 and 0.
+def checked(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
+    """Check plain values, of a file or of a function's arguments, and return them as a model.
+
+    Args:
+        model: whose fields they are.
+        values: by name; single numbers of numpy and torch count as plain ones.
+        prefix: of the names in a message, such as `strategy.`.
 
     Raises:
-        ConfigError: naming the first such key.
+        ConfigError: for the first thing wrong: one sentence with name, value, rule and remedy.
     """
+    from pydantic import ValidationError
+
+    given = {name: _plain_number(value) for name, value in values.items()}
+    _refuse_broken_text(given, prefix)
+    _refuse_booleans(given, model, prefix)
+    try:
+        found = model.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(explain(error, model, prefix)) from None
+    _refuse_huge(found, prefix)
+    return found
+
+
+def _refuse_huge(found: BaseModel, prefix: str) -> None:
+    """Refuse whole numbers that nothing here can hold, and that no file would give back."""
+    for key in type(found).model_fields:
+        value = getattr(found, key)
+        if isinstance(value, int) and abs(value) >= 2**63:
+            rule = f"must be {RULES['int_parsing_size']}; {meaning_of(type(found), key, prefix)}"
+            raise ConfigError(f"{prefix}{key}={_short(value)}: {rule}")
+        if section_in(type(found), key) is not None:
+            _refuse_huge(value, f"{prefix}{key}.")
+
+
+def _plain_number(value: Any) -> Any:
+    """Return a number of numpy or torch as Python's, also in a section; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {key: item if isinstance(item, Mapping) else _plain_number(item) for key, item in value.items()}
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def _refuse_booleans(values: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
+    """Refuse true and false where a setting is no switch: pydantic would read them as 1 and 0."""
     for key, value in values.items():
         field = model.model_fields.get(key)
-        kind = None if field is None else field.annotation
-        if isinstance(value, bool) and kind is not bool and typing.get_origin(kind) is not Literal:
-            meaning = meaning_of(model, str(key), prefix)
-            raise ConfigError(f"{prefix}{key}={value}: must not be true or false; {meaning}")
+        if field is None:
+            continue
+        section = section_in(model, key)
+        if section is not None and isinstance(value, Mapping):
+            _refuse_booleans(value, section, f"{prefix}{key}.")
+        elif (
+            isinstance(value, bool)
+            and field.annotation is not bool
+            and typing.get_origin(field.annotation) is not Literal
+        ):
+            raise ConfigError(f"{prefix}{key}={value}: must not be true or false; {meaning_of(model, key, prefix)}")
+
+
+def _refuse_broken_text(values: Mapping[str, Any], prefix: str) -> None:
+    """Refuse text that cannot be encoded, and numbers too long to be written, in keys, values and lists of values."""
+    for key, value in values.items():
+        items = value if isinstance(value, list | tuple) else [value]
+        if not all(is_text(text) for text in (key, *items) if isinstance(text, str)):
+            raise ConfigError(f"{prefix}{_short(key)}={_short(value)}: must be {RULES['string_unicode']}; correct it")
+        if any(isinstance(item, int) and item.bit_length() > MAX_BITS for item in items):
+            rule = RULES["int_parsing_size"]
+            raise ConfigError(f"{prefix}{_short(key)}={_short(value)}: must be {rule}; correct it")
+        for item in items:
+            if isinstance(item, Mapping) and prefix.count(".") < _MAX_DEPTH:
+                _refuse_broken_text(item, f"{prefix}{_short(key)}.")
+
+
+MAX_BITS = 512
+"""Of a whole number; one of thousands of digits cannot even be written."""
+
+_MAX_DEPTH = 8
+"""Of nested settings; none is so deep."""
 
 
 def section_in(model: type[BaseModel], name: str) -> type[BaseModel] | None:
@@ -309,19 +387,20 @@ def meaning_of(model: type[BaseModel], key: str, prefix: str = "") -> str:
     field = model.model_fields.get(name) if section is None else section.model_fields.get(rest)
     if field is None:
         return nearest(key, keys_of(model), prefix)
+    meaning = (field.description or "see the reference").rstrip(".")
     default = "empty" if field.default is None else field.default
-    return f"{(field.description or 'see the reference').rstrip('.')} (default {default})"
+    return meaning if field.is_required() else f"{meaning} (default {default})"
 
 
 def _rule(kind: str, context: Mapping[str, Any], message: str) -> str:
     """Return what a value must be."""
     if kind not in RULES:
-        return message
+        return message.removeprefix("Input should be ")
     words = {key: f"{value:g}" if isinstance(value, float) else str(value) for key, value in context.items()}
     return RULES[kind].format(**words).replace("'", "")
 
 
 def _short(value: Any) -> str:
     """Return a value for a message, cut after 80 characters."""
-    text = "empty" if value is None else str(value)
+    text = "empty" if value is None else as_text(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -57,7 +57,7 @@ def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
         new = _new_name(method, str(key))
         if new != key and new in strategy:
             raise ConfigError(f"strategy.{key}={value}: is the old name of strategy.{new}, also given; drop it")
-        if new != key or found[new] != value:
+        if new != key or (found[new] is not value and found[new] != value):  # NaN is not equal to itself
             _say_once(f"strategy.{key}={value}", f"strategy.{new}={found[new]}")
     return found
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dynlora.errors import ConfigError, storing
+from dynlora.plain_text import clean_text
 
 _GUARD = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MAX_JSON_BYTES = 65_536
@@ -57,11 +58,13 @@ def read_plain(path: str | Path, limit: int) -> str | None:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Return a small JSON object, empty when the file is missing, no plain file, too large or no object."""
+    """Return a small JSON object, its texts clean; empty when the file is missing, no plain file, too large or none."""
     with suppress(ValueError, RecursionError):
-        found = json.loads(read_plain(path, _MAX_JSON_BYTES) or "{}")
+        text = read_plain(path, _MAX_JSON_BYTES) or "{}"
+        found = json.loads(text)
         if isinstance(found, dict):
-            return found  # pyright: ignore[reportUnknownVariableType]
+            is_clean = "\\u" not in text  # a lone surrogate can only be an escape: the bytes are UTF-8
+            return found if is_clean else json.loads(clean_text(json.dumps(found, ensure_ascii=False)))
     return {}
 
 
@@ -217,12 +220,6 @@ def sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def printable(text: object, limit: int = 80) -> str:
-    """Return text of an untrusted file for a message: printable, on one line, cut to `limit` characters."""
-    plain = "".join(filter(str.isprintable, str(text)))
-    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
 
 
 def _descriptor(path: str | Path, flags: int) -> int:

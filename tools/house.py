@@ -20,10 +20,14 @@ BEGIN, END = "<!-- map: begin; written by `python -m tools.house` -->", "<!-- ma
 _METHOD = "config errors engine engine/model engine/data engine/edits engine/init engine/allocation engine/loop"
 _FEATURE = "errors store viz/kit viz/ui"
 
+EVERYWHERE = "plain_text"
+"""What every folder may import; the map leaves it out."""
+
 RULES: dict[str, str] = {
+    "plain_text": "",
     "errors": "",
-    "blocks": "errors",
     "safe_files": "errors",
+    "blocks": "errors",
     "addresses": "",
     "data_files": "errors safe_files",
     "renamed_settings": "errors",
@@ -178,9 +182,9 @@ def matches(room: str, patterns: str) -> bool:
 
 def rule_of(room: str) -> str | None:
     """Return what a folder may import, None where there is no rule for it."""
-    if room in RULES:
-        return RULES[room]
-    return next((rule for pattern, rule in RULES.items() if pattern.endswith("/*") and matches(room, pattern)), None)
+    patterns = (pattern for pattern in RULES if pattern.endswith("/*") and matches(room, pattern))
+    rule = RULES.get(room, RULES.get(next(patterns, "")))
+    return rule if rule is None or room == EVERYWHERE else f"{rule} {EVERYWHERE}"
 
 
 def purpose_of(room: str) -> str:

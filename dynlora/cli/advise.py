@@ -11,7 +11,7 @@ import click
 
 from dynlora.cli.commands import fetch, read_config
 from dynlora.cli.conclusions import lora_config
-from dynlora.cli.options import STDOUT, OutFile, configured, reports, write_out
+from dynlora.cli.options import MOST_STEPS, STDOUT, OutFile, Real, Whole, configured, reports, write_out
 from dynlora.config_files import with_run_folder
 from dynlora.errors import ConfigError
 from dynlora.store.schema import DEFAULT_RUNS_DIR
@@ -21,14 +21,14 @@ from dynlora.viz.advice import text
 @click.command()
 @click.option(
     "--budget",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Real(0, 1, above=True),
     default=1.0,
     show_default=True,
     metavar="FRACTION",
     help="Of the parameters that uniform LoRA has at adapter.rank.",
 )
 @click.option("--leave-out", is_flag=True, help="Give no rank to the families that may be left out.")
-@click.option("--steps", type=click.IntRange(2), default=None, help="Steps that are looked at, half for each half.")
+@click.option("--steps", type=Whole(2, MOST_STEPS), default=None, help="Steps that are looked at, half for each half.")
 @click.option("--no-timing", is_flag=True, help="Do not time steps without the lowest layers.")
 @click.option("--out", type=OutFile(), default=None, help="Write the ranks: strategy.ranks_from; - is standard output.")
 @configured

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.cli.commands import Report
+from dynlora.cli.options import Real, Whole
 from dynlora.errors import ConfigError
 from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, is_pending, read_status
 from dynlora.jobs.spawn import locked, own_folder, runs_root
@@ -35,10 +36,8 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a cluster."""
     for option in (
         click.option("--again", default=None, metavar="TAG", help="With --on: continue this sweep's unfinished runs."),
-        click.option("--gpus", type=click.FloatRange(0, 1024), default=0.0, show_default=True, help="Of each run."),
-        click.option(
-            "--cpus", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of each run, and its threads."
-        ),
+        click.option("--gpus", type=Real(0, 1024), default=0.0, show_default=True, help="Of each run."),
+        click.option("--cpus", type=Whole(1, 1024), default=1, show_default=True, help="Of each run, and its threads."),
         click.option(
             "--address", default=None, metavar="ADDRESS", help="Of a cluster: auto or HOST:PORT; else one starts here."
         ),

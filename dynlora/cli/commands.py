@@ -33,7 +33,7 @@ from dynlora.jobs.trackers import check_trackers
 from dynlora.store.copied import check_can_resume
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text, run_folder
-from dynlora.store.summary import run_summary
+from dynlora.store.summary import readable, run_summary
 
 Report = tuple[Any, str]
 
@@ -213,15 +213,15 @@ def runs(*, where: str, runs_dir: Path) -> Report:
 
 def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
     """Compare runs."""
-    found = [show_document(run_folder(runs_dir, run_id)) for run_id in run_ids]
+    folders = [run_folder(runs_dir, run_id) for run_id in run_ids]
+    summaries, damaged = readable(folders)
+    found = [show_document(folder) for folder in folders if folder in summaries]
     flat = [_flat(document["config"]) for document in found]
     keys = sorted({key for config in flat for key in config})
     differing = {key: [config.get(key) for config in flat] for key in keys if len({str(c.get(key)) for c in flat}) > 1}
-    document = {
-        "runs": [{key: item[key] for key in COMPARED} for item in found],
-        "config_differences": differing,
-    }
-    lines = [
+    rows = [{key: item[key] for key in COMPARED} for item in found]
+    document = {"runs": rows, "config_differences": differing, **({"damaged": damaged} if damaged else {})}
+    lines = [*damaged] + [
         f"{item['id']}  {item['name']}  {format_method(item)}  {format_metrics(item['metrics'])}" for item in found
     ]
     lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]

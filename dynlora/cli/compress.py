@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dynlora.cli.conclusions import lora_config
-from dynlora.cli.options import PathOrName, configured, in_runs, reports
+from dynlora.cli.options import MOST_ROWS, MOST_STEPS, PathOrName, Real, Whole, configured, in_runs, reports
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
@@ -25,6 +25,9 @@ from dynlora.store.summary import run_summary
 TOLERANCE = 0.005
 """Largest increase of the held-out loss in nats that counts as none, unless told otherwise."""
 
+MOST_NATS = 1000.0
+"""Largest tolerance: no loss that is worth a comparison is so large."""
+
 ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
 """What is asked unless told otherwise."""
 
@@ -33,28 +36,28 @@ ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
 @click.argument("run_id", metavar="ID|FOLDER", type=PathOrName())
 @click.option(
     "--tolerance",
-    type=click.FloatRange(0),
+    type=Real(0, MOST_NATS),
     default=None,
     metavar="NATS",
     help=f"Keep the smallest adapter shown to cost at most this; the default is {TOLERANCE}.",
 )
 @click.option(
     "--budget",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Real(0, 1, above=True),
     default=None,
     metavar="FRACTION",
     help="Keep this fraction of the adapter's parameters instead.",
 )
 @click.option(
     "--recover",
-    type=click.IntRange(1),
+    type=Whole(1, MOST_STEPS),
     default=None,
     metavar="STEPS",
     help="Queue a run of so many steps that starts from the adapter at this size.",
 )
 @click.option("--curve", is_flag=True, help="Measure every size, and the other ways to choose, too.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the adapter: folder or .zip file.")
-@click.option("--rows", type=click.IntRange(1), default=ROWS, show_default=True, help="Number of held-out examples.")
+@click.option("--rows", type=Whole(1, MOST_ROWS), default=ROWS, show_default=True, help="Number of held-out examples.")
 @click.option(
     "--weighting",
     type=click.Choice(WEIGHTINGS),
@@ -172,7 +175,15 @@ def _check(asked: Asked) -> None:
 
 
 def _subject(asked: Asked) -> Any:
-    """Return the adapter that is compressed."""
+    """Return the adapter that is compressed, which has something left at the size that was asked for."""
+    subject = _loaded(asked)
+    if asked.budget is not None:
+        subject.check_share(asked.budget)
+    return subject
+
+
+def _loaded(asked: Asked) -> Any:
+    """Return the adapter, loaded with its model and data."""
     from dynlora.inference.compress import Compression
 
     if not asked.is_brought:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dynlora.blocks import parse_blocks
-from dynlora.cli.options import PathOrName, in_runs, reports
+from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, in_runs, reports
 from dynlora.cli.terminal import exit_code, shown
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode import OWN, DecodeSettings
@@ -61,12 +61,12 @@ ROLES = ("draft ", "target ", "reward ")
     help="How a reward becomes a decision; constant keeps a step with probability --threshold.",
 )
 @click.option("--control", default="", metavar="P,P", help="Also keep steps by chance, with these probabilities.")
-@click.option("--limit", type=click.IntRange(1), default=None, help="Number of held-out problems; empty: all.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of what is drawn.")
+@click.option("--limit", type=Whole(1, 1_000_000), default=None, help="Number of held-out problems; empty: all.")
+@click.option("--seed", type=Whole(0, 2**32 - 1), default=0, show_default=True, help="Seed of what is drawn.")
 @click.option("--step-string", default=None, help=r"Text that ends a step; empty: \n in built-in data, else \n\n.")
-@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Tokens of a solution.")
-@click.option("--step-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of a step.")
-@click.option("--max-steps", type=click.IntRange(1), default=32, show_default=True, help="Steps of a solution.")
+@click.option("--max-tokens", type=Whole(1, 32_768), default=256, show_default=True, help="Tokens of a solution.")
+@click.option("--step-tokens", type=Whole(1, 4096), default=64, show_default=True, help="Tokens of a step.")
+@click.option("--max-steps", type=Whole(1, 1000), default=32, show_default=True, help="Steps of a solution.")
 @click.option("--nested-ranks", is_flag=True, help="Also compare the target's adapter with its first components.")
 @click.option("--name", default=None, help="Display name of the run.")
 @in_runs
@@ -178,13 +178,15 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
     show_default=True,
     help="Blocks of the draft: a number, so many of the most influential, or numbers of blocks such as 0-14.",
 )
-@click.option("--steps", type=click.IntRange(1), default=160, show_default=True, help="Training steps of the target.")
-@click.option("--draft-steps", type=click.IntRange(1), default=1000, show_default=True, help="Of the draft.")
+@click.option(
+    "--steps", type=Whole(1, MOST_STEPS), default=160, show_default=True, help="Training steps of the target."
+)
+@click.option("--draft-steps", type=Whole(1, MOST_STEPS), default=1000, show_default=True, help="Of the draft.")
 @click.option("--judge-model", type=PathOrName(), default="minilm", show_default=True, help="Model of the judge.")
-@click.option("--judge-steps", type=click.IntRange(1), default=600, show_default=True, help="Of the judge.")
-@click.option("--problems", type=click.IntRange(10), default=1500, show_default=True, help="Solved for the judge.")
+@click.option("--judge-steps", type=Whole(1, MOST_STEPS), default=600, show_default=True, help="Of the judge.")
+@click.option("--problems", type=Whole(10, 1_000_000), default=1500, show_default=True, help="Solved for the judge.")
 @click.option("--step-string", default="\n", show_default=False, help=r"Text that ends a step; the default is \n.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all runs.")
+@click.option("--seed", type=Whole(0, 2**31 - 1), default=0, show_default=True, help="Seed of all runs.")
 @click.option(
     "--draft",
     type=PathOrName(),

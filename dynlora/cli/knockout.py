@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from dynlora.cli.options import in_runs, reports
+from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, Real, Whole, in_runs, reports
 from dynlora.errors import ConfigError
 from dynlora.store.schema import run_folder
 
 
 @click.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--rows", type=click.IntRange(1), default=512, show_default=True, help="Number of held-out examples.")
+@click.option("--rows", type=Whole(1, MOST_ROWS), default=512, show_default=True, help="Number of held-out examples.")
 @click.option(
     "--together",
     multiple=True,
@@ -40,8 +40,8 @@ knockout.name, knockout.hidden = "knockout", True
 
 
 @click.command(hidden=True)
-@click.option("--idle", type=click.FloatRange(0, min_open=True), default=None, help="Seconds without a request.")
-@click.option("--memory", type=click.IntRange(1), default=None, help="Memory limit in bytes.")
+@click.option("--idle", type=Real(0, MOST_SECONDS, above=True), default=None, help="Seconds without a request.")
+@click.option("--memory", type=Whole(1, 2**60), default=None, help="Memory limit in bytes.")
 def answer(idle: float | None, memory: int | None) -> None:
     """Answer requests about trained runs, one JSON line each; pages start this."""
     from dynlora.inference.worker import IDLE_S, main

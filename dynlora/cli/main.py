@@ -23,7 +23,7 @@ from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.decode import rsd
 from dynlora.cli.knockout import ablate, answer, knockout
-from dynlora.cli.options import configured, in_runs, reports
+from dynlora.cli.options import check_texts, configured, in_runs, reports
 from dynlora.cli.queue import queue
 from dynlora.cli.recycle import fewshot, recycle
 from dynlora.cli.remote import pull, push, sync
@@ -314,3 +314,5 @@ def doctor(**options: Any) -> Any:
 
 for _command in (data, cli_report.report, cli_report.inspect, track, import_):
     main.add_command(_command)
+
+check_texts(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -14,6 +15,7 @@ import click
 from dynlora.addresses import is_url, without_secrets
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
+from dynlora.plain_text import is_text
 from dynlora.safe_files import kind_of_file, output_file, write_output
 from dynlora.store.schema import DEFAULT_RUNS_DIR
 
@@ -36,6 +38,81 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
         click.echo(text, err=is_taken)
 
     return wrapped
+
+
+class Text(click.ParamType):
+    """Text as it was typed; bytes of the command line that are not UTF-8 are refused, as nothing could keep them."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text.
+
+        Raises:
+            click.BadParameter: when it cannot be encoded.
+        """
+        if not is_text(str(value)):
+            self.fail(f"{value} is not UTF-8 text, type it again in a terminal that uses UTF-8", param, ctx)
+        return str(value)
+
+
+LONGEST_NUMBER = 40
+"""Characters of a number; more are refused unread, as a message would repeat them."""
+
+MOST_STEPS, MOST_ROWS, MOST_SECONDS = 10_000_000, 100_000_000, 31_536_000
+"""Bounds of counts of steps, of rows and of waits in seconds (a year)."""
+
+
+class _Bounded(click.ParamType):
+    """A number between two finite bounds: NaN, infinities and numbers of any length are refused in one sentence."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: when it is none, not finite, or out of bounds.
+        """
+        text = str(value)
+        if len(text) > LONGEST_NUMBER:
+            self.fail(f"{text[:LONGEST_NUMBER]}... is too long; {self.rule}", param, ctx)
+        try:
+            is_finite = math.isfinite(self._number_class(text))  # pyright: ignore[reportAttributeAccessIssue]
+        except ValueError:
+            is_finite = False
+        if not is_finite:
+            self.fail(f"{text} is not one; {self.rule}", param, ctx)
+        return super().convert(value, param, ctx)
+
+    @property
+    def rule(self) -> str:
+        """What the number must be, in words."""
+        kind = "a whole number" if isinstance(self, click.IntRange) else "a number"
+        return f"give {kind} in the range {self._describe_range()}"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class Whole(_Bounded, click.IntRange):
+    """A whole number between two bounds."""
+
+    def __init__(self, low: int, high: int) -> None:
+        """Take numbers from `low` to `high`."""
+        super().__init__(low, high)
+
+
+class Real(_Bounded, click.FloatRange):
+    """A number between two finite bounds."""
+
+    def __init__(self, low: float, high: float, *, above: bool = False) -> None:
+        """Take numbers from `low`, or `above` it, to `high`."""
+        super().__init__(low, high, min_open=above)
+
+
+def check_texts(command: click.Command) -> None:
+    """Have every parameter of a command, and of the commands below it, that is plain text refuse what is not text."""
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        check_texts(below)
+    for parameter in command.params:
+        if parameter.type is click.STRING:
+            parameter.type = Text()
 
 
 STDOUT = Path("-")

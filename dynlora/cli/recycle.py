@@ -16,7 +16,7 @@ import click
 from dynlora.cli import distil
 from dynlora.cli.commands import Report
 from dynlora.cli.kinds import conclusion_of
-from dynlora.cli.options import PathOrName, in_runs, reports
+from dynlora.cli.options import PathOrName, Real, Whole, in_runs, reports
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
@@ -36,9 +36,14 @@ FIELDS = (RecycleSettings.model_fields, DistilSettings.model_fields)
 
 
 def _option(name: str, kind: Any, text: str) -> Any:
-    """Return an option of a setting, whose defaults the help shows."""
+    """Return an option of a setting, whose defaults the help shows; its number has the setting's widest bounds."""
     defaults = dict.fromkeys(fields[name].default for fields in FIELDS if name in fields)
     said = " or ".join(",".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in defaults)
+    if kind in (int, float):
+        rules = [rule for fields in FIELDS if name in fields for rule in fields[name].metadata]
+        low = min(getattr(rule, side) for rule in rules for side in ("ge", "gt") if hasattr(rule, side))
+        high = max(getattr(rule, side) for rule in rules for side in ("le", "lt") if hasattr(rule, side))
+        kind = Whole(low, high) if kind is int else Real(low, high)
     return click.option(f"--{name.replace('_', '-')}", type=kind, default=None, help=f"{text} [default: {said}]")
 
 

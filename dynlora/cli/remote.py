@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.addresses import without_secrets
-from dynlora.cli.options import PathOrName, in_runs
+from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_runs
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError, RemoteError, StorageError
 
@@ -101,7 +101,7 @@ def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, ru
 @click.option("--pull", "fetches", is_flag=True, help="Fetch what is new there, instead of sending what is new here.")
 @checkpoints
 @replacing
-@click.option("--every", type=click.FloatRange(min=1), metavar="SECONDS", help="Do it again and again until Ctrl-C.")
+@click.option("--every", type=Real(1, MOST_SECONDS), metavar="SECONDS", help="Do it again and again until Ctrl-C.")
 @in_runs
 @as_json_too
 def sync(

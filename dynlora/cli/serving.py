@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from dynlora.cli.options import in_runs, in_runs_anywhere
+from dynlora.cli.options import Whole, in_runs, in_runs_anywhere
 
 
 @click.command()
 @in_runs_anywhere
-@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
+@click.option("--port", type=Whole(0, 65535), default=8501, show_default=True)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -45,7 +45,7 @@ def ui(runs_dir: Path | str, **options: Any) -> None:
 
 @click.command()
 @in_runs
-@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True)
+@click.option("--port", type=Whole(0, 65535), default=8501, show_default=True)
 def demo(runs_dir: Path, port: int) -> None:
     """Start a dynamic fine-tuning run of the built-in model and serve the dashboard."""
     from dynlora.server.serve import demo as serve
@@ -54,7 +54,7 @@ def demo(runs_dir: Path, port: int) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8502, show_default=True, help="0: any free port.")
+@click.option("--port", type=Whole(0, 65535), default=8502, show_default=True, help="0: any free port.")
 def docs(port: int) -> None:
     """Serve the documentation on 127.0.0.1; works offline."""
     from dynlora.server import docs_site

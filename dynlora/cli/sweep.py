@@ -14,12 +14,13 @@ import click
 
 from dynlora.cli import cluster
 from dynlora.cli.commands import Report
-from dynlora.cli.options import configured, in_runs, reports
+from dynlora.cli.options import Whole, configured, in_runs, reports
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
 from dynlora.errors import ConfigError
 from dynlora.jobs import launch
 from dynlora.jobs.queue import OPEN, put_in_queue
+from dynlora.jobs.search import MOST_SEEDS, MOST_TRIALS
 from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Search instead, with Optuna: --set key=1e-4..1e-2:log, 0.0..0.3, 1..16 or a,b,c. Waits for its runs.",
 )
-@click.option("--trials", default=20, show_default=True, help="Search: trials of each study, earlier ones included.")
+@click.option(
+    "--trials", type=Whole(1, MOST_TRIALS), default=20, show_default=True,
+    help="Search: trials of each study, earlier ones included.",
+)  # fmt: skip
 @click.option("--study", default=None, metavar="NAME", help="Search: name of the study; one that exists continues.")
 @click.option("--objective", default="loss", show_default=True, metavar="METRIC", help="Search: what is made best.")
 @click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True, help="Search.")
@@ -46,7 +50,12 @@ if TYPE_CHECKING:
 @click.option("--each", default="", metavar="KEY=A,B", help="Search: a study for each value, with as many trials each.")
 @click.option("--rates", is_flag=True, help="Search: learning rates over a wide range; with --each, tuned fairly.")
 @click.option(
-    "--confirm", default=3, show_default=True, metavar="SEEDS", help="Search: new seeds for the best and the default."
+    "--confirm",
+    type=Whole(0, MOST_SEEDS),
+    default=3,
+    show_default=True,
+    metavar="SEEDS",
+    help="Search: new seeds for the best and the default.",
 )
 @cluster.options
 @reports

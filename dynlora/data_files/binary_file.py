@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from dynlora.data_files.opening import MAX_COLUMNS, MAX_UNPACKED, Source, checked_columns, first_line, refusal
-from dynlora.data_files.table import Table, as_text_note, of_columns, plain
+from dynlora.data_files.table import Table, as_text_note, broken_text, is_text, of_columns, plain
 from dynlora.errors import DataError
 from dynlora.safe_files import read_json
 
@@ -44,30 +44,32 @@ def read_parquet(source: Source, limit: int | None = None) -> Table:
     try:
         with source.open() as opened, parquet.ParquetFile(opened) as file:
             checked_columns(source.name, file.schema_arrow.names)
-            if limit is None:
-                return Table.of(source.name, _unpacked(source, file), None, ())
-            if file.num_row_groups and file.metadata.row_group(0).total_byte_size > MAX_GROUP_BYTES:
+            first = file.metadata.row_group(0).total_byte_size if file.num_row_groups else 0
+            if limit is not None and first > MAX_GROUP_BYTES:
                 raise refusal(source.name, "its first row group is too large to read; write smaller row groups")
-            batches = [batch for batch in [next(file.iter_batches(batch_size=limit), None)] if batch is not None]
-            return Table.of(source.name, plain(pa.Table.from_batches(batches, file.schema_arrow)), None, ())
+            return Table.of(source.name, _unpacked(source, file, limit), None, ())
     except (DataError, MemoryError):
         raise
     except Exception as error:  # damage shows as whatever pyarrow raises
         raise refusal(source.name, f"cannot be read as Parquet ({first_line(error)}); check the file") from None
 
 
-def _unpacked(source: Source, file: parquet.ParquetFile) -> pa.Table:
-    """Return all rows; a few bytes can stand for any number of equal rows, so what grows too far is refused."""
+def _unpacked(source: Source, file: parquet.ParquetFile, limit: int | None) -> pa.Table:
+    """Return the rows; a few bytes can stand for any number of equal rows, so what grows too far is refused."""
     tables: list[pa.Table] = []
+    rows, most = 0, file.metadata.num_rows if limit is None else limit
     size, packed = 0, len(source.data) if source.data is not None else source.path.stat().st_size
-    for batch in file.iter_batches(batch_size=BATCH_ROWS):
+    for batch in file.iter_batches(batch_size=max(1, min(BATCH_ROWS, most))):
         table = plain(
             pa.Table.from_batches([batch], file.schema_arrow)
         )  # a dictionary's texts count as often as they are used
         size += table.nbytes
         if size > max(MAX_GROUP_BYTES, MAX_RATIO * packed):
             raise refusal(source.name, f"is more than {MAX_RATIO} times as large once unpacked; write it again")
-        tables.append(table)
+        tables.append(table.slice(0, most - rows))
+        rows += len(tables[-1])
+        if rows >= most:
+            break
     return pa.concat_tables(tables) if tables else plain(file.schema_arrow.empty_table())
 
 
@@ -94,7 +96,8 @@ def read_saved(folder: Path) -> Table:
     try:
         tables = [pa.ipc.open_stream(pa.memory_map(str(_part(folder, name)))).read_all() for name in names]
         rows = pa.concat_tables(tables)
-        rows.validate(full=True)
+        rows.select([item.name for item in rows.schema if not is_text(item.type)]).validate(full=True)
+        broken_text(rows)  # raises for damage; text that cannot be decoded is refused with its row by the reader
     except (DataError, MemoryError):
         raise
     except Exception as error:  # damage shows as whatever pyarrow raises

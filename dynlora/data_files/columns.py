@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dynlora.data_files.conversations import is_conversation
+from dynlora.data_files.conversations import is_conversation, plain
 from dynlora.errors import DataError
 
 TEXTS = ("text", "sentence", "sentence1", "question1", "question", "premise", "review", "content")
@@ -174,9 +174,9 @@ def _pair_of(names: Sequence[str], pairs: Mapping[str, str]) -> tuple[str | None
 
 
 def _holds_conversations(rows: pd.DataFrame, name: str) -> bool:
-    """Say whether most cells of a column are conversations."""
-    cells = list(rows[name].head(20))
-    return 2 * sum(map(is_conversation, cells)) > len(cells)
+    """Say whether most cells of a column are conversations, or lists: broken ones, which the check then names."""
+    cells = [plain(cell) for cell in rows[name].head(20)]
+    return 2 * sum(isinstance(cell, list) or is_conversation(cell) for cell in cells) > len(cells)
 
 
 def _named(names: Sequence[str], wanted: Sequence[str]) -> list[str]:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from dynlora.plain_text import is_text
+
 ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 """Other names of roles, and what chat templates call them."""
 
@@ -24,7 +26,7 @@ def conversation(value: Any) -> list[Turn]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("is text that is no JSON") from None
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise ValueError("is no list of messages" if value else "is empty")
@@ -51,6 +53,8 @@ def _turn(item: Any) -> Turn:
     role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
     if not isinstance(role, str) or not isinstance(content, str):
         raise ValueError("has a message without role and content")
+    if not (is_text(role) and is_text(content)):
+        raise ValueError("has a message that is not valid text (half of a surrogate pair)")
     return {"role": ROLES.get(role, role), "content": content}
 
 

@@ -24,7 +24,7 @@ GAPS: dict[str, Any] = {"keep_default_na": False, "na_values": ["", "nan", "NaN"
 """A text or class may be called NA, None or null; an empty cell, or a number that is none, is a gap."""
 
 PIECE = 10_000
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 _LOOKED_AT = 50
 """Records that are looked at to find the separator."""
 
@@ -185,10 +185,9 @@ def _lines(source: Source, separator: str, n: int, limit: int | None) -> np.ndar
     if count == n + 1:
         return np.arange(2, n + 2)
     try:
-        lines = [line for line, _ in records(source, separator)][1:]
+        lines = [line for line, _ in islice(records(source, separator), 1, None if limit is None else n + 1)]
     except csv.Error:
         return None
-    lines = lines[:n] if limit is not None else lines
     return np.array(lines, np.int64) if len(lines) == n else None
 
 

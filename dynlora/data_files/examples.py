@@ -160,7 +160,7 @@ class Examples:
     @cached_property
     def is_numeric(self) -> bool:
         """Whether all labels that are there are numbers, and some are fractions."""
-        there = [value for value in self.label if not is_empty(value)]
+        there = [value for value in self.label if not is_empty(value) and not is_infinite(value)]
         numbers = bool(there) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
         return numbers and any(not float(value).is_integer() for value in there)
 
@@ -214,8 +214,13 @@ def is_empty(value: Any) -> bool:
     return (
         value is None
         or (isinstance(value, str) and not value.strip())
-        or (isinstance(value, float) and not math.isfinite(value))
+        or (isinstance(value, float) and math.isnan(value))
     )
+
+
+def is_infinite(value: Any) -> bool:
+    """Say whether a cell is a number beyond all others, as 1e400 is read."""
+    return isinstance(value, float) and math.isinf(value)
 
 
 def class_name(value: Any, names: Sequence[str] | None) -> str:

@@ -14,7 +14,7 @@ from dynlora.data_files.examples import HELD_OUT, Examples
 from dynlora.data_files.fault import Drop, Fault
 from dynlora.data_files.repair_list import LIKE
 from dynlora.data_files.words import counted, places, quoted, several
-from dynlora.safe_files import printable
+from dynlora.plain_text import printable
 
 ID_SHARE, ID_ROWS = 0.9, 20
 """A label column is an id when more than this share of so many rows or more have a label of their own."""
@@ -29,7 +29,9 @@ EXAMPLES = 50
 _EARLY = (
     Drop("empty_text", "Empty text", "drop_empty_texts", "the text is empty (data.text={text})", "fill it", True),
     Drop("empty_label", "Empty label", "drop_empty_labels", "the label is empty (data.label={label})", "fill it",
-          True),
+          True, finds=finders.empty_labels),
+    Drop("infinite_label", "Label not finite", "drop_empty_labels",
+         "the label is not a finite number (data.label={label})", "correct it", True, finds=finders.infinite_labels),
     Drop("duplicate", "Duplicates", "drop_duplicates", "text and label repeat an earlier row", "keep one of them"),
     Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates",
           "the text differs from an earlier one of its class only by case, punctuation or spaces", "keep one of them"),
@@ -67,13 +69,14 @@ def found_in(
     has_classes = bool(rows.label) and (not rows.is_numeric if has_classes is None else has_classes)
     whole = [*_of_texts(rows), *(_of_labels(rows, has_classes) if len(rows) > 1 else ())]
     yield from sorted(whole, key=lambda fault: not fault.refuses)
+    yield from _header(rows)
     yield from _encoding(rows)
     is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
     use_classes = has_classes and not is_column_wrong
     for drop in written_faults.early(rows, loss_on) if writes else _EARLY:
         if drop.kind == "duplicate" and use_classes:
             yield from _spellings(rows)  # merged classes may make duplicates
-        if (use_classes or not drop.of_classes) and not (drop.kind == "empty_label" and not rows.label):
+        if (use_classes or not drop.of_classes) and not (drop.repair == "drop_empty_labels" and not rows.label):
             yield from _dropped(rows, drop)
     if split is not None:
         yield from _on_both_sides(split, use_classes)
@@ -142,6 +145,34 @@ def _of_texts(rows: Examples) -> Iterator[Fault]:
         kind = type(rows.text[chosen[0]]).__name__
         said = f"{places(rows, chosen)}: data.text={_shown(rows.columns.text)} is a {kind} where a text is expected"
         yield Fault("no_text", "Not text", chosen, f"{said}; choose another column as data.text.", refuses=True)
+
+
+def _header(rows: Examples) -> Iterator[Fault]:
+    """Yield that the names of the columns look like a row: they are values too, numbers, or whole sentences."""
+    columns = rows.columns
+    chosen = ((columns.text, rows.text), (columns.text_pair, rows.pair), (columns.label, rows.label))
+    for name, values in chosen:
+        is_in_file = rows.tables[0].names[0].lower().removesuffix(".gz").endswith((".csv", ".tsv", ".xlsx"))
+        if name is None or not is_in_file:
+            continue
+        is_value = name.strip() in {str(value).strip() for value in values}
+        if is_value or _is_number(name) or len(name.split()) >= SENTENCE:
+            what = "a value of its column too" if is_value else "no name"
+            said = (
+                f"{_file(rows)}: the first row looks like data, because {_shown(name)!r} is {what}; put a header with "
+                "the names of the columns before it, such as text,label."
+            )
+            yield Fault("header", "No header line", np.arange(0), said)
+            return
+
+
+SENTENCE = 5
+"""Words from which on a name is a text."""
+
+
+def _is_number(name: str) -> bool:
+    """Say whether a name is a number."""
+    return name.strip().lstrip("+-").replace(".", "", 1).isdecimal()
 
 
 def _encoding(rows: Examples) -> Iterator[Fault]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dynlora.data_files import similarity
 from dynlora.data_files.conversations import SAYS, order_fault
-from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, is_empty
+from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, is_empty, is_infinite
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 TOKENS_PER_WORD = 1.3
@@ -81,6 +81,16 @@ def lost(rows: Examples, max_length: int) -> np.ndarray:
 def empty_labels(rows: Examples) -> np.ndarray:
     """Return rows of which the label is empty."""
     return _where(is_empty(value) for value in rows.label)
+
+
+def infinite_labels(rows: Examples) -> np.ndarray:
+    """Return rows of which the label is an infinite number."""
+    return _where(is_infinite(value) for value in rows.label)
+
+
+def unusable_labels(rows: Examples) -> np.ndarray:
+    """Return rows that cannot be learned from, because they have no label or an infinite one."""
+    return empty_labels(rows) | infinite_labels(rows)
 
 
 def no_texts(rows: Examples) -> np.ndarray:
@@ -259,7 +269,7 @@ def _where(flags: Any) -> np.ndarray:
 
 DROPPED_BY: dict[str, Callable[[Examples], np.ndarray]] = {
     "drop_empty_texts": empty_texts,
-    "drop_empty_labels": empty_labels,
+    "drop_empty_labels": unusable_labels,
     "drop_duplicates": duplicates,
     "drop_near_duplicates": near_duplicates,
     "drop_similar": similar,

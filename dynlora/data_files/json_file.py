@@ -18,6 +18,7 @@ from dynlora.errors import DataError
 PIECE_BYTES = 10 * 2**20
 """A file is read in pieces of this size, which end with a line; their types follow the first."""
 
+NO_LINES = "has no rows; write one object {...} on each line"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
@@ -37,6 +38,8 @@ def read(source: Source, limit: int | None = None) -> Table:
         lines = (line.removeprefix(b"\xef\xbb\xbf") for line in iter(lambda: file.readline(PIECE_BYTES), b""))
         first = next((line for line in lines if line.strip()), b"")
         more = file.read(2**16)
+    if not first and _is_named_lines(source):
+        raise refusal(source.name, NO_LINES)
     is_list = first.lstrip().startswith(b"[")
     if first.strip() and not is_list and (_is_named_lines(source) or _is_row(first, bool(more.strip()))):
         return _read_lines(source, limit)
@@ -63,7 +66,7 @@ def _read_lines(source: Source, limit: int | None) -> Table:
     """Return the rows of a file with an object on each line."""
     places, kept = _object_lines(source, limit)
     if not places:
-        raise refusal(source.name, "has no rows; write one object {...} on each line")
+        raise refusal(source.name, NO_LINES)
     data = kept if kept is not None else source.whole().removeprefix(b"\xef\xbb\xbf")
     mixed: list[str] = []
     try:
@@ -99,7 +102,7 @@ def _check_object(name: str, line: bytes, number: int) -> None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
-        said = getattr(error, "msg", "") or "too deep"
+        said = getattr(error, "msg", "") or _why(error)
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise refusal(name, f"is not JSON ({said}{column}); write one object {{...}} on each line", number) from None
     if not isinstance(found, dict):
@@ -174,7 +177,8 @@ def _columns(name: str, text: str) -> dict[str, list[Any]] | None:
     """Return the columns of an object with a list of as many values for each, None where it is none."""
     found = _object(name, text)
     lists = [value for value in found.values() if isinstance(value, list)]
-    if len(lists) < 2 or len(lists) < len(found) or len({len(value) for value in lists}) > 1:
+    is_text_alone = list(found) == ["text"] and bool(lists) and all(isinstance(each, str) for each in lists[0])
+    if (len(lists) < 2 and not is_text_alone) or len(lists) < len(found) or len({len(value) for value in lists}) > 1:
         return None
     if any(isinstance(value[0], dict) for value in lists if value):
         return None
@@ -273,7 +277,13 @@ def _not_json(name: str, error: Exception) -> DataError:
     """Return the sentence for text that is no JSON."""
     if isinstance(error, json.JSONDecodeError):
         return refusal(name, f"is not JSON ({error.msg}, column {error.colno}); check the file", error.lineno)
-    return refusal(name, "is nested too deep; write a list of flat objects [{...}, {...}]")
+    return refusal(name, f"{_why(error)}; write a list of flat objects [{{...}}, {{...}}]")
+
+
+def _why(error: Exception) -> str:
+    """Return why JSON that is written as it should be cannot be read: it is too deep, or a number too long."""
+    is_deep = isinstance(error, RecursionError)
+    return "is nested too deep" if is_deep else "holds a whole number of thousands of digits, which no table can hold"
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[pa.Table, list[str]]:

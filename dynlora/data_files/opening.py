@@ -15,7 +15,8 @@ import numpy as np
 
 from dynlora.data_files.encodings import CODECS
 from dynlora.errors import DataError
-from dynlora.safe_files import printable, why_not_a_file
+from dynlora.plain_text import is_text, printable
+from dynlora.safe_files import why_not_a_file
 
 FORMATS = {
     ".csv": "CSV", ".tsv": "TSV", ".json": "JSON", ".jsonl": "JSON lines", ".parquet": "Parquet", ".xlsx": "Excel",
@@ -29,6 +30,7 @@ MAX_LINE_BYTES = 4 * 2**20
 """A line longer than this is refused: such a file is no table of texts."""
 
 MAX_COLUMNS = 2000
+NO_TEXT = "is not valid text (bytes that are not UTF-8, or half of a surrogate pair); correct or remove it"
 _CHUNK = 2**20
 _KNOWN_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
                 (codecs.BOM_UTF16_BE, "UTF-16"))  # fmt: skip
@@ -193,7 +195,7 @@ def _as_given(source: Source, encoding: str) -> Source:
         line = None if encoding == "utf-16" else data.count(b"\n", 0, error.start) + 1
         problem = f"is not {encoding} text (data.encoding={encoding}); give its encoding, or none to have it found"
         raise refusal(source.name, problem, line) from None
-    return replace(source, data=text.removeprefix("\ufeff").encode("utf-8", "surrogatepass"), encoding=encoding)
+    return replace(source, data=text.removeprefix("\ufeff").encode("utf-8"), encoding=encoding)
 
 
 def _without_nul(name: str, text: str) -> str:
@@ -263,14 +265,16 @@ def _refuse_long_lines(source: Source) -> None:
 
 
 def checked_columns(name: str, names: list[str], line: int | None = None, unit: str = "line") -> list[str]:
-    """Return the names of the columns of a file, which must be few enough.
+    """Return the names of the columns of a file, which must be few enough, and texts.
 
     Raises:
-        DataError: when they are more than `MAX_COLUMNS`.
+        DataError: when they are more than `MAX_COLUMNS`, or one of them is no text.
     """
     if len(names) > MAX_COLUMNS:
         problem = f"has {len(names):,} columns, at most {MAX_COLUMNS:,} can be read; keep the text and label columns"
         raise refusal(name, problem, line, unit)
+    if not all(is_text(each) and "\0" not in each for each in names):
+        raise refusal(name, "has a column whose name is not valid text, or holds a NUL; rename it", line, unit)
     return names
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from dynlora.data_files import binary_file, csv_file, json_file
 from dynlora.data_files.opening import (
+    NO_TEXT,
     Source,
     as_utf8,
     ending_of,
@@ -21,7 +22,8 @@ from dynlora.data_files.opening import (
     refusal,
     stem_of,
 )
-from dynlora.data_files.table import Table, joined
+from dynlora.data_files.table import Table, broken_text, joined
+from dynlora.plain_text import printable
 from dynlora.safe_files import kind_of_file, why_not_a_file
 
 HELD_OUT_NAMES = ("validation", "test", "dev", "valid", "eval")
@@ -114,13 +116,16 @@ def _sent(name: str, data: bytes) -> Source:
 
 
 def _checked(name: str, table: Table) -> Table:
-    """Return a table that has rows, and no two columns of one name."""
+    """Return a table that has rows, texts that can be used, and no two columns of one name."""
     if len(table) == 0:
         raise refusal(name, "has a header but no rows; add rows")
     names = table.columns
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise refusal(name, f"two columns are called {twice[:40]}; rename one")
+    if (broken := broken_text(table.rows)) is not None:
+        row, column = broken
+        raise refusal(name, f"the cell of column {printable(column, 40)} {NO_TEXT}", int(table.place[row]), table.unit)
     return table
 
 
@@ -166,12 +171,12 @@ def _saved_sides(path: Path) -> Sides:
     """Return the tables of a folder of `datasets.save_to_disk`."""
     splits = binary_file.saved_splits(path)
     if not splits:
-        return Sides(binary_file.read_saved(path))
+        return Sides(_checked(path.name, binary_file.read_saved(path)))
     if "train" not in splits:
         raise refusal(path.name, f"has the splits {', '.join(splits[:5])} but no train; name one of them train")
     held_out = next((name for name in HELD_OUT_NAMES if name in splits), None)
-    train = binary_file.read_saved(path / "train")
-    return Sides(train, None if held_out is None else binary_file.read_saved(path / held_out))
+    tables = [_checked(split, binary_file.read_saved(path / split)) for split in ("train", held_out) if split]
+    return Sides(*tables)
 
 
 def files_of(folder: Path) -> dict[str, list[Path]]:

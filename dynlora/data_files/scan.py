@@ -19,7 +19,10 @@ from dynlora.data_files.reader import Sides, read_sides
 from dynlora.data_files.repair_list import Repair, plain
 from dynlora.data_files.words import counted
 from dynlora.errors import DataError
-from dynlora.safe_files import printable
+from dynlora.plain_text import printable
+
+MAX_CHECKED = 200_000
+"""Rows of each side that are checked; where a file has more, the check says so."""
 
 GUESS_ROWS = 200
 """Rows by which columns are guessed."""
@@ -116,7 +119,7 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
     Raises:
         DataError: when it cannot be read, or lacks a column that is named.
     """
-    sides = read_sides(path, encoding=wanted.encoding)
+    sides, is_part = _first_rows(read_sides(path, MAX_CHECKED + 1, wanted.encoding))
     chosen = column_names.resolved(sides.train.columns, wanted.columns)
     rows = Examples.of(sides, chosen, wanted.class_names or None)
     draw = repairs.Draw(wanted.seed, wanted.eval_fraction)
@@ -127,18 +130,24 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
     given = [plain(repair) for repair in wanted.repair]
     refused = [fault for fault in found if fault.refuses]
     return CheckResult(
-        conclusion=_conclusion(path.name, len(known), found, done),
+        conclusion=_conclusion(path.name, len(known), found, done, is_part=is_part),
         file=path.name,
         rows={"training": len(known) - held_out, "held-out": held_out},
         is_drawn=sides.held_out is None,
         columns=asdict(chosen),
         classes=dict(Counter(name for name in known.classes if name is not None).most_common(50)),
-        notes=_notes(sides),
+        notes=[*_notes(sides), *([f"checked on the first {MAX_CHECKED:,} rows"] if is_part else [])],
         repaired=[asdict(item) for item in done],
         faults=[_plain(fault, split if split is not None and fault.kind in LATE_KINDS else early) for fault in found],
         repairs=_all_repairs(given, found, sides.held_out is None),
         needed=_all_repairs(given, refused, sides.held_out is None),
     )
+
+
+def _first_rows(sides: Sides) -> tuple[Sides, bool]:
+    """Return the rows that are checked, and whether there are more: a check takes as long as its rows are many."""
+    tables = [sides.train, *([] if sides.held_out is None else [sides.held_out])]
+    return Sides(*(table.head(MAX_CHECKED) for table in tables)), any(len(table) > MAX_CHECKED for table in tables)
 
 
 def split_rows(path: Path, wanted: CheckConfig) -> Examples:
@@ -211,10 +220,12 @@ def first_refusal(path: Path, wanted: CheckConfig) -> str | None:
     return f"{found[0]['sentence'].rstrip('.')}{more}"
 
 
-def _conclusion(name: str, n: int, found: Sequence[Fault], done: Sequence[repairs.Done]) -> str:
+def _conclusion(
+    name: str, n: int, found: Sequence[Fault], done: Sequence[repairs.Done], *, is_part: bool = False
+) -> str:
     """Return the result in a sentence."""
     after = f" after {counted(len(done), 'repair')}" if done else ""
-    shown, rows = printable(name, 80), counted(n, "row")
+    shown, rows = printable(name, 80), f"{'the first ' if is_part else ''}{counted(n, 'row')}"
     if not found:
         return f"{shown}: no faults in {rows}{after}."
     refusing = sum(fault.refuses for fault in found)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from dynlora.safe_files import printable
+from dynlora.plain_text import clean_text, printable
 
 ARROW_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 """What pyarrow raises for values of several types in a column, for nesting it cannot join, for too large integers."""
@@ -55,6 +55,12 @@ class Table:
         places = np.asarray(place if known else np.arange(1, n + 1), np.int64)
         return cls((name,), rows, np.zeros(n, np.int64), places, LINE if known else ROW, tuple(notes), guess)
 
+    def head(self, n: int) -> Table:
+        """Return the first n rows."""
+        if len(self) <= n:
+            return self
+        return replace(self, rows=self.rows.slice(0, n), file=self.file[:n], place=self.place[:n])
+
     @property
     def columns(self) -> list[str]:
         """Names of the columns."""
@@ -80,7 +86,47 @@ def class_names_in(schema: pa.Schema, column: str) -> list[str] | None:
         names = features[column]["names"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return [str(name) for name in names] if isinstance(names, list) else None
+    return [clean_text(str(name)) for name in names] if isinstance(names, list) else None
+
+
+def broken_text(rows: pa.Table) -> tuple[int, str] | None:
+    """Return row and column of the first cell, also inside of lists and objects, that is no UTF-8; None for none.
+
+    `of_columns` writes a lone surrogate, half of a character, as such a cell, so that one check finds both.
+
+    Raises:
+        pyarrow.ArrowInvalid: when the table is damaged in another way.
+    """
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        before = 0
+        for chunk in column.chunks:
+            try:
+                chunk.validate(full=True)
+            except pa.ArrowInvalid as error:
+                if "UTF8" not in str(error):
+                    raise
+                return before + _broken_row(chunk), name
+            before += len(chunk)
+    return None
+
+
+_BLOCK = 1000
+"""Rows of a damaged column that are tried at once to find the first that is no text."""
+
+
+def _broken_row(cells: pa.Array) -> int:
+    """Return the first row of cells that holds text that is no UTF-8."""
+    start = next(start for start in range(0, len(cells), _BLOCK) if not _is_readable(cells.slice(start, _BLOCK)))
+    return next(row for row in range(start, len(cells)) if not _is_readable(cells.slice(row, 1)))
+
+
+def _is_readable(cells: pa.Array) -> bool:
+    """Say whether all texts in some cells are UTF-8."""
+    try:
+        cells.to_pylist()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def joined(tables: Sequence[Table]) -> Table:
@@ -123,14 +169,15 @@ def like(table: pa.Table, schema: pa.Schema) -> pa.Table:
         pyarrow.ArrowInvalid: when it does not fit: a cast from a number to a text, or from a number to a yes or no,
             would write cells otherwise than the file does.
     """
-    unknown = set(table.column_names) - set(schema.names)
+    names = set(table.column_names)  # the property makes a new list each time
+    unknown = names - set(schema.names)
     if unknown:
         raise pa.ArrowInvalid(f"new columns {unknown}")
     for item in table.schema:
         differs = _family(item.type) != _family(schema.field(item.name).type)
         if differs and table[item.name].null_count < len(table):
             raise pa.ArrowInvalid(f"column {item.name} is of another type in some pieces")
-    empty = {item.name: pa.nulls(len(table), item.type) for item in schema if item.name not in table.column_names}
+    empty = {item.name: pa.nulls(len(table), item.type) for item in schema if item.name not in names}
     columns = [empty[item.name] if item.name in empty else table[item.name].cast(item.type) for item in schema]
     return pa.table(columns, schema=schema)
 
@@ -151,10 +198,18 @@ def of_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[pa.Table, list[str
     for name, values in columns.items():
         try:
             found[name] = pa.array(values)
+        except UnicodeEncodeError:
+            found[name] = _texts(values)
         except ARROW_REFUSALS:
-            found[name] = pa.array([None if value is None else _as_text(value) for value in values], pa.string())
+            found[name] = _texts(values)
             mixed.append(name)
     return pa.table(found), mixed
+
+
+def _texts(values: Sequence[Any]) -> pa.Array:
+    """Return values as texts; one with a lone surrogate is no UTF-8 there, as `broken_text` finds it."""
+    cells = [None if value is None else _as_text(value).encode("utf-8", "surrogatepass") for value in values]
+    return pa.array(cells, pa.binary()).view(pa.string())
 
 
 def _as_text(value: Any) -> str:

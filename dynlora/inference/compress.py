@@ -94,6 +94,20 @@ class Compression:
         """Names of the modules."""
         return [module.info.name for module in self.curve.adapter.model.adapters]
 
+    def check_share(self, share: float) -> None:
+        """Refuse a size that keeps nothing, which no other library would load.
+
+        Raises:
+            ConfigError: when it holds no component.
+        """
+        if not any(len(positions) for positions in self.curve.keep(OFFERED, share)):
+            adapter = self.curve.adapter
+            least = min((table.cost for table in adapter.tables if len(table)), default=0) / max(adapter.parameters, 1)
+            raise ConfigError(
+                f"--budget {share:g}: keeps none of the {adapter.parameters:,} parameters, and an empty adapter is not "
+                f"written; give a larger fraction, from {least:.2g}"
+            )
+
     def empty(self, which: str, planned: int) -> Compressed:
         """Return the record of the whole adapter, before any size was measured."""
         curve = self.curve

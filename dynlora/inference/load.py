@@ -11,7 +11,7 @@ import torch
 from dynlora import assets, strategies, tasks
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
-from dynlora.data_files.opening import is_table
+from dynlora.data_files.opening import Source, as_utf8, is_table
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data.tables import read_table
 from dynlora.engine.data.text_data import rows_to_continue, text_columns
@@ -139,7 +139,8 @@ def texts_of(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None
     if not is_table(path):
         if problem := why_not_a_file(path):
             raise DataError(f"--file {path}: {problem}")
-        return [line for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()], None
+        text = as_utf8(Source(path)).whole().decode("utf-8-sig")
+        return [line for line in text.splitlines() if line.strip()], None
     return text_columns(read_table(path), config.data)
 
 

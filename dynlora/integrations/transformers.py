@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dynlora import tasks
-from dynlora.config import parse_config
+from dynlora.config import ALL_ROWS, Section, parse_config
 from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, checked
 from dynlora.integrations.ablation import ablated
 from dynlora.integrations.observed import Observed, observed, scalings
 from dynlora.own_loop.trainer_callback import evaluated
@@ -44,6 +45,13 @@ FRACTION = "fraction of the step"
 SIGNALS = {**{name: unit for name, unit in UNITS.items() if name != "gate"}, "importance": FRACTION}
 RUN_NAME = "dynlora-run.json"
 """File of a Trainer's checkpoint that names the run."""
+
+
+class Arguments(Section):
+    """The numbers that `RecordCallback` takes; their meaning is there."""
+
+    every: int = Field(10, ge=1, description="Steps between two records of norms and effective ranks.")
+    ablate_rows: int = Field(0, ge=0, le=ALL_ROWS, description="Held-out examples of the module ablation; 0: none.")
 
 
 def never_failing(hook: Callable[..., None]) -> Callable[..., None]:
@@ -89,12 +97,9 @@ class RecordCallback(TrainerCallback):
         Raises:
             ConfigError: when `every` is below 1, or `ablate_rows` below 0.
         """
-        if every < 1:
-            raise ConfigError(f"every={every}: must be at least 1")
-        if ablate_rows < 0:
-            raise ConfigError(f"ablate_rows={ablate_rows}: must be 0, for none, or a number of held-out examples")
-        self.keep_adapter, self.ablate_rows = keep_adapter, ablate_rows
-        self.name, self.runs_dir, self.data, self.every = name, Path(runs_dir), data, every
+        settings = checked(Arguments, {"every": every, "ablate_rows": ablate_rows})
+        self.keep_adapter, self.ablate_rows = keep_adapter, settings.ablate_rows
+        self.name, self.runs_dir, self.data, self.every = name, Path(runs_dir), data, settings.every
         self.folder: Path | None = None
         self.is_broken = False
         self._writer: RunWriter | None = None

@@ -27,6 +27,9 @@ STUDIES_DIR = ".studies"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 TRIAL = re.compile(r"^[\w.-]+: trial (\d+) of (\d+)", re.MULTILINE)
 PROGRESS = re.compile(r"[\w.-]+: (trial \d+ of|seed \d+:|default:) ")
+MOST_TRIALS, MOST_SEEDS = 1000, 50
+"""Of one study: trials, and new seeds that confirm its best."""
+
 SHOWN = 20
 """Newest searches that are listed."""
 

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dynlora.config import Name, Section
 from dynlora.config_files import read_yaml, yaml_text
-from dynlora.errors import ConfigError, DynloraError, explain, refuse_booleans
+from dynlora.errors import ConfigError, DynloraError, checked
 from dynlora.store.kinds import OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
@@ -40,12 +40,7 @@ class KindSettings(Section):
         Raises:
             ConfigError: for the first thing wrong: one sentence with key, value, rule and remedy.
         """
-        given = {key: value for key, value in values.items() if key != "kind"}
-        refuse_booleans(given, cls)
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            raise ConfigError(explain(error, cls)) from None
+        return checked(cls, {key: value for key, value in values.items() if key != "kind"})
 
     @classmethod
     def of(cls, **values: Any) -> Self:

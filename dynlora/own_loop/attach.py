@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from dynlora import strategies, tasks
+from dynlora.config import Section, Targets
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.held_back import HeldBack
@@ -21,11 +23,26 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, head_names
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, checked
 from dynlora.own_loop.attached import Attached
+from dynlora.plain_text import printable
 from dynlora.tasks import Task
 from dynlora.training.given_ranks import read_ranks
 from dynlora.training.given_start import read_start
+
+
+class Arguments(Section):
+    """The numbers and names that `attach` takes; their meaning is there."""
+
+    steps: int = Field(..., ge=1, le=10_000_000, description="Optimizer steps that will be taken.")
+    budget: int = Field(8, ge=1, le=1024, description="Rank of the uniform LoRA whose parameters are the budget.")
+    lr: float = Field(1e-3, gt=0, le=10, description="Learning rate of the optimizer.")
+    alpha: float | None = Field(None, gt=0, le=1e9, description="Scaling is alpha / budget; None is 2 × budget.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of every random draw.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input, probability.")
+    targets: Targets = Field(
+        None, description="Endings of module names; None adapts every linear module of the blocks."
+    )
 
 
 def attach(  # noqa: PLR0913 - the public form; all but the model are named
@@ -62,31 +79,36 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     Raises:
         ConfigError: when a value breaks a rule, no module matches, or the model has adapters already.
     """
-    method = _method(strategy, fields)
-    _check(method, steps, budget, dropout)
     _check_model(model)
-    lora_alpha = 2.0 * budget if alpha is None else alpha
+    settings = checked(Arguments, {
+        "budget": budget, "steps": steps, "lr": lr, "alpha": alpha, "seed": seed, "dropout": dropout,
+        "targets": targets if isinstance(targets, str) or not isinstance(targets, Iterable) else list(targets),
+    })  # fmt: skip
+    method = _method(strategy, fields)
+    _check(method, settings)
+    lora_alpha = 2.0 * settings.budget if settings.alpha is None else settings.alpha
     task, head = _frozen(model)
     batches = [dict(batch) for batch in calibration]
     base = BaseModel(model, None, head, Path(), task)  # pyright: ignore
     adapters = adapt(
-        base,
-        method,
-        rank=budget,
-        lora_alpha=lora_alpha,
-        dropout=dropout,
-        targets=None if targets is None else tuple(targets),
-        total=steps,
-        seed=seed,
+        base, method, rank=settings.budget, lora_alpha=lora_alpha, total=settings.steps,
+        **settings.model_dump(include={"dropout", "targets", "seed"}),
         batches=lambda n: batches[:n],  # pyright: ignore
-    )
+    )  # fmt: skip
     if adapters.gates is not None and batches:
         adapters.gates.calibrate(model, batches)
+    _start(method, adapters, base)
+    optimizer = _optimizer(model, adapters, method, settings.lr)
+    return Attached(
+        model, adapters, method, optimizer, settings.steps, head, base.task, lora_alpha, calibration=batches
+    )
+
+
+def _start(method: Strategy, adapters: Adapters, base: BaseModel) -> None:
+    """Start a strategy that has no held-back rows."""
     rows = Tokens([], np.zeros(0, np.int64), np.zeros(0, np.int64), {})
-    method.attach_held_back(HeldBack(model, method.forward, rows, 1, nullcontext, base.task))
+    method.attach_held_back(HeldBack(base.model, method.forward, rows, 1, nullcontext, base.task))
     method.start(adapters)
-    optimizer = _optimizer(model, adapters, method, lr)
-    return Attached(model, adapters, method, optimizer, steps, head, base.task, lora_alpha, calibration=batches)
 
 
 def _frozen(model: nn.Module) -> tuple[Task, list[str]]:
@@ -110,17 +132,13 @@ def _method(strategy: str | Strategy, fields: Mapping[str, Any]) -> Strategy:
     return method
 
 
-def _check(method: Strategy, steps: int, budget: int, dropout: float) -> None:
+def _check(method: Strategy, settings: Arguments) -> None:
     """Refuse what cannot be trained, or not in a loop of one's own.
 
     Raises:
         ConfigError: naming the value, the rule and the remedy.
     """
-    if steps < 1 or budget < 1:
-        raise ConfigError(f"steps={steps}, budget={budget}: both must be at least 1")
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"dropout={dropout}: must be from 0 to below 1; 0.05 is usual")
-    method.check(steps, budget)
+    method.check(settings.steps, settings.budget)
     if method.lr_backoff:
         raise ConfigError(
             f"strategy.lr_backoff={method.lr_backoff}: backoff acts in dynlora's own loop; set it to 0, or "
@@ -129,11 +147,21 @@ def _check(method: Strategy, steps: int, budget: int, dropout: float) -> None:
 
 
 def _check_model(model: nn.Module) -> None:
-    """Refuse a model that has adapters: two of them would adapt each other.
+    """Refuse what is no model, a wrapper around one, and a model that has adapters: two would adapt each other.
 
     Raises:
-        ConfigError: saying whose they are, and what to do.
+        ConfigError: saying what it is, and what to do.
     """
+    if not isinstance(model, nn.Module):
+        given = printable(repr(model), 60)
+        raise ConfigError(
+            f"attach(model={given}): must be a torch.nn.Module; load the model first, as transformers does"
+        )
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ConfigError(
+            f"attach: the model is wrapped in {type(model).__name__}; give the model inside, `model.module`, and wrap "
+            "it again afterwards"
+        )
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             raise ConfigError(

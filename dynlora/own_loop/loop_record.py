@@ -42,7 +42,7 @@ class LoopRecord:
         atexit.register(self.close)
         infos = [(module.info, module.max_rank) for module in adapters]
         self._writer.define_modules([ModuleRow.of(info, most) for info, most in infos])
-        self._signals = StepSignals(adapters, parts.strategy, self._writer, every)
+        self._signals = StepSignals(adapters, parts.strategy, self._writer, config.log.every)
         self._signals.record(Step(parts.index, parts.total, 0.0), {})
         self._writer.commit()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from dynlora.errors import AdapterError
 from dynlora.peft_adapter.safetensors import open_adapter_file
-from dynlora.safe_files import printable
+from dynlora.plain_text import clean_text, printable
 
 CONFIG_NAME = "adapter_config.json"
 MAX_BYTES = 4 * 2**20
@@ -97,7 +97,7 @@ def read_settings(folder: Path) -> Settings:
     alphas = {name: _number(f"alpha_pattern.{printable(name)}", value) for name, value in patterns.items()}
     return Settings(
         peft_type,
-        str(found.get("base_model_name_or_path") or ""),
+        clean_text(str(found.get("base_model_name_or_path") or "")),
         max(1, round(_number(rank_key, found.get(rank_key, rank)))),
         _number("lora_alpha", found.get("lora_alpha", alpha)),
         {name.replace("\\.", "."): (i, alphas[name]) for i, name in enumerate(alphas) if _PLAIN_PATTERN.match(name)},
@@ -114,12 +114,17 @@ def _object(path: Path) -> dict[str, Any]:
             raise AdapterError(f"{path.name}: {size:,} bytes are more than {MAX_BYTES:,}; give PEFT's own file")
         raw = file.read(MAX_BYTES + 1)
     try:
-        found = json.loads(raw.decode("utf-8-sig"))
+        found = json.loads(raw.decode("utf-8-sig"), parse_int=_whole)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise AdapterError(f"{path.name}: not a JSON object; give the file that PEFT wrote next to the tensors")
     return found
+
+
+def _whole(digits: str) -> int | float:
+    """Return a whole number; one of more digits than any that counts here as the infinity that is refused."""
+    return int(digits) if len(digits) < 100 else math.inf
 
 
 def _number(key: str, value: object) -> float:

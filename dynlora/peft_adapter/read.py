@@ -18,10 +18,13 @@ from dynlora.peft_adapter.adapter_config import CONFIG_NAME, Settings, read_sett
 from dynlora.peft_adapter.module_names import places
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
-from dynlora.safe_files import printable
+from dynlora.plain_text import printable
 
 MAX_RANK = 1024
 """Of a module; the singular values of 1,024 components take half a second."""
+
+MAX_FEATURES = 2**24
+"""Of a module's input or output; a vocabulary of a million words is a sixteenth of it."""
 
 MAX_MODULES = 20_000
 
@@ -241,6 +244,10 @@ def _check_shapes(module: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
         raise AdapterError(
             f"{TENSORS_NAME}: the factors of module {printable(module)} have shapes {a} and {b}, which do not fit an "
             "update; save the adapter again"
+        )
+    if (features := max(math.prod(a[1:]), b[0])) > MAX_FEATURES:
+        raise AdapterError(
+            f"{TENSORS_NAME}: module {printable(module)} has {features:,} features, more than {MAX_FEATURES:,}"
         )
     if a[0] > MAX_RANK:
         raise AdapterError(f"{TENSORS_NAME}: module {printable(module)} has rank {a[0]:,}, more than {MAX_RANK:,}")

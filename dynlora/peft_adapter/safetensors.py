@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.errors import AdapterError
-from dynlora.safe_files import NotPlainFileError, open_plain, printable
+from dynlora.plain_text import is_text, printable
+from dynlora.safe_files import NotPlainFileError, open_plain
 
 TENSORS_NAME = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 * 2**20
@@ -190,12 +191,15 @@ def _no_number(text: str) -> float:
 
 def _info(name: str, tensor: str, entry: object, first: int, data: int) -> TensorInfo:
     """Return one entry of the header, checked; `data` bytes lie from `first` on."""
+    if not is_text(tensor):
+        raise _damaged(name, f"the name of tensor {printable(tensor)} is not valid text")
     if len(tensor) > MAX_NAME or not isinstance(entry, Mapping) or set(entry) != _ENTRY:
         raise _damaged(name, f"its header does not say what tensor {printable(tensor)} is")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
         raise _damaged(name, f"tensor {printable(tensor)} has the unknown type {printable(dtype)}")
-    if not _are_lengths(shape, MAX_LENGTH) or len(shape) > MAX_DIMENSIONS:
+    lengths_fit = _are_lengths(shape, MAX_LENGTH) and len(shape) <= MAX_DIMENSIONS
+    if not lengths_fit or (0 in shape and math.prod(filter(None, shape)) > MAX_LENGTH):  # no bytes bound an empty one
         raise _damaged(name, f"tensor {printable(tensor)} has an invalid shape")
     if not _are_lengths(offsets, data) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _damaged(name, f"tensor {printable(tensor)} is outside of the file")

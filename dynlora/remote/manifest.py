@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dynlora.errors import CorruptRunError
-from dynlora.safe_files import printable
+from dynlora.plain_text import printable
 from dynlora.store import compressions, jsontext, knockouts, notes
 from dynlora.store.meta import moment, table, whole
 from dynlora.store.origin import MAX_BYTES as ORIGIN_BYTES

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from dynlora.errors import CorruptRunError
+from dynlora.plain_text import clean_text
 from dynlora.store import jsontext, schema
 from dynlora.store.connection import unreadable
 from dynlora.store.rollups import event_crc
@@ -42,7 +43,7 @@ def text(cell: Any) -> str:
         raise CorruptRunError("a text of the run is missing")
     if len(cell) > schema.MAX_TEXT_BYTES:
         raise CorruptRunError(f"a text of the run has {len(cell)} characters, over the limit")
-    return jsontext.clean_text(cell)
+    return clean_text(cell)
 
 
 def name_of(cell: Any) -> str:

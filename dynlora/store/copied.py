@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import ConfigError
-from dynlora.safe_files import printable, write_text
+from dynlora.plain_text import printable
+from dynlora.safe_files import write_text
 from dynlora.store.kinds import FROM_EVENTS, kind_of
 from dynlora.store.plain_values import read_checked
 from dynlora.store.reader import RunReader

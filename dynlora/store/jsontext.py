@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.errors import CorruptRunError
+from dynlora.plain_text import clean_text
 from dynlora.store.schema import MAX_JSON_DEPTH, MAX_TEXT_BYTES
 
 MAX_WHOLE = 2**53
@@ -62,11 +63,6 @@ def load_object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptRunError("a JSON value of the run is not an object")
     return value  # pyright: ignore[reportUnknownVariableType]
-
-
-def clean_text(text: str) -> str:
-    """Return the text without lone surrogates, which neither SQLite nor a page can encode."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def clip(text: str, limit: int) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import ConfigError
-from dynlora.safe_files import printable, write_text
+from dynlora.plain_text import printable
+from dynlora.safe_files import write_text
 from dynlora.store.meta import table
 from dynlora.store.plain_values import count, number, read_checked
 from dynlora.store.schema import check_run_id

@@ -20,13 +20,13 @@ from dynlora.store.kinds import TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.recycles import read_recycle
 from dynlora.store.rows import FloatArray, IntArray, SignalRow
-from dynlora.store.summary import recorded_by, run_summary
+from dynlora.store.summary import readable, recorded_by, run_summary
 
 __all__ = [
     "HeatMap", "events_frame", "examples_frame", "gates_by_group", "groups_frame", "heatmap", "list_runs", "logs_frame",
-    "modules_frame", "probe_gates", "rank_moves", "read_decode", "read_distil", "read_recycle", "recorded_by",
-    "run_kind", "run_summary", "scalars_frame", "signal_at", "signal_frame", "signal_long_frame", "system_frame",
-    "version_key",
+    "modules_frame", "probe_gates", "rank_moves", "read_decode", "read_distil", "read_recycle", "readable",
+    "recorded_by", "run_kind", "run_summary", "scalars_frame", "signal_at", "signal_frame", "signal_long_frame",
+    "system_frame", "version_key",
 ]  # fmt: skip
 
 Folder = str | os.PathLike[str]

@@ -63,8 +63,10 @@ class RunReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close; what is wrong with the run names it."""
         self.close()
+        if type(error) is CorruptRunError and self.folder.name not in str(error):
+            raise CorruptRunError(f"run {self.folder.name}: {error}") from None
 
     def meta(self, keys: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the facts about the run, all or some of them."""
@@ -103,6 +105,8 @@ class RunReader:
     def modules(self) -> list[ModuleRow]:
         """Return the adapted modules in order."""
         rows = self._ordered("modules", "name, layer, kind, d_in, d_out, max_rank", 100_000)
+        if len({name for name, *_ in rows}) < len(rows):
+            raise self._corrupt("two of its modules have one name, so the run is damaged; delete it or restore run.db")
         return [
             ModuleRow(
                 cells.name_of(name),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dynlora.errors import CorruptRunError
 from dynlora.store.decodes import metrics_of
 from dynlora.store.kinds import DECODE, kind_of
 from dynlora.store.meta import config, counts, finite, moment, numbers, short_text, table, text, whole
@@ -139,3 +140,21 @@ def last_ranks(reader: RunReader) -> dict[str, int]:
     ranks = found[1].tolist()
     names = [module.name for module in reader.modules()]
     return {name: round(rank) for name, rank in zip(names, ranks, strict=False) if math.isfinite(rank)}
+
+
+def readable(folders: Iterable[Path]) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+    """Return the summaries of the runs that can be read, by folder, and for each other run what is wrong with it.
+
+    Raises:
+        CorruptRunError: when none can be read.
+    """
+    found: dict[Path, dict[str, Any]] = {}
+    damaged: list[CorruptRunError] = []
+    for folder in folders:
+        try:
+            found[folder] = run_summary(folder)
+        except CorruptRunError as error:
+            damaged.append(error)
+    if damaged and not found:
+        raise damaged[0]
+    return found, [f"{str(error).rstrip('.')}; it is left out." for error in damaged]

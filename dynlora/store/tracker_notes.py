@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.addresses import hidden, without_secrets
-from dynlora.safe_files import printable, write_text
+from dynlora.plain_text import printable
+from dynlora.safe_files import write_text
 from dynlora.store.meta import table
 from dynlora.store.plain_values import count, read_checked
 

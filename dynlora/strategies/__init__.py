@@ -14,11 +14,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from dynlora.engine.fields import kind_of, settings_model, settings_of
 from dynlora.engine.strategy import Strategy
-from dynlora.errors import ConfigError, UnknownStrategyError, explain, refuse_booleans
+from dynlora.errors import UnknownStrategyError, checked
 from dynlora.renamed_settings import accept_old_names
 
 
@@ -62,12 +60,8 @@ def build(name: str, values: Mapping[str, Any]) -> Strategy:
     cls = strategy_class(name)
     model = settings_model(cls)
     given = {key: value for key, value in accept_old_names({"name": name, **values}).items() if key != "name"}
-    refuse_booleans(given, model, "strategy.")
-    try:
-        checked = model.model_validate(given)
-    except ValidationError as error:
-        raise ConfigError(explain(error, model, "strategy.")) from None
-    return cls(**{key: getattr(checked, key) for key in given})
+    settings = checked(model, given, "strategy.")
+    return cls(**{key: getattr(settings, key) for key in given})
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 CALIBRATION_BATCHES = 8
 """Training batches that fix the gates' standardisation."""
 
+MOST_CALIBRATED = 512
+"""Examples of each of these batches at most: a step may have any number of them."""
+
 
 def build_trainer(
     inputs: Inputs, recorder: Recorder, accelerator: Accelerator, state: Mapping[str, Any] | None = None
@@ -154,7 +157,7 @@ def put_adapters(
         """Return the first n batches of training."""
         if tokens is None:
             return []
-        order = BatchOrder(tokens.length, config.train.batch_size, config.seed)
+        order = BatchOrder(tokens.length, min(config.train.batch_size, MOST_CALIBRATED), config.seed)
         return [tokens.batch(order[index], accelerator.device) for index in range(n)]
 
     def probe_batches(n: int) -> list[Batch]:

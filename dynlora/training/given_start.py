@@ -16,7 +16,8 @@ from dynlora.engine.given_start import GivenModule, GivenStart
 from dynlora.errors import AdapterError, ConfigError, DynloraError
 from dynlora.jobs.start_files import LABELS_NAME
 from dynlora.peft_adapter.read import Weights, read_weights
-from dynlora.safe_files import printable, read_plain
+from dynlora.plain_text import clean_text, printable
+from dynlora.safe_files import read_plain
 
 MAX_BYTES = 4 * 2**20
 
@@ -87,7 +88,7 @@ def _labels(place: Path) -> list[str]:
     """Return the classes that a folder names, in order; none where it does not say."""
     try:
         found: Any = json.loads(read_plain(place / LABELS_NAME, MAX_BYTES) or "{}")
-        names = {int(position): str(name) for position, name in found["id2label"].items()}
+        names = {int(position): clean_text(str(name)) for position, name in found["id2label"].items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
     found = [names[position] for position in sorted(names)]

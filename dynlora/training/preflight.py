@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynlora.config import RunConfig
-from dynlora.engine.data.batches import BatchOrder, padded_tokens, sorted_batches
+from dynlora.config import RunConfig, TrainConfig
+from dynlora.engine.data.batches import BatchOrder, Tokens, padded_tokens, sorted_batches
+from dynlora.engine.loop.divergence import check_start
 from dynlora.engine.loop.schedule import checkpoint_every, eval_every
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.quantized import numbers_in
@@ -31,6 +32,9 @@ MIB = 2**20
 LOOKED_THROUGH = 32
 """First steps of a run among which the one to time is chosen."""
 
+MOST_PROBED, PROBED = 512, 32
+"""A step of more examples is not taken: so many of a batch stand for it, and what they cost is scaled."""
+
 EVALUATED = 64
 """Held-out rows that are timed."""
 
@@ -44,7 +48,8 @@ MEMORY_RULE = (
 def preflight(settings: RunConfig) -> dict[str, Any]:
     """Check a config whole and return what its run will cost, as plain values.
 
-    Two steps are taken on real batches, one to warm up and one that is timed, and thrown away.
+    Two steps are taken on real batches, one to warm up and one that is timed, and thrown away. Of steps with more than
+    `MOST_PROBED` examples `PROBED` are taken.
 
     Args:
         settings: the run's config.
@@ -72,6 +77,7 @@ def _looked_at(settings: RunConfig) -> dict[str, Any]:
     trainer = build_trainer(inputs, NullRecorder(), accelerator)
     looked_at = {side: Encoded.of(inputs, side) for side in ("train", "held_out")}
     params, kinds, modules = _parameters(trainer, inputs), _kinds(trainer), len(trainer.adapters)
+    check_start(settings, trainer.predictions(_median(trainer.evaluation.tokens)))
     memory, step_s = _probe_steps(trainer)
     schedule = _schedule(inputs, len(trainer.tokens) if settings.data.packing else len(inputs.data.train))
     interim_s, evaluation_s = _evaluation_seconds(trainer)
@@ -135,23 +141,39 @@ def _probe_steps(trainer: Trainer) -> tuple[dict[str, Any], float]:
 
     The second is timed: that of the first steps whose batch is nearest to the mean in size. The one before it warms up.
     """
-    train, length = trainer.config.train, trainer.tokens.length
-    order = BatchOrder(length, train.batch_size, trainer.config.seed)
-    each = np.array([padded_tokens(length, order[i]) for i in range(order.per_epoch)])
-    size = each[np.arange(LOOKED_THROUGH * train.grad_accum) % len(each)].reshape(LOOKED_THROUGH, -1).sum(1)
-    usual = float(each.mean()) * train.grad_accum
-    timed = 1 + int(np.abs(size[1:] - usual).argmin())
-    order = BatchOrder(length, train.batch_size, trainer.config.seed, first=(timed - 1) * train.grad_accum)
+    settings, length = trainer.config, trainer.tokens.length
+    whole = _padded(trainer, settings.train.batch_size)
+    usual = float(whole.mean()) * settings.train.grad_accum
+    trainer.config = settings.model_copy(update={"train": _probed(settings.train)})
+    accum = trainer.config.train.grad_accum
+    each = _padded(trainer, trainer.config.train.batch_size)
+    size = each[np.arange(LOOKED_THROUGH * accum) % len(each)].reshape(LOOKED_THROUGH, -1).sum(1)
+    timed = 1 + int(np.abs(size[1:] - float(each.mean()) * accum).argmin())
+    order = BatchOrder(length, trainer.config.train.batch_size, settings.seed, first=(timed - 1) * accum)
     trainer.model.train()  # as the loop does: dropout costs time and memory
     with saved_bytes(trainer.model) as saved:
         trainer.probe_step(order)
     step_s = trainer.probe_step(order) / size[timed] * usual
-    activations = saved[0] / size[timed - 1] * float(each.max())
+    trainer.config = settings
+    activations = saved[0] / size[timed - 1] * float(whole.max())
     weights = sum(tensor.numel() * tensor.element_size() for tensor in trainer.model.parameters())
     weights += sum(module.copied_bytes() for module in trainer.adapters)
     learned = 12 * sum(tensor.numel() for tensor in trainer.model.parameters() if tensor.requires_grad)
     parts = {"weights": weights / MIB, "gradients_and_moments": learned / MIB, "activations": activations / MIB}
     return {"total": sum(parts.values()), **parts, "estimate": MEMORY_RULE}, step_s
+
+
+def _probed(train: TrainConfig) -> TrainConfig:
+    """Return the batch that is tried: the whole of a step, or a few examples of it where it has very many."""
+    if train.batch_size * train.grad_accum <= MOST_PROBED:
+        return train
+    return train.model_copy(update={"batch_size": min(PROBED, train.batch_size), "grad_accum": 1})
+
+
+def _padded(trainer: Trainer, batch_size: int) -> np.ndarray:
+    """Return the padded tokens of each batch of a pass over the data, (batches,)."""
+    order = BatchOrder(trainer.tokens.length, batch_size, trainer.config.seed)
+    return np.array([padded_tokens(trainer.tokens.length, order[i]) for i in range(order.per_epoch)])
 
 
 @contextmanager
@@ -176,17 +198,22 @@ def saved_bytes(model: nn.Module) -> Iterator[list[int]]:
 def _evaluation_seconds(trainer: Trainer) -> tuple[float, float]:
     """Return the seconds of an evaluation before the last, and of the last, from one batch of median length."""
     tokens, sampled = trainer.evaluation.tokens, trainer.evaluation.part(last=False).rows
-    first = max(0, (len(tokens) - EVALUATED) // 2)
-    rows = np.sort(np.argsort(tokens.length, kind="stable")[first : first + EVALUATED])
+    timed_rows = _median(tokens)
     start = time.perf_counter()
-    trainer.predictions(tokens.take(rows))
+    trainer.predictions(timed_rows)
     seconds = time.perf_counter() - start
     size = max(64, trainer.config.train.batch_size)
     timed, interim, whole = (
         sum(padded_tokens(length, batch) for batch in sorted_batches(length, size))
-        for length in (tokens.length[rows], tokens.length[sampled], tokens.length)
+        for length in (timed_rows.length, tokens.length[sampled], tokens.length)
     )
     return seconds * interim / timed, seconds * whole / timed
+
+
+def _median(tokens: Tokens) -> Tokens:
+    """Return the held-out rows that are timed, those of median length."""
+    first = max(0, (len(tokens) - EVALUATED) // 2)
+    return tokens.take(np.sort(np.argsort(tokens.length, kind="stable")[first : first + EVALUATED]))
 
 
 def _schedule(inputs: Inputs, n_train: int) -> dict[str, Any]:
@@ -215,6 +242,9 @@ def _warnings(inputs: Inputs, found: dict[str, Any]) -> list[str]:
         said.append(
             f"{100 * cut:.0f} % of the training examples are truncated after {limit} tokens; raise data.max_length."
         )
+    step = config.train.batch_size * config.train.grad_accum
+    if (tried := _probed(config.train).batch_size) < step > MOST_PROBED:
+        said.append(f"A step has {step:,} examples; memory and time were checked on {tried} and scaled.")
     if rows < config.train.batch_size:
         said.append(
             f"The {rows} training examples are fewer than train.batch_size={config.train.batch_size}, so some repeat."

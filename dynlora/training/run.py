@@ -199,7 +199,7 @@ def _run(
             else:
                 outcome = _train_in(inputs, folder, accelerator, writer, state, stop, trackers, progress)
         except BaseException as error:
-            if not isinstance(error.__cause__ or error, DynloraError):
+            if not isinstance(error, DynloraError) and not isinstance(error.__cause__, DynloraError):
                 logger.exception("the run failed")
             writer.finish("failed", reason(error))
             if isinstance(error, Exception) and inputs is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -334,3 +335,55 @@ def test_a_sheet_that_claims_more_than_a_sheet_can_hold_is_refused(
     monkeypatch.setattr(binary_file, "MAX_SHEET_ROWS", 4000)
     with pytest.raises(DataError, match="has a row beyond the 4,000 of a sheet"):
         reader.read_table(tmp_path / "a.xlsx")
+
+
+def test_cells_between_vertical_bars_are_read_and_the_separator_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text|label\na, b|1\nc|0\n")
+    table = reader.read_table(path)
+    assert table.rows.to_pylist() == [{"text": "a, b", "label": 1}, {"text": "c", "label": 0}]
+    assert table.notes == ("UTF-8, vertical bar between the cells",)
+    path.write_text("text,label\na | b,1\n")
+    assert reader.read_table(path).values("text") == ["a | b"]
+
+
+def test_an_object_with_a_list_of_texts_alone_is_one_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"text": ["a", "b"]}')
+    assert reader.read_table(path).rows.to_pylist() == [{"text": "a"}, {"text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", "\n \n", r"^a\.jsonl: has no rows; write one object \{\.\.\.\} on each line$"),
+        ("a.jsonl", '{"label": ' + "9" * 5000 + "}\n", r"^a\.jsonl, line 1: is not JSON \(holds a whole number of"),
+        ("a.json", '[{"label": ' + "9" * 5000 + "}]", r"^a\.json: holds a whole number of thousands of digits"),
+        ("a.jsonl", '{"label": ' + "[" * 100_000 + "\n", r"^a\.jsonl, line 1: is not JSON \(is nested too deep\)"),
+    ],
+)
+def test_what_is_wrong_with_json_is_said(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        reader.read_table(tmp_path / name)
+
+
+def test_a_wide_table_takes_no_time_that_grows_with_the_square_of_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "wide.csv"
+    path.write_text("\n".join(",".join(f"{row}{i}" for i in range(2000)) for row in ("c", *range(1, 30))) + "\n")
+    start = time.process_time()
+    assert len(reader.read_table(path).columns) == 2000
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("limit", [1, 5, 6, 100])
+def test_the_first_rows_of_parquet_are_those_of_all_its_groups(limit: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": [f"t {i}" for i in range(20)], "label": list(range(20))}), path, row_group_size=3)
+    assert reader.read_table(path, limit).values("label") == list(range(min(limit, 20)))
+
+
+def test_lines_of_the_first_rows_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text,label\n"a\nb",1\n\nc,0\nd,1\n')
+    assert reader.read_table(path, 2).place.tolist() == reader.read_table(path).place.tolist()[:2] == [2, 5]

@@ -192,6 +192,9 @@ def test_an_adapter_brought_along_is_measured_as_its_run_is(own_run: Path, tmp_p
         (["--set", "seed=1"], "--set"),
         (["--weighting", "size"], "'size' is not one of 'loss', 'inputs', 'plain'"),
         (["--rows", "3"], "at least 20"),
+        (["--budget", "1e-9", "--rows", "64"], "--budget 1e-09: keeps none of the"),
+        (["--budget", "nan"], "'--budget': nan is not one; give a number in the range 0<x<=1"),
+        (["--tolerance", "nan"], "'--tolerance': nan is not one"),
         (["--budget", "0.5", "--out", __file__], "exists and is a file"),
     ],
 )

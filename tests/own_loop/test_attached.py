@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import dynlora
 from dynlora.api import Attached
@@ -159,5 +161,27 @@ def test_what_cannot_work_is_refused_in_a_sentence(tiny_bert: Path) -> None:
     theirs = get_peft_model(classifier(tiny_bert), LoraConfig(target_modules=["query"]))  # pyright: ignore
     with pytest.raises(ConfigError, match=r"attach: the model is one of PEFT's.*give the base model"):
         attached_to(theirs)
-    with pytest.raises(ConfigError, match=r"dropout=1: must be from 0 to below 1"):
-        attached_to(classifier(tiny_bert), dropout=1)
+    with pytest.raises(ConfigError, match=r"attach: the model is wrapped in DataParallel; give the model inside"):
+        dynlora.attach(nn.DataParallel(classifier(tiny_bert)), steps=STEPS)
+    for other in (None, "minilm"):
+        with pytest.raises(ConfigError, match=rf"attach\(model={other!r}\): must be a torch\.nn\.Module"):
+            dynlora.attach(other, steps=STEPS)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dropout": 1}, "dropout=1: must be less than 1"), ({"steps": math.nan}, "steps=nan: must be a finite number"),
+        ({"steps": 1e308}, "steps=1e+308: must be a smaller"), ({"steps": True}, "steps=True: must not be true"),
+        ({"steps": 0}, "steps=0: must be at least 1"), ({"lr": math.nan}, "lr=nan: must be a finite number"),
+        ({"alpha": math.inf}, "alpha=inf: must be a finite number"), ({"alpha": 1e308}, "alpha=1e+308: must be at"),
+        ({"budget": 0}, "budget=0: must be at least 1"), ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"targets": 3}, "targets=3: must be a list"),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_refused_as_settings_are(arguments: dict[str, Any], message: str) -> None:
+    model = tiny_decoder()
+    before = [name for name, _ in model.named_modules()]
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        dynlora.attach(model, **{"steps": STEPS, **arguments})
+    assert [name for name, _ in model.named_modules()] == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,20 @@ def test_seeds_of_one_configuration_are_one_band_with_n(runs_dir: Path) -> None:
     )
     app = open_page("compare", runs=",".join(ids(6)), section="capacity")
     assert "Reproducibility over seeds:" in words(app)
+
+
+def test_a_damaged_run_is_named_and_the_others_stay_drawn(runs_dir: Path) -> None:
+    chosen = seeds(runs_dir)
+    with sqlite3.connect(runs_dir / ids(6)[0] / "run.db") as connection:
+        connection.execute("UPDATE modules SET name = (SELECT name FROM modules WHERE position = 0)")
+    connection.close()
+    for section in ("results", "capacity"):
+        app = open_page("compare", runs=chosen, section=section)
+        assert not app.error
+        assert not app.exception
+        [warning] = [re.sub(r"[\\\u200b]", "", one.value) for one in app.warning]
+        assert warning.startswith(f"run {ids(6)[0]}: two of its modules have one name")
+        assert charts(app)
 
 
 def test_the_address_restores_axis_grouping_and_pair(runs_dir: Path) -> None:

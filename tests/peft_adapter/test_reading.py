@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from click.testing import CliRunner
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from dynlora.cli.main import main
 from dynlora.errors import AdapterError
 from dynlora.peft_adapter import read as peft_adapter_read
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.module_names import places
 from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
+from dynlora.plain_text import is_text
 from dynlora.server.app_files import sample_runs_dir
 from tests.peft_adapter.files import bfloat16, lora, raw_file, small_adapter, tensor_file, write_adapter
 
@@ -212,9 +217,12 @@ def test_any_numbers_give_a_finite_spectrum_or_none(values: np.ndarray, other: n
     assert found is None or (np.isfinite(found).all() and (np.diff(found) <= 0).all())
 
 
+ANY_TEXT = st.text(st.characters(), max_size=5)
+"""Also with lone surrogates."""
+
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.just(10**400), st.floats(), ANY_TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(ANY_TEXT, inner, max_size=3)),
     max_leaves=6,
 )
 CONFIGS = st.fixed_dictionaries(
@@ -226,23 +234,70 @@ CONFIGS = st.fixed_dictionaries(
 SUFFIXES = st.sampled_from(
     ["lora_A.weight", "lora_B.weight", "lora_A", "lora_B", "lora_E", "lora_A.x.weight", "bias", ""]
 )
-SHAPES = st.lists(st.integers(0, 3), max_size=3)
+SHAPES = st.lists(st.integers(0, 3), max_size=3) | st.sampled_from([[0, 2**31, 2**31], [0, 2**31], [2**31, 0], [0] * 9])
+
+TENSORS = st.dictionaries(st.tuples(st.text(st.characters(), max_size=3), SUFFIXES), SHAPES, max_size=5)
 
 
 @given(
     config=st.one_of(CONFIGS, JSON),
-    tensors=st.dictionaries(st.tuples(st.text(max_size=3), SUFFIXES), SHAPES, max_size=5),
+    tensors=TENSORS,
 )
 def test_any_folder_is_read_or_refused(
     config: object, tensors: dict[tuple[str, str], list[int]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder = tmp_path_factory.getbasetemp() / "any-adapter"
+    check_folder(config, tensors, tmp_path_factory.getbasetemp() / "any-adapter")
+
+
+@pytest.mark.torture
+@settings(max_examples=10_000)
+@given(config=st.one_of(CONFIGS, JSON), tensors=TENSORS)
+def test_any_folder_is_read_or_refused_in_full(
+    config: object, tensors: dict[tuple[str, str], list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    check_folder(config, tensors, tmp_path_factory.getbasetemp() / "any-adapter")
+
+
+def check_folder(config: object, tensors: dict[tuple[str, str], list[int]], folder: Path) -> None:
+    """Check that a folder is read, with what a page can show, or refused."""
     folder.mkdir(exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    arrays_ = {f"{name}.{suffix}": np.ones(shape, "<f4") for (name, suffix), shape in tensors.items()}
-    (folder / "adapter_model.safetensors").write_bytes(tensor_file(arrays_) if tensors else raw_file({}))
+    header: dict[str, Any] = {}
+    data = b""
+    for (name, suffix), shape in tensors.items():
+        size = 4 * math.prod(shape)
+        offsets = [len(data), len(data) + size]
+        header[f"{name}.{suffix}"] = {"dtype": "F32", "shape": shape, "data_offsets": offsets}
+        data += np.ones(size // 4, "<f4").tobytes()
+    (folder / "adapter_model.safetensors").write_bytes(raw_file(header, data))
     with suppress(AdapterError):
-        assert all(module.rank <= module.max_rank for module in read_adapter(folder).modules)
+        adapter = read_adapter(folder)
+        assert all(module.rank <= module.max_rank for module in adapter.modules)
+        assert is_text(adapter.base_model + "".join(module.name for module in adapter.modules))
+
+
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [
+        ([0, 2**31, 2**31], "tensor x.lora_A.weight has an invalid shape"),
+        ([0, 2**31], "module x has 2,147,483,648 features, more than 16,777,216"),
+    ],
+)
+def test_shapes_of_no_bytes_have_bounds_too(shape: list[int], problem: str, tmp_path: Path) -> None:
+    header = {
+        name: {"dtype": "F32", "shape": size, "data_offsets": [0, 0]}
+        for name, size in (("x.lora_A.weight", shape), ("x.lora_B.weight", [2, 0]))
+    }
+    with pytest.raises(AdapterError, match=re.escape(problem)):
+        read_adapter(write_adapter(tmp_path, raw_file(header)))
+
+
+def test_texts_of_an_adapter_that_are_none_are_replaced_or_refused(tmp_path: Path) -> None:
+    folder = small_adapter(tmp_path / "a", base_model_name_or_path="\ud800x")
+    assert read_adapter(folder).base_model == "?x"
+    assert CliRunner().invoke(main, ["inspect", str(folder)]).exit_code == 0
+    with pytest.raises(AdapterError, match=r"name of tensor \.lora_A\.weight is not valid text; the file is"):
+        read_adapter(write_adapter(tmp_path / "b", lora("x", 2, 3, 3) | {"\ud800.lora_A.weight": np.zeros(2, "<f4")}))
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:

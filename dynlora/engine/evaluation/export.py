@@ -68,6 +68,11 @@ def peft_adapter(
     kind = next((name for name in SETTINGS if all(name in form for form in forms)), None)
     if kind is None:
         raise NotMergeableError("--format peft: PEFT has no format for this update; use --format merged")
+    if not any(form[kind] for form in forms):
+        raise NotMergeableError(
+            "--format peft: the adapter is empty, no module has a rank above 0, and PEFT loads no adapter without one; "
+            "keep more of it"
+        )
     live = {module: form[kind] for module, form in zip(model.adapters, forms, strict=True) if form[kind]}
     named = {f"{PREFIX}{m.info.name}.{name}": tensor for m, form in live.items() for name, tensor in form.items()}
     named |= {PREFIX + name: tensor for name, tensor in head_parameters(model.base).items()}

@@ -21,6 +21,7 @@ from dynlora.engine.data.batches import BatchOrder, Tokens, divisors
 from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
 from dynlora.engine.evaluation.held_out_part import HeldOutPart
+from dynlora.engine.loop.divergence import check_loss, check_start
 from dynlora.engine.loop.interim_texts import InterimTexts
 from dynlora.engine.loop.optimizer import clip, set_lr
 from dynlora.engine.loop.outlook import Outlook
@@ -31,7 +32,6 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.recorder import Recorder
 from dynlora.engine.strategy import Strategy
-from dynlora.errors import DynloraError
 
 
 class Keeper(Protocol):
@@ -42,10 +42,6 @@ class Keeper(Protocol):
 
     def best(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Keep the adapter of the best evaluation so far."""
-
-
-class TrainingDiverged(DynloraError):
-    """The loss is no number any more."""
 
 
 class TrainingStopped(Exception):
@@ -174,11 +170,8 @@ class Trainer:
         self.recorder.scalar("tokens", "train", self.step, self._tokens_in(order, self.step))
         self._clear_gradients()
         self.loss = signals.last_loss
-        if not math.isfinite(self.loss) and signals.has_loss:
-            raise TrainingDiverged(
-                f"train.lr={self.config.train.lr}: the loss is {self.loss} at step {self.step}, which is not finite; "
-                "lower train.lr, or set train.max_grad_norm=1"
-            )
+        if signals.has_loss:
+            check_loss(self.config, self.loss, self.step)
         self.on_step(self)
 
     def _advance(self, order: BatchOrder, signals: StepSignals | None = None) -> tuple[Tensor, list[edits.Edit]]:
@@ -310,6 +303,8 @@ class Trainer:
         self.recorder.commit()  # what was recorded before is there to be seen meanwhile
         tokens = self.evaluation.tokens if part.is_whole else self.evaluation.tokens.take(part.rows)
         predictions = self.predictions(tokens, self.evaluation.traced(part), report=True)
+        if self.step == 0:
+            check_start(self.config, predictions)
         self.outlook.token_s = (time.perf_counter() - start) / max(1.0, float(tokens.length.sum()))
         self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part
         written, compared = self._texts()
@@ -341,6 +336,7 @@ class Trainer:
     def probe_step(self, order: BatchOrder) -> float:
         """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run."""
         start = time.perf_counter()
+        self.step = min(self.step, self.total - 1)  # schedules end with the last step
         loss, _ = self._advance(order)
         float(loss)  # waits for the device
         self._clear_gradients()

@@ -145,6 +145,8 @@ def _watch(model: nn.Module, names: Sequence[str], ids: Tensor) -> dict[str, _Wa
         for name, module in watched.items():
             replace_module(model, name, module)
         model.train()  # a model may take another path in training, and that one counts
+        for dropout in (module for module in model.modules() if isinstance(module, nn.Dropout)):
+            dropout.p = 0.0  # near 1 it makes numbers that are not finite, and which modules read what is unknown then
         seed_global_stream(0, "trial")
         model(**inputs)
     return watched

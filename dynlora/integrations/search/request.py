@@ -13,13 +13,13 @@ from dynlora.config_files import parse_value, set_key, split_override
 from dynlora.errors import ConfigError
 from dynlora.integrations.search.driver import Search
 from dynlora.integrations.search.space import Choice, Range, Space, space_of
-from dynlora.jobs.search import NAME
+from dynlora.jobs.search import MOST_SEEDS, MOST_TRIALS, NAME
 from dynlora.tasks import registry
 
 RATES = "5e-4..3e-2:log"
 """Learning rates of the preset `--rates`: wide enough for adapters of any rank on the embedded models."""
 
-MOST_TRIALS, MOST_SEEDS, MOST_STUDIES = 1000, 50, 16
+MOST_STUDIES = 16
 LOOKS = 8
 """Evaluations of a run that a pruner may stop, where the configuration does not say."""
 

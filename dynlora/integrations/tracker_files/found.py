@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dynlora.addresses import hidden
-from dynlora.safe_files import printable
+from dynlora.plain_text import printable
 from dynlora.store.jsontext import MAX_WHOLE
 
 MAX_RUNS = 1000

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from dynlora.errors import DataError, system_message
-from dynlora.safe_files import NotPlainFileError, open_plain, printable
+from dynlora.plain_text import printable
+from dynlora.safe_files import NotPlainFileError, open_plain
 
 MAX_BYTES = 16 * 2**30
 """Largest file that is opened."""

@@ -18,7 +18,7 @@ from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import lines, run_summary, strong_language, written
 from dynlora.viz.kit.text import metric_words, one_line
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, picture, texts, under
+from dynlora.viz.ui.cards import card, chart, colours, note, picture, safe, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
 from dynlora.viz.ui.hidden_runs import hidden_runs
 from dynlora.viz.ui.multiselect import several
@@ -36,8 +36,12 @@ def read(runs: Sequence[Chosen]) -> Compared:
         DynloraError: when a run cannot be read.
     """
     shown = from_address("group", list(SHOWN), None)
+    summaries, damaged = queries.readable(run.folder for run in runs)
+    for sentence in damaged:
+        st.warning(safe(sentence))
     return compared(
-        {run.id: run.folder for run in runs}, {run.id: queries.run_summary(run.folder) for run in runs},
+        {run.id: run.folder for run in runs if run.folder in summaries},
+        {run.id: summaries[run.folder] for run in runs if run.folder in summaries},
         cached_queries.CACHED, colours(), in_groups=None if shown is None else shown == "groups", hidden=hidden_runs(),
         highlighted=set(st.query_params.get_all("highlight")),
     )  # fmt: skip

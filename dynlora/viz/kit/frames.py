@@ -14,13 +14,13 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def at_highest(values: pd.Series) -> Any:
-    """Return where in its index a series is highest, for `loc`; the first of equals."""
-    return values.idxmax()
+    """Return where in its index a series is highest, for `loc`; the first of equals, and of gaps alone the first."""
+    return values.index[0] if values.isna().all() else values.idxmax()
 
 
 def at_lowest(values: pd.Series) -> Any:
-    """Return where in its index a series is lowest, for `loc`; the first of equals."""
-    return values.idxmin()
+    """Return where in its index a series is lowest, for `loc`; the first of equals, and of gaps alone the first."""
+    return values.index[0] if values.isna().all() else values.idxmin()
 
 
 ROUNDED = 2e-6

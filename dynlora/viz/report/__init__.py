@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dynlora.store import queries
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.report.comparing import comparison_document
 from dynlora.viz.report.one_run import run_document
@@ -23,9 +24,10 @@ def run_report(folder: Path) -> bytes:
 
 
 def comparison_report(folders: Sequence[Path]) -> bytes:
-    """Return the report of several runs as HTML.
+    """Return the report of several runs as HTML; one that is damaged is named at its top and left out.
 
     Raises:
-        DynloraError: when a run cannot be read.
+        DynloraError: when no run can be read.
     """
-    return page(comparison_document([RunReading(folder) for folder in folders]))
+    found, damaged = queries.readable(folders)
+    return page(comparison_document([RunReading(folder) for folder in found], damaged))

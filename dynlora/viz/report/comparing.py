@@ -64,8 +64,8 @@ class Compared:
         return compare_model.shared_metric(list(self.summaries.values()))
 
 
-def comparison_document(runs: Sequence[RunReading]) -> Document:
-    """Return the report of several runs.
+def comparison_document(runs: Sequence[RunReading], notes: Sequence[str] = ()) -> Document:
+    """Return the report of several runs, with notes at its top.
 
     Raises:
         DynloraError: when a run cannot be read.
@@ -88,7 +88,7 @@ def comparison_document(runs: Sequence[RunReading]) -> Document:
     ]
     title = f"Comparison of {plural(len(runs), 'run')}"
     return Document(title, "Runs that differ only in the seed are shown as one group, with a band.", facts, parts,
-                    compare_model.warnings(list(found.summaries.values())))  # fmt: skip
+                    [*notes, *compare_model.warnings(list(found.summaries.values()))])  # fmt: skip
 
 
 def _baseline_first(groups: Sequence[Group], found: Verdict | None) -> list[Group]:

@@ -45,6 +45,7 @@ def metric(series: pd.DataFrame, name: str) -> str:
 
 def learning_rate(series: pd.DataFrame) -> str:
     """Say where the learning rate peaked, and its present value."""
+    series = series.dropna(subset=["value"])
     if series.empty:
         return "No learning rate has been recorded yet."
     peak = series.loc[at_highest(series["value"])]
