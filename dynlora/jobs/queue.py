@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynlora.errors import CorruptRunError, DynloraError, RunBusyError, RunNotFoundError
+from dynlora.errors import CorruptRunError, DynloraError, RunBusyError, RunNotFoundError, storing
 from dynlora.jobs import queue_order, warm
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
-from dynlora.safe_files import read_json, tail, write_text
+from dynlora.safe_files import making_folder, read_json, tail, write_text
 from dynlora.store import process, schema
 from dynlora.store.active import ACTIVE_DIR, active_ids, unmark_active
 from dynlora.store.lifecycle import annotate
@@ -96,8 +96,9 @@ def put_in_queue(runs_dir: Folder, makers: Sequence[Callable[[], Path]]) -> list
         CorruptRunError: when its lock is no plain file.
         DynloraError: when a run cannot be made.
     """
-    made: list[Path] = []
-    with locked(runs_root(runs_dir, make=True) / QUEUE_LOCK, LOCK_WAIT_S):
+    root, made = Path(os.path.realpath(runs_dir)), list[Path]()
+    is_new = not root.exists()
+    with storing(f"the runs folder {root}"), making_folder(root), locked(root / QUEUE_LOCK, LOCK_WAIT_S):
         try:
             for make in makers:
                 made.append(make())
@@ -105,6 +106,8 @@ def put_in_queue(runs_dir: Folder, makers: Sequence[Callable[[], Path]]) -> list
             for folder in made:
                 unmark_active(folder.parent, folder.name)
                 shutil.rmtree(folder, ignore_errors=True)
+            if is_new:
+                (root / QUEUE_LOCK).unlink(missing_ok=True)
             raise
     return made
 

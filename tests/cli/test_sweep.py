@@ -100,7 +100,6 @@ def test_a_refusal_is_the_childs_sentence(root: Path) -> None:
 def test_the_command_reads_the_file(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "start_next", lambda _: None)
     monkeypatch.setattr(launch, "wake", lambda _: None)
     path = tmp_path / "sweep.yaml"
     path.write_text("name: both\nsweep:\n  seed: 0..1\n  strategy.name: [lora]\n")

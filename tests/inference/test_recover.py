@@ -303,8 +303,7 @@ def test_the_command_queues_a_run_that_starts_from_the_size(
     small: Small, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Path] = []
-    monkeypatch.setattr(launch, "start_next", started.append)
-    monkeypatch.setattr(launch, "wake", lambda *_: None)
+    monkeypatch.setattr(launch, "wake", started.append)
     source = Path(shutil.copytree(small.source, runs_dir / small.source.name))
     asked = ["compress", source.name, "--budget", "0.4", "--rows", "64", "--recover", "6"]
     found = document(run(runs_dir, *asked, "--json"))
@@ -328,7 +327,7 @@ def test_the_command_queues_a_run_that_starts_from_the_size(
 def test_an_adapter_brought_along_is_recovered_too(
     classifier: Small, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "start_next", lambda *_: None)
+    monkeypatch.setattr(launch, "wake", lambda *_: None)
     asked = ["compress", str(classifier.folder), "--config", str(classifier.source / "config.yaml"), "--rows", "64"]
     found = document(run(runs_dir, *asked, "--budget", "0.5", "--recover", "3", "--json"))
     origin = queries.run_summary(runs_dir / found["recovery"]["id"])["origin"]
