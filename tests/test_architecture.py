@@ -187,6 +187,7 @@ def test_the_top_of_the_package_holds_few_files() -> None:
         "config",
         "config_files",
         "errors",
+        "plain_text",
         "renamed_settings",
         "safe_files",
     }
