@@ -294,7 +294,8 @@ from dynlora.training.staged_folder import staged
 with staged(Path(sys.argv[1])) as staging:
     (staging / "half").touch()
     print(staging, flush=True)
-    time.sleep(3600)
+    while True:  # a signal that comes just before a long sleep would be acted on after it
+        time.sleep(0.05)
 """
 
 
