@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from dynlora.config import parse_config
-from dynlora.engine.loop.trainer import Trainer, TrainingDiverged
+from dynlora.engine.loop.divergence import TrainingDiverged
+from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.recorder import NullRecorder
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.inputs import load_inputs
