@@ -68,7 +68,11 @@ def _load(text: str) -> Any:
         yaml.YAMLError: when it is not YAML.
         ValueError: for an impossible value, such as a date.
     """
-    return yaml.load(text, _Loader)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -> RunConfig:

@@ -33,7 +33,7 @@ def test_a_runs_texts_do_not_drive_the_terminal(command: tuple[str, ...], runs_d
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
 def test_a_config_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
-    with pytest.raises(ConfigError, match="not a regular file"):
+    with pytest.raises(ConfigError, match="is a pipe, not a file"):
         load_config(tmp_path / "config.yaml")
 
 

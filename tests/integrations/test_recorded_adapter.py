@@ -171,5 +171,5 @@ def test_trl_prefers_and_is_recorded(tmp_path: Path, runs_dir: Path) -> None:
 
 
 def test_a_number_of_rows_below_zero_is_refused(runs_dir: Path) -> None:
-    with pytest.raises(ConfigError, match="ablate_rows=-1: must be 0, for none, or a number"):
+    with pytest.raises(ConfigError, match="ablate_rows=-1: must be at least 0"):
         RecordCallback("mine", runs_dir, ablate_rows=-1)

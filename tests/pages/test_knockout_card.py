@@ -32,7 +32,7 @@ def _card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the other cards of Capacity, most of the time of a look; `test_playground_page` draws all of them."""
     for name in ("capacity_conclusion", "capacity_now", "capacity_decisions"):
         monkeypatch.setattr(capacity_cards, name, lambda _: None)
-    monkeypatch.setattr(ranks, "ranks_card", lambda *_: None)
+    monkeypatch.setattr(ranks, "ranks_card", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

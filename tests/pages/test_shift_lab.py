@@ -137,7 +137,7 @@ def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) 
     ("path", "told"),
     [
         ("/nowhere/at/all.csv", "does not exist"),
-        ("~nobody-is-called-this/a.csv", "Write the full path"),
+        ("~nobody-is-called-this/a.csv", "does not exist"),
         ("//elsewhere/share/a.csv", "is on another machine"),
         ("{here}/stars.csv", "its labels are one, two, the run's bad, good"),
     ],
