@@ -33,6 +33,7 @@ from dynlora.cli.terminal import shown
 from dynlora.cli.trackers import import_, track
 from dynlora.cli.warm import check_queued, warm
 from dynlora.errors import DynloraError, SearchError, system_error, system_message
+from dynlora.jobs.environment import process_number
 
 
 class Commands(click.Group):
@@ -106,7 +107,7 @@ def main() -> None:
 
 def tell(document: Any, words: str, *, as_json: bool) -> None:
     """Print a document or its words; of several processes only the first does, so that there is one document."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    if process_number("RANK", 0) == 0:
         click.echo(json.dumps(document, indent=2, default=str) if as_json else shown(words))
 
 

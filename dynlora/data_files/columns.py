@@ -73,14 +73,22 @@ def resolved(names: Sequence[str], wanted: Columns) -> Columns:
     if is_generative(names, wanted):
         return _generative(names, wanted)
     text, pair, group = wanted.text, wanted.text_pair, wanted.group_by
+    label = wanted.label if wanted.label is None else _written_as(wanted.label, names)
     if text is None and "text" not in names and pair is None:
         text, pair = next((both for both in PAIRS.items() if set(both) <= set(names)), (None, None))
-    text = text or next((name for name in TEXTS if name in names and name != pair), None)
+    likely = (_written_as(name, names) for name in TEXTS)
+    text = text or next((name for name in likely if name in names and name not in (pair, label)), None)
     if text is None:
         raise DataError(f"data.text: none of the columns {listed(names)} is named text or sentence; set data.text")
     if group is None:
         group = "domain" if "domain" in names else "length"
-    return Columns(text, pair, wanted.label, group, is_generative=False)
+    return Columns(text, pair, label, group, is_generative=False)
+
+
+def _written_as(name: str, names: Sequence[str]) -> str:
+    """Return the column that has a name but for case and surrounding space; the name itself where there is none."""
+    same = (column for column in names if column.strip().casefold() == name.casefold())
+    return name if name in names else next(same, name)
 
 
 def _generative(names: Sequence[str], wanted: Columns) -> Columns:

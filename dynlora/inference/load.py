@@ -123,7 +123,7 @@ def answers_of_file(folder: Path, path: Path, which: str = "last") -> list[dict[
     """
     config, model = student_config(folder), load_run(folder, which)
     if isinstance(model.task, WritingTask) and is_table(path):
-        return model.continued_rows(model.task, rows_to_continue(read_table(path), config.data, model.task))
+        return model.continued_rows(model.task, rows_to_continue(read_table(path, "--file "), config.data, model.task))
     texts, pairs = texts_of(path, config)
     if not texts:
         raise ConfigError(f"--file {path}: has no text; give a file with a text in each line, or a table")
@@ -141,7 +141,11 @@ def texts_of(path: Path, config: RunConfig) -> tuple[list[str], list[str] | None
             raise DataError(f"--file {path}: {problem}")
         text = as_utf8(Source(path)).whole().decode("utf-8-sig")
         return [line for line in text.splitlines() if line.strip()], None
-    return text_columns(read_table(path), config.data)
+    table = read_table(path, "--file ")
+    try:
+        return text_columns(table, config.data)
+    except DataError as error:
+        raise DataError(f"--file {path}: {error}") from None
 
 
 def _trained_state(folder: Path, which: str) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from dynlora.errors import ConfigError
+from dynlora.plain_text import printable
+
 _KEPT_PREFIXES = (
     "HF_", "PIP_", "UV_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_", "CUDA_",
     "NVIDIA_", "HIP_", "ROCR_", "XDG_", "DYNLORA_", "LC_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_",
@@ -30,6 +33,21 @@ QUEUE_VARIABLE = "DYNLORA_QUEUE"
 """Variable that is 0 in a process that starts no queued run after its own: a cluster decides what runs where."""
 
 _DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE, MIRROR_VARIABLE))
+
+
+def process_number(variable: str, default: int) -> int:
+    """Return what `RANK` or `WORLD_SIZE` says of several processes that train one run together.
+
+    Raises:
+        ConfigError: when it is no whole number.
+    """
+    value = os.environ.get(variable, str(default))
+    if not value.isascii() or not value.isdecimal() or len(value) > 6:
+        raise ConfigError(
+            f"{variable}={printable(value)}: must be a whole number; start several processes with "
+            "`accelerate launch -m dynlora train`, or unset it"
+        )
+    return int(value)
 
 
 def starts_others() -> bool:

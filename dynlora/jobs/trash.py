@@ -11,6 +11,7 @@ from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, read_launch, read_status
 from dynlora.jobs.spawn import Folder, locked, runs_root
 from dynlora.store import schema
 from dynlora.store.active import mark_active, unmark_active
+from dynlora.store.catalogue import run_folders
 from dynlora.store.connection import LET_GO_S, lock_run
 
 TRASH_DIR = ".trash"
@@ -37,7 +38,7 @@ def delete(runs_dir: Folder, run_id: str, *, is_replaced: bool = False) -> Path:
     """
     root = runs_root(runs_dir)
     folder = schema.run_folder(root, run_id, must_exist=False)
-    if not folder.is_dir():
+    if folder.name not in {known.name for known in run_folders(root)}:  # a folder of another kind is left alone
         listing = schema.command_text("runs", runs_dir=root)
         raise RunNotFoundError(f"no run {run_id!r} in {root}: `{listing}` lists the runs")
     target = _trash(root) / run_id

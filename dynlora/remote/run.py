@@ -188,7 +188,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         RunNotFoundError: when the folder holds no run.
         RemoteError: when the address cannot be reached or holds no run.
         CorruptRunError: when what it holds cannot be read.
+        ConfigError: when the path is none.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"path={path!r:.60}: must be the folder of a run, such as runs/ID, or an address")
     if not is_url(path):
         return open_folder(path)
     place = Place(str(path))

@@ -102,7 +102,7 @@ def _tag(text: str) -> str:
     tag = " ".join(jsontext.clean_text(text).split())
     if not tag or "," in tag or len(tag) > MAX_TAG_LENGTH or not tag.isprintable():
         raise ConfigError(
-            f"tag {text[:60]!r}: must be 1 to {MAX_TAG_LENGTH} printable characters without a comma; shorten it"
+            f"tag {text[:60]!r}: must be 1 to {MAX_TAG_LENGTH} printable characters without a comma; give another"
         )
     return tag
 

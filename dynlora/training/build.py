@@ -34,7 +34,8 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, checkpoint_blocks, head_parameters
 from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.engine.strategy import Batch
-from dynlora.errors import AssetError, ConfigError
+from dynlora.errors import AssetError, ConfigError, first_line
+from dynlora.jobs.environment import process_number
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import Inputs, usable, usable_rows
 
@@ -199,7 +200,8 @@ def make_accelerator() -> Accelerator:
     Several processes on a machine without accelerators talk through gloo: accelerate needs to be told.
 
     Raises:
-        ConfigError: where accelerate is set to cut weights into pieces, which dynlora cannot adapt.
+        ConfigError: where accelerate is set to cut weights into pieces, which dynlora cannot adapt, or to something
+            that this machine has not.
     """
     for name, variable in SHARDED.items():
         if os.environ.get(variable, "").lower() == "true":
@@ -207,11 +209,17 @@ def make_accelerator() -> Accelerator:
                 f"{variable}=true: {name} cuts weights into fixed pieces, and ranks change inside of them; launch with "
                 "accelerate launch --multi_gpu, where every process holds the whole model"
             )
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return Accelerator(
-        cpu=several and not torch.accelerator.is_available(),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
+    several = process_number("WORLD_SIZE", 1) > 1
+    try:
+        return Accelerator(
+            cpu=several and not torch.accelerator.is_available(),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    except (ValueError, RuntimeError, ImportError) as error:  # what accelerate makes of its variables
+        raise ConfigError(
+            f"accelerate cannot start as its variables say ({first_line(error)}); start several processes with "
+            "`accelerate launch -m dynlora train`, or unset RANK, WORLD_SIZE, LOCAL_RANK and ACCELERATE_*"
+        ) from None
 
 
 def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) -> tuple[Evaluation, np.ndarray]:

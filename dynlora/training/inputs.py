@@ -22,6 +22,7 @@ from dynlora.engine.model.base_model import BaseModel, Weights, load_base
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
 from dynlora.jobs import own_process
+from dynlora.jobs.environment import process_number
 from dynlora.tasks import Task, WritingTask
 from dynlora.training.given_ranks import read_ranks
 from dynlora.training.given_start import read_start
@@ -173,7 +174,7 @@ def usable(tokens: Tokens) -> Tokens:
 
 def _check_batch(config: RunConfig) -> None:
     """Refuse a batch that does not divide over the processes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = max(1, process_number("WORLD_SIZE", 1))
     if config.train.batch_size % processes:
         raise ConfigError(
             f"train.batch_size={config.train.batch_size}: must be a multiple of the {processes} processes; raise it"

@@ -26,6 +26,9 @@ LEFT = f".dynlora-export-{re.sub('[^0-9A-Za-z]+', '-', platform.node())[:40]}-"
 ARCHIVE = ".zip"
 """Ending of an `out` that is written as one file."""
 
+OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".7z", ".rar")
+"""Endings of archives that are not written: a folder of such a name would be taken for one."""
+
 
 def check_out(out: Path) -> Path:
     """Return the place that is written to.
@@ -35,6 +38,8 @@ def check_out(out: Path) -> Path:
     """
     if str(out) == "-":
         raise ConfigError("--out -: an adapter is a folder or a .zip file, not one text; give a name")
+    if out.name.lower().endswith(OTHER_ARCHIVES):
+        raise ConfigError(f"--out {out}: archives are written as .zip; give such a name, or that of a folder")
     place, kind = Path(os.path.realpath(out)), kind_of_file(out)
     if kind == "a folder" and place.suffix.lower() != ARCHIVE:
         kind = "not an empty folder" if any(place.iterdir()) else ""

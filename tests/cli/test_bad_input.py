@@ -7,11 +7,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from dynlora.cli.main import main
+from dynlora.errors import ConfigError
+from dynlora.jobs.environment import process_number
+from dynlora.training.staged_folder import check_out
 from tests.tiny import tiny_arguments, tiny_rows, write_csv
 
 ROWS = tiny_rows(30)
@@ -289,3 +293,47 @@ def test_smoke_in_a_process_of_its_own(runs_dir: Path) -> None:
         [*command[:3], "runs", "--json", "--runs-dir", str(runs_dir)], capture_output=True, timeout=300
     )
     assert json.loads(listed.stdout) == []
+
+
+@pytest.mark.parametrize("variable", ["RANK", "WORLD_SIZE"])
+@pytest.mark.parametrize("value", ["abc", "-1", "", "1.5", "9" * 5000])
+def test_variables_of_several_processes_are_whole_numbers(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"{variable}=.*: must be a whole number; start several processes with"):
+        process_number(variable, 1)
+
+
+def test_what_accelerate_refuses_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynlora.training import build
+
+    def refuse(**options: object) -> None:
+        raise ValueError("MASTER_ADDR env was not set\nplease export it")
+
+    monkeypatch.setattr(build, "Accelerator", refuse)
+    with pytest.raises(ConfigError, match="accelerate cannot start as its variables say .*MASTER_ADDR") as refusal:
+        build.make_accelerator()
+    assert "accelerate launch -m dynlora train" in str(refusal.value)
+
+
+def test_a_folder_that_is_no_run_is_not_deleted(runs_dir: Path) -> None:
+    (runs_dir / "photos").mkdir()
+    result = run(runs_dir, "delete", "photos")
+    assert result.exit_code == 2
+    assert "no run 'photos'" in result.stderr
+    assert (runs_dir / "photos").is_dir()
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.7z"])
+def test_an_archive_of_another_kind_is_not_made_a_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"archives are written as \.zip"):
+        check_out(tmp_path / name)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"runs/x"])
+def test_a_path_of_a_run_that_is_none_is_refused(path: Any) -> None:
+    import dynlora
+
+    with pytest.raises(ConfigError, match="path=.*: must be the folder of a run"):
+        dynlora.open_run(path)

@@ -152,6 +152,12 @@ def test_predict_texts_and_files(trained: tuple[Path, dict[str, dict[str, Any]]]
     for name in ("lines.txt", "table.csv"):
         assert document(run(runs_dir, "predict", run_id, "--file", str(tmp_path / name), "--json")) == rows
     assert run(runs_dir, "predict", run_id, "--text", texts[0]).stdout == f"good\t{texts[0]}\n"
+    write_csv(tmp_path / "loud.csv", [{" TEXT ": text} for text in texts])
+    assert document(run(runs_dir, "predict", run_id, "--file", str(tmp_path / "loud.csv"), "--json")) == rows
+    for content in ("text\n", "note\nhello\n"):
+        (tmp_path / "odd.csv").write_text(content)
+        refused = run(runs_dir, "predict", run_id, "--file", str(tmp_path / "odd.csv"))
+        assert refused.stderr.startswith(f"Error: --file {tmp_path / 'odd.csv'}: "), "not data.path, which nobody gave"
 
 
 def logits_of(model: Any, folder: Path) -> torch.Tensor:

@@ -85,27 +85,27 @@ def _relabelled(table: Dataset, label: str, values: list[Any]) -> Dataset:
 
 
 @contextmanager
-def _as_path(path: Path) -> Iterator[None]:
-    """Say data.path before the name of a file that something is wrong with."""
+def _as_path(path: Path, argument: str = "data.path=") -> Iterator[None]:
+    """Say the argument before the name of a file that something is wrong with."""
     try:
         yield
     except FileError as error:
-        raise DataError(said_of(path, str(error))) from None
+        raise DataError(said_of(path, str(error), argument)) from None
 
 
-def said_of(path: Path, sentence: str) -> str:
-    """Return a sentence that begins with the name of a file as one about `data.path`."""
+def said_of(path: Path, sentence: str, argument: str = "data.path=") -> str:
+    """Return a sentence that begins with the name of a file as one about the argument that named it."""
     folder = path.parent if sentence.startswith(path.name) else path
-    return f"data.path={folder / '_'}"[:-1] + sentence
+    return f"{argument}{folder / '_'}"[:-1] + sentence
 
 
-def read_table(path: Path) -> Dataset:
-    """Read one file.
+def read_table(path: Path, argument: str = "data.path=") -> Dataset:
+    """Read one file; an error begins with the `argument` that named it.
 
     Raises:
         DataError: when it is missing, empty, or not what its ending says.
     """
-    with _as_path(path):
+    with _as_path(path, argument):
         return dataset_of(reader.read_table(path))
 
 
