@@ -62,7 +62,9 @@ def test_conversations_are_uploaded_learned_and_taken_to_peft(
 
     _look_at_tokens(page, window, picture)
     page.get_by_role("button", name="Check", exact=True).click()
-    expect(page.get_by_text("Generation: 8 prompts at each of 5 evaluations")).to_be_visible()
+    expect(
+        page.get_by_text("Generation: 8 prompts at the last evaluation, and 4 at 4 evaluations before it")
+    ).to_be_visible()
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_text(re.compile(r"Started as \S+\."))).to_be_visible()
     open_run(page)
