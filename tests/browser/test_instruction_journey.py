@@ -62,9 +62,7 @@ def test_conversations_are_uploaded_learned_and_taken_to_peft(
 
     _look_at_tokens(page, window, picture)
     page.get_by_role("button", name="Check", exact=True).click()
-    expect(
-        page.get_by_text("Generation: 8 prompts at the last evaluation, and 4 at 4 evaluations before it")
-    ).to_be_visible()
+    expect(page.get_by_text("Generation: 8 prompts at the last evaluation")).to_be_visible()
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.get_by_text(re.compile(r"Started as \S+\."))).to_be_visible()
     open_run(page)
@@ -119,8 +117,8 @@ def _fill(page: Page, command: Locator, values: dict[str, str]) -> None:
 
 
 def _texts(run: Path) -> dict[int, list[dict[str, Any]]]:
-    """Return what was written at each evaluation, by its step."""
-    until(lambda: len(queries.events_frame(run, ("generations",))) == 5, "the texts of all evaluations")
+    """Return what was written at evaluations, by step: on a slow machine at the first and the last alone."""
+    until(lambda: STEPS in set(queries.events_frame(run, ("generations",))["step"]), "the texts of the last evaluation")
     events = queries.events_frame(run, ("generations",))
     return {int(step): payload["rows"] for step, payload in zip(events["step"], events["payload"], strict=True)}
 
