@@ -91,11 +91,8 @@ def activity_of(meta: Mapping[str, Any], status: Status) -> dict[str, Any] | Non
     if status.status not in ("running", "stopping") or not stored:
         return None
     seconds, at = finite(stored.get("remaining_s")), moment(stored.get("at"))
-    known = seconds is not None and at is not None
-    return {
-        "phase": short_text(stored.get("phase"), 200),
-        "remaining_s": max(0.0, seconds - max(0.0, now() - at)) if known else None,
-    }
+    remaining = None if seconds is None or at is None else max(0.0, seconds - max(0.0, now() - at))
+    return {"phase": short_text(stored.get("phase"), 200), "remaining_s": remaining}
 
 
 def recorded_by(folder: str | os.PathLike[str]) -> str | None:
