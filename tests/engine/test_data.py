@@ -215,6 +215,19 @@ def test_pairs_as_glue_names_them(first: str, second: str, tmp_path: Path) -> No
     assert [a[2:] for a in texts] == [b[2:] for b in found.train.text_pair]
 
 
+@pytest.mark.parametrize("names", [("TEXT", "LABEL"), (" text ", " label "), ("Sentence", "Label")])
+def test_columns_are_found_in_any_case_and_with_space_around(names: tuple[str, str], tmp_path: Path) -> None:
+    rows = tiny_rows(40)
+    write_csv(tmp_path / "plain.csv", [{"text": row["text"], "label": row["label"]} for row in rows])
+    write_csv(tmp_path / "odd.csv", [{names[0]: row["text"], names[1]: row["label"]} for row in rows])
+    plain, odd = (
+        load_data(DataConfig(path=str(path)), path, 0) for path in (tmp_path / "plain.csv", tmp_path / "odd.csv")
+    )
+    assert odd.train.text == plain.train.text
+    assert odd.labels == plain.labels
+    assert np.array_equal(odd.held_out.label, plain.held_out.label)
+
+
 def test_named_columns_win(tmp_path: Path) -> None:
     rows = [{"text": "no", "body": f"a {i}", "more": f"b {i}", "stars": i % 3, "label": 7} for i in range(12)]
     path = write_csv(tmp_path / "rows.csv", rows)

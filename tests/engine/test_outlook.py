@@ -86,6 +86,8 @@ def test_a_run_says_what_it_does_while_it_evaluates(tmp_path: Path) -> None:
     assert any(phase.startswith("evaluating: answer 1 of 4, token ") for phase in phases)
     assert any(phase.startswith("evaluating: answer 1 of 6, token ") for phase in phases)
     assert phases[-1] == ""
+    first_step = next(at for at, (_, seconds) in enumerate(recorder.activities) if seconds is not None)
+    assert phases[first_step - 1] == "", "the first evaluation is over while the first step is taken"
     known = [seconds for phase, seconds in recorder.activities if seconds is not None]
     assert len(known) > 12
     assert known[-1] == pytest.approx(0.0, abs=1e-3)

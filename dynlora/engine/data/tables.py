@@ -74,7 +74,9 @@ def _repaired(config: DataConfig, sides: reader.Sides, seed: int, label_names: S
     for side in (TRAIN, HELD_OUT):
         at = np.flatnonzero(rows.side == side)
         table = dataset_of(rows.tables[int(rows.table[at[0]])]).select(rows.row[at])
-        found.append(_relabelled(table, config.label, [rows.label[row] for row in at]) if is_merged else table)
+        found.append(
+            _relabelled(table, chosen.label or config.label, [rows.label[row] for row in at]) if is_merged else table
+        )
     return Splits(found[0], found[1], tuple(item.sentence for item in done))
 
 

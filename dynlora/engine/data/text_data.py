@@ -127,16 +127,15 @@ def _read(
     """Return the rows of both sides and their task, or refuse the first row or column that does not fit."""
     splits = read_splits(config, folder, seed, label_names)
     tables = [splits.train, splits.held_out]
+    columns = column_names.resolved(tables[0].column_names, wanted_columns(config))
+    label = columns.label or config.label
     if label_names:
-        tables = [table.cast_column(config.label, ClassLabel(names=[*label_names])) for table in tables]
+        tables = [table.cast_column(label, ClassLabel(names=[*label_names])) for table in tables]
     train = limited(tables[0], config.max_train, seed)
     held_out = limited(tables[1], config.max_eval, seed)
-    columns = column_names.resolved(train.column_names, wanted_columns(config))
     for split, table in (("training", train), ("held-out", held_out)):
         _check_columns(columns, table, split)
-    task = tasks.choose(
-        config.task, config, columns, lambda: LabelColumn.read(config.label, train, held_out)
-    )  # fmt: skip
+    task = tasks.choose(config.task, config, columns, lambda: LabelColumn.read(label, train, held_out))
     sides = (_rows(train, columns, task, "training"), _rows(held_out, columns, task, "held-out"))
     _check_groups(columns.group_by, sides[1])
     return splits, sides, task

@@ -130,7 +130,6 @@ class Trainer:
         while self.step < self.total:
             start, evaluated_s = time.perf_counter(), self.timing.evaluated_s
             self.take_step(order, signals)
-            self._tell("")
             self._after_step(keeper, signals)
             evaluated_s = self.timing.evaluated_s - evaluated_s
             self.outlook.took_step(time.perf_counter() - start - evaluated_s)
@@ -321,6 +320,7 @@ class Trainer:
             self.evaluation.record_base(self.recorder, self.step, without)
         keeper.checkpoint(self)
         self.timing.evaluated_s += time.perf_counter() - start
+        self._tell("")
 
     def _texts(self) -> tuple[dict[str, float], dict[str, float]]:
         """Let a model that writes texts continue its prompts; return their metrics, and those that are compared."""
