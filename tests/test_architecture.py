@@ -18,6 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from dynlora.config import TASKS
 from tools import house
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,11 +38,6 @@ def _sources(*patterns: str) -> list[Path]:
 
 
 ALL = _sources("dynlora/**/*.py", "pages/*.py", "app.py")
-
-
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _name(path: Path) -> str:
@@ -70,7 +66,7 @@ def _package_of(path: Path) -> list[str]:
 def _imports(path: Path) -> set[str]:
     """Dotted names a file imports anywhere, also inside functions; relative ones made absolute."""
     found: set[str] = set()
-    for node in _run_time_nodes(_tree(path)):
+    for node in _run_time_nodes(house.tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -104,7 +100,7 @@ def test_a_command_on_a_run_is_worded_at_one_place() -> None:
     """`store.schema.command_text` adds the runs folder where it is not the default one."""
     broken = []
     for path in ALL:
-        for text in (node for node in ast.walk(_tree(path)) if isinstance(node, ast.JoinedStr)):
+        for text in (node for node in house.nodes(path) if isinstance(node, ast.JoinedStr)):
             for before, after in itertools.pairwise(text.values):
                 is_value = isinstance(before, ast.Constant) and isinstance(after, ast.FormattedValue)
                 if is_value and re.search(rf"\bdynlora ({COMMANDS}) $", str(before.value)):  # pyright: ignore
@@ -172,7 +168,7 @@ def test_every_file_and_function_the_document_names_is_there() -> None:
     assert [name for name in sorted(names) if not any((ROOT / base / name).exists() for base in ("", "dynlora"))] == []
     for name, function in re.findall(r"`((?:dynlora/)?(?:[a-z]+/)+[a-z_]+\.py)` `([a-z_]+)", text):
         path = next(path for base in ("", "dynlora") if (path := ROOT / base / name).exists())
-        defined = {node.name for node in ast.walk(_tree(path)) if isinstance(node, ast.FunctionDef)}
+        defined = {node.name for node in house.nodes(path) if isinstance(node, ast.FunctionDef)}
         assert function in defined, f"{name} has no {function}"
 
 
@@ -232,8 +228,8 @@ def test_streamlit_stays_in_views_and_pages() -> None:
     assert broken == []
 
 
-def _attributes_set(tree: ast.Module) -> Iterator[ast.Attribute]:
-    for node in ast.walk(tree):
+def _attributes_set(path: Path) -> Iterator[ast.Attribute]:
+    for node in house.nodes(path):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
             yield from (target for target in targets if isinstance(target, ast.Attribute))
@@ -247,10 +243,10 @@ def _plain(node: ast.AST) -> str:
 def test_strategies_return_edits_and_change_nothing_themselves() -> None:
     broken = []
     for path in _sources("dynlora/strategies/*.py", "dynlora/strategies/*/strategy.py"):
-        for target in _attributes_set(_tree(path)):
+        for target in _attributes_set(path):
             if ast.unparse(target.value) != "self":
                 broken.append(f"{_name(path)}:{target.lineno} sets {ast.unparse(target)}")
-        for node in ast.walk(_tree(path)):
+        for node in house.nodes(path):
             if isinstance(node, ast.Name | ast.Attribute) and "optimizer" in _plain(node):
                 broken.append(f"{_name(path)}:{node.lineno} touches {ast.unparse(node)}")
     assert broken == []
@@ -261,7 +257,7 @@ def test_only_edits_and_checkpoints_touch_the_optimizers_state() -> None:
         f"{_name(path)}:{node.lineno}"
         for path in ALL
         if not _name(path).startswith(OPTIMIZER_STATE)
-        for node in ast.walk(_tree(path))
+        for node in house.nodes(path)
         if isinstance(node, ast.Attribute) and node.attr == "state" and "optimizer" in ast.unparse(node.value).lower()
     ]
     assert broken == []
@@ -273,8 +269,8 @@ def _strategy_names() -> set[str]:
     return {path.stem for path in places if not path.name.startswith(("_", "."))}
 
 
-def _compared_strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
+def _compared_strings(path: Path) -> Iterator[tuple[int, str]]:
+    for node in house.nodes(path):
         operands: list[ast.AST] = []
         if isinstance(node, ast.Compare):
             operands = [node.left, *node.comparators]
@@ -292,7 +288,20 @@ def test_no_branch_on_a_strategys_name_outside_strategies() -> None:
         f"{_name(path)}:{line} compares with {value!r}"
         for path in ALL
         if "strategies" not in path.parts
-        for line, value in _compared_strings(_tree(path))
+        for line, value in _compared_strings(path)
+        if value in names
+    ]
+    assert broken == []
+
+
+def test_nothing_outside_asks_for_a_tasks_name() -> None:
+    names = {path.stem for path in (ROOT / "dynlora" / "tasks").glob("*.py")} & set(TASKS)
+    assert {"classification", "causal_lm", "regression"} <= names
+    broken = [
+        f"{_name(path)}:{line} compares with {value!r}"
+        for path in ALL
+        if "tasks" not in path.parts and "viz" not in path.parts and "pages" not in path.parts
+        for line, value in _compared_strings(path)
         if value in names
     ]
     assert broken == []
@@ -304,7 +313,7 @@ def test_colours_are_defined_in_the_theme_only() -> None:
         f"{_name(path)}:{node.lineno} {node.value!r}"
         for path in _sources("dynlora/viz/**/*.py", "pages/*.py", "app.py")
         if _name(path) != "dynlora/viz/kit/theme.py"
-        for node in ast.walk(_tree(path))
+        for node in house.nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and colour.fullmatch(node.value)
     ]
     assert broken == []

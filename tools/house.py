@@ -145,6 +145,12 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return every node of a file: it is walked once for all rules."""
+    return tuple(ast.walk(tree(path)))
+
+
 def room_of(name: str) -> str:
     """Return the folder a module is in; a module at the top of the package is a folder of its own."""
     path = modules()[name].relative_to(ROOT)
@@ -155,7 +161,7 @@ def room_of(name: str) -> str:
 
 def imported(path: Path) -> Iterator[str]:
     """Yield every dotted name a file imports, also inside functions and for a type checker alone."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -56,15 +56,24 @@ def check(standing: AllocationState, moves: list, most: int, per_module: int) ->
     assert not ((gave > 0) & (got > 0)).any()
 
 
-@settings(max_examples=300)
-@given(standings(), st.integers(1, 5), st.integers(1, 3), st.floats(0, 2))
-def test_swap_keeps_every_limit(standing: AllocationState, moves: int, per_module: int, hysteresis: float) -> None:
+def swaps_within_limits(standing: AllocationState, moves: int, per_module: int, hysteresis: float) -> None:
+    """Hold one swap to every limit, and its gain to the hysteresis."""
     found = swap(standing, moves=moves, per_module=per_module, hysteresis=hysteresis)
     check(standing, found, moves, per_module)
     for move in found:
         loss = sum(donor.score for donor in move.donors)
         assert np.isfinite(loss)
         assert move.receiver.score > (1 + hysteresis) * loss
+
+
+test_swap_keeps_every_limit = given(standings(), st.integers(1, 5), st.integers(1, 3), st.floats(0, 2))(
+    swaps_within_limits
+)
+test_swap_keeps_every_limit_over_many = pytest.mark.torture(
+    settings(max_examples=3000)(
+        given(standings(), st.integers(1, 5), st.integers(1, 3), st.floats(0, 2))(swaps_within_limits)
+    )
+)
 
 
 @given(standings(), st.integers(0, 100))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import typing
 from pathlib import Path
@@ -179,19 +178,6 @@ def test_the_config_knows_every_task_and_whether_it_has_classes() -> None:
     assert set(TASKS) == {"auto", *ALL}
     assert {name: bool(task_of(name).labels) for name in ALL} == {name: TASKS[name] for name in ALL}
     assert set(GENERATIVE) == {name for name in ALL if issubclass(tasks.registry()[name], tasks.WritingTask)}
-
-
-def test_nothing_outside_asks_for_a_tasks_name() -> None:
-    broken = [
-        f"{path.relative_to(ROOT)}:{part.lineno}"
-        for path in (ROOT / "dynlora").rglob("*.py")
-        if "tasks" not in path.parts and "viz" not in path.parts
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Compare | ast.MatchValue)
-        for part in ast.walk(node)
-        if isinstance(part, ast.Constant) and part.value in ALL
-    ]
-    assert broken == []
 
 
 def test_a_model_is_made_for_what_its_class_does_whatever_its_config_came_from() -> None:
