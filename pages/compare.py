@@ -40,7 +40,7 @@ section = url_state.segmented("section", "Section", list(SECTIONS), "results", S
 def show_results() -> None:
     """Draw how the runs ended, how they got there, and whether the difference is more than chance."""
     run_selection.say_how_many(chosen)
-    found = compare_cards.read(chosen.runs)
+    found = compare_cards.read(chosen.runs, chosen.summaries)
     about = verdict_of_runs(found.folders, found.summaries)
     with st.container(horizontal=True, vertical_alignment="center", key="compare-controls"):
         compare_cards.group_controls(found)
@@ -65,7 +65,7 @@ def show_results() -> None:
 def show_capacity() -> None:
     """Draw where the runs put their capacity, and what was set differently."""
     run_selection.say_how_many(chosen)
-    found = compare_cards.read(chosen.runs)
+    found = compare_cards.read(chosen.runs, chosen.summaries)
     capacity = final_ranks(found)
     capacity_cards.capacity_conclusion(capacity)
     compare_cards.group_controls(found)

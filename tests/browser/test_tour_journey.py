@@ -11,6 +11,7 @@ import pytest
 from dynlora.viz.tour import model as tour_model
 from tests.browser.conftest import Picture, fits, show
 from tests.peft_adapter.files import small_adapter
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -22,6 +23,10 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, picture: Picture) -
 
     page.goto(f"{server}/tour")
     expect(page.locator(".replay svg")).to_be_visible()
+    for width, is_beside in ((1280, True), (961, True), (780, False)):
+        show(page, width)
+        until(lambda beside=is_beside: _is_picture_beside_the_text(page) == beside, f"the columns at {width} px")
+    show(page)
     for stop in tour_model.STOPS[1:]:
         page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
         expect(page.get_by_role("heading", name=stop.short, exact=True)).to_be_visible()
@@ -31,6 +36,13 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, picture: Picture) -
     expect(page.get_by_role("link", name="Launch a similar run")).to_be_visible()
     page.go_back()
     expect(page.get_by_role("heading", name="Gates", exact=True)).to_be_visible()
+
+
+def _is_picture_beside_the_text(page: Page) -> bool:
+    text, picture = (page.locator(".st-key-tour-stop [data-testid=stColumn]").nth(n).bounding_box() for n in (0, 1))
+    assert text is not None
+    assert picture is not None
+    return picture["x"] >= text["x"] + text["width"]
 
 
 @pytest.mark.journey

@@ -119,6 +119,7 @@ def test_compare_follows_an_experiment_from_its_first_second(runs_dir: Path) -> 
         annotate(runs_dir / one, state="queued")
     app = open_page("compare", runs=",".join(ids))
     assert not app.exception
+    assert next(frame for frame in app.dataframe if "configuration" in frame.value).proto.placeholder == "–"
     bar = app.get("progress")[0].proto
     assert bar.text.startswith("1 of 4 runs finished, 3 in the queue")
     for one in ids:

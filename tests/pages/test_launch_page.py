@@ -318,6 +318,9 @@ def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_d
     assert not charts(app)
     app.number_input(key="field-train.steps-100").set_value(100).run()
     assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
+    next(box for box in app.text_input if box.label == "Seeds").set_value("0-2").run()
+    figures = {metric.label: metric.value for metric in app.metric}
+    assert figures["Estimated time, 3 runs"] == "8 min", "the sum of 3 runs of 2.5 minutes"
 
 
 def test_a_refused_check_is_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,22 @@ def runs(runs_dir: Path) -> Path:
             finished_run(runs_dir, 10 * (number + 1), run_id, **meta)
     annotate_notes(runs_dir / IDS[1], add=["good"], note="$x$ <b>note</b>")
     return runs_dir
+
+
+@pytest.mark.parametrize("name", ["own", None])
+def test_the_conclusion_is_on_ones_own_runs_once_there_are_some(
+    name: str | None, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = tmp_path / "samples"
+    monkeypatch.setattr(run_picker, "sample_runs_dir", lambda: samples)
+    meta: dict[str, Any] = {"strategy": "lora", "data": "sentiment4", "metric": "accuracy"}
+    for number, accuracy in enumerate((0.91, 0.93)):
+        finished_run(samples, 10, IDS[number], **meta, metrics={"accuracy": accuracy})
+    if name:
+        finished_run(runs_dir, 10, IDS[2], **{**meta, "data": "tickets"}, metrics={"accuracy": 0.71})
+    conclusion = re.sub(r"[\\\u200b]", "", words(open_page("runs")))
+    assert ("On tickets" in conclusion) == (name is not None)
+    assert ("On sentiment4" in conclusion) == (name is None)
 
 
 def names(app: AppTest) -> list[str]:

@@ -107,3 +107,14 @@ def test_progress_counts_what_is_done_and_what_is_left() -> None:
         "1 of 4 runs finished, 1 training, 1 in the queue, 1 ended early. About 35 s remaining."
     )
     assert "remaining" not in progress.sentence(progress.counted([row(status="queued", step=0, time=None)]))
+
+
+def test_the_time_that_is_left_is_that_of_this_machine() -> None:
+    sample = row(id="sample", is_own=False)
+    running = row(id="now", status="running", step=10, time=None)
+    waiting = row(id="next", status="queued", step=0, time=None)
+    assert progress.counted([sample, running]).seconds_left is None, "the samples were trained elsewhere"
+    assert progress.counted([sample, running], {"now": 300.0}).seconds_left == pytest.approx(300)
+    assert progress.counted([sample, running, waiting], {"now": 300.0}).seconds_left == pytest.approx(300 + 40 * 10)
+    own = row(id="own", time={"train_s": 20.0, "evaluated_s": 20.0})
+    assert progress.counted([own, running, waiting], {"now": 300.0}).seconds_left == pytest.approx(300 + 40)

@@ -121,6 +121,18 @@ def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
     assert [text.partition(",")[0] for text in layout_of(figure).yaxis.ticktext] == ["dynamic", "lora"]
 
 
+def test_the_names_of_groups_have_room_for_all_their_lines(tmp_path: Path) -> None:
+    for number in range(3):
+        data = f"/home/me/tickets/of-the-{number}-quarter/by-department.csv"
+        finished(tmp_path, f"r{number}", 0.9, strategy="dynamic", data=data, model="sentence-transformers/all-MiniLM")
+    members = runs_table.grouped(queries.list_runs(tmp_path), "strategy")
+    layout = layout_of(runs_figures.group_strip(members, runs_table.group_summary(members), "accuracy", theme.LIGHT))
+    lines = max(label.count("<br>") + 1 for label in layout.yaxis.ticktext)
+    assert lines > 2
+    a_row = (layout.height - layout.margin.t - layout.margin.b) / len(layout.yaxis.ticktext)
+    assert a_row > 1.3 * layout.font.size * lines
+
+
 def test_a_strategy_is_never_averaged_over_models_or_data(tmp_path: Path) -> None:
     finished(tmp_path, "r1", 0.9, strategy="lora", data="sst2")
     finished(tmp_path, "r2", 0.5, strategy="lora", data="/home/me/tickets")

@@ -33,6 +33,19 @@ def test_perplexity_and_fractions_have_a_panel_each() -> None:
     assert layout["xaxis"]["anchor"] == "y2"
 
 
+def test_the_legend_has_the_names_of_the_metrics() -> None:
+    drawn = figures.metric_lines(
+        metrics(brier=[0.3], ece=[0.1], macro_f1=[0.4], matthews=[0.2], exact_match=[1]), LIGHT
+    )
+    assert [trace["name"] for trace in traces_of(drawn)] == [
+        "Brier score",
+        "Calibration error (ECE)",
+        "Macro F1",
+        "Matthews correlation",
+        "Exact match",
+    ]
+
+
 def test_fractions_alone_keep_one_panel() -> None:
     layout = layout_of(figures.metric_lines(metrics(accuracy=[0.5, 0.7], macro_f1=[0.4, 0.6]), LIGHT))
     assert "yaxis2" not in layout

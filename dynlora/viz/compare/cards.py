@@ -18,7 +18,7 @@ from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import lines, run_summary, strong_language, written
 from dynlora.viz.kit.text import metric_words, one_line
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, picture, safe, texts, under
+from dynlora.viz.ui.cards import card, chart, colours, note, picture, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
 from dynlora.viz.ui.hidden_runs import hidden_runs
 from dynlora.viz.ui.multiselect import several
@@ -29,22 +29,22 @@ SHOWN = {"groups": "Mean and band", "runs": "Each run"}
 SCALES = {"linear": "Linear", "log": "Logarithmic"}
 
 
-def read(runs: Sequence[Chosen]) -> Compared:
-    """Read the runs, and show them in groups or each alone as the address says.
+def read(runs: Sequence[Chosen], summaries: Mapping[str, Mapping[str, Any]]) -> Compared:
+    """Read the runs, whose summaries are known by id, and show them in groups or each alone as the address says.
 
     Raises:
         DynloraError: when a run cannot be read.
     """
     shown = from_address("group", list(SHOWN), None)
-    summaries, damaged = queries.readable(run.folder for run in runs)
-    for sentence in damaged:
-        st.warning(safe(sentence))
     return compared(
-        {run.id: run.folder for run in runs if run.folder in summaries},
-        {run.id: summaries[run.folder] for run in runs if run.folder in summaries},
-        cached_queries.CACHED, colours(), in_groups=None if shown is None else shown == "groups", hidden=hidden_runs(),
+        {run.id: run.folder for run in runs},
+        summaries,
+        cached_queries.CACHED,
+        colours(),
+        in_groups=None if shown is None else shown == "groups",
+        hidden=hidden_runs(),
         highlighted=set(st.query_params.get_all("highlight")),
-    )  # fmt: skip
+    )
 
 
 def group_controls(found: Compared) -> None:

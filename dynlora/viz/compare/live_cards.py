@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from dynlora.store import queries
 from dynlora.viz.compare import progress
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import live, run_actions, run_picker
@@ -28,7 +30,8 @@ def follow_progress(rows: Sequence[Mapping[str, Any]]) -> None:
     def show() -> None:
         run_actions.wake()
         runs = run_picker.list_all()
-        found = progress.counted(plain_rows(runs[runs["id"].isin(ids)]))
+        now = plain_rows(runs[runs["id"].isin(ids)])
+        found = progress.counted(now, _remaining(now))
         with card("Progress", "progress"):
             st.progress(found.share, text=progress.sentence(found))
             note("The verdict and the charts below follow each run that finishes.")
@@ -36,3 +39,11 @@ def follow_progress(rows: Sequence[Mapping[str, Any]]) -> None:
             st.rerun()
 
     show()
+
+
+def _remaining(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the seconds that the runs which train say they still need, by id."""
+    training = [Path(row["folder"]) for row in rows if row["status"] in ("running", "stopping")]
+    activities = {folder.name: queries.run_summary(folder)["activity"] or {} for folder in training}
+    known = {run: activity.get("remaining_s") for run, activity in activities.items()}
+    return {run: seconds for run, seconds in known.items() if seconds is not None}

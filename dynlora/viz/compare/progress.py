@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
-from dynlora.store.meta import finite
-from dynlora.viz.kit.run_summary import ACTIVE
+from dynlora.viz.kit.run_summary import ACTIVE, seconds_taken
 from dynlora.viz.kit.text import plural, rough_duration
 
 
@@ -22,7 +22,7 @@ class Progress:
         active: runs that are queued, running or stopping.
         queued: runs of these that wait.
         share: of all steps that are done, from 0 to 1.
-        seconds_left: until the last run ends, one run at a time; None before a run of them has finished.
+        seconds_left: until the last run ends, one run at a time; None where nothing says how long a step takes here.
     """
 
     n: int
@@ -33,21 +33,41 @@ class Progress:
     seconds_left: float | None
 
 
-def counted(rows: Sequence[Mapping[str, Any]]) -> Progress:
+def counted(rows: Sequence[Mapping[str, Any]], remaining: Mapping[str, float] = MappingProxyType({})) -> Progress:
     """Return how far runs have come.
 
     Args:
         rows: of the list, as plain values.
+        remaining: seconds that runs which train say they still need, by id.
     """
     states = [row["status"] for row in rows]
     active = [row for row in rows if row["status"] in ACTIVE]
     done, planned = sum(map(_done, rows)), sum(map(_planned, rows))
-    pace = [seconds for row in rows if (seconds := _seconds_per_step(row)) is not None]
-    left = sum(_planned(row) - _done(row) for row in active)
     return Progress(
-        len(rows), states.count("finished"), len(active), states.count("queued"), done / planned if planned else 0.0,
-        median(pace) * left if pace else None,
-    )  # fmt: skip
+        n=len(rows),
+        finished=states.count("finished"),
+        active=len(active),
+        queued=states.count("queued"),
+        share=done / planned if planned else 0.0,
+        seconds_left=_seconds_left(rows, active, remaining),
+    )
+
+
+def _seconds_left(
+    rows: Sequence[Mapping[str, Any]], active: Sequence[Mapping[str, Any]], remaining: Mapping[str, float]
+) -> float | None:
+    """Return what the active runs still need: what they say, of the others their steps at the pace of this machine."""
+    paces = [pace for row in rows if (pace := _seconds_per_step(row)) is not None]
+    paces = paces or [remaining[row["id"]] / left for row in active if row["id"] in remaining and (left := _left(row))]
+    others = sum(_left(row) for row in active if row["id"] not in remaining)
+    if others and not paces:
+        return None
+    stated = sum(remaining.get(row["id"], 0.0) for row in active)
+    return stated + (median(paces) * others if others else 0.0)
+
+
+def _left(row: Mapping[str, Any]) -> int:
+    return _planned(row) - _done(row)
 
 
 def _planned(row: Mapping[str, Any]) -> int:
@@ -60,11 +80,10 @@ def _done(row: Mapping[str, Any]) -> int:
 
 
 def _seconds_per_step(row: Mapping[str, Any]) -> float | None:
-    times, step = row.get("time") or {}, row.get("step")
-    seconds = finite(times.get("train_s"))
-    if row["status"] != "finished" or seconds is None or not isinstance(step, int) or step <= 0:
-        return None
-    return (seconds + (finite(times.get("evaluated_s")) or 0.0)) / step
+    """Return the pace of a finished run; None of a sample, which another machine trained."""
+    seconds, step = seconds_taken(row), row.get("step")
+    is_known = row["status"] == "finished" and row.get("is_own", True) and isinstance(step, int) and step > 0
+    return seconds / step if is_known and seconds is not None else None
 
 
 def sentence(found: Progress) -> str:

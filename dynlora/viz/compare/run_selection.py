@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.store import queries
 from dynlora.viz.compare.default_runs import MOST_LIKE, default_runs, left_alone
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import one_line, plural, source_name
@@ -31,11 +32,13 @@ class Selection:
 
     Attributes:
         rows: of the list, as plain values; all chosen runs.
-        runs: the first of them, whose files may be opened.
+        runs: the first of them, whose files are opened.
+        summaries: of these, by id, as `queries.run_summary` returns them.
     """
 
     rows: Sequence[Mapping[str, Any]]
     runs: Sequence[Chosen]
+    summaries: Mapping[str, Mapping[str, Any]]
 
 
 def select_runs() -> Selection:
@@ -58,7 +61,24 @@ def select_runs() -> Selection:
         _say_own_is_alone(readable, ids)
     chosen = readable.set_index("id", drop=False).loc[ids]
     with guarded():
-        return Selection(runs_table.plain_rows(chosen), [find_run(run_id) for run_id in ids[:MOST_READ]])
+        return _without_damaged(runs_table.plain_rows(chosen), [find_run(run_id) for run_id in ids[:MOST_READ]])
+
+
+def _without_damaged(rows: Sequence[Mapping[str, Any]], runs: Sequence[Chosen]) -> Selection:
+    """Name the runs that cannot be read and return the others, for all sections of the page.
+
+    Raises:
+        DynloraError: when none of them can be read.
+    """
+    summaries, damaged = queries.readable(run.folder for run in runs)
+    for sentence in damaged:
+        st.warning(safe(sentence))
+    left_out = {run.id for run in runs if run.folder not in summaries}
+    return Selection(
+        [row for row in rows if row["id"] not in left_out],
+        [run for run in runs if run.id not in left_out],
+        {run.id: summaries[run.folder] for run in runs if run.id not in left_out},
+    )
 
 
 def _say_own_is_alone(readable: pd.DataFrame, ids: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.store.catalogue import deciding_metric
+from dynlora.store.meta import finite
 from dynlora.viz.kit.text import metric_words, one_line, percent, rough_duration, score, sentence_case, source_name
 
 ACTIVE = ("queued", "running", "stopping")
@@ -217,6 +218,17 @@ def strategy_share(times: pd.DataFrame) -> float | None:
     """Return the strategy's fraction of all step time: of the sums, for most steps reallocate nothing."""
     total = float(times["step_ms"].sum())
     return float(times["strategy_ms"].sum()) / total if total > 0 else None
+
+
+def seconds_taken(row: Mapping[str, Any]) -> float | None:
+    """Return the seconds that the steps and the evaluations of a run took; None when it does not say.
+
+    Args:
+        row: a summary, or a row of the list of runs as plain values.
+    """
+    times = row.get("time") or {}
+    trained = finite(times.get("train_s"))
+    return None if trained is None else trained + (finite(times.get("evaluated_s")) or 0.0)
 
 
 def format_progress(summary: Mapping[str, Any], phase: str = "") -> str:

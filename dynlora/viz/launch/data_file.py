@@ -100,7 +100,7 @@ def label_caption(rows: pd.DataFrame, label: str) -> str:
     head = f"In the first {len(rows):,} rows" if len(rows) >= READ_ROWS else f"In its {plural(len(rows), 'row')}"
     counts = values.astype(str).value_counts()
     if values.isna().any():
-        return f"{head} the label is empty {plural(int(values.isna().sum()), 'time')}; fill it or remove the rows."
+        return f"{head} the label is empty {plural(int(values.isna().sum()), 'time')}."
     if pd.api.types.is_numeric_dtype(values) and len(counts) > 20:
         return f"{head} the label is a number from {values.min():g} to {values.max():g}."
     if len(counts) < 2:

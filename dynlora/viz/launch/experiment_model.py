@@ -14,8 +14,8 @@ import yaml
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 from dynlora.jobs.sweep import MAX_RUNS, SECTION
-from dynlora.store.meta import finite
 from dynlora.viz.kit.frames import records
+from dynlora.viz.kit.run_summary import seconds_taken
 from dynlora.viz.kit.text import plural, rough_duration
 from dynlora.viz.launch import form_model, presets
 
@@ -155,16 +155,15 @@ def seconds_per_run(runs: pd.DataFrame, config: Mapping[str, Any]) -> float | No
     wanted = _pace_key(config)
     steps = _of(config, "train.steps")
     known = [
-        (row["time"]["train_s"] + (finite(row["time"].get("evaluated_s")) or 0.0)) / row["step"]
+        seconds / row["step"]
         for row in records(runs[(runs["status"] == "finished") & runs["is_own"]])
-        if _took(row) and _pace_key(row["config"]) == wanted
+        if (seconds := _seconds_taken(row)) is not None and _pace_key(row["config"]) == wanted
     ]
     return median(known) * steps if known and isinstance(steps, int) and not _of(config, "train.epochs") else None
 
 
-def _took(row: Mapping[str, Any]) -> bool:
-    seconds, step = (row.get("time") or {}).get("train_s"), row.get("step")
-    return isinstance(seconds, int | float) and math.isfinite(seconds) and bool(step) and bool(row.get("config"))
+def _seconds_taken(row: Mapping[str, Any]) -> float | None:
+    return seconds_taken(row) if row.get("step") and row.get("config") else None
 
 
 def _pace_key(config: Mapping[str, Any]) -> tuple[Any, ...]:

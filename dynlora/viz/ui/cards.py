@@ -107,6 +107,9 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
         key: of the chart, one on the page.
         picks: what a click on a point puts into the address; a second click removes it.
     """
+    if not figure.data:  # plotly numbers the axes of nothing from -1
+        figure.update_xaxes(showticklabels=False)
+        figure.update_yaxes(showticklabels=False)
     if picks is None:
         st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch")
     else:

@@ -8,7 +8,7 @@ from itertools import count
 
 from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
-from dynlora.viz.kit.run_summary import ACTIVE
+from dynlora.viz.kit.run_summary import ACTIVE, seconds_taken
 from dynlora.viz.verdict.model import Summary, Verdict
 
 
@@ -18,7 +18,7 @@ class NextRuns:
 
     Attributes:
         seeds: to run, by the id of the run whose configuration they take.
-        seconds: of training in all; None when no run says how long it took.
+        seconds: of training and evaluation in all; None when no run says how long it took.
         under_way: runs of these seeds that are queued or running already.
     """
 
@@ -75,8 +75,8 @@ def _seeds(has: Sequence[set[int]], n: int) -> list[int]:
 def _seconds(seeds: Mapping[str, Sequence[int]], summaries: Mapping[str, Summary]) -> float | None:
     total = 0.0
     for run, todo in seeds.items():
-        took = (summaries[run].get("time") or {}).get("train_s")
-        if not isinstance(took, int | float):
+        took = seconds_taken(summaries[run])
+        if took is None:
             return None
         total += len(todo) * took
     return total
