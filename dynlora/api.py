@@ -70,8 +70,8 @@ def speculate(
     Raises:
         DynloraError: when something that is named cannot be used, or the decode fails.
     """
-    from dynlora.decoding.run import decode
-    from dynlora.kinds.decode import OWN, DecodeSettings
+    from dynlora.kinds.decode.settings import OWN, DecodeSettings
+    from dynlora.kinds.decode.work.run import decode
     from dynlora.training.folder_work import RunFailedError
 
     function = reward if callable(reward) else None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dynlora.kinds.registry import registry
 from dynlora.store import queries
-from dynlora.store.kinds import TRAIN
 from dynlora.viz.decode import live_cards as decode_cards
 from dynlora.viz.few_shot import card as few_shot_card
 from dynlora.viz.kit import run_summary
 from dynlora.viz.playground import cards as playground_cards
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground.chat import cards as chat_cards
-from dynlora.viz.ui import cached_queries, cards, frame, guard, kind_runs, model_client, run_picker, url_state
+from dynlora.viz.ui import cached_queries, cards, frame, guard, model_client, run_picker, url_state
 
 TABS = {
     "run": ("A run", lambda: True, None),
@@ -31,14 +31,15 @@ if len(SHOWN) > 1:
         with guard.guarded():
             draw()
         st.stop()
-run = run_picker.pick_run(suits=run_picker.has_model, others=kind_runs.ASKABLE)
+run = run_picker.pick_run(suits=run_picker.has_model, others=run_picker.askable())
 with guard.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
     examples = queries.examples_frame(run.folder, summary["step"])
     signals = cached_queries.signal_names(run.folder)
 cards.titled(f"Playground: {summary['name']}", run_summary.about(summary))
-if not summary["step"] or (modules.empty and summary["kind"] == TRAIN):
+KIND = registry()[summary["kind"]]
+if not summary["step"] or (modules.empty and KIND.allocates):
     cards.note("The run has not trained any step yet. The playground is available after the first checkpoint.")
     st.stop()
 if not run_picker.has_model(run.folder):
@@ -54,7 +55,7 @@ else:
         playground_cards.answers_card(asked)
         playground_cards.explained_cards(asked, modules)
     playground_cards.file_card(asked)
-if summary["kind"] == TRAIN:
+if KIND.allocates:
     run_picker.links(run.id, here="playground")
 else:
-    run_picker.link(run_picker.PAGES[summary["kind"]], "How it was made", run=run.id)
+    run_picker.link(f"pages/{KIND.page}.py", "How it was made", run=run.id)

@@ -10,6 +10,7 @@ import argparse
 import ast
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 
@@ -36,7 +37,7 @@ RULES: dict[str, str] = {
     "assets": "addresses errors",
     "peft_adapter": "errors safe_files",
     "store": "addresses config errors renamed_settings safe_files",
-    "kinds": "blocks config config_files errors store",
+    "kinds": "blocks config config_files errors store viz/kit",
     "jobs": "assets config config_files data_files errors kinds peft_adapter safe_files store",
     "remote": "addresses assets errors jobs peft_adapter safe_files store",
     "tasks": "data_files errors",
@@ -56,17 +57,15 @@ RULES: dict[str, str] = {
     "engine/* strategies",
     "inference": "assets blocks config config_files data_files errors kinds peft_adapter safe_files store jobs tasks "
     "engine engine/* strategies training",
-    "decoding": "assets blocks config config_files errors kinds safe_files store jobs tasks engine engine/* strategies "
-    "training inference",
-    "recycling": "assets config config_files data_files errors jobs kinds store tasks engine engine/* strategies "
-    "training inference",
-    "distilling": "assets config errors jobs kinds store tasks engine engine/* strategies training inference recycling",
+    "kinds/*/work": "assets blocks config config_files data_files errors safe_files jobs kinds kinds/* store tasks "
+    "engine engine/* strategies training inference",
+    "kinds/*/panels": "kinds/* store viz/kit",
+    "kinds/*": "blocks config config_files errors kinds kinds/* store training inference viz/kit viz/ranks viz/verdict",
     "server": "errors jobs safe_files viz/kit",
     "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
-    "remote server strategies training inference decoding recycling distilling integrations/search "
-    "integrations/clusters integrations/trackers "
-    "integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter viz/compare viz/decode "
-    "viz/distil viz/ranks viz/recycle viz/report viz/runs viz/verdict",
+    "remote server strategies training inference kinds/* integrations/search integrations/clusters "
+    "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter "
+    "viz/compare viz/ranks viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "addresses errors jobs safe_files store",
@@ -74,13 +73,14 @@ RULES: dict[str, str] = {
     "integrations/trackers": "addresses errors jobs store viz/kit",
     "integrations/tracker_files": "addresses config config_files errors peft_adapter safe_files store "
     "integrations/trackers",
-    "api": "config config_files decoding errors kinds store training own_loop",
+    "api": "config config_files errors kinds kinds/* store training own_loop",
     "viz/kit": "errors store",
     "viz/ui/browser": "",
-    "viz/ui": "errors store jobs inference server viz/kit viz/ui/browser",
+    "viz/ui": "errors store jobs kinds inference server viz/kit viz/ui/browser",
     "viz/ui/replay": "viz/ui",
     "viz/runs": _FEATURE,
-    "viz/run": f"{_FEATURE} jobs",
+    "viz/run": f"{_FEATURE} jobs kinds",
+    "viz/kinds": f"{_FEATURE} jobs kinds viz/run",
     "viz/capacity": f"{_FEATURE} viz/ui/replay",
     "viz/inputs": _FEATURE,
     "viz/health": f"{_FEATURE} viz/capacity",
@@ -96,22 +96,21 @@ RULES: dict[str, str] = {
     "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
     "viz/advice": f"{_FEATURE} jobs viz/ranks",
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
-    "viz/decode": f"{_FEATURE} blocks inference jobs kinds",
-    "viz/recycle": f"{_FEATURE} jobs kinds viz/distil",
-    "viz/distil": f"{_FEATURE} kinds viz/run",
-    "viz/few_shot": f"{_FEATURE} data_files inference viz/recycle",
+    "viz/decode": f"{_FEATURE} blocks inference jobs kinds kinds/* viz/kinds",
+    "viz/recycle": f"{_FEATURE} jobs kinds kinds/* viz/kinds",
+    "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/ranks "
     "viz/run viz/verdict",
-    "notebook": "addresses errors remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout "
+    "notebook": "addresses errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout "
     "viz/shrink viz/compare viz/verdict",
-    "pages": "config_files store jobs viz/*",
+    "pages": "config_files kinds store jobs viz/*",
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
 
 _GROUND = "config config_files errors safe_files addresses assets peft_adapter kinds"
-_ENGINE = "tasks engine engine/* strategies strategies/* recycling distilling decoding"
+_ENGINE = "tasks engine engine/* strategies strategies/* kinds/*/work"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
@@ -180,16 +179,18 @@ def edges() -> dict[str, frozenset[str]]:
 
 
 def matches(room: str, patterns: str) -> bool:
-    """Say whether a folder is among those listed; `engine/*` is every folder directly inside of `engine`."""
-    return any(
-        room == pattern or (pattern.endswith("/*") and room.startswith(pattern[:-1])) for pattern in patterns.split()
-    )
+    """Say whether a folder is among those listed; `engine/*` is every folder inside of `engine`."""
+    return any(fnmatchcase(room, pattern) for pattern in patterns.split())
+
+
+def pattern_of(room: str) -> str:
+    """Return the key of the rule of a folder: its own name, or the first pattern that fits; empty for none."""
+    return room if room in RULES else next((pattern for pattern in RULES if matches(room, pattern)), "")
 
 
 def rule_of(room: str) -> str | None:
     """Return what a folder may import, None where there is no rule for it."""
-    patterns = (pattern for pattern in RULES if pattern.endswith("/*") and matches(room, pattern))
-    rule = RULES.get(room, RULES.get(next(patterns, "")))
+    rule = RULES.get(pattern_of(room))
     return rule if rule is None or room == EVERYWHERE else f"{rule} {EVERYWHERE}"
 
 
@@ -207,7 +208,7 @@ def rows() -> list[tuple[str, str, str]]:
     rooms = {room_of(name) for name in modules()}
     found = []
     for pattern, rule in RULES.items():
-        chosen = [pattern] if pattern in rooms else sorted(room for room in rooms if matches(room, pattern))
+        chosen = sorted(room for room in rooms if pattern_of(room) == pattern)
         allowed = ", ".join(f"`{name}`" for name in rule.split()) or "nothing of ours"
         found += [(room, purpose_of(room), allowed if index == 0 else "as above") for index, room in enumerate(chosen)]
     return found

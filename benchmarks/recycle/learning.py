@@ -13,10 +13,10 @@ from benchmarks import results
 from benchmarks.recycle.setting import BEGAN, DROPPING, FEW, MODULE, VARIANTS
 from benchmarks.recycle.tables import three
 from benchmarks.recycle.work import Work, digest_of
-from dynlora.recycling.few_shot_accuracy import AveragedTeachers, FewShotTest, teacher_features
-from dynlora.recycling.meta_training import MetaTraining
-from dynlora.recycling.pool import Pool, TextPool
-from dynlora.recycling.recycling import Recycling
+from dynlora.kinds.recycle.work.few_shot_accuracy import AveragedTeachers, FewShotTest, teacher_features
+from dynlora.kinds.recycle.work.meta_training import MetaTraining
+from dynlora.kinds.recycle.work.pool import Pool, TextPool
+from dynlora.kinds.recycle.work.steps import Recycling
 
 
 def real_pool(work: Work) -> TextPool:

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dynlora import assets
-from dynlora.cli.conclusions import conclusions
-from dynlora.cli.formatting import format_method, format_metrics, format_summary
-from dynlora.cli.kinds import resumed_other
+from dynlora.cli.formatting import format_method, format_summary
+from dynlora.cli.kinds import facts_of, resumed
 from dynlora.cli.terminal import exit_code
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import (
     check_data_path,
-    read_run_config,
     read_yaml,
     set_key,
     split_override,
@@ -30,10 +28,9 @@ from dynlora.jobs import launch
 from dynlora.jobs.queue import LOG_NAME, claim, put_in_queue
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
-from dynlora.store.copied import check_can_resume
-from dynlora.store.reader import RunReader
 from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text, run_folder
 from dynlora.store.summary import readable, run_summary
+from dynlora.viz.kit.run_summary import format_metrics
 
 Report = tuple[Any, str]
 
@@ -115,21 +112,8 @@ def train(
 
 
 def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple[Any, str, int]:
-    """Go on with a run here; what can be refused without torch is refused before it is loaded."""
-    from dynlora.training.resumable import changed_settings, check_own, check_resumable
-
-    if (outcome := resumed_other(runs_dir, run_id, force=force, progress=progress)) is not None:
-        return _ended(outcome)
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first may have set the run running already
-        folder = run_folder(runs_dir, run_id)
-        with RunReader(folder) as reader:
-            check_own(run_id, reader.meta())
-            check_resumable(run_id, reader.status(), force)
-            check_can_resume(folder, reader.status().opened)
-            changed_settings(run_id, reader.meta().get("config"), read_run_config(folder))
-    from dynlora.training import run as training
-
-    return _ended(training.resume(runs_dir, run_id, force=force, progress=progress))
+    """Go on with a run here, whatever its kind."""
+    return _ended(resumed(run_folder(runs_dir, run_id), force=force, progress=progress))
 
 
 def _ended(outcome: Any) -> tuple[Any, str, int]:
@@ -159,8 +143,9 @@ def show(*, run_id: str, runs_dir: Path) -> Report:
     folder = run_folder(runs_dir, run_id)
     document = {**show_document(folder), "trackers": tracker_rows(folder)}
     words = format_summary(document) + format_trackers(document["trackers"])
-    found = conclusions(folder, document)
-    return {**document, **found}, f"{words}\n{said}" if (said := found["conclusion"]) else words
+    facts = facts_of(folder, document)
+    conclusion = facts["conclusion"]
+    return {**document, **facts}, f"{words}\n{conclusion}" if conclusion else words
 
 
 def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:

@@ -12,11 +12,11 @@ from typing import Any
 
 import click
 
-from dynlora.cli.conclusions import lora_config
 from dynlora.cli.options import MOST_ROWS, MOST_STEPS, PathOrName, Real, Whole, configured, in_runs, reports
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.kinds.train.kind import lora_config
 from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Size
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import command_text, run_folder

@@ -16,7 +16,7 @@ from dynlora.blocks import parse_blocks
 from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, in_runs, reports
 from dynlora.cli.terminal import exit_code, shown
 from dynlora.errors import ConfigError
-from dynlora.kinds.decode import OWN, DecodeSettings
+from dynlora.kinds.decode.settings import OWN, DecodeSettings
 from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
 
@@ -83,7 +83,7 @@ def rsd(ctx: click.Context, as_json: bool, **options: Any) -> None:
     settings, runs_dir = settings_of(options), options["runs_dir"]
     with of_options():
         settings.check(runs_dir)
-    from dynlora.decoding.run import decode
+    from dynlora.kinds.decode.work.run import decode
 
     outcome = decode(settings, runs_dir, progress=sys.stderr.isatty())
     tell(outcome, runs_dir, as_json=as_json)
@@ -110,7 +110,7 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
     Raises:
         ConfigError: when a role is missing, or a value cannot be used.
     """
-    from dynlora.decoding.points import values_of
+    from dynlora.kinds.decode.work.points import values_of
 
     for role in ("draft", "target"):
         if not options[role]:
@@ -146,7 +146,7 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
     """Print what a decode found: the conclusion first."""
     import json
 
-    from dynlora.decoding.results import words
+    from dynlora.kinds.decode.work.results import words
 
     summary = run_summary(outcome.folder)
     document = {"id": summary["id"], "status": summary["status"], "step": summary["step"],
@@ -209,8 +209,8 @@ def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> An
     The judge learns from partial solutions that the draft writes for training problems; a check of each step labels
     them. What is there already is given with --draft and --target.
     """
-    from dynlora.decoding.prepare import DRAFT_BLOCKS, Wanted
-    from dynlora.decoding.prepare import prepare as prepare_runs
+    from dynlora.kinds.decode.work.prepare import DRAFT_BLOCKS, Wanted
+    from dynlora.kinds.decode.work.prepare import prepare as prepare_runs
 
     for escape, character in ESCAPES:
         step_string = step_string.replace(escape, character)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dynlora import assets
 from dynlora.cli.commands import Report
-from dynlora.cli.formatting import format_metrics
-from dynlora.errors import ConfigError, DynloraError
-from dynlora.kinds.distil import student_config
-from dynlora.store.kinds import DISTIL, RECYCLE, kind_of
-from dynlora.store.lifecycle import annotate
-from dynlora.store.reader import RunReader
+from dynlora.errors import ConfigError
+from dynlora.kinds.registry import kind_of_run
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
 
@@ -52,7 +47,7 @@ def export(
 
 def _check_base(folder: Path, push_to: str, format_: str) -> None:
     """Refuse to send an adapter whose base model is a folder of this machine: nobody else could load it."""
-    base = assets.shared_model_name(student_config(folder).model.name)
+    base = assets.shared_model_name(kind_of_run(folder).model_config(folder).model.name)
     if format_ == "peft" and Path(base).is_absolute():
         raise ConfigError(
             f"--push-to {push_to}: the base model is a folder of this machine, so nobody else could load the adapter; "
@@ -61,57 +56,5 @@ def _check_base(folder: Path, push_to: str, format_: str) -> None:
 
 
 def _exported(folder: Path, out: Path, format_: str, which: str) -> tuple[dict[str, Any], str]:
-    """Write the adapter, and note in the run what that changed."""
-    with RunReader(folder) as reader:
-        kind = kind_of(reader.meta(("kind",)))
-    if kind == RECYCLE:
-        return _exported_meta(folder, out, format_)
-    if kind == DISTIL:
-        from dynlora.distilling.export import export_student
-
-        student = export_student(folder, out, format_)
-        return student, f"wrote {out} ({format_}), the student of a distillation, {student['parameters']:,} parameters"
-    from dynlora.cli.conclusions import conclusions
-    from dynlora.inference.export import export_run
-    from dynlora.store.summary import run_summary
-
-    verdict = conclusions(folder, run_summary(folder))["verdict"]
-    found = export_run(folder, out, format=format_, which=which, verdict=verdict and verdict["text"])
-    kept = {key: value for key, value in found.items() if key != "folder"}
-    try:
-        annotate(folder, meta={f"export_{format_}_{which}": kept})
-    except (DynloraError, OSError) as error:
-        found["not_stored"] = str(error)
-    if recorded_adapter(folder):
-        return found, f"wrote {out} (peft): the adapter of a recorded run, as PEFT wrote it when training ended"
-    return found, (
-        f"wrote {out} ({format_}, {which}); averaging the gates changed logits by at most "
-        f"{found['max_abs_logit_gap']:.2e}; "
-        f"held-out: {format_metrics(found['metrics_before'])} before, {format_metrics(found['metrics_after'])} after"
-        f"{_cost_of_baking(found)}"
-    )
-
-
-def _exported_meta(folder: Path, out: Path, format_: str) -> tuple[dict[str, Any], str]:
-    """Write the meta-LoRA of a recycle."""
-    from dynlora.recycling.export import export_meta
-
-    if format_ != "peft":
-        raise ConfigError(f"--format {format_}: a meta-LoRA has no head to predict with; export it as peft")
-    found = export_meta(folder, out)
-    return found, f"wrote {out} (peft), a feature-extraction adapter of {found['parameters']:,} parameters"
-
-
-COSTLY = 1.02
-"""Held-out loss after the gates were replaced by their means, over that before, from which a warning says so."""
-
-
-def _cost_of_baking(found: Mapping[str, Any]) -> str:
-    """Return a warning where the export is worse than what was trained, with its remedy; else nothing."""
-    before, after = (found[f"metrics_{when}"].get("loss") for when in ("before", "after"))
-    if before is None or after is None or after <= COSTLY * before:
-        return ""
-    return (
-        f"\nwarning: without its gates the held-out loss is {after:.3f} instead of {before:.3f}; to export what was "
-        "trained, train with strategy.gates=off"
-    )
+    """Write the model of a run, whatever its kind."""
+    return kind_of_run(folder).export(folder, out, format_, which)

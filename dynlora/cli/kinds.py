@@ -1,65 +1,131 @@
-"""Runs of other kinds than training: which code continues them. It is imported when it is needed: it loads torch."""
+"""Runs of every kind on the command line: their options, their work, and what is printed at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
+import signal
+import sys
+import types
+import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from dynlora.errors import ConfigError
-from dynlora.store.kinds import DECODE, DISTIL, RECYCLE, TRAIN, kind_of
-from dynlora.store.reader import RunReader
-from dynlora.store.schema import run_folder
+import click
+from pydantic.fields import FieldInfo
 
-RUNNERS: Mapping[str, str] = {
-    DECODE: "dynlora.decoding.run", RECYCLE: "dynlora.recycling.run", DISTIL: "dynlora.distilling.run",
-}  # fmt: skip
-"""Module of each kind whose `resume(folder, force, progress)` starts or continues a run and returns its outcome."""
+from dynlora.cli.options import Real, Whole
+from dynlora.errors import RunNotFoundError
+from dynlora.jobs import kinds as jobs
+from dynlora.kinds.registry import kind_of_run, registry
+from dynlora.kinds.settings import KindSettings
+from dynlora.store.schema import command_text
+from dynlora.store.summary import run_summary
+
+Report = tuple[dict[str, Any], str, int]
+"""Document, words and exit code."""
 
 
-def resumed_other(runs_dir: Path, run_id: str, *, force: bool, progress: bool) -> Any:
-    """Start or continue a run that is no training and return its `Outcome`; None for a training.
+# --- options
+
+
+def setting_options(
+    *settings: type[KindSettings], without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add an option for each setting, with its bounds, its default and its description as help.
+
+    Args:
+        settings: one kind's, or those of several kinds that one command makes: they share what has one name.
+        without: settings that the command takes in another way.
+    """
+    names = dict.fromkeys(name for kind in settings for name in kind.model_fields if name not in without)
+    options = [
+        _option(name, [kind.model_fields[name] for kind in settings if name in kind.model_fields]) for name in names
+    ]
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def _option(name: str, fields: list[FieldInfo]) -> Any:
+    """Return the option of a setting that several kinds may share."""
+    flag = f"--{name.replace('_', '-')}"
+    about = "; or: ".join(dict.fromkeys((field.description or "").rstrip(".") for field in fields))
+    defaults = dict.fromkeys(_default(field) for field in fields)
+    if fields[0].annotation is bool:
+        return click.option(flag, is_flag=True, default=None, help=f"{about}.")
+    words = "" if set(defaults) == {""} else f" [default: {' or '.join(defaults)}]"
+    return click.option(flag, type=_type(fields), default=None, help=f"{about}.{words}")
+
+
+def _default(field: FieldInfo) -> str:
+    """Return a default as a person types it."""
+    if isinstance(field.default, tuple):
+        return ",".join(map(str, field.default))
+    return "" if field.default is None else str(field.default)
+
+
+def _type(fields: list[FieldInfo]) -> Any:
+    """Return the type of an option: numbers with the widest bounds, one of some words, else text."""
+    annotation = fields[0].annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    if typing.get_origin(annotation) is Literal:
+        return click.Choice([str(word) for word in typing.get_args(annotation)])
+    if annotation not in (int, float):
+        return click.STRING
+    rules = [rule for field in fields for rule in field.metadata]
+    low = min(getattr(rule, side) for rule in rules for side in ("ge", "gt") if hasattr(rule, side))
+    high = max(getattr(rule, side) for rule in rules for side in ("le", "lt") if hasattr(rule, side))
+    return Whole(low, high) if annotation is int else Real(low, high)
+
+
+# --- work
+
+
+def worked_on(settings: KindSettings, runs_dir: Path) -> Report:
+    """Make a run, work on it to its end, and return its results with the conclusion first.
 
     Raises:
-        ConfigError: when this version does not know the kind.
+        DynloraError: when something the settings name cannot be used; no folder is left then.
+    """
+    kind = registry()[settings.kind]
+    folder = jobs.create(settings, runs_dir, "running")
+    outcome = kind.resume(folder, progress=sys.stderr.isatty(), is_new=True)
+    run_id = folder.name
+    if outcome.state == "failed":
+        return {"id": run_id, "status": "failed", "error": outcome.error}, f"{run_id} failed: {outcome.error}", 1
+    if outcome.state == "stopped":
+        again = command_text("resume", run_id, runs_dir=runs_dir)
+        words = f"stopped {run_id} with its state saved\nnext: {again}"
+        return {"id": run_id, "status": "stopped"}, words, 128 + (outcome.signal or signal.SIGTERM)
+    document = {"id": run_id, "status": "finished", **run_summary(folder)["results"]}
+    conclusion = kind.conclusion(kind.read(folder))
+    words = [f"{conclusion.text} {conclusion.basis}".strip(), *kind.lines(document, runs_dir)]
+    return document, "\n".join(words), 0
+
+
+def resumed(folder: Path, *, force: bool, progress: bool) -> Any:
+    """Start or continue a run and return its `Outcome`.
+
+    Raises:
+        ConfigError: when this version does not know its kind, or it cannot continue.
         RunNotFoundError: when there is no such run.
         CorruptRunError: when it cannot be read.
     """
-    folder = run_folder(runs_dir, run_id)
-    with RunReader(folder) as reader:
-        kind = kind_of(reader.meta(("kind",)))
-    if kind == TRAIN:
-        return None
-    if kind not in RUNNERS:
-        raise ConfigError(f"resume {run_id}: this version does not know its kind; continue it with a newer one")
-    return import_module(RUNNERS[kind]).resume(folder, force=force, progress=progress)
+    return kind_of_run(folder).resume(folder, force=force, progress=progress)
 
 
-def conclusion_of(folder: Path, kind: str) -> str:
-    """Return what a decode, a recycle or a distillation found, as its page begins; empty for another kind.
+def facts_of(folder: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return `verdict`, `lora_config` and `conclusion`, a sentence, of a run; each None where there is none."""
+    kind = registry().get(summary["kind"])
+    try:
+        return kind.facts(folder, summary) if kind is not None else dict.fromkeys(FACTS)
+    except RunNotFoundError:  # it was removed meanwhile
+        return dict.fromkeys(FACTS)
 
-    Raises:
-        CorruptRunError: when it cannot be read.
-    """
-    if kind == DECODE:
-        from dynlora.store.decodes import read_decode
-        from dynlora.viz.decode import model
-        from dynlora.viz.decode import text as decode_text
 
-        found = read_decode(folder)
-        point = model.best(found)
-        return f"{decode_text.headline(found, point)} {decode_text.basis(found, point)}"
-    if kind == RECYCLE:
-        from dynlora.store.recycles import read_recycle
-        from dynlora.viz.recycle import text as recycle_text
-
-        recycled = read_recycle(folder)
-        return f"{recycle_text.headline(recycled)} {recycle_text.basis(recycled)}"
-    if kind == DISTIL:
-        from dynlora.store.distils import read_distil
-        from dynlora.viz.distil import text as distil_text
-
-        distilled = read_distil(folder)
-        return f"{distil_text.headline(distilled)} {distil_text.basis(distilled)}"
-    return ""
+FACTS = ("verdict", "lora_config", "conclusion")

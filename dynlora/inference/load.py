@@ -23,10 +23,8 @@ from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
 from dynlora.jobs import own_process
-from dynlora.kinds.distil import student_config
+from dynlora.kinds.registry import kind_of_run
 from dynlora.safe_files import why_not_a_file
-from dynlora.store.kinds import DISTIL, kind_of
-from dynlora.store.reader import RunReader
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import read_data
 
@@ -48,7 +46,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         CorruptRunError: when it cannot be read.
     """
     own_process.imported()
-    config = student_config(folder)
+    config = kind_of_run(folder).model_config(folder)
     state = _trained_state(folder, which)
     task = tasks.build(state["task"], state["labels"], state.get("task_settings"))
     weights = Weights(quantization=config.model.quantization)  # a quantised model is another function
@@ -121,7 +119,7 @@ def answers_of_file(folder: Path, path: Path, which: str = "last") -> list[dict[
         ConfigError: when the file has no text.
         DataError: when it cannot be read or lacks the columns.
     """
-    config, model = student_config(folder), load_run(folder, which)
+    config, model = kind_of_run(folder).model_config(folder), load_run(folder, which)
     if isinstance(model.task, WritingTask) and is_table(path):
         return model.continued_rows(model.task, rows_to_continue(read_table(path, "--file "), config.data, model.task))
     texts, pairs = texts_of(path, config)
@@ -152,11 +150,10 @@ def _trained_state(folder: Path, which: str) -> dict[str, Any]:
     """Return the saved adapter and head of a run."""
     if which not in PLACES:
         raise ConfigError(f"--which {which}: must be last or best")
-    with RunReader(folder) as reader:
-        is_student = kind_of(reader.meta(("kind",))) == DISTIL
+    models = (*kind_of_run(folder).models, "adapter-best")
     for name in PLACES[which]:
-        if is_student and name == "checkpoint":
-            continue  # that of a distillation on its way holds texts and an optimizer, and no adapter for use
+        if name not in models:
+            continue  # the checkpoint of a run on its way may hold texts and an optimizer, and no adapter for use
         if find_checkpoint(folder / name) is not None:
             return checked_state(read_checkpoint(folder / name))
     raise ConfigError(f"run {folder.name}: has no {which} adapter; it was not saved, or no step has been trained yet")

@@ -25,7 +25,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.shifted_rows import conditioned_rows, perturbed_rows
-from dynlora.kinds.distil import student_config
+from dynlora.kinds.registry import kind_of_run
 from dynlora.store.knockouts import KnockedOut, Knockouts
 from dynlora.tasks import WritingTask
 from dynlora.training.build import named_groups
@@ -63,7 +63,7 @@ class Examined:
             CorruptRunError: when it cannot be read.
         """
         self.model = load_run(self.folder, self.which)
-        self.config = student_config(self.folder)
+        self.config = kind_of_run(self.folder).model_config(self.folder)
         if torch.accelerator.is_available():
             self.model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
 

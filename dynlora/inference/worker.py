@@ -13,10 +13,10 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, TextIO, cast
@@ -26,9 +26,9 @@ from dynlora.inference import compress, writing
 from dynlora.inference.ablation_job import Job
 from dynlora.inference.client import MAX_QUESTION
 from dynlora.inference.load import PLACES
-from dynlora.inference.session import ROWS, Examined, checked_texts
+from dynlora.inference.session import ROWS, Examined
 from dynlora.inference.streams import Streams
-from dynlora.kinds.decode import DecodeSettings
+from dynlora.kinds.registry import kind_of_run
 from dynlora.store.knockouts import keep_knockouts, kept_knockouts
 
 MODELS = 2
@@ -46,15 +46,15 @@ class Answering:
         examined: models in memory, the last used at the end.
         jobs: ablations by run folder and adapter, ended ones too.
         streams: what is read while it continues.
-        live: the roles of the decode that was asked last, and which it is.
-        meta: the last recycle that was asked for few-shot predictions, and which it is.
+        special: by kind of run, the model of the run that was asked last for an operation of its kind, and which it is.
     """
 
     examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
     jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
     streams: Streams = field(default_factory=Streams)
-    live: tuple[tuple[object, ...], Any] | None = None
-    meta: tuple[tuple[str, int], Any] | None = None
+    special: dict[str, tuple[tuple[object, ...], Any]] = field(
+        default_factory=dict[str, "tuple[tuple[object, ...], Any]"]
+    )
 
     def reply(self, line: str) -> dict[str, Any]:
         """Return the answer to one question: `ok` with `answer`, or `error`, a sentence, and whose fault it is."""
@@ -62,7 +62,8 @@ class Answering:
         try:
             question = json.loads(line)
             number = question["number"]
-            answer = OPERATIONS[question["ask"]](self, **question["arguments"])
+            operation = OPERATIONS.get(question["ask"]) or partial(Answering._of_kind, operation=question["ask"])
+            answer = operation(self, **question["arguments"])
             return {"number": number, "ok": True, "answer": answer}
         except DynloraError as error:
             return {"number": number, "ok": False, "error": str(error), "input": isinstance(error, ConfigError)}
@@ -80,7 +81,7 @@ class Answering:
     def forget(self) -> None:
         """Let every model go, and its memory with it."""
         self.examined.clear()
-        self.live = self.meta = None
+        self.special.clear()
 
     def model(self, folder: str, which: str) -> Examined:
         """Return a run's model as it is now; where it has to be loaded, the one not used for longest makes room."""
@@ -130,16 +131,6 @@ class Answering:
 
     def _neighbours(self, folder: str, which: str, texts: list[str], pairs: list[str] | None) -> Any:
         return self.model(folder, which).neighbours(texts, pairs)
-
-    def _few_shot(self, folder: str, support: list[tuple[str, str]], texts: list[str]) -> Any:
-        """Return the predictions of a recycle for texts, from a few labelled ones; see `recycling.few_shot`."""
-        checked_texts(texts, None)
-        checked_texts([text for text, _ in support], None)
-        key = (folder, saved_at(Path(folder), "last"))
-        if self.meta is None or self.meta[0] != key:
-            self.meta = None
-            self.meta = (key, import_module("dynlora.recycling.few_shot").load_meta(Path(folder)))
-        return self.meta[1].fewshot(support).predict(texts)
 
     def _by_group(self, folder: str, which: str, rows: int = ROWS) -> Any:
         return self.model(folder, which).by_group(rows)
@@ -211,13 +202,20 @@ class Answering:
     def _compress(self, folder: str, which: str, file: str, rows: int) -> Any:
         return self.streams.begin(*compress.kept_sizes(Path(folder), which, Path(file), rows))
 
-    def _decode(self, folder: str, question: str, threshold: float) -> Any:
-        """Solve a problem step by step with the roles of a decode; they are kept until one is saved again."""
-        key = (folder, (Path(folder) / "config.yaml").stat().st_mtime_ns, *roles_saved_at(Path(folder)))
-        if self.live is None or self.live[0] != key:
-            self.live = None
-            self.live = (key, import_module("dynlora.decoding.live").load_live(Path(folder)))
-        return self.streams.begin(self.live[1].solved(question, threshold))
+    def _of_kind(self, folder: str, operation: str, **arguments: Any) -> Any:
+        """Perform an operation that the kind of a run declares; its model is kept until it is saved again.
+
+        Raises:
+            KeyError: when the kind has no such operation.
+        """
+        kind, path = kind_of_run(Path(folder)), Path(folder)
+        perform = kind.operations[operation]
+        key = (folder, *kind.model_version(path))
+        if kind.name not in self.special or self.special[kind.name][0] != key:
+            self.special.pop(kind.name, None)
+            self.special[kind.name] = (key, kind.load(path))
+        answer = perform(self.special[kind.name][1], **arguments)
+        return self.streams.begin(answer) if isinstance(answer, Iterator) else answer
 
     def _read(self, stream: str, since: int = 0) -> Any:
         return self.streams.read(stream, since)
@@ -233,7 +231,6 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "elsewhere": Answering._elsewhere,
     "neighbours": Answering._neighbours,
     "by_group": Answering._by_group,
-    "few_shot": Answering._few_shot,
     "knockout": Answering._knockout,
     "progress": Answering._progress,
     "stop": Answering._stop,
@@ -245,11 +242,10 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "token_losses": Answering._token_losses,
     "example_losses": Answering._example_losses,
     "compress": Answering._compress,
-    "decode": Answering._decode,
     "read": Answering._read,
     "end": Answering._end,
 }
-"""What can be asked, by name; the arguments of a question are those of its function."""
+"""What can be asked of any model, by name; the arguments of a question are those of its function."""
 
 
 def saved_at(folder: Path, which: str) -> int:
@@ -259,17 +255,6 @@ def saved_at(folder: Path, which: str) -> int:
         with suppress(OSError):
             found = max(found, (folder / place / "state.json").stat().st_mtime_ns)
     return found
-
-
-def roles_saved_at(folder: Path) -> list[int]:
-    """Return when the adapter of each role of a decode was last written, see `saved_at`.
-
-    Raises:
-        DynloraError: when a run cannot play its role.
-    """
-    settings = DecodeSettings.of_run(folder)
-    runs = (*settings.writers(folder.parent), settings.judge(folder.parent))
-    return [saved_at(run.folder, "last") for run in runs if run is not None]
 
 
 def serve(source: TextIO, out: TextIO, *, idle_s: float = IDLE_S) -> None:

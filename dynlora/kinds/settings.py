@@ -12,7 +12,7 @@ from pydantic import Field
 from dynlora.config import Name, Section
 from dynlora.config_files import read_yaml, yaml_text
 from dynlora.errors import ConfigError, DynloraError, checked
-from dynlora.store.kinds import OTHER, TRAIN, kind_of
+from dynlora.store.kinds import FROM_EVENTS, OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
 
@@ -21,14 +21,16 @@ class KindSettings(Section):
     """Settings of one kind of run; a subclass adds its own.
 
     Attributes:
-        kind: the kind, a key of `store.kinds.KINDS`.
+        kind: the kind, the name of its folder in `dynlora/kinds/`.
         method: what the list of runs shows as the strategy.
         fidelity: how close it is to its paper: code, description or reconstruction.
+        continues_from_events: it continues from what its own events say, and keeps no checkpoint.
     """
 
     kind: ClassVar[str]
     method: ClassVar[str]
     fidelity: ClassVar[str]
+    continues_from_events: ClassVar[bool] = False
 
     name: Name | None = Field(None, description="Display name; empty: a description.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random draw.")
@@ -106,6 +108,7 @@ class KindSettings(Section):
             "model": model,
             "data": data,
             "seed": self.seed,
+            **({FROM_EVENTS: True} if self.continues_from_events else {}),
             "config": {"seed": self.seed, "model": {"name": model}, self.kind: self.model_dump(mode="json")},
         }
 

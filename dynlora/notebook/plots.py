@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import overload
+from functools import partial
+from typing import Any, overload
 
 from dynlora.errors import ConfigError, NotRecordedError
+from dynlora.kinds.registry import kind_of_run
 from dynlora.notebook import figure as figures
 from dynlora.notebook.arguments import one_of, within
 from dynlora.notebook.figure import Figures, PageFigure
@@ -22,6 +25,7 @@ from dynlora.viz.capacity.view_model import CapacityView, whole_run
 from dynlora.viz.inputs import pictures as inputs_pictures
 from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import rank_picture
+from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.run_queries import RunQueries
 from dynlora.viz.knockout import model as knockout_model
@@ -50,6 +54,36 @@ class Plots:
         """Return the run, the theme and the figures there are."""
         names = ", ".join(name for name in dir(self) if not name.startswith("_"))
         return f"Plots({self._run.id!r}, theme={self._theme!r}): {names}"
+
+    def __dir__(self) -> list[str]:
+        """Return the figures of a training, or the panels that the kind of the run declares."""
+        kind = kind_of_run(self._run.folder)
+        names = [name for name in super().__dir__() if kind.allocates or name.startswith("_")]
+        return [*names, *(panel.id for panel in kind.panels)]
+
+    def __getattr__(self, name: str) -> Callable[..., PageFigure]:
+        """Return the function that draws a panel of the run's kind; it takes choices by name, such as `teacher="1"`.
+
+        Raises:
+            AttributeError: when the kind has no such panel.
+        """
+        panels = {} if name.startswith("_") else {one.id: one for one in kind_of_run(self._run.folder).panels}
+        if name not in panels:
+            raise AttributeError(f"Plots has no figure {name!r}; it has {', '.join(panels) or 'those of dir()'}")
+        return partial(self._panel, panels[name])
+
+    def _panel(self, panel: Panel[Any], **chosen: str) -> PageFigure:
+        """Draw a panel.
+
+        Raises:
+            NotRecordedError: when the run has recorded nothing of it, or it is no figure.
+        """
+        folder = self._run.folder
+        view = RunView(folder, kind_of_run(folder).read(folder), self._store, chosen)
+        picture = panel.picture(view, self._colours)
+        if picture is None:
+            raise NotRecordedError(f"run {self._run.id}: no figure {panel.id}. {panel.reason_missing(view)}")
+        return self._shown(picture)
 
     def __call__(self, theme: str = "light") -> Plots:
         """Return the figures in another theme.

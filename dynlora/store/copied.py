@@ -15,7 +15,7 @@ from typing import Any
 from dynlora.errors import ConfigError
 from dynlora.plain_text import printable
 from dynlora.safe_files import write_text
-from dynlora.store.kinds import FROM_EVENTS, kind_of
+from dynlora.store.kinds import FROM_EVENTS, continues_from_events
 from dynlora.store.plain_values import read_checked
 from dynlora.store.reader import RunReader
 
@@ -89,7 +89,7 @@ def check_can_resume(folder: Path, opened: int) -> None:
     if copied is None or not opened or any((folder / name).is_file() for name in CHECKPOINT_STATES):
         return
     with RunReader(folder) as reader:
-        if kind_of(reader.meta(("kind",))) in FROM_EVENTS:
+        if continues_from_events(reader.meta(("kind", FROM_EVENTS))):
             return
     raise ConfigError(
         f"resume {folder.name}: the run was fetched from {copied.url} without a checkpoint; send it there again with "

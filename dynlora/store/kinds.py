@@ -1,30 +1,37 @@
-"""What a run folder holds: a training, a decode, a recycle or a distillation.
+"""What kind of run a folder holds, as the store names it: all kinds have one format, one reader and one queue.
 
-All kinds have one format, one reader and one queue.
+`dynlora/kinds/` holds the kinds themselves.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-TRAIN, DECODE, RECYCLE, DISTIL, OTHER = "train", "decode", "recycle", "distil", "other"
+TRAIN, OTHER = "train", "other"
 
-KINDS: Mapping[str, str] = {
-    TRAIN: "adapters trained on data",
-    DECODE: "texts that a draft and a target wrote together (reward-guided speculative decoding)",
-    RECYCLE: "a meta-LoRA made of finished runs (LoRA Recycle)",
-    DISTIL: "one LoRA distilled from texts that finished runs wrote (data-free distillation)",
-}
-"""Every kind, and what its folder records. The meta key `kind` names it; a run without one is a training."""
+FROM_EVENTS = "continues_from_events"
+"""Meta key of a run that continues from its own events, and keeps no checkpoint."""
 
-FROM_EVENTS = (DECODE,)
-"""Kinds that continue from what their own events say, and keep no checkpoint."""
+DECODE = "decode"
+"""Runs of this kind that were made before they said `FROM_EVENTS` themselves."""
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
 def kind_of(meta: Mapping[str, Any]) -> str:
-    """Return the kind of a run from its meta; `other` for one that this version does not know."""
-    found = meta.get("kind")
-    if found is None:
+    """Return the kind of a run from its meta key `kind`; a run without one is a training, one that is odd is other."""
+    name = meta.get("kind")
+    if name is None:
         return TRAIN
-    return found if isinstance(found, str) and found in KINDS else OTHER
+    return name if isinstance(name, str) and NAME.fullmatch(name) else OTHER
+
+
+def continues_from_events(meta: Mapping[str, Any]) -> bool:
+    """Say whether a run needs no checkpoint to continue.
+
+    Args:
+        meta: of the run, at least `kind` and `FROM_EVENTS`.
+    """
+    return meta.get(FROM_EVENTS) is True or kind_of(meta) == DECODE

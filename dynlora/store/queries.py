@@ -14,17 +14,14 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store.catalogue import run_rows
-from dynlora.store.decodes import read_decode
-from dynlora.store.distils import read_distil
 from dynlora.store.kinds import TRAIN, kind_of
 from dynlora.store.reader import RunReader
-from dynlora.store.recycles import read_recycle
 from dynlora.store.rows import FloatArray, IntArray, SignalRow
 from dynlora.store.summary import readable, recorded_by, run_summary
 
 __all__ = [
     "HeatMap", "events_frame", "examples_frame", "gates_by_group", "groups_frame", "heatmap", "list_runs", "logs_frame",
-    "modules_frame", "probe_gates", "rank_moves", "read_decode", "read_distil", "read_recycle", "readable",
+    "modules_frame", "probe_gates", "rank_moves", "readable",
     "recorded_by", "run_kind", "run_summary", "scalars_frame", "signal_at", "signal_frame", "signal_long_frame",
     "system_frame", "version_key",
 ]  # fmt: skip

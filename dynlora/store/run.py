@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynlora.store.kinds import RECYCLE, kind_of
 from dynlora.store.reader import RunReader
 
 if TYPE_CHECKING:
@@ -118,10 +117,7 @@ class Run:
         """
         from importlib import import_module
 
-        with RunReader(self.folder) as reader:
-            if kind_of(reader.meta(("kind",))) == RECYCLE:
-                return import_module("dynlora.recycling.few_shot").load_meta(self.folder)
-        return import_module("dynlora.inference.load").load_run(self.folder)
+        return import_module("dynlora.kinds.registry").kind_of_run(self.folder).load(self.folder)
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:

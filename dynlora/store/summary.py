@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import CorruptRunError
-from dynlora.store.decodes import metrics_of
+from dynlora.store.decode_metrics import metrics_of
 from dynlora.store.kinds import DECODE, kind_of
 from dynlora.store.meta import config, counts, finite, moment, numbers, short_text, table, text, whole
 from dynlora.store.origin import origin_of

@@ -15,7 +15,7 @@ from benchmarks import rsd
 from benchmarks.recycle.intents import Intents
 from benchmarks.recycle.setting import Setting
 from benchmarks.recycle.work import Work
-from dynlora.decoding.solve import Point
+from dynlora.kinds.decode.work.solve import Point
 
 WAYS = [("target", Point("target"), None), ("constant 0.5", Point("constant", 0.5), None)]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.jobs.queue import read_status
-from dynlora.kinds.decode import DecodeSettings
-from dynlora.store.decodes import read_decode
+from dynlora.kinds.decode.result import read_decode
+from dynlora.kinds.decode.settings import DecodeSettings
 from tests.browser.conftest import MODES, Picture, fits, settled, show
 from tests.conftest import Once
-from tests.decoding.conftest import made_roles
+from tests.kinds.decode.conftest import made_roles
 from tests.waiting import until
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.jobs.queue import read_status
-from dynlora.kinds.distil import DistilSettings
-from dynlora.store.distils import read_distil
+from dynlora.kinds.distil.result import read_distil
+from dynlora.kinds.distil.settings import DistilSettings
 from tests.browser.conftest import MODES, Picture, fits, settled, show
 from tests.browser.test_recycle_journey import pick
-from tests.distilling.conftest import SAID, train_writer
+from tests.kinds.distil.conftest import SAID, train_writer
 from tests.tiny_lm import save_tiny_lm
 from tests.waiting import until
 

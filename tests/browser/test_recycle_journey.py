@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.jobs.queue import read_status
-from dynlora.kinds.recycle import RecycleSettings
-from dynlora.store.recycles import read_recycle
+from dynlora.kinds.recycle.result import read_recycle
+from dynlora.kinds.recycle.settings import RecycleSettings
 from tests.browser.conftest import MODES, Picture, fits, settled, show
-from tests.recycling.conftest import TASKS, train_teacher
+from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.tiny import save_tiny
 from tests.waiting import until
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from dynlora.cli import kinds
+from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import RunKind
 from dynlora.store.writer import RunWriter
 from tests.command_line import document, run
-from tests.viz.decodes import written_decode
-from tests.viz.distils import written_distil
-from tests.viz.recycles import written_recycle
+from tests.kinds.decode.written import written_decode
+from tests.kinds.distil.written import written_distil
+from tests.kinds.recycle.written import written_recycle
 
 
 def test_show_begins_with_what_was_found(tmp_path: Path) -> None:
@@ -35,20 +36,21 @@ def test_all_kinds_are_listed(tmp_path: Path) -> None:
     assert document(run(tmp_path, "runs", "--where", "kind=recycle", "--json")) == []
 
 
-def test_resume_hands_a_run_to_the_code_of_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = written_decode(tmp_path, state=None)
-    asked = []
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_resume_hands_a_run_to_its_kind(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunWriter.create(tmp_path, config_yaml="", meta={"kind": name}, max_steps=1)
+    calls: list[tuple[object, ...]] = []
 
-    def runner(name: str) -> SimpleNamespace:
-        return SimpleNamespace(resume=lambda folder, **options: asked.append((name, folder, options)))
+    def resume(self: RunKind, folder: Path, *, force: bool, progress: bool) -> None:
+        calls.append((self.name, folder, force, progress))
 
-    monkeypatch.setattr(kinds, "import_module", runner)
-    kinds.resumed_other(tmp_path, folder.name, force=True, progress=False)
-    assert asked == [("dynlora.decoding.run", folder, {"force": True, "progress": False})]
+    monkeypatch.setattr(type(registry()[name]), "resume", resume)
+    kinds.resumed(folder, force=True, progress=False)
+    assert calls == [(name, folder, True, False)]
 
 
 def test_a_kind_of_a_later_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
     folder = RunWriter.create(tmp_path, config_yaml="", meta={"kind": "dream"}, max_steps=1)
     ended = run(tmp_path, "resume", folder.name)
     assert ended.exit_code == 2
-    assert "this version does not know its kind; continue it with a newer one" in ended.output
+    assert "this version does not know its kind; use a newer one" in ended.output

@@ -22,9 +22,9 @@ from dynlora.config_files import load_config
 from dynlora.engine.fields import settings_model
 from dynlora.errors import ConfigError, checked
 from dynlora.integrations.transformers import Arguments as Recorded
-from dynlora.kinds.decode import DecodeSettings
-from dynlora.kinds.distil import DistilSettings
-from dynlora.kinds.recycle import RecycleSettings
+from dynlora.kinds.decode.settings import DecodeSettings
+from dynlora.kinds.distil.settings import DistilSettings
+from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.own_loop.attach import Arguments as Attached
 from dynlora.plain_text import is_text
 

@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).with_name("surface.json")
 SAMPLES = ROOT / "sample_runs"
 
 _ADDRESS = re.compile(
-    r"""query_params(?:\.get(?:_all)?\(|\[)"(\w+)"|(?:from_address|segmented|choose|chosen_step)\(\s*"(\w+)"|to_address\((\w+)="""
+    r"""query_params(?:\.get(?:_all)?\(|\[)"(\w+)"|(?:from_address|segmented|choose|chosen_step)\(\s*"(\w+)"|Choice\(\s*"(\w+)"|to_address\((\w+)="""
 )
 
 
@@ -94,7 +94,7 @@ def pages() -> list[str]:
 
 def addresses() -> list[str]:
     """Return the names that an address of the dashboard may hold."""
-    sources = [*ROOT.glob("dynlora/viz/**/*.py"), *ROOT.glob("pages/*.py")]
+    sources = [*ROOT.glob("dynlora/viz/**/*.py"), *ROOT.glob("dynlora/kinds/**/*.py"), *ROOT.glob("pages/*.py")]
     matches = (match for path in sources for match in _ADDRESS.finditer(path.read_text("utf-8")))
     return sorted({next(filter(None, match.groups())) for match in matches})
 

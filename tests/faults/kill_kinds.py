@@ -38,8 +38,8 @@ def campaign(folder: Path, trials: Sequence[str], command: Sequence[str]) -> dic
 
     Args:
         folder: an empty one.
-        trials: each a call, such as `dynlora.decoding.run:_solved@3`, or several with commas between: the first ends
-            the command, each other one a resume.
+        trials: each a call, such as `dynlora.kinds.decode.work.run:_solved@3`, or several with commas between: the
+            first ends the command, each other one a resume.
         command: of dynlora.
     """
     asked = [sys.executable, "-m", "tests.faults.kill_kinds", "--folder", str(folder), *trials, "--", *command]

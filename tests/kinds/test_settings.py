@@ -10,8 +10,8 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch
 from dynlora.jobs.queue import read_status
-from dynlora.kinds.decode import DecodeSettings
-from dynlora.kinds.recycle import RecycleSettings
+from dynlora.kinds.decode.settings import DecodeSettings
+from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.store.kinds import DECODE
 from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
@@ -62,7 +62,7 @@ def test_a_run_of_another_kind_is_named_and_nothing_is_said_to_be_damaged(tmp_pa
         RecycleSettings.of_run(decode)
     with pytest.raises(ConfigError, match=r"config\.yaml is not that of a decode run; restore the file"):
         DecodeSettings.of_run(decode)
-    with pytest.raises(ConfigError, match="is of a kind that this version does not know, and a decode run is needed"):
+    with pytest.raises(ConfigError, match="is a later run, and a decode run is needed"):
         DecodeSettings.of_run(tmp_path / trained(tmp_path, kind="later"))
 
 

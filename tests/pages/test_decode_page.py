@@ -13,14 +13,14 @@ from streamlit.testing.v1 import AppTest
 from dynlora.cli.decode import rsd, settings_of
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds
-from dynlora.kinds.decode import DecodeSettings
+from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.store.summary import run_summary
 from dynlora.viz.decode import form, live_cards
 from dynlora.viz.ui import model_client
+from tests.kinds.decode import written as decodes
+from tests.kinds.decode.written import written_decode
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
-from tests.viz import decodes
-from tests.viz.decodes import written_decode
 
 
 def press(app: AppTest, label: str) -> AppTest:
@@ -48,7 +48,7 @@ def test_a_decode_begins_with_its_conclusion_and_shows_who_wrote_what(runs_dir: 
     assert "Accuracy not significantly different from the target alone" in said
     assert "small \\(the first 15 blocks\\) · target" in said
     assert app.selectbox(key="address-point").value == "threshold=0.5"
-    assert app.selectbox(key="address-problem").value == 1, "one with a rejected step comes first"
+    assert app.selectbox(key="address-problem").value == "1", "one with a rejected step comes first"
     assert "Rejected draft" in html_of(app)
     assert len(charts(app)) == 4
 
@@ -58,13 +58,13 @@ def test_the_first_solution_shown_has_a_rejected_step_and_ended_right(
 ) -> None:
     monkeypatch.setitem(decodes.RIGHT, "threshold=0.5", (1, 0, 1, 1))
     app = open_page("decode", run=written_decode(runs_dir).name)
-    assert app.selectbox(key="address-problem").value == 3
+    assert app.selectbox(key="address-problem").value == "3"
 
 
 def test_point_problem_and_cost_are_in_the_address(runs_dir: Path) -> None:
     folder = written_decode(runs_dir)
     app = open_page("decode", run=folder.name, point="draft", problem="2", cost="seconds")
-    assert (app.selectbox(key="address-point").value, app.selectbox(key="address-problem").value) == ("draft", 2)
+    assert (app.selectbox(key="address-point").value, app.selectbox(key="address-problem").value) == ("draft", "2")
     assert "Seconds of this machine" in words(app)
     assert "No step was judged at this point" in words(app)
     app.selectbox(key="address-point").set_value("threshold=0.9").run()

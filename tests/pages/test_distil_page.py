@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from dynlora.jobs import kinds
-from dynlora.kinds.distil import DistilSettings
+from dynlora.kinds.distil.settings import DistilSettings
 from dynlora.viz.recycle import form
 from tests.conftest import Once
-from tests.distilling.conftest import made_student
+from tests.kinds.distil.conftest import made_student
+from tests.kinds.distil.written import written_distil
+from tests.kinds.recycle.written import written_recycle
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
 from tests.pages.test_home_page import links
 from tests.pages.test_recycle_page import press
 from tests.pages.trained import Here
-from tests.viz.distils import written_distil
-from tests.viz.recycles import written_recycle
 
 
 def test_a_finished_distillation_begins_with_its_conclusion(runs_dir: Path) -> None:

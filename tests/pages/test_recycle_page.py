@@ -9,12 +9,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import kinds
-from dynlora.kinds.recycle import RecycleSettings
+from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.viz.few_shot import card as few_shot_card
 from dynlora.viz.recycle import form
+from tests.kinds.recycle.written import written_recycle
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
-from tests.viz.recycles import written_recycle
 
 
 class Child:
@@ -62,7 +62,7 @@ def test_a_recycle_begins_with_its_conclusion(runs_dir: Path) -> None:
     said = words(app)
     assert "The meta\\-LoRA beats the base model at 1 example per class" in said
     assert len(charts(app)) == 6
-    assert app.selectbox(key="address-class").value == 0
+    assert app.selectbox(key="address-class").value == "0"
 
 
 @pytest.mark.parametrize("until", [0, 2, 6])

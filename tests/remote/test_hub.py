@@ -169,7 +169,7 @@ def test_an_export_is_sent_with_its_card_only_when_told_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     verdict = {"text": "dynamic is better than lora (accuracy +1.0 points, 95 % CI +0.5 to +1.5, 5 seeds)."}
-    monkeypatch.setattr("dynlora.cli.conclusions.conclusions", lambda *_: {"verdict": verdict})
+    monkeypatch.setattr("dynlora.kinds.train.kind.verdict_on", lambda *_: verdict)
     out = tmp_path / "here"
     document(run(runs_dir, "export", named, "--out", str(out), "--json"))
     assert hub.requests == [], "nothing is asked of the hub without --push-to"

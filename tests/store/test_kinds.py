@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError
+from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
-from dynlora.store.kinds import DECODE, DISTIL, OTHER, RECYCLE, TRAIN, kind_of
+from dynlora.store.kinds import DECODE, OTHER, TRAIN, kind_of
 from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter
 from dynlora.training.resumable import check_own
@@ -21,10 +22,14 @@ def make(runs_dir: Path, **meta: object) -> Path:
 
 @pytest.mark.parametrize(
     ("meta", "kind"),
-    [({}, TRAIN), ({"kind": "decode"}, DECODE), ({"kind": "recycle"}, RECYCLE),
-     ({"kind": "distil"}, DISTIL), ({"kind": "later"}, OTHER),
-     ({"kind": ["decode"]}, OTHER)],
-)  # fmt: skip
+    [
+        ({}, TRAIN),
+        *(({"kind": name}, name) for name in registry()),
+        ({"kind": "later"}, "later"),
+        ({"kind": "A kind"}, OTHER),
+        ({"kind": ["decode"]}, OTHER),
+    ],
+)
 def test_a_run_says_its_kind_and_one_of_before_is_a_training(meta: dict[str, object], kind: str) -> None:
     assert kind_of(meta) == kind
 

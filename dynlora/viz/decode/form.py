@@ -11,15 +11,14 @@ import streamlit as st
 
 from dynlora.jobs.kinds import enqueue
 from dynlora.jobs.launch import RunHandle
-from dynlora.kinds.decode import DecodeSettings
-from dynlora.store.kinds import DECODE
+from dynlora.kinds.decode.settings import DecodeSettings
+from dynlora.kinds.decode.text import WHAT
 from dynlora.store.schema import command_text
-from dynlora.viz.decode.text import WHAT
+from dynlora.viz.kinds.view import KindPage, source_of, usable_runs
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.kind_runs import KindPage, source_of, usable_runs
 from dynlora.viz.ui.run_picker import is_read_only, run_labels, runs_dir
 
-PAGE = KindPage(DECODE, WHAT)
+PAGE = KindPage("decode", WHAT)
 
 WRITES = "causal_lm"
 JUDGES = "classification"

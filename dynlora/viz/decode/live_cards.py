@@ -11,17 +11,18 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
-from dynlora.kinds.decode import DecodeSettings
-from dynlora.store.decodes import DRAFT, TARGET, Step
-from dynlora.store.kinds import DECODE
+from dynlora.kinds.decode import steps_view, text
+from dynlora.kinds.decode.kind import DecodeKind
+from dynlora.kinds.decode.result import DRAFT, TARGET, Step
 from dynlora.store.meta import count, finite, short_text, table
-from dynlora.viz.decode import steps_view, text
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui.cards import card, colours, note, safe, titled, under
 from dynlora.viz.ui.guard import fragment
 from dynlora.viz.ui.model_client import POLL_S, Streamed
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose
+
+KIND = DecodeKind()
 
 EXAMPLE = "Tom has 14 books. Tom buys 9 more. How many books does Tom have?"
 MOST_CHARACTERS = 4000
@@ -37,18 +38,14 @@ def can_try() -> bool:
 
 def _able() -> pd.DataFrame:
     """Return the decodes whose draft, target and reward are there; those of most samples are not kept."""
-    runs = list_all((DECODE,))
+    runs = list_all((KIND.name,))
     return runs[[has_roles(str(folder)) for folder in runs["folder"]]]
 
 
 @st.cache_data(max_entries=500, ttl=60, show_spinner=False)
 def has_roles(folder: str) -> bool:
     """Say whether the runs that a decode names are still there."""
-    try:
-        DecodeSettings.of_run(Path(folder)).check(Path(folder).parent)
-    except DynloraError:
-        return False
-    return True
+    return KIND.has_model(Path(folder))
 
 
 def live_tab() -> None:

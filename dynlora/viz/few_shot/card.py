@@ -9,14 +9,15 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
-from dynlora.store.kinds import RECYCLE
+from dynlora.kinds.recycle import text
+from dynlora.kinds.recycle.kind import RecycleKind
 from dynlora.viz.few_shot import support
 from dynlora.viz.kit.text import markdown_text, plural
-from dynlora.viz.recycle import text
-from dynlora.viz.recycle.cards import has_meta_lora
 from dynlora.viz.ui.cards import card, note, rows, safe, titled, under
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose
+
+KIND = RecycleKind()
 
 EXAMPLE = """delivery: my parcel has not arrived
 delivery: when will the order be here
@@ -29,14 +30,14 @@ can I return this and get a refund"""
 
 def can_try() -> bool:
     """Say whether there is a meta-LoRA to try."""
-    runs = list_all((RECYCLE,))
-    return any(has_meta_lora(Path(folder)) for folder in runs["folder"])
+    runs = list_all((KIND.name,))
+    return any(KIND.has_model(Path(folder)) for folder in runs["folder"])
 
 
 def few_shot_tab() -> None:
     """Draw the tab: which meta-LoRA, the examples, the texts, and what is predicted."""
-    runs = list_all((RECYCLE,))
-    runs = runs[[has_meta_lora(Path(folder)) for folder in runs["folder"]]]
+    runs = list_all((KIND.name,))
+    runs = runs[[KIND.has_model(Path(folder)) for folder in runs["folder"]]]
     titled("Playground: few-shot", "Give a few examples per class of any task. Nothing is trained.")
     if runs.empty:
         note(text.WHAT)

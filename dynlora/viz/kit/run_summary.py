@@ -313,3 +313,13 @@ def confusion_table(counts: Sequence[Sequence[float]], labels: Sequence[str]) ->
     frame = pd.DataFrame(counts, columns=[f"predicted {label}" for label in labels])
     frame.insert(0, "true", list(labels), allow_duplicates=True)
     return frame
+
+
+def format_metrics(metrics: Mapping[str, Any]) -> str:
+    """Return the metrics that matter most, in words."""
+    words = [
+        f"{key} {score(value)}"
+        for key, value in metrics.items()
+        if key in ("accuracy", "pearson", "perplexity", "loss") and value is not None
+    ]
+    return ", ".join(words[:2]) or "not evaluated"

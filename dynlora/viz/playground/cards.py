@@ -23,9 +23,8 @@ from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
-from dynlora.viz.ui.kind_runs import ASKABLE
 from dynlora.viz.ui.model_client import ask_model
-from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all, run_labels, runs_dir
+from dynlora.viz.ui.run_picker import Chosen, askable, find_run, has_model, link, list_all, run_labels, runs_dir
 from dynlora.viz.ui.url_state import choose, put, to_address
 
 MOST_SUGGESTED = 3
@@ -173,7 +172,7 @@ def run_task(folder: Path) -> Task | None:
 
 def other_run(run: Chosen, task: Task) -> Chosen | None:
     """Draw the choice of a second run, one with the same task that kept its adapter, and return it."""
-    runs = list_all(others=ASKABLE)
+    runs = list_all(others=askable())
     kept = pd.Series([has_model(Path(folder)) for folder in runs["folder"]], index=runs.index, dtype=bool)
     runs = runs[(runs["status"] == "finished") & (runs["id"] != run.id) & kept]
     sources = [repr((row["data"], row["config"].get("data"))) for row in runs[["data", "config"]].to_dict("records")]

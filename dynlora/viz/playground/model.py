@@ -13,7 +13,6 @@ from dynlora.data_files.columns import PAIRS, PROMPTS, TEXTS
 from dynlora.data_files.reader import sent_table, sent_text
 from dynlora.data_files.table import Table
 from dynlora.errors import ConfigError
-from dynlora.store.kinds import DISTIL
 from dynlora.store.meta import section
 from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import listed, markdown_text, one_line, percent, plural, sentence_case
@@ -46,7 +45,7 @@ def task_of(summary: Mapping[str, Any], examples: pd.DataFrame) -> Task:
     data = (summary.get("config") or {}).get("data")
     labels = tuple(sorted(summary.get("labels") or ()))
     kind = summary.get("task") or ("classification" if labels else None)
-    writes = bool((summary.get("task_facts") or {}).get("generates")) or summary.get("kind") == DISTIL
+    writes = bool((summary.get("task_facts") or {}).get("generates"))
     second = bool(examples["text_pair"].notna().any()) or bool(isinstance(data, dict) and data.get("text_pair"))
     return Task(None if kind is None else str(kind), labels, second and not writes, writes)
 

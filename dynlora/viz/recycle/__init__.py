@@ -1,1 +1,1 @@
-"""A recycle: what was learned from finished runs, and how few examples a new task needs."""
+"""The form that starts a recycle or a distillation of finished runs."""

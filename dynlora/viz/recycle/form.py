@@ -13,18 +13,16 @@ import streamlit as st
 from dynlora.errors import DynloraError
 from dynlora.jobs.kinds import enqueue
 from dynlora.jobs.launch import RunHandle
-from dynlora.kinds.distil import check_writer, settings_of_teachers, writes
+from dynlora.kinds.distil.settings import NOT_RECYCLE, check_writer, settings_of_teachers, writes
 from dynlora.kinds.named_runs import named_run
-from dynlora.kinds.recycle import blocks_of, check_teacher, classes_of
-from dynlora.store.kinds import RECYCLE
-from dynlora.viz.distil import form as distil_form
+from dynlora.kinds.recycle.settings import blocks_of, check_teacher, classes_of
+from dynlora.kinds.recycle.text import WHAT
+from dynlora.viz.kinds.view import KindPage, source_of, usable_runs
 from dynlora.viz.kit.text import one_line, plural
-from dynlora.viz.recycle.text import WHAT
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.kind_runs import KindPage, source_of, usable_runs
 from dynlora.viz.ui.run_picker import is_read_only, run_labels, runs_dir
 
-PAGE = KindPage(RECYCLE, WHAT)
+PAGE = KindPage("recycle", WHAT)
 
 MOST_LOOKED_AT = 200
 """Newest finished runs that are offered as teachers."""
@@ -34,6 +32,9 @@ WRITES = -1
 
 EFFORTS = {"Quick": (20, 80), "Usual": (40, 150), "Thorough": (100, 500)}
 """(iterations of the inversion, episodes) by name."""
+
+DISTIL_EFFORTS = {"Quick": (32, 100), "Usual": (64, 200), "Thorough": (256, 1000)}
+"""(texts of each teacher, steps of the student) by name."""
 
 
 def recycle_form(*, is_open: bool) -> None:
@@ -100,7 +101,7 @@ def _fields(runs: pd.DataFrame, able: dict[str, tuple[str, int]]) -> None:
         help="Finished runs of one base model that all classify, or all write texts. Their data is not needed.",
     )  # fmt: skip
     is_writing = bool(chosen) and all(able[run][1] == WRITES for run in chosen)
-    settings = {"teachers": [source_of(run) for run in chosen], **(distil_form.fields() if is_writing else _episodes())}
+    settings = {"teachers": [source_of(run) for run in chosen], **(_distil_fields() if is_writing else _episodes())}
     missing = _missing(chosen, able, settings.get("ways", 0))
     said = missing or "The time is estimated when it starts, and shown on its page."
     PAGE.start("Start", settings, partial(_queued, settings), said, command(settings), is_ready=not missing)
@@ -119,6 +120,17 @@ def _episodes() -> dict[str, Any]:
     iterations, episodes = EFFORTS[effort]
     found: dict[str, Any] = {"ways": int(ways), "iterations": iterations, "episodes": episodes}
     return found | ({"noise": True} if noise else {})
+
+
+def _distil_fields() -> dict[str, Any]:
+    """Draw the fields of a distillation and return its settings."""
+    note(NOT_RECYCLE)
+    first, second, third = st.columns(3)
+    effort = first.selectbox("Effort", list(DISTIL_EFFORTS), index=1, key="distil-effort")
+    rank = second.number_input("Rank of the student", 1, 1024, 8, key="distil-rank")
+    tokens = third.number_input("Tokens per text, at most", 2, 4096, 64, key="distil-tokens")
+    samples, steps = DISTIL_EFFORTS[effort]
+    return {"samples": samples, "train_steps": steps, "rank": int(rank), "tokens": int(tokens)}
 
 
 def _missing(chosen: list[str], able: dict[str, tuple[str, int]], ways: int) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.kinds.registry import registry
 from dynlora.store import queries
-from dynlora.store.kinds import TRAIN
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import metric_words, one_line, score, sentence_case
 from dynlora.viz.run import panel_figures, panel_text
@@ -18,7 +18,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, chart, colours, figures, note, status_line
 from dynlora.viz.ui.queue_actions import move_buttons
 from dynlora.viz.ui.run_actions import delete_button, run_buttons
-from dynlora.viz.ui.run_picker import PAGES, Chosen, link, links
+from dynlora.viz.ui.run_picker import Chosen, link, links, page_of
 
 POINTS = 200
 """Most points of a series: the charts are narrow."""
@@ -35,20 +35,22 @@ def run_panel(run: Chosen) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="panel-head"):
             badge(summary["status"])
             st.caption(run_summary.format_progress(summary), width="content")
-        if summary["kind"] == TRAIN:
+        kind = registry().get(summary["kind"])
+        allocates = kind is not None and kind.allocates
+        if allocates:
             links(run.id)
-        elif summary["kind"] in PAGES:
-            link(PAGES[summary["kind"]], f"Open {summary['kind']}", run=run.id)
+        elif page := page_of(summary["kind"]):
+            link(page, f"Open {summary['kind']}", run=run.id)
         with st.container(horizontal=True, gap="small", key="panel-actions"):
             run_buttons(run, summary["status"])
-            if summary["kind"] == TRAIN:
+            if allocates:
                 adapter_button(run)
             if run.is_own:
                 delete_button([run.id])
         if run.is_own and summary["status"] == "queued":
             move_buttons(run.id, "panel")
         status_line(summary)
-        if summary["kind"] == TRAIN:
+        if allocates:
             _results(summary)
             _loss(run)
             _ranks(run)

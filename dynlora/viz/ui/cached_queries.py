@@ -41,18 +41,25 @@ def version(folder: Path) -> tuple[int, int, str, int]:
 
 
 @st.cache_data(max_entries=300, ttl=3600, show_spinner=False)
-def _answer(name: str, folder: str, version: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
-    return getattr(queries, name)(folder, *arguments)
+def _answer(
+    name: str, folder: str, version: tuple[Any, ...], arguments: tuple[Any, ...], _query: Callable[..., Any]
+) -> Any:
+    return _query(Path(folder), *arguments)
+
+
+def _named(query: Callable[..., Any]) -> str:
+    """Return the name under which the answers of a query are kept."""
+    return f"{query.__module__}.{query.__qualname__}"
 
 
 def ask(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
-    """Return what a query of the store says of a run; asked again only when the run has something new.
+    """Return what a query says of a run; asked again only when the run has something new.
 
     Raises:
         DynloraError: when the run cannot be read.
         KeyError: when it holds no such signal.
     """
-    return _answer(query.__name__, str(folder), version(folder), arguments)
+    return _answer(_named(query), str(folder), version(folder), arguments, query)
 
 
 def ask_events(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
@@ -63,7 +70,7 @@ def ask_events(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
         KeyError: when it holds no such signal.
     """
     event, step, state, opened = version(folder)
-    return _answer(query.__name__, str(folder), (event, min(step, 1), state, opened), arguments)
+    return _answer(_named(query), str(folder), (event, min(step, 1), state, opened), arguments, query)
 
 
 def live_summary(folder: Path, *, was_active: bool) -> dict[str, Any]:

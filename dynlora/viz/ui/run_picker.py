@@ -19,10 +19,11 @@ from streamlit.errors import StreamlitAPIException
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunNotFoundError
 from dynlora.jobs.environment import MIRROR_VARIABLE
 from dynlora.jobs.launch import in_queue
+from dynlora.kinds.registry import registry
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
-from dynlora.store.kinds import DECODE, DISTIL, RECYCLE, TRAIN
+from dynlora.store.kinds import TRAIN
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.run_summary import ACTIVE, format_strategy
 from dynlora.viz.kit.status import STATUS_WORDS
@@ -34,10 +35,6 @@ RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
 READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
 MOST_TRIED = 30
 """Newest runs of one's own that are looked at for one that suits a page."""
-
-PAGES: Mapping[str, str] = {TRAIN: "pages/run.py", DECODE: "pages/decode.py", RECYCLE: "pages/recycle.py",
-                          DISTIL: "pages/recycle.py"}  # fmt: skip
-"""The page that shows a run, by its kind."""
 
 UNLOCKED = "unlocked"
 """Key of the session that has given the token."""
@@ -98,7 +95,7 @@ def list_all(kinds: Collection[str] | None = (TRAIN,), others: Others = MappingP
     """Return all runs, newest first, own ones before samples; column `is_own` is added.
 
     Args:
-        kinds: of the runs to return, keys of `kinds.KINDS`; None for all.
+        kinds: of the runs to return, names of kinds; None for all.
         others: further kinds, as far as their folders fit.
     """
     runs = queries.list_runs(runs_roots(), kinds if kinds is None else (*kinds, *others))
@@ -108,6 +105,15 @@ def list_all(kinds: Collection[str] | None = (TRAIN,), others: Others = MappingP
     root = str(runs_dir())
     runs["is_own"] = [os.path.dirname(folder) == root for folder in runs["folder"]]
     return runs.sort_values("is_own", ascending=False, kind="stable").drop_duplicates("id").reset_index(drop=True)
+
+
+def askable() -> Others:
+    """Return the kinds beside trainings whose model answers on the Playground, and what says that it is there."""
+    return {
+        name: kind.has_model
+        for name, kind in registry().items()
+        if not kind.allocates and kind.trial is not None and not kind.trial.tab
+    }
 
 
 def has_model(folder: Path) -> bool:
@@ -173,7 +179,7 @@ def pick_run(
     label: str = "Run",
     without: Callable[[], None] | None = None,
     suits: Callable[[Path], int] | None = None,
-    kind: str = TRAIN,
+    page: str = "run",
     others: Others = MappingProxyType({}),
 ) -> Chosen:
     """Draw the picker and return the chosen run; without any run, or one that opens, say so and end the page.
@@ -184,15 +190,15 @@ def pick_run(
         suits: says how much the page has to show of the run in a folder, 0 for nothing. Where neither the address nor
             this session names a run, the newest of one's own with something to show comes first, then the sample with
             the most.
-        kind: of the page's runs; a link to a run of a kind that it does not show leads to the page of that kind.
+        page: whose kinds of run are offered; a link to a run of another kind leads to the page of that kind.
         others: further kinds that the page shows, as far as their folders fit.
     """
-    _lead_to_its_page(kind, others)
-    runs = list_all(kinds_of_page(kind), others)
+    _lead_to_its_page(page, others)
+    runs = list_all(kinds_of_page(page), others)
     if runs.empty:
         empty_store(without)
     words = run_labels(runs)
-    remembered = st.session_state.get(_last(kind))
+    remembered = st.session_state.get(f"last_{page}")
     wanted = st.query_params.get("run") or (remembered if remembered in words else _first(runs, suits))
     chosen, problem = _opened(wanted)
     if chosen is not None and chosen.id not in words:
@@ -205,22 +211,23 @@ def pick_run(
     if chosen is None or problem is not None:
         cannot_open(problem)
     if chosen.id not in set(runs["id"][runs["kind"].isin(list(others))]):
-        st.session_state[_last(kind)] = chosen.id
+        st.session_state[f"last_{page}"] = chosen.id
     return chosen
 
 
-def kinds_of_page(kind: str) -> tuple[str, ...]:
-    """Return the kinds of run that the page of a kind shows."""
-    return tuple(one for one, page in PAGES.items() if page == PAGES[kind])
+def page_of(kind: str) -> str | None:
+    """Return the file of the page that shows a kind of run; None for a kind that this version does not know."""
+    known = registry().get(kind)
+    return None if known is None else f"pages/{known.page}.py"
 
 
-def _last(kind: str) -> str:
-    """Return the key of the session's state that holds the last run of a kind."""
-    return "last_run" if kind == TRAIN else f"last_{kind}"
+def kinds_of_page(page: str) -> tuple[str, ...]:
+    """Return the kinds of run that a page shows."""
+    return tuple(name for name, kind in registry().items() if kind.page == page)
 
 
-def _lead_to_its_page(kind: str, others: Others) -> None:
-    """Open the page of the kind that the run in the address is of, where it is not the kind that this page shows."""
+def _lead_to_its_page(page: str, others: Others) -> None:
+    """Open the page of the kind that the run in the address is of, where it is none that this page shows."""
     chosen, problem = _opened(st.query_params.get("run") or "")
     if chosen is None or problem is not None:
         return
@@ -228,11 +235,12 @@ def _lead_to_its_page(kind: str, others: Others) -> None:
         found = queries.run_kind(chosen.folder)
     except (DynloraError, OSError):  # the page itself says what is wrong with it
         return
-    if PAGES.get(found) == PAGES[kind] or (found in others and others[found](chosen.folder)):
+    if found in kinds_of_page(page) or (found in others and others[found](chosen.folder)):
         return
-    if found not in PAGES:
+    own_page = page_of(found)
+    if own_page is None:
         cannot_open(CorruptRunError(f"run {chosen.id}: this version does not know its kind; open it with a newer one"))
-    st.switch_page(PAGES[found], query_params={"run": chosen.id})
+    st.switch_page(own_page, query_params={"run": chosen.id})
 
 
 def _first(runs: pd.DataFrame, suits: Callable[[Path], int] | None) -> str:

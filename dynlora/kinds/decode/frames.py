@@ -1,0 +1,222 @@
+"""What a decode says, as frames: results by point, tokens by problem, rewards by step, and the comparison that decides.
+
+Accuracy has Wilson's 95 % interval; a difference between two points is paired over the problems that both solved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from dynlora.kinds.decode.result import DRAFT, TARGET, Decode, Point, Solution
+from dynlora.kinds.intervals import paired_interval
+from dynlora.viz.kit.stats import share_interval
+
+CONTROL = "constant"
+ALONE = (DRAFT, TARGET)
+
+RULES = {"threshold": "Threshold", "clip": "Clip", "sigmoid": "Sigmoid", CONTROL: "Constant (control)",
+         DRAFT: "Draft alone", TARGET: "Target alone"}  # fmt: skip
+"""Names of the ways of decoding."""
+
+COSTS = {"flops": "Decode FLOPs", "flops_with_prefill": "FLOPs with prefill", "seconds": "Seconds"}
+"""What a solution may cost."""
+
+TOLERATED = 0.01
+"""How much lower than the target's an accuracy may be that counts as kept: one point."""
+
+BINS = 10
+"""Bins of the reward."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of two points over the problems that both solved.
+
+    Attributes:
+        mean, low, high: difference of the accuracy with its 95 % interval, in shares.
+        n: problems.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def label(point: Point) -> str:
+    """Return what a point is called."""
+    name = RULES.get(point.accept, point.accept)
+    return name if point.value is None else f"{name} {point.value:g}"
+
+
+def solutions_of(found: Decode, key: str) -> tuple[Solution, ...]:
+    """Return the solutions of a point in the order of the problems."""
+    return found.solved.get(key, ())
+
+
+def by_point(found: Decode) -> pd.DataFrame:
+    """Return one row per point that has solved a problem.
+
+    Columns: key, point (its label), accept, value, problems, accuracy, low, high, accepted (share of the judged
+    steps), draft kept, draft discarded, target (tokens per problem), flops, flops_with_prefill, seconds (per problem).
+    """
+    rows = []
+    for point in found.points:
+        solved = solutions_of(found, point.key)
+        if not solved:
+            continue
+        right = [one.right for one in solved if one.right is not None]
+        low, high = share_interval(sum(right), len(right)) if right else (np.nan, np.nan)
+        judged = [step.accepted for one in solved for step in one.steps if step.accepted is not None]
+        rows.append(
+            {
+                "key": point.key, "point": label(point), "accept": point.accept, "value": point.value,
+                "problems": len(solved), "accuracy": _mean(right), "low": low, "high": high,
+                "accepted": _mean(judged), "draft kept": _mean(one.draft_kept for one in solved),
+                "draft discarded": _mean(one.draft_discarded for one in solved),
+                "target": _mean(one.target for one in solved), **{cost: _cost(solved, cost) for cost in COSTS},
+            }
+        )  # fmt: skip
+    columns = ["key", "point", "accept", "value", "problems", "accuracy", "low", "high", "accepted", "draft kept",
+               "draft discarded", "target", *COSTS]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _mean(values: Iterable[float | bool | None]) -> float:
+    known = [float(value) for value in values if value is not None]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _cost(solved: Sequence[Solution], cost: str) -> float:
+    return _mean(getattr(one, cost) for one in solved)
+
+
+def difference(found: Decode, key: str, against: str) -> Difference | None:
+    """Return the accuracy of a point less that of another, paired; None below two problems that both solved."""
+    pairs = _pairs(found, key, against)
+    known = [(one.right, other.right) for one, other in pairs]
+    both = [(bool(mine), bool(theirs)) for mine, theirs in known if mine is not None and theirs is not None]
+    if len(both) < 2:
+        return None
+    better, worse = both.count((True, False)), both.count((False, True))
+    low, high = paired_interval(better, worse, len(both))
+    return Difference((better - worse) / len(both), low, high, len(both))
+
+
+def cost_ratio(found: Decode, key: str, against: str, cost: str = "flops") -> float | None:
+    """Return what a point costs as a share of another, over the problems that both solved; None where unknown."""
+    pairs = _pairs(found, key, against)
+    whole = sum(getattr(other, cost) for _, other in pairs)
+    return sum(getattr(one, cost) for one, _ in pairs) / whole if whole else None
+
+
+def _pairs(found: Decode, key: str, against: str) -> list[tuple[Solution, Solution]]:
+    others = {one.problem: one for one in solutions_of(found, against)}
+    return [(one, others[one.problem]) for one in solutions_of(found, key) if one.problem in others]
+
+
+def alone(found: Decode, role: str) -> Point | None:
+    """Return the point at which a writer is alone, None where it was not decoded."""
+    return next((point for point in found.points if point.accept == role), None)
+
+
+def offered(found: Decode) -> list[Point]:
+    """Return the points that are neither an end nor a control and have solved a problem."""
+    return [point for point in found.points if point.accept not in (*ALONE, CONTROL) and point.key in found.solved]
+
+
+def best(found: Decode) -> Point | None:
+    """Return the point to recommend; None before anything is solved.
+
+    The cheapest of those whose accuracy is at most `TOLERATED` below the target's alone; without one, or without the
+    target alone, the most accurate, of equal ones the cheapest.
+    """
+    rows = [(_accuracy(found, point.key), _cost(solutions_of(found, point.key), "flops"), point)
+            for point in offered(found)]  # fmt: skip
+    goal = _accuracy(found, TARGET) - TOLERATED if TARGET in found.solved else 2.0
+    enough = [row for row in rows if row[0] >= goal]
+    if enough:
+        return min(enough, key=lambda row: row[1])[2]
+    return max(rows, key=lambda row: (row[0], -row[1]))[2] if rows else None
+
+
+def _accuracy(found: Decode, key: str) -> float:
+    """Return the share of right answers; -1 where none is known, so that such a point is never the best."""
+    known = [one.right for one in solutions_of(found, key) if one.right is not None]
+    return sum(known) / len(known) if known else -1.0
+
+
+def control_beside(found: Decode, key: str) -> str | None:
+    """Return the key of the control whose cost is nearest to that of a point; None without a control."""
+    controls = [point.key for point in found.points if point.accept == CONTROL and point.key in found.solved]
+    if not controls or key not in found.solved:
+        return None
+    cost = _cost(solutions_of(found, key), "flops")
+    return min(controls, key=lambda other: abs(_cost(solutions_of(found, other), "flops") - cost))
+
+
+def steps_frame(found: Decode, key: str) -> pd.DataFrame:
+    """Return the judged steps of a point: problem, step (from 1), reward, accepted, text of the draft."""
+    rows = [
+        {
+            "problem": one.problem + 1, "step": place, "reward": step.reward, "accepted": bool(step.accepted),
+            "text": step.text if step.accepted else step.discarded or "",
+        }
+        for one in solutions_of(found, key)
+        for place, step in enumerate(one.steps, 1)
+        if step.reward is not None
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["problem", "step", "reward", "accepted", "text"])
+
+
+def tokens_frame(found: Decode, key: str) -> pd.DataFrame:
+    """Return the tokens of each problem, most of the target first: problem, draft kept, discarded, target, read."""
+    rows = [
+        {
+            "problem": one.problem + 1, "draft kept": one.draft_kept, "draft discarded": one.draft_discarded,
+            "target": one.target, "prefill": sum(one.prefilled.values()), "right": one.right,
+        }
+        for one in solutions_of(found, key)
+    ]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["problem", "draft kept", "draft discarded", "target", "prefill", "right"])
+    return frame.sort_values(["target", "draft discarded", "problem"], ascending=[False, False, True])
+
+
+def reliability(found: Decode, key: str) -> pd.DataFrame:
+    """Return, by bin of a step's reward, the fraction of right final answers of a point.
+
+    Columns: from, to, steps, solutions, right, low, high. Only steps that were kept count: what became of a rejected
+    step is not known. A solution counts once in a bin, since its steps share one answer.
+    """
+    pairs = [
+        (step.reward, one.problem, one.right)
+        for one in solutions_of(found, key)
+        for step in one.steps
+        if step.reward is not None and step.accepted and one.right is not None
+    ]
+    rows: list[dict[str, float]] = []
+    if pairs:
+        rewards = np.array([pair[0] for pair in pairs])
+        edges = np.linspace(min(0.0, float(rewards.min())), max(1.0, float(rewards.max())), BINS + 1)
+        places = np.clip(np.searchsorted(edges, rewards, side="right") - 1, 0, BINS - 1)
+        for place in np.unique(places):
+            inside = [pairs[index] for index in np.flatnonzero(places == place)]
+            right = {problem: bool(answer) for _, problem, answer in inside}
+            low, high = share_interval(sum(right.values()), len(right))
+            rows.append(
+                {
+                    "from": float(edges[place]), "to": float(edges[place + 1]), "steps": len(inside),
+                    "solutions": len(right), "right": sum(right.values()) / len(right), "low": low, "high": high,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=["from", "to", "steps", "solutions", "right", "low", "high"])
+
+
+def nested_frame(found: Decode) -> pd.DataFrame:
+    """Return the agreement of smaller adapters with the whole one: rank, share, agreement."""
+    rows = [{"rank": one.rank, "share": one.share, "agreement": one.agreement} for one in found.nested]
+    return pd.DataFrame(rows, columns=["rank", "share", "agreement"]).sort_values("rank")

@@ -1,0 +1,123 @@
+"""Settings of a decode: a draft writes steps, a reward judges them, a target rewrites those that score too low."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from dynlora.config import GENERATIVE, Name
+from dynlora.errors import ConfigError
+from dynlora.kinds.named_runs import NamedRun, named_run
+from dynlora.kinds.settings import KindSettings
+from dynlora.store.meta import section, text
+
+Reward = Literal["oracle", "target-likelihood", "target-token"]
+OWN = "callable"
+"""A function of a person's own, which `dynlora.speculate` is given."""
+
+REWARDS: tuple[str, ...] = (*get_args(Reward), OWN)
+"""Rewards that need no run of their own."""
+
+Accept = Literal["threshold", "constant", "clip", "sigmoid"]
+
+
+class DecodeSettings(KindSettings):
+    """Which runs write together, on which problems, and at which thresholds."""
+
+    kind: ClassVar[str] = "decode"
+    method: ClassVar[str] = "rsd"
+    fidelity: ClassVar[str] = "code"
+    continues_from_events: ClassVar[bool] = True
+
+    draft: Name = Field(..., description="Run that writes each step first: its id, or its folder.")
+    target: Name = Field(..., description="Run that rewrites the steps that score too low: its id, or its folder.")
+    reward: Name = Field(
+        "target-likelihood",
+        description="Run that judges steps (its id or folder), or oracle, target-likelihood or target-token.",
+    )
+    data: Name | None = Field(None, description="Built-in data or a file of problems; empty: the data of the target.")
+    accept: Accept = Field("threshold", description="How a reward becomes a decision.")
+    values: tuple[float, ...] = Field(
+        (0.7,), min_length=1, max_length=101,
+        description="Rewards at which a step is accepted, one decode each; with accept=constant probabilities.",
+    )  # fmt: skip
+    control: tuple[float, ...] = Field(
+        (), max_length=101, description="Probabilities of a control that accepts whatever the reward, one decode each."
+    )
+    ends: bool = Field(True, description="Also decode with the draft alone and with the target alone.")
+    limit: int | None = Field(None, ge=1, le=1_000_000, description="Problems at most; empty: all held-out ones.")
+    step_string: str | None = Field(
+        None, min_length=1, max_length=20,
+        description="Text that ends a step; empty: a line break for arithmetic, a blank line elsewhere.",
+    )  # fmt: skip
+    step_tokens: int = Field(64, ge=1, le=4096, description="Tokens of one step at most.")
+    new_tokens: int = Field(256, ge=1, le=32_768, description="Tokens of one text at most.")
+    nested_ranks: bool = Field(
+        False, description="Also measure how often the target's adapter, cut to a lower rank, chooses the same tokens."
+    )
+    max_steps: int = Field(32, ge=1, le=1000, description="Steps of one text at most.")
+
+    @field_validator("values", "control")
+    @classmethod
+    def _no_nan(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if any(math.isnan(value) for value in values):
+            raise ValueError("threshold nan: is no number; give numbers such as 0.7")
+        return values
+
+    @property
+    def points(self) -> int:
+        """How many decodes of every problem there are."""
+        return len(self.values) + len(self.control) + (2 if self.ends else 0)
+
+    def writers(self, runs_dir: Path) -> tuple[NamedRun, NamedRun]:
+        """Return draft and target.
+
+        Raises:
+            DynloraError: when one of them cannot write texts.
+        """
+        found = (named_run("draft", self.draft, runs_dir), named_run("target", self.target, runs_dir))
+        for run in found:
+            if run.task not in GENERATIVE:
+                raise ConfigError(
+                    f"{run.role} {run.id}: learned {run.task or 'an unknown task'} and cannot write; give a run of a "
+                    "language model (data.task=causal_lm)"
+                )
+        return found
+
+    def judge(self, runs_dir: Path) -> NamedRun | None:
+        """Return the run that judges steps; None where the reward needs none.
+
+        Raises:
+            DynloraError: when the run does not classify.
+        """
+        if self.reward in REWARDS:
+            return None
+        found = named_run("reward", self.reward, runs_dir)
+        if not found.classifies:
+            raise ConfigError(
+                f"reward {found.id}: learned {found.task or 'an unknown task'}; give a run that classifies steps as "
+                f"right or wrong, or one of {', '.join(get_args(Reward))}"
+            )
+        return found
+
+    def check(self, runs_dir: Path) -> None:
+        """Refuse runs that are not there or cannot take their role, see `KindSettings.check`."""
+        self.writers(runs_dir)
+        self.judge(runs_dir)
+
+    def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
+        """Return the target's model, and the problems."""
+        target = named_run("target", self.target, runs_dir)
+        return text(section(target.config, "model").get("name")) or "", self.data or text(target.meta.get("data")) or ""
+
+    def steps(self, runs_dir: Path) -> int:
+        """Return the number of solutions; 1 for each point where the number of problems is not known yet."""
+        return self.points * (self.limit or 1)
+
+    def title(self) -> str:
+        """Return the display name, or a description when none was given."""
+        judged = self.reward if self.reward in REWARDS else "a judge"
+        return self.name or f"Decode with {judged}, seed {self.seed}"

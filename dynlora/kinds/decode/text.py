@@ -1,0 +1,95 @@
+"""What a decode says, in sentences: the conclusion, and what became of a problem."""
+
+from __future__ import annotations
+
+from dynlora.blocks import in_words
+from dynlora.kinds.decode import frames
+from dynlora.kinds.decode.result import DRAFT, TARGET, Decode, Point, Solution
+from dynlora.viz.kit.text import percent, plural, signed, source_name
+
+WHAT = (
+    "A cheap draft writes each step of a solution. A reward judges the step. Where the score is too low, the target "
+    "writes the step again. This page shows where the draft was trusted, and what that saved."
+)
+ONLY_FIRST = (
+    "The threshold decided while the texts were written. Another threshold changes the text from its first rejected "
+    "step on, so each threshold is a decode of its own."
+)
+
+
+def about(found: Decode) -> str:
+    """Return the line under the title: who plays the roles."""
+    draft, target, reward = (found.roles.get(role, {}) for role in (DRAFT, TARGET, "reward"))
+    layers = draft.get("layers")
+    first = f" ({in_words(layers)})" if isinstance(layers, int | str) else ""
+    judge = reward.get("name") or reward.get("kind") or "none"
+    names = [source_name(role.get("name") or role.get("model") or "?") for role in (draft, target)]
+    return f"Draft: {names[0]}{first} · target: {names[1]} · reward: {judge}"
+
+
+def headline(found: Decode, point: Point | None) -> str:
+    """Return the conclusion in a sentence."""
+    if point is None:
+        return "No problem has been solved yet." if not found.solutions else "No threshold was decoded yet."
+    ratio = frames.cost_ratio(found, point.key, TARGET)
+    gap = frames.difference(found, point.key, TARGET)
+    if gap is None or ratio is None:
+        return f"{frames.label(point)}: {_accuracy(found, point.key)}; the target alone was not decoded beside it."
+    cost = f"{percent(ratio, 0)} of the target's decode FLOPs"
+    if gap.low > 0:
+        return f"More right answers than the target alone, at {cost}."
+    if gap.high < 0:
+        return f"Fewer right answers than the target alone, at {cost}."
+    return f"Accuracy not significantly different from the target alone, at {cost}."
+
+
+def basis(found: Decode, point: Point | None) -> str:
+    """Return what the conclusion rests on: accuracies with n, the paired interval, and the control."""
+    if point is None:
+        return WHAT
+    said = [f"{frames.label(point)}: {_accuracy(found, point.key)}"]
+    gap = frames.difference(found, point.key, TARGET)
+    if gap is not None:
+        said.append(
+            f"target alone: {_accuracy(found, TARGET)} (difference {_points(gap.mean)} points, 95 % CI "
+            f"{_points(gap.low)} to {_points(gap.high)}, {plural(gap.n, 'problem')})"
+        )
+    if frames.alone(found, DRAFT) is not None:
+        said.append(f"draft alone: {_accuracy(found, DRAFT)}")
+    several = len(frames.offered(found))
+    chosen = f" Of {several} thresholds on the same problems, one was chosen to be shown." if several > 1 else ""
+    sentence = "; ".join(said) + f".{chosen}"
+    control = frames.control_beside(found, point.key)
+    gap = None if control is None else frames.difference(found, point.key, control)
+    if gap is None:
+        return sentence
+    return (
+        f"{sentence} The reward is {_compared(gap)} accepting at random at nearly equal cost "
+        f"({_points(gap.mean)} points, 95 % CI {_points(gap.low)} to {_points(gap.high)})."
+    )
+
+
+def _compared(gap: frames.Difference) -> str:
+    if gap.low <= 0 <= gap.high:
+        return "not significantly different from"
+    return "better than" if gap.low > 0 else "worse than"
+
+
+def _points(share: float) -> str:
+    return signed(100 * share, 1)
+
+
+def _accuracy(found: Decode, key: str) -> str:
+    solved = [one.right for one in frames.solutions_of(found, key) if one.right is not None]
+    return f"{sum(solved):,} of {len(solved):,} right" if solved else "no answer known"
+
+
+def solution(one: Solution) -> str:
+    """Return what became of a problem."""
+    verdict = {True: "right", False: "wrong", None: "answer not known"}[one.right]
+    rejected = sum(step.discarded is not None for step in one.steps)
+    ends = {"tokens": "; it ended at the limit of tokens", "steps": "; it ended at the limit of steps"}
+    return (
+        f"Problem {one.problem + 1}, {verdict}: {plural(len(one.steps), 'step')}, {rejected} of the draft rejected"
+        f"{ends.get(one.ended, '')}."
+    )

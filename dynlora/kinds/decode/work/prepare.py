@@ -1,0 +1,255 @@
+"""The three runs of a decode on data with worked solutions: a target, a draft of fewer blocks, and a judge of steps."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynlora.blocks import Blocks
+from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import read_run_config
+from dynlora.engine.data.batches import calibration_batches
+from dynlora.engine.data.text_data import Rows
+from dynlora.engine.model.block_influence import block_influence, most_influential
+from dynlora.engine.randomness import stream_seed
+from dynlora.errors import ConfigError
+from dynlora.inference.load import load_run
+from dynlora.kinds.decode.work.checker import Reference
+from dynlora.kinds.decode.work.rewards import judged_text
+from dynlora.kinds.named_runs import named_run
+from dynlora.store.schema import command_text
+from dynlora.tasks import WritingTask
+from dynlora.training import run as training
+from dynlora.training.folder_work import RunFailedError
+from dynlora.training.inputs import load_inputs, read_data
+
+RIGHT, WRONG = "right", "wrong"
+DRAFT_BLOCKS = 12
+"""Of the draft, out of the 30 of `smollm2-135m`."""
+
+LOOKS = 2
+"""Batches of training rows that blocks are chosen by."""
+
+HELD_OUT = 0.1
+"""Fraction of the problems whose steps the judge is tested on."""
+
+MOSTLY = 0.9
+"""Fraction of right steps from which a judge learns little but to say right."""
+
+FOLDER = "judge-data"
+"""Beside the runs: the rows that judges learn from, in a folder for each draft."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be prepared.
+
+    Attributes:
+        model: of target and draft.
+        data: with worked solutions and answers.
+        layers: blocks of the draft: a number, so many of the most influential, or the numbers of blocks.
+        steps: optimizer steps of the target.
+        draft_steps: of the draft, which has to learn more.
+        judge_model: of the judge.
+        judge_steps: of the judge.
+        problems: training problems that the draft solves for the judge.
+        temperature: of these solutions; 0 would show the judge few mistakes.
+        step_string: ends a step.
+        seed: of all runs.
+        draft: id or folder of a run that is there already; None trains one.
+        target: likewise.
+    """
+
+    model: str = "smollm2-135m"
+    data: str = "arithmetic"
+    layers: Blocks = DRAFT_BLOCKS
+    steps: int = 160
+    draft_steps: int = 1000
+    judge_model: str = "minilm"
+    judge_steps: int = 600
+    problems: int = 1500
+    temperature: float = 0.7
+    step_string: str = "\n"
+    seed: int = 0
+    draft: str | None = None
+    target: str | None = None
+
+
+def prepare(wanted: Wanted, runs_dir: Path, say: Callable[[str], None], *, progress: bool = False) -> dict[str, Any]:
+    """Train target, draft and judge in turn, as far as they are not given, and return their ids.
+
+    Args:
+        wanted: what is to be prepared.
+        runs_dir: folder of the runs.
+        say: is told what happens.
+        progress: draw bars.
+
+    Returns:
+        `target`, `draft` and `judge`, ids or folders; `rows`, what the judge learned from; `command`, what to do next.
+
+    Raises:
+        DynloraError: when something that is named cannot be used, a run fails, or is stopped.
+    """
+    found: dict[str, str] = {}
+    for role, given, config in (("target", wanted.target, target_config), ("draft", wanted.draft, draft_config)):
+        if given is not None:
+            found[role] = str(named_run(role, given, runs_dir).folder)
+            continue
+        say(f"Training the {role}")
+        found[role] = str(_trained(config(wanted), runs_dir, progress))
+    say(f"The draft solves {wanted.problems:,} training problems")
+    rows = write_rows(Path(found["draft"]), runs_dir / FOLDER / Path(found["draft"]).name, wanted)
+    say(f"Training the judge on {rows['train']:,} partial solutions, {rows['right']:.0%} of them right")
+    if rows["right"] > MOSTLY:
+        say("Few are wrong, so the judge will keep nearly every step; a draft trained for less makes more mistakes")
+    found["judge"] = str(_trained(judge_config(wanted, Path(rows["folder"])), runs_dir, progress))
+    named = {role: Path(folder).name for role, folder in found.items()}
+    roles = ["--draft", named["draft"], "--target", named["target"], "--reward", named["judge"]]
+    command = command_text("rsd", *roles, "--threshold", "0.3:0.9:4", "--control", "0.5", runs_dir=runs_dir)
+    return {**named, "rows": rows, "command": command}
+
+
+def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
+    outcome = training.train(config, runs_dir, progress=progress)
+    if outcome.state != "finished":
+        name = outcome.folder.name
+        raise RunFailedError(
+            f"run {name} {outcome.state}{f': {outcome.error}' if outcome.error else ''}; continue it with "
+            f"`{command_text('resume', name, runs_dir=runs_dir)}`, and give what is trained as --draft or --target"
+        )
+    return outcome.folder
+
+
+def target_config(wanted: Wanted) -> RunConfig:
+    """Return the settings of the target: all blocks, plain LoRA."""
+    return parse_config(_writer(wanted, "target", wanted.steps, {"rank": 8, "dropout": 0.0}, 1e-3))
+
+
+def draft_config(wanted: Wanted) -> RunConfig:
+    """Return the settings of the draft: some blocks, which have to learn to do without the others."""
+    values = _writer(wanted, "draft", wanted.draft_steps, {"rank": 32, "dropout": 0.0}, 1e-3)
+    values["model"]["layers"] = chosen_blocks(wanted)
+    return parse_config(values)
+
+
+def chosen_blocks(wanted: Wanted) -> str:
+    """Return the numbers of the draft's blocks, as `model.layers` takes them: those wanted, or the most influential.
+
+    Raises:
+        ConfigError: when the model has fewer.
+    """
+    if isinstance(wanted.layers, str):
+        return wanted.layers
+    inputs = load_inputs(target_config(wanted))
+    model = inputs.base.model.eval()
+    read = signature(model.forward).parameters
+    batches = calibration_batches(inputs.encoded("train"), LOOKS, wanted.seed)
+    shown = [{name: value for name, value in batch.items() if name in read and name != "labels"} for batch in batches]
+    return most_influential(block_influence(model, shown), wanted.layers)
+
+
+def _writer(wanted: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
+    source = "path" if Path(os.path.expanduser(wanted.data)).exists() else "name"
+    return {
+        "name": f"{role} for decoding, {Path(wanted.data).name}",
+        "seed": wanted.seed,
+        "model": {"name": wanted.model},
+        "data": {source: wanted.data, "task": "causal_lm"},
+        "adapter": dict(adapter),
+        "strategy": {"name": "lora"},
+        "train": {"steps": steps, "batch_size": 8, "lr": lr, "max_grad_norm": 1.0},
+        "log": {"generate_max": 64},
+    }
+
+
+def judge_config(wanted: Wanted, folder: Path) -> RunConfig:
+    """Return the settings of the judge: a classification run on partial solutions."""
+    return parse_config(
+        {
+            "name": f"judge for decoding, {Path(wanted.data).name}",
+            "seed": wanted.seed,
+            "model": {"name": wanted.judge_model},
+            "data": {"path": str(folder), "task": "classification"},
+            "strategy": {"name": "lora"},
+            "train": {"steps": wanted.judge_steps},
+        }
+    )
+
+
+def write_rows(draft: Path, folder: Path, wanted: Wanted) -> dict[str, Any]:
+    """Let the draft solve training problems, label each partial solution, and write both sides, split by problem.
+
+    Args:
+        draft: folder of the run.
+        folder: that train.jsonl and validation.jsonl are written to.
+        wanted: how many problems, and how they are solved.
+
+    Returns:
+        `folder`; `train` and `validation`, numbers of rows; `right`, the fraction of right ones.
+
+    Raises:
+        ConfigError: when the data has no worked solutions or answers, or all steps have one label.
+    """
+    model, config = load_run(draft), read_run_config(draft)
+    task = model.task
+    if not isinstance(task, WritingTask):
+        raise ConfigError(f"--draft {draft.name}: is a run of {task.name}, which writes no texts; give another")
+    data = read_data(config).train
+    if data.text_pair is None or "answer" not in data.fields:
+        raise ConfigError(f"--data {config.data.source}: has no solutions with answers to judge steps by; give others")
+    order = np.random.default_rng(stream_seed(wanted.seed, "judge problems")).permutation(len(data))
+    chosen = data.take(np.sort(order[: wanted.problems]))
+    written = model.continued_rows(task, chosen, wanted.temperature, wanted.seed)
+    sides: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
+    held_out = max(1, round(HELD_OUT * len(chosen)))
+    for place in range(len(chosen)):
+        side = "validation" if place % max(1, len(chosen) // held_out) == 0 else "train"
+        sides[side] += judged_rows(chosen, place, str(written[place]["prediction"]), wanted.step_string)
+    labels = [row["label"] for row in sides["train"]]
+    if len(set(labels)) < 2:
+        raise ConfigError(
+            f"--problems {wanted.problems}: all steps of the draft are {labels[0] if labels else 'empty'}, and a judge "
+            "needs both kinds; solve more problems, or raise the temperature"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for side, rows in sides.items():
+        (folder / f"{side}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    counts = {side: len(rows) for side, rows in sides.items()}
+    return {"folder": str(folder), **counts, "right": labels.count(RIGHT) / len(labels)}
+
+
+def judged_rows(rows: Rows, place: int, solution: str, step_string: str) -> list[dict[str, Any]]:
+    """Return the partial solutions of a problem that a judge learns from, each once.
+
+    Those of the draft's solution, and those of the worked one: a decode has steps of the target before those of the
+    draft, and a judge that knew the draft's alone would learn which kinds of steps the draft gets wrong, and no more.
+    """
+    worked = rows.text_pair[place] if rows.text_pair else ""
+    found = [*labelled(rows, place, solution, step_string), *labelled(rows, place, worked, step_string)]
+    return list({row["text"]: row for row in found}.values())
+
+
+def labelled(rows: Rows, place: int, solution: str, step_string: str) -> Iterator[dict[str, Any]]:
+    """Yield every partial solution of a problem with its label: right while all its steps are."""
+    answers = rows.fields["answer"]
+    reference = Reference(answers[place], rows.text_pair[place] if rows.text_pair else "")
+    so_far, is_right = "", True
+    for step in steps_of(solution, step_string):
+        so_far += step
+        is_right = is_right and reference.is_right(step)
+        text = judged_text(rows.text[place], so_far)
+        yield {"text": text, "label": RIGHT if is_right else WRONG, "problem": place}
+
+
+def steps_of(solution: str, step_string: str) -> Sequence[str]:
+    """Return the steps of a solution, each with what ends it."""
+    parts = solution.split(step_string)
+    found = [part + step_string for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+    return [step for step in found if step.strip()]

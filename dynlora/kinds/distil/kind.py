@@ -1,0 +1,130 @@
+"""What a data-free distillation is: runs that write texts teach one LoRA by texts of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynlora.config import RunConfig, parse_config
+from dynlora.kinds.distil.result import Distil, read_distil
+from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
+from dynlora.store.meta import table
+from dynlora.store.reader import RunReader
+from dynlora.store.schema import command_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from dynlora.viz.kit.panel import Panel
+
+
+class DistilKind(RunKind):
+    """Data-free distillation. It is not LoRA Recycle: no input is inverted and no episode is learned from."""
+
+    name = "distil"
+    about = "one LoRA distilled from texts that finished runs wrote (data-free distillation)"
+    page = "recycle"
+    settings = DistilSettings
+    trial = Trial("Write with it")
+    formats = ("peft", "merged")
+
+    def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
+        """Start a distillation, or continue it from its last checkpoint."""
+        from dynlora.kinds.distil.work.run import resume
+
+        return resume(folder, force=force, progress=progress, is_new=is_new)
+
+    def estimate(self, settings: DistilSettings, runs_dir: Path) -> tuple[dict[str, Any], str]:
+        """Return how long writing and learning will take; the test comes after that."""
+        from dynlora.kinds.distil.work.estimate import estimated
+        from dynlora.kinds.distil.work.materials import Materials
+
+        times = {"method": settings.method, **estimated(Materials.load(settings, runs_dir))}
+        words = (
+            f"about {times['minutes']:.1f} minutes: {times['writing_minutes']:.1f} to write {times['texts']:,} texts, "
+            f"{times['learning_minutes']:.1f} for {settings.train_steps:,} steps of the student; the test comes after "
+            f"that\n{NOT_RECYCLE}"
+        )
+        return times, words
+
+    def read(self, folder: Path) -> Distil:
+        """Return what a distillation has recorded so far."""
+        return read_distil(folder)
+
+    def conclusion(self, result: Distil, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
+        """Return whether the student is nearer to its teachers than the base model."""
+        from dynlora.kinds.distil import text
+
+        return Conclusion(text.headline(result), text.basis(result))
+
+    def progress(self, result: Distil, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
+        """Return the stage of the step until the test is done."""
+        from dynlora.kinds.distil import text
+
+        return self.conclusion(result) if result.kl else Conclusion(text.progress(result, step), text.basis(result))
+
+    def headline(self, result: Distil) -> str:
+        """Return who taught, and how much."""
+        from dynlora.kinds.distil import text
+
+        return text.about(result)
+
+    def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
+        """Yield how to export and use the student, and the tables of divergence, loss and texts."""
+        run_id, names = document["id"], document.get("methods") or {}
+        export = command_text("export", run_id, "--out", "DIR", runs_dir=runs_dir)
+        yield f"next: {export}, or {self.usage(run_id, runs_dir)}"
+        yield f"{run_id}, KL(teacher || model) on held-out texts, nats per token (95 % CI over texts)"
+        for method, by_teacher in (document.get("kl") or {}).items():
+            for teacher, row in by_teacher.items():
+                yield f"  {names.get(method, method):36} {teacher:32} {interval_words(row)}"
+        for teacher, by_method in (document.get("loss") or {}).items():
+            yield f"held-out loss on the data of {teacher}, nats per token (95 % CI over examples)"
+            for method, row in by_method.items():
+                yield f"  {names.get(method, f'teacher {method}'):36} {interval_words(row)}"
+        for row in document.get("texts") or ():
+            yield (
+                f"{row['texts']:,} texts of {row['teacher']} ({row['stage'].replace('_', '-')}), {row['tokens']:,} "
+                f"tokens, {row['empty']:,} empty, {row['repeated']:,} repeated, sha256 {row['digest'][:12]}"
+            )
+        for note in document.get("notes") or ():
+            yield f"note: {note}"
+
+    def tables(self, result: Distil) -> Mapping[str, DataFrame]:
+        """Return the teachers."""
+        from dynlora.kinds.distil import frames
+
+        return {"teachers": frames.teachers_frame(result)}
+
+    @property
+    def panels(self) -> tuple[Panel[Any], ...]:
+        """Divergence, loss, texts, and the student's steps."""
+        from dynlora.kinds.distil import panels
+        from dynlora.viz.kit.panel import panels_in
+
+        return panels_in(panels)
+
+    def usage(self, run_id: str, runs_dir: Path) -> str:
+        """Return the command that writes with the student."""
+        return command_text("predict", run_id, "--text", "TEXT", runs_dir=runs_dir)
+
+    def model_config(self, folder: Path) -> RunConfig:
+        """Return the config that loads the student: the store keeps it, see `DistilSettings.meta`."""
+        with RunReader(folder) as reader:
+            stored = table(reader.meta(("config",)).get("config"))
+        return parse_config({key: value for key, value in stored.items() if key != self.name})
+
+    def load(self, folder: Path) -> Any:
+        """Return the student."""
+        from dynlora.inference.load import load_run
+
+        return load_run(folder)
+
+    def export(self, folder: Path, out: Path, format: str, which: str = "last") -> tuple[dict[str, Any], str]:
+        """Write the student as an adapter that PEFT loads, or as a plain transformers folder."""
+        from dynlora.kinds.distil.work.export import export_student
+
+        student = export_student(folder, out, format)
+        return student, f"wrote {out} ({format}), the student of a distillation, {student['parameters']:,} parameters"

@@ -1,0 +1,1 @@
+"""The figures of a distillation, in the order of the page."""

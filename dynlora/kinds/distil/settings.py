@@ -1,0 +1,161 @@
+"""Settings of a data-free distillation: runs that write texts teach one LoRA by texts of their own.
+
+It is not LoRA Recycle: no input is inverted and no episode is learned from.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from dynlora.config import GENERATIVE, Name
+from dynlora.config_files import read_run_config
+from dynlora.errors import ConfigError
+from dynlora.kinds.named_runs import NamedRun, named_run
+from dynlora.kinds.recycle.settings import RecycleSettings, base_of, check_one_base
+from dynlora.kinds.settings import KindSettings
+from dynlora.store.meta import text
+
+TEXTS_AT_ONCE = 16
+"""Texts that a teacher writes in one step."""
+
+NOT_RECYCLE = "This is data-free distillation, not LoRA Recycle: each teacher's own texts are generated and distilled."
+"""What is said wherever a distillation is shown."""
+
+
+class DistilSettings(KindSettings):
+    """Which runs teach, how many texts each of them writes, and how the student learns from them."""
+
+    kind: ClassVar[str] = "distil"
+    method: ClassVar[str] = "data_free_distillation"
+    fidelity: ClassVar[str] = "description"
+
+    teachers: tuple[Name, ...] = Field(
+        ..., min_length=1, max_length=100, description="Finished runs that write texts: their ids, or their folders."
+    )
+    samples: int = Field(64, ge=1, le=100_000, description="Texts that each teacher writes for the student.")
+    tokens: int = Field(64, ge=2, le=4096, description="Tokens of a text at most.")
+    held_out: int = Field(32, ge=2, le=10_000, description="Texts that each teacher writes for the test alone.")
+    train_steps: int = Field(200, ge=1, le=1_000_000, description="Optimizer steps of the student.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Texts per optimizer step.")
+    rank: int = Field(8, ge=1, le=1024, description="Rank of the student.")
+    lora_alpha: float = Field(16.0, gt=0, le=1e6, description="Scale of the student times its rank.")
+    lr: float = Field(1e-3, gt=0, le=1, description="Learning rate of the student.")
+    rows: int = Field(
+        200, ge=2, le=100_000, description="Held-out examples of each teacher's data in the test, at most."
+    )
+
+    def runs(self, runs_dir: Path) -> list[NamedRun]:
+        """Return the teachers, each once.
+
+        Raises:
+            DynloraError: when one is not there or cannot teach.
+        """
+        found = [named_run("teacher", source, runs_dir) for source in dict.fromkeys(self.teachers)]
+        for run in found:
+            check_writer(run)
+        return found
+
+    def check(self, runs_dir: Path) -> None:
+        """Refuse teachers that are not there, do not write, or adapt different models."""
+        check_one_base(self.runs(runs_dir))
+
+    def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
+        """Return the base model of the teachers, and what they learned from."""
+        found = self.runs(runs_dir)
+        sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in found)
+        return base_of(found[0]), ", ".join(name for name in sources if name)[:200]
+
+    def batches(self, texts: int) -> int:
+        """Return in how many steps a teacher writes some texts."""
+        return math.ceil(texts / TEXTS_AT_ONCE)
+
+    def stages(self, teachers: int) -> list[dict[str, Any]]:
+        """Return the stages with their first and last step; the step before `first` is done when a stage begins."""
+        lengths = {
+            "samples": teachers * self.batches(self.samples), "held_out": teachers * self.batches(self.held_out),
+            "student": self.train_steps,
+        }  # fmt: skip
+        found, first = [], 0
+        for name, length in lengths.items():
+            found.append({"name": name, "first": first, "last": first + length})
+            first += length
+        return found
+
+    def steps(self, runs_dir: Path) -> int:
+        """Return the steps in which all teachers write, and those of the student."""
+        return int(self.stages(len(self.runs(runs_dir)))[-1]["last"])
+
+    def title(self) -> str:
+        """Return the display name, or a description when none was given."""
+        return self.name or f"Data-free distillation of {len(set(self.teachers))} runs, seed {self.seed}"
+
+    def meta(self, runs_dir: Path) -> dict[str, Any]:
+        """Return what the store keeps of a run before it starts: also how its student is loaded, as a config."""
+        found = super().meta(runs_dir)
+        configs = [read_run_config(run.folder) for run in self.runs(runs_dir)]
+        found["config"] |= {
+            "model": {"name": configs[0].model.name, "layers": configs[0].model.layers},
+            "data": {"max_length": max(config.data.max_length for config in configs)},
+            "adapter": {"rank": self.rank, "alpha": self.lora_alpha, "dropout": 0.0},
+            "strategy": {"name": "lora"},
+            "train": {"steps": self.train_steps, "lr": self.lr},
+            "log": {"generate_max": max(config.log.generate_max for config in configs)},
+        }
+        return found
+
+
+def writes(run: NamedRun) -> bool:
+    """Say whether a run learned to write texts."""
+    return run.task in GENERATIVE
+
+
+def check_writer(run: NamedRun) -> None:
+    """Refuse a run that cannot teach to write.
+
+    Raises:
+        ConfigError: one sentence that says why.
+    """
+    if run.status not in ("finished", "stopped"):
+        raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
+    if not writes(run):
+        raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that writes texts")
+
+
+def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSettings | DistilSettings:
+    """Return checked settings of what finished runs teach: a recycle where they classify, else a distillation.
+
+    Args:
+        values: `teachers`, and settings of either.
+        runs_dir: where ids of runs are looked for.
+
+    Raises:
+        DynloraError: when a teacher is not there, some classify and others write, or a setting does not fit.
+    """
+    found = [named_run("teacher", str(source), runs_dir) for source in values.get("teachers") or ()]
+    writers = [run for run in found if writes(run)]
+    if writers and len(writers) < len(found):
+        other = next(run for run in found if not writes(run))
+        raise ConfigError(
+            f"teacher {writers[0].id}: writes texts, and {other.id} does not; give runs that all classify, or "
+            "runs that all write"
+        )
+    kind, other_kind = (DistilSettings, RecycleSettings) if writers else (RecycleSettings, DistilSettings)
+    for key, value in values.items():
+        if key not in kind.model_fields and key in other_kind.model_fields:
+            raise ConfigError(_unfit(key, value, is_writing=bool(writers)))
+    return kind.parse(values)
+
+
+def _unfit(key: str, value: Any, *, is_writing: bool) -> str:
+    """Return the sentence for a setting of the other kind."""
+    shown = "" if isinstance(value, bool) else f" {','.join(map(str, value)) if isinstance(value, list) else value}"
+    said = f"--{key.replace('_', '-')}{shown}"[:80]
+    if is_writing:
+        return f"{said}: is for teachers that classify, and these write texts, which are distilled; leave it out"
+    return f"{said}: is for teachers that write texts, and these classify; leave it out"

@@ -1,0 +1,105 @@
+"""A distillation from its settings to its end: the folder, the steps, and the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dynlora.engine.loop.hardware import describe_machine
+from dynlora.jobs import kinds as jobs
+from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
+from dynlora.kinds.distil.work.estimate import estimated
+from dynlora.kinds.distil.work.materials import Materials
+from dynlora.kinds.distil.work.measured import Measured
+from dynlora.kinds.distil.work.steps import Distilling
+from dynlora.store.rows import ModuleRow
+from dynlora.store.writer import RunWriter
+from dynlora.training.folder_work import Outcome
+from dynlora.training.stepwise import continued, keep_adapter, results_of, take_steps, tell_estimate
+from dynlora.training.stop_signal import StopRequest
+
+
+def distil(settings: DistilSettings, runs_dir: Path, *, progress: bool = False) -> Outcome:
+    """Make a new distillation and work on it to its end.
+
+    Raises:
+        DynloraError: when something the settings name cannot be used; no folder is left then.
+    """
+    return resume(jobs.create(settings, runs_dir, "running"), progress=progress, is_new=True)
+
+
+def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:
+    """Start a distillation, or continue it from its last checkpoint.
+
+    Raises:
+        ConfigError: when it is finished, running, or may be running elsewhere.
+        CorruptRunError: when it cannot be read.
+    """
+    settings = DistilSettings.of_run(folder)
+    return continued(folder, partial(_work, settings, folder, progress), force=force, is_new=is_new)
+
+
+def _work(
+    settings: DistilSettings,
+    folder: Path,
+    progress: bool,
+    state: Mapping[str, Any] | None,
+    writer: RunWriter,
+    stop: StopRequest,
+) -> bool:
+    """Take the steps that are left and measure the results; False when it was stopped before the end."""
+    writer.log("info", f"Loading {len(settings.teachers)} teachers. {NOT_RECYCLE}")
+    writer.commit()
+    distilling = Distilling(Materials.load(settings, folder.parent), writer)
+    if state is not None:
+        distilling.load_state_dict(state)
+    _describe(writer, distilling)
+    distilling.define()
+    if distilling.step == 0:
+        tell_estimate(writer, folder.name, estimated(distilling.materials))
+    if not take_steps(distilling, folder, writer, stop, progress=progress):
+        return False
+    return _finish(distilling, folder, writer, stop)
+
+
+def _describe(writer: RunWriter, distilling: Distilling) -> None:
+    """Tell the store what the distillation is made of, where it runs and how long it is."""
+    materials = distilling.materials
+    of = materials.settings
+    writer.set_meta("machine", describe_machine(materials.device, "fp32"))
+    writer.set_meta("params", materials.student.adapters.adapter_parameter_count())
+    writer.set_meta("task", materials.student.task.name)
+    writer.set_meta("task_facts", materials.student.task.facts())
+    writer.define_modules([ModuleRow.of(module.info, module.max_rank) for module in materials.student.adapters])
+    writer.set_meta(
+        "distil",
+        {
+            "method": of.method, "what": NOT_RECYCLE, "teachers": [one.described() for one in materials.teachers],
+            "samples": of.samples, "held_out": of.held_out, "tokens": of.tokens, "train_steps": of.train_steps,
+            "batch_size": of.batch_size, "rank": of.rank, "start": materials.start.what,
+            "start_ids": list(materials.start.ids), "model": materials.folder.name, "stages": distilling.stages,
+        },
+    )  # fmt: skip
+    writer.update_max_steps(distilling.total)
+    writer.commit()
+
+
+def _finish(distilling: Distilling, folder: Path, writer: RunWriter, stop: StopRequest) -> bool:
+    """Measure the results and keep student and texts, all safe on the disk; False when asked to stop meanwhile.
+
+    Raises:
+        OSError: when the disk does not take them; the checkpoint is still there then.
+    """
+    results = results_of(Measured(distilling), folder.name, writer, stop)
+    if results is None:
+        return False
+    writer.set_meta("distil_results", results)
+    student, materials = distilling.materials.student, distilling.materials
+    keep_adapter(
+        folder, student.adapters, writer, step=materials.settings.train_steps, task=student.task.name,
+        task_settings=student.task.settings(), texts=distilling.state_dict()["texts"],
+        start_ids=list(materials.start.ids),
+    )  # fmt: skip
+    return True

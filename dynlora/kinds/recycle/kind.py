@@ -1,0 +1,139 @@
+"""What a recycle is: finished classifiers teach one meta-LoRA, without their data (LoRA Recycle)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynlora.errors import ConfigError
+from dynlora.kinds.recycle.result import Recycle, read_recycle
+from dynlora.kinds.recycle.settings import RecycleSettings
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
+from dynlora.store.schema import command_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from dynlora.viz.kit.panel import Panel
+
+UNCHECKED = "given with --test, not checked against the teachers' data"
+"""What is known of the classes of a file."""
+
+
+class RecycleKind(RunKind):
+    """LoRA Recycle: synthetic inputs of each teacher, and episodes over their classes."""
+
+    name = "recycle"
+    about = "a meta-LoRA made of finished runs (LoRA Recycle)"
+    page = "recycle"
+    settings = RecycleSettings
+    trial = Trial("Try it on a new task", "few-shot", "meta")
+    formats = ("peft",)
+
+    def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
+        """Start a recycle, or continue it from its last checkpoint."""
+        from dynlora.kinds.recycle.work.run import resume
+
+        return resume(folder, force=force, progress=progress, is_new=is_new)
+
+    def estimate(self, settings: RecycleSettings, runs_dir: Path) -> tuple[dict[str, Any], str]:
+        """Return how long inversion and episodes will take; the test comes after that."""
+        from dynlora.kinds.recycle.work.estimate import estimated
+        from dynlora.kinds.recycle.work.materials import Materials
+
+        times = estimated(Materials.load(settings, runs_dir))
+        words = (
+            f"about {times['minutes']:.1f} minutes: {times['inversion_minutes']:.1f} to invert {times['classes']} "
+            f"classes, {times['episodes_minutes']:.1f} for {settings.episodes:,} episodes; the test comes after that"
+        )
+        return times, words
+
+    def read(self, folder: Path) -> Recycle:
+        """Return what a recycle has recorded so far."""
+        return read_recycle(folder)
+
+    def conclusion(self, result: Recycle, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
+        """Return whether the meta-LoRA beats the base model."""
+        from dynlora.kinds.recycle import text
+
+        return Conclusion(text.headline(result), text.basis(result))
+
+    def progress(self, result: Recycle, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
+        """Return the stage of the step until the test is done."""
+        from dynlora.kinds.recycle import text
+
+        if result.accuracy:
+            return self.conclusion(result)
+        return Conclusion(text.progress(result, step), text.basis(result))
+
+    def headline(self, result: Recycle) -> str:
+        """Return who taught, and what."""
+        from dynlora.kinds.recycle import text
+
+        return text.about(result)
+
+    def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
+        """Yield how to try the meta-LoRA, and the table of its few-shot accuracy."""
+        run_id, accuracy = document["id"], document.get("accuracy") or {}
+        yield f"next: {self.usage(run_id, runs_dir)}"
+        test = document.get("test") or {}
+        if test:
+            known = UNCHECKED if test.get("is_new") else "classes that the teachers know"
+            yield (
+                f"{run_id}, {test['classes']} classes of {test['source']} ({known}); mean accuracy (95 % CI over "
+                "episodes)"
+            )
+        for method, by_shots in accuracy.items():
+            for shots, row in by_shots.items():
+                yield f"  {document['methods'][method]:55} {shots}-shot  {interval_words(row)}"
+        for note in document.get("notes") or ():
+            yield f"note: {note}"
+
+    def tables(self, result: Recycle) -> Mapping[str, DataFrame]:
+        """Return the teachers."""
+        from dynlora.kinds.recycle import frames
+
+        return {"teachers": frames.teachers_frame(result)}
+
+    @property
+    def panels(self) -> tuple[Panel[Any], ...]:
+        """Accuracy, inversion, agreement, words, episodes, tokens, prototypes."""
+        from dynlora.kinds.recycle import panels
+        from dynlora.viz.kit.panel import panels_in
+
+        return panels_in(panels)
+
+    def usage(self, run_id: str, runs_dir: Path) -> str:
+        """Return the command that classifies with the meta-LoRA."""
+        return command_text("fewshot", run_id, "--support", "FILE", "--text", "TEXT", runs_dir=runs_dir)
+
+    def load(self, folder: Path) -> Any:
+        """Return the meta-LoRA, whose `fewshot` takes examples."""
+        from dynlora.kinds.recycle.work.few_shot import load_meta
+
+        return load_meta(folder)
+
+    @property
+    def operations(self) -> Mapping[str, Callable[..., Any]]:
+        """Predictions for texts from a few labelled ones."""
+        return {"few_shot": _few_shot}
+
+    def export(self, folder: Path, out: Path, format: str, which: str = "last") -> tuple[dict[str, Any], str]:
+        """Write the meta-LoRA as a feature-extraction adapter that PEFT loads."""
+        from dynlora.kinds.recycle.work.export import export_meta
+
+        if format != "peft":
+            raise ConfigError(f"--format {format}: a meta-LoRA has no head to predict with; export it as peft")
+        document = export_meta(folder, out)
+        words = f"wrote {out} (peft), a feature-extraction adapter of {document['parameters']:,} parameters"
+        return document, words
+
+
+def _few_shot(model: Any, support: list[tuple[str, str]], texts: list[str]) -> Any:
+    """Return predictions for texts; `support` holds pairs of a text and its class."""
+    from dynlora.inference.session import checked_texts
+
+    checked_texts(texts, None)
+    checked_texts([text for text, _ in support], None)
+    return model.fewshot(support).predict(texts)

@@ -1,0 +1,1 @@
+"""The figures of a recycle, in the order of the page."""

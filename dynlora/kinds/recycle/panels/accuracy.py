@@ -1,0 +1,59 @@
+"""Few-shot accuracy of the meta-LoRA and of what it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.kinds.recycle import figures, frames
+from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.text import listed, percent
+from dynlora.viz.kit.theme import Palette
+
+
+@dataclass(frozen=True)
+class FewShotResult:
+    """Accuracy by method and number of examples, and its paired differences from the base model's."""
+
+    accuracy: pd.DataFrame
+    against_base: pd.DataFrame
+
+
+class FewShotAccuracy(Panel[FewShotResult]):
+    """Nearest class mean of a few examples, by method."""
+
+    id = "accuracy"
+    order = 1
+    title = "Few-shot accuracy"
+    about = "Nearest class mean of a few examples, without training"
+    missing = "The test comes after the last episode."
+    is_wide = True
+
+    def data(self, view: RunView) -> FewShotResult | None:
+        """Return the accuracies of the test."""
+        tested = FewShotResult(*map(frames.accuracy_frame, (view.result.accuracy, view.result.against_base)))
+        return None if tested.accuracy.empty else tested
+
+    def caption(self, data: FewShotResult) -> str:
+        """Return the best method at each number of examples."""
+        best = []
+        for shots, rows in data.accuracy.groupby("shots"):
+            top = rows[rows["mean"] == rows["mean"].max()]
+            best.append(f"{shots}-shot: highest for {listed(top['name'].tolist())}, {percent(top['mean'].iloc[0])}")
+        return f"{'; '.join(best)}. Bars: 95 % CI over episodes. All methods saw the same episodes."
+
+    def table(self, data: FewShotResult) -> pd.DataFrame:
+        """Return every mean with its interval."""
+        return data.accuracy.drop(columns="method")
+
+    def figure(self, data: FewShotResult, colours: Palette) -> go.Figure:
+        """Draw the means with their intervals, a row for each number of examples."""
+        return figures.accuracy(data.accuracy, colours)
+
+    def more(self, data: FewShotResult) -> Mapping[str, pd.DataFrame]:
+        """Return the differences from the base model."""
+        gaps = data.against_base.drop(columns="method").rename(columns={"name": "method"})
+        return {"Difference from the base model, paired over episodes": gaps} if len(gaps) else {}

@@ -1,0 +1,118 @@
+"""What a recycle says, in sentences: the conclusion, and what it does now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynlora.kinds.recycle import frames
+from dynlora.kinds.recycle.result import Accuracy, Recycle
+from dynlora.store.meta import count, table
+from dynlora.viz.kit.text import one_line, percent, plural, rough_duration, signed
+
+WHAT = (
+    "Finished classifiers teach one meta-LoRA, without their data: synthetic inputs are made of each teacher, and the "
+    "meta-LoRA learns to tell their classes by a few examples. A new task then needs a few examples and no training."
+)
+STAGES = {"inversion": "making synthetic inputs", "episodes": "learning from episodes", "noise": "learning from noise"}
+"""What happens in each stage."""
+
+WITHOUT_TRAINING = {
+    "averaged": "Averaging the adapters, without training,",
+    "best_teacher": "The best teacher alone, without training,",
+}
+"""Ways that need no meta-LoRA, as the subject of a sentence."""
+
+
+def about(found: Recycle) -> str:
+    """Return the line under the title: who taught, and what."""
+    ways = f"; an episode asks for {found.ways} of them" if found.ways else ""
+    return f"{plural(len(found.teachers), 'teacher')} with {len(found.classes):,} classes{ways}"
+
+
+def headline(found: Recycle) -> str:
+    """Return the conclusion: how the meta-LoRA compares with the base model, and a way that always beats it."""
+    gaps = sorted((one for one in found.against_base if one.method == frames.META), key=lambda one: one.shots)
+    simpler = _always_better(found)
+    if not gaps:
+        said = "Not tested yet." if not found.accuracy else "Few-shot accuracy was measured without a base model."
+        return f"{said} {simpler}".strip()
+    better = [one for one in gaps if one.low > 0]
+    worse = [one for one in gaps if one.high < 0]
+    if better:
+        but = f" It is worse {_gaps(worse)}." if worse else ""
+        return f"The meta-LoRA beats the base model {_gaps(better)}.{but} {simpler}".strip()
+    instead = simpler or "Use the base model."
+    if worse:
+        return f"The meta-LoRA is worse than the base model {_gaps(worse)}. {instead}"
+    return f"The meta-LoRA is not significantly different from the base model {_gaps(gaps)}. {instead}"
+
+
+def _at_each(said: Sequence[tuple[int, str]]) -> str:
+    """Return what is said of each number of examples, the unit once: at 1 example per class: a; at 5: b."""
+    first = said[0][0] if said else 0
+    unit = " example per class" if first == 1 else " examples per class"
+    return "; ".join(f"at {shots}{unit if shots == first else ''}: {what}" for shots, what in said)
+
+
+def _gaps(rows: Sequence[Accuracy]) -> str:
+    """Return the difference from the base model at each number of examples, with its interval."""
+    return _at_each([(row.shots, _gap(row)) for row in rows])
+
+
+def _gap(row: Accuracy) -> str:
+    low, mean, high = (signed(100 * value, 1) for value in (row.low, row.mean, row.high))
+    return f"{mean} points (95 % CI {low} to {high})"
+
+
+def basis(found: Recycle) -> str:
+    """Return what the conclusion rests on."""
+    if not found.accuracy:
+        return WHAT
+    tested, notes = found.tested, one_line(" ".join(found.notes), 400)
+    classes = tested.get("classes")
+    of = f" of {classes} classes" if isinstance(classes, int) else ""
+    new = (
+        "The test is a file that was given, not compared with the teachers' data." if tested.get("is_new") is True
+        else "The teachers know these classes, so a new task may be harder: test one with --test FILE."
+    )  # fmt: skip
+    return (
+        f"{_simpler(found)}Paired over {_episodes(found):,} episodes{of}, {found.ways} at a time. {new} {notes}".strip()
+    )
+
+
+def _simpler(found: Recycle) -> str:
+    """Return which ways are better at some numbers of examples, the best at each; nothing that the headline says."""
+    pairs = [pair for pair in frames.better_than_meta(found) if pair.method != frames.always_better(found)]
+    best = {pair.shots: pair for pair in sorted(pairs, key=lambda pair: pair.other)}
+    said = [best[shots] for shots in sorted(best)]
+    methods = dict.fromkeys(pair.method for pair in said)
+    return "".join(
+        f"{frames.method_name(method)} is better {_against([pair for pair in said if pair.method == method])}. "
+        for method in methods
+    )
+
+
+def _always_better(found: Recycle) -> str:
+    """Return the way that is better than the meta-LoRA at every number of examples; nothing where it is the base."""
+    method = frames.always_better(found)
+    if method in (None, frames.BASE):
+        return ""
+    pairs = [pair for pair in frames.better_than_meta(found) if pair.method == method]
+    return f"{WITHOUT_TRAINING.get(method, frames.method_name(method))} is better {_against(pairs)}."
+
+
+def _against(pairs: Sequence[frames.Better]) -> str:
+    """Return the accuracies of a way and of the meta-LoRA at each number of examples."""
+    return _at_each([(pair.shots, f"{percent(pair.other)} against {percent(pair.meta)}") for pair in pairs])
+
+
+def _episodes(found: Recycle) -> int:
+    """Return the episodes of the test; 0 where unknown."""
+    return max((count(value) for value in table(found.tested.get("episodes")).values()), default=0)
+
+
+def progress(found: Recycle, step: int) -> str:
+    """Return what happens now, and the time that was estimated."""
+    stage = frames.stage_at(found, step)
+    minutes = "" if found.minutes is None else f"; estimated before the start: {rough_duration(60 * found.minutes)}"
+    return f"Now {STAGES.get(stage, stage or 'loading')}{minutes}."

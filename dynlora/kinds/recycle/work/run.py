@@ -1,0 +1,105 @@
+"""A recycle from its settings to its end: the folder, the steps, the results, and what survives a stop or a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dynlora.engine.loop.hardware import describe_machine
+from dynlora.jobs import kinds as jobs
+from dynlora.kinds.recycle.settings import RecycleSettings
+from dynlora.kinds.recycle.work.estimate import estimated
+from dynlora.kinds.recycle.work.materials import Materials
+from dynlora.kinds.recycle.work.results import Measured
+from dynlora.kinds.recycle.work.steps import Recycling
+from dynlora.store.writer import RunWriter
+from dynlora.training.folder_work import Outcome
+from dynlora.training.stepwise import continued, keep_adapter, results_of, take_steps, tell_estimate
+from dynlora.training.stop_signal import StopRequest
+
+
+def recycle(settings: RecycleSettings, runs_dir: Path, *, progress: bool = False) -> Outcome:
+    """Make a new recycle and work on it to its end.
+
+    Raises:
+        DynloraError: when something the settings name cannot be used; no folder is left then.
+    """
+    return resume(jobs.create(settings, runs_dir, "running"), progress=progress, is_new=True)
+
+
+def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:
+    """Start a recycle, or continue it from its last checkpoint.
+
+    Raises:
+        ConfigError: when it is finished, running, or may be running elsewhere.
+        CorruptRunError: when it cannot be read.
+    """
+    settings = RecycleSettings.of_run(folder)
+    return continued(folder, partial(_work, settings, folder, progress), force=force, is_new=is_new)
+
+
+def _work(
+    settings: RecycleSettings,
+    folder: Path,
+    progress: bool,
+    state: Mapping[str, Any] | None,
+    writer: RunWriter,
+    stop: StopRequest,
+) -> bool:
+    """Take the steps that are left and measure the results; False when it was stopped before the end."""
+    writer.log("info", f"Loading {len(settings.teachers)} teachers' base model")
+    writer.commit()
+    recycling = Recycling(Materials.load(settings, folder.parent), writer)
+    if state is not None:
+        recycling.load_state_dict(state)
+    _describe(writer, recycling)
+    recycling.define()
+    if settings.test is not None:
+        Measured.of(recycling)  # a file that cannot be used is said before the work, not after it
+    if recycling.step == 0:
+        tell_estimate(writer, folder.name, estimated(recycling.materials))
+    if not take_steps(recycling, folder, writer, stop, progress=progress):
+        return False
+    return _finish(recycling, folder, writer, stop)
+
+
+def _describe(writer: RunWriter, recycling: Recycling) -> None:
+    """Tell the store what the recycle is made of, where it runs and how long it is."""
+    materials = recycling.materials
+    of = materials.settings
+    device = materials.meta.device
+    writer.set_meta("machine", describe_machine(device, materials.precision))
+    writer.set_meta("params", materials.meta.adapters.adapter_parameter_count())
+    writer.set_meta(
+        "recycle",
+        {
+            "teachers": [teacher.described() for teacher in materials.teachers], "ways": of.ways,
+            "shots": list(of.shots), "queries": of.queries, "episodes": of.episodes, "iterations": of.iterations,
+            "tokens": of.tokens, "public_text_digest": materials.digest, "model": materials.meta.base.folder.name,
+            "stages": recycling.stages, "pooling": materials.meta.pooling, "kept": of.kept,
+        },
+    )  # fmt: skip
+    writer.update_max_steps(recycling.total)
+    writer.commit()
+
+
+def _finish(recycling: Recycling, folder: Path, writer: RunWriter, stop: StopRequest) -> bool:
+    """Measure the results and keep the meta-LoRA, all of it safe on the disk; False when asked to stop meanwhile.
+
+    Raises:
+        OSError: when the disk does not take them; the checkpoint is still there then.
+    """
+    results = results_of(Measured.of(recycling), folder.name, writer, stop)
+    if results is None:
+        return False
+    recycling.use_learned()
+    writer.set_meta("prototypes", recycling.prototypes())
+    writer.set_meta("recycle_results", results)
+    meta = recycling.materials.meta
+    keep_adapter(
+        folder, meta.adapters, writer, step=recycling.step, task="classification", pooling=meta.pooling,
+        max_length=meta.max_length,
+    )  # fmt: skip
+    return True

@@ -1,0 +1,1 @@
+"""A training: adapters learn from data while their capacity moves."""

@@ -1,0 +1,173 @@
+"""What a training is, as a kind of run among others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dynlora.config import RunConfig
+from dynlora.config_files import read_run_config
+from dynlora.errors import DynloraError
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
+from dynlora.store.copied import check_can_resume
+from dynlora.store.lifecycle import annotate
+from dynlora.store.reader import RunReader
+from dynlora.store.recorded import recorded_adapter
+from dynlora.store.summary import run_summary
+from dynlora.viz.kit.run_summary import format_metrics, origin_words
+
+COSTLY = 1.02
+"""Held-out loss after the gates were replaced by their means, over that before, from which a warning says so."""
+
+
+class TrainKind(RunKind):
+    """Adapters trained on data."""
+
+    name = "train"
+    about = "adapters trained on data"
+    page = "run"
+    settings = RunConfig
+    models = ("adapter", "checkpoint")
+    trial = Trial("Ask it")
+    formats = ("peft", "merged")
+    allocates = True
+
+    def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
+        """Go on with a training here; what can be refused without torch is refused before it is loaded."""
+        from dynlora.training.resumable import changed_settings, check_own, check_resumable
+
+        if os.environ.get("RANK", "0") == "0":  # of several processes the first may have set the run running already
+            with RunReader(folder) as reader:
+                meta, status = reader.meta(), reader.status()
+            check_own(folder.name, meta)
+            check_resumable(folder.name, status, force)
+            check_can_resume(folder, status.opened)
+            changed_settings(folder.name, meta.get("config"), read_run_config(folder))
+        from dynlora.training import run as training
+
+        return training.resume(folder.parent, folder.name, force=force, progress=progress)
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Return the summary of a training."""
+        return run_summary(folder)
+
+    def conclusion(self, result: Mapping[str, Any], chosen: Mapping[str, str] = NOTHING) -> Conclusion:
+        """Return the verdict against the runs beside it; empty where there is none."""
+        verdict = verdict_on(Path(result["folder"]), result)
+        return Conclusion(verdict["text"] if verdict else "")
+
+    def standing(self, document: Mapping[str, Any]) -> str:
+        """Return step, metrics and parameters; a line for its start and each repair of its data."""
+        steps = f"{document['step']}/{document['max_steps']}"
+        repairs = "".join(f"\ndata: {sentence}" for sentence in document.get("data_repairs") or ())
+        return (
+            f"{document['status']} at step {steps}, {format_metrics(document['metrics'])}{_rows(document)}, "
+            f"{_parameters(document['params'])}{_origin(document)}{repairs}"
+        )
+
+    def facts(self, folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the verdict, the ranks as PEFT takes them, and the verdict's sentence."""
+        verdict = verdict_on(folder, summary)
+        return {
+            "verdict": verdict,
+            "lora_config": lora_config(summary, summary["ranks"]),
+            "conclusion": verdict and verdict["text"],
+        }
+
+    def load(self, folder: Path) -> Any:
+        """Return the adapted model of a training."""
+        from dynlora.inference.load import load_run
+
+        return load_run(folder)
+
+    def export(self, folder: Path, out: Path, format: str, which: str = "last") -> tuple[dict[str, Any], str]:
+        """Write the adapter, its gates averaged, and note in the run what that changed."""
+        from dynlora.inference.export import export_run
+
+        verdict = verdict_on(folder, run_summary(folder))
+        document = export_run(folder, out, format=format, which=which, verdict=verdict and verdict["text"])
+        stored = {key: value for key, value in document.items() if key != "folder"}
+        try:
+            annotate(folder, meta={f"export_{format}_{which}": stored})
+        except (DynloraError, OSError) as error:
+            document["not_stored"] = str(error)
+        if recorded_adapter(folder):
+            return document, f"wrote {out} (peft): the adapter of a recorded run, as PEFT wrote it when training ended"
+        before, after = (format_metrics(document[f"metrics_{when}"]) for when in ("before", "after"))
+        return document, (
+            f"wrote {out} ({format}, {which}); averaging the gates changed logits by at most "
+            f"{document['max_abs_logit_gap']:.2e}; held-out: {before} before, {after} after"
+            f"{_cost_of_averaging(document)}"
+        )
+
+
+def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any] | None:
+    """Return ranks as the arguments of PEFT's `LoraConfig`: target_modules, r, lora_alpha and the patterns.
+
+    Args:
+        summary: of the run whose scaling they keep.
+        ranks: by module.
+    """
+    from dynlora.viz.ranks.model import lora_settings
+
+    settings = lora_settings(summary, ranks)
+    if settings is None:
+        return None
+    return {key: value for key, value in asdict(settings).items() if key != "is_scaling_known"}
+
+
+def verdict_on(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the verdict on a finished run among the runs beside it; None where nothing can be held against it."""
+    from dynlora.viz.verdict.run_verdict import run_verdict
+    from dynlora.viz.verdict.text import headline
+
+    verdict = run_verdict(folder, summary)
+    contest = None if verdict is None else verdict.decisive
+    if verdict is None or contest is None or contest.difference is None:
+        return None
+    difference = contest.difference
+    return {
+        "text": headline(verdict),
+        "n": contest.seeds,
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
+        "unit": contest.unit,
+        "outcome": contest.outcome,
+        "configuration": contest.group.label,
+        "against": verdict.baseline.label,
+    }
+
+
+def _parameters(params: Mapping[str, Any]) -> str:
+    """Return the adapter parameters in use, of the budget where it is known; a run that was imported may say none."""
+    if "active" not in params:
+        return "adapter parameters not known"
+    used, budget = params["active"] + (params.get("gate") or 0), params.get("budget")
+    return f"{used:,}{'' if budget is None else f' of {budget:,}'} adapter parameters"
+
+
+def _origin(document: Mapping[str, Any]) -> str:
+    """Return a line that says which adapter a run starts from; empty where it starts new."""
+    origin = document.get("origin")
+    return f"\n{origin_words(origin, origin['run'] or origin['name'])}" if origin else ""
+
+
+def _rows(document: Mapping[str, Any]) -> str:
+    """Return on how many held-out examples the metrics were found, where these are not all."""
+    rows, of = (document["evaluated"].get(key) for key in ("rows", "of"))
+    return f" (of {rows:,} of {of:,} held-out examples)" if rows and of and rows < of else ""
+
+
+def _cost_of_averaging(document: Mapping[str, Any]) -> str:
+    """Return a warning where the export is worse than what was trained, with its remedy; else nothing."""
+    before, after = (document[f"metrics_{when}"].get("loss") for when in ("before", "after"))
+    if before is None or after is None or after <= COSTLY * before:
+        return ""
+    return (
+        f"\nwarning: without its gates the held-out loss is {after:.3f} instead of {before:.3f}; to export what was "
+        "trained, train with strategy.gates=off"
+    )

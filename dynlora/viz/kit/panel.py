@@ -1,0 +1,143 @@
+"""`Panel`: one figure of a run, declared once; pages, notebooks and reports draw what is declared."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Generic, TypeVar
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.viz.kit.picture import Picture
+from dynlora.viz.kit.run_queries import RunQueries
+from dynlora.viz.kit.theme import Palette
+
+Data = TypeVar("Data")
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What panels are drawn of.
+
+    Attributes:
+        folder: of the run.
+        result: what its kind reads from it, see `kinds.run_kind.RunKind.read`.
+        store: answers questions about the run; pages keep the answers.
+        chosen: what the reader chose, by the name of the choice.
+    """
+
+    folder: Path
+    result: Any
+    store: RunQueries = field(default_factory=RunQueries)
+    chosen: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a reader can choose in a panel.
+
+    Attributes:
+        name: in the address.
+        label: of the control.
+        options: words by value; at least one.
+        usual: the value without a choice.
+        is_row: all options stand side by side; else they are a list.
+        help: explains the choice; empty for none.
+    """
+
+    name: str
+    label: str
+    options: Mapping[str, str]
+    usual: str
+    is_row: bool = False
+    help: str = ""
+
+    def of(self, view: RunView) -> str:
+        """Return the chosen value, the usual one where the choice is none of the options."""
+        chosen = view.chosen.get(self.name, self.usual)
+        return chosen if chosen in self.options else self.usual
+
+
+class Panel(ABC, Generic[Data]):
+    """One figure with its caption, its numbers, and the sentence where nothing was recorded.
+
+    Attributes:
+        id: its name in addresses of cards and in `run.plot`.
+        order: place among the panels of its page, rising.
+        title: of the card.
+        about: line under the title.
+        missing: sentence where there is nothing to draw yet.
+        is_wide: it takes the whole width of the page.
+    """
+
+    id: ClassVar[str]
+    order: ClassVar[int]
+    title: ClassVar[str]
+    about: ClassVar[str] = ""
+    missing: ClassVar[str]
+    is_wide: ClassVar[bool] = False
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether the run records what this panel draws, now or later; one that never does has no card."""
+        return True
+
+    def choice(self, view: RunView) -> Choice | None:
+        """Return what a reader can choose; None for nothing."""
+        return None
+
+    @abstractmethod
+    def data(self, view: RunView) -> Data | None:
+        """Return what is drawn; None where nothing was recorded. Pure: it reads the view alone."""
+
+    def reason_missing(self, view: RunView) -> str:
+        """Return the sentence where `data` is None."""
+        return self.missing
+
+    @abstractmethod
+    def caption(self, data: Data) -> str:
+        """Return what the figure shows, computed from its numbers; also its text for screen readers."""
+
+    @abstractmethod
+    def table(self, data: Data) -> pd.DataFrame:
+        """Return the numbers of the figure, or the texts of a panel without one."""
+
+    def figure(self, data: Data, colours: Palette) -> go.Figure | None:
+        """Draw the figure; None for a panel whose table is what it shows."""
+        return None
+
+    def html(self, data: Data, colours: Palette) -> str:
+        """Return what a panel without a figure draws, as escaped HTML; empty for one that shows its table."""
+        return ""
+
+    def more(self, data: Data) -> Mapping[str, pd.DataFrame]:
+        """Return further tables by their titles."""
+        return {}
+
+    def picture(self, view: RunView, colours: Palette) -> Picture | None:
+        """Return the panel with its figure for a notebook; None where it has nothing to draw."""
+        data = self.data(view)
+        figure = None if data is None else self.figure(data, colours)
+        if data is None or figure is None:
+            return None
+        return Picture(figure, self.caption(data), self.table(data))
+
+
+@functools.cache
+def panels_in(package: ModuleType) -> tuple[Panel[Any], ...]:
+    """Return the panels that the modules of a package define, in their order: one appears by existing."""
+    panels: list[Panel[Any]] = []
+    for item in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{item.name}")
+        panels += [
+            value()
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Panel) and value.__module__ == module.__name__
+        ]
+    return tuple(sorted(panels, key=lambda panel: panel.order))

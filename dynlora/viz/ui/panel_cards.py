@@ -1,0 +1,69 @@
+"""Cards of the panels that are declared: each with its choice, figure, caption and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from dynlora.viz.kit.panel import Choice, Panel, RunView
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, texts, under
+from dynlora.viz.ui.url_state import choose, segmented
+
+
+def panel_cards(panels: Iterable[Panel[Any]], view: RunView) -> None:
+    """Draw the cards of the panels that apply to a run, in two columns; wide ones take both."""
+    narrow: list[Panel[Any]] = []
+    for panel in (panel for panel in panels if panel.applies(view)):
+        if not panel.is_wide:
+            narrow.append(panel)
+            continue
+        _columns(narrow, view)
+        narrow = []
+        panel_card(panel, view)
+    _columns(narrow, view)
+
+
+def _columns(panels: list[Panel[Any]], view: RunView) -> None:
+    """Draw cards in two columns, from left to right."""
+    if not panels:
+        return
+    for column, own in zip(st.columns(2), (panels[::2], panels[1::2]), strict=True):
+        with column:
+            for panel in own:
+                panel_card(panel, view)
+
+
+def panel_card(panel: Panel[Any], view: RunView) -> None:
+    """Draw the card of a panel."""
+    with card(panel.title, panel.id, panel.about):
+        choice = panel.choice(view)
+        if choice is not None:
+            view = replace(view, chosen={**view.chosen, choice.name: pick(choice)})
+        data = panel.data(view)
+        if data is None:
+            note(panel.reason_missing(view))
+            return
+        figure, caption, numbers = panel.figure(data, colours()), panel.caption(data), panel.table(data)
+        if figure is not None:
+            chart(figure, caption, numbers, panel.id)
+        elif html := panel.html(data, colours()):
+            st.html(html)
+            under(caption, numbers, panel.id)
+        else:
+            texts(numbers, panel.id)
+            note(caption)
+        for title, frame in panel.more(data).items():
+            with st.expander(title, icon=":material/table_rows:"):
+                rows(frame)
+
+
+def pick(choice: Choice) -> str:
+    """Draw a choice and return the chosen value."""
+    words = choice.options.__getitem__
+    if choice.is_row:
+        return segmented(choice.name, choice.label, list(choice.options), choice.usual, words)
+    more = {"help": choice.help, "width": 260} if choice.help else {}
+    return choose(choice.name, choice.label, list(choice.options), choice.usual, words, **more)

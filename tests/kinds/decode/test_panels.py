@@ -1,0 +1,162 @@
+"""What the Decode page says, against decodes that are easy to count by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dynlora.kinds.decode import figures, frames, steps_view, text
+from dynlora.kinds.decode.panels.nested import NestedRanks
+from dynlora.kinds.decode.panels.reliability import Reliability
+from dynlora.kinds.decode.panels.rewards import Judged, Rewards
+from dynlora.kinds.decode.panels.tokens import Tokens
+from dynlora.kinds.decode.result import Decode, read_decode
+from dynlora.store.writer import RunWriter
+from dynlora.viz.kit import theme
+from tests.kinds.decode.written import POINTS, solution, written_decode
+from tests.viz.drawn import traces_of
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Decode:
+    return read_decode(written_decode(tmp_path))
+
+
+def test_each_point_has_its_accuracy_and_its_cost(found: Decode) -> None:
+    table = frames.by_point(found).set_index("key")
+    assert table["accuracy"].to_dict() == {"threshold=0.5": 0.75, "threshold=0.9": 0.75, "constant=0.5": 0.25,
+                                           "draft": 0.25, "target": 0.75}  # fmt: skip
+    assert table["flops"].to_dict() == {"threshold=0.5": 60, "threshold=0.9": 80, "constant=0.5": 55, "draft": 40,
+                                        "target": 100}  # fmt: skip
+    assert (table.at["threshold=0.5", "accepted"], table.at["target", "problems"]) == (0.75, 4)
+    assert (table["low"] < table["accuracy"]).all()
+    assert (table["accuracy"] < table["high"]).all()
+
+
+def test_the_conclusion_is_the_best_and_cheapest_threshold_against_the_target(found: Decode) -> None:
+    point = frames.best(found)
+    assert point is not None
+    assert point.key == "threshold=0.5"
+    said = text.headline(found, point)
+    assert said == "Accuracy not significantly different from the target alone, at 60 % of the target's decode FLOPs."
+    basis = text.basis(found, point)
+    assert "Threshold 0.5: 3 of 4 right; target alone: 3 of 4 right (difference +0.0 points" in basis
+    assert "draft alone: 1 of 4 right. Of 2 thresholds on the same problems, one was chosen" in basis
+    assert "The reward is not significantly different from accepting at random at nearly equal cost (+50.0" in basis
+
+
+def test_without_a_threshold_as_good_as_the_target_the_most_accurate_is_shown(tmp_path: Path) -> None:
+    points = [POINTS[2] | {"accept": "clip"}, {"key": "draft", "accept": "clip", "value": 0.1}, POINTS[4]]
+    found = read_decode(written_decode(tmp_path, points=points))
+    point = frames.best(found)
+    assert point is not None
+    assert point.key == "draft", "as accurate as the other and cheaper"
+
+
+def test_a_paired_difference_counts_only_problems_that_both_solved(tmp_path: Path) -> None:
+    folder = written_decode(tmp_path, state=None)
+    with RunWriter.open(folder, resume_from=18) as writer:  # the target had solved two of four
+        writer.finish("stopped")
+    gap = frames.difference(read_decode(folder), "draft", "target")
+    assert gap is not None
+    assert (gap.n, gap.mean) == (2, -0.5)
+
+
+def test_rejected_steps_are_counted_with_the_text_that_was_rejected(found: Decode) -> None:
+    frame = frames.steps_frame(found, "threshold=0.5")
+    rejected = frame[~frame["accepted"]]
+    assert len(frame) == 8
+    assert rejected["text"].tolist() == ["#### 99", "#### 99"]
+    assert (
+        Rewards()
+        .caption(Judged(found.points[0], frame))
+        .startswith("6 of 8 judged steps were accepted at threshold 0.5.")
+    )
+    drawn = figures.rewards(frame, found.points[0], theme.LIGHT)
+    assert [trace.marker.symbol for trace in traces_of(drawn)] == ["circle", "x"]
+
+
+def test_tokens_add_up_and_the_target_comes_first(found: Decode) -> None:
+    frame = frames.tokens_frame(found, "threshold=0.5")
+    assert frame["problem"].tolist() == [2, 4, 1, 3]
+    assert frame[["draft kept", "draft discarded", "target"]].sum().tolist() == [12, 6, 4]
+    assert (
+        "the draft wrote 55 % that were kept and 27 % that were discarded; the target wrote 18 %"
+        in Tokens().caption(frame)
+    )
+
+
+def test_reliability_counts_each_solution_of_a_point_once_per_bin(found: Decode) -> None:
+    frame = frames.reliability(found, "threshold=0.5")
+    assert (frame["steps"].tolist(), frame["solutions"].tolist(), frame["right"].tolist()) == ([6], [4], [0.75])
+    assert "cannot be compared" in Reliability().caption(frame)
+    assert frames.reliability(found, "target").empty
+
+
+def test_a_solution_is_drawn_step_by_step_and_nothing_of_it_is_markup(found: Decode) -> None:
+    one = frames.solutions_of(found, "threshold=0.5")[1]
+    drawn = steps_view.solution_html(one, found.points[0], theme.DARK)
+    assert drawn.count("class='dl-step'") == 3
+    assert "<s>#### 99</s>" in drawn
+    assert "Rejected draft" in drawn
+    assert text.solution(one) == "Problem 2, right: 2 steps, 1 of the draft rejected."
+
+
+def test_texts_of_a_hostile_run_are_escaped(tmp_path: Path) -> None:
+    folder = written_decode(tmp_path, problems=1, points=POINTS[:1], state=None)
+    bad = solution("threshold=0.5", 0)
+    bad["steps"][0] |= {"text": "<script>alert(1)</script>", "by": "<b>"}
+    with RunWriter.open(folder, resume_from=0) as writer:
+        writer.event(1, "problem", [], bad)
+        writer.finish("finished")
+    found = read_decode(folder)
+    drawn = steps_view.solution_html(found.solutions[0], found.points[0], theme.LIGHT)
+    assert "<script" not in drawn
+    assert "&lt;script&gt;" in drawn
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{}, {"problem": -1, "point": "target"}, {"problem": True}, {"problem": 1, "point": "unknown"}, {"problem": "1"}],
+)
+def test_a_solution_that_fits_nothing_is_left_out(payload: dict[str, object], tmp_path: Path) -> None:
+    folder = written_decode(tmp_path, problems=1, state=None)
+    with RunWriter.open(folder, resume_from=0) as writer:
+        writer.event(1, "problem", [], payload)
+        writer.finish("finished")
+    found = read_decode(folder)
+    assert found.solutions == ()
+    assert frames.best(found) is None
+    assert text.headline(found, None) == "No problem has been solved yet."
+
+
+def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
+    folder = written_decode(tmp_path, problems=1, points=POINTS[:1], state=None, nested_ranks=[{"rank": "x"}, 3])
+    odd = {
+        **solution("threshold=0.5", 0),
+        "right": "yes",
+        "flops": "many",
+        "tokens": [1],
+        "steps": [3, {"reward": "x"}],
+    }
+    with RunWriter.open(folder, resume_from=0) as writer:
+        writer.event(1, "problem", [], odd)
+        writer.finish("finished")
+    one = read_decode(folder).solutions[0]
+    assert (one.right, one.flops, one.draft_kept, [step.reward for step in one.steps]) == (None, 0.0, 0, [None, None])
+
+
+def test_nested_ranks_are_a_curve_that_claims_no_speed(tmp_path: Path) -> None:
+    ranks = [{"rank": 4, "share": 0.5, "agreement": 0.9}, {"rank": 1, "share": 0.1, "agreement": 0.6}]
+    frame = frames.nested_frame(read_decode(written_decode(tmp_path, nested_ranks=ranks)))
+    assert frame["rank"].tolist() == [1, 4]
+    assert "a smaller adapter on all layers makes no token cheaper" in NestedRanks().caption(frame)
+    assert traces_of(figures.nested(frame, theme.LIGHT))[0].y.tolist() == [0.6, 0.9]
+
+
+def test_the_frontier_rings_the_chosen_point_and_names_each_rule(found: Decode) -> None:
+    drawn = figures.frontier(frames.by_point(found), "flops", "threshold=0.9", theme.LIGHT)
+    named = [trace.name for trace in traces_of(drawn) if trace.showlegend is not False]
+    assert set(named) == {"Threshold", "Constant (control)", "Draft alone", "Target alone"}
+    assert list(traces_of(drawn)[-1].x) == [80]

@@ -1,0 +1,343 @@
+"""A decode is a run: recorded, told, stopped, killed and continued with the same result; faults are one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dynlora
+from dynlora.cli import decode as decode_command
+from dynlora.cli.kinds import resumed
+from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.inference.load import load_run
+from dynlora.jobs import kinds
+from dynlora.kinds.decode.result import read_decode
+from dynlora.kinds.decode.settings import DecodeSettings
+from dynlora.kinds.decode.work import run as decoding
+from dynlora.kinds.decode.work.rewards import ClassifierReward
+from dynlora.kinds.decode.work.step_end import StepEnd
+from dynlora.store.reader import RunReader
+from dynlora.store.summary import run_summary
+from dynlora.training.folder_work import Outcome
+from tests.command_line import document
+from tests.command_line import run as command
+from tests.kinds.decode.conftest import STEP, Runs
+from tests.tiny import tiny_tokenizer
+from tests.waiting import until
+
+SHORT = ("--step-string", STEP, "--max-tokens", "16", "--step-tokens", "5", "--limit", "3")
+
+
+@pytest.fixture
+def named(runs: Runs) -> tuple[str, ...]:
+    """Draft and target as arguments, by folder: the decodes go to a runs folder of their own."""
+    return ("--draft", str(runs.folder / runs.draft), "--target", str(runs.folder / runs.target))
+
+
+def solved(folder: Path) -> list[dict[str, Any]]:
+    """Return the payloads of a decode without what a clock says."""
+    with RunReader(folder) as reader:
+        return [{**event.payload, "seconds": 0} for event in reader.events(kinds=["problem"])]
+
+
+def rounded(found: Any) -> Any:
+    """Return payloads with rewards to four digits: the last ones depend on the order in which tokens were read."""
+    return json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 4))
+
+
+def without_seconds(found: Any) -> Any:
+    """Return a document without what a clock says."""
+    if isinstance(found, dict):
+        return {key: without_seconds(value) for key, value in found.items() if key != "seconds"}
+    return [without_seconds(value) for value in found] if isinstance(found, list) else found
+
+
+def test_the_command_reports_points_and_both_roles_alone(named: tuple[str, ...], runs: Runs, runs_dir: Path) -> None:
+    judge = str(runs.folder / runs.judge)
+    arguments = ("rsd", *named, "--reward", judge, *SHORT, "--threshold", "0.2:0.8:2", "--control", "0.5", "--json")
+    found = document(command(runs_dir, *arguments))
+    assert [point["key"] for point in found["points"]] == ["threshold=0.2", "threshold=0.8", "constant=0.5"]
+    assert [point["threshold"] for point in found["points"]] == [0.2, 0.8, 0.5]
+    for row in (*found["points"], found["draft_alone"], found["target_alone"]):
+        assert set(row["tokens"]) == {"draft_kept", "draft_discarded", "target"}
+        assert 0 <= row["accuracy"] <= 1
+        assert 0 < row["flops"] < row["flops_with_prefill"]
+        assert row["seconds"] > 0
+    assert found["target_alone"]["tokens"]["draft_kept"] == 0 == found["draft_alone"]["tokens"]["target"]
+    assert found["points"][0]["against_target"]["problems"] == 3
+    assert "target alone" in found["conclusion"]
+    summary = run_summary(runs_dir / found["id"])
+    assert (summary["kind"], summary["status"], summary["step"]) == ("decode", "finished", 15)
+    assert summary["results"]["points"] == found["points"]
+    _check_record(runs_dir / found["id"], runs)
+
+
+def _check_record(folder: Path, runs: Runs) -> None:
+    with RunReader(folder) as reader:
+        meta = reader.meta()["decode"]
+    assert [point["key"] for point in meta["points"]][:2] == ["target", "draft"]
+    assert (meta["roles"]["draft"]["run"], meta["roles"]["draft"]["layers"]) == (runs.draft, 1)
+    assert (meta["roles"]["target"]["run"], meta["roles"]["target"]["layers"]) == (runs.target, None)
+    assert meta["roles"]["reward"]["run"] == runs.judge
+    assert meta["roles"]["draft"]["parameters"] < meta["roles"]["target"]["parameters"]
+    read = read_decode(folder)
+    assert len(read.solutions) == len(solved(folder)) == 15
+    assert read.points[2].value == 0.2
+    rows = solved(folder)
+    assert {row["point"] for row in rows} == {point["key"] for point in meta["points"]}
+    for row in rows:
+        assert row["text"] == "".join(step["text"] for step in row["steps"])
+        assert row["right"] in (True, False)
+        assert sum(row["tokens"].values()) - row["tokens"]["draft_discarded"] == sum(
+            len(step["ids"]) for step in row["steps"]
+        )
+        judged = [step for step in row["steps"] if step["reward"] is not None]
+        assert len(judged) == (len(row["steps"]) if row["point"].startswith("threshold") else 0)
+        assert all(0 <= step["reward"] <= 1 for step in judged)
+
+
+def test_words_begin_with_the_conclusion_and_end_with_what_to_do(
+    named: tuple[str, ...], runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = command(runs_dir, "rsd", *named, "--reward", "oracle", *SHORT)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert "target alone is right on" in lines[0]
+    assert lines[-1].startswith("run 2")
+    run_id = lines[-1].removeprefix("run ")
+    decode_command.tell(Outcome(runs_dir / run_id, "stopped", signal.SIGINT), runs_dir, as_json=False)
+    assert f"`dynlora resume {run_id} --runs-dir {runs_dir}` continues." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reward", ["oracle", "target-likelihood", "target-token"])
+def test_a_killed_decode_continues_to_the_same_result(
+    reward: str, named: tuple[str, ...], runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _settings(named, reward)
+    whole = decoding.decode(settings, runs_dir).folder
+    calls = 0
+
+    def killed(plan: Any, place: int, index: int, solve: Callable[..., Any] = decoding._solved) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise KeyboardInterrupt
+        return solve(plan, place, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "_solved", killed)
+        with pytest.raises(KeyboardInterrupt):
+            decoding.decode(settings, runs_dir)
+    (folder,) = [path for path in runs_dir.glob("2*") if path != whole]
+    assert len(solved(folder)) == 4
+    outcome = resumed(folder, force=False, progress=False)
+    assert outcome.state == "finished"
+    assert rounded(solved(folder)) == rounded(solved(whole))
+    results = (run_summary(path)["results"] for path in (folder, whole))
+    assert without_seconds(next(results)) == without_seconds(next(results))
+
+
+@pytest.mark.journey
+def test_a_process_that_is_killed_loses_nothing_that_was_solved(named: tuple[str, ...], runs_dir: Path) -> None:
+    limits = ("--step-string", STEP, "--max-tokens", "60", "--step-tokens", "5", "--threshold", "0:1:9")
+    arguments = [sys.executable, "-m", "dynlora", "rsd", *named, *limits, "--runs-dir", str(runs_dir)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: any(_events(path) > 2 for path in runs_dir.glob("2*")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder,) = runs_dir.glob("2*")
+    before = solved(folder)
+    assert 2 < len(before) < 440
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dynlora", "resume", folder.name, "--runs-dir", str(runs_dir)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until(lambda: _events(folder) > len(before) + 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert run_summary(folder)["status"] == "stopped"
+    assert solved(folder)[: len(before)] == before
+
+
+def _events(folder: Path) -> int:
+    try:
+        with RunReader(folder) as reader:
+            return len(reader.events(kinds=["problem"]))
+    except Exception:  # it is being made
+        return 0
+
+
+def _settings(named: tuple[str, ...], reward: Any, **more: Any) -> DecodeSettings:
+    return DecodeSettings.parse({
+        "draft": named[1], "target": named[3], "reward": reward, "step_string": STEP, "new_tokens": 16,
+        "step_tokens": 5, "limit": 3, "values": [0.5], **more,
+    })  # fmt: skip
+
+
+def test_a_function_judges_in_python(named: tuple[str, ...], runs_dir: Path) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def reward(question: str, before: str, step: str) -> float:
+        asked.append((question, before, step))
+        return float(len(before) > 4)
+
+    found = dynlora.speculate(
+        named[1], named[3], reward, runs_dir=runs_dir, progress=False, limit=2, step_string=STEP, new_tokens=12,
+        step_tokens=5, threshold=[0.5],
+    )  # fmt: skip
+    assert found.summary["results"]["points"][0]["accepted"] is not None
+    assert asked
+    assert {row["point"] for row in found.events("problem")["payload"]} == {"target", "draft", "threshold=0.5"}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "good"])
+def test_a_reward_that_is_no_number_is_one_sentence(value: Any, named: tuple[str, ...], runs_dir: Path) -> None:
+    with pytest.raises(DynloraError, match="for step 1 of problem .* a reward is a finite number"):
+        dynlora.speculate(
+            named[1], named[3], lambda *_: value, runs_dir=runs_dir, progress=False, limit=1, step_string=STEP,
+            new_tokens=6,
+        )  # fmt: skip
+
+
+def refused(runs_dir: Path, *arguments: str) -> str:
+    """Return the sentence of a command that is refused, and check that it left no folder."""
+    result = command(runs_dir, "rsd", *arguments)
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.strip().splitlines()
+    assert not list(runs_dir.glob("2*"))
+    return line
+
+
+@pytest.mark.parametrize(
+    ("threshold", "said"),
+    [
+        ("nan", "no number"), ("inf", "is the target alone"), ("-inf", "is the draft alone"), ("", "is no number"),
+        ("0:inf:3", "target alone"), ("high", "'high' is no number"), ("1:0:3", "must be A:B:N"),
+        ("0:1:0", "must be A:B:N"), ("0:1:9999", "must be A:B:N"), ("0.1,,0.2", "is no number"),
+    ],
+)  # fmt: skip
+def test_thresholds_that_are_none_are_one_sentence(
+    threshold: str, said: str, named: tuple[str, ...], runs_dir: Path
+) -> None:
+    assert said in refused(runs_dir, *named, *SHORT, "--threshold", threshold)
+
+
+def test_other_faults_are_one_sentence(named: tuple[str, ...], runs: Runs, runs_dir: Path) -> None:
+    assert "--draft: is missing" in refused(runs_dir, "--target", named[3])
+    assert "only Python" in refused(runs_dir, *named, "--reward", "callable")
+    assert "Error: --reward nobody: there is no such run" in refused(runs_dir, *named, "--reward", "nobody")
+    assert "give a run that classifies" in refused(runs_dir, *named, "--reward", named[1])
+    judge = str(runs.folder / runs.judge)
+    assert "cannot write" in refused(runs_dir, "--draft", judge, "--target", named[3])
+    assert "Error: --draft nobody: there is no such run" in refused(runs_dir, "--draft", "nobody", "--target", named[3])
+    prepared = ("prepare", "--target", "nobody")
+    assert "Error: --target nobody: there is no such run" in refused(runs_dir, *prepared)
+    assert "is a probability" in refused(runs_dir, *named, *SHORT, "--accept", "constant", "--threshold", "1.5")
+    assert "step_string" in refused(runs_dir, *named, "--step-string", "")
+
+
+def test_a_judge_whose_classes_do_not_say_right_is_one_sentence(runs: Runs) -> None:
+    judge = load_run(runs.folder / runs.judge)
+    assert ClassifierReward(judge, "judge").place == judge.labels.index("right")
+    other = replace(judge, task=replace(judge.task, labels=("maybe", "never")))
+    with pytest.raises(ConfigError, match=r"none of its classes \(maybe, never\) says that a step is right"):
+        ClassifierReward(other, "judge")
+
+
+def test_a_tokenizer_that_cannot_write_the_step_string_is_one_sentence(runs: Runs) -> None:
+    with pytest.raises(ConfigError, match=re.escape("--step-string '\\n': the tokenizer of the draft cannot write it")):
+        StepEnd(tiny_tokenizer(False), "\n", "draft")
+    with pytest.raises(ConfigError, match="is empty"):
+        StepEnd(tiny_tokenizer(False), "", "draft")
+
+
+def test_a_decode_whose_data_has_changed_does_not_continue(
+    named: tuple[str, ...], runs_dir: Path, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"a{n}:", "completion": f"{'a' * n} #### {n}", "answer": str(n)} for n in (1, 2)]
+    file = tmp_path / "problems.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows * 12), "utf-8")
+    settings = _settings(named, "oracle", data=str(file), limit=2)
+    folder = decoding.decode(settings, runs_dir).folder
+    with RunReader(folder) as reader:
+        assert reader.meta()["decode"]["data"] == str(file)
+    _stopped(folder)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows * 11), "utf-8")
+    with pytest.raises(ConfigError, match="its data has changed"):
+        decoding.resume(folder)
+
+
+def _stopped(folder: Path) -> None:
+    """Let a decode look as if it had been stopped."""
+    connection = sqlite3.connect(folder / "run.db")
+    with connection:
+        connection.execute("UPDATE status SET state = 'stopped'")
+    connection.close()
+
+
+@pytest.mark.parametrize("role", ["draft", "target", "reward"])
+def test_a_decode_whose_adapters_have_changed_does_not_continue(
+    role: str, runs: Runs, runs_dir: Path, tmp_path: Path
+) -> None:
+    ids = {"draft": runs.draft, "target": runs.target, "reward": runs.judge}
+    copied = {name: shutil.copytree(runs.folder / found, tmp_path / name / found) for name, found in ids.items()}
+    named = ("--draft", str(copied["draft"]), "--target", str(copied["target"]))
+    folder = decoding.decode(_settings(named, str(copied["reward"]), limit=1), runs_dir).folder
+    _stopped(folder)
+    _trained_further(copied[role] / "adapter")
+    with pytest.raises(ConfigError, match=f"resume {folder.name}: the adapter of its {role} has changed since"):
+        decoding.resume(folder)
+    _forget_what_was_saved(folder)
+    assert decoding.resume(folder).state == "finished", "an earlier version recorded no adapters"
+
+
+def _trained_further(adapter: Path) -> None:
+    """Change a tensor of a saved adapter."""
+    state = read_checkpoint(adapter)
+    module = next(iter(state["adapters"]["modules"].values()))
+    module["lora_B"] = module["lora_B"] + 0.5
+    write_checkpoint(adapter, state)
+
+
+def _forget_what_was_saved(folder: Path) -> None:
+    """Leave of a decode what an earlier version recorded."""
+    with RunReader(folder) as reader:
+        plan = reader.meta()["decode"]
+    plan.pop("roles_saved")
+    connection = sqlite3.connect(folder / "run.db")
+    with connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'decode'", (json.dumps(plan),))
+    connection.close()
+
+
+def test_python_records_absolute_folders(
+    runs: Runs, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs.folder)
+    found = dynlora.speculate(
+        Path(runs.draft), f"./{runs.target}", f"../runs/{runs.judge}", data="../data", runs_dir=runs_dir,
+        progress=False, limit=1, step_string=STEP, new_tokens=4, threshold=[0.5],
+    )  # fmt: skip
+    settings = DecodeSettings.of_run(found.folder)
+    assert (settings.draft, settings.target) == (str(runs.folder / runs.draft), str(runs.folder / runs.target))
+    assert (settings.reward, settings.data) == (str(runs.folder / runs.judge), str(runs.data))
+
+
+def test_it_runs_from_the_queue(named: tuple[str, ...], runs_dir: Path) -> None:
+    folder = kinds.create(_settings(named, "oracle"), runs_dir)
+    assert run_summary(folder)["status"] == "queued"
+    assert decoding.resume(folder).state == "finished"
+    assert run_summary(folder)["step"] == 9

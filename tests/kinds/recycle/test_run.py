@@ -1,0 +1,257 @@
+"""A whole recycle: its record, killed and resumed bit for bit, stopped, refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from dynlora import open_run
+from dynlora.cli.main import main
+from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
+from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.jobs import kinds as jobs
+from dynlora.kinds.recycle.settings import RecycleSettings
+from dynlora.kinds.recycle.work.few_shot_accuracy import held_out_texts
+from dynlora.kinds.recycle.work.inversion import Inversion
+from dynlora.kinds.recycle.work.run import recycle, resume
+from dynlora.kinds.recycle.work.steps import Recycling
+from dynlora.kinds.recycle.work.teachers import teachers_of
+from dynlora.store.copied import Copied, write_copied
+from dynlora.store.reader import RunReader
+from dynlora.store.writer import RunWriter
+from dynlora.training.stop_signal import StopRequest
+from tests.kinds.recycle.conftest import TASKS, train_teacher
+from tests.tiny import save_tiny
+
+
+def settings_of(teachers: list[str], **values: Any) -> RecycleSettings:
+    small = {
+        "iterations": 8, "inputs": 5, "tokens": 6, "shots": [1, 2], "ways": 3, "episodes": 6, "queries": 3,
+        "test_episodes": 12, "rank": 2,
+    }  # fmt: skip
+    return RecycleSettings.parse({"teachers": teachers, **small, **values})
+
+
+@pytest.fixture(scope="module")
+def finished(taught: Path, teacher_ids: list[str]) -> Path:
+    """Return the folder of a finished recycle with a control."""
+    outcome = recycle(settings_of(teacher_ids, noise=True), taught)
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
+
+
+def meta_of(folder: Path) -> dict[str, Any]:
+    with RunReader(folder) as reader:
+        return reader.meta()
+
+
+def test_the_record_holds_what_the_page_reads(finished: Path) -> None:
+    meta, run = meta_of(finished), open_run(finished)
+    found = meta["recycle"]
+    assert {"teachers", "ways", "shots", "queries", "episodes", "iterations", "tokens", "public_text_digest",
+            "model", "stages"} <= set(found)  # fmt: skip
+    assert [teacher["rank"] for teacher in found["teachers"]] == [2, 3, 2]
+    assert found["stages"] == [
+        {"name": "inversion", "first": 0, "last": 24},
+        {"name": "episodes", "first": 24, "last": 30},
+        {"name": "noise", "first": 30, "last": 36},
+    ]
+    assert run.status == "finished"
+    counted = run.scalars().groupby(["name", "split"])["value"].count().to_dict()
+    assert counted["inversion_loss", "inversion"] == counted["agreement", "inversion"] == 24
+    assert counted["episode_loss", "meta"] == counted["episode_accuracy", "noise"] == 6
+    assert run.signal("class_agreement").shape == (24, 8)
+    assert run.signal("tokens_kept").iloc[-1, 1:].tolist() == [3.0] * 7
+    words = [json.loads(one) if isinstance(one, str) else one for one in run.events("words")["payload"]]
+    assert [one["group"] for one in words] == list(range(7))
+    assert all(len(row) == 3 for one in words for row in one["words"])
+    assert len(meta["prototypes"]) == 7
+    assert {"teacher", "class", "x", "y"} == set(meta["prototypes"][0])
+
+
+def test_the_results_compare_all_ways_on_the_same_episodes(finished: Path) -> None:
+    found = meta_of(finished)["recycle_results"]
+    assert set(found["accuracy"]) == {"base", "meta", "noise", "best_teacher", "averaged"} == set(found["methods"])
+    for by_shots in found["accuracy"].values():
+        assert set(by_shots) == {"1", "2"}
+        for row in by_shots.values():
+            assert 0 <= row["low"] <= row["mean"] <= row["high"] + 1e-9
+    assert set(found["against_base"]) == set(found["accuracy"]) - {"base"}
+    assert found["test"]["is_new"] is False
+    assert found["test"]["classes"] == 7
+
+
+def test_only_the_small_adapter_is_left(finished: Path) -> None:
+    assert not (finished / "checkpoint").exists()
+    assert (finished / "adapter" / "tensors.safetensors").stat().st_size < 100_000
+
+
+class Killed(BaseException):
+    """Ends a process as a signal that nobody can catch would, as far as a folder can tell."""
+
+
+@pytest.mark.parametrize("step", [1, *(pytest.param(at, marks=pytest.mark.torture) for at in (3, 17, 33)), 26, 36])
+def test_killed_anywhere_and_resumed_is_bit_equal(
+    step: int, finished: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RecycleSettings.of_run(finished)
+    folder = jobs.create(settings, taught, "running")
+    advance = Recycling.advance
+
+    def dying(self: Recycling) -> None:
+        if self.step == step - 1:
+            raise Killed
+        advance(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recycling, "advance", dying)
+        with pytest.raises(Killed):
+            resume(folder, is_new=True)
+    assert resume(folder).state == "finished"
+    assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
+    one, other = meta_of(folder)["recycle_results"], meta_of(finished)["recycle_results"]
+    assert {**one, "id": ""} == {**other, "id": ""}
+    ours, theirs = (open_run(path).scalars().sort_values(["name", "split", "step"]) for path in (folder, finished))
+    assert ours["value"].tolist() == theirs["value"].tolist()
+    shutil.rmtree(folder)
+
+
+def test_a_kill_between_the_last_file_and_the_end_takes_no_step_again(
+    finished: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = jobs.create(RecycleSettings.of_run(finished), taught, "running")
+    finish = RunWriter.finish
+
+    def dying(self: RunWriter, state: str, error: str | None = None) -> None:
+        if state == "finished":
+            raise Killed
+        finish(self, state, error)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunWriter, "finish", dying)
+        with pytest.raises(Killed):
+            resume(folder, is_new=True)
+    assert meta_of(folder)["recycle_results"]["id"] == folder.name, "it is on the disk before the end"
+    with monkeypatch.context() as patched:
+        patched.setattr(Recycling, "advance", None)
+        assert resume(folder).state == "finished"
+    assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
+    assert open_run(folder).signal("class_agreement").shape == (24, 8)
+    assert not (folder / "checkpoint").exists()
+    shutil.rmtree(folder)
+
+
+def test_a_fetched_recycle_without_its_checkpoint_is_not_started_over(taught: Path, teacher_ids: list[str]) -> None:
+    folder = jobs.create(settings_of(teacher_ids), taught, "running")
+    write_copied(folder, Copied("ssh://host/runs", "1", "2"))
+    with RunWriter.open(folder, resume_from=None) as writer:
+        writer.finish("stopped")
+    with pytest.raises(ConfigError, match="was fetched from ssh://host/runs without a checkpoint"):
+        resume(folder)
+    shutil.rmtree(folder)
+
+
+def test_the_agreement_at_the_end_is_that_of_the_inputs_that_are_kept(
+    taught: Path, teacher_ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[float] = []
+    advance = Inversion.advance
+
+    def unlucky(self: Inversion) -> float:
+        loss = advance(self)
+        self.agreement = torch.full_like(self.agreement, -1)  # what the last step found does not count
+        kept.extend(self.best_agreement.tolist() if self.is_done else [])
+        return loss
+
+    monkeypatch.setattr(Inversion, "advance", unlucky)
+    folder = recycle(settings_of(teacher_ids), taught).folder
+    run = open_run(folder)
+    words = [json.loads(one) if isinstance(one, str) else one for one in run.events("words")["payload"]]
+    assert [one["agreement"] for one in words] == pytest.approx(kept)
+    assert run.signal("class_agreement").iloc[-1, 1:].tolist() == pytest.approx(kept)
+    shutil.rmtree(folder)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def test_a_stop_saves_the_state_and_the_exit_code_says_so(
+    taught: Path, teacher_ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter([False] * 6)
+
+    def look(self: StopRequest) -> bool:
+        self.signal = 0 if next(asked, None) is not None else 2
+        return self.signal != 0
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StopRequest, "__call__", look)
+        outcome = recycle(settings_of(teacher_ids), taught)
+    assert (outcome.state, outcome.signal) == ("stopped", 2)
+    step = meta_of(outcome.folder)["checkpoint_step"]
+    assert 0 < step < 30
+    result = CliRunner().invoke(main, ["resume", outcome.folder.name, "--runs-dir", str(taught)])
+    assert result.exit_code == 0, result.output
+    with pytest.raises(ConfigError, match="is finished"):
+        resume(outcome.folder)
+    shutil.rmtree(outcome.folder)
+
+
+def test_teachers_that_cannot_teach_are_refused_in_one_sentence(
+    taught: Path, teacher_ids: list[str], backbone: Path, tmp_path: Path
+) -> None:
+    before = sorted(path.name for path in taught.iterdir())
+    other = train_teacher(tmp_path / "runs", save_tiny("distilbert", tmp_path / "other"), TASKS[0], 7)
+    with pytest.raises(ConfigError, match="give teachers of one base model"):
+        recycle(settings_of([*teacher_ids, str(other)]), taught)
+    short = train_teacher(tmp_path / "runs", backbone, TASKS[0], 8, layers=1)
+    with pytest.raises(ConfigError, match="adapts the first block of .*give teachers of one base model"):
+        recycle(settings_of([*teacher_ids, str(short)]), taught)
+    with pytest.raises(ConfigError, match="ways 9: the teachers have 7 classes"):
+        recycle(settings_of(teacher_ids, ways=9), taught)
+    with pytest.raises(ConfigError, match="there is no such run"):
+        recycle(settings_of(["20000101-000000-00000000"]), taught)
+    assert sorted(path.name for path in taught.iterdir()) == before, "no folder is left"
+
+
+def test_a_text_of_two_teachers_counts_once(taught: Path, teacher_ids: list[str]) -> None:
+    settings = settings_of(teacher_ids)
+    teachers = teachers_of(settings.runs(taught))
+    once, _ = held_out_texts(teachers)
+    twice, notes = held_out_texts([*teachers, *teachers])
+    assert once.texts == twice.texts
+    assert once.label.tolist() == twice.label.tolist()
+    assert len(twice.classes) == 2 * len(once.classes)
+    assert notes == []
+
+
+def test_a_corrupt_teacher_fails_the_recycle_in_one_sentence(taught: Path, backbone: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    one = train_teacher(runs, backbone, TASKS[0], 0)
+    (one / "adapter" / "tensors.safetensors").write_bytes(b"nothing")
+    outcome = recycle(settings_of([one.name], ways=2, inputs=4), runs)
+    assert outcome.state == "failed"
+    assert outcome.error is not None
+    assert f"teacher {one.name}" in outcome.error
+    assert "\n" not in outcome.error
+
+
+def test_a_damaged_checkpoint_is_one_sentence(taught: Path, teacher_ids: list[str]) -> None:
+    folder = jobs.create(settings_of(teacher_ids), taught, "running")
+    write_checkpoint(folder / "checkpoint", {"step": "far"})
+    with pytest.raises(CorruptRunError, match="its checkpoint is damaged"):
+        resume(folder, is_new=True)
+    shutil.rmtree(folder)
