@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -174,10 +176,13 @@ class RunKind(ABC):
         """Return data frames beside the conclusion, by the name of their file."""
         return {}
 
-    @property
+    @functools.cached_property
     def panels(self) -> tuple[Panel[Any], ...]:
-        """The figures of its page, in their order."""
-        return ()
+        """The figures of its page, in their order: those of its folder `panels/`."""
+        from dynlora.viz.kit.panel import panels_in
+
+        package = f"{type(self).__module__.rpartition('.')[0]}.panels"
+        return panels_in(importlib.import_module(package)) if importlib.util.find_spec(package) else ()
 
     # --- its model
 

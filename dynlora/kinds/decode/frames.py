@@ -18,8 +18,14 @@ from dynlora.viz.kit.stats import share_interval
 CONTROL = "constant"
 ALONE = (DRAFT, TARGET)
 
-RULES = {"threshold": "Threshold", "clip": "Clip", "sigmoid": "Sigmoid", CONTROL: "Constant (control)",
-         DRAFT: "Draft alone", TARGET: "Target alone"}  # fmt: skip
+RULES = {
+    "threshold": "Threshold",
+    "clip": "Clip",
+    "sigmoid": "Sigmoid",
+    CONTROL: "Constant (control)",
+    DRAFT: "Draft alone",
+    TARGET: "Target alone",
+}
 """Names of the ways of decoding."""
 
 COSTS = {"flops": "Decode FLOPs", "flops_with_prefill": "FLOPs with prefill", "seconds": "Seconds"}
@@ -74,15 +80,36 @@ def by_point(found: Decode) -> pd.DataFrame:
         judged = [step.accepted for one in solved for step in one.steps if step.accepted is not None]
         rows.append(
             {
-                "key": point.key, "point": label(point), "accept": point.accept, "value": point.value,
-                "problems": len(solved), "accuracy": _mean(right), "low": low, "high": high,
-                "accepted": _mean(judged), "draft kept": _mean(one.draft_kept for one in solved),
+                "key": point.key,
+                "point": label(point),
+                "accept": point.accept,
+                "value": point.value,
+                "problems": len(solved),
+                "accuracy": _mean(right),
+                "low": low,
+                "high": high,
+                "accepted": _mean(judged),
+                "draft kept": _mean(one.draft_kept for one in solved),
                 "draft discarded": _mean(one.draft_discarded for one in solved),
-                "target": _mean(one.target for one in solved), **{cost: _cost(solved, cost) for cost in COSTS},
+                "target": _mean(one.target for one in solved),
+                **{cost: _cost(solved, cost) for cost in COSTS},
             }
-        )  # fmt: skip
-    columns = ["key", "point", "accept", "value", "problems", "accuracy", "low", "high", "accepted", "draft kept",
-               "draft discarded", "target", *COSTS]  # fmt: skip
+        )
+    columns = [
+        "key",
+        "point",
+        "accept",
+        "value",
+        "problems",
+        "accuracy",
+        "low",
+        "high",
+        "accepted",
+        "draft kept",
+        "draft discarded",
+        "target",
+        *COSTS,
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -135,8 +162,9 @@ def best(found: Decode) -> Point | None:
     The cheapest of those whose accuracy is at most `TOLERATED` below the target's alone; without one, or without the
     target alone, the most accurate, of equal ones the cheapest.
     """
-    rows = [(_accuracy(found, point.key), _cost(solutions_of(found, point.key), "flops"), point)
-            for point in offered(found)]  # fmt: skip
+    rows = [
+        (_accuracy(found, point.key), _cost(solutions_of(found, point.key), "flops"), point) for point in offered(found)
+    ]
     goal = _accuracy(found, TARGET) - TOLERATED if TARGET in found.solved else 2.0
     enough = [row for row in rows if row[0] >= goal]
     if enough:
@@ -163,13 +191,16 @@ def steps_frame(found: Decode, key: str) -> pd.DataFrame:
     """Return the judged steps of a point: problem, step (from 1), reward, accepted, text of the draft."""
     rows = [
         {
-            "problem": one.problem + 1, "step": place, "reward": step.reward, "accepted": bool(step.accepted),
+            "problem": one.problem + 1,
+            "step": place,
+            "reward": step.reward,
+            "accepted": bool(step.accepted),
             "text": step.text if step.accepted else step.discarded or "",
         }
         for one in solutions_of(found, key)
         for place, step in enumerate(one.steps, 1)
         if step.reward is not None
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=["problem", "step", "reward", "accepted", "text"])
 
 
@@ -177,11 +208,15 @@ def tokens_frame(found: Decode, key: str) -> pd.DataFrame:
     """Return the tokens of each problem, most of the target first: problem, draft kept, discarded, target, read."""
     rows = [
         {
-            "problem": one.problem + 1, "draft kept": one.draft_kept, "draft discarded": one.draft_discarded,
-            "target": one.target, "prefill": sum(one.prefilled.values()), "right": one.right,
+            "problem": one.problem + 1,
+            "draft kept": one.draft_kept,
+            "draft discarded": one.draft_discarded,
+            "target": one.target,
+            "prefill": sum(one.prefilled.values()),
+            "right": one.right,
         }
         for one in solutions_of(found, key)
-    ]  # fmt: skip
+    ]
     frame = pd.DataFrame(rows, columns=["problem", "draft kept", "draft discarded", "target", "prefill", "right"])
     return frame.sort_values(["target", "draft discarded", "problem"], ascending=[False, False, True])
 
@@ -209,10 +244,15 @@ def reliability(found: Decode, key: str) -> pd.DataFrame:
             low, high = share_interval(sum(right.values()), len(right))
             rows.append(
                 {
-                    "from": float(edges[place]), "to": float(edges[place + 1]), "steps": len(inside),
-                    "solutions": len(right), "right": sum(right.values()) / len(right), "low": low, "high": high,
+                    "from": float(edges[place]),
+                    "to": float(edges[place + 1]),
+                    "steps": len(inside),
+                    "solutions": len(right),
+                    "right": sum(right.values()) / len(right),
+                    "low": low,
+                    "high": high,
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows, columns=["from", "to", "steps", "solutions", "right", "low", "high"])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import DynloraError
+from dynlora.kinds.decode import frames, text
 from dynlora.kinds.decode.growing import GrowingDecodes
 from dynlora.kinds.decode.result import Decode, read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
@@ -16,7 +17,7 @@ from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from dynlora.viz.kit.panel import Choice, Panel
+    from dynlora.viz.kit.panel import Choice
 
 GROWING = GrowingDecodes()
 
@@ -54,7 +55,6 @@ class DecodeKind(RunKind):
 
     def conclusion(self, result: Decode, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return how a point compares with the target alone; without a choice the point to recommend."""
-        from dynlora.kinds.decode import frames, text
         from dynlora.kinds.decode.points import POINT, point_named
 
         point = point_named(result, chosen[POINT]) if POINT in chosen else frames.best(result)
@@ -62,8 +62,6 @@ class DecodeKind(RunKind):
 
     def headline(self, result: Decode) -> str:
         """Return who plays the roles."""
-        from dynlora.kinds.decode import text
-
         return text.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
@@ -75,18 +73,8 @@ class DecodeKind(RunKind):
 
     def tables(self, result: Decode) -> Mapping[str, DataFrame]:
         """Return the results by point."""
-        from dynlora.kinds.decode import frames
-
         results = frames.by_point(result)
         return {"decode-results": results.drop(columns="key")} if len(results) else {}
-
-    @property
-    def panels(self) -> tuple[Panel[Any], ...]:
-        """Solution, rewards, tokens, accuracy against cost, reliability, agreement by rank."""
-        from dynlora.kinds.decode import panels
-        from dynlora.viz.kit.panel import panels_in
-
-        return panels_in(panels)
 
     def has_model(self, folder: Path) -> bool:
         """Say whether the runs that a decode names are still there."""

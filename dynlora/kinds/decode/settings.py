@@ -41,18 +41,22 @@ class DecodeSettings(KindSettings):
     data: Name | None = Field(None, description="Built-in data or a file of problems; empty: the data of the target.")
     accept: Accept = Field("threshold", description="How a reward becomes a decision.")
     values: tuple[float, ...] = Field(
-        (0.7,), min_length=1, max_length=101,
+        (0.7,),
+        min_length=1,
+        max_length=101,
         description="Rewards at which a step is accepted, one decode each; with accept=constant probabilities.",
-    )  # fmt: skip
+    )
     control: tuple[float, ...] = Field(
         (), max_length=101, description="Probabilities of a control that accepts whatever the reward, one decode each."
     )
     ends: bool = Field(True, description="Also decode with the draft alone and with the target alone.")
     limit: int | None = Field(None, ge=1, le=1_000_000, description="Problems at most; empty: all held-out ones.")
     step_string: str | None = Field(
-        None, min_length=1, max_length=20,
+        None,
+        min_length=1,
+        max_length=20,
         description="Text that ends a step; empty: a line break for arithmetic, a blank line elsewhere.",
-    )  # fmt: skip
+    )
     step_tokens: int = Field(64, ge=1, le=4096, description="Tokens of one step at most.")
     new_tokens: int = Field(256, ge=1, le=32_768, description="Tokens of one text at most.")
     nested_ranks: bool = Field(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from dynlora.kinds.decode.figures import role_colours
 from dynlora.kinds.decode.result import TARGET, Point, Solution, Step
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import one_line, score
@@ -13,6 +12,11 @@ from dynlora.viz.kit.theme import Palette
 
 MOST_STEPS = 200
 """Steps that are drawn."""
+
+
+def role_colours(colours: Palette) -> dict[str, str]:
+    """Return the colour of each writer; a discarded step of the draft is muted."""
+    return {"draft kept": colours.accent, "draft discarded": colours.muted, "target": colours.second}
 
 
 def solution_html(one: Solution, point: Point, colours: Palette) -> str:

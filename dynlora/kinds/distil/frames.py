@@ -56,10 +56,17 @@ def frame_of(found: Distil, rows: Sequence[PerToken]) -> pd.DataFrame:
         ),
     )
     table = [
-        {"method": row.method, "model": model_name(found, row), "teacher": teacher_name(found, row.teacher),
-         "mean": row.mean, "low": row.low, "high": row.high, "texts": row.texts}
+        {
+            "method": row.method,
+            "model": model_name(found, row),
+            "teacher": teacher_name(found, row.teacher),
+            "mean": row.mean,
+            "low": row.low,
+            "high": row.high,
+            "texts": row.texts,
+        }
         for row in ordered
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(table, columns=["method", "model", "teacher", "mean", "low", "high", "texts"])
 
 
@@ -101,10 +108,18 @@ def written_frame(found: Distil) -> pd.DataFrame:
 def counted_frame(found: Distil) -> pd.DataFrame:
     """Return the texts of each teacher at the end: how many, of how many tokens, empty or repeated ones, the digest."""
     rows = [
-        [teacher_name(found, one.teacher), STAGES.get(one.stage, one.stage), one.texts, one.tokens, one.ended,
-         one.empty, one.repeated, one.digest[:12]]
+        [
+            teacher_name(found, one.teacher),
+            STAGES.get(one.stage, one.stage),
+            one.texts,
+            one.tokens,
+            one.ended,
+            one.empty,
+            one.repeated,
+            one.digest[:12],
+        ]
         for one in found.counted
-    ]  # fmt: skip
+    ]
     columns = ["teacher", "texts are", "texts", "tokens", "ended", "empty", "repeated", "SHA-256"]
     return pd.DataFrame(rows, columns=columns)
 

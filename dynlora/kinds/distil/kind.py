@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.config import RunConfig, parse_config
+from dynlora.kinds.distil import frames, text
 from dynlora.kinds.distil.result import Distil, read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
@@ -16,8 +17,6 @@ from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from dynlora.viz.kit.panel import Panel
 
 
 class DistilKind(RunKind):
@@ -55,20 +54,14 @@ class DistilKind(RunKind):
 
     def conclusion(self, result: Distil, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return whether the student is nearer to its teachers than the base model."""
-        from dynlora.kinds.distil import text
-
         return Conclusion(text.headline(result), text.basis(result))
 
     def progress(self, result: Distil, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return the stage of the step until the test is done."""
-        from dynlora.kinds.distil import text
-
         return self.conclusion(result) if result.kl else Conclusion(text.progress(result, step), text.basis(result))
 
     def headline(self, result: Distil) -> str:
         """Return who taught, and how much."""
-        from dynlora.kinds.distil import text
-
         return text.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
@@ -94,17 +87,7 @@ class DistilKind(RunKind):
 
     def tables(self, result: Distil) -> Mapping[str, DataFrame]:
         """Return the teachers."""
-        from dynlora.kinds.distil import frames
-
         return {"teachers": frames.teachers_frame(result)}
-
-    @property
-    def panels(self) -> tuple[Panel[Any], ...]:
-        """Divergence, loss, texts, and the student's steps."""
-        from dynlora.kinds.distil import panels
-        from dynlora.viz.kit.panel import panels_in
-
-        return panels_in(panels)
 
     def usage(self, run_id: str, runs_dir: Path) -> str:
         """Return the command that writes with the student."""

@@ -78,9 +78,10 @@ class DistilSettings(KindSettings):
     def stages(self, teachers: int) -> list[dict[str, Any]]:
         """Return the stages with their first and last step; the step before `first` is done when a stage begins."""
         lengths = {
-            "samples": teachers * self.batches(self.samples), "held_out": teachers * self.batches(self.held_out),
+            "samples": teachers * self.batches(self.samples),
+            "held_out": teachers * self.batches(self.held_out),
             "student": self.train_steps,
-        }  # fmt: skip
+        }
         found, first = [], 0
         for name, length in lengths.items():
             found.append({"name": name, "first": first, "last": first + length})

@@ -15,9 +15,10 @@ WHAT = (
 )
 
 STAGES = {
-    "samples": "teachers write texts for the student", "held_out": "teachers write texts for the test",
+    "samples": "teachers write texts for the student",
+    "held_out": "teachers write texts for the test",
     "student": "the student learns",
-}  # fmt: skip
+}
 """What happens in each stage."""
 
 
@@ -53,8 +54,11 @@ def basis(found: Distil) -> str:
     notes = one_line(" ".join(f"{note[:1].upper()}{note[1:]}." for note in found.notes), 600)
     parts = [
         f"Paired over {gap.texts:,} texts that {plural(len(found.teachers), 'teacher')} wrote for the test alone.",
-        _average(found), _losses(found), NOT_RECYCLE, notes,
-    ]  # fmt: skip
+        _average(found),
+        _losses(found),
+        NOT_RECYCLE,
+        notes,
+    ]
     return " ".join(part for part in parts if part)
 
 

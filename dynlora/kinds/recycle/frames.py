@@ -14,11 +14,19 @@ META, BASE = "meta", "base"
 ORDER = (META, BASE, "averaged", "best_teacher", "noise")
 """Methods in the order in which they are shown."""
 
-NAMES = {META: "Meta-LoRA", BASE: "Base model", "averaged": "Average of the adapters", "best_teacher": "Best teacher",
-         "noise": "Meta-LoRA on noise (control)"}  # fmt: skip
+NAMES = {
+    META: "Meta-LoRA",
+    BASE: "Base model",
+    "averaged": "Average of the adapters",
+    "best_teacher": "Best teacher",
+    "noise": "Meta-LoRA on noise (control)",
+}
 
 LOW = 0.95
 """Agreement below this is named: the teacher does not see its class in the inputs."""
+
+MOST_NAMED = 24
+"""Classes that an axis can name."""
 
 POINTS = 600
 """Most points of a series."""
@@ -99,10 +107,16 @@ def accuracy_frame(rows: tuple[Accuracy, ...]) -> pd.DataFrame:
     places = {method: place for place, method in enumerate(ORDER)}
     found = sorted(rows, key=lambda row: (row.shots, places.get(row.method, len(places)), row.method))
     table = [
-        {"method": row.method, "name": method_name(row.method), "shots": row.shots, "mean": row.mean, "low": row.low,
-         "high": row.high}
+        {
+            "method": row.method,
+            "name": method_name(row.method),
+            "shots": row.shots,
+            "mean": row.mean,
+            "low": row.low,
+            "high": row.high,
+        }
         for row in found
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(table, columns=["method", "name", "shots", "mean", "low", "high"])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import ConfigError
+from dynlora.kinds.recycle import frames, text
 from dynlora.kinds.recycle.result import Recycle, read_recycle
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
@@ -14,8 +15,6 @@ from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-    from dynlora.viz.kit.panel import Panel
 
 UNCHECKED = "given with --test, not checked against the teachers' data"
 """What is known of the classes of a file."""
@@ -55,22 +54,16 @@ class RecycleKind(RunKind):
 
     def conclusion(self, result: Recycle, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return whether the meta-LoRA beats the base model."""
-        from dynlora.kinds.recycle import text
-
         return Conclusion(text.headline(result), text.basis(result))
 
     def progress(self, result: Recycle, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return the stage of the step until the test is done."""
-        from dynlora.kinds.recycle import text
-
         if result.accuracy:
             return self.conclusion(result)
         return Conclusion(text.progress(result, step), text.basis(result))
 
     def headline(self, result: Recycle) -> str:
         """Return who taught, and what."""
-        from dynlora.kinds.recycle import text
-
         return text.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
@@ -92,17 +85,7 @@ class RecycleKind(RunKind):
 
     def tables(self, result: Recycle) -> Mapping[str, DataFrame]:
         """Return the teachers."""
-        from dynlora.kinds.recycle import frames
-
         return {"teachers": frames.teachers_frame(result)}
-
-    @property
-    def panels(self) -> tuple[Panel[Any], ...]:
-        """Accuracy, inversion, agreement, words, episodes, tokens, prototypes."""
-        from dynlora.kinds.recycle import panels
-        from dynlora.viz.kit.panel import panels_in
-
-        return panels_in(panels)
 
     def usage(self, run_id: str, runs_dir: Path) -> str:
         """Return the command that classifies with the meta-LoRA."""

@@ -59,7 +59,7 @@ class RecycleSettings(KindSettings):
         None,
         description="File of a task that nobody trained, with columns text and label; empty: held-out examples of the "
         "teachers' own data.",
-    )  # fmt: skip
+    )
     test_episodes: int = Field(200, ge=1, le=100_000, description="Episodes of the test.")
     noise: bool = Field(False, description="Also learn from random inputs with the same labels, as a control.")
 

@@ -72,9 +72,10 @@ def basis(found: Recycle) -> str:
     classes = tested.get("classes")
     of = f" of {classes} classes" if isinstance(classes, int) else ""
     new = (
-        "The test is a file that was given, not compared with the teachers' data." if tested.get("is_new") is True
+        "The test is a file that was given, not compared with the teachers' data."
+        if tested.get("is_new") is True
         else "The teachers know these classes, so a new task may be harder: test one with --test FILE."
-    )  # fmt: skip
+    )
     return (
         f"{_simpler(found)}Paired over {_episodes(found):,} episodes{of}, {found.ways} at a time. {new} {notes}".strip()
     )

@@ -104,9 +104,10 @@ class Panel(ABC, Generic[Data]):
     def caption(self, data: Data) -> str:
         """Return what the figure shows, computed from its numbers; also its text for screen readers."""
 
-    @abstractmethod
     def table(self, data: Data) -> pd.DataFrame:
-        """Return the numbers of the figure, or the texts of a panel without one."""
+        """Return the numbers of the figure, or the texts of a panel without one; the data where that is a frame."""
+        assert isinstance(data, pd.DataFrame), "a panel whose data is no frame says which one is its table"
+        return data
 
     def figure(self, data: Data, colours: Palette) -> go.Figure | None:
         """Draw the figure; None for a panel whose table is what it shows."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit.text import KIND_WORDS
@@ -206,6 +207,28 @@ def axis(colours: Palette) -> dict[str, Any]:
         "automargin": True,
         "separatethousands": True,
     }
+
+
+def axis_title(words: str, colours: Palette) -> dict[str, Any]:
+    """Return the title of an axis that is not plotly's first, in the look of all others."""
+    return {**axis(colours)["title"], "text": words}
+
+
+def interval(
+    values: pd.Series, frame: pd.DataFrame, colour: str, low: str = "low", high: str = "high", **look: Any
+) -> dict[str, Any]:
+    """Return error bars around values, from the column `low` to the column `high` of their frame.
+
+    Args:
+        values: that the bars are of.
+        frame: with the ends, in the order of the values.
+        colour: of the bars.
+        low: column of the lower end.
+        high: column of the upper end.
+        look: of plotly's error bars, such as `thickness` or `width`, pixels.
+    """
+    ends = {"array": frame[high] - values, "arrayminus": values - frame[low]}
+    return {"type": "data", "symmetric": False, **ends, "color": colour, "thickness": 1.4, **look}
 
 
 MANY_NAMES, MOST_NAMES = 16, 80

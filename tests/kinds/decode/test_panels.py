@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dynlora.kinds.decode import figures, frames, steps_view, text
+from dynlora.kinds.decode import frames, steps_view, text
+from dynlora.kinds.decode.panels.frontier import AccuracyAgainstCost, Frontier
 from dynlora.kinds.decode.panels.nested import NestedRanks
 from dynlora.kinds.decode.panels.reliability import Reliability
 from dynlora.kinds.decode.panels.rewards import Judged, Rewards
@@ -73,7 +74,7 @@ def test_rejected_steps_are_counted_with_the_text_that_was_rejected(found: Decod
         .caption(Judged(found.points[0], frame))
         .startswith("6 of 8 judged steps were accepted at threshold 0.5.")
     )
-    drawn = figures.rewards(frame, found.points[0], theme.LIGHT)
+    drawn = Rewards().figure(Judged(found.points[0], frame), theme.LIGHT)
     assert [trace.marker.symbol for trace in traces_of(drawn)] == ["circle", "x"]
 
 
@@ -152,11 +153,12 @@ def test_nested_ranks_are_a_curve_that_claims_no_speed(tmp_path: Path) -> None:
     frame = frames.nested_frame(read_decode(written_decode(tmp_path, nested_ranks=ranks)))
     assert frame["rank"].tolist() == [1, 4]
     assert "a smaller adapter on all layers makes no token cheaper" in NestedRanks().caption(frame)
-    assert traces_of(figures.nested(frame, theme.LIGHT))[0].y.tolist() == [0.6, 0.9]
+    assert traces_of(NestedRanks().figure(frame, theme.LIGHT))[0].y.tolist() == [0.6, 0.9]
 
 
 def test_the_frontier_rings_the_chosen_point_and_names_each_rule(found: Decode) -> None:
-    drawn = figures.frontier(frames.by_point(found), "flops", "threshold=0.9", theme.LIGHT)
+    table = frames.by_point(found)
+    drawn = AccuracyAgainstCost().figure(Frontier(table, table, "flops", "threshold=0.9"), theme.LIGHT)
     named = [trace.name for trace in traces_of(drawn) if trace.showlegend is not False]
     assert set(named) == {"Threshold", "Constant (control)", "Draft alone", "Target alone"}
     assert list(traces_of(drawn)[-1].x) == [80]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dynlora.kinds.distil import frames, text
-from dynlora.kinds.distil.intervals_figure import intervals
+from dynlora.kinds.distil.panels.divergence import Divergence
 from dynlora.kinds.distil.panels.texts import TeacherTexts, Texts
 from dynlora.kinds.distil.result import read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE
@@ -85,7 +85,9 @@ def test_teachers_and_models_are_shown_in_order(tmp_path: Path) -> None:
     assert list(dict.fromkeys(frame["teacher"])) == ["All teachers", "sums", "tales"]
     losses = frames.frame_of(found, found.loss)
     assert losses["model"].tolist() == ["Student", "Base model", "The teacher itself", "Teacher tales"]
-    drawn = traces_of(intervals(frame, "KL", theme.LIGHT))
+    compared = frames.compared(found, found.kl, ())
+    assert compared is not None
+    drawn = traces_of(Divergence().figure(compared, theme.LIGHT))
     assert [list(trace.x) for trace in drawn] == [
         pytest.approx(values) for values in ([0.1, 0.08, 0.12], [0.4, 0.38, 0.42], [0.2, 0.18, 0.22])
     ]
@@ -110,7 +112,9 @@ def test_teachers_whose_names_begin_alike_have_labels_of_their_own(tmp_path: Pat
     names = ["target for decoding, 160 steps", "target for decoding, 500 steps"]
     teachers = [{**one, "name": name} for one, name in zip(TEACHERS, names, strict=True)]
     found = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
-    drawn = intervals(frames.frame_of(found, found.kl), "KL", theme.LIGHT)
+    compared = frames.compared(found, found.kl, ())
+    assert compared is not None
+    drawn = Divergence().figure(compared, theme.LIGHT)
     layout: Any = drawn.layout
     assert list(layout.yaxis.ticktext) == ["All teachers", "target for…160 steps", "target for…500 steps"]
     assert {name for trace in traces_of(drawn) for name in trace["customdata"]} == {"All teachers", *names}

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.kinds.recycle import figures, frames, text, words_view
+from dynlora.kinds.recycle import frames, text, words_view
 from dynlora.kinds.recycle.panels.accuracy import FewShotAccuracy, FewShotResult
 from dynlora.kinds.recycle.panels.agreement import Agreement
+from dynlora.kinds.recycle.panels.episodes import Episodes
 from dynlora.kinds.recycle.result import read_recycle
 from dynlora.store import queries
 from dynlora.viz.few_shot import support
@@ -115,7 +116,7 @@ def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None
     frame = frames.accuracy_frame(read_recycle(written_recycle(tmp_path)).accuracy)
     assert frame["name"].tolist()[:3] == ["Meta-LoRA", "Base model", "Meta-LoRA on noise (control)"]
     assert "1-shot: highest for Meta-LoRA, 75.0 %" in FewShotAccuracy().caption(FewShotResult(frame, frame.iloc[:0]))
-    drawn = figures.accuracy(frame, theme.LIGHT)
+    drawn = FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT)
     assert [list(trace.x) for trace in traces_of(drawn)] == [[0.75, 0.7, 0.6], [0.8, 0.8, 0.7]]
 
 
@@ -123,7 +124,8 @@ def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None
 def test_any_number_of_shots_has_panels(count: int, tmp_path: Path) -> None:
     many = {str(shots): interval(0.5) for shots in range(1, count + 1)}
     found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": {"meta": many}}))
-    assert len(traces_of(figures.accuracy(frames.accuracy_frame(found.accuracy), theme.LIGHT))) == count
+    frame = frames.accuracy_frame(found.accuracy)
+    assert len(traces_of(FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT))) == count
 
 
 def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
     assert frame["step"].tolist() == [5, 6, 7, 8]
     assert frame["high"].max() <= 1.0
     assert (frame["low"] <= frame["mean"]).all()
-    assert len(traces_of(figures.episodes(frame, theme.DARK))) == 3
+    assert len(traces_of(Episodes().figure(frame, theme.DARK))) == 3
 
 
 def test_words_are_escaped(tmp_path: Path) -> None:

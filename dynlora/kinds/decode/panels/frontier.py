@@ -7,10 +7,13 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.decode import figures, frames
+from dynlora.kinds.decode import frames
+from dynlora.kinds.decode.frames import CONTROL, COSTS, RULES
 from dynlora.kinds.decode.points import point_of
+from dynlora.kinds.decode.result import DRAFT, TARGET
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.kit.text import plural
+from dynlora.viz.kit.text import plotly_text, plural
 from dynlora.viz.kit.theme import Palette
 
 PREFILL = {
@@ -65,4 +68,37 @@ class AccuracyAgainstCost(Panel[Frontier]):
 
     def figure(self, data: Frontier, colours: Palette) -> go.Figure:
         """Draw a line for each rule, the writers alone as its ends."""
-        return figures.frontier(data.known, data.cost, data.point, colours)
+        table, cost, chosen = data.known, data.cost, data.point
+        drawn = theme.figure(colours, 340)
+        looks = {
+            CONTROL: ("diamond", colours.muted, "dot"),
+            DRAFT: ("triangle-down", colours.accent, "solid"),
+            TARGET: ("triangle-up", colours.second, "solid"),
+        }
+        for rule, part in table.sort_values(cost).groupby("accept", sort=False):
+            symbol, colour, dash = looks.get(str(rule), ("circle", colours.accent, "solid"))
+            drawn.add_scatter(
+                x=part[cost],
+                y=part["accuracy"],
+                name=plotly_text(RULES.get(str(rule), rule)),
+                mode="lines+markers" if len(part) > 1 else "markers",
+                line={"color": colour, "dash": dash, "width": 1.6},
+                marker={"symbol": symbol, "color": colour, "size": 9 if len(part) > 1 else 12},
+                error_y=theme.interval(part["accuracy"], part, theme.faded(colour, 0.45)),
+                customdata=[[plotly_text(row[0]), row[1]] for row in part[["point", "problems"]].values.tolist()],
+                hovertemplate="%{customdata[0]}: accuracy %{y:.3f}<br>%{x:.3s} per problem, %{customdata[1]} problems"
+                "<extra></extra>",
+            )
+        ringed = table[table["key"] == chosen]
+        drawn.add_scatter(
+            x=ringed[cost],
+            y=ringed["accuracy"],
+            mode="markers",
+            showlegend=False,
+            hoverinfo="skip",
+            marker={"symbol": "circle-open", "size": 18, "color": colours.text, "line": {"width": 1.6}},
+        )
+        drawn.update_xaxes(title_text=f"{COSTS[cost]} per problem", rangemode="tozero")
+        drawn.update_yaxes(title_text="Accuracy", tickformat=".0%")
+        drawn.update_layout(showlegend=True)
+        return drawn

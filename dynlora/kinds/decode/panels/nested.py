@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.decode import figures, frames
+from dynlora.kinds.decode import frames
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.text import percent
 from dynlora.viz.kit.theme import Palette
@@ -35,10 +36,17 @@ class NestedRanks(Panel[pd.DataFrame]):
             "token cheaper."
         )
 
-    def table(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the agreement at each rank."""
-        return data
-
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw agreement against rank."""
-        return figures.nested(data, colours)
+        drawn = theme.figure(colours, 240)
+        drawn.add_scatter(
+            x=data["rank"],
+            y=data["agreement"],
+            mode="lines+markers",
+            line={"color": colours.accent},
+            customdata=data[["share"]],
+            hovertemplate="Rank %{x}: same token in %{y:.1%}<br>%{customdata[0]:.0%} of the parameters<extra></extra>",
+        )
+        drawn.update_xaxes(title_text="Rank of the adapter")
+        drawn.update_yaxes(title_text="Same token as the whole adapter", tickformat=".0%")
+        return drawn

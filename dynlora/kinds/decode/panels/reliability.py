@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.decode import figures, frames
+from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.points import point_of
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.text import percent
 from dynlora.viz.kit.theme import Palette
@@ -38,10 +39,24 @@ class Reliability(Panel[pd.DataFrame]):
             f"({int(last['solutions']):,}). A flat line means that the reward says nothing about the answer."
         )
 
-    def table(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the bins."""
-        return data
-
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw the share of right answers by bin."""
-        return figures.reliability(data, colours)
+        drawn = theme.figure(colours, 280)
+        middle = (data["from"] + data["to"]) / 2
+        drawn.add_bar(
+            x=middle,
+            y=data["right"],
+            width=0.9 * (data["to"] - data["from"]),
+            marker={"color": theme.faded(colours.accent, 0.75)},
+            text=[f"{int(n):,}" for n in data["solutions"]],
+            textposition="inside",
+            insidetextanchor="start",
+            textfont={"color": colours.panel},
+            error_y=theme.interval(data["right"], data, colours.text),
+            customdata=data[["from", "to", "solutions", "steps"]],
+            hovertemplate="Reward %{customdata[0]:.2f} to %{customdata[1]:.2f}<br>right: %{y:.1%} of "
+            "%{customdata[2]:,} solutions (%{customdata[3]:,} steps)<extra></extra>",
+        )
+        drawn.update_xaxes(title_text="Reward of a kept step")
+        drawn.update_yaxes(title_text="Final answer right", tickformat=".0%", range=[0, 1.05])
+        return drawn

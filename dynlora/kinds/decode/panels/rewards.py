@@ -7,12 +7,16 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.decode import figures, frames
+from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.points import point_of
 from dynlora.kinds.decode.result import Point
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import score
+from dynlora.viz.kit.text import plotly_text, score
 from dynlora.viz.kit.theme import Palette
+
+STEP = ["problem", "step", "text"]
+"""What a pointer shows of a judged step."""
 
 
 @dataclass(frozen=True)
@@ -52,4 +56,32 @@ class Rewards(Panel[Judged]):
 
     def figure(self, data: Judged, colours: Palette) -> go.Figure:
         """Draw a point for each step."""
-        return figures.rewards(data.steps, data.point, colours)
+        frame, point = data.steps, data.point
+        drawn = theme.figure(colours, 280)
+        looks = {True: ("Accepted", "circle", colours.accent), False: ("Rejected", "x", colours.second)}
+        for accepted, (name, symbol, colour) in looks.items():
+            part = frame[frame["accepted"] == accepted]
+            drawn.add_scatter(
+                x=part["step"] + _jitter(part["problem"]),
+                y=part["reward"],
+                mode="markers",
+                name=name,
+                marker={"symbol": symbol, "color": colour, "size": 7, "opacity": 0.75},
+                customdata=[[*row[:2], plotly_text(row[2], 80)] for row in part[STEP].values.tolist()],
+                hovertemplate="Problem %{customdata[0]}, step %{customdata[1]}<br>reward %{y:.3f}<br>%{customdata[2]}"
+                f"<extra>{name}</extra>",
+            )
+        if point.accept == "threshold" and point.value is not None and abs(point.value) < 1e6:
+            drawn.add_hline(y=point.value, line={"color": colours.muted, "width": 1.4, "dash": "dash"})
+        drawn.update_xaxes(title_text="Step of the solution", dtick=1 if frame["step"].max() <= 20 else None)
+        drawn.update_yaxes(title_text="Reward")
+        drawn.update_layout(showlegend=True)
+        return drawn
+
+
+def _jitter(problems: pd.Series) -> pd.Series:
+    """Return a small shift per problem, so that points of one step do not hide each other; it follows from the number.
+
+    The golden ratio spreads any run of numbers evenly.
+    """
+    return (problems * 0.618034 % 1.0 - 0.5) * 0.5

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.decode import figures, frames
+from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.points import point_of
+from dynlora.kinds.decode.steps_view import role_colours
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.text import percent
 from dynlora.viz.kit.theme import Palette
+
+PARTS = {"target": "Target", "draft discarded": "Draft, discarded", "draft kept": "Draft, kept"}
 
 
 class Tokens(Panel[pd.DataFrame]):
@@ -36,10 +40,19 @@ class Tokens(Panel[pd.DataFrame]):
             f"Tokens that were only read (prefill): {int(data['prefill'].sum()):,}, in the table."
         )
 
-    def table(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the tokens of each problem."""
-        return data
-
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw a bar for each problem."""
-        return figures.tokens(data, colours)
+        drawn = theme.figure(colours, 280)
+        names = [f"{problem}" for problem in data["problem"]]
+        for part, colour in role_colours(colours).items():
+            drawn.add_bar(
+                x=names,
+                y=data[part],
+                name=PARTS[part],
+                marker={"color": colour},
+                hovertemplate="Problem %{x}: %{y} tokens<extra>" + PARTS[part] + "</extra>",
+            )
+        drawn.update_xaxes(title_text="Problem, most tokens of the target first", type="category", nticks=12)
+        drawn.update_yaxes(title_text="Tokens decoded")
+        drawn.update_layout(barmode="stack", showlegend=True, bargap=0.15)
+        return drawn

@@ -39,8 +39,11 @@ def _sigmoid(reward: float, value: float) -> float:
 
 
 PROBABILITIES: Mapping[str, Callable[[float, float], float]] = {
-    "threshold": _threshold, "constant": _constant, "clip": _clip, "sigmoid": _sigmoid,
-}  # fmt: skip
+    "threshold": _threshold,
+    "constant": _constant,
+    "clip": _clip,
+    "sigmoid": _sigmoid,
+}
 """Every rule: probability that a step is kept, of its reward and the rule's value."""
 
 

@@ -73,16 +73,22 @@ class Live:
         attempt = Attempt(self.cast, problem, self.limits)
         for step in attempt.steps(point, self.seed):
             yield {
-                "by": step.by, "text": step.text, "tokens": len(step.ids), "reward": plain(step.reward),
-                "accepted": step.accepted, "discarded": step.discarded and step.discarded["text"],
-            }  # fmt: skip
+                "by": step.by,
+                "text": step.text,
+                "tokens": len(step.ids),
+                "reward": plain(step.reward),
+                "accepted": step.accepted,
+                "discarded": step.discarded and step.discarded["text"],
+            }
         found = attempt.finished()
         written = sum(len(step.ids) for step in found.steps)
         yield {
-            "ended": found.ended, "answer": answer_of(problem, found.text), "tokens": found.tokens,
+            "ended": found.ended,
+            "answer": answer_of(problem, found.text),
+            "tokens": found.tokens,
             "flops": found.flops,
             "target_flops": self.cast.target.size.written(len(problem.prompts[TARGET]), written),
-        }  # fmt: skip
+        }
 
 
 def _asked(task: Any, question: str) -> Asked:

@@ -87,8 +87,11 @@ def planned(settings: DecodeSettings, runs_dir: Path, function: Any = None) -> P
         "roles": {
             DRAFT: _described(draft, cast.draft.size.parameters),
             TARGET: _described(target, cast.target.size.parameters),
-            "reward": {"kind": settings.reward if settings.reward in REWARDS else "classifier",
-                       "run": None if judge is None else judge.id, "name": None if judge is None else judge.name},
+            "reward": {
+                "kind": settings.reward if settings.reward in REWARDS else "classifier",
+                "run": None if judge is None else judge.id,
+                "name": None if judge is None else judge.name,
+            },
         },
         "roles_saved": roles_saved({DRAFT: draft, TARGET: target, "reward": judge}),
         "data": config.data.source,
@@ -98,7 +101,7 @@ def planned(settings: DecodeSettings, runs_dir: Path, function: Any = None) -> P
         "limits": asdict(limits),
         "step_string": step_string,
         "same_tokens": cast.same_tokens,
-    }  # fmt: skip
+    }
     return Plan(cast, problems, points, limits, settings.seed, meta, target.folder if settings.nested_ranks else None)
 
 
@@ -148,6 +151,9 @@ def _blocks(value: object) -> Blocks | None:
 def _described(run: NamedRun, parameters: int) -> dict[str, Any]:
     model = section(run.config, "model")
     return {
-        "run": run.id, "name": run.name, "model": text(model.get("name")), "layers": _blocks(model.get("layers")),
+        "run": run.id,
+        "name": run.name,
+        "model": text(model.get("name")),
+        "layers": _blocks(model.get("layers")),
         "parameters": parameters,
-    }  # fmt: skip
+    }

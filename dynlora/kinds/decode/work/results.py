@@ -168,8 +168,12 @@ def rows_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 def words(document: Mapping[str, Any]) -> str:
     """Return a decode for people: the conclusion, a table, what to do next."""
     rows = rows_of(document)
-    lines = [document["conclusion"], "", f"{'point':18} {'accuracy':>8} {'kept':>6} {'FLOPs':>7} {'prefill':>8} "
-             f"{'seconds':>8}  against the target alone (ratios)"]  # fmt: skip
+    lines = [
+        document["conclusion"],
+        "",
+        f"{'point':18} {'accuracy':>8} {'kept':>6} {'FLOPs':>7} {'prefill':>8} "
+        f"{'seconds':>8}  against the target alone (ratios)",
+    ]
     for row in rows:
         against, alone = row.get("against_target") or {}, "1.00" if row["key"] == TARGET else "-"
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}"

@@ -186,8 +186,10 @@ class OwnReward(Reward):
 
 
 BY_NAME: dict[str, type[Reward]] = {
-    "oracle": OracleReward, "target-likelihood": LikelihoodReward, "target-token": TokenReward,
-}  # fmt: skip
+    "oracle": OracleReward,
+    "target-likelihood": LikelihoodReward,
+    "target-token": TokenReward,
+}
 """Rewards that need no run."""
 
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import pandas as pd
-import plotly.graph_objects as go
+from collections.abc import Sequence
 
 from dynlora.kinds.distil import frames
-from dynlora.kinds.distil.intervals_figure import intervals
-from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.theme import Palette
+from dynlora.kinds.distil.compared_panel import ComparedPanel
+from dynlora.kinds.distil.result import Distil, PerToken
+from dynlora.viz.kit.panel import RunView
 
 
-class HeldOutLoss(Panel[frames.Compared]):
+class HeldOutLoss(ComparedPanel):
     """Held-out loss with its interval, a line for each teacher."""
 
     id = "loss"
     order = 2
     title = "Held-out loss"
     about = "Held-out examples of each teacher's own data"
-    missing = "The test comes after the last step."
+    axis = "Loss in nats per token"
 
-    def data(self, view: RunView) -> frames.Compared | None:
-        """Return the losses and their paired differences from the base model's."""
-        return frames.compared(view.result, view.result.loss, view.result.loss_against_base)
+    def rows(self, result: Distil) -> tuple[Sequence[PerToken], Sequence[PerToken]]:
+        """Return the losses and their differences."""
+        return result.loss, result.loss_against_base
 
     def reason_missing(self, view: RunView) -> str:
         """Return why there is no loss: the test is still to come, or had no data."""
@@ -38,15 +35,3 @@ class HeldOutLoss(Panel[frames.Compared]):
             "Mean loss over the tokens of held-out examples of each teacher's data, nats. The student never saw this "
             "data. Bars: 95 % CI over examples."
         )
-
-    def table(self, data: frames.Compared) -> pd.DataFrame:
-        """Return every mean with its interval."""
-        return data.rows.drop(columns="method")
-
-    def figure(self, data: frames.Compared, colours: Palette) -> go.Figure:
-        """Draw the means with their intervals."""
-        return intervals(data.drawn, "Loss in nats per token", colours)
-
-    def more(self, data: frames.Compared) -> Mapping[str, pd.DataFrame]:
-        """Return the paired differences."""
-        return data.differences

@@ -38,10 +38,6 @@ class Student(Panel[pd.DataFrame]):
             "are texts that it learns from."
         )
 
-    def table(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the series."""
-        return data
-
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw the series."""
         return lines.line(data, "KL in nats per token", colours)

@@ -61,8 +61,12 @@ def export_student(folder: Path, out: Path, format: str = "peft") -> dict[str, A
             export_merged(model, staging)
         load = LOAD[format].format(base=base, folder=out.name)
         card = CARD.format(
-            name=settings.title(), teachers=len(set(settings.teachers)), base=base, what=NOT_RECYCLE, load=load,
+            name=settings.title(),
+            teachers=len(set(settings.teachers)),
+            base=base,
+            what=NOT_RECYCLE,
+            load=load,
             folder=out.name,
-        )  # fmt: skip
+        )
         (staging / "README.md").write_text(card, "utf-8")
     return {"folder": str(out), "format": format, "parameters": parameters, "method": settings.method}

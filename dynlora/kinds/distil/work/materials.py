@@ -108,15 +108,26 @@ def new_student(settings: DistilSettings, folder: Path, teachers: list[Teacher],
     base.model.requires_grad_(False)
     strategy = strategies.build("lora", {})
     adapters = adapt(
-        base, strategy, rank=settings.rank, lora_alpha=settings.lora_alpha, dropout=0.0, targets=None,
-        total=settings.train_steps, seed=settings.seed, batches=nothing,
-    )  # fmt: skip
+        base,
+        strategy,
+        rank=settings.rank,
+        lora_alpha=settings.lora_alpha,
+        dropout=0.0,
+        targets=None,
+        total=settings.train_steps,
+        seed=settings.seed,
+        batches=nothing,
+    )
     base.model.eval()
     return AdaptedModel(
-        base, adapters, strategy, task, max(teacher.config.data.max_length for teacher in teachers),
+        base,
+        adapters,
+        strategy,
+        task,
+        max(teacher.config.data.max_length for teacher in teachers),
         autocast_context("fp32", torch.device("cpu")),
         new_tokens=max(teacher.config.log.generate_max for teacher in teachers),
-    )  # fmt: skip
+    )
 
 
 def _base(folder: Path, teachers: list[Teacher], settings: DistilSettings, task: Task) -> BaseModel:

@@ -76,12 +76,21 @@ def _describe(writer: RunWriter, distilling: Distilling) -> None:
     writer.set_meta(
         "distil",
         {
-            "method": of.method, "what": NOT_RECYCLE, "teachers": [one.described() for one in materials.teachers],
-            "samples": of.samples, "held_out": of.held_out, "tokens": of.tokens, "train_steps": of.train_steps,
-            "batch_size": of.batch_size, "rank": of.rank, "start": materials.start.what,
-            "start_ids": list(materials.start.ids), "model": materials.folder.name, "stages": distilling.stages,
+            "method": of.method,
+            "what": NOT_RECYCLE,
+            "teachers": [one.described() for one in materials.teachers],
+            "samples": of.samples,
+            "held_out": of.held_out,
+            "tokens": of.tokens,
+            "train_steps": of.train_steps,
+            "batch_size": of.batch_size,
+            "rank": of.rank,
+            "start": materials.start.what,
+            "start_ids": list(materials.start.ids),
+            "model": materials.folder.name,
+            "stages": distilling.stages,
         },
-    )  # fmt: skip
+    )
     writer.update_max_steps(distilling.total)
     writer.commit()
 
@@ -98,8 +107,13 @@ def _finish(distilling: Distilling, folder: Path, writer: RunWriter, stop: StopR
     writer.set_meta("distil_results", results)
     student, materials = distilling.materials.student, distilling.materials
     keep_adapter(
-        folder, student.adapters, writer, step=materials.settings.train_steps, task=student.task.name,
-        task_settings=student.task.settings(), texts=distilling.state_dict()["texts"],
+        folder,
+        student.adapters,
+        writer,
+        step=materials.settings.train_steps,
+        task=student.task.name,
+        task_settings=student.task.settings(),
+        texts=distilling.state_dict()["texts"],
         start_ids=list(materials.start.ids),
-    )  # fmt: skip
+    )
     return True

@@ -103,19 +103,30 @@ class Distilling:
         self.step += 1
         lengths = [len(row) for row in texts.rows[first:]]
         self.recorder.scalar("text_tokens", stage, self.step, sum(lengths) / len(lengths))
-        self.recorder.event(self.step, "texts", [], {
-            "teacher": index, "stage": stage, "count": count, "of": len(texts), "wanted": wanted,
-            "texts": [self._shown(texts, row) for row in range(first, min(len(texts), first + SHOWN_TEXTS))],
-        })  # fmt: skip
+        self.recorder.event(
+            self.step,
+            "texts",
+            [],
+            {
+                "teacher": index,
+                "stage": stage,
+                "count": count,
+                "of": len(texts),
+                "wanted": wanted,
+                "texts": [self._shown(texts, row) for row in range(first, min(len(texts), first + SHOWN_TEXTS))],
+            },
+        )
 
     def _shown(self, texts: Texts, row: int) -> dict[str, Any]:
         """Return a text for reading."""
         tokenizer: Any = self.materials.student.base.tokenizer
         words = str(tokenizer.decode(texts.rows[row], skip_special_tokens=True))
         return {
-            "text": words[:SHOWN_CHARACTERS], "is_cut": len(words) > SHOWN_CHARACTERS, "tokens": len(texts.rows[row]),
+            "text": words[:SHOWN_CHARACTERS],
+            "is_cut": len(words) > SHOWN_CHARACTERS,
+            "tokens": len(texts.rows[row]),
             "ended": texts.ended[row],
-        }  # fmt: skip
+        }
 
     def _learn(self) -> None:
         """Learn from one batch."""
@@ -133,9 +144,14 @@ class Distilling:
         """Return the student at its start."""
         of = self.materials.settings
         return StudentTraining(
-            self.materials.student, self.materials.models, self.texts["samples"], steps=of.train_steps, lr=of.lr,
-            batch_size=of.batch_size, seed=of.seed,
-        )  # fmt: skip
+            self.materials.student,
+            self.materials.models,
+            self.texts["samples"],
+            steps=of.train_steps,
+            lr=of.lr,
+            batch_size=of.batch_size,
+            seed=of.seed,
+        )
 
     def use_learned(self) -> None:
         """Put the trained student into the model."""

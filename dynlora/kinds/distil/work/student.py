@@ -31,9 +31,16 @@ class StudentTraining(LoraTraining):
     """
 
     def __init__(
-        self, student: AdaptedModel, models: Sequence[AdaptedModel], texts: Sequence[Texts], *, steps: int, lr: float,
-        batch_size: int, seed: int,
-    ) -> None:  # fmt: skip
+        self,
+        student: AdaptedModel,
+        models: Sequence[AdaptedModel],
+        texts: Sequence[Texts],
+        *,
+        steps: int,
+        lr: float,
+        batch_size: int,
+        seed: int,
+    ) -> None:
         """Pool the texts of all teachers and make the optimizer."""
         super().__init__(student.adapters, steps, lr)
         self.student, self.models, self.texts = student, models, texts

@@ -91,10 +91,14 @@ class Texts:
         """Return what is recorded: number, tokens, how many ended, are empty or repeat an earlier one, and a digest."""
         counts = [len(row) for row in self.rows]
         return {
-            "texts": len(self), "tokens": sum(counts), "mean_tokens": sum(counts) / max(1, len(counts)),
-            "ended": sum(self.ended), "empty": sum(self._is_empty(index) for index in range(len(self))),
-            "repeated": len(self) - len({tuple(row) for row in self.rows}), "digest": self.digest(),
-        }  # fmt: skip
+            "texts": len(self),
+            "tokens": sum(counts),
+            "mean_tokens": sum(counts) / max(1, len(counts)),
+            "ended": sum(self.ended),
+            "empty": sum(self._is_empty(index) for index in range(len(self))),
+            "repeated": len(self) - len({tuple(row) for row in self.rows}),
+            "digest": self.digest(),
+        }
 
     def _is_empty(self, index: int) -> bool:
         return len(self.rows[index]) == int(self.ended[index])

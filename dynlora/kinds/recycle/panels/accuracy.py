@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
-from dynlora.kinds.recycle import figures, frames
+from dynlora.kinds.recycle import frames
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import listed, percent
+from dynlora.viz.kit.text import listed, percent, plotly_text
 from dynlora.viz.kit.theme import Palette
 
 
@@ -51,7 +53,37 @@ class FewShotAccuracy(Panel[FewShotResult]):
 
     def figure(self, data: FewShotResult, colours: Palette) -> go.Figure:
         """Draw the means with their intervals, a row for each number of examples."""
-        return figures.accuracy(data.accuracy, colours)
+        frame = data.accuracy
+        shots = sorted(frame["shots"].unique())
+        names = list(dict.fromkeys(frame["name"]))[::-1]
+        drawn = make_subplots(
+            rows=len(shots), cols=1, vertical_spacing=min(0.16 / len(shots) + 0.1, 0.9 / max(1, len(shots) - 1))
+        )
+        drawn.update_layout(theme.figure(colours, (90 + 26 * len(names)) * len(shots), left=150).layout)
+        for place, number in enumerate(shots, 1):
+            part = frame[frame["shots"] == number]
+            drawn.add_scatter(
+                x=part["mean"],
+                y=[plotly_text(name) for name in part["name"]],
+                mode="markers",
+                row=place,
+                col=1,
+                marker={
+                    "size": 10,
+                    "color": [colours.accent if one == frames.META else colours.muted for one in part["method"]],
+                },
+                error_x=theme.interval(part["mean"], part, colours.muted),
+                hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+                showlegend=False,
+            )
+            look = {
+                **theme.axis(colours),
+                "title": theme.axis_title(f"Accuracy, {number}-shot", colours),
+                "tickformat": ".0%",
+            }
+            drawn.update_xaxes(**look, row=place, col=1)
+            drawn.update_yaxes(**theme.axis(colours), categoryorder="array", categoryarray=names, row=place, col=1)
+        return drawn
 
     def more(self, data: FewShotResult) -> Mapping[str, pd.DataFrame]:
         """Return the differences from the base model."""

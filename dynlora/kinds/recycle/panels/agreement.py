@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle import figures, frames
+from dynlora.kinds.recycle import frames
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import listed, one_line, percent
+from dynlora.viz.kit.text import listed, one_line, percent, plotly_text
 from dynlora.viz.kit.theme import Palette
 
 
@@ -36,10 +37,28 @@ class Agreement(Panel[pd.DataFrame]):
             "teach little; more iterations may help."
         )
 
-    def table(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the agreement of each class."""
-        return data
-
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw a bar for each class."""
-        return figures.agreement(data, colours)
+        known = data.dropna(subset=["agreement"])
+        drawn = theme.figure(colours, 260)
+        names = [plotly_text(name, 30) for name in known["class"]]
+        drawn.add_bar(
+            x=list(range(len(known))),
+            y=known["agreement"],
+            marker={"color": colours.accent},
+            customdata=[
+                [name, plotly_text(teacher, 40)] for name, teacher in zip(names, known["teacher"], strict=True)
+            ],
+            hovertemplate="%{customdata[0]} (%{customdata[1]}): %{y:.0%}<extra></extra>",
+        )
+        drawn.add_hline(y=frames.LOW, line={"color": colours.muted, "width": 1, "dash": "dot"})
+        drawn.update_yaxes(title_text="Agreement", tickformat=".0%", range=[0, 1.05])
+        drawn.update_xaxes(
+            tickmode="array",
+            tickvals=list(range(len(known))),
+            ticktext=names,
+            tickangle=-45,
+            showticklabels=len(known) <= frames.MOST_NAMED,
+            title_text="" if len(known) <= frames.MOST_NAMED else "Classes, lowest first",
+        )
+        return drawn

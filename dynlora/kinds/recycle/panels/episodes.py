@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle import figures, frames
+from dynlora.kinds.recycle import frames
 from dynlora.store import queries
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.text import score
 from dynlora.viz.kit.theme import Palette
@@ -35,10 +36,30 @@ class Episodes(Panel[pd.DataFrame]):
             f"episodes. Band: one standard deviation over {frames.WINDOW} episodes. It says nothing about real texts."
         )
 
-    def table(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the series with its band."""
-        return data
-
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw the mean with its band."""
-        return figures.episodes(data, colours)
+        drawn = theme.figure(colours, 260)
+        x = pd.concat([data["step"], data["step"][::-1]])
+        y = pd.concat([data["high"], data["low"][::-1]])
+        drawn.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            fill="toself",
+            fillcolor=theme.faded(colours.accent, 0.18),
+            line={"width": 0},
+            hoverinfo="skip",
+        )
+        drawn.add_scatter(
+            x=data["step"],
+            y=data["value"],
+            mode="markers",
+            marker={"color": theme.faded(colours.muted, 0.4), "size": 4},
+            hovertemplate="step %{x}: %{y:.0%}<extra></extra>",
+        )
+        drawn.add_scatter(
+            x=data["step"], y=data["mean"], mode="lines", line={"color": colours.accent, "width": 1.8}, hoverinfo="skip"
+        )
+        drawn.update_xaxes(title_text="Step")
+        drawn.update_yaxes(title_text="Accuracy on queries", tickformat=".0%", range=[0, 1.05])
+        return drawn

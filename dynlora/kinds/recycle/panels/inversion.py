@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle import figures
 from dynlora.kinds.recycle.frames import POINTS
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary
+from dynlora.viz.kit import run_summary, theme
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.text import percent, score
 from dynlora.viz.kit.theme import Palette
@@ -57,4 +56,36 @@ class Inversion(Panel[Inverting]):
 
     def figure(self, data: Inverting, colours: Palette) -> go.Figure:
         """Draw loss and agreement."""
-        return figures.inversion(data.loss, data.agreement, colours)
+        loss, agreement = data.loss, data.agreement
+        drawn = theme.figure(colours, 260)
+        drawn.add_scatter(
+            x=loss["step"],
+            y=loss["value"],
+            mode="lines",
+            name="Loss",
+            line={"color": colours.second, "width": 1.6},
+            hovertemplate="step %{x}: loss %{y:.3f}<extra></extra>",
+        )
+        drawn.add_scatter(
+            x=agreement["step"],
+            y=agreement["value"],
+            mode="lines",
+            name="Agreement",
+            yaxis="y2",
+            line={"color": colours.accent, "width": 1.6, "dash": "dash"},
+            hovertemplate="step %{x}: agreement %{y:.0%}<extra></extra>",
+        )
+        drawn.update_xaxes(title_text="Step")
+        right = {
+            **theme.axis(colours),
+            "overlaying": "y",
+            "side": "right",
+            "range": [0, 1.05],
+            "tickformat": ".0%",
+            "showgrid": False,
+            "title": theme.axis_title("Agreement", colours),
+            "dtick": 0.25,
+        }
+        drawn.update_layout(showlegend=True, yaxis2=right, margin={"r": 56})
+        drawn.update_yaxes(title_text="Loss", selector={"anchor": "x"}, rangemode="tozero")
+        return drawn

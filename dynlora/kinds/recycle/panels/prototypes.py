@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle import figures, frames
+from dynlora.kinds.recycle import frames
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
 
@@ -30,10 +32,25 @@ class Prototypes(Panel[pd.DataFrame]):
             "Classes that are close together are easily confused."
         )
 
-    def table(self, data: pd.DataFrame) -> pd.DataFrame:
-        """Return the points."""
-        return data
-
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw the points, a colour for each teacher."""
-        return figures.places(data, colours)
+        drawn = theme.figure(colours, 320)
+        looks = theme.styles(list(dict.fromkeys(data["teacher"])))
+        for teacher, part in data.groupby("teacher", sort=False):
+            colour, symbol, _ = looks[str(teacher)]
+            names = [plotly_text(name, 40) for name in part["class"]]
+            drawn.add_scatter(
+                x=part["x"],
+                y=part["y"],
+                name=plotly_text(teacher, 40),
+                text=names,
+                mode="markers+text" if len(data) <= frames.MOST_NAMED else "markers",
+                textposition="top center",
+                textfont={"size": 10, "color": colours.muted},
+                marker={"color": colour, "symbol": symbol, "size": 9},
+                hovertemplate="%{text}<extra>%{fullData.name}</extra>",
+            )
+        drawn.update_xaxes(title_text="First principal component", showticklabels=False)
+        drawn.update_yaxes(title_text="Second principal component", showticklabels=False)
+        drawn.update_layout(showlegend=len(looks) <= frames.MOST_NAMED)
+        return drawn

@@ -63,9 +63,13 @@ def export_meta(folder: Path, out: Path) -> dict[str, Any]:
         name = text(section(reader.meta().get("config"), "model").get("name")) or ""
     base = assets.shared_model_name(name)
     model = AdaptedModel(
-        run.model.base, run.model.adapters, strategies.build("lora", {}), run.model.base.task, run.model.max_length,
+        run.model.base,
+        run.model.adapters,
+        strategies.build("lora", {}),
+        run.model.base.task,
+        run.model.max_length,
         autocast_context("fp32", torch.device("cpu")),
-    )  # fmt: skip
+    )
     tensors, config = peft_adapter(model, base, lora_alpha=settings.lora_alpha, rank=settings.rank)
     config |= {"task_type": "FEATURE_EXTRACTION", "modules_to_save": None}
     with staged(out) as staging:
@@ -73,9 +77,12 @@ def export_meta(folder: Path, out: Path) -> dict[str, Any]:
         (staging / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
         run.model.base.tokenizer.save_pretrained(staging)
         card = CARD.format(
-            name=settings.title(), base=base, folder=out.name, length=run.model.max_length,
+            name=settings.title(),
+            base=base,
+            folder=out.name,
+            length=run.model.max_length,
             pooling=POOLING[run.model.pooling],
-        )  # fmt: skip
+        )
         (staging / "README.md").write_text(card, "utf-8")
     return {"folder": str(out), "format": "peft", "pooling": run.model.pooling, "parameters": _count(tensors)}
 

@@ -150,8 +150,13 @@ def load_meta(folder: Path) -> MetaRun:
     name = text(section(meta.get("config"), "model").get("name"))
     base = load_backbone(assets.resolve_model(name or ""))
     model = add_meta_lora(
-        base, rank=settings.rank, lora_alpha=settings.lora_alpha, seed=settings.seed, total=settings.episodes,
-        pooling=pooling, max_length=length,
-    )  # fmt: skip
+        base,
+        rank=settings.rank,
+        lora_alpha=settings.lora_alpha,
+        seed=settings.seed,
+        total=settings.episodes,
+        pooling=pooling,
+        max_length=length,
+    )
     load_adapter_state(model.adapters, state["adapters"])
     return MetaRun(folder, model)

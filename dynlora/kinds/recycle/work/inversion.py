@@ -171,11 +171,17 @@ class Inversion:
     def state_dict(self) -> dict[str, Any]:
         """Return everything a bit-equal continuation needs."""
         return {
-            "step": self.step, "z": self.z.detach(), "best": self.best, "best_loss": self.best_loss,
-            "kept": self.kept, "near": self.near, "importance": self.importance, "agreement": self.agreement,
+            "step": self.step,
+            "z": self.z.detach(),
+            "best": self.best,
+            "best_loss": self.best_loss,
+            "kept": self.kept,
+            "near": self.near,
+            "importance": self.importance,
+            "agreement": self.agreement,
             "best_agreement": self.best_agreement,
             "optimizer": optimizer_state(self.optimizer),
-        }  # fmt: skip
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""

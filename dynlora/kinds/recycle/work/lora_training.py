@@ -79,8 +79,10 @@ class LoraTraining(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return everything a bit-equal continuation needs."""
         return {
-            "step": self.step, "adapters": adapter_state(self.adapters), "optimizer": optimizer_state(self.optimizer),
-        }  # fmt: skip
+            "step": self.step,
+            "adapters": adapter_state(self.adapters),
+            "optimizer": optimizer_state(self.optimizer),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""

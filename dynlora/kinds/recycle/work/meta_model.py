@@ -128,8 +128,15 @@ def add_meta_lora(
         max_length: texts are cut after so many tokens.
     """
     adapters = adapt(
-        base, strategies.build("lora", {}), rank=rank, lora_alpha=lora_alpha, dropout=0.0, targets=None,
-        total=total, seed=seed, batches=nothing,
-    )  # fmt: skip
+        base,
+        strategies.build("lora", {}),
+        rank=rank,
+        lora_alpha=lora_alpha,
+        dropout=0.0,
+        targets=None,
+        total=total,
+        seed=seed,
+        batches=nothing,
+    )
     base.model.eval()
     return MetaModel(base, adapters, pooling, max_length)

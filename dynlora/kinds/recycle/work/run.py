@@ -75,12 +75,20 @@ def _describe(writer: RunWriter, recycling: Recycling) -> None:
     writer.set_meta(
         "recycle",
         {
-            "teachers": [teacher.described() for teacher in materials.teachers], "ways": of.ways,
-            "shots": list(of.shots), "queries": of.queries, "episodes": of.episodes, "iterations": of.iterations,
-            "tokens": of.tokens, "public_text_digest": materials.digest, "model": materials.meta.base.folder.name,
-            "stages": recycling.stages, "pooling": materials.meta.pooling, "kept": of.kept,
+            "teachers": [teacher.described() for teacher in materials.teachers],
+            "ways": of.ways,
+            "shots": list(of.shots),
+            "queries": of.queries,
+            "episodes": of.episodes,
+            "iterations": of.iterations,
+            "tokens": of.tokens,
+            "public_text_digest": materials.digest,
+            "model": materials.meta.base.folder.name,
+            "stages": recycling.stages,
+            "pooling": materials.meta.pooling,
+            "kept": of.kept,
         },
-    )  # fmt: skip
+    )
     writer.update_max_steps(recycling.total)
     writer.commit()
 
@@ -99,7 +107,12 @@ def _finish(recycling: Recycling, folder: Path, writer: RunWriter, stop: StopReq
     writer.set_meta("recycle_results", results)
     meta = recycling.materials.meta
     keep_adapter(
-        folder, meta.adapters, writer, step=recycling.step, task="classification", pooling=meta.pooling,
+        folder,
+        meta.adapters,
+        writer,
+        step=recycling.step,
+        task="classification",
+        pooling=meta.pooling,
         max_length=meta.max_length,
-    )  # fmt: skip
+    )
     return True

@@ -50,9 +50,12 @@ class Teacher:
     def described(self) -> dict[str, object]:
         """Return what a recycle keeps of its teacher, as plain values."""
         return {
-            "run": self.run, "name": self.name, "classes": list(self.classes), "rank": self.config.adapter.rank,
+            "run": self.run,
+            "name": self.name,
+            "classes": list(self.classes),
+            "rank": self.config.adapter.rank,
             "strategy": self.config.strategy.name,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,17 @@ class TokenSpace:
         before, after = around(tokenizer)
         is_decoder = not tokenizer.cls_token and not tokenizer.mask_token
         return cls(
-            table, ordinary, torch.tensor(ids, device=table.device), before, after, slots, rows.mean(0), rows.std(0),
-            is_decoder and not after, takes_positions(model),
-        )  # fmt: skip
+            table,
+            ordinary,
+            torch.tensor(ids, device=table.device),
+            before,
+            after,
+            slots,
+            rows.mean(0),
+            rows.std(0),
+            is_decoder and not after,
+            takes_positions(model),
+        )
 
     def start(self, n: int, kind: str, generator: torch.Generator) -> Tensor:
         """Return where a search of n inputs starts, standardised, (n, slots, d).
