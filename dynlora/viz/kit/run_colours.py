@@ -15,10 +15,24 @@ RANDOM = "random allocation"
 """What is added to the name of a method whose ranks move at random: the control has a colour of its own."""
 
 PLACES = {
-    "lora": 0, "dynamic": 4, f"dynamic, {RANDOM}": 7, "adalora": 2, "elalora": 1, "sora": 3, "gelora": 5, "beamlora": 6,
-    "aslora": 8, "l1ra": 9, "diffora": 10, "xgblora": 11, "eva": 12, "gora": 13, "lora_sp": 14, "glora": 15,
+    "lora": 0,
+    "dynamic": 4,
+    f"dynamic, {RANDOM}": 7,
+    "adalora": 2,
+    "elalora": 1,
+    "sora": 3,
+    "gelora": 5,
+    "beamlora": 6,
+    "aslora": 8,
+    "l1ra": 9,
+    "diffora": 10,
+    "xgblora": 11,
+    "eva": 12,
+    "gora": 13,
+    "lora_sp": 14,
+    "glora": 15,
     "lora_ensemble": 16,
-}  # fmt: skip
+}
 """Places of the methods; those beyond the palette's length are its colours again, drawn otherwise."""
 
 MOST_STYLES = 48

@@ -28,15 +28,17 @@ def methods_frame(labels: Sequence[str], costs: Costs) -> pd.DataFrame:
     rows = []
     for label, (found, runs) in zip(labels, costs, strict=True):
         events, seconds = found["schedule"]["events"], 60 * found["time"]["total_minutes"]
-        rows.append({
-            "method": label,
-            "runs": runs,
-            "time per run": rough_duration(max(1.0, seconds)),
-            "time in total": rough_duration(max(1.0, runs * seconds)),
-            "trainable parameters": f"{_trained(found):,}",
-            "memory (MiB)": number(found["memory_mib"]["total"]),
-            "reallocations": f"{len(events)}, steps {events[0]:,} to {events[-1]:,}" if events else "none",
-        })  # fmt: skip
+        rows.append(
+            {
+                "method": label,
+                "runs": runs,
+                "time per run": rough_duration(max(1.0, seconds)),
+                "time in total": rough_duration(max(1.0, runs * seconds)),
+                "trainable parameters": f"{_trained(found):,}",
+                "memory (MiB)": number(found["memory_mib"]["total"]),
+                "reallocations": f"{len(events)}, steps {events[0]:,} to {events[-1]:,}" if events else "none",
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -87,8 +87,13 @@ def comparison_document(runs: Sequence[RunReading], notes: Sequence[str] = ()) -
         _made(found),
     ]
     title = f"Comparison of {plural(len(runs), 'run')}"
-    return Document(title, "Runs that differ only in the seed are shown as one group, with a band.", facts, parts,
-                    [*notes, *compare_model.warnings(list(found.summaries.values()))])  # fmt: skip
+    return Document(
+        title,
+        "Runs that differ only in the seed are shown as one group, with a band.",
+        facts,
+        parts,
+        [*notes, *compare_model.warnings(list(found.summaries.values()))],
+    )
 
 
 def _baseline_first(groups: Sequence[Group], found: Verdict | None) -> list[Group]:
