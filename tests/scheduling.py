@@ -1,7 +1,8 @@
 """Which tests share a worker: those that share something made once, so that it is made once.
 
-A file's tests stay together; all browser tests have one browser and one dashboard; the contract's tests of one method
-read one trained run. What takes longest begins first, so that no worker is left alone with it at the end.
+A file's tests stay together; all browser tests but those of a long file share one browser and one dashboard; the
+contract's tests of one method read one trained run. What takes longest begins first, so that no worker is left alone
+with it at the end.
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ BROWSER = "tests/browser/"
 BY_METHOD = "tests/strategies/test_contract.py"
 """Its tests of one method share one run."""
 
-ALONE = ("tests/pages/test_pages.py", "tests/pages/test_states.py", "tests/strategies/test_dynamic.py",
-         "tests/inference/test_inference_child.py", "tests/training/test_survival.py")  # fmt: skip
+ALONE = (
+    "tests/browser/test_buttons_journey.py",
+    "tests/pages/test_pages.py",
+    "tests/pages/test_states.py",
+    "tests/strategies/test_dynamic.py",
+    "tests/inference/test_inference_child.py",
+    "tests/training/test_survival.py",
+)
 """Long files whose tests share nothing: each goes to whoever is free."""
 
 
@@ -32,7 +39,7 @@ def rank(nodeid: str) -> int:
 def kinship(nodeid: str) -> str:
     """Return what a test shares with others; those with the same run in one worker, one after the other."""
     file, _, test = nodeid.partition("::")
-    if file.startswith(BROWSER):
+    if file.startswith(BROWSER) and file not in ALONE:
         return BROWSER
     if file == BY_METHOD and (found := re.search(r"\[(\w+)", test)):
         return f"{file}[{found[1]}"

@@ -72,7 +72,9 @@ def test_what_blocks_the_start_is_marked_and_start_waits_for_it(odd: str) -> Non
     assert app.button(key="check").disabled
     assert "Start waits for the data: " in text
     assert "data.repair=" not in text
+    assert "rows the label is empty 1 time" in text
     press(app, "repair-blockers")
+    assert "rows, before the repairs, the label is empty 1 time" in said(app)
     assert not app.button(key="start").disabled
     assert "Start waits for the data" not in said(app)
     assert [one.label for one in app.expander if one.label.startswith("Review ")] == ["Review 7 warnings"]

@@ -250,7 +250,17 @@ def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -
     ],
 )
 def test_the_label_in_words(values: list[Any], said: str) -> None:
-    assert said in data_file.label_caption(pd.DataFrame({"label": values}), "label")
+    rows = pd.DataFrame({"label": values})
+    assert said in data_file.label_caption(rows, "label")
+    assert "before the repairs, the label" in data_file.label_caption(rows, "label", is_repaired=True)
+
+
+@pytest.mark.parametrize("empty", [None, float("nan"), pd.NA])
+def test_a_cell_without_a_value_is_read_as_nothing(empty: object) -> None:
+    assert data_file.shown(pd.DataFrame({"label": pd.Series(["x", empty], dtype=object)}))["label"].tolist() == [
+        "x",
+        "",
+    ]
 
 
 def test_a_folder_stands_for_its_training_file(tmp_path: Path) -> None:

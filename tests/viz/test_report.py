@@ -105,11 +105,23 @@ def page(sample: Path) -> bytes:
 def test_a_report_holds_all_of_a_run_in_one_small_file(page: bytes, sample: Path) -> None:
     read = Read(page)
     assert len(page) < MOST_BYTES
-    for words in ("Training loss", "Rank by module over time", "Importance by module over "
-        "time", "Rank transfers", "Configuration",
-                  "Parameter budget", "Confusion matrix", "Versions, machine and size", "torch",
-                  "Learning rate", "Gates by input group", "Verdict", "Differences from the baseline", "Ranks to use",
-                  "from peft import LoraConfig"):  # fmt: skip
+    for words in (
+        "Training loss",
+        "Rank by module over time",
+        "Importance by module over time",
+        "Rank transfers",
+        "Configuration",
+        "Parameter budget",
+        "Confusion matrix",
+        "Versions, machine and size",
+        "torch",
+        "Learning rate",
+        "Gates by input group",
+        "Verdict",
+        "Differences from the baseline",
+        "Ranks to use",
+        "from peft import LoraConfig",
+    ):
         assert words in read.said, words
     assert len(read.charts) == page.count(b'class="plot"') > 12
     assert page == run_report(sample), "the same run must give the same bytes"

@@ -15,10 +15,24 @@ RANDOM = "random allocation"
 """What is added to the name of a method whose ranks move at random: the control has a colour of its own."""
 
 PLACES = {
-    "lora": 0, "dynamic": 4, f"dynamic, {RANDOM}": 7, "adalora": 2, "elalora": 1, "sora": 3, "gelora": 5, "beamlora": 6,
-    "aslora": 8, "l1ra": 9, "diffora": 10, "xgblora": 11, "eva": 12, "gora": 13, "lora_sp": 14, "glora": 15,
+    "lora": 0,
+    "dynamic": 4,
+    f"dynamic, {RANDOM}": 7,
+    "adalora": 2,
+    "elalora": 1,
+    "sora": 3,
+    "gelora": 5,
+    "beamlora": 6,
+    "aslora": 8,
+    "l1ra": 9,
+    "diffora": 10,
+    "xgblora": 11,
+    "eva": 12,
+    "gora": 13,
+    "lora_sp": 14,
+    "glora": 15,
     "lora_ensemble": 16,
-}  # fmt: skip
+}
 """Places of the methods; those beyond the palette's length are its colours again, drawn otherwise."""
 
 MOST_STYLES = 48
@@ -65,14 +79,16 @@ def styles(methods: Mapping[str, str]) -> dict[str, Style]:
     """
     is_alone = len(set(methods.values())) == 1
     firsts = {method_place(method): _style(method_place(method), 0) for method in methods.values()}
-    found: dict[str, Style] = {}
+    styles: dict[str, Style] = {}
     for run, method in sorted(methods.items()):
         place = method_place(method)
         others = (_style(place, step, is_alone=is_alone) for step in range(1, MOST_STYLES))
-        taken = {*found.values(), *firsts.values()}
-        is_first = firsts[place] not in found.values()
-        found[run] = firsts[place] if is_first else next((one for one in others if one not in taken), firsts[place])
-    return found
+        taken = {*styles.values(), *firsts.values()}
+        is_first = firsts[place] not in styles.values()
+        styles[run] = (
+            firsts[place] if is_first else next((style for style in others if style not in taken), firsts[place])
+        )
+    return styles
 
 
 def _style(place: int, step: int, *, is_alone: bool = False) -> Style:

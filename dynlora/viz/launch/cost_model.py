@@ -20,60 +20,62 @@ Costs = Sequence[tuple[Mapping[str, Any], int]]
 
 def total_seconds(costs: Costs) -> float:
     """Return the seconds that all runs take, one after another."""
-    return sum(60 * found["time"]["total_minutes"] * runs for found, runs in costs)
+    return sum(60 * estimate["time"]["total_minutes"] * runs for estimate, runs in costs)
 
 
 def methods_frame(labels: Sequence[str], costs: Costs) -> pd.DataFrame:
     """Return one row per method: its runs, the time of one and of all, what it trains, and when its rank moves."""
     rows = []
-    for label, (found, runs) in zip(labels, costs, strict=True):
-        events, seconds = found["schedule"]["events"], 60 * found["time"]["total_minutes"]
-        rows.append({
-            "method": label,
-            "runs": runs,
-            "time per run": rough_duration(max(1.0, seconds)),
-            "time in total": rough_duration(max(1.0, runs * seconds)),
-            "trainable parameters": f"{_trained(found):,}",
-            "memory (MiB)": number(found["memory_mib"]["total"]),
-            "reallocations": f"{len(events)}, steps {events[0]:,} to {events[-1]:,}" if events else "none",
-        })  # fmt: skip
+    for label, (estimate, runs) in zip(labels, costs, strict=True):
+        events, seconds = estimate["schedule"]["events"], 60 * estimate["time"]["total_minutes"]
+        rows.append(
+            {
+                "method": label,
+                "runs": runs,
+                "time per run": rough_duration(max(1.0, seconds)),
+                "time in total": rough_duration(max(1.0, runs * seconds)),
+                "trainable parameters": f"{_trained(estimate):,}",
+                "memory (MiB)": number(estimate["memory_mib"]["total"]),
+                "reallocations": f"{len(events)}, steps {events[0]:,} to {events[-1]:,}" if events else "none",
+            }
+        )
     return pd.DataFrame(rows)
 
 
-def _trained(found: Mapping[str, Any]) -> int:
-    params = found["params"]
+def _trained(estimate: Mapping[str, Any]) -> int:
+    params = estimate["params"]
     return params["active"] + params["gate"] + params["head"]
 
 
 def figures(costs: Costs) -> dict[str, str]:
     """Return the numbers that matter first, by their label: the time of all runs, the rest of the first kind."""
-    found, runs = costs[0][0], sum(runs for _, runs in costs)
-    params, tokens = found["params"], found["tokens"]["train"]
-    trained = _trained(found)
+    estimate, runs = costs[0][0], sum(runs for _, runs in costs)
+    params, tokens = estimate["params"], estimate["tokens"]["train"]
+    trained = _trained(estimate)
     time_label = "Estimated time" if runs == 1 else f"Estimated time, {runs} runs"
     return {
         "Trainable parameters": f"{trained:,}",
         "Fraction of the model": percent(trained / (trained + params["frozen"]), 2),
-        **_generation_figure(found),
-        "Memory (MiB)": number(found["memory_mib"]["total"]),
+        **_generation_figure(estimate),
+        "Memory (MiB)": number(estimate["memory_mib"]["total"]),
         time_label: rough_duration(max(1.0, total_seconds(costs))),
         "Mean tokens per example": number(tokens["mean"]),
         "Truncated examples": percent(tokens["cut_share"]),
     }
 
 
-def _generation_figure(found: Mapping[str, Any]) -> dict[str, str]:
+def _generation_figure(estimate: Mapping[str, Any]) -> dict[str, str]:
     """Return how much of the time goes into generated texts, where some are."""
-    cost = found["time"].get("generation")
+    cost = estimate["time"].get("generation")
     return {"Generation, of the time": percent(cost["share"])} if cost else {}
 
 
-def kinds_frame(found: Mapping[str, Any]) -> pd.DataFrame:
+def kinds_frame(estimate: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row per kind of module: kind, modules, d_in, d_out, active and room, adapter parameters.
 
     `room` is what the buffers could hold beyond the active ones: a module may grow into it.
     """
-    rows = found["kinds"]
+    rows = estimate["kinds"]
     words = kind_labels(row["kind"] for row in rows)
     return pd.DataFrame(
         [
@@ -87,26 +89,26 @@ def kinds_frame(found: Mapping[str, Any]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def kinds_caption(found: Mapping[str, Any]) -> str:
+def kinds_caption(estimate: Mapping[str, Any]) -> str:
     """Say how the parameters stand to the budget, and what else is trained."""
-    params = found["params"]
+    params = estimate["params"]
     used = params["active"] + params["gate"]
     gates = f", {params['gate']:,} of them input gates," if params["gate"] else ""
     room = params["allocated"] - params["active"]
     grow = f" Buffers have space for {room:,} more, so that modules can grow while others shrink." if room > 0 else ""
     return (
         f"{used:,} of the budget of {params['budget']:,} adapter parameters{gates} in "
-        f"{plural(found['modules'], 'module')}; the head has {params['head']:,}, and {params['frozen']:,} "
+        f"{plural(estimate['modules'], 'module')}; the head has {params['head']:,}, and {params['frozen']:,} "
         f"are frozen.{grow}"
     )
 
 
-def timeline(found: Mapping[str, Any]) -> pd.DataFrame:
+def timeline(estimate: Mapping[str, Any]) -> pd.DataFrame:
     """Return what happens when: lane, start and end in steps; a mark has the same start and end.
 
     Lanes are those of `LANES` that have something in them; a crowded lane keeps `MARKS` evenly chosen marks.
     """
-    schedule = found["schedule"]
+    schedule = estimate["schedule"]
     steps, events = schedule["steps"], schedule["events"]
     rows = [("Learning rate rises", 0, schedule["warmup_steps"])] if schedule["warmup_steps"] else []
     rows += [
@@ -127,9 +129,9 @@ def _thinned(steps: Sequence[int]) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (MARKS - 1))] for i in range(MARKS)]
 
 
-def schedule_caption(found: Mapping[str, Any]) -> str:
+def schedule_caption(estimate: Mapping[str, Any]) -> str:
     """Say in words when what happens."""
-    schedule = found["schedule"]
+    schedule = estimate["schedule"]
     steps, events = schedule["steps"], schedule["events"]
     moves = "no reallocation: every module keeps its rank"
     if events:
@@ -142,14 +144,14 @@ def schedule_caption(found: Mapping[str, Any]) -> str:
     )
 
 
-def cost_caption(found: Mapping[str, Any], training: int = 0) -> str:
+def cost_caption(estimate: Mapping[str, Any], training: int = 0) -> str:
     """Say where memory and time come from.
 
     Args:
-        found: what the check says.
+        estimate: what the check says.
         training: runs that were training beside the check, which slows its steps.
     """
-    memory, cost = found["memory_mib"], found["time"]
+    memory, cost = estimate["memory_mib"], estimate["time"]
     beside = " Another run is training at the same time, so the real run will be faster." if training else ""
     interim = cost.get("interim_evaluation_s", cost["evaluation_s"])
     last = "" if interim == cost["evaluation_s"] else f" ({number(cost['evaluation_s'])} s for the last)"
@@ -158,40 +160,40 @@ def cost_caption(found: Mapping[str, Any], training: int = 0) -> str:
         f"{number(memory['gradients_and_moments'])}, one batch {number(memory['activations'])} MiB; "
         f"Python and its libraries are not included. Time: "
         f"{number(cost['step_s'])} s per step (from one step), {number(interim)} s per evaluation{last}, "
-        f"{found['precision']} on {found['device']}.{beside}"
+        f"{estimate['precision']} on {estimate['device']}.{beside}"
     )
 
 
-def data_caption(found: Mapping[str, Any]) -> str:
+def data_caption(estimate: Mapping[str, Any]) -> str:
     """Say how much data there is, what is predicted and by what number it is judged."""
-    train, held_out = found["tokens"]["train"], found["tokens"]["held_out"]
-    if found.get("writes"):
-        return _written_caption(found)
-    classes = f"the classes {listed(list(map(str, found['labels'])), 6)}" if found["labels"] else "a number"
+    train, held_out = estimate["tokens"]["train"], estimate["tokens"]["held_out"]
+    if estimate.get("writes"):
+        return _written_caption(estimate)
+    classes = f"the classes {listed(list(map(str, estimate['labels'])), 6)}" if estimate["labels"] else "a number"
     limit = f"after {plural(train['limit'], 'token')}"
     cut = f"{percent(train['cut_share'])} are truncated {limit}" if train["cut_share"] else f"none is truncated {limit}"
     return (
         f"{train['rows']:,} training examples and {held_out['rows']:,} held-out examples. The model predicts "
         f"{classes}; "
-        f"the metric is {found['metric']}. An example has {number(train['mean'])} tokens on average and at most "
+        f"the metric is {estimate['metric']}. An example has {number(train['mean'])} tokens on average and at most "
         f"{train['max']:,}; {cut}."
     )
 
 
-def _written_caption(found: Mapping[str, Any]) -> str:
+def _written_caption(estimate: Mapping[str, Any]) -> str:
     """Say how much there is to learn to write."""
-    train, held_out = found["tokens"]["train"], found["tokens"]["held_out"]
+    train, held_out = estimate["tokens"]["train"], estimate["tokens"]["held_out"]
     cut = f"{percent(train['cut_share'])} are truncated" if train["cut_share"] else "none is truncated"
     return (
         f"{train['rows']:,} training examples and {held_out['rows']:,} held-out examples. The model learns to write; "
-        f"the metric is {found['metric']}. An example has {number(train['mean'])} tokens on average and at most "
+        f"the metric is {estimate['metric']}. An example has {number(train['mean'])} tokens on average and at most "
         f"{train['max']:,}; {cut} after {plural(train['limit'], 'token')}."
     )
 
 
-def generation_caption(found: Mapping[str, Any]) -> str:
+def generation_caption(estimate: Mapping[str, Any]) -> str:
     """Say what the texts cost that are generated at evaluations; empty for a task that writes nothing."""
-    cost = found["time"].get("generation")
+    cost = estimate["time"].get("generation")
     if not cost:
         return ""
     between = cost["evaluations"] - 1
@@ -206,17 +208,17 @@ def generation_caption(found: Mapping[str, Any]) -> str:
 
 def presentable(preview: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the preview without strong language; the tokens of a hidden text are hidden with it."""
-    found = strong_language.hidden(preview)
-    texts = [name for name in strong_language.COLUMNS if name in found]
+    hidden = strong_language.hidden(preview)
+    texts = [name for name in strong_language.COLUMNS if name in hidden]
     if texts:
-        is_hidden = (found[texts] == strong_language.HIDDEN).any(axis=1)
-        found["model input"] = found["model input"].mask(is_hidden, strong_language.HIDDEN)
-    return found
+        is_hidden = (hidden[texts] == strong_language.HIDDEN).any(axis=1)
+        hidden["model input"] = hidden["model input"].mask(is_hidden, strong_language.HIDDEN)
+    return hidden
 
 
-def preview_frame(found: Mapping[str, Any]) -> pd.DataFrame:
+def preview_frame(estimate: Mapping[str, Any]) -> pd.DataFrame:
     """Return the rows of the preview for reading; `tokens` are exactly those that the model sees."""
-    rows = found.get("preview", [])
+    rows = estimate.get("preview", [])
     pairs, groups = any(row["text_pair"] for row in rows), any(row["group"] for row in rows)
     return pd.DataFrame(
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from pathlib import Path
 
@@ -90,14 +91,23 @@ def shown(rows: pd.DataFrame, n: int = 8) -> pd.DataFrame:
 
 
 def _cell(value: object) -> object:
-    """Return a cell for reading; a list of messages as a conversation."""
-    return value if isinstance(value, str | int | float) or value is None else as_text(value)
+    """Return a cell for reading; a list of messages as a conversation, a cell without a value as nothing."""
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return value if isinstance(value, str | int | float) else as_text(value)
 
 
-def label_caption(rows: pd.DataFrame, label: str) -> str:
-    """Say in a sentence what the label column holds in the first rows."""
+def label_caption(rows: pd.DataFrame, label: str, *, is_repaired: bool = False) -> str:
+    """Say in a sentence what the label column holds in the first rows of the file.
+
+    Args:
+        rows: of the file, as `first_rows` returns them.
+        label: name of the column.
+        is_repaired: repairs were chosen, so training reads other rows than these.
+    """
     values = rows[label]
     head = f"In the first {len(rows):,} rows" if len(rows) >= READ_ROWS else f"In its {plural(len(rows), 'row')}"
+    head += ", before the repairs," if is_repaired else ""
     counts = values.astype(str).value_counts()
     if values.isna().any():
         return f"{head} the label is empty {plural(int(values.isna().sum()), 'time')}."

@@ -225,13 +225,15 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     """Draw the columns of a table and its first rows; return which column is what."""
     is_same = start.get("data.path") == str(path)
     key = hashlib.sha256(str(table).encode()).hexdigest()[:12]
-    values = _picked(table, key, start, table.name, is_same=is_same)
     repairs = data_check_card.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
+    values = _picked(table, key, start, table.name, is_same=is_same, is_repaired=bool(repairs))
     chosen = {"data.repair": repairs} if repairs else {}
     return Source({"data.path": str(path)} | values | chosen, path=path, key=key)
 
 
-def _picked(table: Path, key: str, start: Mapping[str, Any], title: str, *, is_same: bool) -> dict[str, Any]:
+def _picked(
+    table: Path, key: str, start: Mapping[str, Any], title: str, *, is_same: bool, is_repaired: bool = False
+) -> dict[str, Any]:
     """Draw kind, encoding and columns of a table and its first rows; return what was chosen by dotted key.
 
     Args:
@@ -240,6 +242,7 @@ def _picked(table: Path, key: str, start: Mapping[str, Any], title: str, *, is_s
         start: starting values by dotted key.
         title: of the table, for a person.
         is_same: the starting values are of this table.
+        is_repaired: repairs were chosen, so training reads other rows than the file's first ones.
     """
     has_encoding = data_file.has_encoding(table)
     left, right = st.columns([4, 1], vertical_alignment="bottom") if has_encoding else (st.container(), None)
@@ -250,7 +253,7 @@ def _picked(table: Path, key: str, start: Mapping[str, Any], title: str, *, is_s
         rows = _first_rows(str(table), data_check.version_of(table), encoding)
     kind, values = data_columns.of_table(rows, start, key, left, is_same=is_same)
     values |= {"data.encoding": encoding} if encoding else {}
-    note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values)} First rows:")
+    note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values, is_repaired=is_repaired)} First rows:")
     shown = data_file.shown(rows)
     names = [str(name) for name in shown]
     if not asked_for_texts(strong_language.count(shown, names), f"first-rows-{key}"):
@@ -259,11 +262,11 @@ def _picked(table: Path, key: str, start: Mapping[str, Any], title: str, *, is_s
     return values
 
 
-def _caption(kind: str, rows: pd.DataFrame, values: Mapping[str, Any]) -> str:
+def _caption(kind: str, rows: pd.DataFrame, values: Mapping[str, Any], *, is_repaired: bool) -> str:
     """Say what the chosen columns hold."""
     if data_kind.is_written(kind):
         return data_kind.caption(kind, rows, values)
-    return data_file.label_caption(rows, values["data.label"])
+    return data_file.label_caption(rows, values["data.label"], is_repaired=is_repaired)
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)

@@ -48,8 +48,8 @@ def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[
     with right:
         about = "A range such as 0..2, or a list such as 1, 5. A verdict needs three. Key: seed."
         seeds = kept_text("Seeds", SEEDS, "experiment-seeds", 60, about)
-    found = Experiment([known[name] for name in chosen], experiment_model.ranks(ranks), form_model.seeds(seeds))
-    return experiment_model.checked(found)
+    experiment = Experiment([known[name] for name in chosen], experiment_model.ranks(ranks), form_model.seeds(seeds))
+    return experiment_model.checked(experiment)
 
 
 def _methods(options: Sequence[str], usual: Any) -> list[str]:
@@ -70,36 +70,36 @@ def _chosen(methods: Sequence[str], start: Sequence[str]) -> None:
     to_address(**{ADDRESS: None if list(methods) == list(start) else ",".join(methods) or NONE})
 
 
-def start_experiment(values: Mapping[str, Any], found: Experiment, missing: str = "") -> None:
+def start_experiment(values: Mapping[str, Any], experiment: Experiment, missing: str = "") -> None:
     """Draw the button that queues all runs and leads to their comparison; a double click queues them once.
 
     Args:
         values: the values that all runs share, by dotted key.
-        found: what varies.
+        experiment: what varies.
         missing: what has to be given first, in a sentence; the button waits for it.
     """
-    config, checks = experiment_model.base(values), plans(values, found)
+    config, checks = experiment_model.base(values), plans(values, experiment)
     training, waiting = in_the_queue()
     if is_read_only():
         say_read_only()
     elif st.button(
-        f"Start {found.n} run{'' if found.n == 1 else 's'}", type="primary", icon=":material/science:",
+        f"Start {experiment.n} run{'' if experiment.n == 1 else 's'}", type="primary", icon=":material/science:",
         key="start-experiment", disabled=bool(missing), help=missing or None,
     ):  # fmt: skip
-        _queue(config, found)
+        _queue(config, experiment)
     preflight_card.check_button(checks, missing, training)
     seconds = preflight_card.checked_seconds(checks)  # after the button: a check that was just made counts
     if seconds is None and (each := experiment_model.seconds_per_run(list_all(), config)) is not None:
-        seconds = found.n * each
-    note(missing or experiment_model.caption(found, seconds, training, waiting))
+        seconds = experiment.n * each
+    note(missing or experiment_model.caption(experiment, seconds, training, waiting))
 
 
-def _queue(config: Mapping[str, Any], found: Experiment) -> None:
+def _queue(config: Mapping[str, Any], experiment: Experiment) -> None:
     token = st.session_state.setdefault("launch_token", secrets.token_hex(8))
-    key = launch_key(token, {"config": dict(config), "lists": found.lists})
+    key = launch_key(token, {"config": dict(config), "lists": experiment.lists})
     try:
-        with st.spinner(f"Checking {found.n} runs; the first launch may download the model"):
-            ids = enqueue_sweep(config, found.lists, runs_dir(), key=key)
+        with st.spinner(f"Checking {experiment.n} runs; the first launch may download the model"):
+            ids = enqueue_sweep(config, experiment.lists, runs_dir(), key=key)
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
         return
@@ -107,31 +107,35 @@ def _queue(config: Mapping[str, Any], found: Experiment) -> None:
     st.switch_page("pages/compare.py", query_params={"runs": ",".join(ids)})
 
 
-def example(values: Mapping[str, Any], found: Experiment) -> dict[str, Any]:
+def example(values: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
     """Return the configuration of the first run."""
-    return experiment_model.configured(experiment_model.base(values), found, found.methods[0])
+    return experiment_model.configured(experiment_model.base(values), experiment, experiment.methods[0])
 
 
-def plans(values: Mapping[str, Any], found: Experiment) -> list[preflight_card.Plan]:
+def plans(values: Mapping[str, Any], experiment: Experiment) -> list[preflight_card.Plan]:
     """Return what a check tries: one run of each method, at the first rank and seed."""
     config = experiment_model.base(values)
     return [
         preflight_card.Plan(
-            experiment_model.label(method), experiment_model.configured(config, found, method), found.n_per_method
+            experiment_model.label(method),
+            experiment_model.configured(config, experiment, method),
+            experiment.n_per_method,
         )
-        for method in found.methods
+        for method in experiment.methods
     ]
 
 
-def show_check(values: Mapping[str, Any], found: Experiment) -> None:
+def show_check(values: Mapping[str, Any], experiment: Experiment) -> None:
     """Draw what the check of each method said."""
-    preflight_card.show_check(plans(values, found))
+    preflight_card.show_check(plans(values, experiment))
 
 
-def show_command(values: Mapping[str, Any], found: Experiment) -> None:
+def show_command(values: Mapping[str, Any], experiment: Experiment) -> None:
     """Draw the file and the command that start the same experiment."""
     with card("Command line", "command"):
         left, right = st.columns([3, 2])
         left.code(f"dynlora sweep --config experiment.yaml --runs-dir {runs_dir()}", language="bash", wrap_lines=True)
-        right.code(experiment_model.document(experiment_model.base(values), found), language="yaml", wrap_lines=True)
+        right.code(
+            experiment_model.document(experiment_model.base(values), experiment), language="yaml", wrap_lines=True
+        )
         note("Save the file as experiment.yaml. The results page is Compare with the runs that the command prints.")

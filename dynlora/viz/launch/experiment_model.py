@@ -68,7 +68,7 @@ def methods(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any
         strategies: what the catalogue says of each strategy, by name.
         start: starting values by dotted key; a strategy takes those that it has fields for.
     """
-    found: dict[str, dict[str, Any]] = {}
+    methods: dict[str, dict[str, Any]] = {}
     key, random = presets.CONTROL
     for name, strategy in strategies.items():
         fields = form_model.strategy_fields(strategy)
@@ -76,10 +76,10 @@ def methods(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any
         usual = {field.key.partition(".")[2]: field.default for field in fields}
         set_here = {part: value for part, value in own.items() if value != usual[part]}
         plain = {part: value for part, value in set_here.items() if (part, value) != presets.CONTROL}
-        found[name] = {"name": name} | plain
+        methods[name] = {"name": name} | plain
         if presets.has_control(strategy):
-            found[f"{CONTROL}{name}"] = {"name": name} | plain | {key: random}
-    return {name: found[name] for name in (*USUAL, *found) if name in found}
+            methods[f"{CONTROL}{name}"] = {"name": name} | plain | {key: random}
+    return {name: methods[name] for name in (*USUAL, *methods) if name in methods}
 
 
 def ranks(text: str) -> list[int]:
@@ -102,19 +102,19 @@ def ranks(text: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def checked(found: Experiment) -> Experiment:
+def checked(experiment: Experiment) -> Experiment:
     """Return an experiment that can be run.
 
     Raises:
         ConfigError: when it has no method, or too many runs.
     """
-    if not found.methods:
+    if not experiment.methods:
         raise ConfigError("methods: none is chosen; choose one or more, such as lora and dynamic")
-    if found.n > MAX_RUNS:
+    if experiment.n > MAX_RUNS:
         raise ConfigError(
-            f"experiment: {found.n:,} runs are more than {MAX_RUNS}; choose fewer methods, ranks or seeds"
+            f"experiment: {experiment.n:,} runs are more than {MAX_RUNS}; choose fewer methods, ranks or seeds"
         )
-    return found
+    return experiment
 
 
 def base(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,10 +124,10 @@ def base(values: Mapping[str, Any]) -> dict[str, Any]:
     return form_model.nested(kept)
 
 
-def configured(config: Mapping[str, Any], found: Experiment, method: Mapping[str, Any]) -> dict[str, Any]:
+def configured(config: Mapping[str, Any], experiment: Experiment, method: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a method's first run."""
-    adapter = {**(config.get("adapter") or {}), "rank": found.ranks[0]}
-    return {**config, "adapter": adapter, "strategy": dict(method), "seed": found.seeds[0]}
+    adapter = {**(config.get("adapter") or {}), "rank": experiment.ranks[0]}
+    return {**config, "adapter": adapter, "strategy": dict(method), "seed": experiment.seeds[0]}
 
 
 def label(method: Mapping[str, Any]) -> str:
@@ -136,9 +136,9 @@ def label(method: Mapping[str, Any]) -> str:
     return f"{CONTROL if method.get(key) == random else ''}{method['name']}"
 
 
-def document(config: Mapping[str, Any], found: Experiment) -> str:
+def document(config: Mapping[str, Any], experiment: Experiment) -> str:
     """Return the file that `dynlora sweep --config` takes for the same experiment."""
-    return yaml.safe_dump({**config, SECTION: found.lists}, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump({**config, SECTION: experiment.lists}, sort_keys=False, allow_unicode=True)
 
 
 def seconds_per_run(runs: pd.DataFrame, config: Mapping[str, Any]) -> float | None:
@@ -181,23 +181,23 @@ def _of(config: Mapping[str, Any], key: str) -> Any:
 _DEFAULTS = RunConfig.model_validate({}).model_dump()
 
 
-def caption(found: Experiment, seconds: float | None, training: int, waiting: int) -> str:
+def caption(experiment: Experiment, seconds: float | None, training: int, waiting: int) -> str:
     """Say how many runs these are and how long they take.
 
     Args:
-        found: the experiment.
+        experiment: the experiment.
         seconds: that all runs take; None when that is not known.
         training: runs that are training.
         waiting: runs that are queued already.
     """
-    parts = (
-        plural(len(found.methods), "method"), *([plural(len(found.ranks), "rank")] if len(found.ranks) > 1 else []),
-        plural(len(found.seeds), "seed"),
-    )  # fmt: skip
+    parts = [plural(len(experiment.methods), "method")]
+    if len(experiment.ranks) > 1:
+        parts.append(plural(len(experiment.ranks), "rank"))
+    parts.append(plural(len(experiment.seeds), "seed"))
     time = (
         "The time is not known before the first run of this model and length; press Check for an estimate."
         if seconds is None
         else f"About {rough_duration(seconds)} in total, one run at a time."
     )
-    queue = form_model.queue_caption(training, waiting, found.n) if training + waiting else ""
-    return " ".join(filter(None, [f"{' × '.join(parts)} = {plural(found.n, 'run')}.", time, queue]))
+    queue = form_model.queue_caption(training, waiting, experiment.n) if training + waiting else ""
+    return " ".join(filter(None, [f"{' × '.join(parts)} = {plural(experiment.n, 'run')}.", time, queue]))

@@ -57,7 +57,7 @@ def check_button(plans: Sequence[Plan], missing: str = "", training: int = 0) ->
     unseen_chart()
     for number, plan in enumerate(plans, 1):
         method = f"Checking {plan.label}, {number} of {len(plans)}: " if len(plans) > 1 else ""
-        with st.spinner(f"{method}Loading model and data and taking two steps; a few seconds"):
+        with st.spinner(f"{method}Loading model and data and taking two steps"):
             try:
                 answer: Any = cli_client.preflight(dict(plan.config), runs_dir())
             except DynloraError as error:
@@ -116,28 +116,28 @@ def _draw(plans: Sequence[Plan], answers: Sequence[Mapping[str, Any]], training:
     _draw_one(answers[at])
 
 
-def _draw_one(found: Mapping[str, Any]) -> None:
+def _draw_one(estimate: Mapping[str, Any]) -> None:
     """Draw one check's parameters, schedule and rows."""
     left, right = st.columns(2)
-    kinds, timeline = cost_model.kinds_frame(found), cost_model.timeline(found)
+    kinds, timeline = cost_model.kinds_frame(estimate), cost_model.timeline(estimate)
     with left, card("Trainable parameters by module kind", "kinds"):
-        chart(cost_figures.kinds_bars(kinds, colours()), cost_model.kinds_caption(found), kinds, "kinds")
+        chart(cost_figures.kinds_bars(kinds, colours()), cost_model.kinds_caption(estimate), kinds, "kinds")
     with right, card("Schedule", "schedule"):
         figure = cost_figures.schedule_lanes(timeline, colours())
-        chart(figure, cost_model.schedule_caption(found), timeline, "schedule")
+        chart(figure, cost_model.schedule_caption(estimate), timeline, "schedule")
     with card("Tokenized examples", "preview"):
-        _preview(found)
+        _preview(estimate)
 
 
-def _preview(found: Mapping[str, Any]) -> None:
+def _preview(estimate: Mapping[str, Any]) -> None:
     """Draw a few rows with the tokens that the model sees of each; those of a language model with their loss mask."""
-    if found.get("writes"):
+    if estimate.get("writes"):
         rows = [{**row, "place": f"training example {row['row']:,}", "tokens": len(row["tokens"])}
-                for row in found["preview"]]  # fmt: skip
+                for row in estimate["preview"]]  # fmt: skip
         token_card.draw_rows(rows, "preview")
-        note(cost_model.data_caption(found))
+        note(cost_model.data_caption(estimate))
         return
-    preview = cost_model.preview_frame(found)
+    preview = cost_model.preview_frame(estimate)
     is_whole = asked_for_texts(strong_language.count(preview), "preview")
     preview = preview if is_whole else cost_model.presentable(preview)
     st.dataframe(
@@ -149,4 +149,4 @@ def _preview(found: Mapping[str, Any]) -> None:
             "model input": st.column_config.TextColumn(width="large"),
         },
     )  # fmt: skip
-    under(cost_model.data_caption(found), preview, "preview")
+    under(cost_model.data_caption(estimate), preview, "preview")

@@ -55,8 +55,8 @@ class Compared:
     @cached_property
     def groups(self) -> list[Group]:
         """The runs by configuration; each alone where no two share one."""
-        found = seed_groups.grouped(list(self.summaries.values()))
-        return found if len(found) < len(self.runs) else seed_groups.alone(self.names, self.summaries)
+        groups = seed_groups.grouped(list(self.summaries.values()))
+        return groups if len(groups) < len(self.runs) else seed_groups.alone(self.names, self.summaries)
 
     @cached_property
     def metric(self) -> str:
@@ -70,94 +70,99 @@ def comparison_document(runs: Sequence[RunReading], notes: Sequence[str] = ()) -
     Raises:
         DynloraError: when a run cannot be read.
     """
-    found = Compared(runs)
-    configurations = seed_groups.grouped(list(found.summaries.values()))
+    compared = Compared(runs)
+    configurations = seed_groups.grouped(list(compared.summaries.values()))
     facts = {
         "Runs": f"{len(runs)}",
         "Configurations": f"{len(configurations)}",
-        "Deciding metric": found.metric,
+        "Deciding metric": compared.metric,
     }
-    summed_up = verdict(found.summaries, _pairs_of(found).differences)
+    summed_up = verdict(compared.summaries, _pairs_of(compared).differences)
     parts = [
         *([] if summed_up is None else [verdict_part(summed_up)]),
-        _ended(found, is_judged=summed_up is not None and summed_up.decisive is not None),
-        _learned(found),
-        _paired(found, _baseline_first(configurations, summed_up)),
-        _ranks(found, configurations),
-        _made(found),
+        _ended(compared, is_judged=summed_up is not None and summed_up.decisive is not None),
+        _learned(compared),
+        _paired(compared, _baseline_first(configurations, summed_up)),
+        _ranks(compared, configurations),
+        _made(compared),
     ]
     title = f"Comparison of {plural(len(runs), 'run')}"
-    return Document(title, "Runs that differ only in the seed are shown as one group, with a band.", facts, parts,
-                    [*notes, *compare_model.warnings(list(found.summaries.values()))])  # fmt: skip
+    return Document(
+        title,
+        "Runs that differ only in the seed are shown as one group, with a band.",
+        facts,
+        parts,
+        [*notes, *compare_model.warnings(list(compared.summaries.values()))],
+    )
 
 
-def _baseline_first(groups: Sequence[Group], found: Verdict | None) -> list[Group]:
+def _baseline_first(groups: Sequence[Group], judged: Verdict | None) -> list[Group]:
     """Return the groups with the verdict's baseline first, so that both subtract the same."""
-    return sorted(groups, key=lambda group: found is None or found.baseline.runs[0] not in group.runs)
+    return sorted(groups, key=lambda group: judged is None or judged.baseline.runs[0] not in group.runs)
 
 
-def _pairs_of(found: Compared) -> RunPairs:
-    folders = {run.summary["id"]: run.folder for run in found.runs}
-    return RunPairs(folders, found.summaries, lambda query, *arguments: query(*arguments))
+def _pairs_of(compared: Compared) -> RunPairs:
+    folders = {run.summary["id"]: run.folder for run in compared.runs}
+    return RunPairs(folders, compared.summaries, lambda query, *arguments: query(*arguments))
 
 
-def _in_own_colours(draw: Callable[..., go.Figure], found: Compared) -> Callable[[Palette], go.Figure]:
+def _in_own_colours(draw: Callable[..., go.Figure], compared: Compared) -> Callable[[Palette], go.Figure]:
     """Return what draws a figure of the groups in the colours that they have on Compare."""
-    groups = {group.title: group for group in found.groups}
+    groups = {group.title: group for group in compared.groups}
     return lambda colours: draw(colours, styles=line_styles(list(groups), colours, (), groups))
 
 
-def _ended(found: Compared, *, is_judged: bool) -> Part:
-    summaries = list(found.summaries.values())
-    points = compare_model.by_group(found.summaries, found.groups, found.metric)
-    low = found.metric in compare_model.LOW_IS_GOOD
+def _ended(compared: Compared, *, is_judged: bool) -> Part:
+    summaries = list(compared.summaries.values())
+    points = compare_model.by_group(compared.summaries, compared.groups, compared.metric)
+    low = compared.metric in compare_model.LOW_IS_GOOD
     return Part(
         "Final results",
         [
             Table(
-                "By configuration", compare_model.group_table(points, found.metric),
-                compare_text.groups(points, found.metric, low_is_good=low, is_judged=is_judged), is_wide=True,
+                "By configuration", compare_model.group_table(points, compared.metric),
+                compare_text.groups(points, compared.metric, low_is_good=low, is_judged=is_judged), is_wide=True,
             ),
-            Table("Each run", compare_model.final_table(summaries, found.names, found.metric), is_wide=True),
+            Table("Each run", compare_model.final_table(summaries, compared.names, compared.metric), is_wide=True),
             Chart(
                 "Quality against parameters",
-                _in_own_colours(partial(compare_figures.frontier, points, found.metric), found),
-                compare_text.frontier(points, found.metric), points, is_wide=True,
+                _in_own_colours(partial(compare_figures.frontier, points, compared.metric), compared),
+                compare_text.frontier(points, compared.metric), points, is_wide=True,
             ),
         ],
     )  # fmt: skip
 
 
-def _learned(found: Compared) -> Part:
+def _learned(compared: Compared) -> Part:
     """Return the curves of loss and metric by step."""
     blocks: list[Block] = []
     for label, split, name, title in (
         ("Training loss", "train", "loss", "Smoothed training loss (nats)"),
         (
-            f"Held-out {found.metric}",
+            f"Held-out {compared.metric}",
             "validation",
-            found.metric,
-            f"{found.metric} (held-out)",
+            compared.metric,
+            f"{compared.metric} (held-out)",
         ),
     ):
         is_train = split == "train"
-        each = {run.summary["id"]: run_summary.series(run.scalars, name, split) for run in found.runs}
+        each = {run.summary["id"]: run_summary.series(run.scalars, name, split) for run in compared.runs}
         series = compare_model.together(each, smoothing="usual" if is_train else "none")
-        bands = seed_groups.bands(series.assign(x=series["step"]), found.groups, between=is_train)
+        bands = seed_groups.bands(series.assign(x=series["step"]), compared.groups, between=is_train)
         if len(bands):
-            words = compare_text.curves(bands, low_is_good=is_train or found.metric in compare_model.LOW_IS_GOOD)
+            words = compare_text.curves(bands, low_is_good=is_train or compared.metric in compare_model.LOW_IS_GOOD)
             drawn = partial(compare_figures.curves, bands, "step", title, marks=not is_train)
-            blocks.append(Chart(label, _in_own_colours(drawn, found), words, bands))
+            blocks.append(Chart(label, _in_own_colours(drawn, compared), words, bands))
     return Part("Training", blocks)
 
 
-def _paired(found: Compared, groups: Sequence[Group]) -> Part:
+def _paired(compared: Compared, groups: Sequence[Group]) -> Part:
     """Return the paired differences of the other groups from the first, over shared seeds and rows."""
-    rows = _pairs_of(found)
+    rows = _pairs_of(compared)
     blocks: list[Block] = []
     notes: list[str] = []
     for second in groups[1 : 1 + MOST_PAIRED]:
-        pairs, why = paired_difference.pairs(found.summaries, groups[0], second)
+        pairs, why = paired_difference.pairs(compared.summaries, groups[0], second)
         sides = [side for side in rows.differences(pairs) if side.differences] if pairs else []
         if not sides:
             notes.append(
@@ -175,25 +180,25 @@ def _paired(found: Compared, groups: Sequence[Group]) -> Part:
     return Part("Paired differences", blocks, notes)
 
 
-def _ranks(found: Compared, configurations: Sequence[Group]) -> Part:
+def _ranks(compared: Compared, configurations: Sequence[Group]) -> Part:
     """Return the last ranks by module and group."""
-    modules = {run.summary["id"]: run.modules for run in found.runs}
-    table, rows = compare_model.rank_table(list(found.summaries.values()), modules, found.names)
+    modules = {run.summary["id"]: run.modules for run in compared.runs}
+    table, rows = compare_model.rank_table(list(compared.summaries.values()), modules, compared.names)
     if rows.empty:
         return Part("Capacity", [])
-    drawn = compare_model.group_ranks(table, found.names, found.groups)
-    alike = compare_text.reproducible(compare_model.reproducibility(table, found.names, configurations))
+    drawn = compare_model.group_ranks(table, compared.names, compared.groups)
+    alike = compare_text.reproducible(compare_model.reproducibility(table, compared.names, configurations))
     read = drawn.rename(index=dict(zip(rows["name"], rows["short"], strict=True)))
     words = f"{compare_text.allocation(read, False)} {alike}"
     figure = partial(compare_figures.final_ranks, drawn, rows)
     return Part("Capacity", [Chart("Rank by module", figure, words, compare_model.named_rows(drawn), True)])
 
 
-def _made(found: Compared) -> Part:
+def _made(compared: Compared) -> Part:
     """Return what was set differently and what alike, and the versions and machines of the runs."""
-    summaries = list(found.summaries.values())
-    difference = compare_model.config_difference(summaries, found.names)
-    machines = {found.names[summary["id"]]: machine(summary) for summary in summaries}
+    summaries = list(compared.summaries.values())
+    difference = compare_model.config_difference(summaries, compared.names)
+    machines = {compared.names[summary["id"]]: machine(summary) for summary in summaries}
     keys = list(dict.fromkeys(key for one in machines.values() for key in one))
     versions = pd.DataFrame(
         {"run": list(machines), **{key: [one.get(key) for one in machines.values()] for key in keys}}
@@ -217,7 +222,7 @@ def _made(found: Compared) -> Part:
 def shared(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the settings that are the same in all configurations, in their sections; empty sections are left out."""
     first, *others = configs
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in first.items():
         values = [other[key] for other in others if key in other]
         if len(values) < len(others):
@@ -225,10 +230,10 @@ def shared(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if value and all(isinstance(one, Mapping) for one in (value, *values)):
             inner = shared([value, *values])
             if inner:
-                found[key] = inner
+                flat[key] = inner
         elif all(_same(one, value) for one in values):
-            found[key] = value
-    return found
+            flat[key] = value
+    return flat
 
 
 def _same(one: object, other: object) -> bool:

@@ -14,15 +14,15 @@ from dynlora.viz.verdict import text as verdict_text
 from dynlora.viz.verdict.model import Verdict
 
 
-def verdict_part(found: Verdict) -> Part:
+def verdict_part(verdict: Verdict) -> Part:
     """Return which configuration to use, how sure that is, and every difference from the baseline."""
-    notes = (verdict_text.headline(found), verdict_text.outlook(found), verdict_text.left_out(found))
-    drawn, table = verdict_figures.drawable(found), verdict_text.table(found)
+    notes = (verdict_text.headline(verdict), verdict_text.outlook(verdict), verdict_text.left_out(verdict))
+    drawn, table = verdict_figures.drawable(verdict), verdict_text.table(verdict)
     title, blocks = "Differences from the baseline", list[Block]()
     if drawn:
-        words = verdict_text.drawn(found, len(drawn))
-        blocks.append(Chart(title, partial(verdict_figures.differences, found), words, table, is_wide=True))
-    elif found.contests:
+        words = verdict_text.drawn(verdict, len(drawn))
+        blocks.append(Chart(title, partial(verdict_figures.differences, verdict), words, table, is_wide=True))
+    elif verdict.contests:
         blocks.append(Table(title, table, is_wide=True))
     return Part("Verdict", blocks, [note for note in notes if note])
 
@@ -35,7 +35,7 @@ def ranks_part(run: RunReading) -> Part:
         return Part(title, [])
     ablations = knockout_model.kept(run.folder)
     ends = {name: run.at_ends(name) for name in ("rank", "delta_norm", "effective_rank")}
-    found = ranks_model.evidence(
+    evidence = ranks_model.evidence(
         run.modules,
         summary["ranks"],
         None if ends["rank"] is None else ends["rank"][0],
@@ -43,12 +43,12 @@ def ranks_part(run: RunReading) -> Part:
         0 if ablations is None else ablations.rows,
         {name: None if values is None else values[1] for name, values in ends.items()},
     )
-    kinds = ranks_text.kinds_table(found)
+    kinds = ranks_text.kinds_table(evidence)
     return Part(
         title,
         [
             Table("Ranks by kind of module", kinds, ranks_text.columns(kinds), is_wide=True),
             Text("LoraConfig for PEFT", ranks_text.code(settings), is_wide=True),
         ],
-        [ranks_text.headline(found)],
+        [ranks_text.headline(evidence)],
     )

@@ -11,7 +11,7 @@ from dynlora.jobs.export import exported
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only
 from dynlora.viz.ui.toasts import announce
 
-MAKING = "Making the zip file: the model is loaded, which takes a few seconds"
+MAKING = "Making the zip file: the model is loaded first. The download starts by itself."
 """What the buttons wait for: they show a mark that turns, and no words."""
 
 

@@ -26,6 +26,9 @@ class Charts {
   }
 
   look() {
+    for (const row of document.querySelectorAll(".dynlora-tools")) {  // streamlit may draw another chart in the same place
+      if (!row.parentElement.querySelector(table(row.dataset.chart))) row.remove();
+    }
     for (const chart of this.all()) {
       if (!chart.dynlora) {
         chart.dynlora = true;
@@ -109,9 +112,13 @@ function name(chart) {
   return (chart._context.toImageButtonOptions || {}).filename || "chart";
 }
 
+function table(name) {
+  return `.st-key-table-${CSS.escape(name.replace(/[^A-Za-z0-9_-]/g, "-"))}`;
+}
+
 function beside(chart) {
-  const table = document.querySelector(`.st-key-table-${CSS.escape(name(chart).replace(/[^A-Za-z0-9_-]/g, "-"))}`);
-  const row = table && table.closest('[class*="st-key-tools-"], [class*="st-key-under-"]');
+  const numbers = document.querySelector(table(name(chart)));
+  const row = numbers && numbers.closest('[class*="st-key-tools-"], [class*="st-key-under-"]');
   return row && row.closest('[class*="st-key-card-"]') === chart.closest('[class*="st-key-card-"]') ? row : null;
 }
 
