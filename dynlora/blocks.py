@@ -28,25 +28,25 @@ def parse_blocks(value: object) -> Blocks | None:
     """
     if value is None or value == "":
         return None
-    said = ",".join(map(as_text, value)) if isinstance(value, list | tuple) else as_text(value).strip()
-    count = re.fullmatch(r"[+-]?\d{1,6}", said)
+    text = ",".join(map(as_text, value)) if isinstance(value, list | tuple) else as_text(value).strip()
+    count = re.fullmatch(r"[+-]?\d{1,6}", text)
     if count and not isinstance(value, list | tuple):
-        if int(said) < 1:
+        if int(text) < 1:
             raise ConfigError(f"model.layers={value}: must be at least 1; leave it out to use all blocks")
-        return int(said)
-    found: list[int] = []
-    for part in said.split(","):
+        return int(text)
+    numbers: list[int] = []
+    for part in text.split(","):
         match = _PART.fullmatch(part.strip())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
             raise ConfigError(
-                f"model.layers={printable(said)}: must be a whole number, the first so many blocks, or numbers of "
+                f"model.layers={printable(text)}: must be a whole number, the first so many blocks, or numbers of "
                 "blocks such as 0-4,10,27-29; leave it out to use all"
             )
-        found += range(first, last + 1)
-    if len(set(found)) < len(found):
-        raise ConfigError(f"model.layers={printable(said)}: names a block twice; give each once")
-    return spelled(found)
+        numbers += range(first, last + 1)
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"model.layers={printable(text)}: names a block twice; give each once")
+    return spelled(numbers)
 
 
 def spelled(numbers: list[int]) -> str:

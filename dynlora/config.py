@@ -273,13 +273,18 @@ class LogConfig(Section):
     )  # fmt: skip
     checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; empty: a tenth of all.")
     generate_rows: int = Field(
-        32, ge=0, le=10_000, description="Held-out prompts that a language model continues at the last evaluation; "
-        "0: none at any."
-    )  # fmt: skip
+        32,
+        ge=0,
+        le=10_000,
+        description="Held-out prompts that a language model continues at the last evaluation; 0: none at any.",
+    )
     generate_interim: int = Field(
-        4, ge=0, le=10_000, description="Of these prompts, how many evaluations before the last continue: none where "
-        "that would take more than a fifth of the run, all where data.metric is exact_match."
-    )  # fmt: skip
+        4,
+        ge=0,
+        le=10_000,
+        description="Of these prompts, how many evaluations before the last continue: none where "
+        "that would take more than a fifth of the run, all where data.metric is exact_match.",
+    )
     generate_max: int = Field(128, ge=1, le=8192, description="Most tokens that are generated after a prompt.")
     to: tuple[Tracker, ...] | None = Field(None, description="Trackers to write to while training; empty: none.")
     _one_text = field_validator("to", mode="before")(_parts)

@@ -22,7 +22,6 @@ MAX_CONFIG_BYTES = 1_000_000
 MAX_VALUES = 100_000
 """Values that a YAML text may stand for: a few lines of aliases can stand for more than any memory holds."""
 
-
 LONGEST_NUMBER = 100
 """Characters of a number; a longer one is text, which no setting takes for a number."""
 
@@ -42,8 +41,8 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 name, line = (key.tag, key.value), key.start_mark.line + 1
                 if name in lines:
-                    place = f"line {line}" if lines[name] == line else f"lines {lines[name]} and {line}"
-                    raise DuplicateKeyError(f"{place}: {key.value[:60]} is given twice; keep one of them")
+                    where = f"line {line}" if lines[name] == line else f"lines {lines[name]} and {line}"
+                    raise DuplicateKeyError(f"{where}: {key.value[:60]} is given twice; keep one of them")
                 lines[name] = line
         return node
 
@@ -131,8 +130,8 @@ def check_data_path(config: RunConfig) -> None:
         ConfigError: when the data is named by one.
     """
     if is_url(config.data.path):
-        shown = without_secrets(str(config.data.path))
-        raise ConfigError(f"data.path={shown}: must be a file or folder of this machine; download it first")
+        address = without_secrets(str(config.data.path))
+        raise ConfigError(f"data.path={address}: must be a file or folder of this machine; download it first")
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -84,7 +84,7 @@ def judged(trainer: Trainer) -> dict[str, Any]:
     assert isinstance(prompts, Prompts)
     assert prompts.answer is not None
     trainer.model.eval()
-    written = prompts.written(trainer.model, trainer.adapters.gates)  # pyright: ignore
+    written = prompts.written(trainer.model, trainer.adapters.gates, prompts.positions(last=True))  # pyright: ignore
     texts = [str(prompts.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in written]
     right = [prompts.task.is_right(answer, text) for answer, text in zip(prompts.answer, texts, strict=True)]
     count = trainer.adapters.adapter_parameter_count()

@@ -45,7 +45,7 @@ def read_parquet(source: Source, limit: int | None = None) -> Table:
         with source.open() as opened, parquet.ParquetFile(opened) as file:
             checked_columns(source.name, file.schema_arrow.names)
             first = file.metadata.row_group(0).total_byte_size if file.num_row_groups else 0
-            if limit is not None and first > MAX_GROUP_BYTES:
+            if limit is not None and limit <= BATCH_ROWS and first > MAX_GROUP_BYTES:
                 raise refusal(source.name, "its first row group is too large to read; write smaller row groups")
             return Table.of(source.name, _unpacked(source, file, limit), None, ())
     except (DataError, MemoryError):

@@ -160,9 +160,11 @@ class Examples:
     @cached_property
     def is_numeric(self) -> bool:
         """Whether all labels that are there are numbers, and some are fractions."""
-        there = [value for value in self.label if not is_empty(value) and not is_infinite(value)]
-        numbers = bool(there) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
-        return numbers and any(not float(value).is_integer() for value in there)
+        labels = [value for value in self.label if not is_empty(value) and not is_infinite(value)]
+        numbers = bool(labels) and all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in labels
+        )
+        return numbers and any(not float(value).is_integer() for value in labels)
 
     def merged(self, classes: Mapping[str, str]) -> Examples:
         """Return the rows with classes renamed to others, each value as the column spells the other class.

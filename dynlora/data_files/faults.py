@@ -22,6 +22,9 @@ ID_SHARE, ID_ROWS = 0.9, 20
 MAX_CLASSES = 1000
 """Classes that a model can learn."""
 
+SENTENCE = 5
+"""A name of a column with so many words or more is a text."""
+
 EXAMPLES = 50
 """Rows that are shown of each fault."""
 
@@ -155,19 +158,15 @@ def _header(rows: Examples) -> Iterator[Fault]:
         is_in_file = rows.tables[0].names[0].lower().removesuffix(".gz").endswith((".csv", ".tsv", ".xlsx"))
         if name is None or not is_in_file:
             continue
-        is_value = name.strip() in {str(value).strip() for value in values}
+        is_value = any(str(value).strip() == name.strip() for value in values)
         if is_value or _is_number(name) or len(name.split()) >= SENTENCE:
             what = "a value of its column too" if is_value else "no name"
-            said = (
+            sentence = (
                 f"{_file(rows)}: the first row looks like data, because {_shown(name)!r} is {what}; put a header with "
                 "the names of the columns before it, such as text,label."
             )
-            yield Fault("header", "No header line", np.arange(0), said)
+            yield Fault("header", "No header line", np.arange(0), sentence)
             return
-
-
-SENTENCE = 5
-"""Words from which on a name is a text."""
 
 
 def _is_number(name: str) -> bool:

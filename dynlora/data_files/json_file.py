@@ -100,14 +100,14 @@ def _object_lines(source: Source, limit: int | None) -> tuple[list[int], bytes |
 def _check_object(name: str, line: bytes, number: int) -> None:
     """Refuse a line that is no object."""
     try:
-        found = json.loads(line)
+        row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        said = getattr(error, "msg", "") or _why(error)
+        problem = getattr(error, "msg", "") or _why(error)
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise refusal(name, f"is not JSON ({said}{column}); write one object {{...}} on each line", number) from None
-    if not isinstance(found, dict):
+        raise refusal(name, f"is not JSON ({problem}{column}); write one object {{...}} on each line", number) from None
+    if not isinstance(row, dict):
         raise refusal(name, "is not an object; write one object {...} on each line", number)
-    checked_columns(name, list(found), number)
+    checked_columns(name, list(row), number)
 
 
 def _typed(data: bytes) -> pa.Table:
@@ -175,15 +175,15 @@ def _read_whole(source: Source) -> Table:
 
 def _columns(name: str, text: str) -> dict[str, list[Any]] | None:
     """Return the columns of an object with a list of as many values for each, None where it is none."""
-    found = _object(name, text)
-    lists = [value for value in found.values() if isinstance(value, list)]
-    is_text_alone = list(found) == ["text"] and bool(lists) and all(isinstance(each, str) for each in lists[0])
-    if (len(lists) < 2 and not is_text_alone) or len(lists) < len(found) or len({len(value) for value in lists}) > 1:
+    columns = _object(name, text)
+    lists = [value for value in columns.values() if isinstance(value, list)]
+    is_text_alone = list(columns) == ["text"] and bool(lists) and all(isinstance(each, str) for each in lists[0])
+    if (len(lists) < 2 and not is_text_alone) or len(lists) < len(columns) or len({len(value) for value in lists}) > 1:
         return None
     if any(isinstance(value[0], dict) for value in lists if value):
         return None
-    checked_columns(name, list(found))
-    return found
+    checked_columns(name, list(columns))
+    return columns
 
 
 def _object(name: str, text: str) -> dict[str, Any]:

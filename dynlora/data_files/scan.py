@@ -136,7 +136,7 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
         is_drawn=sides.held_out is None,
         columns=asdict(chosen),
         classes=dict(Counter(name for name in known.classes if name is not None).most_common(50)),
-        notes=[*_notes(sides), *([f"checked on the first {MAX_CHECKED:,} rows"] if is_part else [])],
+        notes=[*_notes(sides), *([f"only the first {MAX_CHECKED:,} rows"] if is_part else [])],
         repaired=[asdict(item) for item in done],
         faults=[_plain(fault, split if split is not None and fault.kind in LATE_KINDS else early) for fault in found],
         repairs=_all_repairs(given, found, sides.held_out is None),
@@ -225,12 +225,12 @@ def _conclusion(
 ) -> str:
     """Return the result in a sentence."""
     after = f" after {counted(len(done), 'repair')}" if done else ""
-    shown, rows = printable(name, 80), f"{'the first ' if is_part else ''}{counted(n, 'row')}"
+    file, rows = printable(name, 80), f"{'the first ' if is_part else ''}{counted(n, 'row')}"
     if not found:
-        return f"{shown}: no faults in {rows}{after}."
+        return f"{file}: no faults in {rows}{after}."
     refusing = sum(fault.refuses for fault in found)
     stops = "; training refuses the file until it is repaired" if refusing else ""
-    return f"{shown}: {counted(len(found), 'fault')} in {rows}{after}{stops}."
+    return f"{file}: {counted(len(found), 'fault')} in {rows}{after}{stops}."
 
 
 def _notes(sides: Sides) -> list[str]:

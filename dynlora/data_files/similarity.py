@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -62,7 +62,6 @@ class Sketches:
         self.texts = [None if text is None else text[:MAX_CHARACTERS] for text in texts]
         self.texts = [text if text is not None and len(text) >= MIN_CHARACTERS else None for text in self.texts]
         self._bands = _bands(self.texts)
-        self._counts: Counter[str] | None = None
 
     def one_alike(self, row: int, index: dict[Hashable, list[int]], group: Hashable) -> int | None:
         """Return a row of an index that a row is alike to, None for none.
@@ -94,11 +93,14 @@ class Sketches:
 
     def _weight(self, piece: str) -> float:
         """Return how much a piece counts: 1 / √(texts with it)."""
-        if self._counts is None:
-            texts = list(dict.fromkeys(text for text in self.texts if text is not None))
-            counted = texts[:: max(1, len(texts) // MOST_COUNTED)]
-            self._counts = Counter(piece for text in counted for piece in _pieces(text))
         return 1 / math.sqrt(max(1, self._counts[piece]))
+
+    @cached_property
+    def _counts(self) -> Counter[str]:
+        """In how many texts each piece is."""
+        texts = list(dict.fromkeys(text for text in self.texts if text is not None))
+        counted = texts[:: max(1, len(texts) // MOST_COUNTED)]
+        return Counter(piece for text in counted for piece in _pieces(text))
 
 
 def share(first: str, second: str, weight: Callable[[str], float] = lambda _: 1.0) -> float:

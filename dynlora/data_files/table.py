@@ -194,16 +194,16 @@ def of_columns(columns: Mapping[str, Sequence[Any]]) -> tuple[pa.Table, list[str
 
     A column of one type keeps it; one of several is text, lists and objects as JSON.
     """
-    found, mixed = {}, []
+    arrays, mixed = {}, []
     for name, values in columns.items():
         try:
-            found[name] = pa.array(values)
+            arrays[name] = pa.array(values)
         except UnicodeEncodeError:
-            found[name] = _texts(values)
+            arrays[name] = _texts(values)
         except ARROW_REFUSALS:
-            found[name] = _texts(values)
+            arrays[name] = _texts(values)
             mixed.append(name)
-    return pa.table(found), mixed
+    return pa.table(arrays), mixed
 
 
 def _texts(values: Sequence[Any]) -> pa.Array:

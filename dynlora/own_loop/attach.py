@@ -80,10 +80,9 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
         ConfigError: when a value breaks a rule, no module matches, or the model has adapters already.
     """
     _check_model(model)
-    settings = checked(Arguments, {
-        "budget": budget, "steps": steps, "lr": lr, "alpha": alpha, "seed": seed, "dropout": dropout,
-        "targets": targets if isinstance(targets, str) or not isinstance(targets, Iterable) else list(targets),
-    })  # fmt: skip
+    names = targets if isinstance(targets, str) or not isinstance(targets, Iterable) else list(targets)
+    numbers = {"budget": budget, "steps": steps, "lr": lr, "alpha": alpha, "seed": seed, "dropout": dropout}
+    settings = checked(Arguments, {**numbers, "targets": names})
     method = _method(strategy, fields)
     _check(method, settings)
     lora_alpha = 2.0 * settings.budget if settings.alpha is None else settings.alpha
@@ -91,10 +90,16 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     batches = [dict(batch) for batch in calibration]
     base = BaseModel(model, None, head, Path(), task)  # pyright: ignore
     adapters = adapt(
-        base, method, rank=settings.budget, lora_alpha=lora_alpha, total=settings.steps,
-        **settings.model_dump(include={"dropout", "targets", "seed"}),
+        base,
+        method,
+        rank=settings.budget,
+        lora_alpha=lora_alpha,
+        dropout=settings.dropout,
+        targets=settings.targets,
+        total=settings.steps,
+        seed=settings.seed,
         batches=lambda n: batches[:n],  # pyright: ignore
-    )  # fmt: skip
+    )
     if adapters.gates is not None and batches:
         adapters.gates.calibrate(model, batches)
     _start(method, adapters, base)

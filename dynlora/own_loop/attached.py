@@ -14,7 +14,7 @@ from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, storing
-from dynlora.own_loop.files import check_place, export_attached, restore, state_of
+from dynlora.own_loop.files import check_folder, export_attached, restore, state_of
 from dynlora.own_loop.loop_record import LoopRecord, detached
 from dynlora.own_loop.parts import Parts
 from dynlora.own_loop.trainer_callback import Allocate
@@ -133,7 +133,7 @@ class Attached(Parts):
             ConfigError: when something else is there, which would be lost.
             StorageError: when it cannot be written.
         """
-        check_place(folder)
+        check_folder(folder)
         with storing(f"the state at {folder}"):
             Path(folder).absolute().parent.mkdir(parents=True, exist_ok=True)
             write_checkpoint(Path(folder).absolute(), state_of(self))

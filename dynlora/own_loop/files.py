@@ -42,14 +42,14 @@ def state_of(attached: Parts) -> dict[str, Any]:
     }
 
 
-def check_place(folder: str | Path) -> None:
+def check_folder(folder: str | Path) -> None:
     """Refuse to replace anything but an empty folder, or one that a state was saved to.
 
     Raises:
         ConfigError: when something else is there.
     """
-    kind, place = kind_of_file(folder), Path(folder)
-    if kind not in ("", "a folder") or (kind and any(place.iterdir()) and not (place / "state.json").is_file()):
+    kind, path = kind_of_file(folder), Path(folder)
+    if kind not in ("", "a folder") or (kind and any(path.iterdir()) and not (path / "state.json").is_file()):
         what = "holds other files" if kind == "a folder" else f"is {kind}"
         raise ConfigError(f"save({str(folder)!r}): {what}, which would be replaced; give a folder of its own")
 

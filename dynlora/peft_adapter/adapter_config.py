@@ -84,25 +84,25 @@ def read_settings(folder: Path) -> Settings:
     Raises:
         AdapterError: when it is missing, no JSON object, another kind of adapter, or says what cannot be.
     """
-    found = _object(folder / CONFIG_NAME)
-    peft_type = found.get("peft_type")
+    values = _object(folder / CONFIG_NAME)
+    peft_type = values.get("peft_type")
     if peft_type not in FORMATS:
         raise AdapterError(
             f"{CONFIG_NAME}: peft_type is {printable(peft_type)!r}; only {' and '.join(FORMATS)} adapters can be opened"
         )
     rank_key, rank, alpha = _DEFAULTS[peft_type]
-    patterns = found.get("alpha_pattern") or {}
+    patterns = values.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise AdapterError(f"{CONFIG_NAME}: alpha_pattern is not an object of numbers by module; correct or remove it")
     alphas = {name: _number(f"alpha_pattern.{printable(name)}", value) for name, value in patterns.items()}
     return Settings(
         peft_type,
-        clean_text(str(found.get("base_model_name_or_path") or "")),
-        max(1, round(_number(rank_key, found.get(rank_key, rank)))),
-        _number("lora_alpha", found.get("lora_alpha", alpha)),
+        clean_text(str(values.get("base_model_name_or_path") or "")),
+        max(1, round(_number(rank_key, values.get(rank_key, rank)))),
+        _number("lora_alpha", values.get("lora_alpha", alpha)),
         {name.replace("\\.", "."): (i, alphas[name]) for i, name in enumerate(alphas) if _PLAIN_PATTERN.match(name)},
-        found.get("use_rslora") is True,
-        found.get("use_dora") is True,
+        values.get("use_rslora") is True,
+        values.get("use_dora") is True,
         tuple(name for name in alphas if not _PLAIN_PATTERN.match(name)),
     )
 
@@ -114,12 +114,12 @@ def _object(path: Path) -> dict[str, Any]:
             raise AdapterError(f"{path.name}: {size:,} bytes are more than {MAX_BYTES:,}; give PEFT's own file")
         raw = file.read(MAX_BYTES + 1)
     try:
-        found = json.loads(raw.decode("utf-8-sig"), parse_int=_whole)
+        values = json.loads(raw.decode("utf-8-sig"), parse_int=_whole)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        values = None
+    if not isinstance(values, dict):
         raise AdapterError(f"{path.name}: not a JSON object; give the file that PEFT wrote next to the tensors")
-    return found
+    return values
 
 
 def _whole(digits: str) -> int | float:

@@ -88,8 +88,8 @@ def usable_labels(table: Dataset, label: str, split: str) -> list[Any]:
     values = table[label][:]
     for number, value in enumerate(values):
         if isinstance(value, float) and math.isinf(value):
-            place = f"{split} row {number + 1}"
-            raise DataError(f"data.label={label}: {place} is {value}, not a finite number; correct or remove it")
+            row = f"{split} row {number + 1}"
+            raise DataError(f"data.label={label}: {row} is {value}, not a finite number; correct or remove it")
         if value is None or (isinstance(value, float) and math.isnan(value)):
             raise DataError(f"data.label={label}: {split} row {number + 1} has no label; fill it or remove the row")
         if not isinstance(value, int | float | str):

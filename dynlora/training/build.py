@@ -28,7 +28,6 @@ from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_stat
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.loop.optimizer import build_optimizer
-from dynlora.engine.loop.outlook import ALWAYS
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, checkpoint_blocks, head_parameters
@@ -104,7 +103,7 @@ def build_trainer(
     if state is not None:
         trainer.step, trainer.best, trainer.metrics = state["step"], state["best"], state["metrics"]
         trainer.timing.train_s, trainer.timing.evaluated_s = state["train_s"], state.get("evaluated_s", 0.0)
-        trainer.outlook.writes = state.get("writes", ALWAYS)  # runs of earlier versions wrote at every evaluation
+        trainer.outlook.load_state_dict(state.get("outlook", {}))
     return trainer
 
 
@@ -250,8 +249,8 @@ def _prompts(inputs: Inputs, held_out: Rows, group: np.ndarray | None) -> Prompt
         return None
     rows = groups.probe_rows(np.zeros(len(held_out)), group, config.log.generate_rows, config.seed)
     limits = Limits(config.log.generate_max, min(tokenizer.model_max_length, LONGEST))
-    early = len(rows) if inputs.data.metric == EXACT_MATCH else config.log.generate_interim
-    return Prompts.of_rows(held_out, rows, early, tokenizer, task, limits)
+    interim = len(rows) if inputs.data.metric == EXACT_MATCH else config.log.generate_interim
+    return Prompts.of_rows(held_out, rows, interim, tokenizer, task, limits)
 
 
 def _groups(

@@ -129,7 +129,7 @@ def training_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
         "best": trainer.best,
         "train_s": trainer.timing.train_s,
         "evaluated_s": trainer.timing.evaluated_s,
-        "writes": trainer.outlook.writes,
+        "outlook": trainer.outlook.state_dict(),
     }
 
 

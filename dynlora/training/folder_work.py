@@ -86,8 +86,8 @@ def stop_of(folder: Path) -> Iterator[StopRequest]:
     """Remember a stop of the run that this process works on, and make it visible to others, inside the block."""
     me = this_process()
     try:
-        asked = partial(stop_requested, folder, me.pid, me.start)
-        with StopRequest(folder, lambda: request_stop(folder, me.pid, me.start), asked) as stop:
+        is_asked = partial(stop_requested, folder, me.pid, me.start)
+        with StopRequest(folder, lambda: request_stop(folder, me.pid, me.start), is_asked) as stop:
             yield stop
     finally:
         forget_stop(folder)

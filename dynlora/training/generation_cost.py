@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import Any
 
-from dynlora.engine.evaluation.written import EXACT_MATCH
-from dynlora.engine.loop.outlook import ALWAYS, FIRST, writing_evaluations
 from dynlora.engine.loop.trainer import Trainer
 
 
@@ -15,7 +12,7 @@ def generation_cost(trainer: Trainer, run_s: float) -> dict[str, Any] | None:
     """Return the most that the texts of a run cost; None where nothing is written.
 
     Args:
-        trainer: at step 0.
+        trainer: at step 0, its outlook with the time of a forward pass.
         run_s: seconds that the run takes without texts.
 
     Returns:
@@ -23,20 +20,17 @@ def generation_cost(trainer: Trainer, run_s: float) -> dict[str, Any] | None:
         of the last evaluation; interim_prompts and interim_seconds of one before it; evaluations (that write), total_s
         and share (of the run) of all of them.
     """
-    prompts = trainer.evaluation.prompts
-    if prompts is None or not prompts.ids:
+    texts = trainer.texts
+    if texts is None or not texts.prompts.ids:
         return None
-    plain: Any = trainer.accelerator.unwrap_model(trainer.model)
-    early, last = (prompts.cost(plain, trainer.adapters.gates, prompts.places(last=last)) for last in (False, True))
-    between = math.ceil(trainer.outlook.total / trainer.outlook.every)
-    is_judged = trainer.evaluation.metric == EXACT_MATCH
-    writes = ALWAYS if is_judged else writing_evaluations(early.seconds, between, run_s)
-    written = 0 if not early.prompts else {ALWAYS: between, FIRST: 1}.get(writes, 0)
-    total_s = written * early.seconds + last.seconds
+    interim, last = texts.prompts.costs(texts.model, texts.gates)
+    texts.decide(interim.seconds)
+    written = trainer.outlook.interim_writings if interim.prompts else 0
+    total_s = written * interim.seconds + last.seconds
     return {
         **asdict(last),
-        "interim_prompts": early.prompts,
-        "interim_seconds": early.seconds,
+        "interim_prompts": interim.prompts,
+        "interim_seconds": interim.seconds,
         "evaluations": written + 1,
         "total_s": total_s,
         "share": total_s / (run_s + total_s),

@@ -33,9 +33,9 @@ def read_start(source: str, folder: Path | None = None) -> GivenStart:
         ConfigError: when there is no such adapter.
     """
     setting = f"strategy.start_from={source}"
-    found = _weights(setting, folder or Path(os.path.expanduser(source)))
-    modules = {name: GivenModule(_tensor(A), _tensor(B), s) for name, (A, B, s) in found.updates.items()}
-    return GivenStart(setting, modules, {name: _tensor(values) for name, values in found.rest.items()})
+    weights = _weights(setting, folder or Path(os.path.expanduser(source)))
+    modules = {name: GivenModule(_tensor(A), _tensor(B), s) for name, (A, B, s) in weights.updates.items()}
+    return GivenStart(setting, modules, {name: _tensor(values) for name, values in weights.rest.items()})
 
 
 def check_start(source: str, folder: Path | None, model: str, labels: list[str]) -> None:
@@ -50,13 +50,13 @@ def check_start(source: str, folder: Path | None, model: str, labels: list[str])
     Raises:
         ConfigError: one sentence that says what does not fit.
     """
-    setting, place = f"strategy.start_from={source}", folder or Path(os.path.expanduser(source))
-    base = _weights(setting, place).base_model
+    setting, adapter_folder = f"strategy.start_from={source}", folder or Path(os.path.expanduser(source))
+    base = _weights(setting, adapter_folder).base_model
     if base and not _same_model(base, model):
         raise ConfigError(
             f"{setting}: was trained on {printable(base, 200)}, and model.name is {model}; set model.name to that model"
         )
-    known = _labels(place)
+    known = _labels(adapter_folder)
     if known and labels and known != labels:
         raise ConfigError(
             f"{setting}: its classes are {printable(', '.join(known), 200)}, and those of the data "
@@ -84,10 +84,10 @@ def _same_model(base: str, model: str) -> bool:
         return False
 
 
-def _labels(place: Path) -> list[str]:
+def _labels(path: Path) -> list[str]:
     """Return the classes that a folder names, in order; none where it does not say."""
     try:
-        found: Any = json.loads(read_plain(place / LABELS_NAME, MAX_BYTES) or "{}")
+        found: Any = json.loads(read_plain(path / LABELS_NAME, MAX_BYTES) or "{}")
         names = {int(position): clean_text(str(name)) for position, name in found["id2label"].items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []

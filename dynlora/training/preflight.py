@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.config import RunConfig, TrainConfig
-from dynlora.engine.data.batches import BatchOrder, Tokens, padded_tokens, sorted_batches
+from dynlora.engine.data.batches import BatchOrder, padded_tokens, sorted_batches
 from dynlora.engine.loop.divergence import check_start
 from dynlora.engine.loop.schedule import checkpoint_every, eval_every
 from dynlora.engine.loop.trainer import Trainer
@@ -75,21 +75,20 @@ def _looked_at(settings: RunConfig) -> dict[str, Any]:
     accelerator = make_accelerator()
     trainer_check(inputs)
     trainer = build_trainer(inputs, NullRecorder(), accelerator)
-    looked_at = {side: Encoded.of(inputs, side) for side in ("train", "held_out")}
+    encoded_sides = {side: Encoded.of(inputs, side) for side in ("train", "held_out")}
     params, kinds, modules = _parameters(trainer, inputs), _kinds(trainer), len(trainer.adapters)
-    check_start(settings, trainer.predictions(_median(trainer.evaluation.tokens)))
+    interim_s, evaluation_s = _evaluation_seconds(trainer)  # before a step changes what it checks
     memory, step_s = _probe_steps(trainer)
     schedule = _schedule(inputs, len(trainer.tokens) if settings.data.packing else len(inputs.data.train))
-    interim_s, evaluation_s = _evaluation_seconds(trainer)
     evaluations = len(schedule["evaluations"])
     total_s = inputs.total * step_s + (evaluations - 1) * interim_s + evaluation_s
     writing = generation_cost(trainer, total_s)
     total_s += writing["total_s"] if writing else 0.0
-    found = {
+    report = {
         "params": params,
         "kinds": kinds,
         "modules": modules,
-        "tokens": {side: encoded.figures() for side, encoded in looked_at.items()},
+        "tokens": {side: encoded.figures() for side, encoded in encoded_sides.items()},
         "memory_mib": memory,
         "time": {
             "step_s": step_s,
@@ -107,10 +106,10 @@ def _looked_at(settings: RunConfig) -> dict[str, Any]:
         "data": settings.data.source,
         "repaired": inputs.data.repaired,
         "writes": inputs.data.task.facts()["generates"],
-        "preview": looked_at["train"].preview(),
+        "preview": encoded_sides["train"].preview(),
     }
-    warnings = [*looked_at["train"].notes, *_warnings(inputs, found), *trainer.adapters.notes]
-    return {**found, "warnings": warnings}
+    warnings = [*encoded_sides["train"].notes, *_warnings(inputs, report), *trainer.adapters.notes]
+    return {**report, "warnings": warnings}
 
 
 def _parameters(trainer: Trainer, inputs: Inputs) -> dict[str, int]:
@@ -196,24 +195,26 @@ def saved_bytes(model: nn.Module) -> Iterator[list[int]]:
 
 
 def _evaluation_seconds(trainer: Trainer) -> tuple[float, float]:
-    """Return the seconds of an evaluation before the last, and of the last, from one batch of median length."""
+    """Return the seconds of an evaluation before the last, and of the last, from one batch of median length.
+
+    Raises:
+        TrainingDiverged: as the evaluation before the first step does, when a loss or an output is not finite.
+    """
     tokens, sampled = trainer.evaluation.tokens, trainer.evaluation.part(last=False).rows
-    timed_rows = _median(tokens)
+    first = max(0, (len(tokens) - EVALUATED) // 2)
+    timed_rows = tokens.take(np.sort(np.argsort(tokens.length, kind="stable")[first : first + EVALUATED]))
+    trainer.predictions(timed_rows.take(np.arange(1)))  # warms up: the first pass of a process takes longer
     start = time.perf_counter()
-    trainer.predictions(timed_rows)
+    predictions = trainer.predictions(timed_rows)
     seconds = time.perf_counter() - start
+    check_start(trainer.config, predictions)
+    trainer.outlook.token_s = seconds / max(1.0, float(timed_rows.length.sum()))
     size = max(64, trainer.config.train.batch_size)
     timed, interim, whole = (
         sum(padded_tokens(length, batch) for batch in sorted_batches(length, size))
         for length in (timed_rows.length, tokens.length[sampled], tokens.length)
     )
     return seconds * interim / timed, seconds * whole / timed
-
-
-def _median(tokens: Tokens) -> Tokens:
-    """Return the held-out rows that are timed, those of median length."""
-    first = max(0, (len(tokens) - EVALUATED) // 2)
-    return tokens.take(np.sort(np.argsort(tokens.length, kind="stable")[first : first + EVALUATED]))
 
 
 def _schedule(inputs: Inputs, n_train: int) -> dict[str, Any]:
@@ -232,61 +233,63 @@ def _schedule(inputs: Inputs, n_train: int) -> dict[str, Any]:
     }
 
 
-def _warnings(inputs: Inputs, found: dict[str, Any]) -> list[str]:
+def _warnings(inputs: Inputs, report: dict[str, Any]) -> list[str]:
     """Return what a person should know before starting, in sentences."""
     config, rows = inputs.config, len(inputs.data.train)
-    said = list(inputs.data.warnings)
-    cut = found["tokens"]["train"]["cut_share"]
+    sentences = list(inputs.data.warnings)
+    cut = report["tokens"]["train"]["cut_share"]
     if cut > 0.05:
-        limit = found["tokens"]["train"]["limit"]
-        said.append(
+        limit = report["tokens"]["train"]["limit"]
+        sentences.append(
             f"{100 * cut:.0f} % of the training examples are truncated after {limit} tokens; raise data.max_length."
         )
     step = config.train.batch_size * config.train.grad_accum
     if (tried := _probed(config.train).batch_size) < step > MOST_PROBED:
-        said.append(f"A step has {step:,} examples; memory and time were checked on {tried} and scaled.")
+        sentences.append(f"A step has {step:,} examples; memory and time were checked on {tried} and scaled.")
     if rows < config.train.batch_size:
-        said.append(
+        sentences.append(
             f"The {rows} training examples are fewer than train.batch_size={config.train.batch_size}, so some repeat."
         )
-    epochs = found["schedule"]["epochs"]
+    epochs = report["schedule"]["epochs"]
     if epochs < 0.5:
-        said.append(f"The run uses {100 * epochs:.0f} % of the training examples; raise train.steps to use more.")
+        sentences.append(f"The run uses {100 * epochs:.0f} % of the training examples; raise train.steps to use more.")
     if epochs > 20:
-        said.append(f"The run uses every training example {epochs:.0f} times and may overfit.")
+        sentences.append(f"The run uses every training example {epochs:.0f} times and may overfit.")
     if len(inputs.data.held_out) < 50:
-        said.append(f"{len(inputs.data.held_out)} held-out examples are few: one example changes the metric a lot.")
-    if math.isfinite(found["time"]["total_minutes"]) and found["time"]["total_minutes"] > 24 * 60:
-        said.append(f"The run will take about {found['time']['total_minutes'] / 60:.0f} hours on this machine.")
-    return said
+        sentences.append(
+            f"{len(inputs.data.held_out)} held-out examples are few: one example changes the metric a lot."
+        )
+    if math.isfinite(report["time"]["total_minutes"]) and report["time"]["total_minutes"] > 24 * 60:
+        sentences.append(f"The run will take about {report['time']['total_minutes'] / 60:.0f} hours on this machine.")
+    return sentences
 
 
-def format_preflight(found: dict[str, Any]) -> str:
+def format_preflight(report: dict[str, Any]) -> str:
     """Return what a run will cost, a line each."""
-    params, tokens, schedule, cost = found["params"], found["tokens"]["train"], found["schedule"], found["time"]
+    params, tokens, schedule, cost = report["params"], report["tokens"]["train"], report["schedule"], report["time"]
     lines = [
         f"parameters  {params['active'] + params['gate']:,} of the budget of {params['budget']:,} in "
-        f"{found['modules']} "
+        f"{report['modules']} "
         f"modules ({params['gate']:,} of them gates), {params['allocated']:,} allocated; head {params['head']:,}; "
         f"frozen {params['frozen']:,}",
-        *(f"            {row['kind']}: {row['modules']} of {row['d_in']} to {row['d_out']}" for row in found["kinds"]),
-        f"data        {tokens['rows']:,} training examples, {found['tokens']['held_out']['rows']:,} held-out examples; "
-        f"{tokens['mean']:.1f} tokens per example, at most {tokens['max']}, "
+        *(f"            {row['kind']}: {row['modules']} of {row['d_in']} to {row['d_out']}" for row in report["kinds"]),
+        f"data        {tokens['rows']:,} training examples, {report['tokens']['held_out']['rows']:,} held-out "
+        f"examples; {tokens['mean']:.1f} tokens per example, at most {tokens['max']}, "
         f"{100 * tokens['cut_share']:.1f} % truncated",
-        *(f"repair      {sentence}" for sentence in found["repaired"]),
-        f"memory      about {found['memory_mib']['total']:,.0f} MiB, without Python and its libraries",
+        *(f"repair      {sentence}" for sentence in report["repaired"]),
+        f"memory      about {report['memory_mib']['total']:,.0f} MiB, without Python and its libraries",
         f"time        {cost['step_s']:.2f} s per step, {cost['total_minutes']:.1f} minutes in total, "
-        f"{found['precision']} on {found['device']}",
+        f"{report['precision']} on {report['device']}",
         *([f"generation  {said_generation(cost['generation'])}"] if cost["generation"] else []),
         f"schedule    {schedule['steps']:,} steps, {schedule['epochs']:.1f} epochs; possible reallocations after steps "
-        f"{_span(schedule['events'])}; evaluations after {_span(schedule['evaluations'])}",
-        *(f"warning     {sentence}" for sentence in found["warnings"]),
+        f"{_steps(schedule['events'])}; evaluations after steps {_steps(schedule['evaluations'])}",
+        *(f"warning     {sentence}" for sentence in report["warnings"]),
     ]
     return "\n".join(lines)
 
 
-def _span(steps: list[int]) -> str:
-    """Return a list of steps, the middle left out where it is long."""
-    if len(steps) <= 8:
-        return ", ".join(map(str, steps)) or "(never)"
-    return f"{', '.join(map(str, steps[:3]))}, ..., {steps[-1]} ({len(steps)} times)"
+def _steps(steps: list[int]) -> str:
+    """Return the first of some steps, how many are between, and the last."""
+    if len(steps) <= 3:
+        return ", ".join(f"{step:,}" for step in steps) or "(never)"
+    return f"{steps[0]:,} to {steps[-1]:,} ({len(steps) - 2:,} between)"

@@ -40,12 +40,12 @@ def check_out(out: Path) -> Path:
         raise ConfigError("--out -: an adapter is a folder or a .zip file, not one text; give a name")
     if out.name.lower().endswith(OTHER_ARCHIVES):
         raise ConfigError(f"--out {out}: archives are written as .zip; give such a name, or that of a folder")
-    place, kind = Path(os.path.realpath(out)), kind_of_file(out)
-    if kind == "a folder" and place.suffix.lower() != ARCHIVE:
-        kind = "not an empty folder" if any(place.iterdir()) else ""
+    target, kind = Path(os.path.realpath(out)), kind_of_file(out)
+    if kind == "a folder" and target.suffix.lower() != ARCHIVE:
+        kind = "not an empty folder" if any(target.iterdir()) else ""
     if kind:
         raise ConfigError(f"--out {out}: exists and is {kind}; give another name")
-    return place
+    return target
 
 
 @contextmanager
@@ -56,14 +56,14 @@ def staged(out: Path) -> Iterator[Path]:
         ConfigError: when something is there already, but for an empty folder.
         StorageError: when the disk refuses what is written in the block, or the place.
     """
-    place = check_out(out)
-    is_archive = place.suffix.lower() == ARCHIVE
-    with storing(f"the export to {out}"), making_folder(place.parent), _ended_in_order():
-        _remove_left(place.parent)
-        staging = Path(tempfile.mkdtemp(prefix=f"{LEFT}{os.getpid()}-", dir=place.parent))
+    target = check_out(out)
+    is_archive = target.suffix.lower() == ARCHIVE
+    with storing(f"the export to {out}"), making_folder(target.parent), _ended_in_order():
+        _remove_left(target.parent)
+        staging = Path(tempfile.mkdtemp(prefix=f"{LEFT}{os.getpid()}-", dir=target.parent))
         try:
             yield staging
-            (_place_archive if is_archive else _place_folder)(staging, place)
+            (_place_archive if is_archive else _place_folder)(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

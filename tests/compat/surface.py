@@ -33,7 +33,7 @@ def commands(group: click.Command | None = None, prefix: str = "") -> list[str]:
     if group is None:
         from dynlora.cli.main import main as group  # it imports every command
     assert group is not None
-    lines = [f"{prefix} {name}".strip() for one in group.params for name in _names(one)]
+    lines = [f"{prefix} {name}".strip() for parameter in group.params for name in _names(parameter)]
     for name, command in getattr(group, "commands", {}).items():
         path = f"{prefix} {name}".strip()
         lines += [path, *commands(command, path)]

@@ -55,7 +55,7 @@ def _write_saved(path: Path, texts: Sequence[bytes]) -> None:
 
 
 def _json(rows: Sequence[str], how: str) -> str:
-    objects = [{"text": text, "label": place} for place, text in enumerate(rows)]
+    objects = [{"text": text, "label": number} for number, text in enumerate(rows)]
     if how == "columns":
         return json.dumps({"text": list(rows), "label": list(range(len(rows)))})
     if how == "lines":
@@ -78,7 +78,8 @@ READERS: dict[str, tuple[str, Callable[[Path, list[str]], Any]]] = {
     **{
         name: (file, lambda path, rows, write=write: write(path, [_encoded(text) for text in rows]))
         for name, file, write in (
-            ("Parquet", "a.parquet", _write_parquet), ("Parquet messages", "b.parquet", _write_messages),
+            ("Parquet", "a.parquet", _write_parquet),
+            ("Parquet messages", "b.parquet", _write_messages),
             ("saved by datasets", "saved", _write_saved),
         )
     },
@@ -86,7 +87,7 @@ READERS: dict[str, tuple[str, Callable[[Path, list[str]], Any]]] = {
         f"bytes of {name}": (name, lambda path, rows, head=head: path.write_bytes(head + _lines(rows)))
         for name, head in (("a.csv", b"text,label\n"), ("a.tsv", b"text\tlabel\n"), ("a.jsonl", b""), ("a.txt", b""))
     },
-}  # fmt: skip
+}
 """A way to write texts that may be broken, by what reads it back."""
 
 
@@ -102,9 +103,8 @@ def check_reader(kind: str, rows: list[str], folder: Path) -> None:
     """Check that one reader refuses with the file's name, or that everything that it read can be encoded."""
     name, write = READERS[kind]
     path = folder / name
-    with suppress(UnicodeEncodeError):  # a name of a column that Python cannot write
-        write(path, rows)
-    broken = next((place for place, text in enumerate(rows, 1) if not is_text(text)), None)
+    write(path, rows)
+    broken = next((number for number, text in enumerate(rows, 1) if not is_text(text)), None)
     message = ""
     try:
         read = texts_of(path, parse_config({})) if path.suffix == ".txt" else _read(path)
@@ -152,7 +152,7 @@ def test_each_reader_takes_what_is_whole_and_names_what_is_not(kind: str, tmp_pa
 @given(rows=st.lists(ANY_BYTES, min_size=1, max_size=4))
 def test_parquet_of_any_bytes_is_refused_by_row(rows: list[bytes], tmp_path: Path) -> None:
     _write_parquet(tmp_path / "a.parquet", rows)
-    broken = next((place for place, data in enumerate(rows, 1) if data != data.decode("utf-8", "ignore").encode()), 0)
+    broken = next((number for number, data in enumerate(rows, 1) if data != data.decode("utf-8", "ignore").encode()), 0)
     if not broken:
         assert reader.read_table(tmp_path / "a.parquet").values("text") == [data.decode() for data in rows]
         return
@@ -178,30 +178,38 @@ def _is_one_sentence(result: Result) -> bool:
 def test_the_check_of_a_file_says_where_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "\\ud800"}\n')
-    found = _run("data", "check", str(path))
-    assert _is_one_sentence(found)
-    assert found.stderr.startswith("Error: rows.jsonl, line 2: the cell of column label is not valid text")
+    result = _run("data", "check", str(path))
+    assert _is_one_sentence(result)
+    assert result.stderr.startswith("Error: rows.jsonl, line 2: the cell of column label is not valid text")
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("train", "--set", "data.repair=\udcff"), ("train", "--set", "model.layers=\udcff"),
-        ("train", "--name", "\udcff"), ("predict", "x", "--text", "\udcff"), ("runs", "--where", "\udcff"),
-        ("show", "\udcff"), ("train", "--set", 'data.repair=["\\ud800"]'), ("preflight", "--set", 'name="\\ud800"'),
-        ("train", "--set", 'data.repair=[{merge: {"\\ud800": a}}]'), ("train", "--set", 'model.layers="\\ud800"'),
-        ("train", "--set", 'strategy.x="\\ud800"'), ("train", "--set", '"\\ud800"=1'),
-        ("data", "check", "a.csv", "--label", "\udcff"), ("data", "check", "\udcff.csv"),
+        ("train", "--set", "data.repair=\udcff"),
+        ("train", "--set", "model.layers=\udcff"),
+        ("train", "--name", "\udcff"),
+        ("predict", "x", "--text", "\udcff"),
+        ("runs", "--where", "\udcff"),
+        ("show", "\udcff"),
+        ("train", "--set", 'data.repair=["\\ud800"]'),
+        ("preflight", "--set", 'name="\\ud800"'),
+        ("train", "--set", 'data.repair=[{merge: {"\\ud800": a}}]'),
+        ("train", "--set", 'model.layers="\\ud800"'),
+        ("train", "--set", 'strategy.x="\\ud800"'),
+        ("train", "--set", '"\\ud800"=1'),
+        ("data", "check", "a.csv", "--label", "\udcff"),
+        ("data", "check", "\udcff.csv"),
         ("tag", "x", "--add", "\udcff"),
     ],
-)  # fmt: skip
+)
 def test_arguments_that_are_no_text_are_one_sentence(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = _run(*arguments)
-    assert _is_one_sentence(found), found.output
-    assert "Input should be" not in found.stderr
+    result = _run(*arguments)
+    assert _is_one_sentence(result), result.output
+    assert "Input should be" not in result.stderr
     assert not list(tmp_path.iterdir())
 
 

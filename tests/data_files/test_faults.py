@@ -315,8 +315,8 @@ def test_a_label_beyond_all_numbers_is_called_that(written: str, tmp_path: Path)
     path = tmp_path / "rows.csv"
     rows = [f"text {i} of a few,{written if i == 3 else i / 7}" for i in range(30)]
     path.write_text("text,label\n" + "\n".join(rows) + "\n")
-    found = scan.look(path, wanted(task="regression"))
-    [fault] = [fault for fault in found.faults if fault["refuses"]]
+    result = scan.look(path, wanted(task="regression"))
+    [fault] = [fault for fault in result.faults if fault["refuses"]]
     assert fault["sentence"].startswith(
         "rows.csv, line 5: the label is not a finite number (data.label=label); correct"
     )
@@ -330,18 +330,20 @@ def test_conversations_that_are_broken_are_checked_as_conversations(tmp_path: Pa
     path.write_text(json_lines([{"messages": [{"role": "user"}]}] * 20))
     columns = scan.guess(path, ("text", "label"))
     assert columns == {"messages": "messages"}
-    found = scan.look(path, wanted(**columns))
-    assert found.faults[0]["kind"] == "no_conversation"
-    assert "list of messages with role and content" in found.faults[0]["sentence"]
+    result = scan.look(path, wanted(**columns))
+    assert result.faults[0]["kind"] == "no_conversation"
+    assert "list of messages with role and content" in result.faults[0]["sentence"]
 
 
 @pytest.mark.parametrize(
     ("text", "label", "reason"),
     [
-        ("a great film", "pos", "'pos' is a value of its column too"), ("3.5", "pos", "'3.5' is no name"),
-        ("the plot was a great mess", "x", "'the plot was a great mess' is no name"), ("text", "label", None),
+        ("a great film", "pos", "'pos' is a value of its column too"),
+        ("3.5", "pos", "'3.5' is no name"),
+        ("the plot was a great mess", "x", "'the plot was a great mess' is no name"),
+        ("text", "label", None),
     ],
-)  # fmt: skip
+)
 def test_a_file_without_a_header_says_so(text: str, label: str, reason: str | None, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     rows = [f"example {i} of {'good' if i % 2 else 'bad'} ones,{'pos' if i % 2 else 'neg'}" for i in range(30)]
@@ -354,8 +356,8 @@ def test_a_file_without_a_header_says_so(text: str, label: str, reason: str | No
 
 def test_a_check_of_very_many_rows_is_of_the_first_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "MAX_CHECKED", 30)
-    found = look(tmp_path / "rows.csv", GOOD)
-    assert found.conclusion == "rows.csv: no faults in the first 30 rows."
-    assert found.notes[-1] == "checked on the first 30 rows"
-    assert sum(found.rows.values()) == 30
+    result = look(tmp_path / "rows.csv", GOOD)
+    assert result.conclusion == "rows.csv: no faults in the first 30 rows."
+    assert result.notes[-1] == "only the first 30 rows"
+    assert sum(result.rows.values()) == 30
     assert look(tmp_path / "rows.csv", GOOD[:30]).conclusion == "rows.csv: no faults in 30 rows."

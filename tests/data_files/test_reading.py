@@ -218,6 +218,18 @@ def test_parquet_that_unpacks_to_far_more_is_refused(tmp_path: Path, monkeypatch
         reader.read_table(path)
 
 
+def test_a_large_row_group_is_left_unread_for_a_look_and_read_for_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, n = tmp_path / "a.parquet", 2 * binary_file.BATCH_ROWS
+    pq.write_table(pa.table({"text": [f"text {row}" for row in range(n)], "label": [1] * n}), path)
+    monkeypatch.setattr(binary_file, "MAX_GROUP_BYTES", 2**10)
+    with pytest.raises(DataError, match=r"a\.parquet: its first row group is too large to read; write smaller"):
+        reader.read_table(path, 200)
+    assert len(reader.read_table(path, binary_file.BATCH_ROWS + 1)) == binary_file.BATCH_ROWS + 1
+    assert len(reader.read_table(path)) == n
+
+
 def test_a_sheet_that_claims_or_holds_a_far_cell_is_one_sentence(tmp_path: Path) -> None:
 
     book = openpyxl.Workbook()

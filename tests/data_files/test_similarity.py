@@ -35,15 +35,15 @@ def edited(original: str, place: int) -> str:
 
 def expected(texts: list[str]) -> list[bool]:
     """Return which texts are alike to an earlier one that is kept, by comparing all pairs."""
-    sketches, kept = Sketches(texts), list[int]()
-    found: list[bool] = []
+    sketches, first = Sketches(texts), list[int]()
+    is_repeated: list[bool] = []
     for row, each in enumerate(texts):
         is_long = len(each) >= similarity.MIN_CHARACTERS
-        others = (other for other in kept if texts[other] != each)
-        found.append(is_long and any(sketches.are_alike(row, other) for other in others))
-        if is_long and not found[-1]:
-            kept.append(row)
-    return found
+        others = (other for other in first if texts[other] != each)
+        is_repeated.append(is_long and any(sketches.are_alike(row, other) for other in others))
+        if is_long and not is_repeated[-1]:
+            first.append(row)
+    return is_repeated
 
 
 NAMES = ("Anna", "Bao", "Carla", "Deniz", "Emeka", "Farah", "Goran", "Hiro", "Ines", "Jonas")
@@ -88,9 +88,9 @@ def test_copies_among_rows_of_a_template_and_among_others_are_found(make: Callab
     plain = [text(seed, 25) for seed in range(30)]
     edits = [edited(each, 7) for each in plain[:4]]
     rows = [*texts, *plain, *copies, *edits]
-    found = similarity.repeated(rows, [0] * len(rows), Sketches(rows))
-    assert found[-8:].all(), "four of each kind"
-    assert found[: len(texts) + 30].sum() <= 3
+    is_alike = similarity.repeated(rows, [0] * len(rows), Sketches(rows))
+    assert is_alike[-8:].all(), "four of each kind"
+    assert is_alike[: len(texts) + 30].sum() <= 3
 
 
 def test_two_copies_in_a_table_of_three_rows_are_no_template() -> None:

@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.config import parse_config
+from dynlora.config import RunConfig, parse_config
 from dynlora.engine.evaluation.written import WritingCost
 from dynlora.engine.loop import outlook as outlook_module
+from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.engine.loop.outlook import ALWAYS, FIRST, LAST, WRITING_FREE_S, Outlook, writing_evaluations
+from dynlora.engine.recorder import NullRecorder
 from dynlora.training.build import build_trainer, make_accelerator
+from dynlora.training.checkpoints import training_state
 from dynlora.training.inputs import load_inputs
 from tests.engine.harness import ListRecorder, MemoryKeeper
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
@@ -39,14 +42,18 @@ class ActivityRecorder(ListRecorder):
 
 def train_lm(tmp_path: Path, **overrides: Any) -> tuple[Any, ActivityRecorder]:
     """Train a tiny language model, and return its trainer and what was recorded."""
+    recorder = ActivityRecorder()
+    trainer = build_trainer(load_inputs(lm_config(tmp_path, **overrides)), recorder, make_accelerator())
+    trainer.train(MemoryKeeper())
+    return trainer, recorder
+
+
+def lm_config(tmp_path: Path, **overrides: Any) -> RunConfig:
+    """Write a tiny language model and its data, and return the config of a run."""
     model, data = tmp_path / "model", tmp_path / "data"
     model.mkdir()
     data.mkdir()
-    config = parse_config(lm_values(save_tiny_lm(model), save_problems(data), **overrides))
-    recorder = ActivityRecorder()
-    trainer = build_trainer(load_inputs(config), recorder, make_accelerator())
-    trainer.train(MemoryKeeper())
-    return trainer, recorder
+    return parse_config(lm_values(save_tiny_lm(model), save_problems(data), **overrides))
 
 
 def texts(recorder: ActivityRecorder) -> dict[int, int]:
@@ -62,8 +69,7 @@ def test_texts_before_the_last_evaluation_take_at_most_a_fifth(interim: float, e
 
 
 def test_remaining_time_is_of_steps_and_evaluations() -> None:
-    cost = WritingCost(4, 10, 1.0, 2.0)
-    outlook = Outlook(20, 5, 100.0, (50.0, 200.0), writing=(cost, WritingCost(8, 10, 1.0, 4.0)))
+    outlook = Outlook(20, 5, 100.0, (50.0, 200.0), writing_s=(2.0, 4.0))
     outlook.expect(0, evaluates=True)
     assert outlook.remaining_s() is None  # no step was made yet
     outlook.token_s = 0.01
@@ -77,6 +83,32 @@ def test_remaining_time_is_of_steps_and_evaluations() -> None:
     assert outlook.remaining_s() == pytest.approx(0.0, abs=0.1)
     outlook.expect(10)
     assert outlook.remaining_s() == pytest.approx(10 * 3.0 + 1.5 + 2.0 + 2.0, abs=0.1)
+
+
+def test_a_resumed_run_counts_its_evaluations_from_its_first_step(tmp_path: Path) -> None:
+    before = Outlook(20, 5, 100.0, (50.0, 200.0), token_s=0.01, writing_s=(2.0, 4.0), writes=FIRST)
+    write_checkpoint(tmp_path / "checkpoint", {"outlook": before.state_dict()})
+    after = Outlook(20, 5, 100.0, (50.0, 200.0))
+    after.load_state_dict(read_checkpoint(tmp_path / "checkpoint")["outlook"])
+    assert after == before
+    after.took_step(3.0)
+    after.expect(10)
+    assert after.remaining_s() == pytest.approx(10 * 3.0 + 0.5 + (2.0 + 4.0), abs=0.1)
+
+
+def test_a_checkpoint_of_an_earlier_version_writes_at_every_evaluation(tmp_path: Path) -> None:
+    config = lm_config(tmp_path, log__eval_every=3)
+    inputs = load_inputs(config)
+    before = build_trainer(inputs, NullRecorder(), make_accelerator())
+    before.step = 5
+    state = training_state(before, inputs)
+    del state["outlook"], state["evaluated_s"]
+    recorder = ActivityRecorder()
+    state["writes"] = LAST  # a key of no version
+    trainer = build_trainer(load_inputs(config), recorder, make_accelerator(), state)
+    assert trainer.outlook == before.outlook
+    trainer.train(MemoryKeeper())
+    assert texts(recorder) == {6: 4, 9: 4, 12: 6}
 
 
 def test_a_run_says_what_it_does_while_it_evaluates(tmp_path: Path) -> None:
@@ -96,8 +128,11 @@ def test_a_run_says_what_it_does_while_it_evaluates(tmp_path: Path) -> None:
 def test_evaluations_before_the_last_write_few_texts(tmp_path: Path) -> None:
     trainer, recorder = train_lm(tmp_path)
     assert texts(recorder) == {0: 4, 6: 4, 12: 6}
-    rows = {step: [row["row"] for row in payload["rows"]]
-            for step, kind, _, payload in recorder.events if kind == "generations"}  # fmt: skip
+    rows = {
+        step: [row["row"] for row in payload["rows"]]
+        for step, kind, _, payload in recorder.events
+        if kind == "generations"
+    }
     assert set(rows[0]) <= set(rows[12])
     assert trainer.outlook.writes == ALWAYS
 
@@ -115,7 +150,7 @@ def test_texts_that_would_take_more_than_a_fifth_are_left_out(
 ) -> None:
     monkeypatch.setattr(
         "dynlora.engine.evaluation.written.Prompts.cost",
-        lambda self, model, gates, places: WritingCost(len(places), 12, 1.0, seconds),
+        lambda self, model, gates, positions: WritingCost(len(positions), 12, 1.0, seconds),
     )
     trainer, recorder = train_lm(tmp_path)
     assert texts(recorder) == steps

@@ -88,9 +88,9 @@ def test_a_state_of_other_arguments_or_none_is_refused(tiny_bert: Path, tmp_path
     saved.save(tmp_path / "state")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("of months")
-    for place in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
+    for folder in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
         with pytest.raises(ConfigError, match="which would be replaced; give a folder of its own"):
-            saved.save(place)
+            saved.save(folder)
     with pytest.raises(ConfigError, match=r"load: the state was saved with budget=3, and this is 2; use the same"):
         attached_to(classifier(tiny_bert), budget=2).load(tmp_path / "state")
     with pytest.raises(ConfigError, match=r"strategy\.moves=4"):
@@ -171,14 +171,19 @@ def test_what_cannot_work_is_refused_in_a_sentence(tiny_bert: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dropout": 1}, "dropout=1: must be less than 1"), ({"steps": math.nan}, "steps=nan: must be a finite number"),
-        ({"steps": 1e308}, "steps=1e+308: must be a smaller"), ({"steps": True}, "steps=True: must not be true"),
-        ({"steps": 0}, "steps=0: must be at least 1"), ({"lr": math.nan}, "lr=nan: must be a finite number"),
-        ({"alpha": math.inf}, "alpha=inf: must be a finite number"), ({"alpha": 1e308}, "alpha=1e+308: must be at"),
-        ({"budget": 0}, "budget=0: must be at least 1"), ({"seed": -1}, "seed=-1: must be at least 0"),
+        ({"dropout": 1}, "dropout=1: must be less than 1"),
+        ({"steps": math.nan}, "steps=nan: must be a finite number"),
+        ({"steps": 1e308}, "steps=1e+308: must be a smaller"),
+        ({"steps": True}, "steps=True: must not be true"),
+        ({"steps": 0}, "steps=0: must be at least 1"),
+        ({"lr": math.nan}, "lr=nan: must be a finite number"),
+        ({"alpha": math.inf}, "alpha=inf: must be a finite number"),
+        ({"alpha": 1e308}, "alpha=1e+308: must be at"),
+        ({"budget": 0}, "budget=0: must be at least 1"),
+        ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"targets": 3}, "targets=3: must be a list"),
     ],
-)  # fmt: skip
+)
 def test_numbers_that_cannot_be_are_refused_as_settings_are(arguments: dict[str, Any], message: str) -> None:
     model = tiny_decoder()
     before = [name for name, _ in model.named_modules()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 import dynlora
 from dynlora.engine.data.batches import IGNORED, tokenize
 from dynlora.engine.data.text_data import Rows
+from dynlora.engine.evaluation import generate
 from dynlora.engine.evaluation.evaluate import predict, summarise
 from dynlora.engine.evaluation.generate import Limits, write
 from dynlora.engine.model.gates import Gates
@@ -261,3 +263,34 @@ def test_a_decoder_in_a_loop_of_ones_own_keeps_its_head(tied: bool) -> None:
         attached.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.3
+
+
+one_decoder = functools.cache(tiny_decoder)
+
+
+@settings(max_examples=50)
+@given(lengths=st.lists(st.integers(1, 9000), max_size=80), new=st.integers(1, 8192), total=st.integers(1, 8192))
+def test_as_many_prompts_are_continued_at_once_as_memory_allows(lengths: list[int], new: int, total: int) -> None:
+    prompts = [range(length) for length in lengths]
+    count = generate.batch_size(one_decoder(), prompts, Limits(new, total))
+    prompt = max(lengths, default=1)
+    longest = max(prompt + 1, min(total, prompt + new))
+    assert 1 <= count <= generate.TOGETHER
+    assert count == 1 or count * longest <= generate.TOKENS_TOGETHER
+    assert count == generate.TOGETHER or (count + 1) * longest > generate.TOKENS_TOGETHER
+
+
+def test_long_prompts_are_continued_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = one_decoder(), byte_tokenizer()
+    prompts = [[5 + n] * (3 + n) for n in range(5)]
+    together = write(model, tokenizer, prompts, Limits(4, 64))
+    sizes: list[int] = []
+    continued = generate._continued
+    monkeypatch.setattr(generate, "TOKENS_TOGETHER", 2 * 11)
+    monkeypatch.setattr(
+        generate,
+        "_continued",
+        lambda model, tokenizer, few, *more: sizes.append(len(few)) or continued(model, tokenizer, few, *more),
+    )
+    assert write(model, tokenizer, prompts, Limits(4, 64)) == together
+    assert sizes == [2, 2, 1]

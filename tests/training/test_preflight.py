@@ -17,14 +17,20 @@ from dynlora.training.build import MOST_CALIBRATED
 from dynlora.training.preflight import preflight
 from tests.tiny import tiny_config
 
+SEARCH = {"glora": {"population": 4, "rounds": 1, "kept": 2}}
+"""A short search: each of its candidates is a pass over the reserved rows."""
+
 
 @pytest.mark.parametrize("steps", [1, 2])
 @pytest.mark.parametrize("name", sorted(strategies.registry()))
 def test_every_method_is_looked_at_with_the_fewest_steps(
     name: str, steps: int, tiny_bert: Path, tiny_data: Path
 ) -> None:
-    found = preflight(tiny_config(tiny_bert, tiny_data, train__steps=steps, strategy={"name": name}))
-    assert found["schedule"]["steps"] == steps
+    few = {"data__max_train": 40, "data__max_eval": 16}  # glora searches, and eva calibrates, on all of them
+    report = preflight(
+        tiny_config(tiny_bert, tiny_data, train__steps=steps, strategy={"name": name} | SEARCH.get(name, {}), **few)
+    )
+    assert report["schedule"]["steps"] == steps
 
 
 def test_a_step_of_any_size_is_checked_on_a_few_rows(
@@ -34,10 +40,10 @@ def test_a_step_of_any_size_is_checked_on_a_few_rows(
     forward = torch.nn.Embedding.forward
     monkeypatch.setattr(torch.nn.Embedding, "forward", lambda self, ids: sizes.append(len(ids)) or forward(self, ids))
     start = time.process_time()
-    found = preflight(tiny_config(tiny_bert, tiny_data, train__batch_size=65_536, train__grad_accum=4096))
+    report = preflight(tiny_config(tiny_bert, tiny_data, train__batch_size=65_536, train__grad_accum=4096))
     assert time.process_time() - start < 20
     assert max(sizes) <= max(module.EVALUATED, MOST_CALIBRATED)
-    assert "A step has 268,435,456 examples; memory and time were checked on 32 and scaled." in found["warnings"]
+    assert "A step has 268,435,456 examples; memory and time were checked on 32 and scaled." in report["warnings"]
 
 
 def test_the_estimate_of_a_part_is_near_that_of_the_whole(
@@ -99,3 +105,11 @@ def test_dropout_near_1_does_not_hide_where_gates_can_be(tiny_bert: Path, tiny_d
         tiny_bert, tiny_data, model__dropout=0.9999999, strategy={"name": "dynamic", "gates": "module"}
     )
     assert preflight(values)["modules"] > 0
+
+
+def test_a_schedule_is_printed_as_its_ends_and_a_count(tiny_bert: Path, tiny_data: Path) -> None:
+    report = preflight(tiny_config(tiny_bert, tiny_data, train__steps=900, log__eval_every=2))
+    assert report["schedule"]["evaluations"] == list(range(0, 901, 2))
+    assert "evaluations after steps 0 to 900 (449 between)" in module.format_preflight(report)
+    few = {**report, "schedule": {**report["schedule"], "events": [], "evaluations": [0, 5, 1200]}}
+    assert "after steps (never); evaluations after steps 0, 5, 1,200" in module.format_preflight(few)

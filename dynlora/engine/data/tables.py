@@ -70,14 +70,14 @@ def _repaired(config: DataConfig, sides: reader.Sides, seed: int, label_names: S
     rows = Examples.of(sides, chosen, tuple(label_names) or None)
     rows, done = repairs.repaired(rows, config.repair or (), repairs.Draw(seed, config.eval_fraction))
     is_merged = any(isinstance(repair, Merge) for repair in config.repair or ())
-    found: list[Dataset] = []
+    sets: list[Dataset] = []
     for side in (TRAIN, HELD_OUT):
         at = np.flatnonzero(rows.side == side)
         table = dataset_of(rows.tables[int(rows.table[at[0]])]).select(rows.row[at])
-        found.append(
+        sets.append(
             _relabelled(table, chosen.label or config.label, [rows.label[row] for row in at]) if is_merged else table
         )
-    return Splits(found[0], found[1], tuple(item.sentence for item in done))
+    return Splits(sets[0], sets[1], tuple(item.sentence for item in done))
 
 
 def _relabelled(table: Dataset, label: str, values: list[Any]) -> Dataset:

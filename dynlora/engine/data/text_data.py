@@ -288,23 +288,23 @@ def _digest(sides: Sequence[Rows]) -> str:
 def _warnings(sides: Sequence[Rows], task: Task, max_length: int) -> list[str]:
     """Return what a person should know about the data: classes missing or rare, rows repeated, on both sides or cut."""
     train, held_out = sides
-    found = task.warnings(train.label, held_out.label)
+    sentences = task.warnings(train.label, held_out.label)
     repeats = len(train) - len(set(zip(train.text, train.text_pair or train.text, strict=True)))
     if repeats * 20 > len(train):
-        found.append(f"{repeats:,} of {len(train):,} training examples repeat the text of another example.")
+        sentences.append(f"{repeats:,} of {len(train):,} training examples repeat the text of another example.")
     shared = set(zip(train.text, train.text_pair or train.text, strict=True)) & set(
         zip(held_out.text, held_out.text_pair or held_out.text, strict=True)
     )
     if shared:
-        found.append(
+        sentences.append(
             f"{len(shared):,} texts are in both the training and the held-out data: the held-out "
             "results are too optimistic."
         )
     pairs = [pair for side in sides for pair in zip(side.text, side.text_pair or [None] * len(side), strict=True)]
     long = sum(finders.is_long(text, pair, max_length) for text, pair in pairs)
     if long:
-        found.append(
+        sentences.append(
             f"{long:,} of {len(pairs):,} texts have, by estimate, more than data.max_length={max_length} tokens: what "
             "is beyond is not read."
         )
-    return found
+    return sentences

@@ -82,13 +82,14 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
         autocast: makes the precision's context.
         shard: this process and the number of processes; every one runs its share and all get the whole.
         by_token: rows whose losses are kept token by token, of a task that writes texts.
-        on_batch: is told after each batch how many rows this process has run.
+        on_batch: called after each batch with the number of rows that this process has run.
     """
     training = model.training
     model.eval()
     device = next(model.parameters()).device
     rank, world = shard
     parts: list[tuple[Any, ...]] = []
+    rows = 0
     try:
         for number, indices in enumerate(sorted_batches(tokens.length, batch_size)):
             if number % world != rank:
@@ -101,7 +102,8 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
             loss, output, each = _outputs(logits, labels, task, by_token=bool(by_token))
             kept = None if each is None else _token_losses(each, indices, tokens.length, by_token)
             parts.append((indices, loss, output, *(_array(values) for values in beside), kept))
-            on_batch(sum(len(part[0]) for part in parts))
+            rows += len(indices)
+            on_batch(rows)
     finally:
         model.train(training)
     if world > 1:

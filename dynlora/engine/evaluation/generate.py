@@ -16,8 +16,10 @@ from dynlora.engine.model.base_model import learned_positions
 from dynlora.engine.model.gates import Gates
 
 TOGETHER = 32
-"""Prompts that are continued at once: a step of the decoding loop reads all weights, for one text or for many."""
+"""Most prompts that are continued at once: a decoding step reads all weights, for one text or for many."""
 
+TOKENS_TOGETHER = 8192
+"""Most tokens, of prompts and new ones, that are kept at once: with 7 billion parameters in bf16 they take 4 GiB."""
 
 LONGEST = 8192
 """Tokens of a prompt and what is written after it, whatever the model could hold."""
@@ -68,9 +70,9 @@ def write(
 ) -> list[Written]:
     """Return what a model writes after each prompt, in their order.
 
-    Prompts are padded on the left, so that every text is continued at its own end; a batch stops when its last text
-    has ended. The settings are given whole: those that a checkpoint brings along, such as sampling, do not count.
-    In bf16 a text may depend on the others of its batch, by rounding; one prompt given alone does not.
+    Prompts are padded on the left, so that every text is continued at its own end; a batch (`batch_size`) stops when
+    its last text has ended. The settings are given whole: those that a checkpoint brings along, such as sampling, do
+    not count. In bf16 a text may depend on the others of its batch, by rounding; one prompt given alone does not.
 
     Args:
         model: adapted or not; it is put into eval mode and back.
@@ -78,27 +80,40 @@ def write(
         prompts: tokens of each prompt.
         limits: how long, and how tokens are chosen.
         gates: of the adapted model; they see what was written so far.
-        on_token: is told how far the texts are.
+        on_token: called after each decoding step.
     """
     training = model.training
     model.eval()
     order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
     found: dict[int, Written] = {}
-    together = TOGETHER if _can_pad_left(model) else 1
+    together = batch_size(model, prompts, limits)
     try:
         with _own_settings(model):
             for start in range(0, len(order), together):
                 places = order[start : start + together]
                 own = replace(limits, seed=limits.seed + start)  # else every batch would draw the same
 
-                def tell(ended: int, tokens: int, before: int = start) -> None:
+                def report(ended: int, tokens: int, before: int = start) -> None:
                     on_token(before + ended, tokens)
 
-                written = _continued(model, tokenizer, [prompts[place] for place in places], own, gates, tell)
+                written = _continued(model, tokenizer, [prompts[place] for place in places], own, gates, report)
                 found |= dict(zip(places, written, strict=True))
     finally:
         model.train(training)
     return [found[place] for place in range(len(prompts))]
+
+
+def batch_size(model: PreTrainedModel, prompts: Sequence[Sequence[int]], limits: Limits) -> int:
+    """Return how many prompts are continued at once: as many as memory allows, one where padding moves a text."""
+    if not _can_pad_left(model):
+        return 1
+    width = max(map(len, prompts), default=1)
+    return max(1, min(TOGETHER, TOKENS_TOGETHER // (width + _new_tokens(width, limits))))
+
+
+def _new_tokens(width: int, limits: Limits) -> int:
+    """Return how many tokens at most are written after prompts of `width` tokens."""
+    return max(1, min(limits.new_tokens, limits.total_tokens - width))
 
 
 def _can_pad_left(model: PreTrainedModel) -> bool:
@@ -126,18 +141,19 @@ def _own_settings(model: PreTrainedModel) -> Iterator[None]:
 
 
 class _Report(StoppingCriteria):
-    """Tells how far a batch is after each decoding step, and never stops it."""
+    """Says how far a batch is after each decoding step, and never stops it."""
 
-    def __init__(self, width: int, ends: Sequence[int], on_token: OnToken) -> None:
-        """Report on texts that begin after `width` tokens and end with one of `ends`."""
-        self.width, self.ends, self.on_token = width, ends, on_token
+    def __init__(self, ids: Tensor, ends: Sequence[int], on_token: OnToken) -> None:
+        """Report on texts after the prompts `ids`, (n, longest), that end with one of `ends`."""
+        self.width, self.on_token = ids.shape[1], on_token
+        self.ends = torch.tensor(ends, dtype=ids.dtype, device=ids.device)
+        self.ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # pyright: ignore
-        """Report, and return that no text of (n, tokens) is to stop, (n,)."""
-        written = input_ids[:, self.width :]
-        ended = torch.isin(written, torch.tensor(self.ends, device=written.device)).any(1)
-        self.on_token(int(ended.sum()), written.shape[1])
-        return torch.zeros_like(ended)
+        """Report on prompts and texts, (n, tokens), and return that none is to stop, (n,)."""
+        self.ended |= torch.isin(input_ids[:, -1], self.ends)
+        self.on_token(int(self.ended.sum()), input_ids.shape[1] - self.width)
+        return torch.zeros_like(self.ended)
 
 
 def _continued(
@@ -151,14 +167,13 @@ def _continued(
     """Continue a few prompts at once."""
     ids, mask = _padded_left(prompts, tokenizer.pad_token_id, model.device)
     ends = end_tokens(model, tokenizer)
-    new = max(1, min(limits.new_tokens, limits.total_tokens - ids.shape[1]))
     config = GenerationConfig(
-        max_new_tokens=new, do_sample=limits.temperature > 0, num_beams=1, eos_token_id=ends,
-        pad_token_id=tokenizer.pad_token_id, use_cache=True,
+        max_new_tokens=_new_tokens(ids.shape[1], limits), do_sample=limits.temperature > 0, num_beams=1,
+        eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, use_cache=True,
         **({"temperature": limits.temperature, "top_k": 0, "top_p": 1.0} if limits.temperature > 0 else {}),
     )  # fmt: skip
     with gates.writing() if gates is not None else nullcontext(), _seeded(limits):
-        report = StoppingCriteriaList([_Report(ids.shape[1], ends, on_token)])
+        report = StoppingCriteriaList([_Report(ids, ends, on_token)])
         output: Any = model.generate(  # pyright: ignore
             inputs=ids, attention_mask=mask, generation_config=config, stopping_criteria=report
         )

@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dynlora.engine.data.text_data import Rows
-from dynlora.engine.evaluation.generate import TOGETHER, Limits, OnToken, Written, write
+from dynlora.engine.evaluation.generate import Limits, OnToken, Written, batch_size, write
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.recorder import Recorder
 from dynlora.tasks import WritingTask
@@ -47,11 +47,11 @@ class Prompts:
 
     Attributes:
         rows: which held-out rows they are, (n,).
-        early: places among them of those that evaluations before the last continue, in rising order.
+        interim: positions among them, (m,), of those that evaluations before the last continue, in rising order.
         of: number of all held-out rows.
         ids: tokens of each prompt.
         text: each prompt for reading.
-        expected: what the data has in the place of the written text.
+        expected: what the data has in the position of the written text.
         answer: what is right; None where the rows have no answers to check.
         group: name of each prompt's input group, or None.
         limits: how much is written.
@@ -60,7 +60,7 @@ class Prompts:
     """
 
     rows: np.ndarray
-    early: np.ndarray
+    interim: np.ndarray
     of: int
     ids: list[list[int]]
     text: list[str]
@@ -76,53 +76,62 @@ class Prompts:
         cls,
         held_out: Rows,
         rows: np.ndarray,
-        early: int,
+        interim: int,
         tokenizer: PreTrainedTokenizerBase,
         task: WritingTask,
         limits: Limits,
     ) -> Prompts:
-        """Return the prompts of some held-out rows, `early` of them for every evaluation, spread over all."""
+        """Return the prompts of some held-out rows, (n,); `interim` of them, spread out, are for every evaluation."""
         chosen = held_out.take(rows)
         prompts = [task.prompt(tokenizer, chosen, index) for index in range(len(chosen))]
         answer = chosen.fields.get("answer")
-        few = np.unique(np.linspace(0, len(rows) - 1, min(early, len(rows))).round().astype(int))
+        few = np.unique(np.linspace(0, len(rows) - 1, min(interim, len(rows))).round().astype(int))
         return cls(
             rows, few, len(held_out), [prompt.ids for prompt in prompts], [prompt.text for prompt in prompts],
             [prompt.expected for prompt in prompts], None if answer is None else list(answer), chosen.group, limits,
             tokenizer, task,
         )  # fmt: skip
 
-    def places(self, *, last: bool) -> np.ndarray:
-        """Return the places of the prompts that an evaluation continues: all in the last one."""
-        return np.arange(len(self.ids)) if last else self.early
+    def positions(self, *, last: bool) -> np.ndarray:
+        """Return the positions, (m,), of the prompts that an evaluation continues: of all in the last one."""
+        return np.arange(len(self.ids)) if last else self.interim
 
     def written(
         self,
         model: PreTrainedModel,
         gates: Gates | None,
-        places: np.ndarray,
+        positions: np.ndarray,
         on_token: OnToken = lambda ended, tokens: None,
     ) -> list[Written]:
-        """Return what the model writes after the prompts at `places`."""
-        return write(model, self.tokenizer, [self.ids[place] for place in places], self.limits, gates, on_token)
+        """Return what the model writes after the prompts at `positions`."""
+        return write(
+            model, self.tokenizer, [self.ids[position] for position in positions], self.limits, gates, on_token
+        )
 
-    def cost(self, model: PreTrainedModel, gates: Gates | None, places: np.ndarray) -> WritingCost:
-        """Return what the texts after the prompts at `places` cost, from a few tokens after one batch of them."""
-        few, most = places[:TOGETHER], self.limits.new_tokens
-        if not len(few):
+    def costs(self, model: PreTrainedModel, gates: Gates | None) -> tuple[WritingCost, WritingCost]:
+        """Return what the texts of an evaluation before the last cost, and those of the last."""
+        last = self.cost(model, gates, self.positions(last=True))
+        is_all = len(self.interim) == len(self.ids)
+        return last if is_all else self.cost(model, gates, self.interim), last
+
+    def cost(self, model: PreTrainedModel, gates: Gates | None, positions: np.ndarray) -> WritingCost:
+        """Return what the texts after the prompts at `positions` cost, from a few tokens after one batch of them."""
+        most = self.limits.new_tokens
+        if not len(positions):
             return WritingCost(0, most, 0.0, 0.0)
+        few = positions[: batch_size(model, [self.ids[position] for position in positions], self.limits)]
         short = replace(self, limits=replace(self.limits, new_tokens=min(TIMED_TOKENS, most)))
         times = [time.perf_counter()]
         short.written(model, gates, few, lambda ended, tokens: times.append(time.perf_counter()))
         first_s = times[1] - times[0]  # reads the prompts, and writes one token
         each_s = (times[-1] - times[1]) / (len(times) - 2) if len(times) > 2 else first_s
-        seconds = (first_s + (most - 1) * each_s) * len(places) / len(few)
-        return WritingCost(len(places), most, len(few) / each_s, seconds)
+        seconds = (first_s + (most - 1) * each_s) * len(positions) / len(few)
+        return WritingCost(len(positions), most, len(few) / each_s, seconds)
 
     def record(
-        self, recorder: Recorder, step: int, written: Sequence[Written], places: np.ndarray
+        self, recorder: Recorder, step: int, written: Sequence[Written], positions: np.ndarray
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """Record what was written after the prompts at `places`.
+        """Record what was written after the prompts at `positions`.
 
         Returns:
             how much of it is right where that can be checked, and the same of those prompts that every evaluation
@@ -131,11 +140,11 @@ class Prompts:
         texts = [str(self.tokenizer.decode(one.ids, skip_special_tokens=True)) for one in written]
         right = None
         if self.answer is not None:
-            answers = [self.answer[place] for place in places]
+            answers = [self.answer[position] for position in positions]
             right = [self.task.is_right(answer, text) for answer, text in zip(answers, texts, strict=True)]
         rows = [
-            self._row(int(place), text, one, None if right is None else bool(right[index]))
-            for index, (place, text, one) in enumerate(zip(places, texts, written, strict=True))
+            self._row(int(position), text, answer, None if right is None else bool(right[index]))
+            for index, (position, text, answer) in enumerate(zip(positions, texts, written, strict=True))
         ]
         metrics = {} if right is None else {EXACT_MATCH: float(np.mean(right))}
         recorder.event(step, "generations", [], {"metrics": metrics, "rows": rows})
@@ -144,20 +153,20 @@ class Prompts:
         if right is None:
             return {}, {}
         values = np.full(self.of, np.nan, dtype=np.float32)
-        values[self.rows[places]] = right
+        values[self.rows[positions]] = right
         recorder.define_signal("held_out_exact_match", "example", "", self.of)
         recorder.vector("held_out_exact_match", step, values)
-        early = np.asarray(right)[np.isin(places, self.early)]
-        return metrics, {EXACT_MATCH: float(early.mean())} if len(early) else {}
+        compared = np.asarray(right)[np.isin(positions, self.interim)]
+        return metrics, {EXACT_MATCH: float(compared.mean())} if len(compared) else {}
 
-    def _row(self, place: int, text: str, written: Written, right: bool | None) -> dict[str, Any]:
+    def _row(self, position: int, text: str, written: Written, right: bool | None) -> dict[str, Any]:
         """Return one text as the store keeps it."""
         return {
-            "row": int(self.rows[place]),
-            "group": None if self.group is None else self.group[place],
-            "prompt": self.text[place][:SHOWN_CHARACTERS],
-            "expected": self.expected[place][:SHOWN_CHARACTERS],
-            "answer": None if self.answer is None else self.answer[place][:SHOWN_CHARACTERS],
+            "row": int(self.rows[position]),
+            "group": None if self.group is None else self.group[position],
+            "prompt": self.text[position][:SHOWN_CHARACTERS],
+            "expected": self.expected[position][:SHOWN_CHARACTERS],
+            "answer": None if self.answer is None else self.answer[position][:SHOWN_CHARACTERS],
             "text": text[:SHOWN_CHARACTERS],
             "tokens": len(written.ids),
             "ended": written.ended,

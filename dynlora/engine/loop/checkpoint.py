@@ -153,8 +153,8 @@ def check_started(folder: Path) -> None:
 
 
 def _places(folder: Path) -> list[Path]:
-    places = (folder, folder.with_name(f".{folder.name}.old"))
-    return [place for place in places if os.path.lexists(place / "state.json")]
+    folders = (folder, folder.with_name(f".{folder.name}.old"))
+    return [path for path in folders if os.path.lexists(path / "state.json")]
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

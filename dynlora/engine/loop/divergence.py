@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.config import RunConfig
+from dynlora.config import RunConfig, parse_config
 from dynlora.engine.evaluation.evaluate import Predictions
 from dynlora.errors import DynloraError
 
@@ -48,7 +48,7 @@ def check_start(config: RunConfig, predictions: Predictions) -> None:
 
 def _at_the_start(config: RunConfig, problem: str) -> TrainingDiverged:
     """Return the error for numbers that are not finite before anything was learned."""
-    usual, changed = RunConfig(), dict[str, Any]()
+    usual, changed = parse_config({}), dict[str, Any]()
     for key in CAUSES:
         section, _, name = key.partition(".")
         value = getattr(getattr(config, section), name)

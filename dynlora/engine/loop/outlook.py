@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
-
-from dynlora.engine.evaluation.written import WritingCost
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 WRITING_SHARE = 0.2
 """Share of a run that the texts of the evaluations before the last may take."""
@@ -46,8 +46,8 @@ class Outlook:
         step_tokens: tokens of an optimizer step, in the mean.
         tokens: held-out tokens that an evaluation before the last reads, and that the last one reads.
         step_s: seconds of the recent steps of this process, checkpoints and records included.
-        token_s: seconds an evaluation takes per token; None before the first of this process.
-        writing: cost of the texts of an evaluation before the last, and of the last; None where none are written.
+        token_s: seconds an evaluation takes per token; None before the first one.
+        writing_s: seconds of the texts of an evaluation before the last, and of the last; None before they were timed.
         writes: which evaluations write texts, `ALWAYS`, `FIRST` or `LAST`.
     """
 
@@ -57,23 +57,40 @@ class Outlook:
     tokens: tuple[float, float]
     step_s: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     token_s: float | None = None
-    writing: tuple[WritingCost, WritingCost] | None = None
+    writing_s: tuple[float, float] | None = None
     writes: str = ALWAYS
     _first_step_left: bool = False
     _ends_at: float | None = None
+
+    @property
+    def interim_evaluations(self) -> int:
+        """Number of evaluations before the last, the one before training included."""
+        return math.ceil(self.total / self.every)
+
+    @property
+    def interim_writings(self) -> int:
+        """Number of evaluations before the last that write texts."""
+        return {ALWAYS: self.interim_evaluations, FIRST: 1, LAST: 0}[self.writes]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run goes on with."""
+        return {"token_s": self.token_s, "writing_s": self.writing_s, "writes": self.writes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with what a checkpoint holds; those of earlier versions hold nothing and wrote at every evaluation."""
+        writing_s = state.get("writing_s")
+        self.token_s, self.writes = state.get("token_s"), state.get("writes", ALWAYS)
+        self.writing_s = None if writing_s is None else (writing_s[0], writing_s[1])
 
     def writes_at(self, step: int) -> bool:
         """Say whether the evaluation after `step` writes texts."""
         return step >= self.total or self.writes == ALWAYS or (self.writes == FIRST and step == 0)
 
-    def decide(self) -> None:
-        """Set which evaluations write texts, before training, by what a forward pass and a text take."""
-        if self.writing is None:
-            return
-        evaluations = math.ceil(self.total / self.every)
+    def decide(self, interim_s: float) -> None:
+        """Set which evaluations write texts, by the time of a forward pass, and of the texts of one before the last."""
         steps = self.total * self.step_tokens * STEP_PER_FORWARD
-        run_s = (self.token_s or 0.0) * (steps + evaluations * self.tokens[0] + self.tokens[1])
-        self.writes = writing_evaluations(self.writing[0].seconds, evaluations, run_s)
+        run_s = (self.token_s or 0.0) * (steps + self.interim_evaluations * self.tokens[0] + self.tokens[1])
+        self.writes = writing_evaluations(interim_s, self.interim_evaluations, run_s)
 
     def took_step(self, seconds: float) -> None:
         """Note how long a step took; the first of a process, which is slower, is forgotten after two more."""
@@ -84,15 +101,13 @@ class Outlook:
 
     def took_writing(self, step: int, seconds: float) -> None:
         """Note how long the texts of the evaluation after `step` took: later ones end as early, in the same ratio."""
-        if self.writing is not None and step < self.total and self.writing[0].seconds > 0:
-            ratio = seconds / self.writing[0].seconds
-            early, last = self.writing
-            self.writing = (replace(early, seconds=seconds), replace(last, seconds=ratio * last.seconds))
+        if self.writing_s is not None and step < self.total and self.writing_s[0] > 0:
+            self.writing_s = seconds, self.writing_s[1] * seconds / self.writing_s[0]
 
     def evaluation_s(self, step: int) -> float:
         """Return the seconds that the evaluation after `step` takes, 0 before one was timed."""
         last = int(step >= self.total)
-        texts = self.writing[last].seconds if self.writing is not None and self.writes_at(step) else 0.0
+        texts = self.writing_s[last] if self.writing_s is not None and self.writes_at(step) else 0.0
         return (self.token_s or 0.0) * self.tokens[last] + texts
 
     def expect(self, step: int, *, evaluates: bool = False) -> None:

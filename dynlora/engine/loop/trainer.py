@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +22,7 @@ from dynlora.engine.data.batches import BatchOrder, Tokens, divisors
 from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
 from dynlora.engine.evaluation.held_out_part import HeldOutPart
+from dynlora.engine.evaluation.written import EXACT_MATCH
 from dynlora.engine.loop.divergence import check_loss, check_start
 from dynlora.engine.loop.interim_texts import InterimTexts
 from dynlora.engine.loop.optimizer import clip, set_lr
@@ -99,14 +101,25 @@ class Trainer:
         """Reckon what the run has to do."""
         train, held_out = self.config.train, self.evaluation.tokens.length
         per_row = float(self.tokens.length.mean()) if len(self.tokens) else 0.0
-        early = float(held_out[self.evaluation.part(last=False).rows].sum())
+        interim = float(held_out[self.evaluation.part(last=False).rows].sum())
         probe = float(held_out[self.evaluation.probe].sum())
         self.outlook = Outlook(
             self.total,
             eval_every(self.config, self.total),
             per_row * train.batch_size * train.grad_accum,
-            (early, float(held_out.sum()) + probe),  # the last one looks at the probe set without adapters too
+            (interim, float(held_out.sum()) + probe),  # the last one looks at the probe set without adapters too
         )
+
+    @cached_property
+    def texts(self) -> InterimTexts | None:
+        """What evaluations let a model write; None for a model that writes no texts."""
+        prompts = self.evaluation.prompts
+        if prompts is None:
+            return None
+        plain: Any = self.accelerator.unwrap_model(self.model)
+        is_deciding = self.evaluation.metric == EXACT_MATCH
+        gates, agree = self.adapters.gates, self._over_processes
+        return InterimTexts(prompts, plain, gates, self.outlook, self.recorder, agree, is_deciding)
 
     def train(self, keeper: Keeper) -> None:
         """Train to the last step, or until asked to stop.
@@ -306,7 +319,7 @@ class Trainer:
             check_start(self.config, predictions)
         self.outlook.token_s = (time.perf_counter() - start) / max(1.0, float(tokens.length.sum()))
         self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part
-        written, compared = self._texts()
+        written, compared = ({}, {}) if self.texts is None else self.texts.write(self.step)
         self.metrics = {**self.metrics, **written}
         said = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         self.recorder.log("info", f"Evaluated at step {self.step:,} of {self.total:,}: {said}")
@@ -321,17 +334,6 @@ class Trainer:
         keeper.checkpoint(self)
         self.timing.evaluated_s += time.perf_counter() - start
         self._tell("")
-
-    def _texts(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Let a model that writes texts continue its prompts; return their metrics, and those that are compared."""
-        prompts = self.evaluation.prompts
-        if prompts is None:
-            return {}, {}
-        plain: Any = self.accelerator.unwrap_model(self.model)
-        texts = InterimTexts(
-            prompts, plain, self.adapters.gates, self.outlook, self.recorder, agree=self._over_processes
-        )
-        return texts.write(self.step, self.evaluation.metric)
 
     def probe_step(self, order: BatchOrder) -> float:
         """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run."""
