@@ -22,7 +22,7 @@ from dynlora.jobs import launch
 from dynlora.jobs.queue import OPEN, put_in_queue
 from dynlora.jobs.search import MOST_SEEDS, MOST_TRIALS
 from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
-from dynlora.store.schema import run_folder
+from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import run_summary
 
 if TYPE_CHECKING:
@@ -40,9 +40,12 @@ if TYPE_CHECKING:
     help="Search instead, with Optuna: --set key=1e-4..1e-2:log, 0.0..0.3, 1..16 or a,b,c. Waits for its runs.",
 )
 @click.option(
-    "--trials", type=Whole(1, MOST_TRIALS), default=20, show_default=True,
+    "--trials",
+    type=Whole(1, MOST_TRIALS),
+    default=20,
+    show_default=True,
     help="Search: trials of each study, earlier ones included.",
-)  # fmt: skip
+)
 @click.option("--study", default=None, metavar="NAME", help="Search: name of the study; one that exists continues.")
 @click.option("--objective", default="loss", show_default=True, metavar="METRIC", help="Search: what is made best.")
 @click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True, help="Search.")
@@ -104,6 +107,7 @@ def checked(
     `--set` wins over the file's section `sweep`.
 
     Raises:
+        ConfigError: when no setting is listed.
         DynloraError: when one of them cannot be used.
     """
     base = read_yaml(config) if config is not None else {}
@@ -111,6 +115,12 @@ def checked(
     for override in overrides:
         key, _ = split_override(override)
         choices[key] = choices_of(override.partition("=")[2])
+    if not choices:
+        single = command_text("train", runs_dir=runs_dir)
+        raise ConfigError(
+            "--set: a sweep needs a setting and its values; give one, such as --set seed=0..4, or a file with a section "
+            f"`{SECTION}`, or start a single run with `{single}`"
+        )
     count(choices)
     from dynlora.training.plan import plan
 

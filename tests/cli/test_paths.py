@@ -288,7 +288,7 @@ def tried(bench: Bench, root: Path, name: tuple[str, ...], option: Any, kind: st
         with patience(120):
             result = CliRunner().invoke(main, arguments)
         after = contents(root)
-    where = f"{' '.join(name)}, {option if isinstance(option, str) else option.name}, {kind}{ending}"
+    where = f"{' '.join(name)}, {label(option)}, {kind}{ending}"
     if name in RESUMED and kind == "full disk":
         after = {one: after[one] for one in before}
     return "".join(f"{where}: {problem}\n" for problem in problems(result, option, before, after, kind))
@@ -313,11 +313,15 @@ def problems(result: Result, option: Any, before: dict[str, Any], after: dict[st
         yield f"wrote there: {result.exit_code}"
 
 
+def label(option: Any) -> str:
+    """Return the name of an option, an argument or a setting."""
+    return option if isinstance(option, str) else str(option.name)
+
+
 def sampled(name: tuple[str, ...], option: Any) -> list[tuple[str, str]]:
     """Return the kinds that `make test` tries at an option: another one at each, and three where a file is written."""
     kinds = list(ODD)
-    label = option if isinstance(option, str) else str(option.name)
-    first = zlib.crc32(" ".join((*name, label)).encode())
+    first = zlib.crc32(" ".join((*name, label(option))).encode())
     many = 3 if isinstance(getattr(option, "type", None), OutFile) else 1
     return [(kinds[(first + 3 * n) % len(kinds)], ENDINGS[(first + n) % len(ENDINGS)]) for n in range(many)]
 
@@ -414,11 +418,11 @@ def test_a_path_that_cannot_be_used(name: tuple[str, ...], bench: Bench, tmp_pat
 
 @pytest.mark.torture
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("name", NAMES, ids=" ".join)
+@pytest.mark.parametrize(("name", "option"), PATHS, ids=[f"{' '.join(name)} {label(option)}" for name, option in PATHS])
 def test_every_path_that_cannot_be_used(
-    name: tuple[str, ...], bench: Bench, tmp_path: Path, tally: Callable[[str, int, int], None]
+    name: tuple[str, ...], option: Any, bench: Bench, tmp_path: Path, tally: Callable[[str, int, int], None]
 ) -> None:
-    trials = [(option, *odd) for named, option in PATHS if named == name for odd in product(ODD, ENDINGS)]
-    wrong = [tried(bench, tmp_path / f"{number}", name, *trial) for number, trial in enumerate(trials)]
+    trials = list(product(ODD, ENDINGS))
+    wrong = [tried(bench, tmp_path / f"{number}", name, option, *trial) for number, trial in enumerate(trials)]
     tally("a path that cannot be used is an answer or a sentence", len(trials), wrong.count(""))
     assert not any(wrong), "".join(wrong)
