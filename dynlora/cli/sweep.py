@@ -68,13 +68,13 @@ def sweep(is_search: bool, wait: bool, on: str | None, **options: Any) -> Any:
     With --on ray they train on a cluster, several at a time.
     """
     plain = ("config", "overrides", "name", "runs_dir")
-    asked = {key: options.pop(key) for key in ("address", "cpus", "gpus", "again")}
+    machines = {key: options.pop(key) for key in ("address", "cpus", "gpus", "again")}
     if on and is_search:
         raise ConfigError("--on ray: a search decides run by run and uses this machine's queue; drop --on or --search")
     if on:
         given = {key: options[key] for key in plain}
-        return cluster.sweep_on_ray(lambda: checked(**given)[1], options["runs_dir"], **asked)
-    if asked["again"] or asked["address"]:
+        return cluster.sweep_on_ray(lambda: checked(**given)[1], options["runs_dir"], **machines)
+    if machines["again"] or machines["address"]:
         raise ConfigError("--again, --address: belong to a cluster; add --on ray, or drop them")
     if is_search:
         from dynlora.cli.search import search
@@ -87,10 +87,8 @@ def queue_all(
     *, config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path, wait: bool
 ) -> Report:
     """Queue one run per combination of the listed values."""
-    settings, planned = checked(config, overrides, name, runs_dir)
-    ids = [
-        folder.name for folder in put_in_queue(runs_dir, [partial(one.create, runs_dir, "queued") for one in planned])
-    ]
+    settings, plans = checked(config, overrides, name, runs_dir)
+    ids = [run.name for run in put_in_queue(runs_dir, [partial(plan.create, runs_dir, "queued") for plan in plans])]
     launch.wake(runs_dir)
     if wait:
         _wait(runs_dir, ids)
@@ -118,8 +116,8 @@ def checked(
     if not choices:
         single = command_text("train", runs_dir=runs_dir)
         raise ConfigError(
-            "--set: a sweep needs a setting and its values; give one, such as --set seed=0..4, or a file with a section "
-            f"`{SECTION}`, or start a single run with `{single}`"
+            "--set: a sweep needs a setting and its values; give one, such as --set seed=0..4, or a file with a "
+            f"section `{SECTION}`, or start a single run with `{single}`"
         )
     count(choices)
     from dynlora.training.plan import plan
@@ -134,19 +132,19 @@ def combinations(base: Mapping[str, Any], choices: Mapping[str, list[Any]], name
     Raises:
         ConfigError: for the first one that breaks a rule.
     """
-    found: list[RunConfig] = []
+    configs: list[RunConfig] = []
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
         values = copy.deepcopy(dict(base))
         for key, value in chosen.items():
             set_key(values, key, copy.deepcopy(value))
-        varying = [_said(key, value) for key, value in chosen.items() if len(choices[key]) > 1]
+        varying = [_spelled(key, value) for key, value in chosen.items() if len(choices[key]) > 1]
         title = " ".join(filter(None, [name or values.get("name"), *varying]))[:500]
-        found.append(parse_config({**values, "name": title or None}))
-    return found
+        configs.append(parse_config({**values, "name": title or None}))
+    return configs
 
 
-def _said(key: str, value: Any) -> str:
+def _spelled(key: str, value: Any) -> str:
     """Return a key and its value as a part of a run's name; of a section its `name`, then what else it sets."""
     if not isinstance(value, Mapping):
         return f"{key}={value}"

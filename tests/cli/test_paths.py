@@ -271,7 +271,8 @@ if HAS_PIPES:
         "full disk": full_disk,
     }
 
-ENDINGS = tuple("|.csv|.jsonl|.json.gz|.parquet|.xlsx|.txt|.yaml|.zip|.html|.db|.safetensors| x|é".split("|"))
+FORMATS = (".csv", ".jsonl", ".json.gz", ".parquet", ".xlsx", ".txt", ".yaml", ".zip", ".html", ".db", ".safetensors")
+ENDINGS = ("", *FORMATS, " x", "é")
 """What the name of something odd ends in: it must not be taken for what it says it is."""
 
 
