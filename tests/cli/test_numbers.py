@@ -122,7 +122,8 @@ def check_setting(model: str, field: str, value: Any) -> None:
         assert is_text(message)
         assert "Input should be" not in message
         return
-    assert all(abs(number) < 2**63 or math.isfinite(float(number)) for number in _numbers(made.model_dump()))
+    for number in _numbers(made.model_dump()):
+        assert abs(number) < 2**63 if isinstance(number, int) else math.isfinite(number)
 
 
 def _numbers(value: Any) -> Iterator[float]:
