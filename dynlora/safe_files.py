@@ -201,19 +201,19 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def making_folder(folder: Path) -> Generator[None]:
-    """Make a folder, and those above it, for a block; those it made are removed again where the block fails.
+    """Make a folder, and those above it, for a block; what was missing is removed again where the block fails.
 
     Raises:
         OSError: when it cannot be made.
     """
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    missing = [level for level in (folder, *folder.parents) if not level.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        for one in made:
-            with suppress(OSError):  # somebody has put something there meanwhile
-                one.rmdir()
+        for level in missing:
+            with suppress(OSError):  # somebody has put something into it meanwhile
+                level.rmdir()
         raise
 
 

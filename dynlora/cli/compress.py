@@ -128,7 +128,7 @@ class Request:
 
 
 def shrink(request: Request) -> tuple[Any, str]:
-    """Measure sizes, choose one, write it where it is to be written, and report.
+    """Measure sizes, choose one, write it to `out`, and report.
 
     Raises:
         ConfigError: when the arguments contradict each other, or nothing was good enough to be written.
@@ -143,14 +143,14 @@ def shrink(request: Request) -> tuple[Any, str]:
 
     subject = _subject(request)
     folder = None if request.is_brought else run_folder(request.runs_dir, request.run_id)
-    wanted = subject.sizes(request.which, _plan(request))
-    found = _last(_until_worse(wanted, None if request.curve or request.budget else request.limit))
-    chosen = _chosen(found, request)
+    sizes = subject.sizes(request.which, _plan(request))
+    measured = _last(_until_worse(sizes, None if request.curve or request.budget else request.limit))
+    chosen = _chosen(measured, request)
     if request.recorded is not None:
-        found = replace(found, step=run_summary(request.recorded)["step"])
-    place = folder or request.recorded
-    if place is not None and request.curve:  # a part of the sizes says nothing of the smallest that is good enough
-        _keep(place, found)
+        measured = replace(measured, step=run_summary(request.recorded)["step"])
+    run = folder or request.recorded
+    if run is not None and request.curve:  # a part of the sizes says nothing of the smallest that is good enough
+        _keep(run, measured)
     if chosen is None and (request.out is not None or request.recover is not None):
         raise ConfigError(f"--tolerance {request.limit:g}: no size was shown good enough; raise it, or give --budget")
     written = made = None
@@ -158,12 +158,12 @@ def shrink(request: Request) -> tuple[Any, str]:
         written = write_size(subject, request.out, chosen, run=folder, which=request.which, name=request.name)
     if request.recover is not None and chosen is not None:
         made = queue_recovery(
-            subject, found, chosen, request.recover, run=folder, name=request.name, runs_dir=request.runs_dir
+            subject, measured, chosen, request.recover, run=folder, name=request.name, runs_dir=request.runs_dir
         )
-    document = {"id": request.run_id, **_document(found, chosen, request), "written": written, "recovery": made}
-    if chosen is not None and place is not None:
-        document["chosen"]["lora_config"] = lora_config(run_summary(place), found.ranks_of(chosen))
-    return document, "\n".join(_lines(found, chosen, request, made))
+    document = {"id": request.run_id, **_document(measured, chosen, request), "written": written, "recovery": made}
+    if chosen is not None and run is not None:
+        document["chosen"]["lora_config"] = lora_config(run_summary(run), measured.ranks_of(chosen))
+    return document, "\n".join(_lines(measured, chosen, request, made))
 
 
 def _check(request: Request) -> None:

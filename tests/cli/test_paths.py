@@ -71,6 +71,10 @@ PATHS = [(name, option) for name, command in walked(main) for option in command.
 ]
 
 
+NEEDED = ("runs_dir", "port", "budget", "rows", "steps", "draft", "target")
+"""Optional parameters that are given too: without them commands take long, or end before they look at a path."""
+
+
 class Bench:
     """What commands need to get as far as their paths: a run, an adapter, a model, data; and places that are odd."""
 
@@ -87,16 +91,16 @@ class Bench:
             assert isinstance(command, click.Group)
             command = command.commands[part]
         words = list(name)
-        for one in command.params:
-            if one is option:
-                given = [RUN, str(path)] if one.name == "targets" else [str(path)]
-            elif one.name == "overrides" and name != ("data", "check"):
+        for parameter in command.params:
+            if parameter is option:
+                given = [RUN, str(path)] if parameter.name == "targets" else [str(path)]
+            elif parameter.name == "overrides" and name != ("data", "check"):
                 words += self.settings(name, option, path)
                 continue
             else:
-                given = self.usual(one)
+                given = self.usual(parameter)
             for value in given:
-                words += [value] if isinstance(one, click.Argument) else [one.opts[0], value]
+                words += [value] if isinstance(parameter, click.Argument) else [parameter.opts[0], value]
         return words
 
     def settings(self, name: tuple[str, ...], option: Any, path: Path) -> list[str]:
@@ -106,7 +110,7 @@ class Bench:
         listed = tiny_arguments(self.model, self.data, "train.steps=1", "log.checkpoint_every=1")
         return [*listed, "--set", f"{option}={path}"] if isinstance(option, str) else listed
 
-    def usual(self, one: click.Parameter) -> list[str]:
+    def usual(self, parameter: click.Parameter) -> list[str]:
         """Return what an option has while another one is tried; nothing where its default is good."""
         known: dict[str, list[str]] = {
             "runs_dir": [str(self.runs)],
@@ -132,15 +136,15 @@ class Bench:
             "port": ["0"],
             "out": [str(self.root / "out.zip")],
         }
-        is_asked = one.required or one.name in ("runs_dir", "port", "budget", "rows", "steps", "draft", "target")
-        if one.name == "out" and not one.required:
-            is_asked = "folder" in (getattr(one, "help", "") or "")  # export does nothing without
-        if one.name in ("model", "judge_model", "data") and isinstance(one.type, PathOrName):
-            is_asked = True
-        if not is_asked:
+        is_needed = parameter.required or parameter.name in NEEDED
+        if parameter.name == "out" and not parameter.required:
+            is_needed = "folder" in (getattr(parameter, "help", "") or "")  # export does nothing without
+        if parameter.name in ("model", "judge_model", "data") and isinstance(parameter.type, PathOrName):
+            is_needed = True
+        if not is_needed:
             return []
-        assert one.name in known, f"give a value for {one.name}, which the command needs, in `usual`"
-        return known[one.name]
+        assert parameter.name in known, f"give a value for {parameter.name}, which the command needs, in `usual`"
+        return known[parameter.name]
 
 
 @pytest.fixture(scope="module")
@@ -175,10 +179,10 @@ def unknown_home(root: Path, ending: str) -> Iterator[Path]:
 
 @contextmanager
 def folder(root: Path, ending: str) -> Iterator[Path]:
-    place = root / f"folder{ending}"
-    place.mkdir()
-    (place / "note.txt").write_text("mine")
-    yield place
+    path = root / f"folder{ending}"
+    path.mkdir()
+    (path / "note.txt").write_text("mine")
+    yield path
 
 
 @contextmanager
@@ -190,13 +194,13 @@ def pipe(root: Path, ending: str) -> Iterator[Path]:
 @contextmanager
 def device(root: Path, ending: str) -> Iterator[Path]:
     """A device that can be read for ever, made here: whoever damages it damages no other program."""
-    place = root / f"device{ending}"
+    path = root / f"device{ending}"
     try:
-        os.mknod(place, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
-        place.open("rb").close()
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+        path.open("rb").close()
     except PermissionError:
         pytest.skip("only root makes devices")
-    yield place
+    yield path
 
 
 @contextmanager
@@ -325,7 +329,7 @@ def wrong_with(bench: Bench, root: Path, name: tuple[str, ...], option: Any, kin
         after = contents(root)
     where = f"{' '.join(name)}, {label(option)}, {kind}{ending}"
     if name in RESUMED and kind == "full disk":
-        after = {one: after[one] for one in before}
+        after = {entry: after[entry] for entry in before}
     return "".join(f"{where}: {problem}\n" for problem in problems(result, option, before, after, kind))
 
 
@@ -340,7 +344,7 @@ def problems(result: Result, option: Any, before: dict[str, Any], after: dict[st
         yield f"says {last!r}"
     if "Errno" in last or "os error" in last:
         yield f"says what only a programmer reads: {last!r}"
-    if lost := [one for one in before if after.get(one) != before[one] and not stat.S_ISDIR(before[one][0])]:
+    if lost := [entry for entry in before if after.get(entry) != before[entry] and not stat.S_ISDIR(before[entry][0])]:
         yield f"changed {lost}"
     if result.exit_code == 2 and (left := set(after) - set(before)):
         yield f"was refused and left {sorted(left)}"
