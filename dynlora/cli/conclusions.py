@@ -20,8 +20,8 @@ def conclusions(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """
     if summary["kind"] != TRAIN:
         return {"verdict": None, "lora_config": None, "conclusion": conclusion_of(folder, summary["kind"])}
-    found, config = _verdict(folder, summary), lora_config(summary, summary["ranks"])
-    return {"verdict": found, "lora_config": config, "conclusion": found and found["text"]}
+    verdict, config = _verdict(folder, summary), lora_config(summary, summary["ranks"])
+    return {"verdict": verdict, "lora_config": config, "conclusion": verdict and verdict["text"]}
 
 
 def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any] | None:
@@ -44,13 +44,13 @@ def _verdict(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any] | None:
     from dynlora.viz.verdict.run_verdict import run_verdict
     from dynlora.viz.verdict.text import headline
 
-    found = run_verdict(folder, summary)
-    contest = None if found is None else found.decisive
-    if found is None or contest is None or contest.difference is None:
+    verdict = run_verdict(folder, summary)
+    contest = None if verdict is None else verdict.decisive
+    if verdict is None or contest is None or contest.difference is None:
         return None
     difference = contest.difference
     return {
-        "text": headline(found), "n": contest.seeds, "difference": difference.mean, "low": difference.low,
+        "text": headline(verdict), "n": contest.seeds, "difference": difference.mean, "low": difference.low,
         "high": difference.high, "unit": contest.unit, "outcome": contest.outcome, "configuration": contest.group.label,
-        "against": found.baseline.label,
+        "against": verdict.baseline.label,
     }  # fmt: skip
