@@ -11,9 +11,9 @@ import errno
 import os
 import re
 import typing
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from dynlora.plain_text import as_text, clean_text, is_text
 
@@ -279,28 +279,34 @@ def checked(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
     _refuse_broken_text(given, prefix)
     _refuse_booleans(given, model, prefix)
     try:
-        found = model.model_validate(given)
+        made = model.model_validate(given)
     except ValidationError as error:
         raise ConfigError(explain(error, model, prefix)) from None
-    _refuse_huge(found, prefix)
-    return found
+    _refuse_huge(made, prefix)
+    return made
 
 
-def _refuse_huge(found: BaseModel, prefix: str) -> None:
-    """Refuse whole numbers that nothing here can hold, and that no file would give back."""
-    for key in type(found).model_fields:
-        value = getattr(found, key)
-        if isinstance(value, int) and abs(value) >= 2**63:
-            rule = f"must be {RULES['int_parsing_size']}; {meaning_of(type(found), key, prefix)}"
-            raise ConfigError(f"{prefix}{key}={_short(value)}: {rule}")
-        if section_in(type(found), key) is not None:
+def _refuse_huge(made: BaseModel, prefix: str) -> None:
+    """Refuse whole numbers of more than 64 bits, which neither the store nor a library takes."""
+    from pydantic import BaseModel
+
+    for key in type(made).model_fields:
+        value: object = getattr(made, key)
+        if isinstance(value, BaseModel):
             _refuse_huge(value, f"{prefix}{key}.")
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            rule = f"must be {RULES['int_parsing_size']}; {meaning_of(type(made), key, prefix)}"
+            raise ConfigError(f"{prefix}{key}={_short(value)}: {rule}")
 
 
 def _plain_number(value: Any) -> Any:
     """Return a number of numpy or torch as Python's, also in a section; anything else as it is."""
     if isinstance(value, Mapping):
-        return {key: item if isinstance(item, Mapping) else _plain_number(item) for key, item in value.items()}
+        return {key: _plain_scalar(item) for key, item in cast(Mapping[str, Any], value).items()}
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Any:
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
@@ -312,19 +318,16 @@ def _refuse_booleans(values: Mapping[str, Any], model: type[BaseModel], prefix: 
             continue
         section = section_in(model, key)
         if section is not None and isinstance(value, Mapping):
-            _refuse_booleans(value, section, f"{prefix}{key}.")
-        elif (
-            isinstance(value, bool)
-            and field.annotation is not bool
-            and typing.get_origin(field.annotation) is not Literal
-        ):
+            _refuse_booleans(cast(Mapping[str, Any], value), section, f"{prefix}{key}.")
+        is_switch = field.annotation is bool or typing.get_origin(field.annotation) is Literal
+        if isinstance(value, bool) and not is_switch:
             raise ConfigError(f"{prefix}{key}={value}: must not be true or false; {meaning_of(model, key, prefix)}")
 
 
 def _refuse_broken_text(values: Mapping[str, Any], prefix: str) -> None:
     """Refuse text that cannot be encoded, and numbers too long to be written, in keys, values and lists of values."""
     for key, value in values.items():
-        items = value if isinstance(value, list | tuple) else [value]
+        items = cast(Sequence[Any], value) if isinstance(value, list | tuple) else [value]
         if not all(is_text(text) for text in (key, *items) if isinstance(text, str)):
             raise ConfigError(f"{prefix}{_short(key)}={_short(value)}: must be {RULES['string_unicode']}; correct it")
         if any(isinstance(item, int) and item.bit_length() > MAX_BITS for item in items):
@@ -332,7 +335,7 @@ def _refuse_broken_text(values: Mapping[str, Any], prefix: str) -> None:
             raise ConfigError(f"{prefix}{_short(key)}={_short(value)}: must be {rule}; correct it")
         for item in items:
             if isinstance(item, Mapping) and prefix.count(".") < _MAX_DEPTH:
-                _refuse_broken_text(item, f"{prefix}{_short(key)}.")
+                _refuse_broken_text(cast(Mapping[str, Any], item), f"{prefix}{_short(key)}.")
 
 
 MAX_BITS = 512

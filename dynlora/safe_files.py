@@ -16,7 +16,7 @@ import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from dynlora.errors import ConfigError, storing
 from dynlora.plain_text import clean_text
@@ -58,13 +58,14 @@ def read_plain(path: str | Path, limit: int) -> str | None:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Return a small JSON object, its texts clean; empty when the file is missing, no plain file, too large or none."""
+    """Return a small JSON object with clean texts; empty where no plain file of its size holds one."""
     with suppress(ValueError, RecursionError):
         text = read_plain(path, _MAX_JSON_BYTES) or "{}"
-        found = json.loads(text)
-        if isinstance(found, dict):
+        value: Any = json.loads(text)
+        if isinstance(value, dict):
             is_clean = "\\u" not in text  # a lone surrogate can only be an escape: the bytes are UTF-8
-            return found if is_clean else json.loads(clean_text(json.dumps(found, ensure_ascii=False)))
+            value = cast(dict[str, Any], value)
+            return value if is_clean else json.loads(clean_text(json.dumps(value, ensure_ascii=False)))
     return {}
 
 
@@ -92,9 +93,13 @@ def open_log(path: Path) -> int:
 
 
 KINDS: Mapping[int, str] = {
-    stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-}  # fmt: skip
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 """What a path may lead to, by the type in its mode."""
 
 
@@ -196,19 +201,19 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def making_folder(folder: Path) -> Generator[None]:
-    """Make a folder, and those above it, for a block; those it made are removed again where the block fails.
+    """Make a folder, and those above it, for a block; what was missing is removed again where the block fails.
 
     Raises:
         OSError: when it cannot be made.
     """
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    missing = [level for level in (folder, *folder.parents) if not level.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        for one in made:
-            with suppress(OSError):  # somebody has put something there meanwhile
-                one.rmdir()
+        for level in missing:
+            with suppress(OSError):  # somebody has put something into it meanwhile
+                level.rmdir()
         raise
 
 

@@ -54,7 +54,7 @@ def read_config(config: Path | None, overrides: tuple[str, ...], name: str | Non
 
 
 def fetch(config: RunConfig) -> None:
-    """Make model and data local before torch is loaded: what cannot be reached, or is not there, is told in seconds.
+    """Make model and data local before torch is loaded: what is missing is refused in seconds.
 
     Raises:
         AssetError: when a name cannot be resolved.
@@ -183,31 +183,32 @@ def runs(*, where: str, runs_dir: Path) -> Report:
 
     launch.wake(runs_dir)
     keep = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "tags")
-    there = run_rows(runs_dir)
-    found = found_rows(where, there)
-    rows = [{key: row.get(key) for key in keep} for row in found]
+    every = run_rows(runs_dir)
+    matching = found_rows(where, every)
+    rows = [{key: row.get(key) for key in keep} for row in matching]
     lines = [
         f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
         f"{format_method(row):28} {format_metrics(row['metrics'] or {}):24} {row['name'] or ''}"
-        for row in found
+        for row in matching
     ]
     start = command_text("train", runs_dir=runs_dir)
-    said = f"none of {len(there)} runs matches" if there else f"no runs in {runs_dir}; start one with `{start}`"
-    return rows, "\n".join(lines) or said
+    empty = f"none of {len(every)} runs matches" if every else f"no runs in {runs_dir}; start one with `{start}`"
+    return rows, "\n".join(lines) or empty
 
 
 def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
     """Compare runs."""
     folders = [run_folder(runs_dir, run_id) for run_id in run_ids]
     summaries, damaged = readable(folders)
-    found = [show_document(folder) for folder in folders if folder in summaries]
-    flat = [_flat(document["config"]) for document in found]
+    documents = [show_document(folder) for folder in folders if folder in summaries]
+    flat = [_flat(run["config"]) for run in documents]
     keys = sorted({key for config in flat for key in config})
     differing = {key: [config.get(key) for config in flat] for key in keys if len({str(c.get(key)) for c in flat}) > 1}
-    rows = [{key: item[key] for key in COMPARED} for item in found]
+    rows = [{key: run[key] for key in COMPARED} for run in documents]
     document = {"runs": rows, "config_differences": differing, **({"damaged": damaged} if damaged else {})}
-    lines = [*damaged] + [
-        f"{item['id']}  {item['name']}  {format_method(item)}  {format_metrics(item['metrics'])}" for item in found
+    lines = [
+        *damaged,
+        *(f"{run['id']}  {run['name']}  {format_method(run)}  {format_metrics(run['metrics'])}" for run in documents),
     ]
     lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
     return document, "\n".join(lines)

@@ -75,11 +75,11 @@ def compress(**options: Any) -> Any:  # fmt: skip
     ID is a run; FOLDER is an adapter that PEFT wrote, whose base model and rows --set or --config name.
     """
     del options["name"]  # of a run, and this makes none
-    return shrink(Asked(**options))
+    return shrink(Request(**options))
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """The command's arguments; see there."""
 
     run_id: str
@@ -127,8 +127,8 @@ class Asked:
         return self.adapter is not None
 
 
-def shrink(asked: Asked) -> tuple[Any, str]:
-    """Measure sizes, choose one, write it where asked, and report.
+def shrink(request: Request) -> tuple[Any, str]:
+    """Measure sizes, choose one, write it to `out`, and report.
 
     Raises:
         ConfigError: when the arguments contradict each other, or nothing was good enough to be written.
@@ -137,89 +137,87 @@ def shrink(asked: Asked) -> tuple[Any, str]:
     from dynlora.inference.recover import queue_recovery
     from dynlora.training.staged_folder import check_out
 
-    _check(asked)
-    if asked.out is not None:
-        check_out(asked.out)
+    _check(request)
+    if request.out is not None:
+        check_out(request.out)
 
-    subject = _subject(asked)
-    folder = None if asked.is_brought else run_folder(asked.runs_dir, asked.run_id)
-    wanted = subject.sizes(asked.which, _plan(asked))
-    found = _last(_until_worse(wanted, None if asked.curve or asked.budget else asked.limit))
-    chosen = _chosen(found, asked)
-    if asked.recorded is not None:
-        found = replace(found, step=run_summary(asked.recorded)["step"])
-    place = folder or asked.recorded
-    if place is not None and asked.curve:  # a part of the sizes says nothing of the smallest that is good enough
-        _keep(place, found)
-    if chosen is None and (asked.out is not None or asked.recover is not None):
-        raise ConfigError(f"--tolerance {asked.limit:g}: no size was shown good enough; raise it, or give --budget")
+    subject = _subject(request)
+    folder = None if request.is_brought else run_folder(request.runs_dir, request.run_id)
+    sizes = subject.sizes(request.which, _plan(request))
+    measured = _last(_until_worse(sizes, None if request.curve or request.budget else request.limit))
+    chosen = _chosen(measured, request)
+    if request.recorded is not None:
+        measured = replace(measured, step=run_summary(request.recorded)["step"])
+    run = folder or request.recorded
+    if run is not None and request.curve:  # a part of the sizes says nothing of the smallest that is good enough
+        _keep(run, measured)
+    if chosen is None and (request.out is not None or request.recover is not None):
+        raise ConfigError(f"--tolerance {request.limit:g}: no size was shown good enough; raise it, or give --budget")
     written = made = None
-    if asked.out is not None and chosen is not None:
-        written = write_size(subject, asked.out, chosen, run=folder, which=asked.which, name=asked.name)
-    if asked.recover is not None and chosen is not None:
+    if request.out is not None and chosen is not None:
+        written = write_size(subject, request.out, chosen, run=folder, which=request.which, name=request.name)
+    if request.recover is not None and chosen is not None:
         made = queue_recovery(
-            subject, found, chosen, asked.recover, run=folder, name=asked.name, runs_dir=asked.runs_dir
+            subject, measured, chosen, request.recover, run=folder, name=request.name, runs_dir=request.runs_dir
         )
-    document = {"id": asked.run_id, **_document(found, chosen, asked), "written": written, "recovery": made}
-    if chosen is not None and place is not None:
-        document["chosen"]["lora_config"] = lora_config(run_summary(place), found.ranks_of(chosen))
-    return document, "\n".join(_lines(found, chosen, asked, made))
+    document = {"id": request.run_id, **_document(measured, chosen, request), "written": written, "recovery": made}
+    if chosen is not None and run is not None:
+        document["chosen"]["lora_config"] = lora_config(run_summary(run), measured.ranks_of(chosen))
+    return document, "\n".join(_lines(measured, chosen, request, made))
 
 
-def _check(asked: Asked) -> None:
+def _check(request: Request) -> None:
     """Refuse arguments that contradict each other, before anything is loaded."""
-    if asked.tolerance is not None and asked.budget is not None:
+    if request.tolerance is not None and request.budget is not None:
         raise ConfigError("--budget: a size is given by --budget or found by --tolerance; give one of them")
-    if not asked.is_brought and (asked.config is not None or asked.overrides):
+    if not request.is_brought and (request.config is not None or request.overrides):
         raise ConfigError("--set: a run brings its own configuration; --set and --config are for a PEFT folder")
 
 
-def _subject(asked: Asked) -> Any:
-    """Return the adapter that is compressed, which has something left at the size that was asked for."""
-    subject = _loaded(asked)
-    if asked.budget is not None:
-        subject.check_share(asked.budget)
+def _subject(request: Request) -> Any:
+    """Return the adapter that is compressed, loaded with its model and data; something is left at the given size."""
+    from dynlora.inference.compress import Compression
+
+    if request.is_brought:
+        from dynlora.inference.brought import load_folder
+
+        settings = _settings(request)
+        model, data = load_folder(request.adapter or Path(request.run_id), settings)
+        subject = Compression.of_model(settings, model, data, rows=request.rows, weighting=request.weighting)
+    else:
+        folder = run_folder(request.runs_dir, request.run_id)
+        subject = Compression.of_run(folder, which=request.which, rows=request.rows, weighting=request.weighting)
+    if request.budget is not None:
+        subject.check_share(request.budget)
     return subject
 
 
-def _loaded(asked: Asked) -> Any:
-    """Return the adapter, loaded with its model and data."""
-    from dynlora.inference.compress import Compression
-
-    if not asked.is_brought:
-        folder = run_folder(asked.runs_dir, asked.run_id)
-        return Compression.of_run(folder, which=asked.which, rows=asked.rows, weighting=asked.weighting)
-    from dynlora.inference.brought import load_folder
-
-    settings = _settings(asked)
-    model, data = load_folder(asked.adapter or Path(asked.run_id), settings)
-    return Compression.of_model(settings, model, data, rows=asked.rows, weighting=asked.weighting)
-
-
-def _settings(asked: Asked) -> RunConfig:
+def _settings(request: Request) -> RunConfig:
     """Return what names base model and rows of a brought adapter; a recorded run knows its base model.
 
     Raises:
         ConfigError: when nothing names the rows of a recorded run.
     """
-    if asked.recorded is None:
-        return load_config(asked.config, asked.overrides)
-    if asked.config is None and not any(one.startswith(("data.path=", "data.name=")) for one in asked.overrides):
+    if request.recorded is None:
+        return load_config(request.config, request.overrides)
+    if request.config is None and not any(one.startswith(("data.path=", "data.name=")) for one in request.overrides):
         raise ConfigError(
-            f"compress {asked.run_id}: the run was recorded, so its rows are not known here; add "
+            f"compress {request.run_id}: the run was recorded, so its rows are not known here; add "
             "--set data.path=FILE, and data.text and data.label where they are named otherwise"
         )
-    base = run_summary(asked.recorded)["config"]["model"]["name"]
-    return load_config(asked.config, [f"model.name={base}", *asked.overrides])
+    base = run_summary(request.recorded)["config"]["model"]["name"]
+    return load_config(request.config, [f"model.name={base}", *request.overrides])
 
 
-def _plan(asked: Asked) -> list[tuple[str, float]]:
+def _plan(request: Request) -> list[tuple[str, float]]:
     """Return the sizes to measure: method and share, the largest first."""
     from dynlora.inference.compress import OFFERED, SHARES, whole_curve
 
-    plan = whole_curve() if asked.curve else [] if asked.budget is not None else [(OFFERED, share) for share in SHARES]
-    if asked.budget is not None and (OFFERED, asked.budget) not in plan:
-        plan.append((OFFERED, asked.budget))
+    plan = (
+        whole_curve() if request.curve else [] if request.budget is not None else [(OFFERED, share) for share in SHARES]
+    )
+    if request.budget is not None and (OFFERED, request.budget) not in plan:
+        plan.append((OFFERED, request.budget))
     return sorted(plan, key=lambda one: -one[1])
 
 
@@ -240,11 +238,11 @@ def _last(found: Iterable[Compressed]) -> Compressed:
     return last
 
 
-def _chosen(found: Compressed, asked: Asked) -> Size | None:
+def _chosen(found: Compressed, request: Request) -> Size | None:
     """Return the size that was asked for."""
-    if asked.budget is None:
-        return found.smallest(asked.limit)
-    return next(size for size in found.of_method() if size.share == asked.budget)
+    if request.budget is None:
+        return found.smallest(request.limit)
+    return next(size for size in found.of_method() if size.share == request.budget)
 
 
 def _keep(folder: Path, found: Compressed) -> None:
@@ -256,11 +254,11 @@ def _keep(folder: Path, found: Compressed) -> None:
         write_compressed(compress_target(folder), found)
 
 
-def _document(found: Compressed, chosen: Size | None, asked: Asked) -> dict[str, Any]:
+def _document(found: Compressed, chosen: Size | None, request: Request) -> dict[str, Any]:
     """Return what `--json` prints."""
     return {
         "which": found.which, "step": found.step, "weighting": found.weighting, "rows": found.rows,
-        "tolerance": asked.limit if asked.budget is None else None,
+        "tolerance": request.limit if request.budget is None else None,
         "full": {"loss": found.whole.loss, "parameters": found.parameters, "metrics": dict(found.whole.metrics)},
         "curve": [_point(size) for size in found.sizes],
         "chosen": None if chosen is None else {**_point(chosen), "ranks": found.ranks_of(chosen)},
@@ -274,18 +272,18 @@ def _point(size: Size) -> dict[str, Any]:
 
 
 def _lines(
-    found: Compressed, chosen: Size | None, asked: Asked, made: Mapping[str, Any] | None = None
+    found: Compressed, chosen: Size | None, request: Request, made: Mapping[str, Any] | None = None
 ) -> Iterator[str]:
     """Yield the conclusion, what to do next, and the sizes."""
     if chosen is None:
         judged = found.rows // 2
-        yield f"No size was shown to cost at most {asked.limit:g} nats on {judged:,} examples: keep all of it."
+        yield f"No size was shown to cost at most {request.limit:g} nats on {judged:,} examples: keep all of it."
     else:
-        yield from _conclusion(found, chosen, asked)
-        if asked.out is None and made is None:
-            yield f"next: {_next(asked, chosen)}"
-    if asked.out is not None:
-        yield f"wrote {asked.out}, an adapter that PEFT loads"
+        yield from _conclusion(found, chosen, request)
+        if request.out is None and made is None:
+            yield f"next: {_next(request, chosen)}"
+    if request.out is not None:
+        yield f"wrote {request.out}, an adapter that PEFT loads"
     if made is not None:
         yield f"queued {made['id']}, {made['steps']:,} steps that start from this adapter"
     yield "share   parameters   method    loss     difference (95 % CI)"
@@ -294,18 +292,18 @@ def _lines(
         yield f"{size.share:5.0%} {size.parameters:12,}   {size.method:8} {worth['loss']:8.4f}   {_signed(worth)}"
 
 
-def _next(asked: Asked, chosen: Size) -> str:
+def _next(request: Request, chosen: Size) -> str:
     """Return the command that writes the chosen size: what was asked beside the size is asked again."""
-    again = [part for one in asked.overrides for part in ("--set", one)]
-    again += [] if asked.config is None else ["--config", str(asked.config)]
+    again = [part for one in request.overrides for part in ("--set", one)]
+    again += [] if request.config is None else ["--config", str(request.config)]
     for name, usual in (("rows", ROWS), ("weighting", WEIGHTING), ("which", WHICH)):
-        if (value := getattr(asked, name)) != usual:
+        if (value := getattr(request, name)) != usual:
             again += [f"--{name}", str(value)]
     size = ["--budget", f"{chosen.share:g}", "--out", "adapter-small"]
-    return command_text("compress", asked.run_id, *size, *again, runs_dir=asked.runs_dir)
+    return command_text("compress", request.run_id, *size, *again, runs_dir=request.runs_dir)
 
 
-def _conclusion(found: Compressed, chosen: Size, asked: Asked) -> Iterator[str]:
+def _conclusion(found: Compressed, chosen: Size, request: Request) -> Iterator[str]:
     """Yield what a size keeps and costs, and what that rests on."""
     seen, judged = found.rows - found.rows // 2, found.rows // 2
     kept = chosen.parameters / max(1, found.parameters)
@@ -315,10 +313,10 @@ def _conclusion(found: Compressed, chosen: Size, asked: Asked) -> Iterator[str]:
     )
     if seen < FEWEST:
         yield f"{seen:,} held-out examples are too few to rely on"
-    if asked.budget is None:
-        yield f"the smallest size shown to cost at most {asked.limit:g} nats on {judged:,} other examples"
-        if chosen.reported_on.high > asked.limit:
-            yield f"on the {seen:,} it is not shown to be within {asked.limit:g} nats: its interval ends above"
+    if request.budget is None:
+        yield f"the smallest size shown to cost at most {request.limit:g} nats on {judged:,} other examples"
+        if chosen.reported_on.high > request.limit:
+            yield f"on the {seen:,} it is not shown to be within {request.limit:g} nats: its interval ends above"
 
 
 def _signed(worth: Mapping[str, Any]) -> str:

@@ -106,13 +106,12 @@ def in_words(found: dict[str, Any]) -> str:
     return "\n".join(line for line in lines if line or found["faults"])
 
 
-def _repair_options(found: dict[str, Any]) -> list[str]:
+def _repair_options(report: dict[str, Any]) -> list[str]:
     """Return the options that repair: what training refuses first; a warning may be about rows that are right."""
-    of = {refuses: [one["repair"] for one in found["faults"] if one["refuses"] is refuses and one["repair"] is not None]
-          for refuses in (True, False)}  # fmt: skip
-    lines = [f"Repair what training refuses: {setting(found['needed'])}"] if of[True] else []
-    if of[False]:
-        lines.append(f"Review the warnings first. Then, with their repairs: {setting(found['repairs'])}")
+    kinds = {fault["refuses"] for fault in report["faults"] if fault["repair"] is not None}
+    lines = [f"Repair what training refuses: {setting(report['needed'])}"] if True in kinds else []
+    if False in kinds:
+        lines.append(f"Review the warnings first. Then, with their repairs: {setting(report['repairs'])}")
     return lines
 
 

@@ -28,13 +28,21 @@ ROLES = ("draft ", "target ", "reward ")
 """How sentences about runs begin that play a role."""
 
 
+def _run_option(role: str, text: str) -> Any:
+    """Return the option of a run that has a role: its id or its folder."""
+    return click.option(f"--{role}", type=PathOrName(), default=None, metavar="RUN", help=text)
+
+
+def _unescaped(text: str) -> str:
+    r"""Return text with the characters that `\n` and `\t` stand for on a command line."""
+    for escape, character in ESCAPES:
+        text = text.replace(escape, character)
+    return text
+
+
 @click.group(invoke_without_command=True)
-@click.option(
-    "--draft", type=PathOrName(), default=None, metavar="RUN", help="Run that writes each step first: its id or folder."
-)
-@click.option(
-    "--target", type=PathOrName(), default=None, metavar="RUN", help="Run that rewrites the steps that score too low."
-)
+@_run_option("draft", "Run that writes each step first: its id or folder.")
+@_run_option("target", "Run that rewrites the steps that score too low.")
 @click.option(
     "--reward",
     type=PathOrName(),
@@ -122,24 +130,23 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
     if options["reward"] == OWN:
         raise ConfigError("--reward callable: is a function, which only Python can give; use dynlora.speculate")
     data, control, step_string = options["data"], options["control"].strip(), options["step_string"]
-    for escape, character in ESCAPES:
-        step_string = step_string and step_string.replace(escape, character)
     return DecodeSettings.parse({
         **{name: options[name] for name in ("name", "seed", "accept", "limit", "step_tokens", "max_steps",
                                             "nested_ranks")},
-        **{name: _place(options[name]) for name in ("draft", "target", "reward")},
+        **{name: _absolute(options[name]) for name in ("draft", "target", "reward")},
         "data": os.path.abspath(os.path.expanduser(data)) if data and Path(os.path.expanduser(data)).exists() else data,
         "values": values_of(options["threshold"]),
         "control": values_of(control) if control else [],
-        "step_string": step_string,
+        "step_string": step_string and _unescaped(step_string),
         "new_tokens": options["max_tokens"],
     })  # fmt: skip
 
 
-def _place(run: str | None) -> str | None:
+def _absolute(run: str | None) -> str | None:
     """Return a run's folder as an absolute path; an id as it is."""
-    is_folder = run is not None and run != Path(run).name and Path(os.path.expanduser(run)).is_dir()
-    return os.path.abspath(Path(os.path.expanduser(run or ""))) if is_folder else run
+    folder = os.path.expanduser(run or "")
+    is_folder = run is not None and run != Path(run).name and Path(folder).is_dir()
+    return os.path.abspath(folder) if is_folder else run
 
 
 def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
@@ -187,34 +194,20 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
 @click.option("--problems", type=Whole(10, 1_000_000), default=1500, show_default=True, help="Solved for the judge.")
 @click.option("--step-string", default="\n", show_default=False, help=r"Text that ends a step; the default is \n.")
 @click.option("--seed", type=Whole(0, 2**31 - 1), default=0, show_default=True, help="Seed of all runs.")
-@click.option(
-    "--draft",
-    type=PathOrName(),
-    default=None,
-    metavar="RUN",
-    help="A draft that is there already; none is trained then.",
-)
-@click.option(
-    "--target",
-    type=PathOrName(),
-    default=None,
-    metavar="RUN",
-    help="A target that is there already; none is trained then.",
-)
+@_run_option("draft", "A draft that is trained already.")
+@_run_option("target", "A target that is trained already.")
 @in_runs
 @reports
 def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> Any:
     """Train a target, a draft of some of its blocks, and a judge of the draft's steps, in turn.
 
     The judge learns from partial solutions that the draft writes for training problems; a check of each step labels
-    them. What is there already is given with --draft and --target.
+    them. What is trained already is given with --draft and --target.
     """
     from dynlora.kinds.decode.work.prepare import DRAFT_BLOCKS, Wanted
     from dynlora.kinds.decode.work.prepare import prepare as prepare_runs
 
-    for escape, character in ESCAPES:
-        step_string = step_string.replace(escape, character)
-    wanted = Wanted(step_string=step_string, layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
+    wanted = Wanted(step_string=_unescaped(step_string), layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
     with of_options():
         found = prepare_runs(wanted, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty())
     words = f"{found['command']}\ntarget {found['target']}, draft {found['draft']}, judge {found['judge']}"

@@ -72,8 +72,8 @@ def _message(error: Exception, ctx: click.Context) -> str:
     if isinstance(error, DynloraError):
         return str(error)
     if isinstance(error, click.ClickException):
-        place = getattr(error, "ctx", None) or ctx
-        return f"{error.format_message().rstrip('.')}; see `{place.command_path} --help`"
+        context = getattr(error, "ctx", None) or ctx
+        return f"{error.format_message().rstrip('.')}; see `{context.command_path} --help`"
     refused = system_error(error)
     if refused is None or refused.errno == errno.EPIPE:
         raise error

@@ -116,7 +116,6 @@ def sync(
         option = "--replace" if replace and not fetches else "--with-checkpoint"
         raise ConfigError(f"{option}: is for {'--pull' if replace else 'sending'} alone; leave it out")
     place = Place(url)
-
     if not fetches:
         _check_kept(place)
 

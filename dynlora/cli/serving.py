@@ -59,7 +59,7 @@ def docs(port: int) -> None:
     """Serve the documentation on 127.0.0.1; works offline."""
     from dynlora.server import docs_site
 
-    with docs_site.server(docs_site.site_dir(), port) as server:  # a port that is taken is told before a site is built
+    with docs_site.server(docs_site.site_dir(), port) as server:  # refuses a taken port before a site is built
         docs_site.ready()
         click.echo(f"documentation on http://127.0.0.1:{server.server_port}; Ctrl-C ends it", err=True)
         with suppress(KeyboardInterrupt):

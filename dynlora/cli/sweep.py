@@ -22,7 +22,7 @@ from dynlora.jobs import launch
 from dynlora.jobs.queue import OPEN, put_in_queue
 from dynlora.jobs.search import MOST_SEEDS, MOST_TRIALS
 from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
-from dynlora.store.schema import run_folder
+from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import run_summary
 
 if TYPE_CHECKING:
@@ -40,9 +40,12 @@ if TYPE_CHECKING:
     help="Search instead, with Optuna: --set key=1e-4..1e-2:log, 0.0..0.3, 1..16 or a,b,c. Waits for its runs.",
 )
 @click.option(
-    "--trials", type=Whole(1, MOST_TRIALS), default=20, show_default=True,
+    "--trials",
+    type=Whole(1, MOST_TRIALS),
+    default=20,
+    show_default=True,
     help="Search: trials of each study, earlier ones included.",
-)  # fmt: skip
+)
 @click.option("--study", default=None, metavar="NAME", help="Search: name of the study; one that exists continues.")
 @click.option("--objective", default="loss", show_default=True, metavar="METRIC", help="Search: what is made best.")
 @click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True, help="Search.")
@@ -65,13 +68,13 @@ def sweep(is_search: bool, wait: bool, on: str | None, **options: Any) -> Any:
     With --on ray they train on a cluster, several at a time.
     """
     plain = ("config", "overrides", "name", "runs_dir")
-    asked = {key: options.pop(key) for key in ("address", "cpus", "gpus", "again")}
+    machines = {key: options.pop(key) for key in ("address", "cpus", "gpus", "again")}
     if on and is_search:
         raise ConfigError("--on ray: a search decides run by run and uses this machine's queue; drop --on or --search")
     if on:
         given = {key: options[key] for key in plain}
-        return cluster.sweep_on_ray(lambda: checked(**given)[1], options["runs_dir"], **asked)
-    if asked["again"] or asked["address"]:
+        return cluster.sweep_on_ray(lambda: checked(**given)[1], options["runs_dir"], **machines)
+    if machines["again"] or machines["address"]:
         raise ConfigError("--again, --address: belong to a cluster; add --on ray, or drop them")
     if is_search:
         from dynlora.cli.search import search
@@ -84,10 +87,8 @@ def queue_all(
     *, config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path, wait: bool
 ) -> Report:
     """Queue one run per combination of the listed values."""
-    settings, planned = checked(config, overrides, name, runs_dir)
-    ids = [
-        folder.name for folder in put_in_queue(runs_dir, [partial(one.create, runs_dir, "queued") for one in planned])
-    ]
+    settings, plans = checked(config, overrides, name, runs_dir)
+    ids = [run.name for run in put_in_queue(runs_dir, [partial(plan.create, runs_dir, "queued") for plan in plans])]
     launch.wake(runs_dir)
     if wait:
         _wait(runs_dir, ids)
@@ -104,6 +105,7 @@ def checked(
     `--set` wins over the file's section `sweep`.
 
     Raises:
+        ConfigError: when no setting is listed.
         DynloraError: when one of them cannot be used.
     """
     base = read_yaml(config) if config is not None else {}
@@ -111,6 +113,12 @@ def checked(
     for override in overrides:
         key, _ = split_override(override)
         choices[key] = choices_of(override.partition("=")[2])
+    if not choices:
+        single = command_text("train", runs_dir=runs_dir)
+        raise ConfigError(
+            "--set: a sweep needs a setting and its values; give one, such as --set seed=0..4, or a file with a "
+            f"section `{SECTION}`, or start a single run with `{single}`"
+        )
     count(choices)
     from dynlora.training.plan import plan
 
@@ -124,19 +132,19 @@ def combinations(base: Mapping[str, Any], choices: Mapping[str, list[Any]], name
     Raises:
         ConfigError: for the first one that breaks a rule.
     """
-    found: list[RunConfig] = []
+    configs: list[RunConfig] = []
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
         values = copy.deepcopy(dict(base))
         for key, value in chosen.items():
             set_key(values, key, copy.deepcopy(value))
-        varying = [_said(key, value) for key, value in chosen.items() if len(choices[key]) > 1]
+        varying = [_spelled(key, value) for key, value in chosen.items() if len(choices[key]) > 1]
         title = " ".join(filter(None, [name or values.get("name"), *varying]))[:500]
-        found.append(parse_config({**values, "name": title or None}))
-    return found
+        configs.append(parse_config({**values, "name": title or None}))
+    return configs
 
 
-def _said(key: str, value: Any) -> str:
+def _spelled(key: str, value: Any) -> str:
     """Return a key and its value as a part of a run's name; of a section its `name`, then what else it sets."""
     if not isinstance(value, Mapping):
         return f"{key}={value}"

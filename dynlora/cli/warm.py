@@ -75,14 +75,14 @@ def check_queued(run_id: str, runs_dir: Path) -> None:
     One process of a runs folder does so at a time: another one ends at once, before it imports what a check needs.
     """
     refused = set[str]()
-    for asked in check_requests.taken(Path(os.path.realpath(runs_dir))):
+    for requested in check_requests.taken(Path(os.path.realpath(runs_dir))):
         with suppress(DynloraError):  # one that was deleted, or that cannot be read
-            folder = run_folder(runs_dir, asked)
+            folder = run_folder(runs_dir, requested)
             if is_pending(folder):
                 log_from_here(folder / LOG_NAME)
                 from dynlora.training.queued import check_queued as check
 
-                refused |= {asked} if check(runs_dir, asked) is not None else set()
+                refused |= {requested} if check(runs_dir, requested) is not None else set()
     sys.exit(2 if run_id in refused else 0)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import time
@@ -40,7 +39,7 @@ from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.safe_files import read_json, write_text
 from dynlora.store import process, schema
 from dynlora.store.copied import check_can_resume
-from dynlora.store.lifecycle import annotate
+from dynlora.store.lifecycle import annotate, remove_old, remove_unfinished
 from dynlora.store.recorded import check_looks_for_stops
 from dynlora.store.rows import Status
 from dynlora.store.stop_request import forget_stop, request_stop
@@ -66,9 +65,6 @@ T = TypeVar("T")
 _KEY = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}\Z")
 _STARTING_STOP_S = 10.0
 _ENDED_S = 10.0
-LEFT_AFTER_S = 86_400.0
-"""Age, seconds, at which what a killed start left behind is removed."""
-
 RESERVED = ".id"
 """Ending of the note of an id that a launch is about to take."""
 
@@ -156,7 +152,8 @@ def made_once(root: Path, key: str, field: str, kind: type[T], make: Callable[[P
     if not _KEY.match(key):
         raise ConfigError(f"key {key[:80]!r} of a launch: use 1 to 64 letters, digits, '-' and '_'")
     incoming = own_folder(root, INCOMING_DIR)
-    _sweep_leftovers(root, incoming)
+    remove_unfinished(root)
+    _sweep_leftovers(incoming)
     with locked(incoming / f"{key}.lock", timeout_s):
         answer = incoming / f"{key}.json"
         known = read_json(answer).get(field)
@@ -169,27 +166,10 @@ def made_once(root: Path, key: str, field: str, kind: type[T], make: Callable[[P
     return made
 
 
-def _sweep_leftovers(root: Path, incoming: Path) -> None:
-    """Remove what starts that were killed left a day ago: run folders that were never finished, and configurations."""
-    with suppress(OSError):
-        found = [entry for entry in root.iterdir() if entry.name.startswith(".new-")]
-        found += [
-            entry
-            for entry in incoming.iterdir()
-            if entry.suffix in (".yaml", RESERVED, ENDING) or entry.name.startswith(".")
-        ]
-        for entry in found:
-            if process.now() - entry.lstat().st_mtime > LEFT_AFTER_S:
-                _remove(entry)
-
-
-def _remove(entry: Path) -> None:
-    """Remove a file, a link or a whole folder, as far as that can be done."""
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            entry.unlink()
+def _sweep_leftovers(incoming: Path) -> None:
+    """Remove configurations and notes that starts which were killed left a day ago."""
+    endings = (".yaml", RESERVED, ENDING)
+    remove_old(incoming, lambda entry: entry.suffix in endings or entry.name.startswith("."))
 
 
 def _ask_train(request: Path, root: Path, timeout_s: float) -> str:

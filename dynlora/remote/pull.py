@@ -20,12 +20,10 @@ from dynlora.remote.push import read_manifest
 from dynlora.safe_files import sync
 from dynlora.store.connection import lock_run
 from dynlora.store.copied import Copied, fingerprint, read_copied, write_copied
+from dynlora.store.lifecycle import ASIDE
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
 from dynlora.store.whole_tables import TABLES, build
-
-ASIDE = ".new-"
-"""How the name of a folder begins that is not a run yet; what a killed process left is removed after a day."""
 
 TRIES = 3
 """How often a run is fetched again that was sent again meanwhile."""

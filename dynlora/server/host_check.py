@@ -116,6 +116,29 @@ def _guarded(send: Send) -> Send:
     return guarded
 
 
+def _bytes_only(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """Return both ends of a web socket that takes bytes alone: one that sends text is closed with code 1003.
+
+    Streamlit closes it too, by an error whose traceback ends in the server's log.
+    """
+    is_closed = False
+
+    async def received() -> MutableMapping[str, Any]:
+        nonlocal is_closed
+        message = await receive()
+        if message["type"] != "websocket.receive" or message.get("bytes") is not None:
+            return message
+        is_closed = True
+        await send({"type": "websocket.close", "code": 1003})
+        return {"type": "websocket.disconnect", "code": 1003}
+
+    async def sent(message: MutableMapping[str, Any]) -> None:
+        if not is_closed:
+            await send(message)
+
+    return received, sent
+
+
 class OwnPagesOnly:
     """Answers requests of the dashboard's own pages, and refuses all others before anything of them is read.
 
@@ -134,6 +157,8 @@ class OwnPagesOnly:
             return
         send = _guarded(send)
         if self._is_welcome(scope["headers"]):
+            if scope["type"] == "websocket":
+                receive, send = _bytes_only(receive, send)
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()

@@ -50,11 +50,11 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None, 
     Raises:
         ConfigError: when the token or the port cannot be used.
     """
-    environment, said = server_environment(runs_dir, host, read_token(token_file), mirror_of)
+    environment, notice = server_environment(runs_dir, host, read_token(token_file), mirror_of)
     port = port or _free_port()
     _check_free(host, port)
-    if said:
-        click.echo(said, err=True)
+    if notice:
+        click.echo(notice, err=True)
     threading.Thread(target=_warm, daemon=True).start()
     threading.Thread(target=_say_when_ready, args=(host, port), daemon=True).start()
     return _serve(server_command(host, port), environment)
@@ -67,10 +67,10 @@ def _check_free(host: str, port: int) -> None:
         ConfigError: when another program uses the port, or this machine has no such address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as found:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind((host, port))
+            probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(

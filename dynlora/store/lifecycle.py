@@ -7,6 +7,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,31 @@ def event_row(step: int, kind: str, modules: str, payload: str) -> tuple[Any, ..
     """
     time = now()
     return time, step, kind, modules, payload, event_crc(time, step, kind, modules, payload)
+
+
+LEFT_AFTER_S = 86_400.0
+"""Age, seconds, at which what a killed start left behind is removed."""
+
+ASIDE = ".new-"
+"""How the name of a folder begins that is not a run yet; what a killed process left is removed after a day."""
+
+
+def remove_old(folder: Path, is_leftover: Callable[[Path], bool]) -> None:
+    """Remove the entries of a folder that are leftovers a day old: files, links and whole folders, where allowed."""
+    with suppress(OSError):
+        for entry in filter(is_leftover, folder.iterdir()):
+            if now() - entry.lstat().st_mtime <= LEFT_AFTER_S:
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    entry.unlink()
+
+
+def remove_unfinished(runs_dir: Path) -> None:
+    """Remove the run folders that a killed creation left a day ago."""
+    remove_old(runs_dir, lambda entry: entry.name.startswith(ASIDE))
 
 
 def create_run(
@@ -69,7 +95,8 @@ def create_run(
     with storing(f"a new run in {root}"), making_folder(root / ACTIVE_DIR):
         if os.path.lexists(folder):
             raise ConfigError(f"run id {run_id!r} exists already in {root}; use another id or delete that run")
-        aside = folder.parent / f".new-{run_id}-{secrets.token_hex(4)}"
+        remove_unfinished(folder.parent)
+        aside = folder.parent / f"{ASIDE}{run_id}-{secrets.token_hex(4)}"
         try:
             aside.mkdir()
             write_text(aside / "config.yaml", config_yaml)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynlora.errors import ConfigError
-from dynlora.store.reader import RunReader
+from dynlora.store.summary import recorded_by
 
 ADAPTER_DIR = "peft_adapter"
 """Folder of a run that was trained elsewhere and only recorded; PEFT's files lie in it."""
@@ -28,7 +28,5 @@ def check_looks_for_stops(folder: Path) -> None:
         ConfigError: when the run is one of those.
         CorruptRunError: when it cannot be read.
     """
-    with RunReader(folder) as reader:
-        by = reader.meta(("recorded_by",)).get("recorded_by")
-    if by:
-        raise ConfigError(f"run {folder.name}: is trained by a script with {by!s:.40}, so stop it there")
+    if by := recorded_by(folder):
+        raise ConfigError(f"run {folder.name}: is trained by a script with {by:.40}, so stop it there")

@@ -145,13 +145,13 @@ def readable(folders: Iterable[Path]) -> tuple[dict[Path, dict[str, Any]], list[
     Raises:
         CorruptRunError: when none can be read.
     """
-    found: dict[Path, dict[str, Any]] = {}
+    summaries: dict[Path, dict[str, Any]] = {}
     damaged: list[CorruptRunError] = []
     for folder in folders:
         try:
-            found[folder] = run_summary(folder)
+            summaries[folder] = run_summary(folder)
         except CorruptRunError as error:
             damaged.append(error)
-    if damaged and not found:
+    if damaged and not summaries:
         raise damaged[0]
-    return found, [f"{str(error).rstrip('.')}; it is left out." for error in damaged]
+    return summaries, [f"{str(error).rstrip('.')}; it is left out." for error in damaged]

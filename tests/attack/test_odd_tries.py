@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from dynlora.cli.main import main
 from tests.command_line import run
 from tests.store.builder import new_run
 from tests.tiny import tiny_arguments
@@ -259,9 +261,9 @@ def finished(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPath
     return next(path.parent for path in runs_dir.glob("*/run.db"))
 
 
-def outcome(runs_dir: Path, *arguments: str) -> str:
-    """Run a command in this process, and return what is wrong with how it ended."""
-    result = run(runs_dir, *arguments)
+def outcome(runs_dir: Path | None, *arguments: str) -> str:
+    """Run a command in this process, and return what is wrong with how it ended; None for one without runs folder."""
+    result = CliRunner().invoke(main, arguments) if runs_dir is None else run(runs_dir, *arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         return f"a traceback: {result.exception!r}"[:300]
     return held(result.exit_code, result.output)
@@ -279,24 +281,10 @@ def test_odd_files_are_checked_trained_on_and_predicted(
             ["train", *(word for setting in train for word in ("--set", setting))],
             ["predict", finished.name, "--file", str(path)],
         ):
-            runs_dir = finished.parent
-            result = outcome(runs_dir, *arguments) if arguments[0] != "data" else outcome_of_check(arguments)
             tried += 1
-            if result:
-                failures[f"{arguments[0]} {name}"] = result
+            if wrong := outcome(None if arguments[0] == "data" else finished.parent, *arguments):
+                failures[f"{arguments[0]} {name}"] = wrong
     check(failures, tally, tried)
-
-
-def outcome_of_check(arguments: list[str]) -> str:
-    """Run a command that takes no runs folder, and return what is wrong with how it ended."""
-    from click.testing import CliRunner
-
-    from dynlora.cli.main import main
-
-    result = CliRunner().invoke(main, arguments)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        return f"a traceback: {result.exception!r}"[:300]
-    return held(result.exit_code, result.output)
 
 
 def test_odd_settings_are_trained_with_or_refused(
@@ -346,42 +334,33 @@ def test_odd_variables_are_lived_with_or_refused(
     check(failures, tally, len(VARIABLES))
 
 
-def spoil(kind: str, folder: Path) -> None:
-    """Bring a run folder into an odd state."""
-    database = folder / "run.db"
-    spoilers: dict[str, Callable[[], object]] = {
-        "no config": lambda: (folder / "config.yaml").unlink(),
-        "no adapter": lambda: shutil.rmtree(folder / "adapter"),
-        "no store": database.unlink,
-        "empty store": lambda: database.write_bytes(b""),
-        "cut store": lambda: database.write_bytes(database.read_bytes()[:5000]),
-        "a log of random bytes": lambda: folder.joinpath("run.db-wal").write_bytes(bytes(range(256)) * 20),
-        "another config": lambda: (folder / "config.yaml").write_text("a: b\n"),
-        "the adapter a link": lambda: [shutil.rmtree(folder / "adapter"), (folder / "adapter").symlink_to("/etc")],
-    }
-    spoilers[kind]()
+def link_adapter(folder: Path) -> None:
+    """Put a link in the place of the adapter."""
+    shutil.rmtree(folder / "adapter")
+    (folder / "adapter").symlink_to("/etc")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "no config",
-        "no adapter",
-        "no store",
-        "empty store",
-        "cut store",
-        "a log of random bytes",
-        "another config",
-        "the adapter a link",
-    ],
-)
+SPOILERS: dict[str, Callable[[Path], object]] = {
+    "no config": lambda folder: (folder / "config.yaml").unlink(),
+    "no adapter": lambda folder: shutil.rmtree(folder / "adapter"),
+    "no store": lambda folder: (folder / "run.db").unlink(),
+    "empty store": lambda folder: (folder / "run.db").write_bytes(b""),
+    "cut store": lambda folder: os.truncate(folder / "run.db", 5000),
+    "a log of random bytes": lambda folder: (folder / "run.db-wal").write_bytes(bytes(range(256)) * 20),
+    "another config": lambda folder: (folder / "config.yaml").write_text("a: b\n"),
+    "the adapter a link": link_adapter,
+}
+"""What brings a run folder into an odd state."""
+
+
+@pytest.mark.parametrize("kind", SPOILERS)
 def test_runs_in_odd_states_are_answered_or_refused(
     kind: str, finished: Path, tmp_path: Path, tally: Callable[[str, int, int], None]
 ) -> None:
     runs_dir = tmp_path / "runs"
     shutil.copytree(finished, folder := runs_dir / finished.name)
     new_run(runs_dir)
-    spoil(kind, folder)
+    SPOILERS[kind](folder)
     tries = [
         ["show", folder.name],
         ["runs"],

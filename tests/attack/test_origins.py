@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError
@@ -210,3 +212,36 @@ def test_a_token_that_cannot_be_one_is_refused_without_showing_it(content: bytes
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
     assert "two lines" not in done.stderr
+
+
+def test_a_socket_that_sends_text_is_closed_without_an_error() -> None:
+    """Streamlit's socket reads bytes alone: what it raised for text left a traceback in the server's log."""
+    sent: list[Any] = []
+    frames: list[bytes] = []
+    incoming = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.receive", "bytes": b"one"},
+        {"type": "websocket.receive", "text": "two"},
+    ]
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        socket = WebSocket(scope, receive, send)
+        await socket.accept()
+        with suppress(WebSocketDisconnect):
+            while True:
+                frames.append(await socket.receive_bytes())
+        await send({"type": "websocket.send", "bytes": b"from a task that has not ended"})
+
+    async def receive() -> dict[str, Any]:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "headers": [(b"host", HERE.encode())]}
+    asyncio.run(OwnPagesOnly(inside)(scope, receive, send))
+    assert frames == [b"one"]
+    assert [(message["type"], message.get("code")) for message in sent] == [
+        ("websocket.accept", None),
+        ("websocket.close", 1003),
+    ]

@@ -242,6 +242,8 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     "nothing to evaluate": (["evaluate", "nothing"], ["nothing"]),
     "nothing to stop": (["stop", "nothing"], ["nothing"]),
     "signals of nothing": (["signals", "nothing", "--signal", "rank"], ["nothing"]),
+    "sweep of nothing": (["sweep"], ["--set: a sweep needs a setting and its values", "`dynlora train --runs-dir "]),
+    "sweep of a name": (["sweep", "--name", "many"], ["--set: a sweep needs a setting and its values"]),
     "sweep of too many": (["sweep", "--set", "seed=0..900"], ["901", "200"]),
     "sweep backwards": (["sweep", "--set", "seed=4..0"], ["4..0"]),
     "sweep with one bad value": (["sweep", "--set", "train.steps=5,many"], ["train.steps=many"]),

@@ -31,8 +31,8 @@ def test_a_clean_file_is_exit_code_0_and_faults_are_1(tmp_path: Path) -> None:
     assert found.stdout.startswith("rows.csv: 4 faults in 43 rows; training refuses the file until it is repaired.")
     assert "Empty text: rows.csv, line 43: the text is empty (data.text=text)" in found.stdout
     needed, every = (
-        shlex.split(found.stdout.split(words)[1].splitlines()[0])
-        for words in ("Repair what training refuses: ", "Review the warnings first. Then, with their repairs: ")
+        shlex.split(found.stdout.split(title)[1].splitlines()[0])
+        for title in ("Repair what training refuses: ", "Review the warnings first. Then, with their repairs: ")
     )
     again = check(str(path), *every)
     assert (again.exit_code, again.stdout.splitlines()[0]) == (0, "rows.csv: no faults in 41 rows after 3 repairs.")

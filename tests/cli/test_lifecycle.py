@@ -267,6 +267,22 @@ def test_a_run_that_the_queue_cannot_take_is_not_made(
     assert run_folders(runs_dir) == {trained_run.name}
 
 
+@pytest.mark.parametrize("command", QUEUED[:2])
+def test_what_killed_creations_left_goes_when_a_run_is_made(
+    command: str, tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page swept it at a launch; where runs came from the command line alone it stayed."""
+    monkeypatch.setattr(launch, "wake", lambda _: None)
+    old, young = runs_dir / ".new-a-0badcafe", runs_dir / ".new-b-0badcafe"
+    for leftover in (old, young):
+        leftover.mkdir()
+        (leftover / "run.db").touch()
+    os.utime(old, (1, 1))
+    result = run(runs_dir, *queueing(command, tiny_bert, tiny_data, runs_dir))
+    assert result.exit_code == 0, result.output
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 def test_of_a_sweep_that_breaks_in_the_middle_no_run_is_left(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,6 @@ Commands and their paths are found by walking the command line, so that a new on
 from __future__ import annotations
 
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,8 @@ from dynlora.training.staged_folder import staged
 from tests.faults.disk import fill, small_disk
 from tests.tiny import tiny_arguments, tiny_rows, write_csv
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no pipes and devices among files")
+HAS_PIPES = os.name != "nt"
+needs_pipes = pytest.mark.skipif(not HAS_PIPES, reason="there are no pipes, devices and links among files")
 
 RUN = "a-run"
 SERVERS = ("answer", "warm")
@@ -63,17 +63,16 @@ def is_path(option: click.Parameter) -> bool:
     return isinstance(option.type, click.Path | PathOrName)
 
 
-PATHS = [
-    (name, option)
-    for name, command in walked(main)
-    for option in command.params
-    if is_path(option)
-] + [
+PATHS = [(name, option) for name, command in walked(main) for option in command.params if is_path(option)] + [
     (name, setting)
     for name, command in walked(main)
     if any(option.name == "overrides" for option in command.params) and name != ("data", "check")
     for setting in SETTINGS
-]  # fmt: skip
+]
+
+
+NEEDED = ("runs_dir", "port", "budget", "rows", "steps", "draft", "target")
+"""Optional parameters that are given too: without them commands take long, or end before they look at a path."""
 
 
 class Bench:
@@ -92,16 +91,16 @@ class Bench:
             assert isinstance(command, click.Group)
             command = command.commands[part]
         words = list(name)
-        for one in command.params:
-            if one is option:
-                given = [RUN, str(path)] if one.name == "targets" else [str(path)]
-            elif one.name == "overrides" and name != ("data", "check"):
+        for parameter in command.params:
+            if parameter is option:
+                given = [RUN, str(path)] if parameter.name == "targets" else [str(path)]
+            elif parameter.name == "overrides" and name != ("data", "check"):
                 words += self.settings(name, option, path)
                 continue
             else:
-                given = self.usual(one)
+                given = self.usual(parameter)
             for value in given:
-                words += [value] if isinstance(one, click.Argument) else [one.opts[0], value]
+                words += [value] if isinstance(parameter, click.Argument) else [parameter.opts[0], value]
         return words
 
     def settings(self, name: tuple[str, ...], option: Any, path: Path) -> list[str]:
@@ -111,30 +110,56 @@ class Bench:
         listed = tiny_arguments(self.model, self.data, "train.steps=1", "log.checkpoint_every=1")
         return [*listed, "--set", f"{option}={path}"] if isinstance(option, str) else listed
 
-    def usual(self, one: click.Parameter) -> list[str]:
+    def usual(self, parameter: click.Parameter) -> list[str]:
         """Return what an option has while another one is tried; nothing where its default is good."""
         known: dict[str, list[str]] = {
-            "runs_dir": [str(self.runs)], "run_id": [RUN], "run_ids": [RUN], "teachers": [RUN], "signal": ["rank"],
-            "targets": [RUN, str(self.root / "sent")], "url": [str(self.root / "sent")], "text": ["a film"],
-            "support": [str(self.table)], "folder": [str(self.root)], "source": [str(self.root / "none.db")],
-            "path": [str(self.table)], "draft": [RUN], "target": [RUN], "model": [str(self.model)],
-            "judge_model": [str(self.model)], "data": [str(self.table)], "budget": ["0.5"], "rows": ["20"],
-            "steps": ["2"], "port": ["0"], "out": [str(self.root / "out.zip")],
-        }  # fmt: skip
-        is_asked = one.required or one.name in ("runs_dir", "port", "budget", "rows", "steps", "draft", "target")
-        if one.name == "out" and not one.required:
-            is_asked = "folder" in (getattr(one, "help", "") or "")  # export does nothing without
-        if one.name in ("model", "judge_model", "data") and isinstance(one.type, PathOrName):
-            is_asked = True
-        if not is_asked:
+            "runs_dir": [str(self.runs)],
+            "run_id": [RUN],
+            "run_ids": [RUN],
+            "teachers": [RUN],
+            "signal": ["rank"],
+            "targets": [RUN, str(self.root / "sent")],
+            "url": [str(self.root / "sent")],
+            "text": ["a film"],
+            "support": [str(self.table)],
+            "folder": [str(self.root)],
+            "source": [str(self.root / "none.db")],
+            "path": [str(self.table)],
+            "draft": [RUN],
+            "target": [RUN],
+            "model": [str(self.model)],
+            "judge_model": [str(self.model)],
+            "data": [str(self.table)],
+            "budget": ["0.5"],
+            "rows": ["20"],
+            "steps": ["2"],
+            "port": ["0"],
+            "out": [str(self.root / "out.zip")],
+        }
+        is_needed = parameter.required or parameter.name in NEEDED
+        if parameter.name == "out" and not parameter.required:
+            is_needed = "folder" in (getattr(parameter, "help", "") or "")  # export does nothing without
+        if parameter.name in ("model", "judge_model", "data") and isinstance(parameter.type, PathOrName):
+            is_needed = True
+        if not is_needed:
             return []
-        assert one.name in known, f"give a value for {one.name}, which the command needs, in `usual`"
-        return known[one.name]
+        assert parameter.name in known, f"give a value for {parameter.name}, which the command needs, in `usual`"
+        return known[parameter.name]
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, trained_run: Path, tiny_bert: Path, tiny_data: Path) -> Bench:
     return Bench(tmp_path_factory.mktemp("bench"), trained_run, tiny_bert, tiny_data)
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Kinds of odd paths that can be made on this machine."""
+    possible: list[str] = []
+    for kind, make in ODD.items():
+        with suppress(pytest.skip.Exception), make(tmp_path_factory.mktemp("kind"), ""):
+            possible.append(kind)
+    return possible
 
 
 @contextmanager
@@ -154,10 +179,10 @@ def unknown_home(root: Path, ending: str) -> Iterator[Path]:
 
 @contextmanager
 def folder(root: Path, ending: str) -> Iterator[Path]:
-    place = root / f"folder{ending}"
-    place.mkdir()
-    (place / "note.txt").write_text("mine")
-    yield place
+    path = root / f"folder{ending}"
+    path.mkdir()
+    (path / "note.txt").write_text("mine")
+    yield path
 
 
 @contextmanager
@@ -169,13 +194,13 @@ def pipe(root: Path, ending: str) -> Iterator[Path]:
 @contextmanager
 def device(root: Path, ending: str) -> Iterator[Path]:
     """A device that can be read for ever, made here: whoever damages it damages no other program."""
-    place = root / f"device{ending}"
+    path = root / f"device{ending}"
     try:
-        os.mknod(place, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
-        place.open("rb").close()
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+        path.open("rb").close()
     except PermissionError:
         pytest.skip("only root makes devices")
-    yield place
+    yield path
 
 
 @contextmanager
@@ -214,6 +239,8 @@ def full_disk(root: Path, ending: str) -> Iterator[Path]:
             fill(disk)
             yield disk / f"new{ending}"
         return
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
     try:
@@ -233,29 +260,41 @@ def mounted(root: Path) -> Iterator[Path]:
 
 
 ODD: dict[str, Callable[[Path, str], Any]] = {
-    "long name": long_name, "missing": missing, "unknown home": unknown_home, "folder": folder, "pipe": pipe,
-    "device": device, "link to a pipe": link_to_pipe, "link loop": link_loop, "read-only": read_only,
-    "full disk": full_disk,
-}  # fmt: skip
+    "long name": long_name,
+    "missing": missing,
+    "unknown home": unknown_home,
+    "folder": folder,
+}
+if HAS_PIPES:
+    ODD |= {
+        "pipe": pipe,
+        "device": device,
+        "link to a pipe": link_to_pipe,
+        "link loop": link_loop,
+        "read-only": read_only,
+        "full disk": full_disk,
+    }
 
-ENDINGS = ("", ".csv", ".jsonl", ".json.gz", ".parquet", ".xlsx", ".txt", ".yaml", ".zip", ".html", ".db",
-           ".safetensors", " x", "é")  # fmt: skip
+FORMATS = (".csv", ".jsonl", ".json.gz", ".parquet", ".xlsx", ".txt", ".yaml", ".zip", ".html", ".db", ".safetensors")
+ENDINGS = ("", *FORMATS, " x", "é")
 """What the name of something odd ends in: it must not be taken for what it says it is."""
 
 
 def contents(root: Path) -> dict[str, tuple[int, int]]:
     """Return type and size of all that lies in a folder, links as links."""
-    found = {}
-    for path in [entry for place, folders, files in os.walk(root) for entry in (*folders, *files)
-                 for entry in (Path(place) / entry,)]:  # fmt: skip
-        about = path.lstat()
-        found[path.relative_to(root).as_posix()] = (about.st_mode, about.st_size if path.is_file() else 0)
-    return found
+    return {
+        path.relative_to(root).as_posix(): (path.lstat().st_mode, path.lstat().st_size if path.is_file() else 0)
+        for parent, folders, files in os.walk(root)
+        for path in (Path(parent) / name for name in (*folders, *files))
+    }
 
 
 @contextmanager
 def patience(seconds: int) -> Iterator[None]:
     """Fail what waits for a pipe, or reads a device without end."""
+    if not HAS_PIPES:
+        yield
+        return
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt("it waits")
@@ -280,7 +319,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(serve, name, lambda *_: None)
 
 
-def tried(bench: Bench, root: Path, name: tuple[str, ...], option: Any, kind: str, ending: str) -> str:
+def wrong_with(bench: Bench, root: Path, name: tuple[str, ...], option: Any, kind: str, ending: str) -> str:
     """Try a path of a kind at an option; return what is wrong with how the command ended, nothing where all is well."""
     root.mkdir()
     with ODD[kind](root, ending) as path:
@@ -288,9 +327,9 @@ def tried(bench: Bench, root: Path, name: tuple[str, ...], option: Any, kind: st
         with patience(120):
             result = CliRunner().invoke(main, arguments)
         after = contents(root)
-    where = f"{' '.join(name)}, {option if isinstance(option, str) else option.name}, {kind}{ending}"
+    where = f"{' '.join(name)}, {label(option)}, {kind}{ending}"
     if name in RESUMED and kind == "full disk":
-        after = {one: after[one] for one in before}
+        after = {entry: after[entry] for entry in before}
     return "".join(f"{where}: {problem}\n" for problem in problems(result, option, before, after, kind))
 
 
@@ -305,7 +344,7 @@ def problems(result: Result, option: Any, before: dict[str, Any], after: dict[st
         yield f"says {last!r}"
     if "Errno" in last or "os error" in last:
         yield f"says what only a programmer reads: {last!r}"
-    if lost := [one for one in before if after.get(one) != before[one] and not stat.S_ISDIR(before[one][0])]:
+    if lost := [entry for entry in before if after.get(entry) != before[entry] and not stat.S_ISDIR(before[entry][0])]:
         yield f"changed {lost}"
     if result.exit_code == 2 and (left := set(after) - set(before)):
         yield f"was refused and left {sorted(left)}"
@@ -313,11 +352,14 @@ def problems(result: Result, option: Any, before: dict[str, Any], after: dict[st
         yield f"wrote there: {result.exit_code}"
 
 
-def sampled(name: tuple[str, ...], option: Any) -> list[tuple[str, str]]:
+def label(option: Any) -> str:
+    """Return the name of an option, an argument or a setting."""
+    return option if isinstance(option, str) else str(option.name)
+
+
+def sampled(name: tuple[str, ...], option: Any, kinds: list[str]) -> list[tuple[str, str]]:
     """Return the kinds that `make test` tries at an option: another one at each, and three where a file is written."""
-    kinds = list(ODD)
-    label = option if isinstance(option, str) else str(option.name)
-    first = zlib.crc32(" ".join((*name, label)).encode())
+    first = zlib.crc32(" ".join((*name, label(option))).encode())
     many = 3 if isinstance(getattr(option, "type", None), OutFile) else 1
     return [(kinds[(first + 3 * n) % len(kinds)], ENDINGS[(first + n) % len(ENDINGS)]) for n in range(many)]
 
@@ -327,6 +369,7 @@ def run(bench: Bench, *arguments: str) -> Result:
     return CliRunner().invoke(main, [*arguments, "--runs-dir", str(bench.runs)])
 
 
+@needs_pipes
 def test_a_file_is_written_through_a_link_and_over_a_file(bench: Bench, tmp_path: Path) -> None:
     target, link = tmp_path / "ranks.csv", tmp_path / "link.csv"
     target.write_text("old")
@@ -336,15 +379,17 @@ def test_a_file_is_written_through_a_link_and_over_a_file(bench: Bench, tmp_path
     assert target.read_text().startswith("step,")
 
 
+@needs_pipes
 def test_a_refusal_names_what_a_link_leads_to(bench: Bench, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "far")
     (tmp_path / "near").symlink_to(tmp_path / "far")
     result = run(bench, "signals", RUN, "--signal", "rank", "--out", str(tmp_path / "near"))
     assert result.exit_code == 2
-    said = f"--out {tmp_path / 'near'}: is a link to {tmp_path / 'far'}, a pipe, which is not written over; give a file"
-    assert said in result.stderr
+    message = f"{tmp_path / 'near'}: is a link to {tmp_path / 'far'}, a pipe, which is not written over; give a file"
+    assert f"--out {message}" in result.stderr
 
 
+@needs_pipes
 def test_python_writes_over_files_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="is a pipe, which is not written over"):
@@ -368,6 +413,7 @@ def test_a_dash_is_standard_output(bench: Bench) -> None:
     assert not Path("-").exists()
 
 
+@needs_pipes
 @pytest.mark.parametrize("ending", ["", ".zip"])
 @pytest.mark.parametrize("form", ["peft", "merged"])
 def test_an_export_that_fills_the_disk_leaves_nothing(form: str, ending: str, bench: Bench, tmp_path: Path) -> None:
@@ -380,25 +426,34 @@ def test_an_export_that_fills_the_disk_leaves_nothing(form: str, ending: str, be
         assert not [path for path in out.parent.iterdir() if path.name not in ("ballast", "disk")]
 
 
-def spoken(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a line of shell in which `dynlora` is this one, from a folder."""
     ours = f"{shlex.quote(sys.executable)} -m dynlora"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    return subprocess.run(command.replace("dynlora", ours), shell=True, cwd=folder, env=environment,
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    return subprocess.run(
+        command.replace("dynlora", ours),
+        shell=True,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
+@needs_pipes
 def test_an_output_that_takes_nothing_is_one_sentence_and_a_reader_that_leaves_none(tmp_path: Path) -> None:
-    full = spoken("dynlora models > /dev/full", tmp_path)
+    full = in_shell("dynlora models > /dev/full", tmp_path)
     assert (full.returncode, full.stderr) == (
-        2, "Error: standard output: No space left on device; free some space, or give a path on another disk\n",
-    )  # fmt: skip
-    assert spoken("dynlora models | true", tmp_path).stderr == ""
+        2,
+        "Error: standard output: No space left on device; free some space, or give a path on another disk\n",
+    )
+    assert in_shell("dynlora models | true", tmp_path).stderr == ""
     gone = tmp_path / "gone"
     gone.mkdir()
-    said = spoken("rmdir ../gone; dynlora data check x.csv", gone)
-    assert "Traceback" not in said.stderr
-    assert (said.returncode, len(said.stderr.splitlines())) == (2, 1)
+    refused = in_shell("rmdir ../gone; dynlora data check x.csv", gone)
+    assert "Traceback" not in refused.stderr
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
 
 
 NAMES = list(dict.fromkeys(name for name, _ in PATHS))
@@ -406,19 +461,24 @@ NAMES = list(dict.fromkeys(name for name, _ in PATHS))
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("name", NAMES, ids=" ".join)
-def test_a_path_that_cannot_be_used(name: tuple[str, ...], bench: Bench, tmp_path: Path) -> None:
-    trials = [(option, *odd) for named, option in PATHS if named == name for odd in sampled(name, option)]
-    wrong = [tried(bench, tmp_path / f"{number}", name, *trial) for number, trial in enumerate(trials)]
+def test_a_path_that_cannot_be_used(name: tuple[str, ...], bench: Bench, kinds: list[str], tmp_path: Path) -> None:
+    trials = [(option, *odd) for named, option in PATHS if named == name for odd in sampled(name, option, kinds)]
+    wrong = [wrong_with(bench, tmp_path / f"{number}", name, *trial) for number, trial in enumerate(trials)]
     assert not any(wrong), "".join(wrong)
 
 
 @pytest.mark.torture
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("name", NAMES, ids=" ".join)
+@pytest.mark.parametrize(("name", "option"), PATHS, ids=[f"{' '.join(name)} {label(option)}" for name, option in PATHS])
 def test_every_path_that_cannot_be_used(
-    name: tuple[str, ...], bench: Bench, tmp_path: Path, tally: Callable[[str, int, int], None]
+    name: tuple[str, ...],
+    option: Any,
+    bench: Bench,
+    kinds: list[str],
+    tmp_path: Path,
+    tally: Callable[[str, int, int], None],
 ) -> None:
-    trials = [(option, *odd) for named, option in PATHS if named == name for odd in product(ODD, ENDINGS)]
-    wrong = [tried(bench, tmp_path / f"{number}", name, *trial) for number, trial in enumerate(trials)]
+    trials = list(product(kinds, ENDINGS))
+    wrong = [wrong_with(bench, tmp_path / f"{number}", name, option, *trial) for number, trial in enumerate(trials)]
     tally("a path that cannot be used is an answer or a sentence", len(trials), wrong.count(""))
     assert not any(wrong), "".join(wrong)

@@ -237,9 +237,9 @@ def test_damage_is_said_also_where_nothing_is_left_to_import(kind: str, tmp_path
     else:
         content = {"garbage": b"\xff" * 4096, "checksum": spoiled(framed(number("loss", 1, 0.5)))}[kind]
         (folder / EVENTS).write_bytes(content)
-    said = refused("tensorboard", str(folder))
-    assert "nothing was imported; logs: " in said
-    assert f"{EVENTS} is " in said
+    message = refused("tensorboard", str(folder))
+    assert "nothing was imported; logs: " in message
+    assert f"{EVENTS} is " in message
     whole = folder / "run"
     whole.mkdir()
     (whole / EVENTS).write_bytes(framed(number("loss", 1, 0.5)))

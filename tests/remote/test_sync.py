@@ -182,9 +182,9 @@ def test_a_run_is_never_sent_over_one_that_is_trained_wherever_that_is(three: li
 def test_runs_are_not_sent_to_the_memory_of_a_command(
     command: tuple[str, ...], three: list[Path], runs_dir: Path
 ) -> None:
-    found = run(runs_dir, *command, "memory://gone")
-    assert found.exit_code == 2
-    assert "URL memory://gone: is the memory of this command" in found.stderr
+    result = run(runs_dir, *command, "memory://gone")
+    assert result.exit_code == 2
+    assert "URL memory://gone: is the memory of this command" in result.stderr
 
 
 def test_the_root_of_a_disk_is_no_relative_folder(

@@ -48,9 +48,9 @@ def test_commands_name_the_damaged_run_and_show_the_others(damaged: Path, tmp_pa
         refused = run(damaged, command, BAD, *more)
         assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
         assert f"run {BAD}: " in refused.stderr
-    found = document(run(damaged, "compare", GOOD, BAD, OTHER, "--json"))
-    assert [row["id"] for row in found["runs"]] == [GOOD, OTHER]
-    assert [BAD in sentence for sentence in found["damaged"]] == [True]
+    comparison = document(run(damaged, "compare", GOOD, BAD, OTHER, "--json"))
+    assert [row["id"] for row in comparison["runs"]] == [GOOD, OTHER]
+    assert [BAD in sentence for sentence in comparison["damaged"]] == [True]
     assert run(damaged, "compare", GOOD, BAD, OTHER).stdout.startswith(f"run {BAD}: ")
     page = comparison_report([damaged / name for name in (GOOD, BAD, OTHER)]).decode()
     assert f"run {BAD}: " in page

@@ -91,8 +91,8 @@ class SqliteFile:
         except NotPlainFileError:
             raise DataError(f"{self.path}: it is a link, a folder or no regular file; give the file itself") from None
         except (OSError, ValueError) as error:
-            said = system_message(error, str(self.path)) if isinstance(error, OSError) else f"{self.path}: {error}"
-            raise DataError(said) from None
+            is_system = isinstance(error, OSError)
+            raise DataError(system_message(error, str(self.path)) if is_system else f"{self.path}: {error}") from None
         if len(head) < 100 or not head.startswith(_HEADER):
             raise DataError(f"{self.path}: it is no SQLite database; give a file of {self._what}")
         if size > MAX_BYTES:
