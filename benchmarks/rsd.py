@@ -30,13 +30,13 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import kept_rows, results
 from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
+from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.decode.work import prepare
 from dynlora.kinds.decode.work.plan import Plan, planned
 from dynlora.kinds.decode.work.problems import Problem
 from dynlora.kinds.decode.work.results import RESAMPLES, Solved, row_of
 from dynlora.kinds.decode.work.rewards import ClassifierReward, LikelihoodReward, OracleReward, Reward
 from dynlora.kinds.decode.work.solve import DRAFT, TARGET, Limits, Point, Solution, Step, payload, solve
-from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.training import run as training
 
 ASSISTED = "transformers"

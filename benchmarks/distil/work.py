@@ -11,17 +11,17 @@ from typing import Any
 from benchmarks import kept_rows
 from benchmarks.distil.setting import TAUGHT, Setting
 from dynlora.config import parse_config
-from dynlora.kinds.distil.work.steps import Distilling
-from dynlora.kinds.distil.work.materials import Materials
-from dynlora.kinds.distil.work.measured import Measured, PerText
-from dynlora.kinds.distil.work.student import StudentTraining
-from dynlora.kinds.distil.work.texts import Texts, written_texts
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.text_data import of_groups
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.recorder import NullRecorder
 from dynlora.kinds.distil.settings import TEXTS_AT_ONCE, DistilSettings
+from dynlora.kinds.distil.work.materials import Materials
+from dynlora.kinds.distil.work.measured import Measured, PerText
+from dynlora.kinds.distil.work.steps import Distilling
+from dynlora.kinds.distil.work.student import StudentTraining
+from dynlora.kinds.distil.work.texts import Texts, written_texts
 from dynlora.kinds.recycle.work.lora_training import LoraTraining
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data

@@ -247,7 +247,7 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
     said = command(writers, "recycle", str(other), "--samples", "3")
     assert (said.exit_code, "--samples 3: is for teachers that write texts" in said.output) == (2, True)
     said = command(writers, "fewshot", finished.name, "--support", str(tmp_path / "support.csv"), "--text", "a")
-    assert (said.exit_code, "has no prototypes; give a recycle of runs that classify" in said.output) == (2, True)
+    assert (said.exit_code, "is a distil run, and a recycle run is needed" in said.output) == (2, True)
     with pytest.raises(ConfigError, match="learned classification; give a run that writes texts"):
         distil(settings_of([str(other)]), writers)
     assert sorted(path.name for path in writers.iterdir()) == before, "no folder is left"
