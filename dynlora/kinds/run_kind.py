@@ -73,7 +73,7 @@ class RunKind(ABC):
         models: folders of a run that hold a model for use, the first that exists counts.
         trial: where its model is tried on the Playground; None where it has none to try.
         formats: in which its model can be exported.
-        step_unit: what its steps are called on its page.
+        done: how far a run is, on its page; `step` and `total` are filled in.
         allocates: whether it moves adapter capacity, so that it has the views of a training.
     """
 
@@ -84,7 +84,7 @@ class RunKind(ABC):
     models: ClassVar[tuple[str, ...]] = ("adapter",)
     trial: ClassVar[Trial | None] = None
     formats: ClassVar[tuple[str, ...]] = ()
-    step_unit: ClassVar[str] = "steps"
+    done: ClassVar[str] = "Step {step:,} of {total:,}"
     allocates: ClassVar[bool] = False
 
     # --- the work

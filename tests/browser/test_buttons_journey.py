@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,21 +45,22 @@ STYLE = """() => {
 """What of a page's look goes when its style sheet does."""
 
 
-LABELS = """([part, buttons]) => [...document.querySelectorAll(part)].flatMap(
-  root => [...root.querySelectorAll(buttons)]).map((button, index) => {
+PRESS = """([part, buttons, done, left_out]) => {
+  const pressed = [];
+  for (const root of document.querySelectorAll(part)) for (const button of root.querySelectorAll(buttons)) {
     const copy = button.cloneNode(true);
     copy.querySelectorAll('[data-testid=stIconMaterial]').forEach(icon => icon.remove());
     const label = (copy.textContent || button.getAttribute('aria-label') || button.title).trim();
-    const keyed = button.closest('[class*=st-key-]');
-    const key = [...keyed.classList].find(name => name.startsWith('st-key-')) + label;
-    return {key, label, index, visible: button.offsetParent !== null};
-  }).filter(button => button.visible)"""
-"""Returns the buttons of a part of the page: what they say, without the names of icons, and where they are."""
-
-MARK = """([part, buttons, index]) => {
-  document.querySelectorAll('[data-next]').forEach(marked => marked.removeAttribute('data-next'));
-  [...document.querySelectorAll(part)].flatMap(root => [...root.querySelectorAll(buttons)])[index].dataset.next = '';
+    const key = [...button.closest('[class*=st-key-]').classList].find(name => name.startsWith('st-key-')) + label;
+    if (!button.offsetParent || done.includes(key)) continue;
+    pressed.push({key, label});
+    if (left_out.some(pattern => new RegExp(pattern).test(label))) continue;
+    button.click();  // in the same moment: a page that is drawn again replaces its buttons
+    return {pressed, label};
+  }
+  return {pressed, label: null, is_there: Boolean(document.querySelector(part))};
 }"""
+"""Presses the first button of a part of the page that was not pressed: its label, without the names of icons."""
 
 
 NAMED = {"run": {"Adapter", "Merged model", "Results"}, "launch": {"Experiment", "Sweep"}}
@@ -90,8 +90,7 @@ def _press_all(page: Page, address: str) -> Iterator[str]:
     style = page.evaluate(STYLE)
     assert (style["heading"], style["sidebar"], style["charts_on_top"]) == ("27.2px", 190, 0), address
     done: set[str] = set()
-    while (label := _next(page, done) or _again(page, address, done)) is not None:
-        page.locator("[data-next]").evaluate("button => button.click()")  # a table's tools may lie over it
+    while (label := _press_next(page, done) or _press_again(page, address, done)) is not None:
         settled(page)
         until(lambda: page.evaluate(STYLE) == style, f"the style of {address} after {label!r}", patience_s=20)
         yield label
@@ -107,25 +106,21 @@ def _open(page: Page, address: str) -> None:
     settled(page)
 
 
-def _again(page: Page, address: str, done: set[str]) -> str | None:
-    """Return the next button of the page as it was at first: a press may have led to another part of it."""
+def _press_again(page: Page, address: str, done: set[str]) -> str | None:
+    """Press the next button of the page as it was at first: a press may have led to another part of it."""
     if page.url != address:
         _open(page, address)
-    return _next(page, done)
+    return _press_next(page, done)
 
 
-def _next(page: Page, done: set[str]) -> str | None:
-    """Mark a button that was not pressed yet and return its label: one of an open popover first, then of the page."""
+def _press_next(page: Page, done: set[str]) -> str | None:
+    """Press a button that was not pressed yet and return its label: one of an open popover first, then of the page."""
     for part in ("[data-testid=stPopoverBody]", "[data-testid=stMain]", "[data-testid=stSidebar]"):
-        buttons: list[dict[str, str]] = page.evaluate(LABELS, [part, BUTTONS])
-        for button in buttons:
-            if button["key"] in done:
-                continue
-            done.add(button["key"])
-            if not any(re.search(pattern, button["label"]) for pattern in NOT_PRESSED):
-                page.evaluate(MARK, [part, BUTTONS, button["index"]])
-                return button["label"]
-        if buttons and part == "[data-testid=stPopoverBody]":
+        answer = page.evaluate(PRESS, [part, BUTTONS, sorted(done), list(NOT_PRESSED)])
+        done.update(button["key"] for button in answer["pressed"])
+        if answer["label"] is not None:
+            return answer["label"]
+        if answer["is_there"] and part == "[data-testid=stPopoverBody]":
             page.keyboard.press("Escape")
     return None
 

@@ -31,7 +31,7 @@ class DecodeKind(RunKind):
     settings = DecodeSettings
     models = ()
     trial = Trial("Try a problem of your own", "decode", "decode")
-    step_unit = "solutions"
+    done = "{step:,} of {total:,} solutions"
 
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
         """Start a queued decode, or continue one at the problem where it ended."""

@@ -64,7 +64,7 @@ class KindPage:
         summary = cached_queries.live_summary(run.folder, was_active=was_active)
         kind = kind_of_run(run.folder)
         result = kind.follow(run.folder) if was_active else cached_queries.ask(kind.read, run.folder)
-        done = f"{summary['step']:,} of {summary['max_steps']:,} {kind.step_unit}"
+        done = kind.done.format(step=summary["step"], total=summary["max_steps"])
         self._head(run, summary, kind.headline(result), done)
         place, choice = st.container(), kind.choice(result)
         chosen = {} if choice is None else {choice.name: pick(choice)}
