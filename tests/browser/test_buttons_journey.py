@@ -107,9 +107,8 @@ def _open(page: Page, address: str) -> None:
 
 
 def _press_again(page: Page, address: str, done: set[str]) -> str | None:
-    """Press the next button of the page as it was at first: a press may have led to another part of it."""
-    if page.url != address:
-        _open(page, address)
+    """Press the next button of the page as it was at first: a press may have led elsewhere."""
+    _open(page, address)
     return _press_next(page, done)
 
 
