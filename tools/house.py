@@ -63,7 +63,7 @@ RULES: dict[str, str] = {
     "kinds/*": "blocks config config_files errors kinds kinds/* store training inference viz/kit viz/ranks viz/verdict",
     "server": "errors jobs safe_files viz/kit",
     "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
-    "remote server strategies training inference kinds/* integrations/search integrations/clusters "
+    "remote server strategies tasks training inference kinds/* integrations/search integrations/clusters "
     "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter "
     "viz/compare viz/ranks viz/report viz/runs viz/verdict",
     "own_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
@@ -73,7 +73,7 @@ RULES: dict[str, str] = {
     "integrations/trackers": "addresses errors jobs store viz/kit",
     "integrations/tracker_files": "addresses config config_files errors peft_adapter safe_files store "
     "integrations/trackers",
-    "api": "config config_files errors kinds kinds/* store training own_loop",
+    "api": "config config_files errors kinds kinds/* notebook store training own_loop",
     "viz/kit": "errors store",
     "viz/ui/browser": "",
     "viz/ui": "errors store jobs kinds inference server viz/kit viz/ui/browser",
@@ -159,8 +159,12 @@ def room_of(name: str) -> str:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yield every dotted name a file imports, also inside functions and for a type checker alone."""
+    """Yield every dotted name a file imports: also inside functions, for a type checker alone, and as a string."""
+    own = path.parent / "__init__.py"  # a folder names itself for its files that are no modules
     for node in nodes(path):
+        name = str(node.value) if isinstance(node, ast.Constant) else ""
+        if "." in name and modules().get(name, own) != own:
+            yield name
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
