@@ -80,7 +80,7 @@ RULES: dict[str, str] = {
     "viz/ui/replay": "viz/ui",
     "viz/runs": _FEATURE,
     "viz/run": f"{_FEATURE} jobs kinds",
-    "viz/kinds": f"{_FEATURE} jobs kinds viz/run",
+    "viz/kinds": f"{_FEATURE} jobs kinds viz/report viz/run",
     "viz/capacity": f"{_FEATURE} viz/ui/replay",
     "viz/inputs": _FEATURE,
     "viz/health": f"{_FEATURE} viz/capacity",
@@ -101,8 +101,8 @@ RULES: dict[str, str] = {
     "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/ranks "
-    "viz/run viz/verdict",
+    "viz/report": f"{_FEATURE} config_files kinds viz/capacity viz/compare viz/health viz/inputs viz/knockout "
+    "viz/ranks viz/run viz/verdict",
     "notebook": "addresses errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout "
     "viz/shrink viz/compare viz/verdict",
     "pages": "config_files kinds store jobs viz/*",
