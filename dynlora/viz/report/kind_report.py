@@ -24,7 +24,7 @@ def kind_document(folder: Path, kind: RunKind) -> Document:
     """
     summary, result = run_summary(folder), kind.read(folder)
     conclusion, view = kind.conclusion(result), RunView(folder, result)
-    tables = [Table(title.capitalize(), frame) for title, frame in kind.tables(result).items()]
+    tables = [Table(title.replace("-", " ").capitalize(), frame) for title, frame in kind.tables(result).items()]
     panels = [block for panel in kind.panels if panel.applies(view) for block in _blocks(panel, view)]
     missing = [f"{panel.title}: {panel.reason_missing(view)}" for panel in kind.panels if panel.data(view) is None]
     done = kind.done.format(step=summary["step"], total=summary["max_steps"])
