@@ -66,14 +66,14 @@ RULES: dict[str, str] = {
     "remote server strategies tasks training inference kinds/* integrations/search integrations/clusters "
     "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter "
     "viz/compare viz/ranks viz/report viz/runs viz/verdict",
-    "own_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
+    "custom_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "addresses errors jobs safe_files store",
-    "integrations": "config errors own_loop safe_files store tasks engine engine/*",
+    "integrations": "config errors custom_loop safe_files store tasks engine engine/*",
     "integrations/trackers": "addresses errors jobs store viz/kit",
     "integrations/tracker_files": "addresses config config_files errors peft_adapter safe_files store "
     "integrations/trackers",
-    "api": "config config_files errors kinds kinds/* notebook store training own_loop",
+    "api": "config config_files errors kinds kinds/* notebook store training custom_loop",
     "viz/kit": "errors store",
     "viz/ui/browser": "",
     "viz/ui": "errors store jobs kinds inference server viz/kit viz/ui/browser",
@@ -115,13 +115,12 @@ _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
     "torch": f"{_GROUND} data_files store jobs remote server {_TRACKERS} viz/* notebook pages",
-    "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference decoding cli api own_loop "
+    "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference cli api custom_loop "
     f"{_TRACKERS} viz/kit viz/methods notebook",
-    "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference decoding server cli api own_loop "
+    "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference server cli api custom_loop "
     f"{_TRACKERS} pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference decoding server cli api viz/* "
-    "notebook pages",
+    "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference server cli api viz/* notebook pages",
 }
 """Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""
 
