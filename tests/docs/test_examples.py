@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def test_own_loop_finds_the_planted_layer() -> None:
-    ranks = runpy.run_path(str(EXAMPLES / "custom_loop.py"))["main"]()
+    ranks = runpy.run_path(str(EXAMPLES / "own_loop.py"))["main"]()
     assert ranks[2] == max(ranks) > 3
     assert sum(ranks) <= 9
 
