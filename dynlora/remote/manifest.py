@@ -46,8 +46,8 @@ KEPT: Mapping[str, int] = {
     "config.yaml": 4 * 2**20,
     "train.log": MAX_LOG,
     notes.NOTES_NAME: notes.MAX_NOTES_BYTES,
-    knockouts.KNOCKOUT_NAME: knockouts.MAX_BYTES,
-    "knockout-begun.json": knockouts.MAX_BYTES,
+    knockouts.KNOCKOUT_NAME: knockouts.Knockouts.MAX_BYTES,
+    "knockout-begun.json": knockouts.Knockouts.MAX_BYTES,
     compressions.COMPRESS_NAME: compressions.MAX_BYTES,
 }
 """Small files of a run, and the most bytes that each may have."""
