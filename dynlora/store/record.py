@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from dynlora.errors import CorruptRunError
-from dynlora.plain_text import printable
+from dynlora.plain_text import clean_text, printable
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store.jsontext import MAX_WHOLE, load_object
 
@@ -83,7 +83,7 @@ class Record(Part):
         return values
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Self:
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
         """Return the record that values of a JSON object make.
 
         Raises:
@@ -107,7 +107,7 @@ class Record(Part):
         if text is None:
             return None
         try:
-            return cls.of(load_object(text))
+            return cls.from_values(load_object(text))
         except CorruptRunError:
             return None
 
@@ -116,10 +116,11 @@ class Record(Part):
 
         Raises:
             OSError: when it cannot be written, or would be larger than a reader takes.
+            ValueError: when a number was put into a copy of it that is not finite.
         """
         version = {"format": self.VERSION} if self.VERSION else {}
-        values = {**version, **self.model_dump(mode="json")}
-        text = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+        values = {**version, **self.model_dump()}
+        text = clean_text(json.dumps(values, ensure_ascii=False, allow_nan=False)) + "\n"
         if len(text.encode()) > self.MAX_BYTES:
             raise OSError(errno.EFBIG, f"its content is larger than {self.MAX_BYTES:,} bytes", str(path))
         write_text(path, text)

@@ -161,7 +161,7 @@ class Targets:
             "n_modules": 3,
             "effects": [effect],
         }
-        found = knockouts.Knockouts.of({"format": 1, **values})
+        found = knockouts.Knockouts.from_values({"format": 1, **values})
         found.write(self.run / "knockout.json")
         self.knockout = (self.run / "knockout.json").read_bytes()
         self.yaml = self.run / "config.yaml"

@@ -22,7 +22,7 @@ from dynlora.jobs import cli_client, launch, spawn, uploads
 from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
 from dynlora.store import process
-from dynlora.store.copied import Copied, write_copied
+from dynlora.store.copied import COPIED_NAME, Copied
 from dynlora.store.writer import RunWriter
 from tests.jobs.test_launch import queued, status
 from tests.jobs.test_launch import root as root
@@ -269,7 +269,7 @@ def test_a_child_that_cannot_be_started_is_a_sentence(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("kind", [None, "decode", "recycle"])
 def test_a_fetched_run_without_a_checkpoint_is_resumed_where_its_kind_needs_none(kind: str | None, root: Path) -> None:
     folder = new_run(root, "one", **({} if kind is None else {"kind": kind}))
-    write_copied(folder, Copied("ssh://host/runs", "1", "2"))
+    Copied(url="ssh://host/runs", revision="1", fingerprint="2").write(folder / COPIED_NAME)
     with RunWriter.open(folder, resume_from=None) as writer:
         writer.finish("stopped")
     if kind != "decode":
