@@ -44,7 +44,7 @@ SAVED = ("state.json", "tensors.safetensors")
 KEPT: Mapping[str, int] = {
     "config.yaml": 4 * 2**20,
     "train.log": MAX_LOG,
-    notes.NOTES_NAME: notes.MAX_NOTES_BYTES,
+    notes.NOTES_NAME: notes.Notes.MAX_BYTES,
     knockouts.KNOCKOUT_NAME: knockouts.Knockouts.MAX_BYTES,
     "knockout-begun.json": knockouts.Knockouts.MAX_BYTES,
     compressions.COMPRESS_NAME: compressions.Compressed.MAX_BYTES,
