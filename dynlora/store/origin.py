@@ -10,21 +10,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator
 
-from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.errors import CorruptRunError
 from dynlora.plain_text import printable
 from dynlora.store.meta import table
 from dynlora.store.record import Count, Record, Which, one_line
 from dynlora.store.schema import check_run_id
 
 ORIGIN_NAME = "dynlora_origin.json"
-
-
-def _run_id(text: str) -> str:
-    """Return the id of a run; pydantic takes no other class of error than ValueError."""
-    try:
-        return check_run_id(text)
-    except ConfigError as error:
-        raise ValueError(str(error)) from None
 
 
 class Origin(Record):
@@ -41,7 +33,7 @@ class Origin(Record):
 
     VERSION: ClassVar[int] = 1
 
-    run: Annotated[str, AfterValidator(_run_id)] | None
+    run: Annotated[str, AfterValidator(check_run_id)] | None
     name: Annotated[str, one_line(200)]
     which: Which = "last"
     step: Count = 0
