@@ -12,7 +12,7 @@ from pydantic import AfterValidator
 
 from dynlora.errors import CorruptRunError
 from dynlora.plain_text import printable
-from dynlora.store.meta import table
+from dynlora.store.meta import finite, table
 from dynlora.store.record import Count, Record, Which, one_line
 from dynlora.store.schema import check_run_id
 
@@ -43,7 +43,7 @@ class Origin(Record):
     @property
     def share(self) -> float | None:
         """The share of the whole adapter's parameters that was kept, 0 to 1; None where that is not known."""
-        return min(1.0, self.parameters / self.of) if self.parameters is not None and self.of else None
+        return self.parameters / self.of if self.parameters is not None and self.of else None
 
 
 def read_origin(folder: Path) -> Origin:
@@ -59,6 +59,8 @@ def origin_meta(origin: Origin) -> dict[str, Any]:
 def origin_of(value: Any) -> dict[str, Any] | None:
     """Return what a run says of where it starts from, as `origin_meta` made it; None where it says nothing of use."""
     try:
-        return origin_meta(Origin.from_values({"format": Origin.VERSION, **table(value)}))
+        origin = Origin.from_values({"format": Origin.VERSION, **table(value)})
     except CorruptRunError:
         return None
+    share = finite(table(value).get("share"))
+    return {**origin.model_dump(), "share": share if share is not None and 0 <= share <= 1 else None}
