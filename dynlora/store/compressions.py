@@ -89,7 +89,7 @@ class Compressed(Record):
     modules: Row[Annotated[str, cut(500)]] = Field(max_length=MAX_MODULES)
     whole: Half
     planned: Count
-    sizes: Row[Size] = Field((), max_length=1000)
+    sizes: Row[Size] = Field(default=(), max_length=1000)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -36,7 +36,7 @@ class KnockedOut(Part):
     low: float
     high: float
     changed: Share
-    by_group: Row[float | None] = Field((), max_length=MAX_GROUPS)
+    by_group: Row[float | None] = Field(default=(), max_length=MAX_GROUPS)
 
 
 def _last_of_each(effects: tuple[KnockedOut, ...]) -> tuple[KnockedOut, ...]:
@@ -66,7 +66,7 @@ class Knockouts(Record):
     loss: float
     groups: Row[Annotated[str, cut(200)]] = Field(max_length=MAX_GROUPS)
     n_modules: Count
-    effects: Annotated[Row[KnockedOut], AfterValidator(_last_of_each)] = Field((), max_length=50_000)
+    effects: Annotated[Row[KnockedOut], AfterValidator(_last_of_each)] = Field(default=(), max_length=50_000)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 
@@ -34,7 +34,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Moment = Annotated[float, Field(ge=0, le=MAX_WHOLE)]
 """A time in seconds since the epoch."""
 
-Which = Literal["last", "best"]
+Which = Annotated[str, Field(pattern="^(last|best)$")]
 """Last or best adapter of a run."""
 
 Row = Annotated[tuple[Item, ...], Strict(False)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 from pydantic import AfterValidator, Field, Strict
 
@@ -37,13 +37,13 @@ class Facts(NamedTuple):
 def _ended(status: dict[str, Any]) -> dict[str, Any]:
     """Return where a run stands as of every one that is over; each value is of the kind a run would have given."""
     trend = status.get("trend")
+    values = cast(list[Any], trend) if isinstance(trend, list) else [None]
     fits = (
         status.get("status") in schema.FINAL_STATES
         and all(is_count(status.get(key)) for key in _WHOLE)
         and all(isinstance(status.get(key), str | None) for key in _TEXTS)
-        and isinstance(trend, list)
-        and len(trend) < 1000
-        and all(isinstance(value, float) and math.isfinite(value) for value in trend)
+        and len(values) < 1000
+        and all(isinstance(value, float) and math.isfinite(value) for value in values)
     )
     if not fits:
         raise ValueError("no status of a run that has ended")
@@ -61,7 +61,7 @@ class Listing(Record):
     KEEPS_REST: ClassVar[bool] = True
 
     form: Literal[5]
-    rows: dict[str, Annotated[Row, Strict(False)]] = Field({}, max_length=_MAX_ROWS)
+    rows: dict[str, Annotated[Row, Strict(False)]] = Field(default={}, max_length=_MAX_ROWS)
 
 
 class KeptRows:
@@ -83,7 +83,7 @@ class KeptRows:
         """Keep what a finished run says."""
         if len(self._rows) >= _MAX_ROWS:
             self._rows.clear()
-        self._rows[run_id] = (version, *facts)
+        self._rows[run_id] = (version, facts.status, facts.meta)
         self._unsaved += 1
 
     def save(self, present: set[str]) -> None:
