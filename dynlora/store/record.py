@@ -97,7 +97,7 @@ class Record(Part):
                 if not cls.KEEPS_REST:
                     raise
                 return cls.model_validate(_without(migrated, error))
-        except ValueError as error:
+        except (ValueError, TypeError, LookupError) as error:
             raise CorruptRunError(f"the values of a {cls.__name__} do not fit ({type(error).__name__})") from None
 
     @classmethod

@@ -11,23 +11,24 @@ import os
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 import dynlora
 from dynlora.errors import CorruptRunError
 from dynlora.plain_text import is_text
 from dynlora.store.jsontext import MAX_WHOLE
-from dynlora.store.record import Record
+from dynlora.store.record import Count, Moment, Part, Record, Row, Share, Which, Whole
 from dynlora.store.schema import MAX_JSON_DEPTH
 
 ROOT = Path(dynlora.__file__).parent
 
 
-def below(kind: type[Record]) -> Iterator[type[Record]]:
+def below(kind: type[Part]) -> Iterator[type[Part]]:
     for one in kind.__subclasses__():
         yield one
         yield from below(one)
@@ -37,7 +38,9 @@ for path in sorted(ROOT.rglob("*.py")):
     if "(Record):" in path.read_text("utf-8"):
         import_module(".".join(path.relative_to(ROOT.parent).with_suffix("").parts))
 
-RECORDS = {kind.__name__: kind for kind in below(Record) if kind.__module__.startswith("dynlora.")}
+RECORDS = {
+    kind.__name__: kind for kind in below(Record) if issubclass(kind, Record) and kind.__module__.startswith("dynlora.")
+}
 
 OLD = {
     "Notes": '{"tags": ["to keep", "sp\\u00e4ter"], "note": "two\\nlines"}\n',
@@ -111,6 +114,69 @@ def test_what_is_no_plain_file_of_its_size_is_none(name: str, tmp_path: Path) ->
         os.mkfifo(tmp_path / "pipe")
     names = ["folder", "link", "cut", "pipe", "missing"] + ["large"] * (kind.MAX_BYTES <= 2**20)
     assert [kind.read(tmp_path / one) for one in names] == [None] * len(names)
+
+
+class Renamed(Record):
+    """A class whose first version had its text under another key."""
+
+    VERSION: ClassVar[int] = 2
+
+    text: str
+
+    @classmethod
+    def migrate(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {"text": values["words"]} if values.get("format") == 1 else super().migrate(values)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ('{"format": 1, "words": "a"}', "a"),
+        ('{"format": 2, "text": "a"}', "a"),
+        ('{"format": 1}', None),
+        ('{"format": 3, "text": "a"}', None),
+        ('{"format": 1, "words": 7}', None),
+    ],
+)
+def test_an_earlier_version_is_migrated(content: str, text: str | None, tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text(content, "utf-8")
+    record = Renamed.read(tmp_path / "file.json")
+    assert (None if record is None else record.text) == text
+
+
+class Typed(Record):
+    """One field of each kind."""
+
+    whole: Whole = 0
+    count: Count = 0
+    share: Share = 0.0
+    moment: Moment = 0.0
+    which: Which = "last"
+    flag: bool = False
+    rows: Row[Count] = Field(default=(), max_length=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((name, value) for name in ("whole", "count", "share", "moment") for value in ("1", True, None, [1], 2**54)),
+        *((name, value) for name in ("share", "moment") for value in (math.nan, math.inf, -0.5)),
+        *(("whole", value) for value in (1.0, -(2**53) - 1)),
+        *(("count", value) for value in (1.0, -1, 2**53)),
+        *(("which", value) for value in ("first", "last\n", "", 1)),
+        *(("flag", value) for value in (0, 1, "true")),
+        *(("rows", value) for value in ("12", {"1": 1}, [1, 2, 3], [-1], [True])),
+        ("share", 1.5),
+    ],
+)
+def test_no_value_is_made_to_fit(field: str, value: object) -> None:
+    with pytest.raises(CorruptRunError):
+        Typed.from_values({field: value})
+
+
+def test_no_class_is_less_strict() -> None:
+    rules = {(kind.model_config.get("strict"), kind.model_config.get("frozen")) for kind in (*below(Part), Part)}
+    assert rules == {(True, True)}
 
 
 def test_a_record_that_no_reader_would_take_is_not_written(tmp_path: Path) -> None:
