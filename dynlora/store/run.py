@@ -11,6 +11,8 @@ from dynlora.store.reader import RunReader
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dynlora.store.summary import RunSummary
+
 
 class Run:
     """A run folder; each call reads what is there now, so a run can be watched while it trains."""
@@ -55,7 +57,7 @@ class Run:
         return run_summary(self.folder)["config"]
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> RunSummary:
         """The run in one JSON document, as `dynlora show ID --json` prints it."""
         from dynlora.store.summary import run_summary
 
