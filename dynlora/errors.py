@@ -79,6 +79,14 @@ class AdapterError(DynloraError, ValueError):
     """A folder holds no PEFT adapter that can be read, or is not what it says it is."""
 
 
+class TrainingDiverged(DynloraError):
+    """The loss is no number any more."""
+
+
+class DivergedAtStart(TrainingDiverged):
+    """The loss, or an output, is no number before anything was learned: no learning rate is to blame."""
+
+
 class NotRecordedError(DynloraError, LookupError):
     """A figure needs something that a run has not recorded, or that nobody has measured yet."""
 

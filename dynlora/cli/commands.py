@@ -29,7 +29,7 @@ from dynlora.jobs.queue import LOG_NAME, claim, put_in_queue
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
 from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text, run_folder
-from dynlora.store.summary import readable, run_summary
+from dynlora.store.summary import RunSummary, readable, run_summary
 from dynlora.viz.kit.run_summary import format_metrics
 
 Report = tuple[Any, str]
@@ -127,7 +127,7 @@ def _ended(outcome: Any) -> tuple[Any, str, int]:
     return document, f"{words}\n{outcome.error}" if outcome.error else words, exit_code(outcome)
 
 
-def show_document(folder: Path) -> dict[str, Any]:
+def show_document(folder: Path) -> RunSummary:
     """Return a run as `show --json` prints it; the model's folder is resolved now, not remembered."""
     document = run_summary(folder)
     try:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.kinds.train.kind import lora_config
-from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Size
+from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Half, Size
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import run_summary
@@ -147,7 +147,7 @@ def shrink(request: Request) -> tuple[Any, str]:
     measured = _last(_until_worse(sizes, None if request.curve or request.budget else request.limit))
     chosen = _chosen(measured, request)
     if request.recorded is not None:
-        measured = replace(measured, step=run_summary(request.recorded)["step"])
+        measured = measured.model_copy(update={"step": run_summary(request.recorded)["step"]})
     run = folder or request.recorded
     if run is not None and request.curve:  # a part of the sizes says nothing of the smallest that is good enough
         _keep(run, measured)
@@ -248,10 +248,9 @@ def _chosen(found: Compressed, request: Request) -> Size | None:
 def _keep(folder: Path, found: Compressed) -> None:
     """Keep the curve for the pages, which offer sizes of the last adapter."""
     from dynlora.inference.kept_files import compress_target
-    from dynlora.store.compressions import write_compressed
 
     if found.which == "last":
-        write_compressed(compress_target(folder), found)
+        found.write(compress_target(folder))
 
 
 def _document(found: Compressed, chosen: Size | None, request: Request) -> dict[str, Any]:
@@ -267,7 +266,7 @@ def _document(found: Compressed, chosen: Size | None, request: Request) -> dict[
 
 def _point(size: Size) -> dict[str, Any]:
     """Return a size on the rows that it was not chosen on; low and high bound the difference to the whole adapter."""
-    worth = asdict(size.reported_on)
+    worth = size.reported_on.model_dump()
     return {"method": size.method, "share": size.share, "parameters": size.parameters, **worth}
 
 
@@ -288,8 +287,8 @@ def _lines(
         yield f"queued {made['id']}, {made['steps']:,} steps that start from this adapter"
     yield "share   parameters   method    loss     difference (95 % CI)"
     for size in found.sizes:
-        worth = asdict(size.reported_on)
-        yield f"{size.share:5.0%} {size.parameters:12,}   {size.method:8} {worth['loss']:8.4f}   {_signed(worth)}"
+        worth = size.reported_on
+        yield f"{size.share:5.0%} {size.parameters:12,}   {size.method:8} {worth.loss:8.4f}   {_signed(worth)}"
 
 
 def _next(request: Request, chosen: Size) -> str:
@@ -309,7 +308,7 @@ def _conclusion(found: Compressed, chosen: Size, request: Request) -> Iterator[s
     kept = chosen.parameters / max(1, found.parameters)
     yield (
         f"Keep {kept:.0%} of the parameters ({chosen.parameters:,} of {found.parameters:,}): held-out loss "
-        f"{_signed(asdict(chosen.reported_on))} on {seen:,} examples{_scores(found, chosen)}"
+        f"{_signed(chosen.reported_on)} on {seen:,} examples{_scores(found, chosen)}"
     )
     if seen < FEWEST:
         yield f"{seen:,} held-out examples are too few to rely on"
@@ -319,8 +318,8 @@ def _conclusion(found: Compressed, chosen: Size, request: Request) -> Iterator[s
             yield f"on the {seen:,} it is not shown to be within {request.limit:g} nats: its interval ends above"
 
 
-def _signed(worth: Mapping[str, Any]) -> str:
-    return f"{worth['difference']:+.4f} (95 % CI {worth['low']:+.4f} to {worth['high']:+.4f})"
+def _signed(worth: Half) -> str:
+    return f"{worth.difference:+.4f} (95 % CI {worth.low:+.4f} to {worth.high:+.4f})"
 
 
 def _scores(found: Compressed, chosen: Size) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from copy import copy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +92,9 @@ def _report(folder: Path, found: Any) -> tuple[Any, str]:
     alone = effect.drop(columns=["short", "label", "layer"]).to_dict("records")
     document = {
         "id": folder.name,
-        **{key: value for key, value in asdict(found).items() if key != "effects"},
+        **found.model_dump(exclude={"effects"}),
         "modules": [{**row, "sure": bool(row["sure"])} for row in alone],
-        "together": [asdict(effect) for effect in found.effects if len(effect.modules) > 1],
+        "together": [effect.model_dump() for effect in found.effects if len(effect.modules) > 1],
         "agreement": agreed.to_dict("records"),
     }
     lines = [knockout_model.effect_caption(effect, found.n_modules, found.rows)]

@@ -23,8 +23,8 @@ from dynlora.inference.export import describe, write_adapter
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
 from dynlora.store import queries
-from dynlora.store.compressions import OFFERED, WEIGHTINGS, Compressed, Half, Size, write_compressed
-from dynlora.store.origin import Origin, write_origin
+from dynlora.store.compressions import OFFERED, WEIGHTINGS, Compressed, Half, Size
+from dynlora.store.origin import ORIGIN_NAME, Origin
 from dynlora.training.inputs import read_data, usable
 from dynlora.training.staged_folder import staged
 
@@ -114,13 +114,27 @@ class Compression:
         rows = len(curve.rows.tokens)
         whole = _half(curve.whole_size, curve.rows.reporting)
         step, parameters = curve.adapter.model.step, curve.adapter.parameters
-        return Compressed(which, step, self.weighting, rows, parameters, tuple(self.names), whole, planned)
+        return Compressed(
+            which=which,
+            step=step,
+            weighting=self.weighting,
+            rows=rows,
+            parameters=parameters,
+            modules=tuple(self.names),
+            whole=whole,
+            planned=planned,
+        )
 
     def measured(self, method: str, share: float) -> Size:
         """Measure one size; the model keeps it until the next one is measured."""
         found, rows = self.curve.measured(method, share), self.curve.rows
         return Size(
-            method, share, found.parameters, found.ranks, _half(found, rows.choosing), _half(found, rows.reporting)
+            method=method,
+            share=share,
+            parameters=found.parameters,
+            ranks=found.ranks,
+            chosen_on=_half(found, rows.choosing),
+            reported_on=_half(found, rows.reporting),
         )
 
     def sizes(self, which: str, plan: Sequence[tuple[str, float]]) -> Iterator[Compressed]:
@@ -147,7 +161,7 @@ def kept_sizes(folder: Path, which: str, file: Path, rows: int) -> tuple[Iterato
     def steps() -> Iterator[dict[str, Any]]:
         for found in Compression.of_run(folder, which=which, rows=rows).sizes(which, plan):
             if len(found.sizes) == found.planned:
-                write_compressed(file, found)
+                found.write(file)
             if found.sizes:
                 yield {"share": found.sizes[-1].share, "method": found.sizes[-1].method}
 
@@ -191,8 +205,15 @@ def write_size(
     }  # fmt: skip
     with staged(out) as staging:
         write_adapter(staging, found.config, model, "peft")
-        known = (None, name) if run is None else (run.name, queries.run_summary(run)["name"])
-        write_origin(staging, Origin(*known, which, model.step, size.parameters, of))
+        origin = Origin(
+            run=None if run is None else run.name,
+            name=name if run is None else queries.run_summary(run)["name"],
+            which=which,
+            step=model.step,
+            parameters=size.parameters,
+            of=of,
+        )
+        origin.write(staging / ORIGIN_NAME)
         if run is not None:
             describe(staging, run, found.config, model, report)
     return report

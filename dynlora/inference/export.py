@@ -21,7 +21,7 @@ from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, Padding, model_card
 from dynlora.safe_files import open_plain
 from dynlora.store import queries
-from dynlora.store.origin import Origin, write_origin
+from dynlora.store.origin import ORIGIN_NAME, Origin
 from dynlora.store.recorded import recorded_adapter
 from dynlora.training.inputs import read_data
 from dynlora.training.staged_folder import staged
@@ -63,7 +63,8 @@ def export_run(
         if format == "peft":
             whole = model.adapters.adapter_parameter_count()["active"]
             name = queries.run_summary(folder)["name"]
-            write_origin(staging, Origin(folder.name, name, which, model.step, whole, whole))
+            origin = Origin(run=folder.name, name=name, which=which, step=model.step, parameters=whole, of=whole)
+            origin.write(staging / ORIGIN_NAME)
         describe(staging, folder, config, model, report, verdict)
     return report
 

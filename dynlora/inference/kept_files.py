@@ -11,7 +11,7 @@ from pathlib import Path
 from dynlora.assets.cache import cache_dir
 from dynlora.safe_files import write_text
 from dynlora.store.compressions import COMPRESS_NAME
-from dynlora.store.knockouts import KNOCKOUT_NAME, read_knockouts, write_knockouts
+from dynlora.store.knockouts import KNOCKOUT_NAME, Knockouts
 
 
 def knockout_file(folder: Path) -> Path:
@@ -32,9 +32,9 @@ def knockout_target(folder: Path, *, is_own: bool = True) -> Path:
     if is_own and os.access(folder, os.W_OK):
         return own if not spare.exists() else spare
     spare.parent.mkdir(parents=True, exist_ok=True)
-    came = read_knockouts(own)
+    came = Knockouts.read(own)
     if came is not None and not spare.exists():
-        write_knockouts(spare, came)
+        came.write(spare)
     return spare
 
 

@@ -149,7 +149,10 @@ class Examined:
         tokens = self.model.tokens(sample)
         names, group = named_groups(sample)
         whole = self.model.predictions(tokens)
-        found = Knockouts(self.which, self.model.step, len(sample), float(whole.loss.mean()), tuple(names), n)
+        loss, groups = float(whole.loss.mean()), tuple(names)
+        found = Knockouts(
+            which=self.which, step=self.model.step, rows=len(sample), loss=loss, groups=groups, n_modules=n
+        )
         found = next((one for one in known if found.same_rows(one)), found)
         if again and {one.modules for one in found.effects}.issuperset(wanted):
             found = found.without(wanted)

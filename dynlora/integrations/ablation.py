@@ -43,7 +43,15 @@ def ablated(
                 effects.append(_effect(index, loss, said, *_judged(model, kept), seed))
     finally:
         model.train(was_training)
-    return Knockouts("last", step, len(loss), float(loss.mean()), (), len(modules), tuple(effects))
+    return Knockouts(
+        which="last",
+        step=step,
+        rows=len(loss),
+        loss=float(loss.mean()),
+        groups=(),
+        n_modules=len(modules),
+        effects=tuple(effects),
+    )
 
 
 @contextmanager
@@ -89,4 +97,6 @@ def _effect(
     delta = other - loss
     low, high = interval(delta, seed)
     changed = float((other_said != said).mean())
-    return KnockedOut((index,), float(other.mean()), float(delta.mean()), low, high, changed)
+    return KnockedOut(
+        modules=(index,), loss=float(other.mean()), delta=float(delta.mean()), low=low, high=high, changed=changed
+    )

@@ -10,7 +10,6 @@ never the training. The first process of several writes. A process that dies lea
 from __future__ import annotations
 
 import atexit
-import json
 import shutil
 import time
 import warnings
@@ -31,10 +30,9 @@ from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
 from dynlora.errors import ConfigError, checked
 from dynlora.integrations.ablation import ablated
 from dynlora.integrations.observed import Observed, observed, scalings
-from dynlora.safe_files import read_json, write_text
 from dynlora.store.knockouts import KNOCKOUT_NAME, keep_knockouts
 from dynlora.store.meta import meta_of
-from dynlora.store.recorded import ADAPTER_DIR, CALLBACK
+from dynlora.store.recorded import ADAPTER_DIR, CALLBACK, TrainerRun
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import DB_NAME, run_folder
 from dynlora.store.writer import RunWriter
@@ -121,9 +119,9 @@ class RecordCallback(TrainerCallback):
 
     def _open(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
         """Open the run that the Trainer's checkpoint names where it resumes from one, else a new one."""
-        known = read_json(_checkpoint(args, state) / RUN_NAME).get("run") if state.global_step else None
-        if isinstance(known, str) and (self.runs_dir / known / DB_NAME).is_file():
-            self.folder = run_folder(self.runs_dir, known)
+        known = TrainerRun.read(_checkpoint(args, state) / RUN_NAME) if state.global_step else None
+        if known is not None and (self.runs_dir / known.run / DB_NAME).is_file():
+            self.folder = run_folder(self.runs_dir, known.run)
             self._writer = RunWriter.open(self.folder, resume_from=state.global_step)
             self._writer.event(state.global_step, "resume", [], {"step": state.global_step})
         else:
@@ -201,7 +199,7 @@ class RecordCallback(TrainerCallback):
         """Name the run in the Trainer's checkpoint, so that a resume continues it."""
         if self._writer is not None and self.folder is not None:
             self._writer.commit(durable=True)
-            write_text(_checkpoint(args, state) / RUN_NAME, json.dumps({"run": self.folder.name}))
+            TrainerRun(run=self.folder.name).write(_checkpoint(args, state) / RUN_NAME)
 
     @never_failing
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:

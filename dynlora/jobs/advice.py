@@ -7,31 +7,111 @@ question finds the answer that is there. The file of an answer is what `strategy
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from dynlora.config_files import yaml_text
 from dynlora.errors import storing
 from dynlora.jobs.spawn import Folder, end_child, locked, own_folder, reap, runs_root, spawn_detached
-from dynlora.safe_files import read_json, tail, write_text
-from dynlora.store.plain_values import count, items, number, read_checked
-from dynlora.store.process import is_alive, start_time
+from dynlora.safe_files import tail, write_text
+from dynlora.store.process import ProcessNote
+from dynlora.store.record import Count, Part, Record, Row, Whole
 
 ADVICE_DIR = ".advice"
 """Folder of a runs folder that holds advice."""
 
-MAX_BYTES = 4_000_000
 KEPT = 40
 """Answers that are kept; the oldest go."""
 
 STEP = re.compile(r"step (\d+) of (\d+)")
 PARTS = (".json", ".log", ".yaml", ".pid")
+
+
+class AdvisedModule(Part):
+    """A module and the rank it is to have."""
+
+    name: str
+    layer: Whole | None
+    kind: str
+    d_in: Count
+    d_out: Count
+    rank: Count
+    gain_share: float
+
+
+class AdvisedFamily(Part):
+    """Modules of one kind, and whether they may be left out."""
+
+    name: str
+    modules: Count
+    mean_rank: float
+    parameters_share: float
+    gain_share: float
+    gain_per_parameter: float
+    low: float
+    high: float
+    can_go: bool
+
+
+class AdvisedLayers(Part):
+    """What a step takes without the lowest layers."""
+
+    without_layers: Count
+    of: Count
+    modules: Count
+    gain_share: float
+    step_time: float
+    low: float
+    high: float
+
+
+class Confidence(Part):
+    """How far two halves of the look agree."""
+
+    correlation: float | None
+    agreement: float
+    level: Literal["high", "moderate", "low"]
+
+
+class Look(Part):
+    """What advice is made from."""
+
+    warm_steps: Count
+    look_steps: Count
+    rows: Count
+    seconds: float
+
+
+class Answer(Record):
+    """Advice as `dynlora advise --out` writes it, beside settings of PEFT that are made of it."""
+
+    MAX_BYTES: ClassVar[int] = 4_000_000
+
+    ranks: dict[str, Count]
+    scaling: dict[str, float]
+    parameters: Count
+    budget: Count
+    uniform_rank: Count
+    task_type: str
+    modules: Row[AdvisedModule] = Field(max_length=20_000)
+    families: Row[AdvisedFamily] = Field(min_length=1, max_length=20_000)
+    layers: Row[AdvisedLayers] = Field(max_length=20_000)
+    confidence: Confidence
+    look: Look
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse ranks or scalings of other modules."""
+        if not {module.name for module in self.modules} == set(self.ranks) == set(self.scaling):
+            raise ValueError("ranks of other modules")
+        return self
 
 
 @dataclass(frozen=True)
@@ -81,7 +161,7 @@ def ask(config: Mapping[str, Any], runs_dir: Folder, *, budget: float = 1.0, lea
             _command(request, place.with_suffix(".json"), budget, leave_out), place.with_suffix(".log")
         )
         with storing("the number of the process that advises"):
-            write_text(place.with_suffix(".pid"), json.dumps({"pid": pid, "start": start_time(pid)}))
+            ProcessNote.of_pid(pid).write(place.with_suffix(".pid"))
 
 
 def look(config: Mapping[str, Any], runs_dir: Folder, *, budget: float = 1.0, leave_out: bool = False) -> Advice:
@@ -94,9 +174,9 @@ def look(config: Mapping[str, Any], runs_dir: Folder, *, budget: float = 1.0, le
 def cancel(config: Mapping[str, Any], runs_dir: Folder, *, budget: float = 1.0, leave_out: bool = False) -> None:
     """End a look that this server started, and forget it."""
     place = runs_root(runs_dir) / ADVICE_DIR / _name(config, budget, leave_out=leave_out)
-    pid = read_json(place.with_suffix(".pid")).get("pid")
-    if isinstance(pid, int) and _state(place).state == "running":
-        end_child(pid)
+    note = ProcessNote.at(place.with_suffix(".pid"))
+    if note.pid is not None and _state(place).state == "running":
+        end_child(note.pid)
         _forget(place)
 
 
@@ -126,75 +206,20 @@ def _state(place: Path) -> Advice:
     """Return what the files of a question say."""
     file, log = place.with_suffix(".json"), place.with_suffix(".log")
     if file.exists():
-        found = read_checked(file, MAX_BYTES, _checked)
-        said = "" if found else f"{file.name} holds no advice; remove it, and ask again"
-        return Advice("done" if found else "failed", found or {}, said, 0, 0, file)
-    process = read_json(place.with_suffix(".pid"))
-    if not process:
+        answer = Answer.read(file)
+        if answer is None:
+            return Advice("failed", {}, f"{file.name} holds no advice; remove it, and ask again", 0, 0, file)
+        return Advice("done", answer.model_dump(mode="json"), "", 0, 0, file)
+    note = ProcessNote.read(place.with_suffix(".pid"))
+    if note is None:
         return Advice("none", {}, "", 0, 0, file)
     said = tail(log)
-    if is_alive(process.get("pid"), process.get("start")):
+    if note.is_alive:
         steps = STEP.findall(said)
         step, of = map(int, steps[-1]) if steps else (0, 0)
         return Advice("running", {}, "", step, of, file)
     line = said.splitlines()[-1] if said else "its process exited without an error message"
     return Advice("failed", {}, line.removeprefix("Error: "), 0, 0, file)
-
-
-MODULE = {
-    "name": str,
-    "layer": (int, type(None)),
-    "kind": str,
-    "d_in": int,
-    "d_out": int,
-    "rank": int,
-    "gain_share": float,
-}
-FAMILY = {
-    "name": str, "modules": int, "mean_rank": float, "parameters_share": float, "gain_share": float,
-    "gain_per_parameter": float, "low": float, "high": float, "can_go": bool,
-}  # fmt: skip
-LAYERS = {
-    "without_layers": int, "of": int, "modules": int, "gain_share": float, "step_time": float, "low": float,
-    "high": float,
-}  # fmt: skip
-LOOK = {"warm_steps": int, "look_steps": int, "rows": int, "seconds": float}
-MOST_MODULES = 20_000
-
-
-def _checked(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a file's content if it is advice.
-
-    Raises:
-        ValueError, TypeError, KeyError: when it is not.
-    """
-    for key, kinds in (("modules", MODULE), ("families", FAMILY), ("layers", LAYERS)):
-        for row in items(found[key], MOST_MODULES):
-            _check_row(row, kinds)
-    _check_row(found["look"], LOOK)
-    for key in ("parameters", "budget", "uniform_rank"):
-        count(found[key])
-    names = {row["name"] for row in found["modules"]}
-    if not found["families"] or set(found["ranks"]) != names or set(found["scaling"]) != names:
-        raise ValueError("no families, or ranks of other modules")
-    for rank, scaling in zip(found["ranks"].values(), found["scaling"].values(), strict=True):
-        count(rank)
-        number(scaling)
-    if found["confidence"]["correlation"] is not None:
-        number(found["confidence"]["correlation"])
-    number(found["confidence"]["agreement"])
-    if found["confidence"]["level"] not in ("high", "moderate", "low") or not isinstance(found["task_type"], str):
-        raise ValueError("no level, or no task")
-    return found
-
-
-def _check_row(row: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Refuse a row that lacks something, or has something else in its place."""
-    for name, kind in kinds.items():
-        if kind is float:
-            number(row[name])
-        elif not isinstance(row[name], kind) or (kind is int and count(row[name]) < 0):
-            raise ValueError(name)
 
 
 def _forget(place: Path) -> None:

@@ -6,7 +6,6 @@ runs folder, and no shell is involved.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, storing
@@ -36,10 +35,11 @@ from dynlora.jobs.queue import (
 )
 from dynlora.jobs.spawn import Folder, locked, own_folder, reap, run_or_leave, runs_root
 from dynlora.jobs.trash import delete, restore, trashed
-from dynlora.safe_files import read_json, write_text
+from dynlora.safe_files import write_text
 from dynlora.store import process, schema
 from dynlora.store.copied import check_can_resume
 from dynlora.store.lifecycle import annotate, remove_old, remove_unfinished
+from dynlora.store.record import Record, Row
 from dynlora.store.recorded import check_looks_for_stops
 from dynlora.store.rows import Status
 from dynlora.store.stop_request import forget_stop, request_stop
@@ -131,17 +131,25 @@ def launched_once(root: Path, key: str, make: Callable[[Path], str], timeout_s: 
         ConfigError: when the key cannot be used.
         StorageError: when the disk does not take what is noted of the launch.
     """
-    return schema.check_run_id(made_once(root, key, "id", str, make, timeout_s))
+    return schema.check_run_id(made_once(root, key, "id", make, timeout_s))
 
 
-def made_once(root: Path, key: str, field: str, kind: type[T], make: Callable[[Path], T], timeout_s: float) -> T:
+class Launched(Record):
+    """What was made under a key: a run, or the runs of a sweep."""
+
+    KEEPS_REST: ClassVar[bool] = True
+
+    id: str | None = None
+    ids: Row[str] | None = None
+
+
+def made_once(root: Path, key: str, field: str, make: Callable[[Path], T], timeout_s: float) -> T:
     """Return what was made under a key, and make it now where nothing was.
 
     Args:
         root: folder of the runs.
         key: idempotency key.
-        field: name under which it is noted.
-        kind: its type; a note of another type counts for nothing.
+        field: of `Launched` that it is noted in.
         make: makes it; it is given a place for its configuration.
         timeout_s: seconds to wait for another launch under the same key.
 
@@ -156,13 +164,13 @@ def made_once(root: Path, key: str, field: str, kind: type[T], make: Callable[[P
     _sweep_leftovers(incoming)
     with locked(incoming / f"{key}.lock", timeout_s):
         answer = incoming / f"{key}.json"
-        known = read_json(answer).get(field)
-        if isinstance(known, kind):
+        known = getattr(Launched.read(answer) or Launched(), field)
+        if known is not None:
             return known
         made = make(incoming / f"{key}.yaml")
         queued = f"run {made} was queued" if isinstance(made, str) else "the runs were queued"
         with storing(f"{queued}, but the note of that"):
-            write_text(answer, json.dumps({field: made}))
+            Launched.model_validate({field: made}).write(answer)
     return made
 
 
@@ -255,7 +263,7 @@ def _stop_elsewhere(folder: Path, status: Status) -> str:
 def _stop_queued(folder: Path, status: Status) -> Status:
     launch = read_launch(folder)
     if launch.opened == status.opened and launch.is_alive:
-        _signal(folder.name, launch.pid, launch.start, signal.SIGTERM)
+        _signal(folder.name, launch.pid, launch.start_time, signal.SIGTERM)
         deadline = time.monotonic() + _STARTING_STOP_S
         while launch.is_alive and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -6,24 +6,23 @@ and whoever finishes or reads starts the next one under the folder's lock.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from dynlora.errors import CorruptRunError, DynloraError, RunBusyError, RunNotFoundError, storing
 from dynlora.jobs import queue_order, warm
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
-from dynlora.safe_files import making_folder, read_json, tail, write_text
+from dynlora.safe_files import making_folder, tail
 from dynlora.store import process, schema
 from dynlora.store.active import ACTIVE_DIR, active_ids, unmark_active
 from dynlora.store.lifecycle import annotate
-from dynlora.store.meta import moment, whole
 from dynlora.store.reader import RunReader
+from dynlora.store.record import Moment, Record, Whole
 from dynlora.store.rows import Status
 
 OPEN = ("queued", "running", "stopping")
@@ -39,18 +38,19 @@ FOREIGN_GONE_S = 600.0
 _MARK_GRACE_S = 60.0
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(Record):
     """The process started for a run: its pid, start (seconds since the epoch) and the run's count of openings."""
 
-    pid: int | None
-    start: float | None
-    opened: int | None
+    KEEPS_REST: ClassVar[bool] = True
+
+    pid: Whole | None = None
+    start_time: Moment | None = None
+    opened: Whole | None = None
 
     @property
     def is_alive(self) -> bool:
         """Whether that process lives."""
-        return process.is_alive(self.pid, self.start)
+        return process.is_alive(self.pid, self.start_time)
 
 
 def resume_command(run_id: str, runs_dir: Path) -> list[str]:
@@ -75,11 +75,11 @@ def read_launch(folder: Path) -> Launch:
     The file is written before the process is started and again after. Whoever died in between named no process: the one
     that runs the run's command is it; without one there is a count of openings and no pid.
     """
-    found = read_json(folder / LAUNCH_NAME)
-    pid, start, opened = found.get("pid"), moment(found.get("start_time")), whole(found.get("opened"))
-    if opened is not None and pid is None:
+    launch = Launch.read(folder / LAUNCH_NAME) or Launch()
+    if launch.opened is not None and launch.pid is None:
         pid, start = process.find(resume_command(folder.name, folder.parent)) or (None, None)
-    return Launch(whole(pid), start, opened)
+        return Launch(pid=pid, start_time=start, opened=launch.opened)
+    return launch
 
 
 def put_in_queue(runs_dir: Folder, makers: Sequence[Callable[[], Path]]) -> list[Path]:
@@ -147,8 +147,8 @@ def claim(runs_dir: Folder, run_id: str) -> bool:
             return False
         folder, me = schema.run_folder(root, run_id), process.this_process()
         with suppress(OSError):
-            note = {"pid": me.pid, "start_time": me.start, "opened": read_status(folder).opened}
-            write_text(folder / LAUNCH_NAME, json.dumps(note))
+            launch = Launch(pid=me.pid, start_time=me.start, opened=read_status(folder).opened)
+            launch.write(folder / LAUNCH_NAME)
             return True
     return False
 
@@ -260,10 +260,10 @@ def _start(root: Path, folder: Path) -> None:
     opened, path = read_status(folder).opened, folder / LAUNCH_NAME
     if _start_spare(root, folder, opened):
         return
-    write_text(path, json.dumps({"pid": None, "start_time": None, "opened": opened}))
+    Launch(opened=opened).write(path)
     pid = spawn_detached(resume_command(folder.name, root), folder / LOG_NAME)
     try:
-        write_text(path, json.dumps({"pid": pid, "start_time": process.start_time(pid), "opened": opened}))
+        Launch(pid=pid, start_time=process.start_time(pid), opened=opened).write(path)
     except BaseException:
         end_child(pid)
         raise
@@ -283,8 +283,8 @@ def _start_spare(root: Path, folder: Path, opened: int) -> bool:
     pid = spare.process.pid
     try:
         check_log(folder / LOG_NAME)
-        note = {"pid": pid, "start_time": process.start_time(pid), "opened": opened}
-        write_text(folder / LAUNCH_NAME, json.dumps(note))
+        launch = Launch(pid=pid, start_time=process.start_time(pid), opened=opened)
+        launch.write(folder / LAUNCH_NAME)
     except BaseException:
         spare.end()
         raise

@@ -6,12 +6,12 @@ runs that wait no longer are skipped, and left out when the file is written agai
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from dynlora.errors import ConfigError
-from dynlora.safe_files import read_json, write_text
+from dynlora.store.record import Record, Row
 
 ORDER_NAME = ".queue-order.json"
 
@@ -24,11 +24,19 @@ MOVES: Mapping[str, Callable[[int, int], int]] = {
 """Where a run can be moved to: from its place, counted from 0, and the last place, its new one."""
 
 
+class QueueOrder(Record):
+    """Ids of waiting runs, the next first."""
+
+    MAX_BYTES: ClassVar[int] = 2**20
+    KEEPS_REST: ClassVar[bool] = True
+
+    order: Row[str] = ()
+
+
 def in_order(root: Path, waiting: Sequence[str]) -> list[str]:
     """Return waiting ids in the order they start; those that nobody moved stay as they are, at the end."""
-    found = read_json(root / ORDER_NAME).get("order")
-    named = found if isinstance(found, list) else []
-    places = {run_id: place for place, run_id in enumerate(named) if isinstance(run_id, str)}
+    named = (QueueOrder.read(root / ORDER_NAME) or QueueOrder()).order
+    places = {run_id: place for place, run_id in enumerate(named)}
     return sorted(waiting, key=lambda run_id: places.get(run_id, len(named)))
 
 
@@ -52,4 +60,4 @@ def keep(root: Path, waiting: Sequence[str]) -> None:
     Raises:
         OSError: when the disk does not take it.
     """
-    write_text(root / ORDER_NAME, json.dumps({"order": list(waiting)}))
+    QueueOrder(order=tuple(waiting)).write(root / ORDER_NAME)

@@ -6,7 +6,6 @@ configuration it began with, what it said, and its process.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Mapping
@@ -18,8 +17,8 @@ from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, storing
 from dynlora.jobs.spawn import Folder, end_child, locked, own_folder, reap, runs_root, spawn_detached
 from dynlora.jobs.sweep import SECTION
-from dynlora.safe_files import read_json, tail, write_text
-from dynlora.store.process import is_alive, start_time
+from dynlora.safe_files import tail, write_text
+from dynlora.store.process import ProcessNote
 
 STUDIES_DIR = ".studies"
 """Folder of a runs folder that holds studies."""
@@ -80,7 +79,7 @@ def start(config: Mapping[str, Any], lists: Mapping[str, str], options: Mapping[
         log.unlink(missing_ok=True)
         pid = spawn_detached(command(request, options, root), log)
         with storing("the number of the process that searches"):
-            write_text(folder / f"{name}.pid", json.dumps({"pid": pid, "start": start_time(pid)}))
+            ProcessNote.of_pid(pid).write(folder / f"{name}.pid")
     return name
 
 
@@ -115,17 +114,17 @@ def searches(runs_dir: Folder) -> list[SearchState]:
 def cancel(runs_dir: Folder, name: str) -> None:
     """End the process of a search; a run that trains continues, and so does the study under the same name."""
     folder = runs_root(runs_dir) / STUDIES_DIR
-    pid = read_json(folder / f"{name}.pid").get("pid")
-    if NAME.fullmatch(name) and isinstance(pid, int) and _state(folder, name).state == "running":
-        end_child(pid)
+    note = ProcessNote.at(folder / f"{name}.pid")
+    if NAME.fullmatch(name) and note.pid is not None and _state(folder, name).state == "running":
+        end_child(note.pid)
 
 
 def _state(folder: Path, name: str) -> SearchState:
     """Return what the files of a search say."""
-    process, said = read_json(folder / f"{name}.pid"), tail(folder / f"{name}.log")
+    note, said = ProcessNote.at(folder / f"{name}.pid"), tail(folder / f"{name}.log")
     trials = TRIAL.findall(said)
     done, of = map(int, trials[-1]) if trials else (0, 0)
-    if process and is_alive(process.get("pid"), process.get("start")):
+    if note.is_alive:
         return SearchState(name, "running", done, of, _last(said))
     lines = said.splitlines()
     failed = next((line for line in reversed(lines) if line.startswith("Error: ")), None)

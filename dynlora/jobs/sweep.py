@@ -123,15 +123,15 @@ def enqueue_sweep(
     count(section_choices(dict(lists)))
     root = runs_root(runs_dir, make=True)
 
-    def ask(request: Path) -> list[Any]:
+    def ask(request: Path) -> list[str]:
         document = {**config, SECTION: dict(lists)}
         with storing("the configuration of the sweep"):
             write_text(request, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
         return _ids(json_of(sweep_command(request, root), timeout_s, "the sweep was not queued"))
 
-    ids: list[Any] = made_once(root, key, "ids", list, ask, timeout_s)
+    ids = made_once(root, key, "ids", ask, timeout_s)
     wake(root)
-    return [str(run_id) for run_id in ids]
+    return list(ids)
 
 
 def _ids(found: Any) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -16,6 +15,7 @@ from dynlora.notebook.open_run import open_run
 from dynlora.notebook.run import Run
 from dynlora.notebook.templates import filled, table
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.compared import Compared, compared
 from dynlora.viz.compare.line_styles import dots
@@ -134,5 +134,5 @@ class Comparison:
         )
 
 
-def _summaries(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+def _summaries(folders: Mapping[str, Path]) -> dict[str, RunSummary]:
     return {run: queries.run_summary(folder) for run, folder in folders.items()}

@@ -18,8 +18,7 @@ from dynlora.errors import CorruptRunError
 from dynlora.plain_text import printable
 from dynlora.store import compressions, jsontext, knockouts, notes
 from dynlora.store.meta import moment, table, whole
-from dynlora.store.origin import MAX_BYTES as ORIGIN_BYTES
-from dynlora.store.origin import ORIGIN_NAME
+from dynlora.store.origin import ORIGIN_NAME, Origin
 from dynlora.store.recorded import ADAPTER_DIR
 from dynlora.store.whole_tables import TABLES
 
@@ -45,10 +44,10 @@ SAVED = ("state.json", "tensors.safetensors")
 KEPT: Mapping[str, int] = {
     "config.yaml": 4 * 2**20,
     "train.log": MAX_LOG,
-    notes.NOTES_NAME: notes.MAX_NOTES_BYTES,
-    knockouts.KNOCKOUT_NAME: knockouts.MAX_BYTES,
-    "knockout-begun.json": knockouts.MAX_BYTES,
-    compressions.COMPRESS_NAME: compressions.MAX_BYTES,
+    notes.NOTES_NAME: notes.Notes.MAX_BYTES,
+    knockouts.KNOCKOUT_NAME: knockouts.Knockouts.MAX_BYTES,
+    "knockout-begun.json": knockouts.Knockouts.MAX_BYTES,
+    compressions.COMPRESS_NAME: compressions.Compressed.MAX_BYTES,
 }
 """Small files of a run, and the most bytes that each may have."""
 
@@ -56,7 +55,7 @@ START: Mapping[str, int] = {
     "start/adapter_config.json": MAX_STATE,
     "start/adapter_model.safetensors": MAX_TENSORS,
     "start/config.json": MAX_STATE,
-    f"start/{ORIGIN_NAME}": ORIGIN_BYTES,
+    f"start/{ORIGIN_NAME}": Origin.MAX_BYTES,
 }
 """The adapter that a run started from."""
 

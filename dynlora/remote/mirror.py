@@ -16,7 +16,7 @@ from dynlora.remote.manifest import Manifest
 from dynlora.remote.place import Place
 from dynlora.remote.sync import Outcome, manifests, pull_all
 from dynlora.store.catalogue import run_folders
-from dynlora.store.copied import read_copied
+from dynlora.store.copied import COPIED_NAME, Copied
 
 EVERY_S = 20.0
 """Seconds between two looks at what was sent, at least; a look that takes long comes more rarely."""
@@ -66,7 +66,7 @@ class Mirror:
             return pull_all(self.place, self.folder, is_mirror=True, ids=ids) if ids else []
 
     def _has(self, run_id: str, manifest: Manifest | DynloraError) -> bool:
-        copied = read_copied(self.folder / run_id)
+        copied = Copied.read(self.folder / run_id / COPIED_NAME)
         return copied is not None and isinstance(manifest, Manifest) and copied.revision == manifest.revision
 
     def follow(self, stop: threading.Event) -> None:

@@ -19,7 +19,7 @@ from dynlora.remote.place import Place
 from dynlora.remote.push import read_manifest
 from dynlora.safe_files import sync
 from dynlora.store.connection import lock_run
-from dynlora.store.copied import Copied, fingerprint, read_copied, write_copied
+from dynlora.store.copied import COPIED_NAME, Copied, fingerprint
 from dynlora.store.lifecycle import ASIDE
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
@@ -116,7 +116,7 @@ def manifest_of(place: Place, run_id: str) -> Manifest:
 
 def _is_here(folder: Path, manifest: Manifest, is_mirror: bool) -> bool:
     """Say whether a run is here as it is there: fetched before and not touched since, or equal in content."""
-    copied = read_copied(folder)
+    copied = Copied.read(folder / COPIED_NAME)
     if copied is not None and copied.fingerprint == fingerprint(folder):
         return copied.revision == manifest.revision
     if is_mirror:
@@ -139,7 +139,8 @@ def _fetch(place: Place, manifest: Manifest, folder: Path, replace: bool, is_mir
             make_store(aside, manifest.run, is_copy=not is_mirror)
             for path in (*(path for path in aside.rglob("*") if path.is_dir()), aside):
                 sync(path)
-            write_copied(aside, Copied(place.shown, manifest.revision, fingerprint(aside)))
+            copied = Copied(url=place.shown, revision=manifest.revision, fingerprint=fingerprint(aside))
+            copied.write(aside / COPIED_NAME)
             status = _put_in_place(aside, folder, replace)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -150,7 +151,7 @@ def _check_replaceable(folder: Path, place: Place, replace: bool) -> None:
     """Refuse to lose a run that is here: an untouched copy may be brought up to date, any other only when told so."""
     if replace or not os.path.lexists(folder):
         return
-    copied = read_copied(folder)
+    copied = Copied.read(folder / COPIED_NAME)
     if copied is None or copied.fingerprint != fingerprint(folder):
         raise ConfigError(
             f"URL {place.shown}: {folder.parent} has a run {folder.name} of its own that differs; add --replace to "

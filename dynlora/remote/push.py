@@ -17,7 +17,7 @@ from dynlora.remote.place import Place
 from dynlora.remote.target import check_target, may_be_sent
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
-from dynlora.store.copied import fingerprint, read_copied
+from dynlora.store.copied import COPIED_NAME, Copied, fingerprint
 from dynlora.store.schema import DB_NAME, check_run_id
 
 KEEP_S = 900.0
@@ -104,7 +104,7 @@ def _is_known(folder: Path, place: Place, before: Manifest, record: PushRecord, 
     """Say whether a run is there as it is here, without a look at its content: sent before, or fetched from there."""
     if record.find(folder.name, mark) == before.revision:
         return True
-    copied = read_copied(folder)
+    copied = Copied.read(folder / COPIED_NAME)
     return (
         copied is not None
         and copied.url == place.below(folder.name).shown

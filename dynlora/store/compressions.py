@@ -5,21 +5,14 @@ As little trusted as the rest of a run: what cannot be read, or does not fit tog
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, ClassVar, Self
 
-from dynlora.safe_files import write_text
-from dynlora.store.plain_values import count, items, number, read_checked
+from pydantic import ConfigDict, Field, model_validator
+
+from dynlora.store.record import Count, Part, Record, Row, Share, Which, cut
 
 COMPRESS_NAME = "compress.json"
-FORMAT = 1
-MAX_BYTES = 16_000_000
-MAX_POINTS = 1_000
 MAX_MODULES = 20_000
-MAX_METRICS = 50
 
 OFFERED = "global"
 """The way to choose components that is offered: one threshold over all modules."""
@@ -31,8 +24,7 @@ FEWEST = 50
 """Held-out examples; with fewer, what a size costs is not to be relied on."""
 
 
-@dataclass(frozen=True)
-class Half:
+class Half(Part):
     """What a size of the adapter is worth on one half of the held-out rows.
 
     Attributes:
@@ -42,15 +34,16 @@ class Half:
         metrics: by name.
     """
 
+    model_config = ConfigDict(allow_inf_nan=True)  # of an adapter that diverged: printed, and never in a file
+
     loss: float
     difference: float
     low: float
     high: float
-    metrics: Mapping[str, float]
+    metrics: dict[Annotated[str, cut(80)], float] = Field(max_length=50)
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Part):
     """One size of the adapter.
 
     Attributes:
@@ -62,16 +55,15 @@ class Size:
         reported_on: on the other rows.
     """
 
-    method: str
-    share: float
-    parameters: int
-    ranks: tuple[int, ...]
+    method: Annotated[str, cut(40)]
+    share: Share
+    parameters: Count
+    ranks: Row[Count] = Field(max_length=MAX_MODULES)
     chosen_on: Half
     reported_on: Half
 
 
-@dataclass(frozen=True)
-class Compressed:
+class Compressed(Record):
     """All sizes of one adapter that were measured on the same rows.
 
     Attributes:
@@ -86,15 +78,25 @@ class Compressed:
         sizes: what was measured so far.
     """
 
-    which: str
-    step: int
-    weighting: str
-    rows: int
-    parameters: int
-    modules: tuple[str, ...]
+    MAX_BYTES: ClassVar[int] = 16_000_000
+    VERSION: ClassVar[int] = 1
+
+    which: Which
+    step: Count
+    weighting: Annotated[str, cut(40)]
+    rows: Count
+    parameters: Count
+    modules: Row[Annotated[str, cut(500)]] = Field(max_length=MAX_MODULES)
     whole: Half
-    planned: int
-    sizes: tuple[Size, ...] = ()
+    planned: Count
+    sizes: Row[Size] = Field(default=(), max_length=1000)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse ranks of other modules than those that are named."""
+        if any(len(size.ranks) != len(self.modules) for size in self.sizes):
+            raise ValueError("ranks that do not fit")
+        return self
 
     @property
     def is_whole(self) -> bool:
@@ -103,7 +105,7 @@ class Compressed:
 
     def having(self, size: Size) -> Compressed:
         """Return these with one more."""
-        return replace(self, sizes=(*self.sizes, size))
+        return self.model_copy(update={"sizes": (*self.sizes, size)})
 
     def of_method(self, method: str = OFFERED) -> list[Size]:
         """Return the sizes of a method, the largest first."""
@@ -125,48 +127,3 @@ class Compressed:
     def ranks_of(self, size: Size) -> dict[str, int]:
         """Return the ranks of a size by module name."""
         return dict(zip(self.modules, size.ranks, strict=True))
-
-
-def read_compressed(path: Path) -> Compressed | None:
-    """Return what a file holds, None when there is none or it cannot be trusted."""
-    return read_checked(path, MAX_BYTES, _checked)
-
-
-def write_compressed(path: Path, found: Compressed) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OSError: when it cannot be written.
-    """
-    write_text(path, json.dumps({"format": FORMAT, **asdict(found)}, allow_nan=False) + "\n")
-
-
-def _checked(found: Mapping[str, Any]) -> Compressed:
-    """Return a file's content, each value of its kind and size; anything else raises."""
-    if found["format"] != FORMAT or found["which"] not in ("last", "best"):
-        raise ValueError("another format")
-    modules = tuple(str(name)[:500] for name in items(found["modules"], MAX_MODULES))
-    sizes = tuple(_size(item, len(modules)) for item in items(found["sizes"], MAX_POINTS))
-    return Compressed(
-        found["which"], count(found["step"]), str(found["weighting"])[:40], count(found["rows"]),
-        count(found["parameters"]), modules, _half(found["whole"]), count(found["planned"]), sizes,
-    )  # fmt: skip
-
-
-def _size(item: Any, n_modules: int) -> Size:
-    """Return one size of a file."""
-    ranks = tuple(count(value) for value in items(item["ranks"], MAX_MODULES))
-    share = number(item["share"])
-    if len(ranks) != n_modules or not 0 <= share <= 1:
-        raise ValueError("ranks that do not fit")
-    halves = [_half(item[name]) for name in ("chosen_on", "reported_on")]
-    return Size(str(item["method"])[:40], share, count(item["parameters"]), ranks, *halves)
-
-
-def _half(item: Any) -> Half:
-    """Return what one half of the rows says."""
-    metrics = cast(Mapping[str, Any], item["metrics"])
-    if len(metrics) > MAX_METRICS:
-        raise ValueError("too many metrics")
-    named = {str(name)[:80]: number(value) for name, value in metrics.items()}
-    return Half(*(number(item[name]) for name in ("loss", "difference", "low", "high")), metrics=named)

@@ -6,28 +6,20 @@ As little trusted as the rest of a run: what cannot be read counts as no such fi
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
 
 from dynlora.errors import ConfigError
-from dynlora.plain_text import printable
-from dynlora.safe_files import write_text
 from dynlora.store.kinds import FROM_EVENTS, continues_from_events
-from dynlora.store.plain_values import read_checked
 from dynlora.store.reader import RunReader
+from dynlora.store.record import Record, one_line
 
 COPIED_NAME = "copied-from.json"
-FORMAT = 1
-MAX_BYTES = 65_536
 CHECKPOINT_STATES = ("checkpoint/state.json", ".checkpoint.old/state.json")
 """Where a checkpoint is: its place, or, after a crash between two renames, the old one."""
 
 
-@dataclass(frozen=True)
-class Copied:
+class Copied(Record):
     """Where a run was fetched from.
 
     Attributes:
@@ -36,29 +28,11 @@ class Copied:
         fingerprint: of the files as they were put here, see `fingerprint`.
     """
 
-    url: str
-    revision: str
-    fingerprint: str
+    VERSION: ClassVar[int] = 1
 
-
-def write_copied(folder: Path, copied: Copied) -> None:
-    """Say where a run was fetched from.
-
-    Raises:
-        OSError: when it cannot be written.
-    """
-    write_text(folder / COPIED_NAME, json.dumps({"format": FORMAT, **asdict(copied)}, indent=1) + "\n")
-
-
-def read_copied(folder: Path) -> Copied | None:
-    """Return where a run was fetched from; None for one that was made here."""
-    return read_checked(folder / COPIED_NAME, MAX_BYTES, _checked)
-
-
-def _checked(found: Mapping[str, Any]) -> Copied:
-    if found["format"] != FORMAT:
-        raise ValueError("another format")
-    return Copied(*(printable(found[key], 2000) for key in ("url", "revision", "fingerprint")))
+    url: Annotated[str, one_line(2000)]
+    revision: Annotated[str, one_line(2000)]
+    fingerprint: Annotated[str, one_line(2000)]
 
 
 def fingerprint(folder: Path) -> str:
@@ -85,7 +59,7 @@ def check_can_resume(folder: Path, opened: int) -> None:
         ConfigError: one sentence that says what to do instead.
         CorruptRunError: when the run cannot be read.
     """
-    copied = read_copied(folder)
+    copied = Copied.read(folder / COPIED_NAME)
     if copied is None or not opened or any((folder / name).is_file() for name in CHECKPOINT_STATES):
         return
     with RunReader(folder) as reader:

@@ -6,31 +6,36 @@ The file is as little trusted as the rest of a run: whatever cannot be read coun
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field
 
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.safe_files import read_plain, write_text
-from dynlora.store import jsontext
+from dynlora.plain_text import clean_text
 from dynlora.store.connection import take_lock
+from dynlora.store.record import Record, Row, cut
 
 NOTES_NAME = "notes.json"
 LOCK_NAME = ".notes.lock"
 MAX_TAGS = 20
 MAX_TAG_LENGTH = 40
 MAX_NOTE_LENGTH = 4000
-MAX_NOTES_BYTES = 65_536
 
 _BUSY_S = 5.0
 
 
-@dataclass(frozen=True)
-class Notes:
+def _each_once(tags: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(tags))
+
+
+_Tag = Annotated[str, cut(MAX_TAG_LENGTH), AfterValidator(str.strip), Field(min_length=1)]
+
+
+class Notes(Record):
     """What people say about a run.
 
     Attributes:
@@ -38,8 +43,10 @@ class Notes:
         note: free text of any number of lines.
     """
 
-    tags: tuple[str, ...] = ()
-    note: str = ""
+    KEEPS_REST: ClassVar[bool] = True
+
+    tags: Annotated[Row[_Tag], AfterValidator(_each_once), cut(MAX_TAGS)] = ()
+    note: Annotated[str, cut(MAX_NOTE_LENGTH)] = ""
 
 
 NO_NOTES = Notes()
@@ -47,15 +54,7 @@ NO_NOTES = Notes()
 
 def read_notes(folder: str | os.PathLike[str]) -> Notes:
     """Return the notes of a run; empty when there are none, or none that can be read."""
-    text = read_plain(os.path.join(folder, NOTES_NAME), MAX_NOTES_BYTES)
-    if text is None:
-        return NO_NOTES
-    try:
-        found = jsontext.load_object(text)
-    except CorruptRunError:
-        return NO_NOTES
-    tags, note = found.get("tags"), found.get("note")
-    return Notes(_kept_tags(tags), note[:MAX_NOTE_LENGTH] if isinstance(note, str) else "")
+    return Notes.read(os.path.join(folder, NOTES_NAME)) or NO_NOTES
 
 
 def annotate_notes(
@@ -81,9 +80,9 @@ def annotate_notes(
             raise CorruptRunError(f"run {path.parent.name}: {NOTES_NAME} is a link or no file; remove it")
         before = read_notes(folder)
         tags = _changed(before.tags, [_tag(tag) for tag in add], [_tag(tag) for tag in remove])
-        after = Notes(tags, before.note if note is None else _note(note))
+        after = Notes(tags=tags, note=before.note if note is None else _note(note))
         if after != before:
-            write_text(path, json.dumps({"tags": list(after.tags), "note": after.note}, ensure_ascii=False) + "\n")
+            after.write(path)
     return after
 
 
@@ -99,7 +98,7 @@ def _changed(tags: tuple[str, ...], add: list[str], remove: list[str]) -> tuple[
 
 
 def _tag(text: str) -> str:
-    tag = " ".join(jsontext.clean_text(text).split())
+    tag = " ".join(clean_text(text).split())
     if not tag or "," in tag or len(tag) > MAX_TAG_LENGTH or not tag.isprintable():
         raise ConfigError(
             f"tag {text[:60]!r}: must be 1 to {MAX_TAG_LENGTH} printable characters without a comma; give another"
@@ -108,17 +107,10 @@ def _tag(text: str) -> str:
 
 
 def _note(text: str) -> str:
-    note = jsontext.clean_text(text).replace("\x00", "").strip()
+    note = clean_text(text).replace("\x00", "").strip()
     if len(note) > MAX_NOTE_LENGTH:
         raise ConfigError(f"--note: {len(note):,} characters are more than {MAX_NOTE_LENGTH:,}; shorten it")
     return note
-
-
-def _kept_tags(value: Any) -> tuple[str, ...]:
-    """Return the tags of a file that anyone may have written: texts only, cut, no more than the rule allows."""
-    items = cast(list[Any], value) if isinstance(value, list) else []
-    texts = [item[:MAX_TAG_LENGTH].strip() for item in items if isinstance(item, str)]
-    return tuple(dict.fromkeys(text for text in texts if text))[:MAX_TAGS]
 
 
 @contextmanager

@@ -7,9 +7,12 @@ import socket
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Self
 
 import psutil
+
+from dynlora.store.record import Moment, Record, Whole
 
 START_TOLERANCE_S = 3.0
 """How far two readings of one process's start time may differ, seconds: clocks are stepped while runs continue."""
@@ -24,6 +27,35 @@ class Process(NamedTuple):
     pid: int
     start: float
     host: str
+
+
+class ProcessNote(Record):
+    """A file that names a process of this machine; without a pid it names none.
+
+    Attributes:
+        pid: of the process.
+        start: of the process, seconds since the epoch.
+    """
+
+    KEEPS_REST: ClassVar[bool] = True
+
+    pid: Whole | None = None
+    start: Moment | None = None
+
+    @classmethod
+    def of_pid(cls, pid: int) -> Self:
+        """Return the note of a process that runs now."""
+        return cls(pid=pid, start=start_time(pid))
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """Return what a file says; a missing one names no process."""
+        return cls.read(path) or cls()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether exactly this process lives."""
+        return is_alive(self.pid, self.start)
 
 
 def host() -> str:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from dynlora.errors import ConfigError
+from dynlora.store.record import Record
+from dynlora.store.schema import check_run_id
 from dynlora.store.summary import recorded_by
 
 ADAPTER_DIR = "peft_adapter"
@@ -12,6 +17,12 @@ ADAPTER_DIR = "peft_adapter"
 
 CALLBACK = "transformers"
 """What `recorded_by` says of a run that `RecordCallback` recorded."""
+
+
+class TrainerRun(Record):
+    """File of a Trainer's checkpoint that names the run it belongs to, by its id."""
+
+    run: Annotated[str, AfterValidator(check_run_id)]
 
 
 def recorded_adapter(folder: Path) -> Path | None:

@@ -7,24 +7,21 @@ file is the very one it was read from, and its values pass the same checks as th
 
 from __future__ import annotations
 
-import json
 import math
-import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
-from dynlora.errors import CorruptRunError
-from dynlora.safe_files import read_plain
-from dynlora.store import jsontext, schema
+from pydantic import AfterValidator, Field, Strict
+
+from dynlora.store import schema
 from dynlora.store.meta import is_count
+from dynlora.store.record import Record
 
 LISTING_NAME = ".listing.json"
 SAVE_AFTER = 50
 """Rows that are new to the file before it is written again."""
 
-_FORM = 5
-_MAX_BYTES = 64 * 2**20
 _MAX_ROWS = 20_000
 _WHOLE = ("step", "max_steps")
 _TEXTS = ("error", "trend_of")
@@ -37,25 +34,56 @@ class Facts(NamedTuple):
     meta: dict[str, Any]
 
 
+def _ended(status: dict[str, Any]) -> dict[str, Any]:
+    """Return where a run stands as of every one that is over; each value is of the kind a run would have given."""
+    trend = status.get("trend")
+    values = cast(list[Any], trend) if isinstance(trend, list) else [None]
+    fits = (
+        status.get("status") in schema.FINAL_STATES
+        and all(is_count(status.get(key)) for key in _WHOLE)
+        and all(isinstance(status.get(key), str | None) for key in _TEXTS)
+        and len(values) < 1000
+        and all(isinstance(value, float) and math.isfinite(value) for value in values)
+    )
+    if not fits:
+        raise ValueError("no status of a run that has ended")
+    return {**status, "heartbeat_age_s": None, "stalled_s": None, "other_host": False}
+
+
+Row = tuple[str, Annotated[dict[str, Any], AfterValidator(_ended)], dict[str, Any]]
+"""Version of a run's file, its status and its meta."""
+
+
+class Listing(Record):
+    """What the finished runs of a folder said, by run id; of another form, nothing is taken."""
+
+    MAX_BYTES: ClassVar[int] = 64 * 2**20
+    KEEPS_REST: ClassVar[bool] = True
+
+    form: Literal[5]
+    rows: dict[str, Annotated[Row, Strict(False)]] = Field(default={}, max_length=_MAX_ROWS)
+
+
 class KeptRows:
     """The kept facts of one runs folder."""
 
     def __init__(self, runs_dir: Path) -> None:
         """Read what was kept, if anything was."""
         self._path = runs_dir / LISTING_NAME
-        self._rows = _read(self._path)
+        listing = Listing.read(self._path)
+        self._rows = {} if listing is None else dict(listing.rows)
         self._unsaved = 0
 
     def find(self, run_id: str, version: str) -> Facts | None:
         """Return what was kept of a run whose file is still of that version."""
         kept = self._rows.get(run_id)
-        return kept[1] if kept is not None and kept[0] == version else None
+        return Facts(*kept[1:]) if kept is not None and kept[0] == version else None
 
     def keep(self, run_id: str, version: str, facts: Facts) -> None:
         """Keep what a finished run says."""
         if len(self._rows) >= _MAX_ROWS:
             self._rows.clear()
-        self._rows[run_id] = (version, facts)
+        self._rows[run_id] = (version, facts.status, facts.meta)
         self._unsaved += 1
 
     def save(self, present: set[str]) -> None:
@@ -68,48 +96,6 @@ class KeptRows:
             return
         self._unsaved = 0
         self._rows = {run_id: kept for run_id, kept in self._rows.items() if run_id in present}
-        rows = {run_id: [version, *facts] for run_id, (version, facts) in self._rows.items()}
-        aside = self._path.with_name(f"{LISTING_NAME}.{secrets.token_hex(4)}")
         with suppress(OSError, ValueError):
-            try:
-                text = json.dumps({"form": _FORM, "rows": rows}, ensure_ascii=False, allow_nan=False)
-                aside.write_text(text, "utf-8")
-                aside.replace(self._path)
-            finally:
-                aside.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[str, tuple[str, Facts]]:
-    text = read_plain(path, _MAX_BYTES)
-    if text is None:
-        return {}
-    try:
-        found = jsontext.load_object(text)
-    except CorruptRunError:
-        return {}
-    rows = found.get("rows")
-    if found.get("form") != _FORM or not isinstance(rows, dict):
-        return {}
-    items = list(cast(dict[str, Any], rows).items())[:_MAX_ROWS]
-    return {run_id: kept for run_id, value in items if (kept := _sound(value)) is not None}
-
-
-def _sound(value: Any) -> tuple[str, Facts] | None:
-    """Return a kept row when each of its values is of the kind a run would have given."""
-    if not isinstance(value, list) or len(cast(list[Any], value)) != 3:
-        return None
-    version, status, meta = cast(list[Any], value)
-    if not isinstance(version, str) or not isinstance(status, dict) or not isinstance(meta, dict):
-        return None
-    status = cast(dict[str, Any], status)
-    trend = status.get("trend")
-    kinds_fit = (
-        status.get("status") in schema.FINAL_STATES
-        and all(is_count(status.get(key)) for key in _WHOLE)
-        and all(isinstance(status.get(key), str | None) for key in _TEXTS)
-        and isinstance(trend, list)
-        and all(isinstance(item, float) and math.isfinite(item) for item in cast(list[Any], trend)[:1000])
-        and len(cast(list[Any], trend)) < 1000
-    )
-    status |= {"heartbeat_age_s": None, "stalled_s": None, "other_host": False}  # as of every run that is over
-    return (version, Facts(status, cast(dict[str, Any], meta))) if kinds_fit else None
+            listing = Listing.model_construct(form=5, rows=self._rows)  # one odd row must not cost the others
+            listing.write(self._path)

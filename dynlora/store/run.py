@@ -13,6 +13,8 @@ from dynlora.store.schema import command_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dynlora.store.summary import RunSummary
+
 
 class StoredRun:
     """A run folder; each call reads what is there now, so a run can be watched while it trains."""
@@ -59,7 +61,7 @@ class StoredRun:
             return config(reader.meta(("config",)).get("config"))
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> RunSummary:
         """The run in one JSON document, as `dynlora show ID --json` prints it."""
         from dynlora.store.summary import run_summary
 

@@ -5,17 +5,17 @@ The file is trusted as little as a run: whatever cannot be read counts as no vie
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator
 
 from dynlora.errors import ConfigError, CorruptRunError, SearchError
-from dynlora.safe_files import read_plain, write_text
-from dynlora.store import jsontext
+from dynlora.plain_text import clean_text
 from dynlora.store.connection import take_lock
+from dynlora.store.record import Part, Record, Row, cut
 from dynlora.store.search import MAX_LENGTH, parse
 
 VIEWS_NAME = ".views.json"
@@ -25,14 +25,39 @@ MAX_NAME_LENGTH = 40
 MAX_QUERY_LENGTH = 2 * MAX_LENGTH
 """Most characters of a saved search, all spaces counted."""
 
-MAX_VIEWS_BYTES = 262_144
-
 _BUSY_S = 5.0
 Folder = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class View:
+def _name(text: str) -> str:
+    name = " ".join(clean_text(text).split())
+    if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+        raise ConfigError(f"view {text[:60]!r}: must be 1 to {MAX_NAME_LENGTH} printable characters; give another name")
+    return name
+
+
+def _query(text: str) -> str:
+    query = clean_text(text).strip()
+    if not query:
+        raise SearchError(query, 1, "a view of all runs needs no name; enter a search first")
+    if len(query) > MAX_QUERY_LENGTH:
+        raise SearchError(query, MAX_QUERY_LENGTH, f"{len(query):,} characters are more than {MAX_QUERY_LENGTH:,}")
+    parse(query)
+    return query
+
+
+def _as_saved(rule: Callable[[str], str]) -> AfterValidator:
+    """Return what refuses a text of a file that could not have been saved like this."""
+
+    def check(text: str) -> str:
+        if rule(text) != text:
+            raise ValueError("it breaks the rules of a view")
+        return text
+
+    return AfterValidator(check)
+
+
+class View(Part):
     """A search with a name.
 
     Attributes:
@@ -40,25 +65,27 @@ class View:
         query: the search as it was typed.
     """
 
-    name: str
-    query: str
+    name: Annotated[str, _as_saved(_name)]
+    query: Annotated[str, _as_saved(_query)]
+
+
+def _each_name_once(views: tuple[View, ...]) -> tuple[View, ...]:
+    return tuple({view.name: view for view in reversed(views)}.values())[::-1]
+
+
+class Views(Record):
+    """The saved views of a runs folder, in the order they were made."""
+
+    MAX_BYTES: ClassVar[int] = 262_144
+    KEEPS_REST: ClassVar[bool] = True
+
+    views: Annotated[Row[View], AfterValidator(_each_name_once), cut(MAX_VIEWS)] = ()
 
 
 def read_views(runs_dir: Folder) -> tuple[View, ...]:
     """Return the saved views in the order they were made; none when there are none that can be read."""
-    text = read_plain(os.path.join(runs_dir, VIEWS_NAME), MAX_VIEWS_BYTES)
-    if text is None:
-        return ()
-    try:
-        items = jsontext.load_object(text).get("views")
-    except CorruptRunError:
-        return ()
-    found: dict[str, View] = {}
-    for item in cast(list[Any], items)[: 10 * MAX_VIEWS] if isinstance(items, list) else []:
-        view = _sound(item)
-        if view is not None:
-            found.setdefault(view.name, view)
-    return tuple(found.values())[:MAX_VIEWS]
+    saved = Views.read(os.path.join(runs_dir, VIEWS_NAME))
+    return () if saved is None else saved.views
 
 
 def save_view(runs_dir: Folder, name: str, query: str) -> tuple[View, ...]:
@@ -70,7 +97,7 @@ def save_view(runs_dir: Folder, name: str, query: str) -> tuple[View, ...]:
         RunBusyError: when another process keeps changing the views.
         CorruptRunError: when a link stands in the place of the file.
     """
-    view = View(_name(name), _query(query))
+    view = View(name=_name(name), query=_query(query))
 
     def saved(before: tuple[View, ...]) -> tuple[View, ...]:
         after = {one.name: one for one in before} | {view.name: view}
@@ -113,38 +140,7 @@ def _changed(runs_dir: Path, change: Callable[[tuple[View, ...]], tuple[View, ..
         if path.is_symlink():
             raise CorruptRunError(f"{VIEWS_NAME} of the runs folder is a link; dynlora does not follow links")
         after = change(read_views(runs_dir))
-        document = {"views": [asdict(view) for view in after]}
-        write_text(path, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+        Views(views=after).write(path)
     finally:
         lock.release()
     return after
-
-
-def _name(text: str) -> str:
-    name = " ".join(jsontext.clean_text(text).split())
-    if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
-        raise ConfigError(f"view {text[:60]!r}: must be 1 to {MAX_NAME_LENGTH} printable characters; give another name")
-    return name
-
-
-def _query(text: str) -> str:
-    query = jsontext.clean_text(text).strip()
-    if not query:
-        raise SearchError(query, 1, "a view of all runs needs no name; enter a search first")
-    if len(query) > MAX_QUERY_LENGTH:
-        raise SearchError(query, MAX_QUERY_LENGTH, f"{len(query):,} characters are more than {MAX_QUERY_LENGTH:,}")
-    parse(query)
-    return query
-
-
-def _sound(item: Any) -> View | None:
-    """Return a view of a file that anyone may have written, when it keeps the rules of one that was saved here."""
-    found = cast(dict[str, Any], item) if isinstance(item, dict) else {}
-    name, query = found.get("name"), found.get("query")
-    if not isinstance(name, str) or not isinstance(query, str):
-        return None
-    try:
-        view = View(_name(name), _query(query))
-    except ConfigError:
-        return None
-    return view if view == View(name, query) else None

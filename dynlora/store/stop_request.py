@@ -6,12 +6,10 @@ file that names another process than the one that writes the run says nothing.
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
-from dynlora.safe_files import read_json, write_text
-from dynlora.store.process import START_TOLERANCE_S
+from dynlora.store.process import START_TOLERANCE_S, ProcessNote
 
 STOP_NAME = "stop.json"
 
@@ -24,17 +22,16 @@ def request_stop(folder: Path, pid: int | None, start: float | None) -> None:
         pid: of the process.
         start: of the process, seconds since the epoch.
     """
-    with suppress(OSError):
-        write_text(folder / STOP_NAME, json.dumps({"pid": pid, "start": start}))
+    with suppress(OSError, ValueError):  # what a run says of its process is not trusted
+        ProcessNote(pid=pid, start=start).write(folder / STOP_NAME)
 
 
 def stop_requested(folder: Path, pid: int | None, start: float | None) -> bool:
     """Say whether exactly this process was asked to stop."""
-    found = read_json(folder / STOP_NAME)
-    asked = found.get("start")
-    if found.get("pid") != pid or pid is None or start is None or not isinstance(asked, int | float):
+    note = ProcessNote.at(folder / STOP_NAME)
+    if note.pid != pid or pid is None or start is None or note.start is None:
         return False
-    return abs(asked - start) <= START_TOLERANCE_S
+    return abs(note.start - start) <= START_TOLERANCE_S
 
 
 def forget_stop(folder: Path) -> None:

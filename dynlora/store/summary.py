@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from dynlora.errors import CorruptRunError
 from dynlora.store.decode_metrics import metrics_of
@@ -19,7 +19,55 @@ from dynlora.store.recorder import ACTIVITY
 from dynlora.store.rows import ModuleRow, Status
 
 
-def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
+class RunSummary(TypedDict):
+    """A run as plain JSON values; `run_summary` says what each key holds."""
+
+    id: str
+    name: str
+    status: str
+    strategy: str | None
+    model: str | None
+    model_path: str | None
+    data: str | None
+    seed: int | None
+    step: int
+    max_steps: int
+    metrics: Mapping[str, float | None]
+    best: dict[str, float | None]
+    params: dict[str, int]
+    ranks: dict[str, int]
+    time: dict[str, float | None]
+    config: dict[str, Any]
+    kind: str
+    evaluated: dict[str, int]
+    scaling: dict[str, float | None]
+    created: float | None
+    fidelity: str | None
+    own_signals: dict[str, Any]
+    metric: str | None
+    labels: list[str]
+    task: str | None
+    peft_task_type: str | None
+    task_facts: dict[str, Any]
+    planned_events: int | None
+    first_reallocation: int | None
+    data_size: dict[str, Any]
+    data_warnings: list[str]
+    data_repairs: list[str]
+    origin: dict[str, Any] | None
+    ranks_are_sums: bool
+    machine: dict[str, Any]
+    checkpoint_step: int | None
+    results: dict[str, Any]
+    activity: dict[str, Any] | None
+    error: str | None
+    stalled_s: float | None
+    heartbeat_age_s: float
+    other_host: bool
+    folder: str
+
+
+def run_summary(folder: str | os.PathLike[str]) -> RunSummary:
     """Return a run as plain JSON values (NaN and infinities as null).
 
     Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
@@ -80,7 +128,10 @@ def run_summary(folder: str | os.PathLike[str]) -> dict[str, Any]:
         "checkpoint_step": whole(meta.get("checkpoint_step")),
         "results": table(meta.get(f"{kind_of(meta)}_results")),
         "activity": activity_of(meta, status),
-        **_standing(status),
+        "error": status.error,
+        "stalled_s": status.stalled_s,
+        "heartbeat_age_s": status.heartbeat_age_s,
+        "other_host": status.other_host,
         "folder": str(path),
     }
 
@@ -95,16 +146,20 @@ def activity_of(meta: Mapping[str, Any], status: Status) -> dict[str, Any] | Non
     return {"phase": short_text(stored.get("phase"), 200), "remaining_s": remaining}
 
 
+FAILED_WITH = "failed_with"
+"""Meta key of a run that failed: the class of the error, as sentences are for people."""
+
+
+def failed_with(folder: str | os.PathLike[str]) -> str | None:
+    """Return the name of the class of error that a run failed with last; None where it did not say."""
+    with RunReader(folder) as reader:
+        return text(reader.meta([FAILED_WITH]).get(FAILED_WITH))
+
+
 def recorded_by(folder: str | os.PathLike[str]) -> str | None:
     """Return what recorded a run that was trained elsewhere, None for one that was trained here."""
     with RunReader(folder) as reader:
         return text(reader.meta(["recorded_by"]).get("recorded_by"))
-
-
-def _standing(status: Status) -> dict[str, Any]:
-    """Return what a status says beside its name and step."""
-    names = ("error", "stalled_s", "heartbeat_age_s", "other_host")
-    return {name: getattr(status, name) for name in names}
 
 
 def _is_sum(module: ModuleRow) -> bool:
@@ -139,13 +194,13 @@ def last_ranks(reader: RunReader) -> dict[str, int]:
     return {name: round(rank) for name, rank in zip(names, ranks, strict=False) if math.isfinite(rank)}
 
 
-def readable(folders: Iterable[Path]) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+def readable(folders: Iterable[Path]) -> tuple[dict[Path, RunSummary], list[str]]:
     """Return the summaries of the runs that can be read, by folder, and for each other run what is wrong with it.
 
     Raises:
         CorruptRunError: when none can be read.
     """
-    summaries: dict[Path, dict[str, Any]] = {}
+    summaries: dict[Path, RunSummary] = {}
     damaged: list[CorruptRunError] = []
     for folder in folders:
         try:

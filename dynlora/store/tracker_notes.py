@@ -6,27 +6,20 @@ little trusted as the rest of a run: what cannot be read counts as nothing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field
 
 from dynlora.addresses import hidden, without_secrets
-from dynlora.plain_text import printable
-from dynlora.safe_files import write_text
-from dynlora.store.meta import table
-from dynlora.store.plain_values import count, read_checked
+from dynlora.store.record import Count, Part, Record, one_line
 
 NOTES_NAME = "trackers.json"
 LOCK_NAME = ".trackers.lock"
-FORMAT = 1
-MAX_BYTES = 65_536
-MAX_TRACKERS = 16
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(Part):
     """What a tracker has of a run.
 
     Attributes:
@@ -36,15 +29,24 @@ class Written:
         error: one sentence that says why it is given no more; None while it is.
     """
 
-    place: str
-    run: str | None = None
-    step: int | None = None
-    error: str | None = None
+    place: Annotated[str, one_line(500), AfterValidator(without_secrets)]
+    run: Annotated[str, one_line(200)] | None = None
+    step: Count | None = None
+    error: Annotated[str, one_line(500), AfterValidator(lambda text: hidden(text))] | None = None
+
+
+class Trackers(Record):
+    """What the trackers of a run have, by the name of the tracker."""
+
+    VERSION: ClassVar[int] = 1
+
+    trackers: dict[Annotated[str, one_line(40)], Written] = Field(max_length=16)
 
 
 def read_trackers(folder: Path) -> dict[str, Written]:
     """Return what the trackers of a run have, by the name of the tracker; empty when nothing is known."""
-    return read_checked(folder / NOTES_NAME, MAX_BYTES, _checked) or {}
+    notes = Trackers.read(folder / NOTES_NAME)
+    return {} if notes is None else notes.trackers
 
 
 def write_trackers(folder: Path, trackers: Mapping[str, Written]) -> None:
@@ -53,8 +55,7 @@ def write_trackers(folder: Path, trackers: Mapping[str, Written]) -> None:
     Raises:
         OSError: when it cannot be written.
     """
-    values = {name: asdict(written) for name, written in trackers.items()}
-    write_text(folder / NOTES_NAME, json.dumps({"format": FORMAT, "trackers": values}, indent=1) + "\n")
+    Trackers(trackers=dict(trackers)).write(folder / NOTES_NAME)
 
 
 def forget_errors(folder: Path) -> None:
@@ -65,24 +66,4 @@ def forget_errors(folder: Path) -> None:
     """
     known = read_trackers(folder)
     if any(written.error for written in known.values()):
-        write_trackers(folder, {name: replace(written, error=None) for name, written in known.items()})
-
-
-def _checked(found: Mapping[str, Any]) -> dict[str, Written]:
-    """Return the content of the file, each value of its kind.
-
-    Raises:
-        ValueError, KeyError: when one is not.
-    """
-    trackers = table(found["trackers"])
-    if found["format"] != FORMAT or len(trackers) > MAX_TRACKERS:
-        raise ValueError("another format")
-    return {printable(name, 40): _one(table(value)) for name, value in trackers.items()}
-
-
-def _one(found: Mapping[str, Any]) -> Written:
-    run, step, error = (found[key] for key in ("run", "step", "error"))
-    return Written(
-        without_secrets(printable(found["place"], 500)), None if run is None else printable(run, 200),
-        None if step is None else count(step), None if error is None else hidden(printable(error, 500)),
-    )  # fmt: skip
+        write_trackers(folder, {name: written.model_copy(update={"error": None}) for name, written in known.items()})

@@ -31,6 +31,7 @@ from dynlora.store.meta import table, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
+from dynlora.store.summary import FAILED_WITH
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import RunKeeper
@@ -201,6 +202,7 @@ def _run(
         except BaseException as error:
             if not isinstance(error, DynloraError) and not isinstance(error.__cause__, DynloraError):
                 logger.exception("the run failed")
+            writer.set_meta(FAILED_WITH, type(error).__name__)
             writer.finish("failed", reason(error))
             if isinstance(error, Exception) and inputs is not None:
                 return Outcome(folder, "failed", error=reason(error))

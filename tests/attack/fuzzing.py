@@ -152,8 +152,17 @@ class Targets:
         self.adapter = small_adapter(self.runs / ".uploads" / "adapter", 1)
         self.files = {path: path.read_bytes() for path in self.adapter.iterdir()}
         effect = {"modules": [0], "loss": 1.0, "delta": 0.1, "low": 0.0, "high": 0.2, "changed": 0.1, "by_group": [0.1]}
-        found = knockouts.Knockouts("last", 12, 4, 0.9, ("a",), 3, (knockouts.KnockedOut(**(effect | {"modules": (0,), "by_group": (0.1,)})),))  # fmt: skip
-        knockouts.write_knockouts(self.run / "knockout.json", found)
+        values = {
+            "which": "last",
+            "step": 12,
+            "rows": 4,
+            "loss": 0.9,
+            "groups": ["a"],
+            "n_modules": 3,
+            "effects": [effect],
+        }
+        found = knockouts.Knockouts.from_values({"format": 1, **values})
+        found.write(self.run / "knockout.json")
         self.knockout = (self.run / "knockout.json").read_bytes()
         self.yaml = self.run / "config.yaml"
         self.scratch = self.runs / ".scratch"
@@ -212,7 +221,7 @@ class Targets:
     def knockout_file(self) -> None:
         """What was measured by switching modules off."""
         (self.run / "knockout.json").write_bytes(self.inputs.changed(self.knockout))
-        knockouts.read_knockouts(self.run / "knockout.json")
+        knockouts.Knockouts.read(self.run / "knockout.json")
 
     def small_files(self) -> None:
         """Notes and saved views."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dynlora.store.knockouts import read_knockouts
+from dynlora.store.knockouts import Knockouts
 from tests.browser.conftest import MODES, Picture, fits, settled, show
 from tests.browser.test_playground_journey import inference_child
 
@@ -52,7 +52,7 @@ def test_a_knock_out_outlives_the_process_that_measures_it(
     expect(other_page.get_by_text(ended)).to_be_visible()
     page.get_by_role("button", name=re.compile("Measure all modules|Measure again")).click()
     expect(page.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
-    found = read_knockouts(slow_run / "knockout.json")
+    found = Knockouts.read(slow_run / "knockout.json")
     assert found is not None
     assert (len(found.alone), found.rows) == (12, 2048)
     other_page.goto(page.url)

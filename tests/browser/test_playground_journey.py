@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from dynlora.store.knockouts import read_knockouts
+from dynlora.store.knockouts import Knockouts
 from tests.browser.conftest import Picture, settled
 from tests.waiting import until
 
@@ -95,7 +95,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     expect(page.get_by_role("button", name="Measure again")).to_be_visible()
     settled(page)  # while a page is drawn anew, what moved on it stands there twice
     expect(page.get_by_text("Rank correlation of each score")).to_be_visible()
-    found = read_knockouts(folder / "knockout.json")
+    found = Knockouts.read(folder / "knockout.json")
     assert found is not None
     assert len(found.alone) == found.n_modules
     picture(page, "knockout", full_page=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
+from dynlora.store.knockouts import KnockedOut, Knockouts
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report import comparison_report, run_report
 from tests.browser.conftest import OTHER, Picture, Window
@@ -110,8 +110,12 @@ def test_the_button_gives_a_report_that_opens_without_the_server(
 ) -> None:  # fmt: skip
     name = f"dynlora-{OTHER}.html" if address.startswith("run") else "dynlora-comparison.html"
     make_run(runs_dir, run_id=f"{OTHER[:-1]}2", strategy="lora", text="the second run")
-    effects = tuple(KnockedOut((i,), 0.6, 0.01 * i, 0.01 * i - 0.005, 0.01 * i + 0.005, 0.1) for i in range(N_MODULES))
-    write_knockouts(runs_dir / OTHER / "knockout.json", Knockouts("last", 40, 512, 0.6, GROUPS, N_MODULES, effects))
+    effects = tuple(
+        KnockedOut(modules=(i,), loss=0.6, delta=0.01 * i, low=0.01 * i - 0.005, high=0.01 * i + 0.005, changed=0.1)
+        for i in range(N_MODULES)
+    )
+    measured = Knockouts(which="last", step=40, rows=512, loss=0.6, groups=GROUPS, n_modules=N_MODULES, effects=effects)
+    measured.write(runs_dir / OTHER / "knockout.json")
     page.goto(f"{server}/{address}")
     with page.expect_download() as downloading:
         page.get_by_role("button", name="Report", exact=True).click()

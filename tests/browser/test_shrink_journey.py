@@ -17,7 +17,7 @@ import transformers
 from dynlora.config_files import read_run_config
 from dynlora.inference.compress import Compression, kept_sizes
 from dynlora.store import queries
-from dynlora.store.compressions import Compressed, Size, read_compressed
+from dynlora.store.compressions import Compressed, Size
 from tests.browser.conftest import Picture, settled
 from tests.waiting import until
 
@@ -44,7 +44,7 @@ def test_a_user_shrinks_an_adapter_takes_it_along_and_trains_on(
 ) -> None:
     run = Path(shutil.copytree(trained_run, runs_dir / trained_run.name))
     shutil.copy(measured, run)
-    found = read_compressed(measured)
+    found = Compressed.read(measured)
     assert found is not None
     page.goto(f"{server}/shrink?run={run.name}&tolerance=0.05")
     settled(page)

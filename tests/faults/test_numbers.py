@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dynlora.errors import DataError, DynloraError
+from dynlora.errors import DataError, DynloraError, TrainingDiverged
 from dynlora.store.reader import RunReader
+from dynlora.store.summary import failed_with
 from dynlora.training import run as training
 from tests.tiny import GOOD, tiny_config, tiny_rows
 
@@ -86,6 +87,9 @@ def test_an_infinite_loss_is_told_from_a_large_one(
     assert outcome.state == "failed"
     assert outcome.error is not None
     assert "the loss is inf at step 7" in outcome.error
+    assert failed_with(outcome.folder) == TrainingDiverged.__name__, (
+        "a search decides by the class, not by the sentence"
+    )
 
 
 def test_a_group_without_held_out_rows_is_empty_not_wrong(tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:

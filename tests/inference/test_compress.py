@@ -27,7 +27,7 @@ from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.compress import Compression, write_size
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.store import queries
-from dynlora.store.compressions import Compressed, Half, Size, read_compressed, write_compressed
+from dynlora.store.compressions import Compressed, Half, Size
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
 from tests.command_line import document, run
@@ -137,11 +137,11 @@ def test_the_command_keeps_the_smallest_that_is_good_enough(own_run: Path, tmp_p
     assert shares == sorted(shares, reverse=True)
     assert chosen["share"] in shares
     assert sum(chosen["ranks"].values()) < sum(queries.run_summary(own_run)["ranks"].values())
-    assert read_compressed(own_run / "compress.json") is None, "a part of the sizes is no curve"
+    assert Compressed.read(own_run / "compress.json") is None, "a part of the sizes is no curve"
     whole = document(run(runs, "compress", own_run.name, "--curve", "--tolerance", "0.05", "--rows", "64", "--json"))
     assert whole["chosen"] == chosen
     assert {point["method"] for point in whole["curve"]} == set(METHODS)
-    kept = read_compressed(own_run / "compress.json")
+    kept = Compressed.read(own_run / "compress.json")
     assert kept is not None
     assert kept.is_whole
     size = kept.smallest(0.05)
@@ -150,7 +150,7 @@ def test_the_command_keeps_the_smallest_that_is_good_enough(own_run: Path, tmp_p
     words = run(runs, "compress", own_run.name, "--budget", "0.5", "--rows", "64").stdout
     assert words.startswith("Keep ")
     assert words.splitlines()[1].endswith("held-out examples are too few to rely on")
-    assert read_compressed(own_run / "compress.json") == kept
+    assert Compressed.read(own_run / "compress.json") == kept
 
 
 def test_the_next_command_works_as_it_is_pasted(own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,11 +263,31 @@ def test_ranks_that_cannot_be_taken_are_a_sentence(
 
 
 def test_a_kept_curve_reads_back_and_a_strange_one_counts_as_none(tmp_path: Path) -> None:
-    half = Half(1.0, 0.1, 0.0, 0.2, {"accuracy": 0.5})
-    sizes = [Size("global", share, 10, (1, 0), Half(1.0, 0.0, -0.1, high, {}), half) for share, high in SEQUENCE]
-    found = Compressed("last", 3, "loss", 40, 20, ("a", "b"), half, 3, tuple(sizes))
-    write_compressed(tmp_path / "compress.json", found)
-    read = read_compressed(tmp_path / "compress.json")
+    half = Half(loss=1.0, difference=0.1, low=0.0, high=0.2, metrics={"accuracy": 0.5})
+    sizes = tuple(
+        Size(
+            method="global",
+            share=share,
+            parameters=10,
+            ranks=(1, 0),
+            chosen_on=Half(loss=1.0, difference=0.0, low=-0.1, high=high, metrics={}),
+            reported_on=half,
+        )
+        for share, high in SEQUENCE
+    )
+    found = Compressed(
+        which="last",
+        step=3,
+        weighting="loss",
+        rows=40,
+        parameters=20,
+        modules=("a", "b"),
+        whole=half,
+        planned=3,
+        sizes=sizes,
+    )
+    found.write(tmp_path / "compress.json")
+    read = Compressed.read(tmp_path / "compress.json")
     assert read == found
     best = found.smallest(0.005)
     assert best is not None
@@ -276,7 +296,7 @@ def test_a_kept_curve_reads_back_and_a_strange_one_counts_as_none(tmp_path: Path
     for key, value in (("format", 9), ("sizes", [{}]), ("parameters", -1), ("whole", None), ("modules", ["a"])):
         broken = {**json.loads((tmp_path / "compress.json").read_text("utf-8")), key: value}
         (tmp_path / "broken.json").write_text(json.dumps(broken), "utf-8")
-        assert read_compressed(tmp_path / "broken.json") is None
+        assert Compressed.read(tmp_path / "broken.json") is None
 
 
 SEQUENCE = ((1.0, 0.0), (0.5, 0.004), (0.25, 0.006), (0.1, 0.003))

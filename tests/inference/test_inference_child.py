@@ -22,7 +22,7 @@ from dynlora.inference import worker as inference_worker
 from dynlora.inference.client import MAX_QUESTION, InferenceChild, answer_command
 from dynlora.inference.kept_files import knockout_file, knockout_target
 from dynlora.inference.worker import IDLE_S, Answering, saved_at
-from dynlora.store.knockouts import read_knockouts
+from dynlora.store.knockouts import Knockouts
 from tests.waiting import PATIENCE_S, until
 
 TEXT = "the film was great"
@@ -210,13 +210,13 @@ def test_a_knock_out_goes_on_between_questions(trained_run: Path, tmp_path: Path
     with pytest.raises(ConfigError, match="another ablation of this run is in progress"):
         answering._knockout(str(trained_run), "last", str(file), sets=[[0, 1]], rows=16)
     assert answering._answers(**question, texts=[TEXT], pairs=None, mode="adapter")
-    kept = read_knockouts(file)
+    kept = Knockouts.read(file)
     assert kept is not None
     assert len(kept.effects) == 1
     while answering.busy:
         answering.advance()
     assert answering._progress(**question)["ended"]
-    kept = read_knockouts(file)
+    kept = Knockouts.read(file)
     assert kept is not None
     assert len(kept.alone) == kept.n_modules
 

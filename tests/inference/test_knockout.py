@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,16 +18,17 @@ from dynlora.errors import ConfigError
 from dynlora.inference import session as inference_session
 from dynlora.inference.load import load_run
 from dynlora.inference.session import Examined
-from dynlora.store.knockouts import (
-    KnockedOut,
-    Knockouts,
-    keep_knockouts,
-    kept_knockouts,
-    read_knockouts,
-    write_knockouts,
-)
+from dynlora.store.knockouts import KnockedOut, Knockouts, keep_knockouts, kept_knockouts
+from dynlora.store.record import Part
 from dynlora.viz.knockout import model as knockout_model
 from tests.command_line import document, run
+
+Changed = TypeVar("Changed", bound=Part)
+
+
+def replace(record: Changed, **changes: object) -> Changed:
+    """Return a record with other values."""
+    return record.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +93,23 @@ def test_an_interval_is_the_same_again_and_lies_in_the_range_of_the_values(value
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
 
 
-EFFECT = KnockedOut((1,), 0.5, 0.1, 0.05, 0.2, 0.25, (0.1, None))
-FOUND = Knockouts("last", 60, 512, 0.4, ("long", "short"), 12, (EFFECT, replace(EFFECT, modules=(1, 2))))
+EFFECT = KnockedOut(modules=(1,), loss=0.5, delta=0.1, low=0.05, high=0.2, changed=0.25, by_group=(0.1, None))
+FOUND = Knockouts(
+    which="last",
+    step=60,
+    rows=512,
+    loss=0.4,
+    groups=("long", "short"),
+    n_modules=12,
+    effects=(EFFECT, replace(EFFECT, modules=(1, 2))),
+)
 
 
 def test_knock_outs_survive_the_file(tmp_path: Path) -> None:
     file = tmp_path / "knockout.json"
-    assert read_knockouts(file) is None
-    write_knockouts(file, FOUND)
-    assert read_knockouts(file) == FOUND
+    assert Knockouts.read(file) is None
+    FOUND.write(file)
+    assert Knockouts.read(file) == FOUND
 
 
 WHOLE = replace(FOUND, n_modules=2, effects=tuple(replace(EFFECT, modules=m) for m in [(0,), (1,), (0, 1)]))
@@ -125,7 +134,7 @@ def test_what_is_whole_is_kept_until_something_whole_replaces_it(
     file = tmp_path / "knockout.json"
     keep_knockouts(file, WHOLE)
     keep_knockouts(file, then)
-    assert read_knockouts(file) == kept
+    assert Knockouts.read(file) == kept
     begun = () if then == kept or not then.effects else (then,)
     assert kept_knockouts(file) == (*begun, kept)
 
@@ -172,19 +181,19 @@ def test_rows_of_other_data_come_from_anywhere_in_it(examined: Examined, tmp_pat
 )  # fmt: skip
 def test_a_file_that_lies_is_no_file(tmp_path_factory: pytest.TempPathFactory, key: str, value: object) -> None:
     file = tmp_path_factory.mktemp("lies") / "knockout.json"
-    write_knockouts(file, FOUND)
+    FOUND.write(file)
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {key: value}))
-    found = read_knockouts(file)
+    found = Knockouts.read(file)
     assert found is None or (
         0 <= found.n_modules < 2**53 and all(max(e.modules) < found.n_modules for e in found.effects)
     )
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    write_knockouts(tmp_path / "elsewhere.json", FOUND)
+    FOUND.write(tmp_path / "elsewhere.json")
     (tmp_path / "knockout.json").symlink_to(tmp_path / "elsewhere.json")
-    assert read_knockouts(tmp_path / "knockout.json") is None
+    assert Knockouts.read(tmp_path / "knockout.json") is None
 
 
 def table(deltas: list[float]) -> pd.DataFrame:
@@ -220,7 +229,8 @@ def test_two_that_stand_in_for_each_other(tmp_path: Path) -> None:
     alone = [replace(EFFECT, modules=(i,), delta=0.1, by_group=()) for i in range(2)]
     both = replace(EFFECT, modules=(0, 1), delta=0.7, by_group=())
     modules = pd.DataFrame({"position": [0, 1], "name": ["a", "b"], "short": ["a 0", "b 0"]})
-    found = knockout_model.pairs(Knockouts("last", 1, 9, 0.1, (), 2, (*alone, both)), modules)
+    measured = Knockouts(which="last", step=1, rows=9, loss=0.1, groups=(), n_modules=2, effects=(*alone, both))
+    found = knockout_model.pairs(measured, modules)
     assert found["beyond"].tolist() == pytest.approx([0.5])
 
 
@@ -228,7 +238,7 @@ def test_the_command_keeps_what_it_found(trained_run: Path) -> None:
     found = document(run(trained_run.parent, "ablate", trained_run.name, "--rows", "16", "--json"))
     assert len(found["modules"]) == found["n_modules"]
     assert {row["score"] for row in found["agreement"]} >= {"importance at the end", "final rank"}
-    kept = read_knockouts(trained_run / "knockout.json")
+    kept = Knockouts.read(trained_run / "knockout.json")
     assert kept is not None
     assert kept.rows == 16
     refused = run(trained_run.parent, "knockout", trained_run.name, "--together", "a,b")

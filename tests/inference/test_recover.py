@@ -336,8 +336,18 @@ def test_an_adapter_brought_along_is_recovered_too(
 
 
 def test_what_a_run_says_of_itself_names_no_folder_elsewhere(classifier: Small, runs_dir: Path) -> None:
-    half = Half(1.0, 0.0, 0.0, 0.0, {})
-    found = Compressed("last", 3, "../../elsewhere", 40, 20, ("a",), half, 1, (classifier.size,))
+    half = Half(loss=1.0, difference=0.0, low=0.0, high=0.0, metrics={})
+    found = Compressed(
+        which="last",
+        step=3,
+        weighting="../../elsewhere",
+        rows=40,
+        parameters=20,
+        modules=("a",),
+        whole=half,
+        planned=1,
+        sizes=(classifier.size.model_copy(update={"ranks": (1,)}),),
+    )
     place = start_place(runs_dir, "../run/..", found, classifier.size)
     assert place.parent == runs_dir / ".starts"
     assert place.name.isascii()

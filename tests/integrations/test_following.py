@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -23,7 +24,7 @@ from dynlora.integrations.trackers.places import FOLDER, place_of
 from dynlora.integrations.trackers.safe_log import without_secrets_logged
 from dynlora.integrations.trackers.tensorboard import folder_name
 from dynlora.store.reader import RunReader
-from dynlora.store.tracker_notes import LOCK_NAME, Written, read_trackers, write_trackers
+from dynlora.store.tracker_notes import LOCK_NAME, NOTES_NAME, Written, read_trackers, write_trackers
 from dynlora.store.writer import RunWriter
 from tests.attack.test_without_network import heard as heard  # a fixture
 from tests.attack.test_without_network import listened_to
@@ -181,7 +182,7 @@ def test_a_name_is_no_path(name: str, runs_dir: Path) -> None:
 
 def test_no_tracker_calls_anybody_or_leaves_its_folder(runs_dir: Path, heard: Path) -> None:
     folder = finished_run(runs_dir, name="../../../outside")
-    write_trackers(folder, {name: Written("elsewhere", "../../../outside") for name in TRACKERS})
+    write_trackers(folder, {name: Written(place="elsewhere", run="../../../outside") for name in TRACKERS})
     environment = {name: value for name, value in listened_to(heard).items() if not name.startswith("WANDB_")}
     done = subprocess.run(
         [sys.executable, "-m", "dynlora", "track", folder.name, "--runs-dir", str(runs_dir), "--to",
@@ -248,10 +249,11 @@ def test_a_password_of_a_trackers_address_is_in_no_file_and_in_no_sentence(
 def test_what_an_earlier_version_noted_of_an_address_is_not_shown(runs_dir: Path) -> None:
     folder = finished_run(runs_dir)
     secret = "https://me:hunter2@host/mlflow"
-    write_trackers(folder, {"mlflow": Written(secret, "abc", 3, f"no answer from {secret}")})
-    assert read_trackers(folder) == {
-        "mlflow": Written("https://host/mlflow", "abc", 3, "no answer from https://host/mlflow")
-    }
+    noted = {"place": secret, "run": "abc", "step": 3, "error": f"no answer from {secret}"}
+    (folder / NOTES_NAME).write_text(json.dumps({"format": 1, "trackers": {"mlflow": noted}}))
+    written = read_trackers(folder)["mlflow"]
+    assert (written.place, written.run, written.step) == ("https://host/mlflow", "abc", 3)
+    assert written.error == "no answer from https://host/mlflow"
 
 
 def test_a_library_logs_no_secret_of_an_address(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import dynlora
 from dynlora.errors import ConfigError
 from dynlora.integrations.transformers import RecordCallback
-from dynlora.store.knockouts import KNOCKOUT_NAME, read_knockouts
+from dynlora.store.knockouts import KNOCKOUT_NAME, Knockouts
 from dynlora.store.recorded import ADAPTER_DIR
 from tests.command_line import document, run
 from tests.custom_loop.test_attached import classifier
@@ -101,7 +101,7 @@ def test_an_ablation_is_what_zeroing_the_module_does(
     tiny_bert: Path, tmp_path: Path, runs_dir: Path, adalora: bool
 ) -> None:
     model, folder = recorded(tiny_bert, tmp_path / "out", runs_dir, adalora=adalora, ablate_rows=16)
-    found = read_knockouts(folder / KNOCKOUT_NAME)
+    found = Knockouts.read(folder / KNOCKOUT_NAME)
     assert found is not None
     names = dynlora.open_run(folder).modules["name"].tolist()
     assert (found.n_modules, found.rows, found.step) == (len(names), 16, 12)
@@ -126,7 +126,7 @@ def test_an_ablation_changes_no_weight(tiny_bert: Path, tmp_path: Path, runs_dir
     model, folder = recorded(tiny_bert, tmp_path / "b", runs_dir, ablate_rows=8)
     assert torch.equal(logits(plain), logits(model))
     assert dynlora.open_run(folder).status == "finished"
-    kept = read_knockouts(folder / KNOCKOUT_NAME)
+    kept = Knockouts.read(folder / KNOCKOUT_NAME)
     assert kept is not None
     assert kept.rows >= 8
 

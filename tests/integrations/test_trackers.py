@@ -161,7 +161,7 @@ def test_a_broken_tracker_is_one_warning_and_the_run_finishes(
 def test_what_goes_wrong_is_said_once_while_the_run_trains(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dynlora.jobs.trackers.LOOK_EVERY_S", 0.0)
     folder = finished_run(runs_dir)
-    write_trackers(folder, {"mlflow": Written("a place", error="of another time")})
+    write_trackers(folder, {"mlflow": Written(place="a place", error="of another time")})
     monkeypatch.setattr("dynlora.jobs.trackers.track_command", lambda *_: ["false"])
     said: list[str] = []
     process = TrackerProcess(folder)

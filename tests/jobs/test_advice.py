@@ -101,7 +101,7 @@ def test_a_refusal_is_the_child_s_sentence_and_can_be_asked_again(runs_dir: Path
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "{}", "x" * (advice.MAX_BYTES + 1),
+        "", "[]", "{}", "x" * (advice.Answer.MAX_BYTES + 1),
         json.dumps(answer(ranks={"b": 2})), json.dumps(answer(families=[])), json.dumps(answer(budget=-1)),
         json.dumps(answer(modules=[{"name": 3}])), json.dumps(answer(scaling={"a.query": "2"})),
     ],

@@ -21,8 +21,8 @@ from dynlora.inference.client import InferenceChild
 from dynlora.jobs import cli_client, launch, spawn, uploads
 from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
-from dynlora.store import process
-from dynlora.store.copied import Copied, write_copied
+from dynlora.store import process, record
+from dynlora.store.copied import COPIED_NAME, Copied
 from dynlora.store.writer import RunWriter
 from tests.jobs.test_launch import queued, status
 from tests.jobs.test_launch import root as root
@@ -102,7 +102,7 @@ def test_a_start_that_cannot_be_written_down_leaves_no_process(root: Path, monke
     (root / "wait").touch()
     first, second = queued(root, "one"), queued(root, "two")
     with monkeypatch.context() as patch:
-        patch.setattr(run_queue, "write_text", failing_at(2, OSError(errno.ENOSPC, "No space left on device")))
+        patch.setattr(record, "write_text", failing_at(2, OSError(errno.ENOSPC, "No space left on device")))
         assert run_queue.start_next(root) == second
     assert process.find(run_queue.resume_command(first, root)) is None
     assert process.find(run_queue.resume_command(second, root)) is not None
@@ -112,7 +112,7 @@ def test_a_start_that_cannot_be_written_down_leaves_no_process(root: Path, monke
 
 def test_nothing_is_started_that_could_not_be_written_down_at_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = queued(root, "one")
-    monkeypatch.setattr(run_queue, "write_text", failing_at(1, OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr(record, "write_text", failing_at(1, OSError(errno.ENOSPC, "No space left on device")))
     monkeypatch.setattr(run_queue, "spawn_detached", lambda *_: pytest.fail("it was started"))
     assert run_queue.start_next(root) is None
     assert status(root, run) == "failed"
@@ -124,7 +124,7 @@ def test_who_dies_between_starting_and_writing_down_does_not_start_the_run_twice
     (root / "wait").touch()
     run, second = queued(root, "one"), queued(root, "two")
     with monkeypatch.context() as patch:
-        patch.setattr(run_queue, "write_text", failing_at(2, KilledHere()))
+        patch.setattr(record, "write_text", failing_at(2, KilledHere()))
         patch.setattr(run_queue, "end_child", lambda _: None)
         with pytest.raises(KilledHere):
             run_queue.start_next(root)
@@ -233,7 +233,8 @@ def test_a_full_disk_is_a_sentence_where_a_run_is_started(
             raise OSError(errno.ENOSPC, "No space left on device")
         write_text(path, text)
 
-    monkeypatch.setattr(launch, "write_text", refused)
+    for module in (launch, record):
+        monkeypatch.setattr(module, "write_text", refused)
     with pytest.raises(StorageError, match="cannot be written .No space left on device."):
         launch.enqueue({"seed": 1}, root, key="k")
 
@@ -269,7 +270,7 @@ def test_a_child_that_cannot_be_started_is_a_sentence(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("kind", [None, "decode", "recycle"])
 def test_a_fetched_run_without_a_checkpoint_is_resumed_where_its_kind_needs_none(kind: str | None, root: Path) -> None:
     folder = new_run(root, "one", **({} if kind is None else {"kind": kind}))
-    write_copied(folder, Copied("ssh://host/runs", "1", "2"))
+    Copied(url="ssh://host/runs", revision="1", fingerprint="2").write(folder / COPIED_NAME)
     with RunWriter.open(folder, resume_from=None) as writer:
         writer.finish("stopped")
     if kind != "decode":

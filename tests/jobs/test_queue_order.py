@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, RunNotFoundError, StorageError
 from dynlora.jobs import queue, queue_moves, queue_order
-from dynlora.store import process
+from dynlora.store import process, record
 from tests.command_line import document, run
 from tests.store.builder import finished_run, new_run
 
@@ -68,7 +68,7 @@ def test_a_run_that_cannot_move_is_refused_in_a_sentence(tmp_path: Path, monkeyp
         queue_moves.move(tmp_path, "none", "first")
     with pytest.raises(ConfigError, match="move=away: must be one of first, up, down, last"):
         queue_moves.move(tmp_path, "one", "away")
-    monkeypatch.setattr(queue_order, "write_text", lambda path, text: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr(record, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(StorageError, match="the order of the queue cannot be written"):
         queue_moves.move(tmp_path, "one", "first")
 

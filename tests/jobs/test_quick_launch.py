@@ -17,7 +17,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import check_requests, launch, quick_launch
 from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
-from dynlora.store import queries
+from dynlora.store import queries, record
 from dynlora.training.plan import plan
 from dynlora.training.queued import check_queued
 from dynlora.viz.kit import run_summary
@@ -54,10 +54,10 @@ def test_a_launch_that_is_killed_before_it_notes_its_run_finds_it_again(
         write_text(path, text)
 
     config = values(tiny_bert, tiny_data)
-    monkeypatch.setattr(launch, "write_text", note)
+    monkeypatch.setattr(record, "write_text", note)
     with pytest.raises(Killed):
         quick_launch.start(config, runs_dir, key="one")
-    monkeypatch.setattr(launch, "write_text", write_text)
+    monkeypatch.setattr(record, "write_text", write_text)
     (made,) = queries.list_runs(runs_dir)["id"]
     assert quick_launch.start(config, runs_dir, key="one").id == made
     assert len(queries.list_runs(runs_dir)) == 1

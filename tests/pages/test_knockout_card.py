@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.errors import CorruptRunError
 from dynlora.inference.kept_files import knockout_file
 from dynlora.inference.worker import Answering
-from dynlora.store.knockouts import Knockouts, read_knockouts
+from dynlora.store.knockouts import Knockouts
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.kit import run_summary
@@ -68,7 +68,7 @@ def watched(app: AppTest, here: Here) -> str:
 
 def measured(folder: Path) -> Knockouts:
     """Return what is kept of a run, all of it."""
-    found = read_knockouts(knockout_file(folder))
+    found = Knockouts.read(knockout_file(folder))
     assert found is not None
     assert len(found.alone) == found.n_modules
     return found
@@ -84,7 +84,7 @@ def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path
     assert not other.get("progress")
     app.run()
     assert not app.get("progress")
-    found = read_knockouts(knockout_file(run))
+    found = Knockouts.read(knockout_file(run))
     assert found is not None
     assert 0 < len(found.alone) < found.n_modules
     press(app, "Measure again")
@@ -177,7 +177,7 @@ def test_only_a_run_of_the_callback_is_sent_to_it(
 
 
 def test_the_adapter_is_named_and_one_that_is_not_the_newest_is_called_so() -> None:
-    found = Knockouts("last", 60, 512, 0.4, (), 12)
+    found = Knockouts(which="last", step=60, rows=512, loss=0.4, groups=(), n_modules=12)
     assert knockout_model.adapter_caption(found, 60) == "Measured with the last adapter of step 60."
     assert "The run is now at step 90; measure again" in knockout_model.adapter_caption(found, 90)
 

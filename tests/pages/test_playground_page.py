@@ -13,7 +13,7 @@ import pytest
 
 from dynlora.config_files import read_yaml
 from dynlora.server.app_files import sample_runs_dir
-from dynlora.store.knockouts import read_knockouts
+from dynlora.store.knockouts import Knockouts
 from dynlora.viz.kit import strong_language
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, words
@@ -100,7 +100,7 @@ def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
     assert app.run().get("progress"), "it is watched while it is under way"
     here.finish()
     app.run()
-    found = read_knockouts(run / "knockout.json")
+    found = Knockouts.read(run / "knockout.json")
     assert found is not None
     assert len(found.alone) == found.n_modules
     said = plain(app)

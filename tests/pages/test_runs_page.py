@@ -121,7 +121,7 @@ def test_tags_and_a_note_are_saved_and_shown_as_text(runs: Path) -> None:
     app.text_area(key=f"note-{IDS[1]}").set_value("changed")
     app.button(key="save-notes").click().run()
     assert not app.exception
-    assert read_notes(runs / IDS[1]) == Notes(("good", "late"), "changed")
+    assert read_notes(runs / IDS[1]) == Notes(tags=("good", "late"), note="changed")
     app = tick(app, 0, 1)
     app.multiselect(key="tags-many").set_value(["late"])
     app.button(key="save-notes").click().run()

@@ -67,7 +67,7 @@ def test_a_view_is_saved_chosen_and_forgotten(runs: Path) -> None:
     app.text_input(key="view-name").set_value("for the paper")
     app.button(key="view-save").click().run()
     assert not app.exception
-    assert read_views(runs) == (View("for the paper", "tag:paper"),)
+    assert read_views(runs) == (View(name="for the paper", query="tag:paper"),)
     app = open_page("runs")
     assert len(names(app)) == 4
     app.pills(key="address-view").set_value("for the paper").run()

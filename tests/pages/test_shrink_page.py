@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from dynlora.config_files import read_run_config
 from dynlora.inference.compress import Compression, kept_sizes
 from dynlora.jobs import quick_launch, recover
 from dynlora.store import queries
-from dynlora.store.compressions import Compressed, read_compressed, write_compressed
+from dynlora.store.compressions import Compressed
 from dynlora.store.lifecycle import annotate
 from dynlora.training import run as training
 from tests import command_line
@@ -43,7 +42,7 @@ def sized_run(run: Path, all_sizes: Path) -> Path:
 
 def found_in(folder: Path) -> Compressed:
     """Return what is kept of a run."""
-    found = read_compressed(folder / "compress.json")
+    found = Compressed.read(folder / "compress.json")
     assert found is not None
     return found
 
@@ -162,7 +161,7 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
 
 
 def test_sizes_of_another_adapter_count_as_none(here: Here, sized_run: Path) -> None:
-    write_compressed(sized_run / "compress.json", replace(found_in(sized_run), step=3))
+    found_in(sized_run).model_copy(update={"step": 3}).write(sized_run / "compress.json")
     assert "How small may the adapter be?" in plain(open_page("shrink", run=sized_run.name))
 
 

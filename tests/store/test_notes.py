@@ -23,10 +23,10 @@ def test_tags_are_added_once_and_removed(tmp_path: Path) -> None:
     assert read_notes(tmp_path) == Notes()
     annotate_notes(tmp_path, add=["good", " to  keep "])
     assert annotate_notes(tmp_path, add=["good", "later"], note="two\nlines") == Notes(
-        ("good", "to keep", "later"), "two\nlines"
+        tags=("good", "to keep", "later"), note="two\nlines"
     )
     assert annotate_notes(tmp_path, remove=["good"]).note == "two\nlines"
-    assert read_notes(tmp_path) == Notes(("to keep", "later"), "two\nlines")
+    assert read_notes(tmp_path) == Notes(tags=("to keep", "later"), note="two\nlines")
     assert annotate_notes(tmp_path, note="").note == ""
 
 
@@ -47,14 +47,14 @@ def test_a_mistake_is_one_sentence_and_changes_nothing(tmp_path: Path, change: d
 @pytest.mark.parametrize("text", HOSTILE[:3])
 def test_hostile_text_survives_as_text(tmp_path: Path, text: str) -> None:
     annotate_notes(tmp_path, add=[text], note=text)
-    assert read_notes(tmp_path) == Notes((text,), text)
+    assert read_notes(tmp_path) == Notes(tags=(text,), note=text)
 
 
 @pytest.mark.parametrize(
     "data",
     [
         b"", b"not json", b"[1]", b"\xff\xfe", b"[" * 100_000, b'{"tags": 3, "note": [1]}', b'{"tags": [1, null, {}]}',
-        b" " * (notes.MAX_NOTES_BYTES + 1), b'{"tags": ["", "  "]}',
+        b" " * (Notes.MAX_BYTES + 1), b'{"tags": ["", "  "]}',
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, data: bytes) -> None:

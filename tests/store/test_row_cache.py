@@ -102,11 +102,11 @@ def test_a_link_is_neither_read_nor_written_through(runs_dir: Path, tmp_path_fac
 def test_a_read_only_folder_is_listed(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 
-    def refuse(path: Path, *_: object, **__: object) -> None:
+    def refuse(path: Path, _: str) -> None:
         tried.append(path.name)
         raise PermissionError(13, "Permission denied", str(path))
 
     (runs_dir / row_cache.LISTING_NAME).unlink(missing_ok=True)
-    monkeypatch.setattr(Path, "write_text", refuse)  # a mode would not keep root from writing
+    monkeypatch.setattr("dynlora.store.record.write_text", refuse)  # a mode would not keep root from writing
     assert set(anew(runs_dir)) == {"one", "two"}
     assert tried

@@ -18,16 +18,16 @@ def test_views_are_saved_replaced_and_forgotten(tmp_path: Path) -> None:
     assert read_views(tmp_path) == ()
     save_view(tmp_path, " for  the paper ", ' name="a  b" ')
     save_view(tmp_path, "good", "accuracy>0.8")
-    assert save_view(tmp_path, "for the paper", "tag:paper") == (View("for the paper", "tag:paper"),
-                                                                 View("good", "accuracy>0.8"))  # fmt: skip
+    assert save_view(tmp_path, "for the paper", "tag:paper") == (View(name="for the paper", query="tag:paper"),
+                                                                 View(name="good", query="accuracy>0.8"))  # fmt: skip
     assert read_views(tmp_path) == save_view(tmp_path, "good", "accuracy>0.8")
-    assert delete_view(tmp_path, "good") == (View("for the paper", "tag:paper"),)
+    assert delete_view(tmp_path, "good") == (View(name="for the paper", query="tag:paper"),)
     assert run_rows(tmp_path) == []
 
 
 def test_a_missing_folder_is_made_and_spaces_in_quotes_are_kept(tmp_path: Path) -> None:
     save_view(tmp_path / "runs", "x", ' name="a  b" ')
-    assert read_views(tmp_path / "runs") == (View("x", 'name="a  b"'),)
+    assert read_views(tmp_path / "runs") == (View(name="x", query='name="a  b"'),)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_there_is_an_end_to_them(tmp_path: Path) -> None:
     "data",
     [b"", b"not json", b"[1]", b"\xff", b"[" * 100_000, b'{"views": 3}', b'{"views": [1, null, {}, {"name": 1}]}',
      b'{"views": [{"name": "x", "query": "a and"}, {"name": "", "query": "a"}, {"name": "y", "query": 3}]}',
-     b" " * (saved_views.MAX_VIEWS_BYTES + 1)],
+     b" " * (saved_views.Views.MAX_BYTES + 1)],
     ids=range(9),
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, data: bytes) -> None:

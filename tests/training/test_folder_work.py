@@ -10,7 +10,7 @@ import pytest
 
 from dynlora.errors import ConfigError
 from dynlora.jobs.queue import read_status
-from dynlora.store.copied import Copied, write_copied
+from dynlora.store.copied import COPIED_NAME, Copied
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.training import folder_work
@@ -66,7 +66,7 @@ def test_a_stop_leaves_a_run_that_continues(folder: Path) -> None:
 @pytest.mark.parametrize("kind", ["decode", "recycle"])
 def test_a_fetched_run_without_a_checkpoint_is_refused_where_its_kind_needs_one(kind: str, tmp_path: Path) -> None:
     folder = RunWriter.create(tmp_path, config_yaml="", meta={"kind": kind}, max_steps=4)
-    write_copied(folder, Copied("ssh://host/runs", "1", "2"))
+    Copied(url="ssh://host/runs", revision="1", fingerprint="2").write(folder / COPIED_NAME)
     check_can_work(folder, force=False)  # it was never opened: it starts
     with RunWriter.open(folder, resume_from=None) as writer:
         writer.finish("stopped")

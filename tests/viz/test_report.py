@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 import sqlite3
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 
 from dynlora.inference.kept_files import knockout_file
 from dynlora.server.app_files import sample_runs_dir
-from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
+from dynlora.store.knockouts import KnockedOut, Knockouts
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit.sealed_page import script_json
 from dynlora.viz.knockout import model as knockout_model
@@ -242,16 +241,31 @@ def test_what_configurations_share_is_what_no_run_has_otherwise() -> None:
 
 
 MEASURED = Knockouts(
-    "last", 40, 512, 0.6, GROUPS, N_MODULES,
-    tuple(KnockedOut((i,), 0.6 + 0.01 * i, 0.01 * i, 0.01 * i - 0.005, 0.01 * i + 0.005, i / 100) for i in range(12)),
-)  # fmt: skip
+    which="last",
+    step=40,
+    rows=512,
+    loss=0.6,
+    groups=GROUPS,
+    n_modules=N_MODULES,
+    effects=tuple(
+        KnockedOut(
+            modules=(i,),
+            loss=0.6 + 0.01 * i,
+            delta=0.01 * i,
+            low=0.01 * i - 0.005,
+            high=0.01 * i + 0.005,
+            changed=i / 100,
+        )
+        for i in range(12)
+    ),
+)
 
 
 def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN)
     without = Read(run_report(folder))
     assert "Module ablation" not in without.said
-    write_knockouts(knockout_file(folder), MEASURED)
+    MEASURED.write(knockout_file(folder))
     page = run_report(folder)
     read = Read(page)
     assert len(read.charts) == len(without.charts) + 1
@@ -266,7 +280,7 @@ def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> N
     assert numbers(bars["figure"]["data"][0]["y"]) == pytest.approx(
         [0.01 * i for i in (0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11)], abs=1e-6
     )
-    write_knockouts(knockout_file(folder), replace(MEASURED, step=20))
+    MEASURED.model_copy(update={"step": 20}).write(knockout_file(folder))
     assert "Measured with the last adapter of step 20. The run is now at step 40" in Read(run_report(folder)).said
 
 
@@ -286,14 +300,14 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
 
     nothing = part()
     assert nothing.blocks == []
-    for measured in (replace(MEASURED, effects=()), replace(MEASURED, n_modules=13)):
-        write_knockouts(file, measured)
+    for measured in (MEASURED.model_copy(update={"effects": ()}), MEASURED.model_copy(update={"n_modules": 13})):
+        measured.write(file)
         assert part() == nothing
     assert run_report(folder) == plain
     for content in ("", "[]", "{", '{"format": 1}', file.read_text().replace("512", '"512"')):
         file.write_text(content)
         assert part() == nothing
-    write_knockouts(file, MEASURED)
+    MEASURED.write(file)
     assert part() != nothing
     monkeypatch.setattr(knockout_model, "knockout_file", nowhere)
     assert part() == nothing
@@ -313,10 +327,19 @@ def test_hostile_knock_outs_stay_text(size: float, runs_dir: Path) -> None:
             database.execute("UPDATE modules SET name = ?, kind = ? WHERE position = ?", (kind, kind, position))
     database.close()
     effects = tuple(
-        replace(one, loss=-size, delta=size * (-1) ** i, low=-size, high=size, by_group=(size, None))
+        KnockedOut(
+            modules=one.modules,
+            loss=-size,
+            delta=size * (-1) ** i,
+            low=-size,
+            high=size,
+            changed=one.changed,
+            by_group=(size, None),
+        )
         for i, one in enumerate(MEASURED.effects)
     )
-    write_knockouts(folder / "knockout.json", replace(MEASURED, groups=(BREAK_OUT, HOSTILE[3]), effects=effects))
+    hostile = MEASURED.model_copy(update={"groups": (BREAK_OUT, HOSTILE[3]), "effects": effects})
+    hostile.write(folder / "knockout.json")
     page = run_report(folder)
     read = Read(page)
     assert "Module ablation" in read.said

@@ -8,11 +8,32 @@ from dynlora.store.compressions import Compressed, Half, Size
 from dynlora.viz.shrink import text
 
 
+def half(low: float, high: float) -> Half:
+    """Return what a size is worth that costs nothing, within an interval."""
+    return Half(loss=1.0, difference=0.0, low=low, high=high, metrics={})
+
+
 def measured(rows: int, *, high: float) -> Compressed:
     """Return one size of half the parameters, chosen within 0.005 nats; `high` is where its reported interval ends."""
-    whole = Half(1.0, 0.0, 0.0, 0.0, {})
-    size = Size("global", 0.5, 50, (1,), Half(1.0, 0.0, -0.004, 0.004, {}), Half(1.0, 0.0, -0.01, high, {}))
-    return Compressed("last", 3, "loss", rows, 100, ("a",), whole, 1, (size,))
+    size = Size(
+        method="global",
+        share=0.5,
+        parameters=50,
+        ranks=(1,),
+        chosen_on=half(-0.004, 0.004),
+        reported_on=half(-0.01, high),
+    )
+    return Compressed(
+        which="last",
+        step=3,
+        weighting="loss",
+        rows=rows,
+        parameters=100,
+        modules=("a",),
+        whole=half(0.0, 0.0),
+        planned=1,
+        sizes=(size,),
+    )
 
 
 @pytest.mark.parametrize(("rows", "few"), [(20, 10), (99, 50), (98, 49), (512, 256)])
@@ -34,8 +55,9 @@ def test_an_interval_that_ends_above_the_tolerance_is_no_guarantee() -> None:
 
 @pytest.mark.parametrize(("ranks", "words"), [((0, 2), "1 of 2 modules keeps"), ((0, 0, 2), "2 of 3 modules keep")])
 def test_modules_without_an_adapter_are_counted_in_a_sentence(ranks: tuple[int, ...], words: str) -> None:
-    half = Half(1.0, 0.0, -0.004, 0.004, {})
-    assert words in text.picture(Size("global", 0.5, 50, ranks, half, half))
+    worth = half(-0.004, 0.004)
+    size = Size(method="global", share=0.5, parameters=50, ranks=ranks, chosen_on=worth, reported_on=worth)
+    assert words in text.picture(size)
 
 
 def test_without_an_adapter_the_way_to_one_is_said() -> None:

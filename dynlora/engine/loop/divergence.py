@@ -9,21 +9,17 @@ import numpy as np
 
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.evaluation.evaluate import Predictions
-from dynlora.errors import DynloraError
+from dynlora.errors import DivergedAtStart, TrainingDiverged
 
 CAUSES = ("model.dropout", "model.dtype", "model.quantization", "adapter.alpha", "adapter.dropout", "train.precision")
 """Settings that can make numbers too large before anything is learned."""
-
-
-class TrainingDiverged(DynloraError):
-    """The loss is no number any more."""
 
 
 def check_loss(config: RunConfig, loss: float, step: int) -> None:
     """Refuse a loss of a training step that is not finite.
 
     Raises:
-        TrainingDiverged: naming the settings that can have caused it.
+        TrainingDiverged: naming the settings that can have caused it; `DivergedAtStart` before the first update.
     """
     if math.isfinite(loss):
         return
@@ -39,14 +35,14 @@ def check_start(config: RunConfig, predictions: Predictions) -> None:
     """Refuse a model whose losses or outputs on held-out examples are not finite before the first step.
 
     Raises:
-        TrainingDiverged: naming the settings that can have caused it.
+        DivergedAtStart: naming the settings that can have caused it.
     """
     for name, values in (("loss", predictions.loss), ("output", predictions.output)):
         if not np.isfinite(values).all():
             raise _at_the_start(config, f"the {name} of the model on held-out examples is not finite at step 0")
 
 
-def _at_the_start(config: RunConfig, problem: str) -> TrainingDiverged:
+def _at_the_start(config: RunConfig, problem: str) -> DivergedAtStart:
     """Return the error for numbers that are not finite before anything was learned."""
     usual, changed = parse_config({}), dict[str, Any]()
     for key in CAUSES:
@@ -58,4 +54,4 @@ def _at_the_start(config: RunConfig, problem: str) -> TrainingDiverged:
         changed["strategy.start_from"] = config.strategy.fields["start_from"]
     given = ", ".join(f"{key}={value}" for key, value in changed.items())
     remedy = f"change {given}" if given else f"use another model than model.name={config.model.name}"
-    return TrainingDiverged(f"{problem}, though nothing was learned yet; {remedy}")
+    return DivergedAtStart(f"{problem}, though nothing was learned yet; {remedy}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.config_files import set_key
-from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
+from dynlora.errors import ConfigError, DynloraError, RunNotFoundError, TrainingDiverged
 from dynlora.integrations.search.space import Space
 from dynlora.integrations.search.study import opened, optuna
 from dynlora.jobs import launch, quick_launch
@@ -26,16 +26,13 @@ from dynlora.jobs.queue import OPEN, read_status, wake
 from dynlora.store.notes import annotate_notes
 from dynlora.store.queries import scalars_frame
 from dynlora.store.schema import run_folder
-from dynlora.store.summary import run_summary
+from dynlora.store.summary import failed_with, run_summary
 
 RESUMES = 2
 """How often a run whose process was killed is resumed before its trial counts as failed."""
 
 ATTEMPTS = 20
 """How often a run that was deleted is made again in a study."""
-
-DIVERGED = "which is not finite"
-"""What a run says whose loss diverged."""
 
 LOOK_S = 0.3
 """Seconds between two looks at a run."""
@@ -92,6 +89,7 @@ class Ended:
         pruned: whether the pruner stopped it.
         why: it failed, in a sentence; empty otherwise.
         metrics: names of what its last evaluation measured.
+        has_diverged: it failed because its loss was no number any more.
     """
 
     run: str
@@ -100,6 +98,7 @@ class Ended:
     pruned: bool = False
     why: str = ""
     metrics: tuple[str, ...] = ()
+    has_diverged: bool = False
 
 
 class Driver:
@@ -184,7 +183,7 @@ class Driver:
         if ended.status == "finished" and ended.value is not None:
             self.study.tell(trial, ended.value)
         else:  # one that diverged is as bad as can be: the sampler learns more from that than from nothing
-            is_poor_one = ended.status == "stopped" or DIVERGED in ended.why
+            is_poor_one = ended.status == "stopped" or ended.has_diverged
             self.study.tell(trial, state=states.PRUNED if is_poor_one else states.FAIL)
         self.say(self._said(number, ended))
 
@@ -232,7 +231,9 @@ class Driver:
                 summary = run_summary(folder)
                 metrics, why = summary["metrics"], str(summary.get("error") or "")
                 pruned = is_pruned and status == "stopped"
-                return Ended(run_id, status, metrics.get(self.search.objective), pruned, why, tuple(metrics))
+                has_diverged = status == "failed" and failed_with(folder) == TrainingDiverged.__name__
+                value = metrics.get(self.search.objective)
+                return Ended(run_id, status, value, pruned, why, tuple(metrics), has_diverged)
             time.sleep(LOOK_S)
 
     def _said(self, number: int, ended: Ended) -> str:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ class _Notes:
     def of(self, name: str, shown: str) -> Written:
         """Return what a tracker has; what it had elsewhere does not count."""
         found = self._known.get(name)
-        return found if found is not None and found.place == shown else Written(shown)
+        return found if found is not None and found.place == shown else Written(place=shown)
 
     def put(self, name: str, written: Written) -> None:
         """Note what a tracker has; where the disk does not take it, it is noted later."""
@@ -127,9 +126,8 @@ class _Follower:
         except Exception as error:  # of a library, a server or a disk: the others and the training are not concerned
             logger.exception("%s", KNOWN[self._name].title)
             said = hidden(str(error), self._place.address)
-            self._note(
-                replace(self._written, error=said if isinstance(error, DynloraError) else first_line(error, said))
-            )
+            message = said if isinstance(error, DynloraError) else first_line(error, said)
+            self._note(self._written.model_copy(update={"error": message}))
 
     def _follow(self) -> None:
         module = import_module(f"dynlora.integrations.trackers.{self._name}")
@@ -137,7 +135,7 @@ class _Follower:
         first = self._wait_for(Feed(self._folder, None))
         facts, config = _facts(self._folder, self._place, self._written, first)
         last = tracker.start(facts, config)
-        self._note(replace(self._written, run=tracker.run, step=last))
+        self._note(self._written.model_copy(update={"run": tracker.run, "step": last}))
         feed = Feed(self._folder, last)
         while True:
             batch = self._read(feed)
@@ -172,7 +170,7 @@ class _Follower:
 
     def _progress(self, step: int) -> None:
         """Note how far the tracker is, now or a little later."""
-        self._written = replace(self._written, step=step)
+        self._written = self._written.model_copy(update={"step": step})
         if time.monotonic() >= self._next_note:
             self._next_note = time.monotonic() + NOTE_EVERY_S
             self._note(self._written)

@@ -16,7 +16,7 @@ from dynlora.store.copied import check_can_resume
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.recorded import recorded_adapter
-from dynlora.store.summary import run_summary
+from dynlora.store.summary import RunSummary, run_summary
 from dynlora.viz.kit.run_summary import format_metrics, origin_words
 
 COSTLY = 1.02
@@ -50,7 +50,7 @@ class TrainKind(RunKind):
 
         return training.resume(folder.parent, folder.name, force=force, progress=progress)
 
-    def read(self, folder: Path) -> dict[str, Any]:
+    def read(self, folder: Path) -> RunSummary:
         """Return the summary of a training."""
         return run_summary(folder)
 

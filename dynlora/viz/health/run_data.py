@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dynlora.store import queries
 from dynlora.store.run import open_run
+from dynlora.store.summary import RunSummary
 from dynlora.viz.capacity import flows, signals
 from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.health.checks import Evidence
@@ -42,7 +42,7 @@ class RunReading:
     folder: Path
 
     @cached_property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> RunSummary:
         """As `queries.run_summary` returns it."""
         return queries.run_summary(self.folder)
 

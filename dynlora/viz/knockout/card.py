@@ -15,7 +15,7 @@ from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
 from dynlora.inference.kept_files import knockout_file, knockout_target
 from dynlora.store import queries
-from dynlora.store.knockouts import Knockouts, read_knockouts
+from dynlora.store.knockouts import Knockouts
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import number
@@ -62,7 +62,7 @@ def _draw(
     run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame, twins: pd.DataFrame, state: dict[str, Any] | None
 ) -> None:
     folder = run.folder
-    found = read_knockouts(knockout_file(folder))
+    found = Knockouts.read(knockout_file(folder))
     said = shared().ended_early(folder)
     if said and state is None:
         st.error(safe(f"The ablation ended early: {said}"))
@@ -145,7 +145,7 @@ def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.Data
     words = run_labels(twins) if len(twins) else {}
     able = [run for run in words if has_model(find_run(run).folder)]
     for run in words:
-        effect = knockout_model.effects(read_knockouts(knockout_file(find_run(run).folder)), modules)
+        effect = knockout_model.effects(Knockouts.read(knockout_file(find_run(run).folder)), modules)
         if len(effect) == len(modules):
             return run, words[run], effect
     return (able[0], words[able[0]], None) if able else ("", "", None)

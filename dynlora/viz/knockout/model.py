@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from dynlora.inference.kept_files import knockout_file
-from dynlora.store.knockouts import Knockouts, read_knockouts
+from dynlora.store.knockouts import Knockouts
 from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, one_line, plural, signed
 
@@ -41,7 +41,7 @@ class Agreement:
 def kept(folder: Path) -> Knockouts | None:
     """Return what is kept of a run's ablations, None where there is nothing or no place to look."""
     try:
-        return read_knockouts(knockout_file(folder))
+        return Knockouts.read(knockout_file(folder))
     except OSError:  # the run is only to be read, and so is the user's cache
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import streamlit as st
 
@@ -11,6 +10,7 @@ from dynlora.errors import DynloraError
 from dynlora.jobs.launch import is_alive
 from dynlora.store import queries
 from dynlora.store.schema import run_folder
+from dynlora.store.summary import RunSummary
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.launch.form import forget_launched, launched
@@ -42,11 +42,11 @@ def show_launched() -> None:
     st.button("Allow another run with these settings", on_click=forget_launched)
 
 
-def _summaries(ids: Sequence[str]) -> list[tuple[str, dict[str, Any] | None]]:
+def _summaries(ids: Sequence[str]) -> list[tuple[str, RunSummary | None]]:
     return [(run_id, _summary(run_id)) for run_id in ids]
 
 
-def _summary(run_id: str) -> dict[str, Any] | None:
+def _summary(run_id: str) -> RunSummary | None:
     """Return a run as it stands, None when it cannot be read, as for one that was deleted."""
     try:
         return queries.run_summary(run_folder(runs_dir(), run_id))
@@ -54,12 +54,12 @@ def _summary(run_id: str) -> dict[str, Any] | None:
         return None
 
 
-def _is_coming(summary: dict[str, Any] | None) -> bool:
+def _is_coming(summary: RunSummary | None) -> bool:
     """Say whether a run has still to make its first step."""
     return summary is not None and summary["status"] in run_summary.ACTIVE and not summary["step"]
 
 
-def _line(run_id: str, summary: dict[str, Any] | None) -> None:
+def _line(run_id: str, summary: RunSummary | None) -> None:
     """Draw one run: its id, what it does, why it failed, and the link to its page."""
     with st.container(horizontal=True, vertical_alignment="center", key=f"launched-{run_id}"):
         if summary is not None and summary["status"] == "failed":
@@ -72,7 +72,7 @@ def _line(run_id: str, summary: dict[str, Any] | None) -> None:
         link("pages/run.py", "Open run", run=run_id)
 
 
-def _doing(run_id: str, summary: dict[str, Any] | None) -> str:
+def _doing(run_id: str, summary: RunSummary | None) -> str:
     """Return what a run does before its first step, in a sentence; empty when it has made one."""
     if summary is None or not _is_coming(summary):
         return ""

@@ -11,7 +11,7 @@ import streamlit as st
 from dynlora.errors import DynloraError
 from dynlora.inference.kept_files import knockout_file
 from dynlora.store import queries
-from dynlora.store.knockouts import read_knockouts
+from dynlora.store.knockouts import Knockouts
 from dynlora.viz.compare import seed_groups
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.knockout import text as knockout_text
@@ -55,7 +55,7 @@ def ranks_card(run: Chosen, summary: Mapping[str, Any], here: str = "run") -> No
 
 
 def _evidence(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> ranks_model.Evidence:
-    knocked = read_knockouts(knockout_file(run.folder))
+    knocked = Knockouts.read(knockout_file(run.folder))
     signals = ("delta_norm", "effective_rank")
     start = cached_queries.at_step(run.folder, "rank", None)
     norms = {name: cached_queries.at_step(run.folder, name, summary["step"]) for name in signals}

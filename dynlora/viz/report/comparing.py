@@ -11,6 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.config_files import yaml_text
+from dynlora.store.summary import RunSummary
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import paired_difference, seed_groups
@@ -43,7 +44,7 @@ class Compared:
     runs: Sequence[RunReading]
 
     @cached_property
-    def summaries(self) -> dict[str, dict[str, Any]]:
+    def summaries(self) -> dict[str, RunSummary]:
         """As `queries.run_summary` returns them, by id."""
         return {run.summary["id"]: run.summary for run in self.runs}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.inference.kept_files import compress_file
-from dynlora.store.compressions import Compressed, Size, read_compressed
+from dynlora.store.compressions import Compressed, Size
 from dynlora.viz.kit import rank_picture
 
 METHODS = ("global", "uniform", "energy", "random")
@@ -39,7 +39,7 @@ def measured(folder: Path, summary: Mapping[str, Any]) -> Compressed | None:
         folder: of the run.
         summary: as `queries.run_summary` returns it.
     """
-    found = read_compressed(compress_file(folder))
+    found = Compressed.read(compress_file(folder))
     fits = found is not None and found.is_whole and found.step == summary["step"] and offered(found)
     return found if fits else None
 

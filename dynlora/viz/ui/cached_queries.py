@@ -13,6 +13,7 @@ import streamlit as st
 
 from dynlora.store import queries
 from dynlora.store.run import open_run
+from dynlora.store.summary import RunSummary
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit.run_queries import RunQueries, T
 from dynlora.viz.kit.run_summary import ACTIVE
@@ -73,7 +74,7 @@ def ask_events(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
     return _answer(_named(query), str(folder), (event, min(step, 1), state, opened), arguments, query)
 
 
-def live_summary(folder: Path, *, was_active: bool) -> dict[str, Any]:
+def live_summary(folder: Path, *, was_active: bool) -> RunSummary:
     """Return a run as `queries.run_summary` does; once a run that was active has ended, the whole page is redrawn.
 
     Raises:

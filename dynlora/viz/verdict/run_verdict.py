@@ -8,6 +8,7 @@ from typing import Any
 
 from dynlora.errors import DynloraError
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.runs.table import same_task
 from dynlora.viz.verdict.model import Verdict, verdict
@@ -35,7 +36,7 @@ def run_verdict(folder: Path, summary: Mapping[str, Any]) -> Verdict | None:
         return None
 
 
-def _summary(folder: Path) -> dict[str, Any] | None:
+def _summary(folder: Path) -> RunSummary | None:
     try:
         return queries.run_summary(folder)
     except DynloraError:

@@ -137,25 +137,19 @@ def test_a_metric_that_the_task_does_not_record_ends_the_search_after_the_defaul
 
 
 @pytest.mark.parametrize(
-    ("status", "why", "pruned", "state", "kept"),
+    ("ended", "state", "kept"),
     [
-        (
-            "failed",
-            "train.lr=1: the loss is nan at step 3, which is not finite; lower train.lr",
-            False,
-            "PRUNED",
-            "failed",
-        ),
-        ("failed", "out of memory", False, "FAIL", "failed"),
-        ("removed", "", False, "FAIL", "removed"),
-        ("stopped", "", True, "PRUNED", "stopped early"),
-        ("stopped", "", False, "PRUNED", "stopped"),
+        (Ended("a-run", "failed", None, why="the loss is nan", has_diverged=True), "PRUNED", "failed"),
+        (Ended("a-run", "failed", None, why="out of memory"), "FAIL", "failed"),
+        (Ended("a-run", "removed", None), "FAIL", "removed"),
+        (Ended("a-run", "stopped", None, pruned=True), "PRUNED", "stopped early"),
+        (Ended("a-run", "stopped", None), "PRUNED", "stopped"),
     ],
 )
 def test_how_a_trial_ended_is_told_as_it_was(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch, status: str, why: str, pruned: bool, state: str, kept: str
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, ended: Ended, state: str, kept: str
 ) -> None:
-    monkeypatch.setattr(driver, "_watched", lambda *_: Ended("a-run", status, None, pruned, why))
+    monkeypatch.setattr(driver, "_watched", lambda *_: ended)
     driver._finish(driver.study.ask())
     (trial,) = driver.study.trials
     assert (trial.state.name, trial.user_attrs["status"]) == (state, kept)

@@ -22,7 +22,7 @@ from dynlora.kinds.recycle.work.inversion import Inversion
 from dynlora.kinds.recycle.work.run import recycle, resume
 from dynlora.kinds.recycle.work.steps import Recycling
 from dynlora.kinds.recycle.work.teachers import teachers_of
-from dynlora.store.copied import Copied, write_copied
+from dynlora.store.copied import COPIED_NAME, Copied
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.training.stop_signal import StopRequest
@@ -149,7 +149,7 @@ def test_a_kill_between_the_last_file_and_the_end_takes_no_step_again(
 
 def test_a_fetched_recycle_without_its_checkpoint_is_not_started_over(taught: Path, teacher_ids: list[str]) -> None:
     folder = jobs.create(settings_of(teacher_ids), taught, "running")
-    write_copied(folder, Copied("ssh://host/runs", "1", "2"))
+    Copied(url="ssh://host/runs", revision="1", fingerprint="2").write(folder / COPIED_NAME)
     with RunWriter.open(folder, resume_from=None) as writer:
         writer.finish("stopped")
     with pytest.raises(ConfigError, match="was fetched from ssh://host/runs without a checkpoint"):
