@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
+from dynlora.analysis.stats import spearman
 from dynlora.inference.kept_files import knockout_file, knockout_target
 from dynlora.inference.session import Examined
 from dynlora.store import queries
@@ -26,7 +27,6 @@ from dynlora.store.catalogue import run_rows
 from dynlora.store.knockouts import keep_knockouts, kept_knockouts
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.kit import modules as kit_modules
-from dynlora.viz.kit.stats import spearman
 from dynlora.viz.knockout import model as knockout_model
 
 UNIFORM = "lora"
@@ -70,7 +70,7 @@ def tried(folder: Path, rows: int, known: pd.DataFrame) -> str:
     """Return how effects on few rows, measured now and not kept, agree with those that are known."""
     *_, found = Examined(folder).knockouts(rows=rows)
     few = knockout_model.effects(found, kit_modules.described(queries.modules_frame(folder)))
-    rho = spearman(pd.Series(few["delta"]), pd.Series(known["delta"]))
+    rho = spearman(few["delta"], known["delta"])
     return f"{rows} rows of {folder.name}, measured now: Spearman {rho:+.2f} with what is known of it"
 
 

@@ -21,7 +21,7 @@ BEGIN, END = "<!-- map: begin; written by `python -m tools.house` -->", "<!-- ma
 _METHOD = "config errors engine engine/model engine/data engine/edits engine/init engine/allocation engine/loop"
 _FEATURE = "errors store viz/kit viz/ui"
 
-EVERYWHERE = "plain_text"
+EVERYWHERE = "plain_text analysis/stats"
 """What every folder may import; the map leaves it out."""
 
 RULES: dict[str, str] = {
@@ -37,6 +37,8 @@ RULES: dict[str, str] = {
     "assets": "addresses errors",
     "peft_adapter": "errors safe_files",
     "store": "addresses config errors renamed_settings safe_files",
+    "analysis/stats": "",
+    "analysis": "errors store viz/kit",
     "kinds": "blocks config config_files errors store viz/kit",
     "jobs": "assets config config_files data_files errors kinds peft_adapter safe_files store",
     "remote": "addresses assets errors jobs peft_adapter safe_files store",
@@ -109,7 +111,7 @@ RULES: dict[str, str] = {
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
 
-_GROUND = "config config_files errors safe_files addresses assets peft_adapter kinds"
+_GROUND = "config config_files errors safe_files addresses analysis/stats assets peft_adapter kinds"
 _ENGINE = "tasks engine engine/* strategies strategies/* kinds/*/work"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 
@@ -151,10 +153,11 @@ def nodes(path: Path) -> tuple[ast.AST, ...]:
 
 
 def room_of(name: str) -> str:
-    """Return the folder a module is in; a module at the top of the package is a folder of its own."""
+    """Return the folder a module is in; one at the top of the package, or with a rule of its own, is its own folder."""
     path = modules()[name].relative_to(ROOT)
-    if path.parts[0] == "dynlora" and len(path.parts) == 2:
-        return path.stem
+    own = path.with_suffix("").as_posix().removeprefix("dynlora/")
+    if "/" not in own or own in RULES:
+        return own
     return "/".join(path.parts[:-1]).removeprefix("dynlora/")
 
 
@@ -191,7 +194,7 @@ def pattern_of(room: str) -> str:
 def rule_of(room: str) -> str | None:
     """Return what a folder may import, None where there is no rule for it."""
     rule = RULES.get(pattern_of(room))
-    return rule if rule is None or room == EVERYWHERE else f"{rule} {EVERYWHERE}"
+    return rule if rule is None or room in EVERYWHERE.split() else f"{rule} {EVERYWHERE}"
 
 
 def purpose_of(room: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.engine.evaluation.knockout import interval, switched_off
+from dynlora.engine.evaluation.knockout import switched_off
 from dynlora.engine.model.adapters import replace_module
 from dynlora.errors import ConfigError
 from dynlora.inference import session as inference_session
@@ -83,13 +83,6 @@ def test_what_is_known_is_not_measured_again(examined: Examined, monkeypatch: py
 def test_modules_that_are_not_there_are_refused(sets: list[tuple[int, ...]], examined: Examined) -> None:
     with pytest.raises(ConfigError, match="modules"):
         next(examined.knockouts(sets))
-
-
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.integers(0, 9))
-def test_an_interval_is_the_same_again_and_lies_in_the_range_of_the_values(values: list[float], seed: int) -> None:
-    low, high = interval(np.array(values), seed)
-    assert (low, high) == interval(np.array(values), seed)
-    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
 
 
 EFFECT = KnockedOut((1,), 0.5, 0.1, 0.05, 0.2, 0.25, (0.1, None))

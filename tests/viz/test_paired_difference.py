@@ -139,22 +139,6 @@ def test_pairs_share_seed_data_and_sizes() -> None:
     assert paired_difference.pairs(runs, first, second) == ([], "The two groups share no seed.")
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    hits = 0
-    for number in range(60):
-        draw = np.random.default_rng(number)
-        found = paired_difference.interval([draw.normal(0.1, 1, 300) for _ in range(5)], draws=300)
-        hits += found.low <= 0.1 <= found.high
-    assert hits >= 53
-    assert paired_difference.interval([np.ones(5)] * 2) == paired_difference.Difference(1, 1, 1, 2, 5)
-
-
-def test_many_examples_in_blocks_keep_the_width() -> None:
-    values = np.random.default_rng(0).normal(0, 1, 40_000)
-    found = paired_difference.interval([values], draws=1000)
-    assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(len(values)), rel=0.15)
-
-
 def test_forest_has_a_row_per_seed_and_one_for_all() -> None:
     rows = paired_difference.forest(
         {0: np.full(20, -0.5) + np.arange(20) / 100, 3: np.full(20, -0.4) + np.arange(20) / 100}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.stats import spearman
 from dynlora.viz.capacity.flows import Balance
 from dynlora.viz.capacity.searches import Search
 from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, minus, number, one_line, percent, plural, score, spans
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.stats import spearman
 from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.config_fields import SOURCES, flat
 from dynlora.viz.kit.lines import smoothed
-from dynlora.viz.kit.run_summary import format_strategy, main_metric, named, parameters_in_use
-from dynlora.viz.kit.stats import LOW_IS_GOOD, spearman
+from dynlora.viz.kit.run_summary import LOW_IS_GOOD, format_strategy, main_metric, named, parameters_in_use
 from dynlora.viz.kit.text import listed, metric_words, number, one_line, source_name
 
 METHOD = "strategy.name"

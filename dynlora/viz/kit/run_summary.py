@@ -12,6 +12,9 @@ from dynlora.store.catalogue import deciding_metric
 from dynlora.store.meta import finite
 from dynlora.viz.kit.text import metric_words, one_line, percent, rough_duration, score, sentence_case, source_name
 
+LOW_IS_GOOD = ("loss", "perplexity", "mse", "mae", "rmse", "ece", "brier")
+"""Metrics of which less is better."""
+
 ACTIVE = ("queued", "running", "stopping")
 """States in which a run can change by itself."""
 
