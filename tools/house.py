@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 BEGIN, END = "<!-- map: begin; written by `python -m tools.house` -->", "<!-- map: end -->"
 
 _METHOD = "config errors engine engine/model engine/data engine/edits engine/init engine/allocation engine/loop"
-_FEATURE = "errors store viz/kit viz/ui"
+_FEATURE = "analysis errors store viz/kit viz/ui"
 
 EVERYWHERE = "plain_text analysis/stats"
 """What every folder may import; the map leaves it out."""
@@ -62,12 +62,12 @@ RULES: dict[str, str] = {
     "kinds/*/work": "assets blocks config config_files data_files errors safe_files jobs kinds kinds/* store tasks "
     "engine engine/* strategies training inference",
     "kinds/*/panels": "kinds/* store viz/kit",
-    "kinds/*": "blocks config config_files errors kinds kinds/* store training inference viz/kit viz/ranks viz/verdict",
+    "kinds/*": "analysis blocks config config_files errors kinds kinds/* store training inference viz/kit viz/ranks",
     "server": "errors jobs safe_files viz/kit",
-    "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
-    "remote server strategies training inference kinds/* integrations/search integrations/clusters "
+    "cli": "addresses analysis assets blocks config config_files data_files errors kinds safe_files store jobs "
+    "peft_adapter remote server strategies training inference kinds/* integrations/search integrations/clusters "
     "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter "
-    "viz/compare viz/ranks viz/report viz/runs viz/verdict",
+    "viz/report",
     "own_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "addresses errors jobs safe_files store",
@@ -93,9 +93,9 @@ RULES: dict[str, str] = {
     "viz/playground": f"{_FEATURE} data_files viz/inputs",
     "viz/playground/chat": f"{_FEATURE} viz/playground",
     "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
-    "viz/compare": f"{_FEATURE} viz/run viz/runs",
-    "viz/verdict": f"{_FEATURE} jobs viz/compare viz/runs",
-    "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
+    "viz/compare": f"{_FEATURE} viz/runs",
+    "viz/verdict": f"{_FEATURE} jobs viz/compare",
+    "viz/ranks": f"{_FEATURE} inference viz/knockout viz/runs",
     "viz/advice": f"{_FEATURE} jobs viz/ranks",
     "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds kinds/* viz/kinds",
@@ -105,24 +105,24 @@ RULES: dict[str, str] = {
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
     "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/ranks "
     "viz/run viz/verdict",
-    "notebook": "addresses errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout "
-    "viz/shrink viz/compare viz/verdict",
+    "notebook": "addresses analysis errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs "
+    "viz/knockout viz/shrink viz/compare viz/verdict",
     "pages": "config_files kinds store jobs viz/*",
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
 
 _GROUND = "config config_files errors safe_files addresses analysis/stats assets peft_adapter kinds"
+_FILES = f"{_GROUND} analysis data_files store jobs remote"
 _ENGINE = "tasks engine engine/* strategies strategies/* kinds/*/work"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
-    "torch": f"{_GROUND} data_files store jobs remote server {_TRACKERS} viz/* notebook pages",
-    "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference decoding cli api own_loop "
+    "torch": f"{_FILES} server {_TRACKERS} viz/* notebook pages",
+    "streamlit": f"{_FILES} {_ENGINE} training inference decoding cli api own_loop "
     f"{_TRACKERS} viz/kit viz/methods notebook",
-    "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference decoding server cli api own_loop "
-    f"{_TRACKERS} pages",
+    "plotly": f"{_FILES} {_ENGINE} training inference decoding server cli api own_loop {_TRACKERS} pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference decoding server cli api viz/* "
+    "sqlite3": f"{_GROUND} analysis data_files jobs remote {_ENGINE} training inference decoding server cli api viz/* "
     "notebook pages",
 }
 """Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""

@@ -87,9 +87,9 @@ def comparisons(studies: Sequence[Mapping[str, Any]], runs_dir: Path) -> list[di
 
 def _compared(pairs: Sequence[tuple[int, str, str]], runs_dir: Path, objective: str) -> dict[str, Any]:
     """Return the paired difference of runs, second minus first, over seeds and rows; empty without pairs."""
+    from dynlora.analysis.paired_rows import RunPairs
+    from dynlora.analysis.pairing import FEWEST_SEEDS
     from dynlora.analysis.stats import paired_difference, t_reach
-    from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
-    from dynlora.viz.compare.paired_rows import RunPairs
 
     folders = {run: run_folder(runs_dir, run) for _, *both in pairs for run in both}
     summaries = {run: run_summary(folder) for run, folder in folders.items()}

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import pairing, seed_groups
+from dynlora.analysis.seed_groups import Group
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import paired_difference, seed_groups
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import MOST_COLOURED
-from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary, theme
 from tests.viz.drawn import traces_of
@@ -131,25 +131,23 @@ def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:
 def test_pairs_share_seed_data_and_sizes() -> None:
     runs = {run["id"]: run for run in (summary("a0"), summary("a1", 1), summary("b0"), summary("b1", 1))}
     first, second = Group("a", ("a0", "a1")), Group("b", ("b0", "b1"))
-    assert paired_difference.pairs(runs, first, second) == ([(0, "a0", "b0"), (1, "a1", "b1")], "")
+    assert pairing.pairs(runs, first, second) == ([(0, "a0", "b0"), (1, "a1", "b1")], "")
     runs["b1"]["data_size"] = {"train": 9, "held_out": 5}
-    kept, why = paired_difference.pairs(runs, first, second)
+    kept, why = pairing.pairs(runs, first, second)
     assert (len(kept), why) == (1, "1 of 2 shared seeds have different data or data sizes.")
     runs["b0"]["seed"] = runs["b1"]["seed"] = 7
-    assert paired_difference.pairs(runs, first, second) == ([], "The two groups share no seed.")
+    assert pairing.pairs(runs, first, second) == ([], "The two groups share no seed.")
 
 
 def test_forest_has_a_row_per_seed_and_one_for_all() -> None:
-    rows = paired_difference.forest(
-        {0: np.full(20, -0.5) + np.arange(20) / 100, 3: np.full(20, -0.4) + np.arange(20) / 100}
-    )
+    rows = pairing.forest({0: np.full(20, -0.5) + np.arange(20) / 100, 3: np.full(20, -0.4) + np.arange(20) / 100})
     assert rows["row"].tolist() == ["seed 0", "seed 3", "all, n = 2"]
     figure = compare_figures.forest(rows, "difference of loss, nats", theme.LIGHT)
     assert [len(trace.x) for trace in traces_of(figure)] == [2, 1]
     words = compare_text.paired(rows, "lora", "dynamic", "nats", low_is_good=True, digits=3)
     assert "dynamic minus lora: −0.355 nats" in words
     assert "better on these examples, and too few seeds to decide. Paired over 2 common seeds and 20 examples" in words
-    assert list(paired_difference.same_length({0: np.ones(3), 1: np.ones(2), 2: np.array([1, np.nan, 1])})) == [0]
+    assert list(pairing.same_length({0: np.ones(3), 1: np.ones(2), 2: np.array([1, np.nan, 1])})) == [0]
 
 
 def test_is_an_allocation_reproducible() -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from dynlora.analysis.stats import spearman
 from dynlora.viz.capacity.model import event_steps
-from dynlora.viz.kit.lines import smoothed
+from dynlora.viz.kit.frames import smoothed
 from dynlora.viz.kit.text import listed, minus, number, one_line, percent
 
 PROBLEM, NOTICE = "problem", "notice"

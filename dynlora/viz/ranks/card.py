@@ -8,16 +8,17 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import seed_groups
+from dynlora.analysis.pairing import same_task
 from dynlora.errors import DynloraError
 from dynlora.inference.kept_files import knockout_file
 from dynlora.store import queries
 from dynlora.store.knockouts import read_knockouts
-from dynlora.viz.compare import seed_groups
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.knockout import text as knockout_text
 from dynlora.viz.ranks import model as ranks_model
 from dynlora.viz.ranks import text as ranks_text
-from dynlora.viz.runs.table import plain_rows, same_task
+from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, note, rows, safe, under
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all

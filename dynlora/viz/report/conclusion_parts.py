@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+from dynlora.analysis import verdict_text
+from dynlora.analysis.verdict import Verdict
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ranks import model as ranks_model
 from dynlora.viz.ranks import text as ranks_text
 from dynlora.viz.report.document import Block, Chart, Part, Table, Text
 from dynlora.viz.verdict import figures as verdict_figures
-from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import Verdict
 
 
 def verdict_part(verdict: Verdict) -> Part:

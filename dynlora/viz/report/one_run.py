@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis.run_verdict import run_verdict
 from dynlora.config_files import yaml_text
 from dynlora.viz.health import report as health_report
 from dynlora.viz.health.run_data import RunReading
@@ -25,7 +26,6 @@ from dynlora.viz.report.knockouts_part import knockouts_part
 from dynlora.viz.report.results_part import results_part
 from dynlora.viz.run import figures, progress, result_figures, result_text
 from dynlora.viz.run import text as run_text
-from dynlora.viz.verdict.run_verdict import run_verdict
 
 
 def run_document(run: RunReading) -> Document:

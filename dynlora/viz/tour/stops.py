@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import seed_groups
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.tour_mark import mark_tour_taken
@@ -20,7 +21,6 @@ from dynlora.viz.capacity.view import capacity_view
 from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import line_styles
 from dynlora.viz.health.run_data import RunReading

@@ -8,12 +8,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.stats import normal_reach, paired_difference
-from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit.config_fields import set_values
 
 FEWEST_SEEDS = 3
 """Common seeds below which nothing is called better or worse: the interval would hold for the examples only."""
+
+
+def same_task(runs: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the other runs on the model and data of a run, of its length, in the order given.
+
+    Args:
+        runs: as `queries.list_runs` returns them.
+        summary: of the run, as `queries.run_summary` returns it.
+    """
+    alike = runs[runs["id"] != summary["id"]]
+    for column in ("model", "data", "max_steps"):
+        alike = alike[alike[column] == summary.get(column)]
+    return alike
 
 
 def pairs(

@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.analysis import stats
+from dynlora.analysis import pairing, seed_groups, stats
+from dynlora.analysis.paired_rows import Side
+from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.stats import LEVEL, Difference, normal_reach, t_reach
-from dynlora.viz.compare import paired_difference, seed_groups
-from dynlora.viz.compare.model import LOW_IS_GOOD
-from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
-from dynlora.viz.compare.paired_rows import Side
-from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit.config_fields import set_values
-from dynlora.viz.kit.run_summary import is_uniform, loss_unit, main_metric
+from dynlora.viz.kit.run_summary import LOW_IS_GOOD, is_uniform, loss_unit, main_metric
 
 Summary = Mapping[str, Any]
 Differences = Callable[[Sequence[tuple[int, str, str]]], Sequence[Side]]
@@ -226,7 +224,7 @@ def _contests(
 def _contest(
     members: Mapping[str, Summary], baseline: Group, group: Group, differences: Differences, of: int
 ) -> Contest:
-    pairs, why = paired_difference.pairs(members, baseline, group)
+    pairs, why = pairing.pairs(members, baseline, group)
     sides = [side for side in differences(pairs) if side.differences] if pairs else []
     other = seed_groups.other_differences(members[group.runs[0]], members[baseline.runs[0]])
     if not sides:
