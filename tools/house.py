@@ -38,7 +38,7 @@ RULES: dict[str, str] = {
     "peft_adapter": "errors safe_files",
     "store": "addresses config errors renamed_settings safe_files",
     "analysis/stats": "",
-    "analysis": "errors store viz/kit",
+    "analysis": "assets errors peft_adapter safe_files store viz/kit",
     "kinds": "blocks config config_files errors store viz/kit",
     "jobs": "assets config config_files data_files errors kinds peft_adapter safe_files store",
     "remote": "addresses assets errors jobs peft_adapter safe_files store",
@@ -62,12 +62,11 @@ RULES: dict[str, str] = {
     "kinds/*/work": "assets blocks config config_files data_files errors safe_files jobs kinds kinds/* store tasks "
     "engine engine/* strategies training inference",
     "kinds/*/panels": "kinds/* store viz/kit",
-    "kinds/*": "analysis blocks config config_files errors kinds kinds/* store training inference viz/kit viz/ranks",
+    "kinds/*": "analysis blocks config config_files errors kinds kinds/* store training inference viz/kit",
     "server": "errors jobs safe_files viz/kit",
     "cli": "addresses analysis assets blocks config config_files data_files errors kinds safe_files store jobs "
     "peft_adapter remote server strategies training inference kinds/* integrations/search integrations/clusters "
-    "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter "
-    "viz/report",
+    "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/report",
     "own_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "addresses errors jobs safe_files store",
@@ -95,19 +94,19 @@ RULES: dict[str, str] = {
     "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
     "viz/compare": f"{_FEATURE} viz/runs",
     "viz/verdict": f"{_FEATURE} jobs viz/compare",
-    "viz/ranks": f"{_FEATURE} inference viz/knockout viz/runs",
-    "viz/advice": f"{_FEATURE} jobs viz/ranks",
-    "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
+    "viz/ranks": f"{_FEATURE} viz/knockout viz/runs",
+    "viz/advice": f"{_FEATURE} jobs",
+    "viz/shrink": f"{_FEATURE} jobs",
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds kinds/* viz/kinds",
     "viz/recycle": f"{_FEATURE} jobs kinds kinds/* viz/kinds",
     "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/ranks "
-    "viz/run viz/verdict",
+    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "
+    "viz/verdict",
     "notebook": "addresses analysis errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs "
     "viz/knockout viz/shrink viz/compare viz/verdict",
-    "pages": "config_files kinds store jobs viz/*",
+    "pages": "analysis config_files kinds store jobs viz/*",
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
+from dynlora.analysis import ablations
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.kinds.registry import kind_of_run
 from dynlora.notebook import figure as figures
@@ -28,7 +29,6 @@ from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.run_queries import RunQueries
-from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.run import pictures as run_pictures
 from dynlora.viz.shrink import model as shrink_model
@@ -264,8 +264,8 @@ class Plots:
             ConfigError: when the score or the module is none of the run's.
         """
         folder = self._run.folder
-        modules, found = self._store.modules(folder), knockout_model.kept(folder)
-        effect = knockout_model.effects(found, modules)
+        modules, found = self._store.modules(folder), ablations.kept(folder)
+        effect = ablations.effects(found, modules)
         if found is None or effect.empty:
             raise self._missing("no module ablation", f"measure it with `{self._command('ablate')}`")
         if score is None:

@@ -111,7 +111,7 @@ def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[st
         summary: of the run whose scaling they keep.
         ranks: by module.
     """
-    from dynlora.viz.ranks.model import lora_settings
+    from dynlora.analysis.ranks_to_use import lora_settings
 
     settings = lora_settings(summary, ranks)
     if settings is None:

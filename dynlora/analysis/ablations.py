@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.measurement_files import knockout_file
 from dynlora.analysis.stats import spearman, spearman_interval
-from dynlora.inference.kept_files import knockout_file
 from dynlora.store.knockouts import Knockouts, read_knockouts
 from dynlora.viz.kit.text import listed, one_line, plural, signed
 
