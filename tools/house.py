@@ -84,7 +84,7 @@ RULES: dict[str, str] = {
     "viz/kinds": f"{_FEATURE} jobs kinds viz/run",
     "viz/capacity": f"{_FEATURE} viz/ui/replay",
     "viz/inputs": _FEATURE,
-    "viz/health": f"{_FEATURE} viz/capacity",
+    "viz/health": _FEATURE,
     "viz/knockout": f"{_FEATURE} inference",
     "viz/adapter": f"{_FEATURE} jobs peft_adapter",
     "viz/methods": "viz/kit",
@@ -100,10 +100,9 @@ RULES: dict[str, str] = {
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds kinds/* viz/kinds",
     "viz/recycle": f"{_FEATURE} jobs kinds kinds/* viz/kinds",
     "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
-    "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
+    "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/run "
-    "viz/verdict",
+    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/inputs viz/knockout viz/run viz/verdict",
     "notebook": "addresses analysis errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs "
     "viz/knockout viz/shrink viz/compare viz/verdict",
     "pages": "analysis config_files kinds store jobs viz/*",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
-from dynlora.analysis import ablations
+from dynlora.analysis import ablations, capacity_frames, flows
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.kinds.registry import kind_of_run
 from dynlora.notebook import figure as figures
@@ -19,8 +19,6 @@ from dynlora.store import queries
 from dynlora.store.run import Run
 from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text
 from dynlora.store.score_signals import module_scores
-from dynlora.viz.capacity import flows
-from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity import pictures as capacity_pictures
 from dynlora.viz.capacity.view_model import CapacityView, whole_run
 from dynlora.viz.inputs import pictures as inputs_pictures
@@ -122,7 +120,7 @@ class Plots:
         """
         view = self._view(start, stop, step)
         one_of("signal", signal, view.signals)
-        one_of("order", order, capacity_model.ORDERS)
+        one_of("order", order, capacity_frames.ORDERS)
         if module is not None:
             one_of("module", module, view.short)
         view = replace(view, signal=signal, order=order, module=module)
@@ -190,7 +188,7 @@ class Plots:
         if pattern.empty:
             raise self._missing("no adapted module inside a layer", "use capacity(), which shows every module")
         words = f"Rank of each module at step {view.step}, {min(ranks.values())} to {max(ranks.values())}."
-        table = capacity_model.state_table(state)
+        table = capacity_frames.state_table(state)
         return self._shown(Picture(rank_picture.model_picture(pattern, self._colours), words, table))
 
     @overload

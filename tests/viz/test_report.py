@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from dynlora.analysis import ablations
 from dynlora.analysis.measurement_files import knockout_file
+from dynlora.analysis.run_reading import RunReading
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import KnockedOut, Knockouts, write_knockouts
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit.sealed_page import script_json
 from dynlora.viz.report import comparison_report, knockouts_part, run_report
 from dynlora.viz.report.charts import differences

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dynlora.analysis.run_reading import RunReading
 from dynlora.store import queries
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.report.comparing import comparison_document
 from dynlora.viz.report.one_run import run_document
 from dynlora.viz.report.page import page

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import pairing, seed_groups
 from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.config_files import yaml_text
@@ -19,7 +20,6 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import line_styles
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.config_fields import by_name
 from dynlora.viz.kit.recorded import machine

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from dynlora.analysis import ablations, ranks_to_use, ranks_to_use_text, verdict_text
+from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.verdict import Verdict
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.report.document import Block, Chart, Part, Table, Text
 from dynlora.viz.verdict import figures as verdict_figures
 

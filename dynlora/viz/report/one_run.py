@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis import health
+from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_verdict import run_verdict
 from dynlora.config_files import yaml_text
-from dynlora.viz.health import report as health_report
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
@@ -66,7 +66,7 @@ def _health(run: RunReading) -> list[str]:
     """Return the findings about the run, and what was checked and is well."""
     if not run.summary["step"]:
         return []
-    found = health_report.outcome(run.evidence)
+    found = health.outcome(run.evidence)
     said = (f"{one.level.capitalize()}: {one.title}. {one.words}" for one in found.findings)
     return [*said, " ".join([found.conclusion, *found.details])]
 

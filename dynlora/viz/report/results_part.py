@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from dynlora.analysis import results
+from dynlora.analysis.run_reading import RunReading
 from dynlora.store import queries
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit import run_summary, written
 from dynlora.viz.report.document import Block, Chart, Part, Table
 from dynlora.viz.run import figures, generations, result_figures, result_text

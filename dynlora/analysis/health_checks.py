@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.capacity_frames import event_steps
 from dynlora.analysis.stats import spearman
-from dynlora.viz.capacity.model import event_steps
 from dynlora.viz.kit.frames import smoothed
 from dynlora.viz.kit.text import listed, minus, number, one_line, percent
 
