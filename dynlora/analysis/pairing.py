@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dynlora.analysis.seed_groups import Group
-from dynlora.analysis.stats import normal_reach, paired_difference
+from dynlora.analysis.stats import LEVEL, Difference, normal_reach, paired_difference, t_reach
 from dynlora.viz.kit.config_fields import set_values
 
 FEWEST_SEEDS = 3
@@ -51,6 +51,18 @@ def pairs(
 def _data(summary: Mapping[str, Any]) -> tuple[Any, ...]:
     settings = set_values({"data": (summary.get("config") or {}).get("data") or {}})
     return summary.get("data"), settings, summary.get("data_size"), summary.get("labels")
+
+
+def is_significant(rows: Sequence[np.ndarray], difference: Difference, level: float = LEVEL) -> bool:
+    """Say whether enough seeds were paired, and both the bootstrap interval and that of t over the seeds exclude 0.
+
+    Args:
+        rows: differences by example, one array per seed.
+        difference: of these, as `stats.paired_difference` returns it: alone it is too narrow for few seeds.
+        level: of the t interval, 0 to 1.
+    """
+    is_known = len(rows) >= FEWEST_SEEDS and difference.excludes_0
+    return is_known and t_reach([float(values.mean()) for values in rows], level) < abs(difference.mean)
 
 
 def forest(differences: Mapping[int, np.ndarray]) -> pd.DataFrame:

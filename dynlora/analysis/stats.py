@@ -43,6 +43,11 @@ class Difference:
     seeds: int
     examples: int
 
+    @property
+    def excludes_0(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
 
 def normal_reach(values: np.ndarray) -> float:
     """Return half the width of the normal interval of a mean, Z · s / √n; NaN for fewer than two values, (n,)."""

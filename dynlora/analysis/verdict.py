@@ -76,7 +76,7 @@ class Contest:
     @property
     def excludes_0(self) -> bool:
         """Whether the interval that is shown leaves 0 out."""
-        return self.difference is not None and (self.difference.low > 0 or self.difference.high < 0)
+        return self.difference is not None and self.difference.excludes_0
 
     @property
     def outcome(self) -> str:
@@ -232,13 +232,11 @@ def _contest(
     summary = members[group.runs[0]]
     side = _decisive_side(sides, main_metric(summary)[0])
     rows = list(side.differences.values())
-    means = [float(values.mean()) for values in rows]
-    shown, level = stats.paired_difference(rows), 1 - (1 - LEVEL) / of
-    excludes_0 = shown.low > 0 or shown.high < 0
+    difference, level = stats.paired_difference(rows), 1 - (1 - LEVEL) / of
     unit = "nats" if loss_unit(summary) == "nats" else ""
     unit = "points" if side.key in ("accuracy", "exact_match") else unit
-    is_clear = excludes_0 and len(rows) >= FEWEST_SEEDS and t_reach(means, level) < abs(shown.mean)
-    return Contest(group, side, unit, shown, is_clear, _needed(rows, level), why, other)
+    is_clear = pairing.is_significant(rows, difference, level)
+    return Contest(group, side, unit, difference, is_clear, _needed(rows, level), why, other)
 
 
 def _needed(rows: Sequence[np.ndarray], level: float) -> int | None:
