@@ -47,7 +47,7 @@ def train_run(runs_dir: str, run_id: str, threads: int, gpus: float = 0.0) -> st
         ConfigError: when this machine does not see the run, or is no Linux.
     """
     if sys.platform != "linux":
-        raise ConfigError("--on ray: a node of the cluster is no Linux machine; use Linux nodes")
+        raise ConfigError("--on ray: a node of the cluster is not a Linux machine; use Linux nodes")
     root = Path(runs_dir)
     if not root.is_dir():
         raise ConfigError(f"--runs-dir {runs_dir}: a node of the cluster does not see this folder; share it with all")

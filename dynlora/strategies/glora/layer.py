@@ -257,7 +257,7 @@ class GloraLinear(LoraLinear):
             return self.lora_A[:0], self.lora_B[:, :0]
         if self._path != LORA:
             raise NotMergeableError(
-                f"{self.info.name}: takes the path {self._path}, which is no LoRA; use --format merged"
+                f"{self.info.name}: takes the path {self._path}, which is not LoRA; use --format merged"
             )
         return super().low_rank()
 
