@@ -127,7 +127,7 @@ def over_seeds(differences: np.ndarray) -> list[float]:
     mean, n = float(differences.mean()), len(differences)
     if n < 2:
         return [mean]
-    half = t_reach(list(differences))
+    half = t_reach(differences)
     return [mean, mean - half, mean + half]
 
 

@@ -54,7 +54,7 @@ def normal_reach(values: np.ndarray) -> float:
     return Z * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def t_reach(values: Sequence[float], level: float = LEVEL, n: int | None = None) -> float:
+def t_reach(values: Sequence[float] | np.ndarray, level: float = LEVEL, n: int | None = None) -> float:
     """Return half the width of Student's interval of a mean: t of (1 + level) / 2 with n - 1 degrees · s / √n.
 
     Args:
