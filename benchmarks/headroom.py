@@ -29,6 +29,7 @@ from benchmarks.fixed_run import measured, written_ranks
 from benchmarks.placements import RANDOM_ARMS, Placement, arms
 from benchmarks.quality.paired import ENOUGH_SEEDS, half_width
 from dynlora import assets
+from dynlora.analysis.stats import normal_reach
 from dynlora.engine.model.base_model import load_base
 from dynlora.engine.model.modules import ModuleInfo, find_modules
 from dynlora.tasks import Task
@@ -52,7 +53,7 @@ def mean_and_ends(differences: np.ndarray) -> list[float]:
         mean, half = float(differences.mean()), half_width(differences)
     else:
         mean = float(differences.mean())
-        half = 1.96 * float(differences.std(ddof=1)) / differences.size**0.5
+        half = normal_reach(differences.ravel())
     return [round(value, 5) for value in (mean, mean - half, mean + half)]
 
 

@@ -19,15 +19,15 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
-from dynlora.inference.kept_files import knockout_file, knockout_target
+from dynlora.analysis import ablations
+from dynlora.analysis.measurement_files import knockout_file, knockout_target
+from dynlora.analysis.stats import spearman
 from dynlora.inference.session import Examined
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
 from dynlora.store.knockouts import keep_knockouts, kept_knockouts
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.kit import modules as kit_modules
-from dynlora.viz.kit.stats import spearman
-from dynlora.viz.knockout import model as knockout_model
 
 UNIFORM = "lora"
 
@@ -60,17 +60,17 @@ def measured(folder: Path, rows: int) -> pd.DataFrame:
     modules = kit_modules.described(queries.modules_frame(folder))
     for found in kept_knockouts(file):
         if found.rows == rows and len(found.alone) == len(modules):
-            return knockout_model.effects(found, modules)
+            return ablations.effects(found, modules)
     for found in Examined(folder).knockouts(rows=rows, known=kept_knockouts(file)):
         keep_knockouts(file, found)
-    return knockout_model.effects(found, modules)
+    return ablations.effects(found, modules)
 
 
 def tried(folder: Path, rows: int, known: pd.DataFrame) -> str:
     """Return how effects on few rows, measured now and not kept, agree with those that are known."""
     *_, found = Examined(folder).knockouts(rows=rows)
-    few = knockout_model.effects(found, kit_modules.described(queries.modules_frame(folder)))
-    rho = spearman(pd.Series(few["delta"]), pd.Series(known["delta"]))
+    few = ablations.effects(found, kit_modules.described(queries.modules_frame(folder)))
+    rho = spearman(few["delta"], known["delta"])
     return f"{rows} rows of {folder.name}, measured now: Spearman {rho:+.2f} with what is known of it"
 
 
@@ -78,9 +78,9 @@ def compared(folder: Path, own: pd.DataFrame, uniform: pd.DataFrame | None) -> l
     """Return each score's agreement with the run's own effects and with those of the uniform run."""
     found = []
     for name, score in module_scores(folder).items():
-        row: dict[str, Any] = {"score": name, "own": asdict(knockout_model.agreement(score, own))}
+        row: dict[str, Any] = {"score": name, "own": asdict(ablations.agreement(score, own))}
         if uniform is not None:
-            row["uniform"] = asdict(knockout_model.agreement(score, uniform))
+            row["uniform"] = asdict(ablations.agreement(score, uniform))
         found.append(row)
     return found
 

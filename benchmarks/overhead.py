@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import costs, pictures, results
 from benchmarks.attribution import Racer, build_trainer_of
 from dynlora import assets
+from dynlora.analysis.stats import percentile_interval
 from dynlora.engine.data.batches import BatchOrder
 from dynlora.errors import ConfigError
 
@@ -119,9 +120,9 @@ def ratio(ours: Sequence[float], base: Sequence[float]) -> dict[str, Any]:
     """Return the ratio of the means of paired blocks, its 95 % interval over resampled pairs, and that of medians."""
     a, b = np.array(ours), np.array(base)
     rows = np.random.default_rng(0).integers(0, len(a), (5_000, len(a)))
-    low, high = np.quantile(a[rows].mean(1) / b[rows].mean(1), [0.025, 0.975])
+    low, high = percentile_interval(a[rows].mean(1) / b[rows].mean(1))
     middle = float(np.median(a) / np.median(b))
-    return {"ratio": float(a.mean() / b.mean()), "interval": [float(low), float(high)], "median": middle}
+    return {"ratio": float(a.mean() / b.mean()), "interval": [low, high], "median": middle}
 
 
 def verdict(value: float, interval: Sequence[float] | None = None) -> str:

@@ -27,12 +27,12 @@ from streamlit.testing.v1 import AppTest
 from benchmarks import results
 from benchmarks.generated_runs import RANK, finish_run, many_runs, record, start_run
 from benchmarks.screen import on_screen
+from dynlora.analysis import capacity_frames
 from dynlora.store import queries
 from dynlora.store.row_cache import LISTING_NAME
 from dynlora.store.writer import RunWriter
 from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.capacity import map_figure
-from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.kit import module_map, theme
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.ui import url_state
@@ -80,7 +80,7 @@ def repeated(act: Callable[[], object], repeats: int) -> Spent:
 def heat_map(folder: Path, signal: str = "rank", first: int | None = None, last: int | None = None) -> int:
     """Ask for a heat map, draw it, write it as JSON, and return the JSON's length: what a first view needs."""
     heat = queries.heatmap(folder, signal, COLUMNS, first, last)
-    modules = capacity_model.ordered(kit_modules.described(queries.modules_frame(folder)), "kind", np.zeros(0))
+    modules = capacity_frames.ordered(kit_modules.described(queries.modules_frame(folder)), "kind", np.zeros(0))
     ranks = queries.heatmap(folder, "rank", COLUMNS, first, last).frame
     budget = kit_modules.budget_line(ranks, modules, 0, None)
     view = module_map.MapView(signal, heat.unit, int(heat.last_step[-1]), None, (), None)

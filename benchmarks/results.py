@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.viz.compare.paired_difference import interval
+from dynlora.analysis.stats import paired_difference
 
 RESULTS = Path(__file__).resolve().parent / "results"
 QUICK = RESULTS.parent / "out"
@@ -62,7 +62,7 @@ def without_places(argument: str) -> str:
 
 def mean_and_ends(differences: np.ndarray) -> list[float]:
     """Return mean and 95 % interval of paired differences, (seeds, examples); both are drawn again."""
-    found = interval(list(differences))
+    found = paired_difference(list(differences))
     return [found.mean, found.low, found.high]
 
 

@@ -28,6 +28,7 @@ from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import kept_rows, results
+from dynlora.analysis.stats import percentile_interval
 from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
 from dynlora.kinds.decode.settings import DecodeSettings
@@ -143,8 +144,8 @@ def against_control(mine: Sequence[Solved], curve: Sequence[Sequence[Solved]]) -
     right = [np.array([float(one["right"]) for one in point]) for point in (ordered[above - 1], ordered[above], mine)]
     gaps = right[2] - (1 - share) * right[0] - share * right[1]
     draws = np.random.default_rng(0).integers(0, len(gaps), (RESAMPLES, len(gaps)))
-    low, high = np.percentile(gaps[draws].mean(1), (2.5, 97.5))
-    return {"difference": float(gaps.mean()), "low": float(low), "high": float(high)}
+    low, high = percentile_interval(gaps[draws].mean(1))
+    return {"difference": float(gaps.mean()), "low": low, "high": high}
 
 
 def figures_of(solved: Sequence[Solved], about: dict[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from benchmarks import results
+from dynlora.analysis.stats import t_reach
 from dynlora.store.queries import list_runs
 from dynlora.store.summary import run_summary
 
@@ -127,7 +127,7 @@ def over_seeds(differences: np.ndarray) -> list[float]:
     mean, n = float(differences.mean()), len(differences)
     if n < 2:
         return [mean]
-    half = float(stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / n**0.5)
+    half = t_reach(differences)
     return [mean, mean - half, mean + half]
 
 

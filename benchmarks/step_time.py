@@ -34,6 +34,7 @@ from benchmarks.step_variants import (
     random_model,
     write_data,
 )
+from dynlora.analysis.stats import percentile_interval
 from dynlora.training.build import make_accelerator
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -77,11 +78,11 @@ def ratio(ours: np.ndarray, reference: np.ndarray, seed: int = 0) -> dict[str, f
     """Return the median of the paired ratios, its 95 % bootstrap interval, and the ratio of the sums."""
     paired = ours / reference
     draws = np.random.default_rng(seed).integers(0, len(paired), (2000, len(paired)))
-    low, high = np.quantile(np.median(paired[draws], axis=1), [0.025, 0.975])
+    low, high = percentile_interval(np.median(paired[draws], axis=1))
     return {
         "median": float(np.median(paired)),
-        "low": float(low),
-        "high": float(high),
+        "low": low,
+        "high": high,
         "of_sums": float(ours.sum() / reference.sum()),
     }
 

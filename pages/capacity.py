@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dynlora.analysis import ablations
 from dynlora.store import queries
 from dynlora.viz.adapter import cards as adapter_cards
 from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.capacity import view as capacity_view
 from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
-from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.run.pictures import POINTS
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
@@ -19,7 +19,7 @@ from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker
 def shows(folder: Path) -> int:
     """Say how much there is to show of a run: nothing where no rank moved, more where its modules were ablated."""
     moved = capacity_view.has_moved(folder)
-    return moved and moved + (knockout_model.kept(folder) is not None)
+    return moved and moved + (ablations.kept(folder) is not None)
 
 
 frame.enter()

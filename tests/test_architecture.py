@@ -198,6 +198,17 @@ def test_store_uses_pandas_in_queries_only() -> None:
     assert [name for name in broken if name not in ("dynlora/store/queries.py", "dynlora/store/tables.py")] == []
 
 
+def test_one_z_serves_every_interval() -> None:
+    broken = [
+        f"{_name(path)}:{node.lineno} {node.value}"
+        for path in ALL
+        if _name(path) != "dynlora/analysis/stats.py"
+        for node in house.nodes(path)
+        if isinstance(node, ast.Constant) and isinstance(node.value, float) and 1.955 < node.value < 1.965
+    ]
+    assert broken == []
+
+
 def test_a_method_imports_no_other_method() -> None:
     broken = [
         f"{name} imports {target}"

@@ -19,9 +19,9 @@ PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 BEGIN, END = "<!-- map: begin; written by `python -m tools.house` -->", "<!-- map: end -->"
 
 _METHOD = "config errors engine engine/model engine/data engine/edits engine/init engine/allocation engine/loop"
-_FEATURE = "errors store viz/kit viz/ui"
+_FEATURE = "analysis errors store viz/kit viz/ui"
 
-EVERYWHERE = "plain_text"
+EVERYWHERE = "plain_text analysis/stats"
 """What every folder may import; the map leaves it out."""
 
 RULES: dict[str, str] = {
@@ -37,6 +37,8 @@ RULES: dict[str, str] = {
     "assets": "addresses errors",
     "peft_adapter": "errors safe_files",
     "store": "addresses config errors renamed_settings safe_files",
+    "analysis/stats": "",
+    "analysis": "assets errors peft_adapter safe_files store viz/kit",
     "kinds": "blocks config config_files errors store viz/kit",
     "jobs": "assets config config_files data_files errors kinds peft_adapter safe_files store",
     "remote": "addresses assets errors jobs peft_adapter safe_files store",
@@ -60,12 +62,11 @@ RULES: dict[str, str] = {
     "kinds/*/work": "assets blocks config config_files data_files errors safe_files jobs kinds kinds/* store tasks "
     "engine engine/* strategies training inference",
     "kinds/*/panels": "kinds/* store viz/kit",
-    "kinds/*": "blocks config config_files errors kinds kinds/* store training inference viz/kit viz/ranks viz/verdict",
+    "kinds/*": "analysis blocks config config_files errors kinds kinds/* store training inference viz/kit",
     "server": "errors jobs safe_files viz/kit",
-    "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
-    "remote server strategies tasks training inference kinds/* integrations/search integrations/clusters "
-    "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter "
-    "viz/compare viz/ranks viz/report viz/runs viz/verdict",
+    "cli": "addresses analysis assets blocks config config_files data_files errors kinds safe_files store jobs "
+    "peft_adapter remote server strategies tasks training inference kinds/* integrations/search integrations/clusters "
+    "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/report",
     "custom_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "addresses errors jobs safe_files store",
@@ -83,7 +84,7 @@ RULES: dict[str, str] = {
     "viz/kinds": f"{_FEATURE} jobs kinds viz/report viz/run",
     "viz/capacity": f"{_FEATURE} viz/ui/replay",
     "viz/inputs": _FEATURE,
-    "viz/health": f"{_FEATURE} viz/capacity",
+    "viz/health": _FEATURE,
     "viz/knockout": f"{_FEATURE} inference",
     "viz/adapter": f"{_FEATURE} jobs peft_adapter",
     "viz/methods": "viz/kit",
@@ -91,36 +92,35 @@ RULES: dict[str, str] = {
     "viz/playground": f"{_FEATURE} data_files viz/inputs",
     "viz/playground/chat": f"{_FEATURE} viz/playground",
     "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
-    "viz/compare": f"{_FEATURE} viz/run viz/runs",
-    "viz/verdict": f"{_FEATURE} jobs viz/compare viz/runs",
-    "viz/ranks": f"{_FEATURE} inference viz/compare viz/knockout viz/runs",
-    "viz/advice": f"{_FEATURE} jobs viz/ranks",
-    "viz/shrink": f"{_FEATURE} inference jobs viz/ranks",
+    "viz/compare": f"{_FEATURE} viz/runs",
+    "viz/verdict": f"{_FEATURE} jobs viz/compare",
+    "viz/ranks": f"{_FEATURE} viz/knockout viz/runs",
+    "viz/advice": f"{_FEATURE} jobs",
+    "viz/shrink": f"{_FEATURE} jobs",
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds kinds/* viz/kinds",
     "viz/recycle": f"{_FEATURE} jobs kinds kinds/* viz/kinds",
     "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
-    "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
+    "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files kinds viz/capacity viz/compare viz/health viz/inputs viz/knockout "
-    "viz/ranks viz/run viz/verdict",
-    "notebook": "addresses errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout "
-    "viz/shrink viz/compare viz/verdict",
-    "pages": "config_files kinds store jobs viz/*",
+    "viz/report": f"{_FEATURE} config_files kinds viz/capacity viz/compare viz/inputs viz/knockout viz/run viz/verdict",
+    "notebook": "addresses analysis errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs "
+    "viz/knockout viz/shrink viz/compare viz/verdict",
+    "pages": "analysis config_files kinds store jobs viz/*",
 }
 """What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
 
-_GROUND = "config config_files errors safe_files addresses assets peft_adapter kinds"
+_GROUND = "config config_files errors safe_files addresses analysis/stats assets peft_adapter kinds"
+_FILES = f"{_GROUND} analysis data_files store jobs remote"
 _ENGINE = "tasks engine engine/* strategies strategies/* kinds/*/work"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
-    "torch": f"{_GROUND} data_files store jobs remote server {_TRACKERS} viz/* notebook pages",
-    "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference cli api custom_loop "
-    f"{_TRACKERS} viz/kit viz/methods notebook",
-    "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference server cli api custom_loop "
-    f"{_TRACKERS} pages",
+    "torch": f"{_FILES} server {_TRACKERS} viz/* notebook pages",
+    "streamlit": f"{_FILES} {_ENGINE} training inference cli api custom_loop {_TRACKERS} viz/kit viz/methods notebook",
+    "plotly": f"{_FILES} {_ENGINE} training inference server cli api custom_loop {_TRACKERS} pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference server cli api viz/* notebook pages",
+    "sqlite3": f"{_GROUND} analysis data_files jobs remote {_ENGINE} training inference server cli api viz/* "
+    "notebook pages",
 }
 """Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""
 
@@ -150,10 +150,11 @@ def nodes(path: Path) -> tuple[ast.AST, ...]:
 
 
 def room_of(name: str) -> str:
-    """Return the folder a module is in; a module at the top of the package is a folder of its own."""
+    """Return the folder a module is in; one at the top of the package, or with a rule of its own, is its own folder."""
     path = modules()[name].relative_to(ROOT)
-    if path.parts[0] == "dynlora" and len(path.parts) == 2:
-        return path.stem
+    own = path.with_suffix("").as_posix().removeprefix("dynlora/")
+    if "/" not in own or own in RULES:
+        return own
     return "/".join(path.parts[:-1]).removeprefix("dynlora/")
 
 
@@ -194,7 +195,7 @@ def pattern_of(room: str) -> str:
 def rule_of(room: str) -> str | None:
     """Return what a folder may import, None where there is no rule for it."""
     rule = RULES.get(pattern_of(room))
-    return rule if rule is None or room == EVERYWHERE else f"{rule} {EVERYWHERE}"
+    return rule if rule is None or room in EVERYWHERE.split() else f"{rule} {EVERYWHERE}"
 
 
 def purpose_of(room: str) -> str:

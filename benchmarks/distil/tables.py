@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.distil.setting import AGAINST, TAUGHT
 from benchmarks.distil.work import Work
-from dynlora.kinds.distil.work.intervals import per_token
+from dynlora.analysis.stats import per_token
 
 
 def summary(work: Work) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
+from dynlora.analysis import advice_text as text
 from dynlora.cli.commands import fetch, read_config
 from dynlora.cli.options import MOST_STEPS, STDOUT, OutFile, Real, Whole, configured, reports, write_out
 from dynlora.config_files import with_run_folder
 from dynlora.errors import ConfigError
 from dynlora.kinds.train.kind import lora_config
 from dynlora.store.schema import DEFAULT_RUNS_DIR
-from dynlora.viz.advice import text
 
 
 @click.command()

@@ -247,7 +247,7 @@ def _chosen(found: Compressed, request: Request) -> Size | None:
 
 def _keep(folder: Path, found: Compressed) -> None:
     """Keep the curve for the pages, which offer sizes of the last adapter."""
-    from dynlora.inference.kept_files import compress_target
+    from dynlora.analysis.measurement_files import compress_target
 
     if found.which == "last":
         found.write(compress_target(folder))

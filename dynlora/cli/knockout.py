@@ -52,7 +52,7 @@ def measure(
     *, run_id: str, rows: int, together: tuple[str, ...], which: str, again: bool, runs_dir: Path
 ) -> tuple[Any, str]:
     """Measure ablations, keep them with the run, and compare them with every recorded score."""
-    from dynlora.inference.kept_files import knockout_target
+    from dynlora.analysis.measurement_files import knockout_target
     from dynlora.inference.session import Examined
     from dynlora.store.knockouts import keep_knockouts, kept_knockouts
 
@@ -81,14 +81,14 @@ def _positions(text: str) -> list[int]:
 
 def _report(folder: Path, found: Any) -> tuple[Any, str]:
     """Return ablations beside the scores that were recorded."""
+    from dynlora.analysis import ablations
     from dynlora.store import queries
     from dynlora.store.score_signals import module_scores
     from dynlora.viz.kit import modules as kit_modules
-    from dynlora.viz.knockout import model as knockout_model
 
     modules = kit_modules.described(queries.modules_frame(folder))
-    effect = knockout_model.effects(found, modules)
-    agreed = knockout_model.agreements(module_scores(folder), effect)
+    effect = ablations.effects(found, modules)
+    agreed = ablations.agreements(module_scores(folder), effect)
     alone = effect.drop(columns=["short", "label", "layer"]).to_dict("records")
     document = {
         "id": folder.name,
@@ -97,7 +97,7 @@ def _report(folder: Path, found: Any) -> tuple[Any, str]:
         "together": [effect.model_dump() for effect in found.effects if len(effect.modules) > 1],
         "agreement": agreed.to_dict("records"),
     }
-    lines = [knockout_model.effect_caption(effect, found.n_modules, found.rows)]
+    lines = [ablations.effect_caption(effect, found.n_modules, found.rows)]
     for row in effect.sort_values("delta", ascending=False).to_dict("records"):
         lines.append(f"  {row['short']:20} {row['delta']:+.5f} nats  (95 % CI {row['low']:+.5f} to {row['high']:+.5f})")
     for row in agreed.to_dict("records"):

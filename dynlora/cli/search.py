@@ -87,9 +87,9 @@ def comparisons(studies: Sequence[Mapping[str, Any]], runs_dir: Path) -> list[di
 
 def _compared(pairs: Sequence[tuple[int, str, str]], runs_dir: Path, objective: str) -> dict[str, Any]:
     """Return the paired difference of runs, second minus first, over seeds and rows; empty without pairs."""
-    from dynlora.viz.compare.paired_difference import FEWEST_SEEDS, interval
-    from dynlora.viz.compare.paired_rows import RunPairs
-    from dynlora.viz.verdict.model import LEVEL, over_seeds
+    from dynlora.analysis.paired_rows import RunPairs
+    from dynlora.analysis.pairing import FEWEST_SEEDS, is_significant
+    from dynlora.analysis.stats import paired_difference
 
     folders = {run: run_folder(runs_dir, run) for _, *both in pairs for run in both}
     summaries = {run: run_summary(folder) for run, folder in folders.items()}
@@ -99,13 +99,12 @@ def _compared(pairs: Sequence[tuple[int, str, str]], runs_dir: Path, objective: 
         return {}
     side = next((side for side in known if side.key == objective), known[0])
     rows = list(side.differences.values())
-    shown = interval(rows)
-    is_clear = shown.low > 0 or shown.high < 0
-    is_clear = is_clear and over_seeds(rows, LEVEL) < abs(shown.mean) if len(rows) > 1 else False
-    better = (shown.mean < 0) == side.low_is_good
+    difference = paired_difference(rows)
+    is_clear = is_significant(rows, difference)
+    better = (difference.mean < 0) == side.low_is_good
     outcome = "few" if len(rows) < FEWEST_SEEDS else "unclear" if not is_clear else "better" if better else "worse"
     return {
-        "n": len(rows), "key": side.key, "difference": shown.mean, "low": shown.low, "high": shown.high,
+        "n": len(rows), "key": side.key, "difference": difference.mean, "low": difference.low, "high": difference.high,
         "outcome": outcome,
     }  # fmt: skip
 

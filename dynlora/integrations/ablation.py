@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dynlora import tasks
-from dynlora.engine.evaluation.knockout import interval
+from dynlora.analysis.stats import bootstrap_interval
 from dynlora.integrations.observed import Observed, base_of
 from dynlora.store.knockouts import KnockedOut, Knockouts
 
@@ -95,7 +95,7 @@ def _effect(
 ) -> KnockedOut:
     """Return what one module's absence does."""
     delta = other - loss
-    low, high = interval(delta, seed)
+    low, high = bootstrap_interval(delta, seed)
     changed = float((other_said != said).mean())
     return KnockedOut(
         modules=(index,), loss=float(other.mean()), delta=float(delta.mean()), low=low, high=high, changed=changed

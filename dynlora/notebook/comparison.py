@@ -9,6 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from dynlora.addresses import is_url
+from dynlora.analysis import verdict_text
+from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import ConfigError
 from dynlora.notebook.comparison_plots import ComparisonPlots
 from dynlora.notebook.open_run import open_run
@@ -19,13 +22,10 @@ from dynlora.store.summary import RunSummary
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.compared import Compared, compared
 from dynlora.viz.compare.line_styles import dots
-from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.run_queries import RunQueries
 from dynlora.viz.kit.text import plural
 from dynlora.viz.kit.theme import Palette
-from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import Verdict, verdict
 
 Folder = str | os.PathLike[str]
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dynlora.analysis import seed_groups, verdict_text
+from dynlora.analysis.verdict import Verdict
 from dynlora.errors import NotRecordedError
 from dynlora.notebook import figure as figures
 from dynlora.notebook.arguments import one_of
 from dynlora.notebook.figure import PageFigure
 from dynlora.viz.compare import pictures as compare_pictures
-from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare.compared import Compared
 from dynlora.viz.compare.final_ranks import final_ranks
 from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.text import listed
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.verdict import figures as verdict_figures
-from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import Verdict
 
 
 class ComparisonPlots:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
+from dynlora.analysis import ablations, capacity_frames, flows
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.kinds.registry import kind_of_run
 from dynlora.notebook import figure as figures
@@ -16,8 +17,6 @@ from dynlora.notebook.replay import Replay
 from dynlora.store import queries
 from dynlora.store.run import StoredRun
 from dynlora.store.score_signals import module_scores
-from dynlora.viz.capacity import flows
-from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity import pictures as capacity_pictures
 from dynlora.viz.capacity.view_model import CapacityView, whole_run
 from dynlora.viz.inputs import pictures as inputs_pictures
@@ -26,7 +25,6 @@ from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.run_queries import RunQueries
-from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.run import pictures as run_pictures
 from dynlora.viz.shrink import model as shrink_model
@@ -120,7 +118,7 @@ class Plots:
         """
         view = self._view(start, stop, step)
         one_of("signal", signal, view.signals)
-        one_of("order", order, capacity_model.ORDERS)
+        one_of("order", order, capacity_frames.ORDERS)
         if module is not None:
             one_of("module", module, view.short)
         view = replace(view, signal=signal, order=order, module=module)
@@ -188,7 +186,7 @@ class Plots:
         if pattern.empty:
             raise self._missing("no adapted module inside a layer", "use capacity(), which shows every module")
         words = f"Rank of each module at step {view.step}, {min(ranks.values())} to {max(ranks.values())}."
-        table = capacity_model.state_table(state)
+        table = capacity_frames.state_table(state)
         return self._shown(Picture(rank_picture.model_picture(pattern, self._colours), words, table))
 
     @overload
@@ -262,8 +260,8 @@ class Plots:
             ConfigError: when the score or the module is none of the run's.
         """
         folder = self._run.folder
-        modules, found = self._store.modules(folder), knockout_model.kept(folder)
-        effect = knockout_model.effects(found, modules)
+        modules, found = self._store.modules(folder), ablations.kept(folder)
+        effect = ablations.effects(found, modules)
         if found is None or effect.empty:
             raise self._missing("no module ablation", f"measure it with `{self._run.command('ablate')}`")
         if score is None:

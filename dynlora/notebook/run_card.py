@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dynlora.analysis.capacity_frames import event_steps
+from dynlora.analysis.stats import share_interval
 from dynlora.notebook.rank_grid import rank_grid
 from dynlora.notebook.templates import filled
 from dynlora.store import queries
-from dynlora.viz.capacity.model import event_steps
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.stats import share_interval
 from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.kit.text import duration, metric_words, percent, score, sentence_case
 

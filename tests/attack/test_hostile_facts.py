@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from dynlora.analysis import signals
 from dynlora.cli.main import main
 from dynlora.config import RunConfig
 from dynlora.errors import CorruptRunError
 from dynlora.store import catalogue, jsontext, meta, queries
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
-from dynlora.viz.capacity import signals
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page

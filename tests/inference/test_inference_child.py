@@ -16,11 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
+from dynlora.analysis.measurement_files import knockout_file, knockout_target
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.inference import client as inference_client
 from dynlora.inference import worker as inference_worker
 from dynlora.inference.client import MAX_QUESTION, InferenceChild, answer_command
-from dynlora.inference.kept_files import knockout_file, knockout_target
 from dynlora.inference.worker import IDLE_S, Answering, saved_at
 from dynlora.store.knockouts import Knockouts
 from tests.waiting import PATIENCE_S, until

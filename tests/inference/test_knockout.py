@@ -1,4 +1,4 @@
-"""Ablations: equal to taking the module out by hand, kept with the run, read warily, and compared with scores."""
+"""Ablations: equal to taking the module out by hand, kept with the run, read warily."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.engine.evaluation.knockout import interval, switched_off
+from dynlora.engine.evaluation.knockout import switched_off
 from dynlora.engine.model.adapters import replace_module
 from dynlora.errors import ConfigError
 from dynlora.inference import session as inference_session
@@ -20,7 +19,6 @@ from dynlora.inference.load import load_run
 from dynlora.inference.session import Examined
 from dynlora.store.knockouts import KnockedOut, Knockouts, keep_knockouts, kept_knockouts
 from dynlora.store.record import Part
-from dynlora.viz.knockout import model as knockout_model
 from tests.command_line import document, run
 
 Changed = TypeVar("Changed", bound=Part)
@@ -84,13 +82,6 @@ def test_what_is_known_is_not_measured_again(examined: Examined, monkeypatch: py
 def test_modules_that_are_not_there_are_refused(sets: list[tuple[int, ...]], examined: Examined) -> None:
     with pytest.raises(ConfigError, match="modules"):
         next(examined.knockouts(sets))
-
-
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.integers(0, 9))
-def test_an_interval_is_the_same_again_and_lies_in_the_range_of_the_values(values: list[float], seed: int) -> None:
-    low, high = interval(np.array(values), seed)
-    assert (low, high) == interval(np.array(values), seed)
-    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
 
 
 EFFECT = KnockedOut(modules=(1,), loss=0.5, delta=0.1, low=0.05, high=0.2, changed=0.25, by_group=(0.1, None))
@@ -194,44 +185,6 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     FOUND.write(tmp_path / "elsewhere.json")
     (tmp_path / "knockout.json").symlink_to(tmp_path / "elsewhere.json")
     assert Knockouts.read(tmp_path / "knockout.json") is None
-
-
-def table(deltas: list[float]) -> pd.DataFrame:
-    """Return effects of as many modules, all sure."""
-    n = len(deltas)
-    names = [f"query {i}" for i in range(n)]
-    return pd.DataFrame(
-        {
-            "position": range(n), "name": names, "short": names, "label": "query", "layer": range(n), "delta": deltas,
-            "low": deltas, "high": deltas, "changed": 0.0, "sure": True,
-        }
-    )  # fmt: skip
-
-
-def test_agreement_by_hand() -> None:
-    effect = table([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert knockout_model.agreement(np.array([1.0, 2, 3, 4, 5]), effect).rho == pytest.approx(1)
-    assert knockout_model.agreement(np.array([5.0, 4, 3, 2, 1]), effect).rho == pytest.approx(-1)
-    found = knockout_model.agreement(np.array([2.0, 1, 3, 5, 4]), effect)  # 1 - 6 · 4 / (5 · 24)
-    assert found.rho == pytest.approx(0.8)
-    assert found.low <= found.rho <= found.high
-    assert np.isnan(knockout_model.agreement(np.ones(5), effect).rho)
-
-
-def test_the_misjudged_come_first() -> None:
-    found = knockout_model.misjudged(np.array([9.0, 1.0, 5.0, 4.0]), table([0.0, 0.3, 0.2, 0.1]))
-    assert found["module"].tolist()[:2] == ["query 0", "query 1"]
-    assert found["verdict"].tolist()[:2] == ["overrated", "underrated"]
-    assert found["rank by score"].tolist()[:2] == [1, 4]
-
-
-def test_two_that_stand_in_for_each_other(tmp_path: Path) -> None:
-    alone = [replace(EFFECT, modules=(i,), delta=0.1, by_group=()) for i in range(2)]
-    both = replace(EFFECT, modules=(0, 1), delta=0.7, by_group=())
-    modules = pd.DataFrame({"position": [0, 1], "name": ["a", "b"], "short": ["a 0", "b 0"]})
-    measured = Knockouts(which="last", step=1, rows=9, loss=0.1, groups=(), n_modules=2, effects=(*alone, both))
-    found = knockout_model.pairs(measured, modules)
-    assert found["beyond"].tolist() == pytest.approx([0.5])
 
 
 def test_the_command_keeps_what_it_found(trained_run: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 import dynlora
+from dynlora.analysis.ranks_to_use import lora_settings
+from dynlora.analysis.signals import uniform_rank
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError
 from dynlora.integrations.tracker_files.found import FoundRun
@@ -22,8 +24,6 @@ from dynlora.integrations.trackers.places import FOLDER
 from dynlora.store import queries
 from dynlora.store.notes import read_notes
 from dynlora.training.given_ranks import read_ranks
-from dynlora.viz.capacity.signals import uniform_rank
-from dynlora.viz.ranks.model import lora_settings
 from tests.command_line import run
 from tests.integrations.tracked import STEPS, stored
 from tests.pages.app import open_page, words

@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.analysis import ablations
+from dynlora.analysis.measurement_files import knockout_file
 from dynlora.errors import CorruptRunError
-from dynlora.inference.kept_files import knockout_file
 from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
-from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.ranks import card as ranks
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
@@ -178,8 +178,8 @@ def test_only_a_run_of_the_callback_is_sent_to_it(
 
 def test_the_adapter_is_named_and_one_that_is_not_the_newest_is_called_so() -> None:
     found = Knockouts(which="last", step=60, rows=512, loss=0.4, groups=(), n_modules=12)
-    assert knockout_model.adapter_caption(found, 60) == "Measured with the last adapter of step 60."
-    assert "The run is now at step 90; measure again" in knockout_model.adapter_caption(found, 90)
+    assert ablations.adapter_caption(found, 60) == "Measured with the last adapter of step 60."
+    assert "The run is now at step 90; measure again" in ablations.adapter_caption(found, 90)
 
 
 LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_signals": {}}
@@ -223,7 +223,7 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
 
 
 def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
-    found = knockout_model.Agreement(0.5, 0.2, 0.7, 12)
-    said = knockout_model.agreement_caption("importance", found, knockout_model.Agreement(0.3, -0.1, 0.6, 12))
+    found = ablations.Agreement(0.5, 0.2, 0.7, 12)
+    said = ablations.agreement_caption("importance", found, ablations.Agreement(0.3, -0.1, 0.6, 12))
     assert "of the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in said
     assert words(open_page("capacity", run=run.name))

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
+from dynlora.analysis.paired_rows import RunPairs
 from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.store import queries
 from dynlora.training import run as training
-from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.ui import cached_queries
 from tests.pages.app import charts, open_page, words
 from tests.pages.trained import Here, plain

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dynlora
+from dynlora.analysis.flows import trace
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.model.adapters import Adapters
@@ -18,7 +19,6 @@ from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.beamlora.edits import CopyComponent, TakeSnapshot
 from dynlora.strategies.beamlora.layer import BeamLinear, factors_of, jump, pairing, pruned
-from dynlora.viz.capacity.flows import trace
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 
 SCORES = st.lists(st.floats(-0.3, 0.3), min_size=2, max_size=8)

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import adapter_frames, adapter_text
 from dynlora.peft_adapter import AdaptedModule, Adapter, read_adapter
 from dynlora.viz.adapter import figures as adapter_figures
-from dynlora.viz.adapter import model as adapter_model
-from dynlora.viz.adapter import text as adapter_text
 from dynlora.viz.kit import theme
 from tests.peft_adapter.files import small_adapter
 from tests.viz.drawn import layout_of
@@ -35,29 +34,29 @@ def odd() -> Adapter:
 
 
 def test_frames(tmp_path: Path) -> None:
-    modules = adapter_model.described(read_adapter(small_adapter(tmp_path)))
+    modules = adapter_frames.described(read_adapter(small_adapter(tmp_path)))
     assert modules["short"].tolist()[:3] == ["query 0", "query 1", "query 2"]
     assert float(modules["share"].to_numpy(float).sum()) == pytest.approx(100)
-    grid = adapter_model.over_depth(modules, "rank")
+    grid = adapter_frames.over_depth(modules, "rank")
     assert grid.index.tolist() == ["query", "ff out"]
     assert grid.columns.tolist() == ["0", "1", "2"]
     assert grid.loc["ff out"].to_numpy().tolist() == [2, 3, 4]
-    values = adapter_model.spectra(modules)
+    values = adapter_frames.spectra(modules)
     assert values.shape == (6, 4)
     assert np.isnan(values.to_numpy()[0, 1:]).all()
-    assert len(adapter_model.spectra_table(modules)) == int(modules["rank"].sum())
-    assert "squared norm (% of total)" in adapter_model.table(modules)
+    assert len(adapter_frames.spectra_table(modules)) == int(modules["rank"].sum())
+    assert "squared norm (% of total)" in adapter_frames.table(modules)
 
 
 def test_layers_are_in_order_and_what_lies_outside_comes_last() -> None:
-    grid = adapter_model.over_depth(adapter_model.described(odd()), "norm")
+    grid = adapter_frames.over_depth(adapter_frames.described(odd()), "norm")
     assert grid.columns.tolist() == ["0", "1", "11", "outside"]
 
 
 @pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
 def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette) -> None:
-    modules = adapter_model.described(odd())
-    grid, values = adapter_model.over_depth(modules, "norm"), adapter_model.spectra(modules)
+    modules = adapter_frames.described(odd())
+    grid, values = adapter_frames.over_depth(modules, "norm"), adapter_frames.spectra(modules)
     drawn = [
         adapter_figures.depth_map(grid, "norm", "Frobenius norm", colours), adapter_figures.norm_lines(grid, colours),
         adapter_figures.spectra_map(values, modules, colours),
@@ -75,7 +74,7 @@ def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette)
 
 def test_sentences(tmp_path: Path) -> None:
     adapter = read_adapter(small_adapter(tmp_path))
-    modules = adapter_model.described(adapter)
+    modules = adapter_frames.described(adapter)
     assert adapter_text.overview(adapter, modules) == (
         "LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components in total."
     )
@@ -84,7 +83,7 @@ def test_sentences(tmp_path: Path) -> None:
     assert "of the total squared norm" in adapter_text.norms(modules)
     assert "of 15 components" in adapter_text.spectra(modules, 6)
     assert "4 of 6 modules shown" in adapter_text.spectra(modules, 4)
-    nothing = adapter_model.described(Adapter("LORA", "", (module("l.0.q", 0, "q", (0.0,), 0.0),), 0, ()))
+    nothing = adapter_frames.described(Adapter("LORA", "", (module("l.0.q", 0, "q", (0.0,), 0.0),), 0, ()))
     assert "Every update is zero" in adapter_text.spectra(nothing, 1)
     assert "No update changes" in adapter_text.norms(nothing)
     assert adapter_text.over_depth(nothing, "rank", "rank") == "All 1 module have the same rank, 1."
@@ -92,10 +91,10 @@ def test_sentences(tmp_path: Path) -> None:
 
 def test_a_large_adapter_is_drawn_in_part() -> None:
     modules = tuple(module(f"l.{i}.q", i, "q", (1.0,) * 300, 300**0.5) for i in range(450))
-    frame = adapter_model.described(Adapter("LORA", "", modules, 0, ()))
-    values = adapter_model.spectra(frame)
-    assert values.shape == (adapter_model.MOST_ROWS, adapter_model.MOST_COMPONENTS)
+    frame = adapter_frames.described(Adapter("LORA", "", modules, 0, ()))
+    values = adapter_frames.spectra(frame)
+    assert values.shape == (adapter_frames.MOST_ROWS, adapter_frames.MOST_COMPONENTS)
     assert layout_of(adapter_figures.spectra_map(values, frame, theme.LIGHT)).height <= 900
-    grid = adapter_model.over_depth(frame, "rank")
+    grid = adapter_frames.over_depth(frame, "rank")
     assert isinstance(grid, pd.DataFrame)
     assert not layout_of(adapter_figures.depth_map(grid, "rank", "components", theme.LIGHT)).annotations

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import capacity_frames
+from dynlora.analysis.signals import About
 from dynlora.viz.capacity import components
-from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity.component_figures import all_components, component_map
-from dynlora.viz.capacity.signals import About
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
@@ -125,7 +125,7 @@ def test_all_components_stand_in_the_row_of_their_module() -> None:
     assert values.to_numpy().tolist() == [[0.1, 0.2], [0.4, 0.5]], "rows as recorded, no column that nobody uses"
     assert components.by_module(np.zeros(4), modules).empty
     assert components.by_module(np.full(5, np.nan), modules).empty
-    rows = capacity_model.ordered(modules, "kind", np.ones(2))
+    rows = capacity_frames.ordered(modules, "kind", np.ones(2))
     look = MapView("trained share", "trained share", module="l.0.query")
     figure: Any = all_components(values, rows, values, look, theme.LIGHT)
     z = np.array(figure.data[0].z, float)

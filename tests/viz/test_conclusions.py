@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynlora.analysis import flows
+from dynlora.analysis.gate_effect import GateEffect
 from dynlora.viz.capacity import conclusion as capacity
-from dynlora.viz.capacity import flows
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.inputs import text as inputs_text
-from dynlora.viz.inputs.gate_effect import GateEffect
 from dynlora.viz.methods import model as methods_model
 from dynlora.viz.runs import conclusion as runs
 from tests.viz.listed import listed, swept_rows

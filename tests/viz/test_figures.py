@@ -11,8 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
+from dynlora.analysis import capacity_frames
 from dynlora.viz.capacity import map_figure, module_figures
-from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import lines as kit_lines
@@ -31,14 +31,14 @@ def modules() -> pd.DataFrame:
 
 
 def state() -> pd.DataFrame:
-    return capacity_model.module_state(modules(), np.array([4.0, 4, 3, 5]), np.array([1e-6, 2e-6, 0, 4e-6]))
+    return capacity_frames.module_state(modules(), np.array([4.0, 4, 3, 5]), np.array([1e-6, 2e-6, 0, 4e-6]))
 
 
 def drawn_map(colours: theme.Palette, **more: Any) -> go.Figure:
     steps = pd.DataFrame(np.arange(12).reshape(4, 3), columns=[0, 1, 2])
     line = kit_modules.budget_line(steps, modules(), 0, 1000)
     view = module_map.MapView("rank", "components", **more)
-    rows = capacity_model.ordered(modules(), "kind", np.full(4, 4.0))
+    rows = capacity_frames.ordered(modules(), "kind", np.full(4, 4.0))
     return map_figure.capacity_map(steps, np.array([0, 1, 2]), rows, line, view, colours)
 
 
@@ -153,7 +153,7 @@ def test_a_large_map_stays_readable() -> None:
     ranks = pd.DataFrame(np.ones((224, 2)), columns=[0, 1])
     line = kit_modules.budget_line(ranks, many, 0, None)
     view = module_map.MapView("rank")
-    rows = capacity_model.ordered(many, "depth", np.ones(224))
+    rows = capacity_frames.ordered(many, "depth", np.ones(224))
     figure = map_figure.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
     assert layout_of(figure).height <= 900
 

@@ -1,4 +1,4 @@
-"""What groups explain of gates: found where it was put in, not found in noise, and the words and tables about it."""
+"""What groups explain of gates, as figures, captions and tables."""
 
 from __future__ import annotations
 
@@ -6,62 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis.gate_effect import gate_effect, served
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
-from dynlora.viz.inputs.gate_effect import gate_effect, served
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import theme
+from tests.analysis.test_gate_effect import GROUPS, drawn
 from tests.viz.drawn import traces_of
-
-GROUPS = ["a", "b", "c", "d"]
 
 
 def modules(n: int = 6) -> pd.DataFrame:
     rows = [(f"layer.{i}.query", i, "query", 8, 8, 8) for i in range(n)]
     return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
-
-
-def drawn(n: int = 256, seed: int = 0, shift: float = 0.0, width: int = 6) -> tuple[np.ndarray, list[str]]:
-    rng = np.random.default_rng(seed)
-    group = [GROUPS[i % 4] for i in range(n)]
-    gates = 1 + 0.01 * rng.standard_normal((n, width))
-    gates[np.array(group) == "d", 2] += shift
-    return gates, group
-
-
-def test_an_effect_that_was_put_in_is_found_and_only_that() -> None:
-    effect = gate_effect(*drawn(shift=0.02))
-    assert effect is not None
-    assert effect is not None
-    assert effect.found.tolist() == [False, False, True, False, False, False]
-    assert (effect.examples, effect.groups) == (256, 4)
-
-
-def test_noise_is_found_in_about_one_run_of_twenty_whatever_the_number_of_gates() -> None:
-    effects = [gate_effect(*drawn(n=64, seed=seed, width=36)) for seed in range(40)]
-    hits = [effect is not None and bool(effect.found.any()) for effect in effects]
-    assert sum(hits) <= 6  # 2 are expected; 7 or more come by chance in one of two hundred such tests
-
-
-def test_the_share_is_the_variance_between_groups() -> None:
-    gates, group = np.array([[0.0], [0.0], [2.0], [4.0]]), ["a", "a", "b", "b"]
-    effect = gate_effect(gates, group)
-    assert effect is not None
-    between = 2 * (0 - 1.5) ** 2 + 2 * (3 - 1.5) ** 2
-    assert effect.share[0] == pytest.approx(between / (2 * 1.5**2 + 0.5**2 + 2.5**2))
-
-
-def test_equal_gates_and_rounding_are_no_finding() -> None:
-    gates = 1 + 1e-7 * np.arange(40.0)[:, None] * np.ones((1, 3))
-    effect = gate_effect(gates, ["a"] * 20 + ["b"] * 20)
-    assert effect is not None
-    assert not effect.found.any()
-
-
-@pytest.mark.parametrize("group", [["a"] * 8, [None] * 8, ["a", "b", *[None] * 6]])
-def test_nothing_to_tell_apart(group: list[str | None]) -> None:
-    assert gate_effect(np.ones((8, 2)), group) is None
 
 
 def test_the_map_hides_what_may_be_chance() -> None:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.kit.stats import share_interval
 from dynlora.viz.run import generations
 
 
@@ -28,15 +27,6 @@ def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
     assert any(new for _, new in pieces) <= (before != after)
     if before == after:
         assert not any(new for _, new in pieces)
-
-
-@given(st.integers(1, 60), st.floats(0, 1))
-def test_the_interval_of_a_share_holds_it_and_stays_within_0_and_1(of: int, share: float) -> None:
-    right = round(share * of)
-    low, high = share_interval(right, of)
-    assert -1e-9 <= low <= right / of + 1e-9
-    assert right / of - 1e-9 <= high <= 1 + 1e-9
-    assert high - low > 0.03
 
 
 @pytest.mark.parametrize(

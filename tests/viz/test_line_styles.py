@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynlora.analysis.seed_groups import Group
 from dynlora.viz.compare.line_styles import MOST_COLOURED, apart, line_styles, short_label
 from dynlora.viz.compare.model import best_first
-from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import theme
 
 NAMES = [f"method {i} (from its code), n = 3" for i in range(15)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.seed_groups import Group
 from dynlora.viz.compare import one_example
-from dynlora.viz.compare.seed_groups import Group
 
 SUMMARIES = {run: {"seed": i, "labels": ["bad", "good"]} for i, run in enumerate("abc")}
 GROUPS = [Group("dynamic", ("b",)), Group("lora", ("a", "c"))]

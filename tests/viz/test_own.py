@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz.capacity import decision_log, signals
-from dynlora.viz.capacity import model as capacity_model
+from dynlora.analysis import capacity_frames, signals
+from dynlora.viz.capacity import decision_log
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.map_figure import capacity_map
 from dynlora.viz.kit import modules as kit_modules
@@ -32,7 +32,7 @@ def modules() -> pd.DataFrame:
 def drawn(values: list[list[float]], view: MapView) -> Any:
     """Return the heat map of values, one row a module and one column a step."""
     frame = pd.DataFrame(values, columns=[0, 5])
-    rows = capacity_model.ordered(modules(), "kind", np.ones(4))
+    rows = capacity_frames.ordered(modules(), "kind", np.ones(4))
     budget = pd.DataFrame({"step": [0, 5], "parameters": [1, 1], "share": [1.0, 1.0]})
     return capacity_map(frame, np.array([0, 1]), rows, budget, view, theme.LIGHT).data[0]
 

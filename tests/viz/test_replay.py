@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.viz.capacity import model as capacity_model
+from dynlora.analysis import capacity_frames
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.replay_frames import Look, frames
 from dynlora.viz.kit import theme
-from tests.viz.test_flows import modules
+from tests.analysis.test_flows import modules
 
 
 def table(values: list[list[float]], steps: list[int]) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def test_a_picture_without_importance_says_so() -> None:
 
 def test_rows_by_kind_depth_and_rank() -> None:
     ranks = np.array([4.0, 2, 4, 6])
-    by = {order: capacity_model.ordered(modules(), order, ranks) for order in capacity_model.ORDERS}
+    by = {order: capacity_frames.ordered(modules(), order, ranks) for order in capacity_frames.ORDERS}
     assert by["kind"]["group"].tolist() == ["query", "query", "key", "key"]
     assert by["kind"]["side"].tolist() == ["0", "1", "0", "1"]
     assert by["depth"]["group"].tolist() == ["layer 0", "layer 0", "layer 1", "layer 1"]
@@ -59,10 +59,10 @@ def test_rows_by_kind_depth_and_rank() -> None:
 
 def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:
     same = table([[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]], [5, 10, 15])
-    found = capacity_model.steadiness(same, [5, 10, 15])
+    found = capacity_frames.steadiness(same, [5, 10, 15])
     assert found["step"].tolist() == [10, 15]
     assert found["value"].tolist() == pytest.approx([1.0, 1.0])
     assert "stable: median Spearman correlation 1.00" in capacity_text.steadiness(found)
     noise = table([[1, 4], [2, 3], [3, 2], [4, 1]], [5, 10])
-    assert "mostly noise" in capacity_text.steadiness(capacity_model.steadiness(noise, [5, 10]))
-    assert "fewer than two reallocations" in capacity_text.steadiness(capacity_model.steadiness(noise, [5]))
+    assert "mostly noise" in capacity_text.steadiness(capacity_frames.steadiness(noise, [5, 10]))
+    assert "fewer than two reallocations" in capacity_text.steadiness(capacity_frames.steadiness(noise, [5]))

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.inference.kept_files import knockout_file
+from dynlora.analysis import ablations
+from dynlora.analysis.measurement_files import knockout_file
+from dynlora.analysis.run_reading import RunReading
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import KnockedOut, Knockouts
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit.sealed_page import script_json
-from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.report import comparison_report, knockouts_part, run_report
 from dynlora.viz.report.charts import differences
 from dynlora.viz.report.comparing import shared
@@ -309,7 +309,7 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
         assert part() == nothing
     MEASURED.write(file)
     assert part() != nothing
-    monkeypatch.setattr(knockout_model, "knockout_file", nowhere)
+    monkeypatch.setattr(ablations, "knockout_file", nowhere)
     assert part() == nothing
 
 

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
+from dynlora.analysis import results
 from dynlora.viz.kit import theme
-from dynlora.viz.run import progress, result_figures, result_text, results
+from dynlora.viz.run import progress, result_figures, result_text
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.runs import HOSTILE
 

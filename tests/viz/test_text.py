@@ -6,16 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import capacity_frames, flows
 from dynlora.errors import ConfigError
-from dynlora.viz.capacity import flows
-from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.kit import config_fields, run_summary
 from dynlora.viz.kit import text as kit_text
 from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.launch import form_model
+from tests.analysis.test_flows import moves, ranks
 from tests.viz.test_figures import modules
-from tests.viz.test_flows import moves, ranks
 
 
 @pytest.mark.parametrize(
@@ -132,11 +131,11 @@ def test_flow_and_scatter_words() -> None:
     words = capacity_text.flow(traced, flows.balance(traced, modules(), held), 1, 0, 10)
     assert words.startswith("After 1 reallocation, 16 parameters are in other modules than at step 0")
     assert "The totals match (without gates): before, 256 in use and 0 free; after, 256 in use and 0 released." in words
-    state = capacity_model.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
+    state = capacity_frames.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
     assert capacity_text.followed(state) == (
         "Spearman correlation 0.95. Most importance for its rank: key 0. Least: query 0."
     )
-    assert "No importance" in capacity_text.followed(capacity_model.module_state(modules(), np.ones(4), None))
+    assert "No importance" in capacity_text.followed(capacity_frames.module_state(modules(), np.ones(4), None))
 
 
 def test_progress_says_what_a_run_does_and_how_long_it_still_takes() -> None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dynlora.analysis.stats import bootstrap_interval
 from dynlora.engine.compress.orders import METHODS, kept
 from dynlora.engine.compress.plain import Truncatable
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.evaluate import Predictions, summarise
-from dynlora.engine.evaluation.knockout import interval
 from dynlora.engine.randomness import stream_seed
 
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
@@ -128,6 +128,6 @@ class Measured:
         task = self.curve.adapter.model.task
         found, whole = self.predictions.take(rows), self.curve.whole.take(rows)
         difference = found.loss.astype(float) - whole.loss
-        low, high = interval(difference, 0)
+        low, high = bootstrap_interval(difference)
         metrics = summarise(found, self.curve.rows.tokens.label[rows], task)
         return Worth(float(found.loss.mean()), float(difference.mean()), low, high, metrics)

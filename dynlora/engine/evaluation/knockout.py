@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dynlora.analysis.stats import bootstrap_interval
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.evaluate import Predictions
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.model.adapters import Adapters
-
-DRAWS = 2000
-"""Resamplings of the rows behind an interval."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def knocked_out(
     with switched_off(model.adapters, modules):
         without = model.predictions(tokens)
     delta = without.loss.astype(float) - whole.loss
-    low, high = interval(delta, seed)
+    low, high = bootstrap_interval(delta, seed)
     by_group = [] if group is None else [delta[group == index] for index in range(groups)]
     return Effect(
         modules=tuple(modules),
@@ -91,12 +89,3 @@ def knocked_out(
         changed=float((without.prediction != whole.prediction).mean()),
         by_group=tuple(float(part.mean()) if len(part) else float("nan") for part in by_group),
     )
-
-
-def interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean of `values`, (n,)."""
-    if not len(values):
-        return float("nan"), float("nan")
-    weights = np.random.default_rng(seed).multinomial(len(values), np.full(len(values), 1 / len(values)), DRAWS)
-    low, high = np.percentile(weights @ values / len(values), (2.5, 97.5))
-    return float(low), float(high)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.stats import paired_share_interval, share_interval
 from dynlora.kinds.decode.result import DRAFT, TARGET, Decode, Point, Solution
-from dynlora.kinds.intervals import paired_interval
-from dynlora.viz.kit.stats import share_interval
 
 CONTROL = "constant"
 ALONE = (DRAFT, TARGET)
@@ -76,7 +75,7 @@ def by_point(found: Decode) -> pd.DataFrame:
         if not solved:
             continue
         right = [one.right for one in solved if one.right is not None]
-        low, high = share_interval(sum(right), len(right)) if right else (np.nan, np.nan)
+        low, high = share_interval(sum(right), len(right))
         judged = [step.accepted for one in solved for step in one.steps if step.accepted is not None]
         rows.append(
             {
@@ -130,7 +129,7 @@ def difference(found: Decode, key: str, against: str) -> Difference | None:
     if len(both) < 2:
         return None
     better, worse = both.count((True, False)), both.count((False, True))
-    low, high = paired_interval(better, worse, len(both))
+    low, high = paired_share_interval(better, worse, len(both))
     return Difference((better - worse) / len(both), low, high, len(both))
 
 

@@ -111,7 +111,7 @@ def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[st
         summary: of the run whose scaling they keep.
         ranks: by module.
     """
-    from dynlora.viz.ranks.model import lora_settings
+    from dynlora.analysis.ranks_to_use import lora_settings
 
     settings = lora_settings(summary, ranks)
     if settings is None:
@@ -121,8 +121,8 @@ def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[st
 
 def verdict_on(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the verdict on a finished run among the runs beside it; None where nothing can be held against it."""
-    from dynlora.viz.verdict.run_verdict import run_verdict
-    from dynlora.viz.verdict.text import headline
+    from dynlora.analysis.run_verdict import run_verdict
+    from dynlora.analysis.verdict_text import headline
 
     verdict = run_verdict(folder, summary)
     contest = None if verdict is None else verdict.decisive

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
+from dynlora.analysis import adapter_frames, adapter_text
 from dynlora.jobs import uploads
 from dynlora.peft_adapter import Adapter, read_adapter
 from dynlora.viz.adapter import figures as adapter_figures
-from dynlora.viz.adapter import model as adapter_model
-from dynlora.viz.adapter import text as adapter_text
 from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, titled
 from dynlora.viz.ui.guard import guarded
@@ -100,31 +99,31 @@ def _read(folder: str, changed: tuple[int, ...]) -> Adapter:
 def _show(folder: Path) -> None:
     """Draw an adapter."""
     adapter = _read(str(folder), _changed(folder))
-    modules = adapter_model.described(adapter)
+    modules = adapter_frames.described(adapter)
     titled("Adapter", one_line(adapter_text.overview(adapter, modules), 300))
     for words in adapter.notes:
         note(words)
-    figures(adapter_model.headline(adapter, modules))
-    table = adapter_model.table(modules)
+    figures(adapter_frames.headline(adapter, modules))
+    table = adapter_frames.table(modules)
     with card("Map by module kind and layer", "adapter-map"):
         column = segmented(
-            "number", "Value shown", list(adapter_model.NUMBERS), "rank",
-            lambda name: sentence_case(adapter_model.NUMBERS[name][0]),
+            "number", "Value shown", list(adapter_frames.NUMBERS), "rank",
+            lambda name: sentence_case(adapter_frames.NUMBERS[name][0]),
         )  # fmt: skip
-        title, unit = adapter_model.NUMBERS[column]
-        grid = adapter_model.over_depth(modules, column)
+        title, unit = adapter_frames.NUMBERS[column]
+        grid = adapter_frames.over_depth(modules, column)
         words = adapter_text.over_depth(modules, column, title)
         chart(adapter_figures.depth_map(grid, title, unit, colours()), words, table, f"adapter-{column}")
-    values = adapter_model.spectra(modules)
+    values = adapter_frames.spectra(modules)
     spectra = adapter_figures.spectra_map(values, modules, colours())
     left, right = st.columns(2)
     with left, card("Update norm by layer", "adapter-norms"):
-        norms = adapter_model.over_depth(modules, "norm")
+        norms = adapter_frames.over_depth(modules, "norm")
         height = spectra.layout.height  # pyright: ignore[reportAttributeAccessIssue] - plotly types no layout
         figure = adapter_figures.norm_lines(norms, colours(), min(height, 520))
         chart(figure, adapter_text.norms(modules), table, "adapter-norms")
     with right, card("Singular values of the updates", "adapter-spectra"):
         words = adapter_text.spectra(modules, len(values))
-        chart(spectra, words, adapter_model.spectra_table(modules), "adapter-spectra")
+        chart(spectra, words, adapter_frames.spectra_table(modules), "adapter-spectra")
     with st.expander("Open another adapter", icon=":material/upload_file:"):
         _take(folder.name)

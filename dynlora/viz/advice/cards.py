@@ -7,12 +7,13 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis import advice_text as text
+from dynlora.analysis import ranks_to_use_text
 from dynlora.jobs import advice
 from dynlora.jobs.advice import Advice
-from dynlora.viz.advice import model, text
+from dynlora.viz.advice import model
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.text import markdown_text
-from dynlora.viz.ranks import text as ranks_text
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.guard import fragment, guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
@@ -91,7 +92,7 @@ def _draw(answer: Advice, config: Mapping[str, Any]) -> None:
         settings = model.settings(found, config)
         if settings is not None:
             st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
-            st.code(ranks_text.code(settings), language="python", height=250, wrap_lines=True)
+            st.code(ranks_to_use_text.code(settings), language="python", height=250, wrap_lines=True)
         note(text.look(found))
 
 

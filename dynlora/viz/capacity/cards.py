@@ -8,20 +8,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import capacity_frames, flows, signals
 from dynlora.viz.capacity import (
     component_figures,
     components,
     decision_log,
-    flows,
     map_figure,
     module_figures,
     pictures,
     search_figure,
     searches,
-    signals,
 )
 from dynlora.viz.capacity import conclusion as conclusions
-from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.kit.module_map import MapView
@@ -98,14 +96,14 @@ def _model(view: CapacityView, place: Any) -> None:
     """Draw the model as a picture that plays through the steps shown."""
     with place, card("Rank and importance in the model", "picture"):
         replay(pictures.replay_data(view, colours()))
-        under(pictures.replay_words(view), capacity_model.state_table(view.state()), "picture")
+        under(pictures.replay_words(view), capacity_frames.state_table(view.state()), "picture")
 
 
 def _module(view: CapacityView, module: str) -> None:
     """Draw one module's row of the map as a line."""
     heat, title = view.heat(view.signal, 400), view.shown.word
     with card(f"{view.short[module]}: {one_line(title, 60)} over time", "module"):
-        series = capacity_model.one_module(heat.frame, view.modules, module)
+        series = capacity_frames.one_module(heat.frame, view.modules, module)
         figure = module_figures.module_lines(series, title, heat.unit, view.step, colours())
         chart(figure, f"{view.short[module]} is the module {module}.", series, "module")
 
@@ -189,6 +187,6 @@ def _agreement(view: CapacityView, place: Any) -> None:
 def _steadiness(view: CapacityView) -> None:
     """Draw how well the order of importance agrees from one reallocation to the next."""
     with card("Importance stability between reallocations", "steady"):
-        steady = capacity_model.steadiness(view.heat_of("importance"), view.events)
+        steady = capacity_frames.steadiness(view.heat_of("importance"), view.events)
         figure = module_figures.steadiness(steady, colours())
         chart(figure, capacity_text.steadiness(steady), steady, "steady")

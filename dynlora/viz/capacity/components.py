@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.signals import About, own
 from dynlora.viz.capacity.decision_log import edits_of
-from dynlora.viz.capacity.signals import About, own
 from dynlora.viz.capacity.text import choices_at
 from dynlora.viz.kit.text import number, one_line, plural, spans
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.capacity.flows import Balance
+from dynlora.analysis.flows import Balance
+from dynlora.analysis.stats import spearman
 from dynlora.viz.kit.run_summary import ACTIVE
-from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, minus, number, one_line, percent, plural
 
 

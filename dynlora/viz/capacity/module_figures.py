@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.viz.capacity.flows import FREE, OTHERS, RELEASED
+from dynlora.analysis.flows import FREE, OTHERS, RELEASED
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dynlora.viz.capacity import map_figure, module_figures, signals
-from dynlora.viz.capacity import model as capacity_model
+from dynlora.analysis import capacity_frames, signals
+from dynlora.viz.capacity import map_figure, module_figures
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.kit.picture import Picture
@@ -28,8 +28,8 @@ def signal_map(view: CapacityView, colours: Palette, *, is_marked: bool = True) 
     heat, rows, budget = view.heat(view.signal, COLUMNS), view.rows(), view.budget()
     look = view.about_map(heat.unit) if is_marked else replace(view.about_map(heat.unit), step=None)
     figure = map_figure.capacity_map(heat.frame, heat.first_step, rows, budget, look, colours)
-    words = f"{view.sentence()} {signals.binned(heat)}"
-    return Picture(figure, words, capacity_model.wide(heat.frame, view.modules))
+    words = f"{view.sentence()} {capacity_text.binned(heat)}"
+    return Picture(figure, words, capacity_frames.wide(heat.frame, view.modules))
 
 
 def rank_flow(view: CapacityView, by: str, colours: Palette) -> Picture:
@@ -57,7 +57,7 @@ def importance_scatter(view: CapacityView, colours: Palette) -> Picture:
     """
     state = view.state()
     figure = module_figures.importance_scatter(state, view.module, colours)
-    return Picture(figure, capacity_text.followed(state), capacity_model.state_table(state))
+    return Picture(figure, capacity_text.followed(state), capacity_frames.state_table(state))
 
 
 def replay_words(view: CapacityView) -> str:

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.capacity.flows import Balance
+from dynlora.analysis.flows import Balance
+from dynlora.analysis.signals import About
+from dynlora.analysis.stats import spearman
 from dynlora.viz.capacity.searches import Search
 from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, minus, number, one_line, percent, plural, score, spans
+
+
+def rank_caption(
+    modules: pd.DataFrame, start: np.ndarray, values: np.ndarray | None, step: int, events: Sequence[int]
+) -> str:
+    """Return the sentence under the map of ranks; arrays as recorded, at the first step and at `step`."""
+    if values is None:
+        return f"No rank was recorded up to step {step}."
+    return rank_moved(modules, start, values, step, events)
+
+
+def sentence(about: About, modules: pd.DataFrame, values: np.ndarray | None, step: int) -> str:
+    """Return the sentence under a signal's map; values as recorded, at `step`."""
+    if values is None:
+        return f"No {one_line(about.word, 40)} was recorded up to step {step}."
+    if about.grouping:
+        return groups_at(values, step)
+    if about.choices:
+        return choices_at(values, about.choices, step)
+    return signal_at(modules, values, one_line(about.word, 40), step)
+
+
+def binned(heat: Any) -> str:
+    """Say how many of the recorded steps a heat map shows; empty when it shows them all."""
+    shown = heat.frame.shape[1]
+    return (
+        ""
+        if shown >= heat.points
+        else (f"{shown:,} of {heat.points:,} recorded steps shown: the last step of each bin.")
+    )
 
 
 def rank_moved(modules: pd.DataFrame, start: np.ndarray, end: np.ndarray, step: int, events: Sequence[int]) -> str:

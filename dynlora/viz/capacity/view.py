@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from dynlora.analysis import capacity_frames
 from dynlora.errors import DynloraError
 from dynlora.store import queries
-from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity.view_model import CapacityView, whole_run
 from dynlora.viz.kit.run_summary import last_planned_step
 from dynlora.viz.kit.text import one_line, sentence_case
@@ -50,7 +50,7 @@ def capacity_controls(view: CapacityView) -> CapacityView:
     with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
         segmented("signal", "Signal", list(view.signals), "rank", _signal_name(view))
         segmented(
-            "rows", "Order of the modules", list(capacity_model.ORDERS), "kind", capacity_model.ORDERS.__getitem__
+            "rows", "Order of the modules", list(capacity_frames.ORDERS), "kind", capacity_frames.ORDERS.__getitem__
         )
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
@@ -75,6 +75,6 @@ def as_addressed(view: CapacityView) -> CapacityView:
         last=last,
         step=chosen_step(first, last),
         signal=from_address("signal", list(view.signals), "rank"),
-        order=from_address("rows", list(capacity_model.ORDERS), "kind"),
+        order=from_address("rows", list(capacity_frames.ORDERS), "kind"),
         module=from_address("module", list(view.short), None),
     )

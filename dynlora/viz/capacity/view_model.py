@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import capacity_frames, flows, signals
 from dynlora.store import queries
-from dynlora.viz.capacity import components, decision_log, flows, searches, signals
-from dynlora.viz.capacity import model as capacity_model
+from dynlora.viz.capacity import components, decision_log, searches
+from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.replay_frames import MOST_FRAMES, Look, frames
 from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.kit.recorded import recorded_over
@@ -88,7 +89,7 @@ class CapacityView:
 
     def rows(self) -> pd.DataFrame:
         """Return the modules in the order of the map's rows."""
-        return capacity_model.ordered(self.modules, self.order, self.ranks(self.last))
+        return capacity_frames.ordered(self.modules, self.order, self.ranks(self.last))
 
     def heat(self, signal: str, columns: int) -> Any:
         """Return a signal of the steps shown in at most `columns` bins, as `queries.heatmap` does."""
@@ -121,7 +122,7 @@ class CapacityView:
 
     def state(self) -> pd.DataFrame:
         """Return the modules at the chosen step, as `capacity.module_state` does."""
-        return capacity_model.module_state(self.modules, self.ranks(self.step), self.values("importance", self.step))
+        return capacity_frames.module_state(self.modules, self.ranks(self.step), self.values("importance", self.step))
 
     def about_map(self, unit: str) -> MapView:
         """Return what the map shows beside its values."""
@@ -144,8 +145,8 @@ class CapacityView:
         """Return the sentence under the map."""
         at_step = self.values(self.signal, self.step)
         if self.signal == "rank":
-            return signals.rank_caption(self.modules, self.ranks(self.first), at_step, self.step, self.events)
-        return signals.sentence(self.shown, self.modules, at_step, self.step)
+            return capacity_text.rank_caption(self.modules, self.ranks(self.first), at_step, self.step, self.events)
+        return capacity_text.sentence(self.shown, self.modules, at_step, self.step)
 
     def pictures(self, about: str, colours: Palette) -> dict[str, Any]:
         """Return the model at up to `MOST_FRAMES` of the steps shown, as the replay element takes them."""
@@ -200,6 +201,6 @@ def whole_run(folder: Path, summary: Mapping[str, Any], store: RunQueries) -> Ca
     modules = store.modules(folder)
     if modules.empty or "rank" not in names:
         return None
-    events = capacity_model.event_steps(store.ask(queries.events_frame, folder, ("reallocate",)))
+    events = capacity_frames.event_steps(store.ask(queries.events_frame, folder, ("reallocate",)))
     shown = signals.known(summary, names)
     return CapacityView(folder, summary, modules, shown, events, store, last=summary["step"], step=summary["step"])

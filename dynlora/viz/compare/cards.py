@@ -7,15 +7,17 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis import pairing, seed_groups
+from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
 from dynlora.viz.compare import figures as compare_figures
-from dynlora.viz.compare import one_example, paired_difference, pictures, seed_groups
+from dynlora.viz.compare import one_example, pictures
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.compared import Compared, are_grouped, compared
 from dynlora.viz.compare.line_styles import MOST_COLOURED, dots
-from dynlora.viz.compare.paired_rows import RunPairs
-from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.kit import lines, run_summary, strong_language, written
+from dynlora.viz.kit import run_summary, strong_language, written
+from dynlora.viz.kit.frames import SMOOTHING
 from dynlora.viz.kit.text import metric_words, one_line
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, texts, under
@@ -64,7 +66,7 @@ def compared_curves(found: Compared) -> None:
     """
     with st.container(horizontal=True, vertical_alignment="center", key="curve-controls"):
         kind = segmented("x", "X axis", list(seed_groups.CLOCKS), "step", _short)
-        smoothing = choose("smoothing", "Smoothing", list(lines.SMOOTHING), "usual", str.capitalize, width=130)
+        smoothing = choose("smoothing", "Smoothing", list(SMOOTHING), "usual", str.capitalize, width=130)
         scale = choose("scale", "Y axis", list(SCALES), "linear", SCALES.__getitem__, width=130)
     left, right = st.columns(2)
     look = {"kind": kind, "smoothing": smoothing, "is_log": scale == "log"}
@@ -108,7 +110,7 @@ def compared_pairs(found: Compared, usual: tuple[str, str] | None = None) -> Non
             second = choose("second", "Group", labels, other or labels[1])
         with right:
             first = choose("first", "Minus group", labels, against or labels[0])
-        pairs, why = paired_difference.pairs(found.summaries, groups[first], groups[second])
+        pairs, why = pairing.pairs(found.summaries, groups[first], groups[second])
         if first == second:
             note("Select two different groups.")
         elif not pairs:
@@ -164,7 +166,7 @@ def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: 
         return
     shown = [side for side in sides if side.differences]
     for place, side in zip(st.columns(max(2, len(shown))), shown, strict=False):
-        rows = paired_difference.forest(side.differences)
+        rows = pairing.forest(side.differences)
         words = compare_text.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
         with place:
             figure = compare_figures.forest(rows, side.title, colours())

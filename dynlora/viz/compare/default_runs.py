@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis import seed_groups
+from dynlora.analysis.pairing import same_task
 from dynlora.errors import DynloraError
 from dynlora.store import queries
-from dynlora.viz.compare import seed_groups
 from dynlora.viz.kit import run_summary
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import cached_queries
@@ -73,7 +74,7 @@ def _beside_another(among: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     """Return the newest finished run with those of its task, where one of them has another method."""
     done = runs[runs["status"] == "finished"]
     for run in runs_table.plain_rows(among[among["status"] == "finished"].head(MOST_TRIED)):
-        alike = runs_table.same_task(done, run)
+        alike = same_task(done, run)
         if (alike["strategy"] != run["strategy"]).any():
             return [run["id"], *alike["id"].head(MOST_LIKE)]
     return []
@@ -81,7 +82,7 @@ def _beside_another(among: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
 
 def _like(runs: pd.DataFrame, run: Row) -> list[Row]:
     """Return the newest runs on a run's task that differ from it in method and seed alone."""
-    alike = runs_table.plain_rows(runs_table.same_task(runs, run).head(MOST_LOOKED_AT))
+    alike = runs_table.plain_rows(same_task(runs, run).head(MOST_LOOKED_AT))
     return [other for other in alike if not seed_groups.other_differences(run, other)]
 
 

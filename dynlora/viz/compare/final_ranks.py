@@ -7,8 +7,8 @@ from functools import cached_property
 
 import pandas as pd
 
+from dynlora.analysis import seed_groups
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare.compared import Compared
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynlora.viz.compare.seed_groups import Group
+from dynlora.analysis.seed_groups import Group
 from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import Palette

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import seed_groups
 from dynlora.viz.compare import (
     brushes,
     results_table,
     scatter_figures,
     scatter_model,
     scatter_text,
-    seed_groups,
     slices,
     sweep_figures,
     sweep_model,

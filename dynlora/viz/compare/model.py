@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.compare.seed_groups import Group
+from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.stats import spearman
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.config_fields import SOURCES, flat
-from dynlora.viz.kit.lines import smoothed
-from dynlora.viz.kit.run_summary import format_strategy, main_metric, named, parameters_in_use
-from dynlora.viz.kit.stats import LOW_IS_GOOD, spearman
+from dynlora.viz.kit.frames import smoothed
+from dynlora.viz.kit.run_summary import LOW_IS_GOOD, format_strategy, main_metric, named, parameters_in_use
 from dynlora.viz.kit.text import listed, metric_words, number, one_line, source_name
 
 METHOD = "strategy.name"
@@ -31,7 +31,7 @@ def distinct_names(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def together(frames: Mapping[str, pd.DataFrame], *, smoothing: str = "none") -> pd.DataFrame:
-    """Return series of several runs as one frame with a column `run`, smoothed as `lines.SMOOTHING` names it."""
+    """Return series of several runs as one frame with a column `run`, smoothed as `frames.SMOOTHING` names it."""
     parts = [
         frame.assign(run=run, value=smoothed(frame["value"], smoothing)) for run, frame in frames.items() if len(frame)
     ]

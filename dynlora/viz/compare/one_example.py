@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.compare.seed_groups import Group
+from dynlora.analysis import results
+from dynlora.analysis.seed_groups import Group
 from dynlora.viz.kit.text import number, one_line, plural, score
-from dynlora.viz.run import results
 
 NAMED = ("text", "text_pair", "label")
 

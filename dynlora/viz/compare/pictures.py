@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dynlora.analysis import seed_groups
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.compared import Compared
 from dynlora.viz.compare.final_ranks import FinalRanks
@@ -30,7 +30,7 @@ def curves(
         split: train or validation.
         colours: of the mode.
         kind: of the x axis, a key of `seed_groups.CLOCKS`.
-        smoothing: of the training loss, a key of `lines.SMOOTHING`.
+        smoothing: of the training loss, a key of `frames.SMOOTHING`.
         is_log: whether the y axis is logarithmic.
 
     Raises:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.seed_groups import grouped, methods
 from dynlora.store import search_fields
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.scatter_model import USED, Row, numbers
-from dynlora.viz.compare.seed_groups import grouped, methods
 from dynlora.viz.kit.run_summary import main_metric
 from dynlora.viz.kit.text import metric_words, one_line, source_name
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.pairing import same_task
 from dynlora.store import queries
 from dynlora.viz.compare.default_runs import MOST_LIKE, default_runs, left_alone
 from dynlora.viz.kit import run_summary
@@ -107,7 +108,7 @@ def _with_its_like(runs: pd.DataFrame) -> list[str]:
 
 def _of_task(runs: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
     """Return the other runs of a run's task that have a result or will."""
-    alike = runs_table.same_task(runs, runs_table.plain_rows(alone)[0])
+    alike = same_task(runs, runs_table.plain_rows(alone)[0])
     return alike[alike["status"].isin(["finished", *run_summary.ACTIVE])]
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.seed_groups import NOT_COMPARED
 from dynlora.store import search_fields
 from dynlora.viz.compare.model import METHOD, distinct_names
-from dynlora.viz.compare.seed_groups import NOT_COMPARED
 from dynlora.viz.kit.config_fields import LABELS
 from dynlora.viz.kit.run_summary import format_strategy, parameters_in_use
 from dynlora.viz.kit.text import number, one_line, source_name

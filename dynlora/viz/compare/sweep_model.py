@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.seed_groups import Group, grouped, methods
 from dynlora.store import search_fields
 from dynlora.viz.compare.scatter_model import NOT_SETTINGS, Row, format_value, in_order, swept
-from dynlora.viz.compare.seed_groups import Group, grouped, methods
 
 BUDGET = "params.budget"
 SIZE_OF = {BUDGET: ("adapter.rank", "adapter.alpha"), "adapter.rank": ("adapter.rank", "adapter.alpha")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
+from dynlora.analysis.pairing import FEWEST_SEEDS
 from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.text import listed, number, one_line, plural, score, signed
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.viz.inputs.gate_effect import GateEffect
+from dynlora.analysis.gate_effect import GateEffect
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.limits import axis_within
 from dynlora.viz.kit.text import plotly_text, sentence_case

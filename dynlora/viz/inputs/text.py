@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.inputs.gate_effect import GateEffect
+from dynlora.analysis.gate_effect import GateEffect
 from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.kit.text import one_line, percent, plural, score, sentence_case
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.stats import normal_reach
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.text import one_line, percent, plural, score, signed
 from dynlora.viz.kit.token_text import Colouring, TextToken, visible
@@ -47,7 +48,7 @@ def example_caption(frame: pd.DataFrame, step: int) -> str:
         return "No probe example has been evaluated at step 0 and later."
     better = int((frame["difference"] > 0).sum())
     mean = float(frame["difference"].mean())
-    half = 1.96 * float(frame["difference"].std(ddof=1)) / np.sqrt(len(frame)) if len(frame) > 1 else float("nan")
+    half = normal_reach(frame["difference"].to_numpy(float))
     interval = "" if not np.isfinite(half) else f", 95 % CI {signed(mean - half, 3)} to {signed(mean + half, 3)}"
     return (
         f"At step {step:,} the loss is lower than at step 0 on {better} of {plural(len(frame), 'probe example')}: "

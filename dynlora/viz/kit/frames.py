@@ -23,6 +23,16 @@ def at_lowest(values: pd.Series) -> Any:
     return values.index[0] if values.isna().all() else values.idxmin()
 
 
+SMOOTHING = {"none": 0.0, "usual": 1 / 15, "strong": 1 / 5}
+"""How much of a line an exponential mean covers, by name."""
+
+
+def smoothed(values: pd.Series, smoothing: str = "usual") -> pd.Series:
+    """Return an exponential mean over a fraction of the points, at least three of them; see `SMOOTHING`."""
+    share = SMOOTHING[smoothing]
+    return values.ewm(span=max(3, len(values) * share), ignore_na=True).mean() if share else values
+
+
 ROUNDED = 2e-6
 """What a rounded number of single precision may lack to it."""
 

@@ -12,16 +12,6 @@ from dynlora.viz.kit.theme import Palette
 HEIGHT = 250
 
 
-SMOOTHING = {"none": 0.0, "usual": 1 / 15, "strong": 1 / 5}
-"""How much of a line an exponential mean covers, by name."""
-
-
-def smoothed(values: pd.Series, smoothing: str = "usual") -> pd.Series:
-    """Return an exponential mean over a fraction of the points, at least three of them; see `SMOOTHING`."""
-    share = SMOOTHING[smoothing]
-    return values.ewm(span=max(3, len(values) * share), ignore_na=True).mean() if share else values
-
-
 def line(
     series: pd.DataFrame, title: str, colours: Palette, *, limit: float | None = None, zero: bool = True, tick: str = ""
 ) -> go.Figure:

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.run_summary import RANDOM, method_of
 
 ORDER = (0, 5, 2, 4, 3, 1, 6, 7)
 """Places of the palette in an order in which neighbours differ most."""
-
-RANDOM = "random allocation"
-"""What is added to the name of a method whose ranks move at random: the control has a colour of its own."""
 
 PLACES = {
     "lora": 0,
@@ -40,21 +38,6 @@ MOST_STYLES = 48
 
 Style = tuple[str, str, str]
 """Colour, marker and dash."""
-
-
-def method_of(row: Mapping[str, Any]) -> str:
-    """Return the method of a run that decides its colour: its strategy, a random control apart; empty without one.
-
-    Args:
-        row: a summary, or a row of the list of runs.
-    """
-    strategy = row.get("strategy")
-    if not isinstance(strategy, str):
-        return ""
-    config = row.get("config")
-    section = config.get("strategy") if isinstance(config, Mapping) else None
-    is_random = isinstance(section, Mapping) and section.get("allocation") == "random"
-    return f"{strategy}, {RANDOM}" if is_random else strategy
 
 
 def method_place(method: str) -> int:

@@ -12,8 +12,15 @@ from dynlora.store.catalogue import deciding_metric
 from dynlora.store.meta import finite
 from dynlora.viz.kit.text import metric_words, one_line, percent, rough_duration, score, sentence_case, source_name
 
+LOW_IS_GOOD = ("loss", "perplexity", "mse", "mae", "rmse", "ece", "brier")
+"""Metrics of which less is better."""
+
 ACTIVE = ("queued", "running", "stopping")
 """States in which a run can change by itself."""
+
+
+RANDOM = "random allocation"
+"""What is added to the name of a method whose ranks move at random: the control has a colour of its own."""
 
 
 def last_planned_step(summary: Mapping[str, Any]) -> int:
@@ -28,6 +35,21 @@ def is_uniform(summary: Mapping[str, Any]) -> bool:
     own = summary.get("own_signals") or (summary.get("params") or {}).get("gate")
     still = not summary.get("planned_events") and not own and not summary.get("origin")
     return bool(ranks) and len(set(ranks)) == 1 and still
+
+
+def method_of(row: Mapping[str, Any]) -> str:
+    """Return the method of a run that decides its colour: its strategy, a random control apart; empty without one.
+
+    Args:
+        row: a summary, or a row of the list of runs.
+    """
+    strategy = row.get("strategy")
+    if not isinstance(strategy, str):
+        return ""
+    config = row.get("config")
+    section = config.get("strategy") if isinstance(config, Mapping) else None
+    is_random = isinstance(section, Mapping) and section.get("allocation") == "random"
+    return f"{strategy}, {RANDOM}" if is_random else strategy
 
 
 def parameters_in_use(params: Mapping[str, Any]) -> int | None:

@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import ablations
+from dynlora.analysis.measurement_files import knockout_file, knockout_target
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
-from dynlora.inference.kept_files import knockout_file, knockout_target
 from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.text import number
-from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.knockout import text as knockout_text
 from dynlora.viz.ui import cached_queries
@@ -67,7 +67,7 @@ def _draw(
     if said and state is None:
         st.error(safe(f"The ablation ended early: {said}"))
     _controls(run, summary, found, state)
-    effect = knockout_model.effects(found, modules)
+    effect = ablations.effects(found, modules)
     if found is None or effect.empty:
         note(
             "Turns off the adapter of one module at a time and measures the change in held-out loss. Importance scores "
@@ -77,9 +77,9 @@ def _draw(
     names = modules.sort_values("position")["name"].tolist()
     bars = knockout_pictures.effects(found, modules, colours(), st.query_params.get("module"))
     picture(bars, "effects", Picks("module", names))
-    note(knockout_model.adapter_caption(found, summary["step"]))
+    note(ablations.adapter_caption(found, summary["step"]))
     _against_scores(folder, effect, modules, twins)
-    groups = knockout_model.by_group(found, modules)
+    groups = ablations.by_group(found, modules)
     if len(groups) > 1:
         st.markdown("**Loss change by input group**")
         picture(knockout_pictures.by_group(found, modules, colours()), "by-group")
@@ -115,20 +115,20 @@ def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, 
 def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
     """Draw a recorded score against the effects, beside its agreement with those of a uniform twin."""
     scores = module_scores(folder)
-    if not scores or len(effect) < knockout_model.LEAST:
+    if not scores or len(effect) < ablations.LEAST:
         return
     name = choose("score", "Score", list(scores), next(iter(scores)))
     twin, title, uniform = _twin(twins, modules)
-    other = None if uniform is None else knockout_model.agreement(scores[name], uniform)
+    other = None if uniform is None else ablations.agreement(scores[name], uniform)
     left, right = st.columns([3, 2])
     with left:
         picture(knockout_pictures.against_score(effect, scores[name], name, colours(), other), "against")
     with right:
         st.markdown("**Rank correlation of each score with the loss change**")
-        rows(knockout_model.agreements(scores, effect).round(3))
+        rows(ablations.agreements(scores, effect).round(3))
         if uniform is not None:
             st.markdown(f"**The same for {safe(title)}**")
-            rows(knockout_model.agreements(scores, uniform).round(3))
+            rows(ablations.agreements(scores, uniform).round(3))
         elif twin:
             note(
                 f"{title} has the same budget and equal ranks. Measure it too, to compare the scores with its "
@@ -136,7 +136,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
             )
             link("pages/capacity.py", "Open the baseline run", run=twin)
         st.markdown("**Largest rank errors**")
-        wrong = knockout_model.misjudged(np.asarray(scores[name]), effect)
+        wrong = ablations.misjudged(np.asarray(scores[name]), effect)
         rows(wrong.assign(score=[number(value) for value in wrong["score"]]).round(4))
 
 
@@ -145,7 +145,7 @@ def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.Data
     words = run_labels(twins) if len(twins) else {}
     able = [run for run in words if has_model(find_run(run).folder)]
     for run in words:
-        effect = knockout_model.effects(Knockouts.read(knockout_file(find_run(run).folder)), modules)
+        effect = ablations.effects(Knockouts.read(knockout_file(find_run(run).folder)), modules)
         if len(effect) == len(modules):
             return run, words[run], effect
     return (able[0], words[able[0]], None) if able else ("", "", None)
@@ -162,7 +162,7 @@ def _pairs(run: Chosen, found: Knockouts, modules: pd.DataFrame, step: int) -> N
             )
             if st.button("Measure pair", key="knockout-pair-start", disabled=len(chosen) != 2 or not able):
                 _start(run, [sorted(int(one) for one in chosen)], found.rows)
-        measured = knockout_model.pairs(found, modules)
+        measured = ablations.pairs(found, modules)
         if len(measured):
             rows(measured.round(5))
             note(

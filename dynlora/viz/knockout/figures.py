@@ -17,7 +17,7 @@ def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = Non
     """Draw what each module is worth with its interval, in the order of `effect`; those in doubt are pale.
 
     Args:
-        effect: as `knockout_model.effects` returns it.
+        effect: as `ablations.effects` returns it.
         colours: of the mode.
         module: name of the module to mark.
     """

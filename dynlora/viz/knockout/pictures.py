@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import ablations
+from dynlora.analysis.ablations import Agreement
 from dynlora.store.knockouts import Knockouts
 from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.knockout import figures as knockout_figures
-from dynlora.viz.knockout import model as knockout_model
-from dynlora.viz.knockout.model import Agreement
 
 
 def effects(found: Knockouts, modules: pd.DataFrame, colours: Palette, module: str | None = None) -> Picture:
@@ -22,15 +22,15 @@ def effects(found: Knockouts, modules: pd.DataFrame, colours: Palette, module: s
         colours: of the mode.
         module: name of the module to mark.
     """
-    effect = knockout_model.effects(found, modules)
-    words = knockout_model.effect_caption(effect, len(modules), found.rows)
+    effect = ablations.effects(found, modules)
+    words = ablations.effect_caption(effect, len(modules), found.rows)
     figure = knockout_figures.effect_bars(effect, colours, module)
     return Picture(figure, words, effect.drop(columns="position"))
 
 
 def by_group(found: Knockouts, modules: pd.DataFrame, colours: Palette) -> Picture:
     """Return what each input group loses without each module; of ablations with groups."""
-    groups = knockout_model.by_group(found, modules)
+    groups = ablations.by_group(found, modules)
     words = "Blue: the group's loss rises without the module, which helps it. Orange: the module harms the group."
     return Picture(knockout_figures.group_effects(groups, colours), words, groups.reset_index(names="group"))
 
@@ -41,12 +41,12 @@ def against_score(
     """Return a recorded score of each module against what is lost without it.
 
     Args:
-        effect: as `knockout_model.effects` returns it.
+        effect: as `ablations.effects` returns it.
         score: by module as recorded.
         name: of the score.
         colours: of the mode.
         uniform: agreement of the same score with the effects in a uniform baseline run; None without one.
     """
     figure = knockout_figures.score_against_effect(effect, score, name, colours)
-    words = knockout_model.agreement_caption(name, knockout_model.agreement(score, effect), uniform)
+    words = ablations.agreement_caption(name, ablations.agreement(score, effect), uniform)
     return Picture(figure, words, effect.assign(score=score[effect["position"]]))

@@ -8,16 +8,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import ablations, ranks_to_use, ranks_to_use_text, seed_groups
+from dynlora.analysis.measurement_files import knockout_file
+from dynlora.analysis.pairing import same_task
 from dynlora.errors import DynloraError
-from dynlora.inference.kept_files import knockout_file
 from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
-from dynlora.viz.compare import seed_groups
-from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.knockout import text as knockout_text
-from dynlora.viz.ranks import model as ranks_model
-from dynlora.viz.ranks import text as ranks_text
-from dynlora.viz.runs.table import plain_rows, same_task
+from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, note, rows, safe, under
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all
@@ -35,32 +33,32 @@ def ranks_card(run: Chosen, summary: Mapping[str, Any], here: str = "run") -> No
         here: the page that it is drawn on: Capacity has the ablation itself.
     """
     modules = cached_queries.modules(run.folder)
-    settings = ranks_model.lora_settings(summary, summary["ranks"])
+    settings = ranks_to_use.lora_settings(summary, summary["ranks"])
     if summary["status"] not in ("finished", "stopped") or settings is None or modules.empty:
         return
     found = _evidence(run, summary, modules)
     can_be_ablated = has_model(run.folder)
     why_not = "" if can_be_ablated else knockout_text.why_not(cached_queries.ask(queries.recorded_by, run.folder))
     with card("Ranks to use", "ranks"):
-        st.markdown(f"**{safe(ranks_text.headline(found))}**")
+        st.markdown(f"**{safe(ranks_to_use_text.headline(found))}**")
         is_far = here != "capacity"
-        note(ranks_text.confidence(found, why_not, "on Capacity" if is_far else "above"))
+        note(ranks_to_use_text.confidence(found, why_not, "on Capacity" if is_far else "above"))
         if not found.rows and can_be_ablated and is_far:
             link("pages/capacity.py", "Run the module ablation", run=run.id)
-        kinds = ranks_text.kinds_table(found)
+        kinds = ranks_to_use_text.kinds_table(found)
         rows(kinds)
-        under(ranks_text.columns(kinds), ranks_text.modules_table(found), "ranks-by-module")
+        under(ranks_to_use_text.columns(kinds), ranks_to_use_text.modules_table(found), "ranks-by-module")
         st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
-        st.code(ranks_text.code(settings), language="python", height=250, wrap_lines=True)
+        st.code(ranks_to_use_text.code(settings), language="python", height=250, wrap_lines=True)
 
 
-def _evidence(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> ranks_model.Evidence:
+def _evidence(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> ranks_to_use.Evidence:
     knocked = Knockouts.read(knockout_file(run.folder))
     signals = ("delta_norm", "effective_rank")
     start = cached_queries.at_step(run.folder, "rank", None)
     norms = {name: cached_queries.at_step(run.folder, name, summary["step"]) for name in signals}
-    return ranks_model.evidence(
-        modules, summary["ranks"], start, knockout_model.effects(knocked, modules),
+    return ranks_to_use.evidence(
+        modules, summary["ranks"], start, ablations.effects(knocked, modules),
         0 if knocked is None else knocked.rows,
         norms, _other_seeds(run, summary),
     )  # fmt: skip

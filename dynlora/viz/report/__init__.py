@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.registry import kind_of_run
 from dynlora.store import queries
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.report.comparing import comparison_document
 from dynlora.viz.report.kind_report import kind_document
 from dynlora.viz.report.one_run import run_document

@@ -7,16 +7,15 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import capacity_frames, flows
+from dynlora.analysis.gate_effect import gate_effect
+from dynlora.analysis.run_reading import RunReading
 from dynlora.store import queries
-from dynlora.viz.capacity import decision_log, flows, map_figure, module_figures, search_figure, searches
-from dynlora.viz.capacity import model as capacity_model
-from dynlora.viz.capacity import signals as capacity_signals
+from dynlora.viz.capacity import decision_log, map_figure, module_figures, search_figure, searches
 from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
-from dynlora.viz.inputs.gate_effect import gate_effect
 from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.report.document import Block, Chart, Part, Table
 
@@ -38,7 +37,7 @@ def capacity_part(run: RunReading) -> Part:
         blocks += [_flow(run), *_followed(run)]
         importance = run.frame("importance")
         if len(run.event_steps) > 1 and len(importance):
-            steady = capacity_model.steadiness(importance, run.event_steps)
+            steady = capacity_frames.steadiness(importance, run.event_steps)
             drawn = partial(module_figures.steadiness, steady)
             title = "Importance stability between reallocations"
             blocks.append(Chart(title, drawn, capacity_text.steadiness(steady), steady))
@@ -62,7 +61,7 @@ def _map(run: RunReading, name: str) -> Chart | None:
     first, last = ends
     step = run.summary["step"]
     ranks = run.at_ends("rank")
-    rows = capacity_model.ordered(run.modules, "kind", last if ranks is None else ranks[1])
+    rows = capacity_frames.ordered(run.modules, "kind", last if ranks is None else ranks[1])
     look = MapView(
         about.word,
         heat.unit,
@@ -72,13 +71,13 @@ def _map(run: RunReading, name: str) -> Chart | None:
         grouping=about.grouping,
     )
     words = (
-        capacity_signals.rank_caption(run.modules, first, last, step, run.event_steps)
+        capacity_text.rank_caption(run.modules, first, last, step, run.event_steps)
         if name == "rank"
-        else capacity_signals.sentence(about, run.modules, last, step)
+        else capacity_text.sentence(about, run.modules, last, step)
     )
     drawn = partial(map_figure.capacity_map, heat.frame, heat.first_step, rows, run.budget, look)
     table = _ends_table(heat.frame, run.modules, first, last)
-    return Chart(about.title, drawn, f"{words} {capacity_signals.binned(heat)}".strip(), table, is_wide=True)
+    return Chart(about.title, drawn, f"{words} {capacity_text.binned(heat)}".strip(), table, is_wide=True)
 
 
 def _ends_table(values: pd.DataFrame, modules: pd.DataFrame, first: np.ndarray, last: np.ndarray) -> pd.DataFrame:
@@ -109,9 +108,9 @@ def _followed(run: RunReading) -> list[Block]:
     importance, ranks = run.at_ends("importance"), run.at_ends("rank")
     if importance is None or ranks is None:
         return []
-    state = capacity_model.module_state(run.modules, ranks[1], importance[1])
+    state = capacity_frames.module_state(run.modules, ranks[1], importance[1])
     drawn = partial(module_figures.importance_scatter, state, None)
-    return [Chart("Rank and importance", drawn, capacity_text.followed(state), capacity_model.state_table(state))]
+    return [Chart("Rank and importance", drawn, capacity_text.followed(state), capacity_frames.state_table(state))]
 
 
 def inputs_part(run: RunReading) -> Part:

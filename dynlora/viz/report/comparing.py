@@ -10,16 +10,17 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.analysis import pairing, seed_groups
+from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.config_files import yaml_text
 from dynlora.store.summary import RunSummary
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import paired_difference, seed_groups
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import line_styles
-from dynlora.viz.compare.paired_rows import RunPairs
-from dynlora.viz.compare.seed_groups import Group
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.config_fields import by_name
 from dynlora.viz.kit.recorded import machine
@@ -27,7 +28,6 @@ from dynlora.viz.kit.text import plural
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.report.conclusion_parts import verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
-from dynlora.viz.verdict.model import Verdict, verdict
 
 MOST_PAIRED = 6
 """Groups that are set against the first."""
@@ -163,14 +163,14 @@ def _paired(compared: Compared, groups: Sequence[Group]) -> Part:
     blocks: list[Block] = []
     notes: list[str] = []
     for second in groups[1 : 1 + MOST_PAIRED]:
-        pairs, why = paired_difference.pairs(compared.summaries, groups[0], second)
+        pairs, why = pairing.pairs(compared.summaries, groups[0], second)
         sides = [side for side in rows.differences(pairs) if side.differences] if pairs else []
         if not sides:
             notes.append(
                 f"{second.label} cannot be paired with {groups[0].label}: {why or 'they have no common examples.'}"
             )
         for side in sides:
-            forest = paired_difference.forest(side.differences)
+            forest = pairing.forest(side.differences)
             words = compare_text.paired(
                 forest, groups[0].label, second.label, side.what, low_is_good=side.low_is_good, digits=side.digits
             )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from dynlora.viz.health.run_data import RunReading
-from dynlora.viz.knockout import model as knockout_model
-from dynlora.viz.ranks import model as ranks_model
-from dynlora.viz.ranks import text as ranks_text
+from dynlora.analysis import ablations, ranks_to_use, ranks_to_use_text, verdict_text
+from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.verdict import Verdict
 from dynlora.viz.report.document import Block, Chart, Part, Table, Text
 from dynlora.viz.verdict import figures as verdict_figures
-from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import Verdict
 
 
 def verdict_part(verdict: Verdict) -> Part:
@@ -30,25 +27,25 @@ def verdict_part(verdict: Verdict) -> Part:
 def ranks_part(run: RunReading) -> Part:
     """Return the ranks that a finished or stopped run ended with, as a table by kind and as code for PEFT."""
     summary, title = run.summary, "Ranks to use"
-    settings = ranks_model.lora_settings(summary, summary["ranks"])
+    settings = ranks_to_use.lora_settings(summary, summary["ranks"])
     if summary["status"] not in ("finished", "stopped") or settings is None or run.modules.empty:
         return Part(title, [])
-    ablations = knockout_model.kept(run.folder)
+    measured = ablations.kept(run.folder)
     ends = {name: run.at_ends(name) for name in ("rank", "delta_norm", "effective_rank")}
-    evidence = ranks_model.evidence(
+    evidence = ranks_to_use.evidence(
         run.modules,
         summary["ranks"],
         None if ends["rank"] is None else ends["rank"][0],
-        knockout_model.effects(ablations, run.modules),
-        0 if ablations is None else ablations.rows,
+        ablations.effects(measured, run.modules),
+        0 if measured is None else measured.rows,
         {name: None if values is None else values[1] for name, values in ends.items()},
     )
-    kinds = ranks_text.kinds_table(evidence)
+    kinds = ranks_to_use_text.kinds_table(evidence)
     return Part(
         title,
         [
-            Table("Ranks by kind of module", kinds, ranks_text.columns(kinds), is_wide=True),
-            Text("LoraConfig for PEFT", ranks_text.code(settings), is_wide=True),
+            Table("Ranks by kind of module", kinds, ranks_to_use_text.columns(kinds), is_wide=True),
+            Text("LoraConfig for PEFT", ranks_to_use_text.code(settings), is_wide=True),
         ],
-        [ranks_text.headline(evidence)],
+        [ranks_to_use_text.headline(evidence)],
     )

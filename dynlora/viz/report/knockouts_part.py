@@ -6,10 +6,10 @@ from functools import partial
 
 import pandas as pd
 
+from dynlora.analysis import ablations
+from dynlora.analysis.run_reading import RunReading
 from dynlora.store.score_signals import module_scores
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.knockout import figures as knockout_figures
-from dynlora.viz.knockout import model as knockout_model
 from dynlora.viz.report.document import Block, Chart, Part, Table
 
 TITLE = "Module ablation"
@@ -17,17 +17,15 @@ TITLE = "Module ablation"
 
 def knockouts_part(run: RunReading) -> Part:
     """Return the loss change without each module, and how well recorded scores predict it."""
-    found = None if run.modules.empty else knockout_model.kept(run.folder)
-    effect = knockout_model.effects(found, run.modules)
+    found = None if run.modules.empty else ablations.kept(run.folder)
+    effect = ablations.effects(found, run.modules)
     if found is None or effect.empty:
         return Part(TITLE, [])
-    words = knockout_model.effect_caption(effect, len(run.modules), found.rows)
+    words = ablations.effect_caption(effect, len(run.modules), found.rows)
     drawn = partial(knockout_figures.effect_bars, effect)
     title = "Module ablation"
     blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
-    return Part(
-        TITLE, [*blocks, *_agreements(run, effect)], [knockout_model.adapter_caption(found, run.summary["step"])]
-    )
+    return Part(TITLE, [*blocks, *_agreements(run, effect)], [ablations.adapter_caption(found, run.summary["step"])])
 
 
 def _table(effect: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +42,7 @@ def _table(effect: pd.DataFrame) -> pd.DataFrame:
 def _agreements(run: RunReading, effect: pd.DataFrame) -> list[Block]:
     """Return how well each recorded score ranks the modules; a score of another width is none of this run's."""
     scores = {name: score for name, score in module_scores(run.folder).items() if len(score) == len(run.modules)}
-    agreed = knockout_model.agreements(scores, effect)
+    agreed = ablations.agreements(scores, effect)
     if agreed.empty:
         return []
     rounded = agreed[["spearman", "low", "high"]].round(3) + 0.0  # none of them is -0

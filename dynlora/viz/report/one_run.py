@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from dynlora.viz.health import report as health_report
-from dynlora.viz.health.run_data import RunReading
+from dynlora.analysis import health
+from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_verdict import run_verdict
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
@@ -20,7 +21,6 @@ from dynlora.viz.report.results_part import results_part
 from dynlora.viz.report.setup_part import setup_part
 from dynlora.viz.run import figures, progress, result_figures, result_text
 from dynlora.viz.run import text as run_text
-from dynlora.viz.verdict.run_verdict import run_verdict
 
 
 def run_document(run: RunReading) -> Document:
@@ -61,7 +61,7 @@ def _health(run: RunReading) -> list[str]:
     """Return the findings about the run, and what was checked and is well."""
     if not run.summary["step"]:
         return []
-    found = health_report.outcome(run.evidence)
+    found = health.outcome(run.evidence)
     said = (f"{one.level.capitalize()}: {one.title}. {one.words}" for one in found.findings)
     return [*said, " ".join([found.conclusion, *found.details])]
 

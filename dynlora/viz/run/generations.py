@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.stats import share_interval
+from dynlora.analysis.stats import share_interval
 from dynlora.viz.kit.text import percent
 
 LONGEST = 4000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.lines import smoothed
+from dynlora.viz.kit.frames import smoothed
 from dynlora.viz.kit.text import number
 
 

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.lines import smoothed
-from dynlora.viz.kit.run_summary import strategy_share
-from dynlora.viz.kit.stats import LOW_IS_GOOD
+from dynlora.viz.kit.frames import at_highest, at_lowest, smoothed
+from dynlora.viz.kit.run_summary import LOW_IS_GOOD, strategy_share
 from dynlora.viz.kit.text import metric_words, number, one_line, percent, score, sentence_case
 
 

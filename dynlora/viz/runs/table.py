@@ -169,19 +169,6 @@ def _data_labels(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, Any], str
     return {pair: a if short.count(a) == 1 else b for pair, a, b in zip(pairs, short, whole, strict=True)}
 
 
-def same_task(runs: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the other runs on the model and data of a run, of its length, in the order given.
-
-    Args:
-        runs: as `queries.list_runs` returns them.
-        summary: of the run, as `queries.run_summary` returns it.
-    """
-    alike = runs[runs["id"] != summary["id"]]
-    for column in ("model", "data", "max_steps"):
-        alike = alike[alike[column] == summary.get(column)]
-    return alike
-
-
 def group_summary(members: pd.DataFrame) -> pd.DataFrame:
     """Return one row per group and metric: runs, mean, spread (standard deviation over the runs), lowest, highest."""
     if members.empty:

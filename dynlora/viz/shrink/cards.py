@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import ranks_to_use, ranks_to_use_text
+from dynlora.analysis.measurement_files import compress_target, keep_ranks
 from dynlora.errors import DynloraError
-from dynlora.inference.kept_files import compress_target, keep_ranks
 from dynlora.jobs.export import compressed as compressed_file
 from dynlora.jobs.recover import kept_adapter, recovery_name, recovery_values, usual_steps
 from dynlora.store import queries
@@ -23,8 +24,6 @@ from dynlora.store.schema import command_text
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.kit.text import percent
-from dynlora.viz.ranks import model as ranks_model
-from dynlora.viz.ranks import text as ranks_text
 from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import pictures as shrink_pictures
 from dynlora.viz.shrink import text as shrink_text
@@ -245,11 +244,11 @@ def picture_card(shown: Shown) -> None:
 
 def config_card(shown: Shown) -> None:
     """Draw the ranks as a LoraConfig, and as settings of a run."""
-    settings = ranks_model.lora_settings(shown.summary, shown.found.ranks_of(shown.size))
+    settings = ranks_to_use.lora_settings(shown.summary, shown.found.ranks_of(shown.size))
     if settings is None:
         return
     with card("LoraConfig for PEFT", "shrink-config", "Copy with the button at the top right."):
-        st.code(ranks_text.code(settings), language="python", height=300, wrap_lines=True)
+        st.code(ranks_to_use_text.code(settings), language="python", height=300, wrap_lines=True)
         kept = shown.found.ranks_of(shown.size)
         frame = pd.DataFrame({"module": list(kept), "rank": list(kept.values())})
         under("Ranks by module; as settings of dynlora: strategy.ranks_from.", frame, "shrink-ranks")

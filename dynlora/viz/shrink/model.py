@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.inference.kept_files import compress_file
+from dynlora.analysis.measurement_files import compress_file
 from dynlora.store.compressions import Compressed, Size
 from dynlora.viz.kit import rank_picture
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis.stats import spearman
 from dynlora.viz.kit.run_summary import main_metric
-from dynlora.viz.kit.stats import spearman
 
 NEEDED = ("rank", "importance", "gate", "group_gate")
 """Signals that a run must have recorded for every stop to have its chart."""
@@ -142,7 +142,7 @@ def merit(
         return None
     won = ranks.iloc[:, -1] - ranks.iloc[:, 0]
     before = importance.loc[:, importance.columns.to_numpy() <= min(events)]
-    found = spearman(won.reset_index(drop=True), before.mean(axis=1).reset_index(drop=True))
+    found = spearman(won, before.mean(axis=1))
     return found if found >= LEAST_FOLLOWED else None
 
 

@@ -11,19 +11,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import capacity_frames, seed_groups
+from dynlora.analysis.run_reading import RunReading
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.tour_mark import mark_tour_taken
-from dynlora.viz.capacity import model as capacity_model
 from dynlora.viz.capacity import pictures as capacity_pictures
 from dynlora.viz.capacity.view import capacity_view
 from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import seed_groups
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import line_styles
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.inputs import pictures as inputs_pictures
 from dynlora.viz.inputs.view import inputs_view
 from dynlora.viz.kit import run_summary
@@ -168,7 +167,7 @@ def _rank(found: Toured) -> None:
     view = found.view
     with card("Rank and importance in the model", "tour-rank"):
         replay(capacity_pictures.replay_data(view, colours()))
-        under(capacity_pictures.replay_words(view), capacity_model.state_table(view.state()), "tour-rank")
+        under(capacity_pictures.replay_words(view), capacity_frames.state_table(view.state()), "tour-rank")
 
 
 def _map(found: Toured, signal: str) -> None:

@@ -11,23 +11,23 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis import verdict_text
+from dynlora.analysis.next_runs import NextRuns, next_runs
+from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.pairing import same_task
+from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import DynloraError
 from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
-from dynlora.viz.compare.paired_rows import RunPairs
 from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.kit.text import plural
-from dynlora.viz.runs.table import same_task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
 from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.toasts import announce
 from dynlora.viz.verdict import figures as verdict_figures
-from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import Verdict, verdict
-from dynlora.viz.verdict.next_runs import NextRuns, next_runs
 
 UNBROKEN = "95\u00a0%\u00a0CI"
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from dynlora.analysis.verdict import Contest, Verdict
 from dynlora.viz.compare.line_styles import short_label
 from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.text import plotly_lines, plotly_text, sentence_case, signed
 from dynlora.viz.kit.theme import Palette
-from dynlora.viz.verdict.model import Contest, Verdict
 
 ROW = 34
 """Pixels of a configuration."""

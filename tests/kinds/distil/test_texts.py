@@ -12,7 +12,6 @@ import torch
 
 from dynlora.engine.evaluation.generate import Written
 from dynlora.engine.recorder import Recorder
-from dynlora.kinds.distil.work.intervals import per_token
 from dynlora.kinds.distil.work.materials import Materials, common_task
 from dynlora.kinds.distil.work.measured import Measured
 from dynlora.kinds.distil.work.steps import Distilling
@@ -153,21 +152,3 @@ def test_a_planted_teacher_is_distilled(writers: Path, writer_ids: list[str]) ->
         after, _ = divergence(teacher, student, fresh, range(32))
     assert float(before.sum() / counts.sum()) > 0.2
     assert float(after.sum()) < 0.4 * float(before.sum()), (float(before.sum()), float(after.sum()))
-
-
-def test_an_interval_is_over_texts_and_not_over_tokens() -> None:
-    same = per_token(np.array([2.0, 4.0, 6.0]), np.array([2, 4, 6]))
-    assert (same["mean"], same["low"], same["high"], same["texts"]) == (1.0, 1.0, 1.0, 3)
-    equal = per_token(np.array([1.0, 3.0]) * 10, np.array([10, 10]))
-    assert equal["mean"] == 2.0
-    assert equal["high"] - 2.0 == pytest.approx(1.959964 * np.std([1.0, 3.0], ddof=1) / np.sqrt(2))
-
-
-def test_intervals_hold_the_mean_about_95_times_in_100() -> None:
-    rng, held = np.random.default_rng(0), 0
-    for _ in range(400):
-        counts = rng.integers(1, 30, 60)
-        sums = counts * (1 + rng.normal(0, 0.5, 60))
-        found = per_token(sums, counts)
-        held += found["low"] <= 1 <= found["high"]
-    assert 0.9 < held / 400 < 0.98

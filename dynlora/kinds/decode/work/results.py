@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from dynlora.analysis.stats import paired_share_interval, percentile_interval, share_interval
 from dynlora.engine.randomness import stream_seed
 from dynlora.kinds.decode.work.points import plain
 from dynlora.kinds.decode.work.solve import DRAFT, TARGET, Point
-from dynlora.kinds.intervals import paired_interval
 from dynlora.store.decode_metrics import WITHIN
 
 RESAMPLES = 2000
@@ -55,7 +54,7 @@ def row_of(
         "threshold": plain(value),
         "problems": len(solved),
         "accuracy": sum(right) / len(right) if right else None,
-        **({} if not right else dict(zip(("low", "high"), wilson(sum(right), len(right)), strict=True))),
+        **({} if not right else dict(zip(("low", "high"), share_interval(sum(right), len(right)), strict=True))),
         "steps": sum(len(one["steps"]) for one in solved),
         "accepted": sum(step["accepted"] for step in judged) / len(judged) if judged else None,
         "tokens": {name: sum(one["tokens"][name] for one in solved) for name in TOKENS},
@@ -64,13 +63,6 @@ def row_of(
         "cut_off": sum(one["ended"] != "end" for one in solved),
     }
     return {**found, "against_target": paired(solved, target)} if accept != TARGET else found
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a fraction."""
-    z, p = 1.96, right / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
 def paired(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any] | None:
@@ -87,14 +79,14 @@ def paired(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any] 
     found: dict[str, Any] = {"problems": len(pairs), "accuracy": None}
     if all(side["right"] is not None for pair in pairs for side in pair):
         gaps = np.array([float(one["right"]) - float(its["right"]) for one, its in pairs])
-        low, high = paired_interval(int((gaps > 0).sum()), int((gaps < 0).sum()), len(pairs))
+        low, high = paired_share_interval(int((gaps > 0).sum()), int((gaps < 0).sum()), len(pairs))
         found["accuracy"] = {"difference": float(gaps.mean()), "low": low, "high": high}
     for name in COSTS:
         mine, its = (np.array([pair[side][name] for pair in pairs], dtype=float) for side in (0, 1))
         if its.sum() <= 0:
             continue
-        low, high = np.percentile(mine[draws].sum(1) / its[draws].sum(1), (2.5, 97.5))
-        found[name] = {"ratio": float(mine.sum() / its.sum()), "low": float(low), "high": float(high)}
+        low, high = percentile_interval(mine[draws].sum(1) / its[draws].sum(1))
+        found[name] = {"ratio": float(mine.sum() / its.sum()), "low": low, "high": high}
     return found
 
 

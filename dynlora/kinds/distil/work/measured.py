@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from dynlora import strategies
+from dynlora.analysis.stats import per_token
 from dynlora.engine.data.text_data import Rows, of_groups
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DynloraError
 from dynlora.kinds.distil.settings import NOT_RECYCLE
-from dynlora.kinds.distil.work.intervals import per_token
 from dynlora.kinds.distil.work.steps import Distilling
 from dynlora.kinds.distil.work.student import divergence
 from dynlora.kinds.recycle.work.few_shot_accuracy import AveragedTeachers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from dynlora.analysis.stats import normal_reach
 from dynlora.data_files.reader import read_table
 from dynlora.engine.data.text_data import Rows, of_groups
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, merge
@@ -173,7 +173,7 @@ class FewShotTest:
 def mean_and_interval(values: np.ndarray) -> dict[str, float]:
     """Return the mean of accuracies, or their differences, and its 95 % interval (normal) over episodes."""
     mean = float(values.mean())
-    half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    half = normal_reach(values) if len(values) > 1 else 0.0
     return {"mean": mean, "low": max(mean - half, -1.0), "high": min(mean + half, 1.0)}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.stats import spearman
+from dynlora.analysis.stats import spearman
 from dynlora.viz.kit.text import listed, one_line, plural, sentence_case
 from dynlora.viz.ui.model_client import Streamed
 

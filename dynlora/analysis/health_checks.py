@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.capacity.model import event_steps
-from dynlora.viz.kit.lines import smoothed
-from dynlora.viz.kit.stats import spearman
+from dynlora.analysis.capacity_frames import event_steps
+from dynlora.analysis.stats import spearman
+from dynlora.viz.kit.frames import smoothed
 from dynlora.viz.kit.text import listed, minus, number, one_line, percent
 
 PROBLEM, NOTICE = "problem", "notice"
@@ -298,7 +298,7 @@ def needs_half(found: Evidence) -> str:
 def _neighbours(found: Evidence) -> list[float]:
     """Return the rank correlation of importance between neighbouring windows, where there is one."""
     windows = _windows(found.importance)
-    pairs = [spearman(pd.Series(a), pd.Series(b)) for a, b in zip(windows.T[:-1], windows.T[1:], strict=True)]
+    pairs = [spearman(a, b) for a, b in zip(windows.T[:-1], windows.T[1:], strict=True)]
     return [pair for pair in pairs if np.isfinite(pair)]
 
 

@@ -66,7 +66,7 @@ def evidence(
         modules: as `kit.modules.described` returns them.
         ranks: last rank of each module by name.
         start: first recorded rank of each module, as recorded; None where none was.
-        effects: of the ablations, as `knockout.model.effects` returns them.
+        effects: of the ablations, as `ablations.effects` returns them.
         rows: held-out examples of the ablations.
         norms: `delta_norm` and `effective_rank` by module as recorded, None where they were not.
         others: last ranks of runs of the same configuration with other seeds.

@@ -1,49 +1,22 @@
-"""Groups, bands, axes, the Pareto set, paired differences and how reproducible an allocation is."""
+"""Comparisons as figures and captions: bands, the Pareto set, paired differences, how reproducible an allocation is."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import pairing, seed_groups
+from dynlora.analysis.seed_groups import Group
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import paired_difference, seed_groups
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import MOST_COLOURED
-from dynlora.viz.compare.seed_groups import Group
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary, theme
+from tests.analysis.test_pairing import series, summary
 from tests.viz.drawn import traces_of
 from tests.viz.runs import HOSTILE
-
-
-def summary(run: str, seed: int = 0, strategy: str = "dynamic", **settings: Any) -> dict[str, Any]:
-    config = {
-        "name": run, "seed": seed, "strategy": {"name": strategy, **settings}, "data": {"name": "d"},
-        "train": {"batch_size": 32, "grad_accum": 2},
-    }  # fmt: skip
-    return {
-        "id": run, "name": run, "seed": seed, "strategy": strategy, "fidelity": "code", "config": config, "step": 10,
-        "data": "d", "data_size": {"train": 10, "held_out": 5}, "labels": ["a", "b"], "ranks": {},
-        "metrics": {"accuracy": 0.8 + 0.01 * seed}, "params": {"active": 100, "gate": 4},
-    }  # fmt: skip
-
-
-def series(run: str, steps: list[int], values: list[float]) -> pd.DataFrame:
-    return pd.DataFrame({"run": run, "step": steps, "x": np.array(steps, float), "value": values})
-
-
-def test_runs_that_differ_in_seed_and_name_are_one_group() -> None:
-    runs = [summary("a"), summary("b", 1), summary("c", 0, allocation="random"), summary("d", 0, "lora")]
-    groups = seed_groups.grouped(runs)
-    assert [group.runs for group in groups] == [("a", "b"), ("c",), ("d",)]
-    assert [group.title for group in groups] == [
-        "dynamic (from its code), n = 2", "dynamic (from its code), allocation random, n = 1",
-        "lora (from its code), n = 1",
-    ]  # fmt: skip
 
 
 def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
@@ -56,15 +29,6 @@ def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     assert [trace.name for trace in traces_of(figure)] == ["g, n = 2, band", "g, n = 2"]
     assert list(traces_of(figure)[0].y) == [3, 4, 3, 3, 2, 1]
     assert "The band covers" in compare_text.curves(found, low_is_good=True)
-
-
-def test_values_between_steps_only_where_asked_and_never_beyond_a_runs_end() -> None:
-    both = pd.concat([series("a", [0, 10, 20], [0.0, 1.0, 2.0]), series("b", [0, 5, 10], [0.0, 0.5, 1.0])])
-    groups = [Group("g", ("a", "b"))]
-    assert seed_groups.bands(both, groups, between=True)["n"].tolist() == [2, 2, 2, 1]
-    assert seed_groups.bands(both, groups, between=False)["n"].tolist() == [2, 1, 2, 1]
-    long = pd.concat([series("a", list(range(5000)), [0.0] * 5000)])
-    assert len(seed_groups.bands(long, groups, between=True)) <= seed_groups.GRID
 
 
 def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
@@ -84,19 +48,6 @@ def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
     )
     assert all(trace.showlegend for trace in lines[-MOST_COLOURED:]), "what is named lies on top"
     assert "<img" not in str(figure.to_json())
-
-
-@pytest.mark.parametrize(
-    ("kind", "wanted"),
-    [("step", 5.0), ("rows", 320.0), ("seconds", 0.5), ("tokens", 500.0), ("parameter-steps", 550.0)],
-)
-def test_what_the_axis_counts_at_step_five(kind: str, wanted: float) -> None:
-    times = pd.DataFrame({"step": range(1, 11), "value": 100.0})
-    line = pd.DataFrame({"step": [2, 10], "parameters": [100.0, 125.0]})
-    clock = seed_groups.clock(kind, summary("a"), times, line)
-    runs = seed_groups.placed(series("a", [5], [1.0]).drop(columns="x"), {"a": clock})
-    counted = {"parameter-steps": 200 + 3 * 125.0}.get(kind, wanted)
-    assert runs["x"].tolist() == pytest.approx([counted])
 
 
 def test_a_run_without_a_clock_is_left_out_and_named() -> None:
@@ -128,44 +79,14 @@ def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:
     assert "the difference may be chance" in compare_text.groups(table, "accuracy", low_is_good=False)
 
 
-def test_pairs_share_seed_data_and_sizes() -> None:
-    runs = {run["id"]: run for run in (summary("a0"), summary("a1", 1), summary("b0"), summary("b1", 1))}
-    first, second = Group("a", ("a0", "a1")), Group("b", ("b0", "b1"))
-    assert paired_difference.pairs(runs, first, second) == ([(0, "a0", "b0"), (1, "a1", "b1")], "")
-    runs["b1"]["data_size"] = {"train": 9, "held_out": 5}
-    kept, why = paired_difference.pairs(runs, first, second)
-    assert (len(kept), why) == (1, "1 of 2 shared seeds have different data or data sizes.")
-    runs["b0"]["seed"] = runs["b1"]["seed"] = 7
-    assert paired_difference.pairs(runs, first, second) == ([], "The two groups share no seed.")
-
-
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    hits = 0
-    for number in range(60):
-        draw = np.random.default_rng(number)
-        found = paired_difference.interval([draw.normal(0.1, 1, 300) for _ in range(5)], draws=300)
-        hits += found.low <= 0.1 <= found.high
-    assert hits >= 53
-    assert paired_difference.interval([np.ones(5)] * 2) == paired_difference.Difference(1, 1, 1, 2, 5)
-
-
-def test_many_examples_in_blocks_keep_the_width() -> None:
-    values = np.random.default_rng(0).normal(0, 1, 40_000)
-    found = paired_difference.interval([values], draws=1000)
-    assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(len(values)), rel=0.15)
-
-
 def test_forest_has_a_row_per_seed_and_one_for_all() -> None:
-    rows = paired_difference.forest(
-        {0: np.full(20, -0.5) + np.arange(20) / 100, 3: np.full(20, -0.4) + np.arange(20) / 100}
-    )
+    rows = pairing.forest({0: np.full(20, -0.5) + np.arange(20) / 100, 3: np.full(20, -0.4) + np.arange(20) / 100})
     assert rows["row"].tolist() == ["seed 0", "seed 3", "all, n = 2"]
     figure = compare_figures.forest(rows, "difference of loss, nats", theme.LIGHT)
     assert [len(trace.x) for trace in traces_of(figure)] == [2, 1]
     words = compare_text.paired(rows, "lora", "dynamic", "nats", low_is_good=True, digits=3)
     assert "dynamic minus lora: −0.355 nats" in words
     assert "better on these examples, and too few seeds to decide. Paired over 2 common seeds and 20 examples" in words
-    assert list(paired_difference.same_length({0: np.ones(3), 1: np.ones(2), 2: np.array([1, np.nan, 1])})) == [0]
 
 
 def test_is_an_allocation_reproducible() -> None:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.viz.capacity import flows
+from dynlora.analysis import flows
+from dynlora.analysis.flows import OUTSIDE
 from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.capacity.flows import OUTSIDE
 from dynlora.viz.kit import modules as kit_modules
 
 COLUMNS = ["seq", "step", "edit", "donor", "receiver", "count", "donor_score", "receiver_score"]

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import ranks_to_use, ranks_to_use_text
 from dynlora.store import queries
 from dynlora.viz.kit.modules import described
-from dynlora.viz.ranks import model as ranks_model
-from dynlora.viz.ranks import text as ranks_text
 
 KINDS = ("query", "value")
 
@@ -38,7 +37,7 @@ def found(
     names = frame.sort_values("position")["name"].tolist()
     norms: dict[str, np.ndarray | None] = {"delta_norm": np.arange(6.0), "effective_rank": None}
     first = np.full(6, 4.0) if start is None else np.array(start)
-    return ranks_model.evidence(
+    return ranks_to_use.evidence(
         frame, dict(zip(names, ranks, strict=True)), first, effects(known or {}), 500 if known else 0, norms,
         [dict(zip(names, other, strict=True)) for other in others],
     )  # fmt: skip
@@ -46,80 +45,80 @@ def found(
 
 def test_kinds_are_ordered_by_the_rank_they_ended_with() -> None:
     evidence = found([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3), 1: (-0.1, 0.1), 2: (-0.3, -0.1)})
-    kinds = ranks_model.by_kind(evidence).set_index("kind")
+    kinds = ranks_to_use.by_kind(evidence).set_index("kind")
     assert list(kinds.index) == ["value", "query"]
     assert (kinds.loc["query", "rank"], kinds.loc["query", "least"], kinds.loc["query", "most"]) == (1, 0, 2)
     assert kinds["share"].sum() == pytest.approx(1)
     assert (kinds.loc["query", "helping"], kinds.loc["query", "measured"]) == (1, 2)
     assert kinds.loc["value", "norm"] == pytest.approx((1 + 3 + 5) / 3)
-    said = ranks_text.headline(evidence)
+    said = ranks_to_use_text.headline(evidence)
     assert (
         said
         == "Over 6 modules, most rank went to value (mean 7), least to query (1); every module started with rank 4."
     )
-    assert "effective rank" not in ranks_text.kinds_table(evidence), "nothing was recorded"
-    said = ranks_text.confidence(evidence)
+    assert "effective rank" not in ranks_to_use_text.kinds_table(evidence), "nothing was recorded"
+    said = ranks_to_use_text.confidence(evidence)
     assert "1 module helps (95 % CI above 0), 1 harms, 1 is not shown" in said
     assert "Ablation on 500 held-out examples, 3 of 6 modules measured so far: " in said
-    assert "Run the module ablation above to see" in ranks_text.confidence(found([2] * 6), where="above")
+    assert "Run the module ablation above to see" in ranks_to_use_text.confidence(found([2] * 6), where="above")
 
 
 def test_kinds_of_equal_mean_rank_tie() -> None:
-    even = ranks_text.headline(found([2, 4, 4, 4, 6, 4], start=[0, 1, 0, 1, 1, 0]))
+    even = ranks_to_use_text.headline(found([2, 4, 4, 4, 6, 4], start=[0, 1, 0, 1, 1, 0]))
     assert even == (
         "The mean rank of every kind is 4; single modules have ranks from 2 to 6; the modules started with rank 0 to 1."
     )
     rows = modules().assign(label=["a", "a", "b", "b", "c", "c"])
-    evidence = ranks_model.evidence(
+    evidence = ranks_to_use.evidence(
         rows, dict(zip(rows["name"], [5, 5, 5, 5, 1, 1], strict=True)), np.full(6, 6.0), effects({}), 0,
         {"delta_norm": None, "effective_rank": None},
     )  # fmt: skip
-    said = ranks_text.headline(evidence)
+    said = ranks_to_use_text.headline(evidence)
     assert said.startswith("Over 6 modules, most rank went to a and b (tie at mean 5), least to c (1)")
     assert said.endswith("every module started with rank 6.")
 
 
 def test_ranks_that_were_set_before_training_have_not_moved() -> None:
-    assert ranks_text.headline(found([2, 8, 1, 8, 0, 5], start=[2, 8, 1, 8, 0, 5])).endswith(
+    assert ranks_to_use_text.headline(found([2, 8, 1, 8, 0, 5], start=[2, 8, 1, 8, 0, 5])).endswith(
         ", as set before training."
     )
     unknown = found([2, 8, 1, 8, 0, 5], start=[float("nan")] * 6)
-    assert "start" not in ranks_text.headline(unknown)
-    assert set(ranks_text.kinds_table(unknown)["start"]) == {"–"}
+    assert "start" not in ranks_to_use_text.headline(unknown)
+    assert set(ranks_to_use_text.kinds_table(unknown)["start"]) == {"–"}
 
 
 def test_confidence_names_what_is_not_shown_to_help() -> None:
     evidence = found([2, 8, 1, 8, 1, 5], {n: (0.1, 0.2) for n in range(5)} | {5: (-0.1, 0.1)})
     assert evidence.is_measured
-    said = ranks_text.confidence(evidence)
+    said = ranks_to_use_text.confidence(evidence)
     assert "5 modules help (95 % CI above 0), 1 is not shown to help when turned off alone (value 2)" in said
     assert "One seed" in said
-    assert "none yet" in ranks_text.confidence(found([4] * 6))
+    assert "none yet" in ranks_to_use_text.confidence(found([4] * 6))
 
 
 def test_columns_that_the_table_does_not_have_are_not_explained() -> None:
-    measured = ranks_text.kinds_table(found([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3)}))
-    assert "Help: modules whose ablation raises the loss" in ranks_text.columns(measured)
-    assert "Update norm: means." in ranks_text.columns(measured), "no effective rank was recorded"
-    assert "Help" not in ranks_text.columns(ranks_text.kinds_table(found([2, 8, 1, 8, 0, 5])))
+    measured = ranks_to_use_text.kinds_table(found([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3)}))
+    assert "Help: modules whose ablation raises the loss" in ranks_to_use_text.columns(measured)
+    assert "Update norm: means." in ranks_to_use_text.columns(measured), "no effective rank was recorded"
+    assert "Help" not in ranks_to_use_text.columns(ranks_to_use_text.kinds_table(found([2, 8, 1, 8, 0, 5])))
 
 
 def test_no_ablation_is_advised_where_none_can_be_made() -> None:
-    said = ranks_text.confidence(found([2, 8, 1, 8, 0, 5]), "This run has no saved adapter.")
+    said = ranks_to_use_text.confidence(found([2, 8, 1, 8, 0, 5]), "This run has no saved adapter.")
     assert said.startswith("Confidence by ablation: none. This run has no saved adapter. One seed")
     assert "Run the module ablation" not in said
 
 
 def test_seeds_that_agree_say_so_and_ranks_that_never_moved_claim_nothing() -> None:
     ranks = [2, 8, 1, 7, 3, 5]
-    assert ranks_model.agreement_of_seeds(found(ranks, None, ranks, ranks)) == pytest.approx(1)
-    assert "between 3 seeds with a Spearman correlation of +1.00" in ranks_text.confidence(
+    assert ranks_to_use.agreement_of_seeds(found(ranks, None, ranks, ranks)) == pytest.approx(1)
+    assert "between 3 seeds with a Spearman correlation of +1.00" in ranks_to_use_text.confidence(
         found(ranks, None, ranks, ranks)
     )
     still = found([4] * 6, None, [4] * 6)
-    assert ranks_model.agreement_of_seeds(still) is None
-    assert "gives no reason to prefer others" in ranks_text.headline(still)
-    assert "The same ranks in 2 seeds." in ranks_text.confidence(still)
+    assert ranks_to_use.agreement_of_seeds(still) is None
+    assert "gives no reason to prefer others" in ranks_to_use_text.headline(still)
+    assert "The same ranks in 2 seeds." in ranks_to_use_text.confidence(still)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
@@ -129,11 +128,11 @@ def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) ->
     from transformers import AutoModelForSequenceClassification
 
     summary = queries.run_summary(trained_run)
-    settings = ranks_model.lora_settings(summary, summary["ranks"])
+    settings = ranks_to_use.lora_settings(summary, summary["ranks"])
     assert settings is not None
     assert settings.is_scaling_known
     names: dict[str, Any] = {}
-    exec(ranks_text.code(settings), names)
+    exec(ranks_to_use_text.code(settings), names)
     assert names["config"].task_type == "SEQ_CLS"
     base = AutoModelForSequenceClassification.from_pretrained(summary["model"], num_labels=2)
     model = get_peft_model(base, names["config"])
@@ -152,23 +151,23 @@ def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) ->
 
 def test_a_run_that_recorded_no_scaling_says_so_and_takes_its_settings() -> None:
     summary = {"config": {"adapter": {"rank": 4, "alpha": 16}}, "scaling": {}, "peft_task_type": None}
-    settings = ranks_model.lora_settings(summary, {"a": 4, "b": 2, "c": 4, "d": 0})
+    settings = ranks_to_use.lora_settings(summary, {"a": 4, "b": 2, "c": 4, "d": 0})
     assert settings is not None
     assert (settings.r, settings.lora_alpha, settings.target_modules) == (4, 16, ["a", "b", "c"])
     assert (settings.rank_pattern, settings.alpha_pattern) == ({"b": 2}, {"b": 8})
-    code = ranks_text.code(settings)
+    code = ranks_to_use_text.code(settings)
     assert "did not record its scaling" in code
     assert "task_type" not in code
     compile(code, "config", "exec")
-    assert ranks_model.lora_settings(summary, {"a": 0}) is None
+    assert ranks_to_use.lora_settings(summary, {"a": 0}) is None
 
 
 def test_names_of_a_hostile_run_stay_text_in_the_code() -> None:
     name = 'x\'); import os  # \n"""'
-    settings = ranks_model.lora_settings({"config": {}}, {name: 2})
+    settings = ranks_to_use.lora_settings({"config": {}}, {name: 2})
     assert settings is not None
     import ast
 
-    (_, made) = [node for node in ast.parse(ranks_text.code(settings)).body if not isinstance(node, ast.Expr)]
+    (_, made) = [node for node in ast.parse(ranks_to_use_text.code(settings)).body if not isinstance(node, ast.Expr)]
     (targets,) = [k.value for k in made.value.keywords if k.arg == "target_modules"]  # pyright: ignore
     assert ast.literal_eval(targets) == [name]

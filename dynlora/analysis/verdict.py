@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.viz.compare import paired_difference, seed_groups
-from dynlora.viz.compare.model import LOW_IS_GOOD
-from dynlora.viz.compare.paired_difference import FEWEST_SEEDS, Difference
-from dynlora.viz.compare.paired_rows import Side
-from dynlora.viz.compare.seed_groups import Group
+from dynlora.analysis import pairing, seed_groups, stats
+from dynlora.analysis.paired_rows import Side
+from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.stats import LEVEL, Difference, normal_reach, t_reach
 from dynlora.viz.kit.config_fields import set_values
-from dynlora.viz.kit.run_summary import is_uniform, loss_unit, main_metric
-from dynlora.viz.kit.stats import t_reach
+from dynlora.viz.kit.run_summary import LOW_IS_GOOD, is_uniform, loss_unit, main_metric
 
 Summary = Mapping[str, Any]
 Differences = Callable[[Sequence[tuple[int, str, str]]], Sequence[Side]]
@@ -28,12 +27,6 @@ MOST_SEEDS = 10
 
 MOST_CONTESTS = 6
 """Most configurations that are set against the baseline, the best first."""
-
-LEVEL = 0.95
-"""Of the interval that is shown."""
-
-NORMAL = 1.96
-"""Standard errors of a normal mean to each side of its 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ class Contest:
     @property
     def excludes_0(self) -> bool:
         """Whether the interval that is shown leaves 0 out."""
-        return self.difference is not None and (self.difference.low > 0 or self.difference.high < 0)
+        return self.difference is not None and self.difference.excludes_0
 
     @property
     def outcome(self) -> str:
@@ -231,7 +224,7 @@ def _contests(
 def _contest(
     members: Mapping[str, Summary], baseline: Group, group: Group, differences: Differences, of: int
 ) -> Contest:
-    pairs, why = paired_difference.pairs(members, baseline, group)
+    pairs, why = pairing.pairs(members, baseline, group)
     sides = [side for side in differences(pairs) if side.differences] if pairs else []
     other = seed_groups.other_differences(members[group.runs[0]], members[baseline.runs[0]])
     if not sides:
@@ -239,17 +232,11 @@ def _contest(
     summary = members[group.runs[0]]
     side = _decisive_side(sides, main_metric(summary)[0])
     rows = list(side.differences.values())
-    shown, level = paired_difference.interval(rows), 1 - (1 - LEVEL) / of
-    excludes_0 = shown.low > 0 or shown.high < 0
+    difference, level = stats.paired_difference(rows), 1 - (1 - LEVEL) / of
     unit = "nats" if loss_unit(summary) == "nats" else ""
     unit = "points" if side.key in ("accuracy", "exact_match") else unit
-    is_clear = excludes_0 and len(rows) >= FEWEST_SEEDS and over_seeds(rows, level) < abs(shown.mean)
-    return Contest(group, side, unit, shown, is_clear, _needed(rows, level), why, other)
-
-
-def over_seeds(rows: Sequence[np.ndarray], level: float, n: int | None = None) -> float:
-    """Return half the width of the t interval over the seeds' means."""
-    return t_reach([float(values.mean()) for values in rows], level, n)
+    is_clear = pairing.is_significant(rows, difference, level)
+    return Contest(group, side, unit, difference, is_clear, _needed(rows, level), why, other)
 
 
 def _needed(rows: Sequence[np.ndarray], level: float) -> int | None:
@@ -257,11 +244,12 @@ def _needed(rows: Sequence[np.ndarray], level: float) -> int | None:
 
     That over the examples does not shrink with more seeds: where it includes 0 by itself, no number is enough.
     """
-    mean = abs(float(np.mean([values.mean() for values in rows])))
+    means = [float(values.mean()) for values in rows]
+    mean = abs(float(np.mean(means)))
     examples = np.mean(rows, axis=0)
-    if len(rows) < FEWEST_SEEDS or NORMAL * float(np.std(examples)) / math.sqrt(len(examples)) >= mean:
+    if len(rows) < FEWEST_SEEDS or normal_reach(examples) >= mean:
         return None
-    return next((n for n in range(len(rows) + 1, MOST_SEEDS + 1) if over_seeds(rows, level, n) < mean), None)
+    return next((n for n in range(len(rows) + 1, MOST_SEEDS + 1) if t_reach(means, level, n) < mean), None)
 
 
 def _decisive_side(sides: Sequence[Side], metric: str) -> Side:

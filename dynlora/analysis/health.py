@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dynlora.viz.health import checks
-from dynlora.viz.health.checks import PROBLEM, Evidence, Finding
+from dynlora.analysis import health_checks as checks
+from dynlora.analysis.health_checks import PROBLEM, Evidence, Finding
 from dynlora.viz.kit.text import listed, plural
 
 

@@ -8,15 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
-from dynlora.inference.kept_files import knockout_file
+from dynlora.analysis.measurement_files import knockout_file
+from dynlora.analysis.stats import spearman, spearman_interval
 from dynlora.store.knockouts import Knockouts
-from dynlora.viz.kit.stats import spearman
 from dynlora.viz.kit.text import listed, one_line, plural, signed
-
-DRAWS = 1000
-"""Resamplings of the modules behind an interval."""
 
 LEAST = 4
 """Modules below which no agreement is reported: with so few any order is likely."""
@@ -102,17 +98,7 @@ def agreement(score: np.ndarray, effect: pd.DataFrame) -> Agreement:
     values, delta = values[known], delta[known]
     if len(values) < LEAST:
         return Agreement(np.nan, np.nan, np.nan, len(values))
-    draws = np.random.default_rng(0).integers(0, len(values), (DRAWS, len(values)))
-    resampled = _row_by_row(rankdata(values[draws], axis=1), rankdata(delta[draws], axis=1))
-    low, high = np.percentile(resampled, (2.5, 97.5)) if len(resampled) else (np.nan, np.nan)
-    return Agreement(spearman(pd.Series(values), pd.Series(delta)), float(low), float(high), len(values))
-
-
-def _row_by_row(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the correlation of each row of `a` with that of `b`; rows that do not vary are left out."""
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    size = np.sqrt((a * a).sum(1) * (b * b).sum(1))
-    return (a * b).sum(1)[size > 0] / size[size > 0]
+    return Agreement(spearman(values, delta), *spearman_interval(values, delta), len(values))
 
 
 def agreements(scores: Mapping[str, np.ndarray], effect: pd.DataFrame) -> pd.DataFrame:

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dynlora.analysis import pairing, results
 from dynlora.store import queries
-from dynlora.viz.compare import paired_difference
-from dynlora.viz.run import results
 
 Ask = Callable[..., Any]
 """Answers a query of the store: ask(query, folder, *arguments)."""
@@ -141,4 +140,4 @@ def _part(differences: Mapping[int, _Both | None], part: int) -> BySeed:
 
 
 def _known(differences: Mapping[int, np.ndarray | None]) -> BySeed:
-    return paired_difference.same_length({seed: one for seed, one in differences.items() if one is not None})
+    return pairing.same_length({seed: one for seed, one in differences.items() if one is not None})

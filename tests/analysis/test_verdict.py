@@ -11,15 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynlora.analysis import seed_groups, verdict_text
+from dynlora.analysis.next_runs import next_runs
+from dynlora.analysis.paired_rows import Side
+from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.verdict import MOST_SEEDS, Verdict, verdict
 from dynlora.config_files import read_run_config
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.summary import run_summary
-from dynlora.viz.compare import seed_groups
-from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
-from dynlora.viz.compare.paired_rows import Side
-from dynlora.viz.verdict import text as verdict_text
-from dynlora.viz.verdict.model import MOST_SEEDS, Verdict, verdict
-from dynlora.viz.verdict.next_runs import next_runs
 
 ROWS = 400
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from dynlora.viz.compare import seed_groups
-from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
+from dynlora.analysis import seed_groups
+from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.verdict import Summary, Verdict
 from dynlora.viz.kit.run_summary import ACTIVE, seconds_taken
-from dynlora.viz.verdict.model import Summary, Verdict
 
 
 @dataclass(frozen=True)

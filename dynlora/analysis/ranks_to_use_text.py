@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.ranks_to_use import (
+    HARMS,
+    HELPS,
+    UNCLEAR,
+    UNKNOWN,
+    Evidence,
+    LoraSettings,
+    agreement_of_seeds,
+)
 from dynlora.viz.kit.text import listed, one_line, plural, sentence_case, signed
-from dynlora.viz.ranks.model import HARMS, HELPS, UNCLEAR, UNKNOWN, Evidence, LoraSettings, agreement_of_seeds
 
 SHOWN = 2
 """Decimals of a mean rank that are shown; means that are equal with these are a tie."""

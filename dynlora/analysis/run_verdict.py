@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.pairing import same_task
+from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
-from dynlora.viz.compare.paired_rows import RunPairs
-from dynlora.viz.runs.table import same_task
-from dynlora.viz.verdict.model import Verdict, verdict
 
 MOST_READ = 30
 """Most other runs of a task that are opened for a verdict."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from dynlora.viz.kit.stats import spearman
+from dynlora.analysis.stats import spearman
 
 ORDERS = {"kind": "By kind", "depth": "By depth", "rank": "By rank"}
 """The orders of a map's rows, and what people call them."""
@@ -68,10 +68,7 @@ def steadiness(importance: pd.DataFrame, events: Sequence[int]) -> pd.DataFrame:
         order = rankdata(values, axis=0)
         rows = [(later, _agreement(order[:, i], order[:, i + 1])) for i, (later, _) in enumerate(known[1:])]
     else:
-        rows = [
-            (later, spearman(pd.Series(values[:, i]), pd.Series(values[:, i + 1])))
-            for i, (later, _) in enumerate(known[1:])
-        ]
+        rows = [(later, spearman(values[:, i], values[:, i + 1])) for i, (later, _) in enumerate(known[1:])]
     rows = [row for row, before, after in zip(rows, columns, columns[1:], strict=False) if before != after]
     return pd.DataFrame(rows, columns=["step", "value"]).dropna().reset_index(drop=True)
 

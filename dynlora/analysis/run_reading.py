@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import capacity_frames, flows, signals
+from dynlora.analysis.health_checks import Evidence
 from dynlora.store import queries
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
-from dynlora.viz.capacity import flows, signals
-from dynlora.viz.capacity import model as capacity_model
-from dynlora.viz.health.checks import Evidence
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.recorded import recorded_over
@@ -79,7 +78,7 @@ class RunReading:
     @cached_property
     def event_steps(self) -> list[int]:
         """Steps of the reallocations that moved something."""
-        return capacity_model.event_steps(self.reallocations)
+        return capacity_frames.event_steps(self.reallocations)
 
     @cached_property
     def columns(self) -> int:

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.viz.kit.config_fields import SOURCES, flat, set_values
-from dynlora.viz.kit.run_colours import method_of
-from dynlora.viz.kit.run_summary import format_strategy
+from dynlora.viz.kit.run_summary import format_strategy, method_of
 from dynlora.viz.kit.text import one_line, source_name
 
 CLOCKS = {
@@ -42,7 +41,7 @@ class Group:
         label: what is written for them; text of a run's author may stand in it.
         runs: their ids, one for each seed.
         repeats: ids of older runs with a seed that is among them; they are no further evidence.
-        method: that decides the colour, as `run_colours.method_of` returns it.
+        method: that decides the colour, as `run_summary.method_of` returns it.
     """
 
     label: str

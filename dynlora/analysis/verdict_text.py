@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.compare.paired_difference import FEWEST_SEEDS
+from dynlora.analysis.next_runs import NextRuns
+from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.verdict import MOST_SEEDS, Contest, Verdict
 from dynlora.viz.kit.text import listed, metric_words, one_line, plural, rough_duration, score, signed, source_name
-from dynlora.viz.verdict.model import MOST_SEEDS, Contest, Verdict
-from dynlora.viz.verdict.next_runs import NextRuns
 
 WORDS = {
     "better": "better", "worse": "worse", "tie": "tie", "unclear": "not significantly different",

@@ -1,4 +1,4 @@
-"""The signals over modules that pages can show: their names, titles and captions."""
+"""The signals over modules that pages can show: their names and titles."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from dynlora.store.meta import section, table
-from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.kit.text import one_line, sentence_case
 
 WORDS = {
@@ -77,36 +73,6 @@ def own(summary: Mapping[str, Any]) -> dict[str, About]:
                 said["title"], words, None, tuple(names), grouping, unit if isinstance(unit, str) else ""
             )
     return found
-
-
-def rank_caption(
-    modules: pd.DataFrame, start: np.ndarray, values: np.ndarray | None, step: int, events: Sequence[int]
-) -> str:
-    """Return the sentence under the map of ranks; arrays as recorded, at the first step and at `step`."""
-    if values is None:
-        return f"No rank was recorded up to step {step}."
-    return capacity_text.rank_moved(modules, start, values, step, events)
-
-
-def sentence(about: About, modules: pd.DataFrame, values: np.ndarray | None, step: int) -> str:
-    """Return the sentence under a signal's map; values as recorded, at `step`."""
-    if values is None:
-        return f"No {one_line(about.word, 40)} was recorded up to step {step}."
-    if about.grouping:
-        return capacity_text.groups_at(values, step)
-    if about.choices:
-        return capacity_text.choices_at(values, about.choices, step)
-    return capacity_text.signal_at(modules, values, one_line(about.word, 40), step)
-
-
-def binned(heat: Any) -> str:
-    """Say how many of the recorded steps a heat map shows; empty when it shows them all."""
-    shown = heat.frame.shape[1]
-    return (
-        ""
-        if shown >= heat.points
-        else (f"{shown:,} of {heat.points:,} recorded steps shown: the last step of each bin.")
-    )
 
 
 def uniform_rank(summary: Mapping[str, Any]) -> int | None:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import health
+from dynlora.analysis import health_checks as checks
+from dynlora.analysis.health_checks import NOTICE, PROBLEM, Evidence, Finding
+from dynlora.analysis.run_reading import RunReading
 from dynlora.store import queries
-from dynlora.viz.health import checks
-from dynlora.viz.health import report as health_report
-from dynlora.viz.health.checks import NOTICE, PROBLEM, Evidence, Finding
-from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit import modules as kit_modules
 
 N = 8
@@ -88,13 +88,13 @@ def test_a_finding_appears_and_only_then(
     assert finding is not None
     assert finding.level == level
     assert words in finding.words
-    assert finding in health_report.outcome(well(**changes)).findings
+    assert finding in health.outcome(well(**changes)).findings
 
 
 def test_all_good_is_said_with_what_was_checked() -> None:
-    assert health_report.outcome(well()).findings == []
-    assert health_report.outcome(well()).conclusion == "9 of 9 checks passed."
-    found = health_report.outcome(well(planned_events=None, gates=pd.DataFrame()))
+    assert health.outcome(well()).findings == []
+    assert health.outcome(well()).conclusion == "9 of 9 checks passed."
+    found = health.outcome(well(planned_events=None, gates=pd.DataFrame()))
     assert found.conclusion == "7 of 7 checks passed."
     assert "the budget is used and not exceeded" in found.passed
     assert found.details[-1] == "Not recorded in this run: planned reallocations and gates."
@@ -107,7 +107,7 @@ EARLY: dict[str, object] = {
 
 
 def test_a_check_that_is_not_possible_yet_has_not_passed() -> None:
-    found = health_report.outcome(well(**EARLY))
+    found = health.outcome(well(**EARLY))
     assert found.conclusion == "3 of 9 checks passed; 6 not possible yet."
     waits = " ".join(found.waiting)
     for needed in ("5 recorded steps", "an evaluation at step 25 or later", "step 23", "3 reallocations",
@@ -117,19 +117,19 @@ def test_a_check_that_is_not_possible_yet_has_not_passed() -> None:
 
 
 def test_what_a_run_that_is_over_could_not_check_is_not_awaited() -> None:
-    found = health_report.outcome(well(reallocations=events([[]]), ranks=table([np.full(N, 4.0)])))
+    found = health.outcome(well(reallocations=events([[]]), ranks=table([np.full(N, 4.0)])))
     assert found.conclusion == "8 of 9 checks passed; 1 not possible."
     assert found.details[1] == "Not possible: reallocations change the ranks (needs 3 reallocations)."
 
 
 def test_a_run_that_moves_no_rank_passes_no_check_of_moves() -> None:
-    found = health_report.outcome(well(planned_events=0, reallocations=events([]), ranks=table([np.full(N, 4.0)])))
+    found = health.outcome(well(planned_events=0, reallocations=events([]), ranks=table([np.full(N, 4.0)])))
     assert not any("realloc" in words for words in found.passed)
     assert "planned reallocations" in found.missing
 
 
 def test_problems_come_first() -> None:
-    found = health_report.outcome(well(line=line([800]), loss=loss([np.nan]), data_warnings=["odd"])).findings
+    found = health.outcome(well(line=line([800]), loss=loss([np.nan]), data_warnings=["odd"])).findings
     assert [finding.level for finding in found] == [PROBLEM, NOTICE, NOTICE]
 
 
@@ -147,7 +147,7 @@ def test_problems_come_first() -> None:
     ids=["in the warm-up", "nothing planned", "early gates", "first evaluation", "rank one", "one step", "no records"],
 )
 def test_nothing_is_found_too_early_or_without_records(changes: dict[str, object]) -> None:
-    assert health_report.outcome(well(**changes)).findings == []
+    assert health.outcome(well(**changes)).findings == []
 
 
 def test_an_allocator_is_late_only_after_its_first_planned_step() -> None:
@@ -164,7 +164,7 @@ TRAINED = [Path(folder) for folder in sorted(queries.list_runs(SAMPLES)["folder"
 @pytest.mark.parametrize("folder", TRAINED, ids=lambda folder: folder.name)
 def test_sample_runs_are_judged_sensibly(folder: Path) -> None:
     summary = queries.run_summary(folder)
-    found = {finding.title for finding in health_report.outcome(RunReading(folder).evidence).findings}
+    found = {finding.title for finding in health.outcome(RunReading(folder).evidence).findings}
     assert not {"The loss diverged", "The allocator never ran", "Gates are saturated"} & found
     used = summary["params"]["active"] + summary["params"]["gate"]
     assert ("Part of the budget is unused" in found) <= (used < 0.95 * summary["params"]["budget"])

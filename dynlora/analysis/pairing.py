@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.compare.seed_groups import Group
+from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.stats import LEVEL, Difference, normal_reach, paired_difference, t_reach
 from dynlora.viz.kit.config_fields import set_values
-
-DRAWS = 2000
-"""Draws of the bootstrap."""
 
 FEWEST_SEEDS = 3
 """Common seeds below which nothing is called better or worse: the interval would hold for the examples only."""
 
-BLOCKS = 4000
-"""More examples than this are averaged into so many blocks at random; the spread of their mean stays as it is."""
 
+def same_task(runs: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the other runs on the model and data of a run, of its length, in the order given.
 
-@dataclass(frozen=True)
-class Difference:
-    """A mean difference with its interval.
-
-    Attributes:
-        mean: of the differences, over seeds and examples.
-        low: lower end of the interval.
-        high: upper end.
-        seeds: number of pairs of runs.
-        examples: examples of a pair.
+    Args:
+        runs: as `queries.list_runs` returns them.
+        summary: of the run, as `queries.run_summary` returns it.
     """
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-    examples: int
+    alike = runs[runs["id"] != summary["id"]]
+    for column in ("model", "data", "max_steps"):
+        alike = alike[alike[column] == summary.get(column)]
+    return alike
 
 
 def pairs(
@@ -65,45 +53,31 @@ def _data(summary: Mapping[str, Any]) -> tuple[Any, ...]:
     return summary.get("data"), settings, summary.get("data_size"), summary.get("labels")
 
 
-def interval(differences: Sequence[np.ndarray], draws: int = DRAWS, level: float = 0.95) -> Difference:
-    """Return the mean of paired differences and its bootstrap interval over seeds and examples.
-
-    Each draw takes as many seeds as there are, with replacement, and as many examples, with replacement and the same
-    for all seeds; the interval leaves out (1 - level) / 2 of the means on each side. The same differences always give
-    the same interval.
+def is_significant(rows: Sequence[np.ndarray], difference: Difference, level: float = LEVEL) -> bool:
+    """Say whether enough seeds were paired, and both the bootstrap interval and that of t over the seeds exclude 0.
 
     Args:
-        differences: one array per seed, one value per example; all of one length.
-        draws: of the bootstrap.
-        level: of the interval, 0 to 1.
+        rows: differences by example, one array per seed.
+        difference: of these, as `stats.paired_difference` returns it: alone it is too narrow for few seeds.
+        level: of the t interval, 0 to 1.
     """
-    table = np.stack([np.asarray(one, float) for one in differences])
-    seeds, examples = table.shape
-    draw = np.random.default_rng(0)
-    if examples > BLOCKS:
-        blocks = np.array_split(draw.permutation(examples), BLOCKS)
-        table = np.stack([table[:, block].mean(axis=1) for block in blocks], axis=1)
-    means = np.empty(draws)
-    for number in range(draws):
-        chosen = table[draw.integers(seeds, size=seeds)].mean(axis=0)
-        means[number] = chosen[draw.integers(len(chosen), size=len(chosen))].mean()
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Difference(float(table.mean()), float(low), float(high), seeds, examples)
+    is_known = len(rows) >= FEWEST_SEEDS and difference.excludes_0
+    return is_known and t_reach([float(values.mean()) for values in rows], level) < abs(difference.mean)
 
 
 def forest(differences: Mapping[int, np.ndarray]) -> pd.DataFrame:
     """Return the difference of each seed and of all together: columns row, mean, low, high, examples.
 
-    The interval of one seed is mean ± 1.96 · deviation / √examples; that of all is `interval`.
+    The interval of one seed is `normal_reach`; that of all `paired_difference`.
 
     Args:
         differences: one value per example, by seed; not empty, all of one length.
     """
     rows: list[tuple[Any, ...]] = []
     for seed, values in differences.items():
-        reach = 1.96 * float(np.std(values, ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+        reach = normal_reach(values)
         rows.append((f"seed {seed}", float(values.mean()), values.mean() - reach, values.mean() + reach, len(values)))
-    whole = interval(list(differences.values()))
+    whole = paired_difference(list(differences.values()))
     rows.append((f"all, n = {whole.seeds}", whole.mean, whole.low, whole.high, whole.examples))
     return pd.DataFrame(rows, columns=["row", "mean", "low", "high", "examples"])
 
