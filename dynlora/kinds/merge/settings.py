@@ -35,7 +35,7 @@ class MergeSettings(KindSettings):
     fidelity: ClassVar[str] = "description"
 
     sources: tuple[Name, ...] = Field(
-        ..., min_length=2, max_length=100, description="Finished runs that are merged: their ids, or their folders."
+        ..., min_length=1, max_length=100, description="Finished runs that are merged: their ids, or their folders."
     )
     method: Literal["stack", "ties", "dare"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride] - a setting
         STACK, description="How the updates are combined: their weighted sum, TIES, or DARE."
@@ -63,7 +63,9 @@ class MergeSettings(KindSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> MergeSettings:
-        """Refuse a run that is given twice, weights of another number, and a density that nothing would use."""
+        """Refuse one run alone or twice, weights of another number, and a density that nothing would use."""
+        if len(self.sources) == 1:
+            raise ValueError(f"sources {self.sources[0][:80]}: is one run; give two or more")
         if twice := next((one for one in self.sources if self.sources.count(one) > 1), None):
             raise ValueError(f"sources {twice[:80]}: is given twice; give each run once, and use weights")
         if self.weights and len(self.weights) != len(self.sources):
