@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,8 @@ def test_the_form_merges_runs_of_one_base_and_says_why_not_others(
     one, two = (trained(runs_dir, name=name, task="regression", model="minilm") for name in ("one", "two"))
     three = trained(runs_dir, name="three", task="regression", model="bert-base")
     app = open_page("recycle")
-    app.get("button_group")[0].set_value("Merge").run()
+    way: Any = app.get("button_group")[0]
+    way.set_value("Merge").run()
     assert "Choose two runs or more" in words(app)
     app.multiselect(key="merge-sources").set_value([one, three]).run()
     assert "give runs of one base model" in words(app)

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynlora.config import RunConfig, parse_config
+from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 from dynlora.kinds.merge import frames, text
 from dynlora.kinds.merge.result import OWN, Merge, head_of, read_merge
-from dynlora.kinds.merge.settings import MergeSettings
+from dynlora.kinds.merge.settings import MergeSettings, stored_config
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
-from dynlora.store.meta import table
-from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
@@ -79,12 +77,12 @@ class MergeKind(RunKind):
             return ""
         return command_text("predict", run_id, "--text", "TEXT", runs_dir=runs_dir)
 
-    def answers(self, folder: Path) -> bool:
-        """Say whether the merge can be asked: one of classifiers whose heads differ has no head."""
-        return self.has_model(folder) and head_of(folder) != OWN
+    def has_model(self, folder: Path) -> bool:
+        """Say whether a merge has ended with a model that answers: one of classifiers whose heads differ does not."""
+        return super().has_model(folder) and head_of(folder) != OWN
 
     def model_config(self, folder: Path) -> RunConfig:
-        """Return the config that loads the merge: the store keeps it, see `MergeSettings.meta`.
+        """Return the config that loads the merge.
 
         Raises:
             ConfigError: when it has no head to answer with.
@@ -94,13 +92,7 @@ class MergeKind(RunKind):
                 f"run {folder.name}: is a merge of runs whose heads differ, so it has no head to predict with; export "
                 "it, or give one of its runs"
             )
-        return self.stored_config(folder)
-
-    def stored_config(self, folder: Path) -> RunConfig:
-        """Return the config that the store keeps, also of a merge without a head."""
-        with RunReader(folder) as reader:
-            stored = table(reader.meta(("config",)).get("config"))
-        return parse_config({key: value for key, value in stored.items() if key != self.name})
+        return stored_config(folder)
 
     def load(self, folder: Path) -> Any:
         """Return the merge on its base model; without the head where the sources' differ."""

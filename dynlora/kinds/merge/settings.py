@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dynlora.config import Name
+from dynlora.config import Name, RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, named_run
 from dynlora.kinds.recycle.settings import base_of, blocks_of
 from dynlora.kinds.settings import KindSettings
-from dynlora.store.meta import text
+from dynlora.store.meta import table, text
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 
@@ -44,14 +44,14 @@ class MergeSettings(KindSettings):
         (), max_length=100, description="Weight of each run, in their order, such as 0.7,0.3; empty: equal, 1 together."
     )
     density: float | None = Field(
-        None, gt=0, le=1, description=f"Share of the entries that ties and dare keep; empty: {USUAL_DENSITY}."
+        None, gt=0, le=1, description=f"Fraction of the entries that ties and dare keep; empty: {USUAL_DENSITY}."
     )
     budget: float | None = Field(
         None,
         gt=0,
         le=1e12,
-        description="Parameters of the merge at most, or a share from 0 to 1 of the runs' together; empty: those of "
-        "the largest run.",
+        description="Parameters of the merge at most; up to 1, a fraction of those of all runs together; empty: those "
+        "of the largest run.",
     )
     rows: int = Field(200, ge=2, le=100_000, description="Held-out examples of each run's data in the test, at most.")
 
@@ -152,6 +152,19 @@ class MergeSettings(KindSettings):
             "log": {"generate_max": max(config.log.generate_max for config in configs)},
         }
         return stored
+
+
+def stored_config(folder: Path) -> RunConfig:
+    """Return the config that loads the merge: the store keeps it, see `MergeSettings.meta`.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        CorruptRunError: when it cannot be read.
+        ConfigError: when the config breaks a rule.
+    """
+    with RunReader(folder) as reader:
+        stored = table(reader.meta(("config",)).get("config"))
+    return parse_config({key: value for key, value in stored.items() if key != MergeSettings.kind})
 
 
 def modules_of(runs: Sequence[NamedRun]) -> list[ModuleRow]:

@@ -170,9 +170,9 @@ def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatc
     assert 0 < meta_of(outcome.folder)["checkpoint_step"] < len(writer_ids) + 14
     early = command(writers, "predict", outcome.folder.name, "--text", "a")
     assert (early.exit_code, "has no last adapter" in early.stderr) == (2, True)
-    assert not MergeKind().answers(outcome.folder)
+    assert not MergeKind().has_model(outcome.folder)
     assert command(writers, "resume", outcome.folder.name).exit_code == 0
-    assert MergeKind().answers(outcome.folder)
+    assert MergeKind().has_model(outcome.folder)
     shutil.rmtree(outcome.folder)
 
 
@@ -249,8 +249,8 @@ def test_a_merge_of_classifiers_is_exported_without_a_head(
 
 def test_a_merge_without_a_head_does_not_answer(classified: Path, taught: Path) -> None:
     kind = MergeKind()
-    assert kind.has_model(classified)
-    assert not kind.answers(classified)
+    assert (classified / "adapter").is_dir()
+    assert not kind.has_model(classified)
     assert kind.usage(classified.name, taught) == ""
     said = command(taught, "predict", classified.name, "--text", "a film")
     assert (said.exit_code, "has no head to predict with; export it, or give one of its runs" in said.stderr) == (
@@ -266,7 +266,7 @@ def test_equal_heads_stay_with_the_merge(taught: Path, teacher_ids: list[str], t
     assert read_merge(folder).head == "equal"
     one, other = (load_run(path).answers(["film great"])[0] for path in (folder, copy))
     assert one["prediction"] == other["prediction"]
-    assert MergeKind().answers(folder)
+    assert MergeKind().has_model(folder)
     shutil.rmtree(folder)
 
 

@@ -55,7 +55,9 @@ def test_a_merge_at_work_says_what_it_does(step: int, words: str, tmp_path: Path
 
 
 def test_a_merge_of_which_no_data_could_be_read_says_so(tmp_path: Path) -> None:
-    nothing = with_results(loss={}, against_own={}, against_base={}, notes=["the data of source s1 cannot be read"])
+    nothing: dict[str, Any] = with_results(
+        loss={}, against_own={}, against_base={}, notes=["the data of source s1 cannot be read"]
+    )
     merge = read_merge(written_merge(tmp_path, **nothing))
     assert text.headline(merge) == "No held-out data could be read, so the merge was not tested."
 
@@ -75,7 +77,10 @@ def test_the_loss_is_drawn_by_source_and_the_ranks_by_module(tmp_path: Path) -> 
 
 
 def test_values_of_another_kind_count_as_never_written(tmp_path: Path) -> None:
-    odd = {"merge": {"sources": 3, "weights": ["x"], "stages": None}, "merge_results": {"loss": [1], "notes": 7}}
+    odd: dict[str, Any] = {
+        "merge": {"sources": 3, "weights": ["x"], "stages": None},
+        "merge_results": {"loss": [1], "notes": 7},
+    }
     merge = read_merge(written_merge(tmp_path, **odd))
     assert (merge.sources, merge.weights, merge.stages, merge.loss, merge.notes) == ((), (), (), (), ())
     assert text.headline(merge) == "Not tested yet."

@@ -23,9 +23,8 @@ from dynlora.engine.model.modules import find_modules
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run
-from dynlora.kinds.merge.kind import MergeKind
 from dynlora.kinds.merge.result import OWN, head_of
-from dynlora.kinds.merge.settings import MergeSettings
+from dynlora.kinds.merge.settings import MergeSettings, stored_config
 from dynlora.tasks.classification import Classification
 from dynlora.training.staged_folder import staged
 
@@ -79,7 +78,7 @@ def _without_head(folder: Path) -> AdaptedModel:
     """Return the merge on the base model without a head, whose modules have names without its prefix."""
     if find_checkpoint(folder / "adapter") is None:
         raise ConfigError(f"run {folder.name}: has no adapter, since it has not ended; continue it first")
-    config, state = MergeKind().stored_config(folder), checked_state(read_checkpoint(folder / "adapter"))["adapters"]
+    config, state = stored_config(folder), checked_state(read_checkpoint(folder / "adapter"))["adapters"]
     task = Classification(("one", "other"))  # any head: it is left out
     whole = load_base(assets.resolve_model(config.model.name), task=task, seed=config.seed, layers=config.model.layers)
     infos = find_modules(whole.model, config.adapter.targets, whole.head)
@@ -121,7 +120,7 @@ def export_merge(folder: Path, out: Path, format: str = "peft") -> dict[str, Any
     """
     if format not in LOAD:
         raise ConfigError(f"--format {format}: must be one of {', '.join(LOAD)}")
-    settings, config, model = MergeSettings.of_run(folder), MergeKind().stored_config(folder), load_merge(folder)
+    settings, config, model = MergeSettings.of_run(folder), stored_config(folder), load_merge(folder)
     parameters = model.adapters.adapter_parameter_count()["active"]
     base, adapter = assets.shared_model_name(config.model.name), config.adapter
     auto = AUTO.get(model.task.peft_task_type, "AutoModel")
