@@ -9,7 +9,7 @@ import pytest
 
 from dynlora.kinds.merge import frames, text
 from dynlora.kinds.merge.panels.loss import HeldOutLoss, Losses
-from dynlora.kinds.merge.panels.ranks import Ranks, RanksByModule
+from dynlora.kinds.merge.panels.module_ranks import Ranks, RanksByModule
 from dynlora.kinds.merge.result import read_merge
 from dynlora.viz.kit import theme
 from tests.kinds.merge.written import PLAN, RESULTS, SOURCES, interval, written_merge

@@ -29,7 +29,7 @@ class Ranks:
 class RanksByModule(Panel[Ranks]):
     """Ranks by module: the merge as a line, the runs as points."""
 
-    id = "ranks"
+    id = "module_ranks"
     order = 2
     title = "Ranks by module"
     about = "What one threshold over all modules keeps of each"
