@@ -30,9 +30,9 @@ def loss_frame(merge: Merge) -> pd.DataFrame:
     """Return the losses: columns data of, model, mean, low, high, examples; the sources in order."""
     names = source_names(merge)
     rows = [
-        [names[source], words, row.mean, row.low, row.high, row.n]
+        [names[source], label, row.mean, row.low, row.high, row.n]
         for source in names
-        for model, words in MODELS.items()
+        for model, label in MODELS.items()
         if (row := row_of(merge.loss, source, model)) is not None
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -44,8 +44,8 @@ def difference_frame(merge: Merge) -> pd.DataFrame:
     rows = [
         [names[source], MODELS[model], row.mean, row.low, row.high, row.n]
         for source in names
-        for model, found in ((OWN, merge.against_own), (BASE, merge.against_base))
-        if (row := row_of(found, source)) is not None
+        for model, differences in ((OWN, merge.against_own), (BASE, merge.against_base))
+        if (row := row_of(differences, source)) is not None
     ]
     return pd.DataFrame(rows, columns=["data of", "against", "difference", "low", "high", "examples"])
 

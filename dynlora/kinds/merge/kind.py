@@ -62,8 +62,8 @@ class MergeKind(RunKind):
         yield f"next: {export}{f', or {usage}' if usage else ''}"
         for source, by_model in (document.get("loss") or {}).items():
             yield f"held-out loss on the data of {source} (95 % CI over examples)"
-            for model, words in frames.MODELS.items():
-                yield f"  {words:16} {interval_words(by_model[model])}"
+            for model, label in frames.MODELS.items():
+                yield f"  {label:16} {interval_words(by_model[model])}"
         for note in document.get("notes") or ():
             yield f"note: {note}"
 

@@ -60,9 +60,13 @@ def recycle_form(*, is_open: bool) -> None:
             note("This dashboard is read-only.")
             return
         way = st.segmented_control(
-            "What is made", list(WAYS), default=TEACH, key="recycle-way", format_func=WAYS.__getitem__,
+            "What is made",
+            list(WAYS),
+            default=TEACH,
+            key="recycle-way",
+            format_func=WAYS.__getitem__,
             label_visibility="collapsed",
-        )  # fmt: skip
+        )
         if way == MERGE:
             _merge_fields(runs)
             return
@@ -121,23 +125,26 @@ def _fields(runs: pd.DataFrame, able: dict[str, tuple[str, int]]) -> None:
     is_writing = bool(chosen) and all(able[run][1] == WRITES for run in chosen)
     settings = {"teachers": [source_of(run) for run in chosen], **(_distil_fields() if is_writing else _episodes())}
     missing = _missing(chosen, able, settings.get("ways", 0))
-    said = missing or "The time is estimated when it starts, and shown on its page."
-    words = command("recycle", "teachers", settings)
-    PAGE.start("Start", settings, partial(_queued, settings), said, words, is_ready=not missing)
+    message = missing or "The time is estimated when it starts, and shown on its page."
+    line = command("recycle", "teachers", settings)
+    PAGE.start("Start", settings, partial(_queued, settings), message, line, is_ready=not missing)
 
 
 def _merge_fields(runs: pd.DataFrame) -> None:
     """Draw the fields of a merge, what is refused, and the button."""
     note(MERGING)
-    words, about = run_labels(runs), MergeSettings.model_fields
+    labels, about = run_labels(runs), MergeSettings.model_fields
     chosen = st.multiselect(
-        "Runs", list(words), key="merge-sources", format_func=words.__getitem__, help=about["sources"].description
+        "Runs", list(labels), key="merge-sources", format_func=labels.__getitem__, help=about["sources"].description
     )
     first, second, third = st.columns(3)
     method = first.selectbox(
-        "Method", list(METHODS), key="merge-method", format_func=lambda name: sentence_case(METHODS[name]),
+        "Method",
+        list(METHODS),
+        key="merge-method",
+        format_func=lambda name: sentence_case(METHODS[name]),
         help=about["method"].description,
-    )  # fmt: skip
+    )
     budget = second.selectbox(
         "Parameters, at most", list(BUDGETS), key="merge-budget", help=about["budget"].description
     )
@@ -146,9 +153,9 @@ def _merge_fields(runs: pd.DataFrame) -> None:
     settings |= {} if BUDGETS[budget] is None else {"budget": BUDGETS[budget]}
     settings |= {"weights": weights.strip()} if weights.strip() else {}
     missing = _why_not_merged(settings)
-    said = missing or "It takes no training: a step for each module, then a test on the data of each run."
+    message = missing or "It takes no training: a step for each module, then a test on the data of each run."
     queue = partial(_queued_merge, settings)
-    PAGE.start("Merge", settings, queue, said, command("merge", "sources", settings), is_ready=not missing)
+    PAGE.start("Merge", settings, queue, message, command("merge", "sources", settings), is_ready=not missing)
 
 
 def _why_not_merged(settings: dict[str, Any]) -> str:

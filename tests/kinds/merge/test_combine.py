@@ -142,9 +142,9 @@ def test_dare_drops_by_seed_and_rescales_what_is_left() -> None:
 
 def test_dare_keeps_the_mean_of_every_entry() -> None:
     one = torch.ones(200, 200, dtype=torch.float64)
-    found = dare({0: one, 1: one}, (0.5, 0.5), settings_of(2, method="dare", density=0.1), "m")
-    assert float(found.mean()) == pytest.approx(1.0, abs=0.05)
-    assert set(found.unique().tolist()) == {0.0, 5.0, 10.0}
+    merge = dare({0: one, 1: one}, (0.5, 0.5), settings_of(2, method="dare", density=0.1), "m")
+    assert float(merge.mean()) == pytest.approx(1.0, abs=0.05)
+    assert set(merge.unique().tolist()) == {0.0, 5.0, 10.0}
 
 
 def test_a_module_of_one_source_alone_is_its_share_of_it() -> None:

@@ -38,5 +38,5 @@ def test_a_merge_that_is_killed_continues_bit_for_bit(taught: Path, teacher_ids:
 @pytest.mark.torture
 def test_a_merge_may_be_killed_anywhere(taught: Path, teacher_ids: list[str], tmp_path: Path) -> None:
     modules = (f"dynlora.kinds.merge.work.steps:Merging.advance@{visit}" for visit in range(1, 16))
-    kept = (f"dynlora.training.stepwise:write_checkpoint@{visit}" for visit in range(1, 16))
-    kill_at((*PLACES.values(), *modules, *kept), taught, teacher_ids, tmp_path)
+    checkpoints = (f"dynlora.training.stepwise:write_checkpoint@{visit}" for visit in range(1, 16))
+    kill_at((*PLACES.values(), *modules, *checkpoints), taught, teacher_ids, tmp_path)

@@ -158,10 +158,10 @@ def test_killed_anywhere_and_resumed_is_bit_equal(
 
 
 def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = iter([False] * 6)
+    answers = iter([False] * 6)
 
     def look(self: StopRequest) -> bool:
-        self.signal = 0 if next(asked, None) is not None else 2
+        self.signal = 0 if next(answers, None) is not None else 2
         return self.signal != 0
 
     with monkeypatch.context() as patched:
@@ -179,15 +179,15 @@ def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatc
 
 def test_the_command_merges_and_prints_the_conclusion(writers: Path, writer_ids: list[str]) -> None:
     options = ("--method", "dare", "--weights", "0.5,0.3,0.2", "--density", "0.9", "--rows", "6")
-    found = json.loads(command(writers, "merge", *writer_ids, *options, "--json").stdout)
-    assert (found["method"], found["status"], list(found["loss"])) == ("dare", "finished", writer_ids)
-    settings = MergeSettings.of_run(writers / found["id"])
+    document = json.loads(command(writers, "merge", *writer_ids, *options, "--json").stdout)
+    assert (document["method"], document["status"], list(document["loss"])) == ("dare", "finished", writer_ids)
+    settings = MergeSettings.of_run(writers / document["id"])
     assert (settings.weights, settings.kept_share) == ((0.5, 0.3, 0.2), 0.9)
-    shown = command(writers, "show", found["id"])
-    assert "The merge's held-out loss is" in shown.output
-    assert "95 % CI" in shown.output
-    assert found["id"] in command(writers, "runs", "--where", "kind=merge").output
-    shutil.rmtree(writers / found["id"])
+    result = command(writers, "show", document["id"])
+    assert "The merge's held-out loss is" in result.output
+    assert "95 % CI" in result.output
+    assert document["id"] in command(writers, "runs", "--where", "kind=merge").output
+    shutil.rmtree(writers / document["id"])
 
 
 def test_the_command_puts_a_merge_in_the_queue(
@@ -218,8 +218,8 @@ def test_a_merge_of_runs_that_write_is_exported_for_peft(
     model = open_run(finished).load()
     assert json.loads(command(writers, "predict", finished.name, "--text", "ab", "--json").stdout)
     for format_ in ("peft", "merged"):
-        said = command(writers, "export", finished.name, "--out", str(tmp_path / format_), "--format", format_)
-        assert said.exit_code == 0, said.output
+        result = command(writers, "export", finished.name, "--out", str(tmp_path / format_), "--format", format_)
+        assert result.exit_code == 0, result.output
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert config["task_type"] == "CAUSAL_LM"
     assert len(set(config["rank_pattern"].values())) > 1
@@ -244,8 +244,8 @@ def test_a_merge_of_classifiers_is_exported_without_a_head(
     assert {row.source for row in result.loss} == {source.run for source in result.sources}
     model = kind_of_run(classified).load(classified)
     for format_ in ("peft", "merged"):
-        said = command(taught, "export", classified.name, "--out", str(tmp_path / format_), "--format", format_)
-        assert said.exit_code == 0, said.output
+        result = command(taught, "export", classified.name, "--out", str(tmp_path / format_), "--format", format_)
+        assert result.exit_code == 0, result.output
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert (config["task_type"], config["modules_to_save"]) == ("FEATURE_EXTRACTION", [])
     ids = torch.tensor([[2, 5, 6, 7, 3]])
@@ -264,8 +264,8 @@ def test_a_merge_without_a_head_does_not_answer(classified: Path, taught: Path) 
     assert (classified / "adapter").is_dir()
     assert not kind.has_model(classified)
     assert kind.usage(classified.name, taught) == ""
-    said = command(taught, "predict", classified.name, "--text", "a film")
-    assert (said.exit_code, "has no head to predict with; export it, or give one of its runs" in said.stderr) == (
+    result = command(taught, "predict", classified.name, "--text", "a film")
+    assert (result.exit_code, "has no head to predict with; export it, or give one of its runs" in result.stderr) == (
         2,
         True,
     )
@@ -279,8 +279,8 @@ def test_equal_heads_stay_with_the_merge(taught: Path, teacher_ids: list[str], t
     one, other = (load_run(path).answers(["film great"])[0] for path in (folder, copy))
     assert one["prediction"] == other["prediction"]
     assert MergeKind().has_model(folder)
-    said = command(taught, "export", folder.name, "--out", str(tmp_path / "peft"))
-    assert said.exit_code == 0, said.output
+    result = command(taught, "export", folder.name, "--out", str(tmp_path / "peft"))
+    assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
     shutil.rmtree(folder)
 

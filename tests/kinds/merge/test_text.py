@@ -46,10 +46,10 @@ def test_many_sources_are_named_without_their_numbers(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("step", "words"), [(1, "the updates of each module are merged"), (4, "is measured on")])
-def test_a_merge_at_work_says_what_it_does(step: int, words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "phrase"), [(1, "the updates of each module are merged"), (4, "is measured on")])
+def test_a_merge_at_work_says_what_it_does(step: int, phrase: str, tmp_path: Path) -> None:
     merge = read_merge(written_merge(tmp_path, state=None, until=step))
-    assert words in text.progress(merge, step)
+    assert phrase in text.progress(merge, step)
     assert text.headline(merge) == "Not tested yet."
     assert (text.basis(merge) == text.WHAT) is (step < 3)
 

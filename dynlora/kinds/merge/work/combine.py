@@ -78,9 +78,9 @@ def ties(dense: Mapping[int, Tensor], weights: Sequence[float], settings: MergeS
 def trim(update: Tensor, density: float) -> Tensor:
     """Return an update with its entries of largest size, a share `density` of them; the others are zero."""
     n = math.ceil(density * update.numel())
-    kept = update.abs().flatten().topk(n).indices
+    largest = update.abs().flatten().topk(n).indices
     flat = torch.zeros(update.numel(), dtype=update.dtype)
-    flat[kept] = update.flatten()[kept]
+    flat[largest] = update.flatten()[largest]
     return flat.view_as(update)
 
 
