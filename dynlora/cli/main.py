@@ -25,7 +25,7 @@ from dynlora.cli.decode import rsd
 from dynlora.cli.knockout import ablate, answer, knockout
 from dynlora.cli.options import check_texts, configured, in_runs, reports
 from dynlora.cli.queue import queue
-from dynlora.cli.recycle import fewshot, recycle
+from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import pull, push, sync
 from dynlora.cli.serving import demo, docs, ui
 from dynlora.cli.sweep import sweep
@@ -265,7 +265,7 @@ def evaluate(**options: Any) -> Any:
     return commands.evaluate(**options)
 
 
-for _command in (advise, compress, recycle, fewshot, ablate, knockout, rsd, queue):
+for _command in (advise, compress, recycle, fewshot, merge, ablate, knockout, rsd, queue):
     main.add_command(_command)
 
 for _command in (push, pull, sync, answer, warm, check_queued):

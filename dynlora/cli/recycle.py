@@ -1,4 +1,4 @@
-"""Commands of LoRA Recycle and of data-free distillation: finished runs teach one LoRA, without their data."""
+"""Commands that make one LoRA of finished runs: LoRA Recycle, data-free distillation, and merging."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch
 from dynlora.jobs.queue import put_in_queue
 from dynlora.kinds.distil.settings import DistilSettings, settings_of_teachers
+from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.registry import registry
+from dynlora.kinds.settings import KindSettings
 from dynlora.safe_files import why_not_a_file
 from dynlora.store.schema import run_folder
 
@@ -45,13 +47,40 @@ def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **option
     settings = settings_of(options, runs_dir)
     if estimate:
         document, words = registry()[settings.kind].estimate(settings, runs_dir)
-        code = 0
-    elif queue:
+        _print(document, words, 0, as_json=as_json)
+    else:
+        _start(settings, runs_dir, queue=queue, as_json=as_json)
+
+
+@click.command()
+@click.argument("sources", metavar="RUN...", nargs=-1, required=True, type=PathOrName())
+@setting_options(MergeSettings, without=("sources",))
+@click.option("--queue", is_flag=True, help="Put the run in the queue instead of working on it now.")
+@in_runs
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def merge(as_json: bool, queue: bool, runs_dir: Path, **options: Any) -> None:
+    """Merge the adapters of finished runs of one base model into one adapter, without training.
+
+    Ranks may differ. The merge is measured on the held-out data of each run, beside its own adapter and the base model.
+
+    Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved.
+    """
+    settings = MergeSettings.parse({key: value for key, value in options.items() if value is not None})
+    _start(settings, runs_dir, queue=queue, as_json=as_json)
+
+
+def _start(settings: KindSettings, runs_dir: Path, *, queue: bool, as_json: bool) -> None:
+    """Work on a new run to its end, or put it in the queue; print what came of it."""
+    if queue:
         (folder,) = put_in_queue(runs_dir, [partial(jobs.create, settings, runs_dir)])
         launch.wake(runs_dir)
-        document, words, code = {"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0
+        _print({"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0, as_json=as_json)
     else:
-        document, words, code = worked_on(settings, runs_dir)
+        _print(*worked_on(settings, runs_dir), as_json=as_json)
+
+
+def _print(document: Mapping[str, Any], words: str, code: int, *, as_json: bool) -> None:
+    """Print a document, or its words, and end with a code that is not 0."""
     click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else shown(words))
     if code:
         sys.exit(code)

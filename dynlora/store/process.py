@@ -17,7 +17,7 @@ from dynlora.store.record import Moment, Record, Whole
 START_TOLERANCE_S = 3.0
 """How far two readings of one process's start time may differ, seconds: clocks are stepped while runs continue."""
 
-TRAINS = ("train", "resume", "warm", "rsd", "recycle")
+TRAINS = ("train", "resume", "warm", "rsd", "recycle", "merge")
 """Commands of dynlora whose process writes a run; a warm spare becomes one of the others."""
 
 

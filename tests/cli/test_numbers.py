@@ -25,6 +25,7 @@ from dynlora.errors import ConfigError, checked
 from dynlora.integrations.transformers import Arguments as Recorded
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.distil.settings import DistilSettings
+from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.plain_text import is_text
 
@@ -95,6 +96,7 @@ def known_models() -> dict[str, type[BaseModel]]:
         "decode": DecodeSettings,
         "recycle": RecycleSettings,
         "distil": DistilSettings,
+        "merge": MergeSettings,
         **methods,
     }
 
@@ -114,6 +116,7 @@ def check_setting(model: str, field: str, value: Any) -> None:
             needed = {"steps": 5} if model == "attach" else {}
             needed |= {"draft": "a", "target": "b"} if model == "decode" else {}
             needed |= {"teachers": ["a", "b"]} if model in ("recycle", "distil") else {}
+            needed |= {"sources": ["a", "b"], "method": "ties"} if model == "merge" else {}
             made = checked(MODELS[model], {**needed, field: value})
     except ConfigError as error:
         message = str(error)

@@ -27,8 +27,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from tests.faults.forked import Board, Child, import_all_of
 
 ROOT = Path(__file__).resolve().parents[2]
-EVENTS = ("problem", "words")
-META = ("decode", "decode_results", "nested_ranks", "recycle", "recycle_results", "prototypes", "params", "labels")
+EVENTS = ("problem", "words", "merged")
+KIND_META = ("decode", "recycle", "merge")
+META = (*KIND_META, *(f"{kind}_results" for kind in KIND_META), "nested_ranks", "prototypes", "params", "labels")
 OF_THE_RUN = ("seconds", "id")
 """Keys of documents that differ between two runs of the same work."""
 

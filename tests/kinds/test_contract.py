@@ -24,6 +24,7 @@ from dynlora.viz.report.document import Chart, Table
 from dynlora.viz.report.kind_report import kind_document
 from tests.kinds.decode.written import written_decode
 from tests.kinds.distil.written import written_distil
+from tests.kinds.merge.written import written_merge
 from tests.kinds.recycle.written import written_recycle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +32,7 @@ KINDS = sorted(registry().values(), key=lambda kind: kind.name)
 WRITTEN: dict[str, Callable[..., Path]] = {
     "decode": written_decode,
     "distil": written_distil,
+    "merge": written_merge,
     "recycle": written_recycle,
 }
 """Writes a finished run of each kind with panels, its numbers easy to check; with `state=None` one at work."""
@@ -140,5 +142,10 @@ def test_a_panel_says_what_a_run_that_has_just_begun_lacks(kind: RunKind, panel:
 MORE: dict[str, dict[str, Any]] = {"decode-nested": {"nested_ranks": [{"rank": 1, "share": 0.1, "agreement": 0.6}]}}
 """What a run must also have recorded for a panel."""
 
-BEGUN: dict[str, dict[str, Any]] = {"decode": {"problems": 0}, "distil": {"until": 0}, "recycle": {"until": 0}}
+BEGUN: dict[str, dict[str, Any]] = {
+    "decode": {"problems": 0},
+    "distil": {"until": 0},
+    "merge": {"until": 0},
+    "recycle": {"until": 0},
+}
 """How each kind writes a run of which no step is taken."""

@@ -75,7 +75,7 @@ class KindPage:
             with conclusion(words.text, words.basis):
                 for name, frame in kind.tables(result).items():
                     table(frame, name)
-                if kind.has_model(run.folder):
+                if any((run.folder / name).is_dir() for name in kind.models):
                     _next_steps(kind, run)
         panel_cards(kind.panels, RunView(run.folder, result, cached_queries.CachedQueries(), chosen))
 
@@ -142,7 +142,7 @@ def source_of(run_id: str) -> str:
 
 def _next_steps(kind: RunKind, run: Chosen) -> None:
     """Draw where the model of a run is tried, what takes it away, and the command that uses it."""
-    if kind.trial is not None:
+    if kind.trial is not None and kind.has_model(run.folder):
         link("pages/playground.py", kind.trial.label, **kind.trial.address(run.id))
     if "merged" in kind.formats:
         export_buttons(run)

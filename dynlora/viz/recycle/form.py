@@ -1,4 +1,4 @@
-"""The form that starts a recycle: teachers among the finished runs, and why a run cannot be one."""
+"""The form that makes one LoRA of finished runs: taught by them, and why a run cannot teach; or merged of them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from dynlora.errors import DynloraError
 from dynlora.jobs.kinds import enqueue
 from dynlora.jobs.launch import RunHandle
 from dynlora.kinds.distil.settings import NOT_RECYCLE, check_writer, settings_of_teachers, writes
+from dynlora.kinds.merge.settings import MergeSettings
+from dynlora.kinds.merge.text import METHODS
+from dynlora.kinds.merge.text import WHAT as MERGING
 from dynlora.kinds.named_runs import named_run
 from dynlora.kinds.recycle.settings import blocks_of, check_teacher, classes_of
 from dynlora.kinds.recycle.text import WHAT
 from dynlora.viz.kinds.view import KindPage, source_of, usable_runs
-from dynlora.viz.kit.text import one_line, plural
+from dynlora.viz.kit.text import one_line, plural, sentence_case
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.run_picker import is_read_only, run_labels, runs_dir
 
@@ -37,6 +40,14 @@ DISTIL_EFFORTS = {"Quick": (32, 100), "Usual": (64, 200), "Thorough": (256, 1000
 """(texts of each teacher, steps of the student) by name."""
 
 
+TEACH, MERGE = "Teach", "Merge"
+WAYS = {TEACH: "Runs teach one LoRA", MERGE: "Merge adapters"}
+"""What the form makes of finished runs."""
+
+BUDGETS: dict[str, float | None] = {"As the largest run": None, "Half of all together": 0.5, "All together": 1.0}
+"""Budget of a merge by name."""
+
+
 def recycle_form(*, is_open: bool) -> None:
     """Draw the form.
 
@@ -47,6 +58,17 @@ def recycle_form(*, is_open: bool) -> None:
         runs = usable_runs().head(MOST_LOOKED_AT)
         if is_read_only():
             note("This dashboard is read-only.")
+            return
+        way = st.segmented_control(
+            "What is made",
+            list(WAYS),
+            default=TEACH,
+            key="recycle-way",
+            format_func=WAYS.__getitem__,
+            label_visibility="collapsed",
+        )
+        if way == MERGE:
+            _merge_fields(runs)
             return
         able, unable = _fitting(runs)
         _say_unable(unable)
@@ -103,8 +125,52 @@ def _fields(runs: pd.DataFrame, able: dict[str, tuple[str, int]]) -> None:
     is_writing = bool(chosen) and all(able[run][1] == WRITES for run in chosen)
     settings = {"teachers": [source_of(run) for run in chosen], **(_distil_fields() if is_writing else _episodes())}
     missing = _missing(chosen, able, settings.get("ways", 0))
-    said = missing or "The time is estimated when it starts, and shown on its page."
-    PAGE.start("Start", settings, partial(_queued, settings), said, command(settings), is_ready=not missing)
+    message = missing or "The time is estimated when it starts, and shown on its page."
+    line = command("recycle", "teachers", settings)
+    PAGE.start("Start", settings, partial(_queued, settings), message, line, is_ready=not missing)
+
+
+def _merge_fields(runs: pd.DataFrame) -> None:
+    """Draw the fields of a merge, what is refused, and the button."""
+    note(MERGING)
+    labels, about = run_labels(runs), MergeSettings.model_fields
+    chosen = st.multiselect(
+        "Runs", list(labels), key="merge-sources", format_func=labels.__getitem__, help=about["sources"].description
+    )
+    first, second, third = st.columns(3)
+    method = first.selectbox(
+        "Method",
+        list(METHODS),
+        key="merge-method",
+        format_func=lambda name: sentence_case(METHODS[name]),
+        help=about["method"].description,
+    )
+    budget = second.selectbox(
+        "Parameters, at most", list(BUDGETS), key="merge-budget", help=about["budget"].description
+    )
+    weights = third.text_input("Weights", placeholder="equal", key="merge-weights", help=about["weights"].description)
+    settings: dict[str, Any] = {"sources": [source_of(run) for run in chosen], "method": method}
+    settings |= {} if BUDGETS[budget] is None else {"budget": BUDGETS[budget]}
+    settings |= {"weights": weights.strip()} if weights.strip() else {}
+    missing = _why_not_merged(settings)
+    message = missing or "It takes no training: a step for each module, then a test on the data of each run."
+    queue = partial(_queued_merge, settings)
+    PAGE.start("Merge", settings, queue, message, command("merge", "sources", settings), is_ready=not missing)
+
+
+def _why_not_merged(settings: dict[str, Any]) -> str:
+    """Return what keeps a merge from starting, empty for nothing."""
+    if len(settings["sources"]) < 2:
+        return "Choose two runs or more."
+    try:
+        MergeSettings.parse(settings).check(runs_dir())
+    except DynloraError as error:
+        return str(error)
+    return ""
+
+
+def _queued_merge(settings: dict[str, Any], key: str) -> RunHandle:
+    return enqueue(MergeSettings.parse(settings), runs_dir(), key=key)
 
 
 def _knows(classes: int) -> str:
@@ -147,14 +213,20 @@ def _missing(chosen: list[str], able: dict[str, tuple[str, int]], ways: int) -> 
     return f"These teachers have {classes} classes together, fewer than {ways} ways." if 0 <= classes < ways else ""
 
 
-def command(settings: dict[str, Any]) -> str:
-    """Return the command that does the same."""
+def command(name: str, runs: str, settings: dict[str, Any]) -> str:
+    """Return the command that does the same.
+
+    Args:
+        name: of the command.
+        runs: the setting that names the runs.
+        settings: as plain values.
+    """
     options = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
-        for name, value in settings.items()
-        if name != "teachers"
+        f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for key, value in settings.items()
+        if key != runs
     ]
-    return shlex.join(["dynlora", "recycle", *settings["teachers"], *options, "--runs-dir", str(runs_dir())])
+    return shlex.join(["dynlora", name, *settings[runs], *options, "--runs-dir", str(runs_dir())])
 
 
 def _queued(settings: dict[str, Any], key: str) -> RunHandle:

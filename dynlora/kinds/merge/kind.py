@@ -1,0 +1,108 @@
+"""What a merge is: finished adapters of unequal rank on one base model become one adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynlora.config import RunConfig
+from dynlora.errors import ConfigError
+from dynlora.kinds.merge import frames, text
+from dynlora.kinds.merge.result import OWN, Merge, head_of, read_merge
+from dynlora.kinds.merge.settings import MergeSettings, stored_config
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
+from dynlora.store.schema import command_text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class MergeKind(RunKind):
+    """Merging of adapters.
+
+    Heads: on the data of each source its own head is used. The merge has a head where all heads are equal, or where
+    none is trained, as for models that write texts; else it is exported without one.
+    """
+
+    name = "merge"
+    about = "one adapter merged from finished ones"
+    page = "recycle"
+    settings = MergeSettings
+    trial = Trial("Write with it")
+    formats = ("peft", "merged")
+
+    def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
+        """Start a merge, or continue it from its last checkpoint."""
+        from dynlora.kinds.merge.work.run import resume
+
+        return resume(folder, force=force, progress=progress, is_new=is_new)
+
+    def read(self, folder: Path) -> Merge:
+        """Return what a merge has recorded so far."""
+        return read_merge(folder)
+
+    def conclusion(self, result: Merge, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
+        """Return how the merge does on the data of each source, beside its own adapter."""
+        return Conclusion(text.headline(result), text.basis(result))
+
+    def progress(self, result: Merge, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
+        """Return the stage of the step until the test is done."""
+        return self.conclusion(result) if result.loss else Conclusion(text.progress(result, step), text.basis(result))
+
+    def headline(self, result: Merge) -> str:
+        """Return how many adapters were merged, and how."""
+        return text.about(result)
+
+    def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
+        """Yield how to export and use the merge, and the table of its loss."""
+        run_id = document["id"]
+        export = command_text("export", run_id, "--out", "DIR", runs_dir=runs_dir)
+        usage = self.usage(run_id, runs_dir)
+        yield f"next: {export}{f', or {usage}' if usage else ''}"
+        for source, by_model in (document.get("loss") or {}).items():
+            yield f"held-out loss on the data of {source} (95 % CI over examples)"
+            for model, label in frames.MODELS.items():
+                yield f"  {label:16} {interval_words(by_model[model])}"
+        for note in document.get("notes") or ():
+            yield f"note: {note}"
+
+    def tables(self, result: Merge) -> Mapping[str, DataFrame]:
+        """Return the sources."""
+        return {"sources": frames.sources_frame(result)}
+
+    def usage(self, run_id: str, runs_dir: Path) -> str:
+        """Return the command that uses the merge; empty for one without a head."""
+        if head_of(runs_dir / run_id) == OWN:
+            return ""
+        return command_text("predict", run_id, "--text", "TEXT", runs_dir=runs_dir)
+
+    def has_model(self, folder: Path) -> bool:
+        """Say whether a merge has ended with a model that answers: one of classifiers whose heads differ does not."""
+        return super().has_model(folder) and head_of(folder) != OWN
+
+    def model_config(self, folder: Path) -> RunConfig:
+        """Return the config that loads the merge.
+
+        Raises:
+            ConfigError: when it has no head to answer with.
+        """
+        if head_of(folder) == OWN:
+            raise ConfigError(
+                f"run {folder.name}: is a merge of runs whose heads differ, so it has no head to predict with; export "
+                "it, or give one of its runs"
+            )
+        return stored_config(folder)
+
+    def load(self, folder: Path) -> Any:
+        """Return the merge on its base model; without the head where the sources' differ."""
+        from dynlora.kinds.merge.work.export import load_merge
+
+        return load_merge(folder)
+
+    def export(self, folder: Path, out: Path, format: str, which: str = "last") -> tuple[dict[str, Any], str]:
+        """Write the merge as an adapter that PEFT loads, or as a plain transformers folder."""
+        from dynlora.kinds.merge.work.export import export_merge
+
+        document = export_merge(folder, out, format)
+        return document, f"wrote {out} ({format}), a merge of {document['parameters']:,} parameters"

@@ -1,0 +1,1 @@
+"""The figures of a merge, in the order of the page."""

@@ -1,0 +1,99 @@
+"""The loss of merge, own adapter and base model on the held-out examples of each run's data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.kinds.merge import frames
+from dynlora.kinds.merge.result import Merge
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.text import plotly_text, short_names
+from dynlora.viz.kit.theme import Palette
+
+MOST_SOURCES = 12
+"""Sources that are drawn; the others are in the table."""
+
+LABEL = 22
+"""Characters of a source's name that the axis has room for; the whole name is shown on hovering."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses by source and model, as `frames.loss_frame` returns them, with what belongs to them."""
+
+    merge: Merge
+    rows: pd.DataFrame
+
+    @property
+    def unit(self) -> str:
+        """Of the loss."""
+        return self.merge.unit or "as recorded"
+
+
+class HeldOutLoss(Panel[Losses]):
+    """Held-out loss with its interval, a line for each source; models by colour and shape."""
+
+    id = "loss"
+    order = 1
+    title = "Held-out loss"
+    about = "Held-out examples of each run's own data"
+    missing = "The test comes after the last module."
+
+    def data(self, view: RunView) -> Losses | None:
+        """Return the losses; None before the test, and where no data could be read."""
+        rows = frames.loss_frame(view.result)
+        return None if rows.empty else Losses(view.result, rows)
+
+    def reason_missing(self, view: RunView) -> str:
+        """Return why there is no loss: the test is still to come, or had no data."""
+        if view.result.notes:
+            return "The data of no run could be read, so no held-out loss was measured."
+        return self.missing
+
+    def caption(self, data: Losses) -> str:
+        """Return what is measured, and over what."""
+        head = "; each run's own head is used on its data" if data.merge.head in ("own", "equal") else ""
+        return (
+            f"Mean loss of the merge, of each run's own adapter and of the base model on held-out examples of that "
+            f"run's data, {data.unit}{head}. Bars: 95 % CI over examples."
+        )
+
+    def table(self, data: Losses) -> pd.DataFrame:
+        """Return every mean with its interval."""
+        return data.rows
+
+    def more(self, data: Losses) -> Mapping[str, pd.DataFrame]:
+        """Return the paired differences."""
+        return {"Difference of the merge, paired": frames.difference_frame(data.merge)}
+
+    def figure(self, data: Losses, colours: Palette) -> go.Figure:
+        """Draw the means with their intervals."""
+        sources = list(dict.fromkeys(data.rows["data of"]))[:MOST_SOURCES]
+        looks = theme.styles(list(frames.MODELS.values()))
+        drawn = theme.figure(colours, 120 + 44 * len(sources), left=150)
+        for place, (model, (colour, symbol, _)) in enumerate(looks.items()):
+            part = data.rows[(data.rows["model"] == model) & data.rows["data of"].isin(sources)]
+            shift = 0.18 * (place - (len(looks) - 1) / 2)
+            drawn.add_scatter(
+                x=part["mean"],
+                y=[sources.index(name) + shift for name in part["data of"]],
+                mode="markers",
+                name=plotly_text(model, 40),
+                marker={"color": colour, "symbol": symbol, "size": 9},
+                error_x=theme.interval(part["mean"], part, colour),
+                customdata=[plotly_text(name, 80) for name in part["data of"]],
+                hovertemplate=f"%{{customdata}}: %{{x:.3f}} {plotly_text(data.unit, 40)}"
+                "<extra>%{fullData.name}</extra>",
+            )
+        names = [plotly_text(name) for name in short_names(sources, LABEL)]
+        drawn.update_yaxes(
+            tickmode="array", tickvals=list(range(len(sources))), ticktext=names, range=[len(sources) - 0.5, -0.5]
+        )
+        drawn.update_xaxes(title_text=f"Loss, {plotly_text(data.unit, 40)}", rangemode="tozero")
+        drawn.update_layout(showlegend=True)
+        return drawn

@@ -1,0 +1,77 @@
+"""The rank of each module in the merge, beside that in each run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.kinds.merge import frames
+from dynlora.kinds.merge.result import MERGE, Merge
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.text import plotly_text, plural, short_path
+from dynlora.viz.kit.theme import Palette
+
+MOST_SOURCES = 6
+"""Sources that are drawn; the others are in the table."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks by module, as `frames.ranks_frame` returns them, with the merge that they are of."""
+
+    merge: Merge
+    rows: pd.DataFrame
+
+
+class RanksByModule(Panel[Ranks]):
+    """Ranks by module: the merge as a line, the runs as points."""
+
+    id = "module_ranks"
+    order = 2
+    title = "Ranks by module"
+    about = "What one threshold over all modules keeps of each"
+    missing = "The ranks are known once all modules are merged."
+
+    def data(self, view: RunView) -> Ranks | None:
+        """Return the ranks; None until all modules are merged."""
+        rows = frames.ranks_frame(view.result)
+        return None if rows.empty else Ranks(view.result, rows)
+
+    def caption(self, data: Ranks) -> str:
+        """Return the smallest and the largest rank, and what they cost."""
+        ranks, merge = data.rows[frames.MODELS[MERGE]], data.merge
+        empty = int((ranks == 0).sum())
+        none = f", and 0 in {plural(empty, 'module')}" if empty else ""
+        return (
+            f"Rank of each module in the merge, {ranks.min()} to {ranks.max()}{none}, beside those of the runs. The "
+            f"merge has {merge.parameters:,} parameters of a budget of {merge.budget:,}."
+        )
+
+    def table(self, data: Ranks) -> pd.DataFrame:
+        """Return the rank of every module in the merge and in each run."""
+        return data.rows
+
+    def figure(self, data: Ranks, colours: Palette) -> go.Figure:
+        """Draw the ranks in the model's order."""
+        drawn = theme.figure(colours, 320)
+        names = [str(name) for name in data.rows.columns[1 : 2 + MOST_SOURCES]]
+        modules = [plotly_text(short_path(name), 80) for name in data.rows["module"]]
+        for name, (colour, symbol, _) in theme.styles(names).items():
+            is_merge = name == names[0]
+            drawn.add_scatter(
+                x=list(range(len(modules))),
+                y=data.rows[name],
+                mode="lines+markers" if is_merge else "markers",
+                name=plotly_text(name, 40),
+                line={"color": colour, "width": 2, "shape": "hvh"},
+                marker={"color": colour, "symbol": symbol, "size": 7 if is_merge else 6},
+                customdata=modules,
+                hovertemplate="%{customdata}: rank %{y}<extra>%{fullData.name}</extra>",
+            )
+        drawn.update_xaxes(title_text="Module, in the model's order")
+        drawn.update_yaxes(title_text="Rank", rangemode="tozero")
+        drawn.update_layout(showlegend=True)
+        return drawn

@@ -1,0 +1,205 @@
+"""Settings of a merge: finished adapters of unequal rank on one base model become one adapter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from dynlora.config import Name, RunConfig, parse_config
+from dynlora.config_files import read_run_config
+from dynlora.errors import ConfigError
+from dynlora.kinds.named_runs import NamedRun, named_run
+from dynlora.kinds.recycle.settings import base_of, blocks_of
+from dynlora.kinds.settings import KindSettings
+from dynlora.store.meta import table, text
+from dynlora.store.reader import RunReader
+from dynlora.store.rows import ModuleRow
+
+STACK = "stack"
+"""The weighted sum of the updates, the usual method."""
+
+USUAL_DENSITY = 0.5
+"""Share of the entries that ties and dare keep where nothing else is asked for."""
+
+Weight = Annotated[float, Field(gt=0, le=100)]
+
+
+class MergeSettings(KindSettings):
+    """Which runs are merged, how, and how large the merge may become."""
+
+    kind: ClassVar[str] = "merge"
+    fidelity: ClassVar[str] = "description"
+
+    sources: tuple[Name, ...] = Field(
+        ..., min_length=1, max_length=100, description="Finished runs that are merged: their ids, or their folders."
+    )
+    method: Literal["stack", "ties", "dare"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride] - a setting
+        STACK, description="How the updates are combined: their weighted sum, TIES, or DARE."
+    )
+    weights: tuple[Weight, ...] = Field(
+        (), max_length=100, description="Weight of each run, in their order, such as 0.7,0.3; empty: equal, 1 together."
+    )
+    density: float | None = Field(
+        None, gt=0, le=1, description=f"Fraction of the entries that ties and dare keep; empty: {USUAL_DENSITY}."
+    )
+    budget: float | None = Field(
+        None,
+        gt=0,
+        le=1e12,
+        description="Parameters of the merge at most; up to 1, a fraction of those of all runs together; empty: those "
+        "of the largest run.",
+    )
+    rows: int = Field(200, ge=2, le=100_000, description="Held-out examples of each run's data in the test, at most.")
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _split(cls, weights: Any) -> Any:
+        """Take weights as a person types them."""
+        return [part.strip() for part in weights.split(",")] if isinstance(weights, str) else weights
+
+    @model_validator(mode="after")
+    def _fits(self) -> MergeSettings:
+        """Refuse one run alone or twice, weights of another number, and a density that nothing would use."""
+        if len(self.sources) == 1:
+            raise ValueError(f"sources {self.sources[0][:80]}: is one run; give two or more")
+        if twice := next((one for one in self.sources if self.sources.count(one) > 1), None):
+            raise ValueError(f"sources {twice[:80]}: is given twice; give each run once, and use weights")
+        if self.weights and len(self.weights) != len(self.sources):
+            raise ValueError(
+                f"weights {','.join(f'{one:g}' for one in self.weights)[:80]}: are {len(self.weights)} for "
+                f"{len(self.sources)} runs; give one for each"
+            )
+        if self.density is not None and self.method == STACK:
+            raise ValueError(f"density {self.density:g}: is for method ties or dare; leave it out")
+        return self
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The weight of each run."""
+        return self.weights or (1 / len(self.sources),) * len(self.sources)
+
+    @property
+    def kept_share(self) -> float:
+        """Share of the entries that ties and dare keep."""
+        return USUAL_DENSITY if self.density is None else self.density
+
+    def allowed(self, parameters: Sequence[int]) -> int:
+        """Return how many parameters the merge may have, of those of each run."""
+        if self.budget is None:
+            return max(parameters)
+        return int(self.budget * sum(parameters)) if self.budget <= 1 else int(self.budget)
+
+    def runs(self, runs_dir: Path) -> list[NamedRun]:
+        """Return the runs to merge.
+
+        Raises:
+            DynloraError: when one is not there, has not finished, or they do not fit together.
+        """
+        runs = [named_run("source", source, runs_dir) for source in self.sources]
+        for run in runs:
+            check_source(run)
+        for run in runs[1:]:
+            check_pair(runs[0], run)
+        return runs
+
+    def check(self, runs_dir: Path) -> None:
+        """Refuse runs that cannot be merged, and a budget that holds no component of any module."""
+        modules = modules_of(self.runs(runs_dir))
+        least = min((module.d_in + module.d_out for module in modules), default=0)
+        if self.budget is not None and 1 < self.budget < least:
+            raise ConfigError(
+                f"budget {self.budget:g}: is smaller than one component of any module; give {least:,} or more"
+            )
+
+    def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
+        """Return the base model of the runs, and what they learned from."""
+        runs = self.runs(runs_dir)
+        names = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in runs)
+        return base_of(runs[0]), ", ".join(name for name in names if name)[:200]
+
+    def stages(self, modules: int) -> list[dict[str, Any]]:
+        """Return the stages with their first and last step; the step before `first` is done when a stage begins."""
+        last = modules + len(self.sources)
+        return [
+            {"name": "modules", "first": 0, "last": modules},
+            {"name": "test", "first": modules, "last": last},
+        ]
+
+    def steps(self, runs_dir: Path) -> int:
+        """Return a step for each module, and one for each run."""
+        return int(self.stages(len(modules_of(self.runs(runs_dir))))[-1]["last"])
+
+    def title(self) -> str:
+        """Return the display name, or a description when none was given."""
+        return self.name or f"Merge of {len(self.sources)} runs ({self.method})"
+
+    def meta(self, runs_dir: Path) -> dict[str, Any]:
+        """Return what the store keeps of a run before it starts: also how the merge is loaded, as a config."""
+        stored, runs = super().meta(runs_dir), self.runs(runs_dir)
+        configs = [read_run_config(run.folder) for run in runs]
+        names = [module.name for module in modules_of(runs)]
+        rank = max(config.adapter.rank for config in configs)
+        stored["strategy"] = f"merge_{self.method}"
+        stored["config"] |= {
+            "model": {"name": configs[0].model.name, "layers": configs[0].model.layers},
+            "data": {"max_length": max(config.data.max_length for config in configs)},
+            "adapter": {"rank": rank, "alpha": float(rank), "dropout": 0.0, "targets": names},
+            "strategy": {"name": "lora"},
+            "log": {"generate_max": max(config.log.generate_max for config in configs)},
+        }
+        return stored
+
+
+def stored_config(folder: Path) -> RunConfig:
+    """Return the config that loads the merge: the store keeps it, see `MergeSettings.meta`.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        CorruptRunError: when it cannot be read.
+        ConfigError: when the config breaks a rule.
+    """
+    with RunReader(folder) as reader:
+        stored = table(reader.meta(("config",)).get("config"))
+    return parse_config({key: value for key, value in stored.items() if key != MergeSettings.kind})
+
+
+def modules_of(runs: Sequence[NamedRun]) -> list[ModuleRow]:
+    """Return the modules that any of the runs adapts, each once."""
+    modules: dict[str, ModuleRow] = {}
+    for run in runs:
+        with RunReader(run.folder) as reader:
+            modules |= {module.name: module for module in reader.modules() if module.name not in modules}
+    return list(modules.values())
+
+
+def check_source(run: NamedRun) -> None:
+    """Refuse a run that cannot be merged.
+
+    Raises:
+        ConfigError: one sentence that says why.
+    """
+    if run.status not in ("finished", "stopped"):
+        raise ConfigError(f"source {run.id}: is {run.status}; let it finish, or give another run")
+    if read_run_config(run.folder).model.quantization is not None:
+        raise ConfigError(
+            f"source {run.id}: its base model is quantised, so its update is that of other weights; give runs without "
+            "model.quantization"
+        )
+
+
+def check_pair(first: NamedRun, other: NamedRun) -> None:
+    """Refuse two runs that adapt different models, different blocks of one, or learned different kinds of task.
+
+    Raises:
+        ConfigError: one sentence that names both.
+    """
+    for what, remedy, ours, theirs in (
+        ("adapts", "give runs of one base model", blocks_of(first), blocks_of(other)),
+        ("learned", "give runs of one kind of task", str(first.task), str(other.task)),
+    ):
+        if ours != theirs:
+            raise ConfigError(f"source {other.id}: {what} {theirs}, and {first.id} {what} {ours}; {remedy}")

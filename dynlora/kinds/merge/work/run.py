@@ -1,0 +1,112 @@
+"""A merge from its settings to its end: the folder, the steps, and the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dynlora.engine.loop.hardware import describe_machine
+from dynlora.jobs import kinds as jobs
+from dynlora.kinds.merge.result import OWN
+from dynlora.kinds.merge.settings import STACK, MergeSettings
+from dynlora.kinds.merge.work.materials import Materials, with_merge
+from dynlora.kinds.merge.work.steps import Merging
+from dynlora.store.rows import ModuleRow
+from dynlora.store.writer import RunWriter
+from dynlora.training.folder_work import Outcome
+from dynlora.training.stepwise import continued, keep_adapter, take_steps
+from dynlora.training.stop_signal import StopRequest
+
+
+def merge(settings: MergeSettings, runs_dir: Path, *, progress: bool = False) -> Outcome:
+    """Make a new merge and work on it to its end.
+
+    Raises:
+        DynloraError: when something the settings name cannot be used; no folder is left then.
+    """
+    return resume(jobs.create(settings, runs_dir, "running"), progress=progress, is_new=True)
+
+
+def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:
+    """Start a merge, or continue it from its last checkpoint.
+
+    Raises:
+        ConfigError: when it is finished, running, or may be running elsewhere.
+        CorruptRunError: when it cannot be read.
+    """
+    settings = MergeSettings.of_run(folder)
+    return continued(folder, partial(_work, settings, folder, progress), force=force, is_new=is_new)
+
+
+def _work(
+    settings: MergeSettings,
+    folder: Path,
+    progress: bool,
+    state: Mapping[str, Any] | None,
+    writer: RunWriter,
+    stop: StopRequest,
+) -> bool:
+    """Take the steps that are left and keep the merge; False when it was stopped before the end."""
+    writer.log("info", f"Loading {len(settings.sources)} runs")
+    writer.commit()
+    merging = Merging(Materials.load(settings, folder.parent), writer)
+    if state is not None:
+        merging.load_state_dict(state)
+    _describe(writer, merging)
+    if not take_steps(merging, folder, writer, stop, progress=progress):
+        return False
+    _finish(merging, folder, writer)
+    return True
+
+
+def _describe(writer: RunWriter, merging: Merging) -> None:
+    """Tell the store what the merge is made of, where it runs and how long it is."""
+    materials = merging.materials
+    of = materials.settings
+    sources = zip(materials.sources, materials.parameters, strict=True)
+    writer.set_meta("machine", describe_machine(materials.machine, "fp32"))
+    writer.set_meta("task", materials.task.name)
+    writer.set_meta("task_facts", materials.task.facts())
+    writer.define_modules([ModuleRow.of(info, sum(materials.ranks_of(info))) for info in materials.modules])
+    writer.set_meta(
+        "merge",
+        {
+            "method": of.method,
+            "weights": list(of.shares),
+            "density": None if of.method == STACK else of.kept_share,
+            "sources": [one.described(parameters) for one, parameters in sources],
+            "budget": materials.budget,
+            "of": sum(materials.parameters),
+            "head": materials.head,
+            "unit": materials.task.loss_unit,
+            "stages": merging.stages,
+        },
+    )
+    writer.update_max_steps(merging.total)
+    writer.commit()
+
+
+def _finish(merging: Merging, folder: Path, writer: RunWriter) -> None:
+    """Keep the results and the merge, all safe on the disk.
+
+    Raises:
+        OSError: when the disk does not take them; the checkpoint is still there then.
+    """
+    document, materials = merging.document(folder.name), merging.materials
+    for note in document["notes"]:
+        writer.log("warning", note)
+    writer.set_meta("merge_results", document)
+    model = with_merge(materials.sources[0].load(), materials.modules, merging.merged, materials.settings.seed)
+    writer.set_meta("params", model.adapters.adapter_parameter_count())
+    has_head = materials.head != OWN
+    keep_adapter(
+        folder,
+        model.adapters,
+        writer,
+        step=merging.total,
+        task=materials.task.name,
+        task_settings=materials.task.settings(),
+        **({"head": dict(materials.updates[0].head), "labels": list(materials.task.labels)} if has_head else {}),
+    )
