@@ -159,6 +159,7 @@ def test_processes_are_told_apart() -> None:
         ["/usr/bin/python3", "/venv/bin/dynlora", "train", "--config", "a.yaml"],
         ["C:\\Python\\python.exe", "/venv/Scripts/dynlora.exe", "resume", "a"],
         ["/venv/bin/dynlora", "resume", "a"],
+        ["/venv/bin/dynlora", "merge", "a", "b"],
     ],
 )
 def test_a_process_that_trains_is_known_by_its_command(command: list[str]) -> None:
