@@ -15,9 +15,9 @@ PLACES = {
     "in an inversion": "dynlora.kinds.recycle.work.inversion:Inversion.advance@6",
     "in meta-training": "dynlora.kinds.recycle.work.meta_training:MetaTraining.advance@3",
     "in the control": "dynlora.kinds.recycle.work.meta_training:MetaTraining.advance@6",
-    "before a checkpoint": "dynlora.kinds.recycle.work.run:write_checkpoint@4",
+    "before a checkpoint": "dynlora.training.stepwise:write_checkpoint@4",
     "in the test": "dynlora.kinds.recycle.work.results:Measured._take@2",
-    "before the adapter is written": "dynlora.kinds.recycle.work.run:adapter_state@1",
+    "before the adapter is written": "dynlora.training.stepwise:adapter_state@1",
     "at the end": "dynlora.store.writer:RunWriter.finish@1",
 }
 TWICE = f"{PLACES['in an inversion']},{PLACES['in meta-training']}"
@@ -43,5 +43,5 @@ def test_a_recycle_that_is_killed_continues_bit_for_bit(taught: Path, teacher_id
 def test_a_recycle_may_be_killed_anywhere(taught: Path, teacher_ids: list[str], tmp_path: Path) -> None:
     inverting = (f"dynlora.kinds.recycle.work.inversion:Inversion.advance@{visit}" for visit in range(1, 13))
     learning = (f"dynlora.kinds.recycle.work.meta_training:MetaTraining.advance@{visit}" for visit in range(1, 9))
-    kept = (f"dynlora.kinds.recycle.work.run:write_checkpoint@{visit}" for visit in range(1, 10))
+    kept = (f"dynlora.training.stepwise:write_checkpoint@{visit}" for visit in range(1, 10))
     kill_at((*PLACES.values(), *inverting, *learning, *kept), taught, teacher_ids, tmp_path)
