@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dynlora.api import attach, speculate, train
     from dynlora.config_files import load_config
     from dynlora.notebook.comparison import compare
-    from dynlora.remote.run import open_run
+    from dynlora.notebook.open_run import open_run
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read once, when the hub's client is imported
 os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")  # else datasets tells a server of each file it reads
@@ -31,7 +31,7 @@ __version__ = "0.1.0"
 __all__ = ["attach", "compare", "load_config", "open_run", "speculate", "train"]
 
 _HOMES = {
-    "attach": "api", "compare": "notebook.comparison", "load_config": "config_files", "open_run": "remote.run",
+    "attach": "api", "compare": "notebook.comparison", "load_config": "config_files", "open_run": "notebook.open_run",
     "speculate": "api", "train": "api",
 }  # fmt: skip
 

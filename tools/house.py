@@ -63,24 +63,24 @@ RULES: dict[str, str] = {
     "kinds/*": "blocks config config_files errors kinds kinds/* store training inference viz/kit viz/ranks viz/verdict",
     "server": "errors jobs safe_files viz/kit",
     "cli": "addresses assets blocks config config_files data_files errors kinds safe_files store jobs peft_adapter "
-    "remote server strategies training inference kinds/* integrations/search integrations/clusters "
+    "remote server strategies tasks training inference kinds/* integrations/search integrations/clusters "
     "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/advice viz/knockout viz/adapter "
     "viz/compare viz/ranks viz/report viz/runs viz/verdict",
-    "own_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
+    "custom_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "addresses errors jobs safe_files store",
-    "integrations": "config errors own_loop safe_files store tasks engine engine/*",
+    "integrations": "config errors custom_loop safe_files store tasks engine engine/*",
     "integrations/trackers": "addresses errors jobs store viz/kit",
     "integrations/tracker_files": "addresses config config_files errors peft_adapter safe_files store "
     "integrations/trackers",
-    "api": "config config_files errors kinds kinds/* store training own_loop",
+    "api": "config config_files errors kinds kinds/* notebook store training custom_loop",
     "viz/kit": "errors store",
     "viz/ui/browser": "",
     "viz/ui": "errors store jobs kinds inference server viz/kit viz/ui/browser",
     "viz/ui/replay": "viz/ui",
     "viz/runs": _FEATURE,
     "viz/run": f"{_FEATURE} jobs kinds",
-    "viz/kinds": f"{_FEATURE} jobs kinds viz/run",
+    "viz/kinds": f"{_FEATURE} jobs kinds viz/report viz/run",
     "viz/capacity": f"{_FEATURE} viz/ui/replay",
     "viz/inputs": _FEATURE,
     "viz/health": f"{_FEATURE} viz/capacity",
@@ -101,8 +101,8 @@ RULES: dict[str, str] = {
     "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/health viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files viz/capacity viz/compare viz/health viz/inputs viz/knockout viz/ranks "
-    "viz/run viz/verdict",
+    "viz/report": f"{_FEATURE} config_files kinds viz/capacity viz/compare viz/health viz/inputs viz/knockout "
+    "viz/ranks viz/run viz/verdict",
     "notebook": "addresses errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs viz/knockout "
     "viz/shrink viz/compare viz/verdict",
     "pages": "config_files kinds store jobs viz/*",
@@ -115,13 +115,12 @@ _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
     "torch": f"{_GROUND} data_files store jobs remote server {_TRACKERS} viz/* notebook pages",
-    "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference decoding cli api own_loop "
+    "streamlit": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference cli api custom_loop "
     f"{_TRACKERS} viz/kit viz/methods notebook",
-    "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference decoding server cli api own_loop "
+    "plotly": f"{_GROUND} data_files store jobs remote {_ENGINE} training inference server cli api custom_loop "
     f"{_TRACKERS} pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference decoding server cli api viz/* "
-    "notebook pages",
+    "sqlite3": f"{_GROUND} data_files jobs remote {_ENGINE} training inference server cli api viz/* notebook pages",
 }
 """Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""
 
@@ -159,8 +158,12 @@ def room_of(name: str) -> str:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yield every dotted name a file imports, also inside functions and for a type checker alone."""
+    """Yield every dotted name a file imports: also inside functions, for a type checker alone, and as a string."""
+    own = path.parent / "__init__.py"  # a folder names itself for its files that are no modules
     for node in nodes(path):
+        name = str(node.value) if isinstance(node, ast.Constant) else ""
+        if "." in name and modules().get(name, own) != own:
+            yield name
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

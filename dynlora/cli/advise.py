@@ -28,7 +28,7 @@ from dynlora.viz.advice import text
     help="Of the parameters that uniform LoRA has at adapter.rank.",
 )
 @click.option("--leave-out", is_flag=True, help="Give no rank to the families that may be left out.")
-@click.option("--steps", type=Whole(2, MOST_STEPS), default=None, help="Steps that are looked at, half for each half.")
+@click.option("--steps", type=Whole(2, MOST_STEPS), default=None, help="Steps of the probe, split into two halves.")
 @click.option("--no-timing", is_flag=True, help="Do not time steps without the lowest layers.")
 @click.option("--out", type=OutFile(), default=None, help="Write the ranks: strategy.ranks_from; - is standard output.")
 @configured

@@ -135,7 +135,7 @@ def _unfinished(root: Path, tag: str) -> list[str]:
         found.append(folder.name)
     if not found:
         again = command_text("resume", "ID", runs_dir=root)
-        raise ConfigError(f"--again {tag}: its {len(tagged)} runs are over; `{again}` takes up a stopped one")
+        raise ConfigError(f"--again {tag}: its {len(tagged)} runs have ended; `{again}` takes up a stopped one")
     return found
 
 

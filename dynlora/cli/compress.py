@@ -179,7 +179,7 @@ def _subject(request: Request) -> Any:
     from dynlora.inference.compress import Compression
 
     if request.is_brought:
-        from dynlora.inference.brought import load_folder
+        from dynlora.inference.external_adapter import load_folder
 
         settings = _settings(request)
         model, data = load_folder(request.adapter or Path(request.run_id), settings)
@@ -202,7 +202,7 @@ def _settings(request: Request) -> RunConfig:
         return load_config(request.config, request.overrides)
     if request.config is None and not any(one.startswith(("data.path=", "data.name=")) for one in request.overrides):
         raise ConfigError(
-            f"compress {request.run_id}: the run was recorded, so its rows are not known here; add "
+            f"compress {request.run_id}: the run was recorded, so its dataset is not available; add "
             "--set data.path=FILE, and data.text and data.label where they are named otherwise"
         )
     base = run_summary(request.recorded)["config"]["model"]["name"]

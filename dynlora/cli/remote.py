@@ -152,7 +152,7 @@ def _look_again(look: Callable[[], list[Outcome]], every: float, say: Callable[[
         try:
             found, now = look(), ""
         except (RemoteError, StorageError) as error:
-            found, now = None, f"{error}; the next look is in {every:g} s"
+            found, now = None, f"{error}; next check in {every:g} s"
         if now and now != said:
             click.echo(shown(now), err=True)
         said = now

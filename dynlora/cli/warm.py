@@ -132,7 +132,8 @@ class Ahead(threading.Thread):
             self.imported.set()
         while (values := self._latest()) is not None:
             with suppress(Exception):
-                make_tokens = importlib.import_module("dynlora.training.ahead").make_tokens
+                from dynlora.training.pretokenize import make_tokens
+
                 make_tokens(values, is_wanted=lambda: not self._is_stopped)
 
     def _latest(self) -> dict[str, Any] | None:
@@ -149,7 +150,9 @@ def _import_all() -> None:
         with suppress(Exception):
             importlib.import_module(name)
     with suppress(Exception):
-        importlib.import_module("dynlora.strategies").registry()
+        from dynlora.strategies import registry
+
+        registry()
     with suppress(Exception):  # bars of a thread would stand in the middle of what the command says
         importlib.import_module("datasets").disable_progress_bars()
     with suppress(Exception):  # a table of patterns that transformers compiles when it loads its first model

@@ -101,7 +101,9 @@ def read_saved(folder: Path) -> Table:
     except (DataError, MemoryError):
         raise
     except Exception as error:  # damage shows as whatever pyarrow raises
-        raise refusal(folder.name, f"is no whole folder of save_to_disk ({first_line(error)}); save it again") from None
+        raise refusal(
+            folder.name, f"is not a complete folder of save_to_disk ({first_line(error)}); save it again"
+        ) from None
     checked_columns(folder.name, rows.column_names)
     return Table.of(folder.name, plain(rows), None, ("saved by datasets.save_to_disk",))
 
@@ -145,7 +147,7 @@ def _check_unpacked(source: Source) -> None:
         with source.open() as opened, zipfile.ZipFile(opened) as packed:
             size = sum(member.file_size for member in packed.infolist())
     except (zipfile.BadZipFile, OSError, ValueError):
-        raise refusal(source.name, "is no Excel workbook (.xlsx); save it again, or as CSV") from None
+        raise refusal(source.name, "is not an Excel workbook (.xlsx); save it again, or as CSV") from None
     if size > MAX_UNPACKED:
         limit = f"{MAX_UNPACKED // 2**20} MiB"
         raise refusal(source.name, f"has more than {limit} once unpacked; save the table as CSV")

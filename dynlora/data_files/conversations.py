@@ -27,9 +27,9 @@ def conversation(value: Any) -> list[Turn]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise ValueError("is text that is no JSON") from None
+            raise ValueError("is text that is not JSON") from None
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise ValueError("is no list of messages" if value else "is empty")
+        raise ValueError("is not a list of messages" if value else "is empty")
     return [_turn(item) for item in value]
 
 
@@ -49,7 +49,7 @@ def plain(value: Any) -> Any:
 def _turn(item: Any) -> Turn:
     """Return one message."""
     if not isinstance(item, dict):
-        raise ValueError("has a message that is no object with role and content")
+        raise ValueError("has a message that is not an object with role and content")
     role, content = item.get("role", item.get("from")), item.get("content", item.get("value"))
     if not isinstance(role, str) or not isinstance(content, str):
         raise ValueError("has a message without role and content")

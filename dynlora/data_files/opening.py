@@ -202,7 +202,7 @@ def _without_nul(name: str, text: str) -> str:
     """Return a text that holds no NUL."""
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise refusal(name, "holds a NUL character, so it is no text; save the table as CSV in UTF-8", line)
+        raise refusal(name, "holds a NUL character, so it is not text; save the table as CSV in UTF-8", line)
     return text
 
 
@@ -219,7 +219,7 @@ def _is_utf8(source: Source) -> bool:
     try:
         for chunk in _chunks(source):
             if b"\0" in chunk:
-                raise refusal(source.name, "holds NUL bytes, so it is no text; save the table as CSV in UTF-8")
+                raise refusal(source.name, "holds NUL bytes, so it is not text; save the table as CSV in UTF-8")
             decoder.decode(chunk)
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
@@ -235,9 +235,9 @@ def _of_single_bytes(source: Source) -> Source:
     broken, sequences = len(data) - len(valid.encode("utf-8")), len(valid) - int(counts[:0x80].sum())
     if sequences > broken:
         line = data.count(b"\n", 0, _first_broken(data)) + 1
-        raise refusal(source.name, "has bytes that are no UTF-8, unlike the rest; correct or remove them", line)
+        raise refusal(source.name, "has bytes that are not UTF-8, unlike the rest; correct or remove them", line)
     if (counts[:9].sum() + counts[14:32].sum()) * 50 > len(data):
-        raise refusal(source.name, "is no text; save the table as CSV in UTF-8")
+        raise refusal(source.name, "is not text; save the table as CSV in UTF-8")
     is_windows = counts[0x80:0xA0].any() and not counts[_NOT_IN_WINDOWS].any()
     codec, said = ("cp1252", "Windows-1252") if is_windows else ("latin-1", "Latin-1")
     return replace(source, data=data.decode(codec).encode("utf-8"), encoding=said, guess=said)

@@ -32,7 +32,7 @@ _COMPLETIONS = (
 )  # fmt: skip
 _CONVERSATIONS = (
     Drop("no_conversation", "No conversation", "drop_empty_texts",
-         "the cell is no list of messages with role and content (data.messages={text})", "correct it", True,
+         "the cell is not a list of messages with role and content (data.messages={text})", "correct it", True,
          finds=finders.no_conversations),
     Drop("empty_prompt", "Empty prompt", "drop_empty_texts", "what the assistant answers is empty", "fill it",
          finds=finders.empty_questions),

@@ -218,7 +218,7 @@ def _state(place: Path) -> Advice:
         steps = STEP.findall(said)
         step, of = map(int, steps[-1]) if steps else (0, 0)
         return Advice("running", {}, "", step, of, file)
-    line = said.splitlines()[-1] if said else "its process ended without a word"
+    line = said.splitlines()[-1] if said else "its process exited without an error message"
     return Advice("failed", {}, line.removeprefix("Error: "), 0, 0, file)
 
 

@@ -129,7 +129,9 @@ def _state(folder: Path, name: str) -> SearchState:
     lines = said.splitlines()
     failed = next((line for line in reversed(lines) if line.startswith("Error: ")), None)
     if failed or not lines:
-        return SearchState(name, "failed", done, of, (failed or "it ended without a word").removeprefix("Error: "))
+        return SearchState(
+            name, "failed", done, of, (failed or "it exited without an error message").removeprefix("Error: ")
+        )
     return SearchState(name, "ended", done, of, _conclusion(lines))
 
 

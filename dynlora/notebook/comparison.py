@@ -11,10 +11,10 @@ import pandas as pd
 from dynlora.addresses import is_url
 from dynlora.errors import ConfigError
 from dynlora.notebook.comparison_plots import ComparisonPlots
+from dynlora.notebook.open_run import open_run
+from dynlora.notebook.run import Run
 from dynlora.notebook.templates import filled, table
-from dynlora.remote.run import RemoteRun, open_run
 from dynlora.store import queries
-from dynlora.store.run import Run
 from dynlora.store.summary import RunSummary
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.compared import Compared, compared
@@ -47,7 +47,7 @@ def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs") -> Comparis
     if isinstance(runs, str | os.PathLike | Run):
         raise ConfigError(f"runs={str(runs)!r}: must be a list of two or more runs, such as [run, 'runs/ID', 'ID']")
     opened = [_opened(run, runs_dir) for run in runs]
-    found = {run.folder if not isinstance(run, RemoteRun) else run.url: run for run in opened}
+    found = {run.address: run for run in opened}
     if len(found) < 2:
         raise ConfigError(f"runs: got {plural(len(found), 'run')}; a comparison takes two or more different runs")
     ids = [run.id for run in found.values()]

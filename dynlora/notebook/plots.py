@@ -13,10 +13,8 @@ from dynlora.notebook import figure as figures
 from dynlora.notebook.arguments import one_of, within
 from dynlora.notebook.figure import Figures, PageFigure
 from dynlora.notebook.replay import Replay
-from dynlora.remote.run import RemoteRun
 from dynlora.store import queries
-from dynlora.store.run import Run
-from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text
+from dynlora.store.run import StoredRun
 from dynlora.store.score_signals import module_scores
 from dynlora.viz.capacity import flows
 from dynlora.viz.capacity import model as capacity_model
@@ -45,7 +43,7 @@ class Plots:
     `run.plot(theme="dark")` returns the same figures for a dark notebook.
     """
 
-    def __init__(self, run: Run, theme: str = "light") -> None:
+    def __init__(self, run: StoredRun, theme: str = "light") -> None:
         """Point at a run; use `Run.plot`."""
         self._run, self._theme = run, theme
         self._colours, self._store = figures.palette(theme), RunQueries()
@@ -267,7 +265,7 @@ class Plots:
         modules, found = self._store.modules(folder), knockout_model.kept(folder)
         effect = knockout_model.effects(found, modules)
         if found is None or effect.empty:
-            raise self._missing("no module ablation", f"measure it with `{self._command('ablate')}`")
+            raise self._missing("no module ablation", f"measure it with `{self._run.command('ablate')}`")
         if score is None:
             if module is not None:
                 one_of("module", module, modules["name"].tolist())
@@ -291,7 +289,7 @@ class Plots:
         folder = self._run.folder
         found = shrink_model.measured(folder, queries.run_summary(folder))
         if found is None:
-            remedy = f"measure them with `{self._command('compress', '--curve')}`"
+            remedy = f"measure them with `{self._run.command('compress', '--curve')}`"
             raise self._missing("no measured sizes of its adapter", remedy)
         size = shrink_model.best(found, tolerance)
         return self._shown(shrink_pictures.curve(found, size, tolerance, self._colours))
@@ -316,11 +314,3 @@ class Plots:
 
     def _missing(self, what: str, remedy: str) -> NotRecordedError:
         return NotRecordedError(f"run {self._run.id} has {what}; {remedy}")
-
-    def _command(self, name: str, *options: str) -> str:
-        """Return a command on this run, as one types it where the notebook runs; a run elsewhere is fetched first."""
-        command = [name, self._run.id, *options]
-        if isinstance(self._run, RemoteRun):
-            fetched = [command_text(*one, runs_dir=DEFAULT_RUNS_DIR) for one in (["pull", self._run.url], command)]
-            return "; ".join(fetched)
-        return command_text(*command, runs_dir=self._run.folder.parent)

@@ -19,7 +19,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.sealed_page import digest, policy, script_json
 from dynlora.viz.kit.theme import Palette
 
-_PLAYER = files("dynlora.viz").joinpath("ui", "replay")  # by its path: the package of the player imports streamlit
+_PLAYER = files("dynlora").joinpath("viz", "ui", "replay")  # by its path: the package of the player imports streamlit
 _START = """
 const data = JSON.parse(document.getElementById("data").textContent);
 show({ data, parentElement: document.body, setTriggerValue: () => {} });

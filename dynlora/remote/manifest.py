@@ -178,7 +178,7 @@ def _document(data: bytes) -> dict[str, Any]:
         text = data.decode("utf-8")
         json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
-        raise CorruptRunError("is no JSON, possibly cut short") from None
+        raise CorruptRunError("is not JSON, possibly cut short") from None
     return jsontext.load_object(text)
 
 

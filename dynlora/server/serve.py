@@ -84,7 +84,7 @@ def _check_free(host: str, port: int) -> None:
             ) from None
         except UnicodeError:  # a name with a part that is empty or longer than 63 characters
             raise ConfigError(
-                f"--host {host:.80}: is no address; give one of this machine, such as 127.0.0.1"
+                f"--host {host:.80}: is not an address; give one of this machine, such as 127.0.0.1"
             ) from None
 
 

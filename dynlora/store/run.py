@@ -1,4 +1,4 @@
-"""`Run`: one run for a notebook or a script, as pandas frames."""
+"""`StoredRun`: what one run has recorded, as pandas frames."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynlora.store.meta import config
 from dynlora.store.reader import RunReader
+from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from dynlora.store.summary import RunSummary
 
 
-class Run:
+class StoredRun:
     """A run folder; each call reads what is there now, so a run can be watched while it trains."""
 
     def __init__(self, folder: Path) -> None:
@@ -23,20 +25,14 @@ class Run:
 
     def __repr__(self) -> str:
         """Return the id and how the run stands."""
-        return f"Run({self.folder.name!r}, status={self.status!r})"
+        return f"Run({self.id!r}, status={self.status!r})"
 
-    def _repr_html_(self) -> str:
-        """Return the run as a card, as it is now; notebooks call this."""
-        from importlib import import_module
+    def _store(self, *tables: str) -> Path:
+        """Return the folder of a store that holds at least these tables beside the small ones.
 
-        return import_module("dynlora.notebook.run_card").run_card(self.folder)
-
-    @property
-    def plot(self) -> Any:
-        """The figures of the dashboard's pages, for a notebook: see `dynlora.notebook.plots.Plots`."""
-        from importlib import import_module
-
-        return import_module("dynlora.notebook.plots").Plots(self)
+        A run that is elsewhere overrides this alone: it fetches them first.
+        """
+        return self.folder
 
     @property
     def id(self) -> str:
@@ -44,37 +40,45 @@ class Run:
         return self.folder.name
 
     @property
+    def address(self) -> str:
+        """Where the run is: its folder, or the address it was sent to."""
+        return str(self.folder)
+
+    def command(self, name: str, *options: str) -> str:
+        """Return a dynlora command on this run, as one types it."""
+        return command_text(name, self.id, *options, runs_dir=self.folder.parent)
+
+    @property
     def status(self) -> str:
         """One of queued, running, finished, failed, stopped, interrupted."""
-        with RunReader(self.folder) as reader:
+        with RunReader(self._store()) as reader:
             return reader.status().status
 
     @property
     def config(self) -> dict[str, Any]:
         """The whole configuration as plain values."""
-        from dynlora.store.summary import run_summary
-
-        return run_summary(self.folder)["config"]
+        with RunReader(self._store()) as reader:
+            return config(reader.meta(("config",)).get("config"))
 
     @property
     def summary(self) -> RunSummary:
         """The run in one JSON document, as `dynlora show ID --json` prints it."""
         from dynlora.store.summary import run_summary
 
-        return run_summary(self.folder)
+        return run_summary(self._store("vectors", "rollups"))
 
     @property
     def modules(self) -> pd.DataFrame:
         """The adapted modules: name, layer, kind, d_in, d_out, max_rank."""
         from dynlora.store import queries
 
-        return queries.modules_frame(self.folder)
+        return queries.modules_frame(self._store())
 
     def scalars(self, name: str | None = None, split: str | None = None) -> pd.DataFrame:
         """Return scalars long: name, split, step, value."""
         from dynlora.store import queries
 
-        return queries.scalars_frame(self.folder, name, split)
+        return queries.scalars_frame(self._store("scalars", "rollups"), name, split)
 
     def signal(
         self, name: str, start: int | None = None, stop: int | None = None, max_points: int | None = None
@@ -82,47 +86,38 @@ class Run:
         """Return a signal wide: column step, then one per module (or group, ...), for start <= step < stop."""
         from dynlora.store import queries
 
-        return queries.signal_frame(self.folder, name, start, stop, max_points)
+        return queries.signal_frame(self._store("vectors", "rollups"), name, start, stop, max_points)
 
     def signals(self) -> list[str]:
         """Return the names of the recorded signals."""
-        with RunReader(self.folder) as reader:
+        with RunReader(self._store()) as reader:
             return list(reader.signals())
 
     def recorded(self) -> list[str]:
         """Return the names of the signals that hold at least one vector."""
-        with RunReader(self.folder) as reader:
+        with RunReader(self._store("vectors", "rollups")) as reader:
             return reader.recorded()
 
     def events(self, *kinds: str) -> pd.DataFrame:
         """Return events, all or of some kinds: seq, time, step, kind, modules, payload."""
         from dynlora.store import queries
 
-        return queries.events_frame(self.folder, kinds or None)
+        return queries.events_frame(self._store(), kinds or None)
 
     def groups(self) -> pd.DataFrame:
         """Return the input groups with loss and metric of the last evaluation."""
         from dynlora.store import queries
 
-        return queries.groups_frame(self.folder)
+        return queries.groups_frame(self._store("vectors", "rollups"))
 
     def examples(self) -> pd.DataFrame:
         """Return the probe set with loss, prediction and probability of the last evaluation."""
         from dynlora.store import queries
 
-        return queries.examples_frame(self.folder)
-
-    def load(self) -> Any:
-        """Return the adapted model; needs torch.
-
-        Of a recycle it is the meta-LoRA, whose `fewshot` takes examples, and of a distillation the student.
-        """
-        from importlib import import_module
-
-        return import_module("dynlora.kinds.registry").kind_of_run(self.folder).load(self.folder)
+        return queries.examples_frame(self._store("vectors", "rollups"))
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
+def open_run(path: str | os.PathLike[str]) -> StoredRun:
     """Open a run folder.
 
     Args:
@@ -135,4 +130,4 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     folder = Path(os.path.abspath(path))
     with RunReader(folder) as reader:
         reader.status()
-    return Run(folder)
+    return StoredRun(folder)

@@ -26,6 +26,6 @@ def mark_tour_taken(runs_dir: str | os.PathLike[str]) -> None:
     if is_tour_taken(runs_dir):
         return
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-        raise NotPlainFileError(f"{MARK_NAME} of the runs folder is no plain file")
+        raise NotPlainFileError(f"{MARK_NAME} of the runs folder is not a plain file")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, _TEXT)

@@ -68,7 +68,7 @@ def _of_file(source: str, path: Path) -> dict[str, int]:
     )
     if not isinstance(ranks, dict) or not all(_is_rank(rank) for rank in cast(Mapping[str, Any], ranks).values()):
         raise ConfigError(
-            f"strategy.ranks_from={source}: is no JSON object of ranks by module, each 0 to {MOST_RANK}; write "
+            f"strategy.ranks_from={source}: is not a JSON object of ranks by module, each 0 to {MOST_RANK}; write "
             '{"module": rank}'
         )
     return {name.removeprefix("^").replace("\\.", "."): rank for name, rank in cast(dict[str, int], ranks).items()}

@@ -163,7 +163,7 @@ def test_parquet_of_any_bytes_is_refused_by_row(rows: list[bytes], tmp_path: Pat
 
 @pytest.mark.parametrize("content", ['[{"role": "user", "content": "\\ud800"}]', "[" * 100_000])
 def test_a_conversation_in_a_cell_of_text_is_checked_too(content: str) -> None:
-    with pytest.raises(ValueError, match="valid text|no JSON"):
+    with pytest.raises(ValueError, match="valid text|not JSON"):
         conversations.conversation(content)
 
 

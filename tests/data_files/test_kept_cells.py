@@ -139,7 +139,7 @@ def test_a_column_of_several_types_says_that_it_is_text(name: str, tmp_path: Pat
 def test_a_nul_is_refused_in_wide_encodings_too(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes("text,label\na,1\nb\0c some more words,0\n".encode(encoding))
-    with pytest.raises(DataError, match=r"^rows\.csv, line 3: holds a NUL character, so it is no text; save"):
+    with pytest.raises(DataError, match=r"^rows\.csv, line 3: holds a NUL character, so it is not text; save"):
         reader.read_table(path)
 
 

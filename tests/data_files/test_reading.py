@@ -93,7 +93,7 @@ def test_the_encoding_is_found_and_named(encoding: str, text: str, said: str, tm
 def test_utf8_that_is_damaged_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes("text,label\nüüü,1\nöö,0\n".encode() + b"bad \xff,1\n")
-    with pytest.raises(DataError, match=r"^rows\.csv, line 4: has bytes that are no UTF-8, unlike the rest; correct"):
+    with pytest.raises(DataError, match=r"^rows\.csv, line 4: has bytes that are not UTF-8, unlike the rest; correct"):
         reader.read_table(path)
 
 

@@ -25,7 +25,7 @@ WRITTEN: dict[str, tuple[list[dict[str, Any]], str, bool]] = {
     "empty_completion": ([{"prompt": "Why?", "completion": ""}], "data.completion=completion", True),
     "duplicate": ([GOOD_PAIRS[3]], "prompt and completion repeat an earlier row", False),
     "lost": ([{"prompt": "word " * 300, "completion": "Yes"}], "the completion is cut off", False),
-    "no_conversation": ([{"messages": [{"role": "user"}]}], "no list of messages", True),
+    "no_conversation": ([{"messages": [{"role": "user"}]}], "not a list of messages", True),
     "role_order": ([talk("user:a", "user:b", "assistant:c")], "the order that chat templates expect", False),
     "unanswered": ([talk("user:a", "assistant:b", "user:c")], "the last message is not the assistant's", False),
     "duplicate ": ([GOOD_TALKS[3]], "the messages repeat an earlier row", False),

@@ -244,8 +244,8 @@ def test_ranks_that_were_found_are_trained_from_the_start(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("[1, 2]", "no JSON object of ranks"),
-        ('{"encoder.layer.0": 2.5}', "no JSON object of ranks"),
+        ("[1, 2]", "not a JSON object of ranks"),
+        ('{"encoder.layer.0": 2.5}', "not a JSON object of ranks"),
         ('{"another.module": 2}', "is not adapted here"),
         ('{"another.module": 0}', "no rank above 0"),
         (None, "no run, PEFT folder or JSON file"),

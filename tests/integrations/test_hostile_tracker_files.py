@@ -69,7 +69,7 @@ def refused(*arguments: str) -> str:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda path: path.write_text("no database"), "no SQLite database"),
+        (lambda path: path.write_text("no database"), "not an SQLite database"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + os.urandom(4096)), "cannot be read"),
         (lambda path: path.symlink_to("/etc/passwd"), "link"),
         (lambda path: os.mkfifo(path), "no regular file"),

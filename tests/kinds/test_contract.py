@@ -11,12 +11,17 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
+import dynlora
 from dynlora.config import Section
+from dynlora.errors import NotRecordedError
 from dynlora.kinds.registry import registry
 from dynlora.kinds.run_kind import RunKind
 from dynlora.store.summary import run_summary
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import DARK, LIGHT
+from dynlora.viz.report import run_report
+from dynlora.viz.report.document import Chart, Table
+from dynlora.viz.report.kind_report import kind_document
 from tests.kinds.decode.written import written_decode
 from tests.kinds.distil.written import written_distil
 from tests.kinds.recycle.written import written_recycle
@@ -91,6 +96,36 @@ def test_a_panel_draws_a_finished_run_light_and_dark(kind: RunKind, panel: Panel
         assert "<script" not in panel.html(data, colours)
     golden = Path(__file__).parent / kind.name / "captions" / f"{panel.id}.txt"
     assert panel.caption(data) == golden.read_text("utf-8").rstrip("\n"), f"caption of {golden.name}"
+
+
+@pytest.mark.parametrize("name", sorted(WRITTEN))
+def test_report_and_notebook_hold_every_panel(name: str, tmp_path: Path) -> None:
+    kind, folder = registry()[name], WRITTEN[name](tmp_path)
+    view, report = RunView(folder, kind.read(folder)), kind_document(folder, kind)
+    conclusion = kind.conclusion(view.result)
+    assert list(report.parts[0].notes) == [conclusion.text, conclusion.basis]
+    blocks = {block.title: block for part in report.parts for block in part.blocks}
+    plots = dynlora.open_run(folder).plot
+    for panel in (panel for panel in kind.panels if panel.applies(view)):
+        data = panel.data(view)
+        if data is None:
+            assert f"{panel.title}: {panel.reason_missing(view)}" in report.parts[1].notes
+            continue
+        block = blocks[panel.title]
+        assert isinstance(block, Chart | Table)
+        assert block.sentence == panel.caption(data)
+        assert panel.id in dir(plots)
+        if isinstance(block, Chart):
+            assert getattr(plots, panel.id)().caption == panel.caption(data)
+        else:
+            with pytest.raises(NotRecordedError, match=f"no figure {panel.id}"):
+                getattr(plots, panel.id)()
+
+
+def test_the_report_of_a_decode_is_one_page_whose_texts_stay_texts(tmp_path: Path) -> None:
+    page = run_report(written_decode(tmp_path, name="<script>alert(1)</script>")).decode()
+    assert "<script>alert(1)" not in page
+    assert "Accuracy against cost" in page
 
 
 @each_panel

@@ -69,7 +69,7 @@ def test_a_run_of_another_kind_is_named_and_nothing_is_said_to_be_damaged(tmp_pa
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"draft": "a", "target": "b", "values": [float("nan")]}, "finite|no number"),
+        ({"draft": "a", "target": "b", "values": [float("nan")]}, "finite|not a number"),
         ({"draft": "a", "target": "b", "values": []}, "values"),
         ({"draft": "a", "target": "b", "treshold": 1}, "treshold=1: unknown key"),
         ({"draft": "a", "target": "b", "limit": 0}, "limit=0: must be at least 1"),

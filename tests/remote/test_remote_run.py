@@ -9,11 +9,12 @@ import pytest
 
 import dynlora
 from dynlora.errors import ConfigError, CorruptRunError, RemoteError, RunNotFoundError
+from dynlora.notebook.open_run import open_run
+from dynlora.notebook.remote_run import RemoteRun
+from dynlora.notebook.run import Run
 from dynlora.remote.place import Place
 from dynlora.remote.push import push
-from dynlora.remote.run import RemoteRun
 from dynlora.store.notes import annotate_notes
-from dynlora.store.run import Run, open_run
 from dynlora.store.writer import RunWriter
 from tests.store.builder import define, finished_run, new_run, record
 

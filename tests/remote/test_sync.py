@@ -59,7 +59,7 @@ def test_one_bad_run_stops_no_other(three: list[Path], runs_dir: Path, tmp_path:
     fetched = pull_all(place, tmp_path / "here")
     assert statuses(fetched) == {"run-1": "failed", "run-2": "fetched"}
     found = manifests(place)
-    assert "no JSON" in str(found["run-1"])
+    assert "not JSON" in str(found["run-1"])
 
 
 def test_a_later_state_there_is_left_as_it_is(three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_place_that_is_away_for_a_while_ends_no_sync(
     assert found.exit_code == 0, found.stderr
     lines = [[row["status"] for row in json.loads(line)["runs"]] for line in found.stdout.splitlines()]
     assert lines == [["sent"] * 3, ["sent", "unchanged", "unchanged"]]
-    assert (looks, found.stderr.count("the next look is in 30 s")) == (4, 1)
+    assert (looks, found.stderr.count("next check in 30 s")) == (4, 1)
 
 
 def test_a_place_that_cannot_be_reached_is_said_once(runs_dir: Path, three: list[Path]) -> None:

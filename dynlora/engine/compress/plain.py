@@ -33,7 +33,7 @@ def as_plain_lora(model: AdaptedModel) -> AdaptedModel:
         form = module.peft_forms().get("LORA")
         if form is None:
             raise NotMergeableError(
-                "compress: this method's update is no product of small factors, so no component of it can be left "
+                "compress: this method's update is not a product of small factors, so no component of it can be left "
                 "out; export it merged instead"
             )
         modules.append(_plain(module, form))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
-from dynlora.integrations.clusters import tied
+from dynlora.integrations.clusters import die_with_parent
 from dynlora.jobs.environment import QUEUE_VARIABLE, child_environment
 from dynlora.jobs.queue import LOG_NAME, read_status
 from dynlora.safe_files import open_log, tail
@@ -47,7 +47,7 @@ def train_run(runs_dir: str, run_id: str, threads: int, gpus: float = 0.0) -> st
         ConfigError: when this machine does not see the run, or is no Linux.
     """
     if sys.platform != "linux":
-        raise ConfigError("--on ray: a node of the cluster is no Linux machine; use Linux nodes")
+        raise ConfigError("--on ray: a node of the cluster is not a Linux machine; use Linux nodes")
     root = Path(runs_dir)
     if not root.is_dir():
         raise ConfigError(f"--runs-dir {runs_dir}: a node of the cluster does not see this folder; share it with all")
@@ -84,7 +84,7 @@ def environment(threads: int, gpus: float) -> dict[str, str]:
 
 def _train(folder: Path, variables: Mapping[str, str], *, is_lost: bool) -> int:
     """Train in a child process until it ends, and return its exit code; a stop before it opened the run ends it."""
-    command = [*tied.command(folder.name, folder.parent), *(["--force"] if is_lost else [])]
+    command = [*die_with_parent.command(folder.name, folder.parent), *(["--force"] if is_lost else [])]
     descriptor = open_log(folder / LOG_NAME)
     try:
         child = subprocess.Popen(

@@ -93,7 +93,7 @@ def check_file(path: Path) -> None:
         return
     text = read_plain(path, MAX_BYTES)
     if text is None:
-        raise CorruptRunError(f"study {path.stem}: its file is no plain file or too large; remove {path.name}")
+        raise CorruptRunError(f"study {path.stem}: its file is not a plain file or too large; remove {path.name}")
     lines = text.splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):  # killed while it was appended: what it says did not happen
         with path.open("r+b") as file:
@@ -101,7 +101,7 @@ def check_file(path: Path) -> None:
         lines.pop()
     for number, line in enumerate(lines, 1):
         if not _is_entry(line):
-            raise CorruptRunError(f"study {path.stem}: line {number} of its file is no entry; remove {path.name}")
+            raise CorruptRunError(f"study {path.stem}: line {number} of its file is not an entry; remove {path.name}")
 
 
 def _is_entry(line: str) -> bool:

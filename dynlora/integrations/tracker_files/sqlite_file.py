@@ -94,13 +94,13 @@ class SqliteFile:
             is_system = isinstance(error, OSError)
             raise DataError(system_message(error, str(self.path)) if is_system else f"{self.path}: {error}") from None
         if len(head) < 100 or not head.startswith(_HEADER):
-            raise DataError(f"{self.path}: it is no SQLite database; give a file of {self._what}")
+            raise DataError(f"{self.path}: it is not an SQLite database; give a file of {self._what}")
         if size > MAX_BYTES:
             raise DataError(f"{self.path}: it has {size:,} bytes, more than the {MAX_BYTES:,} that are read")
         for suffix in ("-wal", "-shm", "-journal"):
             beside = self.path.with_name(self.path.name + suffix)
             if os.path.lexists(beside) and not stat.S_ISREG(os.lstat(beside).st_mode):
-                raise DataError(f"{beside}: it is no regular file; remove it")
+                raise DataError(f"{beside}: it is not a regular file; remove it")
         return head
 
     def _distrust(self) -> None:

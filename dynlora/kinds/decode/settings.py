@@ -68,7 +68,7 @@ class DecodeSettings(KindSettings):
     @classmethod
     def _no_nan(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if any(math.isnan(value) for value in values):
-            raise ValueError("threshold nan: is no number; give numbers such as 0.7")
+            raise ValueError("threshold nan: is not a number; give numbers such as 0.7")
         return values
 
     @property

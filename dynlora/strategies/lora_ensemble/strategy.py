@@ -82,7 +82,7 @@ class LoraEnsemble(Strategy):
                 "few; raise adapter.rank, or set strategy.member_budget=each"
             )
         if self.spread != 1 and self.count(rank) == 1:
-            raise ConfigError(f"strategy.spread={self.spread}: one member has nobody to differ from; set it to 1")
+            raise ConfigError(f"strategy.spread={self.spread}: one member has no other to differ from; set it to 1")
 
     def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
         """Refuse a task whose predictions members cannot average, and modules whose input holds no batch of rows."""

@@ -216,10 +216,7 @@ def forest(rows: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
         part, where = rows[[one == chosen for one in is_all]], [p for p in places if is_all[p] == chosen]
         drawn.add_scatter(
             x=part["mean"], y=where, mode="markers", marker={"color": colour, "size": size, "symbol": symbol},
-            error_x={
-                "type": "data", "symmetric": False, "array": part["high"] - part["mean"],
-                "arrayminus": part["mean"] - part["low"], "color": colour, "thickness": 2 if chosen else 1.2,
-            },
+            error_x=theme.interval(part["mean"], part, colour, thickness=2 if chosen else 1.2),
             customdata=part[["low", "high", "examples"]].to_numpy(), name="all" if chosen else "One seed",
             hovertemplate="%{y}<br>%{x:.4f}, from %{customdata[0]:.4f} to %{customdata[1]:.4f}<br>"
             "%{customdata[2]:,} examples<extra></extra>",

@@ -16,6 +16,7 @@ from dynlora.kinds.run_kind import RunKind
 from dynlora.store import queries
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.run_summary import ACTIVE
+from dynlora.viz.report.button import report_button
 from dynlora.viz.run.button import adapter_button, export_buttons
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, note, status_line, table, titled
@@ -85,6 +86,7 @@ class KindPage:
             badge(summary["status"])
             st.caption(done, width="content")
             run_buttons(run, summary["status"])
+            report_button([run])
         status_line(summary)
 
     # --- the form

@@ -40,10 +40,7 @@ def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = Non
                 names, effect["low"], effect["high"], 100 * effect["changed"], effect["position"], strict=True
             )
         ],
-        error_y={
-            "type": "data", "symmetric": False, "array": effect["high"] - effect["delta"],
-            "arrayminus": effect["delta"] - effect["low"], "thickness": 1, "width": 2, "color": colours.muted,
-        },
+        error_y=theme.interval(effect["delta"], effect, colours.muted, thickness=1, width=2),
         hovertemplate="%{customdata[0]}<br>%{y:+.5f} nats (%{customdata[1]:+.5f} to %{customdata[2]:+.5f})"
         "<br>%{customdata[3]:.1f} % of the predictions change<extra></extra>",
     )  # fmt: skip
@@ -86,10 +83,7 @@ def score_against_effect(effect: pd.DataFrame, score: np.ndarray, title: str, co
             x=part["score"], y=part["delta"], mode="markers", name=plotly_text(label, 24),
             marker={"color": colour, "symbol": symbol, "size": 9},
             customdata=[plotly_text(name) for name in part["short"]],
-            error_y={
-                "type": "data", "symmetric": False, "array": part["high"] - part["delta"],
-                "arrayminus": part["delta"] - part["low"], "thickness": 0.8, "width": 0, "color": colours.muted,
-            },
+            error_y=theme.interval(part["delta"], part, colours.muted, thickness=0.8, width=0),
             hovertemplate="%{customdata}<br>score %{x:.4~g}<br>%{y:+.5f} nats without the module<extra></extra>",
         )  # fmt: skip
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})

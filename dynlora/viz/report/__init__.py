@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dynlora.kinds.registry import kind_of_run
 from dynlora.store import queries
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.report.comparing import comparison_document
+from dynlora.viz.report.kind_report import kind_document
 from dynlora.viz.report.one_run import run_document
 from dynlora.viz.report.page import page
 
@@ -20,7 +22,8 @@ def run_report(folder: Path) -> bytes:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    return page(run_document(RunReading(folder)))
+    kind = kind_of_run(folder)
+    return page(run_document(RunReading(folder)) if kind.allocates else kind_document(folder, kind))
 
 
 def comparison_report(folders: Sequence[Path]) -> bytes:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import pandas as pd
-
-from dynlora.config_files import yaml_text
 from dynlora.viz.health import report as health_report
 from dynlora.viz.health.run_data import RunReading
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.config_fields import by_name
-from dynlora.viz.kit.recorded import machine
 from dynlora.viz.kit.text import number, one_line, sentence_case
 from dynlora.viz.report.capacity_part import capacity_part, inputs_part
 from dynlora.viz.report.conclusion_parts import ranks_part, verdict_part
-from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
+from dynlora.viz.report.document import Block, Chart, Document, Part
 from dynlora.viz.report.knockouts_part import knockouts_part
 from dynlora.viz.report.results_part import results_part
+from dynlora.viz.report.setup_part import setup_part
 from dynlora.viz.run import figures, progress, result_figures, result_text
 from dynlora.viz.run import text as run_text
 from dynlora.viz.verdict.run_verdict import run_verdict
@@ -46,7 +41,7 @@ def run_document(run: RunReading) -> Document:
         inputs_part(run),
         results_part(run),
         cost_part(run),
-        made_part(run),
+        setup_part(summary),
     ]
     return Document(
         one_line(summary["name"], 120),
@@ -127,27 +122,3 @@ def _own_numbers(run: RunReading) -> list[Block]:
         )
         blocks.append(Chart(f"Method metric: {word}", partial(kit_lines.line, series, word, zero=False), words, series))
     return blocks
-
-
-def made_part(run: RunReading) -> Part:
-    """Return how the run was made: its configuration, and the versions and machine it was made with."""
-    summary = run.summary
-    created = summary.get("created")
-    facts = {"id": summary["id"], "strategy": run_summary.format_strategy(summary)}
-    if isinstance(created, int | float) and 0 <= created < 4e9:
-        facts["created"] = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    facts |= {
-        f"parameters, {name}": number(value) for name, value in summary["params"].items() if isinstance(value, int)
-    }
-    return Part(
-        "Setup",
-        [
-            Text("Configuration", yaml_text(by_name(summary["config"]))),
-            Table("Versions, machine and size", facts_frame(facts | machine(summary))),
-        ],
-    )
-
-
-def facts_frame(facts: Mapping[str, str]) -> pd.DataFrame:
-    """Return facts as a table of two columns."""
-    return pd.DataFrame({"what": list(facts), "value": list(facts.values())}, dtype=object)

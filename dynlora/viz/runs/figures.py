@@ -42,10 +42,7 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
     drawn.add_scatter(
         x=shown["mean"], y=[places[group] for group in shown["group"]], mode="markers", name="Mean and range",
         marker={"color": colours.second, "size": 11, "symbol": "diamond"},
-        error_x={
-            "type": "data", "array": shown["highest"] - shown["mean"], "arrayminus": shown["mean"] - shown["lowest"],
-            "color": colours.second, "thickness": 1.6,
-        },
+        error_x=theme.interval(shown["mean"], shown, colours.second, "lowest", "highest", thickness=1.6),
         customdata=[f"{score(mean)}, {n} run{'' if n == 1 else 's'}" for mean, n in _pairs(shown)],
         hovertemplate="Mean %{customdata}<extra></extra>",
     )  # fmt: skip

@@ -85,7 +85,7 @@ def measuring(run: Chosen, found: Compressed | None) -> None:
     if recorded_adapter(run.folder):
         command = command_text("compress", run.id, "--curve", "--set", "data.path=FILE", runs_dir=run.folder.parent)
         note(
-            "This run was recorded, so its rows are not known here. Measure its sizes on the command line, with the "
+            "This run was recorded, so its dataset is not available. Measure its sizes on the command line, with the "
             f"rows that it was evaluated on: `{command}`"
         )
         return

@@ -14,25 +14,23 @@ from dynlora.viz.ui.url_state import choose, segmented
 
 
 def panel_cards(panels: Iterable[Panel[Any]], view: RunView) -> None:
-    """Draw the cards of the panels that apply to a run, in two columns; wide ones take both."""
+    """Draw the cards of the panels that apply to a run, in rows of two; wide ones take a row."""
     narrow: list[Panel[Any]] = []
     for panel in (panel for panel in panels if panel.applies(view)):
         if not panel.is_wide:
             narrow.append(panel)
             continue
-        _columns(narrow, view)
+        _pairs(narrow, view)
         narrow = []
         panel_card(panel, view)
-    _columns(narrow, view)
+    _pairs(narrow, view)
 
 
-def _columns(panels: list[Panel[Any]], view: RunView) -> None:
-    """Draw cards in two columns, from left to right."""
-    if not panels:
-        return
-    for column, own in zip(st.columns(2), (panels[::2], panels[1::2]), strict=True):
-        with column:
-            for panel in own:
+def _pairs(panels: list[Panel[Any]], view: RunView) -> None:
+    """Draw cards in rows of two, so that a narrow screen shows them in their order too."""
+    for start in range(0, len(panels), 2):
+        for column, panel in zip(st.columns(2), panels[start : start + 2], strict=False):
+            with column:
                 panel_card(panel, view)
 
 

@@ -194,4 +194,4 @@ def test_a_sweep_whose_command_was_killed_goes_on(
     assert any(fact["resumed"] for fact in found.values())
     over = subprocess.run([*command, "--again", tag], capture_output=True, text=True, timeout=300)
     assert (over.returncode, over.stderr.count("\n")) == (2, 1)
-    assert "3 runs are over" in over.stderr
+    assert "3 runs have ended" in over.stderr

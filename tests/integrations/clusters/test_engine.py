@@ -127,7 +127,7 @@ def test_new_runs_of_a_cluster_are_out_of_the_local_queue_and_again_finds_them(r
     assert cluster._unfinished(runs_dir, "tag-1") == sorted(ids)
     for run_id in ids:
         annotate(runs_dir / run_id, state="stopped")
-    with pytest.raises(ConfigError, match="2 runs are over"):
+    with pytest.raises(ConfigError, match="2 runs have ended"):
         cluster._unfinished(runs_dir, "tag-1")
     with pytest.raises(ConfigError, match="has this tag"):
         cluster._unfinished(runs_dir, "tag-2")

@@ -224,9 +224,10 @@ def refused(runs_dir: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("threshold", "said"),
     [
-        ("nan", "no number"), ("inf", "is the target alone"), ("-inf", "is the draft alone"), ("", "is no number"),
-        ("0:inf:3", "target alone"), ("high", "'high' is no number"), ("1:0:3", "must be A:B:N"),
-        ("0:1:0", "must be A:B:N"), ("0:1:9999", "must be A:B:N"), ("0.1,,0.2", "is no number"),
+        ("nan", "not a number"), ("inf", "is the target alone"), ("-inf", "is the draft alone"),
+        ("", "is not a number"),
+        ("0:inf:3", "target alone"), ("high", "'high' is not a number"), ("1:0:3", "must be A:B:N"),
+        ("0:1:0", "must be A:B:N"), ("0:1:9999", "must be A:B:N"), ("0.1,,0.2", "is not a number"),
     ],
 )  # fmt: skip
 def test_thresholds_that_are_none_are_one_sentence(

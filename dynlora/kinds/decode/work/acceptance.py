@@ -70,7 +70,7 @@ class Acceptance:
         if self.kind not in PROBABILITIES:
             raise ConfigError(f"--accept {self.kind}: must be one of {', '.join(PROBABILITIES)}")
         if math.isnan(self.value):
-            raise ConfigError("--threshold nan: is no number to compare with; give one such as 0.7, or inf")
+            raise ConfigError("--threshold nan: is not a number to compare with; give one such as 0.7, or inf")
         if self.kind == "constant" and not 0 <= self.value <= 1:
             raise ConfigError(f"--threshold {self.value:g}: is a probability with --accept constant; give 0 to 1")
 

@@ -47,7 +47,7 @@ def _number(text: str, part: str) -> float:
         raise ConfigError(f"--threshold {text[:60]}: is the {alone} alone, which is decoded anyway; give a number")
     if math.isnan(value):
         raise ConfigError(
-            f"--threshold {text[:60]!r}: {part.strip()[:30]!r} is no number; give one such as 0.7, or A:B:N such as "
+            f"--threshold {text[:60]!r}: {part.strip()[:30]!r} is not a number; give one such as 0.7, or A:B:N such as "
             "0.1:0.9:5"
         )
     return value

@@ -116,7 +116,7 @@ def conclusion(document: Mapping[str, Any]) -> str:
     if target is None:
         return "The target alone was not decoded, so nothing is compared; decode with ends."
     if target["accuracy"] is None:
-        return f"{target['problems']:,} problems were decoded; the data has no answers, so nothing is said of accuracy."
+        return f"{target['problems']:,} problems were decoded; the data has no answers, so no accuracy is reported."
     alone = f"the target alone is right on {target['accuracy']:.1%} of {target['problems']:,} problems"
     if draft is not None:
         alone += f", the draft alone on {draft['accuracy']:.1%}"

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynlora.addresses import is_url
-from dynlora.errors import ConfigError, CorruptRunError, RemoteError
+from dynlora.errors import CorruptRunError, RemoteError
+from dynlora.notebook.run import Run
 from dynlora.remote.manifest import Entry, Manifest
 from dynlora.remote.place import Place
 from dynlora.remote.pull import TRIES, fetch_files, make_store, manifest_of
-from dynlora.store.run import Run
-from dynlora.store.run import open_run as open_folder
-from dynlora.store.schema import check_run_id
+from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text
 from dynlora.store.whole_tables import SERIES, TABLES
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 SMALL = frozenset(TABLES) - set(SERIES)
 """Tables that every question needs; the others grow with the steps."""
@@ -38,7 +35,7 @@ class RemoteRun(Run):
         self._place = place
         self._id = run_id
         self._spare = Path(tempfile.mkdtemp(prefix="dynlora-remote-"))
-        self._store = self._spare / "run" / run_id
+        self._place_of_store = self._spare / "run" / run_id
         weakref.finalize(self, shutil.rmtree, self._spare, ignore_errors=True)
         self._manifest: Manifest | None = None
         self._kept: frozenset[str] = frozenset()
@@ -59,72 +56,37 @@ class RemoteRun(Run):
         return self._place.below(self._id).shown
 
     @property
+    def address(self) -> str:
+        """Address of the run."""
+        return self.url
+
+    def command(self, name: str, *options: str) -> str:
+        """Return a dynlora command on this run, as one types it: the run is fetched first."""
+        fetch = command_text("pull", self.url, runs_dir=DEFAULT_RUNS_DIR)
+        return f"{fetch}; {command_text(name, self.id, *options, runs_dir=DEFAULT_RUNS_DIR)}"
+
+    @property
     def folder(self) -> Path:  # pyright: ignore[reportIncompatibleVariableOverride]
         """A folder of this process with all of the run but its weights."""
         manifest = self._with(*SERIES)
-        self._fetch(manifest, self._store, lambda entry: "/" not in entry.path)
-        return self._store
-
-    @property
-    def status(self) -> str:
-        """One of queued, running, finished, failed, stopped, interrupted."""
-        return self._run().status
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The whole configuration as plain values."""
-        return self._run().config
+        self._fetch(manifest, self._place_of_store, lambda entry: "/" not in entry.path)
+        return self._place_of_store
 
     @property
     def summary(self) -> dict[str, Any]:
         """The run in one JSON document, as `dynlora show ID --json` prints it; `folder` is its address."""
-        return {**self._run("vectors", "rollups").summary, "folder": self.url}
-
-    @property
-    def modules(self) -> pd.DataFrame:
-        """The adapted modules: name, layer, kind, d_in, d_out, max_rank."""
-        return self._run().modules
-
-    def scalars(self, name: str | None = None, split: str | None = None) -> pd.DataFrame:
-        """Return scalars long: name, split, step, value."""
-        return self._run("scalars", "rollups").scalars(name, split)
-
-    def signal(
-        self, name: str, start: int | None = None, stop: int | None = None, max_points: int | None = None
-    ) -> pd.DataFrame:
-        """Return a signal wide: column step, then one per module (or group, ...), for start <= step < stop."""
-        return self._run("vectors", "rollups").signal(name, start, stop, max_points)
-
-    def signals(self) -> list[str]:
-        """Return the names of the recorded signals."""
-        return self._run().signals()
-
-    def recorded(self) -> list[str]:
-        """Return the names of the signals that hold at least one vector."""
-        return self._run("vectors", "rollups").recorded()
-
-    def events(self, *kinds: str) -> pd.DataFrame:
-        """Return events, all or of some kinds: seq, time, step, kind, modules, payload."""
-        return self._run().events(*kinds)
-
-    def groups(self) -> pd.DataFrame:
-        """Return the input groups with loss and metric of the last evaluation."""
-        return self._run("vectors", "rollups").groups()
-
-    def examples(self) -> pd.DataFrame:
-        """Return the probe set with loss, prediction and probability of the last evaluation."""
-        return self._run("vectors", "rollups").examples()
+        return {**super().summary, "folder": self.url}
 
     def load(self) -> Any:
         """Return the adapted model; needs torch, and fetches the adapter."""
         manifest = self._with()
-        self._fetch(manifest, self._store, lambda entry: not entry.path.startswith(("tables/", "checkpoint/")))
-        return Run(self._store).load()
+        self._fetch(manifest, self._place_of_store, lambda entry: not entry.path.startswith(("tables/", "checkpoint/")))
+        return Run(self._place_of_store).load()
 
-    def _run(self, *tables: str) -> Run:
-        """Return the run with these tables, besides the small ones, as it is now."""
+    def _store(self, *tables: str) -> Path:
+        """Return the folder of a store with these tables, as the run is now."""
         self._with(*tables)
-        return Run(self._store)
+        return self._place_of_store
 
     def _with(self, *tables: str) -> Manifest:
         """Fetch what of these tables is not here, and return what the run consists of now."""
@@ -146,13 +108,13 @@ class RemoteRun(Run):
         """Make a store of tables in the place of the one before: what is known from before is not fetched again."""
         kept, building = self._spare / "files", self._spare / "building"
         shutil.rmtree(building, ignore_errors=True)
-        for path in (kept, building, self._store.parent):
+        for path in (kept, building, self._place_of_store.parent):
             path.mkdir(exist_ok=True)
         wanted = {f"tables/{name}.parquet" for name in tables}
         self._fetch(manifest, building, lambda entry: entry.path in wanted)
         make_store(building, self._id, is_copy=False)
-        shutil.rmtree(self._store, ignore_errors=True)
-        building.rename(self._store)
+        shutil.rmtree(self._place_of_store, ignore_errors=True)
+        building.rename(self._place_of_store)
         for old in kept.iterdir():
             if old.name not in {entry.sha256 for entry in manifest.files}:
                 old.unlink()
@@ -176,26 +138,3 @@ class RemoteRun(Run):
             target.unlink(missing_ok=True)
             shutil.copy2(kept / entry.sha256, target)
         shutil.rmtree(new, ignore_errors=True)
-
-
-def open_run(path: str | os.PathLike[str]) -> Run:
-    """Open a run.
-
-    Args:
-        path: the run's folder, `runs/<id>`, or the address it was sent to, such as `s3://bucket/runs/<id>`.
-
-    Raises:
-        RunNotFoundError: when the folder holds no run.
-        RemoteError: when the address cannot be reached or holds no run.
-        CorruptRunError: when what it holds cannot be read.
-        ConfigError: when the path is none.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise ConfigError(f"path={path!r:.60}: must be the folder of a run, such as runs/ID, or an address")
-    if not is_url(path):
-        return open_folder(path)
-    place = Place(str(path))
-    try:
-        return RemoteRun(place.parent(), check_run_id(place.name))
-    except ConfigError as error:
-        raise ConfigError(f"{place.shown}: {error}") from None

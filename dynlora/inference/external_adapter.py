@@ -67,7 +67,9 @@ def _module(base: BaseModel, infos: Mapping[str, ModuleInfo], module: AdaptedMod
     """Put one module's update in its place."""
     info = infos.get(module.name)
     if info is None or (info.d_in, info.d_out) != (module.d_in, module.d_out):
-        kind = "is no linear module of a block" if info is None else f"has {info.d_in} inputs and {info.d_out} outputs"
+        kind = (
+            "is not a linear module of a block" if info is None else f"has {info.d_in} inputs and {info.d_out} outputs"
+        )
         raise AdapterError(
             f"{TENSORS_NAME}: module {module.name[:200]} {kind} in the base model; name the adapter's own base with "
             "--set model.name="

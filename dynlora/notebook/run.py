@@ -1,0 +1,36 @@
+"""`Run`: one run for a notebook or a script: its frames, its figures, its card and its model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dynlora.store.run import StoredRun
+
+if TYPE_CHECKING:
+    from dynlora.notebook.plots import Plots
+
+
+class Run(StoredRun):
+    """A run folder; each call reads what is there now, so a run can be watched while it trains."""
+
+    def _repr_html_(self) -> str:
+        """Return the run as a card, as it is now; notebooks call this."""
+        from dynlora.notebook.run_card import run_card
+
+        return run_card(self.folder)
+
+    @property
+    def plot(self) -> Plots:
+        """The figures of the dashboard's pages, for a notebook: see `dynlora.notebook.plots.Plots`."""
+        from dynlora.notebook.plots import Plots
+
+        return Plots(self)
+
+    def load(self) -> Any:
+        """Return the adapted model; needs torch.
+
+        Of a recycle it is the meta-LoRA, whose `fewshot` takes examples, and of a distillation the student.
+        """
+        from dynlora.kinds.registry import kind_of_run
+
+        return kind_of_run(self.folder).load(self.folder)
