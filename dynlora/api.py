@@ -9,10 +9,10 @@ from typing import Any
 
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import with_run_folder
+from dynlora.custom_loop.attach import attach
+from dynlora.custom_loop.attached import Attached
 from dynlora.notebook.open_run import open_run
 from dynlora.notebook.run import Run
-from dynlora.own_loop.attach import attach
-from dynlora.own_loop.attached import Attached
 
 __all__ = ["Attached", "attach", "speculate", "train"]
 

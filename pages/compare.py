@@ -8,9 +8,9 @@ from dynlora.viz.compare import capacity_cards, live_cards, many_cards, run_sele
 from dynlora.viz.compare import cards as compare_cards
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.eyes import eyes
 from dynlora.viz.compare.final_ranks import final_ranks
 from dynlora.viz.compare.line_styles import dots
+from dynlora.viz.compare.run_visibility import eyes
 from dynlora.viz.launch.baseline_form import baseline_button
 from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, guard, url_state

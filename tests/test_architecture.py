@@ -224,7 +224,7 @@ VIEWS = ("cards", "many_cards", "live_cards", "result_cards", "card", "view", "f
          "search_box", "bulk_actions", "run_selection", "data_source", "preflight_card", "start_from",
          "search_form", "sweep_form", "experiment_form", "data_check_card", "baseline_form", "capacity_cards",
          "generation_cards", "hub_search", "panel_card", "queue_card", "data_columns", "token_card",
-         "names_card", "eyes")  # fmt: skip
+         "names_card", "run_visibility")  # fmt: skip
 """Files of a feature that draw with streamlit; all others take frames and return frames, figures or text."""
 
 

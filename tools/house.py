@@ -67,14 +67,14 @@ RULES: dict[str, str] = {
     "cli": "addresses analysis assets blocks config config_files data_files errors kinds safe_files store jobs "
     "peft_adapter remote server strategies tasks training inference kinds/* integrations/search integrations/clusters "
     "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/report",
-    "own_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
+    "custom_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
     "integrations/search": "config config_files errors jobs safe_files store tasks",
     "integrations/clusters": "addresses errors jobs safe_files store",
-    "integrations": "config errors own_loop safe_files store tasks engine engine/*",
+    "integrations": "config errors custom_loop safe_files store tasks engine engine/*",
     "integrations/trackers": "addresses errors jobs store viz/kit",
     "integrations/tracker_files": "addresses config config_files errors peft_adapter safe_files store "
     "integrations/trackers",
-    "api": "config config_files errors kinds kinds/* notebook store training own_loop",
+    "api": "config config_files errors kinds kinds/* notebook store training custom_loop",
     "viz/kit": "errors store",
     "viz/ui/browser": "",
     "viz/ui": "errors store jobs kinds inference server viz/kit viz/ui/browser",
@@ -116,11 +116,10 @@ _TRACKERS = "integrations/trackers integrations/tracker_files"
 
 FREE_OF: dict[str, str] = {
     "torch": f"{_FILES} server {_TRACKERS} viz/* notebook pages",
-    "streamlit": f"{_FILES} {_ENGINE} training inference decoding cli api own_loop "
-    f"{_TRACKERS} viz/kit viz/methods notebook",
-    "plotly": f"{_FILES} {_ENGINE} training inference decoding server cli api own_loop {_TRACKERS} pages",
+    "streamlit": f"{_FILES} {_ENGINE} training inference cli api custom_loop {_TRACKERS} viz/kit viz/methods notebook",
+    "plotly": f"{_FILES} {_ENGINE} training inference server cli api custom_loop {_TRACKERS} pages",
     "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} analysis data_files jobs remote {_ENGINE} training inference decoding server cli api viz/* "
+    "sqlite3": f"{_GROUND} analysis data_files jobs remote {_ENGINE} training inference server cli api viz/* "
     "notebook pages",
 }
 """Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""

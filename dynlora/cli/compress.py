@@ -179,7 +179,7 @@ def _subject(request: Request) -> Any:
     from dynlora.inference.compress import Compression
 
     if request.is_brought:
-        from dynlora.inference.brought import load_folder
+        from dynlora.inference.external_adapter import load_folder
 
         settings = _settings(request)
         model, data = load_folder(request.adapter or Path(request.run_id), settings)

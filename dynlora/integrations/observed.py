@@ -42,7 +42,7 @@ class Observed:
         """Components that the module was made with."""
         return len(self.lora_A)
 
-    def reaching(self) -> Tensor:
+    def active_rank_on_device(self) -> Tensor:
         """Return the components that reach the output: those whose factor is not zero."""
         if self.lora_E is None:
             return torch.tensor(float(self.rank), device=self.lora_A.device)

@@ -26,11 +26,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from dynlora import tasks
 from dynlora.config import ALL_ROWS, Section, parse_config
+from dynlora.custom_loop.trainer_callback import evaluated
 from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
 from dynlora.errors import ConfigError, checked
 from dynlora.integrations.ablation import ablated
 from dynlora.integrations.observed import Observed, observed, scalings
-from dynlora.own_loop.trainer_callback import evaluated
 from dynlora.safe_files import read_json, write_text
 from dynlora.store.knockouts import KNOCKOUT_NAME, keep_knockouts
 from dynlora.store.meta import meta_of
@@ -161,7 +161,7 @@ class RecordCallback(TrainerCallback):
         if self._writer is None or not self._seen:
             return
         step, seen, self._seen = state.global_step, self._seen, {}
-        ranks = torch.stack([module.reaching() for module in self._modules])
+        ranks = torch.stack([module.active_rank_on_device() for module in self._modules])
         found = {"importance": seen["importance"], "rank": ranks}
         if step % self.every == 0 or step == state.max_steps:
             norm, effective = torch.stack([torch.stack(spectrum(one)) for one in self._modules]).unbind(1)  # pyright: ignore
@@ -289,5 +289,5 @@ def _facts(model: Any, modules: list[Observed]) -> dict[str, Any]:
 def _parameters(modules: list[Observed]) -> dict[str, int]:
     """Return parameters: budget, active and allocated."""
     whole = sum(module.rank * module.info.cost for module in modules)
-    active = sum(int(module.reaching()) * module.info.cost for module in modules)
+    active = sum(int(module.active_rank_on_device()) * module.info.cost for module in modules)
     return {"budget": whole, "active": active, "allocated": whole, "gate": 0, "head": 0}

@@ -102,8 +102,10 @@ class RunKeeper:
             self.writer.set_meta("params", parameter_counts(trainer, self.inputs))
             self.writer.set_meta("scaling", {module.info.name: module.scaling for module in trainer.adapters})
             self.writer.set_meta("time", trainer.timing.medians())
-            if trainer.looked_at is not None:
-                self.writer.set_meta("evaluated", {"rows": len(trainer.looked_at.rows), "of": trainer.looked_at.of})
+            if trainer.last_eval_subset is not None:
+                self.writer.set_meta(
+                    "evaluated", {"rows": len(trainer.last_eval_subset.rows), "of": trainer.last_eval_subset.of}
+                )
 
 
 def _rows(part: HeldOutPart) -> dict[str, int]:

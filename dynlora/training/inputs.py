@@ -25,7 +25,7 @@ from dynlora.jobs import own_process
 from dynlora.jobs.environment import process_number
 from dynlora.tasks import Task, WritingTask
 from dynlora.training.given_ranks import read_ranks
-from dynlora.training.given_start import read_start
+from dynlora.training.initial_adapter import read_start
 
 
 @dataclass(frozen=True)

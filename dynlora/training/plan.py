@@ -15,7 +15,7 @@ from dynlora.jobs.start_files import keep_start, start_meta
 from dynlora.jobs.trackers import check_trackers
 from dynlora.store.meta import meta_of
 from dynlora.store.writer import RunWriter
-from dynlora.training.given_start import check_start
+from dynlora.training.initial_adapter import check_start
 from dynlora.training.inputs import Inputs, load_inputs
 
 

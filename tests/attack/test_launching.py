@@ -144,7 +144,10 @@ SOURCES = [*sorted((ROOT / "dynlora").rglob("*.py")), *sorted((ROOT / "pages").g
 def test_the_source_has_no_way_to_run_text_or_load_a_pickle() -> None:
     allowed = {
         ("dynlora/assets/archives.py", "tarfile.open"),  # unpacks named members only, see its tests
-        ("dynlora/integrations/clusters/tied.py", "os.execv"),  # the queue's own argument list, with a checked id
+        (
+            "dynlora/integrations/clusters/die_with_parent.py",
+            "os.execv",
+        ),  # the queue's own argument list, with a checked id
     }
     found = [
         (path.relative_to(ROOT).as_posix(), name)

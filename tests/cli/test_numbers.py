@@ -19,13 +19,13 @@ from dynlora.cli.main import main
 from dynlora.cli.options import Real, Whole
 from dynlora.config import config_keys, parse_config
 from dynlora.config_files import load_config
+from dynlora.custom_loop.attach import Arguments as Attached
 from dynlora.engine.fields import settings_model
 from dynlora.errors import ConfigError, checked
 from dynlora.integrations.transformers import Arguments as Recorded
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.distil.settings import DistilSettings
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.own_loop.attach import Arguments as Attached
 from dynlora.plain_text import is_text
 
 LONGEST = 900

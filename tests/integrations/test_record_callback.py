@@ -13,8 +13,8 @@ import dynlora
 from dynlora.cli.main import main
 from dynlora.integrations.transformers import RecordCallback
 from dynlora.store import queries
-from tests.own_loop.test_attached import classifier
-from tests.own_loop.test_trainer_callback import STEPS, Rows, arguments
+from tests.custom_loop.test_attached import classifier
+from tests.custom_loop.test_trainer_callback import STEPS, Rows, arguments
 from tests.pages.app import RUN_PAGES, charts, open_page, words
 from tests.pages.conftest import _dashboard
 from tests.tiny_lm import byte_tokenizer, tiny_decoder

@@ -17,9 +17,9 @@ from dynlora.integrations.transformers import RecordCallback
 from dynlora.store.knockouts import KNOCKOUT_NAME, read_knockouts
 from dynlora.store.recorded import ADAPTER_DIR
 from tests.command_line import document, run
+from tests.custom_loop.test_attached import classifier
+from tests.custom_loop.test_trainer_callback import Rows, arguments
 from tests.integrations.test_record_callback import adapted, trained
-from tests.own_loop.test_attached import classifier
-from tests.own_loop.test_trainer_callback import Rows, arguments
 from tests.pages.app import open_page
 from tests.pages.conftest import _dashboard
 from tests.tiny_lm import byte_tokenizer, tiny_decoder

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from dynlora.integrations.transformers import RecordCallback
+from tests.custom_loop.test_trainer_callback import Rows, arguments
 from tests.integrations.test_record_callback import adapted
-from tests.own_loop.test_trainer_callback import Rows, arguments
 
 STEPS = 4
 

@@ -173,3 +173,9 @@ def test_many_modules_in_runs_of_a_kind_get_one_label_a_kind() -> None:
     assert mixed["showticklabels"]
     assert not theme.name_axis([f"n{i}" for i in range(81)], theme.LIGHT)["showticklabels"]
     assert theme.name_axis([], theme.LIGHT)["ticktext"] == []
+
+
+def test_the_ends_of_a_flow_stay_in_their_order() -> None:
+    node: Any = module_figures.rank_flow(some_flows(), [HOSTILE, "key"], theme.LIGHT).data[0].node
+    sides = [[y for x, y in zip(node.x, node.y, strict=True) if (x > 0.5) is right] for right in (False, True)]
+    assert [sorted(set(side)) for side in sides] == [list(side) for side in sides]

@@ -84,7 +84,7 @@ class StepSignals:
         self._names = set(UNITS)
 
     @torch.no_grad()
-    def weigh(self) -> None:
+    def capture_importance(self) -> None:
         """Note the importance of components while their gradients are there: edits permute and drop components."""
         self._weighed = None if self._strategy_weighs else self._importance()
 
@@ -182,7 +182,7 @@ class StepSignals:
 
     def _ranks(self, device: torch.device) -> Tensor:
         """Return the components that reach the output, by module; factors are counted where they lie."""
-        counts = [module.reaching() for module in self.adapters]
+        counts = [module.active_rank_on_device() for module in self.adapters]
         if not any(isinstance(count, Tensor) for count in counts):
             return torch.tensor(counts, dtype=torch.float32, device=device)
         return torch.stack([torch.as_tensor(count, dtype=torch.float32, device=device) for count in counts])

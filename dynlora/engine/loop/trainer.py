@@ -70,7 +70,7 @@ class Trainer:
         step: optimizer steps done.
         best: metrics of the best evaluation so far, with its step; all are judged on the same rows.
         metrics: of the last evaluation.
-        looked_at: the held-out rows of the last evaluation; None before the first of this process.
+        last_eval_subset: the held-out rows of the last evaluation; None before the first of this process.
         penalties: the strategy's terms of the last forward, which the recorded loss leaves out.
         outlook: how long the run still takes.
     """
@@ -91,7 +91,7 @@ class Trainer:
     step: int = 0
     best: dict[str, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    looked_at: HeldOutPart | None = None
+    last_eval_subset: HeldOutPart | None = None
     loss: float = math.nan
     timing: Timing = field(default_factory=Timing)
     penalties: dict[str, Tensor] = field(default_factory=dict)
@@ -202,7 +202,7 @@ class Trainer:
         self.optimizer.step()
         self.step = index
         if signals is not None:
-            signals.weigh()
+            signals.capture_importance()
         with self.timing.strategy(), torch.no_grad():
             made = self.strategy.allocate(self.adapters, step)
             edits.apply(self.adapters, made, self.optimizer, step=index)
@@ -318,7 +318,7 @@ class Trainer:
         if self.step == 0:
             check_start(self.config, predictions)
         self.outlook.token_s = (time.perf_counter() - start) / max(1.0, float(tokens.length.sum()))
-        self.metrics, self.looked_at = self.evaluation.record(self.recorder, self.step, predictions, part), part
+        self.metrics, self.last_eval_subset = self.evaluation.record(self.recorder, self.step, predictions, part), part
         written, compared = ({}, {}) if self.texts is None else self.texts.write(self.step)
         self.metrics = {**self.metrics, **written}
         said = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())

@@ -263,7 +263,7 @@ class LoraLinear(nn.Module):
         """Return what the frozen bias lacks, (d_out,); LoRA has nothing."""
         return None
 
-    def reaching(self) -> int | Tensor:
+    def active_rank_on_device(self) -> int | Tensor:
         """Return the components that reach the output: packed and with a factor other than zero.
 
         Where there are factors it is a number on their device, (), so that nothing waits for it.
@@ -276,16 +276,16 @@ class LoraLinear(nn.Module):
         return [] if self.scale is None else (self.scale[: self.rank] == 0).nonzero().flatten().tolist()
 
     def active_rank(self) -> int:
-        """Return `reaching` as a plain number; with factors this waits for the device."""
-        return int(self.reaching())
+        """Return `active_rank_on_device` as a plain number; with factors this waits for the device."""
+        return int(self.active_rank_on_device())
 
     def active_parts(self) -> list[tuple[Tensor, int | Tensor]]:
         """Return the trained tensors with how many of their numbers reach the output: rank · d_in and rank · d_out.
 
         A method with tensors of its own adds them. A tensor that several modules share is counted once. Counts may lie
-        on the device, as in `reaching`.
+        on the device, as in `active_rank_on_device`.
         """
-        rank = self.reaching()
+        rank = self.active_rank_on_device()
         return [(self.lora_A, rank * self.info.d_in), (self.lora_B, rank * self.info.d_out)]
 
     def component_parts(self) -> list[tuple[Tensor, int]]:

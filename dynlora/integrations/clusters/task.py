@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError
-from dynlora.integrations.clusters import tied
+from dynlora.integrations.clusters import die_with_parent
 from dynlora.jobs.environment import QUEUE_VARIABLE, child_environment
 from dynlora.jobs.queue import LOG_NAME, read_status
 from dynlora.safe_files import open_log, tail
@@ -84,7 +84,7 @@ def environment(threads: int, gpus: float) -> dict[str, str]:
 
 def _train(folder: Path, variables: Mapping[str, str], *, is_lost: bool) -> int:
     """Train in a child process until it ends, and return its exit code; a stop before it opened the run ends it."""
-    command = [*tied.command(folder.name, folder.parent), *(["--force"] if is_lost else [])]
+    command = [*die_with_parent.command(folder.name, folder.parent), *(["--force"] if is_lost else [])]
     descriptor = open_log(folder / LOG_NAME)
     try:
         child = subprocess.Popen(

@@ -227,7 +227,7 @@ class GloraLinear(LoraLinear):
         parts += [(tensor, {"v": d_out, "c": 1, "n": 0}[form]) for tensor, form in ((self.D, D), (self.E, E))]
         return [(tensor, numbers) for tensor, numbers in parts if tensor is not None and numbers]
 
-    def reaching(self) -> int:
+    def active_rank_on_device(self) -> int:
         """Return the components of the low-rank forms in the weight: those of A and of B."""
         return self.rank * self._path[:2].count("l")
 

@@ -78,7 +78,7 @@ class BoostedLinear(LoraLinear):
         """Return what the frozen weight lacks: the trained component alone, (d_out, d_in)."""
         return self.scaling * (self.lora_B[:, : self.rank] @ self.lora_A[: self.rank])
 
-    def reaching(self) -> int:
+    def active_rank_on_device(self) -> int:
         """Return the components that reach the output: the boosters and the trained one."""
         return self.count + self.rank
 

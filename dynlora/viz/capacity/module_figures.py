@@ -30,10 +30,12 @@ def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
     colour = {label: style[0] for label, style in theme.kind_styles(labels).items() if label != OTHERS}
     place = {("left", label): i for i, label in enumerate(left)}
     place |= {("right", label): len(left) + i for i, label in enumerate(right)}
+    heights = [*_middles(flows, "source", left), *_middles(flows, "target", right)]
     drawn.add_sankey(
-        arrangement="snap",
+        arrangement="fixed",  # else plotly changes the order of the ends from one look to the next
         node={
             "label": [plotly_text(label, 24) for label in [*left, *right]], "pad": 12, "thickness": 10,
+            "x": [0.001] * len(left) + [0.999] * len(right), "y": heights,
             "color": [colour.get(label, colours.muted) for label in [*left, *right]], "line": {"width": 0},
             "hovertemplate": "%{label}: %{value:,.0f} parameters<extra></extra>",
         },
@@ -51,6 +53,13 @@ def rank_flow(flows: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
     )  # fmt: skip
     drawn.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 12})
     return drawn
+
+
+def _middles(flows: pd.DataFrame, side: str, labels: Sequence[str]) -> list[float]:
+    """Return where the middle of each end of a side is, from 0 at the top to 1, in their order."""
+    amounts = flows.groupby(side)["parameters"].sum().reindex(labels).to_numpy(float)
+    ends = np.cumsum(amounts) / max(amounts.sum(), 1e-9)
+    return np.clip(ends - amounts / max(amounts.sum(), 1e-9) / 2, 0.001, 0.999).tolist()
 
 
 def _halo(colour: str) -> str:

@@ -19,10 +19,10 @@ from dynlora.viz.compare import (
     sweep_model,
 )
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare.eyes import method_eyes
 from dynlora.viz.compare.line_styles import LineStyle, line_styles
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.run_selection import MOST_READ
+from dynlora.viz.compare.run_visibility import method_eyes
 from dynlora.viz.compare.scatter_model import Row, title
 from dynlora.viz.kit.text import markdown_text, one_line, plural, sentence_case
 from dynlora.viz.ui.cards import brushable, card, chart, colours, note, under

@@ -16,7 +16,7 @@ import pytest
 
 import dynlora
 from dynlora.errors import ConfigError, RunNotFoundError
-from dynlora.integrations.clusters import task, tied
+from dynlora.integrations.clusters import die_with_parent, task
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status
@@ -45,7 +45,7 @@ with RunWriter.open(root / run_id, resume_from=None) as writer:
 
 @pytest.fixture
 def root(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tied, "command", lambda run, root: [sys.executable, "-c", TRAIN, str(root), run])
+    monkeypatch.setattr(die_with_parent, "command", lambda run, root: [sys.executable, "-c", TRAIN, str(root), run])
     monkeypatch.setattr(task, "LOOK_S", 0.02)
     return runs_dir
 
@@ -132,7 +132,7 @@ def test_a_node_without_the_folder_says_so(tmp_path: Path, root: Path) -> None:
 TIED = """
 import os, sys
 from pathlib import Path
-from dynlora.integrations.clusters import tied
+from dynlora.integrations.clusters import die_with_parent
 tied.resume_command = lambda *_: [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(3600)"]
 tied.main(int(sys.argv[1]), "one", Path("."))
 """

@@ -12,7 +12,7 @@ from transformers import TrainerControl, TrainerState
 import dynlora
 from dynlora.api import Attached
 from dynlora.errors import ConfigError, NotMergeableError
-from tests.own_loop.test_attached import MOVES, classifier, logits
+from tests.custom_loop.test_attached import MOVES, classifier, logits
 from tests.tiny_lm import byte_tokenizer, tiny_decoder
 
 STEPS = 12

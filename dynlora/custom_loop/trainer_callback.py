@@ -16,10 +16,10 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from dynlora.custom_loop.loop_record import LoopRecord
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, NotMergeableError
-from dynlora.own_loop.loop_record import LoopRecord
 
 EVALUATED = "eval_"
 """What the Trainer puts before the name of a metric."""

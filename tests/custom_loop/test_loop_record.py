@@ -10,8 +10,8 @@ import torch
 import dynlora
 from dynlora.errors import ConfigError
 from dynlora.store import queries
-from tests.own_loop.test_attached import STEPS, attached_to, batch, classifier, logits, trained
-from tests.own_loop.test_trainer_callback import trainer_of
+from tests.custom_loop.test_attached import STEPS, attached_to, batch, classifier, logits, trained
+from tests.custom_loop.test_trainer_callback import trainer_of
 from tests.pages.app import RUN_PAGES, charts, open_page, words
 from tests.pages.conftest import _dashboard
 

@@ -15,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 
 from dynlora import strategies, tasks
 from dynlora.config import Section, Targets
+from dynlora.custom_loop.attached import Attached
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.held_back import HeldBack
@@ -24,11 +25,10 @@ from dynlora.engine.model.base_model import BaseModel, head_names
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, checked
-from dynlora.own_loop.attached import Attached
 from dynlora.plain_text import printable
 from dynlora.tasks import Task
 from dynlora.training.given_ranks import read_ranks
-from dynlora.training.given_start import read_start
+from dynlora.training.initial_adapter import read_start
 
 
 class Arguments(Section):

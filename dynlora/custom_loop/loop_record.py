@@ -13,10 +13,10 @@ import torch
 
 from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
+from dynlora.custom_loop.parts import Parts
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.step_signals import StepSignals
-from dynlora.own_loop.parts import Parts
 from dynlora.store.meta import meta_of
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
@@ -46,10 +46,10 @@ class LoopRecord:
         self._signals.record(Step(parts.index, parts.total, 0.0), {})
         self._writer.commit()
 
-    def weigh(self) -> None:
+    def capture_importance(self) -> None:
         """Note the importance of components while their gradients are there, before edits move them."""
         if self._writer is not None:
-            self._signals.weigh()
+            self._signals.capture_importance()
 
     def step(self, step: Step, made: Sequence[edits.Edit]) -> None:
         """Record a step that was taken, gradients still there; the last one ends the run."""

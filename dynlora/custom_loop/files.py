@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dynlora.custom_loop.parts import Parts
 from dynlora.engine.evaluation.export import peft_adapter
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state, load_head_state
@@ -21,7 +22,6 @@ from dynlora.engine.loop.checkpoint import load_optimizer_state, moved, optimize
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.own_loop.parts import Parts
 from dynlora.safe_files import kind_of_file
 from dynlora.training.staged_folder import staged
 

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynlora.custom_loop.files import check_folder, export_attached, restore, state_of
+from dynlora.custom_loop.loop_record import LoopRecord, detached
+from dynlora.custom_loop.parts import Parts
+from dynlora.custom_loop.trainer_callback import Allocate
+from dynlora.custom_loop.watch import Watch
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, storing
-from dynlora.own_loop.files import check_folder, export_attached, restore, state_of
-from dynlora.own_loop.loop_record import LoopRecord, detached
-from dynlora.own_loop.parts import Parts
-from dynlora.own_loop.trainer_callback import Allocate
-from dynlora.own_loop.watch import Watch
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Attached(Parts):
         """Move rank after the optimizer moved the weights, gradients not yet cleared; the last part of `step`."""
         step = replace(self._step(), loss=detached(loss))
         if self.recording is not None:
-            self.recording.weigh()
+            self.recording.capture_importance()
         with torch.no_grad():
             made = self.strategy.allocate(self.adapters, step)
             edits.apply(self.adapters, made, self.optimizer, step=self.index)
