@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynlora.analysis.stats import per_token
 from dynlora.engine.compress.components import Components
 from dynlora.engine.compress.orders import by_global_threshold, kept
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.recorder import Recorder
 from dynlora.errors import DynloraError
-from dynlora.kinds.distil.work.intervals import per_token
 from dynlora.kinds.merge.result import BASE, MERGE, MERGED, OWN
 from dynlora.kinds.merge.work.combine import merged_components
 from dynlora.kinds.merge.work.materials import Materials, with_merge
