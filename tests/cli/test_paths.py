@@ -117,6 +117,7 @@ class Bench:
             "run_id": [RUN],
             "run_ids": [RUN],
             "teachers": [RUN],
+            "sources": [RUN],
             "signal": ["rank"],
             "targets": [RUN, str(self.root / "sent")],
             "url": [str(self.root / "sent")],
