@@ -133,7 +133,8 @@ TIED = """
 import os, sys
 from pathlib import Path
 from dynlora.integrations.clusters import die_with_parent
-die_with_parent.resume_command = lambda *_: [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(3600)"]
+WAITS = "print('ready', flush=True); import time; time.sleep(3600)"
+die_with_parent.resume_command = lambda *_: [sys.executable, "-c", WAITS]
 die_with_parent.main(int(sys.argv[1]), "one", Path("."))
 """
 PARENT = """
