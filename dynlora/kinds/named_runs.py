@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,17 @@ def named_run(role: str, source: str, runs_dir: Path) -> NamedRun:
             f"{role} {found.id}: is {found.status} and kept no adapter; give a run that has one, or train it first"
         )
     return found
+
+
+def named_runs(
+    role: str, sources: Iterable[str], runs_dir: Path, check: Callable[[NamedRun], object]
+) -> list[NamedRun]:
+    """Return trained runs that can be used, each once, in their order; `check` refuses one that cannot.
+
+    Raises:
+        DynloraError: when one is not there or is refused.
+    """
+    runs = [named_run(role, source, runs_dir) for source in dict.fromkeys(sources)]
+    for run in runs:
+        check(run)
+    return runs

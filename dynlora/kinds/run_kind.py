@@ -133,7 +133,7 @@ class RunKind(ABC):
 
     @abstractmethod
     def conclusion(self, result: Any, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
-        """Return what a finished run comes to.
+        """Return the result of a finished run in sentences.
 
         Args:
             result: as `read` returns it.

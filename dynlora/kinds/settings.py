@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,6 +16,19 @@ from dynlora.errors import ConfigError, DynloraError, checked
 from dynlora.store.kinds import FROM_EVENTS, OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
+
+
+def stages_of(lengths: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return stages one after the other, with `name`, `first` and `last` step.
+
+    Args:
+        lengths: steps of each stage, by its name.
+    """
+    ends = list(accumulate(lengths.values()))
+    return [
+        {"name": name, "first": last - length, "last": last}
+        for (name, length), last in zip(lengths.items(), ends, strict=True)
+    ]
 
 
 class KindSettings(Section):

@@ -6,6 +6,7 @@ import logging
 import shutil
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -36,32 +37,41 @@ PROBES = 2
 """Steps that are timed for an estimate, after one to warm up."""
 
 
-class Stepwise(Protocol):
-    """What is done in steps, each of them recorded."""
+class Stepwise(ABC):
+    """What is done in steps, each of them recorded.
+
+    Attributes:
+        step: steps done, of all stages together.
+    """
 
     step: int
 
     @property
+    @abstractmethod
+    def stages(self) -> list[dict[str, Any]]:
+        """The stages with their `name`, `first` and `last` step; the step before `first` is done when one begins."""
+
+    @property
     def total(self) -> int:
         """Steps of all stages."""
-        ...
+        return int(self.stages[-1]["last"])
 
     @property
     def is_done(self) -> bool:
         """Whether all steps are taken."""
-        ...
+        return self.step >= self.total
 
     def stage(self) -> str:
         """Return the stage that the next step belongs to."""
-        ...
+        return str(next(stage["name"] for stage in self.stages if self.step < stage["last"]))
 
+    @abstractmethod
     def advance(self) -> None:
         """Take one step and record it."""
-        ...
 
+    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Return everything a bit-equal continuation needs."""
-        ...
 
 
 class Testing(Protocol):

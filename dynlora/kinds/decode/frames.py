@@ -58,20 +58,20 @@ def label(point: Point) -> str:
     return name if point.value is None else f"{name} {point.value:g}"
 
 
-def solutions_of(found: Decode, key: str) -> tuple[Solution, ...]:
+def solutions_of(result: Decode, key: str) -> tuple[Solution, ...]:
     """Return the solutions of a point in the order of the problems."""
-    return found.solved.get(key, ())
+    return result.solved.get(key, ())
 
 
-def by_point(found: Decode) -> pd.DataFrame:
+def by_point(result: Decode) -> pd.DataFrame:
     """Return one row per point that has solved a problem.
 
     Columns: key, point (its label), accept, value, problems, accuracy, low, high, accepted (share of the judged
     steps), draft kept, draft discarded, target (tokens per problem), flops, flops_with_prefill, seconds (per problem).
     """
     rows = []
-    for point in found.points:
-        solved = solutions_of(found, point.key)
+    for point in result.points:
+        solved = solutions_of(result, point.key)
         if not solved:
             continue
         right = [one.right for one in solved if one.right is not None]
@@ -121,9 +121,9 @@ def _cost(solved: Sequence[Solution], cost: str) -> float:
     return _mean(getattr(one, cost) for one in solved)
 
 
-def difference(found: Decode, key: str, against: str) -> Difference | None:
+def difference(result: Decode, key: str, against: str) -> Difference | None:
     """Return the accuracy of a point less that of another, paired; None below two problems that both solved."""
-    pairs = _pairs(found, key, against)
+    pairs = _pairs(result, key, against)
     known = [(one.right, other.right) for one, other in pairs]
     both = [(bool(mine), bool(theirs)) for mine, theirs in known if mine is not None and theirs is not None]
     if len(both) < 2:
@@ -133,60 +133,61 @@ def difference(found: Decode, key: str, against: str) -> Difference | None:
     return Difference((better - worse) / len(both), low, high, len(both))
 
 
-def cost_ratio(found: Decode, key: str, against: str, cost: str = "flops") -> float | None:
+def cost_ratio(result: Decode, key: str, against: str, cost: str = "flops") -> float | None:
     """Return what a point costs as a share of another, over the problems that both solved; None where unknown."""
-    pairs = _pairs(found, key, against)
+    pairs = _pairs(result, key, against)
     whole = sum(getattr(other, cost) for _, other in pairs)
     return sum(getattr(one, cost) for one, _ in pairs) / whole if whole else None
 
 
-def _pairs(found: Decode, key: str, against: str) -> list[tuple[Solution, Solution]]:
-    others = {one.problem: one for one in solutions_of(found, against)}
-    return [(one, others[one.problem]) for one in solutions_of(found, key) if one.problem in others]
+def _pairs(result: Decode, key: str, against: str) -> list[tuple[Solution, Solution]]:
+    others = {one.problem: one for one in solutions_of(result, against)}
+    return [(one, others[one.problem]) for one in solutions_of(result, key) if one.problem in others]
 
 
-def alone(found: Decode, role: str) -> Point | None:
+def alone(result: Decode, role: str) -> Point | None:
     """Return the point at which a writer is alone, None where it was not decoded."""
-    return next((point for point in found.points if point.accept == role), None)
+    return next((point for point in result.points if point.accept == role), None)
 
 
-def offered(found: Decode) -> list[Point]:
+def offered(result: Decode) -> list[Point]:
     """Return the points that are neither an end nor a control and have solved a problem."""
-    return [point for point in found.points if point.accept not in (*ALONE, CONTROL) and point.key in found.solved]
+    return [point for point in result.points if point.accept not in (*ALONE, CONTROL) and point.key in result.solved]
 
 
-def best(found: Decode) -> Point | None:
+def best(result: Decode) -> Point | None:
     """Return the point to recommend; None before anything is solved.
 
     The cheapest of those whose accuracy is at most `TOLERATED` below the target's alone; without one, or without the
     target alone, the most accurate, of equal ones the cheapest.
     """
     rows = [
-        (_accuracy(found, point.key), _cost(solutions_of(found, point.key), "flops"), point) for point in offered(found)
+        (_accuracy(result, point.key), _cost(solutions_of(result, point.key), "flops"), point)
+        for point in offered(result)
     ]
-    goal = _accuracy(found, TARGET) - TOLERATED if TARGET in found.solved else 2.0
+    goal = _accuracy(result, TARGET) - TOLERATED if TARGET in result.solved else 2.0
     enough = [row for row in rows if row[0] >= goal]
     if enough:
         return min(enough, key=lambda row: row[1])[2]
     return max(rows, key=lambda row: (row[0], -row[1]))[2] if rows else None
 
 
-def _accuracy(found: Decode, key: str) -> float:
+def _accuracy(result: Decode, key: str) -> float:
     """Return the share of right answers; -1 where none is known, so that such a point is never the best."""
-    known = [one.right for one in solutions_of(found, key) if one.right is not None]
+    known = [one.right for one in solutions_of(result, key) if one.right is not None]
     return sum(known) / len(known) if known else -1.0
 
 
-def control_beside(found: Decode, key: str) -> str | None:
+def control_beside(result: Decode, key: str) -> str | None:
     """Return the key of the control whose cost is nearest to that of a point; None without a control."""
-    controls = [point.key for point in found.points if point.accept == CONTROL and point.key in found.solved]
-    if not controls or key not in found.solved:
+    controls = [point.key for point in result.points if point.accept == CONTROL and point.key in result.solved]
+    if not controls or key not in result.solved:
         return None
-    cost = _cost(solutions_of(found, key), "flops")
-    return min(controls, key=lambda other: abs(_cost(solutions_of(found, other), "flops") - cost))
+    cost = _cost(solutions_of(result, key), "flops")
+    return min(controls, key=lambda other: abs(_cost(solutions_of(result, other), "flops") - cost))
 
 
-def steps_frame(found: Decode, key: str) -> pd.DataFrame:
+def steps_frame(result: Decode, key: str) -> pd.DataFrame:
     """Return the judged steps of a point: problem, step (from 1), reward, accepted, text of the draft."""
     rows = [
         {
@@ -196,14 +197,14 @@ def steps_frame(found: Decode, key: str) -> pd.DataFrame:
             "accepted": bool(step.accepted),
             "text": step.text if step.accepted else step.discarded or "",
         }
-        for one in solutions_of(found, key)
+        for one in solutions_of(result, key)
         for place, step in enumerate(one.steps, 1)
         if step.reward is not None
     ]
     return pd.DataFrame(rows, columns=["problem", "step", "reward", "accepted", "text"])
 
 
-def tokens_frame(found: Decode, key: str) -> pd.DataFrame:
+def tokens_frame(result: Decode, key: str) -> pd.DataFrame:
     """Return the tokens of each problem, most of the target first: problem, draft kept, discarded, target, read."""
     rows = [
         {
@@ -214,13 +215,13 @@ def tokens_frame(found: Decode, key: str) -> pd.DataFrame:
             "prefill": sum(one.prefilled.values()),
             "right": one.right,
         }
-        for one in solutions_of(found, key)
+        for one in solutions_of(result, key)
     ]
     frame = pd.DataFrame(rows, columns=["problem", "draft kept", "draft discarded", "target", "prefill", "right"])
     return frame.sort_values(["target", "draft discarded", "problem"], ascending=[False, False, True])
 
 
-def reliability(found: Decode, key: str) -> pd.DataFrame:
+def reliability(result: Decode, key: str) -> pd.DataFrame:
     """Return, by bin of a step's reward, the fraction of right final answers of a point.
 
     Columns: from, to, steps, solutions, right, low, high. Only steps that were kept count: what became of a rejected
@@ -228,7 +229,7 @@ def reliability(found: Decode, key: str) -> pd.DataFrame:
     """
     pairs = [
         (step.reward, one.problem, one.right)
-        for one in solutions_of(found, key)
+        for one in solutions_of(result, key)
         for step in one.steps
         if step.reward is not None and step.accepted and one.right is not None
     ]
@@ -255,7 +256,7 @@ def reliability(found: Decode, key: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["from", "to", "steps", "solutions", "right", "low", "high"])
 
 
-def nested_frame(found: Decode) -> pd.DataFrame:
+def nested_frame(result: Decode) -> pd.DataFrame:
     """Return the agreement of smaller adapters with the whole one: rank, share, agreement."""
-    rows = [{"rank": one.rank, "share": one.share, "agreement": one.agreement} for one in found.nested]
+    rows = [{"rank": one.rank, "share": one.share, "agreement": one.agreement} for one in result.nested]
     return pd.DataFrame(rows, columns=["rank", "share", "agreement"]).sort_values("rank")

@@ -17,9 +17,9 @@ ONLY_FIRST = (
 )
 
 
-def about(found: Decode) -> str:
+def about(result: Decode) -> str:
     """Return the line under the title: who plays the roles."""
-    draft, target, reward = (found.roles.get(role, {}) for role in (DRAFT, TARGET, "reward"))
+    draft, target, reward = (result.roles.get(role, {}) for role in (DRAFT, TARGET, "reward"))
     layers = draft.get("layers")
     first = f" ({in_words(layers)})" if isinstance(layers, int | str) else ""
     judge = reward.get("name") or reward.get("kind") or "none"
@@ -27,14 +27,14 @@ def about(found: Decode) -> str:
     return f"Draft: {names[0]}{first} · target: {names[1]} · reward: {judge}"
 
 
-def headline(found: Decode, point: Point | None) -> str:
+def headline(result: Decode, point: Point | None) -> str:
     """Return the conclusion in a sentence."""
     if point is None:
-        return "No problem has been solved yet." if not found.solutions else "No threshold was decoded yet."
-    ratio = frames.cost_ratio(found, point.key, TARGET)
-    gap = frames.difference(found, point.key, TARGET)
+        return "No problem has been solved yet." if not result.solutions else "No threshold was decoded yet."
+    ratio = frames.cost_ratio(result, point.key, TARGET)
+    gap = frames.difference(result, point.key, TARGET)
     if gap is None or ratio is None:
-        return f"{frames.label(point)}: {_accuracy(found, point.key)}; the target alone was not decoded beside it."
+        return f"{frames.label(point)}: {_accuracy(result, point.key)}; the target alone was not decoded beside it."
     cost = f"{percent(ratio, 0)} of the target's decode FLOPs"
     if gap.low > 0:
         return f"More right answers than the target alone, at {cost}."
@@ -43,24 +43,24 @@ def headline(found: Decode, point: Point | None) -> str:
     return f"Accuracy not significantly different from the target alone, at {cost}."
 
 
-def basis(found: Decode, point: Point | None) -> str:
+def basis(result: Decode, point: Point | None) -> str:
     """Return what the conclusion rests on: accuracies with n, the paired interval, and the control."""
     if point is None:
         return WHAT
-    said = [f"{frames.label(point)}: {_accuracy(found, point.key)}"]
-    gap = frames.difference(found, point.key, TARGET)
+    said = [f"{frames.label(point)}: {_accuracy(result, point.key)}"]
+    gap = frames.difference(result, point.key, TARGET)
     if gap is not None:
         said.append(
-            f"target alone: {_accuracy(found, TARGET)} (difference {_points(gap.mean)} points, 95 % CI "
+            f"target alone: {_accuracy(result, TARGET)} (difference {_points(gap.mean)} points, 95 % CI "
             f"{_points(gap.low)} to {_points(gap.high)}, {plural(gap.n, 'problem')})"
         )
-    if frames.alone(found, DRAFT) is not None:
-        said.append(f"draft alone: {_accuracy(found, DRAFT)}")
-    several = len(frames.offered(found))
+    if frames.alone(result, DRAFT) is not None:
+        said.append(f"draft alone: {_accuracy(result, DRAFT)}")
+    several = len(frames.offered(result))
     chosen = f" Of {several} thresholds on the same problems, one was chosen to be shown." if several > 1 else ""
     sentence = "; ".join(said) + f".{chosen}"
-    control = frames.control_beside(found, point.key)
-    gap = None if control is None else frames.difference(found, point.key, control)
+    control = frames.control_beside(result, point.key)
+    gap = None if control is None else frames.difference(result, point.key, control)
     if gap is None:
         return sentence
     return (
@@ -79,8 +79,8 @@ def _points(share: float) -> str:
     return signed(100 * share, 1)
 
 
-def _accuracy(found: Decode, key: str) -> str:
-    solved = [one.right for one in frames.solutions_of(found, key) if one.right is not None]
+def _accuracy(result: Decode, key: str) -> str:
+    solved = [one.right for one in frames.solutions_of(result, key) if one.right is not None]
     return f"{sum(solved):,} of {len(solved):,} right" if solved else "no answer known"
 
 

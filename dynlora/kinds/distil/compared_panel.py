@@ -11,16 +11,9 @@ import plotly.graph_objects as go
 
 from dynlora.kinds.distil import frames
 from dynlora.kinds.distil.result import Distil, PerToken
-from dynlora.viz.kit import theme
+from dynlora.viz.kit.model_intervals import model_intervals
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import plotly_text, short_names
 from dynlora.viz.kit.theme import Palette
-
-MOST_TEACHERS = 12
-"""Teachers that are drawn; the others are in the table."""
-
-LABEL = 22
-"""Characters of a teacher's name that the axis has room for; the whole name is shown on hovering."""
 
 
 class ComparedPanel(Panel[frames.Compared]):
@@ -47,31 +40,7 @@ class ComparedPanel(Panel[frames.Compared]):
 
     def figure(self, data: frames.Compared, colours: Palette) -> go.Figure:
         """Draw the means with their intervals."""
-        frame = data.drawn
-        teachers = list(dict.fromkeys(frame["teacher"]))[: MOST_TEACHERS + 1]
-        looks = theme.styles(list(dict.fromkeys(frame["model"])))
-        drawn = theme.figure(colours, 120 + 44 * len(teachers), left=150)
-        for place, (model, part) in enumerate(frame.groupby("model", sort=False)):
-            part = part[part["teacher"].isin(teachers)]
-            colour, symbol, _ = looks[str(model)]
-            shift = 0.18 * (place - (len(looks) - 1) / 2)
-            drawn.add_scatter(
-                x=part["mean"],
-                y=[teachers.index(one) + shift for one in part["teacher"]],
-                mode="markers",
-                name=plotly_text(model, 40),
-                marker={"color": colour, "symbol": symbol, "size": 9},
-                error_x=theme.interval(part["mean"], part, colour),
-                customdata=[plotly_text(one, 80) for one in part["teacher"]],
-                hovertemplate="%{customdata}: %{x:.3f} nats per token<extra>%{fullData.name}</extra>",
-            )
-        names = [plotly_text(one) for one in short_names(teachers, LABEL)]
-        drawn.update_yaxes(
-            tickmode="array", tickvals=list(range(len(teachers))), ticktext=names, range=[len(teachers) - 0.5, -0.5]
-        )
-        drawn.update_xaxes(title_text=self.axis, rangemode="tozero")
-        drawn.update_layout(showlegend=True)
-        return drawn
+        return model_intervals(data.drawn, "teacher", "nats per token", self.axis, colours)
 
     def more(self, data: frames.Compared) -> Mapping[str, pd.DataFrame]:
         """Return the paired differences."""

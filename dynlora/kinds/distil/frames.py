@@ -21,22 +21,22 @@ STAGES = {"samples": "for the student", "held_out": "for the test"}
 """What the texts of a stage are for."""
 
 
-def teacher_names(found: Distil) -> dict[str, str]:
+def teacher_names(result: Distil) -> dict[str, str]:
     """Return what each teacher is called, by its run; equal names get the end of the run's id."""
-    times = Counter(one.name for one in found.teachers)
-    return {one.run: one.name if times[one.name] == 1 else f"{one.name} ({one.run[-4:]})" for one in found.teachers}
+    times = Counter(one.name for one in result.teachers)
+    return {one.run: one.name if times[one.name] == 1 else f"{one.name} ({one.run[-4:]})" for one in result.teachers}
 
 
-def teacher_name(found: Distil, run: str) -> str:
+def teacher_name(result: Distil, run: str) -> str:
     """Return what a teacher is called, or all of them."""
-    return "All teachers" if run == ALL else teacher_names(found).get(run, run)
+    return "All teachers" if run == ALL else teacher_names(result).get(run, run)
 
 
-def model_name(found: Distil, row: PerToken) -> str:
+def model_name(result: Distil, row: PerToken) -> str:
     """Return what a model is called: one of `NAMES`, the teacher itself, or another teacher."""
     if row.method == row.teacher:
         return OWN
-    return NAMES.get(row.method) or f"Teacher {teacher_name(found, row.method)}"
+    return NAMES.get(row.method) or f"Teacher {teacher_name(result, row.method)}"
 
 
 def row_of(rows: Sequence[PerToken], method: str, teacher: str = ALL) -> PerToken | None:
@@ -44,10 +44,10 @@ def row_of(rows: Sequence[PerToken], method: str, teacher: str = ALL) -> PerToke
     return next((row for row in rows if (row.method, row.teacher) == (method, teacher)), None)
 
 
-def frame_of(found: Distil, rows: Sequence[PerToken]) -> pd.DataFrame:
+def frame_of(result: Distil, rows: Sequence[PerToken]) -> pd.DataFrame:
     """Return rows as a table: columns method, model, teacher, mean, low, high, texts; all teachers first."""
     places = {method: place for place, method in enumerate(ORDER)}
-    runs = {ALL: -1} | {one.run: place for place, one in enumerate(found.teachers)}
+    runs = {ALL: -1} | {one.run: place for place, one in enumerate(result.teachers)}
     ordered = sorted(
         rows,
         key=lambda row: (
@@ -58,8 +58,8 @@ def frame_of(found: Distil, rows: Sequence[PerToken]) -> pd.DataFrame:
     table = [
         {
             "method": row.method,
-            "model": model_name(found, row),
-            "teacher": teacher_name(found, row.teacher),
+            "model": model_name(result, row),
+            "teacher": teacher_name(result, row.teacher),
             "mean": row.mean,
             "low": row.low,
             "high": row.high,
@@ -85,9 +85,9 @@ class Compared:
     differences: Mapping[str, pd.DataFrame]
 
 
-def compared(found: Distil, rows: Sequence[PerToken], against: Sequence[PerToken]) -> Compared | None:
+def compared(result: Distil, rows: Sequence[PerToken], against: Sequence[PerToken]) -> Compared | None:
     """Return rows with their differences from the base model's; None where nothing was measured."""
-    frame, gaps = frame_of(found, rows), frame_of(found, against)
+    frame, gaps = frame_of(result, rows), frame_of(result, against)
     if frame.empty:
         return None
     drawn = frame[frame["method"].isin(ORDER) | (frame["model"] == OWN)]
@@ -95,21 +95,26 @@ def compared(found: Distil, rows: Sequence[PerToken], against: Sequence[PerToken
     return Compared(frame, drawn, {title: gaps.drop(columns="method")} if len(gaps) else {})
 
 
-def written_frame(found: Distil) -> pd.DataFrame:
+def written_frame(result: Distil) -> pd.DataFrame:
     """Return how far each teacher is with its texts: columns teacher, texts are, written, of."""
     rows = [
-        [teacher_name(found, found.teachers[one.teacher].run), STAGES.get(one.stage, one.stage), one.texts, one.wanted]
-        for one in found.written
-        if one.teacher < len(found.teachers)
+        [
+            teacher_name(result, result.teachers[one.teacher].run),
+            STAGES.get(one.stage, one.stage),
+            one.texts,
+            one.wanted,
+        ]
+        for one in result.written
+        if one.teacher < len(result.teachers)
     ]
     return pd.DataFrame(rows, columns=["teacher", "texts are", "written", "of"])
 
 
-def counted_frame(found: Distil) -> pd.DataFrame:
+def counted_frame(result: Distil) -> pd.DataFrame:
     """Return the texts of each teacher at the end: how many, of how many tokens, empty or repeated ones, the digest."""
     rows = [
         [
-            teacher_name(found, one.teacher),
+            teacher_name(result, one.teacher),
             STAGES.get(one.stage, one.stage),
             one.texts,
             one.tokens,
@@ -118,18 +123,18 @@ def counted_frame(found: Distil) -> pd.DataFrame:
             one.repeated,
             one.digest[:12],
         ]
-        for one in found.counted
+        for one in result.counted
     ]
     columns = ["teacher", "texts are", "texts", "tokens", "ended", "empty", "repeated", "SHA-256"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def stage_at(found: Distil, step: int) -> str:
+def stage_at(result: Distil, step: int) -> str:
     """Return the name of the stage that a step belongs to, the last one after the end."""
-    return next((name for name, last in found.stages if step <= last), found.stages[-1][0] if found.stages else "")
+    return next((name for name, last in result.stages if step <= last), result.stages[-1][0] if result.stages else "")
 
 
-def teachers_frame(found: Distil) -> pd.DataFrame:
+def teachers_frame(result: Distil) -> pd.DataFrame:
     """Return the teachers: columns teacher, strategy, rank, run."""
-    rows = [[one.name, one.strategy, one.rank, one.run] for one in found.teachers]
+    rows = [[one.name, one.strategy, one.rank, one.run] for one in result.teachers]
     return pd.DataFrame(rows, columns=["teacher", "strategy", "rank", "run"])

@@ -16,9 +16,9 @@ from pydantic import Field
 from dynlora.config import GENERATIVE, Name
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
-from dynlora.kinds.named_runs import NamedRun, named_run
+from dynlora.kinds.named_runs import NamedRun, named_run, named_runs
 from dynlora.kinds.recycle.settings import RecycleSettings, base_of, check_one_base
-from dynlora.kinds.settings import KindSettings
+from dynlora.kinds.settings import KindSettings, stages_of
 from dynlora.store.meta import text
 
 TEXTS_AT_ONCE = 16
@@ -56,10 +56,7 @@ class DistilSettings(KindSettings):
         Raises:
             DynloraError: when one is not there or cannot teach.
         """
-        found = [named_run("teacher", source, runs_dir) for source in dict.fromkeys(self.teachers)]
-        for run in found:
-            check_writer(run)
-        return found
+        return named_runs("teacher", self.teachers, runs_dir, check_writer)
 
     def check(self, runs_dir: Path) -> None:
         """Refuse teachers that are not there, do not write, or adapt different models."""
@@ -82,11 +79,7 @@ class DistilSettings(KindSettings):
             "held_out": teachers * self.batches(self.held_out),
             "student": self.train_steps,
         }
-        found, first = [], 0
-        for name, length in lengths.items():
-            found.append({"name": name, "first": first, "last": first + length})
-            first += length
-        return found
+        return stages_of(lengths)
 
     def steps(self, runs_dir: Path) -> int:
         """Return the steps in which all teachers write, and those of the student."""

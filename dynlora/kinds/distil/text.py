@@ -22,15 +22,15 @@ STAGES = {
 """What happens in each stage."""
 
 
-def about(found: Distil) -> str:
+def about(result: Distil) -> str:
     """Return the line under the title: who taught, and how much."""
-    return f"Data-free distillation of {plural(len(found.teachers), 'teacher')}, {found.samples:,} texts of each"
+    return f"Data-free distillation of {plural(len(result.teachers), 'teacher')}, {result.samples:,} texts of each"
 
 
-def headline(found: Distil) -> str:
+def headline(result: Distil) -> str:
     """Return the conclusion in a sentence."""
-    mine, base = (frames.row_of(found.kl, name) for name in (frames.STUDENT, frames.BASE))
-    gap = frames.row_of(found.kl_against_base, frames.STUDENT)
+    mine, base = (frames.row_of(result.kl, name) for name in (frames.STUDENT, frames.BASE))
+    gap = frames.row_of(result.kl_against_base, frames.STUDENT)
     if mine is None or base is None or gap is None:
         return "Not tested yet."
     said = f"KL {score(mine.mean)} nats per token instead of {score(base.mean)}, {_gap(gap)}"
@@ -46,25 +46,25 @@ def _gap(row: PerToken) -> str:
     return f"{mean} (95 % CI {low} to {high})"
 
 
-def basis(found: Distil) -> str:
+def basis(result: Distil) -> str:
     """Return what the conclusion rests on."""
-    gap = frames.row_of(found.kl_against_base, frames.STUDENT)
+    gap = frames.row_of(result.kl_against_base, frames.STUDENT)
     if gap is None:
         return WHAT
-    notes = one_line(" ".join(f"{note[:1].upper()}{note[1:]}." for note in found.notes), 600)
+    notes = one_line(" ".join(f"{note[:1].upper()}{note[1:]}." for note in result.notes), 600)
     parts = [
-        f"Paired over {gap.texts:,} texts that {plural(len(found.teachers), 'teacher')} wrote for the test alone.",
-        _average(found),
-        _losses(found),
+        f"Paired over {gap.texts:,} texts that {plural(len(result.teachers), 'teacher')} wrote for the test alone.",
+        _average(result),
+        _losses(result),
         NOT_RECYCLE,
         notes,
     ]
     return " ".join(part for part in parts if part)
 
 
-def _average(found: Distil) -> str:
+def _average(result: Distil) -> str:
     """Return how the student compares with the average of the adapters, which needs no training."""
-    theirs, gap = frames.row_of(found.kl, frames.AVERAGED), frames.row_of(found.kl_against_average, frames.STUDENT)
+    theirs, gap = frames.row_of(result.kl, frames.AVERAGED), frames.row_of(result.kl_against_average, frames.STUDENT)
     if theirs is None or gap is None:
         return ""
     if gap.high < 0:
@@ -74,15 +74,15 @@ def _average(found: Distil) -> str:
     return f"The average of the adapters is not significantly different, {score(theirs.mean)}, and needs no training."
 
 
-def _losses(found: Distil) -> str:
+def _losses(result: Distil) -> str:
     """Return on whose data the student's held-out loss is lower, and on whose higher, than base model's and average's.
 
     Nearer on the teachers' own texts is not nearer on their data: of the two, the data decide.
     """
     parts = []
-    for rows, other in ((found.loss_against_base, "the base model's"), (found.loss_against_average, "the average's")):
+    for rows, other in ((result.loss_against_base, "the base model's"), (result.loss_against_average, "the average's")):
         gaps = [row for row in rows if row.method == frames.STUDENT]
-        said = _lower_and_higher(found, gaps)
+        said = _lower_and_higher(result, gaps)
         if said:
             parts.append(f"Its held-out loss against {other} is {said}.")
         elif gaps:
@@ -90,17 +90,17 @@ def _losses(found: Distil) -> str:
     return " ".join(parts)
 
 
-def _lower_and_higher(found: Distil, gaps: Sequence[PerToken]) -> str:
+def _lower_and_higher(result: Distil, gaps: Sequence[PerToken]) -> str:
     sides = {"lower": [row for row in gaps if row.high < 0], "higher": [row for row in gaps if row.low > 0]}
     return ", and ".join(
-        f"{words} on the data of {listed([frames.teacher_name(found, row.teacher) for row in rows])}"
+        f"{words} on the data of {listed([frames.teacher_name(result, row.teacher) for row in rows])}"
         for words, rows in sides.items()
         if rows
     )
 
 
-def progress(found: Distil, step: int) -> str:
+def progress(result: Distil, step: int) -> str:
     """Return what happens now, and the time that was estimated."""
-    stage = frames.stage_at(found, step)
-    minutes = "" if found.minutes is None else f"; estimated before the start: {rough_duration(60 * found.minutes)}"
+    stage = frames.stage_at(result, step)
+    minutes = "" if result.minutes is None else f"; estimated before the start: {rough_duration(60 * result.minutes)}"
     return f"Now {STAGES.get(stage, stage or 'loading')}{minutes}."

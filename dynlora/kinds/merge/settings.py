@@ -14,7 +14,7 @@ from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, named_run
 from dynlora.kinds.recycle.settings import base_of, blocks_of
-from dynlora.kinds.settings import KindSettings
+from dynlora.kinds.settings import KindSettings, stages_of
 from dynlora.store.meta import table, text
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
@@ -123,11 +123,7 @@ class MergeSettings(KindSettings):
 
     def stages(self, modules: int) -> list[dict[str, Any]]:
         """Return the stages with their first and last step; the step before `first` is done when a stage begins."""
-        last = modules + len(self.sources)
-        return [
-            {"name": "modules", "first": 0, "last": modules},
-            {"name": "test", "first": modules, "last": last},
-        ]
+        return stages_of({"modules": modules, "test": len(self.sources)})
 
     def steps(self, runs_dir: Path) -> int:
         """Return a step for each module, and one for each run."""

@@ -57,21 +57,21 @@ class Better:
     meta: float
 
 
-def better_than_meta(found: Recycle) -> list[Better]:
+def better_than_meta(result: Recycle) -> list[Better]:
     """Return every method that is better than the meta-LoRA, at each number of examples, the fewest first."""
-    mine = {row.shots: row for row in found.accuracy if row.method == META}
+    mine = {row.shots: row for row in result.accuracy if row.method == META}
     pairs = [
         Better(row.method, row.shots, row.mean, mine[row.shots].mean)
-        for row in found.accuracy
+        for row in result.accuracy
         if row.shots in mine and row.low > mine[row.shots].high
     ]
     return sorted(pairs, key=lambda pair: pair.shots)
 
 
-def always_better(found: Recycle) -> str | None:
+def always_better(result: Recycle) -> str | None:
     """Return the method that is better than the meta-LoRA at all its numbers of examples; the best of several."""
-    tested = {row.shots for row in found.accuracy if row.method == META}
-    pairs = better_than_meta(found)
+    tested = {row.shots for row in result.accuracy if row.method == META}
+    pairs = better_than_meta(result)
     sums: dict[str, float] = {}
     for method in {pair.method for pair in pairs}:
         own = {pair.shots: pair.other for pair in pairs if pair.method == method}
@@ -80,11 +80,11 @@ def always_better(found: Recycle) -> str | None:
     return max(sums, key=lambda method: (sums[method], method), default=None)
 
 
-def agreement_frame(found: Recycle, folder: Path) -> pd.DataFrame:
+def agreement_frame(result: Recycle, folder: Path) -> pd.DataFrame:
     """Return the last agreement of each class, the lowest first: columns class, teacher, agreement.
 
     Args:
-        found: of the recycle.
+        result: of the recycle.
         folder: of the run.
     """
     try:
@@ -93,7 +93,7 @@ def agreement_frame(found: Recycle, folder: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=["class", "teacher", "agreement"])
     rows = [
         {"class": name.partition(" / ")[2] or name, "teacher": name.partition(" / ")[0], "agreement": value}
-        for name, value in zip(found.classes, last.tolist(), strict=False)
+        for name, value in zip(result.classes, last.tolist(), strict=False)
     ]
     frame = pd.DataFrame(rows, columns=["class", "teacher", "agreement"])
     return frame.sort_values(["agreement", "teacher", "class"], kind="stable").reset_index(drop=True)
@@ -136,18 +136,18 @@ def episodes_frame(scalars: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def places_frame(found: Recycle) -> pd.DataFrame:
+def places_frame(result: Recycle) -> pd.DataFrame:
     """Return the prototypes in the plane: columns teacher, class, x, y."""
-    rows = [{"teacher": one.teacher, "class": one.name, "x": one.x, "y": one.y} for one in found.places]
+    rows = [{"teacher": one.teacher, "class": one.name, "x": one.x, "y": one.y} for one in result.places]
     return pd.DataFrame(rows, columns=["teacher", "class", "x", "y"])
 
 
-def stage_at(found: Recycle, step: int) -> str:
+def stage_at(result: Recycle, step: int) -> str:
     """Return the name of the stage that a step belongs to, the last one after the end."""
-    return next((name for name, last in found.stages if step <= last), found.stages[-1][0] if found.stages else "")
+    return next((name for name, last in result.stages if step <= last), result.stages[-1][0] if result.stages else "")
 
 
-def teachers_frame(found: Recycle) -> pd.DataFrame:
+def teachers_frame(result: Recycle) -> pd.DataFrame:
     """Return the teachers: columns teacher, classes, strategy, rank, run."""
-    rows = [[one.name, len(one.classes), one.strategy, one.rank, one.run] for one in found.teachers]
+    rows = [[one.name, len(one.classes), one.strategy, one.rank, one.run] for one in result.teachers]
     return pd.DataFrame(rows, columns=["teacher", "classes", "strategy", "rank", "run"])

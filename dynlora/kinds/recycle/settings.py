@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from dynlora.blocks import in_words, parse_blocks
 from dynlora.config import GENERATIVE, Name
 from dynlora.errors import ConfigError
-from dynlora.kinds.named_runs import NamedRun, named_run
+from dynlora.kinds.named_runs import NamedRun, named_runs
 from dynlora.kinds.settings import KindSettings
 from dynlora.store.meta import section, text
 
@@ -96,10 +96,7 @@ class RecycleSettings(KindSettings):
         Raises:
             DynloraError: when one is not there or cannot teach.
         """
-        found = [named_run("teacher", source, runs_dir) for source in dict.fromkeys(self.teachers)]
-        for run in found:
-            check_teacher(run)
-        return found
+        return named_runs("teacher", self.teachers, runs_dir, check_teacher)
 
     def check(self, runs_dir: Path) -> None:
         """Refuse teachers that are not there, have one class or other models, and too few classes together."""

@@ -23,18 +23,18 @@ WITHOUT_TRAINING = {
 """Ways that need no meta-LoRA, as the subject of a sentence."""
 
 
-def about(found: Recycle) -> str:
+def about(result: Recycle) -> str:
     """Return the line under the title: who taught, and what."""
-    ways = f"; an episode asks for {found.ways} of them" if found.ways else ""
-    return f"{plural(len(found.teachers), 'teacher')} with {len(found.classes):,} classes{ways}"
+    ways = f"; an episode asks for {result.ways} of them" if result.ways else ""
+    return f"{plural(len(result.teachers), 'teacher')} with {len(result.classes):,} classes{ways}"
 
 
-def headline(found: Recycle) -> str:
+def headline(result: Recycle) -> str:
     """Return the conclusion: how the meta-LoRA compares with the base model, and a way that always beats it."""
-    gaps = sorted((one for one in found.against_base if one.method == frames.META), key=lambda one: one.shots)
-    simpler = _always_better(found)
+    gaps = sorted((one for one in result.against_base if one.method == frames.META), key=lambda one: one.shots)
+    simpler = _always_better(result)
     if not gaps:
-        said = "Not tested yet." if not found.accuracy else "Few-shot accuracy was measured without a base model."
+        said = "Not tested yet." if not result.accuracy else "Few-shot accuracy was measured without a base model."
         return f"{said} {simpler}".strip()
     better = [one for one in gaps if one.low > 0]
     worse = [one for one in gaps if one.high < 0]
@@ -64,11 +64,11 @@ def _gap(row: Accuracy) -> str:
     return f"{mean} points (95 % CI {low} to {high})"
 
 
-def basis(found: Recycle) -> str:
+def basis(result: Recycle) -> str:
     """Return what the conclusion rests on."""
-    if not found.accuracy:
+    if not result.accuracy:
         return WHAT
-    tested, notes = found.tested, one_line(" ".join(found.notes), 400)
+    tested, notes = result.tested, one_line(" ".join(result.notes), 400)
     classes = tested.get("classes")
     of = f" of {classes} classes" if isinstance(classes, int) else ""
     new = (
@@ -76,14 +76,13 @@ def basis(found: Recycle) -> str:
         if tested.get("is_new") is True
         else "The teachers know these classes, so a new task may be harder: test one with --test FILE."
     )
-    return (
-        f"{_simpler(found)}Paired over {_episodes(found):,} episodes{of}, {found.ways} at a time. {new} {notes}".strip()
-    )
+    paired = f"Paired over {_episodes(result):,} episodes{of}, {result.ways} at a time."
+    return f"{_simpler(result)}{paired} {new} {notes}".strip()
 
 
-def _simpler(found: Recycle) -> str:
+def _simpler(result: Recycle) -> str:
     """Return which ways are better at some numbers of examples, the best at each; nothing that the headline says."""
-    pairs = [pair for pair in frames.better_than_meta(found) if pair.method != frames.always_better(found)]
+    pairs = [pair for pair in frames.better_than_meta(result) if pair.method != frames.always_better(result)]
     best = {pair.shots: pair for pair in sorted(pairs, key=lambda pair: pair.other)}
     said = [best[shots] for shots in sorted(best)]
     methods = dict.fromkeys(pair.method for pair in said)
@@ -93,12 +92,12 @@ def _simpler(found: Recycle) -> str:
     )
 
 
-def _always_better(found: Recycle) -> str:
+def _always_better(result: Recycle) -> str:
     """Return the way that is better than the meta-LoRA at every number of examples; nothing where it is the base."""
-    method = frames.always_better(found)
+    method = frames.always_better(result)
     if method in (None, frames.BASE):
         return ""
-    pairs = [pair for pair in frames.better_than_meta(found) if pair.method == method]
+    pairs = [pair for pair in frames.better_than_meta(result) if pair.method == method]
     return f"{WITHOUT_TRAINING.get(method, frames.method_name(method))} is better {_against(pairs)}."
 
 
@@ -107,13 +106,13 @@ def _against(pairs: Sequence[frames.Better]) -> str:
     return _at_each([(pair.shots, f"{percent(pair.other)} against {percent(pair.meta)}") for pair in pairs])
 
 
-def _episodes(found: Recycle) -> int:
+def _episodes(result: Recycle) -> int:
     """Return the episodes of the test; 0 where unknown."""
-    return max((count(value) for value in table(found.tested.get("episodes")).values()), default=0)
+    return max((count(value) for value in table(result.tested.get("episodes")).values()), default=0)
 
 
-def progress(found: Recycle, step: int) -> str:
+def progress(result: Recycle, step: int) -> str:
     """Return what happens now, and the time that was estimated."""
-    stage = frames.stage_at(found, step)
-    minutes = "" if found.minutes is None else f"; estimated before the start: {rough_duration(60 * found.minutes)}"
+    stage = frames.stage_at(result, step)
+    minutes = "" if result.minutes is None else f"; estimated before the start: {rough_duration(60 * result.minutes)}"
     return f"Now {STAGES.get(stage, stage or 'loading')}{minutes}."

@@ -88,7 +88,7 @@ class TrainKind(RunKind):
         from dynlora.inference.export import export_run
 
         verdict = verdict_on(folder, run_summary(folder))
-        document = export_run(folder, out, format=format, which=which, verdict=verdict and verdict["text"])
+        document = export_run(folder, out, format=format, which=which, verdict=verdict["text"] if verdict else None)
         stored = {key: value for key, value in document.items() if key != "folder"}
         try:
             annotate(folder, meta={f"export_{format}_{which}": stored})

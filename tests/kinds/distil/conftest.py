@@ -10,10 +10,10 @@ import pytest
 
 from dynlora.config import parse_config
 from dynlora.kinds.distil.settings import DistilSettings
-from dynlora.kinds.distil.work.run import distil
 from dynlora.store.catalogue import run_rows
 from dynlora.training.run import train
 from tests.conftest import Once
+from tests.kinds.work import work
 from tests.tiny_lm import lm_values, save_lines, save_tiny_lm
 
 SAID = ("abababab", "cdcdcdcd", "efefef")
@@ -45,7 +45,7 @@ def made_student(place: Path) -> Path:
     """Train two teachers into a folder and let them teach a student; returns the folder of the distillation."""
     model = save_tiny_lm(place / "llama")
     teachers = [train_writer(place / "runs", model, said, number).name for number, said in enumerate(SAID[:2])]
-    outcome = distil(settings_of(teachers, samples=8, held_out=4), place / "runs")
+    outcome = work(settings_of(teachers, samples=8, held_out=4), place / "runs")
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 

@@ -26,13 +26,14 @@ from dynlora.jobs import kinds as jobs
 from dynlora.kinds.distil import text
 from dynlora.kinds.distil.result import read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings, settings_of_teachers
-from dynlora.kinds.distil.work.run import distil, resume
+from dynlora.kinds.distil.work.run import resume
 from dynlora.kinds.distil.work.steps import Distilling
 from dynlora.store.reader import RunReader
 from dynlora.training.stop_signal import StopRequest
 from tests.kinds.distil.conftest import SAID, settings_of, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.recycle.test_run import Killed, same
+from tests.kinds.work import work
 from tests.tiny import save_tiny
 from tests.tiny_lm import save_tiny_lm
 from tests.waiting import until
@@ -44,7 +45,7 @@ LAST = 3 * 2 + 3 * 1 + 12
 @pytest.fixture(scope="module")
 def finished(writers: Path, writer_ids: list[str]) -> Path:
     """Return the folder of a finished distillation."""
-    outcome = distil(settings_of(writer_ids), writers)
+    outcome = work(settings_of(writer_ids), writers)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 
@@ -106,7 +107,7 @@ def test_every_teacher_is_measured_beside_base_average_and_student(finished: Pat
 def test_data_that_is_gone_leaves_out_the_losses_alone(decoder: Path, tmp_path: Path) -> None:
     folder = train_writer(tmp_path / "runs", decoder, SAID[0], 0)
     shutil.rmtree(tmp_path / "texts-0")
-    outcome = distil(settings_of([folder.name], samples=6, held_out=4, train_steps=2), tmp_path / "runs")
+    outcome = work(settings_of([folder.name], samples=6, held_out=4, train_steps=2), tmp_path / "runs")
     assert outcome.state == "finished", outcome.error
     results = meta_of(outcome.folder)["distil_results"]
     assert results["loss"] == {}
@@ -178,7 +179,7 @@ def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(StopRequest, "__call__", look)
-        outcome = distil(settings_of(writer_ids), writers)
+        outcome = work(settings_of(writer_ids), writers)
     assert (outcome.state, outcome.signal) == ("stopped", 2)
     assert 0 < meta_of(outcome.folder)["checkpoint_step"] < LAST
     early = command(writers, "predict", outcome.folder.name, "--text", "a")
@@ -249,11 +250,11 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
     said = command(writers, "fewshot", finished.name, "--support", str(tmp_path / "support.csv"), "--text", "a")
     assert (said.exit_code, "is a distil run, and a recycle run is needed" in said.output) == (2, True)
     with pytest.raises(ConfigError, match="learned classification; give a run that writes texts"):
-        distil(settings_of([str(other)]), writers)
+        work(settings_of([str(other)]), writers)
     assert sorted(path.name for path in writers.iterdir()) == before, "no folder is left"
     said = command(writers, "recycle", writer_ids[0], "--tokens", "500", "--estimate")
     assert (said.exit_code, "tokens 500: the teachers read at most 255 after the start" in said.output) == (2, True)
     elsewhere = train_writer(tmp_path / "runs", save_tiny_lm(tmp_path / "gpt2", "gpt2"), SAID[0], 5)
     with pytest.raises(ConfigError, match="give teachers of one base model"):
-        distil(settings_of([*writer_ids, str(elsewhere)]), writers)
+        work(settings_of([*writer_ids, str(elsewhere)]), writers)
     assert sorted(path.name for path in writers.iterdir()) == before, "no folder is left"

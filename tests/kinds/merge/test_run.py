@@ -23,7 +23,7 @@ from dynlora.jobs import launch
 from dynlora.kinds.merge.kind import MergeKind
 from dynlora.kinds.merge.result import read_merge
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.merge.work.run import merge, resume
+from dynlora.kinds.merge.work.run import resume
 from dynlora.kinds.merge.work.steps import Merging
 from dynlora.kinds.registry import kind_of_run
 from dynlora.store.reader import RunReader
@@ -33,6 +33,7 @@ from tests.kinds.distil.conftest import SAID, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.recycle.test_run import Killed, same
 from tests.kinds.test_settings import trained
+from tests.kinds.work import work
 from tests.tiny_lm import save_tiny_lm
 
 
@@ -41,7 +42,7 @@ def settings_of(sources: list[str], **values: Any) -> MergeSettings:
 
 
 def merged(runs: Path, sources: list[str], **values: Any) -> Path:
-    outcome = merge(settings_of(sources, **values), runs)
+    outcome = work(settings_of(sources, **values), runs)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 
@@ -166,7 +167,7 @@ def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(StopRequest, "__call__", look)
-        outcome = merge(settings_of(writer_ids, rows=4), writers)
+        outcome = work(settings_of(writer_ids, rows=4), writers)
     assert (outcome.state, outcome.signal) == ("stopped", 2)
     assert 0 < meta_of(outcome.folder)["checkpoint_step"] < len(writer_ids) + 14
     early = command(writers, "predict", outcome.folder.name, "--text", "a")
@@ -303,7 +304,7 @@ def test_data_that_is_gone_leaves_out_its_losses_and_gates_count_as_one(
 def refusal(runs: Path, sources: list[str], **values: Any) -> str:
     before = sorted(path.name for path in runs.iterdir())
     with pytest.raises(ConfigError) as caught:
-        merge(settings_of(sources, **values), runs)
+        work(settings_of(sources, **values), runs)
     assert sorted(path.name for path in runs.iterdir()) == before, "no folder is left"
     return str(caught.value)
 

@@ -19,7 +19,7 @@ from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.few_shot_accuracy import held_out_texts
 from dynlora.kinds.recycle.work.inversion import Inversion
-from dynlora.kinds.recycle.work.run import recycle, resume
+from dynlora.kinds.recycle.work.run import resume
 from dynlora.kinds.recycle.work.steps import Recycling
 from dynlora.kinds.recycle.work.teachers import teachers_of
 from dynlora.store.copied import COPIED_NAME, Copied
@@ -27,6 +27,7 @@ from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.training.stop_signal import StopRequest
 from tests.kinds.recycle.conftest import TASKS, train_teacher
+from tests.kinds.work import work
 from tests.tiny import save_tiny
 
 
@@ -41,7 +42,7 @@ def settings_of(teachers: list[str], **values: Any) -> RecycleSettings:
 @pytest.fixture(scope="module")
 def finished(taught: Path, teacher_ids: list[str]) -> Path:
     """Return the folder of a finished recycle with a control."""
-    outcome = recycle(settings_of(teacher_ids, noise=True), taught)
+    outcome = work(settings_of(teacher_ids, noise=True), taught)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 
@@ -170,7 +171,7 @@ def test_the_agreement_at_the_end_is_that_of_the_inputs_that_are_kept(
         return loss
 
     monkeypatch.setattr(Inversion, "advance", unlucky)
-    folder = recycle(settings_of(teacher_ids), taught).folder
+    folder = work(settings_of(teacher_ids), taught).folder
     run = open_run(folder)
     words = [json.loads(one) if isinstance(one, str) else one for one in run.events("words")["payload"]]
     assert [one["agreement"] for one in words] == pytest.approx(kept)
@@ -199,7 +200,7 @@ def test_a_stop_saves_the_state_and_the_exit_code_says_so(
 
     with monkeypatch.context() as patched:
         patched.setattr(StopRequest, "__call__", look)
-        outcome = recycle(settings_of(teacher_ids), taught)
+        outcome = work(settings_of(teacher_ids), taught)
     assert (outcome.state, outcome.signal) == ("stopped", 2)
     step = meta_of(outcome.folder)["checkpoint_step"]
     assert 0 < step < 30
@@ -216,14 +217,14 @@ def test_teachers_that_cannot_teach_are_refused_in_one_sentence(
     before = sorted(path.name for path in taught.iterdir())
     other = train_teacher(tmp_path / "runs", save_tiny("distilbert", tmp_path / "other"), TASKS[0], 7)
     with pytest.raises(ConfigError, match="give teachers of one base model"):
-        recycle(settings_of([*teacher_ids, str(other)]), taught)
+        work(settings_of([*teacher_ids, str(other)]), taught)
     short = train_teacher(tmp_path / "runs", backbone, TASKS[0], 8, layers=1)
     with pytest.raises(ConfigError, match="adapts the first block of .*give teachers of one base model"):
-        recycle(settings_of([*teacher_ids, str(short)]), taught)
+        work(settings_of([*teacher_ids, str(short)]), taught)
     with pytest.raises(ConfigError, match="ways 9: the teachers have 7 classes"):
-        recycle(settings_of(teacher_ids, ways=9), taught)
+        work(settings_of(teacher_ids, ways=9), taught)
     with pytest.raises(ConfigError, match="there is no such run"):
-        recycle(settings_of(["20000101-000000-00000000"]), taught)
+        work(settings_of(["20000101-000000-00000000"]), taught)
     assert sorted(path.name for path in taught.iterdir()) == before, "no folder is left"
 
 
@@ -242,7 +243,7 @@ def test_a_corrupt_teacher_fails_the_recycle_in_one_sentence(taught: Path, backb
     runs = tmp_path / "runs"
     one = train_teacher(runs, backbone, TASKS[0], 0)
     (one / "adapter" / "tensors.safetensors").write_bytes(b"nothing")
-    outcome = recycle(settings_of([one.name], ways=2, inputs=4), runs)
+    outcome = work(settings_of([one.name], ways=2, inputs=4), runs)
     assert outcome.state == "failed"
     assert outcome.error is not None
     assert f"teacher {one.name}" in outcome.error

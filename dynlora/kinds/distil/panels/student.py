@@ -1,4 +1,4 @@
-"""How near the student comes to the texts that it learns from, step by step."""
+"""Divergence of the student from its teachers on its training texts, by step."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from dynlora.kinds.distil.work.student import StudentTraining
 from dynlora.kinds.distil.work.texts import Texts, written_texts
 from dynlora.kinds.recycle.work.materials import copied_state
 from dynlora.tasks.token_rows import end_token
+from dynlora.training.stepwise import Stepwise
 
 WRITTEN = ("samples", "held_out")
 """Stages in which teachers write: for the student, and for the test alone."""
@@ -26,7 +27,7 @@ SHOWN_CHARACTERS = 400
 
 
 @dataclass
-class Distilling:
+class Distilling(Stepwise):
     """Everything a distillation has done so far.
 
     Attributes:
@@ -56,20 +57,6 @@ class Distilling:
     def stages(self) -> list[dict[str, Any]]:
         """The stages with their first and last step; the step before `first` is done when a stage begins."""
         return self.materials.settings.stages(len(self.materials.teachers))
-
-    @property
-    def total(self) -> int:
-        """Steps of all stages."""
-        return int(self.stages[-1]["last"])
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all steps are taken."""
-        return self.step >= self.total
-
-    def stage(self) -> str:
-        """Return the stage that the next step belongs to."""
-        return str(next(one["name"] for one in self.stages if self.step < one["last"]))
 
     def define(self) -> None:
         """Announce what will be recorded."""

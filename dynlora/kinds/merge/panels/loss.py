@@ -10,16 +10,9 @@ import plotly.graph_objects as go
 
 from dynlora.kinds.merge import frames
 from dynlora.kinds.merge.result import Merge
-from dynlora.viz.kit import theme
+from dynlora.viz.kit.model_intervals import model_intervals
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import plotly_text, short_names
 from dynlora.viz.kit.theme import Palette
-
-MOST_SOURCES = 12
-"""Sources that are drawn; the others are in the table."""
-
-LABEL = 22
-"""Characters of a source's name that the axis has room for; the whole name is shown on hovering."""
 
 
 @dataclass(frozen=True)
@@ -73,27 +66,4 @@ class HeldOutLoss(Panel[Losses]):
 
     def figure(self, data: Losses, colours: Palette) -> go.Figure:
         """Draw the means with their intervals."""
-        sources = list(dict.fromkeys(data.rows["data of"]))[:MOST_SOURCES]
-        looks = theme.styles(list(frames.MODELS.values()))
-        drawn = theme.figure(colours, 120 + 44 * len(sources), left=150)
-        for place, (model, (colour, symbol, _)) in enumerate(looks.items()):
-            part = data.rows[(data.rows["model"] == model) & data.rows["data of"].isin(sources)]
-            shift = 0.18 * (place - (len(looks) - 1) / 2)
-            drawn.add_scatter(
-                x=part["mean"],
-                y=[sources.index(name) + shift for name in part["data of"]],
-                mode="markers",
-                name=plotly_text(model, 40),
-                marker={"color": colour, "symbol": symbol, "size": 9},
-                error_x=theme.interval(part["mean"], part, colour),
-                customdata=[plotly_text(name, 80) for name in part["data of"]],
-                hovertemplate=f"%{{customdata}}: %{{x:.3f}} {plotly_text(data.unit, 40)}"
-                "<extra>%{fullData.name}</extra>",
-            )
-        names = [plotly_text(name) for name in short_names(sources, LABEL)]
-        drawn.update_yaxes(
-            tickmode="array", tickvals=list(range(len(sources))), ticktext=names, range=[len(sources) - 0.5, -0.5]
-        )
-        drawn.update_xaxes(title_text=f"Loss, {plotly_text(data.unit, 40)}", rangemode="tozero")
-        drawn.update_layout(showlegend=True)
-        return drawn
+        return model_intervals(data.rows, "data of", data.unit, f"Loss, {data.unit}", colours)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.engine.loop.hardware import describe_machine
-from dynlora.jobs import kinds as jobs
 from dynlora.kinds.merge.result import OWN
 from dynlora.kinds.merge.settings import STACK, MergeSettings
 from dynlora.kinds.merge.work.materials import Materials, with_merge
@@ -18,15 +17,6 @@ from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
 from dynlora.training.stepwise import continued, keep_adapter, take_steps
 from dynlora.training.stop_signal import StopRequest
-
-
-def merge(settings: MergeSettings, runs_dir: Path, *, progress: bool = False) -> Outcome:
-    """Make a new merge and work on it to its end.
-
-    Raises:
-        DynloraError: when something the settings name cannot be used; no folder is left then.
-    """
-    return resume(jobs.create(settings, runs_dir, "running"), progress=progress, is_new=True)
 
 
 def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:

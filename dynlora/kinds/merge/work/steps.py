@@ -23,6 +23,7 @@ from dynlora.kinds.merge.work.combine import merged_components
 from dynlora.kinds.merge.work.materials import Materials, with_merge
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import usable
+from dynlora.training.stepwise import Stepwise
 
 BATCH = 32
 """Examples of a forward pass."""
@@ -32,7 +33,7 @@ Sums = tuple[Tensor, Tensor]
 
 
 @dataclass
-class Merging:
+class Merging(Stepwise):
     """Everything a merge has done so far.
 
     Attributes:
@@ -55,20 +56,6 @@ class Merging:
     def stages(self) -> list[dict[str, Any]]:
         """The stages with their first and last step."""
         return self.materials.settings.stages(len(self.materials.modules))
-
-    @property
-    def total(self) -> int:
-        """Steps of both stages."""
-        return int(self.stages[-1]["last"])
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all steps are taken."""
-        return self.step >= self.total
-
-    def stage(self) -> str:
-        """Return the stage that the next step belongs to."""
-        return str(next(one["name"] for one in self.stages if self.step < one["last"]))
 
     # --- the work
 

@@ -21,13 +21,15 @@ from dynlora.kinds.recycle.work.meta_training import MetaTraining
 from dynlora.kinds.recycle.work.pool import SyntheticPool
 from dynlora.kinds.recycle.work.teachers import pooled_classes
 from dynlora.kinds.recycle.work.token_space import Synthetic
+from dynlora.kinds.settings import stages_of
+from dynlora.training.stepwise import Stepwise
 
 SHOWN_INPUTS = 3
 """Synthetic inputs of a class whose words are recorded."""
 
 
 @dataclass
-class Recycling:
+class Recycling(Stepwise):
     """Everything a recycle has done so far.
 
     Attributes:
@@ -66,25 +68,7 @@ class Recycling:
         lengths = {"inversion": len(self.materials.parts) * of.iterations, "episodes": of.episodes}
         if of.noise:
             lengths["noise"] = of.episodes
-        stages, first = [], 0
-        for name, length in lengths.items():
-            stages.append({"name": name, "first": first, "last": first + length})
-            first += length
-        return stages
-
-    @property
-    def total(self) -> int:
-        """Steps of all stages."""
-        return self.stages[-1]["last"]
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all steps are taken."""
-        return self.step >= self.total
-
-    def stage(self) -> str:
-        """Return the stage that the next step belongs to."""
-        return next(one["name"] for one in self.stages if self.step < one["last"])
+        return stages_of(lengths)
 
     def define(self) -> None:
         """Announce what will be recorded."""
