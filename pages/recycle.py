@@ -1,4 +1,4 @@
-"""One LoRA made of finished runs: a meta-LoRA of classifiers (LoRA Recycle), or a student of runs that write."""
+"""One adapter made of finished runs: a meta-LoRA of classifiers, a student of runs that write, or a merge."""
 
 from __future__ import annotations
 

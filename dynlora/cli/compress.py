@@ -238,29 +238,30 @@ def _last(found: Iterable[Compressed]) -> Compressed:
     return last
 
 
-def _chosen(found: Compressed, request: Request) -> Size | None:
+def _chosen(compressed: Compressed, request: Request) -> Size | None:
     """Return the size that was asked for."""
     if request.budget is None:
-        return found.smallest(request.limit)
-    return next(size for size in found.of_method() if size.share == request.budget)
+        return compressed.smallest(request.limit)
+    return next(size for size in compressed.of_method() if size.share == request.budget)
 
 
-def _keep(folder: Path, found: Compressed) -> None:
+def _keep(folder: Path, compressed: Compressed) -> None:
     """Keep the curve for the pages, which offer sizes of the last adapter."""
     from dynlora.analysis.measurement_files import compress_target
 
-    if found.which == "last":
-        found.write(compress_target(folder))
+    if compressed.which == "last":
+        compressed.write(compress_target(folder))
 
 
-def _document(found: Compressed, chosen: Size | None, request: Request) -> dict[str, Any]:
+def _document(compressed: Compressed, chosen: Size | None, request: Request) -> dict[str, Any]:
     """Return what `--json` prints."""
+    whole = compressed.whole
     return {
-        "which": found.which, "step": found.step, "weighting": found.weighting, "rows": found.rows,
+        "which": compressed.which, "step": compressed.step, "weighting": compressed.weighting, "rows": compressed.rows,
         "tolerance": request.limit if request.budget is None else None,
-        "full": {"loss": found.whole.loss, "parameters": found.parameters, "metrics": dict(found.whole.metrics)},
-        "curve": [_point(size) for size in found.sizes],
-        "chosen": None if chosen is None else {**_point(chosen), "ranks": found.ranks_of(chosen)},
+        "full": {"loss": whole.loss, "parameters": compressed.parameters, "metrics": dict(whole.metrics)},
+        "curve": [_point(size) for size in compressed.sizes],
+        "chosen": None if chosen is None else {**_point(chosen), "ranks": compressed.ranks_of(chosen)},
     }  # fmt: skip
 
 
@@ -271,14 +272,14 @@ def _point(size: Size) -> dict[str, Any]:
 
 
 def _lines(
-    found: Compressed, chosen: Size | None, request: Request, made: Mapping[str, Any] | None = None
+    compressed: Compressed, chosen: Size | None, request: Request, made: Mapping[str, Any] | None = None
 ) -> Iterator[str]:
     """Yield the conclusion, what to do next, and the sizes."""
     if chosen is None:
-        judged = found.rows // 2
+        judged = compressed.rows // 2
         yield f"No size was shown to cost at most {request.limit:g} nats on {judged:,} examples: keep all of it."
     else:
-        yield from _conclusion(found, chosen, request)
+        yield from _conclusion(compressed, chosen, request)
         if request.out is None and made is None:
             yield f"next: {_next(request, chosen)}"
     if request.out is not None:
@@ -286,7 +287,7 @@ def _lines(
     if made is not None:
         yield f"queued {made['id']}, {made['steps']:,} steps that start from this adapter"
     yield "share   parameters   method    loss     difference (95 % CI)"
-    for size in found.sizes:
+    for size in compressed.sizes:
         worth = size.reported_on
         yield f"{size.share:5.0%} {size.parameters:12,}   {size.method:8} {worth.loss:8.4f}   {_signed(worth)}"
 
@@ -302,13 +303,13 @@ def _next(request: Request, chosen: Size) -> str:
     return command_text("compress", request.run_id, *size, *again, runs_dir=request.runs_dir)
 
 
-def _conclusion(found: Compressed, chosen: Size, request: Request) -> Iterator[str]:
+def _conclusion(compressed: Compressed, chosen: Size, request: Request) -> Iterator[str]:
     """Yield what a size keeps and costs, and what that rests on."""
-    seen, judged = found.rows - found.rows // 2, found.rows // 2
-    kept = chosen.parameters / max(1, found.parameters)
+    seen, judged = compressed.rows - compressed.rows // 2, compressed.rows // 2
+    kept = chosen.parameters / max(1, compressed.parameters)
     yield (
-        f"Keep {kept:.0%} of the parameters ({chosen.parameters:,} of {found.parameters:,}): held-out loss "
-        f"{_signed(chosen.reported_on)} on {seen:,} examples{_scores(found, chosen)}"
+        f"Keep {kept:.0%} of the parameters ({chosen.parameters:,} of {compressed.parameters:,}): held-out loss "
+        f"{_signed(chosen.reported_on)} on {seen:,} examples{_scores(compressed, chosen)}"
     )
     if seen < FEWEST:
         yield f"{seen:,} held-out examples are too few to rely on"
@@ -322,10 +323,10 @@ def _signed(worth: Half) -> str:
     return f"{worth.difference:+.4f} (95 % CI {worth.low:+.4f} to {worth.high:+.4f})"
 
 
-def _scores(found: Compressed, chosen: Size) -> str:
+def _scores(compressed: Compressed, chosen: Size) -> str:
     """Return the accuracy, or whatever the task has in its place, of the size and of the whole."""
     for name in ("accuracy", "pearson", "token_accuracy"):
-        if name in found.whole.metrics and name in chosen.reported_on.metrics:
-            after, before = chosen.reported_on.metrics[name], found.whole.metrics[name]
+        if name in compressed.whole.metrics and name in chosen.reported_on.metrics:
+            after, before = chosen.reported_on.metrics[name], compressed.whole.metrics[name]
             return f", {name.replace('_', ' ')} {after:.3f} against {before:.3f}"
     return ""

@@ -207,8 +207,10 @@ def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> An
     from dynlora.kinds.decode.work.prepare import DRAFT_BLOCKS, Wanted
     from dynlora.kinds.decode.work.prepare import prepare as prepare_runs
 
-    wanted = Wanted(step_string=_unescaped(step_string), layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
+    preparation = Wanted(step_string=_unescaped(step_string), layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
     with of_options():
-        found = prepare_runs(wanted, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty())
+        found = prepare_runs(
+            preparation, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty()
+        )
     words = f"{found['command']}\ntarget {found['target']}, draft {found['draft']}, judge {found['judge']}"
     return found, f"Three runs are ready; decode with\n{words}"

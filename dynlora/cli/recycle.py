@@ -70,7 +70,7 @@ def merge(as_json: bool, queue: bool, runs_dir: Path, **options: Any) -> None:
 
 
 def _start(settings: KindSettings, runs_dir: Path, *, queue: bool, as_json: bool) -> None:
-    """Work on a new run to its end, or put it in the queue; print what came of it."""
+    """Work on a new run to its end, or put it in the queue; print its results."""
     if queue:
         (folder,) = put_in_queue(runs_dir, [partial(jobs.create, settings, runs_dir)])
         launch.wake(runs_dir)

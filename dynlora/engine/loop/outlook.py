@@ -73,7 +73,7 @@ class Outlook:
         return {ALWAYS: self.interim_evaluations, FIRST: 1, LAST: 0}[self.writes]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run goes on with."""
+        """Return the state that a checkpoint keeps, for `load_state_dict`."""
         return {"token_s": self.token_s, "writing_s": self.writing_s, "writes": self.writes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

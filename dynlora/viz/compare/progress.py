@@ -82,8 +82,9 @@ def _done(row: Mapping[str, Any]) -> int:
 def _seconds_per_step(row: Mapping[str, Any]) -> float | None:
     """Return the pace of a finished run; None of a sample, which another machine trained."""
     seconds, step = seconds_taken(row), row.get("step")
-    is_known = row["status"] == "finished" and row.get("is_own", True) and isinstance(step, int) and step > 0
-    return seconds / step if is_known and seconds is not None else None
+    if seconds is None or row["status"] != "finished" or not row.get("is_own", True):
+        return None
+    return seconds / step if isinstance(step, int) and step > 0 else None
 
 
 def sentence(found: Progress) -> str:

@@ -128,11 +128,11 @@ def with_rows(series: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
 def _prompts_at(summary: Mapping[str, Any], step: int) -> int | None:
     """Return how many prompts the evaluation of a step continued; None when that is not known."""
     log, size = ((summary.get("config") or {}).get("log") or {}), summary.get("data_size") or {}
-    prompts, early, of = log.get("generate_rows"), log.get("generate_interim"), size.get("held_out")
+    prompts, interim, of = log.get("generate_rows"), log.get("generate_interim"), size.get("held_out")
     if not isinstance(prompts, int) or not isinstance(of, int):
         return None
-    is_early = step < summary["max_steps"] and isinstance(early, int) and summary.get("metric") != GENERATED
-    return min(prompts, of, early if is_early else prompts)
+    is_last = step >= summary["max_steps"] or summary.get("metric") == GENERATED
+    return min(prompts, of) if is_last or not isinstance(interim, int) else min(prompts, of, interim)
 
 
 def about(summary: Mapping[str, Any]) -> str:
