@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -63,6 +63,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path).startswith(folder):
             item.add_marker(pytest.mark.browser)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a failed test what its pages showed when it failed."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for name in ("page", "other_page"):
+            page = getattr(item, "funcargs", {}).get(name)
+            if page is not None and not page.is_closed():
+                report.sections.append((f"{name} at {page.url}", page.locator("body").inner_text()[-4000:]))
+    return report
 
 
 @pytest.fixture(scope="package")

@@ -92,7 +92,7 @@ def _press_all(page: Page, address: str) -> Iterator[str]:
     done: set[str] = set()
     while (label := _press_next(page, done) or _press_again(page, address, done)) is not None:
         settled(page)
-        until(lambda: page.evaluate(STYLE) == style, f"the style of {address} after {label!r}", patience_s=20)
+        until(lambda: page.evaluate(STYLE) == style, f"the style of {address} after {label!r}")
         yield label
         if not _is_on(page, address):
             _open(page, address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,10 +124,12 @@ def _looks_right_everywhere(page: Page, server: str, folder: Path, picture: Pict
 
 
 def _begun(page: Page, steps: Locator) -> bool:
-    """Press the button where nothing is shown yet; say whether something is."""
-    if steps.count() == 0:
-        page.get_by_role("button", name="Decode", exact=True).click()
-        settled(page)
+    """Press the button and wait for the first step: a press while the text is taken over is lost."""
+    from playwright.sync_api import TimeoutError as NotInTime
+
+    page.get_by_role("button", name="Decode", exact=True).click()
+    with suppress(NotInTime):
+        steps.wait_for(timeout=60_000)  # a second press would end the first
     return steps.count() > 0
 
 
@@ -153,7 +156,7 @@ def test_a_typed_problem_is_watched_and_the_threshold_moves_it(
     page.get_by_role("textbox", name="Problem").press("Control+Enter")
     settled(page)
     steps = card(page, "decode-live-steps")
-    until(lambda: _begun(page, steps), "the first step")  # a click while the text is taken over is lost
+    until(lambda: _begun(page, steps), "the first step")
     expect(steps).to_contain_text(re.compile(r"\d+ of the draft kept"))
     picture(page, "decode-live", full_page=True)
     slider = page.get_by_role("slider", name="Threshold")

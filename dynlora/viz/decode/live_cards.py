@@ -79,13 +79,13 @@ def _begin(asked: tuple[Any, ...], folder: Path, question: str, threshold: float
     before = st.session_state.get(ASKED)
     if before is not None:
         before[1].stop()
-    try:
-        with st.spinner("Loading draft, target and reward"):
-            name = shared().ask("decode", folder=str(folder), question=question, threshold=threshold)
-        stream = Streamed(name)
-    except DynloraError as error:
-        stream = Streamed("", ended=True, error=str(error))
-    st.session_state[ASKED] = (asked, stream)
+    with st.spinner("Loading draft, target and reward"):
+        try:
+            stream = Streamed(shared().ask("decode", folder=str(folder), question=question, threshold=threshold))
+        except DynloraError as error:
+            stream = Streamed("", ended=True, error=str(error))
+        # Within the spinner: its end draws, and a press meanwhile would draw the page again there and lose the stream.
+        st.session_state[ASKED] = (asked, stream)
 
 
 def _steps_card(stream: Streamed, threshold: float) -> None:
