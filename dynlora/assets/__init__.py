@@ -14,7 +14,13 @@ from dynlora.assets.catalog import (
     PackagePin,
 )
 from dynlora.assets.hub_datasets import cached_hub_dataset
-from dynlora.assets.resolve import resolve_data, resolve_hub_dataset, resolve_model, shared_model_name
+from dynlora.assets.resolve import (
+    cached_model_folder,
+    resolve_data,
+    resolve_hub_dataset,
+    resolve_model,
+    shared_model_name,
+)
 
 __all__ = [
     "DATASETS",
@@ -23,6 +29,7 @@ __all__ = [
     "EmbeddedModel",
     "PackagePin",
     "cached_hub_dataset",
+    "cached_model_folder",
     "resolve_data",
     "resolve_hub_dataset",
     "resolve_model",

@@ -71,6 +71,21 @@ def shared_model_name(name: str) -> str:
     return MODELS[name].hub_id if name in MODELS else name
 
 
+def cached_model_folder(name: str) -> Path | None:
+    """Return the folder of a model that is on this machine with its `config.json`; None where it is not.
+
+    Args:
+        name: A local folder, an embedded name or its hub id, or a hub id.
+    """
+    path = Path(os.path.expanduser(name))
+    if (path / "config.json").is_file():
+        return path
+    embedded = next((model for key, model in MODELS.items() if name in (key, model.hub_id)), None)
+    if embedded is not None and (embedded.folder / "config.json").is_file():
+        return embedded.folder
+    return hub.cached_model(name) if hub.is_hub_id(name) else None
+
+
 def resolve_data(name: str) -> Path:
     """Return a folder with `train.parquet`, `validation.parquet` and, where there is one, `test.parquet`.
 

@@ -10,12 +10,13 @@ from dynlora import assets
 from dynlora.cli.commands import Report
 from dynlora.errors import ConfigError
 from dynlora.kinds.registry import kind_of_run
+from dynlora.peft_adapter.forms import Form
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
 
 
 def export(
-    *, run_id: str, out: Path | None, format_: str, which: str, push_to: str | None, private: bool, runs_dir: Path
+    *, run_id: str, out: Path | None, form: Form, which: str, push_to: str | None, private: bool, runs_dir: Path
 ) -> Report:
     """Write the adapter for others, and send it to the hub where told so."""
     folder = run_folder(runs_dir, run_id)
@@ -24,7 +25,7 @@ def export(
             raise ConfigError("--out: is missing; give a folder or a .zip file, or --push-to owner/name")
         if private:
             raise ConfigError("--private: is for --push-to alone; leave it out")
-        return _exported(folder, out, format_, which)
+        return _exported(folder, out, form, which)
     from dynlora.remote.hub import find_repository, send_folder
 
     if recorded_adapter(folder):
@@ -34,27 +35,30 @@ def export(
         )
     if out is not None and out.suffix.lower() == ".zip":
         raise ConfigError(f"--out {out}: must be a folder with --push-to; give a folder, or leave it out")
-    _check_base(folder, push_to, format_)
-    repository = find_repository(push_to, format=format_, private=private)
+    _check_base(folder, push_to, form)
+    repository = find_repository(push_to, format=form.format, private=private)
     with tempfile.TemporaryDirectory(prefix="dynlora-push-") as spare:
         place = out or Path(spare) / "export"
-        found, words = _exported(folder, place, format_, which)
-        found["pushed"] = send_folder(place, repository, f"{run_id}: {which} adapter ({format_})")
+        found, words = _exported(folder, place, form, which)
+        found["pushed"] = send_folder(place, repository, f"{run_id}: {which} adapter ({form.name})")
     if out is None:
         found["folder"], words = None, words.replace(f"wrote {place} ", "exported ", 1)
     return found, f"{words}\nsent to {found['pushed']['url']}, commit {found['pushed']['commit'][:12]}"
 
 
-def _check_base(folder: Path, push_to: str, format_: str) -> None:
+def _check_base(folder: Path, push_to: str, form: Form) -> None:
     """Refuse to send an adapter whose base model is a folder of this machine: nobody else could load it."""
     base = assets.shared_model_name(kind_of_run(folder).model_config(folder).model.name)
-    if format_ == "peft" and Path(base).is_absolute():
+    if form.format == "peft" and Path(base).is_absolute():
         raise ConfigError(
             f"--push-to {push_to}: the base model is a folder of this machine, so nobody else could load the adapter; "
             "add --format merged, which holds the whole model"
         )
 
 
-def _exported(folder: Path, out: Path, format_: str, which: str) -> tuple[dict[str, Any], str]:
+def _exported(folder: Path, out: Path, form: Form, which: str) -> tuple[dict[str, Any], str]:
     """Write the model of a run, whatever its kind."""
-    return kind_of_run(folder).export(folder, out, format_, which)
+    kind = kind_of_run(folder)
+    if kind.formats and form.name not in kind.formats:
+        raise ConfigError(f"--format {form.name}: a {kind.name} run is exported as {', '.join(kind.formats)}")
+    return kind.export(folder, out, form.name, which)

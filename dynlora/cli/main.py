@@ -18,12 +18,13 @@ from dynlora.addresses import hidden
 from dynlora.cli import commands
 from dynlora.cli import export as cli_export
 from dynlora.cli import report as cli_report
+from dynlora.cli.adapters import check, convert, inspect
 from dynlora.cli.advise import advise
 from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.decode import rsd
 from dynlora.cli.knockout import ablate, answer, knockout
-from dynlora.cli.options import check_texts, configured, in_runs, reports
+from dynlora.cli.options import check_texts, configured, formed, in_runs, reports
 from dynlora.cli.queue import queue
 from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import pull, push, sync
@@ -223,14 +224,14 @@ main.add_command(cli_report.signals)
 @main.command()
 @click.argument("run_id", metavar="ID")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="A new or empty folder, or a .zip file.")
-@click.option("--format", "format_", default="peft", show_default=True, help="peft or merged.")
+@formed
 @click.option("--which", default="last", show_default=True, help="last or best.")
 @click.option("--push-to", metavar="OWNER/NAME", default=None, help="Send it to this model repository of the hub, too.")
 @click.option("--private", is_flag=True, help="Make that repository private where it is new.")
 @in_runs
 @reports
 def export(**options: Any) -> Any:
-    """Export the adapter for PEFT, or merged into the model; reports the error from averaging the gates."""
+    """Export the adapter for PEFT, another engine, or merged into the model; reports the error from averaging gates."""
     return cli_export.export(**options)
 
 
@@ -313,7 +314,7 @@ def doctor(**options: Any) -> Any:
     return commands.doctor(**options)
 
 
-for _command in (data, cli_report.report, cli_report.inspect, track, import_):
+for _command in (data, cli_report.report, inspect, check, convert, track, import_):
     main.add_command(_command)
 
 check_texts(main)

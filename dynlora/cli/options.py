@@ -15,6 +15,7 @@ import click
 from dynlora.addresses import is_url, without_secrets
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
+from dynlora.peft_adapter.forms import FORMS, RANKS, TARGETS, form_of
 from dynlora.plain_text import is_text
 from dynlora.safe_files import kind_of_file, output_file, write_output
 from dynlora.store.schema import DEFAULT_RUNS_DIR
@@ -22,6 +23,8 @@ from dynlora.store.schema import DEFAULT_RUNS_DIR
 
 def reports(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json; the function returns a document and how to say it in words, which `--out -` leads to stderr.
+
+    A third value is the exit code of the command; without one it is 0.
 
     Raises:
         ConfigError: when two documents would go to standard output.
@@ -33,9 +36,11 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
         is_taken = options.get("out") == STDOUT
         if is_taken and as_json:
             raise ConfigError("--json: standard output takes one document; leave --json out, or give --out a file")
-        document, words = function(**options)
+        document, words, *code = function(**options)
         text = json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else shown(words)
         click.echo(text, err=is_taken)
+        if code:
+            click.get_current_context().exit(code[0])
 
     return wrapped
 
@@ -199,6 +204,24 @@ def in_runs_anywhere(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _runs_option(kind: RunsFolder, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option("--runs-dir", type=kind, default=DEFAULT_RUNS_DIR, show_default=True, help=text)
+
+
+def formed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --format, --ranks and --for; the function takes `form`."""
+
+    @click.option("--format", "format_", default="peft", show_default=True, help=f"One of {', '.join(FORMS)}.")
+    @click.option(
+        "--ranks",
+        default=None,
+        metavar="|".join(RANKS),
+        help="Of the format peft: each module with its own rank, or one for all, as SGLang, TGI and LoRAX need it.",
+    )
+    @click.option("--for", "engine", default=None, metavar="ENGINE", help=f"What shall read it: {', '.join(TARGETS)}.")
+    @wraps(function)
+    def wrapped(format_: str, ranks: str | None, engine: str | None, **options: Any) -> Any:
+        return function(form=form_of(format_, ranks, engine), **options)
+
+    return wrapped
 
 
 def configured(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from dynlora.cli.options import STDOUT, OutFile, in_runs, reports, write_out
 from dynlora.errors import ConfigError, DynloraError
-
-if TYPE_CHECKING:
-    from dynlora.peft_adapter import Adapter
 
 MAX_REPORTED = 50
 """Runs that one report compares, as many as the Compare page takes."""
@@ -59,24 +55,3 @@ def signals(run_id: str, signal: str, format_: str, out: Path, runs_dir: Path) -
     except KeyError as error:
         raise error if isinstance(error, DynloraError) else ConfigError(f"--signal {signal}: {error.args[0]}") from None
     write_out(out, tables.encode(frame, format_))
-
-
-@click.command()
-@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
-@reports
-def inspect(folder: Path) -> Any:
-    """Show ranks, norms and spectra of any PEFT adapter (LoRA, AdaLoRA)."""
-    from dynlora.peft_adapter import read_adapter
-
-    adapter = read_adapter(folder)
-    return {"folder": str(folder), **asdict(adapter)}, _format_adapter(adapter)
-
-
-def _format_adapter(adapter: Adapter) -> str:
-    """Return an adapter as a sentence, a line a module, and what the numbers do not show."""
-    from dynlora.analysis import adapter_frames, adapter_text
-
-    modules = adapter_frames.described(adapter)
-    table = adapter_frames.table(modules).drop(columns="name")
-    lines = table.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}")
-    return "\n".join([adapter_text.overview(adapter, modules), lines, *adapter.notes])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -11,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dynlora.custom_loop.parts import Parts
-from dynlora.engine.evaluation.export import peft_adapter
+from dynlora.engine.evaluation.export import AdapterFacts, export_model
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state, load_head_state
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved, optimizer_state
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.peft_adapter.forms import form_of
 from dynlora.safe_files import kind_of_file
 from dynlora.training.staged_folder import staged
 
@@ -102,18 +101,16 @@ def _trained(attached: Parts) -> dict[str, nn.Parameter]:
     return {name: p for name, p in attached.model.named_parameters() if p.requires_grad and id(p) not in own}
 
 
-def export_attached(attached: Parts, folder: Path, batches: Sequence[Mapping[str, Tensor]]) -> Path:
-    """Write the adapter as PEFT loads it; see `Attached.export`."""
+def export_attached(attached: Parts, folder: Path, batches: Sequence[Mapping[str, Tensor]], form: str = "peft") -> Path:
+    """Write the adapter; see `Attached.export`."""
     base = BaseModel(attached.model, None, attached.head, Path(), attached.task)  # pyright: ignore
     model = AdaptedModel(base, attached.adapters, attached.strategy, attached.task, 0, torch.no_grad)
     mean = _mean_gates(attached, batches)
     config = getattr(attached.model, "config", None)
     name = str(getattr(config, "name_or_path", "") or "")
     with staged(folder) as staging, _gates_off(attached.adapters, mean):
-        rank = attached.adapters.reference_rank
-        tensors, settings = peft_adapter(model, name, lora_alpha=attached.lora_alpha, rank=rank)
-        save_file(tensors, staging / "adapter_model.safetensors", {"format": "pt"})
-        (staging / "adapter_config.json").write_text(json.dumps(settings, indent=2), "utf-8")
+        facts = AdapterFacts(name, attached.lora_alpha, attached.adapters.reference_rank)
+        export_model(model, staging, form_of(form), facts)
     return folder
 
 

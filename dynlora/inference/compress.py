@@ -22,6 +22,7 @@ from dynlora.errors import ConfigError
 from dynlora.inference.export import describe, write_adapter
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
+from dynlora.peft_adapter.forms import PEFT, Form
 from dynlora.store import queries
 from dynlora.store.compressions import OFFERED, WEIGHTINGS, Compressed, Half, Size
 from dynlora.store.origin import ORIGIN_NAME, Origin
@@ -176,9 +177,9 @@ def _half(found: Measured, rows: np.ndarray) -> Half:
 
 
 def write_size(
-    found: Compression, out: Path, size: Size, *, run: Path | None, which: str, name: str = ""
+    found: Compression, out: Path, size: Size, *, run: Path | None, which: str, name: str = "", form: Form = PEFT
 ) -> dict[str, Any]:
-    """Write one size of an adapter as PEFT loads it, and return what was written and what it costs.
+    """Write one size of an adapter, and return what was written and what it costs.
 
     Args:
         found: the adapter.
@@ -187,6 +188,7 @@ def write_size(
         run: folder of the run, for the model card; None for an adapter brought along, which gets none.
         which: last or best.
         name: of the folder of an adapter brought along.
+        form: to write it in.
 
     Raises:
         ConfigError: when `out` is taken.
@@ -196,7 +198,7 @@ def write_size(
     found.curve.keep(size.method, size.share)
     model, rows, of = found.curve.adapter.model, len(found.curve.rows.reporting), found.curve.adapter.parameters
     report: dict[str, Any] = {
-        "folder": str(out), "format": "peft", "which": which, "baked": False,
+        "folder": str(out), "format": form.format, "form": form.name, "which": which, "baked": False,
         "metrics_before": dict(whole.metrics), "metrics_after": dict(cost.metrics),
         "compressed": {
             "share": size.parameters / of, "parameters": size.parameters, "of": of, "rows": rows,
@@ -204,7 +206,7 @@ def write_size(
         },
     }  # fmt: skip
     with staged(out) as staging:
-        write_adapter(staging, found.config, model, "peft")
+        write_adapter(staging, found.config, model, form, name or found.config.title)
         origin = Origin(
             run=None if run is None else run.name,
             name=name if run is None else queries.run_summary(run)["name"],

@@ -14,19 +14,18 @@ from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.evaluate import summarise
-from dynlora.engine.evaluation.export import export_merged, export_peft
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.evaluation.export import AdapterFacts, export_model
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, Padding, model_card
+from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import open_plain
 from dynlora.store import queries
 from dynlora.store.origin import ORIGIN_NAME, Origin
 from dynlora.store.recorded import recorded_adapter
 from dynlora.training.inputs import read_data
 from dynlora.training.staged_folder import staged
-
-FORMATS = ("peft", "merged")
 
 
 def export_run(
@@ -39,7 +38,7 @@ def export_run(
     Args:
         folder: of the run.
         out: a new or empty folder, or a new file that ends in .zip.
-        format: peft or merged.
+        format: name of a form, see `peft_adapter.forms`.
         which: last or best.
         verdict: on the run among those beside it, for the model card.
 
@@ -52,15 +51,14 @@ def export_run(
         NotMergeableError: when the format cannot hold the method's update.
         StorageError: when `out` cannot be written.
     """
-    if format not in FORMATS:
-        raise ConfigError(f"--format {format}: must be one of {', '.join(FORMATS)}")
+    form = form_of(format)
     if recorded := recorded_adapter(folder):
         return _export_recorded(folder, recorded, out, format, which)
     with staged(out) as staging:
         config, model = read_run_config(folder), load_run(folder, which)
-        report = {"folder": str(out), "format": format, "which": which, **_bake(config, model)}
-        write_adapter(staging, config, model, format)
-        if format == "peft":
+        report = {"folder": str(out), "format": form.format, "form": form.name, "which": which, **_bake(config, model)}
+        write_adapter(staging, config, model, form, queries.run_summary(folder)["name"])
+        if form.format == "peft":
             whole = model.adapters.adapter_parameter_count()["active"]
             name = queries.run_summary(folder)["name"]
             origin = Origin(run=folder.name, name=name, which=which, step=model.step, parameters=whole, of=whole)
@@ -87,23 +85,19 @@ def _export_recorded(folder: Path, adapter: Path, out: Path, format: str, which:
                 shutil.copyfileobj(source, copy)
     metrics = queries.run_summary(folder)["metrics"]
     return {
-        "folder": str(out), "format": format, "which": which, "baked": False, "max_abs_logit_gap": 0.0,
+        "folder": str(out), "format": format, "form": format, "which": which, "baked": False, "max_abs_logit_gap": 0.0,
         "metrics_before": metrics, "metrics_after": metrics,
     }  # fmt: skip
 
 
-def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, format: str) -> None:
-    """Write a model whose gates are baked into a folder, as PEFT or transformers loads it.
+def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, form: Form, title: str = "adapter") -> None:
+    """Write a model whose gates are baked into a folder.
 
     Raises:
-        NotMergeableError: when the format cannot hold the method's update.
+        NotMergeableError: when the form cannot hold the method's update.
     """
-    if format == "peft":
-        base = assets.shared_model_name(config.model.name)
-        export_peft(model, staging, base, config.adapter.lora_alpha, config.adapter.rank, config.model.layers)
-    else:
-        merge(model)
-        export_merged(model, staging)
+    base, adapter = assets.shared_model_name(config.model.name), config.adapter
+    export_model(model, staging, form, AdapterFacts(base, adapter.lora_alpha, adapter.rank, config.model.layers, title))
 
 
 def _bake(config: RunConfig, model: AdaptedModel) -> dict[str, Any]:

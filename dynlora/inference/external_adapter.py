@@ -74,10 +74,11 @@ def _module(base: BaseModel, infos: Mapping[str, ModuleInfo], module: AdaptedMod
             f"{TENSORS_NAME}: module {module.name[:200]} {kind} in the base model; name the adapter's own base with "
             "--set model.name="
         )
-    rank = len(factors.lora_A)
-    made = LoraLinear(base.model.get_submodule(info.name), info, rank=rank, max_rank=rank, scaling=module.scaling)
-    made.lora_A.copy_(_tensor(factors.lora_A))
-    made.lora_B.copy_(_tensor(factors.lora_B if factors.factor is None else factors.lora_B * factors.factor))
+    lora_A, lora_B, scaling = factors.update(module.scaling)
+    rank = len(lora_A)
+    made = LoraLinear(base.model.get_submodule(info.name), info, rank=rank, max_rank=max(1, rank), scaling=scaling)
+    made.lora_A[:rank].copy_(_tensor(lora_A))
+    made.lora_B[:, :rank].copy_(_tensor(lora_B))
     replace_module(base.model, info.name, made)
     return made
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from dynlora.blocks import Blocks, in_words
 from dynlora.inference.card_pictures import capacity_map, curve
+from dynlora.peft_adapter.forms import FORMS
+from dynlora.peft_adapter.serving_text import load_block, serving
 from dynlora.plain_text import printable
 
 CURVE = "held-out-loss.svg"
@@ -19,11 +21,8 @@ MOST_SHOWN = 4
 """Metrics whose change by the export is named."""
 
 
-ENGINES = (
-    "PEFT reads this adapter exactly. For llama.cpp, Ollama, SGLang, TGI and LoRAX, export the merged model instead "
-    "(`dynlora export ID --format merged`): they read an adapter whose ranks differ per module otherwise."
-)
-"""Where an adapter with unequal ranks may go."""
+LIBRARIES = {"peft": "peft", "gguf": "llama.cpp", "mlx": "mlx"}
+"""The hub's name of what loads each format; transformers for any other."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +76,18 @@ class Facts:
 def model_card(facts: Facts) -> dict[str, str]:
     """Return the files: README.md with the head that the hub reads, the curve and the capacity map as SVG."""
     summary, report = facts.summary, facts.report
-    is_adapter = report["format"] == "peft"
+    form = FORMS[report["form"]]
+    is_adapter = form.format != "merged"
+    name = Path(report["folder"]).stem or "adapter"
+    rank = max((rank for _, _, rank in facts.modules), default=1)
+    python = {"peft": _snippet(facts), "merged": _merged_snippet(facts)}
     parts = [
-        _head(facts, is_adapter=is_adapter),
+        _head(facts, library=LIBRARIES.get(form.format, "transformers")),
         f"# {'Adapter' if is_adapter else 'Model'} of the run {_code(summary['name'])}",
         _result(facts),
         "## Load it",
-        f"```python\n{_snippet(facts) if is_adapter else _merged_snippet(facts)}\n```",
-        *([ENGINES] if is_adapter else []),
+        load_block(form, python, facts.base, name),
+        *(["## Serve it", serving(form, base=facts.base, name=name, rank=rank)] if facts.generates else []),
         *_padding(facts),
         "## Training",
         _training(facts),
@@ -102,11 +105,11 @@ def model_card(facts: Facts) -> dict[str, str]:
     return files | ({MAP: capacity_map(facts.modules)} if facts.modules else {})
 
 
-def _head(facts: Facts, *, is_adapter: bool) -> str:
+def _head(facts: Facts, *, library: str) -> str:
     """Return the metadata that the hub reads, as JSON, which is YAML too."""
     strategy = printable(facts.summary.get("strategy") or "lora", 60)
     tags = {
-        "library_name": "peft" if is_adapter else "transformers",
+        "library_name": library,
         "tags": list(dict.fromkeys(["lora", "dynlora", strategy])),
     }
     base = {"base_model": facts.base} if facts.is_on_hub else {}

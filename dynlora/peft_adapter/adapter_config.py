@@ -84,7 +84,15 @@ def read_settings(folder: Path) -> Settings:
     Raises:
         AdapterError: when it is missing, no JSON object, another kind of adapter, or says what cannot be.
     """
-    values = _object(folder / CONFIG_NAME)
+    return settings_of(read_object(folder / CONFIG_NAME))
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """Return what a configuration says.
+
+    Raises:
+        AdapterError: when it is of another kind of adapter, or says what cannot be.
+    """
     peft_type = values.get("peft_type")
     if peft_type not in FORMATS:
         raise AdapterError(
@@ -107,7 +115,12 @@ def read_settings(folder: Path) -> Settings:
     )
 
 
-def _object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object of a file.
+
+    Raises:
+        AdapterError: when it is missing, too large, or no JSON object.
+    """
     file, size = open_adapter_file(path)
     with file:
         if size > MAX_BYTES:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+
+def split_names(names: Iterable[str]) -> dict[str, tuple[str, int | None, str]]:
+    """Return (stack of blocks, layer, kind) by module name; outside of the blocks ("", None, name)."""
+    return {name: _parts(name) for name in names}
 
 
 def places(names: Sequence[str]) -> list[tuple[int | None, str]]:

@@ -18,6 +18,7 @@ from dynlora.peft_adapter.adapter_config import CONFIG_NAME, Settings, read_sett
 from dynlora.peft_adapter.module_names import places
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
+from dynlora.peft_adapter.uniform import Update, own_components
 from dynlora.plain_text import printable
 
 MAX_RANK = 1024
@@ -45,7 +46,7 @@ class AdaptedModule:
         kind: its name inside the block.
         d_in: input features.
         d_out: output features.
-        rank: components that reach the output; of AdaLoRA those whose factor is not zero.
+        rank: components that reach the output: without padding, of AdaLoRA those whose factor is not zero.
         max_rank: components that the file holds.
         scaling: s of the update s · B A.
         norm: Frobenius norm of the update; None when its numbers are not finite.
@@ -125,12 +126,12 @@ class Weights:
 
     Attributes:
         base_model: what it was trained on, as its configuration says; text of its author.
-        updates: A, B with AdaLoRA's factor in it, and the scaling s of the update s · B A, by module.
+        updates: s · B A by module, AdaLoRA's factor in B, without components that are padding.
         rest: tensors that are no factor, such as a head trained in full, by name without PEFT's prefix.
     """
 
     base_model: str
-    updates: Mapping[str, tuple[NDArray[Any], NDArray[Any], float]]
+    updates: Mapping[str, Update]
     rest: Mapping[str, NDArray[Any]]
 
 
@@ -148,10 +149,7 @@ def read_weights(folder: str | os.PathLike[str]) -> Weights:
         factors = read_factors(tensors)
         used = {name for names in _factors(tensors.infos).values() for name in names.values()}
         rest = {name.removeprefix(_PREFIX): tensors.read(name) for name in tensors.infos if name not in used}
-    updates = {}
-    for name, one in factors.items():
-        lora_B = one.lora_B if one.factor is None else one.lora_B * one.factor
-        updates[name] = (one.lora_A, lora_B, settings.scaling(name, len(one.lora_A)))
+    updates = {name: one.update(settings.scaling(name, len(one.lora_A))) for name, one in factors.items()}
     everything = [*rest.values(), *(matrix for A, B, _ in updates.values() for matrix in (A, B))]
     if not all(np.isfinite(one).all() for one in everything):
         raise AdapterError(f"{path}: some of its numbers are not finite; save another checkpoint of the adapter")
@@ -171,6 +169,12 @@ class Factors:
     lora_A: NDArray[Any]
     lora_B: NDArray[Any]
     factor: NDArray[Any] | None
+
+    def update(self, scaling: float) -> Update:
+        """Return s · B A with the factor in B, without components that are padding."""
+        lora_B = self.lora_B if self.factor is None else self.lora_B * self.factor
+        own = own_components(self.lora_A, lora_B)
+        return Update(self.lora_A[own], lora_B[:, own], scaling)
 
 
 def read_factors(tensors: TensorFile) -> dict[str, Factors]:
@@ -273,14 +277,16 @@ def _module(
         values = None
     size, spread = (None, None) if values is None else (norm(values), effective_rank(values))
     return AdaptedModule(
-        name, *place, lora_A.shape[1], lora_B.shape[0], _reaching(stored, factor), stored, scaling, size, spread,
+        name, *place, lora_A.shape[1], lora_B.shape[0], _reaching(found), stored, scaling, size, spread,
         () if values is None else tuple(values.tolist()),
     )  # fmt: skip
 
 
-def _reaching(stored: int, factor: NDArray[Any] | None) -> int:
-    """Return how many components reach the output."""
-    return stored if factor is None else int(np.count_nonzero(factor))
+def _reaching(factors: Factors) -> int:
+    """Return how many components reach the output: those of AdaLoRA's factor, else those that are not padding."""
+    if factors.factor is not None:
+        return int(np.count_nonzero(factors.factor))
+    return int(own_components(factors.lora_A, factors.lora_B).sum())
 
 
 def _notes(settings: Settings, modules: list[AdaptedModule]) -> tuple[str, ...]:

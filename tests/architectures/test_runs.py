@@ -74,13 +74,13 @@ def test_the_log_says_what_has_no_adapter_and_what_no_gate(trained: tuple[str, s
     assert ("not adapted" in said) == (architecture == "mixtral")
 
 
-@pytest.mark.parametrize("kind", ["peft", "merged"])
-def test_both_exports_say_what_the_run_says(kind: str, trained: tuple[str, str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["peft", "uniform", "merged"])
+def test_exports_say_what_the_run_says(kind: str, trained: tuple[str, str, Path], tmp_path: Path) -> None:
     _, use, folder = trained
     export_run(folder, tmp_path / "out", format=kind)
     config = parse_config(queries.run_summary(folder)["config"])
-    more = {"num_labels": 2} if (use, kind) == ("classify", "peft") else {}
-    loaded = AUTO[use, kind].from_pretrained(tmp_path / "out", **more).eval()
+    more = {"num_labels": 2} if use == "classify" and kind != "merged" else {}
+    loaded = AUTO[use, "merged" if kind == "merged" else "peft"].from_pretrained(tmp_path / "out", **more).eval()
     model = load_run(folder)
     bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")

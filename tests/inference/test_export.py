@@ -95,7 +95,7 @@ def test_a_disk_that_fills_leaves_nothing(trained_run: Path, tmp_path: Path, mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export_module, "export_peft", full)
+    monkeypatch.setattr(export_module, "export_model", full)
     for out in (tmp_path / "folder", tmp_path / "file.zip"):
         with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\); free some space"):
             export_run(trained_run, out)

@@ -6,7 +6,6 @@ Tests of one method share a worker and, where they only read it, one trained run
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,19 +16,19 @@ import numpy as np
 import peft
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import dynlora
 from dynlora import strategies
 from dynlora.config import RunConfig
 from dynlora.engine.context import Step
-from dynlora.engine.evaluation.export import peft_adapter
+from dynlora.engine.evaluation.export import AdapterFacts, export_model
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, NotMergeableError
+from dynlora.peft_adapter.forms import FORMS
 from tests.engine.harness import (
     ARCHITECTURES,
     WRITER,
@@ -364,16 +363,14 @@ def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
+@pytest.mark.parametrize("form", ["peft", "uniform"])
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_peft_says_what_we_said(name: str, tmp_path: Path) -> None:
+def test_peft_says_what_we_said(name: str, form: str, tmp_path: Path) -> None:
     model = as_used(whole(name).copy())
     before = model.readings(tiny_tokens())
-    made: list[Any] = []
-    if refused(lambda: made.extend(peft_adapter(model, "tiny", lora_alpha=4, rank=2))):
+    if refused(lambda: export_model(model, tmp_path, FORMS[form], AdapterFacts("tiny", 4, 2))):
+        assert list(tmp_path.iterdir()) == []
         return
-    tensors, config = made
-    save_file(tensors, tmp_path / "adapter_model.safetensors")
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config), "utf-8")
     loaded = peft.PeftModel.from_pretrained(tiny_model(), str(tmp_path)).eval()
     batch = tiny_tokens().batch(range(len(tiny_tokens())))
     del batch["labels"]

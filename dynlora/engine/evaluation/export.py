@@ -1,10 +1,11 @@
-"""Export: a PEFT adapter folder, or a plain transformers folder with everything folded in."""
+"""Export: an adapter in the form that its reader takes, or a plain transformers folder with everything folded in."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,82 +14,209 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dynlora.blocks import Blocks, spans_of
-from dynlora.engine.evaluation.inference import AdaptedModel, is_transposed
+from dynlora.engine.evaluation.inference import AdaptedModel, is_transposed, merge
 from dynlora.engine.model.base_model import head_parameters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.errors import NotMergeableError
+from dynlora.peft_adapter import CONFIG_NAME, TENSORS_NAME
+from dynlora.peft_adapter.forms import AS_TRAINED, Form
+from dynlora.peft_adapter.gguf_lora import GGUF_NAME, check_gguf, write_gguf
+from dynlora.peft_adapter.mlx_lora import write_mlx
+from dynlora.peft_adapter.modelfile import Message, Render, carried_over, modelfile
+from dynlora.peft_adapter.uniform import UniformAdapter, Update, peft_tensors, short_targets, uniform
 
 PREFIX = "base_model.model."
 """What PEFT puts before every name."""
 
 
-def export_peft(
-    model: AdaptedModel, folder: Path, base_name: str, lora_alpha: float, rank: int, blocks: Blocks | None = None
-) -> None:
-    """Write an adapter that `peft.PeftModel.from_pretrained` loads; gates must be baked before.
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What of a run stands in the files of its adapter.
 
-    Args:
-        model: with its adapters.
-        folder: that is made.
+    Attributes:
         base_name: of the whole base model.
         lora_alpha: of the run.
         rank: of the run.
         blocks: which of the base model's were used; None for all.
+        title: of the run, for people.
+    """
+
+    base_name: str
+    lora_alpha: float
+    rank: int
+    blocks: Blocks | None = None
+    title: str = "adapter"
+
+
+def export_model(model: AdaptedModel, folder: Path, form: Form, facts: AdapterFacts) -> None:
+    """Write a model in a form; gates must be baked before.
+
+    Args:
+        model: with its adapters.
+        folder: that is made.
+        form: one of `FORMS`.
+        facts: what stands in the files.
 
     Raises:
-        NotMergeableError: as `peft_adapter` does, or when PEFT does not find the blocks that were chosen by number;
-            nothing is written then.
+        NotMergeableError: when the form cannot hold the method's update; nothing is written then.
     """
-    tensors, config = peft_adapter(model, base_name, lora_alpha=lora_alpha, rank=rank)
-    if isinstance(blocks, str):
-        config["layer_replication"] = _replication(model, config["peft_type"], blocks)
+    if form.format == "merged":
+        merge(model)
+        export_merged(model, folder)
+        return
+    if form.ranks == AS_TRAINED:
+        tensors, config = peft_adapter(model, facts)
+        write_peft(model, folder, tensors, config)
+        return
+    adapter = uniform_adapter(model)
+    if form.format == "peft":
+        tensors, config = uniform_peft(model, adapter, facts)
+        write_peft(model, folder, tensors, config)
+    elif form.format == "mlx":
+        folder.mkdir(parents=True, exist_ok=True)
+        write_mlx(adapter, folder, facts.base_name)
+        _save_texts(model, folder)
+    else:
+        _write_gguf(model, adapter, folder, form, facts)
+
+
+def write_peft(model: AdaptedModel, folder: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write the files of an adapter as `peft.PeftModel.from_pretrained` loads them."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
+    save_file(tensors, folder / TENSORS_NAME, {"format": "pt"})
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2), "utf-8")
+    if model.base.tokenizer is None:  # of a loop of one's own
+        return
     if model.task.trains_head:  # names of the classes, which PEFT does not keep
         model.base.model.config.to_json_file(folder / "config.json")  # else transformers takes it for a whole model
     _save_texts(model, folder)
 
 
-def peft_adapter(
-    model: AdaptedModel, base_name: str, *, lora_alpha: float, rank: int
+def _write_gguf(model: AdaptedModel, adapter: UniformAdapter, folder: Path, form: Form, facts: AdapterFacts) -> None:
+    """Write an adapter as GGUF, for Ollama with a Modelfile."""
+    if facts.blocks is not None or model.base.head:
+        what = "a trained head" if model.base.head else "some blocks of its base model only"
+        raise NotMergeableError(f"--format gguf: the adapter has {what}, which GGUF does not hold; use --format merged")
+    base = model.base.model.config.to_dict()
+    check_gguf(base, adapter.factors)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_gguf(adapter, base, folder / GGUF_NAME, facts.title)
+    if "ollama" in form.engines:
+        render = _renderer(model.base.tokenizer)
+        template = None if render is None else carried_over(render)
+        (folder / "Modelfile").write_text(modelfile(facts.base_name, GGUF_NAME, template), "utf-8")
+
+
+def _renderer(tokenizer: Any) -> Render | None:
+    """Return what writes a conversation down as the base model's chat template does; None without one."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+
+    def render(messages: Sequence[Message], is_asked: bool) -> str:
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=is_asked)
+
+    return render
+
+
+def uniform_adapter(model: AdaptedModel) -> UniformAdapter:
+    """Return the adapter with one rank for all modules, zeros in those without; see `peft_adapter.uniform`.
+
+    Raises:
+        NotMergeableError: while input gates are on, where a method's update is not s · B A, or the adapter is empty.
+    """
+    _check_gates(model)
+    if any("LORA" not in module.peft_forms() for module in model.adapters):
+        raise NotMergeableError("--ranks uniform: the update of this method is not s · B A; use --format merged")
+    _check_live([module for module in model.adapters if len(module.low_rank()[0])])
+    updates, shapes = {}, {}
+    for module in model.adapters:
+        lora_A, lora_B = (factor.detach().float().cpu().numpy() for factor in module.low_rank())
+        shapes[module.info.name] = (module.info.d_in, module.info.d_out)
+        if len(lora_A):
+            updates[module.info.name] = Update(lora_A, lora_B, module.scaling)
+    return uniform(updates, shapes)
+
+
+def uniform_peft(
+    model: AdaptedModel, adapter: UniformAdapter, facts: AdapterFacts
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors and the config of an adapter as PEFT loads it.
+    """Return tensors and config of a uniform adapter as PEFT loads it.
+
+    Raises:
+        NotMergeableError: when PEFT does not find the blocks that were chosen by number.
+    """
+    names = [name for name, _ in model.base.model.named_modules()]
+    targets = [module.info.name for module in model.adapters]
+    inside = tuple(f"{name}." for name in targets)
+    others = [name for name in names if name not in targets and not name.startswith(inside)]
+    config = {**_shared_config(model, "LORA", facts), **adapter.config()}
+    config["target_modules"] = short_targets(targets, others)
+    config["fan_in_fan_out"] = any(is_transposed(module) for module in model.adapters)
+    tensors = {name: torch.from_numpy(factor) for name, factor in peft_tensors(adapter, PREFIX).items()}
+    return tensors | _head(model), config
+
+
+def peft_adapter(model: AdaptedModel, facts: AdapterFacts) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the config of an adapter as PEFT loads it, each module with its own rank.
 
     LoRA's format where it holds every module: `target_modules` lists those with an update by full name;
     `rank_pattern` and `alpha_pattern` hold every one of them, as patterns of the whole name, so that alpha / r is the
     fixed scaling whatever the rank became. Else another format of PEFT's that does.
 
     Raises:
-        NotMergeableError: while input gates are on, or when no format holds the method's update.
+        NotMergeableError: while input gates are on, when no format holds the method's update, or when PEFT does not
+            find the blocks that were chosen by number.
     """
-    if model.adapters.gates is not None:
-        raise NotMergeableError("the gates depend on the input; replace them by their means before the export")
+    _check_gates(model)
     forms = [module.peft_forms() for module in model.adapters]
     kind = next((name for name in SETTINGS if all(name in form for form in forms)), None)
     if kind is None:
         raise NotMergeableError("--format peft: PEFT has no format for this update; use --format merged")
-    if not any(form[kind] for form in forms):
+    live = {module: form[kind] for module, form in zip(model.adapters, forms, strict=True) if form[kind]}
+    _check_live(list(live))
+    named = {f"{PREFIX}{m.info.name}.{name}": tensor for m, form in live.items() for name, tensor in form.items()}
+    config = _shared_config(model, kind, facts) | SETTINGS[kind](list(live), facts.lora_alpha, facts.rank)
+    config["target_modules"] = [module.info.name for module in live]
+    # cloned: modules may share a tensor, and a file of safetensors may not
+    copied = torch.contiguous_format
+    tensors = {name: tensor.detach().cpu().clone(memory_format=copied) for name, tensor in named.items()}
+    return tensors | _head(model), config
+
+
+def _check_gates(model: AdaptedModel) -> None:
+    if model.adapters.gates is not None:
+        raise NotMergeableError("the gates depend on the input; replace them by their means before the export")
+
+
+def _check_live(live: Sequence[LoraLinear]) -> None:
+    if not live:
         raise NotMergeableError(
             "--format peft: the adapter is empty, no module has a rank above 0, and PEFT loads no adapter without one; "
             "keep more of it"
         )
-    live = {module: form[kind] for module, form in zip(model.adapters, forms, strict=True) if form[kind]}
-    named = {f"{PREFIX}{m.info.name}.{name}": tensor for m, form in live.items() for name, tensor in form.items()}
-    named |= {PREFIX + name: tensor for name, tensor in head_parameters(model.base).items()}
-    config = {
+
+
+def _shared_config(model: AdaptedModel, kind: str, facts: AdapterFacts) -> dict[str, Any]:
+    """Return what PEFT's config holds of every adapter."""
+    config: dict[str, Any] = {
         "peft_type": kind,
         "task_type": model.task.peft_task_type,
-        "base_model_name_or_path": base_name,
-        "target_modules": [module.info.name for module in live],
+        "base_model_name_or_path": facts.base_name,
+        "target_modules": [],
         "modules_to_save": list(model.base.head),
         "bias": "none",
         "inference_mode": True,
-        **SETTINGS[kind](list(live), lora_alpha, rank),
     }
-    # cloned: modules may share a tensor, and a file of safetensors may not
+    if isinstance(facts.blocks, str):
+        config["layer_replication"] = _replication(model, kind, facts.blocks)
+    return config
+
+
+def _head(model: AdaptedModel) -> dict[str, Tensor]:
+    """Return the head as PEFT names it."""
     copied = torch.contiguous_format
-    return {name: tensor.detach().cpu().clone(memory_format=copied) for name, tensor in named.items()}, config
+    head = head_parameters(model.base).items()
+    return {PREFIX + name: tensor.detach().cpu().clone(memory_format=copied) for name, tensor in head}
 
 
 def _replication(model: AdaptedModel, kind: str, blocks: str) -> list[list[int]]:
@@ -130,12 +258,17 @@ def _lora_settings(live: Sequence[LoraLinear], lora_alpha: float, rank: int) -> 
     ranks = {_whole(module): len(module.low_rank()[0]) for module in live}
     return {
         "r": rank,
-        "lora_alpha": lora_alpha,
+        "lora_alpha": _whole_number(lora_alpha),
         "lora_dropout": 0.0,
         "fan_in_fan_out": any(is_transposed(module) for module in live),
         "rank_pattern": ranks,
-        "alpha_pattern": {_whole(module): module.scaling * ranks[_whole(module)] for module in live},
+        "alpha_pattern": {_whole(module): _whole_number(module.scaling * ranks[_whole(module)]) for module in live},
     }
+
+
+def _whole_number(value: float) -> int | float:
+    """Return an alpha as an integer where it is one: some engines take no other."""
+    return int(value) if float(value).is_integer() else value
 
 
 def _whole(module: LoraLinear) -> str:

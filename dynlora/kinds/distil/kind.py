@@ -11,6 +11,7 @@ from dynlora.kinds.distil import frames, text
 from dynlora.kinds.distil.result import Distil, read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
+from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.meta import table
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
@@ -27,7 +28,7 @@ class DistilKind(RunKind):
     page = "recycle"
     settings = DistilSettings
     trial = Trial("Write with it")
-    formats = ("peft", "merged")
+    formats = tuple(FORMS)
 
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
         """Start a distillation, or continue it from its last checkpoint."""

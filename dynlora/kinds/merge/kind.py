@@ -12,6 +12,7 @@ from dynlora.kinds.merge import frames, text
 from dynlora.kinds.merge.result import OWN, Merge, head_of, read_merge
 from dynlora.kinds.merge.settings import MergeSettings, stored_config
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
+from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class MergeKind(RunKind):
     page = "recycle"
     settings = MergeSettings
     trial = Trial("Write with it")
-    formats = ("peft", "merged")
+    formats = tuple(FORMS)
 
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
         """Start a merge, or continue it from its last checkpoint."""

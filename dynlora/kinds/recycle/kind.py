@@ -11,6 +11,7 @@ from dynlora.kinds.recycle import frames, text
 from dynlora.kinds.recycle.result import Recycle, read_recycle
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
+from dynlora.peft_adapter.forms import form_of
 from dynlora.store.schema import command_text
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class RecycleKind(RunKind):
     page = "recycle"
     settings = RecycleSettings
     trial = Trial("Try it on a new task", "few-shot", "meta")
-    formats = ("peft",)
+    formats = ("peft", "uniform")
 
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
         """Start a recycle, or continue it from its last checkpoint."""
@@ -106,10 +107,11 @@ class RecycleKind(RunKind):
         """Write the meta-LoRA as a feature-extraction adapter that PEFT loads."""
         from dynlora.kinds.recycle.work.export import export_meta
 
-        if format != "peft":
+        form = form_of(format)
+        if form.format != "peft":
             raise ConfigError(f"--format {format}: a meta-LoRA has no head to predict with; export it as peft")
-        document = export_meta(folder, out)
-        words = f"wrote {out} (peft), a feature-extraction adapter of {document['parameters']:,} parameters"
+        document = export_meta(folder, out, form)
+        words = f"wrote {out} ({form.name}), a feature-extraction adapter of {document['parameters']:,} parameters"
         return document, words
 
 

@@ -12,6 +12,7 @@ from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
+from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.copied import check_can_resume
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
@@ -32,7 +33,7 @@ class TrainKind(RunKind):
     settings = RunConfig
     models = ("adapter", "checkpoint")
     trial = Trial("Ask it")
-    formats = ("peft", "merged")
+    formats = tuple(FORMS)
     allocates = True
 
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
@@ -98,10 +99,16 @@ class TrainKind(RunKind):
             return document, f"wrote {out} (peft): the adapter of a recorded run, as PEFT wrote it when training ended"
         before, after = (format_metrics(document[f"metrics_{when}"]) for when in ("before", "after"))
         return document, (
-            f"wrote {out} ({format}, {which}); averaging the gates changed logits by at most "
+            f"wrote {out} ({form_words(document)}, {which}); averaging the gates changed logits by at most "
             f"{document['max_abs_logit_gap']:.2e}; held-out: {before} before, {after} after"
             f"{_cost_of_averaging(document)}"
         )
+
+
+def form_words(document: Mapping[str, Any]) -> str:
+    """Return the form of an export, and where it goes."""
+    form = FORMS[document["form"]]
+    return f"{form.name}, for {form.goes_to}" if form.engines else form.name
 
 
 def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[str, Any] | None:

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from dynlora import assets
-from dynlora.engine.evaluation.export import export_merged, export_peft
+from dynlora.engine.evaluation.export import AdapterFacts, export_model
 from dynlora.engine.evaluation.inference import AdaptedModel
-from dynlora.engine.evaluation.inference import merge as fold
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, saved_sizes
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import autocast_context
@@ -25,6 +24,8 @@ from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run
 from dynlora.kinds.merge.result import OWN, head_of
 from dynlora.kinds.merge.settings import MergeSettings, stored_config
+from dynlora.peft_adapter.forms import form_of
+from dynlora.peft_adapter.serving_text import load_block
 from dynlora.tasks.classification import Classification
 from dynlora.training.staged_folder import staged
 
@@ -32,18 +33,15 @@ CARD = """# {name}
 
 A merge of {sources} adapters of `{base}` by dynlora (`dynlora merge`, method {method}).{head}
 
-```python
-from transformers import {auto}, AutoTokenizer
 {load}
-
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
-```
 """
 
 LOAD = {
-    "peft": "from peft import PeftModel\n\n"
-    'model = PeftModel.from_pretrained({auto}.from_pretrained("{base}"{classes}), "{folder}").eval()',
-    "merged": '\nmodel = {auto}.from_pretrained("{folder}").eval()',
+    "peft": "from peft import PeftModel\nfrom transformers import {auto}, AutoTokenizer\n\n"
+    'model = PeftModel.from_pretrained({auto}.from_pretrained("{base}"{classes}), "{folder}").eval()\n'
+    'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+    "merged": "from transformers import {auto}, AutoTokenizer\n\n"
+    'model = {auto}.from_pretrained("{folder}").eval()\ntokenizer = AutoTokenizer.from_pretrained("{folder}")',
 }
 """Lines that load each format."""
 
@@ -112,34 +110,31 @@ def export_merge(folder: Path, out: Path, format: str = "peft") -> dict[str, Any
     Args:
         folder: of the run.
         out: a new or empty folder, or a new file that ends in .zip.
-        format: peft or merged.
+        format: name of a form, see `peft_adapter.forms`.
 
     Raises:
-        ConfigError: when the format is unknown, the run has not ended, or `out` is taken.
+        ConfigError: when the form is unknown, the run has not ended, or `out` is taken.
         StorageError: when `out` cannot be written.
     """
-    if format not in LOAD:
-        raise ConfigError(f"--format {format}: must be one of {', '.join(LOAD)}")
+    form = form_of(format)
     settings, config, model = MergeSettings.of_run(folder), stored_config(folder), load_merge(folder)
     parameters = model.adapters.adapter_parameter_count()["active"]
     base, adapter = assets.shared_model_name(config.model.name), config.adapter
     auto = AUTO.get(model.task.peft_task_type, "AutoModel")
     classes = f", num_labels={len(model.labels)}" if model.labels else ""
     with staged(out) as staging:
-        if format == "peft":
-            export_peft(model, staging, base, adapter.lora_alpha, adapter.rank, config.model.layers)
-        else:
-            fold(model)
-            export_merged(model, staging)
+        facts = AdapterFacts(base, adapter.lora_alpha, adapter.rank, config.model.layers, settings.title())
+        export_model(model, staging, form, facts)
+        named = {"auto": auto, "base": base, "folder": out.stem, "classes": classes}
+        python = {format: lines.format(**named) for format, lines in LOAD.items()}
         card = CARD.format(
             name=settings.title(),
             sources=len(settings.sources),
             base=base,
             method=settings.method,
             head=HEADLESS if auto == "AutoModel" else "",
-            auto=auto,
-            load=LOAD[format].format(auto=auto, base=base, folder=out.name, classes=classes),
-            folder=out.name,
+            load=load_block(form, python, base, out.stem),
         )
         (staging / "README.md").write_text(card, "utf-8")
-    return {"folder": str(out), "format": format, "parameters": parameters, "method": settings.method}
+    written = {"folder": str(out), "format": form.format, "form": form.name}
+    return {**written, "parameters": parameters, "method": settings.method}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from dynlora import assets, strategies
-from dynlora.engine.evaluation.export import peft_adapter
+from dynlora.engine.evaluation.export import AdapterFacts, peft_adapter, uniform_adapter, uniform_peft, write_peft
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.few_shot import load_meta
+from dynlora.peft_adapter.forms import UNIFORM, Form
 from dynlora.store.meta import section, text
 from dynlora.store.reader import RunReader
 from dynlora.training.staged_folder import staged
@@ -47,12 +46,13 @@ POOLING = {
 }
 
 
-def export_meta(folder: Path, out: Path) -> dict[str, Any]:
+def export_meta(folder: Path, out: Path, form: Form) -> dict[str, Any]:
     """Write the meta-LoRA of a recycle as PEFT loads it; nothing is left at `out` unless all could be written.
 
     Args:
         folder: of the run.
         out: a new or empty folder, or a new file that ends in .zip.
+        form: in PEFT's format.
 
     Raises:
         ConfigError: when the run kept no meta-LoRA, or `out` is taken.
@@ -70,12 +70,14 @@ def export_meta(folder: Path, out: Path) -> dict[str, Any]:
         run.model.max_length,
         autocast_context("fp32", torch.device("cpu")),
     )
-    tensors, config = peft_adapter(model, base, lora_alpha=settings.lora_alpha, rank=settings.rank)
+    facts = AdapterFacts(base, settings.lora_alpha, settings.rank, title=settings.title())
+    if form.ranks == UNIFORM:
+        tensors, config = uniform_peft(model, uniform_adapter(model), facts)
+    else:
+        tensors, config = peft_adapter(model, facts)
     config |= {"task_type": "FEATURE_EXTRACTION", "modules_to_save": None}
     with staged(out) as staging:
-        save_file(tensors, staging / "adapter_model.safetensors", {"format": "pt"})
-        (staging / "adapter_config.json").write_text(json.dumps(config, indent=2), "utf-8")
-        run.model.base.tokenizer.save_pretrained(staging)
+        write_peft(model, staging, tensors, config)
         card = CARD.format(
             name=settings.title(),
             base=base,
@@ -84,7 +86,8 @@ def export_meta(folder: Path, out: Path) -> dict[str, Any]:
             pooling=POOLING[run.model.pooling],
         )
         (staging / "README.md").write_text(card, "utf-8")
-    return {"folder": str(out), "format": "peft", "pooling": run.model.pooling, "parameters": _count(tensors)}
+    written = {"folder": str(out), "format": form.format, "form": form.name}
+    return {**written, "pooling": run.model.pooling, "parameters": _count(tensors)}
 
 
 def _count(tensors: dict[str, Any]) -> int:

@@ -1,0 +1,103 @@
+"""Tensor names of other formats: kohya's, diffusers' and mlx-lm's, told apart and turned into modules.
+
+kohya joins the words of a module's name with underscores, which cannot be undone without knowing which words hold an
+underscore themselves: `WORD` fits those of transformers, diffusers and the original Stable Diffusion and Flux code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Layout = Literal["peft", "kohya", "diffusers", "mlx", "unknown"]
+
+_PATTERNS: Mapping[Layout, re.Pattern[str]] = {
+    "kohya": re.compile(r"(?P<part>lora_[a-z]+\d?)_(?P<module>.+)\.(?P<factor>lora_down|lora_up|alpha)(?:\.weight)?\Z"),
+    "diffusers": re.compile(
+        r"(?P<part>unet|transformer|text_encoder|text_encoder_2)\.(?P<module>.+?)\."
+        r"(?:lora\.|lora_)?(?P<factor>down|up|A|B|alpha)(?:\.weight)?\Z"
+    ),
+    "mlx": re.compile(r"(?P<part>)(?P<module>.+)\.lora_(?P<factor>a|b)\Z"),
+    "peft": re.compile(r"(?P<part>)(?P<module>.+)\.lora_(?:embedding_)?(?P<factor>[AB])(?:\.[^.]+){0,2}\Z"),
+}
+"""How each format names a tensor, the most special first."""
+
+_FACTOR = {"lora_down": "A", "lora_up": "B", "down": "A", "up": "B", "a": "A", "b": "B"}
+
+WORD = re.compile(
+    r"(?:(?:single_)?transformer|down|up|mid|middle|input|output|double|single)_blocks?|(?:in|out|emb)_layers|self_attn|"
+    r"(?:add_)?[qkvo]_proj|(?:gate|up|down|out)_proj|proj_(?:in|out|mlp)|to_(?:add_)?(?:q|k|v|out)|(?:img|txt)_(?:attn|mlp|mod)|"
+    r"linear_[12]|conv_(?:in|out|shortcut)|context_embedder|x_embedder|text_(?:model|projection)|time_emb(?:ed|edding|_proj)|label_emb|"
+    r"lm_head"
+)
+"""Words of module names that hold an underscore."""
+
+
+@dataclass
+class ForeignModule:
+    """Names of a module's tensors.
+
+    Attributes:
+        name: of the module in its model.
+        part: of a pipeline that it belongs to, such as `unet`; empty for a model alone.
+        lora_A, lora_B: of the factors; empty where one is missing.
+        alpha: of the scalar; empty where there is none, then s = 1.
+    """
+
+    name: str
+    part: str = ""
+    lora_A: str = ""
+    lora_B: str = ""
+    alpha: str = ""
+
+
+@dataclass(frozen=True)
+class ForeignNames:
+    """What the names of a file say.
+
+    Attributes:
+        layout: whose names they are.
+        modules: by name, after that of the part where there is one.
+        others: names that are no factor.
+    """
+
+    layout: Layout
+    modules: Mapping[str, ForeignModule]
+    others: tuple[str, ...] = field(default=())
+
+
+def read_names(names: Iterable[str]) -> ForeignNames:
+    """Tell whose format the tensors of a file are named in, and which modules they belong to."""
+    names = list(names)
+    for layout, pattern in _PATTERNS.items():
+        matches = {name: pattern.match(name) for name in names}
+        if sum(match is not None for match in matches.values()) * 2 > len(names):
+            return _modules(layout, matches)
+    return ForeignNames("unknown", {}, others=tuple(names))
+
+
+def _modules(layout: Layout, matches: Mapping[str, re.Match[str] | None]) -> ForeignNames:
+    modules: dict[str, ForeignModule] = {}
+    others: list[str] = []
+    for name, match in matches.items():
+        if match is None:
+            others.append(name)
+            continue
+        module = with_dots(match["module"]) if layout == "kohya" else match["module"]
+        module, part = module.removeprefix("base_model.model."), match["part"].removeprefix("lora_")
+        factor = _FACTOR.get(match["factor"], match["factor"])
+        names = modules.setdefault(f"{part}.{module}" if part else module, ForeignModule(module, part))
+        setattr(names, "alpha" if factor == "alpha" else f"lora_{factor}", name)
+    return ForeignNames(layout, modules, tuple(others))
+
+
+def with_dots(joined: str) -> str:
+    """Return a module's name that kohya joined with underscores, `self_attn_q_proj` as `self_attn.q_proj`."""
+    rest, words = joined.split("_"), []
+    while rest:
+        size = next((n for n in (4, 3, 2) if WORD.fullmatch("_".join(rest[:n]))), 1)
+        words.append("_".join(rest[:size]))
+        rest = rest[size:]
+    return ".".join(words)

@@ -1,0 +1,129 @@
+"""What an adapter folder says of itself: its configuration and the header of its tensors, no number read."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dynlora.errors import AdapterError
+from dynlora.peft_adapter.adapter_config import CONFIG_NAME, FORMATS, Settings, read_object, settings_of
+from dynlora.peft_adapter.foreign_names import ForeignNames, Layout, read_names
+from dynlora.peft_adapter.module_names import split_names
+from dynlora.peft_adapter.read import PICKLES
+from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
+
+MLX_NAME = "adapters.safetensors"
+"""What mlx-lm calls its file of tensors."""
+
+REPLACED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of `init_lora_weights` after which the base model's weights are others than before."""
+
+
+@dataclass(frozen=True)
+class AdapterHeader:
+    """An adapter as its configuration and its file's header describe it.
+
+    Attributes:
+        folder: where it lies.
+        config: of `adapter_config.json`; empty where there is none.
+        names: the tensors' names, read.
+        infos: type and shape of each tensor.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    names: ForeignNames
+    infos: Mapping[str, TensorInfo]
+
+    @property
+    def layout(self) -> Layout:
+        """Whose format the tensors are named in."""
+        return self.names.layout
+
+    @property
+    def peft_type(self) -> str:
+        """PEFT's name of the method; LORA where there is no configuration."""
+        return str(self.config.get("peft_type") or "LORA").upper()
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """Stored rank by module; only modules with both factors."""
+        axis = 1 if self.layout == "mlx" else 0
+        return {
+            name: self.infos[module.lora_A].shape[axis]
+            for name, module in self.names.modules.items()
+            if module.lora_A and module.lora_B and len(self.infos[module.lora_A].shape) > axis
+        }
+
+    @cached_property
+    def settings(self) -> Settings | None:
+        """The configuration, read; None where the method is no product of two factors, or there is none."""
+        return settings_of(self.config) if self.config and self.peft_type in FORMATS else None
+
+    @cached_property
+    def scalings(self) -> dict[str, float]:
+        """Scaling s that PEFT gives each module; empty where it is not known."""
+        settings = self.settings
+        return {} if settings is None else {name: settings.scaling(name, rank) for name, rank in self.ranks.items()}
+
+    @cached_property
+    def missing(self) -> dict[str, list[int]]:
+        """Layers that lack a module of a type which other layers have, by type."""
+        parts = split_names(self.ranks).values()
+        layers: dict[str, set[int]] = {}
+        kinds: dict[tuple[str, str], set[int]] = {}
+        for stack, layer, kind in parts:
+            if layer is not None:
+                layers.setdefault(stack, set()).add(layer)
+                kinds.setdefault((stack, kind), set()).add(layer)
+        return {
+            kind: sorted(layers[stack] - present) for (stack, kind), present in kinds.items() if layers[stack] - present
+        }
+
+    def number(self, key: str, default: float) -> float:
+        """Return a number of the configuration, the default where it is missing or none."""
+        value = self.config.get(key, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return float(value) if is_number else default
+
+
+def read_header(folder: str | os.PathLike[str]) -> AdapterHeader:
+    """Read configuration and header of an adapter folder of PEFT, mlx-lm, kohya or diffusers.
+
+    Raises:
+        AdapterError: when there is no safetensors file, more than one, or one of the files is damaged.
+    """
+    path = Path(folder)
+    file = tensors_of(path)
+    config = read_object(path / CONFIG_NAME) if os.path.lexists(path / CONFIG_NAME) else {}
+    with TensorFile(file) as tensors:
+        return AdapterHeader(path, config, read_names(tensors.infos), dict(tensors.infos))
+
+
+def tensors_of(folder: Path) -> Path:
+    """Return the safetensors file of an adapter folder.
+
+    Raises:
+        AdapterError: when there is none, or it cannot be told which.
+    """
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: not a folder; give the folder that holds the adapter's .safetensors file")
+    for name in (TENSORS_NAME, MLX_NAME):
+        if os.path.lexists(folder / name):
+            return folder / name
+    files = sorted(item for item in folder.iterdir() if item.suffix == ".safetensors")
+    if len(files) == 1:
+        return files[0]
+    pickle = next((item.name for item in sorted(folder.iterdir()) if item.name.endswith(PICKLES)), None)
+    if not files and pickle:
+        raise AdapterError(
+            f"{folder}: {pickle} is a pickle, which can run code when it is read; save the adapter as safetensors"
+        )
+    raise AdapterError(
+        f"{folder}: holds {len(files)} .safetensors files; give a folder with one, named {TENSORS_NAME} by PEFT"
+    )

@@ -1,0 +1,137 @@
+"""Ollama's Modelfile for an adapter in GGUF: base, adapter, and the base's chat template as Ollama writes one.
+
+Ollama's templates are Go's. What can be carried over is a template that writes each message as words before and after
+it, by role: these are read from renderings of the chat template with marked messages, and carried over only where they
+give every conversation that was tried the same text again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+Message = Mapping[str, str]
+Render = Callable[[Sequence[Message], bool], str]
+"""Writes a conversation down: the messages, and whether an answer shall follow."""
+
+ROLES = ("system", "user", "assistant")
+
+TRIED: tuple[tuple[str, ...], ...] = (
+    ("user",),
+    ("system", "user"),
+    ("user", "assistant", "user"),
+    ("system", "user", "assistant", "user", "assistant", "user"),
+)
+"""Roles of the conversations that a carried-over template must write as the chat template does."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template in pieces.
+
+    Attributes:
+        around: words before and after a message, by role.
+        answer: words before an answer.
+        default_system: message that is written where a conversation has no system message; empty for none.
+    """
+
+    around: Mapping[str, tuple[str, str]]
+    answer: str
+    default_system: str
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Write a conversation that an answer shall follow."""
+        first = [] if not self.default_system or messages[0]["role"] == "system" else [self._system()]
+        text = "".join(
+            f"{self.around[message['role']][0]}{message['content']}{self.around[message['role']][1]}"
+            for message in [*first, *messages]
+        )
+        return text + self.answer
+
+    def _system(self) -> Message:
+        return {"role": "system", "content": self.default_system}
+
+    def go(self) -> str:
+        """Return the template as Ollama takes it."""
+        cases = [
+            f'{{{{ {"if" if i == 0 else "else if"} eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}'
+            for i, (role, (before, after)) in enumerate(self.around.items())
+        ]
+        return f"{{{{- range .Messages }}}}{''.join(cases)}{{{{ end }}}}{{{{- end }}}}{self.answer}"
+
+
+def carried_over(render: Render) -> Template | None:
+    """Return a chat template in pieces; None where pieces do not give the same texts."""
+    try:
+        template = _pieces(render)
+        if all(_agrees(template, render, roles) for roles in TRIED):
+            return template
+    except Exception:  # a stranger's template may raise anything
+        return None
+    return None
+
+
+def _agrees(template: Template, render: Render, roles: Sequence[str]) -> bool:
+    messages = [{"role": role, "content": f"text {i} of {role}"} for i, role in enumerate(roles)]
+    return template.render(messages) == render(messages, True)
+
+
+def _pieces(render: Render) -> Template:
+    """Read the words around each role's message from what stands between and after marked messages."""
+    system, user, reply = ({"role": role, "content": f"«{role}»"} for role in ROLES)
+    whole = render([system, user, reply, user], False)
+    before_system, after_system, after_user, after_reply, end = _between(whole, ("system", "user", "assistant", "user"))
+    end_of_reply = render([system, user, reply], False).rpartition("«assistant»")[2]
+    before_user = after_reply.removeprefix(end_of_reply)
+    around = {
+        "system": (before_system, after_system.removesuffix(before_user)),
+        "user": (before_user, end),
+        "assistant": (after_user.removeprefix(end), end_of_reply),
+    }
+    alone = render([user], False).removesuffix(f"{before_user}«user»{end}")
+    default = alone.removeprefix(around["system"][0]).removesuffix(around["system"][1])
+    answer = render([system, user], True).removeprefix(render([system, user], False))
+    return Template(around, answer, default)
+
+
+def _between(text: str, roles: Sequence[str]) -> list[str]:
+    """Return what stands before the first marked message, between two, and after the last.
+
+    Raises:
+        ValueError: when a mark is missing, as where a template drops a message.
+    """
+    pieces: list[str] = []
+    for role in roles:
+        before, mark, text = text.partition(f"«{role}»")
+        if not mark:
+            raise ValueError(f"the message of {role} is not written")
+        pieces.append(before)
+    return [*pieces, text]
+
+
+def modelfile(base: str, adapter: str, template: Template | None) -> str:
+    """Return a Modelfile; where there is no template, a comment says why and Ollama takes the base's own.
+
+    Args:
+        base: hub id or folder of the base model.
+        adapter: name of the GGUF file beside it.
+        template: of the base model.
+    """
+    lines = [
+        f"# FROM must be {base} in GGUF: a file, or a name that Ollama knows.",
+        f"FROM ./{base.rstrip('/').rpartition('/')[2]}.gguf",
+        f"ADAPTER ./{adapter}",
+    ]
+    if template is None:
+        lines.append(
+            "# TEMPLATE: the base model has no chat template, or one that cannot be carried over; that of FROM counts."
+        )
+        return "\n".join([*lines, ""])
+    lines.append(f'TEMPLATE """{template.go()}"""')
+    if template.default_system:
+        lines.append(f"SYSTEM {json.dumps(template.default_system, ensure_ascii=False)}")
+    stop = template.around["assistant"][1].strip()
+    if stop:
+        lines.append(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,145 @@
+"""Adapter folders of anyone in another form: PEFT's own give equal logits, other trainers' names become PEFT's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
+
+from dynlora.cli.main import main
+from dynlora.errors import AdapterError, ConfigError, NotMergeableError
+from dynlora.inference.convert import convert
+from dynlora.peft_adapter import read_adapter
+from dynlora.peft_adapter.engines import RIGHT, check_engines
+from dynlora.peft_adapter.forms import FORMS
+from dynlora.peft_adapter.header import read_header
+from tests.peft_adapter.test_engines import diffusers, kohya, llama, lora, named
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TOKENS = torch.tensor([[5, 17, 3, 44, 8, 8, 61]])
+UNEQUAL = {"rank_pattern": {r"layers\.1.*q_proj": 8}, "alpha_pattern": {r"layers\.1.*q_proj": 16}}
+
+
+def answers(folder: Path) -> np.ndarray:
+    """Logits of the tiny Llama with an adapter of PEFT's."""
+    with torch.no_grad():
+        return peft.PeftModel.from_pretrained(llama(), folder).eval()(TOKENS).logits.numpy()
+
+
+def trained(folder: Path) -> Path:
+    """Give an adapter's B numbers, as training would."""
+    file = folder / "adapter_model.safetensors"
+    draw = np.random.default_rng(0)
+    tensors = {
+        name: draw.normal(0, 0.3, values.shape).astype(np.float32) if ".lora_B" in name else values
+        for name, values in load_file(file).items()
+    }
+    save_file(tensors, file)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"v_proj": 8}, "alpha_pattern": {"v_proj": 12}},
+        {"layers_to_transform": [1]},
+        {"modules_to_save": ["lm_head"]},
+    ],
+)
+def test_the_uniform_form_gives_the_logits_of_the_source(settings: dict, tmp_path: Path) -> None:
+    source = trained(lora(**settings)(tmp_path / "source"))
+    document = convert(source, tmp_path / "out", FORMS["uniform"])
+    np.testing.assert_allclose(answers(tmp_path / "out"), answers(source), atol=1e-6)
+    header = read_header(tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config["r"] == config["lora_alpha"] == document["rank"]
+    if "modules_to_save" not in settings:
+        wrong = {reading.engine for reading in check_engines(header) if reading.verdict != RIGHT}
+        assert wrong == {"mlx"}, "in the uniform form every engine that reads PEFT's names reads it right"
+
+
+def test_rows_of_the_base_model_that_have_no_adapter_are_added_where_the_base_is_known(tmp_path: Path) -> None:
+    source = trained(lora(layers_to_transform=[0])(tmp_path / "source"))
+    llama().save_pretrained(tmp_path / "base")
+    assert convert(source, tmp_path / "known", FORMS["uniform"], str(tmp_path / "base"))["filled"] == 2
+    assert convert(source, tmp_path / "unknown", FORMS["uniform"])["filled"] == 0
+    np.testing.assert_allclose(answers(tmp_path / "known"), answers(source), atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [kohya, diffusers])
+def test_names_of_other_trainers_become_those_of_peft(names, tmp_path: Path) -> None:
+    source = named(names)(tmp_path / "source")
+    convert(source, tmp_path / "out", FORMS["peft"])
+    (one, two) = read_adapter(tmp_path / "out").modules
+    assert (one.name, two.name) == ("down_blocks.0.attn1.to_k", "down_blocks.0.attn1.to_q")
+    assert (one.rank, one.scaling) == (4, 0.5 if names is kohya else 1.0)
+
+
+def test_parts_of_a_pipeline_become_a_folder_each(tmp_path: Path) -> None:
+    factors = {"lora_down.weight": np.ones((2, 8), np.float32), "lora_up.weight": np.ones((8, 2), np.float32)}
+    kernel = {
+        "lora_down.weight": np.ones((2, 8, 3, 3), np.float32),
+        "lora_up.weight": np.ones((8, 2, 1, 1), np.float32),
+    }
+    tensors = {f"lora_unet_conv_in.{key}": values for key, values in kernel.items()}
+    tensors |= {f"lora_te_text_model_encoder_layers_0_mlp_fc1.{key}": values for key, values in factors.items()}
+    (tmp_path / "source").mkdir()
+    save_file(tensors, tmp_path / "source" / "last.safetensors")
+    convert(tmp_path / "source", tmp_path / "out", FORMS["uniform"])
+    written = load_file(tmp_path / "out" / "unet" / "adapter_model.safetensors")
+    assert written["base_model.model.conv_in.lora_A.weight"].shape == (2, 8, 3, 3)
+    assert written["base_model.model.conv_in.lora_B.weight"].shape == (8, 2, 1, 1)
+    assert read_adapter(tmp_path / "out" / "te").modules[0].name == "text_model.encoder.layers.0.mlp.fc1"
+
+
+def test_mlx_and_back_is_the_same_adapter(tmp_path: Path) -> None:
+    source = trained(lora(rank_pattern={"v_proj": 8})(tmp_path / "source"))
+    convert(source, tmp_path / "mlx", FORMS["mlx"])
+    config = json.loads((tmp_path / "mlx" / "adapter_config.json").read_text())
+    assert config["lora_parameters"] == {
+        "rank": 8, "scale": 1.0, "dropout": 0.0, "keys": ["self_attn.q_proj", "self_attn.v_proj"],
+    }  # fmt: skip
+    (mlx,) = check_engines(read_header(tmp_path / "mlx"), ("mlx",))
+    assert mlx.verdict == RIGHT
+    convert(tmp_path / "mlx", tmp_path / "back", FORMS["peft"])
+    np.testing.assert_allclose(answers(tmp_path / "back"), answers(source), atol=1e-6)
+
+
+def test_gguf_needs_the_config_of_the_base_model_alone(tmp_path: Path) -> None:
+    source = trained(lora()(tmp_path / "source"))
+    with pytest.raises(ConfigError, match="--base: the base model of the adapter is not on this machine"):
+        convert(source, tmp_path / "out", FORMS["gguf"])
+    llama().config.save_pretrained(tmp_path / "base")
+    convert(source, tmp_path / "out", FORMS["ollama"], str(tmp_path / "base"))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["Modelfile", "adapter.gguf"]
+
+
+def test_what_is_no_sum_of_products_is_refused(tmp_path: Path) -> None:
+    dora = lora(use_dora=True)(tmp_path / "dora")
+    with pytest.raises(AdapterError, match="DoRA"):
+        convert(dora, tmp_path / "out", FORMS["uniform"])
+    full = trained(lora(modules_to_save=["lm_head"])(tmp_path / "full"))
+    with pytest.raises(NotMergeableError, match="holds 1 tensors trained in full, such as lm_head"):
+        convert(full, tmp_path / "out", FORMS["mlx"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_was_filled(tmp_path: Path) -> None:
+    source = trained(lora(rank_pattern={"v_proj": 8})(tmp_path / "source"))
+    run = CliRunner().invoke(
+        main, ["convert", str(source), "--ranks", "uniform", "--out", str(tmp_path / "out")], catch_exceptions=False
+    )
+    assert run.output == (
+        f"wrote {tmp_path / 'out'} (uniform, for SGLang, TGI, LoRAX)\n"
+        "4 modules, rank 8 for all, 2 padded and 0 added as zeros; layers after the last one named are not known: give "
+        "--base\n"
+    )
