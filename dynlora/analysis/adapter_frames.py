@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import modules as kit_modules
 from dynlora.peft_adapter import Adapter
-from dynlora.viz.kit import modules as kit_modules
-from dynlora.viz.kit.text import KIND_WORDS, kind_labels, number, one_line
+from dynlora.text import KIND_WORDS, kind_labels, number, one_line
 
 NUMBERS = {
     "rank": ("rank", "components"),

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.frames import at_lowest
 from dynlora.peft_adapter import Adapter
-from dynlora.viz.kit.frames import at_lowest
-from dynlora.viz.kit.text import listed, number, one_line, percent, plural, source_name
+from dynlora.text import listed, number, one_line, percent, plural, source_name
 
 KINDS = {"LORA": "LoRA", "ADALORA": "AdaLoRA"}
 """PEFT's names of the formats, and what people call them."""

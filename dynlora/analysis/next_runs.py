@@ -8,8 +8,8 @@ from itertools import count
 
 from dynlora.analysis import seed_groups
 from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.run_summary import ACTIVE, seconds_taken
 from dynlora.analysis.verdict import Summary, Verdict
-from dynlora.viz.kit.run_summary import ACTIVE, seconds_taken
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.config_fields import set_values
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.stats import LEVEL, Difference, normal_reach, paired_difference, t_reach
-from dynlora.viz.kit.config_fields import set_values
 
 FEWEST_SEEDS = 3
 """Common seeds below which nothing is called better or worse: the interval would hold for the examples only."""

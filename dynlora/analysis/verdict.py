@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from dynlora.analysis import pairing, seed_groups, stats
+from dynlora.analysis.config_fields import set_values
 from dynlora.analysis.paired_rows import Side
 from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.run_summary import LOW_IS_GOOD, is_uniform, loss_unit, main_metric
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.stats import LEVEL, Difference, normal_reach, t_reach
-from dynlora.viz.kit.config_fields import set_values
-from dynlora.viz.kit.run_summary import LOW_IS_GOOD, is_uniform, loss_unit, main_metric
 
 Summary = Mapping[str, Any]
 Differences = Callable[[Sequence[tuple[int, str, str]]], Sequence[Side]]

@@ -7,7 +7,7 @@ import pandas as pd
 from dynlora.analysis.next_runs import NextRuns
 from dynlora.analysis.pairing import FEWEST_SEEDS
 from dynlora.analysis.verdict import MOST_SEEDS, Contest, Verdict
-from dynlora.viz.kit.text import listed, metric_words, one_line, plural, rough_duration, score, signed, source_name
+from dynlora.text import listed, metric_words, one_line, plural, rough_duration, score, signed, source_name
 
 WORDS = {
     "better": "better", "worse": "worse", "tie": "tie", "unclear": "not significantly different",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora import assets
+from dynlora.analysis.run_summary import format_metrics
 from dynlora.cli.formatting import format_method, format_summary
 from dynlora.cli.kinds import facts_of, resumed
 from dynlora.cli.terminal import exit_code
@@ -30,7 +31,6 @@ from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
 from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text, run_folder
 from dynlora.store.summary import RunSummary, readable, run_summary
-from dynlora.viz.kit.run_summary import format_metrics
 
 Report = tuple[Any, str]
 

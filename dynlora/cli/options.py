@@ -15,9 +15,9 @@ import click
 from dynlora.addresses import is_url, without_secrets
 from dynlora.cli.terminal import shown
 from dynlora.errors import ConfigError
-from dynlora.plain_text import is_text
 from dynlora.safe_files import kind_of_file, output_file, write_output
 from dynlora.store.schema import DEFAULT_RUNS_DIR
+from dynlora.text import is_text
 
 
 def reports(function: Callable[..., Any]) -> Callable[..., Any]:

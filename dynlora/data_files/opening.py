@@ -15,8 +15,8 @@ import numpy as np
 
 from dynlora.data_files.encodings import CODECS
 from dynlora.errors import DataError
-from dynlora.plain_text import is_text, printable
 from dynlora.safe_files import why_not_a_file
+from dynlora.text import is_text, printable
 
 FORMATS = {
     ".csv": "CSV", ".tsv": "TSV", ".json": "JSON", ".jsonl": "JSON lines", ".parquet": "Parquet", ".xlsx": "Excel",

@@ -19,7 +19,7 @@ from dynlora.data_files.reader import Sides, read_sides
 from dynlora.data_files.repair_list import Repair, plain
 from dynlora.data_files.words import counted
 from dynlora.errors import DataError
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 MAX_CHECKED = 200_000
 """Rows of each side that are checked; where a file has more, the check says so."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dynlora.data_files.examples import Examples
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 SHOWN = 5
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dynlora.blocks import Blocks, in_words
 from dynlora.inference.card_pictures import capacity_map, curve
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 CURVE = "held-out-loss.svg"
 MAP = "capacity-map.svg"

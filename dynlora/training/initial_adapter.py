@@ -16,8 +16,8 @@ from dynlora.engine.given_start import GivenModule, GivenStart
 from dynlora.errors import AdapterError, ConfigError, DynloraError
 from dynlora.jobs.start_files import LABELS_NAME
 from dynlora.peft_adapter.read import Weights, read_weights
-from dynlora.plain_text import clean_text, printable
 from dynlora.safe_files import read_plain
+from dynlora.text import clean_text, printable
 
 MAX_BYTES = 4 * 2**20
 

@@ -21,7 +21,7 @@ from dynlora.data_files import conversations, reader, scan
 from dynlora.engine.data.tables import dataset_of
 from dynlora.errors import DataError
 from dynlora.inference.load import texts_of
-from dynlora.plain_text import is_text
+from dynlora.text import is_text
 from tests.data_files.files import write_saved
 
 ANY_TEXT = st.text(st.characters(), max_size=6) | st.sampled_from(["\ud800", "\udfff", "\ude00\ud83d", "a\ud800b"])

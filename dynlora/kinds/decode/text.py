@@ -5,7 +5,7 @@ from __future__ import annotations
 from dynlora.blocks import in_words
 from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.result import DRAFT, TARGET, Decode, Point, Solution
-from dynlora.viz.kit.text import percent, plural, signed, source_name
+from dynlora.text import percent, plural, signed, source_name
 
 WHAT = (
     "A cheap draft writes each step of a solution. A reward judges the step. Where the score is too low, the target "

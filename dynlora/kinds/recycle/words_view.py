@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 
 from dynlora.kinds.recycle.result import Inverted
+from dynlora.text import one_line
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import Palette
 
 MOST_INPUTS = 8

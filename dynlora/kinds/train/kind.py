@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dynlora.analysis.run_summary import format_metrics, origin_words
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
@@ -17,7 +18,6 @@ from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.summary import RunSummary, run_summary
-from dynlora.viz.kit.run_summary import format_metrics, origin_words
 
 COSTLY = 1.02
 """Held-out loss after the gates were replaced by their means, over that before, from which a warning says so."""

@@ -9,8 +9,8 @@ import streamlit as st
 from dynlora.analysis import adapter_frames, adapter_text
 from dynlora.jobs import uploads
 from dynlora.peft_adapter import Adapter, read_adapter
+from dynlora.text import one_line, sentence_case
 from dynlora.viz.adapter import figures as adapter_figures
-from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, titled
 from dynlora.viz.ui.guard import guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir

@@ -7,7 +7,7 @@ import streamlit as st
 from dynlora.assets import hub_search
 from dynlora.assets.hub_search import Hit, Kind
 from dynlora.errors import DynloraError
-from dynlora.viz.kit.text import one_line
+from dynlora.text import one_line
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import is_read_only

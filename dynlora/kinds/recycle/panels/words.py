@@ -8,8 +8,8 @@ import pandas as pd
 
 from dynlora.kinds.recycle import words_view
 from dynlora.kinds.recycle.result import Inverted
+from dynlora.text import one_line, percent
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.kit.text import one_line, percent
 from dynlora.viz.kit.theme import Palette
 
 
