@@ -27,7 +27,7 @@ from dynlora.inference.session import Examined
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
 from dynlora.store.knockouts import keep_knockouts, kept_knockouts
-from dynlora.store.score_signals import module_scores
+from dynlora.store.run import module_scores
 
 UNIFORM = "lora"
 

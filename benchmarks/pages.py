@@ -30,7 +30,7 @@ from benchmarks.screen import on_screen
 from dynlora.analysis import capacity_frames
 from dynlora.analysis import modules as kit_modules
 from dynlora.store import queries
-from dynlora.store.row_cache import LISTING_NAME
+from dynlora.store.catalogue import LISTING_NAME
 from dynlora.store.writer import RunWriter
 from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.capacity import map_figure

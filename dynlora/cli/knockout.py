@@ -84,7 +84,7 @@ def _report(folder: Path, found: Any) -> tuple[Any, str]:
     from dynlora.analysis import ablations
     from dynlora.analysis import modules as kit_modules
     from dynlora.store import queries
-    from dynlora.store.score_signals import module_scores
+    from dynlora.store.run import module_scores
 
     modules = kit_modules.described(queries.modules_frame(folder))
     effect = ablations.effects(found, modules)

@@ -153,7 +153,7 @@ class Ahead(threading.Thread):
             self.imported.set()
         while (values := self._latest()) is not None:
             with suppress(Exception):
-                from dynlora.training.pretokenize import make_tokens
+                from dynlora.training.inputs import make_tokens
 
                 make_tokens(values, is_wanted=lambda: not self._is_stopped)
 

@@ -27,8 +27,7 @@ from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, checked
 from dynlora.tasks import Task
 from dynlora.text import printable
-from dynlora.training.given_ranks import read_ranks
-from dynlora.training.initial_adapter import read_start
+from dynlora.training.initial_adapter import read_ranks, read_start
 
 
 class Arguments(Section):

@@ -13,11 +13,10 @@ import numpy as np
 from dynlora.data_files import columns as column_names
 from dynlora.data_files import faults, repairs
 from dynlora.data_files.columns import Columns
-from dynlora.data_files.examples import Examples
+from dynlora.data_files.examples import Examples, counted
 from dynlora.data_files.faults import EXAMPLES, Fault
 from dynlora.data_files.reader import Sides, read_sides
 from dynlora.data_files.repair_list import Repair, plain
-from dynlora.data_files.words import counted
 from dynlora.errors import DataError
 from dynlora.text import printable
 

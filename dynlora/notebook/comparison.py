@@ -10,7 +10,7 @@ import pandas as pd
 
 from dynlora.addresses import is_url
 from dynlora.analysis import verdict_text
-from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import ConfigError
 from dynlora.notebook.comparison_plots import ComparisonPlots

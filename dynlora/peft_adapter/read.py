@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME, Settings, read_settings
-from dynlora.peft_adapter.module_names import places
+from dynlora.peft_adapter.adapter_config import CONFIG_NAME, Settings, places, read_settings
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
 from dynlora.text import printable

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dynlora.config import parse_config
 from dynlora.data_files import opening, reader, scan
-from dynlora.data_files.encodings import ENCODINGS
 from dynlora.data_files.examples import Examples
+from dynlora.data_files.opening import ENCODINGS
 from dynlora.data_files.table import Table
 from dynlora.engine.data.text_data import load_data
 from dynlora.errors import DataError

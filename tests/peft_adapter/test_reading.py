@@ -20,7 +20,7 @@ from dynlora.cli.main import main
 from dynlora.errors import AdapterError
 from dynlora.peft_adapter import read as peft_adapter_read
 from dynlora.peft_adapter import read_adapter
-from dynlora.peft_adapter.module_names import places
+from dynlora.peft_adapter.adapter_config import places
 from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.text import is_text

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import dynlora
 from dynlora.analysis import run_summary
-from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.pairing import RunPairs
 from dynlora.config import ALL_ROWS, RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.data.groups import probe_rows

@@ -19,7 +19,7 @@ from dynlora.integrations.tracker_files.found import LONGEST_NAME, FoundRun
 from dynlora.integrations.tracker_files.names import Names, understood
 from dynlora.integrations.tracker_files.settings import imported_config
 from dynlora.integrations.trackers.base import FAMILIES_KEY, IMPORTANCE, NAME_KEY, RANK
-from dynlora.peft_adapter.module_names import places
+from dynlora.peft_adapter.adapter_config import places
 from dynlora.store.jsontext import MAX_WHOLE
 from dynlora.store.meta import meta_of, table
 from dynlora.store.notes import annotate_notes

@@ -121,7 +121,7 @@ def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[st
 
 def verdict_on(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the verdict on a finished run among the runs beside it; None where nothing can be held against it."""
-    from dynlora.analysis.run_verdict import run_verdict
+    from dynlora.analysis.verdict import run_verdict
     from dynlora.analysis.verdict_text import headline
 
     verdict = run_verdict(folder, summary)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from dynlora.analysis import pairing, run_summary, seed_groups
 from dynlora.analysis.frames import SMOOTHING
-from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
 from dynlora.text import metric_words, one_line

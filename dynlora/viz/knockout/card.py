@@ -17,7 +17,7 @@ from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
 from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
-from dynlora.store.score_signals import module_scores
+from dynlora.store.run import module_scores
 from dynlora.text import number
 from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.knockout import text as knockout_text

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.data_files.encodings import ENCODINGS
+from dynlora.data_files.opening import ENCODINGS
 from dynlora.text import markdown_text
 from dynlora.viz.launch import data_file, data_kind, form_model
 from dynlora.viz.launch.form import config_grid

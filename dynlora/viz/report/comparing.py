@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import pairing, run_summary, seed_groups
 from dynlora.analysis.config_fields import by_name
-from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.run_reading import RunReading, machine
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.verdict import Verdict, verdict
