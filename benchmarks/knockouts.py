@@ -20,14 +20,14 @@ import pandas as pd
 
 from benchmarks import results
 from dynlora.analysis import ablations
+from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.measurement_files import knockout_file, knockout_target
 from dynlora.analysis.stats import spearman
 from dynlora.inference.session import Examined
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
 from dynlora.store.knockouts import keep_knockouts, kept_knockouts
-from dynlora.store.score_signals import module_scores
-from dynlora.viz.kit import modules as kit_modules
+from dynlora.store.run import module_scores
 
 UNIFORM = "lora"
 

@@ -26,8 +26,7 @@ from benchmarks import results
 from benchmarks.generated_runs import finish_run, start_run
 from benchmarks.pages import LIST, ROOT, Spent, drawn, opened, spent
 from dynlora.cli import commands
-from dynlora.store.catalogue import run_rows
-from dynlora.store.row_cache import LISTING_NAME
+from dynlora.store.catalogue import LISTING_NAME, run_rows
 from dynlora.store.search_fields import found_rows
 
 SIZES, SEEDS = (100, 1000, 10_000), 20

@@ -28,13 +28,13 @@ from benchmarks import results
 from benchmarks.generated_runs import RANK, finish_run, many_runs, record, start_run
 from benchmarks.screen import on_screen
 from dynlora.analysis import capacity_frames
+from dynlora.analysis import modules as kit_modules
 from dynlora.store import queries
-from dynlora.store.row_cache import LISTING_NAME
+from dynlora.store.catalogue import LISTING_NAME
 from dynlora.store.writer import RunWriter
 from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.capacity import map_figure
 from dynlora.viz.kit import module_map, theme
-from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.ui import url_state
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -30,7 +30,7 @@ from dynlora.tasks.classification import Classification
 from dynlora.training.build import build_trainer
 from dynlora.training.checkpoints import RunKeeper
 from dynlora.training.inputs import Inputs, load_inputs
-from dynlora.training.system_stats import Readings
+from dynlora.training.progress_stream import Readings
 
 TASK = Classification(("bad", "good"))
 WORDS = ("the", "film", "story", "was", "great", "dull", "and", "music", "very", "end", "plot", "cast", "is", "good")

@@ -28,10 +28,10 @@ from benchmarks import beside, results
 from benchmarks.generated_runs import finish_run, start_run
 from benchmarks.screen import on_screen, seen, server
 from dynlora import assets
+from dynlora.analysis import run_summary
 from dynlora.jobs.environment import WARM_VARIABLE
 from dynlora.jobs.launch import catalog
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary
 from tests.browser.chromium import find_chromium
 
 STEPS = 60

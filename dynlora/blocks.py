@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from dynlora.errors import ConfigError
-from dynlora.plain_text import as_text, printable
+from dynlora.text import as_text, printable
 
 Blocks = int | str
 """`15` for the first fifteen, or numbers from 0 such as `0-4,10,27-29`."""

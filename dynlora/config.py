@@ -16,10 +16,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from dynlora.blocks import SOME_BLOCKS, SomeBlocks
 from dynlora.data_files import repair_list
-from dynlora.data_files.encodings import Encoding
+from dynlora.data_files.opening import Encoding
 from dynlora.errors import ConfigError, checked, keys_of, nearest, section_in
-from dynlora.plain_text import printable
 from dynlora.renamed_settings import accept_old_names
+from dynlora.text import printable
 
 TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False, "causal_lm": False}
 """Every task, and whether its labels are classes; None: the data says so."""

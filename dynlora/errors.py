@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from dynlora.plain_text import as_text, clean_text, is_text
+from dynlora.text import as_text, clean_text, is_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from dynlora.errors import ConfigError, storing
-from dynlora.plain_text import clean_text
+from dynlora.text import clean_text
 
 _GUARD = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _MAX_JSON_BYTES = 65_536

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynlora.analysis import ablations
+from dynlora.analysis import ablations, run_summary
 from dynlora.store import queries
 from dynlora.viz.adapter import cards as adapter_cards
 from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.capacity import view as capacity_view
-from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.run.pictures import POINTS

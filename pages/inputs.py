@@ -6,15 +6,15 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis import run_summary
 from dynlora.analysis.gate_effect import served
 from dynlora.store import queries
+from dynlora.text import sentence_case
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import pictures as inputs_pictures
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs import view as inputs_view
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import sentence_case
 from dynlora.viz.shift import cards as shift_cards
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
 

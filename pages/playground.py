@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dynlora.analysis import run_summary
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.viz.decode import live_cards as decode_cards
 from dynlora.viz.few_shot import card as few_shot_card
-from dynlora.viz.kit import run_summary
 from dynlora.viz.playground import cards as playground_cards
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground.chat import cards as chat_cards

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dynlora.analysis import run_summary
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary
 from dynlora.viz.shrink import cards as shrink_cards
 from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui import cached_queries, cards, frame, guard, model_client, run_picker

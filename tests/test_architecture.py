@@ -22,9 +22,6 @@ from dynlora.config import TASKS
 from tools import house
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRIES = {"__main__", "__init__"}
-"""Files at the top that only lead into the package."""
-
 OPTIMIZER_STATE = ("dynlora/engine/edits/", "dynlora/engine/loop/checkpoint.py", "dynlora/strategies/")
 """The places that may read or write the optimiser's state: edits repair it, checkpoints carry it."""
 
@@ -66,7 +63,7 @@ def _package_of(path: Path) -> list[str]:
 def _imports(path: Path) -> set[str]:
     """Dotted names a file imports anywhere, also inside functions; relative ones made absolute."""
     found: set[str] = set()
-    for node in _run_time_nodes(house.tree(path)):
+    for node in _run_time_nodes(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -77,19 +74,49 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-def _is_within(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
+def _package_edges() -> Iterator[tuple[str, str]]:
+    """Yield each module and each that it imports from another package."""
+    for name, targets in house.edges().items():
+        for target in sorted(targets):
+            if house.package_of(name) != house.package_of(target):
+                yield name, target
 
 
-def test_every_folder_imports_only_what_its_rule_allows() -> None:
+def test_every_package_has_a_layer() -> None:
+    packages = {house.package_of(name) for name in house.modules()}
+    assert [package for package in sorted(packages) if house.layer_of(package) is None and package != "viz"] == []
+
+
+def test_nothing_imports_a_higher_layer() -> None:
+    level = {name: house.layer_of(house.package_of(name)) or 0 for name in house.modules()}
+    assert [f"{a} imports {b}" for a, b in _package_edges() if level[b] > level[a]] == []
+
+
+def test_no_package_imports_itself_by_way_of_others() -> None:
+    packages: dict[str, set[str]] = {house.package_of(name): set() for name in house.modules()}
+    for name, target in _package_edges():
+        packages[house.package_of(name)].add(house.package_of(target))
+    assert list(cycles({package: frozenset(targets) for package, targets in packages.items()})) == []
+
+
+@pytest.mark.parametrize(("packages", "never"), house.NEVER)
+def test_what_may_never_be(packages: str, never: str) -> None:
     broken = [
         f"{name} imports {target}"
-        for name, targets in house.edges().items()
-        for target in sorted(targets)
-        if house.room_of(name) not in ENTRIES and house.room_of(name) != house.room_of(target)
-        if not house.matches(house.room_of(target), house.rule_of(house.room_of(name)) or "")
+        for name, path in house.modules().items()
+        if house.matches(house.package_of(name), packages)
+        for target in sorted(set(house.imported(path)))
+        if house.is_of(target, never)
     ]
     assert broken == []
+
+
+def test_an_import_by_string_or_inside_a_function_counts(tmp_path: Path) -> None:
+    file = tmp_path / "lazy.py"
+    file.write_text('def go():\n    import torch.nn\n    return import_module("dynlora.viz.report.page")\n', "utf-8")
+    assert set(house.imported(file)) == {"torch.nn", "dynlora.viz.report.page"}
+    assert house.is_of("torch.nn", house.TORCH)
+    assert not house.is_of("torchlike", house.TORCH)
 
 
 COMMANDS = "resume|stop|delete|tag|show|compare|signals|export|predict|evaluate|compress|track|queue|push|report"
@@ -105,27 +132,6 @@ def test_a_command_on_a_run_is_worded_at_one_place() -> None:
                 is_value = isinstance(before, ast.Constant) and isinstance(after, ast.FormattedValue)
                 if is_value and re.search(rf"\bdynlora ({COMMANDS}) $", str(before.value)):  # pyright: ignore
                     broken.append(f"{_name(path)}:{text.lineno}")
-    assert broken == []
-
-
-def test_every_folder_has_a_rule_and_every_rule_a_folder() -> None:
-    rooms = {house.room_of(name) for name in house.modules()} - ENTRIES
-    assert [room for room in sorted(rooms) if house.rule_of(room) is None and not _is_empty(room)] == []
-    named = {room for rule in house.RULES.values() for room in rule.split()}
-    for pattern in (*house.RULES, *named):
-        assert any(house.matches(room, pattern) for room in rooms), f"no folder is {pattern}"
-
-
-@pytest.mark.parametrize("library", list(house.FREE_OF))
-def test_libraries_stay_where_they_belong(library: str) -> None:
-    names = house.TORCH if library == "torch" else (library,)
-    broken = [
-        f"{name} imports {found}"
-        for name, path in house.modules().items()
-        if house.matches(house.room_of(name), house.FREE_OF[library])
-        for found in sorted(set(house.imported(path)))
-        if found.partition(".")[0] in names
-    ]
     assert broken == []
 
 
@@ -172,27 +178,6 @@ def test_every_file_and_function_the_document_names_is_there() -> None:
         assert function in defined, f"{name} has no {function}"
 
 
-def test_the_top_of_the_package_holds_few_files() -> None:
-    there = {path.stem for path in (ROOT / "dynlora").glob("*.py")}
-    assert there == {
-        "__init__",
-        "__main__",
-        "addresses",
-        "api",
-        "blocks",
-        "config",
-        "config_files",
-        "errors",
-        "plain_text",
-        "renamed_settings",
-        "safe_files",
-    }
-
-
-def _is_empty(room: str) -> bool:
-    return (ROOT / "dynlora" / room).is_dir() and len(list((ROOT / "dynlora" / room).glob("*.py"))) == 1
-
-
 def test_store_uses_pandas_in_queries_only() -> None:
     broken = [_name(path) for path in _sources("dynlora/store/*.py") if "pandas" in _imports(path)]
     assert [name for name in broken if name not in ("dynlora/store/queries.py", "dynlora/store/tables.py")] == []
@@ -220,23 +205,14 @@ def test_a_method_imports_no_other_method() -> None:
     assert broken == []
 
 
-VIEWS = ("cards", "many_cards", "live_cards", "result_cards", "card", "view", "form", "stops", "button", "filters",
-         "search_box", "bulk_actions", "run_selection", "data_source", "preflight_card", "start_from",
-         "search_form", "sweep_form", "experiment_form", "data_check_card", "baseline_form", "capacity_cards",
-         "generation_cards", "hub_search", "panel_card", "queue_card", "data_columns", "token_card",
-         "names_card", "run_visibility")  # fmt: skip
-"""Files of a feature that draw with streamlit; all others take frames and return frames, figures or text."""
+COMPUTED = re.compile(r"dynlora/viz/.*/(?:\w+_)?(?:model|figures|text|pictures|picture|frames)\.py")
+"""Files of a feature that take frames and return frames, figures or text."""
 
 
-def test_streamlit_stays_in_views_and_pages() -> None:
-    broken = [
-        _name(path)
-        for path in ALL
-        if any(_is_within(name, "streamlit") for name in _imports(path))
-        and not _name(path).startswith(("pages/", "app.py", "dynlora/viz/ui/", "dynlora/server/asgi.py"))
-        and not (_name(path).startswith("dynlora/viz/") and path.stem in VIEWS)
-    ]
-    assert broken == []
+def test_what_computes_captions_and_figures_draws_nothing_itself() -> None:
+    files = [path for path in ALL if COMPUTED.fullmatch(_name(path))]
+    assert files
+    assert [_name(path) for path in files if "streamlit" in _imports(path)] == []
 
 
 def _attributes_set(path: Path) -> Iterator[ast.Attribute]:

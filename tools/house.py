@@ -1,7 +1,6 @@
-"""The map of the house: every folder, what it is for, and what it may import; one line a folder.
+"""The layers of the house and what may never be: read by `tests/test_architecture.py`.
 
-`python -m tools.house` writes the map into docs/ARCHITECTURE.md; `tests/test_architecture.py` holds the code to the
-rules and the document to the code.
+`python -m tools.house` writes the layers into docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -18,144 +17,72 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 BEGIN, END = "<!-- map: begin; written by `python -m tools.house` -->", "<!-- map: end -->"
 
-_METHOD = "config errors engine engine/model engine/data engine/edits engine/init engine/allocation engine/loop"
-_FEATURE = "analysis errors store viz/kit viz/ui"
+LAYERS = (
+    ("words and errors", "text errors addresses"),
+    ("settings and files", "safe_files blocks renamed_settings data_files config config_files assets peft_adapter"),
+    ("run store", "store"),
+    ("analysis and drawing", "analysis viz/kit"),
+    ("engine", "tasks engine strategies"),
+    ("jobs", "kinds jobs remote"),
+    ("training and inference", "training inference custom_loop integrations integrations/* kinds/*"),
+    ("views of runs", "server viz/*"),
+    ("faces", "viz/kinds viz/decode viz/recycle viz/report notebook pages cli api __init__ __main__"),
+)
+"""Each layer and its packages, lowest first: a package imports its own layer and those below it, never in a circle."""
 
-EVERYWHERE = "plain_text analysis/stats"
-"""What every folder may import; the map leaves it out."""
-
-RULES: dict[str, str] = {
-    "plain_text": "",
-    "errors": "",
-    "safe_files": "errors",
-    "blocks": "errors",
-    "addresses": "",
-    "data_files": "errors safe_files",
-    "renamed_settings": "errors",
-    "config": "blocks errors data_files renamed_settings",
-    "config_files": "addresses config errors safe_files",
-    "assets": "addresses errors",
-    "peft_adapter": "errors safe_files",
-    "store": "addresses config errors renamed_settings safe_files",
-    "analysis/stats": "",
-    "analysis": "assets errors peft_adapter safe_files store viz/kit",
-    "kinds": "blocks config config_files errors store viz/kit",
-    "jobs": "assets config config_files data_files errors kinds peft_adapter safe_files store",
-    "remote": "addresses assets errors jobs peft_adapter safe_files store",
-    "tasks": "data_files errors",
-    "engine": "config data_files errors tasks engine/model engine/data engine/edits engine/init",
-    "engine/model": "blocks errors tasks engine",
-    "engine/data": "config data_files errors tasks engine",
-    "engine/edits": "engine engine/model",
-    "engine/init": "errors tasks engine engine/model engine/data engine/edits",
-    "engine/allocation": "engine engine/model engine/edits",
-    "engine/evaluation": "blocks errors tasks engine engine/model engine/data",
-    "engine/compress": "errors engine engine/model engine/data engine/evaluation",
-    "engine/loop": "config errors safe_files tasks engine engine/model engine/data engine/edits engine/allocation "
-    "engine/evaluation",
-    "strategies": f"{_METHOD} renamed_settings",
-    "strategies/*": f"{_METHOD} engine/evaluation tasks",
-    "training": "assets config config_files errors peft_adapter renamed_settings safe_files store jobs tasks engine "
-    "engine/* strategies",
-    "inference": "assets blocks config config_files data_files errors kinds peft_adapter safe_files store jobs tasks "
-    "engine engine/* strategies training",
-    "kinds/*/work": "assets blocks config config_files data_files errors safe_files jobs kinds kinds/* store tasks "
-    "engine engine/* strategies training inference",
-    "kinds/*/panels": "kinds/* store viz/kit",
-    "kinds/*": "analysis blocks config config_files errors kinds kinds/* store training inference viz/kit",
-    "server": "errors jobs safe_files viz/kit",
-    "cli": "addresses analysis assets blocks config config_files data_files errors kinds safe_files store jobs "
-    "peft_adapter remote server strategies tasks training inference kinds/* integrations/search integrations/clusters "
-    "integrations/trackers integrations/tracker_files engine/loop viz/kit viz/report",
-    "custom_loop": "config errors jobs safe_files store tasks engine engine/* strategies training",
-    "integrations/search": "config config_files errors jobs safe_files store tasks",
-    "integrations/clusters": "addresses errors jobs safe_files store",
-    "integrations": "config errors custom_loop safe_files store tasks engine engine/*",
-    "integrations/trackers": "addresses errors jobs store viz/kit",
-    "integrations/tracker_files": "addresses config config_files errors peft_adapter safe_files store "
-    "integrations/trackers",
-    "api": "config config_files errors kinds kinds/* notebook store training custom_loop",
-    "viz/kit": "errors store",
-    "viz/ui/browser": "",
-    "viz/ui": "errors store jobs kinds inference server viz/kit viz/ui/browser",
-    "viz/ui/replay": "viz/ui",
-    "viz/runs": _FEATURE,
-    "viz/run": f"{_FEATURE} jobs kinds",
-    "viz/kinds": f"{_FEATURE} jobs kinds viz/report viz/run",
-    "viz/capacity": f"{_FEATURE} viz/ui/replay",
-    "viz/inputs": _FEATURE,
-    "viz/health": _FEATURE,
-    "viz/knockout": f"{_FEATURE} inference",
-    "viz/adapter": f"{_FEATURE} jobs peft_adapter",
-    "viz/methods": "viz/kit",
-    "viz/launch": f"{_FEATURE} assets config config_files data_files jobs",
-    "viz/playground": f"{_FEATURE} data_files viz/inputs",
-    "viz/playground/chat": f"{_FEATURE} viz/playground",
-    "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
-    "viz/compare": f"{_FEATURE} viz/runs",
-    "viz/verdict": f"{_FEATURE} jobs viz/compare",
-    "viz/ranks": f"{_FEATURE} viz/knockout viz/runs",
-    "viz/advice": f"{_FEATURE} jobs",
-    "viz/shrink": f"{_FEATURE} jobs",
-    "viz/decode": f"{_FEATURE} blocks inference jobs kinds kinds/* viz/kinds",
-    "viz/recycle": f"{_FEATURE} jobs kinds kinds/* viz/kinds",
-    "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
-    "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/inputs viz/verdict",
-    "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files kinds viz/capacity viz/compare viz/inputs viz/knockout viz/run viz/verdict",
-    "notebook": "addresses analysis errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs "
-    "viz/knockout viz/shrink viz/compare viz/verdict",
-    "pages": "analysis config_files kinds store jobs viz/*",
-}
-"""What each folder of `dynlora/` (and `pages/`) may import of the others, itself aside, from the ground floor up."""
-
-_GROUND = "config config_files errors safe_files addresses analysis/stats assets peft_adapter kinds"
-_FILES = f"{_GROUND} analysis data_files store jobs remote"
-_ENGINE = "tasks engine engine/* strategies strategies/* kinds/*/work"
+TORCH = "torch transformers accelerate datasets peft safetensors.torch"
+_SHOWN = "server viz/* notebook pages"
+_DATA = "text errors addresses safe_files config config_files assets peft_adapter store analysis kinds jobs remote"
+_MODELS = "tasks engine strategies training inference"
 _TRACKERS = "integrations/trackers integrations/tracker_files"
 
-FREE_OF: dict[str, str] = {
-    "torch": f"{_FILES} server {_TRACKERS} viz/* notebook pages",
-    "streamlit": f"{_FILES} {_ENGINE} training inference cli api custom_loop {_TRACKERS} viz/kit viz/methods notebook",
-    "plotly": f"{_FILES} {_ENGINE} training inference server cli api custom_loop {_TRACKERS} pages",
-    "pandas": f"{_GROUND} jobs {_ENGINE} training",
-    "sqlite3": f"{_GROUND} analysis data_files jobs remote {_ENGINE} training inference server cli api viz/* "
-    "notebook pages",
-}
-"""Libraries, and the folders that never import them. `torch` stands for every library that brings it along."""
-
-TORCH = ("torch", "transformers", "accelerate", "datasets", "peft", "safetensors")
+NEVER = (
+    (f"{_DATA} data_files {_TRACKERS} {_SHOWN}", TORCH),
+    (f"{_DATA} data_files {_TRACKERS} {_MODELS} cli api custom_loop viz/kit notebook", "streamlit"),
+    (f"{_DATA} data_files {_TRACKERS} {_MODELS} cli api custom_loop server pages", "plotly"),
+    (f"text errors addresses safe_files config config_files assets peft_adapter kinds jobs {_MODELS}", "pandas"),
+    (f"analysis data_files assets kinds jobs remote {_MODELS} custom_loop cli api {_SHOWN}", "sqlite3"),
+    ("*", "pickle cPickle dill joblib shelve"),
+    ("tasks engine strategies", "dynlora.store"),
+    ("tasks", "dynlora.engine"),
+    ("training", "dynlora.jobs.queue dynlora.jobs.queue_moves dynlora.jobs.queue_order"),
+    ("cli", "dynlora.viz.[!r]* dynlora.viz.r[!e]* dynlora.notebook"),
+)
+"""What may never be, whatever the layers allow: packages, and what none of their files imports."""
 
 
 @cache
 def modules() -> dict[str, Path]:
     """Return every module of the package and every page, by its dotted name."""
-    found: dict[str, Path] = {}
-    for path in sorted((*ROOT.glob("dynlora/**/*.py"), *ROOT.glob("pages/*.py"))):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-@cache
-def tree(path: Path) -> ast.Module:
-    """Return a file's syntax tree."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+    files = sorted((*ROOT.glob("dynlora/**/*.py"), *ROOT.glob("pages/*.py")))
+    parts = {path: path.relative_to(ROOT).with_suffix("").parts for path in files}
+    return {".".join(p[:-1] if p[-1] == "__init__" else p): path for path, p in parts.items()}
 
 
 @cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
     """Return every node of a file: it is walked once for all rules."""
-    return tuple(ast.walk(tree(path)))
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-def room_of(name: str) -> str:
-    """Return the folder a module is in; one at the top of the package, or with a rule of its own, is its own folder."""
-    path = modules()[name].relative_to(ROOT)
-    own = path.with_suffix("").as_posix().removeprefix("dynlora/")
-    if "/" not in own or own in RULES:
-        return own
-    return "/".join(path.parts[:-1]).removeprefix("dynlora/")
+@cache
+def package_of(name: str) -> str:
+    """Return the package a module is in: a folder or file at the top, or one of the folders that hold packages."""
+    if name == "dynlora":
+        return "__init__"
+    parts = name.removeprefix("dynlora.").split(".")
+    inner = "/".join(parts[:2])
+    is_folder = len(parts) > 2 or modules()[name].name == "__init__.py"
+    return inner if len(parts) > 1 and is_folder and parts[0] in ("viz", "kinds", "integrations") else parts[0]
+
+
+def layer_of(package: str) -> int | None:
+    """Return the number of a package's layer, from 0; the exact name decides before a pattern; None without one."""
+    for is_there in (str.__eq__, fnmatchcase):
+        for number, (_, packages) in enumerate(LAYERS):
+            if any(is_there(package, pattern) for pattern in packages.split()):
+                return number
+    return None
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -182,48 +109,34 @@ def edges() -> dict[str, frozenset[str]]:
     }
 
 
-def matches(room: str, patterns: str) -> bool:
-    """Say whether a folder is among those listed; `engine/*` is every folder inside of `engine`."""
-    return any(fnmatchcase(room, pattern) for pattern in patterns.split())
+def matches(package: str, patterns: str) -> bool:
+    """Say whether a package is among those listed; `viz/*` is every package inside of `viz`."""
+    return any(fnmatchcase(package, pattern) for pattern in patterns.split())
 
 
-def pattern_of(room: str) -> str:
-    """Return the key of the rule of a folder: its own name, or the first pattern that fits; empty for none."""
-    return room if room in RULES else next((pattern for pattern in RULES if matches(room, pattern)), "")
+def is_of(name: str, libraries: str) -> bool:
+    """Say whether a dotted name is one of some libraries, or inside of one."""
+    return any(fnmatchcase(name, library) or fnmatchcase(name, f"{library}.*") for library in libraries.split())
 
 
-def rule_of(room: str) -> str | None:
-    """Return what a folder may import, None where there is no rule for it."""
-    rule = RULES.get(pattern_of(room))
-    return rule if rule is None or room in EVERYWHERE.split() else f"{rule} {EVERYWHERE}"
-
-
-def purpose_of(room: str) -> str:
-    """Return what a folder is for: the first line of its `__init__` or, of a single file, of the file."""
-    place = ROOT / room if room == "pages" else ROOT / "dynlora" / room
-    path = place.with_suffix(".py") if place.with_suffix(".py").exists() else place / "__init__.py"
-    if not path.exists():
+def purpose_of(package: str) -> str:
+    """Return what a package is for: the first line of its `__init__` or, of a single file, of the file."""
+    if package == "pages":
         return "One file per question a person asks: pick, query, draw."
-    return (ast.get_docstring(tree(path)) or "").partition("\n")[0]
-
-
-def rows() -> list[tuple[str, str, str]]:
-    """Return (folder, what it is for, what it may import) from the ground floor up."""
-    rooms = {room_of(name) for name in modules()}
-    found = []
-    for pattern, rule in RULES.items():
-        chosen = sorted(room for room in rooms if pattern_of(room) == pattern)
-        allowed = ", ".join(f"`{name}`" for name in rule.split()) or "nothing of ours"
-        found += [(room, purpose_of(room), allowed if index == 0 else "as above") for index, room in enumerate(chosen)]
-    return found
+    path = modules()["dynlora." + package.replace("/", ".")]
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    return (ast.get_docstring(module) or "").partition("\n")[0]
 
 
 def table() -> str:
-    """Return the map as Markdown."""
-    lines = ["| folder | what it is for | may import |", "|---|---|---|"]
-    for room, purpose, allowed in rows():
-        shown = f"`{room}/`" if (ROOT / "dynlora" / room).is_dir() or room == "pages" else f"`{room}.py`"
-        lines.append(f"| {shown} | {purpose} | {allowed} |")
+    """Return the layers and their packages as Markdown, lowest first."""
+    packages = sorted({package_of(name) for name in modules()} - {"__init__", "__main__", "viz"})
+    lines = ["| layer | package | what it is for |", "|---|---|---|"]
+    for number, (title, _) in enumerate(LAYERS):
+        for package in (one for one in packages if layer_of(one) == number):
+            is_folder = (ROOT / "dynlora" / package).is_dir() or package == "pages"
+            name = f"`{package}/`" if is_folder else f"`{package}.py`"
+            lines.append(f"| {number + 1} {title} | {name} | {purpose_of(package)} |")
     return "\n".join(lines)
 
 

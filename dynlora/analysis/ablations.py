@@ -12,7 +12,7 @@ import pandas as pd
 from dynlora.analysis.measurement_files import knockout_file
 from dynlora.analysis.stats import spearman, spearman_interval
 from dynlora.store.knockouts import Knockouts
-from dynlora.viz.kit.text import listed, one_line, plural, signed
+from dynlora.text import listed, one_line, plural, signed
 
 LEAST = 4
 """Modules below which no agreement is reported: with so few any order is likely."""

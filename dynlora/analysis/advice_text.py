@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dynlora.viz.kit.text import listed, one_line, percent
+from dynlora.text import listed, one_line, percent
 
 NAMED = 2
 """Families that the conclusion names at each end."""

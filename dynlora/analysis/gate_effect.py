@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.text import metric_words, signed
+from dynlora.text import metric_words, signed
 
 PERMUTATIONS = 500
 LEVEL = 0.95

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dynlora.analysis import health_checks as checks
 from dynlora.analysis.health_checks import PROBLEM, Evidence, Finding
-from dynlora.viz.kit.text import listed, plural
+from dynlora.text import listed, plural
 
 
 @dataclass(frozen=True)

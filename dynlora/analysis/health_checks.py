@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.capacity_frames import event_steps
+from dynlora.analysis.frames import smoothed
 from dynlora.analysis.stats import spearman
-from dynlora.viz.kit.frames import smoothed
-from dynlora.viz.kit.text import listed, minus, number, one_line, percent
+from dynlora.text import listed, minus, number, one_line, percent
 
 PROBLEM, NOTICE = "problem", "notice"
 """The levels of a finding: something to repair, something to know."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import results
+from dynlora.analysis.config_fields import set_values
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.stats import LEVEL, Difference, normal_reach, paired_difference, t_reach
-from dynlora.viz.kit.config_fields import set_values
+from dynlora.store import queries
 
 FEWEST_SEEDS = 3
 """Common seeds below which nothing is called better or worse: the interval would hold for the examples only."""
@@ -87,3 +91,134 @@ def same_length(differences: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
     finite = {seed: values for seed, values in differences.items() if len(values) and np.isfinite(values).all()}
     size = next((len(values) for values in finite.values()), 0)
     return {seed: values for seed, values in finite.items() if len(values) == size}
+
+
+Ask = Callable[..., Any]
+"""Answers a query of the store: ask(query, folder, *arguments)."""
+
+BySeed = dict[int, np.ndarray]
+_Both = tuple[np.ndarray, np.ndarray | None]
+
+
+class Side(NamedTuple):
+    """One number that two groups of runs are set against each other in.
+
+    Attributes:
+        key: loss, accuracy or exact_match.
+        differences: by seed, one value a row, the second run of a pair minus the first; empty when not recorded.
+        what: the unit and the rows, in words.
+        title: of an axis, with which side is better.
+        low_is_good: whether less of it is better.
+        digits: after the point that are worth reading.
+    """
+
+    key: str
+    differences: BySeed
+    what: str
+    title: str
+    low_is_good: bool
+    digits: int
+
+
+EXACT_MATCH = (
+    "points of exact match on generated texts", "Exact match difference (points; right is better)", False, 1,
+)  # fmt: skip
+"""What else a `Side` of exact match holds."""
+
+
+@dataclass(frozen=True)
+class RunPairs:
+    """Runs that are set side by side.
+
+    Attributes:
+        folders: by id of the run.
+        summaries: by id, as `queries.run_summary` returns them.
+        ask: answers the store's queries.
+    """
+
+    folders: Mapping[str, Path]
+    summaries: Mapping[str, Mapping[str, Any]]
+    ask: Ask
+
+    def differences(self, pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
+        """Return what the runs of each pair differ by: loss, accuracy, and exact match where both wrote texts.
+
+        On all held-out rows where the runs have recorded them, else on the probe set; exact match on the prompts that
+        both continued at their last evaluations.
+
+        Args:
+            pairs: (seed, first run, second run), as `pairing.pairs` returns them.
+
+        Raises:
+            DynloraError: when a run cannot be read.
+        """
+        held, probe = ({seed: ask(a, b) for seed, a, b in pairs} for ask in (self._held_out, self._probe))
+        losses, rights = ([_part(source, part) for source in (held, probe)] for part in (0, 1))
+        right = {seed: 100 * values for seed, values in (rights[0] or rights[1]).items()}
+        where = ["held-out examples" if part[0] else "the probe set" for part in (losses, rights)]
+        titles = "Loss difference (nats; left is better)", "Accuracy difference (points; right is better)"
+        sides = [
+            Side("loss", losses[0] or losses[1], f"nats of loss on {where[0]}", titles[0], True, 4),
+            Side("accuracy", right, f"points of accuracy on {where[1]}", titles[1], False, 1),
+        ]
+        matches = _known({seed: self._exact_match(a, b) for seed, a, b in pairs})
+        return [*sides, Side("exact_match", matches, *EXACT_MATCH)] if matches else sides
+
+    def _held_out(self, first: str, second: str) -> _Both | None:
+        """Return (loss, right answers) of the second run minus the first by held-out row; None when not recorded."""
+        losses = [self._last(run, "held_out_loss") for run in (first, second)]
+        if losses[0] is None or losses[1] is None or len(losses[0]) != len(losses[1]):
+            return None
+        right = [self._right(run) if self.summaries[first].get("labels") else None for run in (first, second)]
+        both = None if right[0] is None or right[1] is None else right[1] - right[0]
+        return losses[1] - losses[0], both
+
+    def _exact_match(self, first: str, second: str) -> np.ndarray | None:
+        """Return 100 where only the second run's text is right, -100 where only the first's, 0 elsewhere.
+
+        Of the held-out prompts that both continued; None where there is none.
+        """
+        right = [self._last(run, "held_out_exact_match") for run in (first, second)]
+        if right[0] is None or right[1] is None or len(right[0]) != len(right[1]):
+            return None
+        difference = 100 * (right[1] - right[0])
+        both = difference[np.isfinite(difference)]
+        return both if len(both) else None
+
+    def _right(self, run: str) -> np.ndarray | None:
+        """Return 1 for each held-out row that was answered right at the last evaluation, 0 for the others.
+
+        None when that evaluation took a sample: a run that ended early was never asked about all rows.
+        """
+        truth, answer = self._last(run, "held_out_label"), self._last(run, "held_out_prediction")
+        if truth is None or answer is None or np.isnan(answer).any():
+            return None
+        return (truth == answer).astype(float)
+
+    def _last(self, run: str, name: str) -> np.ndarray | None:
+        try:
+            bins = self.ask(queries.heatmap, self.folders[run], name, 1)
+        except KeyError:
+            return None
+        return bins.frame.to_numpy(float)[:, -1] if bins.points else None
+
+    def _probe(self, first: str, second: str) -> _Both | None:
+        """Return (loss, right answers) of the second run minus the first by probe example; None when they differ."""
+        frames = [self.ask(queries.examples_frame, self.folders[run]) for run in (first, second)]
+        texts = [frame[["text", "text_pair", "label"]].fillna("").to_numpy().tolist() for frame in frames]
+        if not texts[0] or texts[0] != texts[1]:
+            return None
+        loss = (frames[1]["loss"] - frames[0]["loss"]).to_numpy(float)
+        labels = [str(label) for label in self.summaries[first].get("labels") or []]
+        if not labels:
+            return loss, None
+        right = [results.is_right(frame, labels) for frame in frames]
+        return loss, right[1] - right[0]
+
+
+def _part(differences: Mapping[int, _Both | None], part: int) -> BySeed:
+    return _known({seed: both[part] for seed, both in differences.items() if both is not None})
+
+
+def _known(differences: Mapping[int, np.ndarray | None]) -> BySeed:
+    return same_length({seed: one for seed, one in differences.items() if one is not None})

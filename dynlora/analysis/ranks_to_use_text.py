@@ -14,7 +14,7 @@ from dynlora.analysis.ranks_to_use import (
     LoraSettings,
     agreement_of_seeds,
 )
-from dynlora.viz.kit.text import listed, one_line, plural, sentence_case, signed
+from dynlora.text import listed, one_line, plural, sentence_case, signed
 
 SHOWN = 2
 """Decimals of a mean rank that are shown; means that are equal with these are a tie."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import capacity_frames, flows, signals
+from dynlora.analysis import capacity_frames, flows, run_summary, signals
+from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.health_checks import Evidence
 from dynlora.store import queries
+from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
-from dynlora.viz.kit import modules as kit_modules
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.recorded import recorded_over
 
 POINTS = 600
 """Most points of a number's series."""
@@ -158,3 +159,19 @@ class RunReading:
             has_classes=bool(summary.get("labels")) or not summary.get("task"),
             data_warnings=[str(words) for words in warnings] if isinstance(warnings, list) else [],
         )
+
+
+def recorded_over(folder: Path, axis: str) -> dict[str, str]:
+    """Return the signals that hold anything and run over modules, components or another axis: name to unit.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    with RunReader(folder) as reader:
+        rows = reader.signals()
+        return {name: rows[name].unit for name in reader.recorded() if rows[name].axis == axis}
+
+
+def machine(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions and the machine that a run was made with, in words."""
+    return {str(key).replace("_", " "): str(value) for key, value in (summary.get("machine") or {}).items()}

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.config_fields import SOURCES, flat, set_values
-from dynlora.viz.kit.run_summary import format_strategy, method_of
-from dynlora.viz.kit.text import one_line, source_name
+from dynlora.analysis.config_fields import SOURCES, flat, set_values
+from dynlora.analysis.run_summary import format_strategy, method_of
+from dynlora.text import one_line, source_name
 
 CLOCKS = {
     "step": "step",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynlora.store.meta import section, table
-from dynlora.viz.kit.text import one_line, sentence_case
+from dynlora.text import one_line, sentence_case
 
 WORDS = {
     "rank": "rank",

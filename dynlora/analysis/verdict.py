@@ -6,17 +6,20 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dynlora.analysis import pairing, seed_groups, stats
-from dynlora.analysis.paired_rows import Side
-from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.config_fields import set_values
+from dynlora.analysis.pairing import FEWEST_SEEDS, RunPairs, Side, same_task
+from dynlora.analysis.run_summary import LOW_IS_GOOD, is_uniform, loss_unit, main_metric
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.stats import LEVEL, Difference, normal_reach, t_reach
-from dynlora.viz.kit.config_fields import set_values
-from dynlora.viz.kit.run_summary import LOW_IS_GOOD, is_uniform, loss_unit, main_metric
+from dynlora.errors import DynloraError
+from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 
 Summary = Mapping[str, Any]
 Differences = Callable[[Sequence[tuple[int, str, str]]], Sequence[Side]]
@@ -257,3 +260,38 @@ def _decisive_side(sides: Sequence[Side], metric: str) -> Side:
     told = [side for side in sides if any(rows.any() for rows in side.differences.values())] or list(sides)
     by_key = {side.key: side for side in reversed(told)}
     return by_key.get(metric) or by_key.get("accuracy") or told[0]
+
+
+MOST_READ = 30
+"""Most other runs of a task that are opened for a verdict."""
+
+
+def run_verdict(folder: Path, summary: Mapping[str, Any]) -> Verdict | None:
+    """Return the verdict on a finished run; None where it is not finished, or another run cannot be read.
+
+    Args:
+        folder: of the run.
+        summary: as `queries.run_summary` returns it.
+    """
+    if summary["status"] != "finished":
+        return None
+    alike = same_task(queries.list_runs(folder.parent), summary)
+    ids = alike.loc[alike["status"] == "finished", "id"].head(MOST_READ)
+    folders = {folder.name: folder} | {run: folder.parent / run for run in ids}
+    summaries = {run: one for run, path in folders.items() if (one := _summary(path)) is not None}
+    try:
+        return verdict(summaries, RunPairs(folders, summaries, _ask).differences, focus=folder.name)
+    except DynloraError:  # of another run
+        return None
+
+
+def _summary(folder: Path) -> RunSummary | None:
+    try:
+        return queries.run_summary(folder)
+    except DynloraError:
+        return None
+
+
+def _ask(query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
+    """Ask the store; nothing is kept, since a report asks once."""
+    return query(folder, *arguments)

@@ -31,12 +31,12 @@ def inspect(folder: Path) -> Any:
 
 def _format_adapter(adapter: Adapter) -> str:
     """Return an adapter as a sentence, a line a module, and what the numbers do not show."""
-    from dynlora.analysis import adapter_frames, adapter_text
+    from dynlora.analysis import adapter_frames
 
     modules = adapter_frames.described(adapter)
     table = adapter_frames.table(modules).drop(columns="name")
     lines = table.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}")
-    return "\n".join([adapter_text.overview(adapter, modules), lines, *adapter.notes])
+    return "\n".join([adapter_frames.overview(adapter, modules), lines, *adapter.notes])
 
 
 @click.command()

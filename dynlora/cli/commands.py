@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dynlora import assets
-from dynlora.cli.formatting import format_method, format_summary
+from dynlora.analysis.run_summary import format_metrics
 from dynlora.cli.kinds import facts_of, resumed
-from dynlora.cli.terminal import exit_code
+from dynlora.cli.options import exit_code
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import (
@@ -28,9 +28,23 @@ from dynlora.jobs import launch
 from dynlora.jobs.queue import LOG_NAME, claim, put_in_queue
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
+from dynlora.kinds.registry import registry
 from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text, run_folder
 from dynlora.store.summary import RunSummary, readable, run_summary
-from dynlora.viz.kit.run_summary import format_metrics
+
+
+def format_method(row: Mapping[str, Any]) -> str:
+    """Return a run's strategy with its fidelity, which belongs wherever methods stand side by side."""
+    name = row["strategy"] or "?"
+    return f"{name} ({row['fidelity']})" if row["fidelity"] else name
+
+
+def format_summary(document: Mapping[str, Any]) -> str:
+    """Return a run in a few lines, as its kind words them."""
+    kind = registry().get(document["kind"])
+    standing = f"{document['status']} at step {document['step']}/{document['max_steps']}, of an unknown kind"
+    return f"{document['id']}  {document['name']}\n{standing if kind is None else kind.standing(document)}"
+
 
 Report = tuple[Any, str]
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from dynlora.cli.options import configured, reports
-from dynlora.cli.terminal import shown
+from dynlora.cli.options import configured, reports, shown
 
 
 @click.group()

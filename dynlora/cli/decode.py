@@ -13,8 +13,7 @@ from typing import Any
 import click
 
 from dynlora.blocks import parse_blocks
-from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, in_runs, reports
-from dynlora.cli.terminal import exit_code, shown
+from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_runs, reports, shown
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode.settings import OWN, DecodeSettings
 from dynlora.store.schema import command_text

@@ -82,9 +82,9 @@ def _positions(text: str) -> list[int]:
 def _report(folder: Path, found: Any) -> tuple[Any, str]:
     """Return ablations beside the scores that were recorded."""
     from dynlora.analysis import ablations
+    from dynlora.analysis import modules as kit_modules
     from dynlora.store import queries
-    from dynlora.store.score_signals import module_scores
-    from dynlora.viz.kit import modules as kit_modules
+    from dynlora.store.run import module_scores
 
     modules = kit_modules.described(queries.modules_frame(folder))
     effect = ablations.effects(found, modules)

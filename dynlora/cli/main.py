@@ -24,13 +24,11 @@ from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.decode import rsd
 from dynlora.cli.knockout import ablate, answer, knockout
-from dynlora.cli.options import check_texts, configured, formed, in_runs, reports
-from dynlora.cli.queue import queue
+from dynlora.cli.options import check_texts, configured, formed, in_runs, reports, shown
 from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import pull, push, sync
 from dynlora.cli.serving import demo, docs, ui
-from dynlora.cli.sweep import sweep
-from dynlora.cli.terminal import shown
+from dynlora.cli.sweep import queue, sweep
 from dynlora.cli.trackers import import_, track
 from dynlora.cli.warm import check_queued, warm
 from dynlora.errors import DynloraError, SearchError, system_error, system_message

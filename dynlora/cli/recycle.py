@@ -14,8 +14,7 @@ import click
 
 from dynlora.cli.commands import Report
 from dynlora.cli.kinds import setting_options, worked_on
-from dynlora.cli.options import PathOrName, in_runs, reports
-from dynlora.cli.terminal import shown
+from dynlora.cli.options import PathOrName, in_runs, reports, shown
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.addresses import without_secrets
-from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_runs
-from dynlora.cli.terminal import shown
+from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_runs, shown
 from dynlora.errors import ConfigError, RemoteError, StorageError
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ LISTED = 5
 def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, runs_dir: Path, as_json: bool) -> None:
     """Send runs, finished or training, to a folder at URL, such as s3://bucket/runs or a path."""
     from dynlora.remote.place import Place
+    from dynlora.remote.push import check_target
     from dynlora.remote.push import push as send
     from dynlora.remote.sync import Outcome
-    from dynlora.remote.target import check_target
     from dynlora.store.schema import run_folder
 
     *ids, url = targets

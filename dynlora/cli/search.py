@@ -87,8 +87,7 @@ def comparisons(studies: Sequence[Mapping[str, Any]], runs_dir: Path) -> list[di
 
 def _compared(pairs: Sequence[tuple[int, str, str]], runs_dir: Path, objective: str) -> dict[str, Any]:
     """Return the paired difference of runs, second minus first, over seeds and rows; empty without pairs."""
-    from dynlora.analysis.paired_rows import RunPairs
-    from dynlora.analysis.pairing import FEWEST_SEEDS, is_significant
+    from dynlora.analysis.pairing import FEWEST_SEEDS, RunPairs, is_significant
     from dynlora.analysis.stats import paired_difference
 
     folders = {run: run_folder(runs_dir, run) for _, *both in pairs for run in both}

@@ -15,17 +15,19 @@ from typing import Any
 import click
 
 from dynlora.cli.options import in_runs
+from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
 from dynlora.jobs import check_requests, own_process
-from dynlora.jobs.queue import LOG_NAME, is_pending
+from dynlora.jobs.queue import LOG_NAME, is_pending, refuse
 from dynlora.jobs.spawn import log_from_here
+from dynlora.jobs.start_files import kept_start
 from dynlora.jobs.warm import TAKEN
 from dynlora.store.schema import run_folder
 
 NEEDED = (
     "torch", "accelerate", "datasets", "dynlora.strategies", "dynlora.tasks.classification",
     "dynlora.tasks.regression", "dynlora.tasks.causal_lm", "dynlora.training.run", "dynlora.training.preflight",
-    "dynlora.training.queued",
+    "dynlora.training.plan",
     "dynlora.inference.worker", "dynlora.inference.export", "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
 )  # fmt: skip
@@ -80,10 +82,29 @@ def check_queued(run_id: str, runs_dir: Path) -> None:
             folder = run_folder(runs_dir, requested)
             if is_pending(folder):
                 log_from_here(folder / LOG_NAME)
-                from dynlora.training.queued import check_queued as check
-
-                refused |= {requested} if check(runs_dir, requested) is not None else set()
+                refused |= {requested} if refusal(folder) is not None else set()
     sys.exit(2 if run_id in refused else 0)
+
+
+def refusal(folder: Path) -> str | None:
+    """Check a queued run whole, at lower priority; one that cannot be trained has failed then.
+
+    A run that began meanwhile stays as it is.
+
+    Returns:
+        Why it cannot be trained, in a sentence; None when it can.
+    """
+    from dynlora.training.plan import plan
+
+    if hasattr(os, "nice"):
+        with suppress(OSError):
+            os.nice(NICE)
+    try:
+        plan(read_run_config(folder), kept_start(folder))
+    except DynloraError as error:
+        refuse(folder, str(error))
+        return str(error)
+    return None
 
 
 def _order(ahead: Ahead) -> dict[str, Any] | None:
@@ -132,7 +153,7 @@ class Ahead(threading.Thread):
             self.imported.set()
         while (values := self._latest()) is not None:
             with suppress(Exception):
-                from dynlora.training.pretokenize import make_tokens
+                from dynlora.training.inputs import make_tokens
 
                 make_tokens(values, is_wanted=lambda: not self._is_stopped)
 

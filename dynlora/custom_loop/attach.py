@@ -25,10 +25,9 @@ from dynlora.engine.model.base_model import BaseModel, head_names
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, checked
-from dynlora.plain_text import printable
 from dynlora.tasks import Task
-from dynlora.training.given_ranks import read_ranks
-from dynlora.training.initial_adapter import read_start
+from dynlora.text import printable
+from dynlora.training.initial_adapter import read_ranks, read_start
 
 
 class Arguments(Section):

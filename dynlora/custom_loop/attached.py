@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from dynlora.custom_loop.files import check_folder, export_attached, restore, state_of
+from dynlora.custom_loop.files import Parts, check_folder, export_attached, restore, state_of
 from dynlora.custom_loop.loop_record import LoopRecord, detached
-from dynlora.custom_loop.parts import Parts
 from dynlora.custom_loop.trainer_callback import Allocate
-from dynlora.custom_loop.watch import Watch
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
@@ -161,3 +161,36 @@ class Attached(Parts):
             StorageError: when it cannot be written.
         """
         return export_attached(self, Path(folder), [dict(batch) for batch in batches] or self.calibration)
+
+
+PATIENCE = 2
+"""Steps of the optimizer without one of the strategy's, from which it is said."""
+
+
+class Watch:
+    """Counts the optimizer's steps beside those of the strategy.
+
+    Attributes:
+        is_driven: whether a callback takes the strategy's steps.
+    """
+
+    def __init__(self, optimizer: Optimizer, steps: Callable[[], int]) -> None:
+        """Listen to `optimizer`; `steps` tells how many the strategy took."""
+        self.is_driven = False
+        self._steps, self._taken, self._said = steps, 0, False
+        optimizer.register_step_post_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self._taken += 1
+        if self._taken >= PATIENCE and not self._steps() and not self._said:
+            self._said = True
+            how = (
+                "the Trainer was not given its callback: callbacks=[attached.callback()]"
+                if not self.is_driven
+                else "the callback was made and never called: give it to the Trainer"
+            )
+            warnings.warn(
+                "attached.optimizer steps, and the strategy does not: no rank moves. Call attached.step() in the place "
+                f"of optimizer.step(), or, with transformers' Trainer, {how}",
+                stacklevel=2,
+            )

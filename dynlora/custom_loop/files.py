@@ -4,25 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from dynlora.custom_loop.parts import Parts
 from dynlora.engine.evaluation.export import AdapterFacts, export_model
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state, load_head_state
 from dynlora.engine.loop.checkpoint import load_optimizer_state, moved, optimizer_state
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.peft_adapter.forms import form_of
 from dynlora.safe_files import kind_of_file
+from dynlora.tasks import Task
 from dynlora.training.staged_folder import staged
+
+
+@dataclass
+class Parts:
+    """A strategy on a model that someone else trains.
+
+    Attributes:
+        model: the model, its linear modules replaced by adapted ones.
+        adapters: the adapted modules.
+        strategy: the method.
+        optimizer: AdamW over the adapters and whatever else of the model is trainable.
+        total: optimizer steps that will be taken.
+        head: names of the modules that are trained in full.
+        task: what the model predicts, as far as its class tells.
+        lora_alpha: as it was asked for; the scaling is alpha / budget.
+        index: optimizer steps taken.
+        calibration: batches that fixed the gates' standardisation.
+    """
+
+    model: nn.Module
+    adapters: Adapters
+    strategy: Strategy
+    optimizer: Optimizer
+    total: int
+    head: list[str]
+    task: Task
+    lora_alpha: float
+    index: int = 0
+    calibration: list[dict[str, Tensor]] = field(default_factory=list[dict[str, Tensor]], repr=False)
+
 
 PARTS = ("made_with", "step", "adapters", "trained", "optimizer", "rates", "strategy")
 """What a saved state holds."""

@@ -13,7 +13,7 @@ import torch
 
 from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
-from dynlora.custom_loop.parts import Parts
+from dynlora.custom_loop.files import Parts
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.step_signals import StepSignals

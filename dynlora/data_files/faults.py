@@ -10,11 +10,10 @@ import numpy as np
 
 from dynlora.data_files import finders, splitting, written_faults
 from dynlora.data_files.columns import GROUPS
-from dynlora.data_files.examples import HELD_OUT, Examples
+from dynlora.data_files.examples import HELD_OUT, Examples, counted, places, quoted, several
 from dynlora.data_files.fault import Drop, Fault
 from dynlora.data_files.repair_list import LIKE
-from dynlora.data_files.words import counted, places, quoted, several
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 ID_SHARE, ID_ROWS = 0.9, 20
 """A label column is an id when more than this share of so many rows or more have a label of their own."""

@@ -9,14 +9,25 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 
-from dynlora.data_files.encodings import CODECS
 from dynlora.errors import DataError
-from dynlora.plain_text import is_text, printable
 from dynlora.safe_files import why_not_a_file
+from dynlora.text import is_text, printable
+
+Encoding = Literal[
+    "utf-8", "utf-16", "windows-1252", "latin-1", "windows-1250", "iso-8859-2", "iso-8859-15", "windows-1251", "koi8-r",
+    "windows-1253", "windows-1254", "windows-1255", "windows-1256", "shift-jis", "euc-jp", "gb18030", "big5", "euc-kr",
+]  # fmt: skip
+
+ENCODINGS: tuple[str, ...] = get_args(Encoding)
+"""Their names, as a configuration holds them."""
+
+CODECS = {"shift-jis": "cp932", "euc-kr": "cp949"}
+"""Python's name of an encoding, where another one holds more of what such files hold."""
+
 
 FORMATS = {
     ".csv": "CSV", ".tsv": "TSV", ".json": "JSON", ".jsonl": "JSON lines", ".parquet": "Parquet", ".xlsx": "Excel",

@@ -23,8 +23,8 @@ from dynlora.data_files.opening import (
     stem_of,
 )
 from dynlora.data_files.table import Table, broken_text, joined
-from dynlora.plain_text import printable
 from dynlora.safe_files import kind_of_file, why_not_a_file
+from dynlora.text import printable
 
 HELD_OUT_NAMES = ("validation", "test", "dev", "valid", "eval")
 """Names of the held-out side, the first that is there wins."""

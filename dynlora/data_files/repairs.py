@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from dynlora.data_files import finders, splitting
-from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples
+from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, counted, places, quoted
 from dynlora.data_files.opening import refusal
 from dynlora.data_files.repair_list import DROPS, LATE, WRITTEN_DROPS, Merge, Repair, SplitBy, plain
-from dynlora.data_files.words import counted, places, quoted
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ import numpy as np
 from dynlora.data_files import columns as column_names
 from dynlora.data_files import faults, repairs
 from dynlora.data_files.columns import Columns
-from dynlora.data_files.examples import Examples
+from dynlora.data_files.examples import Examples, counted
 from dynlora.data_files.faults import EXAMPLES, Fault
 from dynlora.data_files.reader import Sides, read_sides
 from dynlora.data_files.repair_list import Repair, plain
-from dynlora.data_files.words import counted
 from dynlora.errors import DataError
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 MAX_CHECKED = 200_000
 """Rows of each side that are checked; where a file has more, the check says so."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from dynlora.data_files.draws import stream_seed
 from dynlora.data_files.opening import refusal
+
+
+def stream_seed(seed: int, *key: object) -> int:
+    """Return a 63-bit seed from the run's seed and a key such as (module name, "lora_A")."""
+    text = "\x1f".join(str(part) for part in (seed, *key))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
 
 TOO_FEW = "too few rows for training and held-out examples; add rows (two at least)"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dynlora.plain_text import clean_text, printable
+from dynlora.text import clean_text, printable
 
 ARROW_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError)
 """What pyarrow raises for values of several types in a column, for nesting it cannot join, for too large integers."""

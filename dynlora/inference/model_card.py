@@ -13,7 +13,7 @@ from dynlora.blocks import Blocks, in_words
 from dynlora.inference.card_pictures import capacity_map, curve
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.peft_adapter.serving_text import load_block, serving
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 CURVE = "held-out-loss.svg"
 MAP = "capacity-map.svg"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from dynlora.errors import ConfigError
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 _KEPT_PREFIXES = (
     "HF_", "PIP_", "UV_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_", "CUDA_",

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterable
 
 from dynlora.errors import ConfigError
-from dynlora.viz.kit.text import listed
+from dynlora.text import listed
 
 MOST_NAMED = 12
 """Options that a message names."""

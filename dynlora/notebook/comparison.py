@@ -10,7 +10,7 @@ import pandas as pd
 
 from dynlora.addresses import is_url
 from dynlora.analysis import verdict_text
-from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import ConfigError
 from dynlora.notebook.comparison_plots import ComparisonPlots
@@ -19,12 +19,12 @@ from dynlora.notebook.run import Run
 from dynlora.notebook.templates import filled, table
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
+from dynlora.text import plural
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.compared import Compared, compared
 from dynlora.viz.compare.line_styles import dots
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.run_queries import RunQueries
-from dynlora.viz.kit.text import plural
 from dynlora.viz.kit.theme import Palette
 
 Folder = str | os.PathLike[str]

@@ -10,11 +10,11 @@ from dynlora.errors import NotRecordedError
 from dynlora.notebook import figure as figures
 from dynlora.notebook.arguments import one_of
 from dynlora.notebook.figure import PageFigure
+from dynlora.text import listed
 from dynlora.viz.compare import pictures as compare_pictures
 from dynlora.viz.compare.compared import Compared
 from dynlora.viz.compare.final_ranks import final_ranks
 from dynlora.viz.kit.picture import Picture
-from dynlora.viz.kit.text import listed
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.verdict import figures as verdict_figures
 

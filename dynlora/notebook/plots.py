@@ -15,8 +15,7 @@ from dynlora.notebook.arguments import one_of, within
 from dynlora.notebook.figure import Figures, PageFigure
 from dynlora.notebook.replay import Replay
 from dynlora.store import queries
-from dynlora.store.run import StoredRun
-from dynlora.store.score_signals import module_scores
+from dynlora.store.run import StoredRun, module_scores
 from dynlora.viz.capacity import pictures as capacity_pictures
 from dynlora.viz.capacity.view_model import CapacityView, whole_run
 from dynlora.viz.inputs import pictures as inputs_pictures

@@ -13,9 +13,9 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from dynlora.analysis.frames import number_format
+from dynlora.text import one_line
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.frames import number_format
-from dynlora.viz.kit.text import one_line
 
 _FILES = files("dynlora.notebook")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from dynlora.errors import AdapterError
 from dynlora.peft_adapter.safetensors import open_adapter_file
-from dynlora.plain_text import clean_text, printable
+from dynlora.text import clean_text, printable
 
 CONFIG_NAME = "adapter_config.json"
 MAX_BYTES = 4 * 2**20

@@ -19,7 +19,7 @@ from dynlora.peft_adapter.module_names import places
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
 from dynlora.peft_adapter.uniform import Update, own_components
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 MAX_RANK = 1024
 """Of a module; the singular values of 1,024 components take half a second."""

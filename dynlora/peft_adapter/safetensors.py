@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.errors import AdapterError
-from dynlora.plain_text import is_text, printable
 from dynlora.safe_files import NotPlainFileError, open_plain
+from dynlora.text import is_text, printable
 
 TENSORS_NAME = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 * 2**20

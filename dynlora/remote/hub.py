@@ -13,7 +13,7 @@ from typing import Any
 
 from dynlora.assets.hub import is_hub_id
 from dynlora.errors import ConfigError, RemoteError
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 OURS = "dynlora"
 """Tag of a repository that an export of dynlora was sent to; others are not written to."""

@@ -15,12 +15,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dynlora.errors import CorruptRunError
-from dynlora.plain_text import printable
 from dynlora.store import compressions, jsontext, knockouts, notes
 from dynlora.store.meta import moment, table, whole
 from dynlora.store.origin import ORIGIN_NAME, Origin
 from dynlora.store.recorded import ADAPTER_DIR
 from dynlora.store.whole_tables import TABLES
+from dynlora.text import printable
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 from dynlora.addresses import hidden, is_url, without_secrets
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError, storing, system_reason
-from dynlora.plain_text import printable
 from dynlora.remote import web
 from dynlora.safe_files import NotPlainFileError, open_plain, sync
+from dynlora.text import printable
 
 T = TypeVar("T")
 

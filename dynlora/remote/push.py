@@ -5,20 +5,70 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dynlora.assets.cache import cache_dir
 from dynlora.errors import ConfigError, CorruptRunError, RemoteError
 from dynlora.remote.contents import Contents, put_together
-from dynlora.remote.manifest import MANIFEST_NAME, MAX_BYTES, Manifest, decoded
+from dynlora.remote.manifest import LIMITS, MANIFEST_NAME, MAX_BYTES, SHORT, Manifest, decoded
 from dynlora.remote.place import Place
-from dynlora.remote.target import check_target, may_be_sent
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
 from dynlora.store.copied import COPIED_NAME, Copied, fingerprint
 from dynlora.store.schema import DB_NAME, check_run_id
+
+_NAMES = "|".join(
+    re.escape(str(path.with_name(f"{path.stem}-#{path.suffix}"))).replace("\\#", f"[0-9a-f]{{{SHORT}}}")
+    for path in map(PurePosixPath, LIMITS)
+)
+_SENT = re.compile(rf"(?:{_NAMES})(?:\.[0-9a-f]{{8}}\.part)?|manifest\.json\.[0-9a-f]{{8}}\.part")
+"""Every name under which a file of a run is sent, or was being sent when that broke."""
+
+
+def may_be_sent(names: Iterable[str]) -> set[str]:
+    """Return those of the names below a run that a push can have made; the rest is somebody else's."""
+    return {name for name in names if _SENT.fullmatch(name)}
+
+
+def holds_run(folder: Path) -> bool:
+    """Say whether a run is trained in a folder; one that was sent has no store of its own."""
+    return os.path.lexists(folder / DB_NAME)
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:
+        return []
+
+
+def check_target(place: Place, runs_dir: Path) -> None:
+    """Refuse a place that runs cannot be sent to, before anything is looked at or sent.
+
+    Args:
+        place: folder of runs that some are to be sent to.
+        runs_dir: folder that they are sent from.
+
+    Raises:
+        ConfigError: when runs are trained there, or nothing can be written there.
+    """
+    if place.is_web:
+        raise ConfigError(f"URL {place.shown}: is read only; send runs to a folder or a bucket")
+    if not place.is_local:
+        return
+    target = Path(os.path.realpath(place.root))
+    inside = next((folder for folder in (target, *target.parents) if holds_run(folder)), None)
+    if inside is not None:
+        raise ConfigError(f"URL {place.shown}: is in the folder of the run {inside.name}; give a folder of its own")
+    if target == Path(os.path.realpath(runs_dir)) or any(holds_run(entry) for entry in _folders(target)):
+        raise ConfigError(
+            f"URL {place.shown}: is a folder that runs are trained in; give another one, such as {place.shown}-sent"
+        )
+
 
 KEEP_S = 900.0
 """How long a file that no manifest names any more stays, seconds: somebody may be reading the run as it was."""

@@ -11,8 +11,7 @@ from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteErr
 from dynlora.remote.manifest import Manifest
 from dynlora.remote.place import Place
 from dynlora.remote.pull import pull
-from dynlora.remote.push import LaterThereError, PushRecord, push, read_manifest
-from dynlora.remote.target import check_target
+from dynlora.remote.push import LaterThereError, PushRecord, check_target, push, read_manifest
 from dynlora.store.catalogue import run_folders
 from dynlora.store.schema import check_run_id
 

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import Any
 
 from dynlora.errors import CorruptRunError
-from dynlora.plain_text import clean_text
 from dynlora.store import jsontext, schema
 from dynlora.store.connection import unreadable
 from dynlora.store.rollups import event_crc
 from dynlora.store.rows import Event
+from dynlora.text import clean_text
 
 NAME_LIMIT = 4096
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from dynlora.errors import CorruptRunError
-from dynlora.plain_text import clean_text
 from dynlora.store.schema import MAX_JSON_DEPTH, MAX_TEXT_BYTES
+from dynlora.text import clean_text
 
 MAX_WHOLE = 2**53
 """Largest whole number that is read: a float holds none beyond it exactly, and nothing here holds one beyond 2**63."""

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from dynlora.store.meta import finite, items, table
+
 TRAIN, OTHER = "train", "other"
 
 FROM_EVENTS = "continues_from_events"
@@ -35,3 +37,46 @@ def continues_from_events(meta: Mapping[str, Any]) -> bool:
         meta: of the run, at least `kind` and `FROM_EVENTS`.
     """
     return meta.get(FROM_EVENTS) is True or kind_of(meta) == DECODE
+
+
+MAX_POINTS = 256
+
+WITHIN = 0.01
+"""How much lower than the target's an accuracy may be and still count as the target's."""
+
+
+def result_of(document: Mapping[str, Any]) -> float | None:
+    """Return the accuracy that a decode stands for in a list of runs; None where nothing is known of it.
+
+    That of the cheapest threshold as accurate as the target alone, else of the most accurate one. The control, which
+    keeps steps by chance, never counts.
+
+    Args:
+        document: the results of a decode, as they were written.
+    """
+    asked = [row for row in map(table, items(document.get("points"), MAX_POINTS)) if row.get("accept") != "constant"]
+    known = [row for row in asked if finite(row.get("accuracy")) is not None]
+    good = [(_against(row, "flops", "ratio"), row) for row in known]
+    cheap = [
+        (ratio, place, row)
+        for place, (ratio, row) in enumerate(good)
+        if ratio is not None and (_against(row, "accuracy", "difference") or 0.0) >= -WITHIN - 1e-9
+    ]
+    if cheap:
+        return finite(min(cheap)[2]["accuracy"])
+    return max((float(row["accuracy"]) for row in known), default=None)
+
+
+def metrics_of(meta: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of a decode as those of a training are kept: each point is a measurement of its own.
+
+    Args:
+        meta: of its store; `decode_results` is what counts.
+    """
+    result = result_of(table(meta.get("decode_results")))
+    return {} if result is None else {"accuracy": result}
+
+
+def _against(row: Mapping[str, Any], what: str, number: str) -> float | None:
+    """Return one number of a point against the target alone."""
+    return finite(table(table(row.get("against_target")).get(what)).get(number))

@@ -15,9 +15,9 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.plain_text import clean_text
 from dynlora.store.connection import take_lock
 from dynlora.store.record import Record, Row, cut
+from dynlora.text import clean_text
 
 NOTES_NAME = "notes.json"
 LOCK_NAME = ".notes.lock"

@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator
 
 from dynlora.errors import CorruptRunError
-from dynlora.plain_text import printable
 from dynlora.store.meta import finite, table
 from dynlora.store.record import Count, Record, Which, one_line
 from dynlora.store.schema import check_run_id
+from dynlora.text import printable
 
 ORIGIN_NAME = "dynlora_origin.json"
 

@@ -16,9 +16,9 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError
 
 from dynlora.errors import CorruptRunError
-from dynlora.plain_text import clean_text, printable
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store.jsontext import MAX_WHOLE, load_object
+from dynlora.text import clean_text, printable
 
 Item = TypeVar("Item")
 

@@ -13,10 +13,10 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator
 
 from dynlora.errors import ConfigError, CorruptRunError, SearchError
-from dynlora.plain_text import clean_text
 from dynlora.store.connection import take_lock
 from dynlora.store.record import Part, Record, Row, cut
 from dynlora.store.search import MAX_LENGTH, parse
+from dynlora.text import clean_text
 
 VIEWS_NAME = ".views.json"
 LOCK_NAME = ".views.lock"

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from dynlora.errors import CorruptRunError
-from dynlora.store.decode_metrics import metrics_of
-from dynlora.store.kinds import DECODE, kind_of
+from dynlora.store.kinds import DECODE, kind_of, metrics_of
 from dynlora.store.meta import config, counts, finite, moment, numbers, short_text, table, text, whole
 from dynlora.store.origin import origin_of
 from dynlora.store.process import now

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dynlora.engine.allocation.redistribute import BUDGET_UNITS, Budget, redistribute
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow, orthogonal_draw
-from dynlora.engine.edits.reset_optimizer import RestartMoments
+from dynlora.engine.edits.moments import RestartMoments
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear

@@ -24,8 +24,7 @@ from dynlora.engine.model.gradient_sketch import Directions, GradientSketch
 from dynlora.engine.model.modules import rank_limit
 from dynlora.engine.recorder import NullRecorder
 from dynlora.errors import ConfigError
-from dynlora.training.build import build_trainer, make_accelerator
-from dynlora.training.explained import explained
+from dynlora.training.build import build_trainer, explained, make_accelerator
 from dynlora.training.inputs import load_inputs
 from dynlora.training.plan import trainer_check
 

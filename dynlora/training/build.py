@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from dynlora.config import PROBE_ROWS
+from dynlora.config import PROBE_ROWS, RunConfig
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data import groups
 from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches
@@ -33,10 +33,43 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, checkpoint_blocks, head_parameters
 from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.engine.strategy import Batch
-from dynlora.errors import AssetError, ConfigError, first_line
+from dynlora.errors import AssetError, ConfigError, DynloraError, first_line
 from dynlora.jobs.environment import process_number
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import Inputs, usable, usable_rows
+
+
+@contextmanager
+def explained(config: RunConfig, *, while_: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Turn whatever fails inside the block into a ConfigError; the traceback goes to the log at level debug.
+
+    Args:
+        config: of the run.
+        while_: asked when something fails; where it says no, the error stays what it is.
+
+    Raises:
+        ConfigError: in the place of an error that is not ours.
+    """
+    try:
+        yield
+    except (DynloraError, OSError):  # of files and disks, which another model does not mend
+        raise
+    except Exception as error:  # whatever a model, a tokenizer or a method raises
+        if not while_():
+            raise
+        logger.debug("before the first step", exc_info=True)
+        raise ConfigError(_sentence(config, error)) from error
+
+
+def _sentence(config: RunConfig, error: Exception) -> str:
+    """Return the settings to change, and why."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error):
+        return f"train.batch_size={config.train.batch_size}: the memory does not suffice; lower it or data.max_length"
+    return (
+        f"model.name={config.model.name}: cannot be trained with strategy.name={config.strategy.name} "
+        f"({first_line(error)}); use another model or another method"
+    )
+
 
 logger = logging.getLogger(__name__)
 

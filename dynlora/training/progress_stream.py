@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TextIO
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol, TextIO
+
+import psutil
+import torch
 
 
 class QuietStream:
@@ -32,3 +37,38 @@ class QuietStream:
     def __getattr__(self, name: str) -> Any:
         """Answer everything else as the stream does."""
         return getattr(self._stream, name)
+
+
+EVERY_S = 5.0
+"""Seconds between readings."""
+
+MIB = 2**20
+
+
+class Reads(Protocol):
+    """Takes readings; the run store's writer is one."""
+
+    def system(self, values: Mapping[str, float]) -> None:
+        """Keep readings of one moment."""
+
+
+class Readings:
+    """Reads this process's memory and load, at most every `EVERY_S` seconds."""
+
+    def __init__(self, recorder: Reads, every_s: float = EVERY_S) -> None:
+        """Read nothing yet; the load is counted from here on."""
+        self.recorder = recorder
+        self.every_s = every_s
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the first call only starts the count
+        self._next = time.monotonic()
+
+    def take(self) -> None:
+        """Record a reading when one is due: rss_mib, cpu_percent (100 is one core), gpu_memory_mib on a GPU."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self.every_s
+        values = {"rss_mib": self._process.memory_info().rss / MIB, "cpu_percent": self._process.cpu_percent()}
+        if torch.cuda.is_available():
+            values["gpu_memory_mib"] = torch.cuda.memory_allocated() / MIB
+        self.recorder.system(values)

@@ -33,13 +33,12 @@ from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import FAILED_WITH
 from dynlora.store.writer import RunWriter
-from dynlora.training.build import build_trainer, make_accelerator
+from dynlora.training.build import build_trainer, explained, make_accelerator
 from dynlora.training.checkpoints import RunKeeper
-from dynlora.training.explained import explained
 from dynlora.training.folder_work import Outcome, RunFailedError, reason, stop_of
 from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.plan import PlannedRun, planned, trainer_check
-from dynlora.training.progress_stream import QuietStream
+from dynlora.training.progress_stream import QuietStream, Readings
 from dynlora.training.resumable import (
     Changes,
     changed_settings,
@@ -49,7 +48,6 @@ from dynlora.training.resumable import (
     record_changes,
 )
 from dynlora.training.stop_signal import StopRequest
-from dynlora.training.system_stats import Readings
 
 __all__ = ["Outcome", "RunFailedError", "resume", "train", "train_planned"]
 

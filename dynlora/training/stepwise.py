@@ -24,9 +24,8 @@ from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome, check_can_work, work_on
-from dynlora.training.progress_stream import QuietStream
+from dynlora.training.progress_stream import QuietStream, Readings
 from dynlora.training.stop_signal import StopRequest
-from dynlora.training.system_stats import Readings
 
 logger = logging.getLogger(__name__)
 

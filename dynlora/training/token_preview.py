@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -12,12 +13,13 @@ from transformers import PreTrainedTokenizerBase
 from dynlora import assets
 from dynlora.config import RunConfig
 from dynlora.config_files import with_absolute_paths
-from dynlora.engine.data.batches import IGNORED
-from dynlora.engine.data.places import Places
+from dynlora.engine.data.batches import IGNORED, Tokens
+from dynlora.engine.data.tables import Places
+from dynlora.engine.data.text_data import Rows
 from dynlora.engine.model.base_model import load_tokenizer
 from dynlora.errors import ConfigError
 from dynlora.tasks import WritingTask
-from dynlora.training.inputs import data_folder, read_data
+from dynlora.training.inputs import Inputs, data_folder, read_data
 
 SHOWN_ROWS = 6
 SHOWN_PIECES = 400
@@ -129,3 +131,76 @@ def format_preview(found: dict[str, Any]) -> str:
     lines.append(f"{lost['count']:,} of {found['counted']:,} training examples lose their whole completion at "
                  f"data.max_length={limit}{': ' + lost['places'] if lost['count'] else ''}")  # fmt: skip
     return "\n".join([*lines, *found["notes"]])
+
+
+FIGURE_ROWS = 8
+SHOWN_CHARACTERS = 2000
+"""Training rows of the preview, and the most characters of each text in it; the tokens are whole."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One side of the data as tokens, rows from which nothing is learned included.
+
+    Attributes:
+        inputs: what the run is made of.
+        rows: of this side.
+        tokens: of each row.
+    """
+
+    inputs: Inputs
+    rows: Rows
+    tokens: Tokens
+
+    @classmethod
+    def of(cls, inputs: Inputs, side: str) -> Encoded:
+        """Return the side `train` or `held_out`."""
+        return cls(inputs, getattr(inputs.data, side), inputs.encoded(side))
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person should know of how rows became tokens, in sentences."""
+        return self.tokens.notes
+
+    def figures(self) -> dict[str, Any]:
+        """Return rows, mean and maximum tokens a row, the limit, and the share of rows that are cut."""
+        length = self.tokens.length
+        limit = min(self.inputs.config.data.max_length, self.inputs.base.tokenizer.model_max_length)
+        whole = self._whole(np.flatnonzero(length >= limit))
+        return {
+            "rows": len(self.rows),
+            "mean": float(length.mean()),
+            "max": int(length.max()),
+            "limit": limit,
+            "cut_share": sum(size > limit for size in whole) / len(self.rows),
+        }
+
+    def preview(self) -> list[dict[str, Any]]:
+        """Return a few rows and exactly the tokens that the model sees of each, special ones included."""
+        tokenizer, task = self.inputs.base.tokenizer, self.inputs.data.task
+        chosen = np.array(shown_rows(self.tokens.length, FIGURE_ROWS))
+        shown, whole = self.rows.take(chosen), self._whole(chosen)
+        targets = self.tokens.targets
+        found = []
+        for place, row in enumerate(chosen):
+            ids = self.tokens.features[row]["input_ids"]
+            label = None if targets is not None else task.describe(shown.label[place])
+            found.append({
+                "row": int(row) + 1,
+                "text": shown.text[place][:SHOWN_CHARACTERS],
+                "text_pair": shown.text_pair[place][:SHOWN_CHARACTERS] if shown.text_pair else None,
+                "label": label,
+                "group": shown.group[place] if shown.group else None,
+                "tokens": tokenizer.convert_ids_to_tokens(ids),
+                "cut": whole[place] > len(ids),
+                **({} if targets is None else {
+                    "pieces": pieces(tokenizer, ids, targets[row]), "in_loss": counted(targets[row]),
+                }),
+            })  # fmt: skip
+        return found
+
+    def _whole(self, chosen: np.ndarray) -> list[int]:
+        """Return how many tokens rows have when nothing is cut."""
+        if not len(chosen):
+            return []
+        return self.inputs.data.task.whole_lengths(self.inputs.base.tokenizer, self.rows.take(chosen))

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora.analysis import flows
+from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.flows import OUTSIDE
 from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.kit import modules as kit_modules
 
 COLUMNS = ["seq", "step", "edit", "donor", "receiver", "count", "donor_score", "receiver_score"]
 Q0, K0, Q1, K1 = ("layer.0.query", "layer.0.key", "layer.1.query", "layer.1.key")

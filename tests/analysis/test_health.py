@@ -12,10 +12,10 @@ import pytest
 
 from dynlora.analysis import health
 from dynlora.analysis import health_checks as checks
+from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.health_checks import NOTICE, PROBLEM, Evidence, Finding
 from dynlora.analysis.run_reading import RunReading
 from dynlora.store import queries
-from dynlora.viz.kit import modules as kit_modules
 
 N = 8
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import ranks_to_use, ranks_to_use_text
+from dynlora.analysis.modules import described
 from dynlora.store import queries
-from dynlora.viz.kit.modules import described
 
 KINDS = ("query", "value")
 

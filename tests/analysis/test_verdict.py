@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora.analysis import seed_groups, verdict_text
-from dynlora.analysis.next_runs import next_runs
-from dynlora.analysis.paired_rows import Side
-from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.pairing import FEWEST_SEEDS, Side
 from dynlora.analysis.verdict import MOST_SEEDS, Verdict, verdict
+from dynlora.analysis.verdict_text import next_runs
 from dynlora.config_files import read_run_config
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.summary import run_summary

@@ -27,7 +27,7 @@ from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.distil.settings import DistilSettings
 from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.plain_text import is_text
+from dynlora.text import is_text
 
 LONGEST = 900
 """Characters of a message: what a number has more is not repeated."""

@@ -21,7 +21,7 @@ from dynlora.data_files import conversations, reader, scan
 from dynlora.engine.data.tables import dataset_of
 from dynlora.errors import DataError
 from dynlora.inference.load import texts_of
-from dynlora.plain_text import is_text
+from dynlora.text import is_text
 from tests.data_files.files import write_saved
 
 ANY_TEXT = st.text(st.characters(), max_size=6) | st.sampled_from(["\ud800", "\udfff", "\ude00\ud83d", "a\ud800b"])
@@ -215,7 +215,7 @@ def test_arguments_that_are_no_text_are_one_sentence(
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_anything_can_be_printed_on_any_terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dynlora.cli import terminal
+    from dynlora.cli import options
 
-    monkeypatch.setattr(terminal.sys, "stdout", type("Stream", (), {"encoding": encoding}))
-    assert terminal.shown("a\ud800\udcff\x1b×\nb").encode(encoding).startswith(rb"a\ud800\udcff\x1b")
+    monkeypatch.setattr(options.sys, "stdout", type("Stream", (), {"encoding": encoding}))
+    assert options.shown("a\ud800\udcff\x1b×\nb").encode(encoding).startswith(rb"a\ud800\udcff\x1b")

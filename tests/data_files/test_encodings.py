@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from dynlora.config import parse_config
 from dynlora.data_files import opening, reader, scan
-from dynlora.data_files.encodings import ENCODINGS
 from dynlora.data_files.examples import Examples
+from dynlora.data_files.opening import ENCODINGS
 from dynlora.data_files.table import Table
 from dynlora.engine.data.text_data import load_data
 from dynlora.errors import DataError
-from dynlora.plain_text import printable
+from dynlora.text import printable
 from tests.data_files.files import csv_text, json_lines, write_parquet
 
 ROWS = {

@@ -16,8 +16,7 @@ from dynlora.engine.edits import Drop, Grow, SketchGradients, apply
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.gradient_sketch import Directions, GradientSketch, entropy_rank
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.strategies.dynamic.gradient_accumulation import ACCUMULATED_STEPS, GradientAccumulation, predicted_gain
-from dynlora.strategies.dynamic.one_shot import within_groups
+from dynlora.strategies.dynamic.one_shot import ACCUMULATED_STEPS, GradientAccumulation, predicted_gain, within_groups
 from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
 
 pytestmark = pytest.mark.slow  # together

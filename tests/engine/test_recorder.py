@@ -13,7 +13,7 @@ from dynlora.engine.context import Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
 from dynlora.tasks.metrics import calibration_metrics
-from dynlora.training.system_stats import Readings
+from dynlora.training.progress_stream import Readings
 from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from dynlora.errors import ConfigError, StorageError
 from dynlora.inference import export as export_module
 from dynlora.inference.export import export_run
 from dynlora.inference.load import GATE_ROWS, load_run
-from dynlora.inference.model_card import curve
+from dynlora.inference.model_card import Facts, curve, model_card
+from dynlora.peft_adapter.forms import FORMS
+from dynlora.store import queries
 from dynlora.training import staged_folder
 from dynlora.training.inputs import read_data
 
@@ -139,18 +142,20 @@ def test_a_new_folder_appears_whole(exported: Path, tmp_path: Path, monkeypatch:
 
 
 def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Path) -> None:
-    from dataclasses import replace
-
-    from dynlora.inference.model_card import Facts, model_card
-    from dynlora.store import queries
-
     summary = {
         **queries.run_summary(trained_run),
         "name": "x` <img src=x>\n# title",
         "strategy": "a\nb: c",
         "data": "`|`",
     }
-    report = {"format": "peft", "which": "last", "baked": False, "metrics_after": {"loss": 0.5}}
+    report = {
+        "folder": "out",
+        "format": "peft",
+        "form": "peft",
+        "which": "last",
+        "baked": False,
+        "metrics_after": {"loss": 0.5},
+    }
     summary["labels"] = ["a|<img src=x onerror=1>", "b"]
     facts = Facts(summary, "owner/base", True, True, "AutoModelForSequenceClassification", report, [(0, 0.7)],
                   verdict="dynamic <img src=x> *beats* [lora](http://x) | `y`", modules=[(0, "query", 2)])  # fmt: skip
@@ -164,12 +169,31 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
         assert "<img" not in re.sub("`[^`]*`", "", line), "outside of code it would be markup"
     assert r"dynamic &lt;img src=x&gt; \*beats\* \[lora\](http://x) \| \`y\`" in card
     assert "![Rank by module" in card
-    merged = replace(facts, report={**report, "format": "merged"})
-    assert ["For llama.cpp, Ollama" in text for text in (card, model_card(merged)["README.md"])] == [True, False]
     head = card.split("---")[1]
     assert json.loads(head.split("base_model: ")[1].splitlines()[0]) == "owner/base"
     assert len([line for line in head.splitlines() if line]) == 4
     assert "base_model" not in model_card(replace(facts, is_on_hub=False))["README.md"].split("---")[1]
+
+
+@pytest.mark.parametrize(
+    ("form", "command"),
+    [
+        ("peft", "vllm serve owner/base --enable-lora --max-lora-rank 32 --lora-modules out=./out\n"),
+        ("uniform", "--enable-lora --max-lora-rank 24 --lora-paths out=./out\n"),
+        ("gguf", "llama-server -m BASE.gguf --lora adapter.gguf"),
+        ("ollama", "ollama create out -f Modelfile\n"),
+        ("mlx", "mlx_lm.generate --model owner/base --adapter-path out"),
+        ("merged", "vllm serve out\n"),
+    ],
+)
+def test_the_card_of_a_model_that_writes_says_how_to_serve_it(form: str, command: str) -> None:
+    report = {"folder": "out", "format": FORMS[form].format, "form": form, "which": "last", "baked": False}
+    report["metrics_after"] = {"loss": 0.5}
+    facts = Facts({"name": "n", "step": 1}, "owner/base", True, False, "AutoModelForCausalLM", report, [],
+                  generates=True, modules=[(0, "query", 24), (1, "query", 0)])  # fmt: skip
+    card = model_card(facts)["README.md"]
+    assert command in card.partition("## Serve it")[2]
+    assert ("dynlora check" in card) == (form == "peft")
 
 
 def test_a_curve_of_one_value_is_a_line() -> None:

@@ -15,6 +15,7 @@ import safetensors.numpy
 import torch
 
 import dynlora
+from dynlora.cli.warm import refusal
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.engine.loop.checkpoint import read_checkpoint
@@ -29,7 +30,6 @@ from dynlora.store.writer import RunWriter
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
 from dynlora.training.plan import plan
-from dynlora.training.queued import check_queued
 from tests.command_line import document, run
 from tests.tiny import save_tiny
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
@@ -175,7 +175,7 @@ def test_resume_is_bit_equal_and_needs_the_folder_no_more(
     shutil.rmtree(mine.folder)
     monkeypatch.setattr(launch, "wake", lambda *_: None)
     monkeypatch.delattr(os, "nice")  # a queued run is checked at a lower priority, which this process would keep
-    assert check_queued(runs_dir, folder.name) is None
+    assert refusal(folder) is None
     if at:
         with monkeypatch.context() as patch:
             patch.setattr(training, "_after_step", stopping_at(at))

@@ -23,7 +23,7 @@ from dynlora.integrations.trackers.event_messages import Event, SessionLog, Summ
 from dynlora.integrations.trackers.places import FOLDER
 from dynlora.store import queries
 from dynlora.store.notes import read_notes
-from dynlora.training.given_ranks import read_ranks
+from dynlora.training.initial_adapter import read_ranks
 from tests.command_line import run
 from tests.integrations.tracked import STEPS, stored
 from tests.pages.app import open_page, words

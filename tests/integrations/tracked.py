@@ -14,7 +14,7 @@ from unittest.mock import patch
 from dynlora.config import RunConfig
 from dynlora.store.reader import RunReader
 from dynlora.training import run as training
-from dynlora.training.system_stats import Readings
+from dynlora.training.progress_stream import Readings
 from tests.tiny import tiny_config
 
 TRACKERS = ("tensorboard", "trackio", "mlflow", "wandb")

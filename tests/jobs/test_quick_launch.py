@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from dynlora.analysis import run_summary
+from dynlora.cli.warm import refusal
 from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError, DynloraError
@@ -19,8 +21,6 @@ from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
 from dynlora.store import queries, record
 from dynlora.training.plan import plan
-from dynlora.training.queued import check_queued
-from dynlora.viz.kit import run_summary
 from tests.command_line import document, run
 from tests.tiny import tiny_values
 
@@ -144,7 +144,7 @@ def test_what_its_process_finds_is_a_failed_run_with_the_sentence_of_the_check(
     assert str(refused.value) in result.stderr
     assert (handle.status().status, handle.status().error) == ("failed", str(refused.value))
     other = quick_launch.start({**config, "seed": 1}, runs_dir, key="two")
-    assert check_queued(runs_dir, other.id) == str(refused.value)
+    assert refusal(runs_dir / other.id) == str(refused.value)
     assert (other.status().status, other.status().error) == ("failed", str(refused.value))
 
 
@@ -152,7 +152,7 @@ def test_a_check_leaves_a_sound_run_and_one_that_was_begun_alone(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]]
 ) -> None:
     handle = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="one")
-    assert check_queued(runs_dir, handle.id) is None
+    assert refusal(runs_dir / handle.id) is None
     assert handle.status().status == "queued"
     assert run_queue.claim(runs_dir, handle.id)
     run_queue.refuse(handle.folder, "too late")

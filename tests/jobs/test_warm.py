@@ -23,7 +23,7 @@ from dynlora.jobs import cli_client, launch, quick_launch, warm
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.environment import WARM_VARIABLE, child_environment
 from dynlora.store import process
-from dynlora.training import pretokenize
+from dynlora.training import inputs
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_values
 from tests.waiting import until
@@ -168,7 +168,7 @@ def test_what_is_likely_is_worked_on_until_the_command_comes(monkeypatch: pytest
         raise DynloraError("what fails here is told later")
 
     monkeypatch.setattr(warm_command, "_import_all", lambda: None)
-    monkeypatch.setattr(pretokenize, "make_tokens", make_tokens)
+    monkeypatch.setattr(inputs, "make_tokens", make_tokens)
     monkeypatch.setattr(warm_command, "NICE", 0)
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "r") as lines, os.fdopen(write_end, "w") as writer:

@@ -13,7 +13,8 @@ from huggingface_hub import constants
 from pyarrow import parquet
 from streamlit.testing.v1 import AppTest
 
-from dynlora.assets import hub_datasets, hub_search
+from dynlora.assets import hub as hub_client
+from dynlora.assets import hub_datasets
 from dynlora.errors import AssetError
 from tests.fake_hub import fake_hub
 from tests.pages.app import open_page, words
@@ -40,7 +41,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A hub of this machine that may be asked."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_search, "SEARCH_S", PATIENCE_S)
+    monkeypatch.setattr(hub_client, "SEARCH_S", PATIENCE_S)
     with fake_hub(HUB) as (url, _):
         monkeypatch.setattr(constants, "ENDPOINT", url)
         yield url
@@ -99,7 +100,7 @@ def test_nobody_is_asked_before_the_button_is_pressed(
     hub: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(hub_search, "search", lambda kind, text: asked.append(text) or [])
+    monkeypatch.setattr(hub_client, "search", lambda kind, text: asked.append(text) or [])
     app = open_page("launch", data="hub")
     app.text_input(key="hub-words-dataset").input("reviews").run()
     assert asked == []
@@ -112,9 +113,9 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
     hub: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(hub_search, "SEARCH_S", 0.5)  # its client tries again and again
+    monkeypatch.setattr(hub_client, "SEARCH_S", 0.5)  # its client tries again and again
     with pytest.raises(AssetError, match=r"^the hub cannot be searched \(.*\): enter its id, or a local folder$"):
-        hub_search.search("model", "bert")
+        hub_client.search("model", "bert")
     app = searched(open_page("launch", data="hub"), "dataset", "reviews")
     assert "the hub cannot be searched" in app.error[0].value.lower()
     assert "use a file of this machine" in app.error[0].value

@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.analysis import ablations
+from dynlora.analysis import ablations, run_summary
 from dynlora.analysis.measurement_files import knockout_file
 from dynlora.errors import CorruptRunError
 from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.lifecycle import annotate
 from dynlora.viz.capacity import cards as capacity_cards
-from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.ranks import card as ranks
 from dynlora.viz.ui import run_picker

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
-from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis.pairing import RunPairs
 from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.store import queries

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora import strategies
 from dynlora.jobs import launch
-from dynlora.viz.kit.text import documentation_text
+from dynlora.text import documentation_text
 from dynlora.viz.methods import model as methods_model
 from tests.pages.app import open_page, words
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.errors import CorruptRunError
 from dynlora.store import queries
-from dynlora.viz.kit.frames import at_highest, at_lowest
 from dynlora.viz.report import comparison_report
 from dynlora.viz.run import text
 from tests.command_line import document, run

@@ -20,10 +20,10 @@ from pydantic import Field
 
 import dynlora
 from dynlora.errors import CorruptRunError
-from dynlora.plain_text import is_text
 from dynlora.store.jsontext import MAX_WHOLE
 from dynlora.store.record import Count, Moment, Part, Record, Row, Share, Which, Whole
 from dynlora.store.schema import MAX_JSON_DEPTH
+from dynlora.text import is_text
 
 ROOT = Path(dynlora.__file__).parent
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from dynlora.store import catalogue, row_cache
+from dynlora.store import catalogue
 from dynlora.store.writer import RunWriter
 from tests.store.builder import finished_run, new_run
 
 
 @pytest.fixture
 def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(row_cache, "SAVE_AFTER", 2)
+    monkeypatch.setattr(catalogue, "SAVE_AFTER", 2)
     for name in ("one", "two"):
         finished_run(tmp_path, 30, name, name=name)
     return tmp_path
@@ -29,7 +29,7 @@ def anew(runs_dir: Path) -> dict[str, dict]:
 
 def test_a_fresh_process_opens_no_finished_run(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = anew(runs_dir)
-    assert (runs_dir / row_cache.LISTING_NAME).is_file()
+    assert (runs_dir / catalogue.LISTING_NAME).is_file()
     monkeypatch.setattr(catalogue, "_read", lambda _: pytest.fail("a finished run was opened again"))
     assert anew(runs_dir) == before
     assert before["one"]["trend"] == [0.01, 0.02, 0.03]
@@ -73,7 +73,7 @@ WRONG = [
 @pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
 def test_a_damaged_file_is_ignored(runs_dir: Path, text: str) -> None:
     before = anew(runs_dir)
-    (runs_dir / row_cache.LISTING_NAME).write_text(text)
+    (runs_dir / catalogue.LISTING_NAME).write_text(text)
     assert anew(runs_dir) == before
 
 
@@ -84,7 +84,7 @@ def test_a_damaged_file_is_ignored(runs_dir: Path, text: str) -> None:
 )  # fmt: skip
 def test_a_row_with_a_value_no_run_gives_is_ignored(runs_dir: Path, key: str, value: object) -> None:
     before = anew(runs_dir)
-    path = runs_dir / row_cache.LISTING_NAME
+    path = runs_dir / catalogue.LISTING_NAME
     document = json.loads(path.read_text())
     document["rows"]["one"][1][key] = value
     path.write_text(json.dumps(document))
@@ -94,7 +94,7 @@ def test_a_row_with_a_value_no_run_gives_is_ignored(runs_dir: Path, key: str, va
 def test_a_link_is_neither_read_nor_written_through(runs_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     target = tmp_path_factory.mktemp("elsewhere") / "file"
     target.write_text("keep me")
-    (runs_dir / row_cache.LISTING_NAME).symlink_to(target)
+    (runs_dir / catalogue.LISTING_NAME).symlink_to(target)
     assert set(anew(runs_dir)) == {"one", "two"}
     assert target.read_text() == "keep me"
 
@@ -106,7 +106,7 @@ def test_a_read_only_folder_is_listed(runs_dir: Path, monkeypatch: pytest.Monkey
         tried.append(path.name)
         raise PermissionError(13, "Permission denied", str(path))
 
-    (runs_dir / row_cache.LISTING_NAME).unlink(missing_ok=True)
+    (runs_dir / catalogue.LISTING_NAME).unlink(missing_ok=True)
     monkeypatch.setattr("dynlora.store.record.write_text", refuse)  # a mode would not keep root from writing
     assert set(anew(runs_dir)) == {"one", "two"}
     assert tried

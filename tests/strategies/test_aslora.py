@@ -13,8 +13,8 @@ from dynlora.engine.edits import apply, describe
 from dynlora.engine.loop.adapter_state import adapter_state
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.aslora.edits import Tie
 from dynlora.strategies.aslora.sharing import (
+    Tie,
     closest_groups,
     distance,
     distances,

@@ -21,8 +21,7 @@ from dynlora.errors import ConfigError
 from dynlora.inference.export import export_run
 from dynlora.inference.load import load_run
 from dynlora.strategies import build
-from dynlora.strategies.glora.edits import SettlePaths
-from dynlora.strategies.glora.layer import LORA, GloraLinear
+from dynlora.strategies.glora.layer import LORA, GloraLinear, SettlePaths
 from dynlora.training import run as training
 from dynlora.training.plan import plan
 from tests.engine.harness import (

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dynlora
-from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis import run_summary
+from dynlora.analysis.pairing import RunPairs
 from dynlora.config import ALL_ROWS, RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.data.groups import probe_rows
@@ -24,7 +25,6 @@ from dynlora.store.lifecycle import annotate
 from dynlora.training.resumable import changed_settings
 from dynlora.training.run import resume
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.kit import run_summary
 from tests.command_line import run
 from tests.engine.harness import same
 from tests.tiny import tiny_config, tiny_rows, write_csv

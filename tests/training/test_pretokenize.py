@@ -9,7 +9,7 @@ import pytest
 
 from dynlora.config import parse_config
 from dynlora.engine.data import kept_tokens
-from dynlora.training import pretokenize
+from dynlora.training import inputs
 from dynlora.training.inputs import load_inputs
 from tests.tiny import tiny_values
 
@@ -26,26 +26,26 @@ def values(tiny_bert: Path, tiny_data: Path) -> dict[str, Any]:
 def test_a_run_takes_the_tokens_that_were_made(
     tiny_bert: Path, tiny_data: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretokenize.make_tokens(values, is_wanted=lambda: True)
+    inputs.make_tokens(values, is_wanted=lambda: True)
     monkeypatch.setattr(kept_tokens, "tokenize", None)  # nothing is left to be made
-    inputs = load_inputs(parse_config(tiny_values(tiny_bert, tiny_data)))
-    assert (len(inputs.encoded("train")), len(inputs.encoded("held_out"))) == (
-        len(inputs.data.train),
-        len(inputs.data.held_out),
+    loaded = load_inputs(parse_config(tiny_values(tiny_bert, tiny_data)))
+    assert (len(loaded.encoded("train")), len(loaded.encoded("held_out"))) == (
+        len(loaded.data.train),
+        len(loaded.data.held_out),
     )
 
 
 def test_other_data_takes_the_place_of_what_was_made(values: dict[str, Any]) -> None:
-    pretokenize.make_tokens(values, is_wanted=lambda: True)
+    inputs.make_tokens(values, is_wanted=lambda: True)
     assert len(kept_tokens._kept) == 2
     first = set(kept_tokens._kept)
-    pretokenize.make_tokens({**values, "data": {**values["data"], "max_length": 8}}, is_wanted=lambda: True)
+    inputs.make_tokens({**values, "data": {**values["data"], "max_length": 8}}, is_wanted=lambda: True)
     assert len(kept_tokens._kept) == 2
     assert not first & set(kept_tokens._kept)
 
 
 def test_nothing_is_begun_once_the_command_has_come(values: dict[str, Any]) -> None:
-    pretokenize.make_tokens(values, is_wanted=lambda: False)
+    inputs.make_tokens(values, is_wanted=lambda: False)
     assert kept_tokens._kept == {}
 
 
@@ -62,13 +62,13 @@ def test_nothing_is_fetched(
     def fetched(*_: object) -> None:
         raise AssertionError("something is resolved")
 
-    monkeypatch.setattr(pretokenize, "read_data", fetched)
-    monkeypatch.setattr(pretokenize, "resolve_model", fetched)
-    pretokenize.make_tokens({**values, part: {"name": name}}, is_wanted=lambda: True)
+    monkeypatch.setattr(inputs, "read_data", fetched)
+    monkeypatch.setattr(inputs, "resolve_model", fetched)
+    inputs.make_tokens({**values, part: {"name": name}}, is_wanted=lambda: True)
     assert kept_tokens._kept == {}
 
 
 def test_large_data_waits_until_it_is_asked_for(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretokenize, "MAX_BYTES", 100)
-    pretokenize.make_tokens(values, is_wanted=lambda: True)
+    monkeypatch.setattr(inputs, "MAX_BYTES", 100)
+    inputs.make_tokens(values, is_wanted=lambda: True)
     assert kept_tokens._kept == {}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import adapter_frames, adapter_text
+from dynlora.analysis import adapter_frames
 from dynlora.peft_adapter import AdaptedModule, Adapter, read_adapter
 from dynlora.viz.adapter import figures as adapter_figures
 from dynlora.viz.kit import theme
@@ -75,18 +75,18 @@ def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette)
 def test_sentences(tmp_path: Path) -> None:
     adapter = read_adapter(small_adapter(tmp_path))
     modules = adapter_frames.described(adapter)
-    assert adapter_text.overview(adapter, modules) == (
+    assert adapter_frames.overview(adapter, modules) == (
         "LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components in total."
     )
-    said = adapter_text.over_depth(modules, "rank", "rank")
+    said = adapter_frames.depth_caption(modules, "rank", "rank")
     assert said == "The rank is highest in ff out 2, query 2 and ff out 1 (maximum 4) and lowest in query 0 (1)."
-    assert "of the total squared norm" in adapter_text.norms(modules)
-    assert "of 15 components" in adapter_text.spectra(modules, 6)
-    assert "4 of 6 modules shown" in adapter_text.spectra(modules, 4)
+    assert "of the total squared norm" in adapter_frames.norms(modules)
+    assert "of 15 components" in adapter_frames.spectra_caption(modules, 6)
+    assert "4 of 6 modules shown" in adapter_frames.spectra_caption(modules, 4)
     nothing = adapter_frames.described(Adapter("LORA", "", (module("l.0.q", 0, "q", (0.0,), 0.0),), 0, ()))
-    assert "Every update is zero" in adapter_text.spectra(nothing, 1)
-    assert "No update changes" in adapter_text.norms(nothing)
-    assert adapter_text.over_depth(nothing, "rank", "rank") == "All 1 module have the same rank, 1."
+    assert "Every update is zero" in adapter_frames.spectra_caption(nothing, 1)
+    assert "No update changes" in adapter_frames.norms(nothing)
+    assert adapter_frames.depth_caption(nothing, "rank", "rank") == "All 1 module have the same rank, 1."
 
 
 def test_a_large_adapter_is_drawn_in_part() -> None:

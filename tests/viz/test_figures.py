@@ -12,12 +12,12 @@ import plotly.graph_objects as go
 import pytest
 
 from dynlora.analysis import capacity_frames
+from dynlora.analysis import modules as kit_modules
 from dynlora.viz.capacity import map_figure, module_figures
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import module_map, theme
-from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.run import figures
 from tests.viz.drawn import layout_of, traces_of
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.gate_effect import gate_effect, served
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
-from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import theme
 from tests.analysis.test_gate_effect import GROUPS, drawn
 from tests.viz.drawn import traces_of

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from dynlora.analysis.frames import records
 from dynlora.viz.home import model as home_model
 from dynlora.viz.home import text as home_text
-from dynlora.viz.kit.frames import records
 
 NOW = 1_000_000.0
 

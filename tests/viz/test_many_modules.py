@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis.capacity_frames import ordered
+from dynlora.analysis.modules import described
 from dynlora.viz.capacity.map_figure import capacity_map
 from dynlora.viz.inputs.figures import gate_map
 from dynlora.viz.kit.module_map import MapView, bar_room, even_cells, row_edges
-from dynlora.viz.kit.modules import described
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.knockout.figures import group_effects
 from tests.viz.drawn import layout_of, traces_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.kit.frames import number_format
+from dynlora.analysis.frames import number_format
 from dynlora.viz.kit.limits import axis_within, limits
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import capacity_frames, signals
+from dynlora.analysis import capacity_frames, run_summary, signals
+from dynlora.analysis import modules as kit_modules
 from dynlora.viz.capacity import decision_log
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.map_figure import capacity_map
-from dynlora.viz.kit import modules as kit_modules
-from dynlora.viz.kit import run_summary, theme
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.run import text as run_text
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from dynlora.analysis import seed_groups
+from dynlora.analysis import run_summary, seed_groups
 from dynlora.store import queries
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import scatter_model
-from dynlora.viz.kit import run_summary
 from dynlora.viz.runs import table as runs_table
 from tests.viz.runs import make_run
 

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import capacity_frames, flows
+from dynlora import text as kit_text
+from dynlora.analysis import capacity_frames, config_fields, flows, run_summary
 from dynlora.errors import ConfigError
 from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.kit import config_fields, run_summary
-from dynlora.viz.kit import text as kit_text
 from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.launch import form_model
 from tests.analysis.test_flows import moves, ranks

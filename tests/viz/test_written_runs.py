@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from dynlora.analysis import run_summary
 from dynlora.store import search_fields
-from dynlora.viz.kit import run_summary, strong_language, written
+from dynlora.viz.kit import strong_language, written
 from dynlora.viz.kit.limits import limits
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.run import figures, result_figures

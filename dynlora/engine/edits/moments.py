@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dynlora.engine.edits.values import Change
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 
@@ -107,3 +109,14 @@ def state_bytes(optimizer: Optimizer) -> int:
     """Return the bytes of everything the optimizer keeps beside the weights, the head's moments among it."""
     kept = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
     return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+
+
+@dataclass(frozen=True)
+class RestartMoments(Change):
+    """Begin the moments and step counts of everything that is trained from zero, the head's among them."""
+
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Forget every parameter."""
+        for group in [] if optimizer is None else optimizer.param_groups:
+            for parameter in group["params"]:
+                forget(optimizer, parameter)

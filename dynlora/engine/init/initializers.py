@@ -13,8 +13,7 @@ from dynlora.engine.data.held_back import Batch
 from dynlora.engine.edits.set_start import StartAt
 from dynlora.engine.edits.values import Edit
 from dynlora.engine.fields import setting
-from dynlora.engine.init.input_svd import InputComponents, input_directions
-from dynlora.engine.init.svd import leading
+from dynlora.engine.init.input_svd import InputComponents, input_directions, leading
 from dynlora.engine.init.weight_gradients import weight_gradients
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear

@@ -28,8 +28,7 @@ from dynlora.engine.loop.interim_texts import InterimTexts
 from dynlora.engine.loop.optimizer import clip, set_lr
 from dynlora.engine.loop.outlook import Outlook
 from dynlora.engine.loop.schedule import checkpoint_every, eval_every
-from dynlora.engine.loop.step_signals import StepSignals
-from dynlora.engine.loop.timing import Timing
+from dynlora.engine.loop.step_signals import StepSignals, Timing
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.recorder import Recorder

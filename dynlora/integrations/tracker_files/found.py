@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dynlora.addresses import hidden
-from dynlora.plain_text import printable
 from dynlora.store.jsontext import MAX_WHOLE
+from dynlora.text import printable
 
 MAX_RUNS = 1000
 """Most runs of one file or folder."""

@@ -20,7 +20,6 @@ from dynlora.integrations.tracker_files.names import Names, understood
 from dynlora.integrations.tracker_files.settings import imported_config
 from dynlora.integrations.trackers.base import FAMILIES_KEY, IMPORTANCE, NAME_KEY, RANK
 from dynlora.peft_adapter.module_names import places
-from dynlora.plain_text import printable
 from dynlora.store.jsontext import MAX_WHOLE
 from dynlora.store.meta import meta_of, table
 from dynlora.store.notes import annotate_notes
@@ -28,6 +27,7 @@ from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import DB_NAME, MAX_SIZE
 from dynlora.store.writer import RunWriter
+from dynlora.text import printable
 
 IMPORTED = "imported"
 """Fact about a run: where it was imported from, and which state of it. Also the tag of such runs."""

@@ -9,7 +9,7 @@ from dynlora.errors import DataError
 from dynlora.integrations.tracker_files.found import MAX_RUNS, FoundRun
 from dynlora.integrations.tracker_files.sqlite_file import SqliteFile
 from dynlora.integrations.trackers.base import OURS
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 TITLE = "MLflow"
 TABLES = ("experiments", "runs", "metrics", "params", "tags")

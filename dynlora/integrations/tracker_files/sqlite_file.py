@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from dynlora.errors import DataError, system_message
-from dynlora.plain_text import printable
 from dynlora.safe_files import NotPlainFileError, open_plain
+from dynlora.text import printable
 
 MAX_BYTES = 16 * 2**30
 """Largest file that is opened."""

@@ -18,8 +18,8 @@ from tensorboard.util.tensor_util import make_ndarray
 from dynlora.errors import DataError
 from dynlora.integrations.tracker_files.found import MAX_RUNS, FoundRun
 from dynlora.integrations.trackers.event_messages import DecodeError, Event, HParamsPluginData, SessionLog, Status
-from dynlora.plain_text import printable
 from dynlora.safe_files import NotPlainFileError, open_plain
+from dynlora.text import printable
 
 TITLE = "TensorBoard"
 MAX_RECORD_BYTES = 64 * 2**20

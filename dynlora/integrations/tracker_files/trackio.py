@@ -15,7 +15,7 @@ from dynlora.errors import DataError
 from dynlora.integrations.tracker_files.found import MAX_RUNS, FoundRun
 from dynlora.integrations.tracker_files.sqlite_file import SqliteFile
 from dynlora.integrations.trackers.places import place_of
-from dynlora.plain_text import printable
+from dynlora.text import printable
 
 TITLE = "Trackio"
 TABLES = ("metrics",)

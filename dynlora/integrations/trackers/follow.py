@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.addresses import hidden
+from dynlora.analysis.config_fields import by_name, set_values
 from dynlora.errors import DynloraError, RunBusyError, first_line
 from dynlora.integrations.trackers.base import CAPACITY, FAMILIES_KEY, NAME_KEY, RUN_KEY, RunFacts, Tracker
 from dynlora.integrations.trackers.feed import Batch, Feed, families
@@ -28,7 +29,6 @@ from dynlora.store.meta import config as run_config
 from dynlora.store.meta import moment, text
 from dynlora.store.reader import RunReader
 from dynlora.store.tracker_notes import LOCK_NAME, Written, forget_errors, read_trackers, write_trackers
-from dynlora.viz.kit.config_fields import by_name, set_values
 from dynlora.viz.kit.rank_image import rank_image
 
 logger = logging.getLogger(__name__)

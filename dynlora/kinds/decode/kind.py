@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import DynloraError
 from dynlora.kinds.decode import frames, text
-from dynlora.kinds.decode.growing import GrowingDecodes
-from dynlora.kinds.decode.result import Decode, read_decode
+from dynlora.kinds.decode.result import Decode, GrowingDecodes, read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.registry import kind_of_run
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
@@ -49,13 +48,13 @@ class DecodeKind(RunKind):
 
     def choice(self, result: Decode) -> Choice | None:
         """Return the points, each a decode of all problems."""
-        from dynlora.kinds.decode.points import point_choice
+        from dynlora.kinds.decode.text import point_choice
 
         return point_choice(result)
 
     def conclusion(self, result: Decode, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return how a point compares with the target alone; without a choice the point to recommend."""
-        from dynlora.kinds.decode.points import POINT, point_named
+        from dynlora.kinds.decode.text import POINT, point_named
 
         point = point_named(result, chosen[POINT]) if POINT in chosen else frames.best(result)
         return Conclusion(text.headline(result, point), text.basis(result, point))

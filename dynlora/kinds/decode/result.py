@@ -7,6 +7,8 @@ that does not say which problem it solves is left out.
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -247,3 +249,43 @@ def _nested(value: Any) -> list[NestedRank]:
     rows = [table(row) for row in items(value, MAX_POINTS)]
     found = [(count(row.get("rank")), finite(row.get("share")), finite(row.get("agreement"))) for row in rows]
     return [NestedRank(rank, share or 0.0, agreed) for rank, share, agreed in found if agreed is not None]
+
+
+MOST_KEPT = 8
+"""Decodes that are kept; what was looked at longest ago is forgotten."""
+
+
+@dataclass
+class _Kept:
+    """What was read of a decode, and the lock of whoever reads on."""
+
+    so_far: SoFar = field(default_factory=SoFar)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class GrowingDecodes:
+    """What was read of decodes so far, over all viewers of a server."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+
+    def read(self, folder: str | os.PathLike[str]) -> Decode:
+        """Return what a decode has recorded so far; only what is new is read.
+
+        Raises:
+            RunNotFoundError: when there is no such run.
+            CorruptRunError: when it cannot be read.
+        """
+        kept = self._of(os.path.realpath(folder))
+        with kept.lock:
+            return read_decode(folder, kept.so_far)
+
+    def _of(self, folder: str) -> _Kept:
+        with self._lock:
+            kept = self._kept.setdefault(folder, _Kept())
+            self._kept.move_to_end(folder)
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+            return kept

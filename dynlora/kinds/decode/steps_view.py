@@ -6,8 +6,8 @@ import html
 from collections.abc import Sequence
 
 from dynlora.kinds.decode.result import TARGET, Point, Solution, Step
+from dynlora.text import one_line, score
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import one_line, score
 from dynlora.viz.kit.theme import Palette
 
 MOST_STEPS = 200

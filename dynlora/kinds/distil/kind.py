@@ -38,8 +38,8 @@ class DistilKind(RunKind):
 
     def estimate(self, settings: DistilSettings, runs_dir: Path) -> tuple[dict[str, Any], str]:
         """Return how long writing and learning will take; the test comes after that."""
-        from dynlora.kinds.distil.work.estimate import estimated
         from dynlora.kinds.distil.work.materials import Materials
+        from dynlora.kinds.distil.work.run import estimated
 
         times = {"method": settings.method, **estimated(Materials.load(settings, runs_dir))}
         words = (

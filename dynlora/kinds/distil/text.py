@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dynlora.kinds.distil import frames
 from dynlora.kinds.distil.result import Distil, PerToken
 from dynlora.kinds.distil.settings import NOT_RECYCLE
-from dynlora.viz.kit.text import listed, one_line, plural, rough_duration, score, signed
+from dynlora.text import listed, one_line, plural, rough_duration, score, signed
 
 WHAT = (
     f"{NOT_RECYCLE} One student, a LoRA of any rank, learns to give every next token the probability that the teacher "

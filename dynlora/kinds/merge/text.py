@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dynlora.kinds.merge import frames
 from dynlora.kinds.merge.result import Loss, Merge
-from dynlora.viz.kit.text import listed, one_line, percent, plural, signed
+from dynlora.text import listed, one_line, percent, plural, signed
 
 WHAT = (
     "Several finished adapters of one base model become one adapter, without training. Each module's updates are "

@@ -39,8 +39,8 @@ class RecycleKind(RunKind):
 
     def estimate(self, settings: RecycleSettings, runs_dir: Path) -> tuple[dict[str, Any], str]:
         """Return how long inversion and episodes will take; the test comes after that."""
-        from dynlora.kinds.recycle.work.estimate import estimated
         from dynlora.kinds.recycle.work.materials import Materials
+        from dynlora.kinds.recycle.work.run import estimated
 
         times = estimated(Materials.load(settings, runs_dir))
         words = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dynlora.kinds.recycle import frames
 from dynlora.kinds.recycle.result import Accuracy, Recycle
 from dynlora.store.meta import count, table
-from dynlora.viz.kit.text import one_line, percent, plural, rough_duration, signed
+from dynlora.text import one_line, percent, plural, rough_duration, signed
 
 WHAT = (
     "Finished classifiers teach one meta-LoRA, without their data: synthetic inputs are made of each teacher, and the "

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dynlora.analysis.run_summary import format_metrics, origin_words
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
@@ -18,7 +19,6 @@ from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.summary import RunSummary, run_summary
-from dynlora.viz.kit.run_summary import format_metrics, origin_words
 
 COSTLY = 1.02
 """Held-out loss after the gates were replaced by their means, over that before, from which a warning says so."""
@@ -128,7 +128,7 @@ def lora_config(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> dict[st
 
 def verdict_on(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the verdict on a finished run among the runs beside it; None where nothing can be held against it."""
-    from dynlora.analysis.run_verdict import run_verdict
+    from dynlora.analysis.verdict import run_verdict
     from dynlora.analysis.verdict_text import headline
 
     verdict = run_verdict(folder, summary)

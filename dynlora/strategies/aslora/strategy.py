@@ -19,8 +19,7 @@ from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import OwnSignal, Strategy, setting, start_setting, state
 from dynlora.errors import ConfigError
-from dynlora.strategies.aslora.edits import Tie
-from dynlora.strategies.aslora.sharing import closest_groups, distances, groups_of, kinds_of, merge_jump, nearest
+from dynlora.strategies.aslora.sharing import Tie, closest_groups, distances, groups_of, kinds_of, merge_jump, nearest
 
 
 @dataclass

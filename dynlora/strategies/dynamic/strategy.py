@@ -17,9 +17,8 @@ from dynlora.engine.model.gates import MODES, gate_numbers
 from dynlora.engine.model.modules import ModuleInfo, rank_limit
 from dynlora.engine.strategy import Strategy, setting, state
 from dynlora.errors import ConfigError
-from dynlora.strategies.dynamic.gradient_accumulation import GradientAccumulation
 from dynlora.strategies.dynamic.importance import SMOOTHING, Importance
-from dynlora.strategies.dynamic.one_shot import RANK_BY, one_shot_allocation, spectral_allocation
+from dynlora.strategies.dynamic.one_shot import RANK_BY, GradientAccumulation, one_shot_allocation, spectral_allocation
 
 MOVING, WEIGHING = ("rank", "both", "random"), ("scalar", "both")
 

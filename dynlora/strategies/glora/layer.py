@@ -8,14 +8,19 @@ path trains parts of the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
+from dynlora.engine.edits.values import Change
+from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.randomness import stream, stream_seed
@@ -292,3 +297,22 @@ class GloraLinear(LoraLinear):
         if self._path in (LORA, "nnnnn"):
             return self.low_rank()
         return None, self.delta_weight() / self.scaling
+
+
+@dataclass(frozen=True)
+class SettlePaths(Change):
+    """Let each module take a path; `history` tells how the search came to them, round by round."""
+
+    paths: tuple[str, ...]
+    history: tuple[Mapping[str, Any], ...] = field(default=(), compare=False, repr=False)
+
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Settle them; what a path leaves out stays as it was trained."""
+        for module, path in zip(adapters, self.paths, strict=True):
+            if not isinstance(module, GloraLinear):
+                raise TypeError(f"{module.info.name}: a {type(module).__name__} has no paths to choose from")
+            module.settle(path)
+
+    def described(self) -> dict[str, Any]:
+        """Return the row of the decision log."""
+        return {"edit": "paths", "paths": list(self.paths), "history": [dict(entry) for entry in self.history]}

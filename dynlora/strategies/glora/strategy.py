@@ -18,8 +18,7 @@ from dynlora.engine.model.modules import ModuleInfo, check_weights
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.strategy import OwnSignal, Strategy, setting, start_setting
 from dynlora.errors import ConfigError
-from dynlora.strategies.glora.edits import SettlePaths
-from dynlora.strategies.glora.layer import FORMS, LORA, SIZE, GloraLinear, path_cost, usable
+from dynlora.strategies.glora.layer import FORMS, LORA, SIZE, GloraLinear, SettlePaths, path_cost, usable
 from dynlora.strategies.glora.search import Candidate, Space, evolve, loss_of
 
 FLOOR = 1e-6

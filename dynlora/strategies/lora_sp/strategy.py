@@ -14,8 +14,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import OwnSignal, Strategy, setting, start_setting
 from dynlora.errors import ConfigError
-from dynlora.strategies.lora_sp.edits import ChooseAnew, ReadParts, WriteBack
-from dynlora.strategies.lora_sp.layer import MASKS, SIDES, PartialLinear
+from dynlora.strategies.lora_sp.layer import MASKS, SIDES, ChooseAnew, PartialLinear, ReadParts, WriteBack
 
 
 @dataclass

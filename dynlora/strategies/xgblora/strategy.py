@@ -17,8 +17,7 @@ from dynlora.engine.model.modules import ModuleInfo, check_weights
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.strategy import OwnSignal, Strategy, setting, start_setting, state
 from dynlora.errors import ConfigError
-from dynlora.strategies.xgblora.edits import NextBooster
-from dynlora.strategies.xgblora.layer import BoostedLinear, booster_norm, likeness
+from dynlora.strategies.xgblora.layer import BoostedLinear, NextBooster, booster_norm, likeness
 
 LEAST_STEPS = 4
 """Steps a booster is trained at least: with fewer B has hardly left zero when it is folded."""

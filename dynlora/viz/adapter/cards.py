@@ -6,11 +6,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from dynlora.analysis import adapter_frames, adapter_text
+from dynlora.analysis import adapter_frames
 from dynlora.jobs import uploads
 from dynlora.peft_adapter import Adapter, read_adapter
+from dynlora.text import one_line, sentence_case
 from dynlora.viz.adapter import figures as adapter_figures
-from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, titled
 from dynlora.viz.ui.guard import guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
@@ -100,7 +100,7 @@ def _show(folder: Path) -> None:
     """Draw an adapter."""
     adapter = _read(str(folder), _changed(folder))
     modules = adapter_frames.described(adapter)
-    titled("Adapter", one_line(adapter_text.overview(adapter, modules), 300))
+    titled("Adapter", one_line(adapter_frames.overview(adapter, modules), 300))
     for words in adapter.notes:
         note(words)
     figures(adapter_frames.headline(adapter, modules))
@@ -112,7 +112,7 @@ def _show(folder: Path) -> None:
         )  # fmt: skip
         title, unit = adapter_frames.NUMBERS[column]
         grid = adapter_frames.over_depth(modules, column)
-        words = adapter_text.over_depth(modules, column, title)
+        words = adapter_frames.depth_caption(modules, column, title)
         chart(adapter_figures.depth_map(grid, title, unit, colours()), words, table, f"adapter-{column}")
     values = adapter_frames.spectra(modules)
     spectra = adapter_figures.spectra_map(values, modules, colours())
@@ -121,9 +121,9 @@ def _show(folder: Path) -> None:
         norms = adapter_frames.over_depth(modules, "norm")
         height = spectra.layout.height  # pyright: ignore[reportAttributeAccessIssue] - plotly types no layout
         figure = adapter_figures.norm_lines(norms, colours(), min(height, 520))
-        chart(figure, adapter_text.norms(modules), table, "adapter-norms")
+        chart(figure, adapter_frames.norms(modules), table, "adapter-norms")
     with right, card("Singular values of the updates", "adapter-spectra"):
-        words = adapter_text.spectra(modules, len(values))
+        words = adapter_frames.spectra_caption(modules, len(values))
         chart(spectra, words, adapter_frames.spectra_table(modules), "adapter-spectra")
     with st.expander("Open another adapter", icon=":material/upload_file:"):
         _take(folder.name)

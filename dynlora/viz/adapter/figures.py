@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import number, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import row_edges
-from dynlora.viz.kit.text import number, plotly_text
 from dynlora.viz.kit.theme import Palette
 
 NAMED_CELLS = 400

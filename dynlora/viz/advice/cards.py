@@ -11,9 +11,9 @@ from dynlora.analysis import advice_text as text
 from dynlora.analysis import ranks_to_use_text
 from dynlora.jobs import advice
 from dynlora.jobs.advice import Advice
+from dynlora.text import markdown_text
 from dynlora.viz.advice import model
 from dynlora.viz.kit import rank_picture
-from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.guard import fragment, guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis.modules import described
 from dynlora.analysis.ranks_to_use import LoraSettings, lora_settings
-from dynlora.viz.kit.modules import described
 
 
 def modules(found: Mapping[str, Any]) -> pd.DataFrame:

@@ -9,6 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import capacity_frames, flows, signals
+from dynlora.analysis.run_summary import ACTIVE
+from dynlora.text import one_line
 from dynlora.viz.capacity import (
     component_figures,
     components,
@@ -23,8 +25,6 @@ from dynlora.viz.capacity import conclusion as conclusions
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.kit.module_map import MapView
-from dynlora.viz.kit.run_summary import ACTIVE
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui.cards import Picks, card, chart, colours, note, number_columns, picture, under
 from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.replay import replay

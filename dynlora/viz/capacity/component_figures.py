@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView, colour_of, label_rows, map_height, row_edges, row_look, with_gaps
-from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
 MOST_ARROWS = 200

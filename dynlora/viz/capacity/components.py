@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.signals import About, own
+from dynlora.text import number, one_line, plural, spans
 from dynlora.viz.capacity.decision_log import edits_of
 from dynlora.viz.capacity.text import choices_at
-from dynlora.viz.kit.text import number, one_line, plural, spans
 
 FACTOR = "factor"
 """The signal over components: e, what each component's part of the update is multiplied by."""

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.flows import Balance
+from dynlora.analysis.run_summary import ACTIVE
 from dynlora.analysis.stats import spearman
-from dynlora.viz.kit.run_summary import ACTIVE
-from dynlora.viz.kit.text import listed, minus, number, one_line, percent, plural
+from dynlora.text import listed, minus, number, one_line, percent, plural
 
 
 def conclusion(

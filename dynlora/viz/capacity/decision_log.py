@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.text import number, one_line
+from dynlora.text import number, one_line
 
 MOVES = ("move", "grow", "drop", "scale")
 """Kinds of edits that have charts of their own, or would flood a list."""

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import (
     MapView,
@@ -19,7 +20,6 @@ from dynlora.viz.kit.module_map import (
     row_look,
     with_gaps,
 )
-from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis.flows import FREE, OTHERS, RELEASED
+from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.text import one_line
+from dynlora.text import one_line
 from dynlora.viz.kit.theme import Palette
 
 MOST_FRAMES = 60

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_text
 from dynlora.viz.capacity import searches
 from dynlora.viz.capacity.searches import Search
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
 FIRST_SHADE = 0.3

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.flows import Balance
+from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.signals import About
 from dynlora.analysis.stats import spearman
+from dynlora.text import listed, minus, number, one_line, percent, plural, score, spans
 from dynlora.viz.capacity.searches import Search
-from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.text import listed, minus, number, one_line, percent, plural, score, spans
 
 
 def rank_caption(

@@ -11,11 +11,11 @@ import numpy as np
 import streamlit as st
 
 from dynlora.analysis import capacity_frames
+from dynlora.analysis.run_summary import last_planned_step
 from dynlora.errors import DynloraError
 from dynlora.store import queries
+from dynlora.text import one_line, sentence_case
 from dynlora.viz.capacity.view_model import CapacityView, whole_run
-from dynlora.viz.kit.run_summary import last_planned_step
-from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.run_picker import has_model
 from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range

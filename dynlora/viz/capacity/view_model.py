@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis import capacity_frames, flows, signals
+from dynlora.analysis.run_reading import recorded_over
 from dynlora.store import queries
 from dynlora.viz.capacity import components, decision_log, searches
 from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.replay_frames import MOST_FRAMES, Look, frames
 from dynlora.viz.kit.module_map import MapView
-from dynlora.viz.kit.recorded import recorded_over
 from dynlora.viz.kit.run_queries import COLUMNS, RunQueries
 from dynlora.viz.kit.theme import Palette
 

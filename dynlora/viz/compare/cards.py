@@ -7,18 +7,18 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.analysis import pairing, seed_groups
-from dynlora.analysis.paired_rows import RunPairs
+from dynlora.analysis import pairing, run_summary, seed_groups
+from dynlora.analysis.frames import SMOOTHING
+from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
+from dynlora.text import metric_words, one_line
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import one_example, pictures
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.compared import Compared, are_grouped, compared
 from dynlora.viz.compare.line_styles import MOST_COLOURED, dots
-from dynlora.viz.kit import run_summary, strong_language, written
-from dynlora.viz.kit.frames import SMOOTHING
-from dynlora.viz.kit.text import metric_words, one_line
+from dynlora.viz.kit import strong_language, written
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, texts, under
 from dynlora.viz.ui.cards import rows as table_rows

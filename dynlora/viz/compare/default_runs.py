@@ -8,11 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.analysis import seed_groups
+from dynlora.analysis import run_summary, seed_groups
 from dynlora.analysis.pairing import same_task
 from dynlora.errors import DynloraError
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.run_picker import MOST_TRIED, find_run

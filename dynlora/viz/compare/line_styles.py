@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynlora.analysis.seed_groups import Group
+from dynlora.text import one_line
 from dynlora.viz.kit import run_colours, theme
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import Palette
 
 MOST_COLOURED = 6

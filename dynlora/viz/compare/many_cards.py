@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import seed_groups
+from dynlora.text import markdown_text, one_line, plural, sentence_case
 from dynlora.viz.compare import (
     brushes,
     results_table,
@@ -24,7 +25,6 @@ from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.run_selection import MOST_READ
 from dynlora.viz.compare.run_visibility import method_eyes
 from dynlora.viz.compare.scatter_model import Row, title
-from dynlora.viz.kit.text import markdown_text, one_line, plural, sentence_case
 from dynlora.viz.ui.cards import brushable, card, chart, colours, note, under
 from dynlora.viz.ui.cards import rows as table_rows
 from dynlora.viz.ui.multiselect import several

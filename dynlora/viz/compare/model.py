@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import run_summary
+from dynlora.analysis.config_fields import SOURCES, flat
+from dynlora.analysis.frames import smoothed
+from dynlora.analysis.run_summary import LOW_IS_GOOD, format_strategy, main_metric, named, parameters_in_use
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.stats import spearman
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.config_fields import SOURCES, flat
-from dynlora.viz.kit.frames import smoothed
-from dynlora.viz.kit.run_summary import LOW_IS_GOOD, format_strategy, main_metric, named, parameters_in_use
-from dynlora.viz.kit.text import listed, metric_words, number, one_line, source_name
+from dynlora.text import listed, metric_words, number, one_line, source_name
 
 METHOD = "strategy.name"
 """The setting whose value is shown with its fidelity."""

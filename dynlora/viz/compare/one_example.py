@@ -10,7 +10,7 @@ import pandas as pd
 
 from dynlora.analysis import results
 from dynlora.analysis.seed_groups import Group
-from dynlora.viz.kit.text import number, one_line, plural, score
+from dynlora.text import number, one_line, plural, score
 
 NAMED = ("text", "text_pair", "label")
 

@@ -8,8 +8,8 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
-from dynlora.viz.kit.run_summary import ACTIVE, seconds_taken
-from dynlora.viz.kit.text import plural, rough_duration
+from dynlora.analysis.run_summary import ACTIVE, seconds_taken
+from dynlora.text import plural, rough_duration
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.run_summary import main_metric
 from dynlora.analysis.seed_groups import grouped, methods
 from dynlora.store import search_fields
+from dynlora.text import metric_words, one_line, source_name
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.scatter_model import USED, Row, numbers
-from dynlora.viz.kit.run_summary import main_metric
-from dynlora.viz.kit.text import metric_words, one_line, source_name
 
 ROWS = {"method": "One row per method", "configuration": "One row per configuration"}
 """What a row can stand for: name in the address, and words."""

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import run_summary
 from dynlora.analysis.pairing import same_task
 from dynlora.store import queries
+from dynlora.text import one_line, plural, source_name
 from dynlora.viz.compare.default_runs import MOST_LIKE, default_runs, left_alone
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import one_line, plural, source_name
 from dynlora.viz.runs import search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import note, safe

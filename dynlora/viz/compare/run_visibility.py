@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from dynlora.analysis.seed_groups import Group, by_method
+from dynlora.text import markdown_text
 from dynlora.viz.compare.line_styles import LineStyle, eye_styles, line_styles, short_label
 from dynlora.viz.compare.scatter_model import Row
-from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.ui.cards import colours
 from dynlora.viz.ui.hidden_runs import hidden_runs, hide
 from dynlora.viz.ui.url_state import put

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_lines, plotly_text, sentence_case
 from dynlora.viz.compare.figures import NAMED_COLUMNS
 from dynlora.viz.compare.line_styles import LineStyle, line_styles
 from dynlora.viz.compare.scatter_model import APART, QUARTERS, Axis, format_value
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_lines, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 FEW = 8

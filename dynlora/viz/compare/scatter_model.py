@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.config_fields import LABELS
+from dynlora.analysis.run_summary import format_strategy, parameters_in_use
 from dynlora.analysis.seed_groups import NOT_COMPARED
 from dynlora.store import search_fields
+from dynlora.text import number, one_line, source_name
 from dynlora.viz.compare.model import METHOD, distinct_names
-from dynlora.viz.kit.config_fields import LABELS
-from dynlora.viz.kit.run_summary import format_strategy, parameters_in_use
-from dynlora.viz.kit.text import number, one_line, source_name
 
 Row = Mapping[str, Any]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.stats import spearman
+from dynlora.text import listed, one_line, plural, score
 from dynlora.viz.compare.results_table import Paper
 from dynlora.viz.compare.scatter_model import QUARTERS, format_value, title
 from dynlora.viz.compare.sweep_model import MOST_LINES
-from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.text import listed, one_line, plural, score
 
 BRUSH = "Drag a box over an axis to pick runs; with Shift, further axes narrow the choice."
 """How runs are picked in the picture of settings and results."""

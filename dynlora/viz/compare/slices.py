@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import listed, one_line, plotly_text, plural, score, sentence_case
 from dynlora.viz.compare.scatter_model import Row, format_value, in_order, is_logarithmic, swept, title
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import listed, one_line, plotly_text, plural, score, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 MOST_SETTINGS = 6

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_lines, plotly_text, score, sentence_case
 from dynlora.viz.compare.figures import NAMED_COLUMNS, add_band
 from dynlora.viz.compare.line_styles import LineStyle, line_styles
 from dynlora.viz.compare.scatter_figures import scale
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_lines, plotly_text, score, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 WRITTEN_CELLS = 120

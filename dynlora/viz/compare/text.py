@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.pairing import FEWEST_SEEDS
-from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.text import listed, number, one_line, plural, score, signed
+from dynlora.text import listed, number, one_line, plural, score, signed
 
 BAND = "The band covers the lowest to the highest run of a group."
 

@@ -15,7 +15,7 @@ from dynlora.kinds.decode import steps_view, text
 from dynlora.kinds.decode.kind import DecodeKind
 from dynlora.kinds.decode.result import DRAFT, TARGET, Step
 from dynlora.store.meta import count, finite, short_text, table
-from dynlora.viz.kit.text import one_line
+from dynlora.text import one_line
 from dynlora.viz.ui.cards import card, colours, note, safe, titled, under
 from dynlora.viz.ui.guard import fragment
 from dynlora.viz.ui.model_client import POLL_S, Streamed

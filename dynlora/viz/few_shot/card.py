@@ -11,8 +11,8 @@ from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
 from dynlora.kinds.recycle import text
 from dynlora.kinds.recycle.kind import RecycleKind
+from dynlora.text import markdown_text, plural
 from dynlora.viz.few_shot import support
-from dynlora.viz.kit.text import markdown_text, plural
 from dynlora.viz.ui.cards import card, note, rows, safe, titled, under
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dynlora.data_files.reader import sent_table
 from dynlora.errors import ConfigError
-from dynlora.viz.kit.text import listed, one_line, plural
+from dynlora.text import listed, one_line, plural
 
 MOST_ROWS = 500
 """Examples at most; a class needs a few."""

@@ -12,7 +12,7 @@ from dynlora.analysis import health
 from dynlora.analysis.health import Outcome
 from dynlora.analysis.health_checks import PROBLEM, Finding
 from dynlora.analysis.run_reading import RunReading
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.run_picker import link

@@ -12,16 +12,16 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.run_summary import format_progress, format_strategy, progress_share
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.tour_mark import is_tour_taken
+from dynlora.text import markdown_text, one_line
 from dynlora.viz.capacity import pictures
 from dynlora.viz.capacity.view import capacity_view, has_moved
 from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.home import model as home_model
 from dynlora.viz.home import text as home_text
-from dynlora.viz.kit.run_summary import format_progress, format_strategy, progress_share
-from dynlora.viz.kit.text import markdown_text, one_line
 from dynlora.viz.tour import stops as tour_stops
 from dynlora.viz.ui.cards import card, colours, note
 from dynlora.viz.ui.replay import replay

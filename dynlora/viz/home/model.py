@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.frames import records
-from dynlora.viz.kit.run_summary import ACTIVE, main_metric
+from dynlora.analysis.frames import records
+from dynlora.analysis.run_summary import ACTIVE, main_metric
+from dynlora.text import duration, one_line, score
 from dynlora.viz.kit.status import STATUS_WORDS
-from dynlora.viz.kit.text import duration, one_line, score
 
 LIST_KEYS = ("q", "status", "strategy", "sort", "group")
 """What the address of the list of runs holds; the list was the first page once, so links of then lead to it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dynlora.viz.kit.run_summary import about, format_progress
-from dynlora.viz.kit.text import one_line
+from dynlora.analysis.run_summary import about, format_progress
+from dynlora.text import one_line
 
 TITLE = "dynlora trains LoRA adapters, moves rank to the modules that need it, and shows every step."
 """What dynlora is, in one sentence."""

@@ -9,9 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis.gate_effect import GateEffect
+from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.limits import axis_within
-from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.run_summary import LOW_IS_GOOD
-from dynlora.viz.kit.text import metric_words
+from dynlora.analysis.run_summary import LOW_IS_GOOD
+from dynlora.text import metric_words
 from dynlora.viz.kit.written import as_written
 
 

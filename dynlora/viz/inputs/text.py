@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.gate_effect import GateEffect
-from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.text import one_line, percent, plural, score, sentence_case
+from dynlora.text import one_line, percent, plural, score, sentence_case
 
 
 def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.stats import normal_reach
+from dynlora.text import one_line, percent, plural, score, signed
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.text import one_line, percent, plural, score, signed
 from dynlora.viz.kit.token_text import Colouring, TextToken, visible
 
 DIFFERENCE, LOSS = "difference", "loss"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.text import plural
+from dynlora.text import plural
 
 SIGNAL, EVENT = "probe_token_loss", "probe_tokens"
 

@@ -13,12 +13,12 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dynlora.analysis.gate_effect import GateEffect
+from dynlora.analysis.run_summary import evaluated_rows
 from dynlora.store import queries
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.view_model import InputsView, effect_at
-from dynlora.viz.kit.run_summary import evaluated_rows
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import chart, colours, plot_config
 from dynlora.viz.ui.conclusion import conclusion

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import run_summary
 from dynlora.analysis.gate_effect import GateEffect, gate_effect
+from dynlora.analysis.run_summary import sample_words
 from dynlora.store import queries
 from dynlora.viz.inputs import model as inputs_model
-from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.run_queries import RunQueries
-from dynlora.viz.kit.run_summary import sample_words
 
 
 def effect_at(folder: Path, step: int) -> GateEffect | None:

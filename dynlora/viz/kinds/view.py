@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.run_summary import ACTIVE
 from dynlora.jobs.launch import RunHandle
 from dynlora.kinds.registry import kind_of_run
 from dynlora.kinds.run_kind import RunKind
 from dynlora.store import queries
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.kit.run_summary import ACTIVE
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run.button import adapter_button, export_buttons
 from dynlora.viz.ui import cached_queries

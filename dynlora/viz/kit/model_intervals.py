@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_text, short_names
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text, short_names
 from dynlora.viz.kit.theme import Palette
 
 MOST_LINES = 13

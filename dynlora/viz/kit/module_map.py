@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_text
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
 GAP, GAP_SHARE = 0.45, 0.0065

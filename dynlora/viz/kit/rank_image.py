@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dynlora.store.rows import ModuleRow
+from dynlora.text import kind_labels, one_line
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import kind_labels, one_line
 from dynlora.viz.kit.theme import Palette
 
 WIDE, HIGH, GAP, MARGIN = 40, 24, 2, 10

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from dynlora.analysis.run_summary import RANDOM, method_of
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.run_summary import RANDOM, method_of
 
 ORDER = (0, 5, 2, 4, 3, 1, 6, 7)
 """Places of the palette in an order in which neighbours differ most."""

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import modules as kit_modules
 from dynlora.errors import CorruptRunError
 from dynlora.store import queries
-from dynlora.viz.kit import modules as kit_modules
 
 T = TypeVar("T")
 

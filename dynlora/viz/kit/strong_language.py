@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 import pandas as pd
 from glin_profanity import Filter
 
-from dynlora.viz.kit.text import one_line
+from dynlora.text import one_line
 
 HIDDEN = "(hidden: strong language)"
 """What stands in the place of a text that is shown only when asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dynlora.viz.kit.text import listed, one_line
+from dynlora.text import listed, one_line
 
 
 @dataclass(frozen=True)

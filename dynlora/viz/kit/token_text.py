@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dynlora.text import minus
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import minus
 from dynlora.viz.kit.theme import Palette
 
 MOST_TOKENS = 600

@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import ablations
+from dynlora.analysis import ablations, run_summary
 from dynlora.analysis.measurement_files import knockout_file, knockout_target
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
 from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
-from dynlora.store.score_signals import module_scores
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import number
+from dynlora.store.run import module_scores
+from dynlora.text import number
 from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.knockout import text as knockout_text
 from dynlora.viz.ui import cached_queries

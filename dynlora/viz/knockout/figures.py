@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 LOST = "Loss without − with the module (nats)"

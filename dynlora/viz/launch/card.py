@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from dynlora.analysis import run_summary
 from dynlora.errors import DynloraError
 from dynlora.jobs.launch import is_alive
 from dynlora.store import queries
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import RunSummary
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.launch.form import forget_launched, launched
 from dynlora.viz.ui import live
 from dynlora.viz.ui.run_picker import link, runs_dir

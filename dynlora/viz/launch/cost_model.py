@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.text import kind_labels, listed, number, percent, plural, rough_duration
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.text import kind_labels, listed, number, percent, plural, rough_duration
 
 MARKS = 400
 """Most marks of a lane of the timeline; more could not be told apart."""

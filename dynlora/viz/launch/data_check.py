@@ -12,8 +12,8 @@ import pandas as pd
 
 from dynlora.config import parse_config
 from dynlora.data_files import binary_file, reader, repair_list, scan
+from dynlora.text import listed, one_line, plural
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.text import listed, one_line, plural
 
 MAX_CHECKED_BYTES = 100 * 2**20
 """A larger file of this machine is checked by the command line only: a page would wait too long."""

@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.viz.kit.text import markdown_text, plural
+from dynlora.text import markdown_text, plural
 from dynlora.viz.launch import data_check
 from dynlora.viz.ui.cards import card, note, table
 from dynlora.viz.ui.guard import refusal

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.data_files.encodings import ENCODINGS
-from dynlora.viz.kit.text import markdown_text
+from dynlora.data_files.opening import ENCODINGS
+from dynlora.text import markdown_text
 from dynlora.viz.launch import data_file, data_kind, form_model
 from dynlora.viz.launch.form import config_grid
 from dynlora.viz.ui import kept_form

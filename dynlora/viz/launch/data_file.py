@@ -13,8 +13,8 @@ from dynlora.data_files.columns import guessed, guessed_kind, guessed_written
 from dynlora.data_files.conversations import is_conversation
 from dynlora.data_files.opening import ending_of, is_table
 from dynlora.errors import DataError
+from dynlora.text import listed, one_line, plural
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.text import listed, one_line, plural
 from dynlora.viz.launch.data_kind import as_text
 
 __all__ = [

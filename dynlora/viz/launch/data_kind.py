@@ -9,7 +9,7 @@ import pandas as pd
 
 from dynlora.config import GENERATIVE
 from dynlora.data_files.conversations import conversation, plain
-from dynlora.viz.kit.text import listed, one_line, plural
+from dynlora.text import listed, one_line, plural
 
 KINDS = {
     "labelled": "Text and label",

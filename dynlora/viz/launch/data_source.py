@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora import assets
-from dynlora.assets.hub_search import is_off
+from dynlora.assets.hub import is_off
 from dynlora.config import GENERATIVE
 from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads

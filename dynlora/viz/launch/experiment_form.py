@@ -8,9 +8,9 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis.config_fields import launch_key
 from dynlora.errors import DynloraError
 from dynlora.jobs.sweep import enqueue_sweep
-from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.launch import experiment_model, form_model, preflight_card
 from dynlora.viz.launch.experiment_model import Experiment
 from dynlora.viz.launch.form import in_the_queue, kept_text

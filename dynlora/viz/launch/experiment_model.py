@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from dynlora.analysis.frames import records
+from dynlora.analysis.run_summary import seconds_taken
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 from dynlora.jobs.sweep import MAX_RUNS, SECTION
-from dynlora.viz.kit.frames import records
-from dynlora.viz.kit.run_summary import seconds_taken
-from dynlora.viz.kit.text import plural, rough_duration
+from dynlora.text import plural, rough_duration
 from dynlora.viz.launch import form_model, presets
 
 MOST_RANKS = 8

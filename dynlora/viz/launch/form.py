@@ -9,12 +9,12 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis.config_fields import launch_key
 from dynlora.config_files import yaml_text
 from dynlora.errors import DynloraError
 from dynlora.jobs.launch import in_queue
 from dynlora.jobs.quick_launch import start
-from dynlora.viz.kit.config_fields import launch_key
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.launch import form_model, hub_search
 from dynlora.viz.launch.form_model import Field
 from dynlora.viz.ui import kept_form

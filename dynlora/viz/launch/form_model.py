@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dynlora.analysis.config_fields import LABELS, flat
 from dynlora.assets import MODELS
 from dynlora.config import RunConfig
 from dynlora.config_files import value_text
 from dynlora.errors import ConfigError
-from dynlora.viz.kit.config_fields import LABELS, flat
-from dynlora.viz.kit.text import sentence_case
+from dynlora.text import sentence_case
 
 MAX_SEEDS = 20
 RULES = ("ge", "gt", "le", "lt")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.assets import hub_search
-from dynlora.assets.hub_search import Hit, Kind
+from dynlora.assets import hub
+from dynlora.assets.hub import Hit, Kind
 from dynlora.errors import DynloraError
-from dynlora.viz.kit.text import one_line
+from dynlora.text import one_line
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import is_read_only
@@ -24,7 +24,7 @@ def pick(kind: Kind, field: str) -> None:
     """
     if is_read_only():
         return
-    if hub_search.is_off():
+    if hub.is_off():
         note("The search of the hub is off, because HF_HUB_OFFLINE is set.")
         return
     left, right = st.columns([4, 1], vertical_alignment="bottom")
@@ -45,7 +45,7 @@ def pick(kind: Kind, field: str) -> None:
 def _asked(kind: Kind, words: str) -> tuple[str, list[Hit] | str]:
     """Return the words with their hits, or with the sentence of what went wrong."""
     try:
-        return words, hub_search.search(kind, words)
+        return words, hub.search(kind, words)
     except DynloraError as error:
         return words, str(error)
 

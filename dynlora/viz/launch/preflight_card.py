@@ -8,10 +8,11 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis import config_fields
 from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
-from dynlora.viz.kit import config_fields, strong_language
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
+from dynlora.viz.kit import strong_language
 from dynlora.viz.launch import cost_figures, cost_model, token_card
 from dynlora.viz.ui import warm_process
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under, unseen_chart

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dynlora.viz.kit.config_fields import flat
-from dynlora.viz.kit.text import one_line
+from dynlora.analysis.config_fields import flat
+from dynlora.text import one_line
 
 PRESETS: dict[str, dict[str, Any]] = {
     "Quick look": {"train.steps": 100, "adapter.rank": 4, "data.max_eval": 500},

@@ -15,7 +15,7 @@ from dynlora.jobs import search
 from dynlora.jobs.search import SearchState, arguments
 from dynlora.jobs.sweep import listed
 from dynlora.store import queries
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.guard import fragment, guarded
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels, runs_dir

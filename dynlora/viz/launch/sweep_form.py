@@ -8,11 +8,11 @@ import shlex
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.config_fields import launch_key
 from dynlora.errors import DynloraError
 from dynlora.jobs.sweep import count, enqueue_sweep, listed, section_choices
 from dynlora.store import queries
-from dynlora.viz.kit.config_fields import launch_key
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.launch.search_form import search_form
 from dynlora.viz.ui.run_picker import find_run, is_read_only, run_labels, runs_dir
 from dynlora.viz.ui.unlock import say_read_only

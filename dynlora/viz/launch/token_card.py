@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis import config_fields
 from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
-from dynlora.viz.kit import config_fields
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.launch import form_model, token_view
 from dynlora.viz.launch.data_source import Source
 from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, under

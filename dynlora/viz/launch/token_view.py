@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.text import one_line, percent, plural
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.text import one_line, percent, plural
 from dynlora.viz.kit.theme import Palette
 
 MOST_LONG = 60

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from dynlora.viz.kit.text import listed, one_line
+from dynlora.text import listed, one_line
 
 FIDELITY = {
     "code": "checked against published code",

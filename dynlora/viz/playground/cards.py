@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.frames import records
 from dynlora.errors import DynloraError
 from dynlora.store import queries
+from dynlora.text import markdown_text, one_line, plural
 from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.task import Task
-from dynlora.viz.kit.text import markdown_text, one_line, plural
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_text
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import plotly_text
 from dynlora.viz.kit.theme import Palette
 
 

@@ -14,8 +14,8 @@ from dynlora.data_files.reader import sent_table, sent_text
 from dynlora.data_files.table import Table
 from dynlora.errors import ConfigError
 from dynlora.store.meta import section
+from dynlora.text import listed, markdown_text, one_line, percent, plural, sentence_case
 from dynlora.viz.kit.task import Task
-from dynlora.viz.kit.text import listed, markdown_text, one_line, percent, plural, sentence_case
 
 MOST_ROWS = 200
 """Rows of a small file that are predicted."""

@@ -10,8 +10,8 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from dynlora.text import one_line
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import Palette
 
 MOST_TOKENS = 256

@@ -20,8 +20,8 @@ from dynlora.kinds.merge.text import WHAT as MERGING
 from dynlora.kinds.named_runs import named_run
 from dynlora.kinds.recycle.settings import blocks_of, check_teacher, classes_of
 from dynlora.kinds.recycle.text import WHAT
+from dynlora.text import one_line, plural, sentence_case
 from dynlora.viz.kinds.view import KindPage, source_of, usable_runs
-from dynlora.viz.kit.text import one_line, plural, sentence_case
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.run_picker import is_read_only, run_labels, runs_dir
 

@@ -10,21 +10,19 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis import pairing, seed_groups
-from dynlora.analysis.paired_rows import RunPairs
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis import pairing, run_summary, seed_groups
+from dynlora.analysis.config_fields import by_name
+from dynlora.analysis.pairing import RunPairs
+from dynlora.analysis.run_reading import RunReading, machine
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.config_files import yaml_text
 from dynlora.store.summary import RunSummary
+from dynlora.text import plural
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import line_styles
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.config_fields import by_name
-from dynlora.viz.kit.recorded import machine
-from dynlora.viz.kit.text import plural
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.report.conclusion_parts import verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text

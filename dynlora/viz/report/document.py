@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.viz.kit.text import number, one_line
+from dynlora.text import number, one_line
 from dynlora.viz.kit.theme import Palette
 
 MOST_ROWS = 200

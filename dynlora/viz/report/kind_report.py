@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dynlora.analysis import run_summary as words
 from dynlora.kinds.run_kind import RunKind
 from dynlora.store.summary import run_summary
-from dynlora.viz.kit import run_summary as words
+from dynlora.text import one_line
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table
 from dynlora.viz.report.setup_part import setup_part

@@ -8,7 +8,7 @@ import pandas as pd
 
 from dynlora.analysis import ablations
 from dynlora.analysis.run_reading import RunReading
-from dynlora.store.score_signals import module_scores
+from dynlora.store.run import module_scores
 from dynlora.viz.knockout import figures as knockout_figures
 from dynlora.viz.report.document import Block, Chart, Part, Table
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from dynlora.analysis import health
+from dynlora.analysis import health, run_summary
+from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.run_reading import RunReading
-from dynlora.analysis.run_verdict import run_verdict
+from dynlora.analysis.verdict import run_verdict
+from dynlora.text import number, one_line, sentence_case
 from dynlora.viz.kit import lines as kit_lines
-from dynlora.viz.kit import modules as kit_modules
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import number, one_line, sentence_case
 from dynlora.viz.report.capacity_part import capacity_part, inputs_part
 from dynlora.viz.report.conclusion_parts import ranks_part, verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part

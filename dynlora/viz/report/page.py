@@ -13,9 +13,9 @@ from importlib.resources import files
 import jinja2
 from markupsafe import Markup
 
+from dynlora.text import one_line
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.sealed_page import digest, policy, script_json
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.report import document
 from dynlora.viz.report.bundle import plotly_bundle
 from dynlora.viz.report.charts import chart_data

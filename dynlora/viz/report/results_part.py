@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from dynlora.analysis import results
+from dynlora.analysis import results, run_summary
 from dynlora.analysis.run_reading import RunReading
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary, written
+from dynlora.viz.kit import written
 from dynlora.viz.report.document import Block, Chart, Part, Table
 from dynlora.viz.run import figures, generations, result_figures, result_text
 from dynlora.viz.run import text as run_text

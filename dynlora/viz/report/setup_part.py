@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis import run_summary
+from dynlora.analysis.config_fields import by_name
+from dynlora.analysis.run_reading import machine
 from dynlora.config_files import yaml_text
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.config_fields import by_name
-from dynlora.viz.kit.recorded import machine
-from dynlora.viz.kit.text import number
+from dynlora.text import number
 from dynlora.viz.report.document import Part, Table, Text
 
 

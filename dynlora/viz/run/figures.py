@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.analysis.frames import smoothed
+from dynlora.text import metric_words, plotly_text, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.frames import smoothed
 from dynlora.viz.kit.limits import OWN_SCALE, axis_within
 from dynlora.viz.kit.lines import HEIGHT, titled
-from dynlora.viz.kit.text import metric_words, plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis.stats import share_interval
-from dynlora.viz.kit.text import percent
+from dynlora.text import percent
 
 LONGEST = 4000
 """Characters of a text that are compared and drawn."""

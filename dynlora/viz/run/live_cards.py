@@ -10,10 +10,10 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import run_summary
 from dynlora.store import queries
+from dynlora.text import markdown_text, number, one_line, sentence_case
 from dynlora.viz.kit import lines as kit_lines
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import markdown_text, number, one_line, sentence_case
 from dynlora.viz.run import pictures, progress, result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries

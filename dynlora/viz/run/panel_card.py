@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import run_summary
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.text import metric_words, one_line, score, sentence_case
+from dynlora.text import metric_words, one_line, score, sentence_case
 from dynlora.viz.run import panel_figures, panel_text
 from dynlora.viz.run.button import adapter_button
 from dynlora.viz.ui import cached_queries

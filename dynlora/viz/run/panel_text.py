@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.frames import smoothed
-from dynlora.viz.kit.text import number
+from dynlora.analysis.frames import smoothed
+from dynlora.text import number
 
 
 def loss(train: pd.DataFrame, held_out: pd.DataFrame) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import run_summary
 from dynlora.store import queries
 from dynlora.viz.kit import lines as kit_lines
-from dynlora.viz.kit import modules as kit_modules
-from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.run_queries import COLUMNS, RunQueries
 from dynlora.viz.kit.theme import Palette

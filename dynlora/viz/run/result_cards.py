@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import results
+from dynlora.analysis import results, run_summary
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary, written
+from dynlora.viz.kit import written
 from dynlora.viz.run import figures, result_figures, result_text
 from dynlora.viz.run import text as run_text
 from dynlora.viz.run.generation_cards import generated_texts

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import strong_language, theme
-from dynlora.viz.kit.text import plotly_text, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.text import number, one_line, percent, plural, score, sentence_case, signed
+from dynlora.analysis.frames import at_highest, at_lowest
+from dynlora.text import number, one_line, percent, plural, score, sentence_case, signed
 
 SCORES = "Precision: correct among predicted. Recall: correct among true. F1: their harmonic mean."
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.frames import at_highest, at_lowest, smoothed
-from dynlora.viz.kit.run_summary import LOW_IS_GOOD, strategy_share
-from dynlora.viz.kit.text import metric_words, number, one_line, percent, score, sentence_case
+from dynlora.analysis.frames import at_highest, at_lowest, smoothed
+from dynlora.analysis.run_summary import LOW_IS_GOOD, strategy_share
+from dynlora.text import metric_words, number, one_line, percent, score, sentence_case
 
 
 def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:

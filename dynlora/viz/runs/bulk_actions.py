@@ -10,8 +10,8 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.store.notes import MAX_NOTE_LENGTH, MAX_TAGS, annotate_notes
+from dynlora.text import markdown_text
 from dynlora.viz.kit.csv import csv_text
-from dynlora.viz.kit.text import markdown_text
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.hidden_runs import hidden_runs, hide
 from dynlora.viz.ui.run_actions import delete_button

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.text import plotly_lines, plotly_text, score, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.limits import axis_within
-from dynlora.viz.kit.text import plotly_lines, plotly_text, score, sentence_case
 from dynlora.viz.kit.theme import Palette
 
 LINE = 17

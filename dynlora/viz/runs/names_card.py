@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
-from dynlora.viz.kit.frames import records
-from dynlora.viz.kit.text import score
+from dynlora.analysis.frames import records
+from dynlora.text import score
 
 MOST_NAMES = 100
 """Most runs that are listed."""

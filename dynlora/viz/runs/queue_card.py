@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store.schema import command_text
-from dynlora.viz.kit.text import markdown_text, plural
+from dynlora.text import markdown_text, plural
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.queue_actions import move_buttons, waiting_runs
 from dynlora.viz.ui.run_picker import runs_dir

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis.frames import records
+from dynlora.analysis.run_summary import budget_share, format_strategy, main_metric, named, parameters_in_use
 from dynlora.store import search_fields
-from dynlora.viz.kit.frames import records
+from dynlora.text import listed, one_line, plural, score, source_name
 from dynlora.viz.kit.run_colours import run_colour
-from dynlora.viz.kit.run_summary import budget_share, format_strategy, main_metric, named, parameters_in_use
 from dynlora.viz.kit.status import STATUS_WORDS
-from dynlora.viz.kit.text import listed, one_line, plural, score, source_name
 
 SORTS = {
     "newest": "Newest first",

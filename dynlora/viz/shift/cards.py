@@ -10,16 +10,16 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.config_fields import launch_key
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.store import queries
+from dynlora.text import listed, one_line, source_name
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs.cards import loss_cards
 from dynlora.viz.inputs.view import inputs_view
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.kit.task import Task
-from dynlora.viz.kit.text import listed, one_line, source_name
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.cards import run_task, token_card
 from dynlora.viz.shift import model as shift_model

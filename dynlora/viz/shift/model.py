@@ -12,9 +12,9 @@ import pandas as pd
 
 from dynlora import assets
 from dynlora.errors import DataError, system_message
+from dynlora.text import metric_words, one_line, percent, plural, score, source_name
 from dynlora.viz.inputs.model import told_apart
 from dynlora.viz.kit.task import Task
-from dynlora.viz.kit.text import metric_words, one_line, percent, plural, score, source_name
 from dynlora.viz.launch import data_file
 
 KINDS = {

@@ -14,6 +14,7 @@ import streamlit as st
 
 from dynlora.analysis import ranks_to_use, ranks_to_use_text
 from dynlora.analysis.measurement_files import compress_target, keep_ranks
+from dynlora.analysis.run_summary import ACTIVE
 from dynlora.errors import DynloraError
 from dynlora.jobs.export import compressed as compressed_file
 from dynlora.jobs.recover import kept_adapter, recovery_name, recovery_values, usual_steps
@@ -21,9 +22,8 @@ from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Size
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import command_text
+from dynlora.text import percent
 from dynlora.viz.kit import rank_picture
-from dynlora.viz.kit.run_summary import ACTIVE
-from dynlora.viz.kit.text import percent
 from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import pictures as shrink_pictures
 from dynlora.viz.shrink import text as shrink_text

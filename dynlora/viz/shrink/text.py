@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dynlora.store.compressions import FEWEST, Compressed, Half, Size
 from dynlora.store.recorded import CALLBACK
-from dynlora.viz.kit.text import percent, plural, score, signed
+from dynlora.text import percent, plural, score, signed
 from dynlora.viz.shrink.model import empty_modules, kept_share, score_of
 
 WHAT = (

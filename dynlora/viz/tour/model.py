@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis.run_summary import main_metric
 from dynlora.analysis.stats import spearman
-from dynlora.viz.kit.run_summary import main_metric
 
 NEEDED = ("rank", "importance", "gate", "group_gate")
 """Signals that a run must have recorded for every stop to have its chart."""

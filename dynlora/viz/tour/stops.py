@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import capacity_frames, seed_groups
+from dynlora.analysis import capacity_frames, run_summary, seed_groups
+from dynlora.analysis.frames import records
 from dynlora.analysis.run_reading import RunReading
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.tour_mark import mark_tour_taken
+from dynlora.text import plural
 from dynlora.viz.capacity import pictures as capacity_pictures
 from dynlora.viz.capacity.view import capacity_view
 from dynlora.viz.capacity.view_model import CapacityView
@@ -25,9 +27,6 @@ from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import line_styles
 from dynlora.viz.inputs import pictures as inputs_pictures
 from dynlora.viz.inputs.view import inputs_view
-from dynlora.viz.kit import run_summary
-from dynlora.viz.kit.frames import records
-from dynlora.viz.kit.text import plural
 from dynlora.viz.tour import model as tour_model
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, titled, under

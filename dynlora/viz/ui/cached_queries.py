@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import modules as kit_modules
+from dynlora.analysis.run_summary import ACTIVE
 from dynlora.store import queries
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
-from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit.run_queries import RunQueries, T
-from dynlora.viz.kit.run_summary import ACTIVE
 
 _LOOK = threading.local()
 

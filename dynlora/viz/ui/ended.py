@@ -6,12 +6,12 @@ from contextlib import suppress
 
 import streamlit as st
 
+from dynlora.analysis.run_summary import ACTIVE
 from dynlora.errors import DynloraError
 from dynlora.store import queries, schema
 from dynlora.store.active import active_ids
-from dynlora.viz.kit.run_summary import ACTIVE
+from dynlora.text import one_line
 from dynlora.viz.kit.status import STATUS_WORDS
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui.run_picker import runs_dir
 
 WATCHED, ENDED = "watched-runs", "ended-runs"

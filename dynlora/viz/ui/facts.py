@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 
 
 def facts(pairs: Sequence[tuple[str, str]], source: str | None = None) -> None:

@@ -11,8 +11,8 @@ from streamlit.runtime.pages_manager import PagesManager
 from dynlora.server.docs_site import docs_url
 from dynlora.server.entry_page import WITH_CHARTS
 from dynlora.server.host_check import is_own_page
+from dynlora.text import one_line
 from dynlora.viz.kit import page_style, theme
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.ui import browser
 from dynlora.viz.ui.cards import unseen_chart
 from dynlora.viz.ui.ended import ended_runs

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from dynlora.errors import DynloraError, system_error, system_message
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.ui.toasts import show_toasts
 
 Draw = TypeVar("Draw", bound=Callable[..., None])

@@ -15,7 +15,7 @@ import streamlit as st
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
 from dynlora.jobs import warm
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.ui.cached_queries import version
 from dynlora.viz.ui.guard import fragment
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.viz.kit.text import one_line
+from dynlora.text import one_line
 from dynlora.viz.ui.url_state import put
 
 

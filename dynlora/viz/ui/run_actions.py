@@ -14,7 +14,7 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.launch import in_queue
 from dynlora.store import queries
-from dynlora.viz.kit.text import metric_words, plural, sentence_case
+from dynlora.text import metric_words, plural, sentence_case
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import DOT, dot_column, safe, with_dots
 from dynlora.viz.ui.guard import refusal

@@ -16,6 +16,8 @@ import pandas as pd
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
+from dynlora.analysis.frames import records
+from dynlora.analysis.run_summary import ACTIVE, format_strategy
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunNotFoundError
 from dynlora.jobs.environment import MIRROR_VARIABLE
 from dynlora.jobs.launch import in_queue
@@ -24,10 +26,8 @@ from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
 from dynlora.store.kinds import TRAIN
-from dynlora.viz.kit.frames import records
-from dynlora.viz.kit.run_summary import ACTIVE, format_strategy
+from dynlora.text import markdown_text, one_line
 from dynlora.viz.kit.status import STATUS_WORDS
-from dynlora.viz.kit.text import markdown_text, one_line
 from dynlora.viz.ui.cards import titled
 from dynlora.viz.ui.url_state import put, to_address
 

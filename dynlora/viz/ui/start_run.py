@@ -8,10 +8,10 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis.config_fields import launch_key
 from dynlora.errors import DynloraError
 from dynlora.jobs.launch import RunHandle
 from dynlora.jobs.quick_launch import start
-from dynlora.viz.kit.config_fields import launch_key
 from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import runs_dir
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 
 KEPT = "toasts"
 """Key of the session under which messages wait for the next drawing."""

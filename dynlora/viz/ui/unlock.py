@@ -8,7 +8,7 @@ import streamlit as st
 
 from dynlora.jobs.environment import TOKEN_VARIABLE
 from dynlora.server.token import is_token
-from dynlora.viz.kit.text import markdown_text
+from dynlora.text import markdown_text
 from dynlora.viz.ui.run_picker import UNLOCKED, is_read_only, mirror_of, serves_others
 
 

@@ -12,16 +12,15 @@ from typing import Any
 import streamlit as st
 
 from dynlora.analysis import verdict_text
-from dynlora.analysis.next_runs import NextRuns, next_runs
-from dynlora.analysis.paired_rows import RunPairs
-from dynlora.analysis.pairing import same_task
+from dynlora.analysis.config_fields import launch_key
+from dynlora.analysis.pairing import RunPairs, same_task
+from dynlora.analysis.run_summary import ACTIVE
 from dynlora.analysis.verdict import Verdict, verdict
+from dynlora.analysis.verdict_text import NextRuns, next_runs
 from dynlora.errors import DynloraError
 from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
-from dynlora.viz.kit.config_fields import launch_key
-from dynlora.viz.kit.run_summary import ACTIVE
-from dynlora.viz.kit.text import plural
+from dynlora.text import plural
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
 from dynlora.viz.ui.guard import refusal

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from dynlora.kinds.decode import growing as growing_decodes
-from dynlora.kinds.decode.growing import GrowingDecodes
+from dynlora.kinds.decode import result as growing_decodes
 from dynlora.kinds.decode.kind import DecodeKind
-from dynlora.kinds.decode.result import read_decode
+from dynlora.kinds.decode.result import GrowingDecodes, read_decode
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Event
 from dynlora.store.writer import RunWriter

@@ -28,7 +28,7 @@ from dynlora.kinds.decode.result import read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.decode.work import run as decoding
 from dynlora.kinds.decode.work.rewards import ClassifierReward
-from dynlora.kinds.decode.work.step_end import StepEnd
+from dynlora.kinds.decode.work.writer import StepEnd
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
 from dynlora.training.folder_work import Outcome

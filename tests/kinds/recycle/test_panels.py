@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.kinds.recycle import frames, text, words_view
+from dynlora.kinds.recycle import frames, text
+from dynlora.kinds.recycle.panels import words
 from dynlora.kinds.recycle.panels.accuracy import FewShotAccuracy, FewShotResult
 from dynlora.kinds.recycle.panels.agreement import Agreement
 from dynlora.kinds.recycle.panels.episodes import Episodes
@@ -139,7 +140,7 @@ def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
 
 def test_words_are_escaped(tmp_path: Path) -> None:
     found = read_recycle(written_recycle(tmp_path))
-    drawn = words_view.words_html(found.inverted[0], theme.LIGHT)
+    drawn = words.words_html(found.inverted[0], theme.LIGHT)
     assert "&lt;b&gt;film" in drawn
     assert "<b>" not in drawn
 

@@ -9,11 +9,11 @@ import plotly.graph_objects as go
 
 from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.frames import CONTROL, COSTS, RULES
-from dynlora.kinds.decode.points import point_of
 from dynlora.kinds.decode.result import DRAFT, TARGET
+from dynlora.kinds.decode.text import point_of
+from dynlora.text import plotly_text, plural
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.kit.text import plotly_text, plural
 from dynlora.viz.kit.theme import Palette
 
 PREFILL = {

@@ -6,9 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.kinds.decode import frames
+from dynlora.text import percent
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import percent
 from dynlora.viz.kit.theme import Palette
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dynlora.kinds.decode import frames, steps_view, text
-from dynlora.kinds.decode.points import point_of
 from dynlora.kinds.decode.result import Point, Solution
+from dynlora.kinds.decode.text import point_of
+from dynlora.text import one_line
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.kit.text import one_line
 from dynlora.viz.kit.theme import Palette
 
 MARKS = {True: "right", False: "wrong", None: "not known"}

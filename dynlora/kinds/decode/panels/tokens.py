@@ -6,11 +6,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.kinds.decode import frames
-from dynlora.kinds.decode.points import point_of
 from dynlora.kinds.decode.steps_view import role_colours
+from dynlora.kinds.decode.text import point_of
+from dynlora.text import percent
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import percent
 from dynlora.viz.kit.theme import Palette
 
 PARTS = {"target": "Target", "draft discarded": "Draft, discarded", "draft kept": "Draft, kept"}

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from dynlora import assets
+from dynlora.assets.cache import sha256_of
 from dynlora.blocks import Blocks, parse_blocks
 from dynlora.config import RunConfig, parse_config
+from dynlora.engine.loop.checkpoint import find_checkpoint
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode.settings import OWN, REWARDS, DecodeSettings
 from dynlora.kinds.decode.work.points import plain, points_of
 from dynlora.kinds.decode.work.problems import Problem, problems_of
 from dynlora.kinds.decode.work.roles import Judge, cast_of
-from dynlora.kinds.decode.work.saved import roles_saved
 from dynlora.kinds.decode.work.solve import DRAFT, TARGET, Cast, Limits, Point
-from dynlora.kinds.named_runs import NamedRun
+from dynlora.kinds.named_runs import ADAPTERS, NamedRun
 from dynlora.store.meta import section, text, whole
 from dynlora.training.inputs import read_data
 
@@ -157,3 +158,30 @@ def _described(run: NamedRun, parameters: int) -> dict[str, Any]:
         "layers": _blocks(model.get("layers")),
         "parameters": parameters,
     }
+
+
+def roles_saved(runs: Mapping[str, NamedRun | None]) -> dict[str, str]:
+    """Return the digest of what each run trained, by role; a role that is no run has none.
+
+    Raises:
+        ConfigError: when a file has gone; one sentence.
+    """
+    return {role: _digest(run) for role, run in runs.items() if run is not None}
+
+
+def _digest(run: NamedRun) -> str:
+    try:
+        return sha256_of(_place(run.folder) / "tensors.safetensors")
+    except OSError as error:
+        raise ConfigError(f"{run.role} {run.id}: its adapter cannot be read ({error.strerror}); try again") from None
+
+
+def _place(folder: Path) -> Path:
+    """Return where the last adapter of a run lies."""
+    places = (find_checkpoint(folder / name) for name in ADAPTERS)
+    return next((place for place in places if place is not None), folder / ADAPTERS[0])
+
+
+def changed_role(before: Mapping[str, Any], now: Mapping[str, str]) -> str | None:
+    """Return the first role that has another adapter than before; None where none has, or nothing was recorded."""
+    return next((role for role, digest in now.items() if before.get(role, digest) != digest), None)

@@ -17,7 +17,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.engine.data.batches import calibration_batches
 from dynlora.engine.data.text_data import Rows
-from dynlora.engine.model.block_influence import block_influence, most_influential
+from dynlora.engine.model.some_blocks import block_influence, most_influential
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run

@@ -11,7 +11,7 @@ from dynlora.analysis.stats import paired_share_interval, percentile_interval, s
 from dynlora.engine.randomness import stream_seed
 from dynlora.kinds.decode.work.points import plain
 from dynlora.kinds.decode.work.solve import DRAFT, TARGET, Point
-from dynlora.store.decode_metrics import WITHIN
+from dynlora.store.kinds import WITHIN
 
 RESAMPLES = 2000
 TOKENS = ("draft_kept", "draft_discarded", "target")

@@ -17,8 +17,7 @@ from dynlora.inference.load import load_run
 from dynlora.inference.writing import total_tokens
 from dynlora.kinds.decode.work.rewards import BY_NAME, ClassifierReward, OwnReward, Reward
 from dynlora.kinds.decode.work.solve import Cast
-from dynlora.kinds.decode.work.step_end import StepEnd
-from dynlora.kinds.decode.work.writer import Role
+from dynlora.kinds.decode.work.writer import Role, StepEnd
 from dynlora.tasks import WritingTask
 
 CROPPABLE = ("full_attention", "sliding_attention", "chunked_attention")

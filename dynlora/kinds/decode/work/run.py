@@ -16,10 +16,9 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import kinds
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.decode.work.nested_ranks import nested_ranks
-from dynlora.kinds.decode.work.plan import Plan, planned
+from dynlora.kinds.decode.work.plan import Plan, changed_role, planned
 from dynlora.kinds.decode.work.points import plain
 from dynlora.kinds.decode.work.results import results, rows_of
-from dynlora.kinds.decode.work.saved import changed_role
 from dynlora.kinds.decode.work.solve import Point, payload, solve
 from dynlora.store.meta import section, table, whole
 from dynlora.store.reader import RunReader

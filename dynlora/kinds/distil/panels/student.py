@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.analysis import run_summary
 from dynlora.store import queries
-from dynlora.viz.kit import lines, run_summary
+from dynlora.text import score
+from dynlora.viz.kit import lines
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import score
 from dynlora.viz.kit.theme import Palette
 
 POINTS = 600

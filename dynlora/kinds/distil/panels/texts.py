@@ -9,8 +9,8 @@ import pandas as pd
 
 from dynlora.kinds.distil import frames
 from dynlora.kinds.distil.result import Distil, Written
+from dynlora.text import short_names
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.kit.text import short_names
 
 
 @dataclass(frozen=True)

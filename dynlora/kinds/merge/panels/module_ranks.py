@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 
 from dynlora.kinds.merge import frames
 from dynlora.kinds.merge.result import MERGE, Merge
+from dynlora.text import plotly_text, plural, short_path
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import plotly_text, plural, short_path
 from dynlora.viz.kit.theme import Palette
 
 MOST_SOURCES = 6

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dynlora.engine.compress.components import Components, components
 from dynlora.engine.given_start import GivenModule
-from dynlora.engine.init.svd import leading
+from dynlora.engine.init.input_svd import leading
 from dynlora.engine.loop.adapter_state import MOST_RANK
 from dynlora.engine.randomness import stream
 from dynlora.kinds.merge.settings import STACK, MergeSettings

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dynlora.kinds.recycle import frames
+from dynlora.text import listed, percent, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import listed, percent, plotly_text
 from dynlora.viz.kit.theme import Palette
 
 

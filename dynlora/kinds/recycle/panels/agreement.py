@@ -6,9 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.kinds.recycle import frames
+from dynlora.text import listed, one_line, percent, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import listed, one_line, percent, plotly_text
 from dynlora.viz.kit.theme import Palette
 
 

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 
 from dynlora.kinds.recycle import frames
 from dynlora.store import queries
+from dynlora.text import score
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import score
 from dynlora.viz.kit.theme import Palette
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.analysis import run_summary
 from dynlora.kinds.recycle.frames import POINTS
 from dynlora.store import queries
-from dynlora.viz.kit import run_summary, theme
+from dynlora.text import percent, score
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.text import percent, score
 from dynlora.viz.kit.theme import Palette
 
 

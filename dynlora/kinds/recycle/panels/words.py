@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 
 import pandas as pd
 
-from dynlora.kinds.recycle import words_view
 from dynlora.kinds.recycle.result import Inverted
+from dynlora.text import one_line, percent
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.kit.text import one_line, percent
 from dynlora.viz.kit.theme import Palette
 
 
@@ -59,4 +60,22 @@ class Words(Panel[ClassWords]):
 
     def html(self, data: ClassWords, colours: Palette) -> str:
         """Draw the words of each input in a line."""
-        return words_view.words_html(data.inverted, colours)
+        return words_html(data.inverted, colours)
+
+
+MOST_INPUTS = 8
+"""Inputs that are drawn."""
+
+
+def words_html(one: Inverted, colours: Palette) -> str:
+    """Return the inputs of a class, a line each; every word of the run is escaped."""
+    style = (
+        f"background:{theme.faded(colours.accent, 0.12)};border-radius:4px;padding:0.1rem 0.35rem;font-size:0.82rem;"
+        "font-family:ui-monospace,monospace"
+    )
+    lines = [
+        "".join(f"<span style='{style}'>{html.escape(one_line(word, 30)) or '·'}</span>" for word in words)
+        for words in one.inputs[:MOST_INPUTS]
+    ]
+    row = "display:flex;flex-wrap:wrap;gap:0.25rem;margin:0.25rem 0"
+    return "".join(f"<div style='{row}'>{line}</div>" for line in lines)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,7 +17,54 @@ from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.episodes import EpisodeDraw, episode_logits
 from dynlora.kinds.recycle.work.lora_training import LoraTraining
 from dynlora.kinds.recycle.work.meta_model import MetaModel
-from dynlora.kinds.recycle.work.pool import Pool
+from dynlora.kinds.recycle.work.token_space import Synthetic
+
+
+class Pool(Protocol):
+    """Examples by class."""
+
+    @property
+    def rows(self) -> Sequence[np.ndarray]:
+        """Rows of each class."""
+        ...
+
+    def features(self, meta: MetaModel, rows: np.ndarray) -> Tensor:
+        """Return the features of some rows, (n, d), with their gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class SyntheticPool:
+    """Synthetic inputs of all classes of all teachers.
+
+    Attributes:
+        rows: of each class.
+        inputs: all of them.
+    """
+
+    rows: Sequence[np.ndarray]
+    inputs: Synthetic
+
+    def features(self, meta: MetaModel, rows: np.ndarray) -> Tensor:
+        """Return the features of some rows, (n, d)."""
+        return meta.synthetic_features(self.inputs.take(torch.from_numpy(rows)))
+
+
+@dataclass(frozen=True)
+class TextPool:
+    """Texts of classes: real data, for comparison.
+
+    Attributes:
+        rows: of each class.
+        texts: all of them.
+    """
+
+    rows: Sequence[np.ndarray]
+    texts: list[str]
+
+    def features(self, meta: MetaModel, rows: np.ndarray) -> Tensor:
+        """Return the features of some rows, (n, d)."""
+        return meta.features(meta.tokens([self.texts[row] for row in rows]))
 
 
 class MetaTraining(LoraTraining):

@@ -17,8 +17,7 @@ from dynlora.engine.randomness import stream
 from dynlora.engine.recorder import Recorder
 from dynlora.kinds.recycle.work.inversion import Inversion, at_slots
 from dynlora.kinds.recycle.work.materials import Materials, copied_state
-from dynlora.kinds.recycle.work.meta_training import MetaTraining
-from dynlora.kinds.recycle.work.pool import SyntheticPool
+from dynlora.kinds.recycle.work.meta_training import MetaTraining, SyntheticPool
 from dynlora.kinds.recycle.work.teachers import pooled_classes
 from dynlora.kinds.recycle.work.token_space import Synthetic
 from dynlora.kinds.settings import stages_of

@@ -9,8 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.store import queries
+from dynlora.text import one_line, sentence_case
 from dynlora.viz.kit.task import Task
-from dynlora.viz.kit.text import one_line, sentence_case
 from dynlora.viz.kit.token_text import cut_words, tokens_html, visible
 from dynlora.viz.playground.cards import example_choice, other_run, why_not
 from dynlora.viz.playground.chat import figures as chat_figures

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.stats import spearman
-from dynlora.viz.kit.text import listed, one_line, plural, sentence_case
+from dynlora.text import listed, one_line, plural, sentence_case
 from dynlora.viz.ui.model_client import Streamed
 
 MOST_NEW = 1024

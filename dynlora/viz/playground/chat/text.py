@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.viz.kit.run_summary import ACTIVE
-from dynlora.viz.kit.text import number, one_line, percent, sentence_case, signed
+from dynlora.analysis.run_summary import ACTIVE
+from dynlora.text import number, one_line, percent, sentence_case, signed
 from dynlora.viz.kit.token_text import Colouring, TextToken, visible
 from dynlora.viz.playground.chat.model import Answer
 

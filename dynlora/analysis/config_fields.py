@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dynlora.viz.kit.text import source_name
+from dynlora.text import source_name
 
 LABELS = {
     "name": "run name", "model.name": "model", "model.layers": "blocks of the model",

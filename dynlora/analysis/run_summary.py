@@ -10,7 +10,7 @@ import pandas as pd
 
 from dynlora.store.catalogue import deciding_metric
 from dynlora.store.meta import finite
-from dynlora.viz.kit.text import metric_words, one_line, percent, rough_duration, score, sentence_case, source_name
+from dynlora.text import metric_words, one_line, percent, rough_duration, score, sentence_case, source_name
 
 LOW_IS_GOOD = ("loss", "perplexity", "mse", "mae", "rmse", "ece", "brier")
 """Metrics of which less is better."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.text import kind_labels
+from dynlora.text import kind_labels
 
 
 def described(modules: pd.DataFrame) -> pd.DataFrame:
