@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynlora.api import attach, speculate, train
+    from dynlora.api import attach, load, speculate, train
     from dynlora.config_files import load_config
     from dynlora.notebook.comparison import compare
     from dynlora.notebook.open_run import open_run
@@ -28,12 +28,17 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # read once, when torch is imported; a user's own choice stays
 
 __version__ = "0.1.0"
-__all__ = ["attach", "compare", "load_config", "open_run", "speculate", "train"]
+__all__ = ["attach", "compare", "load", "load_config", "open_run", "speculate", "train"]
 
 _HOMES = {
-    "attach": "api", "compare": "notebook.comparison", "load_config": "config_files", "open_run": "notebook.open_run",
-    "speculate": "api", "train": "api",
-}  # fmt: skip
+    "attach": "api",
+    "compare": "notebook.comparison",
+    "load": "api",
+    "load_config": "config_files",
+    "open_run": "notebook.open_run",
+    "speculate": "api",
+    "train": "api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from dynlora.custom_loop.attached import Attached
 from dynlora.notebook.open_run import open_run
 from dynlora.notebook.run import Run
 
-__all__ = ["Attached", "attach", "speculate", "train"]
+__all__ = ["Attached", "attach", "load", "speculate", "train"]
 
 
 def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", *, progress: bool = True) -> Run:
@@ -35,6 +35,25 @@ def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", 
     if outcome.state == "failed":
         raise training.RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")
     return open_run(outcome.folder)
+
+
+def load(folder: str | Path, base: Any = None) -> Any:
+    """Return a transformers model with an exported adapter and its gates on it, in eval mode.
+
+    It works under a forward, `generate`, `pipeline` and `Trainer.predict`.
+
+    Args:
+        folder: that `dynlora export ID --format gated` wrote.
+        base: a transformers model to put it on, whose linear modules are replaced in place; None loads the one that the
+            folder names.
+
+    Raises:
+        AdapterError: when the folder holds no such adapter, or it belongs to another base model.
+        AssetError: when the base model cannot be loaded.
+    """
+    from dynlora.inference.gated_adapter import load_gated
+
+    return load_gated(folder, base)
 
 
 def speculate(

@@ -16,7 +16,15 @@ from dynlora.store.schema import run_folder
 
 
 def export(
-    *, run_id: str, out: Path | None, form: Form, which: str, push_to: str | None, private: bool, runs_dir: Path
+    *,
+    run_id: str,
+    out: Path | None,
+    form: Form,
+    which: str,
+    measure: str,
+    push_to: str | None,
+    private: bool,
+    runs_dir: Path,
 ) -> Report:
     """Write the adapter for others, and send it to the hub where told so."""
     folder = run_folder(runs_dir, run_id)
@@ -25,7 +33,7 @@ def export(
             raise ConfigError("--out: is missing; give a folder or a .zip file, or --push-to owner/name")
         if private:
             raise ConfigError("--private: is for --push-to alone; leave it out")
-        return _exported(folder, out, form, which)
+        return _exported(folder, out, form, which, measure)
     from dynlora.remote.hub import find_repository, send_folder
 
     if recorded_adapter(folder):
@@ -39,7 +47,7 @@ def export(
     repository = find_repository(push_to, format=form.format, private=private)
     with tempfile.TemporaryDirectory(prefix="dynlora-push-") as spare:
         place = out or Path(spare) / "export"
-        found, words = _exported(folder, place, form, which)
+        found, words = _exported(folder, place, form, which, measure)
         found["pushed"] = send_folder(place, repository, f"{run_id}: {which} adapter ({form.name})")
     if out is None:
         found["folder"], words = None, words.replace(f"wrote {place} ", "exported ", 1)
@@ -56,9 +64,9 @@ def _check_base(folder: Path, push_to: str, form: Form) -> None:
         )
 
 
-def _exported(folder: Path, out: Path, form: Form, which: str) -> tuple[dict[str, Any], str]:
+def _exported(folder: Path, out: Path, form: Form, which: str, measure: str) -> tuple[dict[str, Any], str]:
     """Write the model of a run, whatever its kind."""
     kind = kind_of_run(folder)
     if kind.formats and form.name not in kind.formats:
         raise ConfigError(f"--format {form.name}: a {kind.name} run is exported as {', '.join(kind.formats)}")
-    return kind.export(folder, out, form.name, which)
+    return kind.export(folder, out, form.name, which, measure)

@@ -224,6 +224,13 @@ main.add_command(cli_report.signals)
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="A new or empty folder, or a .zip file.")
 @formed
 @click.option("--which", default="last", show_default=True, help="last or best.")
+@click.option(
+    "--measure",
+    type=click.Choice(["sample", "all"]),
+    default="sample",
+    show_default=True,
+    help="On which held-out examples the effect of averaging the gates is measured.",
+)
 @click.option("--push-to", metavar="OWNER/NAME", default=None, help="Send it to this model repository of the hub, too.")
 @click.option("--private", is_flag=True, help="Make that repository private where it is new.")
 @in_runs

@@ -15,10 +15,13 @@ from dynlora.config_files import read_run_config
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.evaluate import summarise
 from dynlora.engine.evaluation.export import AdapterFacts, export_model
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.errors import ConfigError
+from dynlora.inference.convert import convert
+from dynlora.inference.gated_adapter import write_gated
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, Padding, model_card
+from dynlora.inference.onnx_export import export_onnx
 from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import open_plain
 from dynlora.store import queries
@@ -27,11 +30,23 @@ from dynlora.store.recorded import recorded_adapter
 from dynlora.training.inputs import read_data
 from dynlora.training.staged_folder import staged
 
+MEASURED_ROWS = 256
+"""Held-out rows on which an export says what averaging the gates changed: seconds; all rows are for `measure="all"`."""
+
+SAMPLE = "sample"
+MEASURES = (SAMPLE, "all")
+
 
 def export_run(
-    folder: Path, out: Path, *, format: str = "peft", which: str = "last", verdict: str | None = None
+    folder: Path,
+    out: Path,
+    *,
+    format: str = "peft",
+    which: str = "last",
+    verdict: str | None = None,
+    measure: str = SAMPLE,
 ) -> dict[str, Any]:
-    """Write a run's adapter for others to load; report what baking the gates changed.
+    """Write a run's adapter for others to load; report what averaging the gates changed.
 
     Nothing is left at `out` unless all of it could be written.
 
@@ -41,10 +56,11 @@ def export_run(
         format: name of a form, see `peft_adapter.forms`.
         which: last or best.
         verdict: on the run among those beside it, for the model card.
+        measure: on which held-out rows the change is measured: a sample of `MEASURED_ROWS`, or all.
 
     Returns:
-        folder, format, which, baked (whether there were gates), max_abs_logit_gap over the held-out rows, and the
-        held-out metrics before and after baking.
+        folder, format, form, which, baked (whether gates were averaged), rows and of (how many held-out rows were
+        measured), max_abs_logit_gap over them, and the metrics on them before and after.
 
     Raises:
         ConfigError: when the format is unknown or `out` is taken.
@@ -52,11 +68,14 @@ def export_run(
         StorageError: when `out` cannot be written.
     """
     form = form_of(format)
+    if measure not in MEASURES:
+        raise ConfigError(f"--measure {measure}: must be one of {', '.join(MEASURES)}")
     if recorded := recorded_adapter(folder):
-        return _export_recorded(folder, recorded, out, format, which)
+        return _export_recorded(folder, recorded, out, form, which)
     with staged(out) as staging:
         config, model = read_run_config(folder), load_run(folder, which)
-        report = {"folder": str(out), "format": form.format, "form": form.name, "which": which, **_bake(config, model)}
+        report = {"folder": str(out), "format": form.format, "form": form.name, "which": which}
+        report |= _averaged(config, model, form, MEASURED_ROWS if measure == SAMPLE else None)
         write_adapter(staging, config, model, form, queries.run_summary(folder)["name"])
         if form.format == "peft":
             whole = model.adapters.adapter_parameter_count()["active"]
@@ -67,27 +86,36 @@ def export_run(
     return report
 
 
-def _export_recorded(folder: Path, adapter: Path, out: Path, format: str, which: str) -> dict[str, Any]:
-    """Write the adapter that a recorded run left, file by file as PEFT wrote it; nothing of it is loaded.
+def _export_recorded(folder: Path, adapter: Path, out: Path, form: Form, which: str) -> dict[str, Any]:
+    """Write the adapter that a recorded run left, as PEFT wrote it or converted; no model is loaded.
 
     Raises:
         ConfigError: for a format that needs the base model.
     """
-    if format != "peft":
+    if form.format not in ("peft", "gguf", "mlx"):
         raise ConfigError(
-            f"--format {format}: {folder.name} was recorded, and only its adapter is here; export it as peft and "
+            f"--format {form.name}: {folder.name} was recorded, and only its adapter is here; export it as peft and "
             "merge it with PEFT's merge_and_unload"
         )
-    with staged(out) as staging:
-        for file in sorted(adapter.iterdir()):
-            source, _ = open_plain(file)
-            with source, (staging / file.name).open("wb") as copy:
-                shutil.copyfileobj(source, copy)
+    if form.name == "peft":
+        with staged(out) as staging:
+            for file in sorted(adapter.iterdir()):
+                source, _ = open_plain(file)
+                with source, (staging / file.name).open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+    else:
+        convert(adapter, out, form)
     metrics = queries.run_summary(folder)["metrics"]
     return {
-        "folder": str(out), "format": format, "form": format, "which": which, "baked": False, "max_abs_logit_gap": 0.0,
-        "metrics_before": metrics, "metrics_after": metrics,
-    }  # fmt: skip
+        "folder": str(out),
+        "format": form.format,
+        "form": form.name,
+        "which": which,
+        "baked": False,
+        "max_abs_logit_gap": 0.0,
+        "metrics_before": metrics,
+        "metrics_after": metrics,
+    }
 
 
 def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, form: Form, title: str = "adapter") -> None:
@@ -97,19 +125,39 @@ def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, form: F
         NotMergeableError: when the form cannot hold the method's update.
     """
     base, adapter = assets.shared_model_name(config.model.name), config.adapter
-    export_model(model, staging, form, AdapterFacts(base, adapter.lora_alpha, adapter.rank, config.model.layers, title))
+    if form.format == "gated":
+        write_gated(model, staging, config, base)
+    elif form.format == "onnx":
+        if not form.keeps_gates:
+            merge(model)
+        export_onnx(model, staging)
+    else:
+        facts = AdapterFacts(base, adapter.lora_alpha, adapter.rank, config.model.layers, title)
+        export_model(model, staging, form, facts)
 
 
-def _bake(config: RunConfig, model: AdaptedModel) -> dict[str, Any]:
-    """Replace the gates by their means over training rows, and return what that changed on the held-out rows."""
+def _averaged(config: RunConfig, model: AdaptedModel, form: Form, rows: int | None) -> dict[str, Any]:
+    """Replace the gates by their means over training rows, and return what that changed on held-out rows.
+
+    Args:
+        config: of the run.
+        model: as it was trained.
+        form: one that keeps the gates leaves them.
+        rows: of the held-out rows that are measured; None for all.
+    """
     data = read_data(config)
-    held_out = model.tokens(data.held_out)
-    before = _measured(model, held_out)
-    gated = model.adapters.gates is not None
-    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
-    after = _measured(model, held_out) if gated else before  # without gates nothing was baked
+    sample = data.held_out if rows is None else data.held_out_sample(rows, config.seed)
+    tokens = model.tokens(sample)
+    before = after = _measured(model, tokens)
+    is_averaged = model.adapters.gates is not None and not form.keeps_gates
+    if not form.keeps_gates:
+        bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    if is_averaged:
+        after = _measured(model, tokens)
     return {
-        "baked": gated,
+        "baked": is_averaged,
+        "rows": len(sample),
+        "of": len(data.held_out),
         "max_abs_logit_gap": float((after[0] - before[0]).abs().max()),
         "metrics_before": before[1],
         "metrics_after": after[1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_g
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, load_head_state, saved_sizes
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import autocast_context
-from dynlora.engine.model.base_model import Weights, head_parameters, load_base
+from dynlora.engine.model.base_model import BaseModel, Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
 from dynlora.jobs import own_process
 from dynlora.kinds.registry import kind_of_run
@@ -48,7 +49,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
     own_process.imported()
     config = kind_of_run(folder).model_config(folder)
     state = _trained_state(folder, which)
-    task = tasks.build(state["task"], state["labels"], state.get("task_settings"))
+    task = task_of(state)
     weights = Weights(quantization=config.model.quantization)  # a quantised model is another function
     base = load_base(
         assets.resolve_model(config.model.name),
@@ -57,6 +58,20 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         weights=weights,
         layers=config.model.layers,
     )
+    return adapted(base, config, state)
+
+
+def adapted(base: BaseModel, config: RunConfig, state: Mapping[str, Any]) -> AdaptedModel:
+    """Return a base model with a saved adapter and head on it, in eval mode.
+
+    Args:
+        base: model and head; its linear modules are replaced in place.
+        config: of the run that was trained.
+        state: as `checked_state` returns it.
+
+    Raises:
+        CorruptRunError: when the state is that of another model.
+    """
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     adapters = adapt(
         base,
@@ -78,13 +93,18 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         base=base,
         adapters=adapters,
         strategy=strategy,
-        task=task,
+        task=base.task,
         max_length=config.data.max_length,
         autocast=context,
         unusual=state.get("metrics", {}).get(UNUSUAL),
         step=state.get("step", 0),
         new_tokens=config.log.generate_max,
     )
+
+
+def task_of(state: Mapping[str, Any]) -> tasks.Task:
+    """Return the task that a saved adapter was trained for."""
+    return tasks.build(state["task"], state["labels"], state.get("task_settings"))
 
 
 def evaluate_run(

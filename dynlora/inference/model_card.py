@@ -11,8 +11,8 @@ from typing import Any
 
 from dynlora.blocks import Blocks, in_words
 from dynlora.inference.card_pictures import capacity_map, curve
-from dynlora.peft_adapter.forms import FORMS
-from dynlora.peft_adapter.serving_text import load_block, serving
+from dynlora.peft_adapter.forms import FORMS, raised_loss
+from dynlora.peft_adapter.serving_text import OWN_CODE, load_block, serving
 from dynlora.text import printable
 
 CURVE = "held-out-loss.svg"
@@ -85,9 +85,14 @@ def model_card(facts: Facts) -> dict[str, str]:
         _head(facts, library=LIBRARIES.get(form.format, "transformers")),
         f"# {'Adapter' if is_adapter else 'Model'} of the run {_code(summary['name'])}",
         _result(facts),
+        *_gates_matter(report),
         "## Load it",
         load_block(form, python, facts.base, name),
-        *(["## Serve it", serving(form, base=facts.base, name=name, rank=rank)] if facts.generates else []),
+        *(
+            ["## Serve it", serving(form, base=facts.base, name=name, rank=rank)]
+            if facts.generates and form.format not in OWN_CODE
+            else []
+        ),
         *_padding(facts),
         "## Training",
         _training(facts),
@@ -142,15 +147,29 @@ def _data(summary: Mapping[str, Any]) -> str:
 
 
 def _result(facts: Facts) -> str:
-    summary, metrics = facts.summary, facts.report["metrics_after"]
+    metrics, where = _headline(facts)
     shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float))
-    rows = (summary.get("data_size") or {}).get("held_out")
-    where = f"{rows:,} held-out examples" if isinstance(rows, int) else "the held-out examples"
     rounded = (
         f" The base model was a copy of {_code(facts.base)} with rounded weights, so results with the weights on the "
         "hub differ slightly; the merged model holds the exact ones."
     )
-    return f"**On {where} of {_data(summary)}: {shown}.**{rounded if facts.is_rounded else ''}"
+    return f"**On {where} of {_data(facts.summary)}: {shown}.**{rounded if facts.is_rounded else ''}"
+
+
+def _headline(facts: Facts) -> tuple[Mapping[str, Any], str]:
+    """Return the metrics that the card begins with, and on which examples they were measured.
+
+    Those of the export where it was measured on all held-out examples; else those of the last evaluation in training.
+    """
+    summary, report = facts.summary, facts.report
+    held_out = (summary.get("data_size") or {}).get("held_out")
+    where = f"{held_out:,} held-out examples" if isinstance(held_out, int) else "the held-out examples"
+    rows, of = report.get("rows"), report.get("of")
+    if rows is None or of is None or rows >= of:
+        return report["metrics_after"], where
+    if report["which"] == "last" and summary.get("metrics"):
+        return summary["metrics"], f"{where} (as trained)"
+    return report["metrics_after"], f"a sample of {rows:,} of {of:,} held-out examples"
 
 
 def _snippet(facts: Facts) -> str:
@@ -261,13 +280,33 @@ def _exactness(report: Mapping[str, Any]) -> list[str]:
     if "compressed" in report:
         return []
     if not report["baked"]:
-        return ["## Gates", "The run has no gates: this is what was trained, exactly."]
+        kept = FORMS[report["form"]].keeps_gates
+        what = "The gates react to the input here as they did in training" if kept else "The run has no gates"
+        return ["## Gates", f"{what}: this is what was trained, exactly."]
     changes = "; ".join(_changes(report["metrics_before"], report["metrics_after"]))
     return [
         "## Gates",
         "The gates of this run react to the input, which no format of PEFT holds. They were replaced by their means "
-        f"over training examples. On the held-out examples: {changes}. An output changed by at most "
+        f"over training examples. On {_measured_on(report)}: {changes}. An output changed by at most "
         f"{report['max_abs_logit_gap']:.2g}. To train without gates, set `strategy.gates=off`.",
+    ]
+
+
+def _measured_on(report: Mapping[str, Any]) -> str:
+    """Return the examples on which averaging the gates was measured."""
+    rows, of = report.get("rows"), report.get("of")
+    return "the held-out examples" if rows is None or rows == of else f"a sample of {rows:,} held-out examples"
+
+
+def _gates_matter(report: Mapping[str, Any]) -> list[str]:
+    """Return a warning where averaging the gates made the adapter worse, with the two ways that keep them."""
+    losses = raised_loss(report)
+    if losses is None:
+        return []
+    before, after = losses
+    return [
+        f"**Averaging the gates of this run raised its held-out loss from {before:.3f} to {after:.3f}.** Two exports "
+        "keep them: `dynlora export ID --format gated` for Python (`dynlora.load`), and `--format onnx-gated`."
     ]
 
 

@@ -224,8 +224,17 @@ class RunKind(ABC):
         files = [folder / name / "state.json" for name in self.models]
         return tuple(file.stat().st_mtime_ns for file in files if file.is_file())
 
-    def export(self, folder: Path, out: Path, format: str, which: str = "last") -> tuple[dict[str, Any], str]:
+    def export(
+        self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
+    ) -> tuple[dict[str, Any], str]:
         """Write the model of a run for others, and return what was written, as a document and in words; loads torch.
+
+        Args:
+            folder: of the run.
+            out: a new or empty folder, or a new file that ends in .zip.
+            format: name of a form, see `peft_adapter.forms`.
+            which: last or best; a kind that keeps one model has no choice.
+            measure: where gates are averaged, on which held-out rows the change is measured: sample or all.
 
         Raises:
             ConfigError: when it has none, or `out` is taken.

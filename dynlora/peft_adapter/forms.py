@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dynlora.errors import ConfigError
 
@@ -18,11 +19,12 @@ class Form:
 
     Attributes:
         name: it is asked for by.
-        format: of the files: peft, gguf, mlx, onnx or merged.
+        format: of the files: peft, gguf, mlx, onnx, gated or merged.
         ranks: as trained, each module its own, or one for all.
         engines: that read it, as `dynlora check` names them.
         goes_to: the same for people.
         help: what it holds.
+        keeps_gates: whether the gates react to the input as they were trained; else their means stand for them.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Form:
     engines: tuple[str, ...]
     goes_to: str
     help: str
+    keeps_gates: bool = False
 
 
 FORMS: Mapping[str, Form] = {
@@ -54,6 +57,15 @@ FORMS: Mapping[str, Form] = {
         ),
         Form("mlx", "mlx", UNIFORM, ("mlx",), "MLX", "The adapter as mlx-lm loads it."),
         Form("merged", "merged", AS_TRAINED, (), "any engine: merged", "A plain transformers model; no PEFT needed."),
+        Form("onnx", "onnx", AS_TRAINED, (), "ONNX", "The merged model as an ONNX graph; for models that classify."),
+        Form(
+            "onnx-gated", "onnx", AS_TRAINED, (), "ONNX, gates kept",
+            "The model as an ONNX graph whose gates react to each input, as trained; for models that classify.", True,
+        ),
+        Form(
+            "gated", "gated", AS_TRAINED, (), "Python, gates kept",
+            "The adapter as it was trained, its gates too: `dynlora.load(FOLDER)` puts it on the base model.", True,
+        ),
     )
 }  # fmt: skip
 """All forms by name, the usual one first."""
@@ -63,6 +75,18 @@ TARGETS = tuple(engine for form in FORMS.values() for engine in form.engines)
 
 PEFT = FORMS["peft"]
 """The usual form."""
+
+
+COSTLY = 1.005
+"""Held-out loss after the gates were averaged, over that before, from which an export says so first."""
+
+
+def raised_loss(report: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the held-out loss before and after the gates were averaged, where that made it worse; else None."""
+    before, after = (dict(report.get(f"metrics_{when}") or {}).get("loss") for when in ("before", "after"))
+    if before is None or after is None or after <= COSTLY * before:
+        return None
+    return before, after
 
 
 def form_of(format: str = "peft", ranks: str | None = None, engine: str | None = None) -> Form:

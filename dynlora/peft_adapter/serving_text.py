@@ -10,6 +10,29 @@ from dynlora.peft_adapter.engines import VLLM_RANKS
 from dynlora.peft_adapter.forms import UNIFORM, Form
 from dynlora.peft_adapter.gguf_lora import GGUF_NAME
 
+OWN_CODE = {
+    "gated": """
+import dynlora
+from transformers import AutoTokenizer
+
+model = dynlora.load("FOLDER")  # or dynlora.load("FOLDER", base) with a transformers model of yours
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+""",
+    "onnx": """
+import json
+from onnxruntime import InferenceSession
+from transformers import AutoTokenizer
+
+tokenizer, session = AutoTokenizer.from_pretrained("FOLDER"), InferenceSession("FOLDER/model.onnx")
+names = {one.name for one in session.get_inputs()}
+tokens = tokenizer(["Your text"], return_tensors="np", padding=True)
+(logits,) = session.run(None, {name: tokens[name] for name in names})
+labels = json.load(open("FOLDER/config.json"))["id2label"]
+print(labels[str(logits[0].argmax())])
+""",
+}
+"""Python that loads a form of ours, by format."""
+
 
 def load_block(form: Form, python: Mapping[str, str], base: str, name: str) -> str:
     """Return the code that loads an export: Python for PEFT and transformers, a command for the others.
@@ -20,8 +43,9 @@ def load_block(form: Form, python: Mapping[str, str], base: str, name: str) -> s
         base: hub id or folder of the base model.
         name: of the folder.
     """
-    if form.format in python:
-        return f"```python\n{python[form.format].strip()}\n```"
+    code = python.get(form.format) or OWN_CODE.get(form.format)
+    if code is not None:
+        return f"```python\n{code.replace('FOLDER', name).strip()}\n```"
     return f"```bash\n{_commands(form, base, name, 1)[0]}\n```"
 
 

@@ -88,8 +88,16 @@ class TextData:
 
     def train_sample(self, n: int, seed: int) -> Rows:
         """Return at most `n` training rows, drawn by key."""
-        rows = np.random.default_rng(stream_seed(seed, "train sample")).permutation(len(self.train))[:n]
-        return self.train.take(np.sort(rows))
+        return _sample(self.train, n, stream_seed(seed, "train sample"))
+
+    def held_out_sample(self, n: int, seed: int) -> Rows:
+        """Return at most `n` held-out rows, drawn by key."""
+        return _sample(self.held_out, n, stream_seed(seed, "held-out sample"))
+
+
+def _sample(rows: Rows, n: int, seed: int) -> Rows:
+    """Return at most `n` of some rows in their order."""
+    return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:n]))
 
 
 def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence[str] = ()) -> TextData:

@@ -122,6 +122,11 @@ class Gates(nn.Module):
         """Whether every token has gates of its own."""
         return self.is_causal or self.mode == "token"
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether sums over tokens are carried from forward to forward."""
+        return self._written is not None
+
     def column(self, index: int) -> Tensor | None:
         """Return the gates of one module in this forward.
 
@@ -282,7 +287,7 @@ class Gates(nn.Module):
         means = torch.bmm(_token_weights(output, mask), gates).squeeze(1) if gates.dim() == 3 else gates
         if self.mode == "rank":
             self._columns = gates.view(*gates.shape[:-1], *self.bias.shape).unbind(-2)
-            means = means.view(len(means), *self.bias.shape)
+            means = means.view(-1, *self.bias.shape)
             self.values = self._over_components(means)
             if self._sums is not None:
                 self._sums += means.sum(0)
@@ -314,7 +319,7 @@ def _described(features: Tensor, mask: Tensor | None) -> Tensor:
 
 def _of_tokens(mask: Tensor | None, embedded: Tensor) -> Tensor | None:
     """Return the part of a mask that belongs to the embedded tokens: the last ones, where earlier ones are kept."""
-    if mask is None or len(mask) != len(embedded) or mask.shape[1] < embedded.shape[1]:
+    if mask is None or mask.shape[0] != embedded.shape[0] or mask.shape[1] < embedded.shape[1]:
         return None
     return mask[:, mask.shape[1] - embedded.shape[1] :]
 

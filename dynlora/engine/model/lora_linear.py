@@ -180,8 +180,7 @@ class LoraLinear(nn.Module):
             x = torch.where(zero_(torch.ones_like(x, dtype=torch.bool), dropped), x, 0.0)
         inner = F.linear(x, self.lora_A[:live])
         if gate is not None:
-            rows = x.numel() // x.shape[-1]
-            inner = inner * gate.t().repeat_interleave(rows // gate.shape[-1], 0).view(*x.shape[:-1], -1)
+            inner = inner * _by_row(gate, x)
         factor = scaling if scale is None else scaling * scale
         return F.linear(inner * factor, self.lora_B[:, :live])
 
@@ -318,3 +317,11 @@ class LoraLinear(nn.Module):
         if self.streams is None:
             return torch.rand(x.shape, device=x.device) < self.dropout
         return self.streams.dropped(self.info.name, x, self.dropout)
+
+
+def _by_row(gate: Tensor, x: Tensor) -> Tensor:
+    """Return gates of equal shares of the rows so that they broadcast over (batch, ..., live)."""
+    if x.dim() == 3 and gate.shape[-1] == x.shape[0]:  # one a sequence: a graph of any batch and length knows it
+        return gate.t().unsqueeze(1) if gate.dim() == 2 else gate.view(-1, 1, 1)
+    rows = x.numel() // x.shape[-1]
+    return gate.t().repeat_interleave(rows // gate.shape[-1], 0).view(*x.shape[:-1], -1)

@@ -106,7 +106,9 @@ class DistilKind(RunKind):
 
         return load_run(folder)
 
-    def export(self, folder: Path, out: Path, format: str, which: str = "last") -> tuple[dict[str, Any], str]:
+    def export(
+        self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
+    ) -> tuple[dict[str, Any], str]:
         """Write the student as an adapter that PEFT loads, or as a plain transformers folder."""
         from dynlora.kinds.distil.work.export import export_student
 

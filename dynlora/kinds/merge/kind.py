@@ -101,7 +101,9 @@ class MergeKind(RunKind):
 
         return load_merge(folder)
 
-    def export(self, folder: Path, out: Path, format: str, which: str = "last") -> tuple[dict[str, Any], str]:
+    def export(
+        self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
+    ) -> tuple[dict[str, Any], str]:
         """Write the merge as an adapter that PEFT loads, or as a plain transformers folder."""
         from dynlora.kinds.merge.work.export import export_merge
 

@@ -103,7 +103,9 @@ class RecycleKind(RunKind):
         """Predictions for texts from a few labelled ones."""
         return {"few_shot": _few_shot}
 
-    def export(self, folder: Path, out: Path, format: str, which: str = "last") -> tuple[dict[str, Any], str]:
+    def export(
+        self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
+    ) -> tuple[dict[str, Any], str]:
         """Write the meta-LoRA as a feature-extraction adapter that PEFT loads."""
         from dynlora.kinds.recycle.work.export import export_meta
 

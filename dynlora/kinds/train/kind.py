@@ -13,15 +13,12 @@ from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
-from dynlora.peft_adapter.forms import FORMS
+from dynlora.peft_adapter.forms import FORMS, raised_loss
 from dynlora.store.copied import check_can_resume
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.summary import RunSummary, run_summary
-
-COSTLY = 1.02
-"""Held-out loss after the gates were replaced by their means, over that before, from which a warning says so."""
 
 
 class TrainKind(RunKind):
@@ -84,25 +81,37 @@ class TrainKind(RunKind):
 
         return load_run(folder)
 
-    def export(self, folder: Path, out: Path, format: str, which: str = "last") -> tuple[dict[str, Any], str]:
+    def export(
+        self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
+    ) -> tuple[dict[str, Any], str]:
         """Write the adapter, its gates averaged, and note in the run what that changed."""
         from dynlora.inference.export import export_run
 
         verdict = verdict_on(folder, run_summary(folder))
-        document = export_run(folder, out, format=format, which=which, verdict=verdict["text"] if verdict else None)
+        text = verdict["text"] if verdict else None
+        document = export_run(folder, out, format=format, which=which, verdict=text, measure=measure)
         stored = {key: value for key, value in document.items() if key != "folder"}
         try:
             annotate(folder, meta={f"export_{format}_{which}": stored})
         except (DynloraError, OSError) as error:
             document["not_stored"] = str(error)
+        written = f"wrote {out} ({form_words(document)}, {which})"
         if recorded_adapter(folder):
-            return document, f"wrote {out} (peft): the adapter of a recorded run, as PEFT wrote it when training ended"
-        before, after = (format_metrics(document[f"metrics_{when}"]) for when in ("before", "after"))
-        return document, (
-            f"wrote {out} ({form_words(document)}, {which}); averaging the gates changed logits by at most "
-            f"{document['max_abs_logit_gap']:.2e}; held-out: {before} before, {after} after"
-            f"{_cost_of_averaging(document)}"
-        )
+            return document, f"{written}: the adapter of a recorded run, as PEFT wrote it when training ended"
+        return document, f"{cost_of_averaging(document)}{written}{_measured(document)}"
+
+
+def _measured(document: Mapping[str, Any]) -> str:
+    """Return what averaging the gates changed, on how many rows; the metrics where nothing was averaged."""
+    before, after = (format_metrics(document[f"metrics_{when}"]) for when in ("before", "after"))
+    rows, of = document["rows"], document["of"]
+    on = f"on {rows:,} held-out examples" if rows == of else f"on a sample of {rows:,} of {of:,} held-out examples"
+    if not document["baked"]:
+        return f"; {on}: {after}"
+    return (
+        f"; averaging the gates changed logits by at most {document['max_abs_logit_gap']:.2e}; {on}: {before} before, "
+        f"{after} after"
+    )
 
 
 def form_words(document: Mapping[str, Any]) -> str:
@@ -169,12 +178,14 @@ def _rows(document: Mapping[str, Any]) -> str:
     return f" (of {rows:,} of {of:,} held-out examples)" if rows and of and rows < of else ""
 
 
-def _cost_of_averaging(document: Mapping[str, Any]) -> str:
+def cost_of_averaging(document: Mapping[str, Any]) -> str:
     """Return a warning where the export is worse than what was trained, with its remedy; else nothing."""
-    before, after = (document[f"metrics_{when}"].get("loss") for when in ("before", "after"))
-    if before is None or after is None or after <= COSTLY * before:
+    losses = raised_loss(document)
+    if losses is None:
         return ""
+    before, after = losses
     return (
-        f"\nwarning: without its gates the held-out loss is {after:.3f} instead of {before:.3f}; to export what was "
-        "trained, train with strategy.gates=off"
+        f"warning: without its gates the held-out loss is {after:.3f} instead of {before:.3f}, "
+        f"{100 * (after / before - 1):.1f} % more. To keep them, export with --format gated (dynlora.load) or "
+        "--format onnx-gated; or train with strategy.gates=off\n"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora import assets
-from dynlora.engine.evaluation.export import AdapterFacts, export_model
+from dynlora.inference.export import write_adapter
 from dynlora.inference.load import load_run
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.registry import kind_of_run
@@ -52,10 +52,7 @@ def export_student(folder: Path, out: Path, format: str = "peft") -> dict[str, A
     parameters = model.adapters.adapter_parameter_count()["active"]
     base = assets.shared_model_name(config.model.name)
     with staged(out) as staging:
-        facts = AdapterFacts(
-            base, config.adapter.lora_alpha, config.adapter.rank, config.model.layers, settings.title()
-        )
-        export_model(model, staging, form, facts)
+        write_adapter(staging, config, model, form, settings.title())
         python = {format: lines.format(base=base, folder=out.stem) for format, lines in LOAD.items()}
         card = CARD.format(
             name=settings.title(),

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from dynlora import assets
-from dynlora.engine.evaluation.export import AdapterFacts, export_model
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import checked_state, load_adapter_state, saved_sizes
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
@@ -21,6 +20,7 @@ from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import find_modules
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
+from dynlora.inference.export import write_adapter
 from dynlora.inference.load import load_run
 from dynlora.kinds.merge.result import OWN, head_of
 from dynlora.kinds.merge.settings import MergeSettings, stored_config
@@ -119,12 +119,11 @@ def export_merge(folder: Path, out: Path, format: str = "peft") -> dict[str, Any
     form = form_of(format)
     settings, config, model = MergeSettings.of_run(folder), stored_config(folder), load_merge(folder)
     parameters = model.adapters.adapter_parameter_count()["active"]
-    base, adapter = assets.shared_model_name(config.model.name), config.adapter
+    base = assets.shared_model_name(config.model.name)
     auto = AUTO.get(model.task.peft_task_type, "AutoModel")
     classes = f", num_labels={len(model.labels)}" if model.labels else ""
     with staged(out) as staging:
-        facts = AdapterFacts(base, adapter.lora_alpha, adapter.rank, config.model.layers, settings.title())
-        export_model(model, staging, form, facts)
+        write_adapter(staging, config, model, form, settings.title())
         named = {"auto": auto, "base": base, "folder": out.stem, "classes": classes}
         python = {format: lines.format(**named) for format, lines in LOAD.items()}
         card = CARD.format(

@@ -1,0 +1,186 @@
+"""The forms of an export: each gives the numbers of the run, and what keeps gates gives them with the gates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+import dynlora
+from dynlora.config import parse_config
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.errors import AdapterError, ConfigError, NotMergeableError
+from dynlora.inference.export import export_run
+from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.peft_adapter import read_adapter
+from dynlora.peft_adapter.engines import RIGHT, check_engines
+from dynlora.peft_adapter.forms import FORMS
+from dynlora.peft_adapter.header import read_header
+from dynlora.store import queries
+from dynlora.training import run as training
+from dynlora.training.inputs import read_data
+from tests.llama_cpp import logits as llama_logits
+from tests.llama_cpp import write_base
+from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
+
+TEXTS = ["the film was great", "a dull plot that never ends"]
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `dynamic` with gates on a tiny Llama."""
+    folder = tmp_path_factory.mktemp("writer")
+    (folder / "data").mkdir()
+    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "dynamic"})
+    outcome = training.train(parse_config(values), folder / "runs", progress=False)
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
+
+
+def averaged(folder: Path) -> AdaptedModel:
+    """Return the model of a run with its gates' means."""
+    model, config = load_run(folder), parse_config(queries.run_summary(folder)["config"])
+    bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
+    return model
+
+
+def answers(model: Any, tokens: Any) -> np.ndarray:
+    """Logits of a model."""
+    with torch.no_grad():
+        return model(**tokens).logits.numpy()
+
+
+def test_a_gated_classifier_answers_as_the_run_does(trained_run: Path, tmp_path: Path) -> None:
+    report = export_run(trained_run, tmp_path / "out", format="gated")
+    assert (report["baked"], report["max_abs_logit_gap"]) == (False, 0.0)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    expected = load_run(trained_run).answers(TEXTS)
+    model = dynlora.load(tmp_path / "out")
+    piped: Any = pipeline("text-classification", model=model, tokenizer=tokenizer, top_k=None)(TEXTS)
+    for answer, scores in zip(expected, piped, strict=True):
+        assert {one["label"]: one["score"] for one in scores} == pytest.approx(answer["probabilities"], abs=1e-5)
+    settings = AutoConfig.from_pretrained(tmp_path / "out")
+    name = queries.run_summary(trained_run)["config"]["model"]["name"]
+    base = AutoModelForSequenceClassification.from_pretrained(name, config=settings)
+    tokens = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    np.testing.assert_allclose(answers(dynlora.load(tmp_path / "out", base), tokens), answers(model, tokens), atol=1e-6)
+    assert np.abs(answers(averaged(trained_run).base.model, tokens) - answers(model, tokens)).max() > 1e-4
+
+
+def test_a_gated_writer_generates_as_the_run_does(writer: Path, tmp_path: Path) -> None:
+    export_run(writer, tmp_path / "out", format="gated")
+    (answer,) = load_run(writer).answers(["a2:"])
+    model, tokenizer = dynlora.load(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
+    own = load_run(writer)
+    ids = own.task.prompt(own.base.tokenizer, _row(own, "a2:"), 0, is_whole=True).ids  # pyright: ignore
+    tokens = torch.tensor([list(ids)])
+    written = model.generate(
+        input_ids=tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=answer["tokens"] + 1,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    text = tokenizer.decode(written[0, tokens.shape[1] :], skip_special_tokens=True)
+    assert text.startswith(answer["prediction"])
+    with pytest.raises(ConfigError, match="num_beams=2: the gates follow one text each"):
+        model.generate(input_ids=tokens, num_beams=2, max_new_tokens=2)
+    cache = model(input_ids=tokens, use_cache=True).past_key_values
+    with pytest.raises(ConfigError, match="past_key_values: the gates need the tokens before"):
+        model(input_ids=tokens[:, :1], past_key_values=cache)
+    with pytest.raises(ConfigError, match="adapter_names: a gated adapter cannot share a batch"):
+        model(input_ids=tokens, adapter_names=["one"])
+
+
+def _row(model: AdaptedModel, text: str) -> Any:
+    from dynlora.engine.data.text_data import Rows
+
+    task: Any = model.task
+    return Rows([text], None, task.no_labels(1), None, task.asked([text]))
+
+
+def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer: Path, tmp_path: Path) -> None:
+    export_run(trained_run, tmp_path / "out", format="peft")
+    with pytest.raises(AdapterError, match=r"holds no dynlora_adapter\.json; give a folder that"):
+        dynlora.load(tmp_path / "out")
+    export_run(trained_run, tmp_path / "gated", format="gated")
+    name = queries.run_summary(writer)["config"]["model"]["name"]
+    with pytest.raises(AdapterError, match="the base model has no module classifier"):
+        dynlora.load(tmp_path / "gated", AutoModelForCausalLM.from_pretrained(name))
+
+
+@pytest.mark.parametrize("form", ["onnx", "onnx-gated"])
+def test_onnx_answers_as_the_model_does_in_any_batch(form: str, trained_run: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    export_run(trained_run, tmp_path / "out", format=form)
+    model = load_run(trained_run) if form == "onnx-gated" else averaged(trained_run)
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for texts in (TEXTS, ["great"], [*TEXTS, "x " * 12]):
+        tokens = tokenizer(texts, padding=True, return_tensors="pt")
+        inputs = {one.name: tokens[one.name].numpy() for one in session.get_inputs()}
+        (found,) = session.run(None, inputs)
+        np.testing.assert_allclose(found, answers(model.base.model, tokens), atol=1e-4)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
+
+
+def test_onnx_is_for_models_that_classify(writer: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(NotMergeableError, match="--format onnx: is for models that classify"):
+        export_run(writer, tmp_path / "out", format="onnx")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["gguf", "ollama"])
+def test_llama_cpp_answers_as_the_merged_model_does(form: str, writer: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp_py_sync")
+    export_run(writer, tmp_path / "out", format=form)
+    model = averaged(writer)
+    config = {**model.base.model.config.to_dict(), "rope_theta": 10_000.0}
+    name = queries.run_summary(writer)["config"]["model"]["name"]
+    plain = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    write_base({name: one.numpy() for name, one in plain.state_dict().items()}, config, tmp_path / "base.gguf")
+    tokens = model.base.tokenizer("a2: b1: a a b", return_tensors="pt")
+    merge(model)
+    found = llama_logits(tmp_path / "base.gguf", tokens["input_ids"][0].tolist(), tmp_path / "out" / "adapter.gguf")
+    np.testing.assert_allclose(found, answers(model.base.model, tokens)[0], atol=1e-4)
+    assert (tmp_path / "out" / "Modelfile").exists() == (form == "ollama")
+
+
+def test_the_uniform_export_is_read_right_by_every_engine_that_reads_peft(writer: Path, tmp_path: Path) -> None:
+    export_run(writer, tmp_path / "out", format="uniform")
+    readings = check_engines(read_header(tmp_path / "out"))
+    assert [one.engine for one in readings if one.verdict != RIGHT] == ["mlx"]
+    ranks = {module.name: module.rank for module in read_adapter(tmp_path / "out").modules}
+    assert ranks == queries.run_summary(writer)["ranks"]
+
+
+def test_an_export_is_measured_on_a_sample_unless_all_is_asked_for(trained_run: Path, tmp_path: Path) -> None:
+    from dynlora.inference import export
+
+    rows = queries.run_summary(trained_run)["data_size"]["held_out"]
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(export, "MEASURED_ROWS", 5)
+    try:
+        sample = export_run(trained_run, tmp_path / "sample")
+        whole = export_run(trained_run, tmp_path / "whole", measure="all")
+    finally:
+        monkey.undo()
+    assert [(one["rows"], one["of"]) for one in (sample, whole)] == [(5, rows), (rows, rows)]
+    assert "On a sample of 5 held-out examples" in (tmp_path / "sample" / "README.md").read_text("utf-8")
+    assert f"{rows} held-out examples (as trained)" in (tmp_path / "sample" / "README.md").read_text("utf-8")
+    with pytest.raises(ConfigError, match="--measure some: must be one of sample, all"):
+        export_run(trained_run, tmp_path / "other", measure="some")
+
+
+def test_every_form_has_code_that_loads_it_on_its_card(trained_run: Path, writer: Path, tmp_path: Path) -> None:
+    for name, form in FORMS.items():
+        run = trained_run if form.format == "onnx" else writer
+        export_run(run, tmp_path / name, format=name)
+        load = (tmp_path / name / "README.md").read_text("utf-8").partition("## Load it")[2].partition("\n## ")[0]
+        assert load.count("```") == 2
