@@ -311,6 +311,7 @@ def test_file_names_are_things_of_the_field() -> None:
 
 
 OPTIONAL = {
+    "dynlora/inference/onnx_export.py": "onnx",
     "dynlora/inference/session.py": "umap",
     "dynlora/integrations/search/study.py": "search",
     "dynlora/integrations/clusters/engine.py": "ray",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,19 @@ PEFT = FORMS["peft"]
 
 COSTLY = 1.005
 """Held-out loss after the gates were averaged, over that before, from which an export says so first."""
+
+
+def forms_for(names: Iterable[str], *, generates: bool, has_gates: bool) -> list[Form]:
+    """Return the forms that an adapter can have, of those that its kind of run is exported in.
+
+    Args:
+        names: of the forms of the kind.
+        generates: whether the model writes texts; ONNX is for models that classify, the engines for those that write.
+        has_gates: whether there are gates to keep.
+    """
+    of_format = {"gguf": generates, "mlx": generates, "onnx": not generates}
+    forms = [FORMS[name] for name in names]
+    return [form for form in forms if of_format.get(form.format, True) and (has_gates or not form.keeps_gates)]
 
 
 def raised_loss(report: Mapping[str, Any]) -> tuple[float, float] | None:

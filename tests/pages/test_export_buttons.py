@@ -25,9 +25,20 @@ def labels(run_id: str) -> list[str]:
 def test_a_trained_run_offers_its_adapter_and_the_commands(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [label for label in labels(run.name) if label != "CSV"] == ["Adapter", "Merged model", "Report"]
     commands = [block.value for block in open_page("run", run=run.name).code]
-    assert any(f"dynlora export {run.name} --format peft --out {run.name}-peft.zip" in text for text in commands)
+    assert any(f"dynlora export {run.name} --format merged --out {run.name}-merged.zip" in text for text in commands)
     monkeypatch.setattr(export_button, "is_read_only", lambda: True)
     assert "Adapter" not in labels(run.name)
+
+
+def test_the_export_is_chosen_by_where_it_goes(run: Path) -> None:
+    app = open_page("run", run=run.name)
+    where = app.selectbox(key="export-form")
+    assert where.options == [
+        "PEFT, vLLM", "SGLang, TGI, LoRAX", "any engine: merged", "ONNX", "ONNX, gates kept", "Python, gates kept",
+    ]  # fmt: skip
+    where.set_value("uniform").run()
+    assert "Adapter for SGLang, TGI, LoRAX" in [one.proto.label for one in app.get("download_button")]
+    assert any(f"--format uniform --out {run.name}-uniform.zip" in block.value for block in app.code)
 
 
 def test_a_run_without_an_adapter_offers_none(runs_dir: Path) -> None:

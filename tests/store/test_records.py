@@ -64,6 +64,7 @@ OLD = {
     "ProcessNote": '{"pid": 4242, "start": 1764412345.25}',
     "TrainerRun": '{"run": "20260101-000000-00000001"}',
     "Launch": '{"pid": 4242, "start_time": 1764412345.25, "opened": 1}',
+    "GatedAdapter": '{"format": 1, "base": "owner/base", "settings": {"adapter": {"rank": 4}, "seed": 0}}',
     "QueueOrder": '{"order": ["two", "one"]}',
     "Launched": '{"ids": ["20260101-000000-00000001"]}',
     "Answer": '{\n "ranks": {"a.query": 2}, "scaling": {"a.query": 2.0}, "parameters": 16, "budget": 16, '

@@ -8,6 +8,10 @@ from functools import partial
 import streamlit as st
 
 from dynlora.jobs.export import exported
+from dynlora.kinds.registry import kind_of_run
+from dynlora.peft_adapter.forms import FORMS, forms_for
+from dynlora.store import queries
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only
 from dynlora.viz.ui.toasts import announce
 
@@ -16,16 +20,31 @@ MAKING = "Making the zip file: the model is loaded first. The download starts by
 
 
 def export_buttons(run: Chosen) -> None:
-    """Draw the download of the adapter, and beside it the merged model and the commands.
+    """Draw the download of the adapter, and beside it the other forms by where they go, with the command.
 
     Nothing without an adapter, and nothing where the dashboard only looks: each download starts a process with torch.
     """
     if not adapter_button(run):
         return
+    summary = cached_queries.ask(queries.run_summary, run.folder)
+    forms = forms_for(
+        kind_of_run(run.folder).formats,
+        generates=bool(summary["task_facts"].get("generates")),
+        has_gates=bool(summary["params"].get("gate")),
+    )
     with st.popover("Export", icon=":material/ios_share:", type="tertiary", key="export"):
-        _download(run, "Merged model", "merged", "Zip file: a plain transformers model; no PEFT needed.")
-        st.caption("Both are made when pressed, which takes a moment. The same on the command line:")
-        st.code("\n".join(_command(run, format_) for format_ in ("peft", "merged")), language="bash", wrap_lines=True)
+        names = [form.name for form in forms]
+        usual = names.index("merged") if "merged" in names else 0
+        name = st.selectbox(
+            "Where does it go?", names, usual, format_func=lambda name: FORMS[name].goes_to, key="export-form"
+        )
+        form = FORMS[name]
+        label = "Merged model" if name == "merged" else f"Adapter for {form.goes_to}"
+        st.caption(form.help)
+        if name != "peft":  # has a button of its own beside this one
+            _download(run, label, name, f"Zip file: {form.help}")
+        st.caption("It is made when pressed, which takes a moment. The same on the command line:")
+        st.code(_command(run, name), language="bash", wrap_lines=True)
 
 
 def adapter_button(run: Chosen) -> bool:
