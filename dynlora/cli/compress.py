@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
-from dynlora.cli.options import MOST_ROWS, MOST_STEPS, PathOrName, Real, Whole, configured, in_runs, reports
+from dynlora.cli.options import MOST_ROWS, MOST_STEPS, PathOrName, Real, Whole, configured, formed, in_runs, reports
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.kinds.train.kind import lora_config
+from dynlora.peft_adapter.forms import Form
 from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Half, Size
 from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import command_text, run_folder
@@ -66,6 +67,7 @@ ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
     help="What a component is measured by: loss, inputs (the module's output) or plain (singular values).",
 )
 @click.option("--which", default=WHICH, show_default=True, help="last or best.")
+@formed
 @configured
 @in_runs
 @reports
@@ -91,6 +93,7 @@ class Request:
     rows: int
     weighting: str
     which: str
+    form: Form
     config: Path | None
     overrides: tuple[str, ...]
     runs_dir: Path
@@ -155,7 +158,9 @@ def shrink(request: Request) -> tuple[Any, str]:
         raise ConfigError(f"--tolerance {request.limit:g}: no size was shown good enough; raise it, or give --budget")
     written = made = None
     if request.out is not None and chosen is not None:
-        written = write_size(subject, request.out, chosen, run=folder, which=request.which, name=request.name)
+        written = write_size(
+            subject, request.out, chosen, run=folder, which=request.which, name=request.name, form=request.form
+        )
     if request.recover is not None and chosen is not None:
         made = queue_recovery(
             subject, measured, chosen, request.recover, run=folder, name=request.name, runs_dir=request.runs_dir
