@@ -17,6 +17,7 @@ import click
 from dynlora.cli.options import in_runs
 from dynlora.errors import DynloraError
 from dynlora.jobs import check_requests, own_process
+from dynlora.jobs.environment import JOB_VARIABLE
 from dynlora.jobs.queue import LOG_NAME, is_pending
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.warm import TAKEN
@@ -54,6 +55,8 @@ def warm(context: click.Context) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    if order["job"] is not None:
+        os.environ[JOB_VARIABLE] = order["job"]
     if order["log"] is not None:
         log_from_here(Path(order["log"]))
     try:

@@ -19,8 +19,9 @@ from typing import Any, ClassVar, TypeVar
 
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, storing
+from dynlora.jobs import helper_job
 from dynlora.jobs.check_requests import ENDING
-from dynlora.jobs.cli_client import INCOMING_DIR, answer_of, catalog
+from dynlora.jobs.cli_client import INCOMING_DIR, catalog
 from dynlora.jobs.queue import (
     FOREIGN_GONE_S,
     LAUNCH_NAME,
@@ -181,10 +182,10 @@ def _sweep_leftovers(incoming: Path) -> None:
 
 
 def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
-    found = answer_of(train_command(request, root), timeout_s, "the run was not queued", run_or_leave)
+    queued = helper_job.run("check", train_command(request, root), timeout_s, "the run was not queued", run_or_leave)
     try:
-        return schema.check_run_id(str(found["id"]))
-    except (ValueError, KeyError):
+        return schema.check_run_id(str(queued["id"]))
+    except (ValueError, KeyError, TypeError):
         raise DynloraError("the run was not queued: the check returned no run") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import cli_client, warm
+from dynlora.jobs import cli_client, helper_job, warm
 from dynlora.store import process
 from tests.tiny import tiny_values
 from tests.waiting import PATIENCE_S, until
@@ -25,14 +24,16 @@ def _forgetful() -> Iterator[None]:
     cli_client.catalog.cache_clear()
 
 
-def _said(found: object) -> list[str]:
-    return [sys.executable, "-c", f"print({json.dumps(found)!r})"]
+def _hands_over(result: object) -> list[str]:
+    """Return a command that does so as a helper."""
+    program = f"from dynlora.jobs import helper_job; helper_job.attach(); helper_job.finish({result!r}, '')"
+    return [sys.executable, "-c", program]
 
 
 def test_the_catalog_is_asked_for_once_over_processes(
     monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli_client, "strategies_command", lambda: _said([{"name": "lora"}]))
+    monkeypatch.setattr(cli_client, "strategies_command", lambda: _hands_over([{"name": "lora"}]))
     assert cli_client.catalog() is cli_client.catalog()
     assert cli_client.catalog() == {"strategies": [{"name": "lora"}]}
     cli_client.catalog.cache_clear()
@@ -58,7 +59,7 @@ def test_another_source_is_another_catalog(monkeypatch: pytest.MonkeyPatch, cach
 def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(cli_client, "strategies_command", lambda: _said([]))
+    monkeypatch.setattr(cli_client, "strategies_command", lambda: _hands_over([]))
     assert cli_client.catalog() == {"strategies": []}
 
 
@@ -108,9 +109,9 @@ time.sleep(600)
 
 WAITING = """
 import sys, threading, time
-from dynlora.jobs import cli_client, spawn
+from dynlora.jobs import helper_job, spawn
 program, note, how, where, kind = sys.argv[1:]
-wait = {"child": cli_client.run_child, "leave": spawn.run_or_leave}[how]
+wait = {"child": helper_job.run_child, "leave": spawn.run_or_leave}[how]
 arguments = [sys.executable, "-c", program, note], 600
 if where == "thread":
     threading.Thread(target=wait, args=arguments, daemon=kind == "daemon").start()
@@ -137,5 +138,5 @@ def test_ctrl_c_ends_a_process_that_is_waited_for_and_what_it_started(how: tuple
 def test_only_a_spare_that_was_used_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[str] = []
     monkeypatch.setattr(warm.KEEPER, "renew", lambda: kept.append("another"))
-    assert cli_client.run_child([sys.executable, "-c", "print(1)"], PATIENCE_S).stdout.split() == [b"1"]
+    assert helper_job.run_child([sys.executable, "-c", "print(1)"], PATIENCE_S).stdout.split() == [b"1"]
     assert kept == []

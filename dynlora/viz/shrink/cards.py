@@ -16,7 +16,7 @@ from dynlora.analysis import ranks_to_use, ranks_to_use_text
 from dynlora.analysis.measurement_files import compress_target, keep_ranks
 from dynlora.errors import DynloraError
 from dynlora.jobs.export import compressed as compressed_file
-from dynlora.jobs.recover import kept_adapter, recovery_name, recovery_values, usual_steps
+from dynlora.jobs.export import kept_adapter, recovery_name, recovery_values, usual_steps
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Size
 from dynlora.store.recorded import recorded_adapter
