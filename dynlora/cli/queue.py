@@ -9,7 +9,7 @@ import click
 
 from dynlora.cli.options import in_runs, reports
 from dynlora.errors import ConfigError
-from dynlora.jobs import queue_moves
+from dynlora.jobs import queue as run_queue
 from dynlora.jobs.queue_order import MOVES
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
@@ -26,9 +26,9 @@ def queue(run_id: str | None, move: str | None, runs_dir: Path) -> Any:
         given, missing = (f"ID={run_id}", "--move") if move is None else (f"--move={move}", "ID")
         raise ConfigError(f"{given}: a move takes a run and a place; give {missing} too")
     if run_id is not None and move is not None:
-        position, of = queue_moves.move(runs_dir, run_id, move)
+        position, of = run_queue.move(runs_dir, run_id, move)
         return {"id": run_id, "position": position, "waiting": of}, f"{run_id} is at position {position} of {of}"
-    line = queue_moves.in_line(runs_dir)
+    line = run_queue.in_line(runs_dir)
     rows = [
         {"position": place, "id": waiting, "name": run_summary(run_folder(runs_dir, waiting))["name"]}
         for place, waiting in enumerate(line, 1)

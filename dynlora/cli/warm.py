@@ -16,7 +16,8 @@ import click
 
 from dynlora.cli.options import in_runs
 from dynlora.errors import DynloraError
-from dynlora.jobs import check_requests, own_process
+from dynlora.jobs import own_process
+from dynlora.jobs.cli_client import requested_checks
 from dynlora.jobs.environment import JOB_VARIABLE
 from dynlora.jobs.queue import LOG_NAME, is_pending
 from dynlora.jobs.spawn import log_from_here
@@ -78,7 +79,7 @@ def check_queued(run_id: str, runs_dir: Path) -> None:
     One process of a runs folder does so at a time: another one ends at once, before it imports what a check needs.
     """
     refused = set[str]()
-    for requested in check_requests.taken(Path(os.path.realpath(runs_dir))):
+    for requested in requested_checks(Path(os.path.realpath(runs_dir))):
         with suppress(DynloraError):  # one that was deleted, or that cannot be read
             folder = run_folder(runs_dir, requested)
             if is_pending(folder):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -131,3 +131,45 @@ def _kept_catalog(kept: Path) -> dict[str, Any] | None:
 def _ask_catalog() -> dict[str, Any]:
     strategies = helper_job.run("check", strategies_command(), CATALOG_TIMEOUT_S, "the strategies cannot be listed")
     return {"strategies": strategies}
+
+
+REQUEST = ".check"
+"""Ending of the file that asks for the check of a queued run; checks are done one at a time, by one process."""
+
+CHECKS_LOCK = "checks.lock"
+
+
+def request_check(root: Path, run_id: str) -> bool:
+    """Ask for the check of a queued run, and say whether a process has to be started for it: none is at it.
+
+    Raises:
+        StorageError: when the disk does not take the request.
+    """
+    incoming = own_folder(root, INCOMING_DIR)
+    with storing(f"the request to check run {run_id}"):
+        write_text(incoming / f"{run_id}{REQUEST}", run_id)
+    try:
+        with locked(incoming / CHECKS_LOCK, 0):
+            return True
+    except RunBusyError:
+        return False
+
+
+def requested_checks(root: Path) -> Iterator[str]:
+    """Yield each run whose check was asked for, oldest first; none where another process is at it.
+
+    Whoever asks writes the request before looking for a process that is at it, so one more look after the lock is free
+    misses no request.
+    """
+    incoming = own_folder(root, INCOMING_DIR)
+    with suppress(RunBusyError):
+        while _requests(incoming):
+            with locked(incoming / CHECKS_LOCK, 0):
+                while requests := _requests(incoming):
+                    requests[0].unlink(missing_ok=True)
+                    yield requests[0].name.removesuffix(REQUEST)
+
+
+def _requests(incoming: Path) -> list[Path]:
+    """Return the requests, those of older runs first: ids begin with the time."""
+    return sorted(path for path in incoming.iterdir() if path.name.endswith(REQUEST))

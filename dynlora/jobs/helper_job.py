@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -24,7 +24,7 @@ from dynlora import errors
 from dynlora.errors import DynloraError, SearchError, StorageError, first_line, storing, system_error
 from dynlora.jobs import warm
 from dynlora.jobs.environment import JOB_VARIABLE
-from dynlora.jobs.spawn import end_child, reap, spawn_detached
+from dynlora.jobs.spawn import end_child, reap, run_or_leave, spawn_detached
 from dynlora.store.process import command_line, is_alive, now, start_time
 from dynlora.store.record import Count, Moment, Part, Record, Row, Whole
 
@@ -192,19 +192,14 @@ def forget_oldest(places: Iterable[Path], most: int) -> None:
             forget(place)
 
 
-Runner = Callable[[list[str], float, Path], subprocess.CompletedProcess[bytes]]
-"""Runs a command within so many seconds; the last argument is the record that it is given."""
-
-
-def run(kind: str, command: list[str], timeout_s: float, failed: str, runner: Runner | None = None) -> Any:
-    """Run a command of dynlora's, wait for it, and return its result.
+def run(kind: str, command: list[str], timeout_s: float, failed: str) -> Any:
+    """Run a command of dynlora's, wait until it ends or continues alone, and return its result.
 
     Args:
         kind: of the job.
         command: what to run.
         timeout_s: seconds to wait for it.
         failed: what did not happen when it fails, such as `the run was not queued`.
-        runner: runs it; `run_child` unless told otherwise.
 
     Raises:
         DynloraError: of the class and with the sentence of the process; or when it takes too long or ends without one.
@@ -214,7 +209,7 @@ def run(kind: str, command: list[str], timeout_s: float, failed: str, runner: Ru
         with storing(f"the record of the process for {kind}"):
             HelperJob(kind=kind, command=tuple(command)).write(place)
         try:
-            ended = (runner or run_child)(command, timeout_s, place)
+            ended = run_or_leave(command, timeout_s, place)
         except subprocess.TimeoutExpired:
             raise DynloraError(f"{failed}: it took longer than {timeout_s:.0f} s; try again") from None
         except OSError as error:
@@ -226,21 +221,6 @@ def run(kind: str, command: list[str], timeout_s: float, failed: str, runner: Ru
         output = ended.stderr.decode("utf-8", "replace").strip()[-4000:]
         raise DynloraError(f"{failed} (exit {ended.returncode}): {output or 'no output'}")
     return job.result
-
-
-def run_child(command: list[str], timeout_s: float, job: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end, without input, and return what it printed.
-
-    Raises:
-        subprocess.TimeoutExpired: when it takes longer; it is ended then.
-        OSError: when it cannot be started.
-    """
-    spare = warm.KEEPER.pid
-    with warm.started(command, job) as child, warm.waited_for(child):
-        out, err = child.communicate(timeout=timeout_s)
-    if child.pid == spare:  # the next one need not wait: nothing competes with it any more
-        warm.KEEPER.renew()
-    return subprocess.CompletedProcess(command, child.returncode, out, err)
 
 
 # --- the process itself

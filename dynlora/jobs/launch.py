@@ -20,8 +20,7 @@ from typing import Any, ClassVar, TypeVar
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, storing
 from dynlora.jobs import helper_job
-from dynlora.jobs.check_requests import ENDING
-from dynlora.jobs.cli_client import INCOMING_DIR, catalog
+from dynlora.jobs.cli_client import INCOMING_DIR, REQUEST, catalog
 from dynlora.jobs.queue import (
     FOREIGN_GONE_S,
     LAUNCH_NAME,
@@ -34,7 +33,7 @@ from dynlora.jobs.queue import (
     start_next,
     wake,
 )
-from dynlora.jobs.spawn import Folder, locked, own_folder, reap, run_or_leave, runs_root
+from dynlora.jobs.spawn import Folder, locked, own_folder, reap, runs_root
 from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.safe_files import write_text
 from dynlora.store import process, schema
@@ -177,12 +176,12 @@ def made_once(root: Path, key: str, field: str, make: Callable[[Path], T], timeo
 
 def _sweep_leftovers(incoming: Path) -> None:
     """Remove configurations and notes that starts which were killed left a day ago."""
-    endings = (".yaml", RESERVED, ENDING)
+    endings = (".yaml", RESERVED, REQUEST)
     remove_old(incoming, lambda entry: entry.suffix in endings or entry.name.startswith("."))
 
 
 def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
-    queued = helper_job.run("check", train_command(request, root), timeout_s, "the run was not queued", run_or_leave)
+    queued = helper_job.run("check", train_command(request, root), timeout_s, "the run was not queued")
     try:
         return schema.check_run_id(str(queued["id"]))
     except (ValueError, KeyError, TypeError):

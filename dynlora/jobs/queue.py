@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from dynlora.errors import CorruptRunError, DynloraError, RunBusyError, RunNotFoundError, storing
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, RunNotFoundError, storing
 from dynlora.jobs import queue_order, warm
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import making_folder, tail
@@ -335,3 +335,44 @@ def is_alive(runs_dir: Folder, run_id: str) -> bool:
         launch = read_launch(folder)
         return launch.opened == status.opened and launch.is_alive
     return status.is_running and process.is_alive(status.pid, status.process_start)
+
+
+def in_line(runs_dir: Folder) -> list[str]:
+    """Return the ids of the runs that wait for their start, the next one first; changes nothing."""
+    root = runs_root(runs_dir)
+    waiting: list[tuple[float, str]] = []
+    for run_id in active_ids(root):
+        with suppress(DynloraError):
+            folder = schema.run_folder(root, run_id)
+            if is_pending(folder):
+                waiting.append((read_status(folder).heartbeat, run_id))
+    return queue_order.in_order(root, [run_id for _, run_id in sorted(waiting)])
+
+
+def move(runs_dir: Folder, run_id: str, where: str) -> tuple[int, int]:
+    """Move a waiting run within the queue; a move beyond either end leaves it there.
+
+    Args:
+        runs_dir: folder of the runs.
+        run_id: the run.
+        where: one of `queue_order.MOVES`.
+
+    Returns:
+        Its position, 1 for the next, and the number of waiting runs.
+
+    Raises:
+        ConfigError: when there is no such move, or the run does not wait.
+        RunNotFoundError: when there is no such run.
+        RunBusyError: when another process has held the queue for half a minute.
+        StorageError: when the disk does not take the order.
+    """
+    root = runs_root(runs_dir)
+    schema.run_folder(root, run_id)
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        line = in_line(root)
+        if run_id not in line:
+            raise ConfigError(f"run {run_id}: does not wait in the queue; move a queued run that has not started")
+        moved = queue_order.moved(line, run_id, where)
+        with storing("the order of the queue"):
+            queue_order.keep(root, moved)
+    return moved.index(run_id) + 1, len(moved)

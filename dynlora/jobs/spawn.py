@@ -73,6 +73,7 @@ def run_or_leave(command: list[str], timeout_s: float, job: Path | None = None) 
         subprocess.TimeoutExpired: when it did neither in time; it is ended then.
         OSError: when it cannot be started.
     """
+    spare = warm.KEEPER.pid
     child = warm.started(command, job)
     output: dict[str, bytes] = {}
     readers = [
@@ -91,6 +92,8 @@ def run_or_leave(command: list[str], timeout_s: float, job: Path | None = None) 
             raise subprocess.TimeoutExpired(command, timeout_s)
     try:
         code = child.wait(_LEAVES_S)
+        if child.pid == spare:  # the next one need not wait: nothing competes with it any more
+            warm.KEEPER.renew()
     except subprocess.TimeoutExpired:
         code = 0
         _children.append(child)

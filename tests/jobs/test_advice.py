@@ -11,6 +11,7 @@ import pytest
 
 from dynlora.jobs import advice, helper_job
 from dynlora.jobs.helper_job import Failure
+from dynlora.store.advice import Answer
 from tests.jobs.helpers import fails, helper, waits
 from tests.tiny import tiny_values
 from tests.waiting import until
@@ -111,7 +112,7 @@ def test_a_refusal_is_the_child_s_sentence_and_can_be_asked_again(runs_dir: Path
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "{}", "x" * (advice.Answer.MAX_BYTES + 1),
+        "", "[]", "{}", "x" * (Answer.MAX_BYTES + 1),
         json.dumps(answer(ranks={"b": 2})), json.dumps(answer(families=[])), json.dumps(answer(budget=-1)),
         json.dumps(answer(modules=[{"name": 3}])), json.dumps(answer(scaling={"a.query": "2"})),
     ],

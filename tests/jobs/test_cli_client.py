@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import cli_client, helper_job, warm
+from dynlora.jobs import cli_client, warm
+from dynlora.jobs.spawn import run_or_leave
 from dynlora.store import process
 from tests.tiny import tiny_values
 from tests.waiting import PATIENCE_S, until
@@ -109,9 +110,8 @@ time.sleep(600)
 
 WAITING = """
 import sys, threading, time
-from dynlora.jobs import helper_job, spawn
-program, note, how, where, kind = sys.argv[1:]
-wait = {"child": helper_job.run_child, "leave": spawn.run_or_leave}[how]
+from dynlora.jobs.spawn import run_or_leave as wait
+program, note, where, kind = sys.argv[1:]
 arguments = [sys.executable, "-c", program, note], 600
 if where == "thread":
     threading.Thread(target=wait, args=arguments, daemon=kind == "daemon").start()
@@ -121,9 +121,7 @@ wait(*arguments)
 """Waits for it, in the main thread or in one of its own."""
 
 
-@pytest.mark.parametrize(
-    "how", [("child", "main", ""), ("leave", "main", ""), ("child", "thread", "daemon"), ("child", "thread", "page")]
-)
+@pytest.mark.parametrize("how", [("main", ""), ("thread", "daemon"), ("thread", "page")])
 def test_ctrl_c_ends_a_process_that_is_waited_for_and_what_it_started(how: tuple[str, ...], tmp_path: Path) -> None:
     note = tmp_path / "pid"
     with subprocess.Popen([sys.executable, "-c", WAITING, CHILD, str(note), *how], stderr=subprocess.PIPE) as asking:
@@ -138,5 +136,5 @@ def test_ctrl_c_ends_a_process_that_is_waited_for_and_what_it_started(how: tuple
 def test_only_a_spare_that_was_used_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[str] = []
     monkeypatch.setattr(warm.KEEPER, "renew", lambda: kept.append("another"))
-    assert helper_job.run_child([sys.executable, "-c", "print(1)"], PATIENCE_S).stdout.split() == [b"1"]
+    assert run_or_leave([sys.executable, "-c", "print(1)"], PATIENCE_S).stdout.split() == [b"1"]
     assert kept == []

@@ -29,9 +29,7 @@ def press(app: AppTest, label: str) -> AppTest:
 
 def answered(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
     """Let the look be a process that writes an answer."""
-    monkeypatch.setattr(
-        advice, "_command", lambda _, out, *__: [sys.executable, "-c", WRITES, str(out), json.dumps(found)]
-    )
+    monkeypatch.setattr(advice, "_command", lambda _, out: [sys.executable, "-c", WRITES, str(out), json.dumps(found)])
 
 
 @pytest.fixture

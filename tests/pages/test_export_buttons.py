@@ -46,12 +46,12 @@ def test_a_run_without_an_adapter_offers_none(runs_dir: Path) -> None:
 def test_what_the_child_refuses_is_its_own_error(
     error: Exception | None, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def run_child(command: list[str], timeout_s: float, job: Path) -> CompletedProcess[Any]:
+    def run_or_leave(command: list[str], timeout_s: float, job: Path) -> CompletedProcess[Any]:
         assert command[1:5] == ["-m", "dynlora", "export", RUN]
         if error is not None:
             HelperJob(kind="export", status="failed", error=Failure.of(error)).write(job)
         return CompletedProcess(command, 2, b"", b"it broke")
 
-    monkeypatch.setattr(helper_job, "run_child", run_child)
+    monkeypatch.setattr(helper_job, "run_or_leave", run_or_leave)
     with pytest.raises(NotMergeableError if error else DynloraError, match=message):
         export_job.exported(tmp_path / RUN, "peft")
