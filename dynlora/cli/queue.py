@@ -10,14 +10,15 @@ import click
 from dynlora.cli.options import in_runs, reports
 from dynlora.errors import ConfigError
 from dynlora.jobs import queue as run_queue
-from dynlora.jobs.queue_order import MOVES
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary
 
 
 @click.command()
 @click.argument("run_id", metavar="[ID]", required=False)
-@click.option("--move", type=click.Choice(list(MOVES)), default=None, help="Where to move the run within the queue.")
+@click.option(
+    "--move", type=click.Choice(list(run_queue.MOVES)), default=None, help="Where to move the run within the queue."
+)
 @in_runs
 @reports
 def queue(run_id: str | None, move: str | None, runs_dir: Path) -> Any:

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, RunNotFoundError, StorageError
-from dynlora.jobs import queue, queue_order
+from dynlora.jobs import queue
 from dynlora.store import process, record
 from tests.command_line import document, run
 from tests.store.builder import finished_run, new_run
 
-MOVES = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(list(queue_order.MOVES))), max_size=8)
+MOVES = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(list(queue.MOVES))), max_size=8)
 
 
 def waiting(root: Path, *names: str) -> list[str]:
@@ -26,7 +26,7 @@ def test_a_move_loses_and_doubles_no_run_and_keeps_the_order_of_the_others(moves
     line = list("abcde")
     for place, where in moves:
         before, chosen = list(line), line[place]
-        line = queue_order.moved(line, chosen, where)
+        line = queue.with_moved(line, chosen, where)
         assert sorted(line) == sorted(before)
         assert [run for run in line if run != chosen] == [run for run in before if run != chosen]
         assert abs(line.index(chosen) - place) <= (1 if where in ("up", "down") else 4)
@@ -53,7 +53,7 @@ def test_the_run_that_was_moved_up_starts_next_and_new_runs_come_last(
 @pytest.mark.parametrize("text", ["", "[]", '{"order": 3}', '{"order": [1, {}, "two", "two", "gone"]}', "\0"])
 def test_an_order_that_somebody_else_wrote_never_breaks_the_queue(tmp_path: Path, text: str) -> None:
     waiting(tmp_path, "one", "two")
-    (tmp_path / queue_order.ORDER_NAME).write_text(text)
+    (tmp_path / queue.ORDER_NAME).write_text(text)
     assert sorted(queue.in_line(tmp_path)) == ["one", "two"]
     assert queue.move(tmp_path, "two", "first") == (1, 2)
     assert queue.in_line(tmp_path) == ["two", "one"]
