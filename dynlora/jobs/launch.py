@@ -35,6 +35,7 @@ from dynlora.jobs.queue import (
 )
 from dynlora.jobs.spawn import Folder, locked, own_folder, reap, runs_root
 from dynlora.jobs.trash import delete, restore, trashed
+from dynlora.kinds.registry import registry
 from dynlora.safe_files import write_text
 from dynlora.store import process, schema
 from dynlora.store.copied import check_can_resume
@@ -277,12 +278,17 @@ def _signal(run_id: str, pid: int | None, start: float | None, number: int) -> N
     """Send a signal to exactly the process that wrote the run, if it is one of ours; a pid alone is not trusted."""
     if pid is None or not process.is_alive(pid, start):
         return
-    if pid == os.getpid() or not process.is_ours(process.command_line(pid)):
+    if pid == os.getpid() or not process.is_ours(process.command_line(pid), _working_commands()):
         raise RunBusyError(f"run {run_id}: process {pid} was not started by dynlora, so it was not ended; end it there")
     with suppress(ProcessLookupError):
         os.kill(pid, number)
         if hasattr(signal, "SIGCONT"):  # a suspended process would keep the signal to itself until it continues
             os.kill(pid, signal.SIGCONT)
+
+
+def _working_commands() -> set[str]:
+    """Return the commands whose process may write a run; a warm spare becomes one of the others."""
+    return {"resume", "warm", *(kind.command for kind in registry().values() if kind.command)}
 
 
 def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:

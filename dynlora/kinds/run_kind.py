@@ -67,6 +67,7 @@ class RunKind(ABC):
 
     Attributes:
         name: in the store, in commands and in addresses; the name of its folder.
+        command: of dynlora that makes one; several kinds may share it; empty for none.
         about: what its run folders record.
         page: name of the page that shows it.
         settings: class of its settings.
@@ -78,6 +79,7 @@ class RunKind(ABC):
     """
 
     name: ClassVar[str]
+    command: ClassVar[str] = ""
     about: ClassVar[str]
     page: ClassVar[str]
     settings: ClassVar[type[Section]]

@@ -201,7 +201,7 @@ def test_a_spare_ends_with_whoever_keeps_it(tmp_path: Path) -> None:
     ) as keeper:
         assert keeper.stdout is not None
         pid = int(keeper.stdout.readline())
-        assert process.is_ours(process.command_line(pid))
+        assert process.is_ours(process.command_line(pid), ["warm"])
         keeper.kill()
         until(lambda: process.start_time(pid) is None, "the spare ends when its input is closed")
 

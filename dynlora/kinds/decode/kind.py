@@ -26,6 +26,7 @@ class DecodeKind(RunKind):
     """Reward-guided speculative decoding."""
 
     name = "decode"
+    command = "rsd"
     about = "texts that a draft and a target wrote together (reward-guided speculative decoding)"
     page = "decode"
     settings = DecodeSettings

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 from pydantic import Field, field_validator
 
 from dynlora.config import GENERATIVE, Name
-from dynlora.errors import ConfigError
+from dynlora.errors import RunRoleError
 from dynlora.kinds.named_runs import NamedRun, named_run
 from dynlora.kinds.settings import KindSettings
 from dynlora.store.meta import section, text
@@ -85,7 +85,7 @@ class DecodeSettings(KindSettings):
         found = (named_run("draft", self.draft, runs_dir), named_run("target", self.target, runs_dir))
         for run in found:
             if run.task not in GENERATIVE:
-                raise ConfigError(
+                raise RunRoleError(
                     f"{run.role} {run.id}: learned {run.task or 'an unknown task'} and cannot write; give a run of a "
                     "language model (data.task=causal_lm)"
                 )
@@ -101,7 +101,7 @@ class DecodeSettings(KindSettings):
             return None
         found = named_run("reward", self.reward, runs_dir)
         if not found.classifies:
-            raise ConfigError(
+            raise RunRoleError(
                 f"reward {found.id}: learned {found.task or 'an unknown task'}; give a run that classifies steps as "
                 f"right or wrong, or one of {', '.join(get_args(Reward))}"
             )

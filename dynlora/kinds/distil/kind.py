@@ -23,6 +23,7 @@ class DistilKind(RunKind):
     """Data-free distillation. It is not LoRA Recycle: no input is inverted and no episode is learned from."""
 
     name = "distil"
+    command = "recycle"
     about = "one LoRA distilled from texts that finished runs wrote (data-free distillation)"
     page = "recycle"
     settings = DistilSettings

@@ -26,6 +26,7 @@ class MergeKind(RunKind):
     """
 
     name = "merge"
+    command = "merge"
     about = "one adapter merged from finished ones"
     page = "recycle"
     settings = MergeSettings

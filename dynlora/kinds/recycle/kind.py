@@ -24,6 +24,7 @@ class RecycleKind(RunKind):
     """LoRA Recycle: synthetic inputs of each teacher, and episodes over their classes."""
 
     name = "recycle"
+    command = "recycle"
     about = "a meta-LoRA made of finished runs (LoRA Recycle)"
     page = "recycle"
     settings = RecycleSettings

@@ -8,7 +8,7 @@ from typing import Any
 
 from dynlora.assets.cache import sha256_of
 from dynlora.engine.loop.checkpoint import find_checkpoint
-from dynlora.errors import ConfigError
+from dynlora.errors import RunRoleError
 from dynlora.kinds.named_runs import ADAPTERS, NamedRun
 
 
@@ -16,7 +16,7 @@ def roles_saved(runs: Mapping[str, NamedRun | None]) -> dict[str, str]:
     """Return the digest of what each run trained, by role; a role that is no run has none.
 
     Raises:
-        ConfigError: when a file has gone; one sentence.
+        RunRoleError: when a file has gone; one sentence.
     """
     return {role: _digest(run) for role, run in runs.items() if run is not None}
 
@@ -25,7 +25,7 @@ def _digest(run: NamedRun) -> str:
     try:
         return sha256_of(_place(run.folder) / "tensors.safetensors")
     except OSError as error:
-        raise ConfigError(f"{run.role} {run.id}: its adapter cannot be read ({error.strerror}); try again") from None
+        raise RunRoleError(f"{run.role} {run.id}: its adapter cannot be read ({error.strerror}); try again") from None
 
 
 def _place(folder: Path) -> Path:
