@@ -98,7 +98,6 @@ RULES: dict[str, str] = {
     "viz/advice": f"{_FEATURE} jobs",
     "viz/shrink": f"{_FEATURE} jobs",
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds kinds/* viz/kinds",
-    "viz/recycle": f"{_FEATURE} jobs kinds kinds/* viz/kinds",
     "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
     "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/inputs viz/verdict",
     "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,31 @@ class NamedRun:
     def config(self) -> dict[str, Any]:
         """Its settings, every section an object."""
         return config(self.meta.get("config"))
+
+
+def _takes_any(run: NamedRun) -> None:
+    """Refuse nothing."""
+
+
+def _says_nothing(run: NamedRun) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class RunField:
+    """That a setting names a run, or several.
+
+    Attributes:
+        role: of the run, for messages.
+        check: refuses a run that the setting cannot name, with a DynloraError.
+        about: what a person should know of a run beside its name.
+        others: values that name no run, with what a person reads.
+    """
+
+    role: str
+    check: Callable[[NamedRun], object] = _takes_any
+    about: Callable[[NamedRun], str] = _says_nothing
+    others: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def find_run_folder(role: str, source: str, runs_dir: Path) -> Path:

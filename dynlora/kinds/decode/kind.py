@@ -12,7 +12,7 @@ from dynlora.kinds.decode.growing import GrowingDecodes
 from dynlora.kinds.decode.result import Decode, read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.registry import kind_of_run
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,6 +30,13 @@ class DecodeKind(RunKind):
     about = "texts that a draft and a target wrote together (reward-guided speculative decoding)"
     page = "decode"
     settings = DecodeSettings
+    form = StartForm(
+        text.WHAT,
+        "Decode",
+        "Start decoding",
+        "There is no finished run of a language model: a target, a draft and a judge on arithmetic can be trained.",
+        ("rsd", "prepare"),
+    )
     models = ()
     trial = Trial("Try a problem of your own", "decode", "decode")
     done = "{step:,} of {total:,} solutions"
