@@ -157,7 +157,8 @@ class Child:
         end = {"ended": "end", "answer": "23", "tokens": {"draft_kept": 6, "draft_discarded": 4, "target": 5},
                "flops": 60, "target_flops": 100}  # fmt: skip
         messages = [first, second, end][: self.looks][arguments.get("since", 0) :]
-        return {"messages": messages, "of": None, "ended": self.looks >= 3, "stopped": False, "error": None}
+        status = "done" if self.looks >= 3 else "running"
+        return {"messages": messages, "status": status, "progress": {"done": self.looks, "of": None}, "error": None}
 
 
 @pytest.fixture

@@ -41,6 +41,9 @@ MOST_REFUSED = 50
 
 COLUMNS = 3
 
+WORDS = {"lr": "learning rate", "lora": "LoRA"}
+"""Parts of the names of settings, as a person reads them."""
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -260,7 +263,8 @@ def _preset(kind: RunKind, column: Any) -> Mapping[str, Any]:
 def _drawn(kind: RunKind, name: str, info: FieldInfo, column: Any, preset: Mapping[str, Any]) -> Any:
     """Draw the widget of a setting and return its value as a plain one."""
     hint, annotation = _hint(info), _annotation(info)
-    label, start = hint.label or sentence_case(name.replace("_", " ")), _plain(preset.get(name, info.default))
+    words = " ".join(WORDS.get(word, word) for word in name.split("_"))
+    label, start = hint.label or sentence_case(words), _plain(preset.get(name, info.default))
     options: dict[str, Any] = {"key": f"{kind.name}-{name}", "help": info.description}
     if name in preset:
         options["key"] += f"-{start}"
