@@ -160,22 +160,22 @@ class Answering:
         return writing.about(self.model(folder, which))
 
     def _write(
-        self, folder: str, which: str, mode: str, temperature: float, seed: int, new_tokens: int, **asked: Any
+        self, folder: str, which: str, mode: str, temperature: float, seed: int, new_tokens: int, **prompt: Any
     ) -> Any:
         steps = writing.written(
-            self.model(folder, which), writing.Asked(**asked), mode,
+            self.model(folder, which), writing.Prompt(**prompt), mode,
             temperature=temperature, seed=seed, new_tokens=new_tokens,
         )  # fmt: skip
         return self.streams.begin(steps, new_tokens)
 
-    def _token_view(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
-        return writing.token_view(self.model(folder, which), writing.Asked(**asked), ids)
+    def _token_view(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:
+        return writing.token_view(self.model(folder, which), writing.Prompt(**prompt), ids)
 
-    def _estimate_text(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
-        return writing.estimate(self.model(folder, which), writing.Asked(**asked), ids)
+    def _estimate_text(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:
+        return writing.estimate(self.model(folder, which), writing.Prompt(**prompt), ids)
 
-    def _ablate_text(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
-        return self.streams.begin(*writing.ablation(self.model(folder, which), writing.Asked(**asked), ids))
+    def _ablate_text(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:
+        return self.streams.begin(*writing.ablation(self.model(folder, which), writing.Prompt(**prompt), ids))
 
     def _token_losses(self, folder: str, which: str, texts: list[str], pairs: list[str | None]) -> Any:
         if not 0 < len(texts) == len(pairs) <= writing.MOST_ROWS:
