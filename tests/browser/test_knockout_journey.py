@@ -41,10 +41,12 @@ def test_a_knock_out_outlives_the_process_that_measures_it(
     page.goto(f"{server}/capacity?run={slow_run.name}&heldout=2048")
     settled(page)
     page.get_by_role("button", name="Measure all modules").click()
-    bar = page.get_by_text(re.compile(r"\d+ of 12 modules measured"))
+    bar = page.get_by_test_id("stProgress").get_by_text(re.compile(r"\d+ of 12 modules measured"))
     expect(bar).to_be_visible()
     other_page.goto(page.url)
-    expect(other_page.get_by_text(re.compile(r"\d+ of 12 modules measured"))).to_be_visible()
+    expect(
+        other_page.get_by_test_id("stProgress").get_by_text(re.compile(r"\d+ of 12 modules measured"))
+    ).to_be_visible()
 
     os.kill(inference_child().pid, signal.SIGKILL)
     ended = re.compile("The ablation ended early")
