@@ -180,12 +180,7 @@ def forget(place: Path) -> None:
 
 
 def forget_oldest(places: Iterable[Path], most: int) -> None:
-    """Remove the oldest jobs that have ended, so that a folder does not grow for ever.
-
-    Args:
-        places: a file of each job.
-        most: jobs that stay.
-    """
+    """Remove the oldest jobs that have ended, so that a folder does not grow for ever: of each a file, `most` stay."""
     for place in sorted(places, key=lambda path: path.lstat().st_mtime, reverse=True)[most:]:
         job = follow(place.with_suffix(ENDING))
         if job is None or job.status != "running":
@@ -274,12 +269,7 @@ def finish(result: Any, message: str) -> None:
 
 
 def fail(error: Exception, message: str = "") -> None:
-    """Say why this process fails.
-
-    Args:
-        error: that ended it.
-        message: for a person, where it is another one than the error's own.
-    """
+    """Say why this process fails, with a message for a person where it is another one than the error's own."""
     failure = Failure.of(error)
     _own.write(status="failed", error=failure.model_copy(update={"message": message or failure.message}))
     _own.place = None

@@ -58,14 +58,6 @@ class NamedRun:
         return config(self.meta.get("config"))
 
 
-def _takes_any(run: NamedRun) -> None:
-    """Refuse nothing."""
-
-
-def _says_nothing(run: NamedRun) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class RunField:
     """That a setting names a run, or several.
@@ -78,8 +70,8 @@ class RunField:
     """
 
     role: str
-    check: Callable[[NamedRun], object] = _takes_any
-    about: Callable[[NamedRun], str] = _says_nothing
+    check: Callable[[NamedRun], object]
+    about: Callable[[NamedRun], str] = lambda run: ""
     others: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
