@@ -28,7 +28,7 @@ from dynlora.config import parse_config
 from dynlora.engine.allocation.suggested_ranks import Wanted
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.training import run as training
-from dynlora.training.advice import GROWTH_LIMIT, Asked, advise
+from dynlora.training.advice import GROWTH_LIMIT, AdviceRequest, advise
 
 ARMS = ("uniform", "advised", "weak left out", "random")
 """Ways to rank; all but the first are compared with it."""
@@ -86,8 +86,8 @@ def losses(values: Mapping[str, Any], ranks: Mapping[str, int] | None, place: Pa
 def one(data: str, seed: int, setting: Setting, model: str, place: Path) -> dict[str, Any]:
     """Advise, train every arm, and return the losses of each with its ranks and the advice's own figures."""
     values = values_of(data, seed, setting, model)
-    found = advise(parse_config(values), Asked(is_timed=False))
-    smaller = advise(parse_config(values), Asked(leave_out=True, is_timed=False))
+    found = advise(parse_config(values), AdviceRequest(is_timed=False))
+    smaller = advise(parse_config(values), AdviceRequest(leave_out=True, is_timed=False))
     ranks: dict[str, Mapping[str, int] | None] = {
         "uniform": None, "advised": found["ranks"], "weak left out": smaller["ranks"],
         "random": drawn_ranks(found, seed),

@@ -39,6 +39,10 @@ class UnknownStrategyError(ConfigError):
     """No strategy is registered under that name."""
 
 
+class RunRoleError(ConfigError):
+    """A run cannot play the role that settings of another run give it; the sentence begins with the role."""
+
+
 class AssetError(DynloraError):
     """A model or data set could not be found, fetched or verified."""
 

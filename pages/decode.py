@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dynlora.viz.decode import form
+from dynlora.viz.kinds.form import start_form
+from dynlora.viz.kinds.view import KindPage
 from dynlora.viz.ui import cached_queries, guard, live
 
-run, IS_ACTIVE = form.PAGE.picked(form.decode_form)
+PAGE = KindPage("decode")
+run, IS_ACTIVE = PAGE.picked(start_form)
 
 
 @live.following(2, active=IS_ACTIVE)
 def show() -> None:
     """Draw what the kind of the run declares; again and again while problems are solved."""
     with guard.guarded(), cached_queries.one_refresh():
-        form.PAGE.draw(run, was_active=IS_ACTIVE)
+        PAGE.draw(run, was_active=IS_ACTIVE)
 
 
 show()
-form.decode_form(is_open=False)
+start_form(PAGE, is_open=False)

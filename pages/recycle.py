@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dynlora.viz.recycle import form
+from dynlora.viz.kinds.form import start_form
+from dynlora.viz.kinds.view import KindPage
 from dynlora.viz.ui import cached_queries, guard, live
 
-run, IS_ACTIVE = form.PAGE.picked(form.recycle_form)
+PAGE = KindPage("recycle")
+run, IS_ACTIVE = PAGE.picked(start_form)
 
 
 @live.following(3, active=IS_ACTIVE)
 def show() -> None:
     """Draw what the kind of the run declares; again and again while it works."""
     with guard.guarded(), cached_queries.one_refresh():
-        form.PAGE.draw(run, was_active=IS_ACTIVE)
+        PAGE.draw(run, was_active=IS_ACTIVE)
 
 
 show()
-form.recycle_form(is_open=False)
+start_form(PAGE, is_open=False)

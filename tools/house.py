@@ -26,7 +26,7 @@ LAYERS = (
     ("jobs", "kinds jobs remote"),
     ("training and inference", "training inference custom_loop integrations integrations/* kinds/*"),
     ("views of runs", "server viz/*"),
-    ("faces", "viz/kinds viz/decode viz/recycle viz/report notebook pages cli api __init__ __main__"),
+    ("faces", "viz/kinds viz/decode viz/report notebook pages cli api __init__ __main__"),
 )
 """Each layer and its packages, lowest first: a package imports its own layer and those below it, never in a circle."""
 
@@ -45,7 +45,7 @@ NEVER = (
     ("*", "pickle cPickle dill joblib shelve"),
     ("tasks engine strategies", "dynlora.store"),
     ("tasks", "dynlora.engine"),
-    ("training", "dynlora.jobs.queue dynlora.jobs.queue_moves dynlora.jobs.queue_order"),
+    ("training", "dynlora.jobs.queue"),
     ("cli", "dynlora.viz.[!r]* dynlora.viz.r[!e]* dynlora.notebook"),
 )
 """What may never be, whatever the layers allow: packages, and what none of their files imports."""

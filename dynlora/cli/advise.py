@@ -53,35 +53,35 @@ def suggested(
         raise ConfigError(f"--out {out}: exists already; give another file")
     settings = with_run_folder(read_config(config, overrides, None), DEFAULT_RUNS_DIR)
     fetch(settings)
-    from dynlora.training.advice import LOOK_STEPS, Asked
+    from dynlora.training.advice import LOOK_STEPS, AdviceRequest
     from dynlora.training.advice import advise as look
 
-    asked = Asked(budget, leave_out=leave_out, look_steps=steps or LOOK_STEPS, is_timed=not no_timing)
-    found = look(settings, asked)
+    request = AdviceRequest(budget, leave_out=leave_out, look_steps=steps or LOOK_STEPS, is_timed=not no_timing)
+    answer = look(settings, request)
     summary = {
-        "config": settings.model_dump(mode="json"), "scaling": found["scaling"], "peft_task_type": found["task_type"],
+        "config": settings.model_dump(mode="json"), "scaling": answer["scaling"], "peft_task_type": answer["task_type"],
     }  # fmt: skip
-    document = {**found, "lora_config": lora_config(summary, found["ranks"]), "evidence": text.EVIDENCE}
+    document = {**answer, "lora_config": lora_config(summary, answer["ranks"]), "evidence": text.EVIDENCE}
     if out is not None:
         write_out(out, (json.dumps(document, indent=1) + "\n").encode())
-    return document, "\n".join(_lines(found, out))
+    return document, "\n".join(_lines(answer, out))
 
 
-def _lines(found: Mapping[str, Any], out: Path | None) -> Iterator[str]:
+def _lines(answer: Mapping[str, Any], out: Path | None) -> Iterator[str]:
     """Yield the conclusion, what to do next, and the evidence."""
-    yield text.headline(found)
-    yield text.confidence(found)
-    yield text.leave_out(found)
+    yield text.headline(answer)
+    yield text.confidence(answer)
+    yield text.leave_out(answer)
     file = out or "ranks.json"
     again = "" if out else f"dynlora advise ... --out {file}; "
     yield f"next: {again}dynlora train --set strategy.name=lora --set strategy.ranks_from={file} ..."
     yield text.EVIDENCE
     yield "family                                   modules  mean rank  parameters  gain  gain per parameter (halves)"
-    for family in found["families"]:
+    for family in answer["families"]:
         yield (
             f"{family['name']:40} {family['modules']:7} {family['mean_rank']:10.1f} {family['parameters_share']:11.0%} "
             f"{family['gain_share']:5.0%}  {family['gain_per_parameter']:.2f} ({family['low']:.2f} to "
             f"{family['high']:.2f})"
         )
-    yield from map(text.layer, found["layers"])
-    yield text.look(found)
+    yield from map(text.layer, answer["layers"])
+    yield text.look(answer)

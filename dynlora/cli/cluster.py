@@ -20,7 +20,7 @@ from dynlora.store.notes import annotate_notes, read_notes
 from dynlora.store.schema import command_text, new_run_id
 
 if TYPE_CHECKING:
-    from dynlora.integrations.clusters.engine import Asked
+    from dynlora.integrations.clusters.engine import ClusterRequest
     from dynlora.training.plan import PlannedRun
 
 SWEEPS_DIR = ".sweeps"
@@ -56,16 +56,16 @@ def sweep_on_ray(
         plan_all: checks all runs of a new sweep; it is not called with `again`.
         runs_dir: folder of the runs, which all nodes see.
         again: tag of a sweep that continues.
-        asked: the fields of `Asked`.
+        asked: the fields of `ClusterRequest`.
 
     Raises:
         ConfigError: when what was asked for breaks a rule.
         RunBusyError: when another command waits for the same sweep.
     """
-    from dynlora.integrations.clusters.engine import Asked, Driver, connected
+    from dynlora.integrations.clusters.engine import ClusterRequest, Driver, connected
 
     root, tag = runs_root(runs_dir, make=True), _checked(again) if again else f"ray-{new_run_id()}"
-    cluster = Asked(**asked)
+    cluster = ClusterRequest(**asked)
     with connected(cluster) as ray, locked(own_folder(root, SWEEPS_DIR) / f"{tag}.lock", 0.5):
         driver = Driver(ray, cluster, root, _say)
         ids = _unfinished(root, tag) if again else _created(root, plan_all(), tag)
@@ -95,7 +95,7 @@ def _checked(tag: str) -> str:
     return tag
 
 
-def _again(cluster: Asked, runs_dir: Path, tag: str) -> str:
+def _again(cluster: ClusterRequest, runs_dir: Path, tag: str) -> str:
     """Return the command that continues a sweep."""
     address = ["--address", cluster.address] if cluster.address else []
     machines = ["--on", "ray", *address, "--cpus", str(cluster.cpus), "--gpus", f"{cluster.gpus:g}"]

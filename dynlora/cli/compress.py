@@ -16,6 +16,7 @@ from dynlora.cli.options import MOST_ROWS, MOST_STEPS, PathOrName, Real, Whole, 
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.jobs import helper_job
 from dynlora.kinds.train.kind import lora_config
 from dynlora.peft_adapter.forms import Form
 from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Half, Size
@@ -229,6 +230,7 @@ def _plan(request: Request) -> list[tuple[str, float]]:
 def _until_worse(found: Iterable[Compressed], tolerance: float | None) -> Iterator[Compressed]:
     """Yield what is known until a size fails, where one is looked for: the sequence of tests ends there."""
     for now in found:
+        helper_job.tell(len(now.sizes), now.planned, "sizes measured")
         if sys.stderr.isatty():
             click.echo(f"\r{len(now.sizes)} of at most {now.planned} sizes measured", nl=False, err=True)
         yield now

@@ -14,17 +14,13 @@ import click
 
 from dynlora.blocks import parse_blocks
 from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_runs, reports, shown
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, RunRoleError
 from dynlora.kinds.decode.settings import OWN, DecodeSettings
 from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
 
 ESCAPES = (("\\n", "\n"), ("\\t", "\t"))
 """What a shell cannot easily give."""
-
-
-ROLES = ("draft ", "target ", "reward ")
-"""How sentences about runs begin that play a role."""
 
 
 def _run_option(role: str, text: str) -> Any:
@@ -103,12 +99,12 @@ def of_options() -> Iterator[None]:
     """Name the option in the sentence about a run that it gave: settings know roles, and a command has options.
 
     Raises:
-        ConfigError: in the place of one that begins with a role.
+        RunRoleError: with the option in the place of the role.
     """
     try:
         yield
-    except ConfigError as error:
-        raise (ConfigError(f"--{error}") if str(error).startswith(ROLES) else error) from None
+    except RunRoleError as error:
+        raise RunRoleError(f"--{error}") from None
 
 
 def settings_of(options: Mapping[str, Any]) -> DecodeSettings:

@@ -11,6 +11,7 @@ import click
 
 from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, Real, Whole, in_runs, reports
 from dynlora.errors import ConfigError
+from dynlora.jobs import helper_job
 from dynlora.store.schema import run_folder
 
 
@@ -64,6 +65,7 @@ def measure(
     found = None
     for done, found in enumerate(examined.knockouts(sets, rows, kept_knockouts(file), again=again)):
         keep_knockouts(file, found)
+        helper_job.tell(done, of, "modules measured")
         if sys.stderr.isatty():
             click.echo(f"\r{done} of {of} modules measured", nl=done == of, err=True)
     if found is None:

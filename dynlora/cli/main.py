@@ -31,7 +31,8 @@ from dynlora.cli.serving import demo, docs, ui
 from dynlora.cli.sweep import queue, sweep
 from dynlora.cli.trackers import import_, track
 from dynlora.cli.warm import check_queued, warm
-from dynlora.errors import DynloraError, SearchError, system_error, system_message
+from dynlora.errors import ConfigError, DynloraError, SearchError, system_error, system_message
+from dynlora.jobs import helper_job
 from dynlora.jobs.environment import process_number
 
 
@@ -55,6 +56,7 @@ class Commands(click.Group):
             raise
         except Exception as error:
             message = _message(error, ctx)
+            helper_job.fail(ConfigError() if isinstance(error, click.ClickException) else error, message)
             logging.getLogger(__name__).debug("the error in full", exc_info=True)
             picture = f"\n{error.picture}" if isinstance(error, SearchError) else ""
         with suppress(OSError):  # there may be nowhere left to say it
@@ -75,6 +77,7 @@ def _message(error: Exception, ctx: click.Context) -> str:
         return f"{error.format_message().rstrip('.')}; see `{context.command_path} --help`"
     refused = system_error(error)
     if refused is None or refused.errno == errno.EPIPE:
+        helper_job.fail(error)
         raise error
     is_output = _raised_in(error).partition(".")[0] == "click" or _raised_in(error) in WRITERS
     if is_output:  # what it refused is dropped, or Python would try again at its end
@@ -97,6 +100,7 @@ def _raised_in(error: Exception) -> str:
 def main() -> None:
     """Fine-tune transformers with LoRA whose rank moves to the modules that matter, and see it move."""
     os.getcwd()  # where it was removed, libraries end the process
+    helper_job.attach()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -106,6 +110,7 @@ def main() -> None:
 
 def tell(document: Any, words: str, *, as_json: bool) -> None:
     """Print a document or its words; of several processes only the first does, so that there is one document."""
+    helper_job.finish(document, words)
     if process_number("RANK", 0) == 0:
         click.echo(json.dumps(document, indent=2, default=str) if as_json else shown(words))
 

@@ -16,6 +16,7 @@ import click
 
 from dynlora.addresses import is_url, without_secrets
 from dynlora.errors import ConfigError
+from dynlora.jobs import helper_job
 from dynlora.peft_adapter.forms import FORMS, RANKS, TARGETS, form_of
 from dynlora.safe_files import kind_of_file, output_file, write_output
 from dynlora.store.schema import DEFAULT_RUNS_DIR
@@ -56,6 +57,7 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
         if is_taken and as_json:
             raise ConfigError("--json: standard output takes one document; leave --json out, or give --out a file")
         document, words, *code = function(**options)
+        helper_job.finish(None if options.get("out") else document, words)
         text = json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else shown(words)
         click.echo(text, err=is_taken)
         if code:

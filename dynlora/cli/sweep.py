@@ -18,9 +18,9 @@ from dynlora.cli.options import Whole, configured, in_runs, reports
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
 from dynlora.errors import ConfigError
-from dynlora.jobs import launch, queue_moves
+from dynlora.jobs import launch
+from dynlora.jobs import queue as run_queue
 from dynlora.jobs.queue import OPEN, put_in_queue
-from dynlora.jobs.queue_order import MOVES
 from dynlora.jobs.search import MOST_SEEDS, MOST_TRIALS
 from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
 from dynlora.store.schema import command_text, run_folder
@@ -165,7 +165,9 @@ def _wait(runs_dir: Path, ids: list[str]) -> None:
 
 @click.command()
 @click.argument("run_id", metavar="[ID]", required=False)
-@click.option("--move", type=click.Choice(list(MOVES)), default=None, help="Where to move the run within the queue.")
+@click.option(
+    "--move", type=click.Choice(list(run_queue.MOVES)), default=None, help="Where to move the run within the queue."
+)
 @in_runs
 @reports
 def queue(run_id: str | None, move: str | None, runs_dir: Path) -> Any:
@@ -174,9 +176,9 @@ def queue(run_id: str | None, move: str | None, runs_dir: Path) -> Any:
         given, missing = (f"ID={run_id}", "--move") if move is None else (f"--move={move}", "ID")
         raise ConfigError(f"{given}: a move takes a run and a place; give {missing} too")
     if run_id is not None and move is not None:
-        position, of = queue_moves.move(runs_dir, run_id, move)
+        position, of = run_queue.move(runs_dir, run_id, move)
         return {"id": run_id, "position": position, "waiting": of}, f"{run_id} is at position {position} of {of}"
-    line = queue_moves.in_line(runs_dir)
+    line = run_queue.in_line(runs_dir)
     rows = [
         {"position": place, "id": waiting, "name": run_summary(run_folder(runs_dir, waiting))["name"]}
         for place, waiting in enumerate(line, 1)

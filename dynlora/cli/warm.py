@@ -17,7 +17,9 @@ import click
 from dynlora.cli.options import in_runs
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
-from dynlora.jobs import check_requests, own_process
+from dynlora.jobs import own_process
+from dynlora.jobs.cli_client import requested_checks
+from dynlora.jobs.environment import JOB_VARIABLE
 from dynlora.jobs.queue import LOG_NAME, is_pending, refuse
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.start_files import kept_start
@@ -56,6 +58,8 @@ def warm(context: click.Context) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    if order["job"] is not None:
+        os.environ[JOB_VARIABLE] = order["job"]
     if order["log"] is not None:
         log_from_here(Path(order["log"]))
     try:
@@ -77,7 +81,7 @@ def check_queued(run_id: str, runs_dir: Path) -> None:
     One process of a runs folder does so at a time: another one ends at once, before it imports what a check needs.
     """
     refused = set[str]()
-    for requested in check_requests.taken(Path(os.path.realpath(runs_dir))):
+    for requested in requested_checks(Path(os.path.realpath(runs_dir))):
         with suppress(DynloraError):  # one that was deleted, or that cannot be read
             folder = run_folder(runs_dir, requested)
             if is_pending(folder):

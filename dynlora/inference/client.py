@@ -21,6 +21,7 @@ import psutil
 
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs.environment import child_environment
+from dynlora.jobs.helper_job import Failure
 
 BUSY_S = 60.0
 """Seconds a question waits for its turn."""
@@ -124,7 +125,7 @@ class InferenceChild:
         return self._ended_early.get(str(folder))
 
     def progress(self, folder: Path) -> dict[str, Any] | None:
-        """Return how far a run's ablation has come (done, of), None when none is under way.
+        """Return how far a run's ablation has come, as a helper job says it, None when none is under way.
 
         A child that is gone, or another one than began it, is an early end.
 
@@ -135,13 +136,12 @@ class InferenceChild:
         if key not in self._begun:
             return None
         state = self.ask("progress", folder=key, which="last") if self._begun[key] == self.pid else None
-        if state is not None and not state["ended"]:
+        if state is not None and state["status"] == "running":
             return state
         self._begun.pop(key, None)
         gone = "the model's process ended; the measurements are saved, start again to continue"
-        said = gone if state is None else state["error"]
-        if said:
-            self._ended_early[key] = said
+        if state is None or state["error"]:
+            self._ended_early[key] = gone if state is None else state["error"]["message"]
         return None
 
     def leave_off(self, folder: Path) -> None:
@@ -261,12 +261,12 @@ def _answer_of(reply: dict[str, Any]) -> Any:
     """Return a reply's answer.
 
     Raises:
-        ConfigError: when it says that the question cannot be answered as it is.
-        DynloraError: when it says that something failed.
+        DynloraError: of the class that it names.
     """
     if reply.get("ok"):
         return reply.get("answer")
-    raise (ConfigError if reply.get("input") else DynloraError)(str(reply.get("error"))[:_LAST_WORDS])
+    failure = Failure.model_validate(reply["error"])
+    raise failure.model_copy(update={"message": failure.message[:_LAST_WORDS]}).exception()
 
 
 def _send(process: subprocess.Popen[bytes], question: str) -> None:

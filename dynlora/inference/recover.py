@@ -9,8 +9,8 @@ from typing import Any
 from dynlora.config import parse_config
 from dynlora.inference.compress import Compression, write_size
 from dynlora.jobs import launch
+from dynlora.jobs.export import is_kept, recovery_name, recovery_values, start_folder
 from dynlora.jobs.queue import put_in_queue
-from dynlora.jobs.recover import is_kept, recovery_name, recovery_values, start_place
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Size
 from dynlora.training.plan import plan
@@ -36,12 +36,12 @@ def queue_recovery(
     Raises:
         DynloraError: when the adapter cannot be written, or the run cannot be trained; no run is made then.
     """
-    place = start_place(runs_dir, name, found, size)
-    if not is_kept(place):
-        write_size(subject, place, size, run=run, which=found.which, name=name)
+    start = start_folder(runs_dir, name, found, size)
+    if not is_kept(start):
+        write_size(subject, start, size, run=run, which=found.which, name=name)
     title = name if run is None else queries.run_summary(run)["name"]
     called = recovery_name(title, size.parameters / found.parameters, steps)
-    planned = plan(parse_config(recovery_values(subject.config.model_dump(mode="json"), place, steps, called)))
+    planned = plan(parse_config(recovery_values(subject.config.model_dump(mode="json"), start, steps, called)))
     (folder,) = put_in_queue(runs_dir, [partial(planned.create, runs_dir, "queued")])
     launch.wake(runs_dir)
-    return {"id": folder.name, "status": "queued", "steps": steps, "start_from": str(place)}
+    return {"id": folder.name, "status": "queued", "steps": steps, "start_from": str(start)}

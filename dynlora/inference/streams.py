@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.jobs.helper_job import Failure
 
 MOST_STREAMS = 24
 """Streams that may be under way at once, of all viewers."""
@@ -24,38 +26,104 @@ MOST_KEPT = 96
 ABANDONED_S = 60.0
 """Seconds without a reader after which a stream ends; a page that is hidden reads rarely."""
 
+SHORT = "the model needs more memory than is available; stop other runs, or use fewer examples"
+
 Message = dict[str, Any]
 
 
 @dataclass
-class Stream:
-    """One of them.
+class Work:
+    """Something that is done a little at a time; what is said of it has the form of a helper job.
 
     Attributes:
-        steps: yields the next message each time it is advanced.
-        of: messages it will have at most, for a progress bar; None where that is not known.
+        steps: yields something each time it is advanced.
+        of: steps it will have at most, for a progress bar; None where that is not known.
+        done: steps so far.
+        status: running, done, failed or cancelled.
+        error: why it failed, or None.
+        is_broken: whether it failed in a way that may have left the model broken.
+    """
+
+    steps: Iterator[Any]
+    of: int | None = None
+    done: int = 0
+    status: str = "running"
+    error: Failure | None = None
+    is_broken: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether there will be no more."""
+        return self.status != "running"
+
+    def state(self) -> dict[str, Any]:
+        """Return how it stands."""
+        error = None if self.error is None else self.error.model_dump()
+        return {"status": self.status, "progress": {"done": max(0, self.done), "of": self.of}, "error": error}
+
+    def stop(self) -> None:
+        """End it here; what it did is kept."""
+        if not self.ended:
+            self._end("cancelled")
+
+    def advance(self) -> Any:
+        """Do one step and return what it yields; None where it has ended."""
+        message = None
+        try:
+            message = next(self.steps, None)
+        except (DynloraError, OSError, ValueError, MemoryError, RuntimeError) as error:
+            self.is_broken = isinstance(error, MemoryError | RuntimeError)
+            self.error = failure_of(error)
+            self._end("failed")
+        else:
+            if message is None:
+                self._end("done")
+            else:
+                self.done += 1
+        return message
+
+    def _end(self, status: str) -> None:
+        self.status = status
+        with suppress(AttributeError):
+            self.steps.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass
+class Stream(Work):
+    """Work whose messages are read.
+
+    Attributes:
         messages: so far.
-        ended: whether there will be no more.
-        stopped: whether somebody stopped it, or nobody read it.
-        error: why it ended early, a sentence, or None.
         read_at: when it was read last, seconds of a clock that only moves on.
     """
 
-    steps: Iterator[Message]
-    of: int | None = None
     messages: list[Message] = field(default_factory=list)
-    ended: bool = False
-    stopped: bool = False
-    error: str | None = None
     read_at: float = field(default_factory=time.monotonic)
 
-    def stop(self) -> None:
-        """End it here; what it wrote is kept."""
-        if not self.ended:
-            self.ended = self.stopped = True
-            close = getattr(self.steps, "close", None)
-            if close is not None:
-                close()
+
+@dataclass
+class Ablation(Work):
+    """An ablation under way: each step measures the next set of modules, the first one with nothing off.
+
+    Attributes:
+        file: where what is known is kept.
+        sets: modules that are switched off together, by position; None is every module alone.
+        rows: held-out rows that are looked at.
+    """
+
+    done: int = -1
+    file: Path = Path()
+    sets: list[list[int]] | None = None
+    rows: int = 0
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return why something failed, for a person: what to do where memory is short, and that it was the model else."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return Failure(kind="", message=SHORT)
+    if isinstance(error, RuntimeError):
+        return Failure(kind="", message=f"the model failed: {error}")
+    return Failure.of(error)
 
 
 @dataclass
@@ -94,15 +162,9 @@ class Streams:
         Raises:
             DynloraError: when there is none of that name.
         """
-        stream = self._found(name)
+        stream = self._stream(name)
         stream.read_at = self.clock()
-        return {
-            "messages": stream.messages[max(0, since) :],
-            "of": stream.of,
-            "ended": stream.ended,
-            "stopped": stream.stopped,
-            "error": stream.error,
-        }
+        return {**stream.state(), "messages": stream.messages[max(0, since) :]}
 
     def stop(self, name: str) -> dict[str, Any]:
         """End a stream, and return it whole, as `read` does; one that has ended stays as it is.
@@ -110,7 +172,7 @@ class Streams:
         Raises:
             DynloraError: when there is none of that name.
         """
-        self._found(name).stop()
+        self._stream(name).stop()
         return self.read(name)
 
     def advance(self) -> bool:
@@ -122,32 +184,13 @@ class Streams:
             if self.clock() - stream.read_at > ABANDONED_S:
                 stream.stop()
                 continue
-            failed |= _step(stream)
+            message = stream.advance()
+            if message is not None:
+                stream.messages.append(message)
+            failed |= stream.is_broken
         return failed
 
-    def _found(self, name: str) -> Stream:
+    def _stream(self, name: str) -> Stream:
         if name not in self._streams:
             raise DynloraError("the model's process was restarted, so this answer cannot continue; generate it again")
         return self._streams[name]
-
-
-def _step(stream: Stream) -> bool:
-    """Do one step of a stream; say whether it failed in a way that may have left the model broken."""
-    try:
-        message = next(stream.steps, None)
-    except (DynloraError, OSError, ValueError) as error:
-        stream.ended, stream.error = True, str(error) or type(error).__name__
-    except (MemoryError, RuntimeError) as error:
-        is_short = isinstance(error, MemoryError) or "memory" in str(error)
-        short = "the model needs more memory than is available; stop other runs, or generate fewer tokens"
-        stream.ended, stream.error = True, short if is_short else f"the model failed: {error}"
-        return True
-    else:
-        if message is None:
-            stream.ended = True
-        else:
-            stream.messages.append(message)
-    if stream.ended:
-        with suppress(AttributeError):
-            stream.steps.close()  # pyright: ignore[reportAttributeAccessIssue]
-    return False

@@ -23,13 +23,13 @@ from typing import Any, TextIO, cast
 
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference import compress, writing
-from dynlora.inference.ablation_job import Job
 from dynlora.inference.client import MAX_QUESTION
 from dynlora.inference.load import PLACES
 from dynlora.inference.session import ROWS, Examined
-from dynlora.inference.streams import Streams
+from dynlora.inference.streams import Ablation, Streams, failure_of
+from dynlora.jobs.helper_job import Failure
 from dynlora.kinds.registry import kind_of_run
-from dynlora.store.knockouts import keep_knockouts, kept_knockouts
+from dynlora.store.knockouts import Knockouts, keep_knockouts, kept_knockouts
 
 MODELS = 2
 """Trained models that stay in memory."""
@@ -50,14 +50,14 @@ class Answering:
     """
 
     examined: OrderedDict[tuple[str, str, int], Examined] = field(default_factory=OrderedDict)
-    jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
+    jobs: dict[tuple[str, str], Ablation] = field(default_factory=dict)
     streams: Streams = field(default_factory=Streams)
     special: dict[str, tuple[tuple[object, ...], Any]] = field(
         default_factory=dict[str, "tuple[tuple[object, ...], Any]"]
     )
 
     def reply(self, line: str) -> dict[str, Any]:
-        """Return the answer to one question: `ok` with `answer`, or `error`, a sentence, and whose fault it is."""
+        """Return the answer to one question: `ok` with `answer`, or `error`, of which class it is and its sentence."""
         number = None
         try:
             question = json.loads(line)
@@ -66,17 +66,13 @@ class Answering:
             answer = operation(self, **question["arguments"])
             return {"number": number, "ok": True, "answer": answer}
         except DynloraError as error:
-            return {"number": number, "ok": False, "error": str(error), "input": isinstance(error, ConfigError)}
+            failure = failure_of(error)
         except (MemoryError, RuntimeError) as error:
             self.forget()
-            if isinstance(error, MemoryError) or "memory" in str(error):
-                said = "the model needs more memory than is available; stop other runs, or use fewer examples"
-            else:
-                said = f"the model failed: {error}"
-            return {"number": number, "ok": False, "error": said, "input": False}
+            failure = failure_of(error)
         except (ValueError, KeyError, TypeError, OSError) as error:
-            said = f"the request failed: {type(error).__name__}: {error}"
-            return {"number": number, "ok": False, "error": said, "input": False}
+            failure = Failure(kind="", message=f"the request failed: {type(error).__name__}: {error}")
+        return {"number": number, "ok": False, "error": failure.model_dump()}
 
     def forget(self) -> None:
         """Let every model go, and its memory with it."""
@@ -102,15 +98,7 @@ class Answering:
         for job in self.jobs.values():
             if job.ended:
                 continue
-            try:
-                found = next(job.steps, None)
-                if found is None:
-                    job.ended = True
-                    continue
-                keep_knockouts(job.file, found)
-                job.done += 1
-            except (DynloraError, OSError, RuntimeError, MemoryError, ValueError) as error:
-                job.ended, job.error = True, str(error) or type(error).__name__
+            job.advance()
 
     @property
     def busy(self) -> bool:
@@ -155,16 +143,14 @@ class Answering:
         if job is None or job.ended:
             examined = self.model(folder, which)
             place = Path(file)
-            steps = examined.knockouts(sets, rows, kept_knockouts(place), again=again)
+            steps = _kept(examined.knockouts(sets, rows, kept_knockouts(place), again=again), place)
             of = len(examined.model.adapters) if sets is None else len(sets)
-            self.jobs[folder, which] = Job(steps, place, sets, rows, of)
+            self.jobs[folder, which] = Ablation(steps, of, file=place, sets=sets, rows=rows)
         return self._progress(folder, which)
 
     def _progress(self, folder: str, which: str) -> Any:
         job = self.jobs.get((folder, which))
-        if job is None:
-            return None
-        return {"done": max(0, job.done), "of": job.of, "error": job.error, "ended": job.ended}
+        return None if job is None else job.state()
 
     def _stop(self, folder: str, which: str) -> Any:
         job = self.jobs.pop((folder, which), None)
@@ -174,22 +160,22 @@ class Answering:
         return writing.about(self.model(folder, which))
 
     def _write(
-        self, folder: str, which: str, mode: str, temperature: float, seed: int, new_tokens: int, **asked: Any
+        self, folder: str, which: str, mode: str, temperature: float, seed: int, new_tokens: int, **prompt: Any
     ) -> Any:
         steps = writing.written(
-            self.model(folder, which), writing.Asked(**asked), mode,
+            self.model(folder, which), writing.Prompt(**prompt), mode,
             temperature=temperature, seed=seed, new_tokens=new_tokens,
         )  # fmt: skip
         return self.streams.begin(steps, new_tokens)
 
-    def _token_view(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
-        return writing.token_view(self.model(folder, which), writing.Asked(**asked), ids)
+    def _token_view(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:
+        return writing.token_view(self.model(folder, which), writing.Prompt(**prompt), ids)
 
-    def _estimate_text(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
-        return writing.estimate(self.model(folder, which), writing.Asked(**asked), ids)
+    def _estimate_text(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:
+        return writing.estimate(self.model(folder, which), writing.Prompt(**prompt), ids)
 
-    def _ablate_text(self, folder: str, which: str, ids: list[int], **asked: Any) -> Any:
-        return self.streams.begin(*writing.ablation(self.model(folder, which), writing.Asked(**asked), ids))
+    def _ablate_text(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:
+        return self.streams.begin(*writing.ablation(self.model(folder, which), writing.Prompt(**prompt), ids))
 
     def _token_losses(self, folder: str, which: str, texts: list[str], pairs: list[str | None]) -> Any:
         if not 0 < len(texts) == len(pairs) <= writing.MOST_ROWS:
@@ -246,6 +232,13 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "end": Answering._end,
 }
 """What can be asked of any model, by name; the arguments of a question are those of its function."""
+
+
+def _kept(steps: Iterator[Knockouts], file: Path) -> Iterator[Knockouts]:
+    """Yield what is measured, once it is in its file."""
+    for knockouts in steps:
+        keep_knockouts(file, knockouts)
+        yield knockouts
 
 
 def saved_at(folder: Path, which: str) -> int:

@@ -63,7 +63,7 @@ def total_tokens(model: AdaptedModel) -> int:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Prompt:
     """What a model is to continue.
 
     Attributes:
@@ -78,7 +78,7 @@ class Asked:
         """Return the tokens of the prompt.
 
         Raises:
-            ConfigError: when it cannot be asked: empty, too long, or a conversation without a chat template.
+            ConfigError: when it cannot be used: empty, too long, or a conversation without a chat template.
         """
         tokenizer = model.base.tokenizer
         if self.turns is None:
@@ -99,7 +99,7 @@ class Asked:
 
 
 def written(
-    examined: Examined, asked: Asked, mode: str, *, temperature: float, seed: int, new_tokens: int
+    examined: Examined, prompt: Prompt, mode: str, *, temperature: float, seed: int, new_tokens: int
 ) -> Iterator[dict[str, Any]]:
     """Return what yields one message for each token that is written after a prompt.
 
@@ -107,7 +107,7 @@ def written(
     last one `end`, "token" where the model ended the text, which that token is, or "limit", and `whole`, the text.
 
     Raises:
-        ConfigError: when a value is not allowed, or the prompt cannot be asked.
+        ConfigError: when a value is not allowed, or the prompt cannot be used.
     """
     _writer(examined)
     if not 0 <= temperature <= MOST_TEMPERATURE:
@@ -117,27 +117,27 @@ def written(
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed={seed}: must be from 0 to {2**63 - 1}")
     model = examined.model
-    ids = asked.ids(model)
+    ids = prompt.ids(model)
     limits = Limits(new_tokens, total_tokens(model), temperature, seed)
     return _messages(model, ids, limits, _state(model, mode))
 
 
-def token_view(examined: Examined, asked: Asked, ids: Sequence[int]) -> dict[str, Any]:
+def token_view(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> dict[str, Any]:
     """Return the tokens of a text after its prompt, with what adapter and base make of each.
 
     `tokens`: one row each with text, adapter and base (log-probabilities, nats) and for each of the two the most
     probable tokens, `adapter_top` and `base_top`, as [text, probability].
 
     Raises:
-        ConfigError: when the prompt cannot be asked, or the text is empty or too long.
+        ConfigError: when the prompt cannot be used, or the text is empty or too long.
     """
     model = examined.model
     _writer(examined)
-    prompt, ids = asked.ids(model), _checked_ids(model, ids)
+    before, ids = prompt.ids(model), _checked_ids(model, ids)
     by = {}
     for mode in MODES:
         with _state(model, mode)():
-            by[mode] = scored(model, prompt, ids)
+            by[mode] = scored(model, before, ids)
     texts = token_texts(model.base.tokenizer, ids)
     rows = [
         {"text": text} | {mode: float(one.log_probability[place]) for mode, one in by.items()}
@@ -147,7 +147,7 @@ def token_view(examined: Examined, asked: Asked, ids: Sequence[int]) -> dict[str
     return {"tokens": rows, "step": model.step}
 
 
-def ablation(examined: Examined, asked: Asked, ids: Sequence[int]) -> tuple[Iterator[dict[str, Any]], int]:
+def ablation(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> tuple[Iterator[dict[str, Any]], int]:
     """Return what yields for each module what a text loses without it, and how many modules there are.
 
     Each message has `module`, its position; `adds`, log p(text) less what it is without the module, nats; `changes`,
@@ -158,8 +158,8 @@ def ablation(examined: Examined, asked: Asked, ids: Sequence[int]) -> tuple[Iter
     """
     model = examined.model
     _writer(examined)
-    prompt, ids = asked.ids(model), _checked_ids(model, ids)
-    return _measured(model, prompt, ids), len(model.adapters)
+    before, ids = prompt.ids(model), _checked_ids(model, ids)
+    return _measured(model, before, ids), len(model.adapters)
 
 
 def _measured(model: AdaptedModel, prompt: Sequence[int], ids: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -169,7 +169,7 @@ def _measured(model: AdaptedModel, prompt: Sequence[int], ids: Sequence[int]) ->
         yield {"module": index, "adds": adds, "changes": changes}
 
 
-def estimate(examined: Examined, asked: Asked, ids: Sequence[int]) -> dict[str, Any]:
+def estimate(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> dict[str, Any]:
     """Return to first order what each module adds to a text: `adds`, nats, by position; see `estimated`.
 
     Raises:
@@ -177,7 +177,7 @@ def estimate(examined: Examined, asked: Asked, ids: Sequence[int]) -> dict[str, 
     """
     model = examined.model
     _writer(examined)
-    return {"adds": plain(estimated(model, asked.ids(model), _checked_ids(model, ids)))}
+    return {"adds": plain(estimated(model, prompt.ids(model), _checked_ids(model, ids)))}
 
 
 def held_out_losses(examined: Examined, texts: Sequence[str], pairs: Sequence[str | None]) -> Iterator[dict[str, Any]]:

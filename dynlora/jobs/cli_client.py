@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,8 +17,8 @@ from typing import Any
 
 from dynlora.assets.cache import cache_dir
 from dynlora.config_files import yaml_text
-from dynlora.errors import ConfigError, DynloraError, RunBusyError, StorageError, storing
-from dynlora.jobs import warm
+from dynlora.errors import RunBusyError, StorageError, storing
+from dynlora.jobs import helper_job
 from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
 from dynlora.safe_files import write_text
 
@@ -29,9 +28,6 @@ INCOMING_DIR = ".incoming"
 CATALOG_TIMEOUT_S = 120.0
 MAX_CATALOG_BYTES = 4_000_000
 _PACKAGE = Path(__file__).parents[1]
-
-Runner = Callable[[list[str], float], subprocess.CompletedProcess[bytes]]
-"""Runs a command within so many seconds and returns what it said."""
 
 
 def strategies_command() -> list[str]:
@@ -49,63 +45,6 @@ def tokens_command(config: Path) -> list[str]:
     return [sys.executable, "-m", "dynlora", "data", "tokens", "--config", str(config), "--json"]
 
 
-def run_child(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end, without input, and return what it said.
-
-    Raises:
-        subprocess.TimeoutExpired: when it takes longer; it is ended then.
-        OSError: when it cannot be started.
-    """
-    spare = warm.KEEPER.pid
-    with warm.started(command) as child, warm.waited_for(child):
-        out, err = child.communicate(timeout=timeout_s)
-    if child.pid == spare:  # the next one need not wait: nothing competes with it any more
-        warm.KEEPER.renew()
-    return subprocess.CompletedProcess(command, child.returncode, out, err)
-
-
-def answer_of(command: list[str], timeout_s: float, failed: str, run: Runner | None = None) -> dict[str, Any]:
-    """Return the JSON object that a command of dynlora's prints, see `json_of`.
-
-    Raises:
-        ConfigError: when it refuses its input; the text is its own sentence.
-        DynloraError: when it fails, takes too long or prints something else.
-    """
-    found = json_of(command, timeout_s, failed, run)
-    if not isinstance(found, dict):
-        raise DynloraError(f"{failed}: its answer is not an object")
-    return found  # pyright: ignore[reportUnknownVariableType]
-
-
-def json_of(command: list[str], timeout_s: float, failed: str, run: Runner | None = None) -> Any:
-    """Return the JSON document that a command of dynlora's prints.
-
-    Args:
-        command: what to run.
-        timeout_s: seconds to wait for it.
-        failed: what did not happen when it fails, such as `the run was not queued`.
-        run: runs it; `run_child` unless told otherwise.
-
-    Raises:
-        ConfigError: when it refuses its input; the text is its own sentence.
-        DynloraError: when it fails or takes too long.
-    """
-    try:
-        done = (run or run_child)(command, timeout_s)
-    except subprocess.TimeoutExpired:
-        raise DynloraError(f"{failed}: it took longer than {timeout_s:.0f} s; try again") from None
-    except OSError as error:
-        raise DynloraError(f"{failed}: its process cannot be started ({error.strerror})") from None
-    said = done.stderr.decode("utf-8", "replace").strip()
-    if done.returncode == 2:
-        lines = said.splitlines() or ["the configuration cannot be used"]
-        raise ConfigError(lines[-1].removeprefix("Error: "))
-    with suppress(ValueError, RecursionError):
-        if done.returncode == 0:
-            return json.loads(done.stdout)
-    raise DynloraError(f"{failed} (exit {done.returncode}): {said[-4000:] or 'no output'}")
-
-
 def preflight(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 300.0) -> dict[str, Any]:
     """Return what `dynlora preflight --json` says of a configuration; one check at a time in a runs folder.
 
@@ -115,23 +54,22 @@ def preflight(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 30
         timeout_s: seconds to wait for the check, which may fetch a model.
 
     Raises:
-        ConfigError: when the configuration cannot be used; the text is the child's sentence.
         StorageError: when the disk does not take the configuration.
-        DynloraError: when the child fails or takes too long.
+        DynloraError: when the configuration cannot be used, with the child's sentence; when it fails or takes too long.
     """
-    return _asked(preflight_command, config, runs_dir, "the configuration was not checked", timeout_s)
+    return _of_config(preflight_command, config, runs_dir, "the configuration was not checked", timeout_s)
 
 
 def token_preview(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 300.0) -> dict[str, Any]:
     """Return what `dynlora data tokens --json` says of a configuration.
 
     Raises:
-        ConfigError, StorageError, DynloraError: as `preflight`.
+        StorageError, DynloraError: as `preflight`.
     """
-    return _asked(tokens_command, config, runs_dir, "the tokens were not shown", timeout_s)
+    return _of_config(tokens_command, config, runs_dir, "the tokens were not shown", timeout_s)
 
 
-def _asked(
+def _of_config(
     command: Callable[[Path], list[str]], config: dict[str, Any], runs_dir: Folder, failed: str, timeout_s: float
 ) -> dict[str, Any]:
     """Return what a command says of a configuration that is handed to it in a file; one at a time in a runs folder."""
@@ -142,7 +80,7 @@ def _asked(
         try:
             with storing("the configuration to check"):
                 write_text(request, text)
-            return answer_of(command(request), timeout_s, failed)
+            return helper_job.run("check", command(request), timeout_s, failed)
         finally:
             request.unlink(missing_ok=True)
 
@@ -161,11 +99,11 @@ def catalog() -> dict[str, Any]:
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with locked(kept.with_suffix(".lock"), CATALOG_TIMEOUT_S):
-            found = _kept_catalog(kept)
-            if found is None:
-                found = _ask_catalog()
-                write_text(kept, json.dumps(found))
-            return found
+            catalogue = _kept_catalog(kept)
+            if catalogue is None:
+                catalogue = _ask_catalog()
+                write_text(kept, json.dumps(catalogue))
+            return catalogue
     except (OSError, RunBusyError, StorageError):
         return _ask_catalog()  # a cache folder that cannot be written costs time, nothing else
 
@@ -184,16 +122,54 @@ def _catalog_version() -> str:
 def _kept_catalog(kept: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError, RecursionError):
         if kept.stat().st_size <= MAX_CATALOG_BYTES:
-            found = json.loads(kept.read_text("utf-8"))
-            if isinstance(found, dict) and isinstance(found.get("strategies"), list):  # pyright: ignore
-                return found  # pyright: ignore[reportUnknownVariableType]
+            values = json.loads(kept.read_text("utf-8"))
+            if isinstance(values, dict) and isinstance(values.get("strategies"), list):  # pyright: ignore
+                return values  # pyright: ignore[reportUnknownVariableType]
     return None
 
 
 def _ask_catalog() -> dict[str, Any]:
+    strategies = helper_job.run("check", strategies_command(), CATALOG_TIMEOUT_S, "the strategies cannot be listed")
+    return {"strategies": strategies}
+
+
+REQUEST = ".check"
+"""Ending of the file that asks for the check of a queued run; checks are done one at a time, by one process."""
+
+CHECKS_LOCK = "checks.lock"
+
+
+def request_check(root: Path, run_id: str) -> bool:
+    """Ask for the check of a queued run, and say whether a process has to be started for it: none is at it.
+
+    Raises:
+        StorageError: when the disk does not take the request.
+    """
+    incoming = own_folder(root, INCOMING_DIR)
+    with storing(f"the request to check run {run_id}"):
+        write_text(incoming / f"{run_id}{REQUEST}", run_id)
     try:
-        done = run_child(strategies_command(), CATALOG_TIMEOUT_S)
-        found = json.loads(done.stdout)
-    except (subprocess.SubprocessError, OSError, ValueError) as error:
-        raise DynloraError(f"the strategies cannot be listed: {error}") from None
-    return found if isinstance(found, dict) else {"strategies": found}  # pyright: ignore[reportUnknownVariableType]
+        with locked(incoming / CHECKS_LOCK, 0):
+            return True
+    except RunBusyError:
+        return False
+
+
+def requested_checks(root: Path) -> Iterator[str]:
+    """Yield each run whose check was asked for, oldest first; none where another process is at it.
+
+    Whoever asks writes the request before looking for a process that is at it, so one more look after the lock is free
+    misses no request.
+    """
+    incoming = own_folder(root, INCOMING_DIR)
+    with suppress(RunBusyError):
+        while _requests(incoming):
+            with locked(incoming / CHECKS_LOCK, 0):
+                while requests := _requests(incoming):
+                    requests[0].unlink(missing_ok=True)
+                    yield requests[0].name.removesuffix(REQUEST)
+
+
+def _requests(incoming: Path) -> list[Path]:
+    """Return the requests, those of older runs first: ids begin with the time."""
+    return sorted(path for path in incoming.iterdir() if path.name.endswith(REQUEST))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from dynlora.errors import ConfigError
 from dynlora.text import printable
@@ -29,10 +30,13 @@ WARM_VARIABLE = "DYNLORA_WARM"
 MIRROR_VARIABLE = "DYNLORA_MIRROR_OF"
 """Variable with the address of the runs that a dashboard shows a copy of, without what is secret of it."""
 
+JOB_VARIABLE = "DYNLORA_JOB"
+"""Variable with the path of the record that a helper process writes, see `helper_job`."""
+
 QUEUE_VARIABLE = "DYNLORA_QUEUE"
 """Variable that is 0 in a process that starts no queued run after its own: a cluster decides what runs where."""
 
-_DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE, MIRROR_VARIABLE))
+_DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE, MIRROR_VARIABLE, JOB_VARIABLE))
 
 
 def process_number(variable: str, default: int) -> int:
@@ -55,12 +59,18 @@ def starts_others() -> bool:
     return os.environ.get(QUEUE_VARIABLE) != "0"
 
 
-def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what a child inherits: models, packages, trackers, proxies, threads, devices; the rest is dropped."""
+def child_environment(environment: Mapping[str, str] | None = None, job: Path | None = None) -> dict[str, str]:
+    """Return what a child inherits: models, packages, trackers, proxies, threads, devices; the rest is dropped.
+
+    Args:
+        environment: to choose from; None: that of this process.
+        job: the record that a helper process is given.
+    """
     source = os.environ if environment is None else environment
     kept = {
         name: value
         for name, value in source.items()
         if name.upper() in _KEPT or (name.upper().startswith(_KEPT_PREFIXES) and name.upper() not in _DROPPED)
     }
-    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | kept | {"PYTHONUNBUFFERED": "1"}
+    own = {"PYTHONUNBUFFERED": "1"} if job is None else {"PYTHONUNBUFFERED": "1", JOB_VARIABLE: str(job)}
+    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | kept | own

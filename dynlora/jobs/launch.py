@@ -19,8 +19,8 @@ from typing import Any, ClassVar, TypeVar
 
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, storing
-from dynlora.jobs.check_requests import ENDING
-from dynlora.jobs.cli_client import INCOMING_DIR, answer_of, catalog
+from dynlora.jobs import helper_job
+from dynlora.jobs.cli_client import INCOMING_DIR, REQUEST, catalog
 from dynlora.jobs.queue import (
     FOREIGN_GONE_S,
     LAUNCH_NAME,
@@ -33,8 +33,9 @@ from dynlora.jobs.queue import (
     start_next,
     wake,
 )
-from dynlora.jobs.spawn import Folder, locked, own_folder, reap, run_or_leave, runs_root
+from dynlora.jobs.spawn import Folder, locked, own_folder, reap, runs_root
 from dynlora.jobs.trash import delete, restore, trashed
+from dynlora.kinds.registry import registry
 from dynlora.safe_files import write_text
 from dynlora.store import process, schema
 from dynlora.store.copied import check_can_resume
@@ -176,15 +177,15 @@ def made_once(root: Path, key: str, field: str, make: Callable[[Path], T], timeo
 
 def _sweep_leftovers(incoming: Path) -> None:
     """Remove configurations and notes that starts which were killed left a day ago."""
-    endings = (".yaml", RESERVED, ENDING)
+    endings = (".yaml", RESERVED, REQUEST)
     remove_old(incoming, lambda entry: entry.suffix in endings or entry.name.startswith("."))
 
 
 def _ask_train(request: Path, root: Path, timeout_s: float) -> str:
-    found = answer_of(train_command(request, root), timeout_s, "the run was not queued", run_or_leave)
+    queued = helper_job.run("check", train_command(request, root), timeout_s, "the run was not queued")
     try:
-        return schema.check_run_id(str(found["id"]))
-    except (ValueError, KeyError):
+        return schema.check_run_id(str(queued["id"]))
+    except (ValueError, KeyError, TypeError):
         raise DynloraError("the run was not queued: the check returned no run") from None
 
 
@@ -277,12 +278,17 @@ def _signal(run_id: str, pid: int | None, start: float | None, number: int) -> N
     """Send a signal to exactly the process that wrote the run, if it is one of ours; a pid alone is not trusted."""
     if pid is None or not process.is_alive(pid, start):
         return
-    if pid == os.getpid() or not process.is_ours(process.command_line(pid)):
+    if pid == os.getpid() or not process.is_ours(process.command_line(pid), _working_commands()):
         raise RunBusyError(f"run {run_id}: process {pid} was not started by dynlora, so it was not ended; end it there")
     with suppress(ProcessLookupError):
         os.kill(pid, number)
         if hasattr(signal, "SIGCONT"):  # a suspended process would keep the signal to itself until it continues
             os.kill(pid, signal.SIGCONT)
+
+
+def _working_commands() -> set[str]:
+    """Return the commands whose process may write a run; a warm spare becomes one of the others."""
+    return {"resume", "warm", *(kind.command for kind in registry().values() if kind.command)}
 
 
 def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:

@@ -1,7 +1,8 @@
 """The queue of a runs folder: one run trains at a time, the oldest queued one is next unless others were moved up.
 
 The queue has no server, and no file but that of the moves: a queued run is a run folder at step 0 (or at a checkpoint),
-and whoever finishes or reads starts the next one under the folder's lock.
+and whoever finishes or reads starts the next one under the folder's lock. A run that the file of moves does not name
+comes after those it names; names of runs that wait no longer are left out when it is written again.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from dynlora.errors import CorruptRunError, DynloraError, RunBusyError, RunNotFoundError, storing
-from dynlora.jobs import queue_order, warm
+from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, RunNotFoundError, storing
+from dynlora.jobs import warm
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import making_folder, tail
 from dynlora.store import process, schema
 from dynlora.store.active import ACTIVE_DIR, active_ids, unmark_active
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
-from dynlora.store.record import Moment, Record, Whole
+from dynlora.store.record import Moment, Record, Row, Whole
 from dynlora.store.rows import Status
 
 OPEN = ("queued", "running", "stopping")
@@ -36,6 +37,26 @@ FOREIGN_GONE_S = 600.0
 """Silence, seconds, after which a run on another machine no longer holds up the queue."""
 
 _MARK_GRACE_S = 60.0
+
+
+ORDER_NAME = ".queue-order.json"
+
+MOVES: Mapping[str, Callable[[int, int], int]] = {
+    "first": lambda place, last: 0,
+    "up": lambda place, last: max(0, place - 1),
+    "down": lambda place, last: min(last, place + 1),
+    "last": lambda place, last: last,
+}
+"""Where a run can be moved to: from its place, counted from 0, and the last place, its new one."""
+
+
+class QueueOrder(Record):
+    """Ids of waiting runs, the next first."""
+
+    MAX_BYTES: ClassVar[int] = 2**20
+    KEEPS_REST: ClassVar[bool] = True
+
+    order: Row[str] = ()
 
 
 class Launch(Record):
@@ -216,7 +237,7 @@ def _waiting(root: Path) -> list[str]:
             busy = _holds_queue(status) or busy
         else:
             _settle(folder, status)
-    return [] if busy else queue_order.in_order(root, [run_id for _, run_id in sorted(queued)])
+    return [] if busy else in_order(root, [run_id for _, run_id in sorted(queued)])
 
 
 def _is_pending(folder: Path, status: Status) -> bool:
@@ -335,3 +356,65 @@ def is_alive(runs_dir: Folder, run_id: str) -> bool:
         launch = read_launch(folder)
         return launch.opened == status.opened and launch.is_alive
     return status.is_running and process.is_alive(status.pid, status.process_start)
+
+
+def in_line(runs_dir: Folder) -> list[str]:
+    """Return the ids of the runs that wait for their start, the next one first; changes nothing."""
+    root = runs_root(runs_dir)
+    waiting: list[tuple[float, str]] = []
+    for run_id in active_ids(root):
+        with suppress(DynloraError):
+            folder = schema.run_folder(root, run_id)
+            if is_pending(folder):
+                waiting.append((read_status(folder).heartbeat, run_id))
+    return in_order(root, [run_id for _, run_id in sorted(waiting)])
+
+
+def move(runs_dir: Folder, run_id: str, where: str) -> tuple[int, int]:
+    """Move a waiting run within the queue; a move beyond either end leaves it there.
+
+    Args:
+        runs_dir: folder of the runs.
+        run_id: the run.
+        where: one of `MOVES`.
+
+    Returns:
+        Its position, 1 for the next, and the number of waiting runs.
+
+    Raises:
+        ConfigError: when there is no such move, or the run does not wait.
+        RunNotFoundError: when there is no such run.
+        RunBusyError: when another process has held the queue for half a minute.
+        StorageError: when the disk does not take the order.
+    """
+    root = runs_root(runs_dir)
+    schema.run_folder(root, run_id)
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        line = in_line(root)
+        if run_id not in line:
+            raise ConfigError(f"run {run_id}: does not wait in the queue; move a queued run that has not started")
+        moved = with_moved(line, run_id, where)
+        with storing("the order of the queue"):
+            QueueOrder(order=tuple(moved)).write(root / ORDER_NAME)
+    return moved.index(run_id) + 1, len(moved)
+
+
+def in_order(root: Path, waiting: Sequence[str]) -> list[str]:
+    """Return waiting ids in the order they start; those that nobody moved stay as they are, at the end."""
+    named = (QueueOrder.read(root / ORDER_NAME) or QueueOrder()).order
+    places = {run_id: place for place, run_id in enumerate(named)}
+    return sorted(waiting, key=lambda run_id: places.get(run_id, len(named)))
+
+
+def with_moved(waiting: Sequence[str], run_id: str, where: str) -> list[str]:
+    """Return waiting ids with one of them moved.
+
+    Raises:
+        ConfigError: when there is no such move.
+    """
+    if where not in MOVES:
+        raise ConfigError(f"move={where}: must be one of {', '.join(MOVES)}; give one of these")
+    place = list(waiting).index(run_id)
+    others = [other for other in waiting if other != run_id]
+    others.insert(MOVES[where](place, len(others)), run_id)
+    return others

@@ -17,8 +17,7 @@ from dynlora import assets
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import with_absolute_paths
 from dynlora.errors import DynloraError, storing
-from dynlora.jobs import check_requests
-from dynlora.jobs.cli_client import catalog
+from dynlora.jobs.cli_client import catalog, request_check
 from dynlora.jobs.launch import RESERVED, RunHandle, enqueue, launched_once
 from dynlora.jobs.queue import LOG_NAME, is_pending, put_in_queue, wake
 from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
@@ -77,7 +76,7 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
     wake(root)
     folder = run_folder(root, run_id, must_exist=False)
     with suppress(OSError, DynloraError):  # it is checked again before it trains
-        if not checked and is_pending(folder) and check_requests.ask(root, run_id):
+        if not checked and is_pending(folder) and request_check(root, run_id):
             spawn_detached(check_command(run_id, root), folder / LOG_NAME)
     return RunHandle(run_id, folder)
 

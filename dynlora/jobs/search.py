@@ -1,7 +1,7 @@
-"""A search that is asked for from a page: a process of its own, which continues when the page is left.
+"""A search that is asked for from a page: a job of its own, which continues when the page is left.
 
-It runs `dynlora sweep --search`; all of it lies in the folder `.studies` of the runs folder: the study, the
-configuration it began with, what it said, and its process.
+It runs `dynlora sweep --search`; all of it is in the folder `.studies` of the runs folder: the study, the configuration
+it began with, its output, and its record.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, storing
-from dynlora.jobs.spawn import Folder, end_child, locked, own_folder, reap, runs_root, spawn_detached
+from dynlora.jobs import helper_job
+from dynlora.jobs.helper_job import HelperJob
+from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
 from dynlora.jobs.sweep import SECTION
 from dynlora.safe_files import tail, write_text
 from dynlora.store.process import ProcessNote
@@ -24,31 +25,11 @@ STUDIES_DIR = ".studies"
 """Folder of a runs folder that holds studies."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
-TRIAL = re.compile(r"^[\w.-]+: trial (\d+) of (\d+)", re.MULTILINE)
-PROGRESS = re.compile(r"[\w.-]+: (trial \d+ of|seed \d+:|default:) ")
 MOST_TRIALS, MOST_SEEDS = 1000, 50
 """Of one study: trials, and new seeds that confirm its best."""
 
-SHOWN = 20
+MOST_LISTED = 20
 """Newest searches that are listed."""
-
-
-@dataclass(frozen=True)
-class SearchState:
-    """How a search stands.
-
-    Attributes:
-        name: of the study.
-        state: running, ended or failed.
-        done, of: trials; 0 of 0 before the first.
-        said: what it printed last: a conclusion when it ended, the reason when it failed.
-    """
-
-    name: str
-    state: str
-    done: int
-    of: int
-    said: str
 
 
 def start(config: Mapping[str, Any], lists: Mapping[str, str], options: Mapping[str, Any], runs_dir: Folder) -> str:
@@ -71,76 +52,55 @@ def start(config: Mapping[str, Any], lists: Mapping[str, str], options: Mapping[
     root = runs_root(runs_dir, make=True)
     folder = own_folder(root, STUDIES_DIR)
     with locked(folder / "ask.lock", 10.0):
-        if _state(folder, name).state == "running":
+        if (job := _job(folder, name)) is not None and job.status == "running":
             raise ConfigError(f"study={name}: this search runs already; wait for it, or name another one")
-        request, log = folder / f"{name}.yaml", folder / f"{name}.log"
+        request = folder / f"{name}.yaml"
         with storing("the configuration of the search"):
             write_text(request, yaml_text({**config, SECTION: dict(lists)}))
-        log.unlink(missing_ok=True)
-        pid = spawn_detached(command(request, options, root), log)
-        with storing("the number of the process that searches"):
-            ProcessNote.of_pid(pid).write(folder / f"{name}.pid")
+        (folder / f"{name}.pid").unlink(missing_ok=True)
+        helper_job.start("search", command(request, options, root), folder / f"{name}{helper_job.ENDING}")
     return name
 
 
 def command(request: Path, options: Mapping[str, Any], runs_dir: Path) -> list[str]:
     """Return the command of a search as an argument list."""
-    found = [sys.executable, "-m", "dynlora", "sweep", "--search", "--config", str(request)]
-    return [*found, *arguments(options), "--runs-dir", str(runs_dir)]
+    beginning = [sys.executable, "-m", "dynlora", "sweep", "--search", "--config", str(request)]
+    return [*beginning, *arguments(options), "--runs-dir", str(runs_dir)]
 
 
 def arguments(options: Mapping[str, Any]) -> list[str]:
     """Return options as arguments: a switch that is on by its name alone, what is empty not at all."""
-    found: list[str] = []
+    parts: list[str] = []
     for name, value in options.items():
         if value is True:
-            found.append(f"--{name}")
+            parts.append(f"--{name}")
         elif value is not None and value is not False and value != "":
-            found += [f"--{name}", str(value)]
-    return found
+            parts += [f"--{name}", str(value)]
+    return parts
 
 
-def searches(runs_dir: Folder) -> list[SearchState]:
-    """Return the newest searches that pages started, running ones first."""
-    reap()
+def searches(runs_dir: Folder) -> dict[str, HelperJob]:
+    """Return the newest searches that pages started by the name of their study, running ones first."""
     folder = runs_root(runs_dir) / STUDIES_DIR
     if not folder.is_dir() or folder.is_symlink():
-        return []
-    files = sorted(folder.glob("*.pid"), key=lambda file: -file.lstat().st_mtime)[:SHOWN]
-    found = [_state(folder, file.stem) for file in files if NAME.fullmatch(file.stem)]
-    return sorted(found, key=lambda one: one.state != "running")
+        return {}
+    files = [*folder.glob(f"*{helper_job.ENDING}"), *folder.glob("*.pid")]
+    names = dict.fromkeys(file.stem for file in sorted(files, key=lambda file: -file.lstat().st_mtime))
+    jobs = {name: _job(folder, name) for name in list(names)[:MOST_LISTED] if NAME.fullmatch(name)}
+    known = {name: job for name, job in jobs.items() if job is not None}
+    return dict(sorted(known.items(), key=lambda item: item[1].status != "running"))
 
 
 def cancel(runs_dir: Folder, name: str) -> None:
     """End the process of a search; a run that trains continues, and so does the study under the same name."""
-    folder = runs_root(runs_dir) / STUDIES_DIR
-    note = ProcessNote.at(folder / f"{name}.pid")
-    if NAME.fullmatch(name) and note.pid is not None and _state(folder, name).state == "running":
-        end_child(note.pid)
+    if NAME.fullmatch(name):
+        helper_job.cancel(runs_root(runs_dir) / STUDIES_DIR / f"{name}{helper_job.ENDING}")
 
 
-def _state(folder: Path, name: str) -> SearchState:
-    """Return what the files of a search say."""
-    note, said = ProcessNote.at(folder / f"{name}.pid"), tail(folder / f"{name}.log")
-    trials = TRIAL.findall(said)
-    done, of = map(int, trials[-1]) if trials else (0, 0)
-    if note.is_alive:
-        return SearchState(name, "running", done, of, _last(said))
-    lines = said.splitlines()
-    failed = next((line for line in reversed(lines) if line.startswith("Error: ")), None)
-    if failed or not lines:
-        return SearchState(
-            name, "failed", done, of, (failed or "it exited without an error message").removeprefix("Error: ")
-        )
-    return SearchState(name, "ended", done, of, _conclusion(lines))
-
-
-def _last(said: str) -> str:
-    """Return the last line."""
-    return said.splitlines()[-1] if said else ""
-
-
-def _conclusion(lines: list[str]) -> str:
-    """Return what follows the last line about a run: the words of the command."""
-    progress = [i for i, line in enumerate(lines) if PROGRESS.match(line)]
-    return "\n".join(lines[progress[-1] + 1 if progress else 0 :]).strip() or lines[-1]
+def _job(folder: Path, name: str) -> HelperJob | None:
+    """Return the job of a search; what an earlier version left of one is its process and its output."""
+    job = helper_job.follow(folder / f"{name}{helper_job.ENDING}")
+    if job is not None or not (folder / f"{name}.pid").exists():
+        return job
+    note, output = ProcessNote.at(folder / f"{name}.pid"), tail(folder / f"{name}.log")
+    return HelperJob(kind="search", status="running" if note.is_alive else "done", message=output)

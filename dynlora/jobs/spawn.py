@@ -27,8 +27,13 @@ _LEAVES_S = 0.5
 _children: list[subprocess.Popen[bytes]] = []
 
 
-def spawn_detached(command: list[str], log: Path) -> int:
-    """Start a process that outlives this one and the terminal, its output appended to `log`; return its pid.
+def spawn_detached(command: list[str], log: Path, job: Path | None = None) -> int:
+    """Start a process that outlives this one and the terminal; return its pid.
+
+    Args:
+        command: to run.
+        log: takes its output, at the end.
+        job: the record that a helper process is given.
 
     Raises:
         CorruptRunError: when the log is no plain file.
@@ -41,7 +46,7 @@ def spawn_detached(command: list[str], log: Path) -> int:
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=subprocess.STDOUT,
-            env=child_environment(),
+            env=child_environment(job=job),
             close_fds=True,
             start_new_session=True,
             creationflags=0x00000208 if sys.platform == "win32" else 0,  # DETACHED_PROCESS | NEW_PROCESS_GROUP
@@ -59,8 +64,8 @@ def _open_log(log: Path) -> int:
         raise CorruptRunError(f"{log.name} is not a regular file; remove it") from None
 
 
-def run_or_leave(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
-    """Run a command until it ends, or until it has closed its output and continues alone; return what it said.
+def run_or_leave(command: list[str], timeout_s: float, job: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run a command until it ends, or until it has closed its output and continues alone; return what it printed.
 
     The process is detached: it outlives this one and the terminal. Its exit code is 0 when it continues.
 
@@ -68,10 +73,11 @@ def run_or_leave(command: list[str], timeout_s: float) -> subprocess.CompletedPr
         subprocess.TimeoutExpired: when it did neither in time; it is ended then.
         OSError: when it cannot be started.
     """
-    child = warm.started(command)
-    said: dict[str, bytes] = {}
+    spare = warm.KEEPER.pid
+    child = warm.started(command, job)
+    output: dict[str, bytes] = {}
     readers = [
-        threading.Thread(target=_drain, args=(said, name, pipe), daemon=True)
+        threading.Thread(target=_drain, args=(output, name, pipe), daemon=True)
         for name, pipe in (("out", child.stdout), ("err", child.stderr))
     ]
     with warm.waited_for(child):
@@ -80,22 +86,24 @@ def run_or_leave(command: list[str], timeout_s: float) -> subprocess.CompletedPr
         deadline = time.monotonic() + timeout_s
         for reader in readers:
             reader.join(max(0.0, deadline - time.monotonic()))
-        if len(said) < len(readers):
+        if len(output) < len(readers):
             warm.end_group(child)
             child.wait()
             raise subprocess.TimeoutExpired(command, timeout_s)
     try:
         code = child.wait(_LEAVES_S)
+        if child.pid == spare:  # the next one need not wait: nothing competes with it any more
+            warm.KEEPER.renew()
     except subprocess.TimeoutExpired:
         code = 0
         _children.append(child)
-    return subprocess.CompletedProcess(command, code, said["out"], said["err"])
+    return subprocess.CompletedProcess(command, code, output["out"], output["err"])
 
 
-def _drain(said: dict[str, bytes], name: str, pipe: IO[bytes]) -> None:
+def _drain(output: dict[str, bytes], name: str, pipe: IO[bytes]) -> None:
     """Keep all that a process writes to a pipe, until it closes it."""
     with pipe:
-        said[name] = pipe.read()
+        output[name] = pipe.read()
 
 
 def log_from_here(log: Path) -> None:

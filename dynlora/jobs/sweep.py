@@ -17,7 +17,7 @@ import yaml
 
 from dynlora.config_files import parse_value, split_override
 from dynlora.errors import ConfigError, DynloraError, storing
-from dynlora.jobs.cli_client import json_of
+from dynlora.jobs import helper_job
 from dynlora.jobs.launch import made_once
 from dynlora.jobs.queue import wake
 from dynlora.jobs.spawn import Folder, runs_root
@@ -127,7 +127,7 @@ def enqueue_sweep(
         document = {**config, SECTION: dict(lists)}
         with storing("the configuration of the sweep"):
             write_text(request, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-        return _ids(json_of(sweep_command(request, root), timeout_s, "the sweep was not queued"))
+        return _ids(helper_job.run("check", sweep_command(request, root), timeout_s, "the sweep was not queued"))
 
     ids = made_once(root, key, "ids", ask, timeout_s)
     wake(root)

@@ -81,14 +81,16 @@ class Spare:
             self.process.stdin.write(line)  # pyright: ignore
             self.process.stdin.flush()  # pyright: ignore
 
-    def become(self, command: list[str], *, log: Path | None = None) -> bool:
+    def become(self, command: list[str], *, log: Path | None = None, job: Path | None = None) -> bool:
         """Let the process run a command of dynlora's, and say whether it took it.
 
         Args:
             command: as it would be started.
             log: plain file that takes what it says; None: its pipes do.
+            job: the record that a helper process is given.
         """
-        order = {"arguments": command[len(_ENTRY) :], "log": None if log is None else str(log)}
+        files = {"log": log and str(log), "job": job and str(job)}
+        order = {"arguments": command[len(_ENTRY) :], **files}
         source = self.process.stdin
         try:
             source.write(json.dumps(order).encode() + b"\n")  # pyright: ignore
@@ -220,23 +222,24 @@ def is_wanted() -> bool:
     return os.environ.get(WARM_VARIABLE) == "1" and psutil.virtual_memory().available >= ROOM
 
 
-def started(command: list[str]) -> subprocess.Popen[bytes]:
+def started(command: list[str], job: Path | None = None) -> subprocess.Popen[bytes]:
     """Return a process that runs a command, its output in pipes: the spare where there is one, else a new one.
 
     The process is detached: it outlives this one and the terminal. It has no input.
 
     Args:
         command: to run; only one of dynlora's can be run by the spare.
+        job: the record that a helper process is given.
 
     Raises:
         OSError: when it cannot be started.
     """
     spare = KEEPER.take() if is_ours(command) else None
-    if spare is not None and spare.become(command):
+    if spare is not None and spare.become(command, job=job):
         return spare.process
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=child_environment(),
-        start_new_session=True,
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=child_environment(job=job), start_new_session=True,
     )  # fmt: skip
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dynlora.config import TASKS
-from dynlora.errors import ConfigError, RunNotFoundError
+from dynlora.errors import ConfigError, RunNotFoundError, RunRoleError
 from dynlora.store.kinds import TRAIN, kind_of
 from dynlora.store.meta import config, text
 from dynlora.store.reader import RunReader
@@ -58,6 +58,23 @@ class NamedRun:
         return config(self.meta.get("config"))
 
 
+@dataclass(frozen=True)
+class RunField:
+    """That a setting names a run, or several.
+
+    Attributes:
+        role: of the run, for messages.
+        check: refuses a run that the setting cannot name, with a DynloraError.
+        about: what a person should know of a run beside its name.
+        others: values that name no run, with what a person reads.
+    """
+
+    role: str
+    check: Callable[[NamedRun], object]
+    about: Callable[[NamedRun], str] = lambda run: ""
+    others: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
 def find_run_folder(role: str, source: str, runs_dir: Path) -> Path:
     """Return the folder of a run that is named by its id or by the path of its folder.
 
@@ -73,7 +90,7 @@ def find_run_folder(role: str, source: str, runs_dir: Path) -> Path:
     if (path / DB_NAME).is_file():
         return path
     listing = command_text("runs", runs_dir=runs_dir)
-    raise ConfigError(f"{role} {source[:80]}: there is no such run in {runs_dir}; `{listing}` lists their ids")
+    raise RunRoleError(f"{role} {source[:80]}: there is no such run in {runs_dir}; `{listing}` lists their ids")
 
 
 def named_run(role: str, source: str, runs_dir: Path) -> NamedRun:
@@ -90,15 +107,15 @@ def named_run(role: str, source: str, runs_dir: Path) -> NamedRun:
     """
     folder = find_run_folder(role, source, runs_dir)
     with RunReader(folder) as reader:
-        found = NamedRun(role, folder.name, folder, reader.meta(), reader.status().status)
-    kind = kind_of(found.meta)
+        run = NamedRun(role, folder.name, folder, reader.meta(), reader.status().status)
+    kind = kind_of(run.meta)
     if kind != TRAIN:
-        raise ConfigError(f"{role} {found.id}: is a {kind} run; give a run that trained an adapter")
+        raise RunRoleError(f"{role} {run.id}: is a {kind} run; give a run that trained an adapter")
     if not any((folder / name).is_dir() for name in ADAPTERS):
-        raise ConfigError(
-            f"{role} {found.id}: is {found.status} and kept no adapter; give a run that has one, or train it first"
+        raise RunRoleError(
+            f"{role} {run.id}: is {run.status} and kept no adapter; give a run that has one, or train it first"
         )
-    return found
+    return run
 
 
 def named_runs(

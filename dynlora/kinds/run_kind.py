@@ -55,6 +55,27 @@ class Trial:
         return {**({"tab": self.tab} if self.tab else {}), self.parameter: run_id}
 
 
+@dataclass(frozen=True)
+class StartForm:
+    """What the form says that starts a run of a kind.
+
+    Attributes:
+        purpose: of such a run, for a person who has none yet.
+        way: what is made, where a page makes several things.
+        button: that starts it.
+        missing: what to do first where no run can be used.
+        preparation: arguments of the command that makes what is missing; empty for none.
+        remark: above the settings; empty for none.
+    """
+
+    purpose: str
+    way: str
+    button: str
+    missing: str
+    preparation: tuple[str, ...] = ()
+    remark: str = ""
+
+
 def interval_words(row: Mapping[str, Any]) -> str:
     """Return a mean with its interval as commands print it."""
     return f"{row['mean']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
@@ -67,9 +88,11 @@ class RunKind(ABC):
 
     Attributes:
         name: in the store, in commands and in addresses; the name of its folder.
+        command: of dynlora that makes one; several kinds may share it; empty for none.
         about: what its run folders record.
         page: name of the page that shows it.
         settings: class of its settings.
+        form: what its form says; a training has one of its own.
         models: folders of a run that hold a model for use, the first that exists counts.
         trial: where its model is tried on the Playground; None where it has none to try.
         formats: in which its model can be exported.
@@ -78,9 +101,11 @@ class RunKind(ABC):
     """
 
     name: ClassVar[str]
+    command: ClassVar[str] = ""
     about: ClassVar[str]
     page: ClassVar[str]
     settings: ClassVar[type[Section]]
+    form: ClassVar[StartForm]
     models: ClassVar[tuple[str, ...]] = ("adapter",)
     trial: ClassVar[Trial | None] = None
     formats: ClassVar[tuple[str, ...]] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,6 +17,23 @@ from dynlora.errors import ConfigError, DynloraError, checked
 from dynlora.store.kinds import FROM_EVENTS, OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
+
+
+@dataclass(frozen=True)
+class FormField:
+    """What a form needs to know of a setting beside its type, its limits, its default and its description.
+
+    Attributes:
+        label: of a setting that is drawn at once; the others stand under "More settings" by their names.
+        choices: values by what a person reads, the first where the form begins; empty: any value.
+        option: of the command, where it has another name.
+        is_offered: whether the form draws it.
+    """
+
+    label: str = ""
+    choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    option: str = ""
+    is_offered: bool = True
 
 
 def stages_of(lengths: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -39,12 +57,14 @@ class KindSettings(Section):
         method: what the list of runs shows as the strategy.
         fidelity: how close it is to its paper: code, description or reconstruction.
         continues_from_events: it continues from what its own events say, and keeps no checkpoint.
+        presets: values of several settings that a form offers together, by name.
     """
 
     kind: ClassVar[str]
     method: ClassVar[str]
     fidelity: ClassVar[str]
     continues_from_events: ClassVar[bool] = False
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     name: Name | None = Field(None, description="Display name; empty: a description.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random draw.")
@@ -86,6 +106,10 @@ class KindSettings(Section):
     def to_yaml(self) -> str:
         """Return the settings as YAML that `of_run` reads back to an equal object."""
         return yaml_text(self.plain())
+
+    def takes(self) -> str:
+        """Return what the run takes, in a sentence."""
+        return "The time is estimated when it starts, and shown on its page."
 
     def title(self) -> str:
         """Return the display name, or a description when none was given."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
@@ -16,9 +16,6 @@ from dynlora.store.record import Moment, Record, Whole
 
 START_TOLERANCE_S = 3.0
 """How far two readings of one process's start time may differ, seconds: clocks are stepped while runs continue."""
-
-TRAINS = ("train", "resume", "warm", "rsd", "recycle", "merge")
-"""Commands of dynlora whose process writes a run; a warm spare becomes one of the others."""
 
 
 class Process(NamedTuple):
@@ -109,13 +106,18 @@ def find(command: Sequence[str]) -> tuple[int, float] | None:
     return None
 
 
-def is_ours(command: Sequence[str]) -> bool:
-    """Tell whether a command line is one of dynlora's that trains a run, as a module or by its script."""
+def is_ours(command: Sequence[str], commands: Collection[str]) -> bool:
+    """Tell whether a command line is one of dynlora's, as a module or by its script.
+
+    Args:
+        command: the command line.
+        commands: names of the commands that count.
+    """
     names = [os.path.basename(part).removesuffix(".exe") for part in command]
     for place, name in enumerate(names[:-1]):
         is_module = place > 0 and command[place - 1] == "-m"
         is_script = place == 0 or (place == 1 and "python" in names[0].lower())
-        if name == "dynlora" and (is_module or is_script) and command[place + 1] in TRAINS:
+        if name == "dynlora" and (is_module or is_script) and command[place + 1] in commands:
             return True
     return False
 

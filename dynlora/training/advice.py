@@ -24,6 +24,7 @@ from dynlora.engine.model.gradient_sketch import Directions, GradientSketch
 from dynlora.engine.model.modules import rank_limit
 from dynlora.engine.recorder import NullRecorder
 from dynlora.errors import ConfigError
+from dynlora.jobs import helper_job
 from dynlora.training.build import build_trainer, explained, make_accelerator
 from dynlora.training.inputs import load_inputs
 from dynlora.training.plan import trainer_check
@@ -46,7 +47,7 @@ ROUNDS = 8
 """How often each of them is timed, in turn with all layers, on the same batches."""
 
 TOLD_EVERY = 4
-"""Steps between two words about how far the look is."""
+"""Steps between two messages about how far the look is."""
 
 HELD_OUT = 64
 """Held-out examples that are loaded: nothing is evaluated."""
@@ -56,7 +57,7 @@ LEVELS = ((0.9, "high"), (0.7, "moderate"))
 
 
 @dataclass(frozen=True)
-class Asked:
+class AdviceRequest:
     """What advice is asked for.
 
     Attributes:
@@ -74,12 +75,12 @@ class Asked:
     is_timed: bool = True
 
 
-def advise(settings: RunConfig, asked: Asked = Asked()) -> dict[str, Any]:
+def advise(settings: RunConfig, request: AdviceRequest = AdviceRequest()) -> dict[str, Any]:
     """Return ranks that a short look suggests for a config, as plain values.
 
     Args:
         settings: of the run; its strategy is not used, the look is one at plain LoRA.
-        asked: budget and length of the look.
+        request: budget and length of the look.
 
     Returns:
         ranks, scaling, parameters, budget, uniform_rank, task_type, modules (name, layer, kind, d_in, d_out,
@@ -90,36 +91,39 @@ def advise(settings: RunConfig, asked: Asked = Asked()) -> dict[str, Any]:
     Raises:
         ConfigError, AssetError, DataError: where `train` would refuse, in the same sentence.
     """
+    helper_job.tell(0, request.warm_steps + request.look_steps, "loading model and data")
     with explained(settings):
-        return _looked_at(settings, asked)
+        return _look(settings, request)
 
 
-def _looked_at(settings: RunConfig, asked: Asked) -> dict[str, Any]:
+def _look(settings: RunConfig, request: AdviceRequest) -> dict[str, Any]:
     start = time.perf_counter()
     trainer = _plain_trainer(settings)
     adapters, rank = trainer.adapters, settings.adapter.rank
     order = BatchOrder(trainer.tokens.length, settings.train.batch_size, settings.seed)
     adapters.over_processes = lambda value: value
     trainer.model.train()
-    for _ in range(asked.warm_steps):
+    for _ in range(request.warm_steps):
         trainer.probe_step(order)
-        _tell(trainer, asked)
-    halves = _halves(trainer, order, asked)
+        _tell(trainer, request)
+    halves = _halves(trainer, order, request)
     limits = [rank_limit(module.info, rank, rank, GROWTH_LIMIT) for module in adapters]
     infos = [module.info for module in adapters]
-    wanted = Wanted(infos, rank, limits, int(asked.budget * rank * sum(info.cost for info in infos)))
-    _check_budget(wanted, asked)
-    found = _suggested(halves, wanted, leave_out=asked.leave_out)
-    if asked.is_timed:
+    wanted = Wanted(infos, rank, limits, int(request.budget * rank * sum(info.cost for info in infos)))
+    _check_budget(wanted, request)
+    suggestion = _suggested(halves, wanted, leave_out=request.leave_out)
+    layers = []
+    if request.is_timed:
+        helper_job.tell(trainer.step, trainer.step, "timing steps without the lowest layers")
         logger.info("Timing steps without the lowest layers")
-    layers = _layers(trainer, order, found) if asked.is_timed else []
-    rows = (asked.warm_steps + asked.look_steps) * settings.train.batch_size * settings.train.grad_accum
+        layers = _layers(trainer, order, suggestion)
+    rows = (request.warm_steps + request.look_steps) * settings.train.batch_size * settings.train.grad_accum
     return {
-        **_document(found, wanted, adapters),
+        **_document(suggestion, wanted, adapters),
         "task_type": trainer.evaluation.task.peft_task_type,
         "layers": layers,
         "look": {
-            "warm_steps": asked.warm_steps, "look_steps": asked.look_steps, "rows": rows,
+            "warm_steps": request.warm_steps, "look_steps": request.look_steps, "rows": rows,
             "seconds": time.perf_counter() - start,
         },
     }  # fmt: skip
@@ -135,7 +139,7 @@ def _plain_trainer(settings: RunConfig) -> Trainer:
     return build_trainer(inputs, NullRecorder(), make_accelerator())
 
 
-def _check_budget(wanted: Wanted, asked: Asked) -> None:
+def _check_budget(wanted: Wanted, request: AdviceRequest) -> None:
     """Refuse a budget that gives not even the smallest module a component.
 
     Raises:
@@ -143,25 +147,27 @@ def _check_budget(wanted: Wanted, asked: Asked) -> None:
     """
     if wanted.budget < min(wanted.costs):
         raise ConfigError(
-            f"--budget {asked.budget:g}: {wanted.budget:,} parameters are less than one component has; give at least "
+            f"--budget {request.budget:g}: {wanted.budget:,} parameters are less than one component has; give at least "
             f"{min(wanted.costs) / (wanted.rank * sum(wanted.costs)):.2g}"
         )
 
 
-def _tell(trainer: Trainer, asked: Asked) -> None:
+def _tell(trainer: Trainer, request: AdviceRequest) -> None:
     """Say how far the look is, now and then."""
     if trainer.step % TOLD_EVERY == 0:
-        logger.info("Looking at gradients: step %d of %d", trainer.step, asked.warm_steps + asked.look_steps)
+        steps = request.warm_steps + request.look_steps
+        helper_job.tell(trainer.step, steps, "looking at gradients")
+        logger.info("Looking at gradients: step %d of %d", trainer.step, steps)
 
 
-def _halves(trainer: Trainer, order: BatchOrder, asked: Asked) -> list[list[GradientSketch]]:
+def _halves(trainer: Trainer, order: BatchOrder, request: AdviceRequest) -> list[list[GradientSketch]]:
     """Take steps and return each module's sketch of the even and of the odd ones."""
     halves = [_sketches(trainer.adapters, trainer.step, name) for name in ("even", "odd")]
-    for index in range(asked.look_steps):
+    for index in range(request.look_steps):
         for module, sketch in zip(trainer.adapters, halves[index % 2], strict=True):
             module.sketch = sketch
         trainer.probe_step(order)
-        _tell(trainer, asked)
+        _tell(trainer, request)
     for module in trainer.adapters:
         module.sketch = None
     return halves
@@ -185,10 +191,10 @@ def _suggested(halves: Sequence[Sequence[GradientSketch]], wanted: Wanted, *, le
 
     whole = gains([_sum(pair) for pair in zip(*halves, strict=True)])
     each = [gains(half) for half in halves]
-    found = suggest(whole, each, wanted)
-    going = [family.name for family in found.families if family.can_go]
-    if not leave_out or not going or len(going) == len(found.families):
-        return found
+    suggestion = suggest(whole, each, wanted)
+    going = [family.name for family in suggestion.families if family.can_go]
+    if not leave_out or not going or len(going) == len(suggestion.families):
+        return suggestion
     return suggest(whole, each, replace(wanted, left_out=going))
 
 
@@ -206,7 +212,7 @@ def _sum(sketches: Sequence[GradientSketch]) -> GradientSketch:
     )
 
 
-def _layers(trainer: Trainer, order: BatchOrder, found: Suggestion) -> list[dict[str, Any]]:
+def _layers(trainer: Trainer, order: BatchOrder, suggestion: Suggestion) -> list[dict[str, Any]]:
     """Return what leaving the lowest layers without adapters saves of a step's time, and what gain lies there."""
     layer = np.array([-1 if module.info.layer is None else module.info.layer for module in trainer.adapters])
     known = sorted(set(layer[layer >= 0].tolist()))
@@ -218,7 +224,7 @@ def _layers(trainer: Trainer, order: BatchOrder, found: Suggestion) -> list[dict
         low, middle, high = np.quantile(seconds[:, position] / seconds[:, 0], (0.25, 0.5, 0.75))
         rows.append({
             "without_layers": known.index(cut), "of": len(known), "modules": int(without.sum()),
-            "gain_share": float(found.gain[without].sum()), "step_time": float(middle), "low": float(low),
+            "gain_share": float(suggestion.gain[without].sum()), "step_time": float(middle), "low": float(low),
             "high": float(high),
         })  # fmt: skip
     return rows
@@ -250,20 +256,20 @@ def _without(adapters: Adapters, left_out: np.ndarray) -> Iterator[None]:
             module.enabled = True
 
 
-def _document(found: Suggestion, wanted: Wanted, adapters: Adapters) -> dict[str, Any]:
+def _document(suggestion: Suggestion, wanted: Wanted, adapters: Adapters) -> dict[str, Any]:
     """Return the suggestion as plain values."""
-    level = next((name for least, name in LEVELS if found.agreement >= least), "low")
+    level = next((name for least, name in LEVELS if suggestion.agreement >= least), "low")
     return {
-        "ranks": {info.name: rank for info, rank in zip(wanted.modules, found.ranks, strict=True)},
+        "ranks": {info.name: rank for info, rank in zip(wanted.modules, suggestion.ranks, strict=True)},
         "scaling": {module.info.name: module.scaling for module in adapters},
-        "parameters": found.parameters,
+        "parameters": suggestion.parameters,
         "budget": wanted.budget,
         "uniform_rank": wanted.rank,
-        "families": [asdict(family) for family in found.families],
-        "confidence": {"correlation": found.correlation, "agreement": found.agreement, "level": level},
+        "families": [asdict(family) for family in suggestion.families],
+        "confidence": {"correlation": suggestion.correlation, "agreement": suggestion.agreement, "level": level},
         "modules": [
             {"name": info.name, "layer": info.layer, "kind": info.kind, "d_in": info.d_in, "d_out": info.d_out,
              "rank": rank, "gain_share": float(share)}
-            for info, rank, share in zip(wanted.modules, found.ranks, found.gain, strict=True)
+            for info, rank, share in zip(wanted.modules, suggestion.ranks, suggestion.gain, strict=True)
         ],
     }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from dynlora.jobs import launch
 from dynlora.jobs import sweep as sweep_requests
 from dynlora.jobs.sweep import choices_of, count, enqueue_sweep, listed, section_choices
 from tests.command_line import document, run
+from tests.jobs.helpers import helper
 from tests.tiny import tiny_arguments
 
 CHILD = """
@@ -23,17 +23,17 @@ from pathlib import Path
 config, root = Path(sys.argv[1]), Path(sys.argv[2])
 values = yaml.safe_load(config.read_text())
 if values["sweep"].get("train.lr") == "bad":
-    print("Error: train.lr=bad: must be a number", file=sys.stderr)
+    helper_job.fail(ConfigError("train.lr=bad: must be a number"))
     sys.exit(2)
 with open(root / "calls", "a") as file:
     file.write(json.dumps(values) + "\\n")
-print(json.dumps(values.get("name") == "odd" and 3 or [{"id": "one"}, {"id": "two"}]))
+helper_job.finish(values.get("name") == "odd" and 3 or [{"id": "one"}, {"id": "two"}], "")
 """
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sweep_requests, "sweep_command", lambda c, r: [sys.executable, "-c", CHILD, str(c), str(r)])
+    monkeypatch.setattr(sweep_requests, "sweep_command", lambda c, r: helper(CHILD, str(c), str(r)))
     monkeypatch.setattr(sweep_requests, "wake", lambda _: None)
     return tmp_path
 

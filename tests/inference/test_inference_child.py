@@ -139,20 +139,20 @@ SHORT = "the model needs more memory than is available; stop other runs, or use 
 
 
 @pytest.mark.parametrize(
-    ("error", "said", "is_input"),
+    ("error", "message", "kind"),
     [
-        (MemoryError(), SHORT, False),
-        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), SHORT, False),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes"), SHORT, False),
-        (RuntimeError("shapes do not fit"), "the model failed: shapes do not fit", False),
-        (ConfigError("give 1 to 500"), "give 1 to 500", True),
-        (DataError("no such column"), "no such column", False),
-        (ValueError("odd"), "the request failed: ValueError: odd", False),
-        (OSError("gone"), "the request failed: OSError: gone", False),
+        (MemoryError(), SHORT, ""),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), SHORT, ""),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes"), SHORT, ""),
+        (RuntimeError("shapes do not fit"), "the model failed: shapes do not fit", ""),
+        (ConfigError("give 1 to 500"), "give 1 to 500", "ConfigError"),
+        (DataError("no such column"), "no such column", "DataError"),
+        (ValueError("odd"), "the request failed: ValueError: odd", ""),
+        (OSError("gone"), "the request failed: OSError: gone", ""),
     ],
 )
 def test_what_fails_while_a_question_is_answered_is_one_sentence(
-    error: Exception, said: str, is_input: bool, monkeypatch: pytest.MonkeyPatch
+    error: Exception, message: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(self: Answering, folder: str) -> Any:
         self.examined[folder, "last"] = "a model"  # pyright: ignore[reportArgumentType]
@@ -161,7 +161,7 @@ def test_what_fails_while_a_question_is_answered_is_one_sentence(
     monkeypatch.setattr(inference_worker, "OPERATIONS", {**inference_worker.OPERATIONS, "stub": failing})
     answering = Answering()
     reply = answering.reply(json.dumps({"number": 7, "ask": "stub", "arguments": {"folder": "a run"}}))
-    assert reply == {"number": 7, "ok": False, "error": said, "input": is_input}
+    assert reply == {"number": 7, "ok": False, "error": {"kind": kind, "message": message}}
     may_be_broken = isinstance(error, MemoryError | RuntimeError)
     assert bool(answering.examined) != may_be_broken, "a model that failed so is let go, and its memory with it"
     after = answering.reply(json.dumps({"number": 8, "ask": "progress", "arguments": {"folder": "", "which": "last"}}))
@@ -202,11 +202,13 @@ def test_a_knock_out_goes_on_between_questions(trained_run: Path, tmp_path: Path
     file = tmp_path / "knockout.json"
     state = answering.model(str(trained_run), "last")
     started = answering._knockout(str(trained_run), "last", str(file), rows=16)
-    assert started == {"done": 0, "of": len(state.model.adapters), "error": None, "ended": False}
+    progress = {"done": 0, "of": len(state.model.adapters)}
+    assert started == {"status": "running", "progress": progress, "error": None}
     answering.advance()
     answering.advance()
-    assert answering._progress(**question)["done"] == 1
-    assert answering._knockout(str(trained_run), "last", str(file), rows=16)["done"] == 1, "the same: no second one"
+    assert answering._progress(**question)["progress"]["done"] == 1
+    again = answering._knockout(str(trained_run), "last", str(file), rows=16)
+    assert again["progress"]["done"] == 1, "the same: no second one"
     with pytest.raises(ConfigError, match="another ablation of this run is in progress"):
         answering._knockout(str(trained_run), "last", str(file), sets=[[0, 1]], rows=16)
     assert answering._answers(**question, texts=[TEXT], pairs=None, mode="adapter")
@@ -215,7 +217,7 @@ def test_a_knock_out_goes_on_between_questions(trained_run: Path, tmp_path: Path
     assert len(kept.effects) == 1
     while answering.busy:
         answering.advance()
-    assert answering._progress(**question)["ended"]
+    assert answering._progress(**question)["status"] == "done"
     kept = Knockouts.read(file)
     assert kept is not None
     assert len(kept.alone) == kept.n_modules

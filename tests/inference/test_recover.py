@@ -23,7 +23,7 @@ from dynlora.errors import ConfigError
 from dynlora.inference.compress import Compression, write_size
 from dynlora.inference.load import load_run
 from dynlora.jobs import launch
-from dynlora.jobs.recover import recovery_values, start_place
+from dynlora.jobs.export import recovery_values, start_folder
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Half, Size
 from dynlora.store.writer import RunWriter
@@ -348,7 +348,7 @@ def test_what_a_run_says_of_itself_names_no_folder_elsewhere(classifier: Small, 
         planned=1,
         sizes=(classifier.size.model_copy(update={"ranks": (1,)}),),
     )
-    place = start_place(runs_dir, "../run/..", found, classifier.size)
+    place = start_folder(runs_dir, "../run/..", found, classifier.size)
     assert place.parent == runs_dir / ".starts"
     assert place.name.isascii()
 

@@ -71,7 +71,7 @@ def test_a_streamed_text_is_the_one_that_the_evaluation_wrote(writer: Path) -> N
         assert "".join(message["text"] for message in found["messages"]) == row["text"]
         last = found["messages"][-1]
         assert (last["end"] == "token", last["whole"]) == (row["ended"], row["text"])
-        assert (found["ended"], found["stopped"], found["error"]) == (True, False, None)
+        assert (found["status"], found["error"]) == ("done", None)
 
 
 def test_base_and_adapter_take_turns_and_a_seed_says_what_is_drawn(writer: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_stop_in_the_middle_keeps_what_was_written_and_the_child_goes_on(write
         answering.advance()
     assert len(whole) > 3
     stopped = asked(answering, "end", stream=name)["answer"]
-    assert (stopped["ended"], stopped["stopped"]) == (True, True)
+    assert stopped["status"] == "cancelled"
     assert stopped["messages"] == whole[:3]
     assert not answering.busy
     assert asked(answering, "read", stream=name, since=2)["answer"]["messages"] == whole[2:3]
@@ -125,8 +125,8 @@ def test_a_stop_in_the_middle_keeps_what_was_written_and_the_child_goes_on(write
 def test_what_cannot_be_asked_is_refused_in_a_sentence(more: dict[str, Any], words: str, writer: Path) -> None:
     reply = asked(Answering(), "write", **request(writer, **more))
     assert not reply["ok"]
-    assert reply["input"], "a person can mend it"
-    assert re.search(words, reply["error"])
+    assert reply["error"]["kind"] == "ConfigError", "a person can mend it"
+    assert re.search(words, reply["error"]["message"])
 
 
 def test_a_chat_needs_a_template_and_is_told_by_it(writer: Path, tmp_path: Path) -> None:
@@ -141,12 +141,12 @@ def test_a_chat_needs_a_template_and_is_told_by_it(writer: Path, tmp_path: Path)
     outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
     assert asked(answering, "writer", folder=str(outcome.folder), which="last")["answer"]["chat"] is False
     reply = asked(answering, "write", **request(outcome.folder, turns=TURNS))
-    assert reply["error"] == "chat: the tokenizer of this run has no chat template; choose Completion"
+    assert reply["error"]["message"] == "chat: the tokenizer of this run has no chat template; choose Completion"
 
 
 def test_a_run_that_predicts_writes_nothing(trained_run: Path) -> None:
     reply = asked(Answering(), "writer", folder=str(trained_run), which="last")
-    assert reply["error"] == (
+    assert reply["error"]["message"] == (
         "data.task=classification: this run's model writes no texts; ask for a prediction instead"
     )  # fmt: skip
 
@@ -162,7 +162,7 @@ def test_tokens_of_an_example_add_up_to_its_recorded_loss(writer: Path) -> None:
         answering.advance()
     found = asked(answering, "read", stream=name)["answer"]
     assert found["error"] is None
-    assert (len(found["messages"]), found["of"]) == (6, 6)
+    assert (len(found["messages"]), found["progress"]["of"]) == (6, 6)
     for message, loss in zip(found["messages"], examples["loss"], strict=True):
         counted = [value for value in message["adapter"] if value is not None]
         assert sum(counted) / len(counted) == pytest.approx(loss, rel=1e-4)
@@ -172,7 +172,7 @@ def test_tokens_of_an_example_add_up_to_its_recorded_loss(writer: Path) -> None:
         answering, "token_losses", folder=str(writer), which="last", texts=["not of the data"], pairs=[None]
     )["answer"]  # fmt: skip
     answering.advance()
-    assert "is not among the held-out examples" in asked(answering, "read", stream=name)["answer"]["error"]
+    assert "is not among the held-out examples" in asked(answering, "read", stream=name)["answer"]["error"]["message"]
 
 
 def test_a_text_is_seen_token_by_token_and_module_by_module(writer: Path) -> None:
@@ -195,12 +195,12 @@ def test_a_text_is_seen_token_by_token_and_module_by_module(writer: Path) -> Non
     measured = [message["module"] for message in read["messages"]]
     assert sorted(measured) == list(range(n))
     assert (np.diff(estimates[measured]) <= 0).all(), "the largest estimates first"
-    assert read["of"] == n
+    assert read["progress"]["of"] == n
     assert any(message["adds"] for message in read["messages"])
     for wrong in ([], [10**6], ["a"], [-1]):
         reply = asked(answering, "token_view", **{**question, "ids": wrong})
-        assert reply["input"]
-        assert "tokens; give 1 to" in reply["error"]
+        assert reply["error"]["kind"] == "ConfigError"
+        assert "tokens; give 1 to" in reply["error"]["message"]
 
 
 # --- the streams themselves
@@ -227,7 +227,7 @@ def test_one_that_fails_says_so_and_the_others_go_on(error: Exception, said: str
     streams = Streams()
     bad, good = streams.begin(failing(error)), streams.begin(counting(4))
     assert [streams.advance() for _ in range(5)] == [False, is_broken, False, False, False]
-    assert said in streams.read(bad)["error"]
+    assert said in streams.read(bad)["error"]["message"]
     assert streams.read(bad)["messages"] == [{"n": 0}]
     assert len(streams.read(good)["messages"]) == 4
     assert not streams.busy
@@ -242,7 +242,7 @@ def test_one_that_nobody_reads_ends_and_one_that_is_read_goes_on() -> None:
     streams.read(watched)
     now[0] = ABANDONED_S + 1
     streams.advance()
-    assert streams.read(left)["stopped"]
+    assert streams.read(left)["status"] == "cancelled"
     assert len(streams.read(left)["messages"]) == 1
     assert len(streams.read(watched)["messages"]) == 2
 
@@ -269,9 +269,9 @@ def test_a_real_child_streams_stops_and_answers_on(writer: Path) -> None:
         name = child.ask("write", **request(writer, new_tokens=200))
         until(lambda: child.ask("read", stream=name)["messages"], "the first token")
         stopped = child.ask("end", stream=name)
-        assert stopped["ended"]
+        assert stopped["status"] != "running"
         again = child.ask("write", **request(writer))
-        until(lambda: child.ask("read", stream=again)["ended"], "the whole text")
+        until(lambda: child.ask("read", stream=again)["status"] == "done", "the whole text")
         assert child.ask("read", stream=again)["messages"][-1]["whole"] == (
             "".join(message["text"] for message in child.ask("read", stream=again)["messages"])
         )

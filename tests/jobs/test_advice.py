@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from dynlora.jobs import advice
+from dynlora.jobs import advice, helper_job
+from dynlora.jobs.helper_job import Failure
+from dynlora.store.advice import Answer
+from tests.jobs.helpers import fails, helper, waits
 from tests.tiny import tiny_values
 from tests.waiting import until
-
-SLEEPS = [sys.executable, "-c", "import time; print('step 3 of 8', flush=True); time.sleep(3600)"]
 
 
 def answer(**changes: Any) -> dict[str, Any]:
@@ -44,32 +45,39 @@ def test_a_question_is_answered_once(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_values(tiny_bert, tiny_data)
-    assert advice.look(config, runs_dir).state == "none"
+    assert advice.look(config, runs_dir) is None
     advice.ask(config, runs_dir)
-    assert advice.look(config, runs_dir).state == "running"
-    until(lambda: advice.look(config, runs_dir).state != "running", "the look")
-    found = advice.look(config, runs_dir)
-    assert found.state == "done", found.said
-    assert sum(found.found["ranks"].values()) > 0
-    assert advice.look({**config, "strategy": {"name": "lora"}, "name": "x"}, runs_dir).state == "done", "the same look"
-    assert advice.look({**config, "seed": 3}, runs_dir).state == "none"
-    monkeypatch.setattr(advice, "spawn_detached", lambda *_: pytest.fail("asked again"))
+    assert state(config, runs_dir) == "running"
+    until(lambda: state(config, runs_dir) != "running", "the look")
+    job = advice.look(config, runs_dir)
+    assert job is not None
+    assert job.status == "done", job.error
+    assert sum(job.result["ranks"].values()) > 0
+    assert state({**config, "strategy": {"name": "lora"}, "name": "x"}, runs_dir) == "done", "the same look"
+    assert advice.look({**config, "seed": 3}, runs_dir) is None
+    monkeypatch.setattr(helper_job, "start", lambda *_: pytest.fail("asked again"))
     advice.ask(config, runs_dir)
 
 
 WRITES = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
 
 
+def state(config: dict[str, Any], runs_dir: Path) -> str:
+    """How a question stands."""
+    job = advice.look(config, runs_dir)
+    return "none" if job is None else job.status
+
+
 def test_an_answer_is_that_of_its_question_and_is_not_asked_for_again(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch, as_command: list[list[str]]
 ) -> None:
     config = {"train": {"lr": 0.1}}
-    as_command.append([sys.executable, "-c", WRITES, str(advice.look(config, runs_dir).file), json.dumps(answer())])
+    as_command.append(helper(WRITES, str(advice.answer_file(config, runs_dir)), json.dumps(answer())))
     advice.ask(config, runs_dir)
-    until(lambda: advice.look(config, runs_dir).state == "done", "the answer")
-    assert advice.look({**config, "strategy": {"name": "lora"}, "name": "x"}, runs_dir).state == "done", "the same look"
-    assert advice.look({**config, "seed": 3}, runs_dir).state == "none"
-    monkeypatch.setattr(advice, "spawn_detached", lambda *_: pytest.fail("asked again"))
+    until(lambda: state(config, runs_dir) == "done", "the answer")
+    assert state({**config, "strategy": {"name": "lora"}, "name": "x"}, runs_dir) == "done", "the same look"
+    assert state({**config, "seed": 3}, runs_dir) == "none"
+    monkeypatch.setattr(helper_job, "start", lambda *_: pytest.fail("asked again"))
     advice.ask(config, runs_dir)
 
 
@@ -77,52 +85,57 @@ def test_rows_that_changed_are_another_question(runs_dir: Path, tmp_path: Path, 
     rows = tmp_path / "rows.csv"
     rows.write_text("text,label\na,b\n", "utf-8")
     config = {"data": {"path": str(rows)}}
-    file = advice.look(config, runs_dir).file
+    file = advice.answer_file(config, runs_dir)
     file.parent.mkdir()
     file.write_text(json.dumps(answer()), "utf-8")
-    assert advice.look(config, runs_dir).state == "done"
+    assert state(config, runs_dir) == "done"
     rows.write_text("text,label\na,b\nc,d\n", "utf-8")
-    assert advice.look(config, runs_dir).state == "none"
+    assert state(config, runs_dir) == "none"
 
 
 def test_a_refusal_is_the_child_s_sentence_and_can_be_asked_again(runs_dir: Path, as_command: list[list[str]]) -> None:
-    as_command.append([sys.executable, "-c", "import sys; sys.exit('Error: train.lr=99: is too large')"])
-    advice.ask({"train": {"lr": 99}}, runs_dir)
-    until(lambda: advice.look({"train": {"lr": 99}}, runs_dir).state == "failed", "the refusal")
-    assert advice.look({"train": {"lr": 99}}, runs_dir).said == "train.lr=99: is too large"
-    as_command.append(SLEEPS)
-    advice.ask({"train": {"lr": 99}}, runs_dir)
-    until(lambda: advice.look({"train": {"lr": 99}}, runs_dir).step == 3, "the word of how far it is")
-    assert advice.look({"train": {"lr": 99}}, runs_dir).of == 8
-    advice.cancel({"train": {"lr": 99}}, runs_dir)
-    assert advice.look({"train": {"lr": 99}}, runs_dir).state == "none"
+    config = {"train": {"lr": 99}}
+    as_command.append(fails("train.lr=99: is too large"))
+    advice.ask(config, runs_dir)
+    until(lambda: state(config, runs_dir) == "failed", "the refusal")
+    job = advice.look(config, runs_dir)
+    assert job is not None
+    assert job.error == Failure(kind="ConfigError", message="train.lr=99: is too large")
+    as_command.append(waits(3, 8))
+    advice.ask(config, runs_dir)
+    until(lambda: (job := advice.look(config, runs_dir)) is not None and job.progress.done == 3, "how far it is")
+    advice.cancel(config, runs_dir)
+    assert state(config, runs_dir) == "none"
+    assert [file.name for file in advice.answer_file(config, runs_dir).parent.iterdir()] == ["ask.lock"]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "{}", "x" * (advice.Answer.MAX_BYTES + 1),
+        "", "[]", "{}", "x" * (Answer.MAX_BYTES + 1),
         json.dumps(answer(ranks={"b": 2})), json.dumps(answer(families=[])), json.dumps(answer(budget=-1)),
         json.dumps(answer(modules=[{"name": 3}])), json.dumps(answer(scaling={"a.query": "2"})),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_advice_is_not_shown(runs_dir: Path, as_command: list[list[str]], text: str) -> None:
-    file = advice.look({}, runs_dir).file
+    file = advice.answer_file({}, runs_dir)
     file.parent.mkdir()
     file.write_text(text, "utf-8")
-    found = advice.look({}, runs_dir)
-    assert (found.state, dict(found.found)) == ("failed", {})
-    assert "holds no advice" in found.said
+    job = advice.look({}, runs_dir)
+    assert job is not None
+    assert (job.status, job.result) == ("failed", None)
+    assert job.error is not None
+    assert "holds no advice" in job.error.message
     file.write_text(json.dumps(answer()), "utf-8")
-    assert advice.look({}, runs_dir).state == "done"
+    assert state({}, runs_dir) == "done"
 
 
 def test_old_answers_go(runs_dir: Path, as_command: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(advice, "KEPT", 3)
+    monkeypatch.setattr(advice, "MOST", 3)
     as_command.append([sys.executable, "-c", ""])
     for seed in range(5):
         advice.ask({"seed": seed}, runs_dir)
-        until(lambda of=seed: advice.look({"seed": of}, runs_dir).state == "failed", "its end")
-    kept = [seed for seed in range(5) if advice.look({"seed": seed}, runs_dir).state != "none"]
+        until(lambda of=seed: state({"seed": of}, runs_dir) == "failed", "its end")
+    kept = [seed for seed in range(5) if state({"seed": seed}, runs_dir) != "none"]
     assert len(kept) == 3
     assert 4 in kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import cli_client, warm
+from dynlora.jobs.spawn import run_or_leave
 from dynlora.store import process
 from tests.tiny import tiny_values
 from tests.waiting import PATIENCE_S, until
@@ -25,14 +25,16 @@ def _forgetful() -> Iterator[None]:
     cli_client.catalog.cache_clear()
 
 
-def _said(found: object) -> list[str]:
-    return [sys.executable, "-c", f"print({json.dumps(found)!r})"]
+def _hands_over(result: object) -> list[str]:
+    """Return a command that does so as a helper."""
+    program = f"from dynlora.jobs import helper_job; helper_job.attach(); helper_job.finish({result!r}, '')"
+    return [sys.executable, "-c", program]
 
 
 def test_the_catalog_is_asked_for_once_over_processes(
     monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cli_client, "strategies_command", lambda: _said([{"name": "lora"}]))
+    monkeypatch.setattr(cli_client, "strategies_command", lambda: _hands_over([{"name": "lora"}]))
     assert cli_client.catalog() is cli_client.catalog()
     assert cli_client.catalog() == {"strategies": [{"name": "lora"}]}
     cli_client.catalog.cache_clear()
@@ -58,7 +60,7 @@ def test_another_source_is_another_catalog(monkeypatch: pytest.MonkeyPatch, cach
 def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(cli_client, "strategies_command", lambda: _said([]))
+    monkeypatch.setattr(cli_client, "strategies_command", lambda: _hands_over([]))
     assert cli_client.catalog() == {"strategies": []}
 
 
@@ -108,9 +110,8 @@ time.sleep(600)
 
 WAITING = """
 import sys, threading, time
-from dynlora.jobs import cli_client, spawn
-program, note, how, where, kind = sys.argv[1:]
-wait = {"child": cli_client.run_child, "leave": spawn.run_or_leave}[how]
+from dynlora.jobs.spawn import run_or_leave as wait
+program, note, where, kind = sys.argv[1:]
 arguments = [sys.executable, "-c", program, note], 600
 if where == "thread":
     threading.Thread(target=wait, args=arguments, daemon=kind == "daemon").start()
@@ -120,9 +121,7 @@ wait(*arguments)
 """Waits for it, in the main thread or in one of its own."""
 
 
-@pytest.mark.parametrize(
-    "how", [("child", "main", ""), ("leave", "main", ""), ("child", "thread", "daemon"), ("child", "thread", "page")]
-)
+@pytest.mark.parametrize("how", [("main", ""), ("thread", "daemon"), ("thread", "page")])
 def test_ctrl_c_ends_a_process_that_is_waited_for_and_what_it_started(how: tuple[str, ...], tmp_path: Path) -> None:
     note = tmp_path / "pid"
     with subprocess.Popen([sys.executable, "-c", WAITING, CHILD, str(note), *how], stderr=subprocess.PIPE) as asking:
@@ -137,5 +136,5 @@ def test_ctrl_c_ends_a_process_that_is_waited_for_and_what_it_started(how: tuple
 def test_only_a_spare_that_was_used_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[str] = []
     monkeypatch.setattr(warm.KEEPER, "renew", lambda: kept.append("another"))
-    assert cli_client.run_child([sys.executable, "-c", "print(1)"], PATIENCE_S).stdout.split() == [b"1"]
+    assert run_or_leave([sys.executable, "-c", "print(1)"], PATIENCE_S).stdout.split() == [b"1"]
     assert kept == []

@@ -19,6 +19,7 @@ from dynlora.store.active import active_ids, mark_active
 from dynlora.store.lifecycle import annotate
 from dynlora.store.stop_request import stop_requested
 from dynlora.store.writer import RunWriter
+from tests.jobs.helpers import helper
 from tests.store.builder import finished_run, new_run
 from tests.waiting import until
 
@@ -48,20 +49,20 @@ run_queue.start_next(root)
 """
 
 TRAIN = """
-import json, sys
+import sys
 from pathlib import Path
 from dynlora.store.writer import RunWriter
 config, root = Path(sys.argv[1]), sys.argv[2]
 if "bad" in config.read_text():
     print("reading ...", file=sys.stderr)
-    print("Error: train.lr = bad: must be a number; give one", file=sys.stderr)
+    helper_job.fail(ConfigError("train.lr = bad: must be a number; give one"))
     sys.exit(2)
 if "crash" in config.read_text():
     sys.exit("it fell over")
 with open(root + "/calls", "a") as file:
     file.write("x")
 folder = RunWriter.create(root, config_yaml=config.read_text(), meta={}, max_steps=5)
-print(json.dumps({"id": folder.name}))
+helper_job.finish({"id": folder.name}, "")
 """
 
 
@@ -71,7 +72,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     script.parent.mkdir()
     script.write_text(RESUME)
     monkeypatch.setattr(run_queue, "resume_command", lambda i, r: [sys.executable, str(script), "resume", i, str(r)])
-    monkeypatch.setattr(launch, "train_command", lambda c, r: [sys.executable, "-c", TRAIN, str(c), str(r)])
+    monkeypatch.setattr(launch, "train_command", lambda c, r: helper(TRAIN, str(c), str(r)))
     yield tmp_path
     (tmp_path / "wait").unlink(missing_ok=True)
     for child in list(spawn._children):

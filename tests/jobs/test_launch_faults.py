@@ -174,7 +174,7 @@ def test_a_process_that_took_over_the_pid_is_not_signalled(
     start = (process.start_time(sleeper.pid) or 0.0) - 2 * process.START_TOLERANCE_S
     run = new_run(root, "one", state)
     with monkeypatch.context() as patch:
-        patch.setattr(process, "is_ours", lambda _: True)
+        patch.setattr(process, "is_ours", lambda *_: True)
         patch.setattr(os, "kill", lambda *_: pytest.fail("it was signalled"))
         if state == "queued":
             write_text(run / "launch.json", json.dumps({"pid": sleeper.pid, "start_time": start, "opened": 0}))

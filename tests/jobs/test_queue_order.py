@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, RunNotFoundError, StorageError
-from dynlora.jobs import queue, queue_moves, queue_order
+from dynlora.jobs import queue
 from dynlora.store import process, record
 from tests.command_line import document, run
 from tests.store.builder import finished_run, new_run
 
-MOVES = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(list(queue_order.MOVES))), max_size=8)
+MOVES = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(list(queue.MOVES))), max_size=8)
 
 
 def waiting(root: Path, *names: str) -> list[str]:
@@ -26,7 +26,7 @@ def test_a_move_loses_and_doubles_no_run_and_keeps_the_order_of_the_others(moves
     line = list("abcde")
     for place, where in moves:
         before, chosen = list(line), line[place]
-        line = queue_order.moved(line, chosen, where)
+        line = queue.with_moved(line, chosen, where)
         assert sorted(line) == sorted(before)
         assert [run for run in line if run != chosen] == [run for run in before if run != chosen]
         assert abs(line.index(chosen) - place) <= (1 if where in ("up", "down") else 4)
@@ -36,41 +36,41 @@ def test_the_run_that_was_moved_up_starts_next_and_new_runs_come_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting(tmp_path, "one", "two", "three")
-    assert queue_moves.in_line(tmp_path) == ["one", "two", "three"]
-    assert queue_moves.move(tmp_path, "three", "first") == (1, 3)
+    assert queue.in_line(tmp_path) == ["one", "two", "three"]
+    assert queue.move(tmp_path, "three", "first") == (1, 3)
     waiting(tmp_path, "four")
-    assert queue_moves.in_line(tmp_path) == ["three", "one", "two", "four"]
-    assert queue_moves.move(tmp_path, "four", "up") == (3, 4)
-    assert queue_moves.move(tmp_path, "four", "down") == queue_moves.move(tmp_path, "four", "last") == (4, 4)
+    assert queue.in_line(tmp_path) == ["three", "one", "two", "four"]
+    assert queue.move(tmp_path, "four", "up") == (3, 4)
+    assert queue.move(tmp_path, "four", "down") == queue.move(tmp_path, "four", "last") == (4, 4)
     monkeypatch.setattr(queue, "spawn_detached", lambda command, log: process.this_process().pid)
     monkeypatch.setattr(queue.warm, "is_ours", lambda command: False)
     assert queue.start_next(tmp_path) == "three"
-    assert queue_moves.in_line(tmp_path) == ["one", "two", "four"]
+    assert queue.in_line(tmp_path) == ["one", "two", "four"]
     with pytest.raises(ConfigError, match="run three: does not wait in the queue"):
-        queue_moves.move(tmp_path, "three", "last")
+        queue.move(tmp_path, "three", "last")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"order": 3}', '{"order": [1, {}, "two", "two", "gone"]}', "\0"])
 def test_an_order_that_somebody_else_wrote_never_breaks_the_queue(tmp_path: Path, text: str) -> None:
     waiting(tmp_path, "one", "two")
-    (tmp_path / queue_order.ORDER_NAME).write_text(text)
-    assert sorted(queue_moves.in_line(tmp_path)) == ["one", "two"]
-    assert queue_moves.move(tmp_path, "two", "first") == (1, 2)
-    assert queue_moves.in_line(tmp_path) == ["two", "one"]
+    (tmp_path / queue.ORDER_NAME).write_text(text)
+    assert sorted(queue.in_line(tmp_path)) == ["one", "two"]
+    assert queue.move(tmp_path, "two", "first") == (1, 2)
+    assert queue.in_line(tmp_path) == ["two", "one"]
 
 
 def test_a_run_that_cannot_move_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished_run(tmp_path, 3, "over")
     waiting(tmp_path, "one")
     with pytest.raises(ConfigError, match="move a queued run that has not started"):
-        queue_moves.move(tmp_path, "over", "first")
+        queue.move(tmp_path, "over", "first")
     with pytest.raises(RunNotFoundError):
-        queue_moves.move(tmp_path, "none", "first")
+        queue.move(tmp_path, "none", "first")
     with pytest.raises(ConfigError, match="move=away: must be one of first, up, down, last"):
-        queue_moves.move(tmp_path, "one", "away")
+        queue.move(tmp_path, "one", "away")
     monkeypatch.setattr(record, "write_text", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(StorageError, match="the order of the queue cannot be written"):
-        queue_moves.move(tmp_path, "one", "first")
+        queue.move(tmp_path, "one", "first")
 
 
 def test_the_command_lists_and_moves(tmp_path: Path) -> None:

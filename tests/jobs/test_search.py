@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,19 @@ import yaml
 
 from dynlora.errors import ConfigError
 from dynlora.jobs import search
+from dynlora.jobs.helper_job import Failure
 from dynlora.jobs.search import STUDIES_DIR, arguments, cancel, searches, start
 from dynlora.store.process import start_time
+from tests.jobs.helpers import fails, helper, waits
 from tests.waiting import until
 
 LISTS = {"train.lr": "1e-4..1e-2:log"}
 OPTIONS = {"study": "s", "trials": 4, "each": "", "rates": False}
 
 
-def child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    """Let this program stand where the search would; its process is a real one."""
-    monkeypatch.setattr(search, "command", lambda *_: [sys.executable, "-c", program])
+def child(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    """Let this command stand where the search would; its process is a real one."""
+    monkeypatch.setattr(search, "command", lambda *_: command)
 
 
 def test_options_become_arguments() -> None:
@@ -34,39 +35,33 @@ def test_options_become_arguments() -> None:
 def test_a_search_that_runs_says_how_far_it_is_and_can_be_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child(monkeypatch, "import time; print('s: trial 2 of 4: loss 0.5', flush=True); time.sleep(600)")
+    child(monkeypatch, waits(2, 4, "trial 2 of 4: loss 0.5"))
     assert start({}, LISTS, OPTIONS, tmp_path) == "s"
-    until(lambda: searches(tmp_path)[0].done == 2, "its line is there")
-    (one,) = searches(tmp_path)
-    assert (one.state, one.of) == ("running", 4)
+    until(lambda: searches(tmp_path)["s"].progress.done == 2, "it says how far it is")
+    job = searches(tmp_path)["s"]
+    assert (job.status, job.progress.of) == ("running", 4)
     with pytest.raises(ConfigError, match="study=s: this search runs already"):
         start({}, LISTS, OPTIONS, tmp_path)
     cancel(tmp_path, "s")
-    until(lambda: searches(tmp_path)[0].state == "ended", "it has ended")
+    job = searches(tmp_path)["s"]
+    assert (job.status, job.progress.phase, job.is_alive) == ("cancelled", "trial 2 of 4: loss 0.5", False)
 
 
-def test_the_conclusion_is_what_follows_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = [
-        "s: default: loss 0.9",
-        "s: trial 1 of 1: loss 0.5",
-        "s: seed 1: loss best 0.4, default 0.6",
-        "better",
-        "",
-        "s: rest",
-    ]
-    child(monkeypatch, f"print({chr(10).join(said)!r})")
+def test_the_conclusion_is_what_the_command_says_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child(monkeypatch, helper("print('s: noise'); helper_job.finish({'studies': []}, 'better\\n\\ns: rest')"))
     start({"train": {"steps": 3}}, LISTS, OPTIONS, tmp_path)
-    until(lambda: searches(tmp_path)[0].state == "ended", "it has ended")
-    assert searches(tmp_path)[0].said == "better\n\ns: rest"
+    until(lambda: searches(tmp_path)["s"].status == "done", "it has ended")
+    assert searches(tmp_path)["s"].message == "better\n\ns: rest"
+    assert searches(tmp_path)["s"].result == {"studies": []}
     written = yaml.safe_load((tmp_path / STUDIES_DIR / "s.yaml").read_text("utf-8"))
     assert written == {"train": {"steps": 3}, "sweep": LISTS}
 
 
 def test_a_refusal_is_its_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    child(monkeypatch, "import sys; print('Error: train.lr=x: must be a number', file=sys.stderr); sys.exit(2)")
+    child(monkeypatch, fails("train.lr=x: must be a number"))
     start({}, LISTS, OPTIONS, tmp_path)
-    until(lambda: searches(tmp_path)[0].state == "failed", "it has failed")
-    assert searches(tmp_path)[0].said == "train.lr=x: must be a number"
+    until(lambda: searches(tmp_path)["s"].status == "failed", "it has failed")
+    assert searches(tmp_path)["s"].error == Failure(kind="ConfigError", message="train.lr=x: must be a number")
 
 
 @pytest.mark.parametrize("name", ["../up", "", "a/b", "-rf", "a" * 41, "a b"])
@@ -84,5 +79,15 @@ def test_what_lies_in_the_folder_by_chance_is_no_search(tmp_path: Path) -> None:
     (folder / "odd.pid").write_text("[1", "utf-8")
     os.mkfifo(folder / "pipe.log")
     (folder / "pipe.pid").write_text(json.dumps({"pid": 1, "start": start_time(1)}), "utf-8")
-    assert {one.name for one in searches(tmp_path)} == {"dir", "odd", "pipe"}
-    assert {one.state for one in searches(tmp_path) if one.name != "pipe"} == {"failed"}
+    (folder / "cut.job").write_text('{"kind": "sea', "utf-8")
+    assert {name: job.status for name, job in searches(tmp_path).items()} == {
+        "pipe": "running", "dir": "done", "odd": "done",
+    }  # fmt: skip
+
+
+def test_what_an_earlier_version_left_of_a_search_stays_readable(tmp_path: Path) -> None:
+    folder = tmp_path / STUDIES_DIR
+    folder.mkdir()
+    (folder / "old.pid").write_text('{"pid": 1, "start": 3.0}', "utf-8")
+    (folder / "old.log").write_text("old: trial 1 of 1: loss 0.5\nbetter\n", "utf-8")
+    assert searches(tmp_path)["old"].message == "old: trial 1 of 1: loss 0.5\nbetter"

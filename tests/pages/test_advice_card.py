@@ -11,7 +11,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import advice, quick_launch
-from tests.jobs.test_advice import SLEEPS, answer
+from tests.jobs.helpers import fails, waits
+from tests.jobs.test_advice import answer
 from tests.pages.app import charts, open_page
 from tests.pages.trained import plain
 from tests.waiting import until
@@ -28,9 +29,7 @@ def press(app: AppTest, label: str) -> AppTest:
 
 def answered(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
     """Let the look be a process that writes an answer."""
-    monkeypatch.setattr(
-        advice, "_command", lambda _, out, *__: [sys.executable, "-c", WRITES, str(out), json.dumps(found)]
-    )
+    monkeypatch.setattr(advice, "_command", lambda _, out: [sys.executable, "-c", WRITES, str(out), json.dumps(found)])
 
 
 @pytest.fixture
@@ -78,11 +77,11 @@ def test_hostile_names_stay_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_look_can_be_cancelled_and_says_why_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(advice, "_command", lambda *_: SLEEPS)
+    monkeypatch.setattr(advice, "_command", lambda *_: waits())
     app = press(open_page("launch", preset="Quick look"), "Suggest ranks")
     until(lambda: any(button.label == "Cancel" for button in app.run().button), "the look")
     press(app, "Cancel")
     until(lambda: not any(button.label == "Cancel" for button in app.run().button), "the end")
-    monkeypatch.setattr(advice, "_command", lambda *_: [sys.executable, "-c", "import sys; sys.exit('Error: no room')"])
+    monkeypatch.setattr(advice, "_command", lambda *_: fails("no room"))
     press(app, "Suggest ranks")
     until(lambda: any("no room" in str(error.value) for error in app.run().error), "the reason")

@@ -14,8 +14,10 @@ from dynlora.cli.decode import rsd, settings_of
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds
 from dynlora.kinds.decode.settings import DecodeSettings
+from dynlora.kinds.registry import registry
 from dynlora.store.summary import run_summary
-from dynlora.viz.decode import form, live_cards
+from dynlora.viz.decode import live_cards
+from dynlora.viz.kinds import form
 from dynlora.viz.ui import model_client
 from tests.kinds.decode import written as decodes
 from tests.kinds.decode.written import written_decode
@@ -96,7 +98,7 @@ def test_the_form_queues_a_decode_and_says_the_command(runs_dir: Path, monkeypat
     app = open_page("decode")
     app.selectbox(key="decode-draft").set_value(draft).run()
     app.selectbox(key="decode-target").set_value(target).run()
-    app.selectbox(key="decode-limit").set_value(20).run()
+    app.selectbox(key="decode-limit").set_value("20").run()
     press(app, "Start decoding")
     made = app.query_params["run"]
     settings = DecodeSettings.of_run(runs_dir / made)
@@ -107,7 +109,7 @@ def test_the_form_queues_a_decode_and_says_the_command(runs_dir: Path, monkeypat
 
 def test_the_command_of_the_form_says_the_same(runs_dir: Path) -> None:
     settings = {"draft": "a", "target": "b", "reward": "oracle", "values": (0.3, 0.7), "control": (0.5,), "limit": 20}
-    program, name, *arguments = shlex.split(form.command(settings))
+    program, name, *arguments = shlex.split(form.command(registry()["decode"], settings))
     assert (program, name) == ("dynlora", "rsd")
     options = rsd.make_context(name, arguments).params
     read = settings_of(options)
@@ -155,7 +157,8 @@ class Child:
         end = {"ended": "end", "answer": "23", "tokens": {"draft_kept": 6, "draft_discarded": 4, "target": 5},
                "flops": 60, "target_flops": 100}  # fmt: skip
         messages = [first, second, end][: self.looks][arguments.get("since", 0) :]
-        return {"messages": messages, "of": None, "ended": self.looks >= 3, "stopped": False, "error": None}
+        status = "done" if self.looks >= 3 else "running"
+        return {"messages": messages, "status": status, "progress": {"done": self.looks, "of": None}, "error": None}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from dynlora.jobs import kinds
 from dynlora.kinds.distil.settings import DistilSettings
-from dynlora.viz.recycle import form
+from dynlora.viz.kinds import form
 from tests.conftest import Once
 from tests.kinds.distil.conftest import made_student
 from tests.kinds.distil.written import written_distil
@@ -101,13 +101,13 @@ def test_both_kinds_are_on_the_page(runs_dir: Path) -> None:
 
 def test_the_form_takes_runs_that_write_and_keeps_kinds_apart(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "wake", lambda root: None)
-    form._teacher.clear()
+    form._fit.clear()
     one = trained(runs_dir, name="one", task="causal_lm", model="smollm2-135m")
     two = trained(runs_dir, name="two", task="causal_lm", model="smollm2-135m")
     three = trained(runs_dir, name="three", task="classification", model="smollm2-135m", labels=["a", "b"])
     app = open_page("recycle")
     app.multiselect(key="recycle-teachers").set_value([one, three]).run()
-    assert "Some of these teachers write texts and others classify" in words(app)
+    assert "choose runs of one kind" in words(app)
     app.multiselect(key="recycle-teachers").set_value([one, two]).run()
     assert "This is data\\-free distillation, not LoRA Recycle" in words(app)
     assert not [widget for widget in app.number_input if widget.key == "recycle-ways"]

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import cli_client
+from dynlora.errors import DynloraError, NotMergeableError
 from dynlora.jobs import export as export_job
+from dynlora.jobs import helper_job
+from dynlora.jobs.helper_job import Failure, HelperJob
 from dynlora.viz.run import button as export_button
 from tests.pages.app import open_page
 from tests.viz.runs import make_run
@@ -47,19 +48,21 @@ def test_a_run_without_an_adapter_offers_none(runs_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "error", "words"),
+    ("error", "message"),
     [
-        (2, "Error: --format peft: PEFT has no format for this update", ConfigError, "PEFT has no format"),
-        (1, "it broke", DynloraError, r"the adapter was not exported \(exit 1\): it broke"),
+        (NotMergeableError("PEFT has no format for this update"), "^PEFT has no format"),
+        (None, r"the adapter was not exported \(exit 2\): it broke"),
     ],
 )
-def test_what_the_child_refuses_is_its_own_sentence(
-    code: int, said: str, error: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_what_the_child_refuses_is_its_own_error(
+    error: Exception | None, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def run_child(command: list[str], timeout_s: float) -> CompletedProcess[Any]:
+    def run_or_leave(command: list[str], timeout_s: float, job: Path) -> CompletedProcess[Any]:
         assert command[1:5] == ["-m", "dynlora", "export", RUN]
-        return CompletedProcess(command, code, b"", said.encode())
+        if error is not None:
+            HelperJob(kind="export", status="failed", error=Failure.of(error)).write(job)
+        return CompletedProcess(command, 2, b"", b"it broke")
 
-    monkeypatch.setattr(cli_client, "run_child", run_child)
-    with pytest.raises(error, match=words):
+    monkeypatch.setattr(helper_job, "run_or_leave", run_or_leave)
+    with pytest.raises(NotMergeableError if error else DynloraError, match=message):
         export_job.exported(tmp_path / RUN, "peft")

@@ -11,7 +11,8 @@ import pytest
 from dynlora.cli.main import main
 from dynlora.jobs import kinds
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.viz.recycle import form
+from dynlora.kinds.registry import registry
+from dynlora.viz.kinds import form
 from tests.kinds.merge.written import PLAN, written_merge
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
@@ -54,12 +55,12 @@ def test_the_form_merges_runs_of_one_base_and_says_why_not_others(
     three = trained(runs_dir, name="three", task="regression", model="bert-base")
     app = open_page("recycle")
     way: Any = app.get("button_group")[0]
-    way.set_value("Merge").run()
-    assert "Choose two runs or more" in words(app)
+    way.set_value("Merge adapters").run()
+    assert "Choose sources" in words(app)
     app.multiselect(key="merge-sources").set_value([one, three]).run()
     assert "give runs of one base model" in words(app)
     app.multiselect(key="merge-sources").set_value([one, two]).run()
-    app.selectbox(key="merge-method").set_value("ties").run()
+    app.selectbox(key="merge-method").set_value("TIES").run()
     app.selectbox(key="merge-budget").set_value("Half of all together").run()
     app.text_input(key="merge-weights").set_value("0.3,0.2,0.1").run()
     assert "give one for each" in words(app)
@@ -71,9 +72,11 @@ def test_the_form_merges_runs_of_one_base_and_says_why_not_others(
 
 
 def test_the_command_of_the_form_says_the_same(runs_dir: Path) -> None:
-    settings = {"sources": ["a", "b"], "method": "dare", "budget": 0.5, "weights": "0.3, 0.2"}
-    program, name, *arguments = shlex.split(form.command("merge", "sources", settings))
+    settings = {"sources": ["a", "b"], "method": "dare", "budget": 0.5, "weights": [0.3, 0.2]}
+    program, name, *arguments = shlex.split(form.command(registry()["merge"], settings))
     assert (program, name) == ("dynlora", "merge")
     options = main.commands[name].make_context(name, arguments).params
-    assert {key: list(options[key]) if key == "sources" else options[key] for key in settings} == settings
+    assert {key: list(options[key]) if key == "sources" else options[key] for key in settings} == {
+        **settings, "weights": "0.3,0.2",
+    }  # fmt: skip
     assert options["runs_dir"] == runs_dir

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.jobs import kinds
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.viz.few_shot import card as few_shot_card
-from dynlora.viz.recycle import form
+from dynlora.viz.kinds import form
 from tests.kinds.recycle.written import written_recycle
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
@@ -76,14 +76,14 @@ def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kinds, "wake", lambda root: None)
-    form._teacher.clear()
+    form._fit.clear()
     one = trained(runs_dir, name="one", task="classification", model="minilm", labels=["a", "b", "c"])
     two = trained(runs_dir, name="two", task="classification", model="minilm", labels=["d", "e"])
     trained(runs_dir, name="three", task="regression", model="minilm")
     app = open_page("recycle")
     assert "learned regression; give a run that classifies" in words(app)
     app.multiselect(key="recycle-teachers").set_value([one]).run()
-    assert "These teachers have 3 classes together, fewer than 5 ways" in words(app)
+    assert "the teachers have 3 classes together; give fewer ways" in words(app)
     app.multiselect(key="recycle-teachers").set_value([one, two]).run()
     press(app, "Start")
     settings = RecycleSettings.of_run(runs_dir / app.query_params["run"])
@@ -91,7 +91,7 @@ def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
 
 
 def test_teachers_of_a_different_number_of_blocks_are_not_mixed(runs_dir: Path) -> None:
-    form._teacher.clear()
+    form._fit.clear()
     facts = {"task": "classification", "model": "minilm", "labels": ["a", "b", "c"]}
     whole = trained(runs_dir, **facts)
     short = trained(runs_dir, **facts, config={"model": {"name": "minilm", "layers": 2}})
@@ -99,7 +99,7 @@ def test_teachers_of_a_different_number_of_blocks_are_not_mixed(runs_dir: Path) 
     app.multiselect(key="recycle-teachers").set_value([whole, short]).run()
     said = words(app)
     assert "the first 2 blocks of minilm" in said
-    assert "choose one base model" in said
+    assert "give teachers of one base model" in said
     assert next(button for button in app.button if button.label == "Start").disabled
 
 

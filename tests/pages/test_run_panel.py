@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.jobs import launch, queue_moves
+from dynlora.jobs import launch, queue
 from dynlora.viz.run import panel_card, panel_text
 from tests.pages.app import charts, open_page, words
 from tests.pages.test_toasts import said
@@ -63,11 +63,11 @@ def test_a_queued_run_moves_and_a_toast_says_where_to(runs_dir: Path, monkeypatc
     assert "##### Queue: 3 runs waiting" in titles(app)
     assert [app.button(key=f"queue-1-{where}").disabled for where in ("first", "up", "down")] == [True, True, False]
     app.button(key="queue-3-first").click().run()
-    assert queue_moves.in_line(runs_dir) == [IDS[2], IDS[0], IDS[1]]
+    assert queue.in_line(runs_dir) == [IDS[2], IDS[0], IDS[1]]
     assert said(app) == ["Position 1 of 3 in the queue"]
     pick(app, [0], [])  # the newest run, which waits first now
     app.button(key="panel-down").click().run()
-    assert queue_moves.in_line(runs_dir) == [IDS[0], IDS[2], IDS[1]]
+    assert queue.in_line(runs_dir) == [IDS[0], IDS[2], IDS[1]]
 
 
 def test_a_queue_that_changed_meanwhile_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,13 +75,13 @@ def test_a_queue_that_changed_meanwhile_is_a_sentence(runs_dir: Path, monkeypatc
     for run_id in IDS[:2]:
         new_run(runs_dir, run_id, "queued")
     app = open_page("runs")
-    inner = queue_moves.move
+    inner = queue.move
 
     def late(root: Any, run_id: str, where: str) -> tuple[int, int]:
         launch.stop(root, run_id)
         return inner(root, run_id, where)
 
-    monkeypatch.setattr(queue_moves, "move", late)
+    monkeypatch.setattr(queue, "move", late)
     app.button(key="queue-2-up").click().run()
     assert not app.exception
     assert "does not wait in the queue" in words(app)

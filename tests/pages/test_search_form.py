@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dynlora.jobs.helper_job import Failure, HelperJob
 from dynlora.jobs.search import STUDIES_DIR
-from dynlora.store.process import start_time
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page
 from tests.pages.test_runs_page import IDS, runs
@@ -67,14 +66,11 @@ def test_a_line_that_is_no_setting_is_one_sentence(runs: Path) -> None:
 def test_searches_stand_below_the_form_with_their_conclusion(runs: Path) -> None:
     folder = runs / STUDIES_DIR
     folder.mkdir()
-    (folder / "done.pid").write_text("{}", "utf-8")
-    (folder / "done.log").write_text(
-        "done: trial 1 of 1: loss 0.5\n<b>best</b> is better\n\n  --set train.lr=3\n", "utf-8"
-    )
-    (folder / "broken.pid").write_text("{}", "utf-8")
-    (folder / "broken.log").write_text("Error: train.lr=x: must be a number\n", "utf-8")
-    (folder / "now.pid").write_text(json.dumps({"pid": 1, "start": start_time(1)}), "utf-8")
-    (folder / "now.log").write_text("now: trial 3 of 8: loss 0.4\n", "utf-8")
+    job, broken = HelperJob(kind="search"), Failure(kind="ConfigError", message="train.lr=x: must be a number")
+    message = "<b>best</b> is better\n\n  --set train.lr=3"
+    job.model_copy(update={"status": "done", "message": message}).write(folder / "done.job")
+    job.model_copy(update={"status": "failed", "error": broken}).write(folder / "broken.job")
+    job.of_process(1).write(folder / "now.job")
     app = open_page("launch", mode="sweep", sweep="search")
     assert not app.exception
     said = " ".join(caption.value for caption in app.caption)

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.config_files import read_run_config
 from dynlora.inference.compress import Compression, kept_sizes
-from dynlora.jobs import quick_launch, recover
+from dynlora.jobs import helper_job, quick_launch
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed
 from dynlora.store.lifecycle import annotate
@@ -131,11 +131,11 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
         monkeypatch.setattr(quick_launch, starts_a_process, lambda *_: None)
     asked: list[list[str]] = []
 
-    def compress_here(command: list[str], *_: object) -> dict:
+    def compress_here(_: str, command: list[str], *__: object) -> dict:
         asked.append(command)
         return document(command_line.run(sized_run.parent, *command[3 : command.index("--runs-dir")]))
 
-    monkeypatch.setattr(recover, "answer_of", compress_here)
+    monkeypatch.setattr(helper_job, "run", compress_here)
     app = open_page("shrink", run=sized_run.name, tolerance="0.05")
     press(app, "Recover with 10 steps")
     made = app.session_state["shrink-made"]

@@ -9,9 +9,10 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from dynlora.errors import ConfigError, DynloraError
+from dynlora.errors import DynloraError
 from dynlora.inference.client import InferenceChild
 from dynlora.inference.worker import Answering
+from dynlora.jobs.helper_job import Failure
 from tests.pages.app import words
 from tests.tiny import tiny_config, tiny_rows, write_csv
 
@@ -40,7 +41,7 @@ class Here(InferenceChild):
         line = json.dumps({"number": 1, "ask": ask, "arguments": arguments})
         reply = json.loads(json.dumps(self.answering.reply(line)))
         if not reply["ok"]:
-            raise (ConfigError if reply["input"] else DynloraError)(reply["error"])
+            raise Failure.model_validate(reply["error"]).exception()
         return reply["answer"]
 
     def finish(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dynlora.jobs import launch
 from dynlora.store import process
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status
@@ -163,7 +164,7 @@ def test_processes_are_told_apart() -> None:
     ],
 )
 def test_a_process_that_trains_is_known_by_its_command(command: list[str]) -> None:
-    assert process.is_ours(command)
+    assert process.is_ours(command, launch._working_commands())
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_a_process_that_trains_is_known_by_its_command(command: list[str]) -> No
 )
 def test_a_process_that_only_names_dynlora_is_not_taken_for_one_of_ours(command: list[str]) -> None:
     """Any command line with the letters in it passed: an editor with a file of that name would have been ended."""
-    assert not process.is_ours(command)
+    assert not process.is_ours(command, launch._working_commands())
 
 
 def test_a_process_is_found_by_what_it_runs() -> None:

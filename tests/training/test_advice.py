@@ -12,12 +12,12 @@ import dynlora
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError
 from dynlora.store import queries
-from dynlora.training.advice import Asked, advise
+from dynlora.training.advice import AdviceRequest, advise
 from tests.command_line import document
 from tests.tiny import tiny_arguments, tiny_config, tiny_values
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
-SHORT = Asked(warm_steps=4, look_steps=4, is_timed=False)
+SHORT = AdviceRequest(warm_steps=4, look_steps=4, is_timed=False)
 
 
 def test_the_same_look_gives_the_same_ranks_within_the_budget(tiny_bert: Path, tiny_data: Path) -> None:
@@ -28,7 +28,7 @@ def test_the_same_look_gives_the_same_ranks_within_the_budget(tiny_bert: Path, t
     assert found["parameters"] == sum(rank * cost[name] for name, rank in found["ranks"].items())
     assert found["parameters"] <= found["budget"] == 2 * sum(cost.values())
     assert set(found["scaling"].values()) == {2.0}
-    half = advise(settings, Asked(0.5, warm_steps=4, look_steps=4, is_timed=False))
+    half = advise(settings, AdviceRequest(0.5, warm_steps=4, look_steps=4, is_timed=False))
     assert half["budget"] == found["budget"] // 2
     assert half["parameters"] <= half["budget"]
     assert advise(tiny_config(tiny_bert, tiny_data, seed=5), SHORT)["modules"] != found["modules"]
@@ -37,7 +37,7 @@ def test_the_same_look_gives_the_same_ranks_within_the_budget(tiny_bert: Path, t
 def test_a_language_model_gets_advice_with_its_layers_timed(tmp_path: Path) -> None:
     model, data = save_tiny_lm(tmp_path / "model"), tmp_path / "data"
     data.mkdir()
-    found = advise(parse_config(lm_values(model, save_problems(data))), Asked(warm_steps=2, look_steps=2))
+    found = advise(parse_config(lm_values(model, save_problems(data))), AdviceRequest(warm_steps=2, look_steps=2))
     assert found["task_type"] == "CAUSAL_LM"
     assert {row["kind"] for row in found["modules"]} >= {"self_attn.q_proj", "mlp.down_proj"}
     [row] = found["layers"]
@@ -48,7 +48,7 @@ def test_a_language_model_gets_advice_with_its_layers_timed(tmp_path: Path) -> N
 
 def test_a_budget_below_one_component_is_refused(tiny_bert: Path, tiny_data: Path) -> None:
     with pytest.raises(ConfigError, match=r"--budget 0\.001: \d+ parameters are less than one component has"):
-        advise(tiny_config(tiny_bert, tiny_data), Asked(0.001, warm_steps=0, look_steps=2, is_timed=False))
+        advise(tiny_config(tiny_bert, tiny_data), AdviceRequest(0.001, warm_steps=0, look_steps=2, is_timed=False))
 
 
 def test_ranks_of_the_command_train_and_are_what_it_says(

@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ClusterRequest:
     """Where runs train, and what each is given.
 
     Attributes:
@@ -75,14 +75,14 @@ def ray() -> ModuleType:
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        import ray as found  # pyright: ignore[reportMissingImports] - not among what a developer installs
+        import ray as module  # pyright: ignore[reportMissingImports] - not among what a developer installs
     except ImportError:
         raise ConfigError("--on ray: needs Ray, which is not installed; pip install 'dynlora[ray]'") from None
-    return found
+    return module
 
 
 @contextmanager
-def connected(asked: Asked) -> Iterator[ModuleType]:
+def connected(request: ClusterRequest) -> Iterator[ModuleType]:
     """A `with` block in which Ray is connected.
 
     A cluster of this machine alone talks over its own loopback: nobody else can reach it.
@@ -90,52 +90,56 @@ def connected(asked: Asked) -> Iterator[ModuleType]:
     Raises:
         ConfigError: when there is no cluster, or one of this machine has too few processors.
     """
-    asked.check()
-    if asked.address is None or asked.address.rpartition(":")[0].strip("[]") in HERE:
+    request.check()
+    if request.address is None or request.address.rpartition(":")[0].strip("[]") in HERE:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's switch for it, read when it is imported
-    found = ray()
-    said: dict[str, Any] = {"address": asked.address or "local", "log_to_driver": False, "logging_level": logging.ERROR}
-    if asked.address is None:
-        said |= {"include_dashboard": False, "_node_ip_address": HERE[0]}
+    module = ray()
+    options: dict[str, Any] = {
+        "address": request.address or "local",
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    if request.address is None:
+        options |= {"include_dashboard": False, "_node_ip_address": HERE[0]}
     with redirect_stdout(sys.stderr):  # Ray tells of lost nodes on the standard output, which is for the answer
-        yield from _connected(found, asked, said)
+        yield from _connected(module, request, options)
 
 
-def _connected(found: ModuleType, asked: Asked, said: Mapping[str, Any]) -> Iterator[ModuleType]:
+def _connected(module: ModuleType, request: ClusterRequest, options: Mapping[str, Any]) -> Iterator[ModuleType]:
     """Connect Ray, and let go of it after the block."""
     try:
-        found.init(**said)
+        module.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = (str(error).strip().splitlines() or ["no answer"])[0][:200]
         raise ConfigError(
-            f"--address {asked.address or 'of this machine'}: no Ray cluster can be used there ({why}); start one "
+            f"--address {request.address or 'of this machine'}: no Ray cluster can be used there ({why}); start one "
             "with `ray start --head`, or leave --address out"
         ) from None
     try:
-        yield found
+        yield module
     finally:
-        found.shutdown()
+        module.shutdown()
 
 
 class Driver:
     """Gives runs to a cluster and waits for them."""
 
-    def __init__(self, found: ModuleType, asked: Asked, runs_dir: Path, say: Say) -> None:
+    def __init__(self, module: ModuleType, request: ClusterRequest, runs_dir: Path, say: Say) -> None:
         """Look at what the cluster has.
 
         Args:
-            found: Ray, connected.
-            asked: what each run is given.
+            module: Ray, connected.
+            request: what each run is given.
             runs_dir: folder of the runs, absolute; all nodes see it.
             say: told a line for each run that ends.
 
         Raises:
             ConfigError: when a cluster of this machine can never give a run what was asked for.
         """
-        self.ray, self.asked, self.runs_dir, self.say = found, asked, runs_dir, say
+        self.ray, self.request, self.runs_dir, self.say = module, request, runs_dir, say
         self._check_nodes()
-        options = {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "max_retries": -1}
-        self._task = found.remote(**options)(train_run)
+        options = {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_retries": -1}
+        self._task = module.remote(**options)(train_run)
         self._waiting: dict[Any, str] = {}
         self._again: dict[str, int] = {}
         self._failed: dict[str, int] = {}
@@ -164,7 +168,7 @@ class Driver:
 
     def _submit(self, run_id: str) -> None:
         """Give a run to the cluster."""
-        self._waiting[self._task.remote(str(self.runs_dir), run_id, self.asked.cpus, self.asked.gpus)] = run_id
+        self._waiting[self._task.remote(str(self.runs_dir), run_id, self.request.cpus, self.request.gpus)] = run_id
 
     def _ended(self, task: Any) -> tuple[str, str]:
         """Return the run of a task that is over, and its status, or why the task failed."""
@@ -199,11 +203,11 @@ class Driver:
     def _check_nodes(self) -> None:
         """Say when no node can train a run; refuse it where no other can come."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        needs = {"CPU": float(self.asked.cpus), "GPU": float(self.asked.gpus)}
+        needs = {"CPU": float(self.request.cpus), "GPU": float(self.request.gpus)}
         if any(all(node.get(key, 0.0) >= least for key, least in needs.items()) for node in nodes):
             return
         most = ", ".join(f"{key} {max((node.get(key, 0.0) for node in nodes), default=0.0):g}" for key in needs)
-        said = f"--cpus {self.asked.cpus} --gpus {self.asked.gpus:g}: no node has as much (at most {most})"
-        if self.asked.address is None:
-            raise ConfigError(f"{said}; give less")
-        self.say(f"{said}; the runs wait for one that has")
+        shortage = f"--cpus {self.request.cpus} --gpus {self.request.gpus:g}: no node has as much (at most {most})"
+        if self.request.address is None:
+            raise ConfigError(f"{shortage}; give less")
+        self.say(f"{shortage}; the runs wait for one that has")

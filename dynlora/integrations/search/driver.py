@@ -21,7 +21,7 @@ from dynlora.config_files import set_key
 from dynlora.errors import ConfigError, DynloraError, RunNotFoundError, TrainingDiverged
 from dynlora.integrations.search.space import Space
 from dynlora.integrations.search.study import opened, optuna
-from dynlora.jobs import launch, quick_launch
+from dynlora.jobs import helper_job, launch, quick_launch
 from dynlora.jobs.queue import OPEN, read_status, wake
 from dynlora.store.notes import annotate_notes
 from dynlora.store.queries import scalars_frame
@@ -72,10 +72,10 @@ class Search:
             title: the run's name, after that of the study.
             seed: of the run; None keeps that of the base.
         """
-        found = copy.deepcopy(dict(self.base))
+        config = copy.deepcopy(dict(self.base))
         for key, value in {**values, **({} if seed is None else {"seed": seed})}.items():
-            set_key(found, key, value)
-        return {**found, "name": f"{self.name} {title}"[:500]}
+            set_key(config, key, value)
+        return {**config, "name": f"{self.name} {title}"[:500]}
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Driver:
             self.study.tell(trial, state=states.FAIL)
             if number == 0:
                 raise
-            self.say(f"{self.search.name}: trial {number + 1} of {self.search.trials} failed: {error}")
+            self.tell(f"trial {number + 1} of {self.search.trials} failed: {error}")
             return
         trial.set_user_attr("run", run_id)
         reported = set(self.study.trials[number].intermediate_values)
@@ -185,14 +185,14 @@ class Driver:
         else:  # one that diverged is as bad as can be: the sampler learns more from that than from nothing
             is_poor_one = ended.status == "stopped" or ended.has_diverged
             self.study.tell(trial, state=states.PRUNED if is_poor_one else states.FAIL)
-        self.say(self._said(number, ended))
+        self.tell(self._line(number, ended))
 
     def _queued(self, config: Mapping[str, Any], title: str) -> str:
         """Put a run into the queue, once for a study and a configuration, and return its id; a deleted one again."""
-        asked = f"{self.study.user_attrs['id']} {title} {plain_text(config)}"
+        identity = f"{self.study.user_attrs['id']} {title} {plain_text(config)}"
         run_id = ""
         for attempt in range(ATTEMPTS):
-            key = hashlib.sha256(f"{asked} {attempt}".encode()).hexdigest()[:40]
+            key = hashlib.sha256(f"{identity} {attempt}".encode()).hexdigest()[:40]
             run_id = quick_launch.start(config, self.runs_dir, key=key, checked=True).id
             if run_folder(self.runs_dir, run_id, must_exist=False).is_dir():
                 break
@@ -217,8 +217,8 @@ class Driver:
         while True:
             wake(self.runs_dir)
             status = read_status(folder).status
-            found = scalars_frame(folder, self.search.objective, "validation")
-            poor = [is_poor(int(step), float(value)) for step, value in found[["step", "value"]].to_numpy()[seen:]]
+            values = scalars_frame(folder, self.search.objective, "validation")
+            poor = [is_poor(int(step), float(value)) for step, value in values[["step", "value"]].to_numpy()[seen:]]
             seen += len(poor)
             if any(poor) and status == "running" and not is_pruned:
                 is_pruned = True
@@ -236,13 +236,20 @@ class Driver:
                 return Ended(run_id, status, value, pruned, why, tuple(metrics), has_diverged)
             time.sleep(LOOK_S)
 
-    def _said(self, number: int, ended: Ended) -> str:
+    def tell(self, line: str) -> None:
+        """Say how far the search is, and what the last run came to."""
+        trials = self.study.get_trials(deepcopy=False)
+        done = sum(trial.state.is_finished() for trial in trials)
+        self.say(f"{self.search.name}: {line}")
+        helper_job.tell(min(done, self.search.trials), self.search.trials, line)
+
+    def _line(self, number: int, ended: Ended) -> str:
         """Return the line about a trial."""
         value = "no value" if ended.value is None else f"{self.search.objective} {ended.value:.4f}"
         how = " (stopped early)" if ended.pruned else "" if ended.status == "finished" else f" ({ended.status})"
         best = best_trial(self.study)
-        words = "" if best is None else f"; best {best.value:.4f}, trial {best.number + 1}"
-        return f"{self.search.name}: trial {number + 1} of {self.search.trials}: {value}{how}{words}"
+        leader = "" if best is None else f"; best {best.value:.4f}, trial {best.number + 1}"
+        return f"trial {number + 1} of {self.search.trials}: {value}{how}{leader}"
 
 
 def plain_text(values: Mapping[str, Any]) -> str:

@@ -37,14 +37,14 @@ def run_all(searches: Sequence[Search], runs_dir: Folder, confirm: int, say: Say
     """
     root = runs_root(runs_dir, make=True)
     folder = own_folder(root, STUDIES_DIR)
-    found = []
+    documents = []
     for search in searches:
         with locked(folder / f"{search.name}.lock", 0.5):
-            found.append(_run(Driver(search, root, study_file(root, search.name), say), confirm, say))
-    return found
+            documents.append(_run(Driver(search, root, study_file(root, search.name), say), confirm))
+    return documents
 
 
-def _run(driver: Driver, confirm: int, say: Say) -> dict[str, Any]:
+def _run(driver: Driver, confirm: int) -> dict[str, Any]:
     """Run one study and confirm its best trial."""
     objective = driver.search.objective
     default = driver.other({}, "default")
@@ -55,25 +55,25 @@ def _run(driver: Driver, confirm: int, say: Say) -> dict[str, Any]:
             f"--objective {objective}: run {default.run} with the default values records "
             f"{', '.join(sorted(default.metrics)) or 'no metric'}; name one of these"
         )
-    said = default.status if default.value is None else f"{objective} {default.value:.4f}"
-    say(f"{driver.search.name}: default: {said}")
+    value = default.status if default.value is None else f"{objective} {default.value:.4f}"
+    driver.tell(f"default: {value}")
     driver.run()
     best = best_trial(driver.study)
-    seeds = [] if best is None else _confirmed(driver, best.params, confirm, say)
+    seeds = [] if best is None else _confirmed(driver, best.params, confirm)
     return {**found_by(driver.study), "default": {"run": default.run, "value": default.value}, "seeds": seeds}
 
 
-def _confirmed(driver: Driver, values: Mapping[str, Any], confirm: int, say: Say) -> list[dict[str, Any]]:
+def _confirmed(driver: Driver, values: Mapping[str, Any], confirm: int) -> list[dict[str, Any]]:
     """Train the best values and the default on new seeds."""
     first = int(driver.search.base.get("seed") or 0) + 1
-    found = []
+    rows = []
     for seed in range(first, first + confirm):
         ends = {
             "best": driver.other(values, f"best seed {seed}", seed),
             "default": driver.other({}, f"default seed {seed}", seed),
         }
-        words = [f"{name} {'–' if end.value is None else f'{end.value:.4f}'}" for name, end in ends.items()]
-        say(f"{driver.search.name}: seed {seed}: {driver.search.objective} {', '.join(words)}")
+        losses = [f"{name} {'–' if end.value is None else f'{end.value:.4f}'}" for name, end in ends.items()]
+        driver.tell(f"seed {seed}: {driver.search.objective} {', '.join(losses)}")
         if all(end.status == "finished" for end in ends.values()):
-            found.append({"seed": seed, **{name: end.run for name, end in ends.items()}})
-    return found
+            rows.append({"seed": seed, **{name: end.run for name, end in ends.items()}})
+    return rows

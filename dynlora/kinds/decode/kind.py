@@ -11,7 +11,7 @@ from dynlora.kinds.decode import frames, text
 from dynlora.kinds.decode.result import Decode, GrowingDecodes, read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.registry import kind_of_run
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,9 +25,17 @@ class DecodeKind(RunKind):
     """Reward-guided speculative decoding."""
 
     name = "decode"
+    command = "rsd"
     about = "texts that a draft and a target wrote together (reward-guided speculative decoding)"
     page = "decode"
     settings = DecodeSettings
+    form = StartForm(
+        text.WHAT,
+        "Decode",
+        "Start decoding",
+        "There is no finished run of a language model: a target, a draft and a judge on arithmetic can be trained.",
+        ("rsd", "prepare"),
+    )
     models = ()
     trial = Trial("Try a problem of your own", "decode", "decode")
     done = "{step:,} of {total:,} solutions"

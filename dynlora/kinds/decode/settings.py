@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator
 
 from dynlora.config import GENERATIVE, Name
-from dynlora.errors import ConfigError
-from dynlora.kinds.named_runs import NamedRun, named_run
-from dynlora.kinds.settings import KindSettings
+from dynlora.errors import RunRoleError
+from dynlora.kinds.named_runs import NamedRun, RunField, named_run
+from dynlora.kinds.settings import FormField, KindSettings
 from dynlora.store.meta import section, text
 
 Reward = Literal["oracle", "target-likelihood", "target-token"]
@@ -24,6 +24,48 @@ REWARDS: tuple[str, ...] = (*get_args(Reward), OWN)
 Accept = Literal["threshold", "constant", "clip", "sigmoid"]
 
 
+REWARD_WORDS = {
+    "target-likelihood": "Target's likelihood of the step",
+    "target-token": "Target's answer to: is this step right?",
+    "oracle": "Oracle: checks the arithmetic (upper bound)",
+}
+"""Rewards that need no run, as a person reads them."""
+
+GRIDS = {
+    "0.3, 0.5, 0.7, 0.9": (0.3, 0.5, 0.7, 0.9),
+    "0.7": (0.7,),
+    "0.0 to 1.0 by 0.1": tuple(n / 10 for n in range(11)),
+}
+CONTROLS = {"0.25, 0.5, 0.75": (0.25, 0.5, 0.75), "0.5": (0.5,), "None": ()}
+LIMITS = {"20": 20, "50": 50, "100": 100, "200": 200, "480": 480, "All": None}
+
+
+def check_writer(run: NamedRun) -> None:
+    """Refuse a run that cannot write.
+
+    Raises:
+        RunRoleError: one sentence that says why.
+    """
+    if run.task not in GENERATIVE:
+        raise RunRoleError(
+            f"{run.role} {run.id}: learned {run.task or 'an unknown task'} and cannot write; give a run of a "
+            "language model (data.task=causal_lm)"
+        )
+
+
+def check_judge(run: NamedRun) -> None:
+    """Refuse a run that cannot judge steps.
+
+    Raises:
+        RunRoleError: one sentence that says why.
+    """
+    if not run.classifies:
+        raise RunRoleError(
+            f"reward {run.id}: learned {run.task or 'an unknown task'}; give a run that classifies steps as "
+            f"right or wrong, or one of {', '.join(get_args(Reward))}"
+        )
+
+
 class DecodeSettings(KindSettings):
     """Which runs write together, on which problems, and at which thresholds."""
 
@@ -32,33 +74,45 @@ class DecodeSettings(KindSettings):
     fidelity: ClassVar[str] = "code"
     continues_from_events: ClassVar[bool] = True
 
-    draft: Name = Field(..., description="Run that writes each step first: its id, or its folder.")
-    target: Name = Field(..., description="Run that rewrites the steps that score too low: its id, or its folder.")
-    reward: Name = Field(
+    draft: Annotated[Name, RunField("draft", check_writer), FormField("Draft (writes each step)")] = Field(
+        ..., description="Run that writes each step first: its id, or its folder."
+    )
+    target: Annotated[Name, RunField("target", check_writer), FormField("Target (rewrites rejected steps)")] = Field(
+        ..., description="Run that rewrites the steps that score too low: its id, or its folder."
+    )
+    reward: Annotated[
+        Name, RunField("reward", check_judge, others=REWARD_WORDS), FormField("Reward (judges each step)")
+    ] = Field(
         "target-likelihood",
         description="Run that judges steps (its id or folder), or oracle, target-likelihood or target-token.",
     )
     data: Name | None = Field(None, description="Built-in data or a file of problems; empty: the data of the target.")
     accept: Accept = Field("threshold", description="How a reward becomes a decision.")
-    values: tuple[float, ...] = Field(
+    values: Annotated[tuple[float, ...], FormField("Thresholds", GRIDS, "threshold")] = Field(
         (0.7,),
         min_length=1,
         max_length=101,
         description="Rewards at which a step is accepted, one decode each; with accept=constant probabilities.",
     )
-    control: tuple[float, ...] = Field(
+    control: Annotated[tuple[float, ...], FormField("Control: accept at random", CONTROLS)] = Field(
         (), max_length=101, description="Probabilities of a control that accepts whatever the reward, one decode each."
     )
-    ends: bool = Field(True, description="Also decode with the draft alone and with the target alone.")
-    limit: int | None = Field(None, ge=1, le=1_000_000, description="Problems at most; empty: all held-out ones.")
-    step_string: str | None = Field(
+    ends: Annotated[bool, FormField(is_offered=False)] = Field(
+        True, description="Also decode with the draft alone and with the target alone."
+    )
+    limit: Annotated[int | None, FormField("Problems", LIMITS)] = Field(
+        None, ge=1, le=1_000_000, description="Problems at most; empty: all held-out ones."
+    )
+    step_string: Annotated[str | None, FormField(is_offered=False)] = Field(
         None,
         min_length=1,
         max_length=20,
         description="Text that ends a step; empty: a line break for arithmetic, a blank line elsewhere.",
     )
     step_tokens: int = Field(64, ge=1, le=4096, description="Tokens of one step at most.")
-    new_tokens: int = Field(256, ge=1, le=32_768, description="Tokens of one text at most.")
+    new_tokens: Annotated[int, FormField(option="max-tokens")] = Field(
+        256, ge=1, le=32_768, description="Tokens of one text at most."
+    )
     nested_ranks: bool = Field(
         False, description="Also measure how often the target's adapter, cut to a lower rank, chooses the same tokens."
     )
@@ -82,14 +136,10 @@ class DecodeSettings(KindSettings):
         Raises:
             DynloraError: when one of them cannot write texts.
         """
-        found = (named_run("draft", self.draft, runs_dir), named_run("target", self.target, runs_dir))
-        for run in found:
-            if run.task not in GENERATIVE:
-                raise ConfigError(
-                    f"{run.role} {run.id}: learned {run.task or 'an unknown task'} and cannot write; give a run of a "
-                    "language model (data.task=causal_lm)"
-                )
-        return found
+        runs = (named_run("draft", self.draft, runs_dir), named_run("target", self.target, runs_dir))
+        for run in runs:
+            check_writer(run)
+        return runs
 
     def judge(self, runs_dir: Path) -> NamedRun | None:
         """Return the run that judges steps; None where the reward needs none.
@@ -99,13 +149,9 @@ class DecodeSettings(KindSettings):
         """
         if self.reward in REWARDS:
             return None
-        found = named_run("reward", self.reward, runs_dir)
-        if not found.classifies:
-            raise ConfigError(
-                f"reward {found.id}: learned {found.task or 'an unknown task'}; give a run that classifies steps as "
-                f"right or wrong, or one of {', '.join(get_args(Reward))}"
-            )
-        return found
+        judge = named_run("reward", self.reward, runs_dir)
+        check_judge(judge)
+        return judge
 
     def check(self, runs_dir: Path) -> None:
         """Refuse runs that are not there or cannot take their role, see `KindSettings.check`."""
@@ -120,6 +166,11 @@ class DecodeSettings(KindSettings):
     def steps(self, runs_dir: Path) -> int:
         """Return the number of solutions; 1 for each point where the number of problems is not known yet."""
         return self.points * (self.limit or 1)
+
+    def takes(self) -> str:
+        """Return how many decodes there are."""
+        problems = "all problems" if self.limit is None else f"{self.limit} problems"
+        return f"{self.points} decodes of {problems}, the draft alone and the target alone among them."
 
     def title(self) -> str:
         """Return the display name, or a description when none was given."""

@@ -10,7 +10,8 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.kinds.distil import frames, text
 from dynlora.kinds.distil.result import Distil, read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
+from dynlora.kinds.recycle.text import NO_TEACHER, TEACH
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.meta import table
 from dynlora.store.reader import RunReader
@@ -24,9 +25,11 @@ class DistilKind(RunKind):
     """Data-free distillation. It is not LoRA Recycle: no input is inverted and no episode is learned from."""
 
     name = "distil"
+    command = "recycle"
     about = "one LoRA distilled from texts that finished runs wrote (data-free distillation)"
     page = "recycle"
     settings = DistilSettings
+    form = StartForm(text.WHAT, TEACH, "Start", NO_TEACHER, remark=NOT_RECYCLE)
     trial = Trial("Write with it")
     formats = tuple(FORMS)
 

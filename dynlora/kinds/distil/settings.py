@@ -9,16 +9,16 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from dynlora.config import GENERATIVE, Name
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
-from dynlora.kinds.named_runs import NamedRun, named_run, named_runs
+from dynlora.kinds.named_runs import NamedRun, RunField, named_run, named_runs
 from dynlora.kinds.recycle.settings import RecycleSettings, base_of, check_one_base
-from dynlora.kinds.settings import KindSettings, stages_of
+from dynlora.kinds.settings import FormField, KindSettings, stages_of
 from dynlora.store.meta import text
 
 TEXTS_AT_ONCE = 16
@@ -28,6 +28,28 @@ NOT_RECYCLE = "This is data-free distillation, not LoRA Recycle: each teacher's 
 """What is said wherever a distillation is shown."""
 
 
+def writes(run: NamedRun) -> bool:
+    """Say whether a run learned to write texts."""
+    return run.task in GENERATIVE
+
+
+def check_writer(run: NamedRun) -> None:
+    """Refuse a run that cannot teach to write.
+
+    Raises:
+        ConfigError: one sentence that says why.
+    """
+    if run.status not in ("finished", "stopped"):
+        raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
+    if not writes(run):
+        raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that writes texts")
+
+
+def about_writer(run: NamedRun) -> str:
+    """Return what a run does, in words."""
+    return "writes texts"
+
+
 class DistilSettings(KindSettings):
     """Which runs teach, how many texts each of them writes, and how the student learns from them."""
 
@@ -35,15 +57,23 @@ class DistilSettings(KindSettings):
     method: ClassVar[str] = "data_free_distillation"
     fidelity: ClassVar[str] = "description"
 
-    teachers: tuple[Name, ...] = Field(
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "Quick": {"samples": 32, "train_steps": 100},
+        "Usual": {"samples": 64, "train_steps": 200},
+        "Thorough": {"samples": 256, "train_steps": 1000},
+    }
+
+    teachers: Annotated[tuple[Name, ...], RunField("teacher", check_writer, about_writer)] = Field(
         ..., min_length=1, max_length=100, description="Finished runs that write texts: their ids, or their folders."
     )
     samples: int = Field(64, ge=1, le=100_000, description="Texts that each teacher writes for the student.")
-    tokens: int = Field(64, ge=2, le=4096, description="Tokens of a text at most.")
+    tokens: Annotated[int, FormField("Tokens per text, at most")] = Field(
+        64, ge=2, le=4096, description="Tokens of a text at most."
+    )
     held_out: int = Field(32, ge=2, le=10_000, description="Texts that each teacher writes for the test alone.")
     train_steps: int = Field(200, ge=1, le=1_000_000, description="Optimizer steps of the student.")
     batch_size: int = Field(8, ge=1, le=4096, description="Texts per optimizer step.")
-    rank: int = Field(8, ge=1, le=1024, description="Rank of the student.")
+    rank: Annotated[int, FormField("Rank of the student")] = Field(8, ge=1, le=1024, description="Rank of the student.")
     lora_alpha: float = Field(16.0, gt=0, le=1e6, description="Scale of the student times its rank.")
     lr: float = Field(1e-3, gt=0, le=1, description="Learning rate of the student.")
     rows: int = Field(
@@ -102,23 +132,6 @@ class DistilSettings(KindSettings):
             "log": {"generate_max": max(config.log.generate_max for config in configs)},
         }
         return found
-
-
-def writes(run: NamedRun) -> bool:
-    """Say whether a run learned to write texts."""
-    return run.task in GENERATIVE
-
-
-def check_writer(run: NamedRun) -> None:
-    """Refuse a run that cannot teach to write.
-
-    Raises:
-        ConfigError: one sentence that says why.
-    """
-    if run.status not in ("finished", "stopped"):
-        raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
-    if not writes(run):
-        raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that writes texts")
 
 
 def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSettings | DistilSettings:

@@ -11,7 +11,7 @@ from dynlora.errors import ConfigError
 from dynlora.kinds.merge import frames, text
 from dynlora.kinds.merge.result import OWN, Merge, head_of, read_merge
 from dynlora.kinds.merge.settings import MergeSettings, stored_config
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.schema import command_text
 
@@ -27,9 +27,17 @@ class MergeKind(RunKind):
     """
 
     name = "merge"
+    command = "merge"
     about = "one adapter merged from finished ones"
     page = "recycle"
     settings = MergeSettings
+    form = StartForm(
+        text.WHAT,
+        "Merge adapters",
+        "Merge",
+        "No finished run kept an adapter yet: launch two of one base model first.",
+        remark=text.WHAT,
+    )
     trial = Trial("Write with it")
     formats = tuple(FORMS)
 

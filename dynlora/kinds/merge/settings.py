@@ -12,9 +12,9 @@ from pydantic import Field, field_validator, model_validator
 from dynlora.config import Name, RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
-from dynlora.kinds.named_runs import NamedRun, named_run
+from dynlora.kinds.named_runs import NamedRun, RunField, named_run
 from dynlora.kinds.recycle.settings import base_of, blocks_of
-from dynlora.kinds.settings import KindSettings, stages_of
+from dynlora.kinds.settings import FormField, KindSettings, stages_of
 from dynlora.store.meta import table, text
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
@@ -25,7 +25,28 @@ STACK = "stack"
 USUAL_DENSITY = 0.5
 """Share of the entries that ties and dare keep where nothing else is asked for."""
 
+METHODS = {"Weighted sum": STACK, "TIES": "ties", "DARE": "dare"}
+"""Methods by what a person reads."""
+
+BUDGETS = {"As the largest run": None, "Half of all together": 0.5, "All together": 1.0}
+"""Budgets that the form offers."""
+
 Weight = Annotated[float, Field(gt=0, le=100)]
+
+
+def check_source(run: NamedRun) -> None:
+    """Refuse a run that cannot be merged.
+
+    Raises:
+        ConfigError: one sentence that says why.
+    """
+    if run.status not in ("finished", "stopped"):
+        raise ConfigError(f"source {run.id}: is {run.status}; let it finish, or give another run")
+    if read_run_config(run.folder).model.quantization is not None:
+        raise ConfigError(
+            f"source {run.id}: its base model is quantised, so its update is that of other weights; give runs without "
+            "model.quantization"
+        )
 
 
 class MergeSettings(KindSettings):
@@ -34,19 +55,19 @@ class MergeSettings(KindSettings):
     kind: ClassVar[str] = "merge"
     fidelity: ClassVar[str] = "description"
 
-    sources: tuple[Name, ...] = Field(
+    sources: Annotated[tuple[Name, ...], RunField("source", check_source), FormField("Runs")] = Field(
         ..., min_length=1, max_length=100, description="Finished runs that are merged: their ids, or their folders."
     )
-    method: Literal["stack", "ties", "dare"] = Field(  # pyright: ignore[reportIncompatibleVariableOverride] - a setting
+    method: Annotated[Literal["stack", "ties", "dare"], FormField("Method", METHODS)] = Field(  # pyright: ignore[reportIncompatibleVariableOverride] - a setting
         STACK, description="How the updates are combined: their weighted sum, TIES, or DARE."
     )
-    weights: tuple[Weight, ...] = Field(
+    weights: Annotated[tuple[Weight, ...], FormField("Weights")] = Field(
         (), max_length=100, description="Weight of each run, in their order, such as 0.7,0.3; empty: equal, 1 together."
     )
     density: float | None = Field(
         None, gt=0, le=1, description=f"Fraction of the entries that ties and dare keep; empty: {USUAL_DENSITY}."
     )
-    budget: float | None = Field(
+    budget: Annotated[float | None, FormField("Parameters, at most", BUDGETS)] = Field(
         None,
         gt=0,
         le=1e12,
@@ -129,6 +150,10 @@ class MergeSettings(KindSettings):
         """Return a step for each module, and one for each run."""
         return int(self.stages(len(modules_of(self.runs(runs_dir))))[-1]["last"])
 
+    def takes(self) -> str:
+        """Return that a merge takes no training."""
+        return "It takes no training: a step for each module, then a test on the data of each run."
+
     def title(self) -> str:
         """Return the display name, or a description when none was given."""
         return self.name or f"Merge of {len(self.sources)} runs ({self.method})"
@@ -170,21 +195,6 @@ def modules_of(runs: Sequence[NamedRun]) -> list[ModuleRow]:
         with RunReader(run.folder) as reader:
             modules |= {module.name: module for module in reader.modules() if module.name not in modules}
     return list(modules.values())
-
-
-def check_source(run: NamedRun) -> None:
-    """Refuse a run that cannot be merged.
-
-    Raises:
-        ConfigError: one sentence that says why.
-    """
-    if run.status not in ("finished", "stopped"):
-        raise ConfigError(f"source {run.id}: is {run.status}; let it finish, or give another run")
-    if read_run_config(run.folder).model.quantization is not None:
-        raise ConfigError(
-            f"source {run.id}: its base model is quantised, so its update is that of other weights; give runs without "
-            "model.quantization"
-        )
 
 
 def check_pair(first: NamedRun, other: NamedRun) -> None:

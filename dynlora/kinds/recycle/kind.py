@@ -10,7 +10,7 @@ from dynlora.errors import ConfigError
 from dynlora.kinds.recycle import frames, text
 from dynlora.kinds.recycle.result import Recycle, read_recycle
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial, interval_words
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
 from dynlora.peft_adapter.forms import form_of
 from dynlora.store.schema import command_text
 
@@ -25,9 +25,11 @@ class RecycleKind(RunKind):
     """LoRA Recycle: synthetic inputs of each teacher, and episodes over their classes."""
 
     name = "recycle"
+    command = "recycle"
     about = "a meta-LoRA made of finished runs (LoRA Recycle)"
     page = "recycle"
     settings = RecycleSettings
+    form = StartForm(text.WHAT, text.TEACH, "Start", text.NO_TEACHER)
     trial = Trial("Try it on a new task", "few-shot", "meta")
     formats = ("peft", "uniform")
 

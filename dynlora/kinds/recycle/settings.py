@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from dynlora.blocks import in_words, parse_blocks
 from dynlora.config import GENERATIVE, Name
 from dynlora.errors import ConfigError
-from dynlora.kinds.named_runs import NamedRun, named_runs
-from dynlora.kinds.settings import KindSettings
+from dynlora.kinds.named_runs import NamedRun, RunField, named_runs
+from dynlora.kinds.settings import FormField, KindSettings
 from dynlora.store.meta import section, text
 
 CLASSES_AT_ONCE = 6
 """Classes of a teacher that are inverted together: the published code takes 4, with 10 inputs each."""
+
+
+def classes_of(run: NamedRun) -> list[str]:
+    """Return the names of the classes that a run knows."""
+    labels = run.meta.get("labels")
+    return [str(label) for label in labels] if isinstance(labels, list) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def check_teacher(run: NamedRun) -> None:
+    """Refuse a run that cannot teach.
+
+    Raises:
+        ConfigError: one sentence that says why.
+    """
+    if run.status not in ("finished", "stopped"):
+        raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
+    if run.task in GENERATIVE:
+        raise ConfigError(
+            f"teacher {run.id}: writes texts, and this recycles classifiers; give runs that classify, or runs that all "
+            "write, whose texts are distilled"
+        )
+    if not run.classifies:
+        raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that classifies")
+    if len(classes_of(run)) < 2:
+        raise ConfigError(f"teacher {run.id}: knows {len(classes_of(run))} class; give a run with two classes or more")
+
+
+def about_classes(run: NamedRun) -> str:
+    """Return how many classes a run knows, in words."""
+    return f"{len(classes_of(run))} classes"
 
 
 class RecycleSettings(KindSettings):
@@ -27,10 +57,18 @@ class RecycleSettings(KindSettings):
     method: ClassVar[str] = "lora_recycle"
     fidelity: ClassVar[str] = "reconstruction"
 
-    teachers: tuple[Name, ...] = Field(
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "Quick": {"iterations": 20, "episodes": 80},
+        "Usual": {"iterations": 40, "episodes": 150},
+        "Thorough": {"iterations": 100, "episodes": 500},
+    }
+
+    teachers: Annotated[tuple[Name, ...], RunField("teacher", check_teacher, about_classes)] = Field(
         ..., min_length=1, max_length=500, description="Finished runs that teach: their ids, or their folders."
     )
-    ways: int = Field(5, ge=2, le=100, description="Classes of an episode.")
+    ways: Annotated[int, FormField("Ways (classes per episode)")] = Field(
+        5, ge=2, le=100, description="Classes of an episode."
+    )
     shots: tuple[int, ...] = Field((1, 5), min_length=1, max_length=10, description="Examples per class.")
     queries: int = Field(10, ge=1, le=100, description="Questions per class of an episode.")
     episodes: int = Field(150, ge=1, le=1_000_000, description="Episodes that the meta-LoRA learns from.")
@@ -61,7 +99,9 @@ class RecycleSettings(KindSettings):
         "teachers' own data.",
     )
     test_episodes: int = Field(200, ge=1, le=100_000, description="Episodes of the test.")
-    noise: bool = Field(False, description="Also learn from random inputs with the same labels, as a control.")
+    noise: Annotated[bool, FormField("Control: learn from noise too")] = Field(
+        False, description="Also learn from random inputs with the same labels, as a control."
+    )
 
     @field_validator("shots")
     @classmethod
@@ -138,12 +178,6 @@ def blocks_of(run: NamedRun) -> str:
     return base_of(run) if blocks is None else f"{in_words(blocks)} of {base_of(run)}"
 
 
-def classes_of(run: NamedRun) -> list[str]:
-    """Return the names of the classes that a run knows."""
-    labels = run.meta.get("labels")
-    return [str(label) for label in labels] if isinstance(labels, list) else []  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-
-
 def check_one_base(found: Sequence[NamedRun]) -> None:
     """Refuse teachers that adapt different models, or different blocks of one.
 
@@ -157,22 +191,3 @@ def check_one_base(found: Sequence[NamedRun]) -> None:
             f"teacher {models[other].id}: adapts {other}, and {models[one].id} adapts {one}; give teachers of one "
             "base model"
         )
-
-
-def check_teacher(run: NamedRun) -> None:
-    """Refuse a run that cannot teach.
-
-    Raises:
-        ConfigError: one sentence that says why.
-    """
-    if run.status not in ("finished", "stopped"):
-        raise ConfigError(f"teacher {run.id}: is {run.status}; let it finish, or give another run")
-    if run.task in GENERATIVE:
-        raise ConfigError(
-            f"teacher {run.id}: writes texts, and this recycles classifiers; give runs that classify, or runs that all "
-            "write, whose texts are distilled"
-        )
-    if not run.classifies:
-        raise ConfigError(f"teacher {run.id}: learned {run.task or 'an unknown task'}; give a run that classifies")
-    if len(classes_of(run)) < 2:
-        raise ConfigError(f"teacher {run.id}: knows {len(classes_of(run))} class; give a run with two classes or more")

@@ -9,6 +9,14 @@ from dynlora.kinds.recycle.result import Accuracy, Recycle
 from dynlora.store.meta import count, table
 from dynlora.text import one_line, percent, plural, rough_duration, signed
 
+TEACH = "Runs teach one LoRA"
+"""What teachers are picked for."""
+
+NO_TEACHER = (
+    "No finished run can teach yet. A teacher is a run that classifies, or writes texts, and kept its adapter: launch "
+    "one first."
+)
+
 WHAT = (
     "Finished classifiers teach one meta-LoRA, without their data: synthetic inputs are made of each teacher, and the "
     "meta-LoRA learns to tell their classes by a few examples. A new task then needs a few examples and no training."

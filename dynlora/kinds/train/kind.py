@@ -25,6 +25,7 @@ class TrainKind(RunKind):
     """Adapters trained on data."""
 
     name = "train"
+    command = "train"
     about = "adapters trained on data"
     page = "run"
     settings = RunConfig

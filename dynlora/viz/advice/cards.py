@@ -10,8 +10,7 @@ import streamlit as st
 from dynlora.analysis import advice_text as text
 from dynlora.analysis import ranks_to_use_text
 from dynlora.jobs import advice
-from dynlora.jobs.advice import Advice
-from dynlora.text import markdown_text
+from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.advice import model
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
@@ -46,65 +45,67 @@ def advise_button(config: Mapping[str, Any], missing: str = "") -> None:
 
 
 def show_advice(config: Mapping[str, Any]) -> None:
-    """Draw what became of the question for these settings; nothing where none was asked."""
-    found = advice.look(config, runs_dir())
-    if found.state == "running":
+    """Draw how the question for these settings stands; nothing where none was asked."""
+    job = advice.look(config, runs_dir())
+    if job is None:
+        return
+    if job.status == "running":
         _running(dict(config))
-    elif found.state == "failed":
-        st.error(markdown_text(found.said, 2000))
-    elif found.state == "done":
-        _draw(found, config)
+    elif job.error is not None:
+        st.error(markdown_text(job.error.message, 2000))
+    elif job.status == "done":
+        _draw(job.result, config)
 
 
 @fragment(run_every=POLL_S)
 def _running(config: dict[str, Any]) -> None:
     """Draw how far the look is, again and again, and what cancels it."""
-    now = advice.look(config, runs_dir())
-    if now.state != "running":
+    job = advice.look(config, runs_dir())
+    if job is None or job.status != "running":
         st.rerun()
-    said = f"step {now.step} of {now.of}" if now.of else "loading model and data"
-    done = now.of and now.step >= now.of
-    st.progress(now.step / max(1, now.of), "timing the lowest layers" if done else f"Looking at gradients: {said}")
+    done, of, phase = job.progress.done, job.progress.of, job.progress.phase or "loading model and data"
+    step = f": step {done} of {of}" if 0 < done < of else ""
+    st.progress(done / max(1, of), f"{sentence_case(phase)}{step}")
     if st.button("Cancel", icon=":material/stop:", key="advise-cancel"):
         advice.cancel(config, runs_dir())
         st.rerun()
 
 
-def _draw(answer: Advice, config: Mapping[str, Any]) -> None:
+def _draw(answer: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Draw the conclusion, what to do next, and the evidence."""
-    found = answer.found
     with card("Suggested ranks", "advice"):
-        st.markdown(f"**{safe(text.headline(found))}**")
-        note(f"{text.confidence(found)} {text.leave_out(found)}")
+        st.markdown(f"**{safe(text.headline(answer))}**")
+        note(f"{text.confidence(answer)} {text.leave_out(answer)}")
         note(text.EVIDENCE)
         if not is_read_only():
             with st.container(horizontal=True, vertical_alignment="center", key="advice-next"):
                 if st.button("Train with these ranks", icon=":material/rocket_launch:", key="advice-train"):
-                    _train(config, {"name": "lora", "ranks_from": str(answer.file)}, "suggested ranks")
+                    file = advice.answer_file(config, runs_dir())
+                    _train(config, {"name": "lora", "ranks_from": str(file)}, "suggested ranks")
                 if st.button("Train a uniform baseline", key="advice-baseline", type="tertiary"):
-                    _train(config, {"name": "lora"}, f"rank {found['uniform_rank']}")
+                    _train(config, {"name": "lora"}, f"rank {answer['uniform_rank']}")
                 if made := st.session_state.get(MADE):
                     link("pages/run.py", "Open the run that was queued", run=made)
-        _picture(found)
-        rows(model.families(found))
-        for row in found["layers"]:
+        _picture(answer)
+        rows(model.families(answer))
+        for row in answer["layers"]:
             note(text.layer(row))
-        settings = model.settings(found, config)
+        settings = model.settings(answer, config)
         if settings is not None:
             st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
             st.code(ranks_to_use_text.code(settings), language="python", height=250, wrap_lines=True)
-        note(text.look(found))
+        note(text.look(answer))
 
 
-def _picture(found: Mapping[str, Any]) -> None:
+def _picture(answer: Mapping[str, Any]) -> None:
     """Draw the rank of each module; the modules as a table where they are outside of layers."""
-    modules, table = model.modules(found), model.ranks(found)
-    pattern = rank_picture.pattern(found["ranks"], modules)
+    modules, table = model.modules(answer), model.ranks(answer)
+    pattern = rank_picture.pattern(answer["ranks"], modules)
     if pattern.empty:
         under("The modules are outside of layers.", table, "advice-ranks")
         return
-    sentence = f"Suggested rank of each module; {found['parameters']:,} of {found['budget']:,} parameters."
-    chart(rank_picture.model_picture(pattern, colours()), sentence, table, "advice-model")
+    caption = f"Suggested rank of each module; {answer['parameters']:,} of {answer['budget']:,} parameters."
+    chart(rank_picture.model_picture(pattern, colours()), caption, table, "advice-model")
 
 
 def _train(config: Mapping[str, Any], strategy: dict[str, Any], words: str) -> None:

@@ -11,13 +11,13 @@ from dynlora.analysis.modules import described
 from dynlora.analysis.ranks_to_use import LoraSettings, lora_settings
 
 
-def modules(found: Mapping[str, Any]) -> pd.DataFrame:
+def modules(answer: Mapping[str, Any]) -> pd.DataFrame:
     """Return one row for each module, as `kit.modules.described` returns them, with gain_share and rank."""
-    frame = pd.DataFrame(found["modules"])
+    frame = pd.DataFrame(answer["modules"])
     return described(frame.assign(layer=frame["layer"].astype(float)))
 
 
-def families(found: Mapping[str, Any]) -> pd.DataFrame:
+def families(answer: Mapping[str, Any]) -> pd.DataFrame:
     """Return the families as a table that people read, the largest gain per parameter first."""
     return pd.DataFrame([
         {
@@ -27,25 +27,25 @@ def families(found: Mapping[str, Any]) -> pd.DataFrame:
             "gain per parameter": round(row["gain_per_parameter"], 2), "from": round(row["low"], 2),
             "to": round(row["high"], 2), "may be left out": "yes" if row["can_go"] else "no",
         }
-        for row in found["families"]
+        for row in answer["families"]
     ])  # fmt: skip
 
 
-def ranks(found: Mapping[str, Any]) -> pd.DataFrame:
+def ranks(answer: Mapping[str, Any]) -> pd.DataFrame:
     """Return the modules as a table that people read."""
-    frame = modules(found)
+    frame = modules(answer)
     return pd.DataFrame({
         "module": frame["short"], "name": frame["name"], "rank": frame["rank"],
         "predicted gain (%)": (100 * frame["gain_share"]).round(2),
     })  # fmt: skip
 
 
-def settings(found: Mapping[str, Any], config: Mapping[str, Any]) -> LoraSettings | None:
+def settings(answer: Mapping[str, Any], config: Mapping[str, Any]) -> LoraSettings | None:
     """Return the suggested ranks as PEFT's `LoraConfig` takes them.
 
     Args:
-        found: the advice.
+        answer: the advice.
         config: that it was asked for, as plain values.
     """
-    summary = {"config": config, "scaling": found["scaling"], "peft_task_type": found["task_type"]}
-    return lora_settings(summary, found["ranks"])
+    summary = {"config": config, "scaling": answer["scaling"], "peft_task_type": answer["task_type"]}
+    return lora_settings(summary, answer["ranks"])

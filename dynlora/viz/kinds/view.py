@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.jobs.launch import RunHandle
-from dynlora.kinds.registry import kind_of_run
+from dynlora.kinds.registry import kind_of_run, registry
 from dynlora.kinds.run_kind import RunKind
 from dynlora.store import queries
 from dynlora.viz.kit.panel import RunView
@@ -25,7 +24,7 @@ from dynlora.viz.ui.frame import enter
 from dynlora.viz.ui.guard import guarded
 from dynlora.viz.ui.panel_cards import panel_cards, pick
 from dynlora.viz.ui.run_actions import run_buttons
-from dynlora.viz.ui.run_picker import Chosen, find_run, kinds_of_page, link, list_all, pick_run
+from dynlora.viz.ui.run_picker import Chosen, kinds_of_page, link, list_all, pick_run
 from dynlora.viz.ui.start_run import queued_once
 from dynlora.viz.ui.toasts import announce
 
@@ -35,12 +34,10 @@ class KindPage:
     """The page of a kind of run, and the form on it that starts one.
 
     Attributes:
-        name: of the page, which several kinds may share; widgets' keys begin with it.
-        what: the page is about, for a person who has no such run yet.
+        name: of the page, that of one kind; several kinds may share it. Widgets' keys begin with it.
     """
 
     name: str
-    what: str
 
     @property
     def title(self) -> str:
@@ -53,8 +50,8 @@ class KindPage:
         """Return the run of the page and whether it is at work; where there is none, draw the form and end the page."""
         enter()
         if list_all(kinds_of_page(self.name)).empty and "run" not in st.query_params:
-            titled(self.title, self.what)
-            form(is_open=True)
+            titled(self.title, registry()[self.name].form.purpose)
+            form(self, is_open=True)
             st.stop()
         run = pick_run(self.title, page=self.name)
         with guarded():
@@ -103,7 +100,7 @@ class KindPage:
             yield
 
     def start(
-        self, label: str, settings: Mapping[str, Any], queue: Callable[[str], RunHandle], said: str, command: str,
+        self, label: str, settings: Mapping[str, Any], queue: Callable[[str], RunHandle], caption: str, command: str,
         *, is_ready: bool = True,
     ) -> None:  # fmt: skip
         """Draw the last row of the form: the button that queues the run and opens it, a line, and the command.
@@ -112,32 +109,20 @@ class KindPage:
             label: of the button.
             settings: as plain values; the same ones are queued once.
             queue: puts the run into the queue under a key; a refusal is said on the page.
-            said: what the run will take, or what is missing.
+            caption: what the run will take, or what is missing.
             command: does the same.
             is_ready: whether nothing is missing.
         """
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{self.name}-actions"):
             pressed = st.button(
-                label, type="primary", icon=":material/play_arrow:", key=f"{self.name}-start", disabled=not is_ready
+                label, type="primary", icon=":material/play_arrow:", key=f"{self.name}-begin", disabled=not is_ready
             )
             if pressed and (made := queued_once(self.name, settings, queue)) is not None:
                 announce(f"{self.title} queued")
                 st.switch_page(f"pages/{self.name}.py", query_params={"run": made.id})
-            note(said)
+            note(caption)
             with st.popover("Command line", icon=":material/terminal:", type="tertiary", key=f"{self.name}-command"):
                 st.code(command, language="bash", wrap_lines=True)
-
-
-def usable_runs() -> pd.DataFrame:
-    """Return the trained runs that another run can use: those that kept an adapter when they ended."""
-    runs = list_all()
-    return runs[runs["status"].isin(("finished", "stopped"))]
-
-
-def source_of(run_id: str) -> str:
-    """Return how settings name a run: by its id, or by its folder where it is a sample."""
-    run = find_run(run_id)
-    return run.id if run.is_own else str(run.folder)
 
 
 def _next_steps(kind: RunKind, run: Chosen) -> None:

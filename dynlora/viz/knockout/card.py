@@ -88,7 +88,7 @@ def _draw(
 def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, state: dict[str, Any] | None) -> None:
     """Draw what starts and stops an ablation, and how far the one under way has come."""
     if state is not None:
-        done, of = state["done"], max(1, state["of"])
+        done, of = state["progress"]["done"], max(1, state["progress"]["of"])
         st.progress(min(1.0, done / of), f"{done} of {of} modules measured")
         if st.button("Stop", icon=":material/stop:", key="knockout-stop"):
             with _said_on_the_page():

@@ -12,7 +12,8 @@ import streamlit as st
 from dynlora.config import DataConfig
 from dynlora.errors import DynloraError
 from dynlora.jobs import search
-from dynlora.jobs.search import SearchState, arguments
+from dynlora.jobs.helper_job import HelperJob
+from dynlora.jobs.search import arguments
 from dynlora.jobs.sweep import listed
 from dynlora.store import queries
 from dynlora.text import markdown_text
@@ -128,54 +129,56 @@ def _command(base: str, lists: Mapping[str, str], options: Mapping[str, Any]) ->
 
 def show_searches() -> None:
     """Draw how the searches of this runs folder stand; nothing where none was started from a page."""
-    found = search.searches(runs_dir())
-    if not found:
+    jobs = search.searches(runs_dir())
+    if not jobs:
         return
     with card("Searches", "searches"):
-        for one in (one for one in found if one.state != "running"):
-            _ended(one)
-        if any(one.state == "running" for one in found):
+        for name, job in jobs.items():
+            if job.status != "running":
+                _ended(name, job)
+        if any(job.status == "running" for job in jobs.values()):
             _running()
 
 
 @fragment(run_every=POLL_S)
 def _running() -> None:
     """Draw the searches that run, every two seconds; the page is drawn again when one ends."""
-    now = [one for one in search.searches(runs_dir()) if one.state == "running"]
+    now = {name: job for name, job in search.searches(runs_dir()).items() if job.status == "running"}
     if len(now) != st.session_state.get("searches-running", len(now)):
         st.session_state.pop("searches-running")
         st.rerun()
     st.session_state["searches-running"] = len(now)
-    for one in now:
-        said = markdown_text(one.said.removeprefix(f"{one.name}: "), 200) or "loading"
-        st.progress(one.done / max(1, one.of), f"**{markdown_text(one.name, 60)}**: {said}")
-        with st.container(horizontal=True, vertical_alignment="center", key=f"search-{one.name}"):
-            _compare_link(one)
-            if st.button("Stop searching", icon=":material/stop:", key=f"search-stop-{one.name}",
+    for name, job in now.items():
+        phase = markdown_text(job.progress.phase, 200) or "loading"
+        st.progress(job.progress.done / max(1, job.progress.of), f"**{markdown_text(name, 60)}**: {phase}")
+        with st.container(horizontal=True, vertical_alignment="center", key=f"search-{name}"):
+            _compare_link(name)
+            if st.button("Stop searching", icon=":material/stop:", key=f"search-stop-{name}",
                          help="The run that trains continues. A search of this name continues."):  # fmt: skip
-                search.cancel(runs_dir(), one.name)
+                search.cancel(runs_dir(), name)
                 st.rerun()
 
 
-def _ended(one: SearchState) -> None:
+def _ended(name: str, job: HelperJob) -> None:
     """Draw what a search came to, the conclusion first."""
-    name, lines = markdown_text(one.name, 60), one.said.splitlines()
-    if one.state == "failed":
-        st.error(f"**{name}**: {markdown_text(one.said, 2000)}")
+    title = markdown_text(name, 60)
+    if job.error is not None:
+        st.error(f"**{title}**: {markdown_text(job.error.message, 2000)}")
         return
-    note(f"**{name}**: {markdown_text(lines[0] if lines else '', 400)}")
+    lines = (job.message or f"stopped; {job.progress.phase or 'no trial has ended'}").splitlines()
+    note(f"**{title}**: {markdown_text(lines[0], 400)}")
     if len(lines) > 1:
-        with st.expander("Best values, and which settings mattered", key=f"search-said-{one.name}"):
+        with st.expander("Best values, and which settings mattered", key=f"search-said-{name}"):
             st.code("\n".join(lines[1:]).strip(), language="text", wrap_lines=True)
-    _compare_link(one)
+    _compare_link(name)
 
 
-def _compare_link(one: SearchState) -> None:
+def _compare_link(name: str) -> None:
     """Draw the way to the runs of a search on Compare."""
     runs = list_all()
     if "tags" not in runs or not len(runs):
         return
-    own = runs[[any(tag == one.name or tag.startswith(f"{one.name}-") for tag in tags or ()) for tags in runs["tags"]]]
+    own = runs[[any(tag == name or tag.startswith(f"{name}-") for tag in tags or ()) for tags in runs["tags"]]]
     if len(own) > 1:
         ids = ",".join(own["id"].head(200))
         link("pages/compare.py", f"Compare its {len(own)} runs", runs=ids, section="sweeps")

@@ -17,7 +17,7 @@ from dynlora.analysis.measurement_files import compress_target, keep_ranks
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.errors import DynloraError
 from dynlora.jobs.export import compressed as compressed_file
-from dynlora.jobs.recover import kept_adapter, recovery_name, recovery_values, usual_steps
+from dynlora.jobs.export import kept_adapter, recovery_name, recovery_values, usual_steps
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Size
 from dynlora.store.recorded import recorded_adapter

@@ -78,12 +78,13 @@ class Streamed:
 
     def _take(self, ask: str, **more: Any) -> None:
         try:
-            found = shared().ask(ask, stream=self.name, **more)
+            state = shared().ask(ask, stream=self.name, **more)
         except DynloraError as error:
             self.ended, self.error = True, str(error)
             return
-        self.messages += found["messages"]
-        self.of, self.ended, self.stopped, self.error = (found[key] for key in ("of", "ended", "stopped", "error"))
+        self.messages += state["messages"]
+        self.of, self.error = state["progress"]["of"], state["error"] and state["error"]["message"]
+        self.ended, self.stopped = state["status"] != "running", state["status"] == "cancelled"
 
 
 def begin(folder: Path, ask: str, **arguments: Any) -> Streamed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.errors import DynloraError
-from dynlora.jobs import queue_moves
+from dynlora.jobs import queue
 from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.toasts import announce
@@ -15,12 +15,12 @@ BUTTONS = (
     ("up", "Move up", ":material/arrow_upward:"),
     ("down", "Move down", ":material/arrow_downward:"),
 )
-"""The moves that pages offer: what `queue_moves.move` takes, what the button says, its icon."""
+"""The moves that pages offer: what `queue.move` takes, what the button says, its icon."""
 
 
 def waiting_runs() -> list[str]:
     """Return the ids of the runs that wait in the queue, the next one first."""
-    return queue_moves.in_line(runs_dir())
+    return queue.in_line(runs_dir())
 
 
 def move_buttons(run_id: str, key: str, line: list[str] | None = None) -> None:
@@ -44,7 +44,7 @@ def move_buttons(run_id: str, key: str, line: list[str] | None = None) -> None:
 
 def _move(run_id: str, where: str) -> None:
     try:
-        position, waiting = queue_moves.move(runs_dir(), run_id, where)
+        position, waiting = queue.move(runs_dir(), run_id, where)
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
     else:

@@ -13,7 +13,7 @@ import pytest
 
 from dynlora.cli import cluster
 from dynlora.errors import ConfigError
-from dynlora.integrations.clusters.engine import RESUMES, RETRIES, Asked, Driver
+from dynlora.integrations.clusters.engine import RESUMES, RETRIES, ClusterRequest, Driver
 from dynlora.jobs import launch
 from dynlora.jobs.queue import read_status, wake
 from dynlora.store.active import active_ids
@@ -55,7 +55,9 @@ def fake_ray(do: Callable[[str], Any], nodes: list[dict[str, Any]] | None = None
 def test_a_task_is_given_what_was_asked_for_and_moves_when_its_node_is_lost(runs_dir: Path) -> None:
     said: list[str] = []
     ray = fake_ray(lambda _: "finished")
-    assert Driver(ray, Asked(None, 2, 0.5), runs_dir, said.append).train(["a", "b"]) == dict.fromkeys("ab", "finished")
+    assert Driver(ray, ClusterRequest(None, 2, 0.5), runs_dir, said.append).train(["a", "b"]) == dict.fromkeys(
+        "ab", "finished"
+    )
     assert ray.options == {"num_cpus": 2, "num_gpus": 0.5, "max_retries": -1}
     assert said == ["a: finished (1 of 2)", "b: finished (2 of 2)"]
 
@@ -63,13 +65,13 @@ def test_a_task_is_given_what_was_asked_for_and_moves_when_its_node_is_lost(runs
 def test_a_run_whose_process_keeps_being_killed_is_given_out_a_few_times(runs_dir: Path) -> None:
     calls: list[str] = []
     ray = fake_ray(lambda run_id: calls.append(run_id) or "interrupted")
-    assert Driver(ray, Asked(), runs_dir, lambda _: None).train(["a"]) == {"a": "interrupted"}
+    assert Driver(ray, ClusterRequest(), runs_dir, lambda _: None).train(["a"]) == {"a": "interrupted"}
     assert len(calls) == 1 + RESUMES
 
 
 def test_what_a_task_raises_is_its_outcome_and_ends_no_other(runs_dir: Path) -> None:
     ray = fake_ray(lambda run_id: ConfigError("no such folder") if run_id == "a" else "finished")
-    ended = Driver(ray, Asked(), runs_dir, lambda _: None).train(["a", "b"])
+    ended = Driver(ray, ClusterRequest(), runs_dir, lambda _: None).train(["a", "b"])
     assert ended == {"a": "no such folder", "b": "finished"}
 
 
@@ -84,7 +86,7 @@ def test_a_task_that_fails_before_it_trains_is_given_out_once_more(runs_dir: Pat
             raise AssertionError("without end")
         return ConfigError("a node of the cluster does not see this folder")
 
-    ended = Driver(fake_ray(do), Asked(), runs_dir, said.append).train([folder.name])
+    ended = Driver(fake_ray(do), ClusterRequest(), runs_dir, said.append).train([folder.name])
     assert ended == {folder.name: "a node of the cluster does not see this folder"}
     assert len(calls) == 1 + RETRIES
     assert read_status(folder).status == "queued"
@@ -105,7 +107,7 @@ def test_a_stopped_run_that_a_page_queues_again_goes_to_the_cluster_again(
             launch.resume(runs_dir, first.name)
         return "finished" if calls.count(run_id) == 2 or run_id == second.name else "stopped"
 
-    ended = Driver(fake_ray(do), Asked(), runs_dir, lambda _: None).train([first.name, second.name])
+    ended = Driver(fake_ray(do), ClusterRequest(), runs_dir, lambda _: None).train([first.name, second.name])
     assert ended == {first.name: "finished", second.name: "finished"}
     assert calls == [first.name, second.name, first.name]
     assert active_ids(runs_dir) == []
@@ -114,8 +116,8 @@ def test_a_stopped_run_that_a_page_queues_again_goes_to_the_cluster_again(
 def test_what_no_node_has_is_refused_here_and_said_of_a_cluster(runs_dir: Path) -> None:
     said: list[str] = []
     with pytest.raises(ConfigError, match=r"--cpus 5 --gpus 0: no node has as much \(at most CPU 4, GPU 1\)"):
-        Driver(fake_ray(str), Asked(None, 5), runs_dir, said.append)
-    Driver(fake_ray(str), Asked("auto", 5), runs_dir, said.append)
+        Driver(fake_ray(str), ClusterRequest(None, 5), runs_dir, said.append)
+    Driver(fake_ray(str), ClusterRequest("auto", 5), runs_dir, said.append)
     assert len(said) == 1
 
 

@@ -132,7 +132,7 @@ def test_a_metric_that_the_task_does_not_record_ends_the_search_after_the_defaul
     with pytest.raises(
         ConfigError, match="run a-run with the default values records accuracy, loss; name one of these"
     ):
-        run_one(driver, 1, print)
+        run_one(driver, 1)
     assert not driver.study.trials
 
 

@@ -67,7 +67,7 @@ def test_the_child_streams_the_steps(folder: Path) -> None:
     while child.busy:
         child.advance()
     read = child.reply(json.dumps({"number": 2, "ask": "read", "arguments": {"stream": answer["answer"]}}))["answer"]
-    assert read["ended"]
+    assert read["status"] == "done"
     assert read["error"] is None
     assert read["messages"][-1]["tokens"]["target"] == 0
     kept = child.special["decode"]

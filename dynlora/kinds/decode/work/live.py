@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import ConfigError
-from dynlora.inference.writing import Asked
+from dynlora.inference.writing import Prompt
 from dynlora.kinds.decode.settings import OWN, DecodeSettings
 from dynlora.kinds.decode.work.checker import Reference
 from dynlora.kinds.decode.work.plan import BLANK_LINE, LINE
@@ -66,7 +66,7 @@ class Live:
     def _problem(self, question: str) -> Problem:
         """Return a question as a problem whose answer nobody knows."""
         words = question.strip() + self.ending
-        prompts = {role.name: _asked(role.model.task, words).ids(role.model) for role in self.cast.roles}
+        prompts = {role.name: _prompt(role.model.task, words).ids(role.model) for role in self.cast.roles}
         return Problem(0, question, prompts, Reference(None, ""))
 
     def _messages(self, problem: Problem, point: Point) -> Iterator[dict[str, Any]]:
@@ -91,11 +91,11 @@ class Live:
         }
 
 
-def _asked(task: Any, question: str) -> Asked:
+def _prompt(task: Any, question: str) -> Prompt:
     """Return a question in the form that a run learned from."""
     if isinstance(task, WritingTask) and task.settings().get("reads") == "messages":
-        return Asked(turns=[{"role": "user", "content": question}])
-    return Asked(text=question)
+        return Prompt(turns=[{"role": "user", "content": question}])
+    return Prompt(text=question)
 
 
 def load_live(folder: Path) -> Live:

@@ -16,7 +16,7 @@ from dynlora.blocks import Blocks, parse_blocks
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.loop.checkpoint import find_checkpoint
 from dynlora.engine.randomness import stream_seed
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, RunRoleError
 from dynlora.kinds.decode.settings import OWN, REWARDS, DecodeSettings
 from dynlora.kinds.decode.work.points import plain, points_of
 from dynlora.kinds.decode.work.problems import Problem, problems_of
@@ -164,7 +164,7 @@ def roles_saved(runs: Mapping[str, NamedRun | None]) -> dict[str, str]:
     """Return the digest of what each run trained, by role; a role that is no run has none.
 
     Raises:
-        ConfigError: when a file has gone; one sentence.
+        RunRoleError: when a file has gone; one sentence.
     """
     return {role: _digest(run) for role, run in runs.items() if run is not None}
 
@@ -173,7 +173,7 @@ def _digest(run: NamedRun) -> str:
     try:
         return sha256_of(_place(run.folder) / "tensors.safetensors")
     except OSError as error:
-        raise ConfigError(f"{run.role} {run.id}: its adapter cannot be read ({error.strerror}); try again") from None
+        raise RunRoleError(f"{run.role} {run.id}: its adapter cannot be read ({error.strerror}); try again") from None
 
 
 def _place(folder: Path) -> Path:

@@ -1,1 +1,0 @@
-"""The form that starts a recycle or a distillation of finished runs."""
