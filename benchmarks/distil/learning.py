@@ -14,8 +14,7 @@ from benchmarks.distil.setting import TAUGHT
 from benchmarks.distil.work import Work
 from dynlora.engine.randomness import stream_seed
 from dynlora.kinds.recycle.work.lora_training import LoraTraining
-from dynlora.tasks.token_divergence import token_divergence
-from dynlora.tasks.token_loss import token_loss
+from dynlora.tasks.token_loss import token_divergence, token_loss
 
 
 class RealTraining(LoraTraining):

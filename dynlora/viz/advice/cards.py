@@ -15,10 +15,9 @@ from dynlora.text import markdown_text
 from dynlora.viz.advice import model
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
-from dynlora.viz.ui.guard import fragment, guarded
+from dynlora.viz.ui.guard import announce, fragment, guarded
+from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
-from dynlora.viz.ui.start_run import start_once
-from dynlora.viz.ui.toasts import announce
 
 POLL_S = 1.0
 """Seconds between two questions whether the look is done."""

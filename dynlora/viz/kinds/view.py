@@ -20,14 +20,11 @@ from dynlora.viz.report.button import report_button
 from dynlora.viz.run.button import adapter_button, export_buttons
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, note, status_line, table, titled
-from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.frame import enter
-from dynlora.viz.ui.guard import guarded
-from dynlora.viz.ui.panel_cards import panel_cards, pick
-from dynlora.viz.ui.run_actions import run_buttons
+from dynlora.viz.ui.guard import announce, guarded
+from dynlora.viz.ui.panel_cards import conclusion, panel_cards, pick
+from dynlora.viz.ui.run_actions import queued_once, run_buttons
 from dynlora.viz.ui.run_picker import Chosen, find_run, kinds_of_page, link, list_all, pick_run
-from dynlora.viz.ui.start_run import queued_once
-from dynlora.viz.ui.toasts import announce
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.run import module_scores
 from dynlora.text import number
+from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.knockout import pictures as knockout_pictures
-from dynlora.viz.knockout import text as knockout_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import Picks, card, colours, note, picture, rows, safe
 from dynlora.viz.ui.guard import fragment

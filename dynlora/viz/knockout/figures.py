@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.store.recorded import CALLBACK
 from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
@@ -91,3 +92,16 @@ def score_against_effect(effect: pd.DataFrame, score: np.ndarray, title: str, co
     drawn.update_xaxes(title_text=plotly_text(sentence_case(title), 60), exponentformat="power")
     drawn.update_yaxes(title_text=LOST)
     return drawn
+
+
+def why_not(recorded_by: str | None) -> str:
+    """Return why a run without an adapter that could be loaded here is not ablated, and where it is instead.
+
+    Args:
+        recorded_by: as `queries.recorded_by` returns it.
+    """
+    if recorded_by is None:
+        return "This run has no saved adapter, so no new measurement is possible."
+    if recorded_by == CALLBACK:
+        return "This run was recorded, so it is ablated in its own script: RecordCallback(..., ablate_rows=256)."
+    return "This run was recorded, and its adapter is not here, so no new measurement is possible."

@@ -8,10 +8,9 @@ from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.viz.launch import form_model, presets
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.guard import guarded
+from dynlora.viz.ui.guard import announce, guarded
+from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, link
-from dynlora.viz.ui.start_run import start_once
-from dynlora.viz.ui.toasts import announce
 
 
 def baseline_button(run: Chosen) -> None:

@@ -15,9 +15,9 @@ from dynlora.viz.launch import experiment_model, form_model, preflight_card
 from dynlora.viz.launch.experiment_model import Experiment
 from dynlora.viz.launch.form import in_the_queue, kept_text
 from dynlora.viz.ui.cards import card, note
+from dynlora.viz.ui.frame import say_read_only
 from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import is_read_only, list_all, runs_dir
-from dynlora.viz.ui.unlock import say_read_only
 from dynlora.viz.ui.url_state import put, to_address
 
 SEEDS = "0..2"

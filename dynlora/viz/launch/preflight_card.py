@@ -14,7 +14,7 @@ from dynlora.jobs import cli_client
 from dynlora.text import markdown_text
 from dynlora.viz.kit import strong_language
 from dynlora.viz.launch import cost_figures, cost_model, token_card
-from dynlora.viz.ui import warm_process
+from dynlora.viz.ui import model_client
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under, unseen_chart
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
@@ -47,7 +47,7 @@ def check_button(plans: Sequence[Plan], missing: str = "", training: int = 0) ->
     """
     if is_read_only():
         return
-    warm_process.keep(None if missing else plans[0].config)
+    model_client.keep(None if missing else plans[0].config)
     pressed = st.button(
         "Check", icon=":material/fact_check:", key="check", disabled=bool(missing),
         help=missing or "Loads model and data, takes two steps, and estimates the cost of the run. Saves nothing.",

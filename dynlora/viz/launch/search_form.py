@@ -17,9 +17,8 @@ from dynlora.jobs.sweep import listed
 from dynlora.store import queries
 from dynlora.text import markdown_text
 from dynlora.viz.ui.cards import card, note
-from dynlora.viz.ui.guard import fragment, guarded
+from dynlora.viz.ui.guard import announce, fragment, guarded
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels, runs_dir
-from dynlora.viz.ui.toasts import announce
 
 EXAMPLE = "train.lr=5e-4..3e-2:log\nadapter.rank=2..16\nstrategy.name=lora,dynamic"
 FAIR = "train.lr=5e-4..3e-2:log"

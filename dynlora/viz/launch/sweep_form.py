@@ -14,8 +14,8 @@ from dynlora.jobs.sweep import count, enqueue_sweep, listed, section_choices
 from dynlora.store import queries
 from dynlora.text import markdown_text
 from dynlora.viz.launch.search_form import search_form
+from dynlora.viz.ui.frame import say_read_only
 from dynlora.viz.ui.run_picker import find_run, is_read_only, run_labels, runs_dir
-from dynlora.viz.ui.unlock import say_read_only
 from dynlora.viz.ui.url_state import segmented
 
 WAYS = {"all": "All combinations", "search": "Search"}

@@ -14,7 +14,7 @@ from dynlora.analysis.pairing import same_task
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
-from dynlora.viz.knockout import text as knockout_text
+from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, note, rows, safe, under

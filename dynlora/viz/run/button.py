@@ -8,8 +8,8 @@ from functools import partial
 import streamlit as st
 
 from dynlora.jobs.export import exported
+from dynlora.viz.ui.guard import announce
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only
-from dynlora.viz.ui.toasts import announce
 
 MAKING = "Making the zip file: the model is loaded first. The download starts by itself."
 """What the buttons wait for: they show a mark that turns, and no words."""

@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.frames import csv_text
 from dynlora.errors import DynloraError
 from dynlora.store.notes import MAX_NOTE_LENGTH, MAX_TAGS, annotate_notes
 from dynlora.text import markdown_text
-from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.runs import table as runs_table
-from dynlora.viz.ui.hidden_runs import hidden_runs, hide
 from dynlora.viz.ui.run_actions import delete_button
 from dynlora.viz.ui.run_picker import find_run, is_read_only, link, runs_root_of
+from dynlora.viz.ui.url_state import hidden_runs, hide
 
 MAX_COMMANDS = 20
 MAX_COMPARED = 50

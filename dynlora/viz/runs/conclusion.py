@@ -15,7 +15,7 @@ from dynlora.analysis.run_summary import format_strategy, main_metric
 from dynlora.text import listed, one_line, plural, score, source_name
 from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.runs.table import plain_rows
-from dynlora.viz.ui.conclusion import conclusion
+from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.run_picker import link
 
 MOST_COMPARED = 50

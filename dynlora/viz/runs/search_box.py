@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
@@ -12,10 +13,11 @@ from dynlora.errors import DynloraError, SearchError
 from dynlora.store.saved_views import MAX_NAME_LENGTH, MAX_QUERY_LENGTH, View, delete_view, read_views, save_view
 from dynlora.store.search_fields import unset_names
 from dynlora.text import listed, markdown_text, one_line
+from dynlora.viz.kit import status as kit_status
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
-from dynlora.viz.ui.url_state import put, to_address
+from dynlora.viz.ui.url_state import choose, put, several, to_address
 
 KEY = "address-q"
 EXAMPLE = "strategy=dynamic and accuracy>0.85"
@@ -121,3 +123,35 @@ def _changed(change: Callable[[], object]) -> None:
         st.error(markdown_text(error, 2000))
     else:
         st.rerun()
+
+
+@dataclass(frozen=True)
+class ListView:
+    """What the address says of the list.
+
+    Attributes:
+        query: a search.
+        statuses: statuses to show; empty is all.
+        strategies: strategies to show; empty is all.
+        sort: a key of `runlist.SORTS`.
+        group: a key of `runlist.GROUPS`.
+    """
+
+    query: str
+    statuses: tuple[str, ...]
+    strategies: tuple[str, ...]
+    sort: str
+    group: str
+
+
+def list_controls(runs: pd.DataFrame) -> ListView:
+    """Draw the controls in a row that wraps and return what they say."""
+    statuses = sorted(runs["status"].unique())
+    strategies = sorted(name for name in runs["strategy"].unique() if isinstance(name, str))
+    with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
+        query = search_box()
+        chosen = several("status", "Status", statuses, kit_status.STATUS_WORDS)
+        methods = several("strategy", "Strategy", strategies, {})
+        sort = choose("sort", "Sort", list(runs_table.SORTS), "newest", runs_table.SORTS.__getitem__, width=170)
+        group = choose("group", "Group", list(runs_table.GROUPS), "none", runs_table.GROUPS.__getitem__, width=160)
+    return ListView(query, chosen, methods, sort, group)

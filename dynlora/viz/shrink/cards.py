@@ -29,12 +29,11 @@ from dynlora.viz.shrink import pictures as shrink_pictures
 from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
-from dynlora.viz.ui.conclusion import conclusion
-from dynlora.viz.ui.guard import refusal
+from dynlora.viz.ui.guard import announce, refusal
 from dynlora.viz.ui.model_client import in_background
+from dynlora.viz.ui.panel_cards import conclusion
+from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link, runs_dir
-from dynlora.viz.ui.start_run import start_once
-from dynlora.viz.ui.toasts import announce
 from dynlora.viz.ui.url_state import choose, from_address, put, to_address
 
 ROWS = (256, 512, 1024, 2048)

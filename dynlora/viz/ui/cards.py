@@ -13,10 +13,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dynlora.analysis.frames import number_format
+from dynlora.analysis.frames import csv_text, number_format
 from dynlora.text import documentation_text, duration, markdown_text, number, short_path
 from dynlora.viz.kit import strong_language, theme
-from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.theme import Palette
 

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, texts, under
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, texts, under
 from dynlora.viz.ui.url_state import choose, segmented
+
+
+@contextmanager
+def conclusion(sentence: str, then: str = "") -> Iterator[None]:
+    """Draw the card; what is drawn inside the block, such as links, is what to do next.
+
+    Args:
+        sentence: the result, with its n; plain text.
+        then: what limits it, or what to do next; plain text.
+    """
+    with card("Conclusion", "conclusion"):
+        st.markdown(f"**{safe(sentence)}**")
+        if then:
+            note(then)
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="conclusion-next"):
+            yield
 
 
 def panel_cards(panels: Iterable[Panel[Any]], view: RunView) -> None:

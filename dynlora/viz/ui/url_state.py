@@ -6,10 +6,12 @@ The address is the only place of truth: a control is set from it before it is dr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
+
+from dynlora.text import one_line
 
 BOUND = "address-steps-bound"
 """Key in the session: the end of the slider of steps that is shown."""
@@ -197,3 +199,44 @@ def follow_address(*own: str) -> None:
     before, now = st.session_state.get("drawn-for", {}), st.query_params.to_dict()
     if any(before.get(name) != now.get(name) for name in {*before, *now} - {*own}):
         st.rerun()
+
+
+MOST_HIDDEN = 200
+"""Most runs that an address hides."""
+
+
+def hidden_runs() -> frozenset[str]:
+    """Return the ids of the hidden runs; none that lists hold is one by chance, so nothing is checked."""
+    return frozenset(st.query_params.get("hide", "").split(",")[:MOST_HIDDEN]) - {""}
+
+
+def hide(ids: Iterable[str]) -> None:
+    """Hide these runs and no others."""
+    chosen = sorted(set(ids))[:MOST_HIDDEN]
+    to_address(hide=",".join(chosen) or None)
+
+
+def several(
+    name: str,
+    label: str,
+    options: Sequence[str],
+    words: Mapping[str, str],
+    width: Any = 160,
+    none: str = "all",
+) -> tuple[str, ...]:
+    """Draw a choice of several options and return those chosen; `none` says what it means to choose none."""
+    key = f"address-{name}"
+    wanted = set(st.query_params.get_all(name))
+    put(key, [option for option in options if option in wanted])
+    chosen = st.multiselect(
+        label, options, key=key, placeholder=none, width=width, on_change=_several_changed, args=(name, key),
+        format_func=lambda option: one_line(words.get(option, option), 40),
+    )  # fmt: skip
+    return tuple(chosen)
+
+
+def _several_changed(name: str, key: str) -> None:
+    if st.session_state[key]:
+        st.query_params[name] = list(st.session_state[key])
+    else:
+        st.query_params.pop(name, None)

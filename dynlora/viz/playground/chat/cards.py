@@ -12,8 +12,8 @@ from dynlora.store import queries
 from dynlora.text import one_line, sentence_case
 from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.token_text import cut_words, tokens_html, visible
+from dynlora.viz.playground import figures as chat_figures
 from dynlora.viz.playground.cards import example_choice, other_run, why_not
-from dynlora.viz.playground.chat import figures as chat_figures
 from dynlora.viz.playground.chat import form
 from dynlora.viz.playground.chat import model as chat_model
 from dynlora.viz.playground.chat import text as chat_text
