@@ -31,9 +31,13 @@ __version__ = "0.1.0"
 __all__ = ["attach", "compare", "load_config", "open_run", "speculate", "train"]
 
 _HOMES = {
-    "attach": "api", "compare": "notebook.comparison", "load_config": "config_files", "open_run": "notebook.open_run",
-    "speculate": "api", "train": "api",
-}  # fmt: skip
+    "attach": "api",
+    "compare": "notebook.comparison",
+    "load_config": "config_files",
+    "open_run": "notebook.open_run",
+    "speculate": "api",
+    "train": "api",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -78,9 +78,17 @@ class DataConfig(Section):
         "regression when the labels are fractional numbers, and classification.",
     )
     metric: Literal[
-        "auto", "accuracy", "f1", "matthews", "pearson", "spearman", "mse", "perplexity", "token_accuracy",
+        "auto",
+        "accuracy",
+        "f1",
+        "matthews",
+        "pearson",
+        "spearman",
+        "mse",
+        "perplexity",
+        "token_accuracy",
         "exact_match",
-    ] = Field("auto", description="The metric that decides which checkpoint is best.")  # fmt: skip
+    ] = Field("auto", description="The metric that decides which checkpoint is best.")
     text: Column | None = Field(None, description="Column of the text; empty: text, sentence or sentence1.")
     text_pair: Column | None = Field(None, description="Column of the second text of a pair; empty: sentence2.")
     label: Column = Field("label", description="Column of the label.")
@@ -268,9 +276,12 @@ class LogConfig(Section):
     every: int = Field(10, ge=1, description="Steps between records of gradient and update norms.")
     eval_every: int | None = Field(None, ge=1, description="Steps between evaluations; empty: a quarter of the run.")
     eval_rows: int = Field(
-        256, ge=PROBE_ROWS, le=ALL_ROWS, description="Held-out examples of each evaluation before the last: a fixed "
+        256,
+        ge=PROBE_ROWS,
+        le=ALL_ROWS,
+        description="Held-out examples of each evaluation before the last: a fixed "
         "sample, the probe set first, or all where there are no more; the last evaluation takes all.",
-    )  # fmt: skip
+    )
     checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; empty: a tenth of all.")
     generate_rows: int = Field(
         32,

@@ -44,11 +44,17 @@ class Phrase:
 
 PHRASES = (
     Phrase(r"\bby lot\b|\blots\b(?! of)", "at random; random allocation", "moves drawn by lot"),
-    Phrase(r"\b(?:told|tell(?:s|ing)?) (?:\w+ ){0,2}(?:apart|from)\b", "(not) significantly different; distinguish",
-           "not told from zero"),
+    Phrase(
+        r"\b(?:told|tell(?:s|ing)?) (?:\w+ ){0,2}(?:apart|from)\b",
+        "(not) significantly different; distinguish",
+        "not told from zero",
+    ),
     Phrase(r"\bclear of (?:zero|0)\b", "95 % CI excludes 0", "an interval clear of zero"),
-    Phrase(r"(?:, |both |it |them |interval (?:is )?)open\b(?!\.| the| a| in| it| one)", "inconclusive (CI includes 0)",
-           "the interval is open"),
+    Phrase(
+        r"(?:, |both |it |them |interval (?:is )?)open\b(?!\.| the| a| in| it| one)",
+        "inconclusive (CI includes 0)",
+        "the interval is open",
+    ),
     Phrase(r"\bpromise[sd]?\b", "predicted loss reduction; gain", "the gradient promises most"),
     Phrase(r"\blisten(?:s|ing|ed)?\b", "accumulate gradients", "the steps of listening"),
     Phrase(r"\b(?:hears?|heard)\b", "accumulate gradients; record", "what the sketch heard"),
@@ -61,10 +67,15 @@ PHRASES = (
     Phrase(r"\b(?:goes|went|go|going) on\b", "continues; resumes", "training goes on"),
     Phrase(r"\banew\b", "again; from scratch", "built anew"),
     Phrase(r"\bowed to\b", "attributed to", "the words it is owed to"),
-    Phrase(rf"\b(?:gate|file|component|column|row|page|number|value|command|rate|seed|batch|line|pass|text|s) an? "
-           rf"(?:{_EACH})\b", "one X per Y", "a gate a sequence"),
-    Phrase(r"\bwho (?:gave|gives) to whom\b|\bgives and gets\b", "rank transfers; donor and receiver",
-           "who gave to whom"),
+    Phrase(
+        rf"\b(?:gate|file|component|column|row|page|number|value|command|rate|seed|batch|line|pass|text|s) an? "
+        rf"(?:{_EACH})\b",
+        "one X per Y",
+        "a gate a sequence",
+    ),
+    Phrase(
+        r"\bwho (?:gave|gives) to whom\b|\bgives and gets\b", "rank transfers; donor and receiver", "who gave to whom"
+    ),
     Phrase(r"\bfloor\b", "minimum rank", "at the floor"),
     Phrase(r"\btwins?\b", "matched baseline run; random control", "its uniform twin"),
     Phrase(r"\bembedded\b", "built-in", "the embedded model"),
@@ -72,15 +83,16 @@ PHRASES = (
     Phrase(r"\bpaper one would write\b", "results table", "the paper one would write"),
     Phrase(r"\bin the mean\b", "on average", "ahead in the mean"),
     Phrase(r"\b(?:held-out|training|validation) rows\b", "examples", "on held-out rows"),
-    Phrase(r"\b(?:the|a|an|its|their|what|which) share\b(?! of it)|\bshares? of\b", "fraction",
-           "the share of the budget"),
+    Phrase(
+        r"\b(?:the|a|an|its|their|what|which) share\b(?! of it)|\bshares? of\b", "fraction", "the share of the budget"
+    ),
     Phrase(r"\bcomes to\b", "equals; results in", "what it comes to"),
     Phrase(r"\bhangs? on\b", "depends on", "the loss hangs on it"),
     Phrase(r"\bunder the lens\b", "explained", "a text under the lens"),
     Phrase(r"\bstranger'?s?\b|\bwarily\b", "untrusted; defensively", "a stranger's run"),
     Phrase(r"\bfor want of\b", "because of too little", "for want of memory"),
     Phrase("\u2014", "a full stop, a comma or a colon", "rank \u2014 and gates"),
-)  # fmt: skip
+)
 """What is kept out, in the order of the glossary."""
 
 
@@ -129,9 +141,12 @@ def of_python(text: str) -> Iterator[tuple[int, str]]:
     lines, tree = text.split("\n"), ast.parse(text)
     skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     skipped |= {
-        id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in ast.walk(node)
         if part is not node
-    }  # fmt: skip
+    }
     for node in ast.walk(tree):
         said = (_literal(node) or _shown_docstring(node)) if id(node) not in skipped else ""
         if " " in said and isinstance(node, ast.expr | ast.stmt):

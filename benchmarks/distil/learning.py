@@ -32,8 +32,11 @@ class RealTraining(LoraTraining):
         self.work, self.soft = work, soft
         count = min(map(len, work.examples))
         draw = np.random.default_rng(stream_seed(of.seed, "real examples"))
-        pool = [(teacher, int(row)) for teacher, own in enumerate(work.examples)
-                for row in draw.permutation(len(own))[:count]]  # fmt: skip
+        pool = [
+            (teacher, int(row))
+            for teacher, own in enumerate(work.examples)
+            for row in draw.permutation(len(own))[:count]
+        ]
         self.pool = [pool[place] for place in draw.permutation(len(pool))]
 
     def batch_loss(self, index: int) -> Tensor:

@@ -86,9 +86,11 @@ def served(
         metric: that decides, whose values the column metric holds; None where the run does not say.
     """
     words = {
-        "loss": "held-out loss", "metric": f"held-out {metric_words(metric or 'metric')}", "ece": "calibration error",
+        "loss": "held-out loss",
+        "metric": f"held-out {metric_words(metric or 'metric')}",
+        "ece": "calibration error",
         "brier": "Brier score",
-    }  # fmt: skip
+    }
     found = scores.rename(columns=words).reset_index(drop=True)
     if effect is None or gates.empty or len(gates) != len(found):
         return found

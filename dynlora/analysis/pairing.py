@@ -121,8 +121,11 @@ class Side(NamedTuple):
 
 
 EXACT_MATCH = (
-    "points of exact match on generated texts", "Exact match difference (points; right is better)", False, 1,
-)  # fmt: skip
+    "points of exact match on generated texts",
+    "Exact match difference (points; right is better)",
+    False,
+    1,
+)
 """What else a `Side` of exact match holds."""
 
 

@@ -27,9 +27,15 @@ GRID = 300
 """Most points of a mean line."""
 
 NOT_COMPARED = (
-    "seed", "name", "log.eval_rows", "log.generate_rows", "log.generate_interim", "log.generate_max", "log.to",
+    "seed",
+    "name",
+    "log.eval_rows",
+    "log.generate_rows",
+    "log.generate_interim",
+    "log.generate_max",
+    "log.to",
     "train.gradient_checkpointing",
-)  # fmt: skip
+)
 """Settings in which runs of one group may differ: none of them changes how a run trains or its last evaluation."""
 
 
@@ -245,10 +251,14 @@ def bands(series: pd.DataFrame, groups: Sequence[Group], *, between: bool) -> pd
         known = np.isfinite(values)
         keep = known.any(axis=0)
         table = {
-            "group": group.title, "step": steps, "x": np.nanmean(np.where(known, places, np.nan)[:, keep], axis=0),
-            "mean": np.nanmean(values[:, keep], axis=0), "low": np.nanmin(values[:, keep], axis=0),
-            "high": np.nanmax(values[:, keep], axis=0), "n": known.sum(axis=0)[keep],
-        }  # fmt: skip
+            "group": group.title,
+            "step": steps,
+            "x": np.nanmean(np.where(known, places, np.nan)[:, keep], axis=0),
+            "mean": np.nanmean(values[:, keep], axis=0),
+            "low": np.nanmin(values[:, keep], axis=0),
+            "high": np.nanmax(values[:, keep], axis=0),
+            "n": known.sum(axis=0)[keep],
+        }
         found.append(pd.DataFrame(table | {"step": steps[keep]}))
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 

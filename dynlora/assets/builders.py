@@ -44,9 +44,11 @@ def build(dataset: EmbeddedDataset, staging: Path) -> None:
         splits = builder.rows(Path(raw))
     for split, rows in splits.items():
         _write_parquet(rows, staging / f"{split}.parquet")
-    made_of = {} if dataset.package is None else {
-        "package": dataset.package.requirement, "package_sha256": dataset.package.sha256
-    }  # fmt: skip
+    made_of = (
+        {}
+        if dataset.package is None
+        else {"package": dataset.package.requirement, "package_sha256": dataset.package.sha256}
+    )
     manifest = {
         "name": dataset.name,
         **made_of,

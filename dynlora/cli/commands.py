@@ -49,8 +49,19 @@ def format_summary(document: Mapping[str, Any]) -> str:
 Report = tuple[Any, str]
 
 COMPARED = (
-    "id", "name", "status", "strategy", "fidelity", "seed", "step", "metrics", "best", "params", "ranks", "time",
-)  # fmt: skip
+    "id",
+    "name",
+    "status",
+    "strategy",
+    "fidelity",
+    "seed",
+    "step",
+    "metrics",
+    "best",
+    "params",
+    "ranks",
+    "time",
+)
 """What `compare` shows of each run."""
 
 UNUSUAL = "\t(unusual: the ensemble members disagree)"

@@ -121,9 +121,13 @@ def _made_with(attached: Parts) -> dict[str, Any]:
         if field.init
     }
     return {
-        "strategy": type(attached.strategy).__name__, "steps": attached.total, "budget": adapters.reference_rank,
-        "alpha": float(attached.lora_alpha), "seed": adapters.seed, **settings,
-    }  # fmt: skip
+        "strategy": type(attached.strategy).__name__,
+        "steps": attached.total,
+        "budget": adapters.reference_rank,
+        "alpha": float(attached.lora_alpha),
+        "seed": adapters.seed,
+        **settings,
+    }
 
 
 def _trained(attached: Parts) -> dict[str, nn.Parameter]:

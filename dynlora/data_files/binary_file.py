@@ -190,8 +190,14 @@ def _of_cells(name: str, cells: list[tuple[int, list[Any]]], notes: list[str]) -
     table, mixed = of_columns(
         {each: [_cell(row[place]) if place < len(row) else None for _, row in rows] for place, each in enumerate(names)}
     )
-    return Table((name,), table, np.zeros(len(rows), np.int64), np.array([n for n, _ in rows], np.int64), "row",
-                 (*notes, *as_text_note(mixed)))  # fmt: skip
+    return Table(
+        (name,),
+        table,
+        np.zeros(len(rows), np.int64),
+        np.array([n for n, _ in rows], np.int64),
+        "row",
+        (*notes, *as_text_note(mixed)),
+    )
 
 
 def _cell(value: Any) -> Any:

@@ -75,9 +75,15 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     chosen.check_gates(mode)
     fresh = sizes is None
     probe = probe_of(
-        base, strategy, chosen, rank=rank, lora_alpha=lora_alpha, total=total, seed=seed,
+        base,
+        strategy,
+        chosen,
+        rank=rank,
+        lora_alpha=lora_alpha,
+        total=total,
+        seed=seed,
         batches=batches if fresh else nothing,
-    )  # fmt: skip
+    )
     if fresh:
         strategy.check_model(infos, probe)
         ranks = strategy.ranks(infos, probe)

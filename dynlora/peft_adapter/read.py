@@ -272,9 +272,17 @@ def _module(
         values = None
     size, spread = (None, None) if values is None else (norm(values), effective_rank(values))
     return AdaptedModule(
-        name, *place, lora_A.shape[1], lora_B.shape[0], _reaching(stored, factor), stored, scaling, size, spread,
+        name,
+        *place,
+        lora_A.shape[1],
+        lora_B.shape[0],
+        _reaching(stored, factor),
+        stored,
+        scaling,
+        size,
+        spread,
         () if values is None else tuple(values.tolist()),
-    )  # fmt: skip
+    )
 
 
 def _reaching(stored: int, factor: NDArray[Any] | None) -> int:

@@ -110,9 +110,22 @@ class KeptRows:
 
 
 KEYS = (
-    "name", "strategy", "model", "data", "seed", "created", "metrics", "best", "params", "time", "fidelity", "metric",
-    "config", "kind", "task",
-)  # fmt: skip
+    "name",
+    "strategy",
+    "model",
+    "data",
+    "seed",
+    "created",
+    "metrics",
+    "best",
+    "params",
+    "time",
+    "fidelity",
+    "metric",
+    "config",
+    "kind",
+    "task",
+)
 """Meta keys that a row of the list shows."""
 
 TREND_POINTS = 24

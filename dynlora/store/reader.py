@@ -309,6 +309,17 @@ def derive_status(row: Sequence[Any], corrupt: Any = CorruptRunError) -> Status:
         else:
             status = "interrupted"
     return Status(
-        status, state, step, max_steps, heartbeat, age, stalled, other_host, pid, start, cells.optional_text(where),
-        cells.optional_text(error), opened,
-    )  # fmt: skip
+        status,
+        state,
+        step,
+        max_steps,
+        heartbeat,
+        age,
+        stalled,
+        other_host,
+        pid,
+        start,
+        cells.optional_text(where),
+        cells.optional_text(error),
+        opened,
+    )

@@ -71,9 +71,10 @@ class L1ra(Strategy):
     )
     event_share: float = setting(0.1, "Fraction of the steps between events.", gt=0, le=0.5)
     budget_unit: str = setting(
-        "parameters", "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
+        "parameters",
+        "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
         choices=BUDGET_UNITS,
-    )  # fmt: skip
+    )
     reset_optimizer: bool = setting(
         False, "Whether a reallocation resets all of Adam's moments, as published; off keeps those of what stays."
     )

@@ -71,13 +71,15 @@ class Sora(Strategy):
     step_cost = "more"
 
     prox: str = setting(
-        "exact", "exact: the proximal map; official: as the published code, zero below 2ξ.",
+        "exact",
+        "exact: the proximal map; official: as the published code, zero below 2ξ.",
         choices=("exact", "official"),
-    )  # fmt: skip
+    )
     schedule: str = setting(
-        "stages", "stages: ξ = 0 at first, then rising in equal stages; fixed: ξ from the first step on.",
+        "stages",
+        "stages: ξ = 0 at first, then rising in equal stages; fixed: ξ from the first step on.",
         choices=("stages", "fixed"),
-    )  # fmt: skip
+    )
     xi: float | None = setting(
         None, "Largest threshold ξ: how much a gate shrinks per step. Empty: from `shrinkage`.", unit="per step", ge=0
     )

@@ -119,10 +119,12 @@ def _looked_at(settings: RunConfig, asked: Asked) -> dict[str, Any]:
         "task_type": trainer.evaluation.task.peft_task_type,
         "layers": layers,
         "look": {
-            "warm_steps": asked.warm_steps, "look_steps": asked.look_steps, "rows": rows,
+            "warm_steps": asked.warm_steps,
+            "look_steps": asked.look_steps,
+            "rows": rows,
             "seconds": time.perf_counter() - start,
         },
-    }  # fmt: skip
+    }
 
 
 def _plain_trainer(settings: RunConfig) -> Trainer:
@@ -170,11 +172,15 @@ def _halves(trainer: Trainer, order: BatchOrder, asked: Asked) -> list[list[Grad
 def _sketches(adapters: Adapters, step: int, half: str) -> list[GradientSketch]:
     return [
         GradientSketch.empty(
-            module.info.d_in, module.info.d_out, seed=adapters.seed, key=f"{module.info.name}/{step}/advice",
-            device=module.lora_A.device, triplets=rank_limit(module.info, module.rank, module.rank, GROWTH_LIMIT),
+            module.info.d_in,
+            module.info.d_out,
+            seed=adapters.seed,
+            key=f"{module.info.name}/{step}/advice",
+            device=module.lora_A.device,
+            triplets=rank_limit(module.info, module.rank, module.rank, GROWTH_LIMIT),
         )
         for module in adapters
-    ]  # fmt: skip
+    ]
 
 
 def _suggested(halves: Sequence[Sequence[GradientSketch]], wanted: Wanted, *, leave_out: bool) -> Suggestion:
@@ -216,11 +222,17 @@ def _layers(trainer: Trainer, order: BatchOrder, found: Suggestion) -> list[dict
     rows = []
     for position, (cut, without) in enumerate(zip(cuts, below, strict=True), 1):
         low, middle, high = np.quantile(seconds[:, position] / seconds[:, 0], (0.25, 0.5, 0.75))
-        rows.append({
-            "without_layers": known.index(cut), "of": len(known), "modules": int(without.sum()),
-            "gain_share": float(found.gain[without].sum()), "step_time": float(middle), "low": float(low),
-            "high": float(high),
-        })  # fmt: skip
+        rows.append(
+            {
+                "without_layers": known.index(cut),
+                "of": len(known),
+                "modules": int(without.sum()),
+                "gain_share": float(found.gain[without].sum()),
+                "step_time": float(middle),
+                "low": float(low),
+                "high": float(high),
+            }
+        )
     return rows
 
 
@@ -262,8 +274,15 @@ def _document(found: Suggestion, wanted: Wanted, adapters: Adapters) -> dict[str
         "families": [asdict(family) for family in found.families],
         "confidence": {"correlation": found.correlation, "agreement": found.agreement, "level": level},
         "modules": [
-            {"name": info.name, "layer": info.layer, "kind": info.kind, "d_in": info.d_in, "d_out": info.d_out,
-             "rank": rank, "gain_share": float(share)}
+            {
+                "name": info.name,
+                "layer": info.layer,
+                "kind": info.kind,
+                "d_in": info.d_in,
+                "d_out": info.d_out,
+                "rank": rank,
+                "gain_share": float(share),
+            }
             for info, rank, share in zip(wanted.modules, found.ranks, found.gain, strict=True)
         ],
-    }  # fmt: skip
+    }

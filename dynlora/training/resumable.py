@@ -112,8 +112,11 @@ def record_changes(writer: RunWriter, step: int, config: RunConfig, total: int, 
     writer.event(step, "settings", [], {"changed": {key: list(values) for key, values in changed.items()}})
     said = ", ".join(f"{key} from {old} to {new}" for key, (old, new) in changed.items())
     writer.log("warning", f"config.yaml was changed before step {step} was continued: {said}")
-    for key, value in (("config", config.model_dump(mode="json")), ("model", config.model.name),
-                       ("data", config.data.source)):  # fmt: skip
+    for key, value in (
+        ("config", config.model_dump(mode="json")),
+        ("model", config.model.name),
+        ("data", config.data.source),
+    ):
         writer.set_meta(key, value)
     writer.update_max_steps(total)
 

@@ -45,9 +45,16 @@ def as_plain_lora(model: AdaptedModel) -> AdaptedModel:
         modules, budget=model.adapters.budget, reference_rank=model.adapters.reference_rank, seed=model.adapters.seed
     )
     return AdaptedModel(
-        model.base, adapters, strategy, model.task, model.max_length, model.autocast, None, model.step,
+        model.base,
+        adapters,
+        strategy,
+        model.task,
+        model.max_length,
+        model.autocast,
+        None,
+        model.step,
         model.new_tokens,
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()

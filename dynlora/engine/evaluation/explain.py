@@ -106,9 +106,7 @@ def pieces_of(model: AdaptedModel, text: str, text_pair: str | None) -> list[Pie
     tokenizer = model.base.tokenizer
     limit = min(model.max_length, tokenizer.model_max_length)
     fast = bool(tokenizer.is_fast)
-    encoded = tokenizer(
-        text, text_pair=text_pair, truncation=True, max_length=limit, return_offsets_mapping=fast
-    )  # fmt: skip
+    encoded = tokenizer(text, text_pair=text_pair, truncation=True, max_length=limit, return_offsets_mapping=fast)
     words = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     if not fast:
         own = set(tokenizer.all_special_tokens)

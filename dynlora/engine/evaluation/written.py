@@ -87,10 +87,18 @@ class Prompts:
         answer = chosen.fields.get("answer")
         few = np.unique(np.linspace(0, len(rows) - 1, min(interim, len(rows))).round().astype(int))
         return cls(
-            rows, few, len(held_out), [prompt.ids for prompt in prompts], [prompt.text for prompt in prompts],
-            [prompt.expected for prompt in prompts], None if answer is None else list(answer), chosen.group, limits,
-            tokenizer, task,
-        )  # fmt: skip
+            rows,
+            few,
+            len(held_out),
+            [prompt.ids for prompt in prompts],
+            [prompt.text for prompt in prompts],
+            [prompt.expected for prompt in prompts],
+            None if answer is None else list(answer),
+            chosen.group,
+            limits,
+            tokenizer,
+            task,
+        )
 
     def positions(self, *, last: bool) -> np.ndarray:
         """Return the positions, (m,), of the prompts that an evaluation continues: of all in the last one."""

@@ -168,9 +168,16 @@ class LoraLinear(nn.Module):
         if frozen is None:
             return self.base_layer(x) + self._update(x, live, scaling, scale, gate, dropped)
         return low_rank_linear(
-            x, frozen, self.lora_A, self.lora_B,
-            live=live, scaling=scaling, scale=scale, gate=gate, dropped=dropped,
-        )  # fmt: skip
+            x,
+            frozen,
+            self.lora_A,
+            self.lora_B,
+            live=live,
+            scaling=scaling,
+            scale=scale,
+            gate=gate,
+            dropped=dropped,
+        )
 
     def _update(
         self, x: Tensor, live: int, scaling: float, scale: Tensor | None, gate: Tensor | None, dropped: Tensor | None

@@ -36,9 +36,12 @@ def advise_button(config: Mapping[str, Any], missing: str = "") -> None:
     if is_read_only():
         return
     pressed = st.button(
-        "Suggest ranks", icon=":material/tune:", key="advise", disabled=bool(missing),
+        "Suggest ranks",
+        icon=":material/tune:",
+        key="advise",
+        disabled=bool(missing),
         help=missing or "A short look at gradients, about a minute: which modules and ranks to use. Trains no run.",
-    )  # fmt: skip
+    )
     if pressed:
         with guarded():
             advice.ask(config, runs_dir())

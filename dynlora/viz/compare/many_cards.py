@@ -250,6 +250,11 @@ def paper_table(rows: Sequence[Row]) -> None:
         with st.expander(f"{name} table", icon=":material/content_copy:", key=f"paper-{ending}"):
             st.code(text, language=language)
             st.download_button(
-                f"Save as {name}", text, file_name=f"table.{ending}", mime="text/plain", key=f"paper-save-{ending}",
-                on_click="ignore", icon=":material/download:",
-            )  # fmt: skip
+                f"Save as {name}",
+                text,
+                file_name=f"table.{ending}",
+                mime="text/plain",
+                key=f"paper-save-{ending}",
+                on_click="ignore",
+                icon=":material/download:",
+            )

@@ -189,10 +189,13 @@ def eyes(groups: Sequence[Group], styles: Mapping[str, LineStyle]) -> None:
     put("eyes", open_keys)
     st.html(eye_styles([styles.get(group.title) for group in groups], colours()))
     st.pills(
-        ":material/visibility: Shown in the charts", keys, selection_mode="multi", key="eyes",
+        ":material/visibility: Shown in the charts",
+        keys,
+        selection_mode="multi",
+        key="eyes",
         format_func=eye_labels(by_key).__getitem__,
         on_change=lambda: hide(run for key in {*keys} - {*st.session_state["eyes"]} for run in _runs(by_key[key])),
-    )  # fmt: skip
+    )
 
 
 def method_eyes(rows: Sequence[Row], *, coloured: bool = True) -> tuple[list[Row], dict[str, LineStyle]]:

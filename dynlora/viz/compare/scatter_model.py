@@ -26,15 +26,26 @@ USED = "params.used"
 """Adapter parameters in use, gates included; counted here, in no row by itself."""
 
 WORDS = {
-    "loss": "held-out loss (nats)", "seed": "seed", "step": "steps done", USED: "adapter parameters in use",
-    "params.budget": "budget (parameters)", "params.active": "parameters in use without gates",
+    "loss": "held-out loss (nats)",
+    "seed": "seed",
+    "step": "steps done",
+    USED: "adapter parameters in use",
+    "params.budget": "budget (parameters)",
+    "params.active": "parameters in use without gates",
     "params.gate": "gate parameters",
-    "params.allocated": "allocated parameters", "params.head": "head parameters",
-    "time.train_s": "training time (s)", "time.step_ms_median": "step time (ms)",
-    "time.strategy_ms_median": "strategy time per step (ms)", "ece": "calibration error (ece)",
-    "brier": "Brier score", "adapter.rank": "rank", METHOD: "strategy", "model.name": "model",
-    "data.name": "data", "data.path": "data file",
-}  # fmt: skip
+    "params.allocated": "allocated parameters",
+    "params.head": "head parameters",
+    "time.train_s": "training time (s)",
+    "time.step_ms_median": "step time (ms)",
+    "time.strategy_ms_median": "strategy time per step (ms)",
+    "ece": "calibration error (ece)",
+    "brier": "Brier score",
+    "adapter.rank": "rank",
+    METHOD: "strategy",
+    "model.name": "model",
+    "data.name": "data",
+    "data.path": "data file",
+}
 """What fields are called, with their unit, where their name does not say it."""
 
 NOT_SETTINGS = NOT_COMPARED

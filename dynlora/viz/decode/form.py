@@ -61,27 +61,37 @@ def _settings(writers: pd.DataFrame, judges: pd.DataFrame) -> dict[str, Any]:
     names = list(words)
     draft = first.selectbox("Draft (writes each step)", names, format_func=words.__getitem__, key="decode-draft")
     target = second.selectbox(
-        "Target (rewrites rejected steps)", names, index=min(1, len(names) - 1), format_func=words.__getitem__,
+        "Target (rewrites rejected steps)",
+        names,
+        index=min(1, len(names) - 1),
+        format_func=words.__getitem__,
         key="decode-target",
-    )  # fmt: skip
+    )
     reward = third.selectbox(
-        "Reward (judges each step)", [*REWARD_WORDS, *judged],
-        format_func=lambda key: REWARD_WORDS.get(key) or judged[key], key="decode-reward",
-    )  # fmt: skip
+        "Reward (judges each step)",
+        [*REWARD_WORDS, *judged],
+        format_func=lambda key: REWARD_WORDS.get(key) or judged[key],
+        key="decode-reward",
+    )
     first, second, third = st.columns(3)
     values = first.selectbox(
         "Thresholds", list(GRIDS), key="decode-values", help="Each threshold is a decode of every problem."
     )
     control = second.selectbox(
-        "Control: accept at random", list(CONTROLS), key="decode-control",
+        "Control: accept at random",
+        list(CONTROLS),
+        key="decode-control",
         help="Accepts a step with this probability whatever its reward is.",
-    )  # fmt: skip
+    )
     limit = third.selectbox("Problems", LIMITS, key="decode-limit", help="Held-out problems of the target's data.")
     return {
-        "draft": source_of(draft), "target": source_of(target),
+        "draft": source_of(draft),
+        "target": source_of(target),
         "reward": reward if reward in REWARD_WORDS else source_of(reward),
-        "values": GRIDS[values], "control": CONTROLS[control], "limit": limit,
-    }  # fmt: skip
+        "values": GRIDS[values],
+        "control": CONTROLS[control],
+        "limit": limit,
+    }
 
 
 def _start(settings: dict[str, Any]) -> None:
@@ -99,7 +109,21 @@ def command(settings: dict[str, Any]) -> str:
     """Return the command that does the same."""
     values = ",".join(f"{value:g}" for value in settings["values"])
     control = ",".join(f"{value:g}" for value in settings["control"])
-    parts = ["dynlora", "rsd", "--draft", settings["draft"], "--target", settings["target"], "--reward",
-             settings["reward"], "--threshold", values, *(["--control", control] if control else []),
-             "--limit", str(settings["limit"]), "--runs-dir", str(runs_dir())]  # fmt: skip
+    parts = [
+        "dynlora",
+        "rsd",
+        "--draft",
+        settings["draft"],
+        "--target",
+        settings["target"],
+        "--reward",
+        settings["reward"],
+        "--threshold",
+        values,
+        *(["--control", control] if control else []),
+        "--limit",
+        str(settings["limit"]),
+        "--runs-dir",
+        str(runs_dir()),
+    ]
     return shlex.join(parts)

@@ -90,8 +90,13 @@ def doors(shown: str | None) -> None:
     run: Mapping[str, str] = {"run": shown} if shown else {}
     with st.container(gap="small", key="doors"):
         _door("See it move", "The rank of every module at every step.", "capacity", "Open Capacity", run)
-        _door("Launch on my data", "From a CSV or JSONL file, or a built-in data set.", "launch", "Choose data",
-              {"data": "upload"})  # fmt: skip
+        _door(
+            "Launch on my data",
+            "From a CSV or JSONL file, or a built-in data set.",
+            "launch",
+            "Choose data",
+            {"data": "upload"},
+        )
         _door("Compare", "Methods and seeds side by side, with intervals.", "compare", "Compare runs", {})
 
 

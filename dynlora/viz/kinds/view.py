@@ -100,9 +100,15 @@ class KindPage:
             yield
 
     def start(
-        self, label: str, settings: Mapping[str, Any], queue: Callable[[str], RunHandle], said: str, command: str,
-        *, is_ready: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        label: str,
+        settings: Mapping[str, Any],
+        queue: Callable[[str], RunHandle],
+        said: str,
+        command: str,
+        *,
+        is_ready: bool = True,
+    ) -> None:
         """Draw the last row of the form: the button that queues the run and opens it, a line, and the command.
 
         Args:

@@ -132,11 +132,18 @@ def _discrete(highest: int, names: Sequence[str], view: MapView, colours: Palett
     edges = np.linspace(0, 1, len(steps) + 1)
     scale = [[edge, colour] for i, colour in enumerate(steps) for edge in (edges[i], edges[i + 1])]
     bar = {
-        "title": {"text": plotly_text(view.title), "side": "right", "font": {"size": 11}}, "thickness": 9,
-        "len": 0.6, "y": 0.0, "yanchor": "bottom", "outlinewidth": 0, "x": 1.015, "tickmode": "array",
-        "tickvals": list(range(len(names))), "ticktext": [plotly_text(name, 24) for name in names],
+        "title": {"text": plotly_text(view.title), "side": "right", "font": {"size": 11}},
+        "thickness": 9,
+        "len": 0.6,
+        "y": 0.0,
+        "yanchor": "bottom",
+        "outlinewidth": 0,
+        "x": 1.015,
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": [plotly_text(name, 24) for name in names],
         "tickfont": {"size": 11, "color": colours.muted},
-    }  # fmt: skip
+    }
     return {"colorscale": scale, "zmin": -0.5, "zmax": highest + 0.5, "colorbar": bar}
 
 
@@ -151,9 +158,16 @@ def colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str
         return _discrete(max(1, int(high)), ("alone",), view, colours)
     bar = {
         "title": {"text": plotly_text(view.unit or view.title), "side": "right", "font": {"size": 11}},
-        "thickness": 9, "len": 0.5, "y": 0.0, "yanchor": "bottom", "outlinewidth": 0, "x": 1.015,
-        "tickfont": {"size": 11, "color": colours.muted}, "nticks": 5, "exponentformat": "power",
-    }  # fmt: skip
+        "thickness": 9,
+        "len": 0.5,
+        "y": 0.0,
+        "yanchor": "bottom",
+        "outlinewidth": 0,
+        "x": 1.015,
+        "tickfont": {"size": 11, "color": colours.muted},
+        "nticks": 5,
+        "exponentformat": "power",
+    }
     if view.centre is None:
         return {"colorscale": colours.sequential_scale, "zmin": 0, "zmax": high if high > 0 else 1.0, "colorbar": bar}
     reach = max(float(np.abs(finite - view.centre).max()) if len(finite) else 0.0, 1e-3)

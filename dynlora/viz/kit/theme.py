@@ -182,8 +182,14 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
             "namelength": -1,
         },
         "legend": {
-            "orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0,
-            "font": {"size": 12, "color": colours.muted}, "title": {"text": ""}, "maxheight": 0.9,
+            "orientation": "h",
+            "yanchor": "bottom",
+            "y": 1.02,
+            "xanchor": "left",
+            "x": 0,
+            "font": {"size": 12, "color": colours.muted},
+            "title": {"text": ""},
+            "maxheight": 0.9,
         },
         "colorway": list(CATEGORICAL),
         "showlegend": False,
@@ -191,7 +197,7 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
         "dragmode": "zoom",
         "xaxis": axis(colours),
         "yaxis": axis(colours),
-    }  # fmt: skip
+    }
     return go.Figure(layout=look)
 
 
@@ -259,11 +265,15 @@ def name_axis(names: Sequence[str], colours: Palette) -> dict[str, Any]:
         places = [(begin + end) / 2 for begin, end in zip(begins, ends, strict=True)]
         texts = [stems[end] for end in ends]
     return {
-        "tickmode": "array", "tickvals": places, "ticktext": texts, "showgrid": False,
-        "tickangle": -60, "showticklabels": len(texts) <= MOST_NAMES,
+        "tickmode": "array",
+        "tickvals": places,
+        "ticktext": texts,
+        "showgrid": False,
+        "tickangle": -60,
+        "showticklabels": len(texts) <= MOST_NAMES,
         "tickfont": {"size": 9 if len(texts) > 20 else 11, "color": colours.muted},
         "range": [-0.6, max(len(names), 1) - 0.4],
-    }  # fmt: skip
+    }
 
 
 def single_step(drawn: go.Figure, steps: Iterable[int]) -> None:

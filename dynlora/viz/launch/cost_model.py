@@ -80,13 +80,17 @@ def kinds_frame(estimate: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "kind": words[row["kind"]], "modules": row["modules"], "d_in": row["d_in"], "d_out": row["d_out"],
-                "active": row["active"], "room": max(0, row["allocated"] - row["active"]),
+                "kind": words[row["kind"]],
+                "modules": row["modules"],
+                "d_in": row["d_in"],
+                "d_out": row["d_out"],
+                "active": row["active"],
+                "room": max(0, row["allocated"] - row["active"]),
             }
             for row in rows
         ],
         columns=["kind", "modules", "d_in", "d_out", "active", "room"],
-    )  # fmt: skip
+    )
 
 
 def kinds_caption(estimate: Mapping[str, Any]) -> str:

@@ -175,9 +175,11 @@ def _uploaded(start: Mapping[str, Any]) -> Source:
         "CSV, TSV, JSON, JSON lines, Parquet or Excel with a text and a label column, a prompt and a completion, "
         "conversations (messages), or plain text; also as .gz, at most "
         f"{uploads.MAX_BYTES // 2**20} MiB",
-        type=endings, key="upload", help=("Saved in the runs folder, read as data, never "
-            "executed."), on_change=_forget_upload,
-    )  # fmt: skip
+        type=endings,
+        key="upload",
+        help=("Saved in the runs folder, read as data, never executed."),
+        on_change=_forget_upload,
+    )
     with guarded():
         if sent is not None:
             path: Path | None = uploads.keep(runs_dir(), sent.name, sent.getvalue())

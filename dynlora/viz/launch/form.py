@@ -74,10 +74,16 @@ def _number(field: Field, start: Any, key: str, label: str, about: str) -> Any:
     low, high = (None if bound is None else kind(bound) for bound in (field.low, field.high))
     kept_form.begin(key, None if start is None else kind(start))
     return st.number_input(
-        label, min_value=low, max_value=high, value=None,
-        step=1 if kind is int else _tenth(start), format=None if kind is int else "%.6g", key=key, help=about,
+        label,
+        min_value=low,
+        max_value=high,
+        value=None,
+        step=1 if kind is int else _tenth(start),
+        format=None if kind is int else "%.6g",
+        key=key,
+        help=about,
         placeholder=field.empty if field.optional else "",
-    )  # fmt: skip
+    )
 
 
 def _tenth(value: float | None) -> float:

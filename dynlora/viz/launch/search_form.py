@@ -36,21 +36,32 @@ def search_form(runs: pd.DataFrame) -> None:
         runs: the runs whose settings a search can start from, newest first.
     """
     preset = st.segmented_control(
-        "Search", list(PRESETS), default="any", key="search-preset", format_func=PRESETS.__getitem__, required=True,
+        "Search",
+        list(PRESETS),
+        default="any",
+        key="search-preset",
+        format_func=PRESETS.__getitem__,
+        required=True,
         help="Fairly: each method gets a study of its own with as many trials, over the same rates.",
-    )  # fmt: skip
+    )
     words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
     left, right = st.columns(2)
     with left:
         base = st.selectbox(
-            "Settings of", ["", *words], key="search-base", format_func=lambda run_id: words.get(run_id, "Defaults"),
+            "Settings of",
+            ["", *words],
+            key="search-base",
+            format_func=lambda run_id: words.get(run_id, "Defaults"),
             help="Settings that all trials share: those of a run, or the defaults.",
-        )  # fmt: skip
+        )
         lines = st.text_area(
-            "Ranges and lists, one key per line", FAIR if preset == "fair" else EXAMPLE, key=f"search-lines-{preset}",
-            height=122, max_chars=5000,
+            "Ranges and lists, one key per line",
+            FAIR if preset == "fair" else EXAMPLE,
+            key=f"search-lines-{preset}",
+            height=122,
+            max_chars=5000,
             help="A range 1e-4..1e-2:log, 0.0..0.3 or 1..16, or a list a,b,c. One value alone holds for all trials.",
-        )  # fmt: skip
+        )
     with right:
         options = _options(preset)
     _act(base, lines, options)
@@ -61,26 +72,40 @@ def _options(preset: str) -> dict[str, Any]:
     first, second = st.columns(2)
     with first:
         study = st.text_input(
-            "Study", "rates" if preset == "fair" else "search", key=f"search-study-{preset}", max_chars=30,
+            "Study",
+            "rates" if preset == "fair" else "search",
+            key=f"search-study-{preset}",
+            max_chars=30,
             help="Its runs have this tag. A study of this name is continued: more trials are added to it.",
-        )  # fmt: skip
+        )
         trials = st.number_input("Trials", 1, 1000, 20, key="search-trials", help="In all, earlier ones included.")
     with second:
         objective = st.selectbox("Objective", OBJECTIVES, key="search-objective")
         confirm = st.number_input(
-            "Seeds to confirm", 0, 50, 3, key="search-confirm",
+            "Seeds to confirm",
+            0,
+            50,
+            3,
+            key="search-confirm",
             help="The best trial and the default are trained again with so many other seeds, and compared.",
-        )  # fmt: skip
+        )
     each = st.text_input(
-        "One study for each value of", FAIR_EACH if preset == "fair" else "", key=f"search-each-{preset}",
-        max_chars=200, placeholder="strategy.name=lora,dynamic",
+        "One study for each value of",
+        FAIR_EACH if preset == "fair" else "",
+        key=f"search-each-{preset}",
+        max_chars=200,
+        placeholder="strategy.name=lora,dynamic",
         help="Each value gets a study of its own with as many trials. Empty: one study.",
-    )  # fmt: skip
+    )
     prunes = st.toggle("Stop trials that do worse than the median", True, key="search-prune")
     return {
-        "study": study.strip(), "trials": int(trials), "objective": objective, "confirm": int(confirm),
-        "each": each.strip(), "pruner": "median" if prunes else "none",
-    }  # fmt: skip
+        "study": study.strip(),
+        "trials": int(trials),
+        "objective": objective,
+        "confirm": int(confirm),
+        "each": each.strip(),
+        "pruner": "median" if prunes else "none",
+    }
 
 
 def _act(base: str, lines: str, options: Mapping[str, Any]) -> None:
@@ -150,8 +175,12 @@ def _running() -> None:
         st.progress(one.done / max(1, one.of), f"**{markdown_text(one.name, 60)}**: {said}")
         with st.container(horizontal=True, vertical_alignment="center", key=f"search-{one.name}"):
             _compare_link(one)
-            if st.button("Stop searching", icon=":material/stop:", key=f"search-stop-{one.name}",
-                         help="The run that trains continues. A search of this name continues."):  # fmt: skip
+            if st.button(
+                "Stop searching",
+                icon=":material/stop:",
+                key=f"search-stop-{one.name}",
+                help="The run that trains continues. A search of this name continues.",
+            ):
                 search.cancel(runs_dir(), one.name)
                 st.rerun()
 

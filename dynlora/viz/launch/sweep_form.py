@@ -39,18 +39,24 @@ def sweep_form(runs: pd.DataFrame) -> None:
     left, right = st.columns(2)
     with left:
         base = st.selectbox(
-            "Settings of", ["", *words], key="sweep-base",
+            "Settings of",
+            ["", *words],
+            key="sweep-base",
             format_func=lambda run_id: words.get(run_id, "Defaults"),
             help="Settings that all runs of the sweep share: those of a run, or the defaults.",
-        )  # fmt: skip
+        )
         name = st.text_input(
             "Name", key="sweep-name", max_chars=120, help=("Prefix of the run names, before the values that vary.")
         )
     with right:
         lines = st.text_area(
-            "Values, one key per line", EXAMPLE, key="sweep-lines", height=122, max_chars=5000,
+            "Values, one key per line",
+            EXAMPLE,
+            key="sweep-lines",
+            height=122,
+            max_chars=5000,
             help="key=a,b,c or key=0..4. One run per combination. All are checked before the first is queued.",
-        )  # fmt: skip
+        )
     _act(base, name.strip(), lines)
 
 

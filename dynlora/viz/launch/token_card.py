@@ -65,17 +65,20 @@ def frame(rows: Sequence[Mapping[str, Any]], *, is_whole: bool) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "example": row["place"], "tokens": row["tokens"], "tokens in the loss": row["in_loss"],
+                "example": row["place"],
+                "tokens": row["tokens"],
+                "tokens in the loss": row["in_loss"],
                 "truncated": "yes" if row["cut"] else "no",
                 **{
-                    words: _part(row, counts) if is_whole or not strong_language.is_strong(text_of(row))
+                    words: _part(row, counts)
+                    if is_whole or not strong_language.is_strong(text_of(row))
                     else strong_language.HIDDEN
                     for words, counts in ((MASKED, False), (IN_LOSS, True))
                 },
             }
             for row in rows
         ]
-    )  # fmt: skip
+    )
 
 
 def _part(row: Mapping[str, Any], counts: bool) -> str:
@@ -133,8 +136,11 @@ def _piece(piece: Mapping[str, Any], colours: Palette) -> str:
     text = str(piece["text"])
     ink = colours.text if piece["loss"] else colours.muted
     pale = "" if piece["loss"] else "opacity:0.75;"
-    frame = f"border:1px solid {ink};border-radius:4px;padding:0 0.2rem;font-size:0.78rem;" if piece["special"] else (
-        f"border-right:1px solid {colours.hairline};")  # fmt: skip
+    frame = (
+        f"border:1px solid {ink};border-radius:4px;padding:0 0.2rem;font-size:0.78rem;"
+        if piece["special"]
+        else (f"border-right:1px solid {colours.hairline};")
+    )
     shown = one_line(text, MOST_LONG) if piece["special"] else text
     said = html.escape(shown).replace("\r", "").replace("\n", "↵<br>")
     title = f"{plural(int(piece['tokens']), 'token')}, {IN_LOSS if piece['loss'] else MASKED}"
@@ -171,9 +177,12 @@ def show_tokens(config: Mapping[str, Any], source: Source, place: Any) -> None:
         known = st.session_state.setdefault("token-previews", {})
         key = _key(config)
         pressed = st.button(
-            "Show tokens", icon=":material/segment:", key="ask-tokens", disabled=bool(missing),
+            "Show tokens",
+            icon=":material/segment:",
+            key="ask-tokens",
+            disabled=bool(missing),
             help=missing or "Loads the tokenizer of the model, not the model, and applies its chat template.",
-        )  # fmt: skip
+        )
         if pressed:
             with st.spinner("Loading the tokenizer and the data"):
                 known[key] = _answer(config)

@@ -201,9 +201,12 @@ def example_choice(examples: pd.DataFrame, ask: Callable[[str, str], None]) -> N
     shown = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(50)
     labels = strong_language.labels(shown)
     chosen = st.selectbox(
-        "Example of the probe set", [None, *labels], key="playground-example", width=360,
+        "Example of the probe set",
+        [None, *labels],
+        key="playground-example",
+        width=360,
         format_func=lambda index: "Choose an example" if index is None else labels[index],
-    )  # fmt: skip
+    )
     if chosen is not None and st.session_state.get("playground-example-used") != chosen:
         st.session_state["playground-example-used"] = chosen
         row = shown.loc[chosen]

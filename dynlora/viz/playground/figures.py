@@ -22,12 +22,16 @@ def answer_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     for label in labels:
         part = frame[frame["label"] == label]
         drawn.add_bar(
-            y=[plotly_text(name, 40) for name in part["who"]], x=part["value"] if numbers else 100 * part["value"],
-            orientation="h", name=plotly_text(label, 24), marker={"color": style[label][0]},
+            y=[plotly_text(name, 40) for name in part["who"]],
+            x=part["value"] if numbers else 100 * part["value"],
+            orientation="h",
+            name=plotly_text(label, 24),
+            marker={"color": style[label][0]},
             text=[f"{value:.3f}" if numbers else f"{100 * value:.0f} %" for value in part["value"]],
-            textposition="inside", insidetextanchor="middle",
+            textposition="inside",
+            insidetextanchor="middle",
             hovertemplate="%{y}<br>%{fullData.name}: %{x:.2f}" + ("" if numbers else " %") + "<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(barmode="stack", showlegend=not numbers, bargap=0.35)
     drawn.update_xaxes(title_text="Number" if numbers else "Probability (%)", range=None if numbers else [0, 100])
     drawn.update_yaxes(autorange="reversed", showgrid=False)
@@ -45,10 +49,13 @@ def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
     ):
         places = np.flatnonzero(part)
         drawn.add_bar(
-            x=places, y=frame["adds"].to_numpy(float)[places], customdata=[names[place] for place in places],
-            name=name, marker={"color": colour},
+            x=places,
+            y=frame["adds"].to_numpy(float)[places],
+            customdata=[names[place] for place in places],
+            name=name,
+            marker={"color": colour},
             hovertemplate="%{customdata}<br>%{y:+.4f} " + plotly_text(unit) + "<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_xaxes(**theme.name_axis(names, colours))
@@ -75,15 +82,24 @@ def layer_map(table: pd.DataFrame, neutral: float, least: float, words: tuple[st
     reach = max(float(np.nanmax(np.abs(values - neutral))) if np.isfinite(values).any() else 0.0, least)
     drawn = theme.figure(colours, int(np.clip(130 + 32 * len(table), 220, 420)), left=90)
     drawn.add_heatmap(
-        z=values, x=[int(layer) for layer in table.columns], y=[plotly_text(kind, 24) for kind in table.index],
-        zmin=neutral - reach, zmax=neutral + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1,
+        z=values,
+        x=[int(layer) for layer in table.columns],
+        y=[plotly_text(kind, 24) for kind in table.index],
+        zmin=neutral - reach,
+        zmax=neutral + reach,
+        colorscale=colours.diverging_scale,
+        xgap=1,
+        ygap=1,
         hoverongaps=False,
         colorbar={
-            "title": {"text": words[0], "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "title": {"text": words[0], "side": "right"},
+            "thickness": 9,
+            "outlinewidth": 0,
+            "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted},
         },
         hovertemplate=f"%{{y}}, layer %{{x}}<br>{words[1]}<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.update_xaxes(title_text="Layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return drawn
@@ -104,10 +120,14 @@ def gate_shift(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     x, names = list(range(len(frame))), [plotly_text(name) for name in frame["short"]]
     for column, colour, symbol in (("before", colours.muted, "circle-open"), ("after", colours.accent, "diamond")):
         drawn.add_scatter(
-            x=x, y=frame[column], mode="markers", name=column, customdata=names,
+            x=x,
+            y=frame[column],
+            mode="markers",
+            name=column,
+            customdata=names,
             marker={"color": colour, "symbol": symbol, "size": 8},
             hovertemplate="%{customdata}<br>" + column + " %{y:.4f}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.add_hline(y=1, line={"color": colours.muted, "width": 1, "dash": "dot"})
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(**theme.name_axis(names, colours))
@@ -133,10 +153,14 @@ def ablation_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     ):
         places = np.flatnonzero(part)
         drawn.add_bar(
-            y=places, x=shown["adds"].to_numpy(float)[places], orientation="h", name=name, marker={"color": colour},
+            y=places,
+            x=shown["adds"].to_numpy(float)[places],
+            orientation="h",
+            name=name,
+            marker={"color": colour},
             customdata=[names[place] for place in places],
             hovertemplate="%{customdata}<br>%{x:+.4f} nats<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.add_vline(x=0, line={"color": colours.muted, "width": 1})
     drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
     drawn.update_xaxes(title_text=ADDS)

@@ -58,10 +58,14 @@ def _evidence(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) ->
     start = cached_queries.at_step(run.folder, "rank", None)
     norms = {name: cached_queries.at_step(run.folder, name, summary["step"]) for name in signals}
     return ranks_to_use.evidence(
-        modules, summary["ranks"], start, ablations.effects(knocked, modules),
+        modules,
+        summary["ranks"],
+        start,
+        ablations.effects(knocked, modules),
         0 if knocked is None else knocked.rows,
-        norms, _other_seeds(run, summary),
-    )  # fmt: skip
+        norms,
+        _other_seeds(run, summary),
+    )
 
 
 def _other_seeds(run: Chosen, summary: Mapping[str, Any]) -> list[Mapping[str, int]]:

@@ -118,10 +118,12 @@ def _fields(runs: pd.DataFrame, able: dict[str, tuple[str, int]]) -> None:
     """Draw the fields, what is refused, and the button."""
     words = run_labels(runs[runs["id"].isin(able)])
     chosen = st.multiselect(
-        "Teachers", list(words), key="recycle-teachers",
+        "Teachers",
+        list(words),
+        key="recycle-teachers",
         format_func=lambda run: f"{words[run]} ({_knows(able[run][1])})",
         help="Finished runs of one base model that all classify, or all write texts. Their data is not needed.",
-    )  # fmt: skip
+    )
     is_writing = bool(chosen) and all(able[run][1] == WRITES for run in chosen)
     settings = {"teachers": [source_of(run) for run in chosen], **(_distil_fields() if is_writing else _episodes())}
     missing = _missing(chosen, able, settings.get("ways", 0))

@@ -27,13 +27,21 @@ def export_button(runs: pd.DataFrame) -> None:
         st.caption("Table of the selected runs:")
         with st.container(horizontal=True):
             st.download_button(
-                "CSV", lambda: csv_text(runs_table.export_frame(runs)), "runs.csv", "text/csv", key="export-csv",
+                "CSV",
+                lambda: csv_text(runs_table.export_frame(runs)),
+                "runs.csv",
+                "text/csv",
+                key="export-csv",
                 on_click="ignore",
-            )  # fmt: skip
+            )
             st.download_button(
-                "JSON", lambda: runs_table.export_json(runs), "runs.json", "application/json", key="export-json",
+                "JSON",
+                lambda: runs_table.export_json(runs),
+                "runs.json",
+                "application/json",
+                key="export-json",
                 on_click="ignore",
-            )  # fmt: skip
+            )
         st.caption("Commands that export the adapters for `peft.PeftModel.from_pretrained`:")
         chosen = runs["id"].tolist()[:MAX_COMMANDS]
         commands = [runs_table.export_command(run_id, str(runs_root_of(run_id))) for run_id in chosen]
@@ -56,9 +64,14 @@ def tags_button(ticked: pd.DataFrame, known: Sequence[str]) -> None:
         before = list(ticked["tags"].iloc[0]) if one else []
         key = ticked["id"].iloc[0] if one else "many"
         tags = st.multiselect(
-            "Tags", list(dict.fromkeys([*before, *known])), before, key=f"tags-{key}", accept_new_options=True,
-            max_selections=MAX_TAGS, placeholder="Type a tag and press Enter",
-        )  # fmt: skip
+            "Tags",
+            list(dict.fromkeys([*before, *known])),
+            before,
+            key=f"tags-{key}",
+            accept_new_options=True,
+            max_selections=MAX_TAGS,
+            placeholder="Type a tag and press Enter",
+        )
         note = None
         if one:
             note = st.text_area("Note", ticked["note"].iloc[0], key=f"note-{key}", max_chars=MAX_NOTE_LENGTH)

@@ -101,7 +101,8 @@ def task_results(rows: Sequence[Mapping[str, Any]]) -> TaskResults | None:
 def _configuration(row: Mapping[str, Any]) -> str:
     """Return a text that runs share which differ in nothing but seed, name and log."""
     kept = {
-        key: value for key, value in set_values(row.get("config") or {}).items()
+        key: value
+        for key, value in set_values(row.get("config") or {}).items()
         if key not in ("seed", "name") and not key.startswith("log.")
-    }  # fmt: skip
+    }
     return json.dumps([row.get("strategy"), kept], sort_keys=True, default=str)

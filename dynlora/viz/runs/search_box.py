@@ -36,9 +36,15 @@ def search_box(label: str = "Search") -> str:
     """Draw the box and return what stands in it."""
     put(KEY, addressed_search())
     return st.text_input(
-        label, key=KEY, placeholder=EXAMPLE, max_chars=MAX_QUERY_LENGTH, width=330, icon=":material/search:", help=HELP,
+        label,
+        key=KEY,
+        placeholder=EXAMPLE,
+        max_chars=MAX_QUERY_LENGTH,
+        width=330,
+        icon=":material/search:",
+        help=HELP,
         on_change=lambda: to_address(q=st.session_state[KEY].strip() or None),
-    ).strip()  # fmt: skip
+    ).strip()
 
 
 def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame | None:
@@ -95,9 +101,13 @@ def _choices(views: Sequence[View], shown: View | None) -> None:
     queries = {view.name: view.query for view in views}
     put(key, None if shown is None else shown.name)
     st.pills(
-        "Saved views", list(queries), key=key, format_func=lambda name: markdown_text(name, MAX_NAME_LENGTH),
-        label_visibility="collapsed", on_change=lambda: to_address(q=queries.get(st.session_state[key] or "")),
-    )  # fmt: skip
+        "Saved views",
+        list(queries),
+        key=key,
+        format_func=lambda name: markdown_text(name, MAX_NAME_LENGTH),
+        label_visibility="collapsed",
+        on_change=lambda: to_address(q=queries.get(st.session_state[key] or "")),
+    )
 
 
 def _save(text: str) -> None:

@@ -33,9 +33,25 @@ GROUPS = {"none": "Not grouped", "strategy": "By strategy", "data": "By model an
 """Groupings of the list: key in the address to words."""
 
 COLUMNS = (
-    "name", "status", "progress", "trend", "result", "metric", "strategy", "seed", "tags", "model", "data",
-    "adapter parameters", "of budget", "created", "note", "where", "id", "colour",
-)  # fmt: skip
+    "name",
+    "status",
+    "progress",
+    "trend",
+    "result",
+    "metric",
+    "strategy",
+    "seed",
+    "tags",
+    "model",
+    "data",
+    "adapter parameters",
+    "of budget",
+    "created",
+    "note",
+    "where",
+    "id",
+    "colour",
+)
 
 
 def filtered(runs: pd.DataFrame, statuses: Sequence[str] = (), strategies: Sequence[str] = ()) -> pd.DataFrame:
@@ -72,10 +88,15 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame:
 def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:
     """Return the table in an order of `SORTS`, strategies without their fidelity; what has no value comes last."""
     keys = {
-        "newest": ("created", False), "oldest": ("created", True), "highest": ("result", False),
-        "lowest": ("result", True), "name": ("name", True), "strategy": ("strategy", True), "status": ("status", True),
+        "newest": ("created", False),
+        "oldest": ("created", True),
+        "highest": ("result", False),
+        "lowest": ("result", True),
+        "name": ("name", True),
+        "strategy": ("strategy", True),
+        "status": ("status", True),
         "budget": ("of budget", False),
-    }  # fmt: skip
+    }
     column, up = keys[sort]
     key = {"name": lambda texts: texts.str.casefold(), "strategy": lambda texts: texts.str.partition(" (")[0]}.get(
         column

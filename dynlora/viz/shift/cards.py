@@ -96,9 +96,13 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
             width=220,
         )
         strength = choose(
-            "strength", shift_model.STRENGTHS.get(kind, "Fraction of words"), (0.1, 0.25, 0.5, 0.75, 1.0), 0.5,
-            lambda share: f"{100 * share:.0f} %", width=160,
-        )  # fmt: skip
+            "strength",
+            shift_model.STRENGTHS.get(kind, "Fraction of words"),
+            (0.1, 0.25, 0.5, 0.75, 1.0),
+            0.5,
+            lambda share: f"{100 * share:.0f} %",
+            width=160,
+        )
         if not _switch("tried", "Evaluate perturbed text"):
             note("Evaluates the trained adapter on up to 512 held-out examples, original and perturbed.")
             return
@@ -189,10 +193,13 @@ def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """Draw the path of a file of this machine and return its section `data`, None while there is none that fits."""
     put("address-path", st.query_params.get("path", ""))
     text = st.text_input(
-        "Path on this machine", key="address-path", max_chars=500, on_change=_path_changed,
+        "Path on this machine",
+        key="address-path",
+        max_chars=500,
+        on_change=_path_changed,
         help="CSV, TSV, JSON, Parquet or Excel, or a folder with train.* and validation.* files. Of a single "
         "file, half of the examples are used, at most 512.",
-    ).strip()  # fmt: skip
+    ).strip()
     if not text:
         return None
     if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are

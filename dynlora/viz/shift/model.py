@@ -193,5 +193,9 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
     if missing:
         raise DataError(f"{path}: has no column for data.{missing[0]}; rename a column to {missing[0]}")
     return {
-        "path": str(path), **found, "task": task.kind or "auto", "group_by": "none", "eval_fraction": FILE_SHARE,
-    }  # fmt: skip
+        "path": str(path),
+        **found,
+        "task": task.kind or "auto",
+        "group_by": "none",
+        "eval_fraction": FILE_SHARE,
+    }

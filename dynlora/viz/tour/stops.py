@@ -227,6 +227,11 @@ def _series(folder: Any, metric: str) -> pd.DataFrame:
 
 
 _CHARTS = {
-    "rank": _rank, "importance": _importance, "moves": _moves, "flow": _flow, "gates": _gates, "worth": _worth,
-}  # fmt: skip
+    "rank": _rank,
+    "importance": _importance,
+    "moves": _moves,
+    "flow": _flow,
+    "gates": _gates,
+    "worth": _worth,
+}
 """What each stop shows."""

@@ -83,9 +83,20 @@ def ended_runs() -> list[dict[str, str]]:
 
 
 PAGES = {
-    "h": "home", "r": "runs", "l": "launch", "u": "run", "c": "capacity", "i": "inputs", "m": "compare",
-    "p": "playground", "s": "shrink", "e": "decode", "y": "recycle", "t": "tour", "d": "methods",
-}  # fmt: skip
+    "h": "home",
+    "r": "runs",
+    "l": "launch",
+    "u": "run",
+    "c": "capacity",
+    "i": "inputs",
+    "m": "compare",
+    "p": "playground",
+    "s": "shrink",
+    "e": "decode",
+    "y": "recycle",
+    "t": "tour",
+    "d": "methods",
+}
 PAGE_KEYS = {letter: "" if page == "home" else page for letter, page in PAGES.items()}
 """End of the address of the page that G and a letter open, by the letter."""
 

@@ -63,10 +63,18 @@ def runs_grid(table: pd.DataFrame) -> Picked:
     table.insert(1, "tab", [f"run?run={run_id}" for run_id in ids])
     dots = table.pop("colour").tolist()
     state = st.dataframe(
-        with_dots(table, dots), key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode=MODES,
-        selection_default={"selection": {"rows": start}}, column_config=_columns(f"open-{key}", result_title(table)),
-        height=min(38 + 35 * max(len(table), 2), 560), placeholder="", column_order=[DOT, *_used(table)],
-    )  # fmt: skip
+        with_dots(table, dots),
+        key=key,
+        hide_index=True,
+        width="stretch",
+        on_select="rerun",
+        selection_mode=MODES,
+        selection_default={"selection": {"rows": start}},
+        column_config=_columns(f"open-{key}", result_title(table)),
+        height=min(38 + 35 * max(len(table), 2), 560),
+        placeholder="",
+        column_order=[DOT, *_used(table)],
+    )
     opened = st.session_state.get(f"open-{key}")
     if opened is not None and opened["row"] < len(ids):
         st.switch_page("pages/run.py", query_params={"run": ids[opened["row"]]})

@@ -205,9 +205,14 @@ def pick_run(
         words = {chosen.id: chosen.id, **words}
     put("address-run", chosen.id if chosen else None)
     st.selectbox(
-        label, list(words), key="address-run", format_func=words.__getitem__, label_visibility="collapsed",
-        on_change=_other_run, placeholder="Select another run",
-    )  # fmt: skip
+        label,
+        list(words),
+        key="address-run",
+        format_func=words.__getitem__,
+        label_visibility="collapsed",
+        on_change=_other_run,
+        placeholder="Select another run",
+    )
     if chosen is None or problem is not None:
         cannot_open(problem)
     if chosen.id not in set(runs["id"][runs["kind"].isin(list(others))]):
@@ -304,9 +309,13 @@ def pick_runs(
     ids = wanted.split(",") if wanted is not None else usual
     put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])
     st.multiselect(
-        label, list(words), key="address-runs", format_func=words.__getitem__, max_selections=at_most,
+        label,
+        list(words),
+        key="address-runs",
+        format_func=words.__getitem__,
+        max_selections=at_most,
         on_change=lambda: to_address(runs=",".join(st.session_state["address-runs"])),
-    )  # fmt: skip
+    )
     return list(st.session_state["address-runs"])
 
 

@@ -69,9 +69,15 @@ def segmented(
     current = from_address(name, options, default)
     put(key, current)
     chosen = st.segmented_control(
-        label, options, key=key, format_func=words, label_visibility="collapsed",
-        on_change=_segment_changed, args=(name, key, default), **more,
-    )  # fmt: skip
+        label,
+        options,
+        key=key,
+        format_func=words,
+        label_visibility="collapsed",
+        on_change=_segment_changed,
+        args=(name, key, default),
+        **more,
+    )
     return current if chosen is None else chosen
 
 
@@ -99,9 +105,7 @@ def among_steps(name: str, label: str, steps: Sequence[int], words: Callable[[An
         return steps[-1]
     key = f"address-{name}-{len(steps)}"
     put(key, from_address(name, steps, steps[-1]))
-    return st.select_slider(
-        label, steps, key=key, format_func=words, on_change=_changed, args=(name, key, steps[-1])
-    )  # fmt: skip
+    return st.select_slider(label, steps, key=key, format_func=words, on_change=_changed, args=(name, key, steps[-1]))
 
 
 def step_slider(last: int, bound: int, label: str = "Step") -> int:
@@ -123,9 +127,13 @@ def step_slider(last: int, bound: int, label: str = "Step") -> int:
     st.session_state[BOUND] = bound
     _say_reached(last, bound)
     chosen = st.slider(
-        label, 0, bound, key="address-step", on_change=_step_changed,
+        label,
+        0,
+        bound,
+        key="address-step",
+        on_change=_step_changed,
         help="The line in the map, the model view and the scatter plot show this step. The end is the newest step.",
-    )  # fmt: skip
+    )
     return min(chosen, last)
 
 
@@ -166,10 +174,14 @@ def step_range(last: int, bound: int, label: str = "Steps shown") -> None:
     st.session_state[BOUND] = bound
     _say_reached(last, bound)
     st.slider(
-        label, 0, bound, key="address-steps", on_change=_range_changed,
+        label,
+        0,
+        bound,
+        key="address-steps",
+        on_change=_range_changed,
         help="The map and the rank transfers show these steps, at the full recorded resolution. The end is the newest "
         "step.",
-    )  # fmt: skip
+    )
 
 
 def _range_changed() -> None:
@@ -229,9 +241,15 @@ def several(
     wanted = set(st.query_params.get_all(name))
     put(key, [option for option in options if option in wanted])
     chosen = st.multiselect(
-        label, options, key=key, placeholder=none, width=width, on_change=_several_changed, args=(name, key),
+        label,
+        options,
+        key=key,
+        placeholder=none,
+        width=width,
+        on_change=_several_changed,
+        args=(name, key),
         format_func=lambda option: one_line(words.get(option, option), 40),
-    )  # fmt: skip
+    )
     return tuple(chosen)
 
 

@@ -143,11 +143,19 @@ def _next(
 def _commands(runs: NextRuns) -> list[str]:
     return [
         shlex.join(
-            ["dynlora", "sweep", "--config", str(find_run(run).folder / "config.yaml"),
-             "--set", f"seed={_listed(seeds)}", "--runs-dir", str(runs_dir())]
+            [
+                "dynlora",
+                "sweep",
+                "--config",
+                str(find_run(run).folder / "config.yaml"),
+                "--set",
+                f"seed={_listed(seeds)}",
+                "--runs-dir",
+                str(runs_dir()),
+            ]
         )
         for run, seeds in runs.seeds.items()
-    ]  # fmt: skip
+    ]
 
 
 def _listed(seeds: Sequence[int]) -> str:

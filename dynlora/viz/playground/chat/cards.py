@@ -92,9 +92,14 @@ def _begin(talk: Talk, voices: list[Voice], prompt: str, settings: Settings) -> 
     for voice in voices:
         asked = talk.asked(voice, prompt, settings)
         stream = begin(
-            voice.folder, "write", mode=voice.mode, temperature=settings.temperature, seed=settings.seed,
-            new_tokens=settings.new_tokens, **asked,
-        )  # fmt: skip
+            voice.folder,
+            "write",
+            mode=voice.mode,
+            temperature=settings.temperature,
+            seed=settings.seed,
+            new_tokens=settings.new_tokens,
+            **asked,
+        )
         answers[voice.key] = Answer(voice, asked, stream)
     if not settings.chat:
         talk.turns.clear()
@@ -167,9 +172,12 @@ def _token_card(answer: Answer) -> None:
         under(f"{chat_model.token_caption(frame)}{cut_words(len(tokens))}", frame, "tokens")
         names = [f"{place}. {visible(row['text'])}" for place, row in enumerate(tokens, 1)]
         place = st.selectbox(
-            "Alternatives for token", [None, *range(len(names))], key="talk-token", width=320,
+            "Alternatives for token",
+            [None, *range(len(names))],
+            key="talk-token",
+            width=320,
             format_func=lambda index: "Choose a token" if index is None else names[index],
-        )  # fmt: skip
+        )
         if place is not None and place < len(tokens):
             shown = chat_model.alternatives(tokens[place])
             rows(shown.assign(adapter=shown["adapter"].map(visible), base=shown["base"].map(visible)).round(4))
@@ -187,9 +195,14 @@ def _ablation_card(answer: Answer) -> None:
             "estimates first; Cancel keeps what is measured."
         )
         messages = in_background(
-            "text-ablation", "Measure all modules", "modules", answer.voice.folder, "ablate_text", ids=answer.ids,
+            "text-ablation",
+            "Measure all modules",
+            "modules",
+            answer.voice.folder,
+            "ablate_text",
+            ids=answer.ids,
             **answer.asked,
-        )  # fmt: skip
+        )
         modules = cached_queries.modules(answer.voice.folder)
         estimates = chat_model.estimate_frame(found["adds"], modules)
         frame = chat_model.ablation_frame(messages, modules) if messages else estimates
