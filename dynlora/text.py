@@ -87,7 +87,7 @@ def _plotly_text(text: str, limit: int) -> str:
 
 
 def plotly_lines(text: object, width: int, limit: int = 120) -> str:
-    """Return text for a figure in lines of at most about `width` characters; what stands in brackets begins its own."""
+    """Return text for a figure in lines of at most about `width` characters; what is in brackets begins its own."""
     words = one_line(text, limit)
     parts = [words] if len(words) <= width else re.split(r" (?=\()", words)
     return "<br>".join(plotly_text(line) for part in parts for line in textwrap.wrap(part, width))
@@ -96,7 +96,7 @@ def plotly_lines(text: object, width: int, limit: int = 120) -> str:
 def markdown_text(text: object, limit: int = 200) -> str:
     """Return text for a title, caption or label: shown as it is, whatever markdown or streamlit would make of it.
 
-    A zero-width space stands after each colon and in `www.`, because emoji, icons and links are found after escapes
+    A zero-width space is after each colon and in `www.`, because emoji, icons and links are found after escapes
     are gone.
     """
     return _escaped(one_line(text, limit))
@@ -178,7 +178,7 @@ def minus(number: str) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """Return a share as a percentage with `digits` decimals."""
+    """Return a fraction as a percentage with `digits` decimals."""
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f} %"
 
 
@@ -195,7 +195,7 @@ def duration(seconds: float | None) -> str:
 
 
 def rough_duration(seconds: float | None) -> str:
-    """Return an estimate of time with no more digits than it is worth: to 5 seconds, a minute, or half an hour."""
+    """Return an estimate of time with no more digits than are certain: to 5 seconds, a minute, or half an hour."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 57.5:

@@ -26,7 +26,7 @@ MOST_COMPONENTS = 256
 _TURNS = {word: turn for turn, word in enumerate(dict.fromkeys(KIND_WORDS.values()))}
 
 OUTSIDE = "outside"
-"""Stands where a layer's number would, for modules outside of the blocks."""
+"""Written where a layer's number would, for modules outside of the blocks."""
 
 
 def described(adapter: Adapter) -> pd.DataFrame:

@@ -41,7 +41,7 @@ class GateEffect:
 
 
 def gate_effect(gates: np.ndarray, group: Sequence[object], seed: int = 0) -> GateEffect | None:
-    """Return how much the groups explain of each gate, None when there is nothing to tell apart.
+    """Return how much the groups explain of each gate, None when the groups do not differ.
 
     The groups are shuffled over the examples 500 times; the largest share over all modules of each shuffle makes the
     baseline, so that it holds for all modules at once.

@@ -1,7 +1,7 @@
 """What may be wrong with a run, in plain words, each finding with the place that shows its evidence.
 
 Every check is one small pure function of what a run has recorded. It returns a `Finding`, or None when all is well;
-thresholds are constants of this file and stand in the words of the findings.
+thresholds are constants of this file and are in the words of the findings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROBLEM, NOTICE = "problem", "notice"
 """The levels of a finding: something to repair, something to know."""
 
 UNUSED_BELOW = 0.95
-"""Share of the budget in use at the end below which it counts as unused."""
+"""Fraction of the budget in use at the end below which it counts as unused."""
 
 STARVED_RANK = 1
 """Rank up to which a module is starved when its importance is in the top quarter."""

@@ -254,7 +254,7 @@ def seconds_taken(row: Mapping[str, Any]) -> float | None:
 
 
 def format_progress(summary: Mapping[str, Any], phase: str = "") -> str:
-    """Return where a run stands: its step, what it does besides steps, and how long it still needs.
+    """Return the state of a run: its step, what it does besides steps, and how long it still needs.
 
     Args:
         summary: as `queries.run_summary` returns it; a row of a list has no activity.

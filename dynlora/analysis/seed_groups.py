@@ -44,7 +44,7 @@ class Group:
     """Runs shown as one.
 
     Attributes:
-        label: what is written for them; text of a run's author may stand in it.
+        label: what is written for them; text of a run's author may be in it.
         runs: their ids, one for each seed.
         repeats: ids of older runs with a seed that is among them; they are no further evidence.
         method: that decides the colour, as `run_summary.method_of` returns it.
@@ -100,7 +100,7 @@ def _by_seed(members: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tup
 
 
 def methods(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the method of each run by its id: the strategy, and those of its own settings that tell methods apart.
+    """Return the method of each run by its id: the strategy, and those of its own settings in which methods differ.
 
     A control such as random allocation is a method of its own, another learning rate is not.
     """
@@ -153,7 +153,7 @@ def _key(summary: Mapping[str, Any], ignoring: Collection[str]) -> str:
 
 
 def _labels(firsts: Sequence[Mapping[str, Any]], ignoring: Collection[str]) -> list[str]:
-    """Return the strategy of each group; those of one strategy get the settings that tell them apart, if set."""
+    """Return the strategy of each group; those of one strategy get the settings in which they differ, if set."""
     words = [one_line(format_strategy(summary), 60) for summary in firsts]
     settings = [_settings(summary, ignoring) for summary in firsts]
     alike = {word: [own for own, other in zip(settings, words, strict=True) if other == word] for word in set(words)}

@@ -1,7 +1,7 @@
 """Names of models and data sets become local folders.
 
 `resolve_model` and `resolve_data` are all that the rest of dynlora calls; `MODELS` and `DATASETS` list what is
-embedded. Importing this package loads neither torch nor a network client.
+built-in. Importing this package loads neither torch nor a network client.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ NAMES = ("Mia", "Tom", "Ana", "Ben", "Lea", "Sam", "Eva", "Max", "Ida", "Leo", "
 THINGS = ("apples", "books", "coins", "pens", "cards", "stones", "shells", "cups", "eggs", "stamps", "balls", "seeds")
 
 MARKER = "####"
-"""Stands before the answer in the last line of a completion."""
+"""Written before the answer in the last line of a completion."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How each embedded data set is built, and how what was built is recognised."""
+"""How each built-in data set is built, and how what was built is recognised."""
 
 from __future__ import annotations
 
@@ -112,4 +112,4 @@ BUILDERS: Mapping[str, Builder] = {
     "sentiment4-text": Builder(_sentiment4_text, content_sha256),
     "arithmetic": Builder(lambda _: arithmetic.split_rows(), content_sha256),
 }
-"""Every embedded data set by name."""
+"""Every built-in data set by name."""

@@ -34,7 +34,7 @@ from dynlora.store.summary import RunSummary, readable, run_summary
 
 
 def format_method(row: Mapping[str, Any]) -> str:
-    """Return a run's strategy with its fidelity, which belongs wherever methods stand side by side."""
+    """Return a run's strategy with its fidelity, which belongs wherever methods are side by side."""
     name = row["strategy"] or "?"
     return f"{name} ({row['fidelity']})" if row["fidelity"] else name
 
@@ -137,7 +137,7 @@ def train(
 
 
 def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple[Any, str, int]:
-    """Go on with a run here, whatever its kind."""
+    """Continue a run here, whatever its kind."""
     return _ended(resumed(run_folder(runs_dir, run_id), force=force, progress=progress))
 
 
@@ -278,17 +278,17 @@ def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | No
 
 
 def models() -> Report:
-    """List the embedded models."""
+    """List the built-in models."""
     return _catalogue(assets.MODELS)
 
 
 def datasets() -> Report:
-    """List the embedded data sets."""
+    """List the built-in data sets."""
     return _catalogue(assets.DATASETS)
 
 
 def _catalogue(items: Any) -> Report:
-    """Return embedded assets as rows."""
+    """Return built-in assets as rows."""
     keys = ("name", "hub_id", "package", "licence", "description", "size", "cached", "needs")
     rows = [{key: _plain(getattr(item, key, None)) for key in keys} for item in items.values()]
     return rows, "\n".join(
@@ -298,7 +298,7 @@ def _catalogue(items: Any) -> Report:
 
 
 def _at_hand(row: dict[str, Any]) -> str:
-    """Return whether an embedded asset is here, or what has to be installed first."""
+    """Return whether a built-in asset is here, or what has to be installed first."""
     return "cached" if row["cached"] else f"needs [{row['needs']}]" if row["needs"] else "not downloaded"
 
 

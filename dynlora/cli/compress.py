@@ -26,7 +26,7 @@ TOLERANCE = 0.005
 """Largest increase of the held-out loss in nats that counts as none, unless told otherwise."""
 
 MOST_NATS = 1000.0
-"""Largest tolerance: no loss that is worth a comparison is so large."""
+"""Largest tolerance: no useful loss is so large."""
 
 ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
 """What is asked unless told otherwise."""

@@ -109,7 +109,7 @@ def read_saved(folder: Path) -> Table:
 
 
 def _part(folder: Path, name: Any) -> Path:
-    """Return a part of a saved table, which lies in its folder."""
+    """Return a part of a saved table, which is in its folder."""
     if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
         raise refusal(folder.name, f"names a part that is not in the folder ({str(name)[:60]}); save it again")
     return folder / name

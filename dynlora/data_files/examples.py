@@ -269,7 +269,7 @@ def quoted(name: str) -> str:
 
 
 def places(rows: Examples, chosen: Sequence[int] | Any) -> str:
-    """Return where rows stand: `rows.csv, lines 5, 9 and 12`; several files one after the other."""
+    """Return the places of rows: `rows.csv, lines 5, 9 and 12`; several files one after the other."""
     found: dict[tuple[str, str], list[int]] = {}
     for row in chosen:
         name, unit, place = rows.where(int(row))

@@ -16,7 +16,7 @@ from dynlora.data_files.repair_list import LIKE
 from dynlora.text import printable
 
 ID_SHARE, ID_ROWS = 0.9, 20
-"""A label column is an id when more than this share of so many rows or more have a label of their own."""
+"""A label column is an id when more than this fraction of so many rows or more have a label of their own."""
 
 MAX_CLASSES = 1000
 """Classes that a model can learn."""
@@ -273,7 +273,7 @@ def _spellings(rows: Examples) -> Iterator[Fault]:
 
 
 def _on_both_sides(rows: Examples, has_classes: bool) -> Iterator[Fault]:
-    """Yield training rows that are held out too: those with the same label, and with another."""
+    """Yield training examples that are held out too: those with the same label, and with another."""
     shared = finders.shared(rows)
     other = finders.shared_with_other_label(rows) if has_classes else np.zeros(len(rows), bool)
     drawn = len(rows.tables) == 1

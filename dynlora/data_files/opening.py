@@ -113,9 +113,9 @@ class Source:
     """The bytes of a file.
 
     Attributes:
-        path: where it lies.
+        path: where it is.
         data: its bytes where they are not those on the disk: unpacked, or in another encoding.
-        encoding: of its text as it lies on the disk, as people call it.
+        encoding: of its text as it is on the disk, as people call it.
         wanted: one of `encodings.ENCODINGS` that was given for its text; None: found from the bytes.
         guess: the encoding where the bytes do not say which it is, else empty.
     """

@@ -1,4 +1,4 @@
-"""A table of rows as it was read, and where in its files each row stands."""
+"""A table of rows as it was read, and where in its files each row is."""
 
 from __future__ import annotations
 

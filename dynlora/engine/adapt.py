@@ -63,7 +63,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         targets: endings of module names; None adapts every linear module of the blocks.
         total: optimizer steps of the run.
         seed: of the run.
-        batches: gives n batches of training rows to strategies that look at data before they start.
+        batches: gives n batches of training examples to strategies that look at data before they start.
         sizes: saved (rank, max_rank) by module name, instead of the strategy's start.
 
     Raises:

@@ -40,7 +40,7 @@ class Settings:
         alphas: (position, lora_alpha) by pattern: the end of a module's name, or with `^` the whole; the first counts.
         is_rank_stabilised: the update is divided by the root of the rank (rsLoRA).
         is_decomposed: the base weights' columns are scaled too (DoRA), which needs the base model to be seen.
-        unread: patterns of alpha that are regular expressions: a stranger's are not run.
+        unread: patterns of alpha that are regular expressions: untrusted ones are not run.
     """
 
     peft_type: str
@@ -136,7 +136,7 @@ def _number(key: str, value: object) -> float:
 def places(names: Sequence[str]) -> list[tuple[int | None, str]]:
     """Return (layer, kind) of each module: the first number in its name, and what comes after it.
 
-    A module without a number lies outside of the blocks, and its kind is its name. Where a model has several stacks of
+    A module without a number is outside of the blocks, and its kind is its name. Where a model has several stacks of
     blocks, as an encoder and a decoder, the kind begins with the stack's.
     """
     parts = [_parts(name) for name in names]
@@ -155,7 +155,7 @@ def _parts(name: str) -> tuple[str, int | None, str]:
 
 
 def _owners(stacks: Sequence[str]) -> dict[str, str]:
-    """Return what tells the stacks apart, before each kind: nothing for one, its owner's name, else its whole name."""
+    """Return what distinguishes the stacks, before each kind: nothing for one, its owner, else its whole name."""
     distinct = list(dict.fromkeys(stacks))
     if len(distinct) < 2:
         return dict.fromkeys(distinct, "")

@@ -1,4 +1,4 @@
-"""Whether a run can go on, and with which settings. Nothing here needs torch: a refusal is quick."""
+"""Whether a run can continue, and with which settings. Nothing here needs torch: a refusal is quick."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ WHOLE = 2**20
 
 
 def token_preview(settings: RunConfig) -> dict[str, Any]:
-    """Return the tokens of a few training rows, and how many rows lose something to truncation; no model is loaded.
+    """Return the tokens of a few training examples, and how many rows lose something to truncation; no model is loaded.
 
     Args:
         settings: a run's config, of a task that writes texts.
@@ -143,7 +143,7 @@ def format_preview(found: dict[str, Any]) -> str:
 
 FIGURE_ROWS = 8
 SHOWN_CHARACTERS = 2000
-"""Training rows of the preview, and the most characters of each text in it; the tokens are whole."""
+"""Training examples of the preview, and the most characters of each text in it; the tokens are whole."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Encoded:
         return self.tokens.notes
 
     def figures(self) -> dict[str, Any]:
-        """Return rows, mean and maximum tokens a row, the limit, and the share of rows that are cut."""
+        """Return rows, mean and maximum tokens a row, the limit, and the fraction of rows that are cut."""
         length = self.tokens.length
         limit = min(self.inputs.config.data.max_length, self.inputs.base.tokenizer.model_max_length)
         whole = self._whole(np.flatnonzero(length >= limit))

@@ -89,7 +89,7 @@ class Truncatable:
 
         Args:
             model: as `as_plain_lora` returns it.
-            rows: labelled training rows that the weighting looks at; not needed for `plain`.
+            rows: labelled training examples that the weighting looks at; not needed for `plain`.
             weighting: what a component's effect is measured by: loss, inputs or plain.
         """
         found = None

@@ -23,7 +23,7 @@ def listen(adapters: Adapters, indices: Sequence[int], step: int, *, whitened: b
 
 
 def _empty_sketch(module: LoraLinear, seed: int, step: int, whitened: bool) -> GradientSketch:
-    """Return a sketch that can tell apart as many directions as the module has room for components."""
+    """Return a sketch with as many directions as the module has room for components."""
     info = module.info
     return GradientSketch.empty(
         info.d_in,

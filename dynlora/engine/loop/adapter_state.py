@@ -76,7 +76,7 @@ def load_adapter_state(adapters: Adapters, state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Say in a sentence what a part of a saved state lacks; a run's folder may be damaged or a stranger's."""
+    """Say in a sentence what a part of a saved state lacks; a run's folder may be damaged or untrusted."""
     try:
         yield
     except CorruptRunError:

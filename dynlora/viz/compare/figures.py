@@ -110,7 +110,7 @@ def curves(
 ) -> go.Figure:
     """Draw the mean of each group, and a band from its lowest to its highest run where there are several.
 
-    A line in colour has its name at its end; the grey lines of many groups lie behind, the pointer names them.
+    A line in colour has its name at its end; the grey lines of many groups are behind, the pointer names them.
 
     Args:
         bands: as `grouping.bands` returns them.

@@ -36,7 +36,7 @@ def intervals(boxes: Iterable[Mapping[str, Any]], axes: int) -> dict[int, list[I
     """Return from where to where each brushed axis is picked.
 
     Args:
-        boxes: with `x` and `y`, from and to; the axes stand at 0, 1, 2, ...
+        boxes: with `x` and `y`, from and to; the axes are at 0, 1, 2, ...
         axes: how many there are.
     """
     found: dict[int, list[Interval]] = {}
@@ -49,7 +49,7 @@ def intervals(boxes: Iterable[Mapping[str, Any]], axes: int) -> dict[int, list[I
 
 
 def picked(places: Sequence[Sequence[float]], brushed: Mapping[int, Sequence[Interval]]) -> list[int] | None:
-    """Return which runs lie within an interval on each brushed axis, None while nothing is brushed.
+    """Return which runs are within an interval on each brushed axis, None while nothing is brushed.
 
     Args:
         places: of the runs on each axis; NaN, which is in no interval, where a run has no such value.

@@ -46,7 +46,7 @@ def shared_metric(summaries: Sequence[Mapping[str, Any]]) -> str:
 def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
     """Return the settings that are not the same in all runs: column `setting`, then one per run.
 
-    A strategy stands with its fidelity.
+    A strategy is with its fidelity.
     """
     configs = {names[summary["id"]]: flat(summary.get("config") or {}) for summary in summaries}
     keys = list(dict.fromkeys(key for config in configs.values() for key in config))

@@ -1,4 +1,4 @@
-"""The table of the paper one would write: methods against data sets, mean ± standard deviation over seeds.
+"""The results table: methods against data sets, mean ± standard deviation over seeds.
 
 As a frame for the page, and as LaTeX (with booktabs) and Markdown, whatever a name holds escaped for each.
 """
@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def printed(self) -> str:
-        """The mean as it stands in the table."""
+        """The mean as it is in the table."""
         return f"{self.mean:.3f}"
 
 
@@ -161,7 +161,7 @@ def _parameters(rows: Sequence[Row]) -> float | None:
 def _best_of_each(
     lines: Sequence[Line], methods_of: Sequence[str], keys: Sequence[_Key]
 ) -> tuple[list[Line], list[str]]:
-    """Return one row a method, on each data set that of its configurations with the best mean."""
+    """Return one row per method, on each data set that of its configurations with the best mean."""
     found, chosen = [], []
     for method in dict.fromkeys(methods_of):
         own = [line for line, name in zip(lines, methods_of, strict=True) if name == method]

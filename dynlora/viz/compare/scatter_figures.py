@@ -66,7 +66,7 @@ def scatter(
 
 
 def scale(values: pd.Series, *, logarithmic: bool) -> dict[str, Any]:
-    """Return the scale of an axis; few values that lie well apart, as those of a sweep do, are its ticks."""
+    """Return the scale of an axis; few values that are well apart, as those of a sweep do, are its ticks."""
     known = np.array(sorted(set(values)), dtype=float)
     found: dict[str, Any] = {"type": "log", "dtick": "D2", "tickformat": ".3~g"} if logarithmic else {"type": "linear"}
     if not 1 < len(known) <= FEW:
@@ -79,11 +79,11 @@ def scale(values: pd.Series, *, logarithmic: bool) -> dict[str, Any]:
 
 
 SHARES = (1.0, 0.7, 0.5, 0.32)
-"""How far up the sequential scale the quarters stand, the best one first."""
+"""How far up the sequential scale the quarters are, the best one first."""
 
 
 def parallel(lines: pd.DataFrame, axes: Sequence[Axis], colours: Palette) -> go.Figure:
-    """Draw a line for each run over upright axes, the better its result the stronger; the best quarter lies on top.
+    """Draw a line for each run over upright axes, the better its result the stronger; the best quarter is on top.
 
     Args:
         lines: as `relations.lines` returns them.

@@ -101,7 +101,7 @@ def number_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _kind(field: str) -> int:
-    """Return where a field stands in a list: results, best results, costs, settings."""
+    """Return where a field is in a list: results, best results, costs, settings."""
     group, dot, _ = field.partition(".")
     if not dot:
         return 3 if field in ("step", "seed") else 0
@@ -116,7 +116,7 @@ def varying(table: pd.DataFrame) -> list[str]:
 def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the settings that differ between runs, seed and name aside, each with its value in every run.
 
-    The most varied come first, numbers before text. None stands where a run does not set it. A strategy stands with its
+    The most varied come first, numbers before text. None is where a run does not set it. A strategy is with its
     fidelity.
     """
     settings = [search_fields.settings(row) for row in rows]
@@ -174,7 +174,7 @@ def is_logarithmic(values: Sequence[Any]) -> bool:
 
 
 APART = 0.08
-"""Least distance of values that are written beside an axis, as a share of it."""
+"""Least distance of values that are written beside an axis, as a fraction of it."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _tick(value: float) -> str:
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
-    """Return the ticks but those that would lie on the one below them; the topmost always stays."""
+    """Return the ticks but those that would be on the one below them; the topmost always stays."""
     found: list[tuple[float, str]] = []
     for place, words in ticks:
         if found and place - found[-1][0] < APART:

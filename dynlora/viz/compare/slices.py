@@ -36,7 +36,7 @@ TICK = 24
 def slices(rows: Sequence[Row], metric: str) -> pd.DataFrame:
     """Return a row for each run and setting: setting, value, place, result, run, name, finished.
 
-    `place` is the value, or the position of a text in its order. Runs that were stopped stand with their last
+    `place` is the value, or the position of a text in its order. Runs that were stopped are with their last
     evaluation: most of them were stopped because of it.
 
     Args:
@@ -156,7 +156,7 @@ def _best(table: pd.DataFrame, *, low_is_good: bool) -> str:
 
 
 def caption(table: pd.DataFrame, metric: str, *, low_is_good: bool) -> str:
-    """Say which run is best, at which values, and which of them lie at the edge of what was tried.
+    """Say which run is best, at which values, and which of them are at the edge of what was tried.
 
     Args:
         table: as `slices` returns it.

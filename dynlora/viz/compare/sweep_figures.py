@@ -19,7 +19,7 @@ WRITTEN_CELLS = 120
 """Most cells of a grid whose numbers are written; of more the pointer tells."""
 
 UPRIGHT = 8
-"""Most columns, and letters of a name, that stand upright; more and longer ones are turned, or they would overlap."""
+"""Most columns, and letters of a name, that are upright; more and longer ones are turned, or they would overlap."""
 
 
 def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *, low_is_good: bool) -> go.Figure:

@@ -143,7 +143,7 @@ def recent_card(runs: pd.DataFrame) -> None:
 
 
 def _run_line(row: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str]) -> None:
-    """Draw a run on one line: its name, which leads to it, its method, and how it stands."""
+    """Draw a run on one line: its name, which leads to it, its method, and its state."""
     with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"run-line-{row['id']}"):
         link("pages/run.py", markdown_text(row["name"], 60), run=row["id"])
         method = one_line(format_strategy(row), 40) if isinstance(row["strategy"], str) else ""

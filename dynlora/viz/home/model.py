@@ -101,7 +101,7 @@ def picture_title(summary: Mapping[str, Any], *, is_live: bool) -> str:
 
 
 def picture_words(summary: Mapping[str, Any], caption: str) -> str:
-    """Return what stands under the picture.
+    """Return what is under the picture.
 
     Args:
         summary: as `queries.run_summary` returns it.

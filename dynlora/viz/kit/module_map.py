@@ -15,7 +15,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
 
 GAP, GAP_SHARE = 0.45, 0.0065
-"""Space between groups of rows, in rows; and at least this share of all rows, so that it shows among hundreds."""
+"""Space between groups of rows, in rows; and at least this fraction of all rows, so that it shows among hundreds."""
 
 LABEL = 12
 """Height of a group's label, pixels; of labels closer to each other the first is drawn."""
@@ -117,7 +117,7 @@ def even_cells(z: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray,
 
 
 def grouped(values: pd.DataFrame) -> pd.DataFrame:
-    """Return groups as small numbers: what stands alone is 0, the others count from 1 by their first member."""
+    """Return groups as small numbers: what is alone is 0, the others count from 1 by their first member."""
     found = values.to_numpy(float).copy()
     for column in found.T:
         names, place, sizes = np.unique(column, return_inverse=True, return_counts=True)

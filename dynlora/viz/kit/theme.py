@@ -144,7 +144,7 @@ def faded(colour: str, opacity: float) -> str:
 
 
 def shade(colours: Palette, share: float) -> str:
-    """Return the colour of the sequential scale at a share from 0 to 1."""
+    """Return the colour of the sequential scale at a fraction from 0 to 1."""
     stops = colours.sequential
     place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
     low = min(int(place), len(stops) - 2)
@@ -152,7 +152,7 @@ def shade(colours: Palette, share: float) -> str:
 
 
 def diverging(colours: Palette, share: float) -> str:
-    """Return the colour of the diverging scale at a share from -1 over neutral 0 to 1."""
+    """Return the colour of the diverging scale at a fraction from -1 over neutral 0 to 1."""
     stops = colours.diverging
     place = (min(max(share, -1.0), 1.0) + 1) / 2 * (len(stops) - 1)
     low = min(int(place), len(stops) - 2)
@@ -250,7 +250,7 @@ NARROW_FROM = 60
 
 
 def name_axis(names: Sequence[str], colours: Palette) -> dict[str, Any]:
-    """Return an x axis that names what stands at 0, 1, 2, ...; names are escaped.
+    """Return an x axis that names what is at 0, 1, 2, ...; names are escaped.
 
     More than `MANY_NAMES` modules in runs of a kind ("query 0", "query 1", ...) get one label a kind, at the middle of
     its run, so that a narrow screen can show them too; more than `MOST_NAMES` of anything else get none.

@@ -15,7 +15,7 @@ LOST = "Loss without − with the module (nats)"
 
 
 def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = None) -> go.Figure:
-    """Draw what each module is worth with its interval, in the order of `effect`; those in doubt are pale.
+    """Draw the effect of each module with its interval, in the order of `effect`; those in doubt are pale.
 
     Args:
         effect: as `ablations.effects` returns it.

@@ -37,7 +37,7 @@ def baseline_button(run: Chosen) -> None:
 
 
 def _start(run: Chosen, config: dict[str, object]) -> None:
-    """Queue the twin and compare both; a second press before the page is refreshed queues nothing more."""
+    """Queue the baseline and compare both; a second press before the page is refreshed queues nothing more."""
     twin = start_once(config, "twin")
     if twin is None:
         return

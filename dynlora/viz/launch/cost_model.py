@@ -11,7 +11,7 @@ from dynlora.text import kind_labels, listed, number, percent, plural, rough_dur
 from dynlora.viz.kit import strong_language
 
 MARKS = 400
-"""Most marks of a lane of the timeline; more could not be told apart."""
+"""Most marks of a lane of the timeline; more could not be seen."""
 
 
 Costs = Sequence[tuple[Mapping[str, Any], int]]
@@ -94,7 +94,7 @@ def kinds_frame(estimate: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def kinds_caption(estimate: Mapping[str, Any]) -> str:
-    """Say how the parameters stand to the budget, and what else is trained."""
+    """Say how the parameters compare with the budget, and what else is trained."""
     params = estimate["params"]
     used = params["active"] + params["gate"]
     gates = f", {params['gate']:,} of them input gates," if params["gate"] else ""

@@ -1,4 +1,4 @@
-"""Which data is trained on: embedded, uploaded, a file of this machine, or the hub's; and which column is what."""
+"""Which data is trained on: built-in, uploaded, a file of this machine, or the hub's; and which column is what."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ SEEDS = "0..2"
 
 
 ADDRESS, NONE = "methods", "none"
-"""Name in the address of the chosen methods, with commas, and what stands there when none is chosen."""
+"""Name in the address of the chosen methods, with commas, and what is there when none is chosen."""
 
 
 def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any]) -> Experiment:

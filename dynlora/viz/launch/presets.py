@@ -1,4 +1,4 @@
-"""What a launch form starts from: a preset, or another run's configuration and its twins at an equal budget."""
+"""What a launch form starts from: a preset, or another run's configuration and its baselines at an equal budget."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ TWIN_WORDS = {
     "uniform": "The same rank, seed, data and steps, with one rank for all modules: the baseline for dynamic ranks.",
     "random": "The same number of moves, chosen at random: the control for importance-based moves.",
 }
-"""What each twin is for."""
+"""What each baseline is for."""
 
 UNIFORM = "lora"
 """The strategy in which every module keeps the same rank: the control at an equal budget."""
@@ -89,7 +89,7 @@ CONTROL = ("allocation", "random")
 
 
 def twins(config: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the starting values of each twin that a run has, by its name in the address.
+    """Return the starting values of each baseline that a run has, by its name in the address.
 
     Args:
         config: the run's configuration; it may come from someone else's run.

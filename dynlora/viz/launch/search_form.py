@@ -1,4 +1,4 @@
-"""The form that starts a search for settings, and the card that says how searches stand."""
+"""The form that starts a search for settings, and the card that says the state of searches."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _command(base: str, lists: Mapping[str, str], options: Mapping[str, Any]) ->
 
 
 def show_searches() -> None:
-    """Draw how the searches of this runs folder stand; nothing where none was started from a page."""
+    """Draw the state of the searches of this runs folder; nothing where none was started from a page."""
     found = search.searches(runs_dir())
     if not found:
         return

@@ -17,7 +17,7 @@ from dynlora.viz.ui.url_state import from_address, put, to_address
 
 
 def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Draw the choice of preset, or of another run and its twin; return the starting values by dotted key.
+    """Draw the choice of preset, or of another run and its baseline; return the starting values by dotted key.
 
     Args:
         strategies: what the catalogue says of each strategy, by name.

@@ -1,4 +1,4 @@
-"""The Playground's cards: one text under the lens, and small files."""
+"""The Playground's cards: one text explained, and small files."""
 
 from __future__ import annotations
 

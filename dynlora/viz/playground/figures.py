@@ -1,4 +1,4 @@
-"""Figures of the Playground and the shift lab: answers side by side, modules that carry one, gates that move."""
+"""Figures of the Playground and of shifted inputs: answers side by side, modules that carry one, gates that move."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def answer_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
 
 
 def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
-    """Draw what each module adds to one answer; columns short, adds, flips. Those that flip it stand out."""
+    """Draw what each module adds to one answer; columns short, adds, flips. Those that flip it are marked."""
     drawn = theme.figure(colours, 280)
     names = [plotly_text(name) for name in frame["short"]]
     flips = frame["flips"].to_numpy(bool)
@@ -141,7 +141,7 @@ MOST_BARS = 24
 
 
 def ablation_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw what the modules with the largest effect add to a text, sorted; those that change it stand out."""
+    """Draw what the modules with the largest effect add to a text, sorted; those that change it are marked."""
     largest = frame.loc[frame["adds"].abs().sort_values(ascending=False, kind="stable").index[:MOST_BARS]]
     shown = largest.sort_values("adds", ascending=False, kind="stable")
     names = [plotly_text(name) for name in shown["short"]]

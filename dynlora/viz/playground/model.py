@@ -158,7 +158,7 @@ def holds(own: Columns, *, paired: bool) -> str:
 def texts_of(name: str, data: bytes, *, paired: bool = False, own: Columns = (None, None)) -> Texts:
     """Return the texts of a small file, and second texts where it has a column of them.
 
-    `.csv` and `.jsonl` are read by their columns, as training reads them; anything else as one text a line.
+    `.csv` and `.jsonl` are read by their columns, as training reads them; anything else as one text per line.
 
     Args:
         name: of the file.

@@ -1,4 +1,4 @@
-"""What the list of runs shows, in a sentence: how they stand, and what was reached on the task most are of."""
+"""What the list of runs shows, in a sentence: their states, and what was reached on the task most are of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of the Runs page: how the results of groups of runs lie beside each other."""
+"""Figures of the Runs page: how the results of groups of runs are beside each other."""
 
 from __future__ import annotations
 

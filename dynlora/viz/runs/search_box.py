@@ -1,4 +1,4 @@
-"""The search box, what is wrong with what stands in it, and the saved views; the search lives in the address."""
+"""The search box, what is wrong with what is in it, and the saved views; the search lives in the address."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ HELP = (
 
 
 def addressed_search() -> str:
-    """Return the search that stands in the address; empty when there is none."""
+    """Return the search that is in the address; empty when there is none."""
     return one_line(st.query_params.get("q", ""), MAX_QUERY_LENGTH)
 
 
 def search_box(label: str = "Search") -> str:
-    """Draw the box and return what stands in it."""
+    """Draw the box and return what is in it."""
     put(KEY, addressed_search())
     return st.text_input(
         label,

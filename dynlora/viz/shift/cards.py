@@ -164,7 +164,7 @@ def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> 
 
 
 def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
-    """Evaluate on the held-out rows of data that another run was trained on, that is embedded, or that lies here."""
+    """Evaluate on the held-out examples of data that another run was trained on, that is built-in, or that is here."""
     task = run_task(folder)
     if task is None:
         return
@@ -222,7 +222,7 @@ def _path_changed() -> None:
 
 
 def other_data(summary: Mapping[str, Any], task: Task, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return sections `data` by their source: of other runs with the same task, then embedded; the run's own left out.
+    """Return sections `data` by their source: of other runs with the same task, then built-in; the run's own left out.
 
     Args:
         summary: of the run, as `queries.run_summary` returns it.

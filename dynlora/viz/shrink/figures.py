@@ -16,7 +16,7 @@ TICKS = (1, 2, 5, 10, 20, 50, 100)
 
 
 def curve(points: pd.DataFrame, share: float, tolerance: float, colours: Palette) -> go.Figure:
-    """Draw the loss change over the kept share of the parameters, a line for each way to choose.
+    """Draw the loss change over the kept fraction of the parameters, a line for each way to choose.
 
     Args:
         points: as `model.points` returns them.

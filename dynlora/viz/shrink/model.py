@@ -73,7 +73,7 @@ def points(found: Compressed) -> pd.DataFrame:
 
 
 def kept_share(found: Compressed, size: Size) -> float:
-    """Return the share of the adapter's parameters that a size keeps, 0 to 1."""
+    """Return the fraction of the adapter's parameters that a size keeps, 0 to 1."""
     return size.parameters / found.parameters if found.parameters else 0.0
 
 
@@ -144,7 +144,7 @@ def values_text(values: Mapping[str, Any]) -> list[str]:
 
 
 def compared_share(found: Compressed, share: float) -> float | None:
-    """Return the size nearest to a share at which every way to choose was measured; None where there is none."""
+    """Return the size nearest to a fraction at which every way to choose was measured; None where there is none."""
     measured = [{size.share for size in found.of_method(method)} for method in METHODS]
     common = set.intersection(*measured)
     return min(common, key=lambda one: abs(one - share)) if common else None

@@ -129,7 +129,7 @@ def merit(
     """Return how well a run can be toured, more is better: how far rank followed importance.
 
     That is Spearman's correlation over the modules between the rank each won and its mean importance until the first
-    move; later a component is worth less where there are more of them, and cause could not be told from effect. Of two
+    move; later a component is less important where there are more of them, and cause and effect would mix. Of two
     runs that moved as often this is what tells one that moved by merit from one that moved by chance.
 
     Args:
@@ -208,7 +208,7 @@ def mark_tour_taken(runs_dir: str | os.PathLike[str]) -> None:
     """Remember that the tour was taken or hidden.
 
     Raises:
-        OSError: when the folder cannot be written to, or something else stands in the place of the file.
+        OSError: when the folder cannot be written to, or something else is in the place of the file.
     """
     path = Path(runs_dir) / MARK_NAME
     if is_tour_taken(runs_dir):

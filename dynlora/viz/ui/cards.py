@@ -29,7 +29,7 @@ STATUS_LOOK = {
     "interrupted": ("red", ":material/power_off:"),
     "corrupt": ("red", ":material/broken_image:"),
 }
-"""Colour and icon of each status; the word always stands beside them."""
+"""Colour and icon of each status; the word always is beside them."""
 
 
 def plot_config(key: str) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def brushable(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -
 
 
 def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
-    """Draw what stands under a picture: its sentence, and its numbers on demand, in the head for a card's first one."""
+    """Draw what is under a picture: its sentence, and its numbers on demand, in the head for a card's first one."""
     head = _HEAD.get()
     with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"under-{key}"):
         st.caption(markdown_text(sentence, 800), width="stretch")

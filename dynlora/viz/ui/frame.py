@@ -30,7 +30,7 @@ from dynlora.viz.ui.run_picker import UNLOCKED, count_active, is_read_only, mirr
 
 
 def say_read_only() -> None:
-    """Say where a form stands otherwise that nothing can be started here, and what to do."""
+    """Say where a form is otherwise that nothing can be started here, and what to do."""
     if mirror := mirror_of():
         st.info(f"This dashboard is a read-only copy of {markdown_text(mirror)}. Launch where the runs are trained.")
         return
@@ -189,7 +189,7 @@ def prepare(current: StreamlitPage) -> None:
 
 
 def tab_title(words: str) -> None:
-    """Title the browser's tab with words, plain text: one in the background says how its run stands."""
+    """Title the browser's tab with words, plain text: one in the background says the state of its run."""
     st.set_page_config(page_title=f"{one_line(words, 80)} · dynlora")
 
 

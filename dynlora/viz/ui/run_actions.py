@@ -99,7 +99,7 @@ def _metrics(table: pd.DataFrame) -> list[str]:
 
 
 def result_title(table: pd.DataFrame) -> str:
-    """Return the title of the column of results: the metric where all share one; else each stands beside its value."""
+    """Return the title of the column of results: the metric where all share one; else each is beside its value."""
     names = _metrics(table)
     return sentence_case(metric_words(names[0])) if len(names) == 1 else "Result"
 

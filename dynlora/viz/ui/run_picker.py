@@ -46,8 +46,8 @@ class Chosen:
 
     Attributes:
         id: its id.
-        folder: its folder, checked to lie in one of the runs folders.
-        is_own: it lies in the runs folder, not among the read-only samples.
+        folder: its folder, checked to be in one of the runs folders.
+        is_own: it is in the runs folder, not among the read-only samples.
     """
 
     id: str

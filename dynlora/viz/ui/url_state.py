@@ -18,7 +18,7 @@ BOUND = "address-steps-bound"
 
 
 def from_address(name: str, options: Sequence[Any], default: Any) -> Any:
-    """Return the option whose text stands in the address under `name`, else the default."""
+    """Return the option whose text is in the address under `name`, else the default."""
     wanted = st.query_params.get(name)
     return next((option for option in options if str(option) == wanted), default)
 
