@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dynlora.cli.commands import Report
+from dynlora.cli.run_commands import Report
 from dynlora.config_files import read_yaml, split_override
 from dynlora.errors import ConfigError
 from dynlora.integrations.search.space import Choice, Space
