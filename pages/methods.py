@@ -10,7 +10,7 @@ import streamlit as st
 from dynlora.jobs import launch
 from dynlora.viz.launch import form_model
 from dynlora.viz.methods import model as methods_model
-from dynlora.viz.ui import cards, facts, frame, guard, run_picker, url_state
+from dynlora.viz.ui import cards, frame, guard, panel_cards, run_picker, url_state
 from dynlora.viz.ui.panel_cards import conclusion
 
 frame.enter()
@@ -66,7 +66,7 @@ def show_details(strategy: Mapping[str, Any]) -> None:
         if departs := methods_model.departs(strategy):
             cards.documented(f"Differences from the source: {departs}")
     with right:
-        facts.facts(methods_model.facts(strategy), methods_model.paper_link(strategy))
+        panel_cards.facts(methods_model.facts(strategy), methods_model.paper_link(strategy))
         frame.documentation("Full description", f"methods/{strategy['name']}")
     st.dataframe(form_model.field_table(strategy), hide_index=True, width="stretch")
 

@@ -345,3 +345,7 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         if key in ("accuracy", "pearson", "perplexity", "loss") and value is not None
     ]
     return ", ".join(words[:2]) or "not evaluated"
+
+
+STATUS_WORDS = {"corrupt": "unreadable"}
+"""Statuses that are said otherwise: a run of a newer dynlora cannot be read either, and is not corrupt."""

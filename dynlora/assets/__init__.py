@@ -13,8 +13,8 @@ from dynlora.assets.catalog import (
     EmbeddedModel,
     PackagePin,
 )
-from dynlora.assets.hub_datasets import cached_hub_dataset
-from dynlora.assets.resolve import resolve_data, resolve_hub_dataset, resolve_model, shared_model_name
+from dynlora.assets.hub_datasets import cached_hub_dataset, resolve_hub_dataset
+from dynlora.assets.resolve import resolve_data, resolve_model, shared_model_name
 
 __all__ = [
     "DATASETS",

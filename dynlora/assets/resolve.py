@@ -19,7 +19,7 @@ from pathlib import Path
 from dynlora.assets import builders, gguf_llama, hub
 from dynlora.assets.cache import filling, sha256_of, verify_files
 from dynlora.assets.catalog import DATASETS, MODELS, EmbeddedDataset, EmbeddedModel, PackagePin
-from dynlora.assets.hub_datasets import hub_dataset
+from dynlora.assets.hub_datasets import resolve_hub_dataset
 from dynlora.assets.network import UnavailableError
 from dynlora.assets.packages import fetch_members
 from dynlora.errors import AssetError
@@ -89,18 +89,6 @@ def resolve_data(name: str) -> Path:
         "owner/name:config)"
         f"{_nearest(name, DATASETS)}; a file or folder of your own goes into data.path."
     )
-
-
-def resolve_hub_dataset(name: str) -> Path:
-    """Return a folder with the splits of a hub data set as Parquet; see `resolve_data`.
-
-    Args:
-        name: `owner/name` or `owner/name:config`, such as `nyu-mll/glue:sst2`.
-
-    Raises:
-        AssetError: There is no such data set, it has no Parquet files, or the hub cannot be reached.
-    """
-    return hub_dataset(name)
 
 
 def _is_path(name: str) -> bool:

@@ -236,11 +236,6 @@ def _copied(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return {key: value.to(device, copy=True) if isinstance(value, Tensor) else value for key, value in values.items()}
 
 
-def head_state(head: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return the head's tensors by name."""
-    return dict(head)
-
-
 def load_head_state(head: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:
     """Set the head's tensors.
 

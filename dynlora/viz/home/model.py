@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis.frames import records
-from dynlora.analysis.run_summary import ACTIVE, about, format_progress, main_metric
+from dynlora.analysis.run_summary import ACTIVE, STATUS_WORDS, about, format_progress, main_metric
 from dynlora.text import duration, one_line, score
-from dynlora.viz.kit.status import STATUS_WORDS
 
 LIST_KEYS = ("q", "status", "strategy", "sort", "group")
 """What the address of the list of runs holds; the list was the first page once, so links of then lead to it."""

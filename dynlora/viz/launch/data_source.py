@@ -22,7 +22,7 @@ from dynlora.viz.launch.form import config_grid, kept_text
 from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import asked_for_texts, note
 from dynlora.viz.ui.guard import guarded, refusal
-from dynlora.viz.ui.paths import from_where_it_started
+from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
 

@@ -21,7 +21,7 @@ from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import say_read_only
 from dynlora.viz.ui.guard import refusal
-from dynlora.viz.ui.paths import from_where_it_started
+from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.run_actions import queued_words
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.url_state import choose

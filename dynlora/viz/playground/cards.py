@@ -17,10 +17,10 @@ from dynlora.store import queries
 from dynlora.text import markdown_text, one_line, plural
 from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.task import Task
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
+from dynlora.viz.playground.model import Task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model

@@ -11,9 +11,8 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis.config_fields import set_values
-from dynlora.analysis.run_summary import format_strategy, main_metric
+from dynlora.analysis.run_summary import STATUS_WORDS, format_strategy, main_metric
 from dynlora.text import listed, one_line, plural, score, source_name
-from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.run_picker import link

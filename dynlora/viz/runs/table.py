@@ -11,11 +11,17 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.frames import records
-from dynlora.analysis.run_summary import budget_share, format_strategy, main_metric, named, parameters_in_use
+from dynlora.analysis.run_summary import (
+    STATUS_WORDS,
+    budget_share,
+    format_strategy,
+    main_metric,
+    named,
+    parameters_in_use,
+)
 from dynlora.store import search_fields
 from dynlora.text import listed, one_line, plural, score, source_name
 from dynlora.viz.kit.run_colours import run_colour
-from dynlora.viz.kit.status import STATUS_WORDS
 
 SORTS = {
     "newest": "Newest first",

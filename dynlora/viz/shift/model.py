@@ -14,8 +14,8 @@ from dynlora import assets
 from dynlora.errors import DataError, system_message
 from dynlora.text import metric_words, one_line, percent, plural, score, source_name
 from dynlora.viz.inputs.model import told_apart
-from dynlora.viz.kit.task import Task
 from dynlora.viz.launch import data_file
+from dynlora.viz.playground.model import Task
 
 KINDS = {
     "cut": "Truncated",

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
-from dynlora.analysis.run_summary import ACTIVE
+from dynlora.analysis.run_summary import ACTIVE, STATUS_WORDS
 from dynlora.errors import DynloraError
 from dynlora.jobs.environment import TOKEN_VARIABLE
 from dynlora.server.docs_site import docs_url
@@ -21,7 +21,6 @@ from dynlora.store import queries, schema
 from dynlora.store.active import active_ids
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.kit import page_style, theme
-from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.ui import browser
 from dynlora.viz.ui.cards import unseen_chart
 from dynlora.viz.ui.guard import show_toasts

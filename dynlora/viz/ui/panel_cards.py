@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
+from dynlora.text import markdown_text
 from dynlora.viz.kit.panel import Choice, Panel, RunView
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, texts, under
 from dynlora.viz.ui.url_state import choose, segmented
@@ -82,3 +83,17 @@ def pick(choice: Choice) -> str:
         return segmented(choice.name, choice.label, list(choice.options), choice.usual, words)
     more = {"help": choice.help, "width": 260} if choice.help else {}
     return choose(choice.name, choice.label, list(choice.options), choice.usual, words, **more)
+
+
+def facts(pairs: Sequence[tuple[str, str]], source: str | None = None) -> None:
+    """Draw pairs of what and words.
+
+    Args:
+        pairs: plain text.
+        source: address that the last pair's words lead to; made by ourselves, never a user's.
+    """
+    lines = [f"**{markdown_text(what, 40)}**: {markdown_text(words, 400)}" for what, words in pairs]
+    if source and pairs:
+        what, words = pairs[-1]
+        lines[-1] = f"**{markdown_text(what, 40)}**: [{markdown_text(words, 400)}]({source})"
+    st.caption("\n\n".join(lines))

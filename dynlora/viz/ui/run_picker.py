@@ -17,7 +17,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from dynlora.analysis.frames import records
-from dynlora.analysis.run_summary import ACTIVE, format_strategy
+from dynlora.analysis.run_summary import ACTIVE, STATUS_WORDS, format_strategy
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunNotFoundError
 from dynlora.jobs.environment import MIRROR_VARIABLE
 from dynlora.jobs.launch import in_queue
@@ -27,7 +27,6 @@ from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
 from dynlora.store.kinds import TRAIN
 from dynlora.text import markdown_text, one_line
-from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.ui.cards import titled
 from dynlora.viz.ui.url_state import put, to_address
 

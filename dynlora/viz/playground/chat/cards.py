@@ -10,7 +10,6 @@ import streamlit as st
 
 from dynlora.store import queries
 from dynlora.text import one_line, sentence_case
-from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.token_text import cut_words, tokens_html, visible
 from dynlora.viz.playground import figures as chat_figures
 from dynlora.viz.playground.cards import example_choice, other_run, why_not
@@ -18,6 +17,7 @@ from dynlora.viz.playground.chat import form
 from dynlora.viz.playground.chat import model as chat_model
 from dynlora.viz.playground.chat import text as chat_text
 from dynlora.viz.playground.chat.model import Answer, Settings, Talk, Turn, Voice
+from dynlora.viz.playground.model import Task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.guard import fragment
