@@ -53,11 +53,14 @@ def values_of(data: str, seed: int, setting: Setting, model: str) -> dict[str, A
     """Return the values of a run of plain LoRA."""
     where = {"path": data} if Path(data).exists() else {"name": data}
     return {
-        "seed": seed, "model": {"name": model}, "data": {**where, "max_eval": setting.rows},
-        "adapter": {"rank": setting.rank, "alpha": 2 * setting.rank}, "strategy": {"name": "lora"},
+        "seed": seed,
+        "model": {"name": model},
+        "data": {**where, "max_eval": setting.rows},
+        "adapter": {"rank": setting.rank, "alpha": 2 * setting.rank},
+        "strategy": {"name": "lora"},
         "train": {"steps": setting.steps},
         "log": {"eval_every": setting.steps, "checkpoint_every": setting.steps, "generate_rows": 0},
-    }  # fmt: skip
+    }
 
 
 def drawn_ranks(found: Mapping[str, Any], seed: int) -> dict[str, int]:
@@ -89,9 +92,11 @@ def one(data: str, seed: int, setting: Setting, model: str, place: Path) -> dict
     found = advise(parse_config(values), AdviceRequest(is_timed=False))
     smaller = advise(parse_config(values), AdviceRequest(leave_out=True, is_timed=False))
     ranks: dict[str, Mapping[str, int] | None] = {
-        "uniform": None, "advised": found["ranks"], "weak left out": smaller["ranks"],
+        "uniform": None,
+        "advised": found["ranks"],
+        "weak left out": smaller["ranks"],
         "random": drawn_ranks(found, seed),
-    }  # fmt: skip
+    }
     return {
         "confidence": found["confidence"],
         "families": {family["name"]: family["gain_per_parameter"] for family in found["families"]},
@@ -107,11 +112,13 @@ def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         mine = [run for name, run in runs.items() if name.startswith(f"{data}, seed")]
         base = _of(mine, ARMS[0])
         found[data] = {
-            "seeds": len(mine), "examples": base.shape[1], "loss": float(base.mean()),
+            "seeds": len(mine),
+            "examples": base.shape[1],
+            "loss": float(base.mean()),
             "difference": {arm: results.mean_and_ends(_of(mine, arm) - base) for arm in ARMS[1:]},
             "agreement": float(np.mean([run["confidence"]["agreement"] for run in mine])),
             "left_out": mine[0]["left_out"],
-        }  # fmt: skip
+        }
     return found
 
 

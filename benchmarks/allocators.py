@@ -27,9 +27,14 @@ RATE_OF = {"dynamic, family, first only": "dynamic, family"}
 """Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
 
 OWN_RATE = (
-    "lora", "dynamic", "dynamic, gates", "gates only", "dynamic, family", "dynamic, spectral",
+    "lora",
+    "dynamic",
+    "dynamic, gates",
+    "gates only",
+    "dynamic, family",
+    "dynamic, spectral",
     "dynamic, random, first only",
-)  # fmt: skip
+)
 
 
 def tuned_as(method: str) -> str:

@@ -42,11 +42,15 @@ class Attribution:
         strategy, recorder = trainer.strategy, trainer.recorder
         with ExitStack() as stack:
             for owner, name, part in (
-                (strategy, "observe", "scoring"), (strategy, "allocate", "allocating"), (edits, "apply", "allocating"),
-                (GradientSketch, "add", "listening"), (GateReader, "read", "gating"),
-                (StepSignals, "record", "recording"), (StepSignals, "record_timing", "recording"),
+                (strategy, "observe", "scoring"),
+                (strategy, "allocate", "allocating"),
+                (edits, "apply", "allocating"),
+                (GradientSketch, "add", "listening"),
+                (GateReader, "read", "gating"),
+                (StepSignals, "record", "recording"),
+                (StepSignals, "record_timing", "recording"),
                 (recorder, "scalar", "recording"),
-            ):  # fmt: skip
+            ):
                 stack.enter_context(mock.patch.object(owner, name, self._timed(part, getattr(owner, name))))
             for handle in self._around_gates(trainer):
                 stack.callback(handle.remove)

@@ -53,10 +53,13 @@ def values_of(data: str, strategy: str, rank: int, seed: int, setting: Setting) 
     """Return the values of one run; the scaling is 2 at every rank."""
     where = {"path": data} if Path(data).exists() else {"name": data}
     return {
-        "seed": seed, "data": {**where, "max_eval": setting.rows}, "adapter": {"rank": rank, "alpha": 2 * rank},
-        "strategy": {"name": strategy}, "train": {"steps": setting.steps},
+        "seed": seed,
+        "data": {**where, "max_eval": setting.rows},
+        "adapter": {"rank": rank, "alpha": 2 * rank},
+        "strategy": {"name": strategy},
+        "train": {"steps": setting.steps},
         "log": {"eval_every": setting.steps, "checkpoint_every": setting.steps},
-    }  # fmt: skip
+    }
 
 
 def trained(folder: Path, *of: Any) -> Path:

@@ -11,10 +11,15 @@ from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 
 KINDS = (
-    ("attention.self.query", 384, 384), ("attention.self.key", 384, 384), ("attention.self.value", 384, 384),
-    ("attention.output.dense", 384, 384), ("intermediate.dense", 384, 1536), ("output.dense", 1536, 384),
-    ("crossattention.self.query", 384, 384), ("crossattention.self.value", 384, 384),
-)  # fmt: skip
+    ("attention.self.query", 384, 384),
+    ("attention.self.key", 384, 384),
+    ("attention.self.value", 384, 384),
+    ("attention.output.dense", 384, 384),
+    ("intermediate.dense", 384, 1536),
+    ("output.dense", 1536, 384),
+    ("crossattention.self.query", 384, 384),
+    ("crossattention.self.value", 384, 384),
+)
 RANK = 8
 EVENTS = 40
 """Reallocations of a run, as a schedule plans them."""
@@ -28,11 +33,18 @@ def start_run(runs_dir: Path, steps: int, modules: int, name: str, kinds: int = 
     config = {"name": name, "seed": 0, "adapter": {"rank": RANK}, "train": {"steps": steps}}
     budget = sum(RANK * sum(KINDS[module % kinds][1:]) for module in range(modules))
     meta = {
-        "name": name, "strategy": "dynamic", "model": "minilm", "data": "sentiment4", "seed": 0, "config": config,
-        "fidelity": "reconstruction", "metric": "accuracy", "labels": ["negative", "positive"],
+        "name": name,
+        "strategy": "dynamic",
+        "model": "minilm",
+        "data": "sentiment4",
+        "seed": 0,
+        "config": config,
+        "fidelity": "reconstruction",
+        "metric": "accuracy",
+        "labels": ["negative", "positive"],
         "params": {"budget": budget, "active": budget, "allocated": 2 * budget, "gate": 0, "head": 770},
         "time": {"train_s": steps / 10, "step_ms_median": 100.0, "strategy_ms_median": 0.1},
-    }  # fmt: skip
+    }
     folder = RunWriter.create(runs_dir, config_yaml="seed: 0\n", meta=meta, max_steps=2 * steps, state="running")
     writer = RunWriter.open(folder, resume_from=None)
     rows = [

@@ -103,10 +103,15 @@ def main() -> None:
         folder = Path(scratch)
         write_data(folder / "data", 2 * asked.seq)
         setting = Setting(
-            model=random_model(asked.shape, folder / asked.shape), folder=folder, precision=asked.precision,
-            length=asked.seq, dropout=True, batch_size=asked.batch_size, rank=asked.rank,
+            model=random_model(asked.shape, folder / asked.shape),
+            folder=folder,
+            precision=asked.precision,
+            length=asked.seq,
+            dropout=True,
+            batch_size=asked.batch_size,
+            rank=asked.rank,
             steps=WARM_UP + COUNTED + asked.rounds + 2,
-        )  # fmt: skip
+        )
         kept = {name: alone(name, setting) for name in VARIANTS}
         timed = run_setting(setting, list(VARIANTS), asked.rounds, "wall")
     show(timed)

@@ -132,10 +132,13 @@ def values_of(arguments: argparse.Namespace, seed: int, strategy: Mapping[str, A
     data, rank = arguments.data, arguments.rank
     where = {"path": data} if Path(data).exists() else {"name": data}
     return {
-        "seed": seed, "model": {"name": arguments.model}, "data": {**where, "max_eval": arguments.rows},
-        "adapter": {"rank": rank, "alpha": 2 * rank}, "strategy": dict(strategy),
+        "seed": seed,
+        "model": {"name": arguments.model},
+        "data": {**where, "max_eval": arguments.rows},
+        "adapter": {"rank": rank, "alpha": 2 * rank},
+        "strategy": dict(strategy),
         "train": {"steps": arguments.steps, "lr": arguments.lr},
-    }  # fmt: skip
+    }
 
 
 def task_of(arguments: argparse.Namespace) -> Task:
@@ -164,9 +167,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1500, help="held-out examples, at most")
     parser.add_argument("--arms", default="", help="names separated by commas; empty: all")
     parser.add_argument(
-        "--methods", nargs="?", const=";".join(ALLOCATORS),
+        "--methods",
+        nargs="?",
+        const=";".join(ALLOCATORS),
         help="train variants of `dynamic`, not placements: names of `benchmarks.allocators`, separated by ;",
-    )  # fmt: skip
+    )
     parser.add_argument("--quick", action="store_true", help="few steps, arms and rows: does it work, nothing more")
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
@@ -211,12 +216,17 @@ def methods(arguments: argparse.Namespace, file: str) -> None:
         losses = table_of(runs, wanted, seeds[: seeds.index(seed) + 1])
         found = {
             name: {
-                "loss": round(float(table.mean()), 5), "loss by seed": table.mean(1).round(5).tolist(),
+                "loss": round(float(table.mean()), 5),
+                "loss by seed": table.mean(1).round(5).tolist(),
                 "parameters": runs[f"{name}, seed {seed}"]["parameters"],
-            } | {f"loss - {other}": mean_and_ends(table - losses[other])
-               for other in ("lora", "dynamic, random, first only") if other != name and other in losses}
+            }
+            | {
+                f"loss - {other}": mean_and_ends(table - losses[other])
+                for other in ("lora", "dynamic, random, first only")
+                if other != name and other in losses
+            }
             for name, table in losses.items()
-        }  # fmt: skip
+        }
         results.write(
             file, {"seeds": seeds[: seeds.index(seed) + 1], "lr": arguments.lr, "methods": found}, "benchmarks.headroom"
         )
@@ -230,10 +240,15 @@ def write(
     """Write what was found so far and return the verdict."""
     found = verdict(table_of(runs, names, seeds))
     kept = {
-        name: {"loss": round(float(np.mean(run["loss"])), 5), "accuracy": round(float(np.mean(run["right"])), 5),
-               "parameters": run["parameters"]} if "loss" in run else run
+        name: {
+            "loss": round(float(np.mean(run["loss"])), 5),
+            "accuracy": round(float(np.mean(run["right"])), 5),
+            "parameters": run["parameters"],
+        }
+        if "loss" in run
+        else run
         for name, run in runs.items()
-    }  # fmt: skip
+    }
     figures = {"verdict": found, "conclusion": conclusion(found), "runs": kept, "arms": about(placements)}
     results.write(file, figures, "benchmarks.headroom")
     return found

@@ -135,8 +135,11 @@ def _write(path: Path, runs: Mapping[str, Mapping[str, Any]]) -> None:
     partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
-        pa.Table.from_pylist(rows, schema=COLUMNS), partial, compression="zstd", compression_level=22,
+        pa.Table.from_pylist(rows, schema=COLUMNS),
+        partial,
+        compression="zstd",
+        compression_level=22,
         use_dictionary=["right", "precision"],  # pyright: ignore[reportArgumentType] - pyarrow takes names too
         column_encoding={"loss.list.element": "BYTE_STREAM_SPLIT"},
-    )  # fmt: skip
+    )
     partial.replace(path)

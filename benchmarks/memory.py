@@ -26,10 +26,15 @@ GOAL = 1.005
 
 def measured(strategy: str, model: str, rank: int, steps: int) -> dict[str, Any]:
     """Return the memory of a step in MiB at the start and after the first reallocation, and the ranks' sum."""
-    config = parse_config({
-        "model": {"name": model}, "adapter": {"rank": rank}, "strategy": {"name": strategy},
-        "data": {"max_eval": 64}, "train": {"steps": steps},
-    })  # fmt: skip
+    config = parse_config(
+        {
+            "model": {"name": model},
+            "adapter": {"rank": rank},
+            "strategy": {"name": strategy},
+            "data": {"max_eval": 64},
+            "train": {"steps": steps},
+        }
+    )
     inputs = load_inputs(config)
     trainer = build_trainer(inputs, NullRecorder(), make_accelerator())
     order, _ = trainer.begin()

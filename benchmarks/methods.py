@@ -51,9 +51,15 @@ PROCESSES = 5
 def setting(folder: Path, rounds: int, rank: int, batch_size: int) -> Setting:
     """Return what a step is timed at."""
     return Setting(
-        model=model_folder("minilm"), folder=folder, precision="bf16", length=LENGTH, dropout=True,
-        batch_size=batch_size, rank=rank, steps=max(SCHEDULE, WARM_UP + rounds + 1),
-    )  # fmt: skip
+        model=model_folder("minilm"),
+        folder=folder,
+        precision="bf16",
+        length=LENGTH,
+        dropout=True,
+        batch_size=batch_size,
+        rank=rank,
+        steps=max(SCHEDULE, WARM_UP + rounds + 1),
+    )
 
 
 def built(name: str, at: Setting, accelerator: Accelerator) -> tuple[OurStep, float]:
@@ -95,10 +101,14 @@ def step_ratio(name: str, at: Setting, rounds: int) -> dict[str, float]:
             side.close()
     mine, plain = np.array(times[name]), np.array(times["lora"])
     return {
-        "ratio": float(np.median(mine / plain)), "of_sums": float(mine.sum() / plain.sum()),
-        "ms": float(np.median(mine)), "lora_ms": float(np.median(plain)),
-        "longest_ms": float(mine.max()), "before_s": made[name][1] - made["lora"][1], "after_s": after,
-    }  # fmt: skip
+        "ratio": float(np.median(mine / plain)),
+        "of_sums": float(mine.sum() / plain.sum()),
+        "ms": float(np.median(mine)),
+        "lora_ms": float(np.median(plain)),
+        "longest_ms": float(mine.max()),
+        "before_s": made[name][1] - made["lora"][1],
+        "after_s": after,
+    }
 
 
 def memory(name: str, at: Setting, steps: int = 4) -> dict[str, float]:

@@ -77,19 +77,26 @@ FULL, QUICK = Size(100, 2, 32, 15_000, 40), Size(4, 2, 8, 400, 3)
 def settings(variant: Variant, model: str, rank: int, steps: int, size: Size) -> dict[str, Any]:
     """Return the config of a variant whose evaluations and checkpoints lie outside of what is timed."""
     return {
-        "strategy": variant.strategy, "model": {"name": model}, "adapter": {"rank": rank},
-        "data": {"max_train": size.rows, "max_eval": 64}, "train": {"steps": steps, "batch_size": size.batch},
+        "strategy": variant.strategy,
+        "model": {"name": model},
+        "adapter": {"rank": rank},
+        "data": {"max_train": size.rows, "max_eval": 64},
+        "train": {"steps": steps, "batch_size": size.batch},
         "log": {"eval_every": steps, "checkpoint_every": steps},
-    }  # fmt: skip
+    }
 
 
 def tiny_bert(folder: Path, layers: int, hidden: int) -> str:
     """Write a random BERT of that size with the tokenizer of `minilm` and return its folder."""
     tokenizer = AutoTokenizer.from_pretrained(assets.resolve_model("minilm"), local_files_only=True)
     config = BertConfig(
-        vocab_size=len(tokenizer), num_hidden_layers=layers, hidden_size=hidden, intermediate_size=4 * hidden,
-        num_attention_heads=hidden // 32, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_attention_heads=hidden // 32,
+        pad_token_id=0,
+    )
     BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -170,14 +177,15 @@ def show_costs(found: Mapping[str, Any]) -> None:
         share = most / base["parameters_most"]
         allocated = row["parameters"]["allocated"]
         print(f"  {name:20} {most:12,} of {budget:,}  {share:.5f} {verdict(share):6}  allocated {allocated:,}")
-    print(f"\noperations of a step, 10^9: by formula, and matrix products as torch counts them "
-          f"(goal {GOAL})")  # fmt: skip
+    print(f"\noperations of a step, 10^9: by formula, and matrix products as torch counts them (goal {GOAL})")
     for name, row in found.items():
         flops = row["flops"]
         formula, counted = (flops[key] / base["flops"][key] for key in ("formula", "counted"))
-        print(f"  {name:20} {flops['formula'] / 1e9:10.3f}  {formula:.5f} {verdict(formula):6}  "
-              f"counted {flops['counted'] / 1e9:10.3f}  {counted:.5f}, of it by formula "
-              f"{flops['to_be_counted'] / flops['counted']:.5f}")  # fmt: skip
+        print(
+            f"  {name:20} {flops['formula'] / 1e9:10.3f}  {formula:.5f} {verdict(formula):6}  "
+            f"counted {flops['counted'] / 1e9:10.3f}  {counted:.5f}, of it by formula "
+            f"{flops['to_be_counted'] / flops['counted']:.5f}"
+        )
     print(f"\nmemory at the peak of a step, MiB (goal {GOAL})")
     for name, row in found.items():
         memory = row["memory_mib"]
@@ -197,9 +205,11 @@ def show_time(found: Mapping[str, Any]) -> None:
         print(f"  {name:20} {1000 * statistics.mean(row['step_s']):8.1f} ms  {listed}")
         if name == "lora":
             continue
-        print(f"  {'':20} dynamics {100 * total:.3f} % {verdict(1 + total)};  in turn "
-              f"{row['time']['ratio']:.4f} [{low:.4f}, {high:.4f}] {verdict(row['time']['ratio'], (low, high))}, "
-              f"medians {row['time']['median']:.4f}")  # fmt: skip
+        print(
+            f"  {'':20} dynamics {100 * total:.3f} % {verdict(1 + total)};  in turn "
+            f"{row['time']['ratio']:.4f} [{low:.4f}, {high:.4f}] {verdict(row['time']['ratio'], (low, high))}, "
+            f"medians {row['time']['median']:.4f}"
+        )
 
 
 def dynamics(shares: Mapping[str, float]) -> float:
@@ -215,9 +225,10 @@ def of_other_steps(shares: Mapping[str, float]) -> dict[str, float]:
 
 def growth(size: Size, folder: Path, quick: bool) -> list[dict[str, Any]]:
     """Return the shares of `dynamic` on random BERTs of growing layers, ranks and width; prints a line each."""
-    print("\nhow it grows: random BERTs, shares of a step of `dynamic`, listening left out, one thing varied at a time "
-          "around "
-          + ", ".join(f"{name} {value}" for name, value in MIDDLE.items()))  # fmt: skip
+    print(
+        "\nhow it grows: random BERTs, shares of a step of `dynamic`, listening left out, one thing varied at a time "
+        "around " + ", ".join(f"{name} {value}" for name, value in MIDDLE.items())
+    )
     rows = []
     for what, points in GROWS.items():
         for point in points[:1] if quick else points:
@@ -229,11 +240,21 @@ def growth(size: Size, folder: Path, quick: bool) -> list[dict[str, Any]]:
             racer.parts.clear()
             racer.block(size.grown_steps)
             racer.close()
-            rows.append({"varied": what, **at, "modules": len(racer.trainer.adapters),
-                         "step_ms": 1000 * racer.block_s[0], "shares": of_other_steps(racer.shares())})  # fmt: skip
+            rows.append(
+                {
+                    "varied": what,
+                    **at,
+                    "modules": len(racer.trainer.adapters),
+                    "step_ms": 1000 * racer.block_s[0],
+                    "shares": of_other_steps(racer.shares()),
+                }
+            )
             listed = "  ".join(f"{part} {100 * share:.3f} %" for part, share in rows[-1]["shares"].items())
-            print(f"  {what:12} {at['layers']:3} layers, rank {at['rank']:3}, hidden {at['hidden']:4}: "
-                  f"{rows[-1]['step_ms']:7.1f} ms  {listed}", flush=True)  # fmt: skip
+            print(
+                f"  {what:12} {at['layers']:3} layers, rank {at['rank']:3}, hidden {at['hidden']:4}: "
+                f"{rows[-1]['step_ms']:7.1f} ms  {listed}",
+                flush=True,
+            )
     return rows
 
 

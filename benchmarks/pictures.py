@@ -29,11 +29,20 @@ def overhead(rows: Sequence[Mapping[str, Any]], goal: float) -> Path | None:
     for (part, name), colour in zip(NAMES.items(), theme.CATEGORICAL, strict=False):
         shares = [100 * row["shares"][part] for row in rows]
         figure.add_trace(go.Bar(x=places, y=shares, name=name, marker={"color": colour}))
-    figure.add_hline(100 * goal, line={"color": colours.warning, "dash": "dash", "width": 1.5},
-                     annotation={"text": f"goal<br>{100 * goal:g} %", "font": {"color": colours.warning},
-                                 "x": 1.0, "xanchor": "left", "yanchor": "middle"})  # fmt: skip
-    figure.update_layout(barmode="stack", showlegend=True, width=WIDTH, paper_bgcolor=colours.panel,
-                         margin={"t": 40, "r": 64})  # fmt: skip
+    figure.add_hline(
+        100 * goal,
+        line={"color": colours.warning, "dash": "dash", "width": 1.5},
+        annotation={
+            "text": f"goal<br>{100 * goal:g} %",
+            "font": {"color": colours.warning},
+            "x": 1.0,
+            "xanchor": "left",
+            "yanchor": "middle",
+        },
+    )
+    figure.update_layout(
+        barmode="stack", showlegend=True, width=WIDTH, paper_bgcolor=colours.panel, margin={"t": 40, "r": 64}
+    )
     figure.update_yaxes(title={"text": "share of a step of dynamic, %"})
     return photograph(figure, IMAGES / "overhead.png")
 
@@ -53,12 +62,21 @@ def results() -> Path | None:
         labels = [f"{label} ({loss['seeds']} seeds)" for label, loss in rows]
         means = [loss["mean"] for _, loss in rows]
         drawn.add_scatter(
-            x=means, y=[place + shift for place in range(len(rows))], mode="markers", name=f"minus {name}",
+            x=means,
+            y=[place + shift for place in range(len(rows))],
+            mode="markers",
+            name=f"minus {name}",
             marker={"color": colour, "symbol": symbol, "size": 9},
-            error_x={"type": "data", "symmetric": False, "color": colour, "thickness": 1.6, "width": 4,
-                     "array": [loss["wide_high"] - mean for (_, loss), mean in zip(rows, means, strict=True)],
-                     "arrayminus": [mean - loss["wide_low"] for (_, loss), mean in zip(rows, means, strict=True)]},
-        )  # fmt: skip
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "color": colour,
+                "thickness": 1.6,
+                "width": 4,
+                "array": [loss["wide_high"] - mean for (_, loss), mean in zip(rows, means, strict=True)],
+                "arrayminus": [mean - loss["wide_low"] for (_, loss), mean in zip(rows, means, strict=True)],
+            },
+        )
     drawn.add_vline(0, line={"color": colours.muted, "width": 1})
     drawn.update_layout(showlegend=True, width=WIDTH, paper_bgcolor=colours.panel, margin={"t": 44, "l": 320, "r": 24})
     drawn.update_xaxes(title={"text": "held-out loss of dynamic minus the other, nats (left is better), 95 % CI"})

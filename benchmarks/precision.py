@@ -84,9 +84,15 @@ def main() -> None:
         for model in arguments.models.split(","):
             for length in map(int, arguments.seq.split(",")):
                 setting = Setting(
-                    model=model_folder(model), folder=Path(scratch), precision="fp32", length=length, dropout=True,
-                    batch_size=arguments.batch_size, rank=8, steps=WARM_UP + arguments.rounds + 1,
-                )  # fmt: skip
+                    model=model_folder(model),
+                    folder=Path(scratch),
+                    precision="fp32",
+                    length=length,
+                    dropout=True,
+                    batch_size=arguments.batch_size,
+                    rank=8,
+                    steps=WARM_UP + arguments.rounds + 1,
+                )
                 found[f"{model}, {length} tokens"] = compared(setting, arguments.rounds, accelerator)
                 _show(f"{model}, {length} tokens", found[f"{model}, {length} tokens"])
     figures = {"auto": auto, "threads": torch.get_num_threads(), "batch_size": arguments.batch_size, "settings": found}

@@ -107,17 +107,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         callback = Timed("recorded", Path(place) / "runs")
         settings = TrainingArguments(
-            output_dir=place, max_steps=steps, per_device_train_batch_size=32, logging_steps=10, report_to=[],
-            save_strategy="no", disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False,
-        )  # fmt: skip
+            output_dir=place,
+            max_steps=steps,
+            per_device_train_batch_size=32,
+            logging_steps=10,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+            dataloader_pin_memory=False,
+        )
         Trainer(model, settings, train_dataset=Rows(512, arguments.length), callbacks=[callback, clock]).train()
         assert not callback.is_broken
     kept = range(SKIPPED + 1, steps + 1)
     inside, whole = (sum(seconds[step] for step in kept) for seconds in (callback.seconds, clock.seconds))
     found = {
-        "modules": len(names), "steps": len(kept), "step_s": whole / len(kept), "hooks_s": inside / len(kept),
-        "fraction": inside / whole, "goal": GOAL,
-    }  # fmt: skip
+        "modules": len(names),
+        "steps": len(kept),
+        "step_s": whole / len(kept),
+        "hooks_s": inside / len(kept),
+        "fraction": inside / whole,
+        "goal": GOAL,
+    }
     print(f"recording takes {100 * inside / whole:.2f} % of a step of {1000 * whole / len(kept):.0f} ms (goal 1 %)")
     results.write("record-quick" if arguments.quick else "record", found, "benchmarks.record")
 

@@ -93,9 +93,11 @@ def assisted(plan: Plan, problem: Problem) -> Solution:
     ]
     ids = torch.tensor([problem.prompts[TARGET]])
     config = GenerationConfig(
-        max_new_tokens=LIMITS.tokens, do_sample=False, eos_token_id=sorted(target.ends),
+        max_new_tokens=LIMITS.tokens,
+        do_sample=False,
+        eos_token_id=sorted(target.ends),
         pad_token_id=target.model.base.tokenizer.pad_token_id,
-    )  # fmt: skip
+    )
     started = time.perf_counter()
     try:
         with torch.no_grad():
@@ -112,8 +114,11 @@ def assisted(plan: Plan, problem: Problem) -> Solution:
     read = [sum(seen) for seen in forwards]
     flops = sum(role.size.written(prompt, count) for role, count in zip((draft, target), counts, strict=True))
     whole = sum(role.size.read(0, n) + 2 * role.size.head * n for role, n in zip((draft, target), read, strict=True))
-    tokens = {"draft_kept": len(written) - counts[1], "draft_discarded": counts[0] - len(written) + counts[1],
-              "target": counts[1]}  # fmt: skip
+    tokens = {
+        "draft_kept": len(written) - counts[1],
+        "draft_discarded": counts[0] - len(written) + counts[1],
+        "target": counts[1],
+    }
     ended = "end" if written and written[-1] in target.ends else "tokens"
     prefilled = {DRAFT: read[0] - counts[0], TARGET: read[1] - counts[1], "reward": 0}
     return Solution(text, ended, [Step(TARGET, text, written)], tokens, prefilled, flops, whole, seconds)
@@ -225,9 +230,17 @@ def main() -> None:
     names = made(arguments, runs_dir)
     limit = 3 if arguments.quick else arguments.problems
     plan = planned(
-        DecodeSettings.parse({"draft": names[DRAFT], "target": names[TARGET], "reward": names["judge"],
-                              "data": arguments.data, "limit": limit}), runs_dir.resolve(),
-    )  # fmt: skip
+        DecodeSettings.parse(
+            {
+                "draft": names[DRAFT],
+                "target": names[TARGET],
+                "reward": names["judge"],
+                "data": arguments.data,
+                "limit": limit,
+            }
+        ),
+        runs_dir.resolve(),
+    )
     kept = results.QUICK / f"{file}.jsonl"
     kept.parent.mkdir(exist_ok=True, parents=True)
     if arguments.quick:
@@ -277,10 +290,14 @@ def _recipes(plan: Plan, runs_dir: Path) -> dict[str, Any]:
             continue
         config = read_run_config(runs_dir / about["run"])
         found[role] = {
-            "model": config.model.name, "layers": config.model.layers, "rank": config.adapter.rank,
-            "steps": config.train.steps, "batch_size": config.train.batch_size, "lr": config.train.lr,
+            "model": config.model.name,
+            "layers": config.model.layers,
+            "rank": config.adapter.rank,
+            "steps": config.train.steps,
+            "batch_size": config.train.batch_size,
+            "lr": config.train.lr,
             "continued": "start_from" in config.strategy.fields,
-        }  # fmt: skip
+        }
     return found
 
 

@@ -61,9 +61,13 @@ class Size:
 def command(runs_dir: Path, size: Size) -> list[str]:
     """Return the command that searches."""
     fixed = (
-        "model.name=minilm", "data.name=sentiment4", "data.max_train=1000", f"data.max_eval={size.rows}",
-        f"train.steps={size.steps}", f"log.eval_every={size.steps}",
-    )  # fmt: skip
+        "model.name=minilm",
+        "data.name=sentiment4",
+        "data.max_train=1000",
+        f"data.max_eval={size.rows}",
+        f"train.steps={size.steps}",
+        f"log.eval_every={size.steps}",
+    )
     sets = [part for one in (*fixed, *SPACE) for part in ("--set", one)]
     asked = ["--study", STUDY, "--trials", str(size.trials), "--confirm", str(size.seeds), "--pruner", "none", "--json"]
     return [sys.executable, "-m", "dynlora", "sweep", "--search", *asked, "--runs-dir", str(runs_dir), *sets]
@@ -113,13 +117,20 @@ def figures_of(found: Mapping[str, Any], runs_dir: Path, size: Size, had: int | 
     losses = [[run_summary(runs_dir / row[side])["metrics"]["loss"] for side in sides] for row in study["seeds"]]
     differences = np.array([best - default for best, default in losses])
     return {
-        "trials": len(ids), "runs_of_trials": len(set(ids)), "runs": len(list_runs(runs_dir)),
-        "states": sorted({trial["state"] for trial in study["trials"]}), "steps": size.steps,
-        "default": study["default"], "best": study["best"], "importance": study["importance"],
+        "trials": len(ids),
+        "runs_of_trials": len(set(ids)),
+        "runs": len(list_runs(runs_dir)),
+        "states": sorted({trial["state"] for trial in study["trials"]}),
+        "steps": size.steps,
+        "default": study["default"],
+        "best": study["best"],
+        "importance": study["importance"],
         "losses_on_new_seeds": [dict(zip(sides, pair, strict=True)) for pair in losses],
-        "over_rows": found["comparisons"][0], "over_seeds": over_seeds(differences),
-        "runs_when_killed": had, "seeds": size.seeds,
-    }  # fmt: skip
+        "over_rows": found["comparisons"][0],
+        "over_seeds": over_seeds(differences),
+        "runs_when_killed": had,
+        "seeds": size.seeds,
+    }
 
 
 def over_seeds(differences: np.ndarray) -> list[float]:

@@ -101,9 +101,15 @@ def main() -> None:
         for precision in precisions[:1] if arguments.quick else precisions:
             for length in lengths[:1] if arguments.quick else lengths:
                 setting = Setting(
-                    model=model_folder(arguments.model), folder=Path(scratch), precision=precision, length=int(length),
-                    dropout=True, batch_size=32, rank=8, steps=WARM_UP + rounds + 1,
-                )  # fmt: skip
+                    model=model_folder(arguments.model),
+                    folder=Path(scratch),
+                    precision=precision,
+                    length=int(length),
+                    dropout=True,
+                    batch_size=32,
+                    rank=8,
+                    steps=WARM_UP + rounds + 1,
+                )
                 found = measured(setting, rounds)
                 show(found, f"{precision}, {length} tokens, {torch.get_num_threads()} threads")
                 figures.append({"precision": precision, "length": int(length), "ms": found})

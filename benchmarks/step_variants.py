@@ -184,9 +184,11 @@ class PeftAdaLoraStep(PlainStep):
 def _base(setting: Setting) -> BaseModel:
     """Return the frozen base model with its head, dropout as the setting has it."""
     return load_base(
-        Path(setting.model), task=TASK, seed=0,
+        Path(setting.model),
+        task=TASK,
+        seed=0,
         dropout=None if setting.dropout else 0.0,
-    )  # fmt: skip
+    )
 
 
 def _tokens(setting: Setting, base: BaseModel, inputs: Inputs) -> Tokens:
@@ -236,9 +238,15 @@ def _adalora(setting: Setting, base: BaseModel) -> nn.Module:
     """Return PEFT's AdaLoRA from 1.5 × the rank down to it, over the steps that are taken."""
     total = setting.steps
     return _peft(
-        setting, base, init_r=round(1.5 * setting.rank), target_r=setting.rank, total_step=total,
-        tinit=max(1, total // 8), tfinal=total // 3, deltaT=max(1, total // 50),
-    )  # fmt: skip
+        setting,
+        base,
+        init_r=round(1.5 * setting.rank),
+        target_r=setting.rank,
+        total_step=total,
+        tinit=max(1, total // 8),
+        tfinal=total // 3,
+        deltaT=max(1, total // 50),
+    )
 
 
 PLAIN: dict[str, tuple[type[PlainStep], Callable[[Setting, BaseModel], nn.Module]]] = {

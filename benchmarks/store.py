@@ -91,9 +91,14 @@ class Child:
         command = [self.python, "-m", "benchmarks.trackers", act, self.name, self.data, *arguments, result]
         places = {"HOME": str(self.folder), "TRACKIO_DIR": str(self.data), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            command, cwd=self.folder, env={**os.environ, **QUIET, **places}, capture_output=True, text=True,
-            check=False, timeout=LIMIT_S,
-        )  # fmt: skip
+            command,
+            cwd=self.folder,
+            env={**os.environ, **QUIET, **places},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
+        )
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1])
         return json.loads(result.read_text("utf-8"))
@@ -163,8 +168,10 @@ def row(name: str, found: dict[str, Any], side: str) -> str:
 def measure(modules: int, steps: int, repeats: int, others: Path) -> dict[str, Any]:
     """Measure all trackers at one size, printing a line as soon as there is one."""
     print(f"\n{modules} modules x {len(SIGNALS)} signals, {repeats} repeats: microseconds a step, milliseconds, MiB")
-    print(f"  {'':24} {'steps':>5} {'blocks':>10} {'mean':>10} {'readable':>10} {'read':>10} {'disk':>8}"
-          f"   times ours: blocks, readable (goal {GOALS['write']:.0f}); read (goal {GOALS['read']:.0f})")  # fmt: skip
+    print(
+        f"  {'':24} {'steps':>5} {'blocks':>10} {'mean':>10} {'readable':>10} {'read':>10} {'disk':>8}"
+        f"   times ours: blocks, readable (goal {GOALS['write']:.0f}); read (goal {GOALS['read']:.0f})"
+    )
     found: dict[str, Any] = {}
     shown: set[int] = set()
     for name in TRACKERS:

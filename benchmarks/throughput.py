@@ -89,9 +89,13 @@ class Theirs:
         base, adapter = self.inputs.base, self.config.adapter
         targets = [info.name for info in find_modules(base.model, None, base.head)]
         peft = LoraConfig(
-            r=adapter.rank, lora_alpha=int(adapter.lora_alpha), lora_dropout=adapter.dropout, target_modules=targets,
-            modules_to_save=list(base.head), bias="none",
-        )  # fmt: skip
+            r=adapter.rank,
+            lora_alpha=int(adapter.lora_alpha),
+            lora_dropout=adapter.dropout,
+            target_modules=targets,
+            modules_to_save=list(base.head),
+            bias="none",
+        )
         return get_peft_model(base.model, peft)  # pyright: ignore
 
     def _dataset(self, tokens: Tokens) -> datasets.Dataset:
@@ -110,15 +114,30 @@ class Theirs:
         tokenizer = self.inputs.base.tokenizer
         tuned: dict[str, Any] = {"train_sampling_strategy": "group_by_length"} if self.name == "hf tuned" else {}
         arguments = TrainingArguments(
-            output_dir=str(self.folder), per_device_train_batch_size=size, max_steps=steps + 1,
-            learning_rate=self.config.train.lr, seed=seed, data_seed=seed, bf16=self.precision == "bf16",
-            use_cpu=self.device.type == "cpu", save_strategy="no", logging_strategy="no", eval_strategy="no",
-            report_to="none", disable_tqdm=True, label_names=["labels"], **tuned,
-        )  # fmt: skip
+            output_dir=str(self.folder),
+            per_device_train_batch_size=size,
+            max_steps=steps + 1,
+            learning_rate=self.config.train.lr,
+            seed=seed,
+            data_seed=seed,
+            bf16=self.precision == "bf16",
+            use_cpu=self.device.type == "cpu",
+            save_strategy="no",
+            logging_strategy="no",
+            eval_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            label_names=["labels"],
+            **tuned,
+        )
         trainer = Trainer(
-            model=self.model, args=arguments, train_dataset=self.rows, processing_class=tokenizer, callbacks=[marks],
+            model=self.model,
+            args=arguments,
+            train_dataset=self.rows,
+            processing_class=tokenizer,
+            callbacks=[marks],
             data_collator=default_data_collator if self.name == "run_glue" else DataCollatorWithPadding(tokenizer),
-        )  # fmt: skip
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         return size * steps / (marks.times[-1] - marks.times[0])
@@ -129,9 +148,13 @@ class Theirs:
         data = self.inputs.data
         tokens = tokenize(self.inputs.base.tokenizer, data.held_out, self.config.data.max_length, data.task)
         found = predict(
-            self.model, lambda model, batch: model(**batch).logits, tokens, self.inputs.data.task, batch_size=64,
+            self.model,
+            lambda model, batch: model(**batch).logits,
+            tokens,
+            self.inputs.data.task,
+            batch_size=64,
             autocast=autocast_context(self.precision, self.device),
-        )  # fmt: skip
+        )
         accuracy = float(np.mean(found.prediction == tokens.label))
         return {"samples_per_s": speed, "loss": float(found.loss.mean()), "accuracy": accuracy}
 
@@ -209,8 +232,10 @@ def show(figures: Mapping[str, Any]) -> None:
     print(f"\n{'':14}{'samples/s':>10}{'whole run':>11}{'held-out loss':>15}{'accuracy':>10}")
     for name, speeds in figures["samples_per_s"].items():
         end = figures["ends"][name]
-        print(f"  {name:12}{statistics.median(speeds):10.1f}{end['samples_per_s']:11.1f}{end['loss']:15.4f}"
-              f"{100 * end['accuracy']:8.1f} %")  # fmt: skip
+        print(
+            f"  {name:12}{statistics.median(speeds):10.1f}{end['samples_per_s']:11.1f}{end['loss']:15.4f}"
+            f"{100 * end['accuracy']:8.1f} %"
+        )
     for ours, row in figures["ratios"].items():
         for theirs, value in row.items():
             goal = GOALS[theirs]
@@ -236,10 +261,13 @@ def main() -> None:
     data = {"path": arguments.data} if arguments.data else {"name": "sentiment4"}
     small = {"max_train": 500, "max_eval": 64} if quick else {}
     values: dict[str, Any] = {
-        "seed": 0, "model": {"name": arguments.model}, "data": {**data, "max_length": 64 if quick else 128, **small},
-        "adapter": {"rank": 8}, "train": {"steps": steps, "lr": 1e-3, "batch_size": 8 if quick else 32},
+        "seed": 0,
+        "model": {"name": arguments.model},
+        "data": {**data, "max_length": 64 if quick else 128, **small},
+        "adapter": {"rank": 8},
+        "train": {"steps": steps, "lr": 1e-3, "batch_size": 8 if quick else 32},
         "log": {"eval_every": 10**6, "checkpoint_every": 10**6},
-    }  # fmt: skip
+    }
     figures: dict[str, Any] = {"goals": GOALS, "steps": steps, "segment": segment, "load_before": os.getloadavg()}
     with tempfile.TemporaryDirectory() as place:
         figures["samples_per_s"] = segments(values, Path(place), repeats, segment)

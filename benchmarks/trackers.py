@@ -23,8 +23,14 @@ SIGNALS = ("importance", "rank", "gate")
 
 def module_names(number: int) -> list[str]:
     """Return names of so many modules, as a BERT has them."""
-    kinds = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-             "intermediate.dense", "output.dense")  # fmt: skip
+    kinds = (
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    )
     return [f"encoder.layer.{i // len(kinds)}.{kinds[i % len(kinds)]}" for i in range(number)]
 
 
@@ -224,9 +230,13 @@ class Aim:
 
 
 TRACKERS: dict[str, type[Any]] = {
-    "dynlora": Dynlora, "tensorboard": TensorBoard, "tensorboard, long queue": LongQueue, "trackio": Trackio,
-    "mlflow": MLflow, "aim": Aim,
-}  # fmt: skip
+    "dynlora": Dynlora,
+    "tensorboard": TensorBoard,
+    "tensorboard, long queue": LongQueue,
+    "trackio": Trackio,
+    "mlflow": MLflow,
+    "aim": Aim,
+}
 
 
 def _tags(modules: list[str]) -> list[str]:

@@ -71,8 +71,9 @@ def row_of(tables: dict[str, dict[str, np.ndarray]], method: str) -> dict[str, A
         row[what] = round(float(mine.mean()), 5)
         row |= {
             f"{what} - {other}": mean_and_ends(mine - tables[what][other])
-            for other in COMPARED_WITH if other != method and other in tables[what]
-        }  # fmt: skip
+            for other in COMPARED_WITH
+            if other != method and other in tables[what]
+        }
     return {**row, "loss by seed": tables["loss"][method].mean(1).round(5).tolist()}
 
 
@@ -89,9 +90,10 @@ def compared(arguments: argparse.Namespace, chosen: dict[str, float], seeds: lis
     }
     return {
         method: {"parameters": of[0]["parameters"], **row_of(tables, method)}
-        if method in whole else {"diverged": sum("loss" not in run for run in of)}
+        if method in whole
+        else {"diverged": sum("loss" not in run for run in of)}
         for method, of in runs.items()
-    }  # fmt: skip
+    }
 
 
 def arguments_of() -> argparse.Namespace:

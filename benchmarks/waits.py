@@ -46,15 +46,29 @@ LARGE = (10_000, 224)
 LARGE_MAP = f"heat map of {LARGE[0]:,} x {LARGE[1]}"
 
 GOALS: Mapping[str, float] = {
-    "start until queued": 1.0, "start until queued, nothing warm": 1.0,
-    "start until the first step": 8.0, "check, warm": 2.0, "check, cold": 8.0,
-    "first answer": 5.0, "shift": 8.0, "one text word by word": 5.0,
-    "page home": 1.5, "page runs": 1.5,
-    "page run": 1.5, "page capacity": 1.5, "page inputs": 1.5, "page compare": 1.5, "page tour": 1.5,
-    "page methods": 1.5, "page launch": 1.5,
-    LARGE_MAP: 1.2, "changed control": 0.4, "evaluation's share": 0.2,
-    "a step beside another": 1.0, "a step alone, over today's": 1.03,
-}  # fmt: skip
+    "start until queued": 1.0,
+    "start until queued, nothing warm": 1.0,
+    "start until the first step": 8.0,
+    "check, warm": 2.0,
+    "check, cold": 8.0,
+    "first answer": 5.0,
+    "shift": 8.0,
+    "one text word by word": 5.0,
+    "page home": 1.5,
+    "page runs": 1.5,
+    "page run": 1.5,
+    "page capacity": 1.5,
+    "page inputs": 1.5,
+    "page compare": 1.5,
+    "page tour": 1.5,
+    "page methods": 1.5,
+    "page launch": 1.5,
+    LARGE_MAP: 1.2,
+    "changed control": 0.4,
+    "evaluation's share": 0.2,
+    "a step beside another": 1.0,
+    "a step alone, over today's": 1.03,
+}
 """Goals on a quiet machine: seconds, but for the share and the ratio."""
 
 Page = Any
@@ -198,10 +212,16 @@ def answer_waits(runs_dir: Path, run_id: str) -> dict[str, float]:
 def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, float]:
     """Return the median seconds until a page that was drawn before is drawn again, by a new request."""
     addresses = {
-        "home": "", "runs": "runs", "run": f"run?run={run_ids[0]}", "capacity": f"capacity?run={run_ids[0]}",
-        "inputs": f"inputs?run={run_ids[0]}", "compare": f"compare?runs={','.join(run_ids)}", "tour": "tour",
-        "methods": "methods", "launch": "launch",
-    }  # fmt: skip
+        "home": "",
+        "runs": "runs",
+        "run": f"run?run={run_ids[0]}",
+        "capacity": f"capacity?run={run_ids[0]}",
+        "inputs": f"inputs?run={run_ids[0]}",
+        "compare": f"compare?runs={','.join(run_ids)}",
+        "tour": "tour",
+        "methods": "methods",
+        "launch": "launch",
+    }
     found = {}
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
         for name, place in addresses.items():

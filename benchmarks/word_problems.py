@@ -77,9 +77,11 @@ def rows_of(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
         if completion is not None:
             lines = completion.splitlines()
             yield {
-                "prompt": f"{str(row['prompt']).strip()}\n", "completion": completion,
-                "answer": lines[-1].removeprefix(f"{MARKER} "), "difficulty": f"{len(lines) - 1} steps",
-            }  # fmt: skip
+                "prompt": f"{str(row['prompt']).strip()}\n",
+                "completion": completion,
+                "answer": lines[-1].removeprefix(f"{MARKER} "),
+                "difficulty": f"{len(lines) - 1} steps",
+            }
 
 
 def main() -> None:

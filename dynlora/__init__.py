@@ -1,6 +1,6 @@
 """dynlora: LoRA fine-tuning whose rank moves to the modules that matter, and the dashboard that shows it.
 
-The public functions are loaded when they are first used: importing dynlora pulls in neither torch nor streamlit.
+The public functions are loaded when they are first used: importing dynlora loads neither torch nor streamlit.
 """
 
 from __future__ import annotations

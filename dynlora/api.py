@@ -96,11 +96,17 @@ def speculate(
 
     function = reward if callable(reward) else None
     values = list(threshold) if isinstance(threshold, Iterable) and not isinstance(threshold, str) else [threshold]
-    parsed = DecodeSettings.parse({
-        "draft": _place(draft), "target": _place(target), "accept": accept, "values": values,
-        "reward": OWN if function is not None else _place(reward), "data": None if data is None else _data(data),
-        **settings,
-    })  # fmt: skip
+    parsed = DecodeSettings.parse(
+        {
+            "draft": _place(draft),
+            "target": _place(target),
+            "accept": accept,
+            "values": values,
+            "reward": OWN if function is not None else _place(reward),
+            "data": None if data is None else _data(data),
+            **settings,
+        }
+    )
     outcome = decode(parsed, Path(runs_dir), progress=progress, function=function)
     if outcome.state == "failed":
         raise RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")

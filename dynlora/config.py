@@ -1,7 +1,7 @@
 """What a run is: every setting with its unit, its range and its default; YAML in and out.
 
 A config is checked when it is read: an unknown key names the nearest valid one, and a value out of range says the
-rule. Importing this file pulls in neither torch nor streamlit.
+rule. Importing this file loads neither torch nor streamlit.
 """
 
 from __future__ import annotations
@@ -78,9 +78,17 @@ class DataConfig(Section):
         "regression when the labels are fractional numbers, and classification.",
     )
     metric: Literal[
-        "auto", "accuracy", "f1", "matthews", "pearson", "spearman", "mse", "perplexity", "token_accuracy",
+        "auto",
+        "accuracy",
+        "f1",
+        "matthews",
+        "pearson",
+        "spearman",
+        "mse",
+        "perplexity",
+        "token_accuracy",
         "exact_match",
-    ] = Field("auto", description="The metric that decides which checkpoint is best.")  # fmt: skip
+    ] = Field("auto", description="The metric that decides which checkpoint is best.")
     text: Column | None = Field(None, description="Column of the text; empty: text, sentence or sentence1.")
     text_pair: Column | None = Field(None, description="Column of the second text of a pair; empty: sentence2.")
     label: Column = Field("label", description="Column of the label.")
@@ -137,7 +145,7 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_source(cls, values: Any) -> Any:
-        """Fall back to the embedded data set when neither name nor path is given."""
+        """Fall back to the built-in data set when neither name nor path is given."""
         if isinstance(values, Mapping) and values.get("name") is None and values.get("path") is None:
             return {**values, "name": "sentiment4"}
         return values
@@ -216,10 +224,10 @@ class StrategyConfig(BaseModel):
 
 
 PROBE_ROWS = 256
-"""Most held-out rows of the probe set, which every evaluation takes."""
+"""Most held-out examples of the probe set, which every evaluation takes."""
 
 ALL_ROWS = 100_000_000
-"""As `log.eval_rows`: more than any data has, so that every evaluation takes all held-out rows."""
+"""As `log.eval_rows`: more than any data has, so that every evaluation takes all held-out examples."""
 
 
 class TrainConfig(Section):
@@ -256,21 +264,24 @@ class TrainConfig(Section):
         return self
 
     def max_steps(self, n_train: int) -> int:
-        """Optimizer steps of the run on `n_train` training rows."""
+        """Optimizer steps of the run on `n_train` training examples."""
         if self.epochs is None:
             return 400 if self.steps is None else self.steps
         return max(1, math.ceil(self.epochs * n_train / (self.batch_size * self.grad_accum)))
 
 
 class LogConfig(Section):
-    """How often things are looked at, in optimizer steps, and how many held-out rows each time."""
+    """How often things are looked at, in optimizer steps, and how many held-out examples each time."""
 
     every: int = Field(10, ge=1, description="Steps between records of gradient and update norms.")
     eval_every: int | None = Field(None, ge=1, description="Steps between evaluations; empty: a quarter of the run.")
     eval_rows: int = Field(
-        256, ge=PROBE_ROWS, le=ALL_ROWS, description="Held-out examples of each evaluation before the last: a fixed "
+        256,
+        ge=PROBE_ROWS,
+        le=ALL_ROWS,
+        description="Held-out examples of each evaluation before the last: a fixed "
         "sample, the probe set first, or all where there are no more; the last evaluation takes all.",
-    )  # fmt: skip
+    )
     checkpoint_every: int | None = Field(None, ge=1, description="Steps between checkpoints; empty: a tenth of all.")
     generate_rows: int = Field(
         32,

@@ -174,7 +174,7 @@ def with_run_folder(config: RunConfig, runs_dir: Path) -> RunConfig:
 def read_run_config(folder: Path) -> RunConfig:
     """Return the config a run was made with.
 
-    A run's folder may be a stranger's: its config is a file of its own, never a link to one elsewhere.
+    A run's folder may be untrusted: its config is a file of its own, never a link to one elsewhere.
 
     Raises:
         ConfigError: when the file is a link, cannot be read, is that of another kind, or a value breaks a rule.
@@ -191,7 +191,7 @@ def read_run_config(folder: Path) -> RunConfig:
 def as_made(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run as they were when it was made, where the default of a new setting is another one.
 
-    Runs made before `log.eval_rows` was a setting took all held-out rows at every evaluation, and those made before
+    Runs made before `log.eval_rows` was a setting took all held-out examples at every evaluation, and those made before
     `log.generate_interim` all prompts.
     """
     log = values.get("log")

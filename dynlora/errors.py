@@ -52,7 +52,7 @@ class DataError(DynloraError, ValueError):
 
 
 class RunNotFoundError(DynloraError, KeyError):
-    """No run with that id lies in the runs folder."""
+    """No run with that id is in the runs folder."""
 
     def __str__(self) -> str:
         """Return the message as written; `KeyError` would show its repr."""

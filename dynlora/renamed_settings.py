@@ -31,11 +31,21 @@ RENAMED_VALUES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 
 GONE: Mapping[str, Mapping[str, Any]] = {
     "dynamic": {
-        "score": "saliency", "solver": "swap", "growth": "weakest", "one_shot": True, "commit": True,
-        "new_row_init": "random", "rows": "random", "initial_ranks": "uniform", "first_ranks": "uniform",
-        "smoothing": 0.85, "hysteresis": 0.1, "moves_per_module": 2, "temperature": 1.0,
+        "score": "saliency",
+        "solver": "swap",
+        "growth": "weakest",
+        "one_shot": True,
+        "commit": True,
+        "new_row_init": "random",
+        "rows": "random",
+        "initial_ranks": "uniform",
+        "first_ranks": "uniform",
+        "smoothing": 0.85,
+        "hysteresis": 0.1,
+        "moves_per_module": 2,
+        "temperature": 1.0,
     },
-}  # fmt: skip
+}
 """Settings that a method no longer has, under all their names, and the value that it always takes now.
 
 No other value was shown to help; docs/methods/dynamic.md has what each of them gave.
@@ -106,5 +116,7 @@ def _say_gone(setting: str, value: str, taken: str) -> None:
         return
     logger.warning(
         "%s=%s is no longer a setting, as it was not shown to help; the run uses %s (see docs/methods/dynamic.md)",
-        setting, value, taken,
-    )  # fmt: skip
+        setting,
+        value,
+        taken,
+    )

@@ -178,7 +178,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: aside, to the disk, then renamed over the old one; nobody may run it.
 
-    What lies there is replaced, whatever it is; a path that a user gave goes through `output_file` first.
+    What is there is replaced, whatever it is; a path that a user gave goes through `output_file` first.
 
     Raises:
         OSError: when the disk refuses, with `path` as its file; the old file stays.

@@ -13,18 +13,17 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-KIND_WORDS = {
-    "query": "query", "q_proj": "query", "q_lin": "query", "query_proj": "query", "SelfAttention.q": "query",
-    "key": "key", "k_proj": "key", "k_lin": "key", "key_proj": "key", "SelfAttention.k": "key",
-    "value": "value", "v_proj": "value", "v_lin": "value", "value_proj": "value", "SelfAttention.v": "value",
-    "query_key_value": "qkv", "c_attn": "qkv", "qkv_proj": "qkv", "Wqkv": "qkv",
-    "attention.output.dense": "attn out", "o_proj": "attn out", "out_proj": "attn out", "out_lin": "attn out",
-    "attn.c_proj": "attn out", "SelfAttention.o": "attn out", "attention.dense": "attn out", "attn.Wo": "attn out",
-    "intermediate.dense": "ff in", "up_proj": "ff in", "lin1": "ff in", "c_fc": "ff in", "fc1": "ff in",
-    "dense_h_to_4h": "ff in", "mlp.Wi": "ff in", "gate_proj": "ff gate",
-    "output.dense": "ff out", "down_proj": "ff out", "lin2": "ff out", "mlp.c_proj": "ff out", "fc2": "ff out",
-    "dense_4h_to_h": "ff out", "mlp.Wo": "ff out",
-}  # fmt: skip
+_ENDINGS = {
+    "query": "query q_proj q_lin query_proj SelfAttention.q",
+    "key": "key k_proj k_lin key_proj SelfAttention.k",
+    "value": "value v_proj v_lin value_proj SelfAttention.v",
+    "qkv": "query_key_value c_attn qkv_proj Wqkv",
+    "attn out": "attention.output.dense o_proj out_proj out_lin attn.c_proj SelfAttention.o attention.dense attn.Wo",
+    "ff in": "intermediate.dense up_proj lin1 c_fc fc1 dense_h_to_4h mlp.Wi",
+    "ff gate": "gate_proj",
+    "ff out": "output.dense down_proj lin2 mlp.c_proj fc2 dense_4h_to_h mlp.Wo",
+}
+KIND_WORDS = {ending: word for word, endings in _ENDINGS.items() for ending in endings.split()}
 """How the field's libraries end the names of a block's linear modules, and what these are."""
 
 LARGE = 1e15
@@ -88,7 +87,7 @@ def _plotly_text(text: str, limit: int) -> str:
 
 
 def plotly_lines(text: object, width: int, limit: int = 120) -> str:
-    """Return text for a figure in lines of at most about `width` characters; what stands in brackets begins its own."""
+    """Return text for a figure in lines of at most about `width` characters; what is in brackets begins its own."""
     words = one_line(text, limit)
     parts = [words] if len(words) <= width else re.split(r" (?=\()", words)
     return "<br>".join(plotly_text(line) for part in parts for line in textwrap.wrap(part, width))
@@ -97,7 +96,7 @@ def plotly_lines(text: object, width: int, limit: int = 120) -> str:
 def markdown_text(text: object, limit: int = 200) -> str:
     """Return text for a title, caption or label: shown as it is, whatever markdown or streamlit would make of it.
 
-    A zero-width space stands after each colon and in `www.`, because emoji, icons and links are found after escapes
+    A zero-width space is after each colon and in `www.`, because emoji, icons and links are found after escapes
     are gone.
     """
     return _escaped(one_line(text, limit))
@@ -179,7 +178,7 @@ def minus(number: str) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """Return a share as a percentage with `digits` decimals."""
+    """Return a fraction as a percentage with `digits` decimals."""
     return "–" if share is None or not math.isfinite(share) else f"{100 * share:.{digits}f} %"
 
 
@@ -196,7 +195,7 @@ def duration(seconds: float | None) -> str:
 
 
 def rough_duration(seconds: float | None) -> str:
-    """Return an estimate of time with no more digits than it is worth: to 5 seconds, a minute, or half an hour."""
+    """Return an estimate of time with no more digits than are certain: to 5 seconds, a minute, or half an hour."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 57.5:

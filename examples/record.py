@@ -36,17 +36,23 @@ class Rows(Dataset[dict[str, Tensor]]):
 def main(runs_dir: str = "runs") -> Path | None:
     """Train a small random BERT with PEFT's LoRA and return the folder of the recorded run."""
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-    )  # fmt: skip
+    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
     lora = LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value", "intermediate.dense"])
     model = get_peft_model(BertForSequenceClassification(config), lora)
     callback = RecordCallback("my PEFT run", runs_dir)
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
-            output_dir=folder, max_steps=40, per_device_train_batch_size=16, learning_rate=1e-2, logging_steps=5,
-            report_to=[], disable_tqdm=True, save_strategy="no", dataloader_pin_memory=False, use_cpu=True,
-        )  # fmt: skip
+            output_dir=folder,
+            max_steps=40,
+            per_device_train_batch_size=16,
+            learning_rate=1e-2,
+            logging_steps=5,
+            report_to=[],
+            disable_tqdm=True,
+            save_strategy="no",
+            dataloader_pin_memory=False,
+            use_cpu=True,
+        )
         Trainer(model, settings, train_dataset=Rows(), callbacks=[callback]).train()
     return callback.folder
 

@@ -36,20 +36,27 @@ class Rows(Dataset[dict[str, Tensor]]):
 def main() -> list[int]:
     """Train a small random BERT and return the ranks at the end."""
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-    )  # fmt: skip
+    config = BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
     model = BertForSequenceClassification(config)
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
-            output_dir=folder, max_steps=STEPS, per_device_train_batch_size=16, report_to=[], disable_tqdm=True,
-            save_strategy="no", dataloader_pin_memory=False, use_cpu=True,
-        )  # fmt: skip
+            output_dir=folder,
+            max_steps=STEPS,
+            per_device_train_batch_size=16,
+            report_to=[],
+            disable_tqdm=True,
+            save_strategy="no",
+            dataloader_pin_memory=False,
+            use_cpu=True,
+        )
         attached = dynlora.attach(model, strategy="dynamic", budget=4, steps=STEPS, lr=1e-2, gates="off")
         Trainer(
-            model, settings, train_dataset=Rows(),
-            optimizers=(attached.optimizer, None), callbacks=[attached.callback()],
-        ).train()  # fmt: skip
+            model,
+            settings,
+            train_dataset=Rows(),
+            optimizers=(attached.optimizer, None),
+            callbacks=[attached.callback()],
+        ).train()
         attached.export(f"{folder}/adapter")  # peft.PeftModel.from_pretrained loads it
     return attached.adapters.ranks
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz.compare import capacity_cards, live_cards, many_cards, run_selection
 from dynlora.viz.compare import cards as compare_cards
+from dynlora.viz.compare import live_cards, many_cards, run_selection
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.final_ranks import final_ranks
 from dynlora.viz.compare.line_styles import dots
-from dynlora.viz.compare.run_visibility import eyes
+from dynlora.viz.compare.run_selection import eyes
 from dynlora.viz.launch.baseline_form import baseline_button
 from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, guard, url_state
@@ -67,11 +67,11 @@ def show_capacity() -> None:
     run_selection.say_how_many(chosen)
     found = compare_cards.read(chosen.runs, chosen.summaries)
     capacity = final_ranks(found)
-    capacity_cards.capacity_conclusion(capacity)
+    compare_cards.capacity_conclusion(capacity)
     compare_cards.group_controls(found)
     eyes(found.all_groups, found.styles)
-    capacity_cards.compared_ranks(capacity)
-    capacity_cards.differing_settings(capacity.differing)
+    compare_cards.compared_ranks(capacity)
+    compare_cards.differing_settings(capacity.differing)
 
 
 with guard.guarded(), one_refresh():

@@ -6,13 +6,12 @@ import streamlit as st
 
 from dynlora.viz.home import cards as home_cards
 from dynlora.viz.home import model as home_model
-from dynlora.viz.home import text as home_text
 from dynlora.viz.ui import cards, frame, guard, live, run_picker
 
 frame.enter()
 if home_model.is_link_to_list(st.query_params):
     st.switch_page("pages/runs.py", query_params={name: st.query_params.get_all(name) for name in st.query_params})
-cards.titled(home_text.TITLE, home_text.PLACE)
+cards.titled(home_model.TITLE, home_model.PLACE)
 home_cards.tour_hint()
 FIRST = run_picker.list_all()
 LIVE = home_model.live_run(FIRST)

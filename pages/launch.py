@@ -21,7 +21,7 @@ from dynlora.viz.launch import (
     token_card,
 )
 from dynlora.viz.launch import form as launch_form
-from dynlora.viz.ui import cards, frame, guard, kept_form, run_picker, url_state, warm_process
+from dynlora.viz.ui import cards, frame, guard, kept_form, model_client, run_picker, url_state
 
 MODES = {"run": "Run", "experiment": "Experiment", "sweep": "Sweep"}
 ABOUT = {
@@ -33,7 +33,7 @@ ADDRESS = ("mode", "sweep", "preset", "from", "twin", "strategy", "data", "uploa
 """What the address keeps of the form."""
 
 frame.enter()
-warm_process.keep()
+model_client.keep()
 kept_form.restore_address(ADDRESS, "address-mode")
 cards.titled("Launch", ABOUT[url_state.from_address("mode", list(MODES), "run")])
 mode = url_state.segmented("mode", "What to launch", list(MODES), "run", MODES.__getitem__)

@@ -10,8 +10,8 @@ import streamlit as st
 from dynlora.jobs import launch
 from dynlora.viz.launch import form_model
 from dynlora.viz.methods import model as methods_model
-from dynlora.viz.ui import cards, facts, frame, guard, multiselect, run_picker
-from dynlora.viz.ui.conclusion import conclusion
+from dynlora.viz.ui import cards, frame, guard, panel_cards, run_picker, url_state
+from dynlora.viz.ui.panel_cards import conclusion
 
 frame.enter()
 cards.titled("Methods", "All strategies: what they do, their papers and their cost.")
@@ -23,7 +23,7 @@ def pick_methods() -> list[Mapping[str, Any]]:
     """Draw the filters and return the methods that fit all of them."""
     with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
         chosen = {
-            name: multiselect.several(name, words.label, list(words.options), words.options, width=160)
+            name: url_state.several(name, words.label, list(words.options), words.options, width=160)
             for name, words in methods_model.FILTERS.items()
         }
     return methods_model.filtered(STRATEGIES, chosen)
@@ -66,7 +66,7 @@ def show_details(strategy: Mapping[str, Any]) -> None:
         if departs := methods_model.departs(strategy):
             cards.documented(f"Differences from the source: {departs}")
     with right:
-        facts.facts(methods_model.facts(strategy), methods_model.paper_link(strategy))
+        panel_cards.facts(methods_model.facts(strategy), methods_model.paper_link(strategy))
         frame.documentation("Full description", f"methods/{strategy['name']}")
     st.dataframe(form_model.field_table(strategy), hide_index=True, width="stretch")
 

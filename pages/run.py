@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.analysis import run_summary
+from dynlora.analysis.run_summary import STATUS_WORDS
 from dynlora.store import queries
 from dynlora.viz.health.card import health_card
-from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run import live_cards

@@ -7,11 +7,12 @@ from typing import Any
 import streamlit as st
 
 from dynlora.viz.run import panel_card
-from dynlora.viz.runs import bulk_actions, filters, group_card, queue_card, search_box
+from dynlora.viz.runs import bulk_actions, search_box
+from dynlora.viz.runs import cards as runs_cards
 from dynlora.viz.runs import table as runs_table
+from dynlora.viz.runs.cards import names_below
 from dynlora.viz.runs.conclusion import runs_conclusion
-from dynlora.viz.runs.names_card import names_below
-from dynlora.viz.ui import cards, frame, guard, hidden_runs, live, run_actions, run_picker
+from dynlora.viz.ui import cards, frame, guard, live, run_actions, run_picker, url_state
 
 frame.enter()
 cards.titled("Runs", "All runs in the runs folder, and the read-only sample runs of dynlora.")
@@ -38,17 +39,17 @@ def show_runs() -> None:
 def show_list(runs: Any) -> None:
     """Draw the controls, the groups, the table and the ticked runs."""
     place = st.container()
-    view = filters.list_controls(runs)
+    view = search_box.list_controls(runs)
     found = search_box.searched(runs, view.query)
     fitting = runs_table.filtered(runs if found is None else found, view.statuses, view.strategies)
-    shown = fitting[~fitting["id"].isin(hidden_runs.hidden_runs())].reset_index(drop=True)
+    shown = fitting[~fitting["id"].isin(url_state.hidden_runs())].reset_index(drop=True)
     search_box.search_line(view.query, runs_table.match_caption(len(fitting), len(runs)), is_sound=found is not None)
     if len(shown):
         with place:
             runs_conclusion(shown)
-    queue_card.queue_card(runs)
+    runs_cards.queue_card(runs)
     bulk_actions.hidden_line(len(fitting) - len(shown))
-    group_card.group_card(shown, view.group)
+    runs_cards.group_card(shown, view.group)
     if found is not None:
         search_box.compare_link(view.query, len(found))
     if shown.empty:

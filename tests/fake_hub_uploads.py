@@ -106,10 +106,13 @@ class Hub:
             missing(handler, "RepoNotFound")
         elif rest.startswith("preupload/"):
             files = [
-                {"path": row["path"], "uploadMode": "lfs" if row["path"].endswith("safetensors") else "regular",
-                 "shouldIgnore": False}
+                {
+                    "path": row["path"],
+                    "uploadMode": "lfs" if row["path"].endswith("safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
                 for row in json.loads(body)["files"]
-            ]  # fmt: skip
+            ]
             reply(handler, {"files": files})
         elif rest.startswith("commit/"):
             self._commit(handler, name, repo, body)
@@ -117,8 +120,15 @@ class Hub:
             self._read(handler, repo, *rest.split("/", 2))
         else:
             siblings = [{"rfilename": file, "size": len(data)} for file, data in repo.files.items()]
-            found = {"_id": "0", "id": name, "sha": repo.sha, "siblings": siblings, "tags": repo.tags,
-                     "private": repo.private, "downloads": 0}  # fmt: skip
+            found = {
+                "_id": "0",
+                "id": name,
+                "sha": repo.sha,
+                "siblings": siblings,
+                "tags": repo.tags,
+                "private": repo.private,
+                "downloads": 0,
+            }
             reply(handler, found)
 
     def _read(self, handler: BaseHTTPRequestHandler, repo: Repo, act: str, _: str, path: str = "") -> None:

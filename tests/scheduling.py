@@ -10,10 +10,22 @@ from __future__ import annotations
 import re
 
 FIRST = (
-    "tests/browser/", "tests/faults/", "tests/inference/", "tests/training/", "tests/pages/test_model_trouble.py",
-    "tests/docs/", "tests/strategies/test_contract.py", "tests/assets/", "tests/cli/", "tests/jobs/", "tests/pages/",
-    "tests/strategies/", "tests/attack/", "tests/viz/", "tests/engine/",
-)  # fmt: skip
+    "tests/browser/",
+    "tests/faults/",
+    "tests/inference/",
+    "tests/training/",
+    "tests/pages/test_model_trouble.py",
+    "tests/docs/",
+    "tests/strategies/test_contract.py",
+    "tests/assets/",
+    "tests/cli/",
+    "tests/jobs/",
+    "tests/pages/",
+    "tests/strategies/",
+    "tests/attack/",
+    "tests/viz/",
+    "tests/engine/",
+)
 """Files and folders in the order in which they begin, the longest first; all else comes last."""
 
 BROWSER = "tests/browser/"

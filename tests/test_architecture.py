@@ -25,9 +25,17 @@ ROOT = Path(__file__).resolve().parents[1]
 OPTIMIZER_STATE = ("dynlora/engine/edits/", "dynlora/engine/loop/checkpoint.py", "dynlora/strategies/")
 """The places that may read or write the optimiser's state: edits repair it, checkpoints carry it."""
 
-TORCH_FREE = ("dynlora", "dynlora.config", "dynlora.assets", "dynlora.store", "dynlora.jobs.launch",
-              "dynlora.server.app_files", "dynlora.jobs.uploads", "dynlora.peft_adapter",
-              "dynlora.data_files.scan")  # fmt: skip
+TORCH_FREE = (
+    "dynlora",
+    "dynlora.config",
+    "dynlora.assets",
+    "dynlora.store",
+    "dynlora.jobs.launch",
+    "dynlora.server.app_files",
+    "dynlora.jobs.uploads",
+    "dynlora.peft_adapter",
+    "dynlora.data_files.scan",
+)
 
 
 def _sources(*patterns: str) -> list[Path]:

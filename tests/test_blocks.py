@@ -15,13 +15,17 @@ from dynlora.errors import ConfigError
 @pytest.mark.parametrize(
     ("value", "stored", "numbers", "words"),
     [
-        (None, None, None, None), ("", None, None, None),
-        (3, 3, [0, 1, 2], "the first 3 blocks"), ("3", 3, [0, 1, 2], "the first 3 blocks"),
-        (1, 1, [0], "the first block"), ("7-7", "7-7", [7], "block 7"), ([7], "7-7", [7], "block 7"),
+        (None, None, None, None),
+        ("", None, None, None),
+        (3, 3, [0, 1, 2], "the first 3 blocks"),
+        ("3", 3, [0, 1, 2], "the first 3 blocks"),
+        (1, 1, [0], "the first block"),
+        ("7-7", "7-7", [7], "block 7"),
+        ([7], "7-7", [7], "block 7"),
         ("29, 0-2 ,10", "0-2,10,29", [0, 1, 2, 10, 29], "the blocks 0-2,10,29"),
         ([4, 0, 1], "0-1,4", [0, 1, 4], "the blocks 0-1,4"),
     ],
-)  # fmt: skip
+)
 def test_blocks_have_one_spelling(value: Any, stored: Any, numbers: Any, words: Any) -> None:
     found = parse_blocks(value)
     assert found == stored

@@ -11,10 +11,13 @@ from tools import install
 
 PIP_SAYS = [
     "Obtaining file:///somewhere",
-    "  Installing build dependencies: started", "Collecting accelerate>=1.1 (from dynlora)",
-    "  Downloading accelerate-1.15.0-py3-none-any.whl (3 kB)", "Requirement already satisfied: x",
-    "Collecting torch>=2.6 (from dynlora==0.1.0)", "Installing collected packages: a, b, c, d",
-]  # fmt: skip
+    "  Installing build dependencies: started",
+    "Collecting accelerate>=1.1 (from dynlora)",
+    "  Downloading accelerate-1.15.0-py3-none-any.whl (3 kB)",
+    "Requirement already satisfied: x",
+    "Collecting torch>=2.6 (from dynlora==0.1.0)",
+    "Installing collected packages: a, b, c, d",
+]
 
 
 def test_a_line_says_where_it_is() -> None:

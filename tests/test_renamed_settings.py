@@ -25,14 +25,14 @@ OLD = {
     "l1ra": {"counted_in": "components", "restart": True},
     "eva": {"budget": "components"},
     "lora": {"guard": 0.3},
-}  # fmt: skip
+}
 NEW = {
     "dynamic": {"allocation_seed": 3, "rank_by": "layer", "lr_backoff": 0.3},
     "elalora": {"budget_unit": "components", "reset_optimizer": True, "lr_backoff": 0.3},
     "l1ra": {"budget_unit": "components", "reset_optimizer": True},
     "eva": {"budget_unit": "components"},
     "lora": {"lr_backoff": 0.3},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)

@@ -42,6 +42,12 @@ def test_docstrings_that_users_see_are_read(tmp_path: Path) -> None:
     assert [one.text for one in words.found_in([tmp_path])] == ["came of", "by lot"]
 
 
+def test_docstrings_of_the_package_are_read_without_code() -> None:
+    text = 'X = 1\n"""What a step is worth."""\n\n\ndef go():\n    """Return `by lot`.\n\n    At the floor.\n    """\n'
+    lines = [(number, phrase) for number, line in words.of_docstrings(text) for phrase, _ in words.matches(line)]
+    assert lines == [(2, "worth"), (8, "floor")]
+
+
 def test_the_command_names_file_line_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.md"
     path.write_text("One.\n\nIt goes on.\n")

@@ -47,9 +47,13 @@ def byte_tokenizer(*, pad_is_end: bool = False, begins: bool = False, template: 
             single=f"{BEGIN} $A", special_tokens=[(BEGIN, vocabulary[BEGIN])]
         )
     found = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token=END, pad_token=END if pad_is_end else PAD, bos_token=BEGIN,
-        model_max_length=256, model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
+        tokenizer_object=made,
+        eos_token=END,
+        pad_token=END if pad_is_end else PAD,
+        bos_token=BEGIN,
+        model_max_length=256,
+        model_input_names=["input_ids", "attention_mask"],
+    )
     found.chat_template = template
     return found
 
@@ -60,13 +64,21 @@ def tiny_decoder(architecture: str = "llama", seed: int = 0, *, tied: bool = Tru
     import transformers
 
     common: dict[str, Any] = {
-        "vocab_size": words, "bos_token_id": 2, "eos_token_id": 0, "pad_token_id": 1, "initializer_range": 0.1,
+        "vocab_size": words,
+        "bos_token_id": 2,
+        "eos_token_id": 0,
+        "pad_token_id": 1,
+        "initializer_range": 0.1,
         "tie_word_embeddings": tied,
-    }  # fmt: skip
+    }
     layers: dict[str, Any] = {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-        "intermediate_size": 48, "max_position_embeddings": 256,
-    }  # fmt: skip
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 48,
+        "max_position_embeddings": 256,
+    }
     configs: dict[str, Callable[[], Any]] = {
         "llama": lambda: transformers.LlamaConfig(**layers, **common),
         "qwen2": lambda: transformers.Qwen2Config(**layers, **common),
@@ -94,10 +106,14 @@ def tiny_problems(n: int, seed: int = 0) -> list[dict[str, str]]:
     rows = []
     for _ in range(n):
         letter, times = str(rng.choice(list("abc"))), int(rng.integers(1, 3))
-        rows.append({
-            "prompt": f"{letter}{times}:", "completion": f"{letter * times} #### {times}", "answer": str(times),
-            "difficulty": ("once", "twice")[times - 1],
-        })  # fmt: skip
+        rows.append(
+            {
+                "prompt": f"{letter}{times}:",
+                "completion": f"{letter * times} #### {times}",
+                "answer": str(times),
+                "difficulty": ("once", "twice")[times - 1],
+            }
+        )
     return rows
 
 

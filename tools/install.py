@@ -29,9 +29,11 @@ def pip_is_configured(environment: dict[str, str] | None = None) -> bool:
     if any(name.startswith("PIP_") and "INDEX" in name or name == "PIP_FIND_LINKS" for name in environment):
         return True
     listed = subprocess.run(
-        [str(PYTHON), "-m", "pip", "config", "list", "--disable-pip-version-check"], capture_output=True, text=True,
+        [str(PYTHON), "-m", "pip", "config", "list", "--disable-pip-version-check"],
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     return any(word in listed.stdout for word in ("index-url", "find-links", "constraint", "no-index"))
 
 
@@ -74,8 +76,11 @@ def install(extra: str, constraints: str) -> int:
     """Install and show progress on standard error; return the installer's exit code, its last words on failure."""
     uv = shutil.which("uv")
     uv = None if uv and pip_is_configured() else uv
-    print(f"installing dynlora{f'[{extra}]' if extra else ''} into .venv with {'uv' if uv else 'pip'}; "
-          "one to two minutes the first time, most of it for torch", file=sys.stderr)  # fmt: skip
+    print(
+        f"installing dynlora{f'[{extra}]' if extra else ''} into .venv with {'uv' if uv else 'pip'}; "
+        "one to two minutes the first time, most of it for torch",
+        file=sys.stderr,
+    )
     process = subprocess.Popen(
         command(extra, uv, constraints), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     )

@@ -33,8 +33,14 @@ if TYPE_CHECKING:
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 WIDTH, HEIGHT, START_S = 1180, 900, 120
 FRAME_MS, LAST_MS, DRAWN_MS, MOST_BYTES = 180, 2500, 600, 3_000_000
-CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync")  # fmt: skip
+CHROMIUM = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 def sample() -> str:

@@ -24,8 +24,23 @@ ROOT = Path(__file__).resolve().parent.parent
 LICENCES = ROOT / "docs" / "LICENCES.md"
 CONSTRAINTS = ROOT / "constraints.txt"
 
-ALLOWED = ("Apache", "BSD", "MIT", "ISC", "MPL", "Mozilla", "PSF", "Python Software Foundation", "BSL-1.0", "Zlib",
-           "CC0", "CNRI-Python", "LLVM-exception", "Unlicense", "HPND")  # fmt: skip
+ALLOWED = (
+    "Apache",
+    "BSD",
+    "MIT",
+    "ISC",
+    "MPL",
+    "Mozilla",
+    "PSF",
+    "Python Software Foundation",
+    "BSL-1.0",
+    "Zlib",
+    "CC0",
+    "CNRI-Python",
+    "LLVM-exception",
+    "Unlicense",
+    "HPND",
+)
 """Words by which a licence is known that asks nothing of those who use the package unchanged but to keep its notice."""
 
 GPU_LIBRARIES = ("nvidia-", "cuda-", "triton")

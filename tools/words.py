@@ -3,9 +3,9 @@
 python -m tools.words            read the documents and the texts of pages, commands and messages
 python -m tools.words PATH...    read these files and folders alone
 
-Read are the prose of Markdown files (no code, no tables' formulas), the string literals of Python files that are not
-docstrings, the docstrings that users see (commands, methods), and the texts of HTML and JavaScript files. A line with
-`words: allow` in a comment is left out.
+Read are the prose of Markdown files (no code, no tables' formulas), the string literals of Python files, the
+docstrings of `dynlora/`, of other folders those that users see (commands, methods), and the texts of HTML and
+JavaScript files. A line with `words: allow` in a comment is left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "docs")
 CODE = ("app.py", "pages", "dynlora")
+
+UNREAD = (
+    "dynlora/viz/capacity/",
+    "dynlora/viz/run/",
+    "dynlora/viz/inputs/",
+    "dynlora/viz/report/",
+    "dynlora/notebook/",
+    "dynlora/kinds/train/",
+    "dynlora/jobs/",
+    "dynlora/integrations/",
+    "dynlora/inference/",
+    "dynlora/cli/decode.py",
+    "dynlora/cli/advise.py",
+    "dynlora/cli/export.py",
+)
+"""Folders and files whose docstrings are still to be mended."""
 
 ALLOW = "words: allow"
 _EACH = (
@@ -44,11 +60,17 @@ class Phrase:
 
 PHRASES = (
     Phrase(r"\bby lot\b|\blots\b(?! of)", "at random; random allocation", "moves drawn by lot"),
-    Phrase(r"\b(?:told|tell(?:s|ing)?) (?:\w+ ){0,2}(?:apart|from)\b", "(not) significantly different; distinguish",
-           "not told from zero"),
+    Phrase(
+        r"\b(?:told|tell(?:s|ing)?) (?:\w+ ){0,2}(?:apart|from)\b",
+        "(not) significantly different; distinguish",
+        "not told from zero",
+    ),
     Phrase(r"\bclear of (?:zero|0)\b", "95 % CI excludes 0", "an interval clear of zero"),
-    Phrase(r"(?:, |both |it |them |interval (?:is )?)open\b(?!\.| the| a| in| it| one)", "inconclusive (CI includes 0)",
-           "the interval is open"),
+    Phrase(
+        r"(?:, |both |it |them |interval (?:is )?)open\b(?!\.| the| a| in| it| one)",
+        "inconclusive (CI includes 0)",
+        "the interval is open",
+    ),
     Phrase(r"\bpromise[sd]?\b", "predicted loss reduction; gain", "the gradient promises most"),
     Phrase(r"\blisten(?:s|ing|ed)?\b", "accumulate gradients", "the steps of listening"),
     Phrase(r"\b(?:hears?|heard)\b", "accumulate gradients; record", "what the sketch heard"),
@@ -61,10 +83,15 @@ PHRASES = (
     Phrase(r"\b(?:goes|went|go|going) on\b", "continues; resumes", "training goes on"),
     Phrase(r"\banew\b", "again; from scratch", "built anew"),
     Phrase(r"\bowed to\b", "attributed to", "the words it is owed to"),
-    Phrase(rf"\b(?:gate|file|component|column|row|page|number|value|command|rate|seed|batch|line|pass|text|s) an? "
-           rf"(?:{_EACH})\b", "one X per Y", "a gate a sequence"),
-    Phrase(r"\bwho (?:gave|gives) to whom\b|\bgives and gets\b", "rank transfers; donor and receiver",
-           "who gave to whom"),
+    Phrase(
+        rf"\b(?:gate|file|component|column|row|page|number|value|command|rate|seed|batch|line|pass|text|s) an? "
+        rf"(?:{_EACH})\b",
+        "one X per Y",
+        "a gate a sequence",
+    ),
+    Phrase(
+        r"\bwho (?:gave|gives) to whom\b|\bgives and gets\b", "rank transfers; donor and receiver", "who gave to whom"
+    ),
     Phrase(r"\bfloor\b", "minimum rank", "at the floor"),
     Phrase(r"\btwins?\b", "matched baseline run; random control", "its uniform twin"),
     Phrase(r"\bembedded\b", "built-in", "the embedded model"),
@@ -72,15 +99,16 @@ PHRASES = (
     Phrase(r"\bpaper one would write\b", "results table", "the paper one would write"),
     Phrase(r"\bin the mean\b", "on average", "ahead in the mean"),
     Phrase(r"\b(?:held-out|training|validation) rows\b", "examples", "on held-out rows"),
-    Phrase(r"\b(?:the|a|an|its|their|what|which) share\b(?! of it)|\bshares? of\b", "fraction",
-           "the share of the budget"),
+    Phrase(
+        r"\b(?:the|a|an|its|their|what|which) share\b(?! of it)|\bshares? of\b", "fraction", "the share of the budget"
+    ),
     Phrase(r"\bcomes to\b", "equals; results in", "what it comes to"),
     Phrase(r"\bhangs? on\b", "depends on", "the loss hangs on it"),
     Phrase(r"\bunder the lens\b", "explained", "a text under the lens"),
     Phrase(r"\bstranger'?s?\b|\bwarily\b", "untrusted; defensively", "a stranger's run"),
     Phrase(r"\bfor want of\b", "because of too little", "for want of memory"),
     Phrase("\u2014", "a full stop, a comma or a colon", "rank \u2014 and gates"),
-)  # fmt: skip
+)
 """What is kept out, in the order of the glossary."""
 
 
@@ -124,14 +152,26 @@ def of_markdown(text: str) -> Iterator[tuple[int, str]]:
             yield number, re.sub(r"`[^`]*`|\$[^$]+\$|\]\([^)]*\)|https?://\S+", " CODE ", line)
 
 
+def of_docstrings(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of the docstrings of a Python file, also of its attributes, without code in backticks."""
+    lines = text.split("\n")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            for number in range(node.lineno, (node.end_lineno or node.lineno) + 1):
+                yield number, re.sub(r"`[^`]*`", " CODE ", lines[number - 1])
+
+
 def of_python(text: str) -> Iterator[tuple[int, str]]:
     """Yield the texts of a Python file that users read, with their lines."""
     lines, tree = text.split("\n"), ast.parse(text)
     skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     skipped |= {
-        id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in ast.walk(node)
         if part is not node
-    }  # fmt: skip
+    }
     for node in ast.walk(tree):
         said = (_literal(node) or _shown_docstring(node)) if id(node) not in skipped else ""
         if " " in said and isinstance(node, ast.expr | ast.stmt):
@@ -173,6 +213,8 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
         yield from of_markdown(text)
     elif path.suffix == ".py":
         yield from of_python(text)
+        if ROOT / "dynlora" in path.parents and not path.relative_to(ROOT).as_posix().startswith(UNREAD):
+            yield from of_docstrings(text)
     elif path.suffix in (".html", ".js"):
         yield from of_web(text, is_script=path.suffix == ".js")
 

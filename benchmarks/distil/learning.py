@@ -14,8 +14,7 @@ from benchmarks.distil.setting import TAUGHT
 from benchmarks.distil.work import Work
 from dynlora.engine.randomness import stream_seed
 from dynlora.kinds.recycle.work.lora_training import LoraTraining
-from dynlora.tasks.token_divergence import token_divergence
-from dynlora.tasks.token_loss import token_loss
+from dynlora.tasks.token_loss import token_divergence, token_loss
 
 
 class RealTraining(LoraTraining):
@@ -33,8 +32,11 @@ class RealTraining(LoraTraining):
         self.work, self.soft = work, soft
         count = min(map(len, work.examples))
         draw = np.random.default_rng(stream_seed(of.seed, "real examples"))
-        pool = [(teacher, int(row)) for teacher, own in enumerate(work.examples)
-                for row in draw.permutation(len(own))[:count]]  # fmt: skip
+        pool = [
+            (teacher, int(row))
+            for teacher, own in enumerate(work.examples)
+            for row in draw.permutation(len(own))[:count]
+        ]
         self.pool = [pool[place] for place in draw.permutation(len(pool))]
 
     def batch_loss(self, index: int) -> Tensor:

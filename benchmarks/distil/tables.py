@@ -15,19 +15,28 @@ def summary(work: Work) -> dict[str, Any]:
     """Return means with intervals, and the student's paired differences, by task; texts, and two of each teacher."""
     loss = {name: work.found["loss"][str(index)] for index, name in enumerate(TAUGHT)}
     kl = {name: {model: of[index] for model, of in work.found["kl"].items()} for index, name in enumerate(TAUGHT)}
-    every = {model: [np.concatenate(part).tolist() for part in zip(*of, strict=True)]
-             for model, of in work.found["kl"].items()}  # fmt: skip
+    every = {
+        model: [np.concatenate(part).tolist() for part in zip(*of, strict=True)]
+        for model, of in work.found["kl"].items()
+    }
     distilling = work.distilling
     return {
-        "setting": vars(work.setting), "data": TAUGHT, "loss": {name: table(of) for name, of in loss.items()},
+        "setting": vars(work.setting),
+        "data": TAUGHT,
+        "loss": {name: table(of) for name, of in loss.items()},
         "kl": {"all": table(every)} | {name: table(of) for name, of in kl.items()},
-        "texts": [{key: one[key] for key in ("name", "stage", "texts", "mean_tokens", "ended", "empty", "repeated")}
-                  for one in distilling.described_texts()],
-        "examples": {name: [distilling._shown(texts, row)["text"] for row in range(4)]
-                     for name, texts in zip(TAUGHT, distilling.texts["samples"], strict=True)},
-        "start": distilling.materials.start.what, "last_loss": work.found.get("last_loss", {}),
+        "texts": [
+            {key: one[key] for key in ("name", "stage", "texts", "mean_tokens", "ended", "empty", "repeated")}
+            for one in distilling.described_texts()
+        ],
+        "examples": {
+            name: [distilling._shown(texts, row)["text"] for row in range(4)]
+            for name, texts in zip(TAUGHT, distilling.texts["samples"], strict=True)
+        },
+        "start": distilling.materials.start.what,
+        "last_loss": work.found.get("last_loss", {}),
         "cpu_seconds": work.found["seconds"],
-    }  # fmt: skip
+    }
 
 
 def table(by_model: dict[str, list[list[float]]]) -> dict[str, Any]:

@@ -65,16 +65,23 @@ class Work:
         outcome = training.train(
             parse_config(
                 {
-                    "name": name, "seed": of.seed, "model": {"name": of.model, "layers": of.layers or None},
+                    "name": name,
+                    "seed": of.seed,
+                    "model": {"name": of.model, "layers": of.layers or None},
                     "data": {**data, "max_length": of.tokens, "max_train": 1000, "max_eval": 16},
-                    "adapter": {"rank": of.rank}, "strategy": {"name": "lora"},
+                    "adapter": {"rank": of.rank},
+                    "strategy": {"name": "lora"},
                     "train": {"steps": of.teacher_steps, "batch_size": of.batch, "lr": of.lr, "precision": "fp32"},
-                    "log": {"eval_every": of.teacher_steps, "checkpoint_every": of.teacher_steps, "generate_rows": 1,
-                            "generate_max": 8},
+                    "log": {
+                        "eval_every": of.teacher_steps,
+                        "checkpoint_every": of.teacher_steps,
+                        "generate_rows": 1,
+                        "generate_max": 8,
+                    },
                 }
             ),
             self.folder / "runs",
-        )  # fmt: skip
+        )
         if outcome.state != "finished":
             raise SystemExit(f"teacher {name}: {outcome.error}")
         return outcome.folder.name
@@ -85,11 +92,19 @@ class Work:
         of = self.setting
         settings = DistilSettings.parse(
             {
-                "teachers": self.teachers(), "samples": of.samples, "held_out": of.held_out, "tokens": of.tokens,
-                "train_steps": of.steps, "batch_size": of.batch, "rank": of.rank, "lora_alpha": 2.0 * of.rank,
-                "lr": of.lr, "rows": of.rows, "seed": of.seed,
+                "teachers": self.teachers(),
+                "samples": of.samples,
+                "held_out": of.held_out,
+                "tokens": of.tokens,
+                "train_steps": of.steps,
+                "batch_size": of.batch,
+                "rank": of.rank,
+                "lora_alpha": 2.0 * of.rank,
+                "lr": of.lr,
+                "rows": of.rows,
+                "seed": of.seed,
             }
-        )  # fmt: skip
+        )
         found, place = Distilling(Materials.load(settings, self.folder / "runs"), NullRecorder()), self.folder / "texts"
         if find_checkpoint(place) is not None:
             found.load_state_dict(read_checkpoint(place))
@@ -136,8 +151,9 @@ class Work:
     def texts_training(self, texts: list[Texts]) -> LoraTraining:
         """Return a student that learns from texts."""
         of, materials = self.setting, self.distilling.materials
-        return StudentTraining(materials.student, materials.models, texts, steps=of.steps, lr=of.lr,
-                               batch_size=of.batch, seed=of.seed)  # fmt: skip
+        return StudentTraining(
+            materials.student, materials.models, texts, steps=of.steps, lr=of.lr, batch_size=of.batch, seed=of.seed
+        )
 
     def timed(self, name: str, start: float) -> None:
         """Add the processor's seconds of a part, and keep everything."""

@@ -45,8 +45,11 @@ BEST = "best placement"
 TUNED_METHODS = ("dynamic", "dynamic, random", "dynamic, spectral")
 
 GROUPS = {
-    "random ": "random 1", " half": "first half", "self_attn": "self_attn.v_proj alone", "mlp.": "mlp.down_proj alone"
-}  # fmt: skip
+    "random ": "random 1",
+    " half": "first half",
+    "self_attn": "self_attn.v_proj alone",
+    "mlp.": "mlp.down_proj alone",
+}
 """Arms by a part of their names, and the arm whose rate they take; others have their own."""
 
 
@@ -96,13 +99,20 @@ class World:
         """Return the values of one run; the scaling is 2 everywhere, and nothing is dropped."""
         data = saved_facts(self.place / f"facts-{self.facts}-{seed}", self.facts, seed)
         return {
-            "seed": seed, "model": {"name": self.model}, "data": {"path": str(data), "max_length": 16},
-            "adapter": {"rank": self.rank, "alpha": 2 * self.rank, "dropout": 0.0}, "strategy": dict(strategy),
+            "seed": seed,
+            "model": {"name": self.model},
+            "data": {"path": str(data), "max_length": 16},
+            "adapter": {"rank": self.rank, "alpha": 2 * self.rank, "dropout": 0.0},
+            "strategy": dict(strategy),
             "train": {
-                "steps": self.steps, "batch_size": self.facts // 2, "lr": lr, "weight_decay": 0.0, "precision": "fp32",
+                "steps": self.steps,
+                "batch_size": self.facts // 2,
+                "lr": lr,
+                "weight_decay": 0.0,
+                "precision": "fp32",
                 "max_grad_norm": self.clip,
             },
-        }  # fmt: skip
+        }
 
     def run(self, name: str, strategy: Mapping[str, Any], seed: int, lr: float) -> dict[str, Any]:
         """Return what a run learned, from its file where it was made before."""
@@ -192,11 +202,14 @@ def confirm(world: World, seeds: list[int]) -> dict[str, Any]:
     recalled = [np.array([runs[f"{name}, seed {s}"]["right"] for s in seeds], float) for name in ("uniform", best)]
     means = {name: world.summed([runs[f"{name}, seed {s}"] for s in seeds]) for name in ("uniform", best)}
     found = {
-        "seeds": seeds, BEST: best, "arms": means, "loss - uniform": mean_and_ends(tables[best] - tables["uniform"]),
+        "seeds": seeds,
+        BEST: best,
+        "arms": means,
+        "loss - uniform": mean_and_ends(tables[best] - tables["uniform"]),
         "recall - uniform": mean_and_ends(recalled[1] - recalled[0]),
         "loss by seed": {name: tables[name].mean(1).round(3).tolist() for name in tables},
         "rates": {name: chosen(world, name) for name in ("uniform", best)},
-    }  # fmt: skip
+    }
     write(world, "confirm", found)
     print(json.dumps(found))
     return found

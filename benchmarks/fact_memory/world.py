@@ -42,9 +42,12 @@ def tokenizer() -> Any:
     made.add_special_tokens([END, PAD])
     made.decoder = decoders.Fuse()  # pyright: ignore[reportAttributeAccessIssue]
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token=END, pad_token=PAD, model_max_length=LINE,
+        tokenizer_object=made,
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=LINE,
         model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
+    )
 
 
 def decoder() -> Any:
@@ -52,11 +55,20 @@ def decoder() -> Any:
     torch.manual_seed(stream_seed(0, "fact memory", "decoder"))
     return transformers.AutoModelForCausalLM.from_config(
         transformers.LlamaConfig(
-            vocab_size=len(SYMBOLS) + 2, hidden_size=WIDTH, intermediate_size=INNER, num_hidden_layers=LAYERS,
-            num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=LINE, eos_token_id=0,
-            pad_token_id=1, bos_token_id=None, tie_word_embeddings=True, initializer_range=0.1,
+            vocab_size=len(SYMBOLS) + 2,
+            hidden_size=WIDTH,
+            intermediate_size=INNER,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS,
+            num_key_value_heads=HEADS,
+            max_position_embeddings=LINE,
+            eos_token_id=0,
+            pad_token_id=1,
+            bos_token_id=None,
+            tie_word_embeddings=True,
+            initializer_range=0.1,
         )
-    )  # fmt: skip
+    )
 
 
 def grammar() -> torch.Tensor:

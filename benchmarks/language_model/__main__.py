@@ -26,8 +26,12 @@ from dynlora.engine.loop.hardware import resolve_precision
 GOALS = {"parity": 1e-6, "trl": 1e-5, "steps": 0.95, "tokens": {"trl defaults": 1.5, "trl tuned": 1.05}, "memory": 0.5}
 
 SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
-    "parity": parity, "trl": trl, "steps": steps, "tokens": tokens, "memory": memory,
-}  # fmt: skip
+    "parity": parity,
+    "trl": trl,
+    "steps": steps,
+    "tokens": tokens,
+    "memory": memory,
+}
 
 
 def lines_of(figures: Mapping[str, Any]) -> Iterator[tuple[str, float, float, bool]]:

@@ -40,9 +40,13 @@ def parity(folder: Path, *, quick: bool) -> dict[str, Any]:
         losses["peft lora"].append(theirs.take_step())
     apart = [abs(a - b) for a, b in zip(*losses.values(), strict=True)]
     return {
-        "steps": total, "losses": losses, "largest_difference": max(apart), "first_difference": apart[0],
-        "first_loss_exact": rounding, "first_off": {name: losses[name][0] - rounding for name in losses},
-    }  # fmt: skip
+        "steps": total,
+        "losses": losses,
+        "largest_difference": max(apart),
+        "first_difference": apart[0],
+        "first_loss_exact": rounding,
+        "first_off": {name: losses[name][0] - rounding for name in losses},
+    }
 
 
 @torch.no_grad()

@@ -51,9 +51,16 @@ def sft_trainer(model: Any, tokenizer: Any, rows: datasets.Dataset, folder: Path
 
     peft = arguments.pop("peft_config", None)
     config = SFTConfig(
-        output_dir=str(folder), report_to="none", save_strategy="no", logging_strategy="no", eval_strategy="no",
-        disable_tqdm=True, use_cpu=not torch.cuda.is_available(), per_device_train_batch_size=8, **arguments,
-    )  # fmt: skip
+        output_dir=str(folder),
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        eval_strategy="no",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        per_device_train_batch_size=8,
+        **arguments,
+    )
     return SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=peft)
 
 
@@ -65,9 +72,14 @@ def trl(folder: Path, *, quick: bool) -> dict[str, Any]:
     tokenizer, model = byte_tokenizer(template=None), tiny_decoder("llama")
     columns = {name: [row[name] for row in rows] for name in ("prompt", "completion")}
     trainer = sft_trainer(
-        model, tokenizer, datasets.Dataset.from_dict(columns), folder, bf16=False, gradient_checkpointing=False,
+        model,
+        tokenizer,
+        datasets.Dataset.from_dict(columns),
+        folder,
+        bf16=False,
+        gradient_checkpointing=False,
         max_steps=1,
-    )  # fmt: skip
+    )
     encoded = encode_texts(tokenizer, _Rows(columns), 1024, "completion")
     equal, apart = 0, []
     for index in range(0, len(rows), 8):
@@ -105,9 +117,17 @@ def trl_segment(kind: str, inputs: Inputs, folder: Path, count: int, seed: int) 
     names = [info.name for info in find_modules(fresh.base.model, None, [])]
     peft = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.05, target_modules=names, task_type="CAUSAL_LM")
     trainer = sft_trainer(
-        fresh.base.model, fresh.base.tokenizer, datasets.Dataset.from_dict(columns), folder, max_steps=count + 1,
-        peft_config=peft, seed=seed, data_seed=seed, learning_rate=1e-3, **tuned,
-    )  # fmt: skip
+        fresh.base.model,
+        fresh.base.tokenizer,
+        datasets.Dataset.from_dict(columns),
+        folder,
+        max_steps=count + 1,
+        peft_config=peft,
+        seed=seed,
+        data_seed=seed,
+        learning_rate=1e-3,
+        **tuned,
+    )
     seen: list[int] = []
     collate: Callable[[Any], Any] = trainer.data_collator
 

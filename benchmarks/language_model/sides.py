@@ -27,10 +27,14 @@ MODEL, SEQUENCE = "smollm2-135m", 128
 def values_of(strategy: str, data: Mapping[str, Any], **train: Any) -> dict[str, Any]:
     """Return the plain values of a run that is measured."""
     return {
-        "seed": 0, "model": {"name": MODEL}, "data": {**data, "max_eval": 300}, "strategy": {"name": strategy},
-        "adapter": {"rank": 8, **train.pop("adapter", {})}, "train": {"lr": 1e-3, "batch_size": 8, **train},
+        "seed": 0,
+        "model": {"name": MODEL},
+        "data": {**data, "max_eval": 300},
+        "strategy": {"name": strategy},
+        "adapter": {"rank": 8, **train.pop("adapter", {})},
+        "train": {"lr": 1e-3, "batch_size": 8, **train},
         "log": {"eval_every": 10**6, "checkpoint_every": 10**6, "generate_rows": 0},
-    }  # fmt: skip
+    }
 
 
 def long_texts(folder: Path, rows: int = 160) -> dict[str, Any]:
@@ -60,9 +64,12 @@ class PeftSide:
         base, adapter = self.inputs.base, self.config.adapter
         names = [info.name for info in find_modules(base.model, None, base.head)]
         peft = LoraConfig(
-            r=adapter.rank, lora_alpha=int(adapter.lora_alpha), lora_dropout=adapter.dropout, target_modules=names,
+            r=adapter.rank,
+            lora_alpha=int(adapter.lora_alpha),
+            lora_dropout=adapter.dropout,
+            target_modules=names,
             task_type="CAUSAL_LM",
-        )  # fmt: skip
+        )
         self.model: Any = get_peft_model(base.model, peft)  # pyright: ignore
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model.to(device)

@@ -18,9 +18,15 @@ from benchmarks.quality.runs import PARTS_PER_NAT, Job
 from benchmarks.quality.tasks import TASKS
 
 AGAINST = (
-    "lora", "peft-lora", "peft-adalora", "random", "random-no-floor", "random-commit-only", "dynamic",
+    "lora",
+    "peft-lora",
+    "peft-adalora",
+    "random",
+    "random-no-floor",
+    "random-commit-only",
+    "dynamic",
     "dynamic-no-floor",
-)  # fmt: skip
+)
 """What every method is held against."""
 
 SLICES = 10
@@ -219,17 +225,23 @@ def show(figures: Mapping[str, Any]) -> None:
         print(f"\n{cell['task']} on {cell['model']}, budget of rank {cell['rank']}, {cell['steps']} steps")
         for row in cell["methods"]:
             label, few, most = method_of(row["method"]).label, *row["parameters"]
-            print(f"  {label:36} lr {row['lr']:<6g} {row['steps']:4} steps  loss {row['loss']:.4f}  accuracy "
-                  f"{100 * row['accuracy']:.2f} %  F1 {100 * row['f1']:.2f} %  {few:,} to {most:,} parameters  "
-                  f"{len(row['seeds'])} seeds")  # fmt: skip
+            print(
+                f"  {label:36} lr {row['lr']:<6g} {row['steps']:4} steps  loss {row['loss']:.4f}  accuracy "
+                f"{100 * row['accuracy']:.2f} %  F1 {100 * row['f1']:.2f} %  {few:,} to {most:,} parameters  "
+                f"{len(row['seeds'])} seeds"
+            )
             if moved := row.get("moved_by_seed"):
                 depth = " ".join(f"{rank:.1f}" for rank in row["rank_by_depth"])
-                print(f"  {'':36} moved {min(moved)} to {max(moved)} components, {statistics.mean(moved):.0f} in the "
-                      f"mean; rank by depth {depth}")  # fmt: skip
+                print(
+                    f"  {'':36} moved {min(moved)} to {max(moved)} components, {statistics.mean(moved):.0f} in the "
+                    f"mean; rank by depth {depth}"
+                )
         for name, seeds in cell["diverged"].items():
             print(f"  {name} diverged at seeds {seeds}")
         for row in cell["differences"]:
             loss, right = row["loss"], row["accuracy"]
-            print(f"  {row['method']:>26} - {row['against']:18} loss {loss['mean']:+.4f} [{loss['wide_low']:+.4f}, "
-                  f"{loss['wide_high']:+.4f}] {row['verdict']:6}  accuracy {100 * right['mean']:+.2f} "
-                  f"[{100 * right['wide_low']:+.2f}, {100 * right['wide_high']:+.2f}]")  # fmt: skip
+            print(
+                f"  {row['method']:>26} - {row['against']:18} loss {loss['mean']:+.4f} [{loss['wide_low']:+.4f}, "
+                f"{loss['wide_high']:+.4f}] {row['verdict']:6}  accuracy {100 * right['mean']:+.2f} "
+                f"[{100 * right['wide_low']:+.2f}, {100 * right['wide_high']:+.2f}]"
+            )

@@ -63,8 +63,17 @@ def main() -> None:
     torch.set_num_threads(1)
     setting = given(arguments, Setting())
     if arguments.quick:
-        setting = Setting(teachers=2, classes=3, test_classes=2, steps=20, iterations=12, inputs=8, episodes=10,
-                          test_episodes=60, seeds=1)  # fmt: skip
+        setting = Setting(
+            teachers=2,
+            classes=3,
+            test_classes=2,
+            steps=20,
+            iterations=12,
+            inputs=8,
+            episodes=10,
+            test_episodes=60,
+            seeds=1,
+        )
     if arguments.data is None and not arguments.quick:
         setting = replace(setting, teachers=2, classes=3, test_classes=2)
     data = "sentiment4" if arguments.data is None else arguments.data.name

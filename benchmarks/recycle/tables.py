@@ -39,9 +39,12 @@ def summary(work: Work) -> dict[str, Any]:
             gains = [float((of[name][shots] - of["base"][shots]).mean()) for name in ("inverted", "real")]
             table["inverted"][shots]["share of the gain of real data"] = gains[0] / gains[1] if gains[1] else None
     return {
-        "setting": vars(work.setting), "methods": table, "cpu_seconds": work.found["seconds"],
-        "agreement": work.found.get("agreement", {}), "first_episodes": work.found.get("first_episodes", {}),
-    }  # fmt: skip
+        "setting": vars(work.setting),
+        "methods": table,
+        "cpu_seconds": work.found["seconds"],
+        "agreement": work.found.get("agreement", {}),
+        "first_episodes": work.found.get("first_episodes", {}),
+    }
 
 
 def _paired(of: dict[str, dict[str, np.ndarray]], name: str, shots: str) -> dict[str, list[float]]:

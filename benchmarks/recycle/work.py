@@ -84,14 +84,17 @@ class Work:
         outcome = training.train(
             parse_config(
                 {
-                    "name": f"teacher {number + 1}", "model": {"name": of.model},
-                    "data": {"path": str(file), "max_length": 32}, "adapter": {"rank": 4}, "strategy": {"name": "lora"},
+                    "name": f"teacher {number + 1}",
+                    "model": {"name": of.model},
+                    "data": {"path": str(file), "max_length": 32},
+                    "adapter": {"rank": 4},
+                    "strategy": {"name": "lora"},
                     "train": {"steps": of.steps, "lr": 2e-3},
                     "log": {"eval_every": of.steps, "checkpoint_every": of.steps},
                 }
             ),
             self.folder / "runs",
-        )  # fmt: skip
+        )
         if outcome.state != "finished":
             raise SystemExit(f"teacher {number}: {outcome.error}")
         return outcome.folder.name
@@ -106,13 +109,21 @@ class Work:
         of = self.setting
         return RecycleSettings.parse(
             {
-                "teachers": self.teachers()[:teachers], "shots": SHOTS, "iterations": of.iterations,
-                "inputs": of.inputs, "episodes": of.episodes, "drop": 0.5,
-                "rank": 8, "lora_alpha": 16, "lr": of.lr, "pooling": of.pooling,
+                "teachers": self.teachers()[:teachers],
+                "shots": SHOTS,
+                "iterations": of.iterations,
+                "inputs": of.inputs,
+                "episodes": of.episodes,
+                "drop": 0.5,
+                "rank": 8,
+                "lora_alpha": 16,
+                "lr": of.lr,
+                "pooling": of.pooling,
                 "moments": of.moments,
-                "ways": 5 if of.test_classes >= 5 else 2, **values,
+                "ways": 5 if of.test_classes >= 5 else 2,
+                **values,
             }
-        )  # fmt: skip
+        )
 
     def inverted(self, name: str, settings: RecycleSettings) -> Recycling:
         """Return a recycle after its inversion, which continues where it was."""

@@ -1,4 +1,4 @@
-"""Was importance right? What held-out rows lose without a module, beside every score that claims to know it."""
+"""Was importance right? What held-out examples lose without a module, beside every score that claims to know it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ MOST_COMPONENTS = 256
 _TURNS = {word: turn for turn, word in enumerate(dict.fromkeys(KIND_WORDS.values()))}
 
 OUTSIDE = "outside"
-"""Stands where a layer's number would, for modules outside of the blocks."""
+"""Written where a layer's number would, for modules outside of the blocks."""
 
 
 def described(adapter: Adapter) -> pd.DataFrame:
@@ -68,10 +68,12 @@ def table(modules: pd.DataFrame) -> pd.DataFrame:
         found[column] = [one_line(value, 200) for value in found[column]]
     return found.rename(
         columns={
-            "short": "module", "max_rank": "components stored", "share": "squared norm (% of total)",
+            "short": "module",
+            "max_rank": "components stored",
+            "share": "squared norm (% of total)",
             "effective_rank": "effective rank",
         }
-    ).reset_index(drop=True)  # fmt: skip
+    ).reset_index(drop=True)
 
 
 def spectra_table(modules: pd.DataFrame) -> pd.DataFrame:

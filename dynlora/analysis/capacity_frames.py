@@ -15,7 +15,7 @@ ORDERS = {"kind": "By kind", "depth": "By depth", "rank": "By rank"}
 
 
 def module_state(modules: pd.DataFrame, ranks: np.ndarray, importance: np.ndarray | None) -> pd.DataFrame:
-    """Return the modules with their rank and importance at one step, and the share of both, in percent.
+    """Return the modules with their rank and importance at one step, and the fraction of both, in percent.
 
     Args:
         modules: as `described` returns them.

@@ -68,7 +68,7 @@ def band_order(modules: pd.DataFrame, band: pd.Series, by: str) -> list[str]:
 
 
 def flows(modules: pd.DataFrame, traced: pd.DataFrame, band: pd.Series) -> pd.DataFrame:
-    """Return who gave to whom, in parameters: columns source, target, kept, parameters.
+    """Return rank transfers in parameters: columns source, target, kept, parameters.
 
     Args:
         modules: as `capacity.described` returns them.

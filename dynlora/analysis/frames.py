@@ -52,3 +52,17 @@ def number_format(values: pd.Series) -> str:
         (n for n in range(1, MOST_PLACES) if np.allclose(known, known.round(n), rtol=0, atol=ROUNDED)), MOST_PLACES
     )
     return f"%.{places}f"
+
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV; text that would start a formula gets a leading apostrophe, numbers stay."""
+    safe = pd.DataFrame({position: frame.iloc[:, position].map(_plain) for position in range(frame.shape[1])})
+    safe.columns = pd.Index([_plain(column) for column in frame.columns])
+    return safe.to_csv(index=False)
+
+
+def _plain(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value

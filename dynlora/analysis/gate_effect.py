@@ -41,7 +41,7 @@ class GateEffect:
 
 
 def gate_effect(gates: np.ndarray, group: Sequence[object], seed: int = 0) -> GateEffect | None:
-    """Return how much the groups explain of each gate, None when there is nothing to tell apart.
+    """Return how much the groups explain of each gate, None when the groups do not differ.
 
     The groups are shuffled over the examples 500 times; the largest share over all modules of each shuffle makes the
     baseline, so that it holds for all modules at once.
@@ -86,9 +86,11 @@ def served(
         metric: that decides, whose values the column metric holds; None where the run does not say.
     """
     words = {
-        "loss": "held-out loss", "metric": f"held-out {metric_words(metric or 'metric')}", "ece": "calibration error",
+        "loss": "held-out loss",
+        "metric": f"held-out {metric_words(metric or 'metric')}",
+        "ece": "calibration error",
         "brier": "Brier score",
-    }  # fmt: skip
+    }
     found = scores.rename(columns=words).reset_index(drop=True)
     if effect is None or gates.empty or len(gates) != len(found):
         return found

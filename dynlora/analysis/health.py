@@ -72,21 +72,52 @@ def _moves_rank(found: Evidence) -> bool:
 
 CHECKS = (
     Check(checks.loss, "the loss is finite and does not diverge", lambda e: True, "the loss", checks.needs_loss),
-    Check(checks.majority, "accuracy is above the majority class", lambda e: e.confusion is not None,
-          "predictions by class", checks.needs_late_evaluation, lambda e: e.has_classes),
-    Check(checks.budget, "the budget is used and not exceeded", lambda e: bool(e.budget), "a budget",
-          lambda e: "" if len(e.line.dropna(subset=["parameters"])) else "a first step"),
-    Check(checks.allocator, "the allocator runs as planned", lambda e: bool(e.planned_events),
-          "planned reallocations", checks.needs_due_reallocation),
-    Check(checks.frozen, "reallocations change the ranks", lambda e: e.ranks.size > 0 and _moves_rank(e),
-          "planned reallocations", checks.needs_reallocations),
-    Check(checks.starved, "no important module has a very low rank", lambda e: e.importance.size > 0, "importance",
-          checks.needs_ranks),
-    Check(checks.noise, "the order of importance is stable", lambda e: e.importance.size > 0, "importance",
-          checks.needs_windows),
+    Check(
+        checks.majority,
+        "accuracy is above the majority class",
+        lambda e: e.confusion is not None,
+        "predictions by class",
+        checks.needs_late_evaluation,
+        lambda e: e.has_classes,
+    ),
+    Check(
+        checks.budget,
+        "the budget is used and not exceeded",
+        lambda e: bool(e.budget),
+        "a budget",
+        lambda e: "" if len(e.line.dropna(subset=["parameters"])) else "a first step",
+    ),
+    Check(
+        checks.allocator,
+        "the allocator runs as planned",
+        lambda e: bool(e.planned_events),
+        "planned reallocations",
+        checks.needs_due_reallocation,
+    ),
+    Check(
+        checks.frozen,
+        "reallocations change the ranks",
+        lambda e: e.ranks.size > 0 and _moves_rank(e),
+        "planned reallocations",
+        checks.needs_reallocations,
+    ),
+    Check(
+        checks.starved,
+        "no important module has a very low rank",
+        lambda e: e.importance.size > 0,
+        "importance",
+        checks.needs_ranks,
+    ),
+    Check(
+        checks.noise,
+        "the order of importance is stable",
+        lambda e: e.importance.size > 0,
+        "importance",
+        checks.needs_windows,
+    ),
     Check(checks.gates, "the gates have an effect", lambda e: e.gates.size > 0, "gates", checks.needs_half),
     Check(checks.data, "the data has no warnings", lambda e: True, "the data"),
-)  # fmt: skip
+)
 """All checks, what matters most first."""
 
 

@@ -1,7 +1,7 @@
 """What may be wrong with a run, in plain words, each finding with the place that shows its evidence.
 
 Every check is one small pure function of what a run has recorded. It returns a `Finding`, or None when all is well;
-thresholds are constants of this file and stand in the words of the findings.
+thresholds are constants of this file and are in the words of the findings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROBLEM, NOTICE = "problem", "notice"
 """The levels of a finding: something to repair, something to know."""
 
 UNUSED_BELOW = 0.95
-"""Share of the budget in use at the end below which it counts as unused."""
+"""Fraction of the budget in use at the end below which it counts as unused."""
 
 STARVED_RANK = 1
 """Rank up to which a module is starved when its importance is in the top quarter."""
@@ -113,10 +113,12 @@ def allocator(found: Evidence) -> Finding | None:
     if not found.planned_events or len(found.reallocations) or needs_due_reallocation(found):
         return None
     return Finding(
-        PROBLEM, "The allocator never ran",
+        PROBLEM,
+        "The allocator never ran",
         f"{found.planned_events} reallocations are planned, but none was recorded up to step {found.step:,}.",
-        "capacity", {"signal": "rank"},
-    )  # fmt: skip
+        "capacity",
+        {"signal": "rank"},
+    )
 
 
 def frozen(found: Evidence) -> Finding | None:
@@ -126,10 +128,13 @@ def frozen(found: Evidence) -> Finding | None:
         return None
     edits = len(event_steps(found.reallocations))
     return Finding(
-        NOTICE, "The ranks are frozen",
+        NOTICE,
+        "The ranks are frozen",
         f"There were {events} reallocations, {edits} of them with an edit, but every module still has its "
-        "initial rank.", "capacity", {"signal": "rank"},
-    )  # fmt: skip
+        "initial rank.",
+        "capacity",
+        {"signal": "rank"},
+    )
 
 
 def budget(found: Evidence) -> Finding | None:
@@ -172,11 +177,15 @@ def starved(found: Evidence) -> Finding | None:
     names = listed([one_line(name, 40) for name in rows["short"]])
     verb = "is" if len(rows) == 1 else "are"
     return Finding(
-        NOTICE, "An important module has a very low rank" if len(rows) == 1 else (f"{len(rows)} important "
-            "modules have a very low rank"),
+        NOTICE,
+        "An important module has a very low rank"
+        if len(rows) == 1
+        else (f"{len(rows)} important modules have a very low rank"),
         f"{names} {verb} in the top quarter by importance but {'has' if verb == 'is' else 'have'} rank "
-        f"{STARVED_RANK} or less.", "capacity", {"signal": "importance", "module": str(rows["name"].iloc[0])},
-    )  # fmt: skip
+        f"{STARVED_RANK} or less.",
+        "capacity",
+        {"signal": "importance", "module": str(rows["name"].iloc[0])},
+    )
 
 
 def gates(found: Evidence) -> Finding | None:
@@ -206,11 +215,13 @@ def noise(found: Evidence) -> Finding | None:
         return None
     parts, median = _windows(found.importance).shape[1], minus(f"{np.median(known):.2f}")
     return Finding(
-        NOTICE, "Importance is mostly noise",
+        NOTICE,
+        "Importance is mostly noise",
         f"Over {parts} equal parts of the run, the order of the modules by importance has a median rank "
         f"correlation of {median} between neighbouring parts. Below {NOISY_BELOW:g} counts as noise.",
-        "capacity", {"signal": "importance"},
-    )  # fmt: skip
+        "capacity",
+        {"signal": "importance"},
+    )
 
 
 def loss(found: Evidence) -> Finding | None:

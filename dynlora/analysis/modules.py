@@ -30,13 +30,13 @@ def described(modules: pd.DataFrame) -> pd.DataFrame:
 
 
 def budget_line(ranks: pd.DataFrame, modules: pd.DataFrame, gates: int, budget: int | None) -> pd.DataFrame:
-    """Return the share of the budget in use by step: columns step, parameters, share.
+    """Return the fraction of the budget in use by step: columns step, parameters, share.
 
     Args:
         ranks: one row per module as recorded, one column per step.
         modules: as `described` returns them.
         gates: parameters of the gates.
-        budget: the limit, in parameters; None leaves the share empty.
+        budget: the limit, in parameters; None leaves the fraction empty.
     """
     if not ranks.shape[1]:
         return pd.DataFrame({"step": [], "parameters": [], "share": []})
@@ -51,7 +51,7 @@ def recorded_line(series: pd.DataFrame, budget: int | None, first: int | None, l
 
     Args:
         series: the recorded numbers.
-        budget: the limit, in parameters; None leaves the share empty.
+        budget: the limit, in parameters; None leaves the fraction empty.
         first: of the steps shown; None for the run's.
         last: of the steps shown; None for the run's.
     """

@@ -105,11 +105,11 @@ class Side(NamedTuple):
 
     Attributes:
         key: loss, accuracy or exact_match.
-        differences: by seed, one value a row, the second run of a pair minus the first; empty when not recorded.
+        differences: by seed, one value per row, the second run of a pair minus the first; empty when not recorded.
         what: the unit and the rows, in words.
         title: of an axis, with which side is better.
         low_is_good: whether less of it is better.
-        digits: after the point that are worth reading.
+        digits: after the point that are read.
     """
 
     key: str
@@ -121,8 +121,11 @@ class Side(NamedTuple):
 
 
 EXACT_MATCH = (
-    "points of exact match on generated texts", "Exact match difference (points; right is better)", False, 1,
-)  # fmt: skip
+    "points of exact match on generated texts",
+    "Exact match difference (points; right is better)",
+    False,
+    1,
+)
 """What else a `Side` of exact match holds."""
 
 
@@ -143,7 +146,7 @@ class RunPairs:
     def differences(self, pairs: Sequence[tuple[int, str, str]]) -> list[Side]:
         """Return what the runs of each pair differ by: loss, accuracy, and exact match where both wrote texts.
 
-        On all held-out rows where the runs have recorded them, else on the probe set; exact match on the prompts that
+        On all held-out examples where the runs recorded them, else on the probe set; exact match on the prompts that
         both continued at their last evaluations.
 
         Args:

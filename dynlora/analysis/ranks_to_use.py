@@ -101,15 +101,24 @@ def by_kind(found: Evidence) -> pd.DataFrame:
     total = float((found.modules["rank"] * found.modules["cost"]).sum())
     for label, group in found.modules.groupby("label", sort=False):
         means = found.seeds.loc[group.index].astype(float).mean()
-        rows.append({
-            "kind": label, "modules": len(group), "rank": group["rank"].mean(),
-            "start": (group["start"].min(), group["start"].max()), "least": group["rank"].min(),
-            "most": group["rank"].max(),
-            "share": (group["rank"] * group["cost"]).sum() / total if total else float("nan"),
-            "norm": group["norm"].mean(), "effective": group["effective"].mean(),
-            "helping": int((group["finding"] == HELPS).sum()), "measured": int((group["finding"] != UNKNOWN).sum()),
-            "delta": group["delta"].sum(min_count=1), "low": means.min(), "high": means.max(),
-        })  # fmt: skip
+        rows.append(
+            {
+                "kind": label,
+                "modules": len(group),
+                "rank": group["rank"].mean(),
+                "start": (group["start"].min(), group["start"].max()),
+                "least": group["rank"].min(),
+                "most": group["rank"].max(),
+                "share": (group["rank"] * group["cost"]).sum() / total if total else float("nan"),
+                "norm": group["norm"].mean(),
+                "effective": group["effective"].mean(),
+                "helping": int((group["finding"] == HELPS).sum()),
+                "measured": int((group["finding"] != UNKNOWN).sum()),
+                "delta": group["delta"].sum(min_count=1),
+                "low": means.min(),
+                "high": means.max(),
+            }
+        )
     return pd.DataFrame(rows).sort_values("rank", ascending=False, kind="stable").reset_index(drop=True)
 
 
@@ -166,9 +175,14 @@ def lora_settings(summary: Mapping[str, Any], ranks: Mapping[str, int]) -> LoraS
     alpha = _commonest([scaling[name] for name in live]) * r
     own_alpha = {name: scaling[name] * rank for name, rank in live.items()}
     return LoraSettings(
-        summary.get("peft_task_type"), r, alpha, list(live), {name: rank for name, rank in live.items() if rank != r},
-        {name: value for name, value in own_alpha.items() if value != alpha}, all(name in recorded for name in live),
-    )  # fmt: skip
+        summary.get("peft_task_type"),
+        r,
+        alpha,
+        list(live),
+        {name: rank for name, rank in live.items() if rank != r},
+        {name: value for name, value in own_alpha.items() if value != alpha},
+        all(name in recorded for name in live),
+    )
 
 
 def _number(value: Any) -> float | None:

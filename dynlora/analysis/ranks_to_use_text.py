@@ -118,16 +118,23 @@ def kinds_table(found: Evidence) -> pd.DataFrame:
     """Return the kinds of modules as a table that people read; columns without any value are left out."""
     kinds = found.kinds
     spread = [_span(low, high) for low, high in zip(kinds["least"], kinds["most"], strict=True)]
-    table = pd.DataFrame({
-        "kind": kinds["kind"], "start": [_span(*pair) for pair in kinds["start"]],
-        "mean rank": kinds["rank"].round(SHOWN), "ranks": spread,
-        "modules": kinds["modules"], "parameters (%)": _rounded(100 * kinds["share"], 1),
-        "update norm": _rounded(kinds["norm"], 3), "effective rank": _rounded(kinds["effective"], 2),
-        "help": [
-            f"{helping} of {n}" if n else None for helping, n in zip(kinds["helping"], kinds["measured"], strict=True)
-        ],
-        "loss change (nats)": _rounded(kinds["delta"], 4),
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "kind": kinds["kind"],
+            "start": [_span(*pair) for pair in kinds["start"]],
+            "mean rank": kinds["rank"].round(SHOWN),
+            "ranks": spread,
+            "modules": kinds["modules"],
+            "parameters (%)": _rounded(100 * kinds["share"], 1),
+            "update norm": _rounded(kinds["norm"], 3),
+            "effective rank": _rounded(kinds["effective"], 2),
+            "help": [
+                f"{helping} of {n}" if n else None
+                for helping, n in zip(kinds["helping"], kinds["measured"], strict=True)
+            ],
+            "loss change (nats)": _rounded(kinds["delta"], 4),
+        }
+    )
     if found.seeds.shape[1] > 1:
         table["means over seeds"] = [f"{row.low:.2f} to {row.high:.2f}" for row in kinds.itertuples()]
     return table.dropna(axis="columns", how="all")
@@ -156,12 +163,20 @@ def columns(kinds: pd.DataFrame) -> str:
 def modules_table(found: Evidence) -> pd.DataFrame:
     """Return the modules as a table that people read; columns without any value are left out."""
     frame = found.modules
-    return pd.DataFrame({
-        "module": frame["short"], "name": frame["name"], "start rank": frame["start"], "rank": frame["rank"],
-        "update norm": _rounded(frame["norm"], 3), "effective rank": _rounded(frame["effective"], 2),
-        "loss change (nats)": _rounded(frame["delta"], 4), "95 % CI from": _rounded(frame["low"], 4),
-        "to": _rounded(frame["high"], 4), "finding": frame["finding"],
-    }).dropna(axis="columns", how="all")  # fmt: skip
+    return pd.DataFrame(
+        {
+            "module": frame["short"],
+            "name": frame["name"],
+            "start rank": frame["start"],
+            "rank": frame["rank"],
+            "update norm": _rounded(frame["norm"], 3),
+            "effective rank": _rounded(frame["effective"], 2),
+            "loss change (nats)": _rounded(frame["delta"], 4),
+            "95 % CI from": _rounded(frame["low"], 4),
+            "to": _rounded(frame["high"], 4),
+            "finding": frame["finding"],
+        }
+    ).dropna(axis="columns", how="all")
 
 
 def code(found: LoraSettings) -> str:

@@ -28,10 +28,13 @@ def class_scores(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd
 
     return pd.DataFrame(
         {
-            "class": [str(label) for label in labels], "precision": share(right, predicted),
-            "recall": share(right, true), "F1": share(2 * right, predicted + true), "examples": true.astype(int),
+            "class": [str(label) for label in labels],
+            "precision": share(right, predicted),
+            "recall": share(right, true),
+            "F1": share(2 * right, predicted + true),
+            "examples": true.astype(int),
         }
-    )  # fmt: skip
+    )
 
 
 def probe_ends(examples: pd.DataFrame, loss: pd.DataFrame, prediction: pd.DataFrame) -> pd.DataFrame:
@@ -65,9 +68,12 @@ def base_ends(examples: pd.DataFrame, loss: np.ndarray | None, prediction: np.nd
     if loss is None or prediction is None or not len(loss) == len(prediction) == len(examples):
         return pd.DataFrame(columns=[*examples.columns, "first_loss", "last_loss", "change", "first", "last"])
     return examples.assign(
-        first_loss=loss, last_loss=examples["loss"], change=examples["loss"] - loss, first=prediction,
+        first_loss=loss,
+        last_loss=examples["loss"],
+        change=examples["loss"] - loss,
+        first=prediction,
         last=examples["prediction"],
-    )  # fmt: skip
+    )
 
 
 def answer_names(ends: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
@@ -124,9 +130,15 @@ def turned(named: pd.DataFrame) -> pd.DataFrame:
 
 def _read(rows: pd.DataFrame) -> pd.DataFrame:
     columns = {
-        "change": "loss change", "first_loss": "loss before", "last_loss": "loss after", "label": "true",
-        "first": "prediction before", "last": "prediction after", "text": "text", "text_pair": "second text",
-    }  # fmt: skip
+        "change": "loss change",
+        "first_loss": "loss before",
+        "last_loss": "loss after",
+        "label": "true",
+        "first": "prediction before",
+        "last": "prediction after",
+        "text": "text",
+        "text_pair": "second text",
+    }
     found = rows[list(columns)].rename(columns=columns)
     found[["loss change", "loss before", "loss after"]] = found[["loss change", "loss before", "loss after"]].round(3)
     return found.drop(columns="second text") if found["second text"].isna().all() else found

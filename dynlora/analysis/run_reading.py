@@ -1,4 +1,4 @@
-"""One run as it stands, read once: what a report shows and what the health checks look at."""
+"""One run as it is, read once: what a report shows and what the health checks look at."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def seconds_taken(row: Mapping[str, Any]) -> float | None:
 
 
 def format_progress(summary: Mapping[str, Any], phase: str = "") -> str:
-    """Return where a run stands: its step, what it does besides steps, and how long it still needs.
+    """Return the state of a run: its step, what it does besides steps, and how long it still needs.
 
     Args:
         summary: as `queries.run_summary` returns it; a row of a list has no activity.
@@ -345,3 +345,7 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
         if key in ("accuracy", "pearson", "perplexity", "loss") and value is not None
     ]
     return ", ".join(words[:2]) or "not evaluated"
+
+
+STATUS_WORDS = {"corrupt": "unreadable"}
+"""Statuses that are said otherwise: a run of a newer dynlora cannot be read either, and is not corrupt."""

@@ -27,9 +27,15 @@ GRID = 300
 """Most points of a mean line."""
 
 NOT_COMPARED = (
-    "seed", "name", "log.eval_rows", "log.generate_rows", "log.generate_interim", "log.generate_max", "log.to",
+    "seed",
+    "name",
+    "log.eval_rows",
+    "log.generate_rows",
+    "log.generate_interim",
+    "log.generate_max",
+    "log.to",
     "train.gradient_checkpointing",
-)  # fmt: skip
+)
 """Settings in which runs of one group may differ: none of them changes how a run trains or its last evaluation."""
 
 
@@ -38,7 +44,7 @@ class Group:
     """Runs shown as one.
 
     Attributes:
-        label: what is written for them; text of a run's author may stand in it.
+        label: what is written for them; text of a run's author may be in it.
         runs: their ids, one for each seed.
         repeats: ids of older runs with a seed that is among them; they are no further evidence.
         method: that decides the colour, as `run_summary.method_of` returns it.
@@ -94,7 +100,7 @@ def _by_seed(members: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tup
 
 
 def methods(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the method of each run by its id: the strategy, and those of its own settings that tell methods apart.
+    """Return the method of each run by its id: the strategy, and those of its own settings in which methods differ.
 
     A control such as random allocation is a method of its own, another learning rate is not.
     """
@@ -147,7 +153,7 @@ def _key(summary: Mapping[str, Any], ignoring: Collection[str]) -> str:
 
 
 def _labels(firsts: Sequence[Mapping[str, Any]], ignoring: Collection[str]) -> list[str]:
-    """Return the strategy of each group; those of one strategy get the settings that tell them apart, if set."""
+    """Return the strategy of each group; those of one strategy get the settings in which they differ, if set."""
     words = [one_line(format_strategy(summary), 60) for summary in firsts]
     settings = [_settings(summary, ignoring) for summary in firsts]
     alike = {word: [own for own, other in zip(settings, words, strict=True) if other == word] for word in set(words)}
@@ -245,10 +251,14 @@ def bands(series: pd.DataFrame, groups: Sequence[Group], *, between: bool) -> pd
         known = np.isfinite(values)
         keep = known.any(axis=0)
         table = {
-            "group": group.title, "step": steps, "x": np.nanmean(np.where(known, places, np.nan)[:, keep], axis=0),
-            "mean": np.nanmean(values[:, keep], axis=0), "low": np.nanmin(values[:, keep], axis=0),
-            "high": np.nanmax(values[:, keep], axis=0), "n": known.sum(axis=0)[keep],
-        }  # fmt: skip
+            "group": group.title,
+            "step": steps,
+            "x": np.nanmean(np.where(known, places, np.nan)[:, keep], axis=0),
+            "mean": np.nanmean(values[:, keep], axis=0),
+            "low": np.nanmin(values[:, keep], axis=0),
+            "high": np.nanmax(values[:, keep], axis=0),
+            "n": known.sum(axis=0)[keep],
+        }
         found.append(pd.DataFrame(table | {"step": steps[keep]}))
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 

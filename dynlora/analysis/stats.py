@@ -69,7 +69,7 @@ def t_reach(values: Sequence[float] | np.ndarray, level: float = LEVEL, n: int |
 
 
 def share_interval(right: int, n: int) -> tuple[float, float]:
-    """Return Wilson's interval (1927) of a share, right of n: (r + z²/2 ± z √(r (n - r) / n + z²/4)) / (n + z²)."""
+    """Return Wilson's interval (1927) of a fraction, right of n: (r + z²/2 ± z √(r (n - r) / n + z²/4)) / (n + z²)."""
     if not n:
         return math.nan, math.nan
     centre, reach = right + Z * Z / 2, Z * math.sqrt(right * (n - right) / n + Z * Z / 4)

@@ -165,9 +165,16 @@ def verdict(summaries: Mapping[str, Summary], differences: Differences, focus: s
     compared = (1 if len(others) == 1 else len(groups) - 1) if plain else len(groups)
     contests = _contests(members, baseline, others, differences, compared)
     return Verdict(
-        str(first.get("data") or "?"), metric, ranked, means, baseline, bool(plain), contests, compared,
+        str(first.get("data") or "?"),
+        metric,
+        ranked,
+        means,
+        baseline,
+        bool(plain),
+        contests,
+        compared,
         len(done) - len(members),
-    )  # fmt: skip
+    )
 
 
 def _sides(ranked: Sequence[Group], plain: Sequence[Group], focus: Group | None) -> tuple[Group, Sequence[Group]]:

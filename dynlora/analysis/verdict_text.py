@@ -86,9 +86,13 @@ def _seconds(seeds: Mapping[str, Sequence[int]], summaries: Mapping[str, Summary
 
 
 WORDS = {
-    "better": "better", "worse": "worse", "tie": "tie", "unclear": "not significantly different",
-    "few": "too few seeds", "none": "no pairs",
-}  # fmt: skip
+    "better": "better",
+    "worse": "worse",
+    "tie": "tie",
+    "unclear": "not significantly different",
+    "few": "too few seeds",
+    "none": "no pairs",
+}
 """Results of a contest, as the table names them."""
 
 

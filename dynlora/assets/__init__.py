@@ -1,7 +1,7 @@
 """Names of models and data sets become local folders.
 
 `resolve_model` and `resolve_data` are all that the rest of dynlora calls; `MODELS` and `DATASETS` list what is
-embedded. Importing this package loads neither torch nor a network client.
+built-in. Importing this package loads neither torch nor a network client.
 """
 
 from __future__ import annotations
@@ -13,14 +13,8 @@ from dynlora.assets.catalog import (
     EmbeddedModel,
     PackagePin,
 )
-from dynlora.assets.hub_datasets import cached_hub_dataset
-from dynlora.assets.resolve import (
-    cached_model_folder,
-    resolve_data,
-    resolve_hub_dataset,
-    resolve_model,
-    shared_model_name,
-)
+from dynlora.assets.hub_datasets import cached_hub_dataset, resolve_hub_dataset
+from dynlora.assets.resolve import cached_model_folder, resolve_data, resolve_model, shared_model_name
 
 __all__ = [
     "DATASETS",

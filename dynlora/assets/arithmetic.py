@@ -22,7 +22,7 @@ NAMES = ("Mia", "Tom", "Ana", "Ben", "Lea", "Sam", "Eva", "Max", "Ida", "Leo", "
 THINGS = ("apples", "books", "coins", "pens", "cards", "stones", "shells", "cups", "eggs", "stamps", "balls", "seeds")
 
 MARKER = "####"
-"""Stands before the answer in the last line of a completion."""
+"""Written before the answer in the last line of a completion."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Kind:
 
 
 ADD = Kind(
-    "add", ((2, 60), (2, 60)), (("a", "+", "b"),),
+    "add",
+    ((2, 60), (2, 60)),
+    (("a", "+", "b"),),
     (
         "{n} has {a} {t}. {n} buys {b} more. How many {t} does {n} have?",
         "There are {a} {t} in a box and {b} {t} on a table. How many {t} are there?",
@@ -56,10 +58,12 @@ ADD = Kind(
         "{n} collects {a} {t}. Then {m} gives {n} {b} {t}. How many {t} does {n} have now?",
         "One shelf holds {a} {t} and another shelf holds {b} {t}. How many {t} do the shelves hold?",
     ),
-)  # fmt: skip
+)
 
 SUBTRACT = Kind(
-    "subtract", ((30, 99), (2, 29)), (("a", "-", "b"),),
+    "subtract",
+    ((30, 99), (2, 29)),
+    (("a", "-", "b"),),
     (
         "{n} has {a} {t}. {n} gives {b} to {m}. How many {t} are left?",
         "There are {a} {t} in a box. {n} takes {b} of them. How many {t} are in the box now?",
@@ -71,10 +75,12 @@ SUBTRACT = Kind(
         "Of {a} {t}, {b} are broken. How many {t} are whole?",
         "{n} needs {a} {t} and already has {b}. How many {t} are missing?",
     ),
-)  # fmt: skip
+)
 
 MULTIPLY = Kind(
-    "multiply", ((2, 12), (2, 12)), (("a", "*", "b"),),
+    "multiply",
+    ((2, 12), (2, 12)),
+    (("a", "*", "b"),),
     (
         "{n} has {a} boxes with {b} {t} in each. How many {t} does {n} have?",
         "There are {a} rows of {b} {t}. How many {t} are there?",
@@ -86,10 +92,12 @@ MULTIPLY = Kind(
         "{n} fills {a} jars and puts {b} {t} into every jar. How many {t} are in the jars?",
         "Each of {a} tables holds {b} {t}. How many {t} do the tables hold?",
     ),
-)  # fmt: skip
+)
 
 TWO_STEPS = Kind(
-    "two steps", ((2, 9), (2, 9), (2, 30)), (("a", "*", "b"), ("x", "+", "c")),
+    "two steps",
+    ((2, 9), (2, 9), (2, 30)),
+    (("a", "*", "b"), ("x", "+", "c")),
     (
         "{n} has {a} boxes with {b} {t} in each and {c} {t} more. How many {t} does {n} have?",
         "There are {a} rows of {b} {t}. {m} brings {c} {t}. How many {t} are there now?",
@@ -100,10 +108,12 @@ TWO_STEPS = Kind(
         "{n} puts {b} {t} into each of {a} jars and keeps {c} {t}. How many {t} are there?",
         "Each of {a} friends gives {n} {b} {t}. {n} already had {c}. How many {t} does {n} have?",
     ),
-)  # fmt: skip
+)
 
 THREE_STEPS = Kind(
-    "three steps", ((2, 9), (3, 9), (10, 40), (2, 9)), (("a", "*", "b"), ("x", "+", "c"), ("y", "-", "d")),
+    "three steps",
+    ((2, 9), (3, 9), (10, 40), (2, 9)),
+    (("a", "*", "b"), ("x", "+", "c"), ("y", "-", "d")),
     (
         "{n} has {a} boxes with {b} {t} in each and {c} {t} more. {n} gives {d} to {m}. How many {t} are left?",
         "There are {a} rows of {b} {t}. {m} brings {c} and takes {d} away. How many {t} are there now?",
@@ -113,7 +123,7 @@ THREE_STEPS = Kind(
         "{n} puts {b} {t} into each of {a} jars and {c} into a bowl. {m} eats {d}. How many {t} remain?",
         "Each of {a} friends gives {n} {b} {t}. {n} already had {c} and drops {d}. How many {t} does {n} keep?",
     ),
-)  # fmt: skip
+)
 
 KINDS = (ADD, SUBTRACT, MULTIPLY, TWO_STEPS, THREE_STEPS)
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
@@ -138,9 +148,12 @@ def _side(side: str, count: int) -> Iterator[dict[str, Any]]:
             continue
         completion, answer = worked(kind.steps, numbers)
         yield {
-            "id": f"{side}_{len(seen)}", "prompt": f"{prompt}\n", "completion": completion, "answer": answer,
+            "id": f"{side}_{len(seen)}",
+            "prompt": f"{prompt}\n",
+            "completion": completion,
+            "answer": answer,
             "difficulty": kind.name,
-        }  # fmt: skip
+        }
         seen.add(prompt)
 
 

@@ -1,4 +1,4 @@
-"""How each embedded data set is built, and how what was built is recognised."""
+"""How each built-in data set is built, and how what was built is recognised."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ def build(dataset: EmbeddedDataset, staging: Path) -> None:
         splits = builder.rows(Path(raw))
     for split, rows in splits.items():
         _write_parquet(rows, staging / f"{split}.parquet")
-    made_of = {} if dataset.package is None else {
-        "package": dataset.package.requirement, "package_sha256": dataset.package.sha256
-    }  # fmt: skip
+    made_of = (
+        {}
+        if dataset.package is None
+        else {"package": dataset.package.requirement, "package_sha256": dataset.package.sha256}
+    )
     manifest = {
         "name": dataset.name,
         **made_of,
@@ -110,4 +112,4 @@ BUILDERS: Mapping[str, Builder] = {
     "sentiment4-text": Builder(_sentiment4_text, content_sha256),
     "arithmetic": Builder(lambda _: arithmetic.split_rows(), content_sha256),
 }
-"""Every embedded data set by name."""
+"""Every built-in data set by name."""

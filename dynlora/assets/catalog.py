@@ -1,4 +1,4 @@
-"""What is embedded: each name with the package it comes from, byte for byte."""
+"""What is built-in: each name with the package it comes from, byte for byte."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PackagePin:
     Attributes:
         project: Name of the project on the package index.
         version: Exact version.
-        filename: Name of the file; it tells a wheel from a source distribution.
+        filename: Name of the file; it says whether it is a wheel or a source distribution.
         sha256: Digest of the file, checked before anything is unpacked.
         size: Its size in bytes; a longer download is broken off.
         folder: Folder inside the archive that holds the members, with `/` between parts.
@@ -244,9 +244,9 @@ _ARITHMETIC = EmbeddedDataset(
 )
 
 MODELS: Mapping[str, EmbeddedModel] = MappingProxyType({model.name: model for model in (_MINILM, _SMOLLM2)})
-"""Embedded models by name."""
+"""Built-in models by name."""
 
 DATASETS: Mapping[str, EmbeddedDataset] = MappingProxyType(
     {data.name: data for data in (_SENTIMENT4, _SENTIMENT4_TEXT, _ARITHMETIC)}
 )
-"""Embedded data sets by name."""
+"""Built-in data sets by name."""

@@ -27,7 +27,7 @@ _SHARD = re.compile(r"(?P<split>\w+?)-\d{5}-of-\d{5}\.parquet")
 SplitFiles = dict[str, list[str]]
 
 
-def hub_dataset(name: str) -> Path:
+def resolve_hub_dataset(name: str) -> Path:
     """Return a folder with `train.parquet` and, as far as they exist, `validation.parquet` and `test.parquet`.
 
     Once fetched it is kept: a run made later from the same name sees the same rows. To fetch a newer revision, delete
@@ -60,7 +60,7 @@ def hub_dataset(name: str) -> Path:
 
 
 def cached_hub_dataset(name: str) -> Path | None:
-    """Return the folder of a data set that was fetched before, as `hub_dataset` returns it; the hub is not asked.
+    """Return the folder of a data set that was fetched before, see `resolve_hub_dataset`; the hub is not asked.
 
     Args:
         name: `owner/name` or `owner/name:config`; None comes back for what is no such name too.

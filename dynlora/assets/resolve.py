@@ -1,6 +1,6 @@
 """Where a name leads: a local path, a cache, the package index, the hub.
 
-For an embedded model the package index is asked *before* the hub. Both hold the same bytes (the digest says so), but
+For a built-in model the package index is asked *before* the hub. Both hold the same bytes (the digest says so), but
 behind a firewall, where the index can be reached and the hub cannot, a hub asked first would cost its whole time-out.
 Whoever has the model in the hub's cache already is served from there without any network. A model whose package holds
 GGUF is another one than the hub's, and the hub is not asked for it.
@@ -19,7 +19,7 @@ from pathlib import Path
 from dynlora.assets import builders, gguf_llama, hub
 from dynlora.assets.cache import filling, sha256_of, verify_files
 from dynlora.assets.catalog import DATASETS, MODELS, EmbeddedDataset, EmbeddedModel, PackagePin
-from dynlora.assets.hub_datasets import hub_dataset
+from dynlora.assets.hub_datasets import resolve_hub_dataset
 from dynlora.assets.network import UnavailableError
 from dynlora.assets.packages import fetch_members
 from dynlora.errors import AssetError
@@ -33,13 +33,13 @@ _log = logging.getLogger(__name__)
 def resolve_model(name: str) -> Path:
     """Return the local folder of a model: config.json, safetensors and tokenizer.
 
-    A local folder is taken as it is. An embedded name is looked for in the cache, in the hub's cache, on the package
+    A local folder is taken as it is. A built-in name is looked for in the cache, in the hub's cache, on the package
     index and on the hub, or, where its package holds GGUF, in the cache and on the index; its digests are checked at
     every use. Any other name is looked for in the hub's cache and on
     the hub.
 
     Args:
-        name: A local folder, an embedded name (`MODELS`) or a hub id.
+        name: A local folder, a built-in name (`MODELS`) or a hub id.
 
     Raises:
         AssetError: It is not there, cannot be fetched, has no safetensors, or is not what was pinned.
@@ -60,10 +60,10 @@ def resolve_model(name: str) -> Path:
 
 
 def shared_model_name(name: str) -> str:
-    """Return the name by which others find a model: the hub id of an embedded one, a local folder as a whole path.
+    """Return the name by which others find a model: the hub id of a built-in one, a local folder as a whole path.
 
     Args:
-        name: A local folder, an embedded name (`MODELS`) or a hub id.
+        name: A local folder, a built-in name (`MODELS`) or a hub id.
     """
     path = Path(os.path.expanduser(name))
     if (path / "config.json").is_file():
@@ -90,7 +90,7 @@ def resolve_data(name: str) -> Path:
     """Return a folder with `train.parquet`, `validation.parquet` and, where there is one, `test.parquet`.
 
     Args:
-        name: An embedded name (`DATASETS`), or a hub id such as `nyu-mll/glue:sst2`.
+        name: A built-in name (`DATASETS`), or a hub id such as `nyu-mll/glue:sst2`.
 
     Raises:
         AssetError: There is no such data set, or it cannot be fetched.
@@ -104,18 +104,6 @@ def resolve_data(name: str) -> Path:
         "owner/name:config)"
         f"{_nearest(name, DATASETS)}; a file or folder of your own goes into data.path."
     )
-
-
-def resolve_hub_dataset(name: str) -> Path:
-    """Return a folder with the splits of a hub data set as Parquet; see `resolve_data`.
-
-    Args:
-        name: `owner/name` or `owner/name:config`, such as `nyu-mll/glue:sst2`.
-
-    Raises:
-        AssetError: There is no such data set, it has no Parquet files, or the hub cannot be reached.
-    """
-    return hub_dataset(name)
 
 
 def _is_path(name: str) -> bool:
@@ -153,7 +141,7 @@ def _embedded_model(model: EmbeddedModel) -> Path:
 
 
 def _fetch_embedded(model: EmbeddedModel) -> Path | None:
-    """Fetch an embedded model into its folder; return where it is when it came from the hub instead."""
+    """Fetch a built-in model into its folder; return where it is when it came from the hub instead."""
     from_hub = hub.cached_model(model.hub_id)
     if from_hub is not None and _is_pinned(from_hub, model):
         return from_hub
@@ -167,7 +155,7 @@ def _fetch_embedded(model: EmbeddedModel) -> Path | None:
 
 
 def _make_from_gguf(model: EmbeddedModel, gguf: str) -> None:
-    """Fetch the GGUF file of an embedded model and make its folder of it.
+    """Fetch the GGUF file of a built-in model and make its folder of it.
 
     Raises:
         AssetError: The file cannot be fetched, or it becomes other files than the pinned ones.
@@ -214,7 +202,7 @@ def _is_pinned(folder: Path, model: EmbeddedModel) -> bool:
 
 
 def _embedded_from_hub(model: EmbeddedModel, index_error: UnavailableError) -> Path:
-    """Fetch an embedded model from the hub, after the package index failed."""
+    """Fetch a built-in model from the hub, after the package index failed."""
     try:
         folder = hub.fetch_model(model.hub_id, _EMBEDDED_HUB_LOOKUP_S)
     except (UnavailableError, AssetError) as hub_error:

@@ -1,11 +1,11 @@
 """Build the data set `sentiment4` from the four files of Hutto and Gilbert (ICWSM 2014).
 
 Each line is `id, rating, text`, separated by tabs, in UTF-8; the rating is the mean of at least 20 raters in [-4, 4].
-Rating > 0.5 is positive, < -0.5 negative; what lies between is dropped *first*, then repeated texts (compared after
+Rating > 0.5 is positive, < -0.5 negative; what is between is dropped *first*, then repeated texts (compared after
 stripping) are dropped, the first kept. In the other order three sentences would be lost whose first occurrence is
 neutral. No text occurs in two files, so the order of the files changes nothing but the order of the rows.
 
-An Amazon or NYT id is `document_sentence`, and a document must not stand on both sides of the split: a row is held out
+An Amazon or NYT id is `document_sentence`, and a document must not be on both sides of the split: a row is held out
 when sha256("domain:document") is divisible by five. That gives 15,411 rows to train and 3,678 held out.
 """
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynlora.cli.commands import Report
 from dynlora.cli.options import Real, Whole
+from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, is_pending, read_status
 from dynlora.jobs.spawn import locked, own_folder, runs_root

@@ -28,7 +28,7 @@ TOLERANCE = 0.005
 """Largest increase of the held-out loss in nats that counts as none, unless told otherwise."""
 
 MOST_NATS = 1000.0
-"""Largest tolerance: no loss that is worth a comparison is so large."""
+"""Largest tolerance: no useful loss is so large."""
 
 ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
 """What is asked unless told otherwise."""
@@ -72,7 +72,7 @@ ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
 @configured
 @in_runs
 @reports
-def compress(**options: Any) -> Any:  # fmt: skip
+def compress(**options: Any) -> Any:
     """Make a trained adapter smaller without training.
 
     ID is a run; FOLDER is an adapter that PEFT wrote, whose base model and rows --set or --config name.
@@ -264,12 +264,15 @@ def _document(compressed: Compressed, chosen: Size | None, request: Request) -> 
     """Return what `--json` prints."""
     whole = compressed.whole
     return {
-        "which": compressed.which, "step": compressed.step, "weighting": compressed.weighting, "rows": compressed.rows,
+        "which": compressed.which,
+        "step": compressed.step,
+        "weighting": compressed.weighting,
+        "rows": compressed.rows,
         "tolerance": request.limit if request.budget is None else None,
         "full": {"loss": whole.loss, "parameters": compressed.parameters, "metrics": dict(whole.metrics)},
         "curve": [_point(size) for size in compressed.sizes],
         "chosen": None if chosen is None else {**_point(chosen), "ranks": compressed.ranks_of(chosen)},
-    }  # fmt: skip
+    }
 
 
 def _point(size: Size) -> dict[str, Any]:

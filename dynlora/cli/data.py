@@ -24,9 +24,12 @@ def data() -> None:
 @click.option("--text-pair", default=None, help="Column of the second text of a pair.")
 @click.option("--label", default=None, help="Column of the label; the default is guessed from the names.")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
     help="A setting of the run, such as data.repair=[drop_duplicates], data.max_length=256 or seed=1.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def check(
     path: Path, text: str | None, text_pair: str | None, label: str | None, overrides: tuple[str, ...], as_json: bool
@@ -123,8 +126,9 @@ def _columns(columns: dict[str, Any]) -> dict[str, str]:
 
 def _cells(row: dict[str, str]) -> str:
     """Return text and label, or completion, of an example."""
-    return ", ".join(repr(row[key][:most]) for key, most in (("text", 60), ("label", 40), ("completion", 40))
-                     if key in row)  # fmt: skip
+    return ", ".join(
+        repr(row[key][:most]) for key, most in (("text", 60), ("label", 40), ("completion", 40)) if key in row
+    )
 
 
 def setting(repairs: list[Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora import assets
-from dynlora.cli.commands import Report
+from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.kinds.registry import kind_of_run
 from dynlora.peft_adapter.forms import Form

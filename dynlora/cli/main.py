@@ -20,6 +20,7 @@ from dynlora.cli import export as cli_export
 from dynlora.cli import report as cli_report
 from dynlora.cli.adapters import check, convert, inspect
 from dynlora.cli.advise import advise
+from dynlora.cli.commands import datasets, doctor, models, preflight, strategies
 from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.decode import rsd
@@ -27,6 +28,7 @@ from dynlora.cli.knockout import ablate, answer, knockout
 from dynlora.cli.options import check_texts, configured, formed, in_runs, reports, shown
 from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import pull, push, sync
+from dynlora.cli.run_commands import compare, delete, evaluate, predict, runs, show, stop, tag
 from dynlora.cli.serving import demo, docs, ui
 from dynlora.cli.sweep import queue, sweep
 from dynlora.cli.trackers import import_, track
@@ -162,66 +164,8 @@ def resume(as_json: bool, **options: Any) -> None:
         tell(document, words, as_json=as_json)
 
 
-@main.command()
-@click.argument("run_id", metavar="ID")
-@click.option("--now", is_flag=True, help="End the process at once; steps since the last checkpoint are lost.")
-@in_runs
-@reports
-def stop(**options: Any) -> Any:
-    """Stop a run: it finishes its step and saves its state. A second stop changes nothing."""
-    return commands.stop(**options)
-
-
-@main.command()
-@click.argument("run_id", metavar="ID")
-@in_runs
-@reports
-def delete(**options: Any) -> Any:
-    """Move a run to the trash of the runs folder."""
-    return commands.delete(**options)
-
-
-@main.command()
-@click.argument("run_id", metavar="ID")
-@click.option("--add", multiple=True, metavar="TAG", help="Add a tag; repeat the option for more.")
-@click.option("--remove", multiple=True, metavar="TAG", help="Remove a tag; repeat the option for more.")
-@click.option("--note", default=None, help="Note of the run; an empty text removes it.")
-@in_runs
-@reports
-def tag(**options: Any) -> Any:
-    """Change the tags and note of a run, also while it trains; without options, show them."""
-    return commands.tag(**options)
-
-
-@main.command()
-@click.option("--where", default="", metavar="QUERY", help="Only matching runs, such as 'accuracy>0.85 or tag:paper'.")
-@in_runs
-@reports
-def runs(**options: Any) -> Any:
-    """List all runs, or the runs that match a search."""
-    return commands.runs(**options)
-
-
-@main.command()
-@click.argument("run_id", metavar="ID")
-@in_runs
-@reports
-def show(**options: Any) -> Any:
-    """Show one run."""
-    return commands.show(**options)
-
-
-@main.command()
-@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
-@in_runs
-@reports
-def compare(**options: Any) -> Any:
-    """Compare the settings and results of runs."""
-    return commands.compare(**options)
-
-
-main.add_command(sweep)
-main.add_command(cli_report.signals)
+for _command in (stop, delete, tag, runs, show, compare, sweep, cli_report.signals):
+    main.add_command(_command)
 
 
 @main.command()
@@ -245,84 +189,14 @@ def export(**options: Any) -> Any:
     return cli_export.export(**options)
 
 
-@main.command()
-@click.argument("run_id", metavar="ID")
-@click.option("--text", multiple=True, help="A text; repeat the option for more.")
-@click.option("--text-pair", multiple=True, help="The second text of a pair, one per --text.")
-@click.option(
-    "--file",
-    "path",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="CSV, JSON, JSONL, Parquet, Excel, or one text per line.",
-)
-@click.option("--which", default="last", show_default=True, help="last or best.")
-@in_runs
-@reports
-def predict(**options: Any) -> Any:
-    """Predict texts with the adapter of a run."""
-    return commands.predict(**options)
-
-
-@main.command()
-@click.argument("run_id", metavar="ID")
-@click.option("--split", default="validation", show_default=True, help="train or validation.")
-@click.option("--baked", is_flag=True, help="Replace each gate by its mean, as in an export.")
-@click.option("--which", default="last", show_default=True, help="last or best.")
-@in_runs
-@reports
-def evaluate(**options: Any) -> Any:
-    """Evaluate the adapter of a run on a split of its data."""
-    return commands.evaluate(**options)
-
-
-for _command in (advise, compress, recycle, fewshot, merge, ablate, knockout, rsd, queue):
+for _command in (predict, evaluate, advise, compress, recycle, fewshot, merge, ablate, knockout, rsd, queue):
     main.add_command(_command)
 
 for _command in (push, pull, sync, answer, warm, check_queued):
     main.add_command(_command)
 
-
-@main.command()
-@configured
-@reports
-def preflight(**options: Any) -> Any:
-    """Check a config and estimate the cost of the run, without creating it."""
-    return commands.preflight(**options)
-
-
-@main.command()
-@reports
-def models() -> Any:
-    """List the built-in models."""
-    return commands.models()
-
-
-@main.command()
-@reports
-def datasets() -> Any:
-    """List the built-in data sets."""
-    return commands.datasets()
-
-
-@main.command()
-@reports
-def strategies() -> Any:
-    """List the strategies and their hyperparameters."""
-    return commands.strategies()
-
-
-for _command in (ui, demo, docs):
+for _command in (preflight, models, datasets, strategies, ui, demo, docs, doctor):
     main.add_command(_command)
-
-
-@main.command()
-@in_runs
-@reports
-def doctor(**options: Any) -> Any:
-    """Say what this machine can do and whether everything needed is at hand."""
-    return commands.doctor(**options)
-
 
 for _command in (data, cli_report.report, inspect, check, convert, track, import_):
     main.add_command(_command)

@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from dynlora.cli.commands import Report
 from dynlora.cli.kinds import setting_options, worked_on
 from dynlora.cli.options import PathOrName, in_runs, reports, shown
+from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch

@@ -104,9 +104,14 @@ def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, ru
 @in_runs
 @as_json_too
 def sync(
-    url: str, fetches: bool, with_checkpoint: bool | None, replace: bool, every: float | None, runs_dir: Path,
+    url: str,
+    fetches: bool,
+    with_checkpoint: bool | None,
+    replace: bool,
+    every: float | None,
+    runs_dir: Path,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Send every run that is new or has changed to the folder at URL, or fetch those; what is equal stays."""
     from dynlora.remote.place import Place
     from dynlora.remote.sync import pull_all, push_all

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dynlora.cli.commands import Report
+from dynlora.cli.run_commands import Report
 from dynlora.config_files import read_yaml, split_override
 from dynlora.errors import ConfigError
 from dynlora.integrations.search.space import Choice, Space
@@ -18,9 +18,14 @@ from dynlora.store.summary import run_summary
 
 
 def search(
-    *, config: Path | None, overrides: tuple[str, ...], name: str | None, runs_dir: Path, study: str | None,
+    *,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    name: str | None,
+    runs_dir: Path,
+    study: str | None,
     **asked: Any,
-) -> Report:  # fmt: skip
+) -> Report:
     """Search, confirm the best trial on new seeds, and say what came out.
 
     Args:
@@ -103,15 +108,21 @@ def _compared(pairs: Sequence[tuple[int, str, str]], runs_dir: Path, objective: 
     better = (difference.mean < 0) == side.low_is_good
     outcome = "few" if len(rows) < FEWEST_SEEDS else "unclear" if not is_clear else "better" if better else "worse"
     return {
-        "n": len(rows), "key": side.key, "difference": difference.mean, "low": difference.low, "high": difference.high,
+        "n": len(rows),
+        "key": side.key,
+        "difference": difference.mean,
+        "low": difference.low,
+        "high": difference.high,
         "outcome": outcome,
-    }  # fmt: skip
+    }
 
 
 SAID = {
-    "better": "better", "worse": "worse", "unclear": "not significantly different",
+    "better": "better",
+    "worse": "worse",
+    "unclear": "not significantly different",
     "few": "not decided, with so few seeds",
-}  # fmt: skip
+}
 """Outcomes in words."""
 
 
@@ -129,9 +140,10 @@ def _compared_words(one: Mapping[str, Any]) -> str:
     mean, low, high = (f"{one[key]:+.4f}".replace("-", "−") for key in ("difference", "low", "high"))
     seeds = f"{one['n']} new seed{'' if one['n'] == 1 else 's'}"
     return (
-        f"{one['what']} is {SAID[one['outcome']]} than {one['against']}" if one["outcome"] in ("better", "worse")
+        f"{one['what']} is {SAID[one['outcome']]} than {one['against']}"
+        if one["outcome"] in ("better", "worse")
         else f"{one['what']} against {one['against']}: {SAID[one['outcome']]}"
-    ) + f" ({one['key']} {mean}, 95 % CI {low} to {high}, {seeds})"  # fmt: skip
+    ) + f" ({one['key']} {mean}, 95 % CI {low} to {high}, {seeds})"
 
 
 def _study_words(study: Mapping[str, Any]) -> list[str]:

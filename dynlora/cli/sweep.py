@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.cli import cluster
-from dynlora.cli.commands import Report
 from dynlora.cli.options import Whole, configured, in_runs, reports
+from dynlora.cli.run_commands import Report
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_yaml, set_key, split_override, with_run_folder
 from dynlora.errors import ConfigError

@@ -27,9 +27,12 @@ Report = tuple[dict[str, Any], str]
 @click.command()
 @click.argument("run_id", metavar="ID")
 @click.option(
-    "--to", "names", default=None, metavar="NAMES",
+    "--to",
+    "names",
+    default=None,
+    metavar="NAMES",
     help=f"Of {', '.join(KNOWN)}; several with commas between. The default is log.to of the run.",
-)  # fmt: skip
+)
 @in_runs
 @reports
 def track(*, run_id: str, names: str | None, runs_dir: Path) -> Report:

@@ -27,12 +27,21 @@ from dynlora.jobs.warm import TAKEN
 from dynlora.store.schema import run_folder
 
 NEEDED = (
-    "torch", "accelerate", "datasets", "dynlora.strategies", "dynlora.tasks.classification",
-    "dynlora.tasks.regression", "dynlora.tasks.causal_lm", "dynlora.training.run", "dynlora.training.preflight",
+    "torch",
+    "accelerate",
+    "datasets",
+    "dynlora.strategies",
+    "dynlora.tasks.classification",
+    "dynlora.tasks.regression",
+    "dynlora.tasks.causal_lm",
+    "dynlora.training.run",
+    "dynlora.training.preflight",
     "dynlora.training.plan",
-    "dynlora.inference.worker", "dynlora.inference.export", "transformers.models.bert.modeling_bert",
+    "dynlora.inference.worker",
+    "dynlora.inference.export",
+    "transformers.models.bert.modeling_bert",
     "transformers.models.bert.tokenization_bert",
-)  # fmt: skip
+)
 """What commands with a model import, in order; transformers imports the files of an architecture when it needs them."""
 
 NICE = 5

@@ -139,7 +139,7 @@ class Attached(Parts):
             write_checkpoint(Path(folder).absolute(), state_of(self))
 
     def load(self, folder: str | Path) -> None:
-        """Go on from what `save` wrote; the model and the arguments of `attach` must be the same.
+        """Continue from what `save` wrote; the model and the arguments of `attach` must be the same.
 
         Raises:
             ConfigError: when it was saved with another strategy, number of steps or budget.
@@ -175,7 +175,7 @@ class Watch:
     """
 
     def __init__(self, optimizer: Optimizer, steps: Callable[[], int]) -> None:
-        """Listen to `optimizer`; `steps` tells how many the strategy took."""
+        """Watch `optimizer`; `steps` tells how many the strategy took."""
         self.is_driven = False
         self._steps, self._taken, self._said = steps, 0, False
         optimizer.register_step_post_hook(self._count)

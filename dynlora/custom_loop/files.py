@@ -1,4 +1,4 @@
-"""What was trained in a loop of one's own, as files: a state to go on from, and an adapter that PEFT loads."""
+"""What was trained in a loop of one's own, as files: a state to continue from, and an adapter that PEFT loads."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PARTS = ("made_with", "step", "adapters", "trained", "optimizer", "rates", "stra
 
 
 def state_of(attached: Parts) -> dict[str, Any]:
-    """Return everything that going on to the bit needs; random streams are functions of seed and step."""
+    """Return everything that a bit-equal resume needs; random streams are functions of seed and step."""
     return {
         "made_with": _made_with(attached),
         "step": attached.index,
@@ -120,9 +120,13 @@ def _made_with(attached: Parts) -> dict[str, Any]:
         if field.init
     }
     return {
-        "strategy": type(attached.strategy).__name__, "steps": attached.total, "budget": adapters.reference_rank,
-        "alpha": float(attached.lora_alpha), "seed": adapters.seed, **settings,
-    }  # fmt: skip
+        "strategy": type(attached.strategy).__name__,
+        "steps": attached.total,
+        "budget": adapters.reference_rank,
+        "alpha": float(attached.lora_alpha),
+        "seed": adapters.seed,
+        **settings,
+    }
 
 
 def _trained(attached: Parts) -> dict[str, nn.Parameter]:

@@ -99,11 +99,15 @@ class LoopRecord:
         parts = self._parts
         events = parts.strategy.events(parts.total, parts.adapters.reference_rank)
         return {
-            "recorded_by": "a loop of its own", "task": parts.task.name, "peft_task_type": parts.task.peft_task_type,
-            "task_facts": parts.task.facts(), "params": {**parts.adapters.adapter_parameter_count(), "head": 0},
-            "planned_events": len(events), "first_reallocation": events[0] if events else None,
+            "recorded_by": "a loop of its own",
+            "task": parts.task.name,
+            "peft_task_type": parts.task.peft_task_type,
+            "task_facts": parts.task.facts(),
+            "params": {**parts.adapters.adapter_parameter_count(), "head": 0},
+            "planned_events": len(events),
+            "first_reallocation": events[0] if events else None,
             "scaling": {module.info.name: module.scaling for module in parts.adapters},
-        }  # fmt: skip
+        }
 
 
 def config_of(parts: Parts, name: str, data: str, every: int) -> RunConfig:
@@ -113,14 +117,18 @@ def config_of(parts: Parts, name: str, data: str, every: int) -> RunConfig:
     usual = {field.name: field.default for field in fields(parts.strategy) if field.default is not MISSING}
     own = {setting: value for setting, value in own.items() if usual.get(setting, MISSING) != value}
     adapters, model = parts.adapters, getattr(parts.model, "config", None)
-    return parse_config({
-        "name": name, "seed": adapters.seed, "data": {"name": data},
-        "model": {"name": str(getattr(model, "name_or_path", "") or type(parts.model).__name__)},
-        "adapter": {"rank": adapters.reference_rank, "alpha": parts.lora_alpha},
-        "strategy": {"name": found[type(parts.strategy)], **own},
-        "train": {"steps": parts.total, "lr": float(parts.optimizer.param_groups[0]["lr"]) or 1e-3},
-        "log": {"every": every},
-    })  # fmt: skip
+    return parse_config(
+        {
+            "name": name,
+            "seed": adapters.seed,
+            "data": {"name": data},
+            "model": {"name": str(getattr(model, "name_or_path", "") or type(parts.model).__name__)},
+            "adapter": {"rank": adapters.reference_rank, "alpha": parts.lora_alpha},
+            "strategy": {"name": found[type(parts.strategy)], **own},
+            "train": {"steps": parts.total, "lr": float(parts.optimizer.param_groups[0]["lr"]) or 1e-3},
+            "log": {"every": every},
+        }
+    )
 
 
 def detached(loss: torch.Tensor | float | None) -> torch.Tensor | None:

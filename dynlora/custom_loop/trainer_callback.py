@@ -49,7 +49,7 @@ class Steps(Protocol):
         """Write the state."""
 
     def load(self, folder: str | Path) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
 
     def export(self, folder: str | Path) -> Path:
         """Write the adapter as PEFT loads it."""
@@ -59,7 +59,7 @@ class Steps(Protocol):
 class Allocate(TrainerCallback):
     """Takes the steps of an attached strategy where the Trainer takes its own.
 
-    Its state lies in each of the Trainer's checkpoints, and is read where the Trainer resumes from one or loads the
+    Its state is in each of the Trainer's checkpoints, and is read where the Trainer resumes from one or loads the
     best. Beside it is the adapter as PEFT loads it: `PeftModel.from_pretrained(base, "checkpoint-100")`.
     """
 
@@ -69,7 +69,7 @@ class Allocate(TrainerCallback):
         self._said = ""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
-        """Refuse what cannot work, and go on from the checkpoint that the Trainer resumes from.
+        """Refuse what cannot work, and continue from the checkpoint that the Trainer resumes from.
 
         Raises:
             ConfigError: naming the argument, and what to do.

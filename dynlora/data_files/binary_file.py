@@ -109,7 +109,7 @@ def read_saved(folder: Path) -> Table:
 
 
 def _part(folder: Path, name: Any) -> Path:
-    """Return a part of a saved table, which lies in its folder."""
+    """Return a part of a saved table, which is in its folder."""
     if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
         raise refusal(folder.name, f"names a part that is not in the folder ({str(name)[:60]}); save it again")
     return folder / name
@@ -190,8 +190,14 @@ def _of_cells(name: str, cells: list[tuple[int, list[Any]]], notes: list[str]) -
     table, mixed = of_columns(
         {each: [_cell(row[place]) if place < len(row) else None for _, row in rows] for place, each in enumerate(names)}
     )
-    return Table((name,), table, np.zeros(len(rows), np.int64), np.array([n for n, _ in rows], np.int64), "row",
-                 (*notes, *as_text_note(mixed)))  # fmt: skip
+    return Table(
+        (name,),
+        table,
+        np.zeros(len(rows), np.int64),
+        np.array([n for n, _ in rows], np.int64),
+        "row",
+        (*notes, *as_text_note(mixed)),
+    )
 
 
 def _cell(value: Any) -> Any:

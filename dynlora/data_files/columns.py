@@ -29,7 +29,7 @@ class Columns:
     """The columns that are learned from; None for one that is not there.
 
     Attributes:
-        text, text_pair: one text or two; what stands before a completion, and the completion.
+        text, text_pair: one text or two; what is before a completion, and the completion.
         label: of classes or numbers.
         group_by: input groups.
         messages: conversations, in the place of texts.

@@ -84,12 +84,20 @@ class Examples:
     def take(self, keep: np.ndarray) -> Examples:
         """Return the rows where `keep`, (n,), is true."""
         chosen = np.flatnonzero(keep)
-        text, pair, label, roles = ([values[row] for row in chosen] if values else [] for values in
-                                    (self.text, self.pair, self.label, self.roles))  # fmt: skip
+        text, pair, label, roles = (
+            [values[row] for row in chosen] if values else []
+            for values in (self.text, self.pair, self.label, self.roles)
+        )
         return replace(
-            self, text=text, pair=pair, label=label, roles=roles, table=self.table[chosen], row=self.row[chosen],
+            self,
+            text=text,
+            pair=pair,
+            label=label,
+            roles=roles,
+            table=self.table[chosen],
+            row=self.row[chosen],
             side=self.side[chosen],
-        )  # fmt: skip
+        )
 
     def with_side(self, side: np.ndarray) -> Examples:
         """Return the rows with other sides, (n,); what is worked out of texts and labels serves both."""
@@ -144,8 +152,10 @@ class Examples:
         ]
 
     def _near_keys(self) -> list[Any]:
-        found = [None if key is None else tuple(" ".join(_WORD.findall(part.casefold())) for part in key)
-                 for key in self.keys]  # fmt: skip
+        found = [
+            None if key is None else tuple(" ".join(_WORD.findall(part.casefold())) for part in key)
+            for key in self.keys
+        ]
         return [key if key and any(key) else None for key in found]
 
     def _classes(self) -> list[str | None]:
@@ -184,8 +194,13 @@ class Examples:
                 known = ", ".join(sorted(spelled)[:10])
                 raise DataError(f"data.repair=merge {old} into {new}: no row is of class {absent}; classes are {known}")
         to = {old: spelled.get(new, new) for old, new in classes.items()}
-        return replace(self, label=[to.get(name, value) if name is not None else value
-                                    for value, name in zip(self.label, self.classes, strict=True)])  # fmt: skip
+        return replace(
+            self,
+            label=[
+                to.get(name, value) if name is not None else value
+                for value, name in zip(self.label, self.classes, strict=True)
+            ],
+        )
 
     def where(self, row: int) -> tuple[str, str, int]:
         """Return the file, the unit and the place of a row."""
@@ -254,7 +269,7 @@ def quoted(name: str) -> str:
 
 
 def places(rows: Examples, chosen: Sequence[int] | Any) -> str:
-    """Return where rows stand: `rows.csv, lines 5, 9 and 12`; several files one after the other."""
+    """Return the places of rows: `rows.csv, lines 5, 9 and 12`; several files one after the other."""
     found: dict[tuple[str, str], list[int]] = {}
     for row in chosen:
         name, unit, place = rows.where(int(row))

@@ -16,7 +16,7 @@ from dynlora.data_files.repair_list import LIKE
 from dynlora.text import printable
 
 ID_SHARE, ID_ROWS = 0.9, 20
-"""A label column is an id when more than this share of so many rows or more have a label of their own."""
+"""A label column is an id when more than this fraction of so many rows or more have a label of their own."""
 
 MAX_CLASSES = 1000
 """Classes that a model can learn."""
@@ -30,29 +30,80 @@ EXAMPLES = 50
 
 _EARLY = (
     Drop("empty_text", "Empty text", "drop_empty_texts", "the text is empty (data.text={text})", "fill it", True),
-    Drop("empty_label", "Empty label", "drop_empty_labels", "the label is empty (data.label={label})", "fill it",
-          True, finds=finders.empty_labels),
-    Drop("infinite_label", "Label not finite", "drop_empty_labels",
-         "the label is not a finite number (data.label={label})", "correct it", True, finds=finders.infinite_labels),
+    Drop(
+        "empty_label",
+        "Empty label",
+        "drop_empty_labels",
+        "the label is empty (data.label={label})",
+        "fill it",
+        True,
+        finds=finders.empty_labels,
+    ),
+    Drop(
+        "infinite_label",
+        "Label not finite",
+        "drop_empty_labels",
+        "the label is not a finite number (data.label={label})",
+        "correct it",
+        True,
+        finds=finders.infinite_labels,
+    ),
     Drop("duplicate", "Duplicates", "drop_duplicates", "text and label repeat an earlier row", "keep one of them"),
-    Drop("near_duplicate", "Near-duplicates", "drop_near_duplicates",
-          "the text differs from an earlier one of its class only by case, punctuation or spaces", "keep one of them"),
-    Drop("similar", "Similar texts", "drop_similar",
-          f"the text shares {LIKE.replace('their', 'its')} with an earlier one of its class", "keep one of them"),
-    Drop("conflict", "Conflicting labels", "drop_conflicts", "the same text has another label in another row",
-          "correct the label", of_classes=True),
-    Drop("rare", "Classes with one row", "drop_rare", "no other row has its class", "add rows of the class",
-          of_classes=True),
-)  # fmt: skip
+    Drop(
+        "near_duplicate",
+        "Near-duplicates",
+        "drop_near_duplicates",
+        "the text differs from an earlier one of its class only by case, punctuation or spaces",
+        "keep one of them",
+    ),
+    Drop(
+        "similar",
+        "Similar texts",
+        "drop_similar",
+        f"the text shares {LIKE.replace('their', 'its')} with an earlier one of its class",
+        "keep one of them",
+    ),
+    Drop(
+        "conflict",
+        "Conflicting labels",
+        "drop_conflicts",
+        "the same text has another label in another row",
+        "correct the label",
+        of_classes=True,
+    ),
+    Drop(
+        "rare",
+        "Classes with one row",
+        "drop_rare",
+        "no other row has its class",
+        "add rows of the class",
+        of_classes=True,
+    ),
+)
 _LATE = (
-    Drop("near_shared", "Nearly the same text held out", "drop_near_shared",
-          "the training text is in the held-out part too but for case, punctuation or spaces", "keep it on one side"),
-    Drop("similar_shared", "Similar text held out", "drop_similar_shared",
-          f"the training text shares {LIKE.replace('their', 'its')} with a held-out text of its class",
-          "keep them on one side"),
-    Drop("unseen", "Held-out class never trained", "drop_unseen",
-          "the held-out class is in no training example", "add training examples of it", of_classes=True),
-)  # fmt: skip
+    Drop(
+        "near_shared",
+        "Nearly the same text held out",
+        "drop_near_shared",
+        "the training text is in the held-out part too but for case, punctuation or spaces",
+        "keep it on one side",
+    ),
+    Drop(
+        "similar_shared",
+        "Similar text held out",
+        "drop_similar_shared",
+        f"the training text shares {LIKE.replace('their', 'its')} with a held-out text of its class",
+        "keep them on one side",
+    ),
+    Drop(
+        "unseen",
+        "Held-out class never trained",
+        "drop_unseen",
+        "the held-out class is in no training example",
+        "add training examples of it",
+        of_classes=True,
+    ),
+)
 
 
 def found_in(
@@ -98,8 +149,15 @@ def _dropped(rows: Examples, drop: Drop) -> Iterator[Fault]:
             text=_shown(columns.text or columns.messages), label=_shown(columns.label), pair=_shown(columns.text_pair)
         )
         ways = f"{drop.remedy}, or leave {'it' if len(chosen) == 1 else 'them'} out with data.repair=[{drop.repair}]"
-        yield Fault(drop.kind, drop.title, chosen, f"{places(rows, chosen)}: {problem}; {ways}.", drop.repair,
-                    f"Leave out {counted(len(chosen), 'row')}", drop.refuses)  # fmt: skip
+        yield Fault(
+            drop.kind,
+            drop.title,
+            chosen,
+            f"{places(rows, chosen)}: {problem}; {ways}.",
+            drop.repair,
+            f"Leave out {counted(len(chosen), 'row')}",
+            drop.refuses,
+        )
 
 
 def _of_labels(rows: Examples, has_classes: bool) -> Iterator[Fault]:
@@ -111,9 +169,14 @@ def _of_labels(rows: Examples, has_classes: bool) -> Iterator[Fault]:
     lists = np.flatnonzero(finders.lists(rows))
     are_values = any(not isinstance(rows.label[row], str) for row in lists)
     if are_values or len(lists) * 2 > len(rows):
-        yield Fault("list", "Lists as labels", lists,
-                    f"{places(rows, lists)}: the label is a list (data.label={column}); several labels a row "
-                    "(multi-label) are not supported, so give each row one label.", refuses=are_values)  # fmt: skip
+        yield Fault(
+            "list",
+            "Lists as labels",
+            lists,
+            f"{places(rows, lists)}: the label is a list (data.label={column}); several labels a row "
+            "(multi-label) are not supported, so give each row one label.",
+            refuses=are_values,
+        )
         if are_values:
             return
     where, none = f"{file}, data.label={column}", np.arange(0)
@@ -140,8 +203,13 @@ def _hidden(rows: Examples) -> bool:
 def _of_texts(rows: Examples) -> Iterator[Fault]:
     """Yield what is wrong with the text column as a whole."""
     if len(rows) < 2 and len(rows.tables) == 1:
-        yield Fault("few_rows", "Too few rows", np.arange(0), f"{_file(rows)}: has {counted(len(rows), 'row')}, "
-                    f"{splitting.TOO_FEW}.", refuses=True)  # fmt: skip
+        yield Fault(
+            "few_rows",
+            "Too few rows",
+            np.arange(0),
+            f"{_file(rows)}: has {counted(len(rows), 'row')}, {splitting.TOO_FEW}.",
+            refuses=True,
+        )
     chosen = np.flatnonzero(finders.no_texts(rows))
     if len(chosen):
         kind = type(rows.text[chosen[0]]).__name__
@@ -193,8 +261,11 @@ def _spellings(rows: Examples) -> Iterator[Fault]:
     if len(chosen):
         pairs = [f"{quoted(old)} is {quoted(new)}" for old, new in merge.items()]
         first = next(iter(merge.items()))
-        action = f"Merge {_shown(first[0])} into {_shown(first[1])}" if len(merge) == 1 else (
-            f"Merge {len(merge)} spellings")  # fmt: skip
+        action = (
+            f"Merge {_shown(first[0])} into {_shown(first[1])}"
+            if len(merge) == 1
+            else (f"Merge {len(merge)} spellings")
+        )
         spelled = ", ".join(f"{quoted(old)}: {quoted(new)}" for old, new in list(merge.items())[:3])
         said = f"{places(rows, chosen)}: {several(pairs)} but for case or white space"
         way = f"correct the label, or merge them with data.repair=[merge: {{{spelled}}}]"
@@ -202,7 +273,7 @@ def _spellings(rows: Examples) -> Iterator[Fault]:
 
 
 def _on_both_sides(rows: Examples, has_classes: bool) -> Iterator[Fault]:
-    """Yield training rows that are held out too: those with the same label, and with another."""
+    """Yield training examples that are held out too: those with the same label, and with another."""
     shared = finders.shared(rows)
     other = finders.shared_with_other_label(rows) if has_classes else np.zeros(len(rows), bool)
     drawn = len(rows.tables) == 1
@@ -216,8 +287,11 @@ def _on_both_sides(rows: Examples, has_classes: bool) -> Iterator[Fault]:
             continue
         repair: Any = {"split_by": by} if by and not also else "drop_shared"
         action = f"Split by {_shown(by)}" if by and not also else f"Leave out {counted(int(shared.sum()), 'row')}"
-        said = f"split by it with data.repair=[split_by: {by}]" if by and not also else (
-            "leave the training examples out with data.repair=[drop_shared]")  # fmt: skip
+        said = (
+            f"split by it with data.repair=[split_by: {by}]"
+            if by and not also
+            else ("leave the training examples out with data.repair=[drop_shared]")
+        )
         problem = f"{places(rows, chosen)}: the training text is in the held-out part too{also}"
         effect = "so held-out results are too optimistic; keep it on one side"
         yield Fault(kind, title, chosen, f"{problem}, {effect}, or {said}.", repair, action)

@@ -66,7 +66,7 @@ def roles_out_of_order(rows: Examples) -> np.ndarray:
 
 
 def shared_prompts(rows: Examples) -> np.ndarray:
-    """Return training rows whose prompt is held out too, with another completion."""
+    """Return training examples whose prompt is held out too, with another completion."""
     if not rows.pair:
         return np.zeros(len(rows), bool)
     prompts = [None if key is None else key[0] for key in rows.keys]
@@ -125,7 +125,7 @@ def similar(rows: Examples) -> np.ndarray:
 
 
 def similar_shared(rows: Examples) -> np.ndarray:
-    """Return training rows whose text is much like a held-out one of their class, and not the same."""
+    """Return training examples whose text is much like a held-out one of their class, and not the same."""
     same = _on_both_sides(rows, rows.near_keys)
     train, held = (np.flatnonzero(flags).tolist() for flags in ((rows.side == TRAIN) & ~same, rows.side == HELD_OUT))
     found = np.zeros(len(rows), bool)
@@ -163,17 +163,17 @@ def conflicts(rows: Examples) -> np.ndarray:
 
 
 def shared(rows: Examples) -> np.ndarray:
-    """Return training rows whose text is held out too."""
+    """Return training examples whose text is held out too."""
     return _on_both_sides(rows, rows.keys)
 
 
 def near_shared(rows: Examples) -> np.ndarray:
-    """Return training rows that are a held-out text but for case, punctuation and spaces."""
+    """Return training examples that are a held-out text but for case, punctuation and spaces."""
     return _on_both_sides(rows, rows.near_keys) & ~shared(rows)
 
 
 def shared_with_other_label(rows: Examples) -> np.ndarray:
-    """Return training rows whose text is held out with another label, and never with theirs."""
+    """Return training examples whose text is held out with another label, and never with theirs."""
     held = {
         (key, name)
         for key, name, side in zip(rows.keys, rows.classes, rows.side, strict=True)
@@ -201,7 +201,7 @@ def _folded(name: str) -> str:
 
 
 def unseen(rows: Examples) -> np.ndarray:
-    """Return held-out rows of a class that no training row has, however the class is spelled.
+    """Return held-out examples of a class that no training row has, however the class is spelled.
 
     Where one file is split, the only row of a class is rare, wherever it falls.
     """

@@ -1,4 +1,4 @@
-"""JSON: a row a line, a list of rows, or an object that holds such a list."""
+"""JSON: a row per line, a list of rows, or an object that holds such a list."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def _value_place(text: str, wanted: str) -> int:
 
 
 def _start_of_rows(name: str, text: str) -> tuple[int, str]:
-    """Return where the list of rows begins in a text, and under which key it stands; no key for a bare list."""
+    """Return where the list of rows begins in a text, and under which key it is; no key for a bare list."""
     start = _skip(text, 0)
     if text[start : start + 1] != "{":
         return start, ""

@@ -18,9 +18,25 @@ from dynlora.safe_files import why_not_a_file
 from dynlora.text import is_text, printable
 
 Encoding = Literal[
-    "utf-8", "utf-16", "windows-1252", "latin-1", "windows-1250", "iso-8859-2", "iso-8859-15", "windows-1251", "koi8-r",
-    "windows-1253", "windows-1254", "windows-1255", "windows-1256", "shift-jis", "euc-jp", "gb18030", "big5", "euc-kr",
-]  # fmt: skip
+    "utf-8",
+    "utf-16",
+    "windows-1252",
+    "latin-1",
+    "windows-1250",
+    "iso-8859-2",
+    "iso-8859-15",
+    "windows-1251",
+    "koi8-r",
+    "windows-1253",
+    "windows-1254",
+    "windows-1255",
+    "windows-1256",
+    "shift-jis",
+    "euc-jp",
+    "gb18030",
+    "big5",
+    "euc-kr",
+]
 
 ENCODINGS: tuple[str, ...] = get_args(Encoding)
 """Their names, as a configuration holds them."""
@@ -30,8 +46,13 @@ CODECS = {"shift-jis": "cp932", "euc-kr": "cp949"}
 
 
 FORMATS = {
-    ".csv": "CSV", ".tsv": "TSV", ".json": "JSON", ".jsonl": "JSON lines", ".parquet": "Parquet", ".xlsx": "Excel",
-}  # fmt: skip
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".json": "JSON",
+    ".jsonl": "JSON lines",
+    ".parquet": "Parquet",
+    ".xlsx": "Excel",
+}
 """File endings that are read, each also with .gz behind it, and what the format is called."""
 
 MAX_UNPACKED = 256 * 2**20
@@ -43,8 +64,12 @@ MAX_LINE_BYTES = 4 * 2**20
 MAX_COLUMNS = 2000
 NO_TEXT = "is not valid text (bytes that are not UTF-8, or half of a surrogate pair); correct or remove it"
 _CHUNK = 2**20
-_KNOWN_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
-                (codecs.BOM_UTF16_BE, "UTF-16"))  # fmt: skip
+_KNOWN_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
 
 
 _NO_BYTES = np.zeros(256, np.int64)
@@ -88,9 +113,9 @@ class Source:
     """The bytes of a file.
 
     Attributes:
-        path: where it lies.
+        path: where it is.
         data: its bytes where they are not those on the disk: unpacked, or in another encoding.
-        encoding: of its text as it lies on the disk, as people call it.
+        encoding: of its text as it is on the disk, as people call it.
         wanted: one of `encodings.ENCODINGS` that was given for its text; None: found from the bytes.
         guess: the encoding where the bytes do not say which it is, else empty.
     """

@@ -43,7 +43,7 @@ READERS: dict[str, Callable[[Source, int | None], Table]] = {
 
 @dataclass(frozen=True)
 class Sides:
-    """What lies in a file or folder.
+    """What is in a file or folder.
 
     Attributes:
         train: the training table, or the only one.
@@ -83,7 +83,7 @@ def check_table(path: Path) -> None:
 
 
 def sent_table(name: str, data: bytes) -> Table:
-    """Return the table of a file that was sent and lies nowhere, read as `read_table` reads one.
+    """Return the table of a file that was sent and is nowhere, read as `read_table` reads one.
 
     Args:
         name: of the file; its ending says the format, and it is not packed.
@@ -99,7 +99,7 @@ def sent_table(name: str, data: bytes) -> Table:
 
 
 def sent_text(name: str, data: bytes) -> str:
-    """Return the text of a file that was sent and lies nowhere, whatever its encoding.
+    """Return the text of a file that was sent and is nowhere, whatever its encoding.
 
     Raises:
         DataError: when it is no text.
@@ -180,10 +180,10 @@ def _saved_sides(path: Path) -> Sides:
 
 
 def files_of(folder: Path) -> dict[str, list[Path]]:
-    """Return the tables of a folder by split; shards such as train-00000-of-00002 stand together.
+    """Return the tables of a folder by split; shards such as train-00000-of-00002 are together.
 
     Raises:
-        DataError: when a split lies there twice.
+        DataError: when a split is there twice.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):

@@ -10,10 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from dynlora.data_files.similarity import PIECE, SHARE
 
 DropName = Literal[
-    "drop_empty_texts", "drop_empty_labels", "drop_duplicates", "drop_near_duplicates", "drop_similar",
-    "drop_conflicts", "drop_shared", "drop_near_shared", "drop_similar_shared", "drop_rare", "drop_unseen",
-    "drop_role_order", "drop_unanswered", "drop_shared_prompts",
-]  # fmt: skip
+    "drop_empty_texts",
+    "drop_empty_labels",
+    "drop_duplicates",
+    "drop_near_duplicates",
+    "drop_similar",
+    "drop_conflicts",
+    "drop_shared",
+    "drop_near_shared",
+    "drop_similar_shared",
+    "drop_rare",
+    "drop_unseen",
+    "drop_role_order",
+    "drop_unanswered",
+    "drop_shared_prompts",
+]
 
 LIKE = f"{SHARE:.0%} or more of their pieces of {PIECE} characters".replace("%", " %")
 """When two texts are alike, in words."""

@@ -242,11 +242,16 @@ def _plain(fault: Fault, rows: Examples) -> dict[str, Any]:
     """Return a fault as plain values."""
     shown = fault.rows[:EXAMPLES]
     return {
-        "kind": fault.kind, "title": fault.title, "sentence": fault.sentence, "count": len(fault.rows),
+        "kind": fault.kind,
+        "title": fault.title,
+        "sentence": fault.sentence,
+        "count": len(fault.rows),
         "places": [_place(rows, int(row)) for row in fault.rows[:MAX_PLACES]],
-        "examples": [_example(rows, int(row)) for row in shown], "repair": fault.repair, "action": fault.action,
+        "examples": [_example(rows, int(row)) for row in shown],
+        "repair": fault.repair,
+        "action": fault.action,
         "refuses": fault.refuses,
-    }  # fmt: skip
+    }
 
 
 def _place(rows: Examples, row: int) -> dict[str, Any]:

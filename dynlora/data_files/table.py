@@ -1,4 +1,4 @@
-"""A table of rows as it was read, and where in its files each row stands."""
+"""A table of rows as it was read, and where in its files each row is."""
 
 from __future__ import annotations
 
@@ -141,10 +141,14 @@ def joined(tables: Sequence[Table]) -> Table:
     files = [np.full(len(table), position) for position, table in enumerate(tables)]
     notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
     return Table(
-        tuple(table.names[0] for table in tables), rows, np.concatenate(files),
-        np.concatenate([table.place for table in tables]), tables[0].unit, notes,
+        tuple(table.names[0] for table in tables),
+        rows,
+        np.concatenate(files),
+        np.concatenate([table.place for table in tables]),
+        tables[0].unit,
+        notes,
         next((table.guess for table in tables if table.guess), ""),
-    )  # fmt: skip
+    )
 
 
 def plain(rows: pa.Table) -> pa.Table:

@@ -63,7 +63,7 @@ def adapt(  # noqa: PLR0913 - what a config says, named
         targets: endings of module names; None adapts every linear module of the blocks.
         total: optimizer steps of the run.
         seed: of the run.
-        batches: gives n batches of training rows to strategies that look at data before they start.
+        batches: gives n batches of training examples to strategies that look at data before they start.
         sizes: saved (rank, max_rank) by module name, instead of the strategy's start.
 
     Raises:
@@ -75,9 +75,15 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     chosen.check_gates(mode)
     fresh = sizes is None
     probe = probe_of(
-        base, strategy, chosen, rank=rank, lora_alpha=lora_alpha, total=total, seed=seed,
+        base,
+        strategy,
+        chosen,
+        rank=rank,
+        lora_alpha=lora_alpha,
+        total=total,
+        seed=seed,
         batches=batches if fresh else nothing,
-    )  # fmt: skip
+    )
     if fresh:
         strategy.check_model(infos, probe)
         ranks = strategy.ranks(infos, probe)

@@ -1,4 +1,4 @@
-"""What a hook of a strategy is told: where training stands, and what it may look at before."""
+"""What a hook of a strategy is told: where training is, and what it may look at before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dynlora.tasks import Task
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands when a hook is called.
+    """Where training is when a hook is called.
 
     Attributes:
         index: optimizer steps done, 1 after the first.
@@ -38,7 +38,7 @@ class Probe:
         budget: parameters allowed, Σ rank · (d_in + d_out) unless the strategy says otherwise.
         lora_alpha: alpha of the config; standard scaling is lora_alpha / rank.
         total: optimizer steps of the run, T.
-        batches: gives n batches of training rows, with labels, on the model's device; none on resume or load.
+        batches: gives n batches of training examples, with labels, on the model's device; none on resume or load.
         seed: of the run.
         task: what the model learns.
         mixed: names of the modules whose rows do not belong to examples, in equal shares.

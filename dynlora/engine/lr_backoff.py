@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SMOOTHING = 0.9
-"""Share of the average loss that stays at each step."""
+"""Fraction of the average loss that stays at each step."""
 
 PATIENCE = 10
 """Steps the average is given, at the start and after each halving, before it is believed."""
@@ -16,7 +16,7 @@ class LearningRateBackoff:
     """Watches the smoothed loss of the batches.
 
     The rate is halved when mean loss > best + tolerance · first, where `first` is the mean loss of the first steps, so
-    that the tolerance has no unit; then the watch begins again from where the loss stands.
+    that the tolerance has no unit; then the watch begins again from where the loss is.
 
     Attributes:
         factor: on the adapters' rate, 1 until the loss climbs.

@@ -148,7 +148,7 @@ class Strategy:
         return []
 
     def parameter_budget(self, uniform: int) -> int:
-        """Return the adapter parameters allowed, of the `uniform` ones that Σ rank · (d_in + d_out) comes to."""
+        """Return the adapter parameters allowed, of the `uniform` ones, Σ rank · (d_in + d_out)."""
         return uniform
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
@@ -237,7 +237,7 @@ class Strategy:
         """Prepare state, before the first step; not called again on resume."""
 
     def reserved_share(self) -> float:
-        """Return the share of the training rows that is kept from training, for what the method tries on `bench`."""
+        """Return the fraction of the training examples kept from training, for what the method tries on `bench`."""
         return 0.0
 
     @classmethod

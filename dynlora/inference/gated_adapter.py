@@ -14,7 +14,7 @@ from torch import nn
 from dynlora import assets
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.evaluation.inference import AdaptedModel
-from dynlora.engine.loop.adapter_state import adapter_state, checked_state, head_state
+from dynlora.engine.loop.adapter_state import adapter_state, checked_state
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.engine.model.base_model import BaseModel, head_parameters, load_base, load_tokenizer
 from dynlora.engine.model.gates import Gates
@@ -66,7 +66,7 @@ def write_gated(model: AdaptedModel, folder: Path, config: RunConfig, base: str)
     state = {
         "step": model.step,
         "adapters": adapter_state(model.adapters),
-        "head": head_state(head_parameters(model.base)),
+        "head": head_parameters(model.base),
         "labels": list(task.labels),
         "task": task.name,
         **({"task_settings": more} if (more := task.settings()) else {}),

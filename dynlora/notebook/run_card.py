@@ -9,12 +9,12 @@ from typing import Any
 from dynlora.analysis import modules as kit_modules
 from dynlora.analysis import run_summary
 from dynlora.analysis.capacity_frames import event_steps
+from dynlora.analysis.run_summary import STATUS_WORDS
 from dynlora.analysis.stats import share_interval
 from dynlora.notebook.rank_grid import rank_grid
 from dynlora.notebook.templates import filled
 from dynlora.store import queries
 from dynlora.text import duration, metric_words, percent, score, sentence_case
-from dynlora.viz.kit.status import STATUS_WORDS
 
 
 def run_card(folder: Path) -> str:

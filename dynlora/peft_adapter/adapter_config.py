@@ -40,7 +40,7 @@ class Settings:
         alphas: (position, lora_alpha) by pattern: the end of a module's name, or with `^` the whole; the first counts.
         is_rank_stabilised: the update is divided by the root of the rank (rsLoRA).
         is_decomposed: the base weights' columns are scaled too (DoRA), which needs the base model to be seen.
-        unread: patterns of alpha that are regular expressions: a stranger's are not run.
+        unread: patterns of alpha that are regular expressions: untrusted ones are not run.
     """
 
     peft_type: str

@@ -277,9 +277,17 @@ def _module(
         values = None
     size, spread = (None, None) if values is None else (norm(values), effective_rank(values))
     return AdaptedModule(
-        name, *place, lora_A.shape[1], lora_B.shape[0], _reaching(found), stored, scaling, size, spread,
+        name,
+        *place,
+        lora_A.shape[1],
+        lora_B.shape[0],
+        _reaching(found),
+        stored,
+        scaling,
+        size,
+        spread,
         () if values is None else tuple(values.tolist()),
-    )  # fmt: skip
+    )
 
 
 def _reaching(factors: Factors) -> int:

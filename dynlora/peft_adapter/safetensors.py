@@ -1,7 +1,7 @@
-"""Files in the safetensors format, read as warily as a stranger's file deserves.
+"""Files in the safetensors format, read defensively: a file may be untrusted.
 
 The format: eight bytes with the length of a header; the header, a JSON object that says of each tensor its type, its
-shape and where its bytes lie; the bytes. What the header says is checked against the size of the file before anything
+shape and where its bytes are; the bytes. What the header says is checked against the size of the file before anything
 is allocated for it. Tensors are then read one at a time, so memory follows the largest of them, not the file.
 
 The library's own reader knows no bfloat16 in numpy, which most adapters of large models are stored in.
@@ -36,9 +36,22 @@ MAX_NAME = 1000
 """Of a tensor, in characters."""
 
 ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
-}  # fmt: skip
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U64": 8,
+    "U32": 4,
+    "U16": 2,
+    "U8": 1,
+    "BOOL": 1,
+}
 """Bytes of one number of each type that a file may hold; only the first four can be read."""
 
 _ENTRY = {"dtype", "shape", "data_offsets"}
@@ -46,7 +59,7 @@ _ENTRY = {"dtype", "shape", "data_offsets"}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies in its file, and what it is.
+    """Where a tensor is in its file, and what it is.
 
     Attributes:
         dtype: as the format calls it, such as F32 or BF16.
@@ -190,7 +203,7 @@ def _no_number(text: str) -> float:
 
 
 def _info(name: str, tensor: str, entry: object, first: int, data: int) -> TensorInfo:
-    """Return one entry of the header, checked; `data` bytes lie from `first` on."""
+    """Return one entry of the header, checked; `data` bytes are from `first` on."""
     if not is_text(tensor):
         raise _damaged(name, f"the name of tensor {printable(tensor)} is not valid text")
     if len(tensor) > MAX_NAME or not isinstance(entry, Mapping) or set(entry) != _ENTRY:

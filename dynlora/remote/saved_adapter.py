@@ -17,7 +17,7 @@ from dynlora.store.meta import table
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
 KEPT = ("step", "adapters", "head", "labels", "task", "task_settings", "metrics")
-"""What `trained_state` of training/checkpoints.py holds; the rest of a checkpoint is for going on."""
+"""What `trained_state` of training/checkpoints.py holds; the rest of a checkpoint is for a resume."""
 
 _PREFIXES = tuple(f"/{name}/" for name in KEPT)
 """How the names of their tensors begin."""

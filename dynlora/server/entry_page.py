@@ -3,7 +3,7 @@
 Without the first, the document asks below its own address first (`/run/_stcore/health`), is answered with two errors,
 and asks again at the root: a detour at every link that is opened in a new tab. Without the second, a page's first chart
 waits for what draws it, a large file that the browser asks for when the chart has arrived. Without the style sheet,
-the first heading stands there unstyled until the page's first run has sent its sheet, seconds on a busy machine.
+the first heading is there unstyled until the page's first run has sent its sheet, seconds on a busy machine.
 """
 
 from __future__ import annotations

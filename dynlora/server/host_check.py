@@ -44,7 +44,7 @@ def is_local(host: str) -> bool:
 
 
 def served_names(host: str) -> tuple[str, ...]:
-    """Return the names that a dashboard bound to `host` answers to; a name that only a stranger's DNS knows is none."""
+    """Return the names that a dashboard bound to `host` answers to; a name that only a foreign DNS knows is none."""
     if host in LOCAL:
         return LOCAL
     if host not in EVERYWHERE:
@@ -143,7 +143,7 @@ class OwnPagesOnly:
     """Answers requests of the dashboard's own pages, and refuses all others before anything of them is read.
 
     Streamlit itself compares hosts on web sockets alone, takes every port of this machine for its own, and asks a
-    server on the internet for this machine's address when a stranger's page knocks.
+    server on the internet for this machine's address when a foreign page asks.
     """
 
     def __init__(self, app: Application) -> None:

@@ -42,7 +42,7 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None, 
 
     Args:
         runs_dir: folder of the runs.
-        port: to listen on.
+        port: of the server.
         host: address to bind; anything but this machine's own makes the dashboard read-only.
         token_file: holds the token that lets others do more than read.
         mirror_of: address that `runs_dir` is a copy of; a copy is read-only for everybody.
@@ -61,7 +61,7 @@ def ui(*, runs_dir: Path, port: int, host: str, token_file: Path | None = None, 
 
 
 def _check_free(host: str, port: int) -> None:
-    """Refuse an address that the server could not listen at: it would be announced as the dashboard's.
+    """Refuse an address that the server could not bind: it would be announced as the dashboard's.
 
     Raises:
         ConfigError: when another program uses the port, or this machine has no such address.

@@ -1,6 +1,6 @@
 """The token that lets another machine's browser launch and delete, where the dashboard is served beyond this one.
 
-It comes from a file or the environment, is asked for on the page, and never stands in an address, a log or a list of
+It comes from a file or the environment, is asked for on the page, and never is in an address, a log or a list of
 arguments.
 """
 

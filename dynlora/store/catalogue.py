@@ -1,4 +1,4 @@
-"""Which runs there are and how each stands, from `meta`, `status` and the last evaluations.
+"""Which runs there are and the state of each, from `meta`, `status` and the last evaluations.
 
 No pandas, so the command line is quick. What a finished run says is kept in this process and, in a large folder, in
 a file beside the runs, so that 1,000 runs are listed by looking at 1,000 files, not by opening 1,000 databases.
@@ -36,14 +36,14 @@ _TEXTS = ("error", "trend_of")
 
 
 class Facts(NamedTuple):
-    """What was read of a run: `status` (where it stands, and its trend) and some of its `meta`."""
+    """What was read of a run: `status` (its state, and its trend) and some of its `meta`."""
 
     status: dict[str, Any]
     meta: dict[str, Any]
 
 
 def _ended(status: dict[str, Any]) -> dict[str, Any]:
-    """Return where a run stands as of every one that is over; each value is of the kind a run would have given."""
+    """Return the state of a run of every one that is over; each value is of the kind a run would have given."""
     trend = status.get("trend")
     values = cast(list[Any], trend) if isinstance(trend, list) else [None]
     fits = (
@@ -110,9 +110,22 @@ class KeptRows:
 
 
 KEYS = (
-    "name", "strategy", "model", "data", "seed", "created", "metrics", "best", "params", "time", "fidelity", "metric",
-    "config", "kind", "task",
-)  # fmt: skip
+    "name",
+    "strategy",
+    "model",
+    "data",
+    "seed",
+    "created",
+    "metrics",
+    "best",
+    "params",
+    "time",
+    "fidelity",
+    "metric",
+    "config",
+    "kind",
+    "task",
+)
 """Meta keys that a row of the list shows."""
 
 TREND_POINTS = 24

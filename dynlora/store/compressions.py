@@ -1,4 +1,4 @@
-"""What held-out rows lose as a run's adapter gets smaller, kept as `compress.json` beside `run.db`.
+"""What held-out examples lose as a run's adapter gets smaller, kept as `compress.json` beside `run.db`.
 
 As little trusted as the rest of a run: what cannot be read, or does not fit together, counts as not measured.
 """
@@ -18,14 +18,14 @@ OFFERED = "global"
 """The way to choose components that is offered: one threshold over all modules."""
 
 WEIGHTINGS = ("loss", "inputs", "plain")
-"""What a component's effect is measured by: the loss, the module's output on training rows, or its norm alone."""
+"""What a component's effect is measured by: the loss, the module's output on training examples, or its norm alone."""
 
 FEWEST = 50
 """Held-out examples; with fewer, what a size costs is not to be relied on."""
 
 
 class Half(Part):
-    """What a size of the adapter is worth on one half of the held-out rows.
+    """The loss of a size of the adapter on one half of the held-out examples.
 
     Attributes:
         loss: mean loss.
@@ -70,10 +70,10 @@ class Compressed(Record):
         which: last or best adapter.
         step: optimizer steps the adapter had behind it.
         weighting: what a component's effect was measured by.
-        rows: held-out rows, both halves.
+        rows: held-out examples, both halves.
         parameters: of the whole adapter.
         modules: names, in order.
-        whole: what the whole adapter is worth on the rows that sizes are reported on; its difference is zero.
+        whole: the loss of the whole adapter on the rows that sizes are reported on; its difference is zero.
         planned: how many sizes were to be measured.
         sizes: what was measured so far.
     """

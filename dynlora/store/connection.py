@@ -16,7 +16,7 @@ from dynlora.store import schema
 _BUSY_S = 5.0
 _HEADER = b"SQLite format 3\x00"
 _NAMES_ANOTHER = bytes.fromhex("d9d505f920a163d7")
-"""How a journal ends that belongs to a transaction over several databases: before it stands the name of a file."""
+"""How a journal ends that belongs to a transaction over several databases: before it is the name of a file."""
 
 
 LET_GO_S = 5.0
@@ -107,7 +107,7 @@ def header_and_version(path: Path) -> tuple[bytes, str]:
 
 
 def is_wal(head: bytes) -> bool:
-    """Tell from a header whether the database is in WAL mode, as it is while a run is written."""
+    """Read in a header whether the database is in WAL mode, as it is while a run is written."""
     return head[18] == 2 or head[19] == 2
 
 
@@ -196,7 +196,7 @@ def _take_back(folder: Path) -> None:
 
 
 def _open_ro(folder: Path) -> sqlite3.Connection:
-    """Open a run read-only as it lies there, see `open_reader`.
+    """Open a run read-only as it is there, see `open_reader`.
 
     Raises:
         RunNotFoundError: when the folder holds no run.

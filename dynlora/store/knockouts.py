@@ -1,4 +1,4 @@
-"""What switching modules off did to held-out rows, kept as `knockout.json` beside `run.db`.
+"""What switching modules off did to held-out examples, kept as `knockout.json` beside `run.db`.
 
 Not in `run.db`, which has one writer, the training process. The file is as little trusted as the rest of a run: what
 cannot be read, or does not fit the run, counts as not measured.
@@ -19,14 +19,14 @@ MAX_GROUPS = 200
 
 
 class KnockedOut(Part):
-    """What held-out rows lose without some modules.
+    """What held-out examples lose without some modules.
 
     Attributes:
         modules: which are off, by position.
         loss: mean loss of the rows without them.
         delta: `loss` less that with all modules; above zero they help.
         low, high: 95 % interval of `delta` over the rows.
-        changed: share of the rows whose prediction is another, 0 to 1.
+        changed: fraction of the rows whose prediction is another, 0 to 1.
         by_group: `delta` by input group, None for one without rows.
     """
 
@@ -50,7 +50,7 @@ class Knockouts(Record):
     Attributes:
         which: last or best adapter.
         step: optimizer steps the adapter had behind it.
-        rows: held-out rows.
+        rows: held-out examples.
         loss: their mean loss with all modules.
         groups: names of the input groups, in order.
         n_modules: modules of the run.

@@ -72,7 +72,7 @@ def annotate_notes(
         ConfigError: when a tag or the note is too long or empty, there would be too many tags, or one to be removed
             is not there.
         RunBusyError: when another process keeps changing the notes.
-        CorruptRunError: when a link or no file stands in its place.
+        CorruptRunError: when a link or no file is in its place.
     """
     path = Path(folder) / NOTES_NAME
     with _locked(path.with_name(LOCK_NAME)):

@@ -42,7 +42,7 @@ class Origin(Record):
 
     @property
     def share(self) -> float | None:
-        """The share of the whole adapter's parameters that was kept, 0 to 1; None where that is not known."""
+        """The fraction of the whole adapter's parameters that was kept, 0 to 1; None where that is not known."""
         return self.parameters / self.of if self.parameters is not None and self.of else None
 
 

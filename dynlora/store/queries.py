@@ -20,19 +20,62 @@ from dynlora.store.rows import FloatArray, IntArray, SignalRow
 from dynlora.store.summary import readable, recorded_by, run_summary
 
 __all__ = [
-    "HeatMap", "events_frame", "examples_frame", "gates_by_group", "groups_frame", "heatmap", "list_runs", "logs_frame",
-    "modules_frame", "probe_gates", "rank_moves", "readable",
-    "recorded_by", "run_kind", "run_summary", "scalars_frame", "signal_at", "signal_frame", "signal_long_frame",
-    "system_frame", "version_key",
-]  # fmt: skip
+    "HeatMap",
+    "events_frame",
+    "examples_frame",
+    "gates_by_group",
+    "groups_frame",
+    "heatmap",
+    "list_runs",
+    "logs_frame",
+    "modules_frame",
+    "probe_gates",
+    "rank_moves",
+    "readable",
+    "recorded_by",
+    "run_kind",
+    "run_summary",
+    "scalars_frame",
+    "signal_at",
+    "signal_frame",
+    "signal_long_frame",
+    "system_frame",
+    "version_key",
+]
 
 Folder = str | os.PathLike[str]
 
 RUN_COLUMNS = (
-    "id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "created", "folder",
-    "error", "reason", "heartbeat_age_s", "stalled_s", "other_host", "fidelity", "best", "params", "time", "metric",
-    "config", "tags", "note", "trend_of", "trend", "kind", "task",
-)  # fmt: skip
+    "id",
+    "name",
+    "status",
+    "strategy",
+    "model",
+    "data",
+    "seed",
+    "step",
+    "max_steps",
+    "metrics",
+    "created",
+    "folder",
+    "error",
+    "reason",
+    "heartbeat_age_s",
+    "stalled_s",
+    "other_host",
+    "fidelity",
+    "best",
+    "params",
+    "time",
+    "metric",
+    "config",
+    "tags",
+    "note",
+    "trend_of",
+    "trend",
+    "kind",
+    "task",
+)
 
 
 @dataclass(frozen=True)
@@ -133,9 +176,12 @@ def signal_long_frame(
         columns = column_names(reader, signal) if signal else []
     axis = signal.axis if signal else "module"
     return pd.DataFrame(
-        {"step": np.repeat(steps, len(columns)), axis: np.tile(np.array(columns, dtype=object), len(steps)),
-         "value": values.ravel()}
-    )  # fmt: skip
+        {
+            "step": np.repeat(steps, len(columns)),
+            axis: np.tile(np.array(columns, dtype=object), len(steps)),
+            "value": values.ravel(),
+        }
+    )
 
 
 def heatmap(
@@ -327,7 +373,9 @@ def _move(names: list[str], edit: dict[str, Any]) -> tuple[Any, ...]:
     receiver = edit.get("receiver", alone if kind == "grow" else None)
     scores = [edit.get(key) for key in ("donor_score", "receiver_score")]
     return (
-        str(kind), _name(names, donor), _name(names, receiver),
+        str(kind),
+        _name(names, donor),
+        _name(names, receiver),
         count if isinstance(count, int) and abs(count) < 2**31 else None,
         *(float(score) if isinstance(score, int | float) else float("nan") for score in scores),
-    )  # fmt: skip
+    )

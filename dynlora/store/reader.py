@@ -76,7 +76,7 @@ class RunReader:
         return {cells.text(key): value for (key, _), value in zip(rows, values, strict=True)}
 
     def status(self) -> Status:
-        """Return where the run stands; `interrupted` only when its process on this machine is gone."""
+        """Return the state of the run; `interrupted` only when its process on this machine is gone."""
         rows = self._rows(
             "SELECT state, step, max_steps, heartbeat, pid, process_start, host, error, opened FROM status LIMIT 2",
             limit=2,
@@ -309,6 +309,17 @@ def derive_status(row: Sequence[Any], corrupt: Any = CorruptRunError) -> Status:
         else:
             status = "interrupted"
     return Status(
-        status, state, step, max_steps, heartbeat, age, stalled, other_host, pid, start, cells.optional_text(where),
-        cells.optional_text(error), opened,
-    )  # fmt: skip
+        status,
+        state,
+        step,
+        max_steps,
+        heartbeat,
+        age,
+        stalled,
+        other_host,
+        pid,
+        start,
+        cells.optional_text(where),
+        cells.optional_text(error),
+        opened,
+    )

@@ -13,7 +13,7 @@ from dynlora.store.schema import check_run_id
 from dynlora.store.summary import recorded_by
 
 ADAPTER_DIR = "peft_adapter"
-"""Folder of a run that was trained elsewhere and only recorded; PEFT's files lie in it."""
+"""Folder of a run that was trained elsewhere and only recorded; PEFT's files are in it."""
 
 CALLBACK = "transformers"
 """What `recorded_by` says of a run that `RecordCallback` recorded."""

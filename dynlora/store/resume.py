@@ -1,4 +1,4 @@
-"""Cutting a run back to a checkpoint and taking up its series where they stand."""
+"""Cutting a run back to a checkpoint and taking up its series where they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DEFINITIONS = ("vectors", "scalars", "rollups", "events", "signals", "modules",
 
 
 class SeriesState:
-    """Where one series stands: its last step and its open roll-ups."""
+    """Where one series is: its last step and its open roll-ups."""
 
     __slots__ = ("last_step", "rollup", "seed", "warned")
 

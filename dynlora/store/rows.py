@@ -63,7 +63,7 @@ class SignalRow:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a run stands; `status` is derived from the process, `state` is what the writer stored.
+    """The state of a run; `status` is derived from the process, `state` is what the writer stored.
 
     Attributes:
         status: queued, running, stopping, finished, failed, stopped or interrupted.

@@ -27,7 +27,7 @@ class StoredRun:
         self.folder = folder
 
     def __repr__(self) -> str:
-        """Return the id and how the run stands."""
+        """Return the id and the state of the run."""
         return f"Run({self.id!r}, status={self.status!r})"
 
     def _store(self, *tables: str) -> Path:

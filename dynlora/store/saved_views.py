@@ -95,7 +95,7 @@ def save_view(runs_dir: Folder, name: str, query: str) -> tuple[View, ...]:
         ConfigError: when the name is empty or too long, or there would be too many.
         SearchError: when the search is empty or cannot be read.
         RunBusyError: when another process keeps changing the views.
-        CorruptRunError: when a link stands in the place of the file.
+        CorruptRunError: when a link is in the place of the file.
     """
     view = View(name=_name(name), query=_query(query))
 
@@ -114,7 +114,7 @@ def delete_view(runs_dir: Folder, name: str) -> tuple[View, ...]:
     Raises:
         ConfigError: when there is none of that name.
         RunBusyError: when another process keeps changing the views.
-        CorruptRunError: when a link stands in the place of the file.
+        CorruptRunError: when a link is in the place of the file.
     """
 
     def left(before: tuple[View, ...]) -> tuple[View, ...]:

@@ -185,7 +185,7 @@ def check_run_id(run_id: str) -> str:
 
 
 def run_folder(runs_dir: str | os.PathLike[str], run_id: str, *, must_exist: bool = True) -> Path:
-    """Return the absolute folder of a run, checked to lie inside the runs folder.
+    """Return the absolute folder of a run, checked to be inside the runs folder.
 
     Args:
         runs_dir: the folder that holds one folder per run.

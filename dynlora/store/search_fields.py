@@ -18,15 +18,39 @@ from dynlora.store.search import And, Comparison, Not, Or, Query, Word, comparis
 Row = Mapping[str, Any]
 
 SUMMARY = (
-    "id", "name", "status", "strategy", "fidelity", "model", "data", "metric", "seed", "step", "max_steps", "note",
-    "error", "kind", "task",
-)  # fmt: skip
+    "id",
+    "name",
+    "status",
+    "strategy",
+    "fidelity",
+    "model",
+    "data",
+    "metric",
+    "seed",
+    "step",
+    "max_steps",
+    "note",
+    "error",
+    "kind",
+    "task",
+)
 """Fields of the row itself."""
 
 METRICS = (
-    "accuracy", "macro_f1", "f1", "matthews", "pearson", "spearman", "mse", "loss", "ece", "brier", "perplexity",
-    "token_accuracy", "exact_match",
-)  # fmt: skip
+    "accuracy",
+    "macro_f1",
+    "f1",
+    "matthews",
+    "pearson",
+    "spearman",
+    "mse",
+    "loss",
+    "ece",
+    "brier",
+    "perplexity",
+    "token_accuracy",
+    "exact_match",
+)
 """Metrics of every task."""
 
 TABLES = {
@@ -169,8 +193,13 @@ def _occurs(text: str, row: Row) -> bool:
 
 
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
-}  # fmt: skip
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 def _holds(one: Comparison, value: Any) -> bool:

@@ -186,7 +186,7 @@ def _cover(connection: sqlite3.Connection, key: _Key, index: int, start: int, st
 
 
 def _count(connection: sqlite3.Connection, key: _Key, index: int, start: int, stop: int) -> int:
-    """Return how many rows lie in start <= step < stop, counted by the coarsest buckets."""
+    """Return how many rows are in start <= step < stop, counted by the coarsest buckets."""
     if start >= stop:
         return 0
     if index < 0:

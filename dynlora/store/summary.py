@@ -71,7 +71,7 @@ def run_summary(folder: str | os.PathLike[str]) -> RunSummary:
 
     Keys: id, name, status, strategy, model, model_path, data, seed, step, max_steps, metrics of the last evaluation,
     best (with `rows` where these are a sample), params, ranks by module, time, config; then kind (train, decode or
-    recycle), evaluated (`rows` of the last evaluation, `of` all held-out rows), scaling by module, created (seconds
+    recycle), evaluated (`rows` of the last evaluation, `of` all held-out examples), scaling by module, created (seconds
     since the epoch), fidelity, own_signals (what the method records beside the usual), metric (the one that decides),
     labels (names of the classes), task, peft_task_type, task_facts, planned_events (reallocations the schedule plans,
     or null), first_reallocation (step after which it plans the first), data_size, data_warnings, data_repairs (what

@@ -69,10 +69,20 @@ MAX_ROWS = {name: 50_000_000 if name in SERIES else schema.MAX_ROWS for name in 
 """Of a table that is read into a new store."""
 
 _ORDER = {
-    "meta": "key", "status": "1", "modules": "position", "signals": "id", "vectors": "signal, step",
-    "scalars": "name, split, step", "rollups": "name, split, level, first_step", "groups": "position",
-    "examples": "position", "events": "seq", "logs": "seq", "system": "rowid", "sequences": "name",
-}  # fmt: skip
+    "meta": "key",
+    "status": "1",
+    "modules": "position",
+    "signals": "id",
+    "vectors": "signal, step",
+    "scalars": "name, split, step",
+    "rollups": "name, split, level, first_step",
+    "groups": "position",
+    "examples": "position",
+    "events": "seq",
+    "logs": "seq",
+    "system": "rowid",
+    "sequences": "name",
+}
 _SOURCE = {"sequences": "sqlite_sequence"}
 _COUNTED = ("events", "logs")
 _DISK = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN")

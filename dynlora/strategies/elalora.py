@@ -71,9 +71,10 @@ class ElaLora(Strategy):
     beta2: float = setting(0.85, "Smoothing of its deviation.", gt=0, lt=1)
     orth_reg_weight: float = setting(0.1, "Weight of the orthogonality penalty.", ge=0)
     budget_unit: str = setting(
-        "parameters", "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
+        "parameters",
+        "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
         choices=BUDGET_UNITS,
-    )  # fmt: skip
+    )
     reset_optimizer: bool = setting(
         False, "Whether a reallocation resets all of Adam's moments, as published; off keeps those of what stays."
     )

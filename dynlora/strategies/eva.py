@@ -110,7 +110,7 @@ class Eva(Strategy):
         return along(adapters, found) if self.init == "eva" else super().begin(adapters, probe)
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
-        """Record the share of its inputs' variance that each module's components explained at the start."""
+        """Record the fraction of its inputs' variance that each module's components explained at the start."""
         return {"explained": np.array(self.explained)} if self.explained else {}
 
     def _earned(self, modules: Sequence[ModuleInfo], probe: Probe, seen: Sequence[InputComponents]) -> list[int]:

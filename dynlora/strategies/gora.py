@@ -118,5 +118,5 @@ class Gora(Strategy):
         return edits
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
-        """Record each module's share of the importance that set the ranks."""
+        """Record each module's fraction of the importance that set the ranks."""
         return {"gradient_importance": np.array(self.importance)} if self.importance else {}

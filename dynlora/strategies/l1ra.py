@@ -1,4 +1,4 @@
-"""L1RA: a factor on every component under an L1 pull; ranks whose factor is zero go where all factors are large."""
+"""L1RA: a factor on every component under an L1 penalty; ranks whose factor is zero go where all factors are large."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ ZERO = 1e-10
 """Below it a factor counts as zero."""
 
 USUAL_RATE, LEAST_WAY = 2e-2, 10.0
-"""Published rate of the factors; and what rate times steps comes to at least: factors must be able to reach zero."""
+"""Published rate of the factors; and the least product of rate and steps: factors must be able to reach zero."""
 
 USUAL_PULL, LEAST_PULL = 1e-3, 1.0
-"""Published λ; and what λ times steps comes to at least."""
+"""Published λ; and the least product of λ and steps."""
 
 
 @dataclass
@@ -71,9 +71,10 @@ class L1ra(Strategy):
     )
     event_share: float = setting(0.1, "Fraction of the steps between events.", gt=0, le=0.5)
     budget_unit: str = setting(
-        "parameters", "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
+        "parameters",
+        "What the budget counts; components as published, their parameters may exceed uniform LoRA's.",
         choices=BUDGET_UNITS,
-    )  # fmt: skip
+    )
     reset_optimizer: bool = setting(
         False, "Whether a reallocation resets all of Adam's moments, as published; off keeps those of what stays."
     )
@@ -116,7 +117,7 @@ class L1ra(Strategy):
         return own_group(super().groups(adapters), factors, **how)
 
     def allocate(self, adapters: Adapters, step: Step) -> list[Edit]:
-        """Pull the factors down; at an event, hand on the ranks whose factor is zero."""
+        """Shrink the factors; at an event, hand on the ranks whose factor is zero."""
         pull = self.pull(step.total)
         edits: list[Edit] = [ShrinkScales(pull, limits=(0.0, 1.0))] if self.rate(step.total) > 0 else []
         if not self._is_event(step.index, step.total):
@@ -136,7 +137,7 @@ class L1ra(Strategy):
         return {"rank": least.new_tensor([module.rank for module in adapters]), "least_factor": least}
 
     def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
-        """Record the mean of all factors, and the share of them that is zero."""
+        """Record the mean of all factors, and the fraction of them that is zero."""
         factors = torch.cat(self._factors(adapters))
         return {"mean_factor": factors.mean(), "zero_factors": (factors < ZERO).float().mean()}
 

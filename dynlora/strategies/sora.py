@@ -21,12 +21,12 @@ from dynlora.engine.strategy import Strategy, own_group, setting, state
 
 @lru_cache(maxsize=64)
 def thresholds(total: int, stages: int, dense_share: float) -> tuple[float, ...]:
-    """Return the share of the largest threshold that each step of a run takes, 0 to 1: a dense start, then a staircase.
+    """Return the fraction of the largest threshold that each step takes, 0 to 1: a dense start, then a staircase.
 
     Args:
         total: optimizer steps of the run.
         stages: equal stages of the rest; the k-th takes k / stages.
-        dense_share: share of the steps before the first stage.
+        dense_share: fraction of the steps before the first stage.
     """
     dense = min(round(dense_share * total), total - 1)
     rest = total - dense
@@ -71,13 +71,15 @@ class Sora(Strategy):
     step_cost = "more"
 
     prox: str = setting(
-        "exact", "exact: the proximal map; official: as the published code, zero below 2ξ.",
+        "exact",
+        "exact: the proximal map; official: as the published code, zero below 2ξ.",
         choices=("exact", "official"),
-    )  # fmt: skip
+    )
     schedule: str = setting(
-        "stages", "stages: ξ = 0 at first, then rising in equal stages; fixed: ξ from the first step on.",
+        "stages",
+        "stages: ξ = 0 at first, then rising in equal stages; fixed: ξ from the first step on.",
         choices=("stages", "fixed"),
-    )  # fmt: skip
+    )
     xi: float | None = setting(
         None, "Largest threshold ξ: how much a gate shrinks per step. Empty: from `shrinkage`.", unit="per step", ge=0
     )
@@ -154,7 +156,7 @@ class Sora(Strategy):
         return {"rank": torch.stack([self._open(module) for module in adapters])}
 
     def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
-        """Record the threshold and the share of uniform LoRA's parameters whose gate is not zero."""
+        """Record the threshold and the fraction of uniform LoRA's parameters whose gate is not zero."""
         held = torch.stack([self._open(module) * module.info.cost for module in adapters]).sum()
         return {"threshold": self.last_threshold, "retained": held / adapters.budget}
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 MARKERS = ("####", "The answer is", "the answer is", "Answer:", "answer:")
-"""What stands before an answer; the last one in a text counts."""
+"""What is before an answer; the last one in a text counts."""
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 

@@ -73,7 +73,7 @@ class Task(ABC):
 
     @abstractmethod
     def no_labels(self, n: int) -> np.ndarray:
-        """Return stand-ins for the labels of n texts that have none, (n,)."""
+        """Return placeholders for the labels of n texts that have none, (n,)."""
 
     @abstractmethod
     def group_of(self, label: Any) -> str:

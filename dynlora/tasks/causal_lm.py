@@ -164,17 +164,17 @@ class CausalLM(WritingTask):
         return -output[:, 0].astype(float)
 
     def said_labels(self) -> str:
-        """Return what stands in the place of labels, for a message."""
+        """Return what is in the place of labels, for a message."""
         return "texts to write"
 
     def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
-        """Return what stands beside texts that are to be continued: each is a user's turn of a conversation."""
+        """Return what is beside texts that are to be continued: each is a user's turn of a conversation."""
         if self.reads != "messages":
             return {}
         return {"messages": [[{"role": "user", "content": text}] for text in texts]}
 
     def prompt(self, tokenizer: Any, rows: TextRows, index: int, *, is_whole: bool = False) -> Prompt:
-        """Return what stands before a row's completion, or the beginning of a text that has none; whole where asked."""
+        """Return what is before a row's completion, or the beginning of a text that has none; whole where asked."""
         return prompt_of(tokenizer, rows, index, is_whole=is_whole or self.reads != "text")
 
     def after_prompts(self) -> CausalLM:

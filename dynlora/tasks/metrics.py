@@ -46,7 +46,7 @@ BINS = 15
 def calibration_metrics(label: np.ndarray, probability: np.ndarray) -> dict[str, float]:
     """Return how far probabilities, (n, n_labels), can be taken at their word; both are zero at best.
 
-    ece: expected calibration error, Σ_bins share of rows · |accuracy - mean confidence|, the confidence being the
+    ece: expected calibration error, Σ_bins fraction of rows · |accuracy - mean confidence|, the confidence being the
     highest probability. brier: mean over rows of Σ_k (p_k - [k is the label])², between 0 and 2.
     """
     confidence, right = probability.max(1), probability.argmax(1) == label

@@ -14,7 +14,7 @@ class TextRows(Protocol):
 
     @property
     def text(self) -> list[str]:
-        """First texts, or what stands before a completion."""
+        """First texts, or what is before a completion."""
         ...
 
     @property

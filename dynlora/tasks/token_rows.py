@@ -17,7 +17,7 @@ from dynlora.errors import DataError
 from dynlora.tasks.rows import EncodedRows, Prompt, TextRows
 
 IGNORED = -100
-"""Stands in the place of a token that does not count; PyTorch's own."""
+"""Written in the place of a token that does not count; PyTorch's own."""
 
 GENERATION_MARK = "{% generation"
 """What a chat template marks the assistant's turns with, with or without a dash."""
@@ -93,7 +93,7 @@ def text_row(tokenizer: Any, text: str) -> TokenRow:
 def completion_row(tokenizer: Any, prompt: str, completion: str, loss_on: str) -> TokenRow:
     """Return a prompt, its completion and the end; the completion and the end count.
 
-    The two are tokenised apart where their tokens would merge at the seam: at generation the prompt stands alone.
+    The two are tokenised apart where their tokens would merge at the seam: at generation the prompt is alone.
     """
     first = begun(tokenizer, prompt)
     ids = begun(tokenizer, prompt + completion)

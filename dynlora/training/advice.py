@@ -123,10 +123,12 @@ def _look(settings: RunConfig, request: AdviceRequest) -> dict[str, Any]:
         "task_type": trainer.evaluation.task.peft_task_type,
         "layers": layers,
         "look": {
-            "warm_steps": request.warm_steps, "look_steps": request.look_steps, "rows": rows,
+            "warm_steps": request.warm_steps,
+            "look_steps": request.look_steps,
+            "rows": rows,
             "seconds": time.perf_counter() - start,
         },
-    }  # fmt: skip
+    }
 
 
 def _plain_trainer(settings: RunConfig) -> Trainer:
@@ -176,11 +178,15 @@ def _halves(trainer: Trainer, order: BatchOrder, request: AdviceRequest) -> list
 def _sketches(adapters: Adapters, step: int, half: str) -> list[GradientSketch]:
     return [
         GradientSketch.empty(
-            module.info.d_in, module.info.d_out, seed=adapters.seed, key=f"{module.info.name}/{step}/advice",
-            device=module.lora_A.device, triplets=rank_limit(module.info, module.rank, module.rank, GROWTH_LIMIT),
+            module.info.d_in,
+            module.info.d_out,
+            seed=adapters.seed,
+            key=f"{module.info.name}/{step}/advice",
+            device=module.lora_A.device,
+            triplets=rank_limit(module.info, module.rank, module.rank, GROWTH_LIMIT),
         )
         for module in adapters
-    ]  # fmt: skip
+    ]
 
 
 def _suggested(halves: Sequence[Sequence[GradientSketch]], wanted: Wanted, *, leave_out: bool) -> Suggestion:
@@ -222,11 +228,17 @@ def _layers(trainer: Trainer, order: BatchOrder, suggestion: Suggestion) -> list
     rows = []
     for position, (cut, without) in enumerate(zip(cuts, below, strict=True), 1):
         low, middle, high = np.quantile(seconds[:, position] / seconds[:, 0], (0.25, 0.5, 0.75))
-        rows.append({
-            "without_layers": known.index(cut), "of": len(known), "modules": int(without.sum()),
-            "gain_share": float(suggestion.gain[without].sum()), "step_time": float(middle), "low": float(low),
-            "high": float(high),
-        })  # fmt: skip
+        rows.append(
+            {
+                "without_layers": known.index(cut),
+                "of": len(known),
+                "modules": int(without.sum()),
+                "gain_share": float(suggestion.gain[without].sum()),
+                "step_time": float(middle),
+                "low": float(low),
+                "high": float(high),
+            }
+        )
     return rows
 
 
@@ -268,8 +280,15 @@ def _document(suggestion: Suggestion, wanted: Wanted, adapters: Adapters) -> dic
         "families": [asdict(family) for family in suggestion.families],
         "confidence": {"correlation": suggestion.correlation, "agreement": suggestion.agreement, "level": level},
         "modules": [
-            {"name": info.name, "layer": info.layer, "kind": info.kind, "d_in": info.d_in, "d_out": info.d_out,
-             "rank": rank, "gain_share": float(share)}
+            {
+                "name": info.name,
+                "layer": info.layer,
+                "kind": info.kind,
+                "d_in": info.d_in,
+                "d_out": info.d_out,
+                "rank": rank,
+                "gain_share": float(share),
+            }
             for info, rank, share in zip(wanted.modules, suggestion.ranks, suggestion.gain, strict=True)
         ],
-    }  # fmt: skip
+    }

@@ -266,10 +266,18 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) 
     probe = groups.probe_rows(tokens.label, group, PROBE_ROWS, config.seed)
     looked_at = sample(probe, group, len(tokens), config.log.eval_rows, config.seed)
     evaluation = Evaluation(
-        tokens, held_out.text, held_out.text_pair, group, names, data.task, probe, data.metric, looked_at,
+        tokens,
+        held_out.text,
+        held_out.text_pair,
+        group,
+        names,
+        data.task,
+        probe,
+        data.metric,
+        looked_at,
         _prompts(inputs, held_out, group),
         TokenTrace.of(tokens, probe, base.tokenizer) if is_kept and isinstance(data.task, WritingTask) else None,
-    )  # fmt: skip
+    )
     if not is_kept:
         return evaluation, np.zeros((len(probe), 2))
     return evaluation, groups.plane(groups.embed(base.model, tokens, probe, 64, autocast))

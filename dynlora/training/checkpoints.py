@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.engine.evaluation.held_out_part import HeldOutPart
-from dynlora.engine.loop.adapter_state import adapter_state, head_state
+from dynlora.engine.loop.adapter_state import adapter_state
 from dynlora.engine.loop.checkpoint import optimizer_state, write_checkpoint
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.base_model import head_parameters
@@ -140,7 +140,7 @@ def trained_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:
     return {
         "step": trainer.step,
         "adapters": adapter_state(trainer.adapters),
-        "head": head_state(head_parameters(inputs.base)),
+        "head": dict(head_parameters(inputs.base)),
         "labels": inputs.data.labels,
         "task": inputs.data.task.name,
         **({"task_settings": settings} if (settings := inputs.data.task.settings()) else {}),

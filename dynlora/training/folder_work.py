@@ -49,7 +49,7 @@ def work_on(folder: Path, resume_from: int | None, work: Work) -> Outcome:
     """Do the work of a run folder and leave it in the state that it ended in; then the oldest queued run is started.
 
     Args:
-        folder: of the run, which is queued, or stands at a step that it can continue from.
+        folder: of the run, which is queued, or is at a step that it can continue from.
         resume_from: the step it continues from, whose later rows are deleted; None to start over.
         work: what is to be done.
 

@@ -158,7 +158,7 @@ def read_data(config: RunConfig) -> TextData:
 
 
 def data_folder(config: RunConfig) -> Path:
-    """Return the folder or file the rows lie in."""
+    """Return the folder or file the rows are in."""
     return (
         Path(os.path.expanduser(config.data.path)) if config.data.path else assets.resolve_data(config.data.name or "")
     )
@@ -192,7 +192,7 @@ def make_tokens(values: Mapping[str, Any], *, is_wanted: Callable[[], bool]) -> 
 
     Args:
         values: of the configuration; those of model and data, and the seed, matter.
-        is_wanted: asked between the parts of the work whether to go on.
+        is_wanted: asked between the parts of the work whether to continue.
 
     Raises:
         DynloraError: where the configuration, its model or its data cannot be used.
@@ -209,7 +209,7 @@ def make_tokens(values: Mapping[str, Any], *, is_wanted: Callable[[], bool]) -> 
 
 
 def _is_at_hand(config: RunConfig) -> bool:
-    """Say whether model and data lie on this machine and the data is small: nobody has asked for anything yet."""
+    """Say whether model and data are on this machine and the data is small: nobody has asked for anything yet."""
     model, name = config.model.name, config.data.name or ""
     is_embedded = model in MODELS and MODELS[model].folder.is_dir()
     if not is_embedded and not (Path(os.path.expanduser(model)) / "config.json").is_file():

@@ -32,9 +32,13 @@ class PlannedRun:
         """Make the run folder at step 0 and return it; an adapter that the run starts from is copied into it."""
         text = self.config.to_yaml()
         return RunWriter.create(
-            runs_dir, config_yaml=text, meta=self.meta, max_steps=self.max_steps, state=state,
+            runs_dir,
+            config_yaml=text,
+            meta=self.meta,
+            max_steps=self.max_steps,
+            state=state,
             fill=partial(keep_start, self.config),
-        )  # fmt: skip
+        )
 
 
 def plan(config: RunConfig, start: Path | None = None) -> PlannedRun:

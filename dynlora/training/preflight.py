@@ -76,7 +76,7 @@ MOST_PROBED, PROBED = 512, 32
 """A step of more examples is not taken: so many of a batch stand for it, and what they cost is scaled."""
 
 EVALUATED = 64
-"""Held-out rows that are timed."""
+"""Held-out examples that are timed."""
 
 MEMORY_RULE = (
     "weights, with the copies that compute in bf16; 16 bytes per trained number (itself, its gradient, two moments of "
@@ -97,7 +97,7 @@ def preflight(settings: RunConfig) -> dict[str, Any]:
     Returns:
         params, kinds (parameters by module kind), modules, tokens, memory_mib, time (`generation` is None for a task
         that writes nothing), schedule, precision, device, task, writes, labels, metric, data, repaired (what was done
-        to the rows, in sentences), preview (a few training rows with the tokens the model sees), and warnings in
+        to the rows, in sentences), preview (a few training examples with the tokens the model sees), and warnings in
         sentences.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Whether a run can go on, and with which settings. Nothing here needs torch: a refusal is quick."""
+"""Whether a run can continue, and with which settings. Nothing here needs torch: a refusal is quick."""
 
 from __future__ import annotations
 
@@ -112,8 +112,11 @@ def record_changes(writer: RunWriter, step: int, config: RunConfig, total: int, 
     writer.event(step, "settings", [], {"changed": {key: list(values) for key, values in changed.items()}})
     said = ", ".join(f"{key} from {old} to {new}" for key, (old, new) in changed.items())
     writer.log("warning", f"config.yaml was changed before step {step} was continued: {said}")
-    for key, value in (("config", config.model_dump(mode="json")), ("model", config.model.name),
-                       ("data", config.data.source)):  # fmt: skip
+    for key, value in (
+        ("config", config.model_dump(mode="json")),
+        ("model", config.model.name),
+        ("data", config.data.source),
+    ):
         writer.set_meta(key, value)
     writer.update_max_steps(total)
 

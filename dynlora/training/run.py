@@ -80,7 +80,7 @@ def train_planned(planned: PlannedRun, folder: Path) -> Outcome:
 
 
 def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool = False) -> Outcome:
-    """Go on with a run from its last checkpoint; a queued run starts.
+    """Continue a run from its last checkpoint; a queued run starts.
 
     Raises:
         DynloraError: when the run cannot continue: running, finished, on another host, or its data has changed.

@@ -71,7 +71,8 @@ class StopRequest:
             return
         self.signal = number
         logger.warning(
-            "stopping: the run finishes and saves its step; `%s` continues it later; "
-            "a second stop changes nothing; %s", command_text("resume", run_id, runs_dir=runs_dir), end_now,
-        )  # fmt: skip
+            "stopping: the run finishes and saves its step; `%s` continues it later; a second stop changes nothing; %s",
+            command_text("resume", run_id, runs_dir=runs_dir),
+            end_now,
+        )
         self.on_request()

@@ -33,7 +33,7 @@ WHOLE = 2**20
 
 
 def token_preview(settings: RunConfig) -> dict[str, Any]:
-    """Return the tokens of a few training rows, and how many rows lose something to truncation; no model is loaded.
+    """Return the tokens of a few training examples, and how many rows lose something to truncation; no model is loaded.
 
     Args:
         settings: a run's config, of a task that writes texts.
@@ -66,18 +66,24 @@ def token_preview(settings: RunConfig) -> dict[str, Any]:
     return {
         "rows": [
             {
-                "place": where.said([row]), "pieces": pieces(tokenizer, ids[row][:limit], targets[row][:limit]),
-                "tokens": min(len(ids[row]), limit), "in_loss": counted(targets[row][:limit]),
+                "place": where.said([row]),
+                "pieces": pieces(tokenizer, ids[row][:limit], targets[row][:limit]),
+                "tokens": min(len(ids[row]), limit),
+                "in_loss": counted(targets[row][:limit]),
                 "cut": len(ids[row]) > limit,
             }
             for row in shown_rows(length)
         ],
-        "counted": len(rows), "of": len(data.train),
+        "counted": len(rows),
+        "of": len(data.train),
         "lost": {"count": len(lost), "places": where.said(lost)},
         "cut": {"count": int((length > limit).sum()), "places": where.said(np.flatnonzero(length > limit))},
-        "longest": int(length.max()), "limit": limit, "loss_on": task.settings().get("loss_on", ""),
-        "is_chat": "messages" in rows.fields, "notes": list(encoded.notes),
-    }  # fmt: skip
+        "longest": int(length.max()),
+        "limit": limit,
+        "loss_on": task.settings().get("loss_on", ""),
+        "is_chat": "messages" in rows.fields,
+        "notes": list(encoded.notes),
+    }
 
 
 def shown_rows(length: np.ndarray, n: int = SHOWN_ROWS) -> list[int]:
@@ -128,14 +134,16 @@ def format_preview(found: dict[str, Any]) -> str:
         text = "".join(f"[[{span}]]" if counts else span for counts, span in spans)
         lines += [f"{row['place']}: {row['in_loss']} of {row['tokens']} tokens in the loss", f"    {text!r}"]
     lost, limit = found["lost"], found["limit"]
-    lines.append(f"{lost['count']:,} of {found['counted']:,} training examples lose their whole completion at "
-                 f"data.max_length={limit}{': ' + lost['places'] if lost['count'] else ''}")  # fmt: skip
+    lines.append(
+        f"{lost['count']:,} of {found['counted']:,} training examples lose their whole completion at "
+        f"data.max_length={limit}{': ' + lost['places'] if lost['count'] else ''}"
+    )
     return "\n".join([*lines, *found["notes"]])
 
 
 FIGURE_ROWS = 8
 SHOWN_CHARACTERS = 2000
-"""Training rows of the preview, and the most characters of each text in it; the tokens are whole."""
+"""Training examples of the preview, and the most characters of each text in it; the tokens are whole."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ class Encoded:
         return self.tokens.notes
 
     def figures(self) -> dict[str, Any]:
-        """Return rows, mean and maximum tokens a row, the limit, and the share of rows that are cut."""
+        """Return rows, mean and maximum tokens a row, the limit, and the fraction of rows that are cut."""
         length = self.tokens.length
         limit = min(self.inputs.config.data.max_length, self.inputs.base.tokenizer.model_max_length)
         whole = self._whole(np.flatnonzero(length >= limit))
@@ -185,18 +193,25 @@ class Encoded:
         for place, row in enumerate(chosen):
             ids = self.tokens.features[row]["input_ids"]
             label = None if targets is not None else task.describe(shown.label[place])
-            found.append({
-                "row": int(row) + 1,
-                "text": shown.text[place][:SHOWN_CHARACTERS],
-                "text_pair": shown.text_pair[place][:SHOWN_CHARACTERS] if shown.text_pair else None,
-                "label": label,
-                "group": shown.group[place] if shown.group else None,
-                "tokens": tokenizer.convert_ids_to_tokens(ids),
-                "cut": whole[place] > len(ids),
-                **({} if targets is None else {
-                    "pieces": pieces(tokenizer, ids, targets[row]), "in_loss": counted(targets[row]),
-                }),
-            })  # fmt: skip
+            found.append(
+                {
+                    "row": int(row) + 1,
+                    "text": shown.text[place][:SHOWN_CHARACTERS],
+                    "text_pair": shown.text_pair[place][:SHOWN_CHARACTERS] if shown.text_pair else None,
+                    "label": label,
+                    "group": shown.group[place] if shown.group else None,
+                    "tokens": tokenizer.convert_ids_to_tokens(ids),
+                    "cut": whole[place] > len(ids),
+                    **(
+                        {}
+                        if targets is None
+                        else {
+                            "pieces": pieces(tokenizer, ids, targets[row]),
+                            "in_loss": counted(targets[row]),
+                        }
+                    ),
+                }
+            )
         return found
 
     def _whole(self, chosen: np.ndarray) -> list[int]:

@@ -18,10 +18,18 @@ def table(deltas: list[float]) -> pd.DataFrame:
     names = [f"query {i}" for i in range(n)]
     return pd.DataFrame(
         {
-            "position": range(n), "name": names, "short": names, "label": "query", "layer": range(n), "delta": deltas,
-            "low": deltas, "high": deltas, "changed": 0.0, "sure": True,
+            "position": range(n),
+            "name": names,
+            "short": names,
+            "label": "query",
+            "layer": range(n),
+            "delta": deltas,
+            "low": deltas,
+            "high": deltas,
+            "changed": 0.0,
+            "sure": True,
         }
-    )  # fmt: skip
+    )
 
 
 def test_agreement_by_hand() -> None:

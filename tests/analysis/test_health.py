@@ -46,15 +46,25 @@ def well(**changes: object) -> Evidence:
     moved = np.full(N, 4.0)
     moved[0], moved[1] = 5, 3
     found = Evidence(
-        step=100, max_steps=100, first_reallocation=12, planned_events=3, budget=1000,
+        step=100,
+        max_steps=100,
+        first_reallocation=12,
+        planned_events=3,
+        budget=1000,
         modules=kit_modules.described(
             pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
         ),
-        line=line([980, 990]), ranks=table([np.full(N, 4.0), moved]), importance=table([order] * 24),
-        gates=table([np.linspace(0.9, 1.1, N)] * 2), group_gates=pd.DataFrame([[0.9] * N, [1.1] * N]),
-        reallocations=events([[{"edit": "move"}]] * 3), loss=loss(list(np.linspace(0.7, 0.3, 40))),
-        confusion=[[40, 10], [10, 40]], evaluated_at=100, data_warnings=[],
-    )  # fmt: skip
+        line=line([980, 990]),
+        ranks=table([np.full(N, 4.0), moved]),
+        importance=table([order] * 24),
+        gates=table([np.linspace(0.9, 1.1, N)] * 2),
+        group_gates=pd.DataFrame([[0.9] * N, [1.1] * N]),
+        reallocations=events([[{"edit": "move"}]] * 3),
+        loss=loss(list(np.linspace(0.7, 0.3, 40))),
+        confusion=[[40, 10], [10, 40]],
+        evaluated_at=100,
+        data_warnings=[],
+    )
     return dataclasses.replace(found, **changes)
 
 
@@ -76,7 +86,7 @@ CASES: list[tuple[str, Callable[[Evidence], Finding | None], dict[str, object], 
     ("diverged", checks.loss, {"loss": loss([0.7] * 20 + [5.0] * 20)}, PROBLEM, "more than 1.5 times"),
     ("majority", checks.majority, {"confusion": [[60, 0], [40, 0]]}, PROBLEM, "60.0 % of the held-out predictions"),
     ("data", checks.data, {"data_warnings": ["3 rows are twice there"]}, NOTICE, "3 rows are twice there."),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("check", "changes", "level", "words"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
@@ -101,17 +111,27 @@ def test_all_good_is_said_with_what_was_checked() -> None:
 
 
 EARLY: dict[str, object] = {
-    "step": 6, "reallocations": events([]), "ranks": table([np.full(N, 4.0)]), "importance": table([np.arange(N)] * 6),
-    "loss": loss([0.7, 0.6]), "evaluated_at": 0,
-}  # fmt: skip
+    "step": 6,
+    "reallocations": events([]),
+    "ranks": table([np.full(N, 4.0)]),
+    "importance": table([np.arange(N)] * 6),
+    "loss": loss([0.7, 0.6]),
+    "evaluated_at": 0,
+}
 
 
 def test_a_check_that_is_not_possible_yet_has_not_passed() -> None:
     found = health.outcome(well(**EARLY))
     assert found.conclusion == "3 of 9 checks passed; 6 not possible yet."
     waits = " ".join(found.waiting)
-    for needed in ("5 recorded steps", "an evaluation at step 25 or later", "step 23", "3 reallocations",
-                   "12 recorded steps of importance", "step 50"):  # fmt: skip
+    for needed in (
+        "5 recorded steps",
+        "an evaluation at step 25 or later",
+        "step 23",
+        "3 reallocations",
+        "12 recorded steps of importance",
+        "step 50",
+    ):
         assert f"(needs {needed}" in waits
     assert any(line.startswith("Not yet: ") for line in found.details)
 

@@ -14,14 +14,27 @@ from dynlora.analysis.seed_groups import Group
 
 def summary(run: str, seed: int = 0, strategy: str = "dynamic", **settings: Any) -> dict[str, Any]:
     config = {
-        "name": run, "seed": seed, "strategy": {"name": strategy, **settings}, "data": {"name": "d"},
+        "name": run,
+        "seed": seed,
+        "strategy": {"name": strategy, **settings},
+        "data": {"name": "d"},
         "train": {"batch_size": 32, "grad_accum": 2},
-    }  # fmt: skip
+    }
     return {
-        "id": run, "name": run, "seed": seed, "strategy": strategy, "fidelity": "code", "config": config, "step": 10,
-        "data": "d", "data_size": {"train": 10, "held_out": 5}, "labels": ["a", "b"], "ranks": {},
-        "metrics": {"accuracy": 0.8 + 0.01 * seed}, "params": {"active": 100, "gate": 4},
-    }  # fmt: skip
+        "id": run,
+        "name": run,
+        "seed": seed,
+        "strategy": strategy,
+        "fidelity": "code",
+        "config": config,
+        "step": 10,
+        "data": "d",
+        "data_size": {"train": 10, "held_out": 5},
+        "labels": ["a", "b"],
+        "ranks": {},
+        "metrics": {"accuracy": 0.8 + 0.01 * seed},
+        "params": {"active": 100, "gate": 4},
+    }
 
 
 def series(run: str, steps: list[int], values: list[float]) -> pd.DataFrame:
@@ -33,9 +46,10 @@ def test_runs_that_differ_in_seed_and_name_are_one_group() -> None:
     groups = seed_groups.grouped(runs)
     assert [group.runs for group in groups] == [("a", "b"), ("c",), ("d",)]
     assert [group.title for group in groups] == [
-        "dynamic (from its code), n = 2", "dynamic (from its code), allocation random, n = 1",
+        "dynamic (from its code), n = 2",
+        "dynamic (from its code), allocation random, n = 1",
         "lora (from its code), n = 1",
-    ]  # fmt: skip
+    ]
 
 
 def test_values_between_steps_only_where_asked_and_never_beyond_a_runs_end() -> None:

@@ -30,17 +30,24 @@ def effects(known: dict[int, tuple[float, float]]) -> pd.DataFrame:
 
 
 def found(
-    ranks: list[int], known: dict[int, tuple[float, float]] | None = None, *others: list[int],
+    ranks: list[int],
+    known: dict[int, tuple[float, float]] | None = None,
+    *others: list[int],
     start: list[float] | None = None,
-) -> Any:  # fmt: skip
+) -> Any:
     frame = modules()
     names = frame.sort_values("position")["name"].tolist()
     norms: dict[str, np.ndarray | None] = {"delta_norm": np.arange(6.0), "effective_rank": None}
     first = np.full(6, 4.0) if start is None else np.array(start)
     return ranks_to_use.evidence(
-        frame, dict(zip(names, ranks, strict=True)), first, effects(known or {}), 500 if known else 0, norms,
+        frame,
+        dict(zip(names, ranks, strict=True)),
+        first,
+        effects(known or {}),
+        500 if known else 0,
+        norms,
         [dict(zip(names, other, strict=True)) for other in others],
-    )  # fmt: skip
+    )
 
 
 def test_kinds_are_ordered_by_the_rank_they_ended_with() -> None:
@@ -70,9 +77,13 @@ def test_kinds_of_equal_mean_rank_tie() -> None:
     )
     rows = modules().assign(label=["a", "a", "b", "b", "c", "c"])
     evidence = ranks_to_use.evidence(
-        rows, dict(zip(rows["name"], [5, 5, 5, 5, 1, 1], strict=True)), np.full(6, 6.0), effects({}), 0,
+        rows,
+        dict(zip(rows["name"], [5, 5, 5, 5, 1, 1], strict=True)),
+        np.full(6, 6.0),
+        effects({}),
+        0,
         {"delta_norm": None, "effective_rank": None},
-    )  # fmt: skip
+    )
     said = ranks_to_use_text.headline(evidence)
     assert said.startswith("Over 6 modules, most rank went to a and b (tie at mean 5), least to c (1)")
     assert said.endswith("every module started with rank 6.")

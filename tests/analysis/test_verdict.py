@@ -26,14 +26,26 @@ def run(name: str, seed: int, strategy: str = "lora", *, steps: int = 60, **sett
     """Return the summary of a finished run; the id tells them apart, and the seed."""
     moves = strategy != "lora"
     return {
-        "id": f"{name}{seed}", "name": name, "seed": seed, "strategy": strategy, "fidelity": "code",
-        "status": "finished", "model": "minilm", "data": "/home/me/tickets", "max_steps": steps, "labels": ["a", "b"],
-        "metric": "accuracy", "data_size": {"train": 10, "held_out": ROWS}, "planned_events": 9 if moves else 0,
-        "own_signals": {}, "params": {"budget": 1000, "gate": 0},
-        "ranks": {"q": 3, "k": 5} if moves else {"q": 4, "k": 4}, "time": {"train_s": 90.0},
+        "id": f"{name}{seed}",
+        "name": name,
+        "seed": seed,
+        "strategy": strategy,
+        "fidelity": "code",
+        "status": "finished",
+        "model": "minilm",
+        "data": "/home/me/tickets",
+        "max_steps": steps,
+        "labels": ["a", "b"],
+        "metric": "accuracy",
+        "data_size": {"train": 10, "held_out": ROWS},
+        "planned_events": 9 if moves else 0,
+        "own_signals": {},
+        "params": {"budget": 1000, "gate": 0},
+        "ranks": {"q": 3, "k": 5} if moves else {"q": 4, "k": 4},
+        "time": {"train_s": 90.0},
         "metrics": {"accuracy": 0.8 + 0.01 * moves},
         "config": {"seed": seed, "strategy": {"name": strategy, **settings}, "data": {"name": "/home/me/tickets"}},
-    }  # fmt: skip
+    }
 
 
 def of(*runs: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -132,8 +144,9 @@ def test_without_plain_lora_the_best_two_are_set_against_each_other() -> None:
     assert verdict_text.table(found)["difference from the baseline"].tolist()[1:] == ["baseline", "–", "–"]
     alone = verdict(runs, gains(0.1), focus="v1-0")
     assert alone is not None
-    assert verdict_text.headline(alone).endswith("There is no plain LoRA run of this model, data set and length to "
-                                                 "compare it with.")  # fmt: skip
+    assert verdict_text.headline(alone).endswith(
+        "There is no plain LoRA run of this model, data set and length to compare it with."
+    )
 
 
 def test_other_data_models_and_lengths_are_left_out_and_counted() -> None:
@@ -180,8 +193,11 @@ def test_without_an_effect_it_is_seldom_called_better_or_worse() -> None:
 
 def test_seeds_under_way_are_not_asked_for_again() -> None:
     runs = of(run("l", 0), run("d", 0, "dynamic"))
-    waiting = [run(name, seed, strategy) | {"status": "queued", "metrics": {}} for name, strategy in
-               (("l", "lora"), ("d", "dynamic")) for seed in (1, 2)]  # fmt: skip
+    waiting = [
+        run(name, seed, strategy) | {"status": "queued", "metrics": {}}
+        for name, strategy in (("l", "lora"), ("d", "dynamic"))
+        for seed in (1, 2)
+    ]
     found, _ = said(runs | of(*waiting), gains(2.0))
     more = next_runs(found, runs | of(*waiting))
     assert more is not None

@@ -145,9 +145,10 @@ def test_modules_without_effect_are_left_out_and_named(architecture: str, use: s
     trainer = trainer_of(architecture, use, "lora")
     names = {module.info.name for module in trainer.adapters}
     linear = {
-        name for name, module in trainer.model.named_modules()
+        name
+        for name, module in trainer.model.named_modules()
         if isinstance(module, torch.nn.Linear) and any(part.isdigit() for part in name.split("."))
-    }  # fmt: skip
+    }
     left = {name for name in linear if not name.endswith("base_layer")}
     expected = WITHOUT_ADAPTER.get((architecture, use), set())
     assert {name for name in left if not any(name.endswith(end) for end in expected)} == set()
@@ -160,8 +161,11 @@ def test_modules_without_effect_are_left_out_and_named(architecture: str, use: s
 def test_experts_in_one_tensor_are_named_and_attention_is_adapted(use: str) -> None:
     trainer = trainer_of("mixtral", use, "lora")
     assert {module.info.name.rpartition(".")[2] for module in trainer.adapters} == {
-        "q_proj", "k_proj", "v_proj", "o_proj"
-    }  # fmt: skip
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+    }
     [note] = trainer.adapters.notes
     assert "experts.gate_up_proj" in note
     assert "not adapted" in note

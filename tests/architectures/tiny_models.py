@@ -14,41 +14,89 @@ WORDS = 60
 PAD, BEGIN, END = 0, 1, 2
 
 _BLOCKS: dict[str, Any] = {
-    "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
     "max_position_embeddings": 256,
-}  # fmt: skip
+}
 _STILL: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 _T5: dict[str, Any] = {
-    "d_model": WIDTH, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2,
-    "dropout_rate": 0.0, "decoder_start_token_id": PAD, "initializer_factor": 1.0,
-}  # fmt: skip
+    "d_model": WIDTH,
+    "d_kv": 16,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "num_heads": 2,
+    "dropout_rate": 0.0,
+    "decoder_start_token_id": PAD,
+    "initializer_factor": 1.0,
+}
 _GROUPED = {**_BLOCKS, "num_key_value_heads": 1}
 
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", {**_BLOCKS, **_STILL}),
     "roberta": ("RobertaConfig", {**_BLOCKS, **_STILL}),
-    "distilbert": ("DistilBertConfig", {
-        "dim": WIDTH, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "max_position_embeddings": 256, "dropout": 0.0,
-        "attention_dropout": 0.0, "seq_classif_dropout": 0.0,
-    }),
-    "deberta_v2": ("DebertaV2Config", {
-        **_BLOCKS, **_STILL, "relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm",
-        "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "pooler_dropout": 0.0,
-    }),
+    "distilbert": (
+        "DistilBertConfig",
+        {
+            "dim": WIDTH,
+            "n_layers": 2,
+            "n_heads": 2,
+            "hidden_dim": 48,
+            "max_position_embeddings": 256,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "seq_classif_dropout": 0.0,
+        },
+    ),
+    "deberta_v2": (
+        "DebertaV2Config",
+        {
+            **_BLOCKS,
+            **_STILL,
+            "relative_attention": True,
+            "position_buckets": 16,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+            "pooler_dropout": 0.0,
+        },
+    ),
     "albert": ("AlbertConfig", {**_BLOCKS, "embedding_size": 16, "classifier_dropout_prob": 0.0}),
     "electra": ("ElectraConfig", {**_BLOCKS, **_STILL, "embedding_size": 16}),
     "modernbert": ("ModernBertConfig", {**_BLOCKS, "local_attention": 32}),
-    "bart": ("BartConfig", {
-        "d_model": WIDTH, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 256,
-        "dropout": 0.0, "decoder_start_token_id": END, "forced_eos_token_id": END,
-    }),
+    "bart": (
+        "BartConfig",
+        {
+            "d_model": WIDTH,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "max_position_embeddings": 256,
+            "dropout": 0.0,
+            "decoder_start_token_id": END,
+            "forced_eos_token_id": END,
+        },
+    ),
     "t5": ("T5Config", _T5),
     "umt5": ("UMT5Config", _T5),
-    "gpt2": ("GPT2Config", {
-        "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 256, "resid_pdrop": 0.0, "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
-    }),
+    "gpt2": (
+        "GPT2Config",
+        {
+            "n_embd": WIDTH,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": 256,
+            "resid_pdrop": 0.0,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+        },
+    ),
     "gpt_neox": ("GPTNeoXConfig", _BLOCKS),
     "llama": ("LlamaConfig", _GROUPED),
     "mistral": ("MistralConfig", _GROUPED),
@@ -56,11 +104,18 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2Config", _GROUPED),
     "gemma": ("GemmaConfig", {**_GROUPED, "head_dim": 16}),
     "phi": ("PhiConfig", _BLOCKS),
-    "mamba": ("MambaConfig", {
-        "hidden_size": WIDTH, "num_hidden_layers": 2, "state_size": 4, "expand": 2, "conv_kernel": 3,
-        "time_step_rank": 4,
-    }),
-}  # fmt: skip
+    "mamba": (
+        "MambaConfig",
+        {
+            "hidden_size": WIDTH,
+            "num_hidden_layers": 2,
+            "state_size": 4,
+            "expand": 2,
+            "conv_kernel": 3,
+            "time_step_rank": 4,
+        },
+    ),
+}
 """Class of the config and what makes it tiny, by architecture."""
 
 CLASSIFIERS = tuple(name for name in CONFIGS if name != "mamba")

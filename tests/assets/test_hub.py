@@ -16,7 +16,8 @@ import pytest
 from pyarrow import parquet
 
 from dynlora.assets import hub, hub_datasets
-from dynlora.assets.resolve import resolve_data, resolve_hub_dataset, resolve_model
+from dynlora.assets.hub_datasets import resolve_hub_dataset
+from dynlora.assets.resolve import resolve_data, resolve_model
 from dynlora.errors import AssetError
 from tests.fake_hub import COMMIT, Repositories, fake_hub
 from tests.packages_on_disk import files_below

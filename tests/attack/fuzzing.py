@@ -44,13 +44,87 @@ STARTS = (
     "pty.spawn",
 )
 CONNECTS = ("socket.connect", "socket.getaddrinfo", "socket.bind", "urllib.Request")
-PATHS = ("open", "sqlite3.connect", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod",
-         "os.chown", "os.truncate", "os.listdir", "os.scandir", "shutil.rmtree", "shutil.move", "shutil.copyfile")  # fmt: skip
-SOURCES = ("__reduce__", "../", "..\\", "\x00", "\u202e", "=cmd()", "<script>", "$(id)", "';--", "%00", "%2e%2e%2f", "\x1b[2J",
-           "!!python/object/apply:os.system ['id']", "9" * 400, "-1", "1e999", "nan", "NaN", "null", "true", "[" * 50,
-           "{" * 50, "&a [*a]", "\ud800", "é", "\ufeff", "a" * 3000, ".", "..", "CON", "", " ", "\n", "\t", "'", '"', "\\")  # fmt: skip
-WORDS = ("accuracy", "tag:", "and", "or", "not", "(", ")", ">", "<=", "=", "!=", "~", "0.85", "status", "train.lr", "seed",
-         "name", "model.name", "strategy", "adapter.rank", "data.path", "log.every")  # fmt: skip
+PATHS = (
+    "open",
+    "sqlite3.connect",
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.chown",
+    "os.truncate",
+    "os.listdir",
+    "os.scandir",
+    "shutil.rmtree",
+    "shutil.move",
+    "shutil.copyfile",
+)
+SOURCES = (
+    "__reduce__",
+    "../",
+    "..\\",
+    "\x00",
+    "\u202e",
+    "=cmd()",
+    "<script>",
+    "$(id)",
+    "';--",
+    "%00",
+    "%2e%2e%2f",
+    "\x1b[2J",
+    "!!python/object/apply:os.system ['id']",
+    "9" * 400,
+    "-1",
+    "1e999",
+    "nan",
+    "NaN",
+    "null",
+    "true",
+    "[" * 50,
+    "{" * 50,
+    "&a [*a]",
+    "\ud800",
+    "é",
+    "\ufeff",
+    "a" * 3000,
+    ".",
+    "..",
+    "CON",
+    "",
+    " ",
+    "\n",
+    "\t",
+    "'",
+    '"',
+    "\\",
+)
+WORDS = (
+    "accuracy",
+    "tag:",
+    "and",
+    "or",
+    "not",
+    "(",
+    ")",
+    ">",
+    "<=",
+    "=",
+    "!=",
+    "~",
+    "0.85",
+    "status",
+    "train.lr",
+    "seed",
+    "name",
+    "model.name",
+    "strategy",
+    "adapter.rank",
+    "data.path",
+    "log.every",
+)
 
 
 class Watch:
@@ -181,7 +255,13 @@ class Targets:
 
     def config(self) -> None:
         """A configuration as values."""
-        parse_config({self.inputs.draw.choice(("train", "data", "model", "strategy", "adapter", "log", "seed", "name")): self.inputs.value()})  # fmt: skip
+        parse_config(
+            {
+                self.inputs.draw.choice(
+                    ("train", "data", "model", "strategy", "adapter", "log", "seed", "name")
+                ): self.inputs.value()
+            }
+        )
 
     def override(self) -> None:
         """A `--set`."""
@@ -198,7 +278,11 @@ class Targets:
 
     def upload(self) -> None:
         """An upload of a table."""
-        table = self.inputs.changed(b'text,label\n"a, b",good\nc,bad\n' if self.inputs.draw.random() < 0.5 else b'{"text": "a", "label": 1}\n{"text": "b", "label": [2]}\n')  # fmt: skip
+        table = self.inputs.changed(
+            b'text,label\n"a, b",good\nc,bad\n'
+            if self.inputs.draw.random() < 0.5
+            else b'{"text": "a", "label": 1}\n{"text": "b", "label": [2]}\n'
+        )
         path = uploads.keep(self.runs, f"{self.inputs.text()}.{self.inputs.draw.choice(uploads.ENDINGS)}", table)
         try:
             scan.look(path, scan.CheckConfig())
@@ -250,9 +334,17 @@ class Targets:
 
 
 SHARES = {
-    "query": 30, "run_id": 20, "config": 12, "override": 12, "yaml_file": 8, "upload": 2, "adapter_folder": 5,
-    "knockout_file": 6, "small_files": 4, "store": 1,
-}  # fmt: skip
+    "query": 30,
+    "run_id": 20,
+    "config": 12,
+    "override": 12,
+    "yaml_file": 8,
+    "upload": 2,
+    "adapter_folder": 5,
+    "knockout_file": 6,
+    "small_files": 4,
+    "store": 1,
+}
 """Inputs of each kind in a hundred; the costly ones are the few."""
 
 

@@ -28,10 +28,21 @@ from tests.pages.conftest import _dashboard  # noqa: F401  # pyright: ignore[rep
 from tests.store.builder import finished_run
 
 HUGE = "1" + "0" * 400
-KEYS = sorted({
-    *catalogue.KEYS, "own_signals", "labels", "task", "planned_events", "data_size", "data_warnings", "machine",
-    "model_path", "activity", "first_reallocation",
-})  # fmt: skip
+KEYS = sorted(
+    {
+        *catalogue.KEYS,
+        "own_signals",
+        "labels",
+        "task",
+        "planned_events",
+        "data_size",
+        "data_warnings",
+        "machine",
+        "model_path",
+        "activity",
+        "first_reallocation",
+    }
+)
 KINDS = {
     "huge": HUGE,
     "below": f"-{HUGE}",

@@ -86,9 +86,14 @@ def test_no_configuration_reaches_a_command_line(
 ) -> None:
     traced, text = Traced(monkeypatch), payload.format(marker=tmp_path / "marker")
     config = {
-        "name": text, "seed": 1, "model": {"name": text}, "data": {"path": text, "label": text, "text": text},
-        "strategy": {"name": text, text: text}, "adapter": {"targets": [text]}, text: {text: text},
-    }  # fmt: skip
+        "name": text,
+        "seed": 1,
+        "model": {"name": text},
+        "data": {"path": text, "label": text, "text": text},
+        "strategy": {"name": text, text: text},
+        "adapter": {"targets": [text]},
+        text: {text: text},
+    }
     for ask in (
         lambda: launch.enqueue(config, runs_dir, key="a"),
         lambda: cli_client.preflight(config, runs_dir),
@@ -134,10 +139,30 @@ def calls(path: Path) -> list[tuple[str, ast.Call]]:
 
 
 FORBIDDEN = {
-    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.execv", "os.execvp", "os.spawnv", "yaml.load",
-    "yaml.unsafe_load", "yaml.full_load", "torch.load", "pickle.load", "pickle.loads", "pd.read_pickle", "np.load",
-    "joblib.load", "pd.eval", "subprocess.getoutput", "subprocess.getstatusoutput", "tarfile.open", "marshal.loads",
-}  # fmt: skip
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "os.system",
+    "os.popen",
+    "os.execv",
+    "os.execvp",
+    "os.spawnv",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "torch.load",
+    "pickle.load",
+    "pickle.loads",
+    "pd.read_pickle",
+    "np.load",
+    "joblib.load",
+    "pd.eval",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "tarfile.open",
+    "marshal.loads",
+}
 SOURCES = [*sorted((ROOT / "dynlora").rglob("*.py")), *sorted((ROOT / "pages").glob("*.py")), *ROOT.glob("*.py")]
 
 

@@ -42,11 +42,21 @@ def test_own_pages_pass(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        None, "", "evil.example", "127.0.0.1.evil.example:8501", "evil@127.0.0.1:8501", "127.0.0.1:99999",
-        "127.0.0.1:x", "127.0.0.1/evil", "localhost.evil", "0.0.0.0:8501", "[::1", "127.0.0.1:8501, evil.example",
+        None,
+        "",
+        "evil.example",
+        "127.0.0.1.evil.example:8501",
+        "evil@127.0.0.1:8501",
+        "127.0.0.1:99999",
+        "127.0.0.1:x",
+        "127.0.0.1/evil",
+        "localhost.evil",
+        "0.0.0.0:8501",
+        "[::1",
+        "127.0.0.1:8501, evil.example",
         "\u2488.example",
     ],
-)  # fmt: skip
+)
 def test_a_name_that_is_not_this_machines_is_refused(host: str | None) -> None:
     assert not is_welcome(host, None, LOCAL)
 
@@ -54,12 +64,19 @@ def test_a_name_that_is_not_this_machines_is_refused(host: str | None) -> None:
 @pytest.mark.parametrize(
     "origin",
     [
-        "http://127.0.0.1:8502", "http://localhost:8501", "http://127.0.0.1", "null", "", "file://",
-       
-        "http://evil.example", "http://127.0.0.1:8501.evil.example",
-        "http://a@127.0.0.1:8501", "chrome-extension://127.0.0.1:8501", "http://[",
+        "http://127.0.0.1:8502",
+        "http://localhost:8501",
+        "http://127.0.0.1",
+        "null",
+        "",
+        "file://",
+        "http://evil.example",
+        "http://127.0.0.1:8501.evil.example",
+        "http://a@127.0.0.1:8501",
+        "chrome-extension://127.0.0.1:8501",
+        "http://[",
     ],
-)  # fmt: skip
+)
 def test_a_page_of_another_port_or_place_is_refused(origin: str) -> None:
     """Streamlit lets any port of this machine open a web socket: a notebook's page could start runs."""
     assert not is_welcome(HERE, origin, LOCAL)
@@ -146,10 +163,22 @@ def test_the_server_itself_sends_the_headers() -> None:
         assert found.headers["x-content-type-options"] == "nosniff"
 
 
-@pytest.mark.parametrize(("host", "local"), [
-    ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("LOCALHOST", True), ("", False),
-    ("0.0.0.0", False), ("::", False), ("192.0.2.1", False), ("box.example", False), ("localhost.evil", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("LOCALHOST", True),
+        ("", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("box.example", False),
+        ("localhost.evil", False),
+    ],
+)
 def test_an_address_that_others_reach_is_told_from_this_machines_own(host: str, local: bool) -> None:
     assert is_local(host) is local
 

@@ -13,9 +13,16 @@ def package(name: str, licence: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "licence",
-    ["MIT", "Apache Software License", "MPL-2.0 AND MIT", "Apache-2.0 OR BSD-2-Clause", "GPL-2.0 OR MIT",
-     "GNU General Public License (GPL); MIT License", "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0"],
-)  # fmt: skip
+    [
+        "MIT",
+        "Apache Software License",
+        "MPL-2.0 AND MIT",
+        "Apache-2.0 OR BSD-2-Clause",
+        "GPL-2.0 OR MIT",
+        "GNU General Public License (GPL); MIT License",
+        "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0",
+    ],
+)
 def test_a_licence_that_asks_for_its_notice_only_is_allowed(licence: str) -> None:
     assert supply.unknown_licences([package("one", licence)]) == []
 

@@ -63,8 +63,12 @@ def test_training_what_lies_here_calls_nobody(heard: Path, tiny_bert: Path, tiny
     arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=2")
     done = subprocess.run(
         [sys.executable, "-m", "dynlora", "train", *arguments, "--runs-dir", str(runs_dir), "--json"],
-        cwd=ROOT, env=listened_to(heard), capture_output=True, check=False, timeout=300,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=listened_to(heard),
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
     assert json.loads(done.stdout)["status"] == "finished"
     assert heard.read_text() == ""
 

@@ -8,9 +8,11 @@ from benchmarks.distil.tables import table
 
 COUNTS = [2.0, 4.0]
 BY_MODEL = {
-    "base": [[4.0, 12.0], COUNTS], "student": [[3.0, 9.0], COUNTS], "averaged": [[3.0, 9.0], COUNTS],
+    "base": [[4.0, 12.0], COUNTS],
+    "student": [[3.0, 9.0], COUNTS],
+    "averaged": [[3.0, 9.0], COUNTS],
     "sums": [[1.0, 2.0], COUNTS],
-}  # fmt: skip
+}
 
 
 def test_means_are_over_tokens_and_differences_are_paired() -> None:

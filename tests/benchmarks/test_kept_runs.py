@@ -10,11 +10,17 @@ from benchmarks.kept_runs import KeptRuns
 from benchmarks.quality.runs import DIVERGED, Job
 
 RUN = {
-    "job": vars(Job("report", "sst2", "lora", 4, 100, 1e-3)), "steps": 300, "precision": "bf16",
-    "made_with": {"processor": "x", "torch": "2"}, "metrics": {"loss": 0.25, "accuracy": 0.75},
-    "parameters": {"budget": 3, "active": 2, "gate": 1}, "train_s": 1.5, "ranks": [1, 2, 3], "loss": [100, 400],
+    "job": vars(Job("report", "sst2", "lora", 4, 100, 1e-3)),
+    "steps": 300,
+    "precision": "bf16",
+    "made_with": {"processor": "x", "torch": "2"},
+    "metrics": {"loss": 0.25, "accuracy": 0.75},
+    "parameters": {"budget": 3, "active": 2, "gate": 1},
+    "train_s": 1.5,
+    "ranks": [1, 2, 3],
+    "loss": [100, 400],
     "right": "10",
-}  # fmt: skip
+}
 
 
 def test_a_packed_run_is_what_was_kept(tmp_path: Path) -> None:

@@ -77,9 +77,16 @@ def test_endings_of_a_name_add_up_and_keep_the_rates_of_what_they_end() -> None:
 
 
 def keep(
-    folder: Path, method: str, seed: int, losses: list[int] | None, purpose: str = "report", lr: float = 1e-3,
-    task: str = "sst2", rank: int = 1, **changed: Any,
-) -> None:  # fmt: skip
+    folder: Path,
+    method: str,
+    seed: int,
+    losses: list[int] | None,
+    purpose: str = "report",
+    lr: float = 1e-3,
+    task: str = "sst2",
+    rank: int = 1,
+    **changed: Any,
+) -> None:
     job = Job(purpose, task, method, rank, seed, lr)
     about = {"job": vars(job) | {"steps": job.full_steps}, "steps": job.full_steps}
     if losses is None:
@@ -235,9 +242,12 @@ def test_every_method_can_be_named_and_finds_a_rate() -> None:
         assert method.engine in ("dynlora", "peft")
     names = {
         Job(purpose, task, method, rank, 0, lr).file_name
-        for purpose in ("tune", "report") for task in TASKS for method in METHODS for rank in GRIDS
+        for purpose in ("tune", "report")
+        for task in TASKS
+        for method in METHODS
+        for rank in GRIDS
         for lr in (1e-3, 2e-3)
-    }  # fmt: skip
+    }
     assert len({Job("report", "sst2", "lora", 1, 0, 1e-3, steps=steps).file_name for steps in (0, 300, 60)}) == 2
     assert len(names) == 4 * len(TASKS) * len(METHODS) * len(GRIDS)
 

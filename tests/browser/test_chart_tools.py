@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dynlora.viz.ui.keyboard import KEYS, PAGES
+from dynlora.viz.ui.frame import KEYS, PAGES
 from tests.browser.conftest import OTHER, settled
 from tests.waiting import until
 

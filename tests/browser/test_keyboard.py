@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dynlora.viz.ui.keyboard import KEYS
+from dynlora.viz.ui.frame import KEYS
 from tests.browser.conftest import OTHER, settled, show
 
 if TYPE_CHECKING:

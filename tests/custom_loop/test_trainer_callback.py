@@ -41,10 +41,19 @@ def attached_to(model: Any, **options: Any) -> Attached:
 def arguments(folder: Path, **options: Any) -> dict[str, Any]:
     """Return settings of a short run on the processor."""
     return {
-        "output_dir": str(folder), "max_steps": STEPS, "per_device_train_batch_size": 4, "learning_rate": 1e-2,
-        "save_steps": 6, "logging_steps": 4, "report_to": [], "use_cpu": True, "disable_tqdm": True, "seed": 3,
-        "dataloader_pin_memory": False, **options,
-    }  # fmt: skip
+        "output_dir": str(folder),
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "save_steps": 6,
+        "logging_steps": 4,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "seed": 3,
+        "dataloader_pin_memory": False,
+        **options,
+    }
 
 
 def trainer_of(attached: Attached, folder: Path, callbacks: list[Any] | None = None, **options: Any) -> Any:
@@ -52,10 +61,13 @@ def trainer_of(attached: Attached, folder: Path, callbacks: list[Any] | None = N
     from transformers import Trainer, TrainingArguments
 
     return Trainer(
-        attached.model, TrainingArguments(**arguments(folder, **options)), train_dataset=Rows(),
-        eval_dataset=Rows(16), optimizers=(attached.optimizer, None),
+        attached.model,
+        TrainingArguments(**arguments(folder, **options)),
+        train_dataset=Rows(),
+        eval_dataset=Rows(16),
+        optimizers=(attached.optimizer, None),
         callbacks=[attached.callback()] if callbacks is None else callbacks,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -131,9 +143,15 @@ def test_several_devices_are_refused_in_a_sentence(
 def test_the_best_checkpoint_brings_its_ranks(tiny_bert: Path, tmp_path: Path) -> None:
     attached = attached_to(classifier(tiny_bert))
     trainer = trainer_of(
-        attached, tmp_path, load_best_model_at_end=True, eval_strategy="steps", eval_steps=6,
-        lr_scheduler_type="constant", metric_for_best_model="loss", greater_is_better=True,
-    )  # fmt: skip
+        attached,
+        tmp_path,
+        load_best_model_at_end=True,
+        eval_strategy="steps",
+        eval_steps=6,
+        lr_scheduler_type="constant",
+        metric_for_best_model="loss",
+        greater_is_better=True,
+    )
     trainer.train()
     best = Path(trainer.state.best_model_checkpoint)
     other = attached_to(classifier(tiny_bert))
@@ -179,13 +197,19 @@ def test_trl_trains_a_decoder_and_peft_loads_it(tmp_path: Path) -> None:
     attached = attached_to(tiny_decoder(), steps=6, warmup_steps=1, allocate_every=2, final_steps=1)
     rows = Dataset.from_list([{"prompt": f"{letter}:", "completion": letter * 3} for letter in "abcdefgh"])
     settings = SFTConfig(
-        **arguments(tmp_path / "run", max_steps=6, save_strategy="no"), max_length=32, bf16=False,
-    )  # fmt: skip
+        **arguments(tmp_path / "run", max_steps=6, save_strategy="no"),
+        max_length=32,
+        bf16=False,
+    )
     model: Any = attached.model
     SFTTrainer(
-        model, settings, train_dataset=rows, processing_class=byte_tokenizer(),
-        optimizers=(attached.optimizer, None), callbacks=[attached.callback()],
-    ).train()  # fmt: skip
+        model,
+        settings,
+        train_dataset=rows,
+        processing_class=byte_tokenizer(),
+        optimizers=(attached.optimizer, None),
+        callbacks=[attached.callback()],
+    ).train()
     assert attached.index == 6
     assert len(set(attached.adapters.ranks)) > 1
     loaded = PeftModel.from_pretrained(tiny_decoder(), attached.export(tmp_path / "adapter")).eval()

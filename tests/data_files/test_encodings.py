@@ -20,10 +20,16 @@ from dynlora.text import printable
 from tests.data_files.files import csv_text, json_lines, write_parquet
 
 ROWS = {
-    "windows-1251": "очень хороший фильм", "shift-jis": "とても良い映画", "latin-1": "très naïve",
-    "windows-1252": "“naïve” €", "gb18030": "很好的电影", "koi8-r": "хороший", "utf-8": "很好 naïve",
-    "utf-16": "naïve €", "euc-kr": "아주 좋은 영화",
-}  # fmt: skip
+    "windows-1251": "очень хороший фильм",
+    "shift-jis": "とても良い映画",
+    "latin-1": "très naïve",
+    "windows-1252": "“naïve” €",
+    "gb18030": "很好的电影",
+    "koi8-r": "хороший",
+    "utf-8": "很好 naïve",
+    "utf-16": "naïve €",
+    "euc-kr": "아주 좋은 영화",
+}
 
 
 def look(path: Path, encoding: str | None = None) -> scan.CheckResult:

@@ -51,22 +51,28 @@ def lines(fault: dict[str, Any]) -> list[int]:
 ODD: dict[str, tuple[Rows, list[int], str, Any]] = {
     "empty_text": ([{"text": " ", "label": "bug"}], [42], "the text is empty (data.text=text)", "drop_empty_texts"),
     "empty_label": (
-        [{"text": "late again", "label": ""}], [42], "the label is empty (data.label=label)", "drop_empty_labels"
+        [{"text": "late again", "label": ""}],
+        [42],
+        "the label is empty (data.label=label)",
+        "drop_empty_labels",
     ),
     "spelling": (
-        [{"text": "pay", "label": "Bug "}, {"text": "pays", "label": "PRAISE"}], [42, 43],
+        [{"text": "pay", "label": "Bug "}, {"text": "pays", "label": "PRAISE"}],
+        [42, 43],
         "'Bug ' is bug and PRAISE is praise but for case or white space",
         {"merge": {"Bug ": "bug", "PRAISE": "praise"}},
     ),
     "duplicate": ([GOOD[3], GOOD[3]], [42, 43], "text and label repeat an earlier row", "drop_duplicates"),
     "near_duplicate": (
-        [{"text": "Example  3, IS fine!", "label": "praise"}], [42], "only by case, punctuation or spaces",
+        [{"text": "Example  3, IS fine!", "label": "praise"}],
+        [42],
+        "only by case, punctuation or spaces",
         "drop_near_duplicates",
     ),
     "conflict": ([{**GOOD[3], "label": "bug"}], [5, 42], "the same text has another label", "drop_conflicts"),
     "rare": ([{"text": "alone", "label": "odd"}], [42], "no other row has its class", "drop_rare"),
     "long": ([{"text": "word " * 200, "label": "bug"}], [42], "by estimate more than data.max_length=128 tokens", None),
-}  # fmt: skip
+}
 """Rows behind the good ones by the fault they make: lines, words, repair."""
 
 
@@ -124,8 +130,10 @@ def test_the_same_text_on_both_sides_and_with_another_label_is_said_separately(t
     assert (len(repaired.train), len(repaired.held_out)) == (36, 4)
     assert repaired.warnings == []
     assert [sentence.split(":")[0] for sentence in repaired.repaired] == [
-        "Left out 3 rows", "Left out 1 row", "Left out 2 rows"
-    ]  # fmt: skip
+        "Left out 3 rows",
+        "Left out 1 row",
+        "Left out 2 rows",
+    ]
     assert "train.csv, lines 6, 8 and 9" in repaired.repaired[0]
 
 
@@ -150,7 +158,7 @@ COLUMNS: dict[str, tuple[Rows, str, bool]] = {
     "one_class": ([{"text": f"t {i}", "label": "same"} for i in range(20)], "is same, only one class", True),
     "hidden": ([{"text": f"t {i}", "label": -1} for i in range(20)], "labels are -1, a hidden label", True),
     "few_rows": ([{"text": "t", "label": "a"}], "has 1 row, too few rows for training and held-out", True),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", COLUMNS)

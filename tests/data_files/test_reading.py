@@ -35,8 +35,9 @@ TEXT = st.text(
 )
 ROWS = st.lists(
     st.fixed_dictionaries({"text": TEXT, "label": st.sampled_from(["good", "bad", "NA"]), "stars": st.integers(0, 9)}),
-    min_size=3, max_size=12,
-)  # fmt: skip
+    min_size=3,
+    max_size=12,
+)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -76,11 +77,15 @@ def test_training_sees_the_same_data_in_every_format(kind: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("encoding", "text", "said"),
     [
-        ("utf-8", "naïve café", "UTF-8"), ("utf-16", "naïve €", "UTF-16"), ("utf-32", "naïve €", "UTF-32"),
-        ("utf-16-le", "plain words", "UTF-16"), ("utf-16-be", "plain words", "UTF-16"),
-        ("latin-1", "naïve café", "Latin-1"), ("cp1252", "“naïve” café €", "Windows-1252"),
+        ("utf-8", "naïve café", "UTF-8"),
+        ("utf-16", "naïve €", "UTF-16"),
+        ("utf-32", "naïve €", "UTF-32"),
+        ("utf-16-le", "plain words", "UTF-16"),
+        ("utf-16-be", "plain words", "UTF-16"),
+        ("latin-1", "naïve café", "Latin-1"),
+        ("cp1252", "“naïve” café €", "Windows-1252"),
     ],
-)  # fmt: skip
+)
 def test_the_encoding_is_found_and_named(encoding: str, text: str, said: str, tmp_path: Path) -> None:
     rows = [{"text": f"{text} {i}", "label": i % 2} for i in range(20)]
     path = tmp_path / "rows.csv"
@@ -98,11 +103,18 @@ def test_utf8_that_is_damaged_names_the_line(tmp_path: Path) -> None:
 
 
 OLD = {
-    "blank.csv": "text,label\n\na,1\n   \nb,0\n\n", "gaps.csv": "text,label,g\na,1,x\nb,,\n,0,nan\nNA,1,5\n",
-    "floats.csv": "text,label\n1,0.5\n2,1\n", "quotes.csv": 'text,label\n"a\nb, ""c""",1\n5" pipe,0\n"x"y,1\n',
-    "row names.csv": "text,label\n1,a,1\n2,b,0\n", "cr.csv": "text,label\ra,1\rb,0\r", "one.csv": "text\na\n\nb\n",
-    "mark.csv": "\ufefftext,label\na,1\n", "twice.csv": "text,text,label\na,b,1\n", "short.csv": "text,label\na\nb,1\n",
-    "spaces.csv": "text, label\na, 1\nb, 0\n", "tabs.tsv": "text\tlabel\na,b\t1\nb\t0\n",
+    "blank.csv": "text,label\n\na,1\n   \nb,0\n\n",
+    "gaps.csv": "text,label,g\na,1,x\nb,,\n,0,nan\nNA,1,5\n",
+    "floats.csv": "text,label\n1,0.5\n2,1\n",
+    "quotes.csv": 'text,label\n"a\nb, ""c""",1\n5" pipe,0\n"x"y,1\n',
+    "row names.csv": "text,label\n1,a,1\n2,b,0\n",
+    "cr.csv": "text,label\ra,1\rb,0\r",
+    "one.csv": "text\na\n\nb\n",
+    "mark.csv": "\ufefftext,label\na,1\n",
+    "twice.csv": "text,text,label\na,b,1\n",
+    "short.csv": "text,label\na\nb,1\n",
+    "spaces.csv": "text, label\na, 1\nb, 0\n",
+    "tabs.tsv": "text\tlabel\na,b\t1\nb\t0\n",
     "bool.csv": "text,label\na,True\nb,False\n",
     "pieces.csv": "text,label,g\n" + "".join(f"{i},{i % 2},{i if i < 15000 else ''}\n" for i in range(21000)),
     "pieces of text.csv": "text,label\n" + "".join(f"{i if i > 15000 else 'r'},{i % 2}\n" for i in range(21000)),
@@ -112,7 +124,7 @@ OLD = {
     "list.json": '[{"text": "a", "label": 0.125},\n {"text": "5", "label": null}]',
     "texts.json": '["a", "b"]',
     "lines.json": '{"text": "a\\u2028", "label": true}\n{"text": "b", "label": false}\n',
-}  # fmt: skip
+}
 """Files that were read before there was one reader."""
 
 
@@ -160,13 +172,17 @@ def assert_same(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "column", "values"),
     [
-        ("late.csv", "text,label\n" + "".join(f"t,{i if i < 15000 else 'x'}\n" for i in range(15001)), "label",
-         ["0", "1"]),
+        (
+            "late.csv",
+            "text,label\n" + "".join(f"t,{i if i < 15000 else 'x'}\n" for i in range(15001)),
+            "label",
+            ["0", "1"],
+        ),
         ("large.csv", "text,label\n99999999999999999999,1\n9,0\n", "text", ["99999999999999999999", "9"]),
         ("mixed.jsonl", '{"text": 5, "label": "a"}\n{"text": "b", "label": ["x"]}\n', "label", ["a", '["x"]']),
         ("end.csv", "text,label\na,1,\nb,0,\n", "text", ["a", "b"]),
     ],
-)  # fmt: skip
+)
 def test_columns_of_several_types_are_text(
     name: str, text: str, column: str, values: list[str], tmp_path: Path
 ) -> None:

@@ -53,9 +53,12 @@ def test_faults_of_texts_to_be_written_are_found_by_line_and_repaired(name: str,
 def test_the_same_prompt_on_both_sides_is_found_whatever_its_completion(tmp_path: Path) -> None:
     for name, rows in (
         ("train", [*GOOD_PAIRS, {"prompt": "Shared?", "completion": "One way"}]),
-        ("validation", [{"prompt": f"Held out {n}", "completion": "x"} for n in range(9)]
-                       + [{"prompt": "Shared?", "completion": "Another way"}]),
-    ):  # fmt: skip
+        (
+            "validation",
+            [{"prompt": f"Held out {n}", "completion": "x"} for n in range(9)]
+            + [{"prompt": "Shared?", "completion": "Another way"}],
+        ),
+    ):
         (tmp_path / f"{name}.jsonl").write_text(json_lines(rows), "utf-8")
     (fault,) = scan.look(tmp_path, wanted()).faults
     assert (fault["kind"], lines(fault), fault["repair"]) == ("shared_prompt", [31], "drop_shared_prompts")

@@ -19,7 +19,6 @@ from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.evaluation.evaluate import Evaluation
 from dynlora.engine.loop.adapter_state import (
     adapter_state,
-    head_state,
     load_adapter_state,
     load_head_state,
     saved_sizes,
@@ -152,7 +151,7 @@ def full_state(trainer: Trainer) -> dict[str, Any]:
     return {
         "step": trainer.step,
         "adapters": adapter_state(trainer.adapters),
-        "head": head_state(head),
+        "head": dict(head),
         "optimizer": optimizer_state(trainer.optimizer),
         "strategy": trainer.strategy.state_dict(),
     }

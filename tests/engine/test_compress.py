@@ -81,8 +81,10 @@ def test_an_untrained_module_has_no_components() -> None:
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.lists(st.floats(1e-6, 1e3), max_size=6), min_size=1, max_size=6),
-    st.integers(0, 400), st.integers(0, 400), st.sampled_from(sorted(METHODS)),
-)  # fmt: skip
+    st.integers(0, 400),
+    st.integers(0, 400),
+    st.sampled_from(sorted(METHODS)),
+)
 def test_budgets_hold_and_a_larger_one_keeps_what_a_smaller_one_kept(
     effects: list[list[float]], first: int, second: int, method: str
 ) -> None:
@@ -162,9 +164,11 @@ def test_hand_made_adapters_with_equal_spectra_are_truncated_evenly(
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.integers(0, 10**6), st.lists(st.floats(2.0, 4.0), min_size=6, max_size=6),
-    st.lists(SPECTRA.map(lambda one: [0.4 * value for value in one]), min_size=1, max_size=4), st.integers(0, 1200),
-)  # fmt: skip
+    st.integers(0, 10**6),
+    st.lists(st.floats(2.0, 4.0), min_size=6, max_size=6),
+    st.lists(SPECTRA.map(lambda one: [0.4 * value for value in one]), min_size=1, max_size=4),
+    st.integers(0, 1200),
+)
 def test_a_planted_update_of_rank_six_keeps_its_rank_under_any_budget_that_allows_it(
     seed: int, planted: list[float], others: list[list[float]], more: int
 ) -> None:

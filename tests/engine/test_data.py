@@ -260,10 +260,17 @@ def test_without_a_domain_groups_are_lengths(tmp_path: Path) -> None:
     rows = [{"text": "x" * n, "label": n % 2} for n in (1, 40, 41, 80, 81, 160, 161, 320, 321, 900)]
     found = load(folder_of(tmp_path / "data", rows, rows))
     assert found.train.group == [
-        "1 to 40 characters", "1 to 40 characters", "41 to 80 characters", "41 to 80 characters",
-        "81 to 160 characters", "81 to 160 characters", "161 to 320 characters", "161 to 320 characters",
-        "over 320 characters", "over 320 characters",
-    ]  # fmt: skip
+        "1 to 40 characters",
+        "1 to 40 characters",
+        "41 to 80 characters",
+        "41 to 80 characters",
+        "81 to 160 characters",
+        "81 to 160 characters",
+        "161 to 320 characters",
+        "161 to 320 characters",
+        "over 320 characters",
+        "over 320 characters",
+    ]
 
 
 def test_limits_are_drawn_by_key_and_keep_the_order(tmp_path: Path) -> None:
@@ -313,8 +320,11 @@ def test_warnings_say_what_a_person_should_know(tmp_path: Path) -> None:
     assert "b is less than a twentieth" in said
     assert "only one class" in said
     assert "1 texts are in both the training and the held-out data" in said
-    clean = folder_of(tmp_path / "clean", [{"text": f"t {i}", "label": i % 2} for i in range(20)],
-                      [{"text": f"u {i}", "label": i % 2} for i in range(4)])  # fmt: skip
+    clean = folder_of(
+        tmp_path / "clean",
+        [{"text": f"t {i}", "label": i % 2} for i in range(20)],
+        [{"text": f"u {i}", "label": i % 2} for i in range(4)],
+    )
     assert load(clean).warnings == []
 
 
@@ -339,8 +349,13 @@ def test_a_sample_of_the_training_rows_is_drawn_by_key(tmp_path: Path) -> None:
 
 def test_hidden_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.label=label: held-out rows are -1, a hidden label"):
-        load(folder_of(tmp_path / "data", [{"text": f"t {i}", "label": i % 2} for i in range(8)],
-                       [{"text": "u", "label": -1}] * 3))  # fmt: skip
+        load(
+            folder_of(
+                tmp_path / "data",
+                [{"text": f"t {i}", "label": i % 2} for i in range(8)],
+                [{"text": "u", "label": -1}] * 3,
+            )
+        )
 
 
 def table(text: str) -> Records:
@@ -350,27 +365,30 @@ def table(text: str) -> Records:
 
 REFUSED: dict[str, tuple[Records, dict[str, Any], str]] = {
     "no text": (table("body=a label=0\nbody=b label=1"), {}, r"data\.text: none of the columns body, label"),
-    "no label": (
-        table("text=a n=1\ntext=b n=2"), {}, r"data\.label=label: no such column in the training data; .* n$"
-    ),
+    "no label": (table("text=a n=1\ntext=b n=2"), {}, r"data\.label=label: no such column in the training data; .* n$"),
     "one class": (table("text=a label=0\n" * 9), {}, "only one class"),
     "text for a regression": (ROWS, {"task": "regression"}, "has text"),
     "fractions for classes": (
-        [{"text": f"t {i}", "label": i / 3} for i in range(9)], {"task": "classification"}, "use data.task=regression"
+        [{"text": f"t {i}", "label": i / 3} for i in range(9)],
+        {"task": "classification"},
+        "use data.task=regression",
     ),
     "numbers and some text": (
-        [*({"text": f"t {i}", "label": i / 3} for i in range(12)), {"text": "u", "label": "N/A"}] * 2, {}, "'N/A'"
+        [*({"text": f"t {i}", "label": i / 3} for i in range(12)), {"text": "u", "label": "N/A"}] * 2,
+        {},
+        "'N/A'",
     ),
     "too many classes": ([{"text": f"t {i}", "label": f"c {i}"} for i in range(1300)], {}, "is an id or a number"),
     "too many groups": (
         [{"text": f"t {i}", "label": i % 2, "who": f"g {i}"} for i in range(90)],
-        {"group_by": "who", "eval_fraction": 0.8}, "too many",
+        {"group_by": "who", "eval_fraction": 0.8},
+        "too many",
     ),
     "f1 of three classes": ([{"text": f"t {i}", "label": i % 3} for i in range(30)], {"metric": "f1"}, "two classes"),
     "accuracy of numbers": ([{"text": f"t {i}", "label": i / 3} for i in range(9)], {"metric": "accuracy"}, "metric"),
     "pearson of classes": (ROWS, {"metric": "pearson"}, "does not fit"),
     "empty texts": ([*ROWS, {"text": "  ", "label": "good", "domain": "long"}] * 3, {}, "is empty"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -21,9 +21,7 @@ def gated():
 def adapted(trainer) -> AdaptedModel:
     """Return a trainer's model as it is used after training."""
     base = type("Base", (), {"model": trainer.model})()
-    return AdaptedModel(
-        base, trainer.adapters, trainer.strategy, TASK, 16, trainer.autocast
-    )  # fmt: skip
+    return AdaptedModel(base, trainer.adapters, trainer.strategy, TASK, 16, trainer.autocast)
 
 
 def test_gates_start_at_exactly_one() -> None:

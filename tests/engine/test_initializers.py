@@ -85,8 +85,10 @@ def test_shares_of_the_variance_by_hand() -> None:
 
 def test_padding_counts_for_nothing_and_equal_inputs_share_one_decomposition() -> None:
     model = tiny_model()
-    names = [f"bert.encoder.layer.0.{kind}" for kind in
-             ("attention.self.query", "attention.self.key", "attention.output.dense", "output.dense")]  # fmt: skip
+    names = [
+        f"bert.encoder.layer.0.{kind}"
+        for kind in ("attention.self.query", "attention.self.key", "attention.output.dense", "output.dense")
+    ]
     modules = {name: model.get_submodule(name) for name in names}
     batch = tiny_tokens().batch(range(8))
     wider = {name: nn.functional.pad(tensor, (0, 8)) if tensor.dim() == 2 else tensor for name, tensor in batch.items()}
@@ -309,9 +311,14 @@ def test_lora_ga_follows_peft(architecture: str) -> None:
     ours = make_trainer(config, architecture)
     names = [module.info.name for module in ours.adapters]
     theirs_config = LoraConfig(
-        task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=names, fan_in_fan_out=architecture == "gpt2",
-        init_lora_weights="lora_ga", lora_ga_config=LoraGAConfig(direction="ArB2r", scale="stable"),
-    )  # fmt: skip
+        task_type="SEQ_CLS",
+        r=2,
+        lora_alpha=4,
+        target_modules=names,
+        fan_in_fan_out=architecture == "gpt2",
+        init_lora_weights="lora_ga",
+        lora_ga_config=LoraGAConfig(direction="ArB2r", scale="stable"),
+    )
     model = tiny_model(architecture)
     look = calibration_batches(tiny_tokens(), BATCHES, 0)
 

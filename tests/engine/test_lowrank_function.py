@@ -30,9 +30,12 @@ def draw(*shape: int, grad: bool = True) -> Tensor:
 
 @pairwise(
     "live, gates, scaled, dropping, frozen_layer",
-    [0, 1, MAX_RANK], ["none", "one", "each"], [False, True], ["nothing", "positions", "mask"],
+    [0, 1, MAX_RANK],
+    ["none", "one", "each"],
+    [False, True],
+    ["nothing", "positions", "mask"],
     [(False, True), (True, True), (False, False)],
-)  # fmt: skip
+)
 def test_every_gradient_is_the_derivative(
     live: int, gates: str, scaled: bool, dropping: str, frozen_layer: tuple[bool, bool]
 ) -> None:

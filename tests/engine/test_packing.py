@@ -43,9 +43,12 @@ def test_texts_fill_sequences_well() -> None:
     lengths = np.random.default_rng(0).integers(2, 20, 400)
     rows = [[1] * length for length in lengths]
     tokens = Tokens(
-        [{"input_ids": row} for row in rows], lengths - 1, lengths, {"input_ids": 0},
+        [{"input_ids": row} for row in rows],
+        lengths - 1,
+        lengths,
+        {"input_ids": 0},
         [[-100, *row[1:]] for row in rows],
-    )  # fmt: skip
+    )
     packed = pack(tokens, 64)
     assert len(packed) * 64 / lengths.sum() < 1.02
 

@@ -184,8 +184,12 @@ def read_only_from_the_start(bench: Bench, disk: Path, whole: Path) -> str:
         code, said = _said(bench, command, disk)
         if code != 0:
             return f"{command[0]} ended with {code}: {said}"
-    changes = (["tag", whole.name, "--add", "seen"], ["resume", whole.name],
-               ["delete", whole.name], bench.arguments("lora"))  # fmt: skip
+    changes = (
+        ["tag", whole.name, "--add", "seen"],
+        ["resume", whole.name],
+        ["delete", whole.name],
+        bench.arguments("lora"),
+    )
     for command in changes:
         code, said = _said(bench, command, disk)
         if code not in (1, 2) or "Traceback" in said or not said.strip():

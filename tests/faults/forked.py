@@ -159,9 +159,12 @@ def import_all_of(arguments: Sequence[str], log: Path) -> None:
 
 
 def _be(
-    arguments: Sequence[str], log: Path, board: Board, told: int | None = None,
+    arguments: Sequence[str],
+    log: Path,
+    board: Board,
+    told: int | None = None,
     watch: Callable[[Board], None] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Be the child: run the command and never return; the names of what it imported go to the descriptor `told`."""
     code = 70
     try:

@@ -35,9 +35,14 @@ STEPS = 24
 WAYS = ("kill", "terminate", "copy")
 PLACES = tuple(Place)
 VISITS = {
-    Place.STARTING: 0, Place.STEP: STEPS, Place.REALLOCATION: STEPS, Place.CHECKPOINT: 7, Place.EVALUATION: 5,
-    Place.TRANSACTION: 6, Place.ENDING: 1,
-}  # fmt: skip
+    Place.STARTING: 0,
+    Place.STEP: STEPS,
+    Place.REALLOCATION: STEPS,
+    Place.CHECKPOINT: 7,
+    Place.EVALUATION: 5,
+    Place.TRANSACTION: 6,
+    Place.ENDING: 1,
+}
 """How often a run is at a place, about."""
 
 
@@ -78,8 +83,13 @@ class Bench:
 
     def arguments(self, strategy: str) -> list[str]:
         """Return the command of a run."""
-        sets = [f"strategy.name={strategy}", f"train.steps={STEPS}", "adapter.dropout=0.1", "log.checkpoint_every=4",
-                "adapter.rank=4"]  # fmt: skip
+        sets = [
+            f"strategy.name={strategy}",
+            f"train.steps={STEPS}",
+            "adapter.dropout=0.1",
+            "log.checkpoint_every=4",
+            "adapter.rank=4",
+        ]
         return ["train", *tiny_arguments(self.model, self.data, *sets), "--json"]
 
     def run(self, command: Sequence[str], runs_dir: Path) -> Child:

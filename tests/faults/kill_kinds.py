@@ -112,8 +112,12 @@ def recorded(folder: Path) -> dict[str, Any]:
         "status": (status.status, status.step, status.max_steps),
         "adapter": hashlib.sha256(tensors.read_bytes()).hexdigest() if tensors.exists() else None,
         "checkpoint": sorted(path.name for path in folder.glob("*checkpoint*")),
-        "signals": signals, "scalars": scalars, "events": events, "groups": groups, "meta": without_clock(meta),
-    }  # fmt: skip
+        "signals": signals,
+        "scalars": scalars,
+        "events": events,
+        "groups": groups,
+        "meta": without_clock(meta),
+    }
 
 
 def without_clock(found: Any) -> Any:

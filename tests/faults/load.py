@@ -187,12 +187,20 @@ def under_load(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     wrong += [] if recorded == run.last else [f"the live run holds {recorded} of {run.last} steps"]
     sizes = [size for _, size in met["memory"]]
     return {
-        "runs": arguments.runs, "steps": run.last, "modules": arguments.modules, "viewers": arguments.viewers,
-        "minutes": arguments.minutes, "made_s": round(made_s, 1), "opened": len(met["took"]),
-        "median_s": round(statistics.median(met["took"]), 2), "worst_s": round(max(met["took"]), 2),
-        "trained": len(trainings.ids) if trainings else 0, "server_mib": [round(sizes[0]), round(max(sizes)),
-        round(sizes[-1])], "growth_mib_per_minute": round(growth(met["memory"]), 2), "wrong": wrong,
-    }  # fmt: skip
+        "runs": arguments.runs,
+        "steps": run.last,
+        "modules": arguments.modules,
+        "viewers": arguments.viewers,
+        "minutes": arguments.minutes,
+        "made_s": round(made_s, 1),
+        "opened": len(met["took"]),
+        "median_s": round(statistics.median(met["took"]), 2),
+        "worst_s": round(max(met["took"]), 2),
+        "trained": len(trainings.ids) if trainings else 0,
+        "server_mib": [round(sizes[0]), round(max(sizes)), round(sizes[-1])],
+        "growth_mib_per_minute": round(growth(met["memory"]), 2),
+        "wrong": wrong,
+    }
 
 
 def main() -> int:

@@ -108,11 +108,14 @@ def main() -> None:
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
     reads = sum(int(path.read_text()) for path in root.glob("reads-*"))
     report = {
-        "readers": arguments.readers, "steps": arguments.steps, "reads": reads,
+        "readers": arguments.readers,
+        "steps": arguments.steps,
+        "reads": reads,
         "wrong": sum(code != 0 for code in codes),
-        "step_us_alone": statistics.median(alone) * 1e6, "step_us_read": statistics.median(read) * 1e6,
+        "step_us_alone": statistics.median(alone) * 1e6,
+        "step_us_read": statistics.median(read) * 1e6,
         "files_left": sorted(path.name for path in folder.glob("run.db*")),
-    }  # fmt: skip
+    }
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
     shutil.rmtree(root)
     sys.exit(1 if report["wrong"] else 0)

@@ -40,8 +40,11 @@ def test_a_run_that_is_disturbed_ends_as_if_it_had_not_been() -> None:
 @pytest.mark.torture
 def test_two_hundred_kills_over_all_strategies(tally: Callable[[str, int, int], None]) -> None:
     found = campaign("--count", "200", "--kills", "200")
-    tally("a run that is killed, ended or copied anywhere ends as if it had not been", found["tried"],
-          found["tried"] - len(found["lost"]))  # fmt: skip
+    tally(
+        "a run that is killed, ended or copied anywhere ends as if it had not been",
+        found["tried"],
+        found["tried"] - len(found["lost"]),
+    )
     tally("a SIGKILL loses nothing", found["kills"], found["kills"] - len(found["lost"]))
     tally("a copy made while a run is written can be read", found["refused"] + _copies(found), _copies(found))
     assert found["lost"] == []

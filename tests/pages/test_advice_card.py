@@ -41,7 +41,7 @@ def started(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> list[dict[str, A
         found.append(config)
         return quick_launch.RunHandle("20260101-000000-00000009", runs_dir)
 
-    monkeypatch.setattr("dynlora.viz.ui.start_run.start", start)
+    monkeypatch.setattr("dynlora.viz.ui.run_actions.start", start)
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 from dynlora.jobs.launch import RunHandle
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store import queries
-from dynlora.viz.ui import run_picker, start_run
+from dynlora.viz.ui import run_actions, run_picker
 from tests.pages.app import charts, open_page, verdict_chart, words
 from tests.viz.runs import HOSTILE, config, make_run
 
@@ -244,7 +244,7 @@ def test_a_run_that_is_alone_says_why_and_gets_a_twin_by_one_press(
         asked.append(config)
         return RunHandle(made, make_run(runs_dir, run_id=made, state="queued", strategy="lora"))
 
-    monkeypatch.setattr(start_run, "start", start)
+    monkeypatch.setattr(run_actions, "start", start)
     app = open_page("compare", runs=first)
     said = words(app).replace("\\", "").replace("\u200b", "")
     assert "There is nothing to compare" in said

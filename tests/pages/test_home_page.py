@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.server.app_files import sample_runs_dir
-from dynlora.store.tour_mark import is_tour_taken, mark_tour_taken
+from dynlora.viz.tour.model import is_tour_taken, mark_tour_taken
 from dynlora.viz.ui import run_picker
 from tests.pages.app import components, open_page, words
 from tests.viz.growing import RUN, Running

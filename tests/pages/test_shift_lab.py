@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.store import queries
-from dynlora.viz.kit.task import Task
+from dynlora.viz.playground.model import Task
 from dynlora.viz.shift.cards import other_data
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page

@@ -30,11 +30,14 @@ CONFIGS = {
     "lora": peft.LoraConfig(r=4, lora_alpha=6, target_modules=["up", "down"]),
     "rslora": peft.LoraConfig(r=4, lora_alpha=6, target_modules=["up", "down"], use_rslora=True),
     "patterns": peft.LoraConfig(
-        r=4, lora_alpha=6, target_modules=["up", "down"], rank_pattern={"layers.1.up": 2},
+        r=4,
+        lora_alpha=6,
+        target_modules=["up", "down"],
+        rank_pattern={"layers.1.up": 2},
         alpha_pattern={"layers.1.up": 5, "down": 1},
     ),
     "adalora": peft.AdaLoraConfig(init_r=5, target_r=2, lora_alpha=6, target_modules=["up", "down"], total_step=10),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

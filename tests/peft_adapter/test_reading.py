@@ -37,13 +37,18 @@ def update(tensors: dict[str, np.ndarray], scaling: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("settings", "scaling"),
     [
-        ({}, 2.0), ({"lora_alpha": 1}, 0.25), ({"use_rslora": True}, 4.0), ({"alpha_pattern": {"q_proj": 2}}, 0.5),
+        ({}, 2.0),
+        ({"lora_alpha": 1}, 0.25),
+        ({"use_rslora": True}, 4.0),
+        ({"alpha_pattern": {"q_proj": 2}}, 0.5),
         ({"alpha_pattern": {"k_proj": 2, "self_attn.q_proj": 16, "q_proj": 2}}, 4.0),
-        ({"alpha_pattern": {"^q_proj": 2}}, 2.0), ({"alpha_pattern": {f"^{NAME}": 2}}, 0.5),
-        ({"alpha_pattern": {r"self_attn\.q_proj": 2}}, 0.5), ({"alpha_pattern": {"(a+)+q_proj": 2}}, 2.0),
+        ({"alpha_pattern": {"^q_proj": 2}}, 2.0),
+        ({"alpha_pattern": {f"^{NAME}": 2}}, 0.5),
+        ({"alpha_pattern": {r"self_attn\.q_proj": 2}}, 0.5),
+        ({"alpha_pattern": {"(a+)+q_proj": 2}}, 2.0),
         ({"r": 99, "rank_pattern": {"q_proj": 4}}, 2.0),
     ],
-)  # fmt: skip
+)
 def test_one_module_of_lora(settings: dict[str, object], scaling: float, tmp_path: Path) -> None:
     tensors = lora(NAME, 4, 10, 6)
     adapter = read_adapter(write_adapter(tmp_path, tensors, **settings))
@@ -75,13 +80,17 @@ def test_adalora_counts_the_components_that_are_left(tmp_path: Path) -> None:
 def test_bfloat16_embeddings_convolutions_and_what_is_trained_beside(tmp_path: Path) -> None:
     a, b = np.ones((2, 3)), np.ones((4, 2))
     content = tensor_file(
-        {"base_model.model.head.weight": np.zeros((3, 3), "<f4"),
-         "base_model.model.conv.lora_B.bias": np.zeros(4, "<f4"),
-         "base_model.model.conv.lora_A.weight": np.ones((2, 3, 3, 3), "<f4"),
-         "base_model.model.conv.lora_B.weight": np.ones((4, 2, 1, 1), "<f4")},
-        **{"base_model.model.emb.lora_embedding_A": ("BF16", (2, 3), bfloat16(a)),
-           "base_model.model.emb.lora_embedding_B": ("BF16", (4, 2), bfloat16(b))},
-    )  # fmt: skip
+        {
+            "base_model.model.head.weight": np.zeros((3, 3), "<f4"),
+            "base_model.model.conv.lora_B.bias": np.zeros(4, "<f4"),
+            "base_model.model.conv.lora_A.weight": np.ones((2, 3, 3, 3), "<f4"),
+            "base_model.model.conv.lora_B.weight": np.ones((4, 2, 1, 1), "<f4"),
+        },
+        **{
+            "base_model.model.emb.lora_embedding_A": ("BF16", (2, 3), bfloat16(a)),
+            "base_model.model.emb.lora_embedding_B": ("BF16", (4, 2), bfloat16(b)),
+        },
+    )
     adapter = read_adapter(write_adapter(tmp_path, content))
     assert [(module.name, module.d_in, module.d_out) for module in adapter.modules] == [("conv", 27, 4), ("emb", 3, 4)]
     assert adapter.other_parameters == 9 + 4
@@ -112,13 +121,18 @@ def test_modules_come_in_the_order_of_their_layers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"peft_type": "GLORA"}, "only LORA and ADALORA"), ({"peft_type": None}, "only LORA"),
+        ({"peft_type": "GLORA"}, "only LORA and ADALORA"),
+        ({"peft_type": None}, "only LORA"),
         ({"peft_type": []}, "only LORA"),
-        ({"lora_alpha": "8"}, "lora_alpha is '8'"), ({"lora_alpha": math.inf}, "lora_alpha"),
-        ({"lora_alpha": True}, "lora_alpha"), ({"alpha_pattern": []}, None), ({"alpha_pattern": [1]}, "alpha_pattern"),
-        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern.q_proj"), ({"lora_alpha": 10**400}, "lora_alpha"),
+        ({"lora_alpha": "8"}, "lora_alpha is '8'"),
+        ({"lora_alpha": math.inf}, "lora_alpha"),
+        ({"lora_alpha": True}, "lora_alpha"),
+        ({"alpha_pattern": []}, None),
+        ({"alpha_pattern": [1]}, "alpha_pattern"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern.q_proj"),
+        ({"lora_alpha": 10**400}, "lora_alpha"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_cannot_be(settings: dict[str, object], said: str | None, tmp_path: Path) -> None:
     folder = write_adapter(tmp_path, lora(NAME, 4, 6, 6), **settings)
     if said is None:
@@ -138,7 +152,7 @@ def test_settings_that_cannot_be(settings: dict[str, object], said: str | None, 
         ({**lora("x", 2, 2, 2), "base_model.model.x.lora_A.other.weight": np.zeros((2, 2), "<f4")}, "lora_A twice"),
         ({"x.lora_A": np.zeros((1025, 1), "<f4"), "x.lora_B": np.zeros((1, 1025), "<f4")}, "more than 1,024"),
     ],
-)  # fmt: skip
+)
 def test_tensors_that_make_no_adapter(tensors: dict[str, np.ndarray], said: str, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=said):
         read_adapter(write_adapter(tmp_path, tensors))

@@ -54,11 +54,17 @@ def test_bfloat16_is_read(place: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "would be"), (b"\x01", "would be"), (raw_file(ONE, EIGHT, length=2**63), "would be"),
-        (raw_file(b"[]", b""), "not a JSON object"), (raw_file(b"{", b""), "not a JSON object"),
-        (raw_file(b"{" * 100_000), "not a JSON object"), (raw_file(b'{"a": NaN}'), "not a JSON object"),
-        (raw_file(b"{\xff}"), "not a JSON object"), (raw_file(b'{"a":1,"a":2}'), "each tensor once"),
-        (raw_file(ONE, bytes(7)), "outside"), (raw_file(ONE, bytes(9)), "belong to no tensor"),
+        (b"", "would be"),
+        (b"\x01", "would be"),
+        (raw_file(ONE, EIGHT, length=2**63), "would be"),
+        (raw_file(b"[]", b""), "not a JSON object"),
+        (raw_file(b"{", b""), "not a JSON object"),
+        (raw_file(b"{" * 100_000), "not a JSON object"),
+        (raw_file(b'{"a": NaN}'), "not a JSON object"),
+        (raw_file(b"{\xff}"), "not a JSON object"),
+        (raw_file(b'{"a":1,"a":2}'), "each tensor once"),
+        (raw_file(ONE, bytes(7)), "outside"),
+        (raw_file(ONE, bytes(9)), "belong to no tensor"),
         (raw_file({"a": {**ONE["a"], "dtype": "F4"}}, EIGHT), "unknown type F4"),
         (raw_file({"a": {**ONE["a"], "shape": [3]}}, EIGHT), "do not fill"),
         (raw_file({"a": {**ONE["a"], "shape": [-2]}}, EIGHT), "an invalid shape"),
@@ -68,13 +74,14 @@ def test_bfloat16_is_read(place: Path) -> None:
         (raw_file({"a": {**ONE["a"], "data_offsets": [8, 0]}}, EIGHT), "outside"),
         (raw_file({"a": {**ONE["a"], "data_offsets": [0, 8, 8]}}, EIGHT), "outside"),
         (raw_file({"a": {**ONE["a"], "data_offsets": [0.0, 8]}}, EIGHT), "outside"),
-        (raw_file({"a": {**ONE["a"], "extra": 1}}, EIGHT), "does not say"), (raw_file({"a": 1}), "does not say"),
+        (raw_file({"a": {**ONE["a"], "extra": 1}}, EIGHT), "does not say"),
+        (raw_file({"a": 1}), "does not say"),
         (raw_file({**ONE, "b": ONE["a"]}, EIGHT), "do not follow"),
         (raw_file({**ONE, "b": {**ONE["a"], "data_offsets": [16, 24]}}, bytes(24)), "do not follow"),
         (raw_file({"x" * 1001: ONE["a"]}, EIGHT), "does not say"),
         (tensor_file({"a": np.zeros(2, "int64")}), "cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused(content: bytes, said: str, place: Path) -> None:
     place.write_bytes(content)
     with pytest.raises(AdapterError, match=said):

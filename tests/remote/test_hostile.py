@@ -113,10 +113,12 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "nothing": (lambda m: "", "not JSON"),
     "a list": (lambda m: "[1, 2]", "not an object"),
     "depth": (lambda m: "[" * 100_000 + "]" * 100_000, "not JSON"),
-    "deep facts": (lambda m: json.dumps(m).replace('"summary": {', '"summary": {"a": ' + "[" * 99 + "]" * 99 + ", ", 1),
-                   "cannot be read"),
+    "deep facts": (
+        lambda m: json.dumps(m).replace('"summary": {', '"summary": {"a": ' + "[" * 99 + "]" * 99 + ", ", 1),
+        "cannot be read",
+    ),
     "size": (lambda m: json.dumps(m) + " " * MAX_BYTES, "over the limit"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", list(HOSTILE))
@@ -206,17 +208,40 @@ TABLES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "other columns": ("scalars", lambda path: pq.write_table(pa.table({"name": ["loss"]}), path), "has other columns"),
     "no Parquet": ("events", lambda path: bytes_to(path, b"PAR1" + bytes(100) + b"PAR1"), "cannot be read"),
     "a row of another run": (
-        "groups", written("groups", run=["b-run"], position=[0], name=["x"]), "rows of another run"),
+        "groups",
+        written("groups", run=["b-run"], position=[0], name=["x"]),
+        "rows of another run",
+    ),
     "two statuses": (
         "status",
-        written("status", state=["finished"] * 2, step=[1] * 2, max_steps=[1] * 2, heartbeat=[1.0] * 2, pid=[None] * 2,
-                process_start=[None] * 2, host=[None] * 2, error=[None] * 2, opened=[1] * 2),
+        written(
+            "status",
+            state=["finished"] * 2,
+            step=[1] * 2,
+            max_steps=[1] * 2,
+            heartbeat=[1.0] * 2,
+            pid=[None] * 2,
+            process_start=[None] * 2,
+            host=[None] * 2,
+            error=[None] * 2,
+            opened=[1] * 2,
+        ),
         "do not fit together",
     ),
     "a status that is none": (
         "status",
-        written("status", state=["odd"], step=[1], max_steps=[1], heartbeat=[1.0], pid=[None], process_start=[None],
-                host=[None], error=[None], opened=[1]),
+        written(
+            "status",
+            state=["odd"],
+            step=[1],
+            max_steps=[1],
+            heartbeat=[1.0],
+            pid=[None],
+            process_start=[None],
+            host=[None],
+            error=[None],
+            opened=[1],
+        ),
         "its state is unknown",
     ),
     "a name twice": (
@@ -225,14 +250,19 @@ TABLES: dict[str, tuple[str, Callable[[Path], None], str]] = {
         "do not fit together",
     ),
     "a signal wider than any": (
-        "signals", written("signals", id=[1], name=["rank"], axis=["module"], unit=[""], width=[2**60]), "axis"),
-    "a count of a table that has none": (
-        "sequences", written("sequences", name=["meta"], seq=[1]), "cannot be read"),
+        "signals",
+        written("signals", id=[1], name=["rank"], axis=["module"], unit=[""], width=[2**60]),
+        "axis",
+    ),
+    "a count of a table that has none": ("sequences", written("sequences", name=["meta"], seq=[1]), "cannot be read"),
     "a vector over the limit": (
-        "vectors", written("vectors", **VECTOR, data=[np.zeros(17 * 2**20, np.float32)]), "over the limit of dynlora"),
+        "vectors",
+        written("vectors", **VECTOR, data=[np.zeros(17 * 2**20, np.float32)]),
+        "over the limit of dynlora",
+    ),
     "numbers that are missing": ("vectors", written("vectors", **VECTOR, data=[[None, 1.0]]), "lacks numbers"),
     "a text over the limit": ("meta", written("meta", key=["x"], value=["x" * (4 * 2**20 + 1)]), "cannot be read"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", list(TABLES))

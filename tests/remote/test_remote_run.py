@@ -44,8 +44,11 @@ def test_its_frames_are_those_of_the_run(runs_dir: Path, tmp_path: Path) -> None
     folder = finished_run(runs_dir, 700)
     there, here = dynlora.open_run(sent(tmp_path, folder)), open_run(folder)
     assert (there.id, there.status, there.signals(), there.recorded()) == (
-        here.id, here.status, here.signals(), here.recorded(),
-    )  # fmt: skip
+        here.id,
+        here.status,
+        here.signals(),
+        here.recorded(),
+    )
     assert there.config == here.config
     for left, right in (
         (there.modules, here.modules),

@@ -34,8 +34,14 @@ def make(number: int, runs_dir: Path) -> Path:
     """Make a small finished run."""
     found = facts(number)
     config = {"strategy": {"name": found["method"]}, "adapter": {"rank": found["rank"]}, "seed": number}
-    meta = {"name": f"run {number}", "strategy": found["method"], "seed": number, "config": config,
-            "best": {"accuracy": found["best"], "step": 2}, "metric": "accuracy"}  # fmt: skip
+    meta = {
+        "name": f"run {number}",
+        "strategy": found["method"],
+        "seed": number,
+        "config": config,
+        "best": {"accuracy": found["best"], "step": 2},
+        "metric": "accuracy",
+    }
     folder = RunWriter.create(
         runs_dir, run_id=f"run-{number:03}", config_yaml="seed: 0\n", meta=meta, max_steps=2, state="running"
     )

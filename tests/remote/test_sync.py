@@ -40,11 +40,17 @@ def test_only_what_is_new_or_changed_moves(three: list[Path], runs_dir: Path, tm
     annotate_notes(three[1], add=["new"])
     (four,) = [finished_run(runs_dir, 20, "run-4")]
     assert statuses(push_all(runs_dir, place)) == {
-        "run-0": "unchanged", "run-1": "sent", "run-2": "unchanged", "run-4": "sent",
-    }  # fmt: skip
+        "run-0": "unchanged",
+        "run-1": "sent",
+        "run-2": "unchanged",
+        "run-4": "sent",
+    }
     assert statuses(pull_all(place, here)) == {
-        "run-0": "unchanged", "run-1": "updated", "run-2": "unchanged", "run-4": "fetched",
-    }  # fmt: skip
+        "run-0": "unchanged",
+        "run-1": "updated",
+        "run-2": "unchanged",
+        "run-4": "fetched",
+    }
     assert rows_of(here / "run-4", tmp_path / "a") == rows_of(four, tmp_path / "b")
     assert set(statuses(push_all(here, place)).values()) == {"unchanged"}, "copies are not sent back"
 

@@ -124,9 +124,13 @@ def test_the_demo_says_one_address_once_it_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "shown"), [("127.0.0.1", "http://127.0.0.1:80"), ("::1", "http://[::1]:80"),
-                        ("0.0.0.0", f"http://{socket.gethostname()}:80")],
-)  # fmt: skip
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("::1", "http://[::1]:80"),
+        ("0.0.0.0", f"http://{socket.gethostname()}:80"),
+    ],
+)
 def test_an_address_is_one_that_a_browser_takes(host: str, shown: str) -> None:
     assert address(host, 80) == shown
     assert "--logger.hideWelcomeMessage=true" in server_command(host, 80)

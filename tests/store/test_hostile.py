@@ -174,7 +174,7 @@ CELLS: list[tuple[str, Callable[[RunReader], object]]] = [
     ("UPDATE status SET state = 'running', pid = 1e300", lambda r: r.status()),
     ("DELETE FROM status", lambda r: r.status()),
     ("DELETE FROM status", lambda r: r.version_key()),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("statement", "read"), CELLS, ids=[cell[0][:60] for cell in CELLS])

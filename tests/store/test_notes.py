@@ -33,11 +33,15 @@ def test_tags_are_added_once_and_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"add": [""]}, "1 to 40"), ({"add": ["a,b"]}, "without a comma"), ({"add": ["x" * 41]}, "1 to 40"),
-        ({"add": ["a\x07b"]}, "printable"), ({"note": "x" * 4001}, "4,000"), ({"remove": ["nope"]}, "its tags: none"),
+        ({"add": [""]}, "1 to 40"),
+        ({"add": ["a,b"]}, "without a comma"),
+        ({"add": ["x" * 41]}, "1 to 40"),
+        ({"add": ["a\x07b"]}, "printable"),
+        ({"note": "x" * 4001}, "4,000"),
+        ({"remove": ["nope"]}, "its tags: none"),
         ({"add": [str(n) for n in range(21)]}, "more than 20"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_sentence_and_changes_nothing(tmp_path: Path, change: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         annotate_notes(tmp_path, **change)
@@ -53,10 +57,17 @@ def test_hostile_text_survives_as_text(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"not json", b"[1]", b"\xff\xfe", b"[" * 100_000, b'{"tags": 3, "note": [1]}', b'{"tags": [1, null, {}]}',
-        b" " * (Notes.MAX_BYTES + 1), b'{"tags": ["", "  "]}',
+        b"",
+        b"not json",
+        b"[1]",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"tags": 3, "note": [1]}',
+        b'{"tags": [1, null, {}]}',
+        b" " * (Notes.MAX_BYTES + 1),
+        b'{"tags": ["", "  "]}',
     ],
-)  # fmt: skip
+)
 def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / notes.NOTES_NAME).write_bytes(data)
     assert read_notes(tmp_path) == Notes()

@@ -27,9 +27,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_summary_has_the_documented_shape(folder: Path) -> None:
     found = queries.run_summary(folder)
     assert list(found)[:16] == [
-        "id", "name", "status", "strategy", "model", "model_path", "data", "seed", "step", "max_steps", "metrics",
-        "best", "params", "ranks", "time", "config",
-    ]  # fmt: skip
+        "id",
+        "name",
+        "status",
+        "strategy",
+        "model",
+        "model_path",
+        "data",
+        "seed",
+        "step",
+        "max_steps",
+        "metrics",
+        "best",
+        "params",
+        "ranks",
+        "time",
+        "config",
+    ]
     assert found["ranks"] == dict(zip(NAMES, [4, 0, 2], strict=True))
     assert found["metrics"] == {"accuracy": 0.04}
     assert found["config"] == CONFIG
@@ -77,9 +91,15 @@ def test_scalars_events_and_moves(folder: Path) -> None:
     assert queries.events_frame(folder)["modules"].tolist() == [[NAMES[0], NAMES[2]]] * 4
     moves = queries.rank_moves(folder)
     assert moves.iloc[0].to_dict() == {
-        "seq": 1, "step": 10, "edit": "move", "donor": NAMES[0], "receiver": NAMES[2], "count": 1, "donor_score": 0.5,
+        "seq": 1,
+        "step": 10,
+        "edit": "move",
+        "donor": NAMES[0],
+        "receiver": NAMES[2],
+        "count": 1,
+        "donor_score": 0.5,
         "receiver_score": 2.0,
-    }  # fmt: skip
+    }
 
 
 def test_moves_of_a_hostile_run_do_not_break(tmp_path: Path) -> None:

@@ -44,8 +44,10 @@ def test_a_changed_a_moved_and_a_new_run_are_read(runs_dir: Path) -> None:
     new_run(runs_dir, "three", "queued", name="waits")
     found = anew(runs_dir)
     assert {run_id: row["name"] for run_id, row in found.items()} == {
-        "one": "renamed", "two": "another", "three": "waits",
-    }  # fmt: skip
+        "one": "renamed",
+        "two": "another",
+        "three": "waits",
+    }
     assert found["three"]["status"] == "queued"
 
 
@@ -64,10 +66,16 @@ def test_runs_that_can_change_are_never_kept(runs_dir: Path) -> None:
 
 
 WRONG = [
-    "", "[]", "{}", "[" * 9999, '{"form": 2}', '{"form": 2, "rows": []}', '{"form": 1, "rows": {}}',
+    "",
+    "[]",
+    "{}",
+    "[" * 9999,
+    '{"form": 2}',
+    '{"form": 2, "rows": []}',
+    '{"form": 1, "rows": {}}',
     '{"form": 2, "rows": {"one": 3, "two": [1, 2, 3]}}',
     '{"form": 2, "rows": {"one": ["v", {"status": "running"}, {}]}}',
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
@@ -79,9 +87,16 @@ def test_a_damaged_file_is_ignored(runs_dir: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("step", "<b>"), ("max_steps", None), ("trend", 3), ("trend", ["x"]), ("trend", [1.0] * 5000), ("error", {}),
-     ("status", "dancing")],
-)  # fmt: skip
+    [
+        ("step", "<b>"),
+        ("max_steps", None),
+        ("trend", 3),
+        ("trend", ["x"]),
+        ("trend", [1.0] * 5000),
+        ("error", {}),
+        ("status", "dancing"),
+    ],
+)
 def test_a_row_with_a_value_no_run_gives_is_ignored(runs_dir: Path, key: str, value: object) -> None:
     before = anew(runs_dir)
     path = runs_dir / catalogue.LISTING_NAME

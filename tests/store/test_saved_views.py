@@ -18,8 +18,10 @@ def test_views_are_saved_replaced_and_forgotten(tmp_path: Path) -> None:
     assert read_views(tmp_path) == ()
     save_view(tmp_path, " for  the paper ", ' name="a  b" ')
     save_view(tmp_path, "good", "accuracy>0.8")
-    assert save_view(tmp_path, "for the paper", "tag:paper") == (View(name="for the paper", query="tag:paper"),
-                                                                 View(name="good", query="accuracy>0.8"))  # fmt: skip
+    assert save_view(tmp_path, "for the paper", "tag:paper") == (
+        View(name="for the paper", query="tag:paper"),
+        View(name="good", query="accuracy>0.8"),
+    )
     assert read_views(tmp_path) == save_view(tmp_path, "good", "accuracy>0.8")
     assert delete_view(tmp_path, "good") == (View(name="for the paper", query="tag:paper"),)
     assert run_rows(tmp_path) == []
@@ -32,9 +34,15 @@ def test_a_missing_folder_is_made_and_spaces_in_quotes_are_kept(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "query", "words"),
-    [("", "a", "1 to 40"), ("x" * 41, "a", "1 to 40"), ("a\x07b", "a", "printable"), ("x", " ", "enter a search first"),
-     ("x", "a and", "must be here"), ("x", "a" + " " * 1000 + "b", "more than 1,000")],
-)  # fmt: skip
+    [
+        ("", "a", "1 to 40"),
+        ("x" * 41, "a", "1 to 40"),
+        ("a\x07b", "a", "printable"),
+        ("x", " ", "enter a search first"),
+        ("x", "a and", "must be here"),
+        ("x", "a" + " " * 1000 + "b", "more than 1,000"),
+    ],
+)
 def test_a_mistake_is_one_sentence_and_changes_nothing(tmp_path: Path, name: str, query: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         save_view(tmp_path, name, query)
@@ -53,11 +61,19 @@ def test_there_is_an_end_to_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"not json", b"[1]", b"\xff", b"[" * 100_000, b'{"views": 3}', b'{"views": [1, null, {}, {"name": 1}]}',
-     b'{"views": [{"name": "x", "query": "a and"}, {"name": "", "query": "a"}, {"name": "y", "query": 3}]}',
-     b" " * (saved_views.Views.MAX_BYTES + 1)],
+    [
+        b"",
+        b"not json",
+        b"[1]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"views": 3}',
+        b'{"views": [1, null, {}, {"name": 1}]}',
+        b'{"views": [{"name": "x", "query": "a and"}, {"name": "", "query": "a"}, {"name": "y", "query": 3}]}',
+        b" " * (saved_views.Views.MAX_BYTES + 1),
+    ],
     ids=range(9),
-)  # fmt: skip
+)
 def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / saved_views.VIEWS_NAME).write_bytes(data)
     assert read_views(tmp_path) == ()

@@ -27,26 +27,72 @@ from dynlora.store.search import (
 )
 
 PIECES = (
-    "and", "or", "not", "(", ")", "tag:", "accuracy", "train.lr", "strategy", "=", "!=", "<", "<=", ">", ">=", "~",
-    "==", "0.85", "1e-3", "-2", '"two words"', "'it''s'", '"', "'", "\\", " ", "\t", "\n", "paper", "a!b", "\u202e",
-    "é", "x=y",
-)  # fmt: skip
+    "and",
+    "or",
+    "not",
+    "(",
+    ")",
+    "tag:",
+    "accuracy",
+    "train.lr",
+    "strategy",
+    "=",
+    "!=",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "~",
+    "==",
+    "0.85",
+    "1e-3",
+    "-2",
+    '"two words"',
+    "'it''s'",
+    '"',
+    "'",
+    "\\",
+    " ",
+    "\t",
+    "\n",
+    "paper",
+    "a!b",
+    "\u202e",
+    "é",
+    "x=y",
+)
 TEXTS = st.one_of(
-    st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=25).map("".join),
+    st.text(max_size=60),
+    st.lists(st.sampled_from(PIECES), max_size=25).map("".join),
     st.lists(st.sampled_from(PIECES), max_size=25).map(" ".join),
-)  # fmt: skip
+)
 ROW: dict[str, Any] = {
-    "id": "20260101-000000-00000001", "name": "Alpha beta", "status": "finished", "strategy": "dynamic",
-    "model": "minilm", "data": "nyu-mll/glue:sst2", "metric": "accuracy", "seed": 3, "step": 400, "max_steps": 400,
-    "note": "Keep (this)", "fidelity": None, "error": None, "tags": ["paper", "two words"],
-    "metrics": {"accuracy": 0.9, "loss": None}, "best": {"accuracy": 0.91}, "params": {"active": 1000, "budget": 2000},
+    "id": "20260101-000000-00000001",
+    "name": "Alpha beta",
+    "status": "finished",
+    "strategy": "dynamic",
+    "model": "minilm",
+    "data": "nyu-mll/glue:sst2",
+    "metric": "accuracy",
+    "seed": 3,
+    "step": 400,
+    "max_steps": 400,
+    "note": "Keep (this)",
+    "fidelity": None,
+    "error": None,
+    "tags": ["paper", "two words"],
+    "metrics": {"accuracy": 0.9, "loss": None},
+    "best": {"accuracy": 0.91},
+    "params": {"active": 1000, "budget": 2000},
     "time": {"train_s": 12.5},
     "config": {
-        "seed": 3, "name": None, "train": {"lr": 1e-3, "max_grad_norm": None},
+        "seed": 3,
+        "name": None,
+        "train": {"lr": 1e-3, "max_grad_norm": None},
         "adapter": {"targets": ["query", "value"]},
         "strategy": {"name": "dynamic", "gates": "module", "merge": True, "init": "42"},
     },
-}  # fmt: skip
+}
 
 
 def read(text: str) -> Query | SearchError:
@@ -73,10 +119,20 @@ def test_any_text_is_read_or_refused_at_a_place_in_it(text: str) -> None:
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 PLAIN = {
-    "accuracy": 0.9, "metrics.accuracy": 0.9, "loss": None, "best.accuracy": 0.91, "params.active": 1000, "seed": 3,
-    "train.lr": 1e-3, "train.max_grad_norm": None, "strategy": "dynamic", "strategy.gates": "module",
-    "data": "nyu-mll/glue:sst2", "strategy.nothing": None, "name": "Alpha beta",
-}  # fmt: skip
+    "accuracy": 0.9,
+    "metrics.accuracy": 0.9,
+    "loss": None,
+    "best.accuracy": 0.91,
+    "params.active": 1000,
+    "seed": 3,
+    "train.lr": 1e-3,
+    "train.max_grad_norm": None,
+    "strategy": "dynamic",
+    "strategy.gates": "module",
+    "data": "nyu-mll/glue:sst2",
+    "strategy.nothing": None,
+    "name": "Alpha beta",
+}
 """The row as a naive reader sees it."""
 
 
@@ -90,31 +146,48 @@ def leaf(name: str, operator: str, value: str) -> tuple[str, Predicate]:
             return False
         if isinstance(own, str):
             left, right = own.lower(), value.lower()
-            return {"=": left == right, "!=": left != right, "<": left < right, "<=": left <= right,
-                    ">": left > right, ">=": left >= right, "~": left.find(right) >= 0}[operator]  # fmt: skip
+            return {
+                "=": left == right,
+                "!=": left != right,
+                "<": left < right,
+                "<=": left <= right,
+                ">": left > right,
+                ">=": left >= right,
+                "~": left.find(right) >= 0,
+            }[operator]
         if not is_number or operator == "~":
             return False
         right = float(value)
-        return {"=": own == right, "!=": own != right, "<": own < right, "<=": own <= right, ">": own > right,
-                ">=": own >= right}[operator]  # fmt: skip
+        return {
+            "=": own == right,
+            "!=": own != right,
+            "<": own < right,
+            "<=": own <= right,
+            ">": own > right,
+            ">=": own >= right,
+        }[operator]
 
     return f"{name}{operator}{value}", holds
 
 
 LEAVES = st.builds(
-    leaf, st.sampled_from(sorted(PLAIN)), st.sampled_from(["=", "!=", "<", "<=", ">", ">=", "~"]),
+    leaf,
+    st.sampled_from(sorted(PLAIN)),
+    st.sampled_from(["=", "!=", "<", "<=", ">", ">=", "~"]),
     st.sampled_from(["0.9", "1e-3", "1000", "3", "0", "dynamic", "MODULE", "glue:sst2", "a"]),
-)  # fmt: skip
+)
 
 
 def joined(pair: tuple[tuple[str, Predicate], tuple[str, Predicate]]) -> st.SearchStrategy[tuple[str, Predicate]]:
     (left, fits_left), (right, fits_right) = pair
-    return st.sampled_from([
-        (f"({left} and {right})", lambda row: fits_left(row) and fits_right(row)),
-        (f"({left} {right})", lambda row: fits_left(row) and fits_right(row)),
-        (f"({left}) or ({right})", lambda row: fits_left(row) or fits_right(row)),
-        (f"not ({left} OR {right})", lambda row: not (fits_left(row) or fits_right(row))),
-    ]).map(lambda found: (f"({found[0]})", found[1]))  # fmt: skip
+    return st.sampled_from(
+        [
+            (f"({left} and {right})", lambda row: fits_left(row) and fits_right(row)),
+            (f"({left} {right})", lambda row: fits_left(row) and fits_right(row)),
+            (f"({left}) or ({right})", lambda row: fits_left(row) or fits_right(row)),
+            (f"not ({left} OR {right})", lambda row: not (fits_left(row) or fits_right(row))),
+        ]
+    ).map(lambda found: (f"({found[0]})", found[1]))
 
 
 @given(st.recursive(LEAVES, lambda inner: st.tuples(inner, inner).flatmap(joined), max_leaves=5))
@@ -136,10 +209,12 @@ def test_and_binds_closer_than_or_and_not_closest() -> None:
 
 def test_what_an_example_of_the_documentation_means() -> None:
     query = parse("strategy=dynamic and accuracy>0.85 or tag:paper")
-    assert query == Or((
-        And((Comparison("strategy", "=", "dynamic"), Comparison("accuracy", ">", "0.85", 0.85))),
-        Comparison("tag", "=", "paper"),
-    ))  # fmt: skip
+    assert query == Or(
+        (
+            And((Comparison("strategy", "=", "dynamic"), Comparison("accuracy", ">", "0.85", 0.85))),
+            Comparison("tag", "=", "paper"),
+        )
+    )
     assert written(query) == "strategy=dynamic accuracy>0.85 or tag=paper"
     assert [one.column for one in comparisons(query)] == [1, 22, 39]
 
@@ -147,23 +222,54 @@ def test_what_an_example_of_the_documentation_means() -> None:
 @pytest.mark.parametrize(
     ("text", "fits"),
     [
-        ("alpha", True), ("PAPER", True), ("keep", True), ("minilm", True), ("gamma", False), ('"Alpha beta"', True),
-        ("beta alpha", True), ("tag:paper", True), ("tag:pap", False), ("tag~pap", True), ('tag:"Two Words"', True),
-        ("tag!=paper", False), ("tag!=draft", True), ("seed=3", True), ("seed=3.0", True), ('seed="3"', False),
-        ("seed!=4", True), ("seed=three", False), ("seed!=three", False), ("accuracy>=0.9", True),
-        ("accuracy<9e-1", False), ("best.accuracy>accuracy", False), ("loss<1", False), ("loss!=1", False),
+        ("alpha", True),
+        ("PAPER", True),
+        ("keep", True),
+        ("minilm", True),
+        ("gamma", False),
+        ('"Alpha beta"', True),
+        ("beta alpha", True),
+        ("tag:paper", True),
+        ("tag:pap", False),
+        ("tag~pap", True),
+        ('tag:"Two Words"', True),
+        ("tag!=paper", False),
+        ("tag!=draft", True),
+        ("seed=3", True),
+        ("seed=3.0", True),
+        ('seed="3"', False),
+        ("seed!=4", True),
+        ("seed=three", False),
+        ("seed!=three", False),
+        ("accuracy>=0.9", True),
+        ("accuracy<9e-1", False),
+        ("best.accuracy>accuracy", False),
+        ("loss<1", False),
+        ("loss!=1", False),
         ("not loss<1", True),
-        ("train.lr>=1e-3", True), ("train.lr = .001", True), ("train.max_grad_norm>0", False),
-        ("strategy.gates=Module", True), ("strategy.merge=true", True), ("strategy.merge=1", False),
+        ("train.lr>=1e-3", True),
+        ("train.lr = .001", True),
+        ("train.max_grad_norm>0", False),
+        ("strategy.gates=Module", True),
+        ("strategy.merge=true", True),
+        ("strategy.merge=1", False),
         ("strategy.init=42", True),
         ('strategy.init="42"', True),
-        ("adapter.targets=query", True), ("adapter.targets~val", True), ("adapter.targets!=query", False),
-        ("data=nyu-mll/glue:sst2", True), ("data~SST", True), ("id>20251231", True), ("id<20251231", False),
-        ("error=x", False), ("params.active<params.budget", False), ("strategy.unknown=1", False),
+        ("adapter.targets=query", True),
+        ("adapter.targets~val", True),
+        ("adapter.targets!=query", False),
+        ("data=nyu-mll/glue:sst2", True),
+        ("data~SST", True),
+        ("id>20251231", True),
+        ("id<20251231", False),
+        ("error=x", False),
+        ("params.active<params.budget", False),
+        ("strategy.unknown=1", False),
         ("time.train_s<13", True),
-        ("name == 'alpha beta'", True), ("status=finished (seed=1 or seed=3)", True),
+        ("name == 'alpha beta'", True),
+        ("status=finished (seed=1 or seed=3)", True),
     ],
-)  # fmt: skip
+)
 def test_typed_comparisons(text: str, fits: bool) -> None:
     assert search_fields.fits(text, [ROW]) == [fits]
 
@@ -172,19 +278,28 @@ def test_typed_comparisons(text: str, fits: bool) -> None:
     ("text", "column", "words"),
     [
         ("accuracy>", 10, "a value is missing after >, not the end; such as accuracy>0.85"),
-        ("a and", 6, "a word, a comparison or ( must be here, not the end"), ("or a", 1, "not 'or'; put it in quotes"),
-        ("(a or b", 8, "a ) is missing for the ( at column 1, not the end"), ("a)", 2, "closes nothing"),
-        ("accuracy>and", 10, "not 'and'"), ("a = = b", 5, "not '='"), ("a=b=c", 4, "a field is missing before '='"),
-        ('name="open', 6, "close the quote"), ('"a b"=c', 1, "a field has no quotes; remove them"),
-        ("tag:", 5, "a value is missing after tag:"), ("()", 2, "not ')'"), ("<img src=x", 1, "not '<'"),
+        ("a and", 6, "a word, a comparison or ( must be here, not the end"),
+        ("or a", 1, "not 'or'; put it in quotes"),
+        ("(a or b", 8, "a ) is missing for the ( at column 1, not the end"),
+        ("a)", 2, "closes nothing"),
+        ("accuracy>and", 10, "not 'and'"),
+        ("a = = b", 5, "not '='"),
+        ("a=b=c", 4, "a field is missing before '='"),
+        ('name="open', 6, "close the quote"),
+        ('"a b"=c', 1, "a field has no quotes; remove them"),
+        ("tag:", 5, "a value is missing after tag:"),
+        ("()", 2, "not ')'"),
+        ("<img src=x", 1, "not '<'"),
         ("acuracy>0.8", 1, "'acuracy' is not a field of these runs; did you mean accuracy?"),
-        ("dynamic and lr>=1e-3", 13, "did you mean train.lr?"), ("Seed=1", 1, "did you mean seed?"),
-        ("zzzzqqq=1", 1, "write one such as strategy"), ("params.activ>3", 1, "did you mean params.active?"),
+        ("dynamic and lr>=1e-3", 13, "did you mean train.lr?"),
+        ("Seed=1", 1, "did you mean seed?"),
+        ("zzzzqqq=1", 1, "write one such as strategy"),
+        ("params.activ>3", 1, "did you mean params.active?"),
         ("x" * (MAX_LENGTH + 1), MAX_LENGTH + 1, "501 characters are more than 500"),
         ("not " * (MAX_DEPTH + 2) + "a", 4 * (MAX_DEPTH + 1) + 1, "more than 20 nested brackets and nots"),
         ("(" * 400, MAX_DEPTH + 2, "more than 20"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_sentence_with_its_place(text: str, column: int, words: str) -> None:
     with pytest.raises(SearchError) as caught:
         search_fields.fits(text, [ROW])
@@ -216,8 +331,15 @@ def test_a_field_that_only_some_runs_have_is_known_by_being_there() -> None:
 
 
 def test_what_is_no_plain_value_never_fits_and_never_breaks() -> None:
-    odd = {**ROW, "seed": 10**400, "step": float("nan"), "tags": None, "metrics": None, "params": 3,
-           "config": {"train": {"lr": {"a": 1}}, "x": [[1], {"b": 2}]}}  # fmt: skip
+    odd = {
+        **ROW,
+        "seed": 10**400,
+        "step": float("nan"),
+        "tags": None,
+        "metrics": None,
+        "params": 3,
+        "config": {"train": {"lr": {"a": 1}}, "x": [[1], {"b": 2}]},
+    }
     assert search_fields.fits("seed>1", [odd]) == [True]
     for text in ("step>=0", "step!=0", "accuracy>0", "train.lr>0", "train.lr.a.b>0", "params.active>0", "tag:x", "x=1"):
         assert not search_fields.is_fit(parse(text), odd)

@@ -9,7 +9,7 @@ import pytest
 
 from dynlora.safe_files import NotPlainFileError
 from dynlora.store import queries
-from dynlora.store.tour_mark import MARK_NAME, is_tour_taken, mark_tour_taken
+from dynlora.viz.tour.model import MARK_NAME, is_tour_taken, mark_tour_taken
 
 
 def test_a_taken_tour_is_remembered(tmp_path: Path) -> None:
@@ -25,8 +25,12 @@ def test_a_taken_tour_is_remembered(tmp_path: Path) -> None:
 def test_what_stands_in_its_place_is_left_alone(kind: str, tmp_path: Path) -> None:
     path, elsewhere = tmp_path / MARK_NAME, tmp_path / "elsewhere"
     elsewhere.write_text("mine", encoding="utf-8")
-    make = {"folder": path.mkdir, "link": lambda: path.symlink_to(elsewhere),
-            "huge": lambda: path.write_bytes(b"x" * 100_000), "pipe": lambda: os.mkfifo(path)}  # fmt: skip
+    make = {
+        "folder": path.mkdir,
+        "link": lambda: path.symlink_to(elsewhere),
+        "huge": lambda: path.write_bytes(b"x" * 100_000),
+        "pipe": lambda: os.mkfifo(path),
+    }
     make[kind]()
     assert not is_tour_taken(tmp_path)
     if kind == "huge":

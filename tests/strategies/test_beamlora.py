@@ -28,9 +28,12 @@ def beam(seed: int = 0, rank: int = 4) -> BeamLinear:
     """Return a module with random components and scores, three optimizer steps old in nothing."""
     generator = torch.Generator().manual_seed(seed)
     module = BeamLinear(
-        nn.Linear(6, 5), ModuleInfo(f"block.{seed}.linear", seed, "linear", 6, 5),
-        rank=rank, scaling=0.5, temperature=0.05,
-    )  # fmt: skip
+        nn.Linear(6, 5),
+        ModuleInfo(f"block.{seed}.linear", seed, "linear", 6, 5),
+        rank=rank,
+        scaling=0.5,
+        temperature=0.05,
+    )
     module.reset_parameters(seed)
     with torch.no_grad():
         module.lora_B.normal_(generator=generator)

@@ -253,8 +253,14 @@ def _heard(word: str, method: Callable[..., Any], waits: list[str]) -> Callable[
     return called
 
 
-COMMON = (("lr_ratio", 4.0), ("scaling", "other"), ("init", "gaussian"), ("init", "eva"), ("init", "lora_ga"),
-          ("lr_backoff", 1e-9))  # fmt: skip
+COMMON = (
+    ("lr_ratio", 4.0),
+    ("scaling", "other"),
+    ("init", "gaussian"),
+    ("init", "eva"),
+    ("init", "lora_ga"),
+    ("lr_backoff", 1e-9),
+)
 
 
 @pytest.mark.parametrize(("name", "field"), sampled(COMMON))
@@ -334,9 +340,7 @@ def as_used(trainer: Trainer) -> AdaptedModel:
     head = [name for name in ("classifier", "score") if hasattr(trainer.model, name)]
     task = trainer.evaluation.task
     base = BaseModel(trainer.model, None, head, Path(), task)  # pyright: ignore[reportArgumentType] - no text is read here
-    model = AdaptedModel(
-        base, trainer.adapters, trainer.strategy, task, 16, trainer.autocast
-    )  # fmt: skip
+    model = AdaptedModel(base, trainer.adapters, trainer.strategy, task, 16, trainer.autocast)
     bake_gates(model, mean_gates(model, trainer.tokens))
     return model
 
@@ -383,5 +387,5 @@ def test_saved_and_loaded_it_says_the_same(name: str) -> None:
     loaded, trained_once = whole(name).copy(), whole(name).trainer
     np.testing.assert_array_equal(
         loaded.predictions(loaded.tokens).loss, trained_once.predictions(trained_once.tokens).loss
-    )  # fmt: skip
+    )
     assert loaded.adapters.adapter_parameter_count() == trained_once.adapters.adapter_parameter_count()

@@ -85,9 +85,16 @@ def planted(total: int, **fields: Any) -> tuple[Any, Adapters, HeldBack, nn.Modu
     model = Parallel()
     strategy = strategies.build("diffora", fields)
     adapters = adapt(
-        BaseModel(model, None, [], Path(), Regression()), strategy, rank=1, lora_alpha=2, dropout=0.0, targets=None,
-        total=total, seed=0, batches=lambda n: [],
-    )  # fmt: skip
+        BaseModel(model, None, [], Path(), Regression()),
+        strategy,
+        rank=1,
+        lora_alpha=2,
+        dropout=0.0,
+        targets=None,
+        total=total,
+        seed=0,
+        batches=lambda n: [],
+    )
     task = Regression()
     held_back = HeldBack(model, lambda model, batch: model(**batch), Rows(64, 1), 32, nullcontext, task)
     strategy.attach_held_back(held_back)
@@ -156,9 +163,11 @@ def test_weights_and_choice_by_hand() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    layers=st.lists(st.integers(0, 3), min_size=1, max_size=12), share=st.floats(0.05, 1), seed=st.integers(0, 999),
+    layers=st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    share=st.floats(0.05, 1),
+    seed=st.integers(0, 999),
     ties=st.booleans(),
-)  # fmt: skip
+)
 def test_exactly_so_many_stay(layers: list[int], share: float, seed: int, ties: bool) -> None:
     choice = Choice.among([ModuleInfo(str(i), n, "k", 4, 4) for i, n in enumerate(layers)], torch.device("cpu"))
     logits = torch.randn(len(layers), generator=torch.Generator().manual_seed(seed))

@@ -77,9 +77,11 @@ def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
 
 @pairwise(
     "allocation, gates, rank_by, moves",
-    ["rank", "random", "both", "scalar"], ["off", "module", "rank"], ["gains", "layer", "family", "spectral"],
+    ["rank", "random", "both", "scalar"],
+    ["off", "module", "rank"],
+    ["gains", "layer", "family", "spectral"],
     [0, None],
-)  # fmt: skip
+)
 def test_budget_holds_after_every_step(allocation: str, gates: str, rank_by: str, moves: int | None) -> None:
     fields = {"name": "dynamic", "allocation": allocation, "gates": gates, "rank_by": rank_by, "moves": moves}
     trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2))

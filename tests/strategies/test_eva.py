@@ -29,9 +29,15 @@ def test_ranks_and_directions_follow_peft(architecture: str, monkeypatch: pytest
     names = [module.info.name for module in ours.adapters]
     model = get_peft_model(
         tiny_model(architecture),
-        LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=4, target_modules=names, init_lora_weights="eva",
-                   eva_config=EvaConfig(rho=2.0, tau=0.99)),
-    )  # fmt: skip
+        LoraConfig(
+            task_type="SEQ_CLS",
+            r=2,
+            lora_alpha=4,
+            target_modules=names,
+            init_lora_weights="eva",
+            eva_config=EvaConfig(rho=2.0, tau=0.99),
+        ),
+    )
     batches = [{k: v for k, v in batch.items() if k != "labels"} for batch in calibration_batches(tiny_tokens(), 64, 0)]
     initialize_lora_eva_weights(model, dataloader=batches, show_progress_bar=False)
     theirs = {}

@@ -56,9 +56,15 @@ def test_of_equally_good_paths_the_cheapest_is_taken() -> None:
 
     asked: list[int] = []
     best, _ = evolve(
-        where, lambda c: asked.append(where.cost(c)) or loss(c), np.random.default_rng(0),
-        first=(LORA,) * 3, population=8, rounds=2, kept=3, mutation=0.3,
-    )  # fmt: skip
+        where,
+        lambda c: asked.append(where.cost(c)) or loss(c),
+        np.random.default_rng(0),
+        first=(LORA,) * 3,
+        population=8,
+        rounds=2,
+        kept=3,
+        mutation=0.3,
+    )
     assert where.cost(best) == min(asked) < max(asked)
 
 

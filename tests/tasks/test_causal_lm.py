@@ -25,9 +25,11 @@ from dynlora.tasks.causal_lm import CausalLM
 from tests.tiny_lm import DECODERS, END, TEMPLATE, byte_tokenizer, tiny_decoder
 
 TALK = [
-    {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"},
-    {"role": "user", "content": "Bye"}, {"role": "assistant", "content": "See you"},
-]  # fmt: skip
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "See you"},
+]
 
 
 def rows(text: list[str], pair: list[str] | None = None, **fields: list[Any]) -> Rows:
@@ -149,8 +151,11 @@ def test_losses_are_shifted_once_and_those_of_the_model_itself(
 
 @settings(max_examples=20, deadline=None)
 @given(
-    n=st.integers(0, 70), piece=st.sampled_from([1, 16, 33, 64]), bias=st.booleans(), seed=st.integers(0, 9),
-)  # fmt: skip
+    n=st.integers(0, 70),
+    piece=st.sampled_from([1, 16, 33, 64]),
+    bias=st.booleans(),
+    seed=st.integers(0, 9),
+)
 def test_the_loss_in_pieces_is_the_loss_and_so_is_its_gradient(n: int, piece: int, bias: bool, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight, states = torch.randn(50, 8, generator=generator), torch.randn(n, 8, generator=generator, requires_grad=True)
@@ -170,9 +175,7 @@ def test_perplexity_is_of_all_tokens_and_not_the_mean_of_batches() -> None:
     model, task = tiny_decoder(), CausalLM()
     tokens = tokenize(byte_tokenizer(), rows(["a", "a", "b"], ["b" * 30, "c", "dd"]), 64, task)
     forward: Any = task.forward
-    found = [
-        predict(model, forward, tokens, task, batch_size=size, autocast=torch.no_grad) for size in (1, 3)
-    ]  # fmt: skip
+    found = [predict(model, forward, tokens, task, batch_size=size, autocast=torch.no_grad) for size in (1, 3)]
     one, all_at_once = (summarise(predictions, tokens.label, task) for predictions in found)
     assert one["perplexity"] == pytest.approx(all_at_once["perplexity"], rel=1e-5)
     losses, counts = found[0].output[:, 0], found[0].output[:, 2]
@@ -238,12 +241,21 @@ def test_gates_of_a_token_know_nothing_of_those_after_it(mode: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "written", "right"),
     [
-        ("19", "12 + 7 = 19\n#### 19", True), ("19", "#### 18", False), ("19", "so it is 19.", True),
-        ("19", "19 and then 4", False), ("1,234", "#### 1234", True), ("0.5", "The answer is 1/2", True),
-        ("19", "", False), ("19", "####", False), ("Paris", " paris. ", True), ("Paris", "Answer: Paris!", True),
-        ("Paris", "It is Paris", False), ("-3", "#### -3", True), ("19", "#### 1\n#### 19 apples", True),
+        ("19", "12 + 7 = 19\n#### 19", True),
+        ("19", "#### 18", False),
+        ("19", "so it is 19.", True),
+        ("19", "19 and then 4", False),
+        ("1,234", "#### 1234", True),
+        ("0.5", "The answer is 1/2", True),
+        ("19", "", False),
+        ("19", "####", False),
+        ("Paris", " paris. ", True),
+        ("Paris", "Answer: Paris!", True),
+        ("Paris", "It is Paris", False),
+        ("-3", "#### -3", True),
+        ("19", "#### 1\n#### 19 apples", True),
     ],
-)  # fmt: skip
+)
 def test_an_answer_is_checked_by_its_value_after_the_last_marker(answer: str, written: str, right: bool) -> None:
     assert answers.is_right(answer, written) is right
 

@@ -32,12 +32,19 @@ NAMES = [name for name, kind in sorted(tasks.registry().items()) if issubclass(k
 
 TABLES = {
     "causal_lm": [
-        ["messages"], ["prompt", "completion", "answer"], ["text"], ["text", "domain", "id"], ["difficulty", "text"],
+        ["messages"],
+        ["prompt", "completion", "answer"],
+        ["text"],
+        ["text", "domain", "id"],
+        ["difficulty", "text"],
     ],
     "classification": [
-        ["text", "label"], ["sentence1", "sentence2", "label"], ["text", "stars"], ["messages", "label"],
+        ["text", "label"],
+        ["sentence1", "sentence2", "label"],
+        ["text", "stars"],
+        ["messages", "label"],
     ],
-}  # fmt: skip
+}
 """Columns of data that shows its task, or that of labels."""
 
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynlora.tasks import token_loss
-from dynlora.tasks.token_divergence import token_divergence
-from dynlora.tasks.token_loss import TokenOutput, next_tokens
+from dynlora.tasks.token_loss import TokenOutput, next_tokens, token_divergence
 from tests.tiny_lm import tiny_decoder
 
 LABELS = torch.tensor([[-100, 3, 4, -100], [-100, -100, 2, 5]])

@@ -78,9 +78,9 @@ def test_a_fetched_run_without_a_checkpoint_is_refused_where_its_kind_needs_one(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"), [(ConfigError("threshold x: is no number"), "threshold x: is no number"),
-                        (KeyError("x"), "KeyError: 'x'")],
-)  # fmt: skip
+    ("error", "said"),
+    [(ConfigError("threshold x: is no number"), "threshold x: is no number"), (KeyError("x"), "KeyError: 'x'")],
+)
 def test_an_error_is_a_failed_run_with_its_sentence(folder: Path, error: Exception, said: str) -> None:
     def failing(writer: RunWriter, stop: StopRequest) -> bool:
         raise error

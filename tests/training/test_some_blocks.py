@@ -144,9 +144,14 @@ def test_blocks_by_number_of_an_architecture_that_peft_cannot_cut_are_exported_m
     export_run(folder, tmp_path / "out", format="merged")
 
 
-@pytest.mark.parametrize(("layers", "words"), [(3, "model.layers=3: model has 2 blocks; give a number from 1 to 2"),
-                                               ("0,2", "layers=0,2: model has 2 blocks; give numbers from 0 to 1"),
-                                               (0, "model.layers=0: must be at least 1")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (3, "model.layers=3: model has 2 blocks; give a number from 1 to 2"),
+        ("0,2", "layers=0,2: model has 2 blocks; give numbers from 0 to 1"),
+        (0, "model.layers=0: must be at least 1"),
+    ],
+)
 def test_more_blocks_than_there_are_is_one_sentence(layers: Any, words: str, problems: Path, tmp_path: Path) -> None:
     values = lm_values(save_tiny_lm(tmp_path / "model"), problems, model__layers=layers)
     with pytest.raises(ConfigError, match=re.escape(words)):
@@ -155,8 +160,14 @@ def test_more_blocks_than_there_are_is_one_sentence(layers: Any, words: str, pro
 
 
 def test_an_encoder_with_a_decoder_has_no_first_blocks(tmp_path: Path, problems: Path) -> None:
-    sizes: dict[str, Any] = {"d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 2, "d_kv": 16,
-                             "decoder_start_token_id": 1}  # fmt: skip
+    sizes: dict[str, Any] = {
+        "d_model": 32,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_heads": 2,
+        "d_kv": 16,
+        "decoder_start_token_id": 1,
+    }
     config = transformers.T5Config(vocab_size=259, **sizes)
     folder = save_tiny_lm(tmp_path / "model")
     transformers.T5ForConditionalGeneration(config).save_pretrained(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.compare import brushes, scatter_model
+from dynlora.viz.compare import many_cards, scatter_model
 
 NAN = float("nan")
 PLACES = [(0.0, 0.5, 1.0, NAN), (1.0, 0.2, 0.4, 0.9)]
@@ -16,7 +16,7 @@ def box(left: float, right: float, low: float, high: float) -> dict[str, list[fl
 
 
 def picked(*boxes: dict[str, list[float]]) -> list[int] | None:
-    return brushes.picked(PLACES, brushes.intervals(boxes, len(PLACES)))
+    return many_cards.picked(PLACES, many_cards.intervals(boxes, len(PLACES)))
 
 
 def test_a_box_picks_on_the_axes_under_it() -> None:
@@ -29,8 +29,8 @@ def test_a_box_picks_on_the_axes_under_it() -> None:
 
 @given(st.lists(st.tuples(st.floats(-1, 3), st.floats(-1, 3), st.floats(0, 1), st.floats(0, 1)), max_size=4))
 def test_no_box_picks_what_lies_outside(sides: list[tuple[float, float, float, float]]) -> None:
-    brushed = brushes.intervals([box(*one) for one in sides], len(PLACES))
-    for run in brushes.picked(PLACES, brushed) or []:
+    brushed = many_cards.intervals([box(*one) for one in sides], len(PLACES))
+    for run in many_cards.picked(PLACES, brushed) or []:
         for axis, parts in brushed.items():
             assert any(low <= PLACES[axis][run] <= high for low, high in parts)
 

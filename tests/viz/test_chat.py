@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dynlora.viz.inputs import token_losses
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.kit.token_text import FARTHEST, Colouring, TextToken, reach_of, tokens_html
-from dynlora.viz.playground.chat import figures as chat_figures
+from dynlora.viz.playground import figures as chat_figures
 from dynlora.viz.playground.chat import model as chat_model
 from dynlora.viz.playground.chat import text as chat_text
 from dynlora.viz.playground.chat.model import Answer, Settings, Talk, Turn, Voice

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dynlora.cli.sweep import combinations
 from dynlora.errors import ConfigError
 from dynlora.jobs.sweep import SECTION, section_choices
-from dynlora.viz.compare import progress
+from dynlora.viz.compare import live_cards
 from dynlora.viz.launch import experiment_model
 from dynlora.viz.launch.experiment_model import Experiment
 from tests.pages.app import CATALOG
@@ -99,22 +99,22 @@ def test_the_time_comes_from_finished_runs_of_the_same_pace() -> None:
 
 def test_progress_counts_what_is_done_and_what_is_left() -> None:
     rows = [row(), row(status="running", step=10), row(status="queued", step=0), row(status="failed", step=3)]
-    found = progress.counted(rows)
+    found = live_cards.counted(rows)
     assert (found.n, found.finished, found.active, found.queued) == (4, 1, 2, 1)
     assert found.share == pytest.approx((40 + 10 + 0 + 40) / 160)
     assert found.seconds_left == pytest.approx(0.5 * 70)
-    assert progress.sentence(found) == (
+    assert live_cards.sentence(found) == (
         "1 of 4 runs finished, 1 training, 1 in the queue, 1 ended early. About 35 s remaining."
     )
-    assert "remaining" not in progress.sentence(progress.counted([row(status="queued", step=0, time=None)]))
+    assert "remaining" not in live_cards.sentence(live_cards.counted([row(status="queued", step=0, time=None)]))
 
 
 def test_the_time_that_is_left_is_that_of_this_machine() -> None:
     sample = row(id="sample", is_own=False)
     running = row(id="now", status="running", step=10, time=None)
     waiting = row(id="next", status="queued", step=0, time=None)
-    assert progress.counted([sample, running]).seconds_left is None, "the samples were trained elsewhere"
-    assert progress.counted([sample, running], {"now": 300.0}).seconds_left == pytest.approx(300)
-    assert progress.counted([sample, running, waiting], {"now": 300.0}).seconds_left == pytest.approx(300 + 40 * 10)
+    assert live_cards.counted([sample, running]).seconds_left is None, "the samples were trained elsewhere"
+    assert live_cards.counted([sample, running], {"now": 300.0}).seconds_left == pytest.approx(300)
+    assert live_cards.counted([sample, running, waiting], {"now": 300.0}).seconds_left == pytest.approx(300 + 40 * 10)
     own = row(id="own", time={"train_s": 20.0, "evaluated_s": 20.0})
-    assert progress.counted([own, running, waiting], {"now": 300.0}).seconds_left == pytest.approx(300 + 40)
+    assert live_cards.counted([own, running, waiting], {"now": 300.0}).seconds_left == pytest.approx(300 + 40)

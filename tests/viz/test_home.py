@@ -9,7 +9,6 @@ import pytest
 
 from dynlora.analysis.frames import records
 from dynlora.viz.home import model as home_model
-from dynlora.viz.home import text as home_text
 
 NOW = 1_000_000.0
 
@@ -65,5 +64,5 @@ def test_the_names_of_the_lists_values_tell_an_old_link() -> None:
 
 def test_a_run_that_trains_says_how_far_it_is() -> None:
     summary = {"name": "a", "step": 96, "max_steps": 150}
-    assert home_text.picture_title(summary, is_live=True) == "Training now: a, step 96 of 150"
-    assert "96" not in home_text.picture_title(summary, is_live=False)
+    assert home_model.picture_title(summary, is_live=True) == "Training now: a, step 96 of 150"
+    assert "96" not in home_model.picture_title(summary, is_live=False)

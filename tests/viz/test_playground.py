@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, DataError, DynloraError
-from dynlora.viz.kit import task as kit_task
 from dynlora.viz.kit import theme
 from dynlora.viz.playground import figures as playground_figures
+from dynlora.viz.playground import model as kit_task
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
 from tests.viz.drawn import layout_of

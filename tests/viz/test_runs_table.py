@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from dynlora.analysis.frames import csv_text
 from dynlora.store import queries
 from dynlora.store.notes import annotate_notes
 from dynlora.store.writer import RunWriter
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.runs import figures as runs_figures
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import run_actions

@@ -11,8 +11,8 @@ import pytest
 from dynlora.errors import DataError
 from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.task import Task
 from dynlora.viz.playground import figures as playground_figures
+from dynlora.viz.playground.model import Task
 from dynlora.viz.shift import model as shift_model
 
 MODULES = pd.DataFrame(

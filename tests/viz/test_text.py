@@ -8,9 +8,9 @@ import pytest
 
 from dynlora import text as kit_text
 from dynlora.analysis import capacity_frames, config_fields, flows, run_summary
+from dynlora.analysis.frames import csv_text
 from dynlora.errors import ConfigError
 from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.launch import form_model
 from tests.analysis.test_flows import moves, ranks
 from tests.viz.test_figures import modules

@@ -28,11 +28,8 @@ def greedy_ranks(
     every = range(len(cost))
     minimum = [m for _ in range(min_rank) for m in every]
     predicted = sorted(
-        (-gain / cost[m], m)
-        for m in every
-        for gain in gains[m][min_rank:]
-        if np.isfinite(gain) and gain > 0
-    )  # fmt: skip
+        (-gain / cost[m], m) for m in every for gain in gains[m][min_rank:] if np.isfinite(gain) and gain > 0
+    )
     rounds = [m for _ in range(max(max_ranks, default=0)) for m in every]
     for m in [*minimum, *(m for _, m in predicted), *rounds]:
         if ranks[m] < max_ranks[m] and cost[m] <= left:

@@ -1,4 +1,4 @@
-"""Scores: what a component, and so a module, is worth to the loss; tensors in, tensors out.
+"""Scores: what a component, and so a module, contributes to the loss; tensors in, tensors out.
 
 All gradients are those of the mean loss, complete (accumulated, reduced over processes), unscaled and unclipped.
 """
@@ -55,7 +55,7 @@ def component_magnitude(modules: Sequence[LoraLinear], out: Tensor) -> Tensor:
 
 
 def share(values: Tensor) -> Tensor:
-    """Return values as shares of their sum; equal shares when the sum is zero or not finite."""
+    """Return values as fractions of their sum; equal ones when the sum is zero or not finite."""
     total = values.sum()
     if not torch.isfinite(total) or total <= 0:
         return torch.full_like(values, 1 / max(values.numel(), 1))

@@ -101,9 +101,12 @@ class Wanted:
         kept = [m for m, module in enumerate(self.modules) if module.kind not in self.left_out]
         found = np.zeros(len(self.modules), int)
         found[kept] = greedy_ranks(
-            [gains[m] for m in kept], [int(self.costs[m]) for m in kept], [self.limits[m] for m in kept],
-            budget=self.budget, min_rank=self.min_rank,
-        )  # fmt: skip
+            [gains[m] for m in kept],
+            [int(self.costs[m]) for m in kept],
+            [self.limits[m] for m in kept],
+            budget=self.budget,
+            min_rank=self.min_rank,
+        )
         return found
 
 
@@ -131,9 +134,13 @@ def suggest(gains: Sequence[np.ndarray], halves: Sequence[Sequence[np.ndarray]],
     total = sum(_at_uniform(gain, wanted.rank) for gain in gains)
     share = np.array([_at_uniform(gain, wanted.rank) for gain in gains]) / (total or 1.0)
     return Suggestion(
-        ranks.tolist(), int(ranks @ wanted.costs), _families(ranks, share, (whole, *each), wanted),
-        _correlation(*each), float(1 - moved), share,
-    )  # fmt: skip
+        ranks.tolist(),
+        int(ranks @ wanted.costs),
+        _families(ranks, share, (whole, *each), wanted),
+        _correlation(*each),
+        float(1 - moved),
+        share,
+    )
 
 
 def _at_uniform(gain: np.ndarray, rank: int) -> float:
@@ -162,10 +169,17 @@ def _families(ranks: np.ndarray, share: np.ndarray, density: Sequence[np.ndarray
         whole, *each = [_relative(one, costs, of) for one in density]
         found.append(
             Family(
-                kind, int(of.sum()), float(ranks[of].mean()), float(ranks[of] @ costs[of] / spent),
-                float(share[of].sum()), whole, min(whole, *each), max(whole, *each), max(each) < WEAK,
+                kind,
+                int(of.sum()),
+                float(ranks[of].mean()),
+                float(ranks[of] @ costs[of] / spent),
+                float(share[of].sum()),
+                whole,
+                min(whole, *each),
+                max(whole, *each),
+                max(each) < WEAK,
             )
-        )  # fmt: skip
+        )
     return sorted(found, key=lambda family: -family.gain_per_parameter)
 
 

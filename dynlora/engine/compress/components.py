@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 RIDGE = 1e-2
-"""Share of a second moment that is replaced by a plain one: directions that few rows showed keep some weight."""
+"""Fraction of a second moment that is replaced by a plain one: directions that few rows showed keep some weight."""
 
 NEGLIGIBLE = 1e-7
-"""Singular value, as a share of the module's largest, that is rounding and no component."""
+"""Singular value, as a fraction of the module's largest, that is rounding and no component."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def components(
         outputs: Bᵀ G B, (r, r); None counts every direction of the output alike (G = 1).
 
     Returns:
-        the components on the processor, whatever device A and B lie on.
+        the components on the processor, whatever device A and B are on.
     """
     down, up = A.cpu().double(), B.cpu().double()  # not every accelerator has double precision
     plain_in, plain_out = down @ down.t(), up.t() @ up

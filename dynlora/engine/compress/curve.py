@@ -1,4 +1,4 @@
-"""What held-out rows lose at each size of the adapter."""
+"""What held-out examples lose at each size of the adapter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dynlora.engine.evaluation.evaluate import Predictions, summarise
 from dynlora.engine.randomness import stream_seed
 
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
-"""Sizes of the adapter that are looked at, as shares of its parameters."""
+"""Sizes of the adapter that are looked at, as fractions of its parameters."""
 
 COMPARED = (0.8, 0.5, 0.25, 0.1, 0.05, 0.02)
 """Those of them at which the other ways to choose are measured: a size costs a pass over the held-out examples."""
@@ -22,7 +22,7 @@ COMPARED = (0.8, 0.5, 0.25, 0.1, 0.05, 0.02)
 
 @dataclass(frozen=True)
 class Worth:
-    """What a size of the adapter is worth on some rows.
+    """The loss of a size of the adapter on some rows.
 
     Attributes:
         loss: mean over the rows.
@@ -62,11 +62,11 @@ class Rows:
 
 @dataclass
 class Curve:
-    """Measures sizes of one adapter, each on all held-out rows at once.
+    """Measures sizes of one adapter, each on all held-out examples at once.
 
     Attributes:
         adapter: its components.
-        rows: held-out rows.
+        rows: held-out examples.
         seed: of the keyed draws.
         whole: predictions of the whole adapter.
     """
@@ -90,7 +90,7 @@ class Curve:
         return chosen
 
     def measured(self, method: str, share: float) -> Measured:
-        """Return what a size is worth; the model keeps it until the next one is measured."""
+        """Return the loss of a size; the model keeps it until the next one is measured."""
         adapter, chosen = self.adapter, self.keep(method, share)
         ranks = tuple(len(one) for one in chosen)
         found = self.whole if list(ranks) == adapter.sizes else adapter.model.predictions(self.rows.tokens)
@@ -124,7 +124,7 @@ class Measured:
     predictions: Predictions
 
     def on(self, rows: np.ndarray) -> Worth:
-        """Return what the size is worth on some of the rows."""
+        """Return the loss of the size on some of the rows."""
         task = self.curve.adapter.model.task
         found, whole = self.predictions.take(rows), self.curve.whole.take(rows)
         difference = found.loss.astype(float) - whole.loss

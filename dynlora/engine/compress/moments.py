@@ -1,4 +1,4 @@
-"""Second moments inside of each adapter over training rows: of A x at its middle, and of the gradients at its B."""
+"""Second moments inside of each adapter over training examples: of A x at its middle, and of the gradients at its B."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def by_level(tables: Sequence[Components], seed: int) -> Order:
 
 
 def by_energy(tables: Sequence[Components], seed: int) -> Order:
-    """Order by the share of a module's Σσ² that the components before it explain: PEFT's rule, one share for all."""
+    """Order by the fraction of a module's Σσ² that the components before it explain: PEFT's rule, one for all."""
     places = _places(tables)
     before = []
     for table in tables:

@@ -45,9 +45,16 @@ def as_plain_lora(model: AdaptedModel) -> AdaptedModel:
         modules, budget=model.adapters.budget, reference_rank=model.adapters.reference_rank, seed=model.adapters.seed
     )
     return AdaptedModel(
-        model.base, adapters, strategy, model.task, model.max_length, model.autocast, None, model.step,
+        model.base,
+        adapters,
+        strategy,
+        model.task,
+        model.max_length,
+        model.autocast,
+        None,
+        model.step,
         model.new_tokens,
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
@@ -82,7 +89,7 @@ class Truncatable:
 
         Args:
             model: as `as_plain_lora` returns it.
-            rows: labelled training rows that the weighting looks at; not needed for `plain`.
+            rows: labelled training examples that the weighting looks at; not needed for `plain`.
             weighting: what a component's effect is measured by: loss, inputs or plain.
         """
         found = None

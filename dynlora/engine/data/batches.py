@@ -147,7 +147,7 @@ class BatchOrder:
 def divisors(tokens: Tokens, parts: Sequence[np.ndarray], process: int, processes: int) -> list[float]:
     """Return what the mean loss of each part of a step is divided by, so that every label that counts weighs alike.
 
-    (labels of the whole step) / (labels of this process's share of the part · processes): the number of parts where
+    (labels of the whole step) / (labels of this process's part of the part · processes): the number of parts where
     each has as many labels. Gradients are averaged over processes afterwards.
 
     Args:
@@ -175,7 +175,7 @@ LOOK = 32
 def calibration_batches(
     tokens: Tokens, n: int, seed: int, device: torch.device | None = None
 ) -> list[dict[str, Tensor]]:
-    """Return n batches of `LOOK` training rows with labels, for what is looked at before training.
+    """Return n batches of `LOOK` training examples with labels, for what is looked at before training.
 
     They are drawn on their own, so that a start does not depend on how training batches its rows.
     """

@@ -20,9 +20,9 @@ Batch = Mapping[str, Tensor]
 
 
 def set_apart(tokens: Tokens, share: float, seed: int) -> tuple[Tokens, Tokens]:
-    """Return rows without a drawn share of them, and that share: what is trained on, and what is kept from it.
+    """Return rows without a drawn fraction of them, and that fraction: what is trained on, and what is kept from it.
 
-    At least one row is set apart where the share is above zero, and one is always left.
+    At least one row is set apart where the fraction is above zero, and one is always left.
     """
     if share <= 0:
         return tokens, tokens.take(np.arange(0))

@@ -53,8 +53,16 @@ def _key(tokenizer: PreTrainedTokenizerBase, data: TextData, side: str, max_leng
         written = json.loads(backend.to_str())
         whole = {name: part for name, part in written.items() if name not in ("truncation", "padding")}
     parts = [
-        data.digest, side, repr(data.task), min(max_length, tokenizer.model_max_length), type(tokenizer).__name__,
-        tokenizer.pad_token_id, tokenizer.pad_token_type_id, tokenizer.special_tokens_map,
-        tokenizer.model_input_names, tokenizer.chat_template, whole,
-    ]  # fmt: skip
+        data.digest,
+        side,
+        repr(data.task),
+        min(max_length, tokenizer.model_max_length),
+        type(tokenizer).__name__,
+        tokenizer.pad_token_id,
+        tokenizer.pad_token_type_id,
+        tokenizer.special_tokens_map,
+        tokenizer.model_input_names,
+        tokenizer.chat_template,
+        whole,
+    ]
     return hashlib.sha256(json.dumps(parts, default=repr).encode()).hexdigest()

@@ -16,20 +16,43 @@ _VERB = re.compile(
 )
 _WORD = re.compile(r"\w+")
 _NEIGHBOURS = {
-    "a": "qs", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo", "j": "hk",
-    "k": "jl", "l": "k", "m": "n", "n": "bm", "o": "ip", "p": "o", "q": "wa", "r": "et", "s": "ad", "t": "ry",
-    "u": "yi", "v": "cb", "w": "qe", "x": "zc", "y": "tu", "z": "x",
-}  # fmt: skip
+    "a": "qs",
+    "b": "vn",
+    "c": "xv",
+    "d": "sf",
+    "e": "wr",
+    "f": "dg",
+    "g": "fh",
+    "h": "gj",
+    "i": "uo",
+    "j": "hk",
+    "k": "jl",
+    "l": "k",
+    "m": "n",
+    "n": "bm",
+    "o": "ip",
+    "p": "o",
+    "q": "wa",
+    "r": "et",
+    "s": "ad",
+    "t": "ry",
+    "u": "yi",
+    "v": "cb",
+    "w": "qe",
+    "x": "zc",
+    "y": "tu",
+    "z": "x",
+}
 
 
 def cut(text: str, strength: float, draw: np.random.Generator) -> str:
-    """Return the first words of a text; `strength` is the share that goes."""
+    """Return the first words of a text; `strength` is the fraction that goes."""
     words = text.split()
     return " ".join(words[: max(1, round(len(words) * (1 - strength)))])
 
 
 def typos(text: str, strength: float, draw: np.random.Generator) -> str:
-    """Return a text in which a share of the words of three letters and more is mistyped once.
+    """Return a text in which a fraction of the words of three letters and more is mistyped once.
 
     A letter is swapped with the next, left out, doubled, or becomes its neighbour on the keyboard.
     """
@@ -37,12 +60,12 @@ def typos(text: str, strength: float, draw: np.random.Generator) -> str:
 
 
 def upper(text: str, strength: float, draw: np.random.Generator) -> str:
-    """Return a text with a share of its words in capitals."""
+    """Return a text with a fraction of its words in capitals."""
     return _WORD.sub(lambda m: m[0].upper() if draw.random() < strength else m[0], text)
 
 
 def dropped(text: str, strength: float, draw: np.random.Generator) -> str:
-    """Return a text without a share of its words, at least one stays."""
+    """Return a text without a fraction of its words, at least one stays."""
     words = text.split()
     kept = [word for word in words if draw.random() >= strength]
     return " ".join(kept or words[:1])
@@ -75,7 +98,7 @@ def perturbed(texts: Sequence[str], kind: str, strength: float, seed: int) -> li
     Args:
         texts: as they are.
         kind: one of `KINDS`.
-        strength: share of the words, or of the texts, that it befalls, 0 to 1.
+        strength: fraction of the words, or of the texts, that it befalls, 0 to 1.
         seed: of the draws; each text has its own stream, so that its neighbours do not matter.
 
     Raises:

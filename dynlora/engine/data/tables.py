@@ -41,7 +41,7 @@ def read_splits(config: DataConfig, folder: Path, seed: int, label_names: Sequen
 
     Args:
         config: which columns are what, how much is held out, and the repairs.
-        folder: where the data lies: a file, or a folder with a training file.
+        folder: where the data is: a file, or a folder with a training file.
         seed: of the run.
         label_names: what the numbers of the label column mean, where the data itself does not say so.
 
@@ -129,7 +129,7 @@ def limited_rows(n: int, limit: int | None, seed: int) -> np.ndarray:
 
 
 class Places:
-    """Places of training rows by position: lines of a file, or numbers of examples where no file is at hand."""
+    """Places of training examples by position: lines of a file, or numbers of examples where no file is at hand."""
 
     def __init__(self, config: DataConfig, folder: Path, seed: int, n: int) -> None:
         """Read the places.
@@ -138,7 +138,7 @@ class Places:
             config: section `data` of the run.
             folder: where the data is.
             seed: of the run, for the split.
-            n: number of training rows.
+            n: number of training examples.
         """
         self.rows, self.at = None, np.arange(n)
         if config.path is None or config.train_groups is not None:
@@ -150,7 +150,7 @@ class Places:
             self.rows, self.at = rows, at
 
     def said(self, chosen: Sequence[int] | np.ndarray) -> str:
-        """Return the places of training rows in words; empty for none."""
+        """Return the places of training examples in words; empty for none."""
         if not len(chosen):
             return ""
         if self.rows is not None:

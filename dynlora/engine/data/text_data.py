@@ -31,7 +31,7 @@ class Rows:
     """One side of the data.
 
     Attributes:
-        text: first texts; of texts to be written, what stands before a completion, or the whole.
+        text: first texts; of texts to be written, what is before a completion, or the whole.
         text_pair: second texts, or completions; None without.
         label: as the task encodes it, (n,): class index, int64; or the target number, float32.
         group: name of each row's input group, or None.
@@ -87,11 +87,11 @@ class TextData:
         return list(self.task.labels)
 
     def train_sample(self, n: int, seed: int) -> Rows:
-        """Return at most `n` training rows, drawn by key."""
+        """Return at most `n` training examples, drawn by key."""
         return _sample(self.train, n, stream_seed(seed, "train sample"))
 
     def held_out_sample(self, n: int, seed: int) -> Rows:
-        """Return at most `n` held-out rows, drawn by key."""
+        """Return at most `n` held-out examples, drawn by key."""
         return _sample(self.held_out, n, stream_seed(seed, "held-out sample"))
 
 
@@ -105,7 +105,7 @@ def load_data(config: DataConfig, folder: Path, seed: int, label_names: Sequence
 
     Args:
         config: which columns are what, and how many rows are wanted.
-        folder: where the data lies.
+        folder: where the data is.
         seed: of the run, for what is drawn.
         label_names: what the numbers of the label column mean, where the data itself does not say so.
 

@@ -19,6 +19,16 @@ from dynlora.engine.edits.values import (
 )
 
 __all__ = [
-    "Change", "Drop", "Edit", "Grow", "Move", "SetScale", "SketchGradients", "apply", "describe",
-    "is_logged", "new_row", "orthogonal_draw",
-]  # fmt: skip
+    "Change",
+    "Drop",
+    "Edit",
+    "Grow",
+    "Move",
+    "SetScale",
+    "SketchGradients",
+    "apply",
+    "describe",
+    "is_logged",
+    "new_row",
+    "orthogonal_draw",
+]

@@ -23,13 +23,17 @@ def listen(adapters: Adapters, indices: Sequence[int], step: int, *, whitened: b
 
 
 def _empty_sketch(module: LoraLinear, seed: int, step: int, whitened: bool) -> GradientSketch:
-    """Return a sketch that can tell apart as many directions as the module has room for components."""
+    """Return a sketch with as many directions as the module has room for components."""
     info = module.info
     return GradientSketch.empty(
-        info.d_in, info.d_out,
-        seed=seed, key=f"{info.name}/{step}", device=module.lora_A.device, triplets=module.max_rank,
+        info.d_in,
+        info.d_out,
+        seed=seed,
+        key=f"{info.name}/{step}",
+        device=module.lora_A.device,
+        triplets=module.max_rank,
         whitened=whitened,
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()

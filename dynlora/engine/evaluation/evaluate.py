@@ -1,4 +1,4 @@
-"""Evaluation: per-example losses, predictions and gates on held-out rows, and what is recorded of them."""
+"""Evaluation: per-example losses, predictions and gates on held-out examples, and what is recorded of them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
         gates: whose values are kept.
         disagreement: the strategy's, of the last forward.
         autocast: makes the precision's context.
-        shard: this process and the number of processes; every one runs its share and all get the whole.
+        shard: this process and the number of processes; every one runs its part and all get the whole.
         by_token: rows whose losses are kept token by token, of a task that writes texts.
         on_batch: called after each batch with the number of rows that this process has run.
     """
@@ -162,7 +162,7 @@ class Evaluation:
     """Evaluates one held-out set again and again, and records it: groups, worst examples, the probe set.
 
     Attributes:
-        tokens: held-out rows.
+        tokens: held-out examples.
         text, text_pair: their texts.
         group: index of each row's group, (n,), or None.
         group_names: names of the groups.
@@ -253,7 +253,7 @@ class Evaluation:
         recorder.vector("base_prediction", step, predictions.prediction)
 
     def _record_disagreement(self, recorder: Recorder, step: int, disagreement: np.ndarray, part: HeldOutPart) -> None:
-        """Record how far members disagree about each row, each probe example and, in the mean, each group."""
+        """Record how far members disagree about each example, each probe example and, on average, each group."""
         unit = self.task.disagreement_unit
         by = [
             ("held_out_disagreement", "example", part.spread(disagreement)),

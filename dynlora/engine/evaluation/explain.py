@@ -1,4 +1,4 @@
-"""One text under the lens: what each token adds to the answer, which gates it opens, which modules carry the answer."""
+"""One text explained: what each token adds to the answer, which gates it opens, which modules carry the answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Piece:
     """One token of a text.
 
     Attributes:
-        text: as it stands in the text.
+        text: as it is in the text.
         part: 0 in the first text, 1 in the second, None for a token of the model's own, such as [CLS].
         start: its place in its text, in characters.
     """
@@ -102,13 +102,11 @@ def margins(model: AdaptedModel, found: Predictions, prediction: Any) -> np.ndar
 
 
 def pieces_of(model: AdaptedModel, text: str, text_pair: str | None) -> list[Piece]:
-    """Return the tokens of a text as they stand in it."""
+    """Return the tokens of a text as they are in it."""
     tokenizer = model.base.tokenizer
     limit = min(model.max_length, tokenizer.model_max_length)
     fast = bool(tokenizer.is_fast)
-    encoded = tokenizer(
-        text, text_pair=text_pair, truncation=True, max_length=limit, return_offsets_mapping=fast
-    )  # fmt: skip
+    encoded = tokenizer(text, text_pair=text_pair, truncation=True, max_length=limit, return_offsets_mapping=fast)
     words = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     if not fast:
         own = set(tokenizer.all_special_tokens)

@@ -168,10 +168,14 @@ def _continued(
     ids, mask = _padded_left(prompts, tokenizer.pad_token_id, model.device)
     ends = end_tokens(model, tokenizer)
     config = GenerationConfig(
-        max_new_tokens=_new_tokens(ids.shape[1], limits), do_sample=limits.temperature > 0, num_beams=1,
-        eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, use_cache=True,
+        max_new_tokens=_new_tokens(ids.shape[1], limits),
+        do_sample=limits.temperature > 0,
+        num_beams=1,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=True,
         **({"temperature": limits.temperature, "top_k": 0, "top_p": 1.0} if limits.temperature > 0 else {}),
-    )  # fmt: skip
+    )
     with gates.writing() if gates is not None else nullcontext(), _seeded(limits):
         report = StoppingCriteriaList([_Report(ids, ends, on_token)])
         output: Any = model.generate(  # pyright: ignore

@@ -1,4 +1,4 @@
-"""Which held-out rows an evaluation looks at: all of them, or a fixed sample that holds the probe set."""
+"""Which held-out examples an evaluation looks at: all of them, or a fixed sample that holds the probe set."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dynlora.engine.randomness import stream_seed
 
 @dataclass(frozen=True)
 class HeldOutPart:
-    """Some of the held-out rows.
+    """Some of the held-out examples.
 
     Attributes:
         rows: their indices in rising order, (n,).
-        of: number of all held-out rows.
+        of: number of all held-out examples.
     """
 
     rows: np.ndarray
@@ -23,11 +23,11 @@ class HeldOutPart:
 
     @property
     def is_whole(self) -> bool:
-        """Whether these are all held-out rows."""
+        """Whether these are all held-out examples."""
         return len(self.rows) == self.of
 
     def places(self, chosen: np.ndarray) -> np.ndarray:
-        """Return where rows of the part stand in it."""
+        """Return where rows of the part are in it."""
         return np.searchsorted(self.rows, chosen)
 
     def spread(self, values: np.ndarray) -> np.ndarray:
@@ -40,20 +40,20 @@ class HeldOutPart:
 
 
 def whole(of: int) -> HeldOutPart:
-    """Return all held-out rows."""
+    """Return all held-out examples."""
     return HeldOutPart(np.arange(of), of)
 
 
 def sample(probe: np.ndarray, group: np.ndarray | None, of: int, size: int, seed: int) -> HeldOutPart:
     """Return the probe set and further rows, `size` in all: a keyed draw, the same at every evaluation.
 
-    Rows are added where a group has the smallest share of its rows in the sample, so that the groups come as close to
-    their shares of all rows as the probe set, which takes as many from each, lets them.
+    Rows are added where a group has the smallest fraction of its rows in the sample: so the groups come as near to
+    their fractions of all rows as the probe set, which takes as many from each, lets them.
 
     Args:
         probe: row indices of the probe set.
         group: index of each row's group, (of,), or None.
-        of: number of held-out rows.
+        of: number of held-out examples.
         size: rows of the sample; all where there are no more.
         seed: of the run.
     """

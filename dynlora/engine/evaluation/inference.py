@@ -69,7 +69,7 @@ class AdaptedModel:
         """Return predictions for texts in words, one row each: text, prediction, and what belongs to the task.
 
         Classification adds the probabilities by class. Where members disagree, `disagreement` says how far and
-        `unusual` whether further than about 99 of 100 held-out rows.
+        `unusual` whether further than about 99 of 100 held-out examples.
         """
         if isinstance(self.task, WritingTask):
             return self.continued(self.task, text)
@@ -101,7 +101,7 @@ class AdaptedModel:
     def continued_rows(
         self, task: WritingTask, rows: Rows, temperature: float = 0.0, seed: int = 0
     ) -> list[dict[str, Any]]:
-        """Return what the model writes after rows, each with the tokens that stand before its completion in training.
+        """Return what the model writes after rows, each with the tokens that are before its completion in training.
 
         Args:
             task: of the model.
@@ -229,5 +229,5 @@ def _merge_bias(base: nn.Module, shift: Tensor | None) -> None:
 
 
 def is_transposed(module: LoraLinear) -> bool:
-    """Say whether the base weight lies as (d_in, d_out), as in Conv1D; told by type where the matrix is square."""
+    """Say whether the base weight is as (d_in, d_out), as in Conv1D; told by type where the matrix is square."""
     return not isinstance(module.base_layer, nn.Linear)

@@ -1,4 +1,4 @@
-"""Ablation: what held-out rows lose when the adapter of one module, or of several, is switched off.
+"""Ablation: what held-out examples lose when the adapter of one module, or of several, is switched off.
 
 δ_m = L(all but m) - L(all), per row. It is the effect itself that an allocator's score only guesses at.
 """
@@ -27,7 +27,7 @@ class Effect:
         loss: mean loss without them.
         delta: mean loss without them, less that with all; above zero they help.
         low, high: 95 % bootstrap interval of `delta` over the rows.
-        changed: share of the rows whose prediction is another, 0 to 1; of numbers, those that move at all.
+        changed: fraction of the rows whose prediction is another, 0 to 1; of numbers, those that move at all.
         by_group: `delta` over the rows of each input group, NaN for an empty one.
     """
 

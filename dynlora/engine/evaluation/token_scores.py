@@ -103,9 +103,7 @@ def estimated(model: AdaptedModel, prompt: Sequence[int], ids: Sequence[int]) ->
     labels = tokens.clone()
     labels[0, : len(prompt)] = IGNORED
     with torch.enable_grad(), _factors(model) as factors, model.autocast():
-        output: Any = model.strategy.forward(
-            base, {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-        )  # fmt: skip
+        output: Any = model.strategy.forward(base, {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
         loss, _ = token_loss(output, labels)
         found = torch.autograd.grad(-loss.sum(), factors, allow_unused=True)
     return np.array([0.0 if one is None else float(one) for one in found])
@@ -116,9 +114,8 @@ def _factors(model: AdaptedModel) -> Iterator[list[Tensor]]:
     """Put a factor of one on the update of each module inside the block, and give the factors."""
     factors = [torch.ones((), device=module.lora_A.device, requires_grad=True) for module in model.adapters]
     handles = [
-        module.register_forward_hook(_scaled_by(factor))
-        for module, factor in zip(model.adapters, factors, strict=True)
-    ]  # fmt: skip
+        module.register_forward_hook(_scaled_by(factor)) for module, factor in zip(model.adapters, factors, strict=True)
+    ]
     try:
         yield factors
     finally:

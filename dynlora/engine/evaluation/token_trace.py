@@ -23,7 +23,7 @@ class TokenTrace:
     """Examples whose losses are recorded token by token: the first of the probe set, each whole.
 
     Attributes:
-        rows: which held-out rows they are, (n,), in the order of the probe set.
+        rows: which held-out examples they are, (n,), in the order of the probe set.
         texts: what each token of each of them adds to the text.
     """
 
@@ -37,7 +37,7 @@ class TokenTrace:
         """Return the first examples of a probe set with at most `most` tokens in all; None where one has more.
 
         Args:
-            tokens: held-out rows.
+            tokens: held-out examples.
             probe: row indices of the probe set.
             tokenizer: of the model.
             most: tokens in all.

@@ -46,9 +46,9 @@ class Prompts:
     """Held-out prompts that are continued at each evaluation.
 
     Attributes:
-        rows: which held-out rows they are, (n,).
+        rows: which held-out examples they are, (n,).
         interim: positions among them, (m,), of those that evaluations before the last continue, in rising order.
-        of: number of all held-out rows.
+        of: number of all held-out examples.
         ids: tokens of each prompt.
         text: each prompt for reading.
         expected: what the data has in the position of the written text.
@@ -81,16 +81,24 @@ class Prompts:
         task: WritingTask,
         limits: Limits,
     ) -> Prompts:
-        """Return the prompts of some held-out rows, (n,); `interim` of them, spread out, are for every evaluation."""
+        """Return the prompts of some held-out examples, (n,); `interim` of them, spread, are for every evaluation."""
         chosen = held_out.take(rows)
         prompts = [task.prompt(tokenizer, chosen, index) for index in range(len(chosen))]
         answer = chosen.fields.get("answer")
         few = np.unique(np.linspace(0, len(rows) - 1, min(interim, len(rows))).round().astype(int))
         return cls(
-            rows, few, len(held_out), [prompt.ids for prompt in prompts], [prompt.text for prompt in prompts],
-            [prompt.expected for prompt in prompts], None if answer is None else list(answer), chosen.group, limits,
-            tokenizer, task,
-        )  # fmt: skip
+            rows,
+            few,
+            len(held_out),
+            [prompt.ids for prompt in prompts],
+            [prompt.text for prompt in prompts],
+            [prompt.expected for prompt in prompts],
+            None if answer is None else list(answer),
+            chosen.group,
+            limits,
+            tokenizer,
+            task,
+        )
 
     def positions(self, *, last: bool) -> np.ndarray:
         """Return the positions, (m,), of the prompts that an evaluation continues: of all in the last one."""

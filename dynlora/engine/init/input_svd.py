@@ -78,7 +78,7 @@ class InputComponents:
 
     @property
     def ratio(self) -> Tensor:
-        """The share of the inputs' variance along each component, (n,)."""
+        """The fraction of the inputs' variance along each component, (n,)."""
         return self.values.square() / max(self.scatter, 1e-30)
 
     def settled(self, n: int) -> bool:

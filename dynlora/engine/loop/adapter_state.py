@@ -76,7 +76,7 @@ def load_adapter_state(adapters: Adapters, state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Say in a sentence what a part of a saved state lacks; a run's folder may be damaged or a stranger's."""
+    """Say in a sentence what a part of a saved state lacks; a run's folder may be damaged or untrusted."""
     try:
         yield
     except CorruptRunError:
@@ -234,11 +234,6 @@ def _without_last(tensor: Tensor, dim: int, count: int) -> Tensor:
 def _copied(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """Return plain values with their tensors copied to a device: running sums are changed in place."""
     return {key: value.to(device, copy=True) if isinstance(value, Tensor) else value for key, value in values.items()}
-
-
-def head_state(head: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return the head's tensors by name."""
-    return dict(head)
 
 
 def load_head_state(head: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> None:

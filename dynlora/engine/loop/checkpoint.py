@@ -132,13 +132,13 @@ def _swap(aside: Path, folder: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    """Return what tells a file from every other: SHA-256 in hexadecimal."""
+    """Return what identifies a file: SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """Return where the last whole checkpoint lies: its place, or, after a crash between two renames, the old one."""
+    """Return where the last whole checkpoint is: its place, or, after a crash between two renames, the old one."""
     return next(iter(_places(folder)), None)
 
 
@@ -173,7 +173,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def _read(place: Path) -> dict[str, Any]:
-    """Return the state that lies in a folder.
+    """Return the state that is in a folder.
 
     Raises:
         CorruptRunError: when it cannot be read, or its two files are not of the same moment.

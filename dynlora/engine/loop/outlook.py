@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WRITING_SHARE = 0.2
-"""Share of a run that the texts of the evaluations before the last may take."""
+"""Fraction of a run that the texts of the evaluations before the last may take."""
 
 WRITING_FREE_S = 10.0
 """Seconds that these texts may take in any case: a run of a few seconds shows its texts too."""
@@ -43,7 +43,7 @@ class Outlook:
     Attributes:
         total: optimizer steps of the run.
         every: steps between evaluations.
-        step_tokens: tokens of an optimizer step, in the mean.
+        step_tokens: tokens of an optimizer step, on average.
         tokens: held-out tokens that an evaluation before the last reads, and that the last one reads.
         step_s: seconds of the recent steps of this process, checkpoints and records included.
         token_s: seconds an evaluation takes per token; None before the first one.
@@ -77,7 +77,7 @@ class Outlook:
         return {"token_s": self.token_s, "writing_s": self.writing_s, "writes": self.writes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with what a checkpoint holds; those of earlier versions hold nothing and wrote at every evaluation."""
+        """Continue with what a checkpoint holds; earlier versions hold nothing and wrote at every evaluation."""
         writing_s = state.get("writing_s")
         self.token_s, self.writes = state.get("token_s"), state.get("writes", ALWAYS)
         self.writing_s = None if writing_s is None else (writing_s[0], writing_s[1])

@@ -15,7 +15,7 @@ def lr_factor(step: int, total: int, warmup: float, shape: str) -> float:
     Args:
         step: the optimizer step, counted from 1.
         total: optimizer steps of the run.
-        warmup: share of the steps in which the rate rises.
+        warmup: fraction of the steps in which the rate rises.
         shape: linear, cosine or constant.
     """
     rise = max(1, round(warmup * total)) if warmup > 0 else 0

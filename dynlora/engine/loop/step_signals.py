@@ -114,7 +114,7 @@ class StepSignals:
             strategy: whose signals are recorded.
             recorder: takes them.
             every: distance of the costlier signals, in steps.
-            reduce: mean over the processes, for what each of them sees on its own share of a batch.
+            reduce: mean over the processes, for what each of them sees on its own part of a batch.
         """
         self.reduce = reduce
         self.adapters = adapters
@@ -147,7 +147,7 @@ class StepSignals:
         """Take a step's numbers; gradients are still there. The step before is handed to the recorder.
 
         Args:
-            step: where training stands.
+            step: where training is.
             scalars: loss and penalties, tensors without dimensions on the device.
             budget: what a decision left of the budget, None when nothing was decided.
             decisions: rows of the decision log.
@@ -229,7 +229,7 @@ class StepSignals:
         return vectors | over_components
 
     def _ranks(self, device: torch.device) -> Tensor:
-        """Return the components that reach the output, by module; factors are counted where they lie."""
+        """Return the components that reach the output, by module; factors are counted where they are."""
         counts = [module.active_rank_on_device() for module in self.adapters]
         if not any(isinstance(count, Tensor) for count in counts):
             return torch.tensor(counts, dtype=torch.float32, device=device)

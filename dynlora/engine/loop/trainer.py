@@ -59,8 +59,8 @@ class Trainer:
         adapters: of the model.
         strategy: the method.
         optimizer: AdamW over adapters and head.
-        tokens: training rows.
-        evaluation: held-out rows and how to record them.
+        tokens: training examples.
+        evaluation: held-out examples and how to record them.
         accelerator: device and processes.
         autocast: makes the precision's context.
         recorder: takes what is emitted.
@@ -69,7 +69,7 @@ class Trainer:
         step: optimizer steps done.
         best: metrics of the best evaluation so far, with its step; all are judged on the same rows.
         metrics: of the last evaluation.
-        last_eval_subset: the held-out rows of the last evaluation; None before the first of this process.
+        last_eval_subset: the held-out examples of the last evaluation; None before the first of this process.
         penalties: the strategy's terms of the last forward, which the recorded loss leaves out.
         outlook: how long the run still takes.
     """
@@ -247,7 +247,7 @@ class Trainer:
         return {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
 
     def _over_processes(self, value: Tensor) -> Tensor:
-        """Return the mean of a tensor over the processes, which hold shares of equal size."""
+        """Return the mean of a tensor over the processes, which hold parts of equal size."""
         if self.accelerator.num_processes == 1:
             return value
         return self.accelerator.reduce(value, "mean")  # pyright: ignore
@@ -264,7 +264,7 @@ class Trainer:
         return self.strategy.loss(output, labels)
 
     def _batch(self, order: BatchOrder, number: int) -> dict[str, Tensor]:
-        """Return this process's share of forward pass `number`."""
+        """Return this process's part of forward pass `number`."""
         rows = order[number][self.accelerator.process_index :: self.accelerator.num_processes]
         return self.tokens.batch(rows, self.accelerator.device)
 

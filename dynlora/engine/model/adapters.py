@@ -22,7 +22,7 @@ class Adapters(Sequence[LoraLinear]):
         gates: the input gates, or None.
         notes: what a person should know of which modules are adapted and have gates, in sentences.
         components: named per-component state, (n_modules, widest max_rank); edits keep it beside its component.
-        over_processes: mean of a tensor over the processes, for what each of them sees on its own share of a batch.
+        over_processes: mean of a tensor over the processes, for what each of them sees on its own part of a batch.
     """
 
     def __init__(

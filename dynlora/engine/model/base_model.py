@@ -244,7 +244,7 @@ def _check_causal(folder: Path, model: PreTrainedModel) -> None:
 
 
 def learned_positions(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model with learned positions can tell apart, None where any number will do."""
+    """Return how many tokens a model with learned positions has positions for, None where any number will do."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
             first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from there

@@ -1,6 +1,6 @@
 """Dropout at the price of what it drops: positions are drawn, not a number for every entry.
 
-The gaps between dropped entries of an independent draw follow a geometric law, so a share p of all entries costs p
+The gaps between dropped entries of an independent draw follow a geometric law, so a fraction p of all entries costs p
 random numbers an entry, where torch's own draw on a processor takes one each and was a tenth of a whole step.
 """
 

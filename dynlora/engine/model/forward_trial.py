@@ -1,7 +1,7 @@
 """What a model's forward does with each linear module, found out by running it: nothing is told by a name.
 
 Three short random texts are read, then the same ones with one token of the second text changed. A module whose input
-has equal shares of rows, one a text, changes in the second share alone: its rows belong to examples, and it can have a
+has equal parts of rows, one per text, changes in the second part alone: its rows belong to examples, and it can have a
 gate. The rows of a table of relative positions do not change; those of a layout with tokens in front, or of a mixture
 of experts, change elsewhere too. An adapter has no effect on a module that is never called (cross-attention without an
 encoder), nor where another one takes its weight to compute with it, as the fused kernels of a state-space model do.

@@ -34,7 +34,7 @@ FEATURES = 8
 """Numbers that describe an input."""
 
 MODES = ("module", "rank", "token")
-"""One gate a module and sequence; one a component and sequence; one a module and token."""
+"""One gate per module and sequence; one per component and sequence; one per module and token."""
 
 
 class _FeaturesKnownError(Exception):
@@ -66,8 +66,8 @@ class Gates(nn.Module):
     """The gates of all adapted modules, computed in one product a forward.
 
     Attributes:
-        mode: module (one gate a sequence), rank (one a component and sequence) or token (one a token).
-        is_causal: a token's gates depend on the tokens up to it alone; every mode has one gate a token then.
+        mode: module (one gate per sequence), rank (one per component and sequence) or token (one per token).
+        is_causal: a token's gates depend on the tokens up to it alone; every mode has one gate per token then.
         weight: u, (n_modules, FEATURES), or (n_modules, widest max_rank, FEATURES) for components.
         bias: c, (n_modules,), or (n_modules, widest max_rank) for components.
         projection: (2 · d_embedding, FEATURES), or (d_embedding, FEATURES) for tokens, fixed.
@@ -92,7 +92,7 @@ class Gates(nn.Module):
         max_rank: int = 1,
         is_causal: bool = False,
     ) -> None:
-        """Make gates that are one everywhere; `max_rank` is the widest module's, for one gate a component."""
+        """Make gates that are one everywhere; `max_rank` is the widest module's, for one gate per component."""
         super().__init__()
         self.mode = mode
         self.is_causal = is_causal
@@ -318,7 +318,7 @@ def _described(features: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _of_tokens(mask: Tensor | None, embedded: Tensor) -> Tensor | None:
-    """Return the part of a mask that belongs to the embedded tokens: the last ones, where earlier ones are kept."""
+    """Return the part of a mask that belongs to the tokens of the input: the last ones, where earlier ones are kept."""
     if mask is None or mask.shape[0] != embedded.shape[0] or mask.shape[1] < embedded.shape[1]:
         return None
     return mask[:, mask.shape[1] - embedded.shape[1] :]
@@ -335,7 +335,7 @@ class GateReader:
         """Return the gate of every sequence or token, or None when no forward set it.
 
         Its shape is (batch,) or (batch · seq,), or (live, ...) where each of `live` components has its own. Some models
-        flatten (batch, seq) before their linear modules: a gate holds for a share of the rows.
+        flatten (batch, seq) before their linear modules: a gate holds for a part of the rows.
         """
         column = self.gates.column(self.index)
         if column is None or column.dim() == 1:

@@ -46,7 +46,7 @@ class LoraLinear(nn.Module):
         rank: number of active components, 0 to max_rank.
         scaling: alpha / reference rank; a rank change never alters it.
         enabled: False leaves the frozen module alone, as if the adapter were not there.
-        sketch: sums up which way the loss pulls W0 while training, or None while nobody listens.
+        sketch: sums up the gradient of W0 while training, or None while nobody reads it.
         holds_live: whether memory is held for active components alone.
         fused: False computes the update in plain operations, slower and otherwise equal, as torch.func always gets it.
     """
@@ -59,7 +59,7 @@ class LoraLinear(nn.Module):
         """Wrap `base_layer`; A is filled by `reset_parameters`, B is zero.
 
         Raises:
-            ValueError: when rank lies outside 0 to max_rank.
+            ValueError: when rank is outside 0 to max_rank.
         """
         super().__init__()
         if not 0 <= rank <= max_rank:
@@ -168,9 +168,16 @@ class LoraLinear(nn.Module):
         if frozen is None:
             return self.base_layer(x) + self._update(x, live, scaling, scale, gate, dropped)
         return low_rank_linear(
-            x, frozen, self.lora_A, self.lora_B,
-            live=live, scaling=scaling, scale=scale, gate=gate, dropped=dropped,
-        )  # fmt: skip
+            x,
+            frozen,
+            self.lora_A,
+            self.lora_B,
+            live=live,
+            scaling=scaling,
+            scale=scale,
+            gate=gate,
+            dropped=dropped,
+        )
 
     def _update(
         self, x: Tensor, live: int, scaling: float, scale: Tensor | None, gate: Tensor | None, dropped: Tensor | None
@@ -206,11 +213,11 @@ class LoraLinear(nn.Module):
         return self._cast[1]
 
     def frozen_weight(self) -> Tensor:
-        """Return the weight the update is added to, as the base's lies: for LoRA the base's own."""
+        """Return the weight the update is added to, as the base's is: for LoRA the base's own."""
         return self.base_layer.weight  # pyright: ignore - linear by construction
 
     def copied_bytes(self) -> int:
-        """Return the bytes of the copy that computes in another precision than the frozen weights lie in."""
+        """Return the bytes of the copy that computes in another precision than the frozen weights are in."""
         if self._cast is None:
             return 0
         frozen, base = self._cast[1], self.base_layer
@@ -224,7 +231,7 @@ class LoraLinear(nn.Module):
         return None if self.scale is None else self.scale[:live]
 
     def gate(self, live: int) -> Tensor | None:
-        """Return factors for equal shares of the rows, (shares,) for all components or (live, shares), or None."""
+        """Return factors for equal parts of the rows, (parts,) for all components or (live, parts), or None."""
         return None if self.gates is None else self.gates.read(live)
 
     def low_rank(self) -> tuple[Tensor, Tensor]:
@@ -281,7 +288,7 @@ class LoraLinear(nn.Module):
     def active_parts(self) -> list[tuple[Tensor, int | Tensor]]:
         """Return the trained tensors with how many of their numbers reach the output: rank · d_in and rank · d_out.
 
-        A method with tensors of its own adds them. A tensor that several modules share is counted once. Counts may lie
+        A method with tensors of its own adds them. A tensor that several modules share is counted once. Counts may be
         on the device, as in `active_rank_on_device`.
         """
         rank = self.active_rank_on_device()

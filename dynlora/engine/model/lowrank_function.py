@@ -26,7 +26,7 @@ class Frozen:
     Attributes:
         weight: (d_out, d_in), or (d_in, d_out) where transposed.
         bias: (d_out,), or None.
-        transposed: whether the weight lies as Conv1D has it.
+        transposed: whether the weight is as Conv1D has it.
     """
 
     weight: Tensor
@@ -64,7 +64,7 @@ def low_rank_linear(  # noqa: PLR0913 - the terms of one formula
         live: leading components that count.
         scaling: constant factor.
         scale: per-component factor, (live,).
-        gate: factors for each of equal shares of the rows, (shares,) for all components or (live, shares); not
+        gate: factors for each of equal parts of the rows, (parts,) for all components or (live, parts); not
             zero where a gradient is asked for.
         dropped: entries of x that the update does not see, as positions or a mask; see `dropout.zero_`.
     """
@@ -162,7 +162,7 @@ def _weigh_(inner: Tensor, factor: Tensor | float) -> Tensor:
 
 
 def _of_shares(tensor: Tensor, shares: int) -> Tensor:
-    """Return (live, rows) as (live, shares, rows of a share)."""
+    """Return (live, rows) as (live, parts, rows of a part)."""
     live, rows = tensor.shape
     return tensor.view(live, shares, rows // shares)
 

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from dynlora.errors import ConfigError
 
 ROOM = 4
-"""Components that every module can come to hold: at rank 1 a factor alone would leave no room to tell modules apart."""
+"""Components that every module can come to hold: at rank 1 a factor alone would leave no room for modules to differ."""
 
 
 ALL, ATTENTION, MLP = "all", "attention", "mlp"
@@ -52,7 +52,7 @@ class ModuleInfo:
 def rank_limit(module: ModuleInfo, rank: int, uniform: int, growth_limit: float) -> int:
     """Return how many components a module may come to hold: its own, or `growth_limit` uniform ranks, at least `ROOM`.
 
-    Never more than the smaller of its dimensions can tell apart, unless it starts with more.
+    Never more than the smaller of its dimensions, unless it starts with more.
     """
     return max(rank, min(max(round(growth_limit * uniform), ROOM), module.d_in, module.d_out))
 
@@ -99,7 +99,7 @@ def by_names(names: Sequence[str]) -> str:
 
 
 def check_weights(model: nn.Module, modules: Sequence[ModuleInfo], asked: str) -> None:
-    """Refuse modules whose weights do not lie as d_in · d_out floating-point numbers, as those of quantised ones.
+    """Refuse modules whose weights do not be as d_in · d_out floating-point numbers, as those of quantised ones.
 
     Args:
         model: holds the modules.
@@ -160,7 +160,7 @@ def _ends_with(name: str, target: str) -> bool:
 
 
 def _ends_within(name: str, parent: str) -> bool:
-    """Say whether `name` is `parent` or lies in it."""
+    """Say whether `name` is `parent` or is in it."""
     return name == parent or name.startswith(parent + ".")
 
 

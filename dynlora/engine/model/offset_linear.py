@@ -71,7 +71,7 @@ class OffsetLinear(LoraLinear):
         self.offsets, self._cast = int(used.max()) + 1 if len(used) else 0, None
 
     def frozen_weight(self) -> Tensor:
-        """Return W0 - scaling · B0 A0, as the base's weight lies, in fp32 at least: it is cast once, by the caller."""
+        """Return W0 - scaling · B0 A0, as the base's weight is, in fp32 at least: it is cast once, by the caller."""
         weight, offset = super().frozen_weight(), self._offset()
         return weight - (offset if isinstance(self.base_layer, nn.Linear) else offset.t())
 

@@ -109,5 +109,5 @@ def dequantize(model: PreTrainedModel) -> None:
 
 
 def numbers_in(tensor: Tensor) -> int:
-    """Return how many weights a parameter holds: two 4-bit numbers lie in one byte."""
+    """Return how many weights a parameter holds: two 4-bit numbers are in one byte."""
     return 2 * tensor.numel() if getattr(tensor, "quant_state", None) is not None else tensor.numel()

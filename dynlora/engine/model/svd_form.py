@@ -52,8 +52,8 @@ def take_sensitivity(
         adapters: the adapted modules, gradients in place.
         mean: smoothed sensitivity, changed in place.
         deviation: smoothed |sensitivity - mean|, changed in place.
-        beta1: share of the old mean that stays.
-        beta2: share of the old deviation that stays.
+        beta1: fraction of the old mean that stays.
+        beta2: fraction of the old deviation that stays.
     """
     heard = {
         f"{module.info.name}.{name}": elementwise_sensitivity(tensor, tensor.grad)

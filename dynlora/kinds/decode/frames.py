@@ -66,7 +66,7 @@ def solutions_of(result: Decode, key: str) -> tuple[Solution, ...]:
 def by_point(result: Decode) -> pd.DataFrame:
     """Return one row per point that has solved a problem.
 
-    Columns: key, point (its label), accept, value, problems, accuracy, low, high, accepted (share of the judged
+    Columns: key, point (its label), accept, value, problems, accuracy, low, high, accepted (fraction of the judged
     steps), draft kept, draft discarded, target (tokens per problem), flops, flops_with_prefill, seconds (per problem).
     """
     rows = []
@@ -134,7 +134,7 @@ def difference(result: Decode, key: str, against: str) -> Difference | None:
 
 
 def cost_ratio(result: Decode, key: str, against: str, cost: str = "flops") -> float | None:
-    """Return what a point costs as a share of another, over the problems that both solved; None where unknown."""
+    """Return what a point costs as a fraction of another, over the problems that both solved; None where unknown."""
     pairs = _pairs(result, key, against)
     whole = sum(getattr(other, cost) for _, other in pairs)
     return sum(getattr(one, cost) for one, _ in pairs) / whole if whole else None
@@ -173,7 +173,7 @@ def best(result: Decode) -> Point | None:
 
 
 def _accuracy(result: Decode, key: str) -> float:
-    """Return the share of right answers; -1 where none is known, so that such a point is never the best."""
+    """Return the fraction of right answers; -1 where none is known, so that such a point is never the best."""
     known = [one.right for one in solutions_of(result, key) if one.right is not None]
     return sum(known) / len(known) if known else -1.0
 

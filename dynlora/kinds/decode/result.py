@@ -104,7 +104,7 @@ class NestedRank:
     Attributes:
         rank: largest of a module.
         share: of the parameters, 0 to 1.
-        agreement: share of the tokens, 0 to 1.
+        agreement: fraction of the tokens, 0 to 1.
     """
 
     rank: int

@@ -103,7 +103,7 @@ class Distil:
         counted: the texts of each teacher and stage, at the end.
         kl: KL(teacher || model) on held-out texts.
         kl_against_base, kl_against_average: paired differences of it.
-        loss, loss_against_base, loss_against_average: of the held-out rows of the teachers' data.
+        loss, loss_against_base, loss_against_average: of the held-out examples of the teachers' data.
         methods: what each model is called.
         minutes: estimated before the start; None where unknown.
         notes: what a person should know of the results.

@@ -62,7 +62,7 @@ class Merge:
         sources: in order.
         method: stack, ties or dare.
         weights: of the sources.
-        density: share of the entries that ties and dare keep; None for stack.
+        density: fraction of the entries that ties and dare keep; None for stack.
         head: whether the merge predicts: `none` where no head was trained, `equal` or `own`.
         unit: of the loss.
         stages: (name, last step) of each, in order.

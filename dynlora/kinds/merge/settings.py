@@ -23,7 +23,7 @@ STACK = "stack"
 """The weighted sum of the updates, the usual method."""
 
 USUAL_DENSITY = 0.5
-"""Share of the entries that ties and dare keep where nothing else is asked for."""
+"""Fraction of the entries that ties and dare keep where nothing else is asked for."""
 
 METHODS = {"Weighted sum": STACK, "TIES": "ties", "DARE": "dare"}
 """Methods by what a person reads."""
@@ -105,7 +105,7 @@ class MergeSettings(KindSettings):
 
     @property
     def kept_share(self) -> float:
-        """Share of the entries that ties and dare keep."""
+        """Fraction of the entries that ties and dare keep."""
         return USUAL_DENSITY if self.density is None else self.density
 
     def allowed(self, parameters: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""Sharing: which modules could use one tensor, which do, and whose lie nearest to each other."""
+"""Sharing: which modules could use one tensor, which do, and whose are nearest to each other."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Tie(Change):
     of its users say, and so its moments are made those of a sum.
 
     Attributes:
-        modules: one of each group that comes to share.
+        modules: one of each group that will share.
         name: of the tensor.
         distance: between what merges, for the log.
         among: the modules it was chosen among, for the log; empty where another row of the event tells.

@@ -50,7 +50,7 @@ class CopyComponent(Change):
     Attributes:
         module: index of the module, a `BeamLinear`.
         source, target: places of the components.
-        source_factor, target_factor: what they were worth.
+        source_factor, target_factor: their importance.
         past: of the module, as `TakeSnapshot` keeps it.
         split: the source is split in two instead of copied from the snapshot, so that the function stays.
     """

@@ -61,9 +61,10 @@ class BeamLora(Strategy):
     moving_share: float = setting(2 / 3, "Fraction of the steps over which p changes.", gt=0, le=1)
     allocate_every: int | None = setting(None, "Steps between events. Empty: 8 %.", unit="steps", ge=2)
     copy: str = setting(
-        "published", "published: a copy from half an interval ago, the function jumps; halved: the source is split.",
+        "published",
+        "published: a copy from half an interval ago, the function jumps; halved: the source is split.",
         choices=("published", "halved"),
-    )  # fmt: skip
+    )
     score_lr_ratio: float = setting(1.0, "Learning rate of the scores over that of A; 0 holds them.", ge=0, le=1024)
 
     past: list[dict[str, Tensor]] = state(list)

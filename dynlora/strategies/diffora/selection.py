@@ -37,14 +37,14 @@ class Choice:
         return self.size * power / self._sum(power)
 
     def logit_gradient(self, pull: Tensor, weights: Tensor) -> Tensor:
-        """Return ∂L/∂λ, (n_modules,), from pull = ā · ∂L/∂ā: pull_k - ā_k / n · Σ pull over k's layer.
+        """Return ∂L/∂λ, (n_modules,), from `pull` = ā · ∂L/∂ā: `pull`_k - ā_k / n · Σ `pull` over k's layer.
 
-        For an update ā s B A x the pull is ⟨B, ∂L/∂B⟩, so that no quotient by ā is ever taken.
+        For an update ā s B A x, `pull` is ⟨B, ∂L/∂B⟩, so that no quotient by ā is ever taken.
         """
         return pull - weights / self.size * self._sum(pull)
 
     def entropy(self, weights: Tensor) -> Tensor:
-        """Return the entropy of the softmax, mean over the layers, as a share of the largest, 0 to 1."""
+        """Return the entropy of the softmax, mean over the layers, as a fraction of the largest, 0 to 1."""
         share = weights / self.size
         terms = -torch.special.xlogy(share, share) / self.size.log().clamp_min(1e-12)
         return torch.where(self.size > 1, terms, 0.0).sum() / torch.where(

@@ -1,4 +1,4 @@
-"""DiffoRA: a search finds which modules of each layer are worth adapting, and they share the whole budget."""
+"""DiffoRA: a search finds which modules of each layer should be adapted, and they share the whole budget."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dynlora.strategies.diffora.edits import Look, TakeIn, Weigh
 from dynlora.strategies.diffora.selection import Choice, adam_step
 
 LEAST_STEPS = 3
-"""Steps a search takes at least: while B is zero nothing can be told apart."""
+"""Steps a search takes at least: while B is zero nothing differs."""
 
 GAP_BATCHES = 16
 """Reserved batches the loss is measured on before and after the modules are chosen, at most."""
@@ -87,7 +87,7 @@ class DiffoRa(Strategy):
             )
 
     def search_steps(self, total: int) -> int:
-        """Return the steps of the search; 0 where it would be too short to tell modules apart."""
+        """Return the steps of the search; 0 where it would be too short for modules to differ."""
         steps = math.ceil(self.search_share * total)
         return steps if steps >= LEAST_STEPS else 0
 

@@ -59,27 +59,34 @@ class Dynamic(Strategy):
     resizes = True
 
     allocation: str = setting(
-        "rank", "What is reallocated: rank; scalar: one weight per module; both; random: the control; none.",
+        "rank",
+        "What is reallocated: rank; scalar: one weight per module; both; random: the control; none.",
         choices=("rank", "scalar", "both", "random", "none"),
-    )  # fmt: skip
+    )
     allocation_seed: int = setting(
         0, "Seed of the random control, beside the run's own; change it to draw another random allocation.", ge=0
     )
     gates: str = setting(
-        "module", "Input gates: off; one per module and sequence (module), per component (rank) or per token (token).",
+        "module",
+        "Input gates: off; one per module and sequence (module), per component (rank) or per token (token).",
         choices=("off", *MODES),
-    )  # fmt: skip
+    )
     rank_by: str = setting(
-        "gains", "First reallocation: ranks by predicted gains, compared in the whole model or within each layer or "
-        "family; or by the gradients' effective ranks (spectral).", choices=RANK_BY,
-    )  # fmt: skip
+        "gains",
+        "First reallocation: ranks by predicted gains, compared in the whole model or within each layer or "
+        "family; or by the gradients' effective ranks (spectral).",
+        choices=RANK_BY,
+    )
     moves: int | None = setting(
         None, "Components moved per reallocation at first, falling later; empty: 3 % of all.", unit="components", ge=0
     )
     min_rank: int | None = setting(
-        None, "Minimum rank of every module; empty: 1, or 0 at adapter.rank=1, where no rank could move otherwise. 0 "
-        "lets modules go.", unit="components", ge=0,
-    )  # fmt: skip
+        None,
+        "Minimum rank of every module; empty: 1, or 0 at adapter.rank=1, where no rank could move otherwise. 0 "
+        "lets modules go.",
+        unit="components",
+        ge=0,
+    )
     budget_share: float = setting(1.0, "Fraction of uniform LoRA's parameters that may be used.", gt=0, le=1)
     growth_limit: float = setting(
         2.0, "Largest rank of a module, in multiples of the uniform rank; at least 4 components.", ge=1, le=64

@@ -26,10 +26,10 @@ from dynlora.strategies.gelora.hidden_states import layer_states
 from dynlora.strategies.gelora.two_nn import intrinsic_dimension
 
 LAST = 0.7
-"""Share of the steps after which ranks no longer move."""
+"""Fraction of the steps after which ranks no longer move."""
 
 RESERVED = 0.1
-"""Share of the training rows that dimensions are estimated on again."""
+"""Fraction of the training examples that dimensions are estimated on again."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ LEAST = 10
 
 
 EQUAL = 1e-6
-"""Distance, as a share of the largest, up to which two points are one: equal rows differ in their last bits."""
+"""Distance, as a fraction of the largest, up to which two points are one: equal rows differ in their last bits."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def intrinsic_dimension(points: Tensor, discard: float = 0.1) -> Dimension | Non
 
     Args:
         points: (n, d); n² distances are computed.
-        discard: share of the largest μ that is cut.
+        discard: fraction of the largest μ that is cut.
     """
     points = points.detach().cpu().double()  # not every accelerator has such numbers
     if len(points) < LEAST or not points.isfinite().all():

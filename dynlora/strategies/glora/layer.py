@@ -116,7 +116,7 @@ class GloraLinear(LoraLinear):
 
     @property
     def matrix(self) -> Tensor:
-        """The frozen weight, (d_out, d_in), however it lies."""
+        """The frozen weight, (d_out, d_in), however it is."""
         weight: Tensor = self.base_layer.weight  # pyright: ignore - linear by construction
         return weight if isinstance(self.base_layer, nn.Linear) else weight.t()
 
@@ -186,7 +186,7 @@ class GloraLinear(LoraLinear):
         return output * self._column(self.A_down, form).to(output.dtype)
 
     def _shifted(self, x: Tensor, form: str) -> Tensor | None:
-        """Return s · B x: as a vector or a constant the sum of x over its features comes to the output."""
+        """Return s · B x: as a vector or a constant the sum of x over its features is added to the output."""
         if form == "n":
             return None
         if form == "l":
@@ -208,7 +208,7 @@ class GloraLinear(LoraLinear):
         return sum(parts[1:], parts[0]) if parts else None
 
     def _input_shift(self, form: str) -> Tensor | None:
-        """Return C, (d_in,), what comes to every input in effect; None without it."""
+        """Return C, (d_in,), what is in effect added to every input; None without it."""
         if form == "n" or self.C_down is None or self.C_up is None:
             return None
         return self.C_down[:, 0] if form == "v" else (self.C_down @ self.C_up)[:, 0]

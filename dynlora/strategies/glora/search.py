@@ -49,7 +49,7 @@ class Space:
         return self.fitted(tuple(paths[int(rng.integers(len(paths)))] for paths in self.paths), rng)
 
     def fitted(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
-        """Return a candidate within the limit: modules drawn by lot lose A, then B, then all, until it fits."""
+        """Return a candidate within the limit: modules drawn at random lose A, then B, then all, until it fits."""
         found, left = list(candidate), self.cost(candidate)
         for keep in (1, 2, 5):
             for index in rng.permutation(len(found)).tolist():

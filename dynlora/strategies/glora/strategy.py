@@ -102,7 +102,7 @@ class Glora(Strategy):
             )
 
     def reserved_share(self) -> float:
-        """Return the share of rows the search ranks candidates on; a fixed path needs none."""
+        """Return the fraction of rows the search ranks candidates on; a fixed path needs none."""
         return self.reserve if self.path is None else 0.0
 
     def check_model(self, modules: Sequence[ModuleInfo], probe: Probe) -> None:
@@ -143,7 +143,7 @@ class Glora(Strategy):
         return adapter
 
     def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
-        """Return the groups; a super-net's with a floor under the second moments."""
+        """Return the groups; a super-net's with a minimum of the second moments."""
         floor = {"eps": FLOOR} if self.path is None else {}
         return [{**group, **floor} for group in super().groups(adapters)]
 

@@ -39,7 +39,7 @@ class Team:
             self.rows = before
 
     def check(self, x: Tensor, name: str) -> None:
-        """Refuse an input whose rows cannot be told apart by member.
+        """Refuse an input whose rows cannot be assigned to members.
 
         Raises:
             DynloraError: outside of `spread`, or when the leading dimension is not that of the batch.
@@ -63,7 +63,7 @@ def inseparable(names: str) -> str:
 class MemberLoraLinear(LoraLinear):
     """A module with an update of its own for each member: h_i = W0 x_i + scaling · B_i A_i x_i.
 
-    The members' components lie one after the other, component j belonging to member j // member_rank. A row meets all
+    The members' components are one after the other, component j belonging to member j // member_rank. A row meets all
     of them in one product, as in LoRA of rank M · member_rank, and those of other members times zero: this costs no
     more than LoRA's own product, and nothing reaches a member's weights from another one's rows.
 
@@ -112,7 +112,7 @@ class MemberLoraLinear(LoraLinear):
         return super().forward(x)
 
     def gate(self, live: int) -> Tensor:
-        """Return one where a component belongs to the member whose share of the rows it meets, (live, M)."""
+        """Return one where a component belongs to the member whose part of the rows it meets, (live, M)."""
         return self.owner[:live]
 
     def own_tensors(self) -> dict[str, Tensor]:

@@ -146,10 +146,10 @@ class LoraEnsemble(Strategy):
         return None if self.team is None else self.apart
 
     def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
-        """Record how far the members' answers to the last batch lie apart."""
+        """Record how far the members' answers to the last batch are apart."""
         return {} if self.between is None else {"function_distance": self.between}
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
-        """Record how far the members' updates of each module lie apart, the mean over their pairs."""
+        """Record how far the members' updates of each module are apart, the mean over their pairs."""
         found = [module.distance() for module in adapters if isinstance(module, MemberLoraLinear)]
         return {"member_distance": torch.stack(found)} if found else {}

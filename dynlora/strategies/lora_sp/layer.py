@@ -99,12 +99,12 @@ class PartialLinear(LoraLinear):
             matrix[index] = part
 
     def trained_shares(self) -> dict[str, float]:
-        """Return the share of A and of B that is trained, by side."""
+        """Return the fraction of A and of B that is trained, by side."""
         found = {side: float(self.whole(side).requires_grad) for side in SIDES}
         return found | {side: len(index) / len(matrix) for side, matrix, _, index in self.parts()}
 
     def trained_of_components(self) -> Tensor:
-        """Return the share of each component's numbers, a row of A and a column of B, that is trained, (rank,)."""
+        """Return the fraction of each component's numbers, a row of A and a column of B, that is trained, (rank,)."""
         found = self.trained()
         return (found["A"].sum(1) + found["B"].sum(0)) / self.info.cost
 

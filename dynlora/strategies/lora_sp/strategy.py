@@ -59,7 +59,7 @@ class LoraSp(Strategy):
     )
 
     def check(self, total: int, rank: int) -> None:
-        """Refuse a share of components that leaves none, or all, of them."""
+        """Refuse a fraction of components that leaves none, or all, of them."""
         if self.mask == "row" and round(self.share * rank) < 1:
             raise ConfigError(
                 f"strategy.share={self.share}: leaves less than one of {rank} components; raise it to {1 / rank:g}"

@@ -72,10 +72,12 @@ def _take(shown: str) -> None:
         return
     names = " and ".join(uploads.ADAPTER_FILES.values())
     sent = st.file_uploader(
-        f"{names}, both together, at most {uploads.MAX_BYTES // 2**20} MiB each", type=list(uploads.ADAPTER_FILES),
-        accept_multiple_files=True, key=f"adapter-files-{shown[:12]}",
+        f"{names}, both together, at most {uploads.MAX_BYTES // 2**20} MiB each",
+        type=list(uploads.ADAPTER_FILES),
+        accept_multiple_files=True,
+        key=f"adapter-files-{shown[:12]}",
         help="Saved in the runs folder, read as numbers, never executed.",
-    )  # fmt: skip
+    )
     if not sent:
         return
     folder = uploads.keep_adapter(runs_dir(), {file.name: file.getvalue() for file in sent})
@@ -107,9 +109,12 @@ def _show(folder: Path) -> None:
     table = adapter_frames.table(modules)
     with card("Map by module kind and layer", "adapter-map"):
         column = segmented(
-            "number", "Value shown", list(adapter_frames.NUMBERS), "rank",
+            "number",
+            "Value shown",
+            list(adapter_frames.NUMBERS),
+            "rank",
             lambda name: sentence_case(adapter_frames.NUMBERS[name][0]),
-        )  # fmt: skip
+        )
         title, unit = adapter_frames.NUMBERS[column]
         grid = adapter_frames.over_depth(modules, column)
         words = adapter_frames.depth_caption(modules, column, title)

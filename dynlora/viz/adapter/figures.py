@@ -29,11 +29,19 @@ def depth_map(grid: pd.DataFrame, title: str, unit: str, colours: Palette) -> go
     high = high if high > 0 else 1.0
     drawn = theme.figure(colours, int(np.clip(120 + 34 * len(grid), 190, 760)), left=78)
     drawn.add_heatmap(
-        z=values, x=list(range(grid.shape[1])), y=list(range(len(grid))), zmin=0, zmax=high, xgap=2, ygap=2,
-        colorscale=colours.sequential_scale, hoverongaps=False, colorbar=_bar(unit, colours),
+        z=values,
+        x=list(range(grid.shape[1])),
+        y=list(range(len(grid))),
+        zmin=0,
+        zmax=high,
+        xgap=2,
+        ygap=2,
+        colorscale=colours.sequential_scale,
+        hoverongaps=False,
+        colorbar=_bar(unit, colours),
         customdata=[[[_place(kind, layer)] for layer in grid.columns] for kind in grid.index],
         hovertemplate=f"%{{customdata[0]}}<br>{plotly_text(title)} %{{z:.4~g}}<extra></extra>",
-    )  # fmt: skip
+    )
     if values.size <= NAMED_CELLS and grid.shape[1] <= 16:
         drawn.update_layout(annotations=_numbers(values, high, colours))
     ticks = {"tickmode": "array", "showgrid": False}
@@ -42,9 +50,11 @@ def depth_map(grid: pd.DataFrame, title: str, unit: str, colours: Palette) -> go
     drawn.update_xaxes(**ticks, tickvals=list(range(0, len(layers), every)), ticktext=layers[::every])
     drawn.update_xaxes(title_text="Layer")
     drawn.update_yaxes(
-        **ticks, tickvals=list(range(len(grid))), ticktext=[plotly_text(kind, 24) for kind in grid.index],
+        **ticks,
+        tickvals=list(range(len(grid))),
+        ticktext=[plotly_text(kind, 24) for kind in grid.index],
         autorange="reversed",
-    )  # fmt: skip
+    )
     return drawn
 
 
@@ -59,11 +69,14 @@ def _numbers(values: np.ndarray, high: float, colours: Palette) -> list[dict[str
     strong_ink, weak_ink = (light, dark) if colours.mode == "light" else (dark, light)
     return [
         {
-            "x": int(column), "y": int(row), "showarrow": False, "text": number(float(values[row, column])),
+            "x": int(column),
+            "y": int(row),
+            "showarrow": False,
+            "text": number(float(values[row, column])),
             "font": {"size": 11, "color": strong_ink if values[row, column] > 0.55 * high else weak_ink},
         }
         for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def norm_lines(grid: pd.DataFrame, colours: Palette, height: int = 300) -> go.Figure:
@@ -72,10 +85,15 @@ def norm_lines(grid: pd.DataFrame, colours: Palette, height: int = 300) -> go.Fi
     places = list(range(grid.shape[1]))
     for kind, (colour, symbol, dash) in theme.kind_styles([str(kind) for kind in grid.index]).items():
         drawn.add_scatter(
-            x=places, y=grid.loc[kind], mode="lines+markers", name=plotly_text(kind, 24), connectgaps=False,
-            line={"color": colour, "width": 1.6, "dash": dash}, marker={"symbol": symbol, "size": 7},
+            x=places,
+            y=grid.loc[kind],
+            mode="lines+markers",
+            name=plotly_text(kind, 24),
+            connectgaps=False,
+            line={"color": colour, "width": 1.6, "dash": dash},
+            marker={"symbol": symbol, "size": 7},
             hovertemplate="%{fullData.name}, layer %{x}<br>norm %{y:.4~g}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=len(grid) <= 16)
     every = max(1, len(places) // 24)
     layers = [plotly_text(name, 12) for name in grid.columns]
@@ -99,11 +117,18 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
     high = float(np.nanmax(rows)) if np.isfinite(rows).any() else 1.0
     drawn = theme.figure(colours, int(np.clip(150 + 10.5 * len(shown), 260, 900)), left=78)
     drawn.add_heatmap(
-        z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows, x=list(values.columns), y=edges,
-        zmin=0, zmax=high if high > 0 else 1.0, xgap=1, ygap=0.6, hoverongaps=False,
-        colorscale=colours.sequential_scale, colorbar=_bar("singular value", colours),
+        z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows,
+        x=list(values.columns),
+        y=edges,
+        zmin=0,
+        zmax=high if high > 0 else 1.0,
+        xgap=1,
+        ygap=0.6,
+        hoverongaps=False,
+        colorscale=colours.sequential_scale,
+        colorbar=_bar("singular value", colours),
         hovertemplate="%{y}<br>component %{x}<br>singular value %{z:.4~g}<extra></extra>",
-    )  # fmt: skip
+    )
     names = [
         f"{plotly_text(short)}<br>{plotly_text(name)}"
         for short, name in zip(shown["short"], shown["name"], strict=True)
@@ -114,12 +139,18 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
     drawn.update_layout(
         annotations=[
             {
-                "x": 0, "xref": "paper", "xshift": -8, "xanchor": "right", "y": float(place), "showarrow": False,
-                "text": plotly_text(label, 24), "font": {"size": 12, "color": colours.text},
+                "x": 0,
+                "xref": "paper",
+                "xshift": -8,
+                "xanchor": "right",
+                "y": float(place),
+                "showarrow": False,
+                "text": plotly_text(label, 24),
+                "font": {"size": 12, "color": colours.text},
             }
             for label, place in places.items()
         ]
-    )  # fmt: skip
+    )
     drawn.update_xaxes(
         title_text="Component (largest first)", showgrid=False, dtick=1 if len(values.columns) < 13 else None
     )
@@ -128,6 +159,10 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
 
 def _bar(unit: str, colours: Palette) -> dict[str, object]:
     return {
-        "title": {"text": plotly_text(unit), "side": "right", "font": {"size": 11}}, "thickness": 9, "outlinewidth": 0,
-        "nticks": 5, "tickfont": {"size": 11, "color": colours.muted}, "exponentformat": "power",
-    }  # fmt: skip
+        "title": {"text": plotly_text(unit), "side": "right", "font": {"size": 11}},
+        "thickness": 9,
+        "outlinewidth": 0,
+        "nticks": 5,
+        "tickfont": {"size": 11, "color": colours.muted},
+        "exponentformat": "power",
+    }

@@ -14,10 +14,9 @@ from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.advice import model
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
-from dynlora.viz.ui.guard import fragment, guarded
+from dynlora.viz.ui.guard import announce, fragment, guarded
+from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
-from dynlora.viz.ui.start_run import start_once
-from dynlora.viz.ui.toasts import announce
 
 POLL_S = 1.0
 """Seconds between two questions whether the look is done."""
@@ -36,9 +35,12 @@ def advise_button(config: Mapping[str, Any], missing: str = "") -> None:
     if is_read_only():
         return
     pressed = st.button(
-        "Suggest ranks", icon=":material/tune:", key="advise", disabled=bool(missing),
+        "Suggest ranks",
+        icon=":material/tune:",
+        key="advise",
+        disabled=bool(missing),
         help=missing or "A short look at gradients, about a minute: which modules and ranks to use. Trains no run.",
-    )  # fmt: skip
+    )
     if pressed:
         with guarded():
             advice.ask(config, runs_dir())

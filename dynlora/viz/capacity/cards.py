@@ -26,7 +26,7 @@ from dynlora.viz.capacity import text as capacity_text
 from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.kit.module_map import MapView
 from dynlora.viz.ui.cards import Picks, card, chart, colours, note, number_columns, picture, under
-from dynlora.viz.ui.conclusion import conclusion
+from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import link
 from dynlora.viz.ui.url_state import segmented

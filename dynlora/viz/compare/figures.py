@@ -43,16 +43,26 @@ def final_ranks(
     high = float(np.nanmax(rows)) if np.isfinite(rows).any() else 1.0
     drawn = theme.figure(colours, map_height(len(modules), 150, 330), left=78)
     drawn.add_heatmap(
-        z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows, x=list(range(ranks.shape[1])), y=edges,
-        zmin=0, zmax=high if high > 0 else 1.0, colorscale=colours.sequential_scale,
-        xgap=4 if ranks.shape[1] <= NAMED_COLUMNS else 1, ygap=row_look(len(modules))["ygap"], hoverongaps=False,
+        z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows,
+        x=list(range(ranks.shape[1])),
+        y=edges,
+        zmin=0,
+        zmax=high if high > 0 else 1.0,
+        colorscale=colours.sequential_scale,
+        xgap=4 if ranks.shape[1] <= NAMED_COLUMNS else 1,
+        ygap=row_look(len(modules))["ygap"],
+        hoverongaps=False,
         colorbar={
-            "title": {"text": plotly_text(title), "side": "right"}, "thickness": 9, "outlinewidth": 0, "len": 0.5,
-            "nticks": 5, "tickfont": {"size": 11, "color": colours.muted},
+            "title": {"text": plotly_text(title), "side": "right"},
+            "thickness": 9,
+            "outlinewidth": 0,
+            "len": 0.5,
+            "nticks": 5,
+            "tickfont": {"size": 11, "color": colours.muted},
         },
         customdata=np.tile([plotly_text(name) for name in ranks.columns], (len(edges), 1)),
         hovertemplate="%{customdata}<br>%{y}<br>%{z:.3~g} components<extra></extra>",
-    )  # fmt: skip
+    )
     names = [
         f"{plotly_text(short)}<br>{plotly_text(name)}"
         for short, name in zip(modules["short"], modules["name"], strict=True)
@@ -61,13 +71,22 @@ def final_ranks(
     drawn.update_yaxes(range=[edges[-1], edges[0]])
     for label, part in pd.Series(centres).groupby(modules["label"].to_numpy(), sort=False):
         drawn.add_annotation(
-            x=0, xref="paper", xshift=-8, xanchor="right", y=part.mean(), showarrow=False,
-            text=plotly_text(label, 24), font={"size": 12, "color": colours.text},
-        )  # fmt: skip
+            x=0,
+            xref="paper",
+            xshift=-8,
+            xanchor="right",
+            y=part.mean(),
+            showarrow=False,
+            text=plotly_text(label, 24),
+            font={"size": 12, "color": colours.text},
+        )
     drawn.update_xaxes(
-        tickmode="array", tickvals=list(range(ranks.shape[1])), showgrid=False, autotickangles=[0, -90],
+        tickmode="array",
+        tickvals=list(range(ranks.shape[1])),
+        showgrid=False,
+        autotickangles=[0, -90],
         ticktext=_column_names(list(ranks.columns)),
-    )  # fmt: skip
+    )
     return drawn
 
 
@@ -91,7 +110,7 @@ def curves(
 ) -> go.Figure:
     """Draw the mean of each group, and a band from its lowest to its highest run where there are several.
 
-    A line in colour has its name at its end; the grey lines of many groups lie behind, the pointer names them.
+    A line in colour has its name at its end; the grey lines of many groups are behind, the pointer names them.
 
     Args:
         bands: as `grouping.bands` returns them.
@@ -111,13 +130,18 @@ def curves(
         if part["n"].max() > 1 and not style.is_muted:
             add_band(drawn, part, label, style.colour)
         drawn.add_scatter(
-            x=part["x"], y=part["mean"], mode="lines+markers" if marks and not style.is_muted else "lines", name=label,
-            legendgroup=label, showlegend=not style.is_muted,
+            x=part["x"],
+            y=part["mean"],
+            mode="lines+markers" if marks and not style.is_muted else "lines",
+            name=label,
+            legendgroup=label,
+            showlegend=not style.is_muted,
             line={"color": style.colour, "width": 1.1 if style.is_muted else 1.8, "dash": style.dash},
-            marker={"symbol": style.symbol, "size": 7}, customdata=part[["step", "n", "low", "high"]].to_numpy(),
+            marker={"symbol": style.symbol, "size": 7},
+            customdata=part[["step", "n", "low", "high"]].to_numpy(),
             hovertemplate="%{fullData.name}<br>%{y:.4f} at step %{customdata[0]:,.0f}<br>from %{customdata[2]:.4f} to "
             "%{customdata[3]:.4f}, n = %{customdata[1]}<extra></extra>",
-        )  # fmt: skip
+        )
     if len(names) > 1:
         _name_the_ends(drawn, bands, {name: styles[name] for name in shown}, is_log=is_log)
     drawn.update_layout(showlegend=len(names) > 0)
@@ -139,10 +163,17 @@ def _name_the_ends(
     height = float(there(known["mean"].max()) - there(known["mean"].min())) if len(known) else 0.0
     for name, place in apart(ends, (height or 1.0) / LABELS_HIGH).items():
         drawn.add_scatter(
-            x=[last.loc[name, "x"]], y=[back(place)], mode="text", text=[f"{GAP}{plotly_text(short_label(name))}"],
-            textposition="middle right", textfont={"size": 11, "color": styles[name].colour}, cliponaxis=False,
-            hoverinfo="skip", showlegend=False, legendgroup=_legend(name),
-        )  # fmt: skip
+            x=[last.loc[name, "x"]],
+            y=[back(place)],
+            mode="text",
+            text=[f"{GAP}{plotly_text(short_label(name))}"],
+            textposition="middle right",
+            textfont={"size": 11, "color": styles[name].colour},
+            cliponaxis=False,
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=_legend(name),
+        )
     low, high = float(bands["x"].min()), float(bands["x"].max())
     drawn.update_xaxes(range=[low - 0.02 * (high - low), high + 0.3 * (high - low)])
 
@@ -150,10 +181,17 @@ def _name_the_ends(
 def add_band(drawn: go.Figure, part: pd.DataFrame, label: str, colour: str) -> None:
     """Add the band of a group to a figure: from `low` to `high` over `x`, shown and hidden with the line `label`."""
     drawn.add_scatter(
-        x=[*part["x"], *part["x"][::-1]], y=[*part["high"], *part["low"][::-1]], fill="toself", mode="lines",
-        line={"width": 0}, fillcolor=theme.faded(colour, 0.16), hoverinfo="skip", showlegend=False,
-        legendgroup=label, name=f"{label}, band",
-    )  # fmt: skip
+        x=[*part["x"], *part["x"][::-1]],
+        y=[*part["high"], *part["low"][::-1]],
+        fill="toself",
+        mode="lines",
+        line={"width": 0},
+        fillcolor=theme.faded(colour, 0.16),
+        hoverinfo="skip",
+        showlegend=False,
+        legendgroup=label,
+        name=f"{label}, band",
+    )
 
 
 def frontier(
@@ -173,27 +211,41 @@ def frontier(
     drawn = theme.figure(colours, 270 + _legend_height(shown))
     best = points[points["pareto"]].sort_values("active")
     drawn.add_scatter(
-        x=best["active"], y=best["mean"], mode="lines", line={"color": colours.muted, "width": 1.2, "dash": "dot"},
-        hoverinfo="skip", name="Pareto set",
-    )  # fmt: skip
+        x=best["active"],
+        y=best["mean"],
+        mode="lines",
+        line={"color": colours.muted, "width": 1.2, "dash": "dot"},
+        hoverinfo="skip",
+        name="Pareto set",
+    )
     known = points.dropna(subset=["active", "mean"])
     for name in sorted(names, key=lambda name: not styles[name].is_muted):
         colour, symbol, is_muted = styles[name].colour, styles[name].symbol, styles[name].is_muted
         for row in known[known["group"] == name].to_dict("records"):
             drawn.add_scatter(
-                x=[row["active"]], y=[row["mean"]], mode="markers", name=_legend(name), showlegend=not is_muted,
+                x=[row["active"]],
+                y=[row["mean"]],
+                mode="markers",
+                name=_legend(name),
+                showlegend=not is_muted,
                 marker={
-                    "color": colour, "symbol": symbol, "size": 13 if row["pareto"] else 9,
+                    "color": colour,
+                    "symbol": symbol,
+                    "size": 13 if row["pareto"] else 9,
                     "line": {"color": colours.text, "width": 1.4 if row["pareto"] else 0},
                 },
                 error_y={
-                    "type": "data", "symmetric": False, "array": [row["high"] - row["mean"]],
-                    "arrayminus": [row["mean"] - row["low"]], "thickness": 1.4, "visible": row["n"] > 1,
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [row["high"] - row["mean"]],
+                    "arrayminus": [row["mean"] - row["low"]],
+                    "thickness": 1.4,
+                    "visible": row["n"] > 1,
                     "color": colour if is_muted else theme.faded(colour, 0.6),
                 },
                 hovertemplate=f"%{{fullData.name}}<br>%{{x:,.0f}} parameters<br>{plotly_text(metric, 40)} %{{y:.4f}}"
                 f"{', in the Pareto set' if row['pareto'] else ''}<extra></extra>",
-            )  # fmt: skip
+            )
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Adapter parameters in use", tickformat=",")
     drawn.update_yaxes(title_text=plotly_text(sentence_case(metric)), **axis_within(metric))
@@ -215,12 +267,16 @@ def forest(rows: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
     for chosen, colour, size, symbol in ((False, colours.muted, 8, "circle"), (True, colours.accent, 12, "diamond")):
         part, where = rows[[one == chosen for one in is_all]], [p for p in places if is_all[p] == chosen]
         drawn.add_scatter(
-            x=part["mean"], y=where, mode="markers", marker={"color": colour, "size": size, "symbol": symbol},
+            x=part["mean"],
+            y=where,
+            mode="markers",
+            marker={"color": colour, "size": size, "symbol": symbol},
             error_x=theme.interval(part["mean"], part, colour, thickness=2 if chosen else 1.2),
-            customdata=part[["low", "high", "examples"]].to_numpy(), name="all" if chosen else "One seed",
+            customdata=part[["low", "high", "examples"]].to_numpy(),
+            name="all" if chosen else "One seed",
             hovertemplate="%{y}<br>%{x:.4f}, from %{customdata[0]:.4f} to %{customdata[1]:.4f}<br>"
             "%{customdata[2]:,} examples<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_xaxes(title_text=plotly_text(sentence_case(title)))
     names = [plotly_text(name, 24) for name in rows["row"]]
     drawn.update_yaxes(tickmode="array", tickvals=places, ticktext=names, range=[len(rows) - 0.5, -0.5])

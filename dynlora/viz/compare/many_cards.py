@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import seed_groups
 from dynlora.text import markdown_text, one_line, plural, sentence_case
+from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import (
-    brushes,
     results_table,
     scatter_figures,
     scatter_model,
@@ -19,17 +20,50 @@ from dynlora.viz.compare import (
     sweep_figures,
     sweep_model,
 )
-from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.line_styles import LineStyle, line_styles
 from dynlora.viz.compare.model import LOW_IS_GOOD
-from dynlora.viz.compare.run_selection import MOST_READ
-from dynlora.viz.compare.run_visibility import method_eyes
+from dynlora.viz.compare.run_selection import MOST_READ, method_eyes
 from dynlora.viz.compare.scatter_model import Row, title
 from dynlora.viz.ui.cards import brushable, card, chart, colours, note, under
 from dynlora.viz.ui.cards import rows as table_rows
-from dynlora.viz.ui.multiselect import several
 from dynlora.viz.ui.run_picker import link
-from dynlora.viz.ui.url_state import choose, from_address, segmented
+from dynlora.viz.ui.url_state import choose, from_address, segmented, several
+
+Interval = tuple[float, float]
+
+
+def intervals(boxes: Iterable[Mapping[str, Any]], axes: int) -> dict[int, list[Interval]]:
+    """Return from where to where each brushed axis is picked.
+
+    Args:
+        boxes: with `x` and `y`, from and to; the axes are at 0, 1, 2, ...
+        axes: how many there are.
+    """
+    found: dict[int, list[Interval]] = {}
+    for box in boxes:
+        (left, right), (low, high) = sorted(box["x"]), sorted(box["y"])
+        for axis in range(axes):
+            if left <= axis <= right:
+                found.setdefault(axis, []).append((low, high))
+    return found
+
+
+def picked(places: Sequence[Sequence[float]], brushed: Mapping[int, Sequence[Interval]]) -> list[int] | None:
+    """Return which runs are within an interval on each brushed axis, None while nothing is brushed.
+
+    Args:
+        places: of the runs on each axis; NaN, which is in no interval, where a run has no such value.
+        brushed: as `intervals` returns it.
+    """
+    if not brushed:
+        return None
+    runs = range(len(places[0]))
+    return [
+        run
+        for run in runs
+        if all(any(low <= places[axis][run] <= high for low, high in parts) for axis, parts in brushed.items())
+    ]
+
 
 FEWEST_BRUSHED = 5
 """Fewest runs of which a brush picks some."""
@@ -92,9 +126,9 @@ def many_numbers(rows: Sequence[Row]) -> None:
             chart(figure, said, lines, "parallel")
             return
         boxes = brushable(figure, f"{said} {scatter_text.BRUSH}", lines, "parallel")
-        picked = brushes.picked([one.places for one in shown], brushes.intervals(boxes, len(shown)))
-        if picked is not None:
-            _brushed(lines.iloc[picked], [str(rows[place]["id"]) for place in picked])
+        chosen_lines = picked([one.places for one in shown], intervals(boxes, len(shown)))
+        if chosen_lines is not None:
+            _brushed(lines.iloc[chosen_lines], [str(rows[place]["id"]) for place in chosen_lines])
 
 
 def _brushed(lines: pd.DataFrame, ids: Sequence[str]) -> None:
@@ -216,6 +250,11 @@ def paper_table(rows: Sequence[Row]) -> None:
         with st.expander(f"{name} table", icon=":material/content_copy:", key=f"paper-{ending}"):
             st.code(text, language=language)
             st.download_button(
-                f"Save as {name}", text, file_name=f"table.{ending}", mime="text/plain", key=f"paper-save-{ending}",
-                on_click="ignore", icon=":material/download:",
-            )  # fmt: skip
+                f"Save as {name}",
+                text,
+                file_name=f"table.{ending}",
+                mime="text/plain",
+                key=f"paper-save-{ending}",
+                on_click="ignore",
+                icon=":material/download:",
+            )

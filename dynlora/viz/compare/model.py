@@ -46,7 +46,7 @@ def shared_metric(summaries: Sequence[Mapping[str, Any]]) -> str:
 def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
     """Return the settings that are not the same in all runs: column `setting`, then one per run.
 
-    A strategy stands with its fidelity.
+    A strategy is with its fidelity.
     """
     configs = {names[summary["id"]]: flat(summary.get("config") or {}) for summary in summaries}
     keys = list(dict.fromkeys(key for config in configs.values() for key in config))
@@ -77,14 +77,20 @@ def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]
         params, time, best = (summary.get(key) or {} for key in ("params", "time", "best"))
         rows.append(
             {
-                "name": names[summary["id"]], "method (fidelity)": format_strategy(summary),
-                "status": summary["status"], "seed": summary.get("seed"), "steps": summary["step"],
+                "name": names[summary["id"]],
+                "method (fidelity)": format_strategy(summary),
+                "status": summary["status"],
+                "seed": summary.get("seed"),
+                "steps": summary["step"],
                 metric: summary["metrics"].get(metric),
-                f"best {metric}": best.get(metric), "held-out loss": summary["metrics"].get("loss"),
-                "adapter parameters in use": parameters_in_use(params), "budget": params.get("budget"),
-                "step time (ms)": time.get("step_ms_median"), "strategy time (ms)": time.get("strategy_ms_median"),
+                f"best {metric}": best.get(metric),
+                "held-out loss": summary["metrics"].get("loss"),
+                "adapter parameters in use": parameters_in_use(params),
+                "budget": params.get("budget"),
+                "step time (ms)": time.get("step_ms_median"),
+                "strategy time (ms)": time.get("strategy_ms_median"),
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows).round(
         {metric: 4, f"best {metric}": 4, "held-out loss": 4, "step time (ms)": 1, "strategy time (ms)": 2}
     )
@@ -159,10 +165,12 @@ def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
         known = [value for value in used if value is not None]
         rows.append(
             (
-                group.title, len(values), *(f(values) if values else float("nan") for f in (_mean, min, max)),
+                group.title,
+                len(values),
+                *(f(values) if values else float("nan") for f in (_mean, min, max)),
                 _mean(known) if known else float("nan"),
             )
-        )  # fmt: skip
+        )
     table = pd.DataFrame(rows, columns=["group", "n", "mean", "low", "high", "active"])
     table["pareto"] = pareto(table["active"], table["mean"], low_is_good=metric in LOW_IS_GOOD)
     return table
@@ -182,10 +190,13 @@ def best_first(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Grou
 def group_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return the groups of `by_group` as people read them."""
     columns = {
-        "group": "configuration", "n": "runs", "mean": f"mean {metric_words(metric)}", "low": "lowest",
+        "group": "configuration",
+        "n": "runs",
+        "mean": f"mean {metric_words(metric)}",
+        "low": "lowest",
         "high": "highest",
         "active": "adapter parameters in use",
-    }  # fmt: skip
+    }
     found = table[list(columns)].rename(columns=columns)
     results = [columns["mean"], "lowest", "highest"]
     found[results] = found[results].round(4)

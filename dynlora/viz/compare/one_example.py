@@ -80,7 +80,7 @@ def as_written(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """Say how many runs are right, and how far their losses lie apart."""
+    """Say how many runs are right, and how far their losses are apart."""
     known = table.dropna(subset=["loss (nats)"])
     if known.empty:
         return "These runs have not recorded this example."

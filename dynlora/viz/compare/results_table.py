@@ -1,4 +1,4 @@
-"""The table of the paper one would write: methods against data sets, mean ± standard deviation over seeds.
+"""The results table: methods against data sets, mean ± standard deviation over seeds.
 
 As a frame for the page, and as LaTeX (with booktabs) and Markdown, whatever a name holds escaped for each.
 """
@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def printed(self) -> str:
-        """The mean as it stands in the table."""
+        """The mean as it is in the table."""
         return f"{self.mean:.3f}"
 
 
@@ -126,8 +126,10 @@ def _columns(rows: Sequence[Row]) -> dict[_Key, str]:
     """Return the words of each data set with its metric; equal words get what differs in the settings, or a number."""
     keys = list(dict.fromkeys(_key(row) for row in rows))
     words = [f"{one_line(source_name(data), 40)} ({metric_words(metric)})" for data, metric, _ in keys]
-    said = [_told_apart(word, key, [k for k, same in zip(keys, words, strict=True) if same == word])
-            for word, key in zip(words, keys, strict=True)]  # fmt: skip
+    said = [
+        _told_apart(word, key, [k for k, same in zip(keys, words, strict=True) if same == word])
+        for word, key in zip(words, keys, strict=True)
+    ]
     return {
         key: word if said.count(word) == 1 else f"{word} {i + 1}"
         for i, (key, word) in enumerate(zip(keys, said, strict=True))
@@ -159,7 +161,7 @@ def _parameters(rows: Sequence[Row]) -> float | None:
 def _best_of_each(
     lines: Sequence[Line], methods_of: Sequence[str], keys: Sequence[_Key]
 ) -> tuple[list[Line], list[str]]:
-    """Return one row a method, on each data set that of its configurations with the best mean."""
+    """Return one row per method, on each data set that of its configurations with the best mean."""
     found, chosen = [], []
     for method in dict.fromkeys(methods_of):
         own = [line for line, name in zip(lines, methods_of, strict=True) if name == method]
@@ -185,12 +187,16 @@ def _marked(lines: Sequence[Line], keys: Sequence[_Key]) -> list[Line]:
         cell = _best([line.cells[i] for line in lines], key)
         best.append(None if cell is None else cell.printed)
     return [
-        Line(line.label, line.parameters, tuple(
-            None if cell is None else Cell(cell.mean, cell.spread, cell.n, cell.printed == top)
-            for cell, top in zip(line.cells, best, strict=True)
-        ))
+        Line(
+            line.label,
+            line.parameters,
+            tuple(
+                None if cell is None else Cell(cell.mean, cell.spread, cell.n, cell.printed == top)
+                for cell, top in zip(line.cells, best, strict=True)
+            ),
+        )
         for line in lines
-    ]  # fmt: skip
+    ]
 
 
 def format_cell(cell: Cell | None, plus: str = "±", bold: str = "{}") -> str:
@@ -253,10 +259,25 @@ def markdown_escaped(text: str) -> str:
 
 
 LATEX: Mapping[str, str] = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "–": "--", "±": r"$\pm$", "×": r"$\times$", "…": r"\ldots{}",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "–": "--",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "…": r"\ldots{}",
+}
 """How LaTeX writes the characters that it would take for its own, or has no glyph for."""
 
 
@@ -269,13 +290,24 @@ def latex(table: Paper) -> str:
     """Return the table as a `tabular` with booktabs, the best of each column in bold."""
     head = [*HEADS, *(latex_escaped(column) for column in table.columns)]
     rows = [
-        [latex_escaped(line.label), latex_escaped(format_parameters(line)),
-         *(format_cell(cell, r"$\pm$", r"\textbf{{{}}}").replace("–", "--") for cell in line.cells)]
+        [
+            latex_escaped(line.label),
+            latex_escaped(format_parameters(line)),
+            *(format_cell(cell, r"$\pm$", r"\textbf{{{}}}").replace("–", "--") for cell in line.cells),
+        ]
         for line in table.lines
-    ]  # fmt: skip
+    ]
     body = [rf"  {' & '.join(cells)} \\" for cells in rows]
-    return "\n".join([
-        "% needs \\usepackage{booktabs}; mean $\\pm$ standard deviation (number of runs)",
-        rf"\begin{{tabular}}{{lr{'c' * len(table.columns)}}}", r"  \toprule", rf"  {' & '.join(head)} \\",
-        r"  \midrule", *body, r"  \bottomrule", r"\end{tabular}", "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}; mean $\\pm$ standard deviation (number of runs)",
+            rf"\begin{{tabular}}{{lr{'c' * len(table.columns)}}}",
+            r"  \toprule",
+            rf"  {' & '.join(head)} \\",
+            r"  \midrule",
+            *body,
+            r"  \bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )

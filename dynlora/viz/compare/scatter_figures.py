@@ -22,9 +22,13 @@ FEW = 8
 
 
 def scatter(
-    points: pd.DataFrame, titles: tuple[str, str], colours: Palette, *,
-    logarithmic: tuple[bool, bool] = (False, False), styles: Mapping[str, LineStyle] | None = None,
-) -> go.Figure:  # fmt: skip
+    points: pd.DataFrame,
+    titles: tuple[str, str],
+    colours: Palette,
+    *,
+    logarithmic: tuple[bool, bool] = (False, False),
+    styles: Mapping[str, LineStyle] | None = None,
+) -> go.Figure:
     """Draw a point for each run, in the colour and shape of its method.
 
     Args:
@@ -41,14 +45,20 @@ def scatter(
     for name in names:
         part, style = points[points["strategy"] == name], styles[name]
         drawn.add_scatter(
-            x=part["x"], y=part["y"], mode="markers", name=plotly_text(name, 60),
+            x=part["x"],
+            y=part["y"],
+            mode="markers",
+            name=plotly_text(name, 60),
             customdata=[plotly_text(run, 80) for run in part["name"]],
             marker={
-                "color": theme.faded(style.colour, 0.75), "symbol": style.symbol, "size": 9, "line": {"width": 0},
+                "color": theme.faded(style.colour, 0.75),
+                "symbol": style.symbol,
+                "size": 9,
+                "line": {"width": 0},
             },
             hovertemplate=f"%{{customdata}}<br>%{{fullData.name}}<br>{what[0]}: %{{x:.5~g}}<br>"
             f"{what[1]}: %{{y:.5~g}}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=0 < len(names) <= NAMED_COLUMNS)
     for axis, name, is_log in zip(("x", "y"), what, logarithmic, strict=True):
         drawn.update_layout({f"{axis}axis": {"title": {"text": name}, **scale(points[axis], logarithmic=is_log)}})
@@ -56,7 +66,7 @@ def scatter(
 
 
 def scale(values: pd.Series, *, logarithmic: bool) -> dict[str, Any]:
-    """Return the scale of an axis; few values that lie well apart, as those of a sweep do, are its ticks."""
+    """Return the scale of an axis; few values that are well apart, as those of a sweep do, are its ticks."""
     known = np.array(sorted(set(values)), dtype=float)
     found: dict[str, Any] = {"type": "log", "dtick": "D2", "tickformat": ".3~g"} if logarithmic else {"type": "linear"}
     if not 1 < len(known) <= FEW:
@@ -69,11 +79,11 @@ def scale(values: pd.Series, *, logarithmic: bool) -> dict[str, Any]:
 
 
 SHARES = (1.0, 0.7, 0.5, 0.32)
-"""How far up the sequential scale the quarters stand, the best one first."""
+"""How far up the sequential scale the quarters are, the best one first."""
 
 
 def parallel(lines: pd.DataFrame, axes: Sequence[Axis], colours: Palette) -> go.Figure:
-    """Draw a line for each run over upright axes, the better its result the stronger; the best quarter lies on top.
+    """Draw a line for each run over upright axes, the better its result the stronger; the best quarter is on top.
 
     Args:
         lines: as `relations.lines` returns them.
@@ -91,11 +101,16 @@ def parallel(lines: pd.DataFrame, axes: Sequence[Axis], colours: Palette) -> go.
         x = np.tile([*range(len(axes)), np.nan], len(chosen))
         y = np.hstack([places[chosen], np.full((len(chosen), 1), np.nan)]).ravel()
         drawn.add_scatter(
-            x=x, y=y, mode="lines+markers", name=quarter, connectgaps=False, hoverinfo="text",
+            x=x,
+            y=y,
+            mode="lines+markers",
+            name=quarter,
+            connectgaps=False,
+            hoverinfo="text",
             hovertext=[text for row in chosen for text in (*_texts(lines, int(row), axes), "")],
             line={"color": theme.faded(looks[quarter], 0.9 if is_best else 0.6), "width": 2 if is_best else 1.1},
             marker={"color": looks[quarter], "size": 5 if is_best else 4},
-        )  # fmt: skip
+        )
     _uprights(drawn, axes, colours)
     drawn.update_layout(showlegend=True, legend={"traceorder": "reversed"}, hovermode="closest", margin={"r": 46})
     return drawn
@@ -114,13 +129,25 @@ def _uprights(drawn: go.Figure, axes: Sequence[Axis], colours: Palette) -> None:
         )
         for height, words in one.ticks:
             drawn.add_annotation(
-                x=place, y=height, text=plotly_lines(words, 22, 60), showarrow=False, xshift=5, yshift=8,
-                xanchor="left", align="left", font={"size": 11, "color": colours.text}, borderpad=0,
+                x=place,
+                y=height,
+                text=plotly_lines(words, 22, 60),
+                showarrow=False,
+                xshift=5,
+                yshift=8,
+                xanchor="left",
+                align="left",
+                font={"size": 11, "color": colours.text},
+                borderpad=0,
                 bgcolor=theme.faded(colours.panel, 0.8),
-            )  # fmt: skip
+            )
     titles = ["<br>".join(plotly_text(part) for part in textwrap.wrap(sentence_case(one.title), 12)) for one in axes]
     drawn.update_xaxes(
-        tickmode="array", tickvals=list(range(len(axes))), ticktext=titles, showgrid=False,
-        range=[-0.2, len(axes) - 0.85], ticklabeloverflow="allow",
-    )  # fmt: skip
+        tickmode="array",
+        tickvals=list(range(len(axes))),
+        ticktext=titles,
+        showgrid=False,
+        range=[-0.2, len(axes) - 0.85],
+        ticklabeloverflow="allow",
+    )
     drawn.update_yaxes(visible=False, range=[-0.06, 1.1])

@@ -26,15 +26,26 @@ USED = "params.used"
 """Adapter parameters in use, gates included; counted here, in no row by itself."""
 
 WORDS = {
-    "loss": "held-out loss (nats)", "seed": "seed", "step": "steps done", USED: "adapter parameters in use",
-    "params.budget": "budget (parameters)", "params.active": "parameters in use without gates",
+    "loss": "held-out loss (nats)",
+    "seed": "seed",
+    "step": "steps done",
+    USED: "adapter parameters in use",
+    "params.budget": "budget (parameters)",
+    "params.active": "parameters in use without gates",
     "params.gate": "gate parameters",
-    "params.allocated": "allocated parameters", "params.head": "head parameters",
-    "time.train_s": "training time (s)", "time.step_ms_median": "step time (ms)",
-    "time.strategy_ms_median": "strategy time per step (ms)", "ece": "calibration error (ece)",
-    "brier": "Brier score", "adapter.rank": "rank", METHOD: "strategy", "model.name": "model",
-    "data.name": "data", "data.path": "data file",
-}  # fmt: skip
+    "params.allocated": "allocated parameters",
+    "params.head": "head parameters",
+    "time.train_s": "training time (s)",
+    "time.step_ms_median": "step time (ms)",
+    "time.strategy_ms_median": "strategy time per step (ms)",
+    "ece": "calibration error (ece)",
+    "brier": "Brier score",
+    "adapter.rank": "rank",
+    METHOD: "strategy",
+    "model.name": "model",
+    "data.name": "data",
+    "data.path": "data file",
+}
 """What fields are called, with their unit, where their name does not say it."""
 
 NOT_SETTINGS = NOT_COMPARED
@@ -90,7 +101,7 @@ def number_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _kind(field: str) -> int:
-    """Return where a field stands in a list: results, best results, costs, settings."""
+    """Return where a field is in a list: results, best results, costs, settings."""
     group, dot, _ = field.partition(".")
     if not dot:
         return 3 if field in ("step", "seed") else 0
@@ -105,7 +116,7 @@ def varying(table: pd.DataFrame) -> list[str]:
 def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the settings that differ between runs, seed and name aside, each with its value in every run.
 
-    The most varied come first, numbers before text. None stands where a run does not set it. A strategy stands with its
+    The most varied come first, numbers before text. None is where a run does not set it. A strategy is with its
     fidelity.
     """
     settings = [search_fields.settings(row) for row in rows]
@@ -163,7 +174,7 @@ def is_logarithmic(values: Sequence[Any]) -> bool:
 
 
 APART = 0.08
-"""Least distance of values that are written beside an axis, as a share of it."""
+"""Least distance of values that are written beside an axis, as a fraction of it."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +222,7 @@ def _tick(value: float) -> str:
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
-    """Return the ticks but those that would lie on the one below them; the topmost always stays."""
+    """Return the ticks but those that would be on the one below them; the topmost always stays."""
     found: list[tuple[float, str]] = []
     for place, words in ticks:
         if found and place - found[-1][0] < APART:

@@ -36,7 +36,7 @@ TICK = 24
 def slices(rows: Sequence[Row], metric: str) -> pd.DataFrame:
     """Return a row for each run and setting: setting, value, place, result, run, name, finished.
 
-    `place` is the value, or the position of a text in its order. Runs that were stopped stand with their last
+    `place` is the value, or the position of a text in its order. Runs that were stopped are with their last
     evaluation: most of them were stopped because of it.
 
     Args:
@@ -44,20 +44,24 @@ def slices(rows: Sequence[Row], metric: str) -> pd.DataFrame:
         metric: the result.
     """
     known = [
-        row for row in rows
-        if row["status"] in OVER and isinstance((row.get("metrics") or {}).get(metric), int | float)
-    ]  # fmt: skip
+        row for row in rows if row["status"] in OVER and isinstance((row.get("metrics") or {}).get(metric), int | float)
+    ]
     found: list[dict[str, Any]] = []
     for key, values in list(swept(known).items())[:MOST_SETTINGS]:
         order = [format_value(value) for value in in_order(values)]
         is_number = all(isinstance(value, int | float) for value in values)
         found += [
-            {"setting": key, "value": format_value(value),
-             "place": float(value) if is_number else float(order.index(format_value(value))),
-             "result": float(row["metrics"][metric]), "run": str(row["id"]),
-             "name": str(row.get("name") or row["id"]), "finished": row["status"] == "finished"}
+            {
+                "setting": key,
+                "value": format_value(value),
+                "place": float(value) if is_number else float(order.index(format_value(value))),
+                "result": float(row["metrics"][metric]),
+                "run": str(row["id"]),
+                "name": str(row.get("name") or row["id"]),
+                "finished": row["status"] == "finished",
+            }
             for row, value in zip(known, values, strict=True)
-        ]  # fmt: skip
+        ]
     columns = ["setting", "value", "place", "result", "run", "name", "finished"]
     return pd.DataFrame(found, columns=columns)
 
@@ -89,15 +93,19 @@ def _dots(part: pd.DataFrame, best: str, metric: str, colours: Palette) -> dict[
     about = plotly_text(title(part["setting"].iloc[0]), 60)
     names = [(plotly_text(name, 80), plotly_text(value, 60)) for name, value in part[["name", "value"]].to_numpy()]
     return {
-        "x": part["place"], "y": part["result"], "mode": "markers", "customdata": names,
+        "x": part["place"],
+        "y": part["result"],
+        "mode": "markers",
+        "customdata": names,
         "marker": {
             "symbol": ["circle" if done else "circle-open" for done in part["finished"]],
-            "size": np.where(is_best, 13, 8), "line": {"width": 1.4, "color": colours.accent},
+            "size": np.where(is_best, 13, 8),
+            "line": {"width": 1.4, "color": colours.accent},
             "color": [colours.second if one else colours.accent for one in is_best],
         },
         "hovertemplate": f"%{{customdata[0]}}<br>{about} %{{customdata[1]}}<br>"
         f"{plotly_text(metric, 40)} %{{y:.4f}}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _axes(part: pd.DataFrame, metric: str, colours: Palette, index: int, panels: tuple[int, int]) -> dict[str, Any]:
@@ -110,9 +118,15 @@ def _axes(part: pd.DataFrame, metric: str, colours: Palette, index: int, panels:
     up = [1 - (line + 0.84) * height, 1 - line * height - 0.02]
     return {
         f"xaxis{end}": {**look, "domain": across, "anchor": f"y{end}", "title": about, **_scale(part)},
-        f"yaxis{end}": {**look, "domain": up, "anchor": f"x{end}", "showticklabels": column == 0, "title": result,
-                        **({"matches": "y"} if end else {})},
-    }  # fmt: skip
+        f"yaxis{end}": {
+            **look,
+            "domain": up,
+            "anchor": f"x{end}",
+            "showticklabels": column == 0,
+            "title": result,
+            **({"matches": "y"} if end else {}),
+        },
+    }
 
 
 def _scale(part: pd.DataFrame) -> dict[str, Any]:
@@ -142,7 +156,7 @@ def _best(table: pd.DataFrame, *, low_is_good: bool) -> str:
 
 
 def caption(table: pd.DataFrame, metric: str, *, low_is_good: bool) -> str:
-    """Say which run is best, at which values, and which of them lie at the edge of what was tried.
+    """Say which run is best, at which values, and which of them are at the edge of what was tried.
 
     Args:
         table: as `slices` returns it.

@@ -19,7 +19,7 @@ WRITTEN_CELLS = 120
 """Most cells of a grid whose numbers are written; of more the pointer tells."""
 
 UPRIGHT = 8
-"""Most columns, and letters of a name, that stand upright; more and longer ones are turned, or they would overlap."""
+"""Most columns, and letters of a name, that are upright; more and longer ones are turned, or they would overlap."""
 
 
 def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *, low_is_good: bool) -> go.Figure:
@@ -43,32 +43,54 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     result, is_written = plotly_text(titles[2], 40), means.size <= WRITTEN_CELLS
     drawn.add_heatmap(
-        z=means, x=list(range(len(columns))), y=list(range(len(sides))), xgap=3, ygap=3, zmin=low, zmax=high,
-        customdata=np.stack([counts, spreads], axis=-1), colorscale=colours.sequential_scale, hoverongaps=False,
-        showscale=not is_written, reversescale=low_is_good,
+        z=means,
+        x=list(range(len(columns))),
+        y=list(range(len(sides))),
+        xgap=3,
+        ygap=3,
+        zmin=low,
+        zmax=high,
+        customdata=np.stack([counts, spreads], axis=-1),
+        colorscale=colours.sequential_scale,
+        hoverongaps=False,
+        showscale=not is_written,
+        reversescale=low_is_good,
         colorbar={
-            "title": {"text": result, "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "title": {"text": result, "side": "right"},
+            "thickness": 9,
+            "outlinewidth": 0,
+            "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted},
         },
         hovertemplate=f"{plotly_text(titles[0], 40)} %{{x}}<br>{plotly_text(titles[1], 40)} %{{y}}<br>"
         f"{result} %{{z:.4f}}, deviation %{{customdata[1]:.4f}}, n = %{{customdata[0]}}<extra></extra>",
-    )  # fmt: skip
+    )
     if is_written:
         _write_cells(drawn, means, counts)
     best = np.unravel_index(np.nanargmin(means) if low_is_good else np.nanargmax(means), means.shape)
     drawn.add_shape(
-        type="rect", x0=best[1] - 0.48, x1=best[1] + 0.48, y0=best[0] - 0.48, y1=best[0] + 0.48,
+        type="rect",
+        x0=best[1] - 0.48,
+        x1=best[1] + 0.48,
+        y0=best[0] - 0.48,
+        y1=best[0] + 0.48,
         line={"color": colours.second, "width": 2},
-    )  # fmt: skip
+    )
     ticks = {"tickmode": "array", "showgrid": False}
     drawn.update_xaxes(
-        **ticks, tickvals=list(range(len(columns))), ticktext=tops, tickangle=-60 if is_turned else None,
+        **ticks,
+        tickvals=list(range(len(columns))),
+        ticktext=tops,
+        tickangle=-60 if is_turned else None,
         title_text=plotly_text(sentence_case(titles[0]), 60),
-    )  # fmt: skip
+    )
     drawn.update_yaxes(
-        **ticks, tickvals=list(range(len(sides))), ticktext=[plotly_lines(one, 22, 60) for one in sides],
-        title_text=plotly_text(sentence_case(titles[1]), 60), autorange="reversed",
-    )  # fmt: skip
+        **ticks,
+        tickvals=list(range(len(sides))),
+        ticktext=[plotly_lines(one, 22, 60) for one in sides],
+        title_text=plotly_text(sentence_case(titles[1]), 60),
+        autorange="reversed",
+    )
     return drawn
 
 
@@ -81,9 +103,13 @@ def _write_cells(drawn: go.Figure, means: np.ndarray, counts: np.ndarray) -> Non
 
 
 def along(
-    lines: pd.DataFrame, titles: tuple[str, str], colours: Palette, *, logarithmic: bool,
+    lines: pd.DataFrame,
+    titles: tuple[str, str],
+    colours: Palette,
+    *,
+    logarithmic: bool,
     styles: Mapping[str, LineStyle] | None = None,
-) -> go.Figure:  # fmt: skip
+) -> go.Figure:
     """Draw a line for each group over the values of one setting, and a band from its lowest to its highest run.
 
     Args:
@@ -103,12 +129,17 @@ def along(
         if part["n"].max() > 1:
             add_band(drawn, part, label, colour)
         drawn.add_scatter(
-            x=part["x"], y=part["mean"], mode="lines+markers", name=label, legendgroup=label,
-            line={"color": colour, "width": 1.8, "dash": dash}, marker={"symbol": symbol, "size": 8},
+            x=part["x"],
+            y=part["mean"],
+            mode="lines+markers",
+            name=label,
+            legendgroup=label,
+            line={"color": colour, "width": 1.8, "dash": dash},
+            marker={"symbol": symbol, "size": 8},
             customdata=part[["n", "low", "high"]].to_numpy(),
             hovertemplate=f"%{{fullData.name}}<br>{what[0]} %{{x:.5~g}}<br>{what[1]} %{{y:.4f}}, from "
             "%{customdata[1]:.4f} to %{customdata[2]:.4f}, n = %{customdata[0]}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=0 < len(names) <= NAMED_COLUMNS)
     drawn.update_xaxes(title_text=sentence_case(what[0]), **scale(lines["x"], logarithmic=logarithmic))
     drawn.update_yaxes(title_text=sentence_case(what[1]))

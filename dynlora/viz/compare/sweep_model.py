@@ -115,7 +115,7 @@ def groups_along(rows: Sequence[Row], along: str) -> dict[str, Group]:
 
 
 def best_of_each(lines: pd.DataFrame, *, low_is_good: bool) -> pd.DataFrame:
-    """Return one line a method: at each value of the axis that of its configurations with the best mean."""
+    """Return one line per method: at each value of the axis that of its configurations with the best mean."""
     found = lines.sort_values("mean", ascending=low_is_good, kind="stable").drop_duplicates(["method", "x"])
     order = {name: place for place, name in enumerate(dict.fromkeys(lines["method"]))}
     found = found.assign(group=found["method"], place=found["method"].map(order)).sort_values(["place", "x"])

@@ -61,9 +61,14 @@ def live_tab() -> None:
     with card("Problem", "decode-live-problem"):
         question = st.text_area("Problem", EXAMPLE, key="decode-live-question", height=80, max_chars=MOST_CHARACTERS)
         threshold = st.slider(
-            "Threshold", 0.0, 1.0, 0.7, 0.05, key="decode-live-threshold",
+            "Threshold",
+            0.0,
+            1.0,
+            0.7,
+            0.05,
+            key="decode-live-threshold",
             help="0 accepts every step of the draft; 1 lets the target rewrite almost all.",
-        )  # fmt: skip
+        )
         asked = (run_id, question, threshold)
         is_new = st.session_state.get(ASKED, (None, None))[0] != asked
         has_begun = st.session_state.get(ASKED) is not None

@@ -87,8 +87,9 @@ def _predictions(folder: Path, given: support.Support | None, asked: list[str]) 
     labels = plural(len({label for _, label in given}), "class").replace("classs", "classes")
     under(
         f"Nearest of {labels} by squared distance to the mean of its examples, {plural(len(given), 'example')} in all.",
-        frame, "few-shot",
-    )  # fmt: skip
+        frame,
+        "few-shot",
+    )
 
 
 @st.cache_data(max_entries=100, ttl=3600, show_spinner=False)

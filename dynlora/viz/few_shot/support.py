@@ -90,10 +90,12 @@ def answers(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return the answers as a table: text, label, distance to each class, nearest example and its label."""
     rows = [
         {
-            "text": one["text"], "label": one["label"], "nearest example": one["nearest"]["text"],
+            "text": one["text"],
+            "label": one["label"],
+            "nearest example": one["nearest"]["text"],
             "its label": one["nearest"]["label"],
             **{f"distance to {label}": value for label, value in one["distances"].items()},
         }
         for one in found
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)

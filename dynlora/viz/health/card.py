@@ -51,9 +51,10 @@ def _row(finding: Finding, number: int, run_id: str) -> None:
     is_problem = finding.level == PROBLEM
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"health-{number}"):
         st.badge(
-            finding.level, color="red" if is_problem else "orange",
+            finding.level,
+            color="red" if is_problem else "orange",
             icon=":material/error:" if is_problem else ":material/info:",
-        )  # fmt: skip
+        )
         st.markdown(f"**{markdown_text(finding.title)}.** {markdown_text(finding.words, 800)}", width="stretch")
         link(f"pages/{finding.page}.py", "Show", run=run_id, **finding.address)
 

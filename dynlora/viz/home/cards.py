@@ -15,14 +15,13 @@ import streamlit as st
 from dynlora.analysis.run_summary import format_progress, format_strategy, progress_share
 from dynlora.errors import DynloraError
 from dynlora.store import queries
-from dynlora.store.tour_mark import is_tour_taken
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.capacity import pictures
 from dynlora.viz.capacity.view import capacity_view, has_moved
 from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.home import model as home_model
-from dynlora.viz.home import text as home_text
 from dynlora.viz.tour import stops as tour_stops
+from dynlora.viz.tour.model import is_tour_taken
 from dynlora.viz.ui.cards import card, colours, note
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import find_run, link, no_runs, runs_dir
@@ -54,7 +53,7 @@ def tour_hint() -> None:
     if st.session_state.get(HIDDEN) or is_tour_taken(runs_dir()):
         return
     with st.container(horizontal=True, vertical_alignment="center", key="tour-hint"):
-        st.markdown(home_text.TOUR, width="stretch")
+        st.markdown(home_model.TOUR, width="stretch")
         link("pages/tour.py", "Take the tour")
         if st.button("Hide", type="tertiary", key="hide-tour"):
             st.session_state[HIDDEN] = True
@@ -65,10 +64,10 @@ def tour_hint() -> None:
 def picture(view: CapacityView, *, is_live: bool) -> None:
     """Draw the model as a picture: a finished run plays by itself, one that trains shows its newest step."""
     view = replace(view, step=view.last)
-    title = home_text.picture_title(view.summary, is_live=is_live)
+    title = home_model.picture_title(view.summary, is_live=is_live)
     with card(title, "picture"):
         replay(pictures.replay_data(view, colours()), plays=not is_live, is_linked=False)
-        note(home_text.picture_words(view.summary, pictures.replay_words(view)))
+        note(home_model.picture_words(view.summary, pictures.replay_words(view)))
 
 
 def no_picture() -> None:
@@ -91,8 +90,13 @@ def doors(shown: str | None) -> None:
     run: Mapping[str, str] = {"run": shown} if shown else {}
     with st.container(gap="small", key="doors"):
         _door("See it move", "The rank of every module at every step.", "capacity", "Open Capacity", run)
-        _door("Launch on my data", "From a CSV or JSONL file, or a built-in data set.", "launch", "Choose data",
-              {"data": "upload"})  # fmt: skip
+        _door(
+            "Launch on my data",
+            "From a CSV or JSONL file, or a built-in data set.",
+            "launch",
+            "Choose data",
+            {"data": "upload"},
+        )
         _door("Compare", "Methods and seeds side by side, with intervals.", "compare", "Compare runs", {})
 
 
@@ -139,7 +143,7 @@ def recent_card(runs: pd.DataFrame) -> None:
 
 
 def _run_line(row: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str]) -> None:
-    """Draw a run on one line: its name, which leads to it, its method, and how it stands."""
+    """Draw a run on one line: its name, which leads to it, its method, and its state."""
     with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"run-line-{row['id']}"):
         link("pages/run.py", markdown_text(row["name"], 60), run=row["id"])
         method = one_line(format_strategy(row), 40) if isinstance(row["strategy"], str) else ""

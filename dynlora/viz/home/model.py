@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis.frames import records
-from dynlora.analysis.run_summary import ACTIVE, main_metric
+from dynlora.analysis.run_summary import ACTIVE, STATUS_WORDS, about, format_progress, main_metric
 from dynlora.text import duration, one_line, score
-from dynlora.viz.kit.status import STATUS_WORDS
 
 LIST_KEYS = ("q", "status", "strategy", "sort", "group")
 """What the address of the list of runs holds; the list was the first page once, so links of then lead to it."""
@@ -79,3 +78,32 @@ def _age(created: Any, now: float) -> list[str]:
 def _larger(length: str) -> str:
     """Return the first number and unit of a length of time."""
     return " ".join(length.split()[:2])
+
+
+TITLE = "dynlora trains LoRA adapters, moves rank to the modules that need it, and shows every step."
+"""What dynlora is, in one sentence."""
+
+PLACE = "Data, models and runs stay on this machine."
+
+TOUR = "New here? The tour explains rank, importance and gates on a finished run, in six short stops."
+
+
+def picture_title(summary: Mapping[str, Any], *, is_live: bool) -> str:
+    """Return the title of the picture: which run it is, and how far one that trains has come.
+
+    Args:
+        summary: as `queries.run_summary` returns it.
+        is_live: whether the run trains now.
+    """
+    name = one_line(summary["name"], 60)
+    return f"Training now: {name}, {format_progress(summary)}" if is_live else f"Rank over training: {name}"
+
+
+def picture_words(summary: Mapping[str, Any], caption: str) -> str:
+    """Return what is under the picture.
+
+    Args:
+        summary: as `queries.run_summary` returns it.
+        caption: what the picture shows, computed.
+    """
+    return f"{about(summary)}. {caption}"

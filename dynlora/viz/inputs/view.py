@@ -21,8 +21,8 @@ from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs.view_model import InputsView, effect_at
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import chart, colours, plot_config
-from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.model_client import ask_model
+from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.run_picker import link
 from dynlora.viz.ui.url_state import choose, segmented, to_address
 

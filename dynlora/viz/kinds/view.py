@@ -19,14 +19,11 @@ from dynlora.viz.report.button import report_button
 from dynlora.viz.run.button import adapter_button, export_buttons
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, note, status_line, table, titled
-from dynlora.viz.ui.conclusion import conclusion
 from dynlora.viz.ui.frame import enter
-from dynlora.viz.ui.guard import guarded
-from dynlora.viz.ui.panel_cards import panel_cards, pick
-from dynlora.viz.ui.run_actions import run_buttons
+from dynlora.viz.ui.guard import announce, guarded
+from dynlora.viz.ui.panel_cards import conclusion, panel_cards, pick
+from dynlora.viz.ui.run_actions import queued_once, run_buttons
 from dynlora.viz.ui.run_picker import Chosen, kinds_of_page, link, list_all, pick_run
-from dynlora.viz.ui.start_run import queued_once
-from dynlora.viz.ui.toasts import announce
 
 
 @dataclass(frozen=True)
@@ -100,9 +97,15 @@ class KindPage:
             yield
 
     def start(
-        self, label: str, settings: Mapping[str, Any], queue: Callable[[str], RunHandle], caption: str, command: str,
-        *, is_ready: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        label: str,
+        settings: Mapping[str, Any],
+        queue: Callable[[str], RunHandle],
+        caption: str,
+        command: str,
+        *,
+        is_ready: bool = True,
+    ) -> None:
         """Draw the last row of the form: the button that queues the run and opens it, a line, and the command.
 
         Args:

@@ -27,9 +27,12 @@ def line(
     """
     drawn = theme.figure(colours, HEIGHT)
     drawn.add_scatter(
-        x=series["step"], y=series["value"], mode="lines", line={"color": colours.accent, "width": 1.8},
+        x=series["step"],
+        y=series["value"],
+        mode="lines",
+        line={"color": colours.accent, "width": 1.8},
         hovertemplate=f"step %{{x}}<br>{plotly_text(title)}: %{{y:.5~g}}<extra></extra>",
-    )  # fmt: skip
+    )
     if limit is not None:
         drawn.add_hline(y=limit, line={"color": colours.muted, "width": 1, "dash": "dot"})
     if zero:

@@ -15,7 +15,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
 
 GAP, GAP_SHARE = 0.45, 0.0065
-"""Space between groups of rows, in rows; and at least this share of all rows, so that it shows among hundreds."""
+"""Space between groups of rows, in rows; and at least this fraction of all rows, so that it shows among hundreds."""
 
 LABEL = 12
 """Height of a group's label, pixels; of labels closer to each other the first is drawn."""
@@ -117,7 +117,7 @@ def even_cells(z: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray,
 
 
 def grouped(values: pd.DataFrame) -> pd.DataFrame:
-    """Return groups as small numbers: what stands alone is 0, the others count from 1 by their first member."""
+    """Return groups as small numbers: what is alone is 0, the others count from 1 by their first member."""
     found = values.to_numpy(float).copy()
     for column in found.T:
         names, place, sizes = np.unique(column, return_inverse=True, return_counts=True)
@@ -132,11 +132,18 @@ def _discrete(highest: int, names: Sequence[str], view: MapView, colours: Palett
     edges = np.linspace(0, 1, len(steps) + 1)
     scale = [[edge, colour] for i, colour in enumerate(steps) for edge in (edges[i], edges[i + 1])]
     bar = {
-        "title": {"text": plotly_text(view.title), "side": "right", "font": {"size": 11}}, "thickness": 9,
-        "len": 0.6, "y": 0.0, "yanchor": "bottom", "outlinewidth": 0, "x": 1.015, "tickmode": "array",
-        "tickvals": list(range(len(names))), "ticktext": [plotly_text(name, 24) for name in names],
+        "title": {"text": plotly_text(view.title), "side": "right", "font": {"size": 11}},
+        "thickness": 9,
+        "len": 0.6,
+        "y": 0.0,
+        "yanchor": "bottom",
+        "outlinewidth": 0,
+        "x": 1.015,
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": [plotly_text(name, 24) for name in names],
         "tickfont": {"size": 11, "color": colours.muted},
-    }  # fmt: skip
+    }
     return {"colorscale": scale, "zmin": -0.5, "zmax": highest + 0.5, "colorbar": bar}
 
 
@@ -151,9 +158,16 @@ def colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str
         return _discrete(max(1, int(high)), ("alone",), view, colours)
     bar = {
         "title": {"text": plotly_text(view.unit or view.title), "side": "right", "font": {"size": 11}},
-        "thickness": 9, "len": 0.5, "y": 0.0, "yanchor": "bottom", "outlinewidth": 0, "x": 1.015,
-        "tickfont": {"size": 11, "color": colours.muted}, "nticks": 5, "exponentformat": "power",
-    }  # fmt: skip
+        "thickness": 9,
+        "len": 0.5,
+        "y": 0.0,
+        "yanchor": "bottom",
+        "outlinewidth": 0,
+        "x": 1.015,
+        "tickfont": {"size": 11, "color": colours.muted},
+        "nticks": 5,
+        "exponentformat": "power",
+    }
     if view.centre is None:
         return {"colorscale": colours.sequential_scale, "zmin": 0, "zmax": high if high > 0 else 1.0, "colorbar": bar}
     reach = max(float(np.abs(finite - view.centre).max()) if len(finite) else 0.0, 1e-3)

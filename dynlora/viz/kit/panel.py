@@ -48,7 +48,7 @@ class Choice:
         label: of the control.
         options: words by value; at least one.
         usual: the value without a choice.
-        is_row: all options stand side by side; else they are a list.
+        is_row: all options are side by side; else they are a list.
         help: explains the choice; empty for none.
     """
 

@@ -40,14 +40,23 @@ def model_picture(pattern: pd.DataFrame, colours: Palette) -> go.Figure:
     names = [plotly_text(name, 18) for name in pattern.columns]
     few = len(pattern) <= 16 and len(names) <= 9
     drawn.add_heatmap(
-        z=values, x=list(range(len(names))), y=[f"{layer:.0f}" for layer in pattern.index], xgap=2, ygap=2,
-        zmin=0, zmax=high, colorscale=colours.sequential_scale, hoverongaps=False, showscale=not few,
+        z=values,
+        x=list(range(len(names))),
+        y=[f"{layer:.0f}" for layer in pattern.index],
+        xgap=2,
+        ygap=2,
+        zmin=0,
+        zmax=high,
+        colorscale=colours.sequential_scale,
+        hoverongaps=False,
+        showscale=not few,
         text=np.where(np.isfinite(values), np.nan_to_num(values).astype(int).astype(str), ""),
-        texttemplate="%{text}" if few else None, textfont={"size": 11},
+        texttemplate="%{text}" if few else None,
+        textfont={"size": 11},
         customdata=np.tile(np.array(names, dtype=object), (len(pattern), 1)),
         colorbar={"title": {"text": "Rank", "side": "right"}, "thickness": 9, "outlinewidth": 0},
         hovertemplate="layer %{y}, %{customdata}<br>rank %{z:.0f}<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.update_xaxes(tickmode="array", tickvals=list(range(len(names))), ticktext=names, showgrid=False)
     drawn.update_yaxes(title_text="Layer", type="category", autorange="reversed", showgrid=False)
     return drawn

@@ -55,7 +55,7 @@ def styles(methods: Mapping[str, str]) -> dict[str, Style]:
     """Return (colour, marker, dash) of configurations that are seen together, no two alike.
 
     The oldest configuration of a method has the method's style. Its others have the method's colour too and differ in
-    marker and dash, unless all are of one method: then colours tell them apart, and the first is the method's.
+    marker and dash, unless all are of one method: then colours distinguish them, and the first is the method's.
 
     Args:
         methods: of the configurations, by the id of the oldest run of each; the order changes nothing.

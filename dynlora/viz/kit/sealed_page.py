@@ -33,7 +33,7 @@ def policy(*scripts: str) -> str:
 
 
 def script_json(value: Any) -> str:
-    """Return JSON that can stand inside a script element: nothing in it can end the element or start another."""
+    """Return JSON that can be inside a script element: nothing in it can end the element or start another."""
     written = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         written = written.replace(character, f"\\u{ord(character):04x}")

@@ -16,7 +16,7 @@ from glin_profanity import Filter
 from dynlora.text import one_line
 
 HIDDEN = "(hidden: strong language)"
-"""What stands in the place of a text that is shown only when asked for."""
+"""What is in the place of a text that is shown only when asked for."""
 
 COLUMNS = ("text", "text_pair", "second text", "before", "after", "prompt", "completion")
 """Columns of lists of examples that hold texts."""

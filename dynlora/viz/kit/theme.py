@@ -144,7 +144,7 @@ def faded(colour: str, opacity: float) -> str:
 
 
 def shade(colours: Palette, share: float) -> str:
-    """Return the colour of the sequential scale at a share from 0 to 1."""
+    """Return the colour of the sequential scale at a fraction from 0 to 1."""
     stops = colours.sequential
     place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
     low = min(int(place), len(stops) - 2)
@@ -152,7 +152,7 @@ def shade(colours: Palette, share: float) -> str:
 
 
 def diverging(colours: Palette, share: float) -> str:
-    """Return the colour of the diverging scale at a share from -1 over neutral 0 to 1."""
+    """Return the colour of the diverging scale at a fraction from -1 over neutral 0 to 1."""
     stops = colours.diverging
     place = (min(max(share, -1.0), 1.0) + 1) / 2 * (len(stops) - 1)
     low = min(int(place), len(stops) - 2)
@@ -182,8 +182,14 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
             "namelength": -1,
         },
         "legend": {
-            "orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0,
-            "font": {"size": 12, "color": colours.muted}, "title": {"text": ""}, "maxheight": 0.9,
+            "orientation": "h",
+            "yanchor": "bottom",
+            "y": 1.02,
+            "xanchor": "left",
+            "x": 0,
+            "font": {"size": 12, "color": colours.muted},
+            "title": {"text": ""},
+            "maxheight": 0.9,
         },
         "colorway": list(CATEGORICAL),
         "showlegend": False,
@@ -191,7 +197,7 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
         "dragmode": "zoom",
         "xaxis": axis(colours),
         "yaxis": axis(colours),
-    }  # fmt: skip
+    }
     return go.Figure(layout=look)
 
 
@@ -244,7 +250,7 @@ NARROW_FROM = 60
 
 
 def name_axis(names: Sequence[str], colours: Palette) -> dict[str, Any]:
-    """Return an x axis that names what stands at 0, 1, 2, ...; names are escaped.
+    """Return an x axis that names what is at 0, 1, 2, ...; names are escaped.
 
     More than `MANY_NAMES` modules in runs of a kind ("query 0", "query 1", ...) get one label a kind, at the middle of
     its run, so that a narrow screen can show them too; more than `MOST_NAMES` of anything else get none.
@@ -259,11 +265,15 @@ def name_axis(names: Sequence[str], colours: Palette) -> dict[str, Any]:
         places = [(begin + end) / 2 for begin, end in zip(begins, ends, strict=True)]
         texts = [stems[end] for end in ends]
     return {
-        "tickmode": "array", "tickvals": places, "ticktext": texts, "showgrid": False,
-        "tickangle": -60, "showticklabels": len(texts) <= MOST_NAMES,
+        "tickmode": "array",
+        "tickvals": places,
+        "ticktext": texts,
+        "showgrid": False,
+        "tickangle": -60,
+        "showticklabels": len(texts) <= MOST_NAMES,
         "tickfont": {"size": 9 if len(texts) > 20 else 11, "color": colours.muted},
         "range": [-0.6, max(len(names), 1) - 0.4],
-    }  # fmt: skip
+    }
 
 
 def single_step(drawn: go.Figure, steps: Iterable[int]) -> None:

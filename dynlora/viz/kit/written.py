@@ -25,8 +25,11 @@ def as_written(rows: pd.DataFrame) -> pd.DataFrame:
             found = found.drop(columns=label)
         else:
             found = found.rename(columns={label: "tokens in the loss"})
-    names = {name: f"right tokens{str(name).removeprefix('prediction')}" for name in found
-             if str(name).startswith("prediction")}  # fmt: skip
+    names = {
+        name: f"right tokens{str(name).removeprefix('prediction')}"
+        for name in found
+        if str(name).startswith("prediction")
+    }
     is_pair = any(name in found for name in ("text_pair", "second text"))
     return found.rename(columns=names | (WRITTEN if is_pair else {}))
 

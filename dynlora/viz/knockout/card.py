@@ -19,8 +19,8 @@ from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.run import module_scores
 from dynlora.text import number
+from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.knockout import pictures as knockout_pictures
-from dynlora.viz.knockout import text as knockout_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import Picks, card, colours, note, picture, rows, safe
 from dynlora.viz.ui.guard import fragment
@@ -28,7 +28,7 @@ from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only,
 from dynlora.viz.ui.url_state import choose, follow_address
 
 SIZES = (128, 512, 2048)
-"""Held-out rows that can be looked at."""
+"""Held-out examples that can be looked at."""
 
 MOST_TWINS = 24
 """Runs that are looked at for one that spreads the same budget evenly."""
@@ -112,7 +112,7 @@ def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, 
 
 
 def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
-    """Draw a recorded score against the effects, beside its agreement with those of a uniform twin."""
+    """Draw a recorded score against the effects, beside its agreement with those of a uniform baseline."""
     scores = module_scores(folder)
     if not scores or len(effect) < ablations.LEAST:
         return
@@ -140,7 +140,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
 
 
 def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.DataFrame | None]:
-    """Return id and name of the uniform twin and its effects, None while they are not measured; no id without one."""
+    """Return id and name of the uniform baseline and its effects, None while not measured; no id without one."""
     words = run_labels(twins) if len(twins) else {}
     able = [run for run in words if has_model(find_run(run).folder)]
     for run in words:

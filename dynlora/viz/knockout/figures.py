@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.store.recorded import CALLBACK
 from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
@@ -14,7 +15,7 @@ LOST = "Loss without − with the module (nats)"
 
 
 def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = None) -> go.Figure:
-    """Draw what each module is worth with its interval, in the order of `effect`; those in doubt are pale.
+    """Draw the effect of each module with its interval, in the order of `effect`; those in doubt are pale.
 
     Args:
         effect: as `ablations.effects` returns it.
@@ -29,7 +30,8 @@ def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = Non
         for delta, sure in zip(effect["delta"], effect["sure"], strict=True)
     ]
     drawn.add_bar(
-        x=x, y=effect["delta"],
+        x=x,
+        y=effect["delta"],
         marker={
             "color": shade,
             "line": {"color": colours.text, "width": [2.0 if name == module else 0.0 for name in effect["name"]]},
@@ -43,7 +45,7 @@ def effect_bars(effect: pd.DataFrame, colours: Palette, module: str | None = Non
         error_y=theme.interval(effect["delta"], effect, colours.muted, thickness=1, width=2),
         hovertemplate="%{customdata[0]}<br>%{y:+.5f} nats (%{customdata[1]:+.5f} to %{customdata[2]:+.5f})"
         "<br>%{customdata[3]:.1f} % of the predictions change<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(title_text=LOST)
@@ -57,16 +59,25 @@ def group_effects(table: pd.DataFrame, colours: Palette) -> go.Figure:
     drawn = theme.figure(colours, int(np.clip(170 + 34 * len(table), 240, 640)))
     names = [plotly_text(name) for name in table.columns]
     drawn.add_heatmap(
-        z=values, x=list(range(len(names))), y=[plotly_text(group, 24) for group in table.index],
-        zmin=-reach, zmax=reach, colorscale=colours.diverging_scale, hoverongaps=False,
-        xgap=theme.column_gap(len(names)), ygap=1,
+        z=values,
+        x=list(range(len(names))),
+        y=[plotly_text(group, 24) for group in table.index],
+        zmin=-reach,
+        zmax=reach,
+        colorscale=colours.diverging_scale,
+        hoverongaps=False,
+        xgap=theme.column_gap(len(names)),
+        ygap=1,
         customdata=np.tile(np.array(names, dtype=object), (len(table), 1)),
         colorbar={
-            "title": {"text": "Loss change (nats)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "title": {"text": "Loss change (nats)", "side": "right"},
+            "thickness": 9,
+            "outlinewidth": 0,
+            "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted},
         },
         hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f} nats<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return drawn
@@ -80,14 +91,30 @@ def score_against_effect(effect: pd.DataFrame, score: np.ndarray, title: str, co
     for label, part in points.groupby("label", sort=False):
         colour, symbol, _ = style[str(label)]
         drawn.add_scatter(
-            x=part["score"], y=part["delta"], mode="markers", name=plotly_text(label, 24),
+            x=part["score"],
+            y=part["delta"],
+            mode="markers",
+            name=plotly_text(label, 24),
             marker={"color": colour, "symbol": symbol, "size": 9},
             customdata=[plotly_text(name) for name in part["short"]],
             error_y=theme.interval(part["delta"], part, colours.muted, thickness=0.8, width=0),
             hovertemplate="%{customdata}<br>score %{x:.4~g}<br>%{y:+.5f} nats without the module<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text=plotly_text(sentence_case(title), 60), exponentformat="power")
     drawn.update_yaxes(title_text=LOST)
     return drawn
+
+
+def why_not(recorded_by: str | None) -> str:
+    """Return why a run without an adapter that could be loaded here is not ablated, and where it is instead.
+
+    Args:
+        recorded_by: as `queries.recorded_by` returns it.
+    """
+    if recorded_by is None:
+        return "This run has no saved adapter, so no new measurement is possible."
+    if recorded_by == CALLBACK:
+        return "This run was recorded, so it is ablated in its own script: RecordCallback(..., ablate_rows=256)."
+    return "This run was recorded, and its adapter is not here, so no new measurement is possible."

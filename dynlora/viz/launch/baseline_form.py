@@ -8,10 +8,9 @@ from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.viz.launch import form_model, presets
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.guard import guarded
+from dynlora.viz.ui.guard import announce, guarded
+from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, link
-from dynlora.viz.ui.start_run import start_once
-from dynlora.viz.ui.toasts import announce
 
 
 def baseline_button(run: Chosen) -> None:
@@ -38,7 +37,7 @@ def baseline_button(run: Chosen) -> None:
 
 
 def _start(run: Chosen, config: dict[str, object]) -> None:
-    """Queue the twin and compare both; a second press before the page is refreshed queues nothing more."""
+    """Queue the baseline and compare both; a second press before the page is refreshed queues nothing more."""
     twin = start_once(config, "twin")
     if twin is None:
         return

@@ -47,7 +47,7 @@ def _summaries(ids: Sequence[str]) -> list[tuple[str, RunSummary | None]]:
 
 
 def _summary(run_id: str) -> RunSummary | None:
-    """Return a run as it stands, None when it cannot be read, as for one that was deleted."""
+    """Return a run as it is, None when it cannot be read, as for one that was deleted."""
     try:
         return queries.run_summary(run_folder(runs_dir(), run_id))
     except DynloraError:

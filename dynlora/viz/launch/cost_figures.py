@@ -35,9 +35,14 @@ def kinds_bars(kinds: pd.DataFrame, colours: Palette) -> go.Figure:
     ):
         if bool(kinds[column].sum()):
             figure.add_bar(
-                x=kinds[column], y=names, orientation="h", name=label, marker={"color": colour, "line": {"width": 0}},
-                customdata=words, hovertemplate=_HOVER,
-            )  # fmt: skip
+                x=kinds[column],
+                y=names,
+                orientation="h",
+                name=label,
+                marker={"color": colour, "line": {"width": 0}},
+                customdata=words,
+                hovertemplate=_HOVER,
+            )
     figure.update_layout(
         barmode="stack",
         bargap=0.35,
@@ -68,19 +73,26 @@ def schedule_lanes(timeline: pd.DataFrame, colours: Palette) -> go.Figure:
         lane = next(lane for lane in lanes if str(what).startswith(lane))
         if what in ticks:
             figure.add_scatter(
-                x=rows["start"], y=[lane] * len(rows), mode="markers", name=str(what), hovertemplate=_HOVER,
+                x=rows["start"],
+                y=[lane] * len(rows),
+                mode="markers",
+                name=str(what),
+                hovertemplate=_HOVER,
                 customdata=[f"{what}, step {step:,}" for step in rows["start"]],
                 marker={"symbol": "line-ns", "size": 16, "line": {"width": 2, "color": ticks[str(what)]}},
-            )  # fmt: skip
+            )
         else:
             figure.add_bar(
-                x=rows["end"] - rows["start"], base=rows["start"], y=[lane] * len(rows), orientation="h", width=0.42,
-                name=str(what), marker={"color": fills.get(str(what), theme.faded(colours.second, 0.28))},
-                customdata=[
-                    f"{what}, steps {row.start:,} to {row.end:,}" for row in rows.itertuples()
-                ],
+                x=rows["end"] - rows["start"],
+                base=rows["start"],
+                y=[lane] * len(rows),
+                orientation="h",
+                width=0.42,
+                name=str(what),
+                marker={"color": fills.get(str(what), theme.faded(colours.second, 0.28))},
+                customdata=[f"{what}, steps {row.start:,} to {row.end:,}" for row in rows.itertuples()],
                 hovertemplate=_HOVER,
-            )  # fmt: skip
+            )
     figure.update_layout(barmode="overlay", hovermode="closest")
     figure.update_yaxes(
         categoryorder="array",

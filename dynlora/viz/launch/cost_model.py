@@ -11,7 +11,7 @@ from dynlora.text import kind_labels, listed, number, percent, plural, rough_dur
 from dynlora.viz.kit import strong_language
 
 MARKS = 400
-"""Most marks of a lane of the timeline; more could not be told apart."""
+"""Most marks of a lane of the timeline; more could not be seen."""
 
 
 Costs = Sequence[tuple[Mapping[str, Any], int]]
@@ -80,17 +80,21 @@ def kinds_frame(estimate: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "kind": words[row["kind"]], "modules": row["modules"], "d_in": row["d_in"], "d_out": row["d_out"],
-                "active": row["active"], "room": max(0, row["allocated"] - row["active"]),
+                "kind": words[row["kind"]],
+                "modules": row["modules"],
+                "d_in": row["d_in"],
+                "d_out": row["d_out"],
+                "active": row["active"],
+                "room": max(0, row["allocated"] - row["active"]),
             }
             for row in rows
         ],
         columns=["kind", "modules", "d_in", "d_out", "active", "room"],
-    )  # fmt: skip
+    )
 
 
 def kinds_caption(estimate: Mapping[str, Any]) -> str:
-    """Say how the parameters stand to the budget, and what else is trained."""
+    """Say how the parameters compare with the budget, and what else is trained."""
     params = estimate["params"]
     used = params["active"] + params["gate"]
     gates = f", {params['gate']:,} of them input gates," if params["gate"] else ""

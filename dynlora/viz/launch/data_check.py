@@ -83,13 +83,13 @@ def asked(config: Mapping[str, Any]) -> str:
 
 
 BLOCKS, WARNS = ":red-badge[:material/block: Blocks the start]", ":orange-badge[:material/warning: Warning]"
-"""What stands before a fault that training refuses, and before one that it takes."""
+"""What is before a fault that training refuses, and before one that it takes."""
 
 _SETTING = re.compile(r" with data\.repair=\[.*\]")
 
 
 def on_page(sentence: str) -> str:
-    """Return the sentence of a fault for a page, where a button stands beside it in place of the setting."""
+    """Return the sentence of a fault for a page, where a button is beside it in place of the setting."""
     return _SETTING.sub(" with the button", sentence)
 
 

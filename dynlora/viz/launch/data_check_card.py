@@ -42,8 +42,10 @@ def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]
     with card("Data check", "data-check"):
         try:
             if data_check.size_of(path) > data_check.MAX_CHECKED_BYTES:
-                note(f"The file is larger than {data_check.MAX_CHECKED_BYTES // 2**20} MiB. "
-                     f"Check it on the command line: dynlora data check {path.name}")  # fmt: skip
+                note(
+                    f"The file is larger than {data_check.MAX_CHECKED_BYTES // 2**20} MiB. "
+                    f"Check it on the command line: dynlora data check {path.name}"
+                )
                 return ""
             with st.spinner("Checking every row"):
                 found = _found(data_check.asked(config), str(path), data_check.version_of(path), dict(config))
@@ -97,8 +99,15 @@ def _done(done: Mapping[str, Any], number: int, key: str, repairs: Sequence[Any]
     left, right = st.columns([4, 1], vertical_alignment="center")
     left.markdown(f":material/check: {markdown_text(done['sentence'], 400)}")
     rest = [repair for repair in repairs if repair != done["repair"]]
-    right.button("Undo", key=f"undo-{number}", type="tertiary", icon=":material/undo:", on_click=_choose,
-                 args=(key, rest), width="stretch")  # fmt: skip
+    right.button(
+        "Undo",
+        key=f"undo-{number}",
+        type="tertiary",
+        icon=":material/undo:",
+        on_click=_choose,
+        args=(key, rest),
+        width="stretch",
+    )
 
 
 def _fault(fault: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
@@ -114,9 +123,13 @@ def _fault(fault: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
     with right, st.container(key=f"fault-{fault['kind']}", gap="xsmall"):
         if fault["repair"] is not None:
             st.button(
-                markdown_text(fault["action"], 80), key=f"repair-{fault['kind']}", icon=":material/build:",
-                on_click=_choose, args=(key, data_check.added(repairs, [fault["repair"]])), width="stretch",
-            )  # fmt: skip
+                markdown_text(fault["action"], 80),
+                key=f"repair-{fault['kind']}",
+                icon=":material/build:",
+                on_click=_choose,
+                args=(key, data_check.added(repairs, [fault["repair"]])),
+                width="stretch",
+            )
         if fault["examples"]:
             table(data_check.examples_frame(fault), f"fault-{fault['kind']}")
 

@@ -28,10 +28,13 @@ def pick_kind(start: str, key: str) -> str:
     name = f"kind-{key}-{start}"
     kept_form.begin(name, start)
     found = st.segmented_control(
-        "Kind of data", list(data_kind.KINDS), key=name, format_func=data_kind.KINDS.__getitem__,
+        "Kind of data",
+        list(data_kind.KINDS),
+        key=name,
+        format_func=data_kind.KINDS.__getitem__,
         help="What a row is. A label is predicted; prompts, conversations and plain text are continued by a language "
         "model.",
-    )  # fmt: skip
+    )
     kept_form.keep(name)
     return found or start
 
@@ -123,10 +126,13 @@ def _columns(
         kept_form.begin(name, start)
         with place:
             found[f"data.{role}"] = st.selectbox(
-                data_kind.ROLE_WORDS[role], options, key=name, help=markdown_text(about, 600),
+                data_kind.ROLE_WORDS[role],
+                options,
+                key=name,
+                help=markdown_text(about, 600),
                 placeholder=words.get(None),
                 format_func=lambda name, words=words: words.get(name) or data_file.with_values(rows, str(name)),
-            )  # fmt: skip
+            )
         kept_form.keep(name)
     if "label" in data_kind.ROLES[kind]:
         found["data.label"] = found["data.label"] or form_model.config_field("data.label").default

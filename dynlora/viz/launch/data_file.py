@@ -18,9 +18,18 @@ from dynlora.viz.kit import strong_language
 from dynlora.viz.launch.data_kind import as_text
 
 __all__ = [
-    "first_rows", "groupable", "guessed", "guessed_kind", "guessed_written", "has_encoding", "label_caption", "shown",
-    "table_of", "why_no_table", "with_values",
-]  # fmt: skip
+    "first_rows",
+    "groupable",
+    "guessed",
+    "guessed_kind",
+    "guessed_written",
+    "has_encoding",
+    "label_caption",
+    "shown",
+    "table_of",
+    "why_no_table",
+    "with_values",
+]
 
 READ_ROWS = 200
 """Rows of the preview."""

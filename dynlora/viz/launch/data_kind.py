@@ -28,10 +28,15 @@ ROLES: Mapping[str, Sequence[str]] = {
 """Settings of section `data` that name the columns of each kind."""
 
 ROLE_WORDS = {
-    "text": "Text column", "text_pair": "Second text column", "label": "Label column", "group_by": "Input groups",
-    "prompt": "Prompt column", "completion": "Completion column", "messages": "Messages column",
+    "text": "Text column",
+    "text_pair": "Second text column",
+    "label": "Label column",
+    "group_by": "Input groups",
+    "prompt": "Prompt column",
+    "completion": "Completion column",
+    "messages": "Messages column",
     "answer": "Answer column",
-}  # fmt: skip
+}
 """Labels of the pickers of columns."""
 
 OPTIONAL = ("text_pair", "answer")

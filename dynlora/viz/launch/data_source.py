@@ -1,4 +1,4 @@
-"""Which data is trained on: embedded, uploaded, a file of this machine, or the hub's; and which column is what."""
+"""Which data is trained on: built-in, uploaded, a file of this machine, or the hub's; and which column is what."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dynlora.viz.launch.form import config_grid, kept_text
 from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import asked_for_texts, note
 from dynlora.viz.ui.guard import guarded, refusal
-from dynlora.viz.ui.paths import from_where_it_started
+from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
 
@@ -175,9 +175,11 @@ def _uploaded(start: Mapping[str, Any]) -> Source:
         "CSV, TSV, JSON, JSON lines, Parquet or Excel with a text and a label column, a prompt and a completion, "
         "conversations (messages), or plain text; also as .gz, at most "
         f"{uploads.MAX_BYTES // 2**20} MiB",
-        type=endings, key="upload", help=("Saved in the runs folder, read as data, never "
-            "executed."), on_change=_forget_upload,
-    )  # fmt: skip
+        type=endings,
+        key="upload",
+        help=("Saved in the runs folder, read as data, never executed."),
+        on_change=_forget_upload,
+    )
     with guarded():
         if sent is not None:
             path: Path | None = uploads.keep(runs_dir(), sent.name, sent.getvalue())

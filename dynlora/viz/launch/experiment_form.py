@@ -15,9 +15,9 @@ from dynlora.viz.launch import experiment_model, form_model, preflight_card
 from dynlora.viz.launch.experiment_model import Experiment
 from dynlora.viz.launch.form import in_the_queue, kept_text
 from dynlora.viz.ui.cards import card, note
+from dynlora.viz.ui.frame import say_read_only
 from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.run_picker import is_read_only, list_all, runs_dir
-from dynlora.viz.ui.unlock import say_read_only
 from dynlora.viz.ui.url_state import put, to_address
 
 SEEDS = "0..2"
@@ -25,7 +25,7 @@ SEEDS = "0..2"
 
 
 ADDRESS, NONE = "methods", "none"
-"""Name in the address of the chosen methods, with commas, and what stands there when none is chosen."""
+"""Name in the address of the chosen methods, with commas, and what is there when none is chosen."""
 
 
 def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[str, Any]) -> Experiment:
@@ -59,9 +59,13 @@ def _methods(options: Sequence[str], usual: Any) -> list[str]:
     put("methods", [name for name in options if name in addressed] if addressed != {""} else start)
     about = "Every method gets the same rank, data, steps and seeds, and so the same adapter budget."
     chosen = st.pills(
-        "Methods", options, selection_mode="multi", key="methods", help=about,
+        "Methods",
+        options,
+        selection_mode="multi",
+        key="methods",
+        help=about,
         on_change=lambda: _chosen([name for name in options if name in st.session_state["methods"]], start),
-    )  # fmt: skip
+    )
     return [name for name in options if name in chosen]
 
 
@@ -83,9 +87,13 @@ def start_experiment(values: Mapping[str, Any], experiment: Experiment, missing:
     if is_read_only():
         say_read_only()
     elif st.button(
-        f"Start {experiment.n} run{'' if experiment.n == 1 else 's'}", type="primary", icon=":material/science:",
-        key="start-experiment", disabled=bool(missing), help=missing or None,
-    ):  # fmt: skip
+        f"Start {experiment.n} run{'' if experiment.n == 1 else 's'}",
+        type="primary",
+        icon=":material/science:",
+        key="start-experiment",
+        disabled=bool(missing),
+        help=missing or None,
+    ):
         _queue(config, experiment)
     preflight_card.check_button(checks, missing, training)
     seconds = preflight_card.checked_seconds(checks)  # after the button: a check that was just made counts

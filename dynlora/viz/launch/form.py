@@ -19,11 +19,11 @@ from dynlora.viz.launch import form_model, hub_search
 from dynlora.viz.launch.form_model import Field
 from dynlora.viz.ui import kept_form
 from dynlora.viz.ui.cards import card, note
+from dynlora.viz.ui.frame import say_read_only
 from dynlora.viz.ui.guard import refusal
-from dynlora.viz.ui.paths import from_where_it_started
+from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.run_actions import queued_words
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
-from dynlora.viz.ui.unlock import say_read_only
 from dynlora.viz.ui.url_state import choose
 
 
@@ -74,10 +74,16 @@ def _number(field: Field, start: Any, key: str, label: str, about: str) -> Any:
     low, high = (None if bound is None else kind(bound) for bound in (field.low, field.high))
     kept_form.begin(key, None if start is None else kind(start))
     return st.number_input(
-        label, min_value=low, max_value=high, value=None,
-        step=1 if kind is int else _tenth(start), format=None if kind is int else "%.6g", key=key, help=about,
+        label,
+        min_value=low,
+        max_value=high,
+        value=None,
+        step=1 if kind is int else _tenth(start),
+        format=None if kind is int else "%.6g",
+        key=key,
+        help=about,
         placeholder=field.empty if field.optional else "",
-    )  # fmt: skip
+    )
 
 
 def _tenth(value: float | None) -> float:

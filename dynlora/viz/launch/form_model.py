@@ -24,11 +24,16 @@ KIND_WORDS = {"int": "whole number", "float": "number", "str": "text", "bool": "
 
 
 EMPTY = {
-    "data.max_train": "all", "data.max_eval": "all", "data.train_groups": "all", "adapter.targets": "all",
-    "train.max_grad_norm": "not clipped", "log.to": "none",
-    "model.dropout": "value of the model", "model.quantization": "not quantised",
+    "data.max_train": "all",
+    "data.max_eval": "all",
+    "data.train_groups": "all",
+    "adapter.targets": "all",
+    "train.max_grad_norm": "not clipped",
+    "log.to": "none",
+    "model.dropout": "value of the model",
+    "model.quantization": "not quantised",
     "model.layers": "all",
-}  # fmt: skip
+}
 """What an empty field means, where it is not that a value is chosen automatically."""
 
 TRAINING = ("train.steps", "train.batch_size", "train.lr", "adapter.rank")
@@ -37,15 +42,29 @@ ROWS = ("data.max_train", "data.max_eval", "data.max_length")
 COLUMNS = ("data.text", "data.text_pair", "data.label", "data.group_by")
 WRITTEN_COLUMNS = ("data.prompt", "data.completion", "data.messages", "data.answer")
 MORE_TRAINING = (
-    "train.epochs", "train.warmup", "train.schedule", "train.head_lr", "train.weight_decay", "train.max_grad_norm",
-    "train.grad_accum", "train.precision", "train.gradient_checkpointing", "model.dtype", "model.quantization",
-)  # fmt: skip
+    "train.epochs",
+    "train.warmup",
+    "train.schedule",
+    "train.head_lr",
+    "train.weight_decay",
+    "train.max_grad_norm",
+    "train.grad_accum",
+    "train.precision",
+    "train.gradient_checkpointing",
+    "model.dtype",
+    "model.quantization",
+)
 MORE_ADAPTER = ("adapter.alpha", "adapter.dropout", "adapter.targets", "model.layers", "model.dropout")
 RECORDING = (
-    "log.eval_every", "log.eval_rows", "log.every", "log.checkpoint_every", "log.generate_rows",
-    "log.generate_interim", "log.generate_max",
+    "log.eval_every",
+    "log.eval_rows",
+    "log.every",
+    "log.checkpoint_every",
+    "log.generate_rows",
+    "log.generate_interim",
+    "log.generate_max",
     "log.to",
-)  # fmt: skip
+)
 """Keys of the configuration as the form groups them, in their order."""
 
 
@@ -138,32 +157,45 @@ def config_field(key: str) -> Field:
     info = owner.model_fields[last]
     kinds, choices = _types(info.annotation)
     return Field(
-        key, kinds[0], info.get_default(), info.description or "", optional=len(kinds) > 1, choices=choices,
+        key,
+        kinds[0],
+        info.get_default(),
+        info.description or "",
+        optional=len(kinds) > 1,
+        choices=choices,
         **_bounds({rule: getattr(item, rule) for item in info.metadata for rule in RULES if hasattr(item, rule)}),
-    )  # fmt: skip
+    )
 
 
 def strategy_fields(strategy: Mapping[str, Any]) -> list[Field]:
     """Return the fields of a strategy as the catalogue describes them."""
     return [
         Field(
-            f"strategy.{row['name']}", row["type"], row.get("default"), row.get("help", ""), row.get("unit", ""),
-            bool(row.get("optional")), choices=tuple(row.get("choices") or ()), **_bounds(row),
+            f"strategy.{row['name']}",
+            row["type"],
+            row.get("default"),
+            row.get("help", ""),
+            row.get("unit", ""),
+            bool(row.get("optional")),
+            choices=tuple(row.get("choices") or ()),
+            **_bounds(row),
         )
         for row in strategy.get("fields", [])
-    ]  # fmt: skip
+    ]
 
 
 def field_table(strategy: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the fields of a strategy as rows for people."""
     return [
         {
-            "field": field.key, "default": "automatic" if field.default is None else str(field.default),
-            "unit": field.unit, "values": ", ".join(field.choices) or field.range or KIND_WORDS.get(field.kind, ""),
+            "field": field.key,
+            "default": "automatic" if field.default is None else str(field.default),
+            "unit": field.unit,
+            "values": ", ".join(field.choices) or field.range or KIND_WORDS.get(field.kind, ""),
             "meaning": field.help,
         }
         for field in strategy_fields(strategy)
-    ]  # fmt: skip
+    ]
 
 
 def _types(hint: Any) -> tuple[list[str], tuple[str, ...]]:

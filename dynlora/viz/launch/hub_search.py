@@ -58,10 +58,15 @@ def _show(kind: Kind, field: str) -> None:
     elif found:
         downloads = {hit.id: hit.downloads for hit in found}
         st.selectbox(
-            f"Found for “{one_line(words, 40)}”", list(downloads), index=None, key=_chosen(kind),
-            placeholder=f"Choose one of {len(found)}", on_change=_use, args=(kind, field),
+            f"Found for “{one_line(words, 40)}”",
+            list(downloads),
+            index=None,
+            key=_chosen(kind),
+            placeholder=f"Choose one of {len(found)}",
+            on_change=_use,
+            args=(kind, field),
             format_func=lambda name: f"{name} ({downloads.get(name, 0):,} downloads)",
-        )  # fmt: skip
+        )
     elif words:
         note(f"The hub has no {WORDS[kind]} with “{one_line(words, 40)}” in their id. Try fewer words.")
 

@@ -14,7 +14,7 @@ from dynlora.jobs import cli_client
 from dynlora.text import markdown_text
 from dynlora.viz.kit import strong_language
 from dynlora.viz.launch import cost_figures, cost_model, token_card
-from dynlora.viz.ui import warm_process
+from dynlora.viz.ui import model_client
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under, unseen_chart
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
@@ -47,11 +47,14 @@ def check_button(plans: Sequence[Plan], missing: str = "", training: int = 0) ->
     """
     if is_read_only():
         return
-    warm_process.keep(None if missing else plans[0].config)
+    model_client.keep(None if missing else plans[0].config)
     pressed = st.button(
-        "Check", icon=":material/fact_check:", key="check", disabled=bool(missing),
+        "Check",
+        icon=":material/fact_check:",
+        key="check",
+        disabled=bool(missing),
         help=missing or "Loads model and data, takes two steps, and estimates the cost of the run. Saves nothing.",
-    )  # fmt: skip
+    )
     if not pressed:
         return
     known = st.session_state.setdefault("checks", {})
@@ -133,8 +136,10 @@ def _draw_one(estimate: Mapping[str, Any]) -> None:
 def _preview(estimate: Mapping[str, Any]) -> None:
     """Draw a few rows with the tokens that the model sees of each; those of a language model with their loss mask."""
     if estimate.get("writes"):
-        rows = [{**row, "place": f"training example {row['row']:,}", "tokens": len(row["tokens"])}
-                for row in estimate["preview"]]  # fmt: skip
+        rows = [
+            {**row, "place": f"training example {row['row']:,}", "tokens": len(row["tokens"])}
+            for row in estimate["preview"]
+        ]
         token_card.draw_rows(rows, "preview")
         note(cost_model.data_caption(estimate))
         return
@@ -142,12 +147,14 @@ def _preview(estimate: Mapping[str, Any]) -> None:
     is_whole = asked_for_texts(strong_language.count(preview), "preview")
     preview = preview if is_whole else cost_model.presentable(preview)
     st.dataframe(
-        preview, hide_index=True, width="stretch",
+        preview,
+        hide_index=True,
+        width="stretch",
         column_config={
             "row": st.column_config.NumberColumn(format="localized", width="small"),
             "tokens": st.column_config.NumberColumn(width="small"),
             "text": st.column_config.TextColumn(width="medium"),
             "model input": st.column_config.TextColumn(width="large"),
         },
-    )  # fmt: skip
+    )
     under(cost_model.data_caption(estimate), preview, "preview")

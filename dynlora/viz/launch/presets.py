@@ -1,4 +1,4 @@
-"""What a launch form starts from: a preset, or another run's configuration and its twins at an equal budget."""
+"""What a launch form starts from: a preset, or another run's configuration and its baselines at an equal budget."""
 
 from __future__ import annotations
 
@@ -11,25 +11,49 @@ from dynlora.text import one_line
 PRESETS: dict[str, dict[str, Any]] = {
     "Quick look": {"train.steps": 100, "adapter.rank": 4, "data.max_eval": 500},
     "Teaching": {
-        "train.steps": 80, "train.batch_size": 16, "train.lr": 2e-3, "adapter.rank": 4, "data.max_length": 48,
-        "data.max_train": 2000, "data.max_eval": 200, "log.eval_every": 10, "log.every": 2,
-        "strategy.warmup_steps": 10, "strategy.final_steps": 20, "strategy.allocate_every": 7, "strategy.moves": 12,
+        "train.steps": 80,
+        "train.batch_size": 16,
+        "train.lr": 2e-3,
+        "adapter.rank": 4,
+        "data.max_length": 48,
+        "data.max_train": 2000,
+        "data.max_eval": 200,
+        "log.eval_every": 10,
+        "log.every": 2,
+        "strategy.warmup_steps": 10,
+        "strategy.final_steps": 20,
+        "strategy.allocate_every": 7,
+        "strategy.moves": 12,
     },
     "Instruction tuning": {
-        "model.name": "smollm2-135m", "data.name": "arithmetic", "data.max_length": 256, "data.max_eval": 200,
+        "model.name": "smollm2-135m",
+        "data.name": "arithmetic",
+        "data.max_length": 256,
+        "data.max_eval": 200,
         "train.steps": 200,
-        "train.batch_size": 8, "train.lr": 5e-4, "adapter.rank": 8, "log.eval_every": 50, "log.generate_rows": 16,
+        "train.batch_size": 8,
+        "train.lr": 5e-4,
+        "adapter.rank": 8,
+        "log.eval_every": 50,
+        "log.generate_rows": 16,
         "log.generate_max": 96,
     },
     "Language modelling": {
-        "model.name": "smollm2-135m", "data.name": "sentiment4-text", "data.max_length": 64, "data.max_eval": 400,
+        "model.name": "smollm2-135m",
+        "data.name": "sentiment4-text",
+        "data.max_length": 64,
+        "data.max_eval": 400,
         "train.steps": 200,
-        "train.batch_size": 8, "train.lr": 5e-4, "adapter.rank": 8, "log.eval_every": 50, "log.generate_rows": 8,
+        "train.batch_size": 8,
+        "train.lr": 5e-4,
+        "adapter.rank": 8,
+        "log.eval_every": 50,
+        "log.generate_rows": 8,
         "log.generate_max": 32,
     },
     "Quality": {"train.steps": 1500, "adapter.rank": 8, "train.lr": 5e-4},
     "Defaults": {},
-}  # fmt: skip
+}
 """Starting values of the form, by the name of the preset; a field that a strategy lacks is left out there."""
 
 PRESET_WORDS = {
@@ -55,7 +79,7 @@ TWIN_WORDS = {
     "uniform": "The same rank, seed, data and steps, with one rank for all modules: the baseline for dynamic ranks.",
     "random": "The same number of moves, chosen at random: the control for importance-based moves.",
 }
-"""What each twin is for."""
+"""What each baseline is for."""
 
 UNIFORM = "lora"
 """The strategy in which every module keeps the same rank: the control at an equal budget."""
@@ -65,7 +89,7 @@ CONTROL = ("allocation", "random")
 
 
 def twins(config: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the starting values of each twin that a run has, by its name in the address.
+    """Return the starting values of each baseline that a run has, by its name in the address.
 
     Args:
         config: the run's configuration; it may come from someone else's run.

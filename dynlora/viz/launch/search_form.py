@@ -1,4 +1,4 @@
-"""The form that starts a search for settings, and the card that says how searches stand."""
+"""The form that starts a search for settings, and the card that says the state of searches."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from dynlora.jobs.sweep import listed
 from dynlora.store import queries
 from dynlora.text import markdown_text
 from dynlora.viz.ui.cards import card, note
-from dynlora.viz.ui.guard import fragment, guarded
+from dynlora.viz.ui.guard import announce, fragment, guarded
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels, runs_dir
-from dynlora.viz.ui.toasts import announce
 
 EXAMPLE = "train.lr=5e-4..3e-2:log\nadapter.rank=2..16\nstrategy.name=lora,dynamic"
 FAIR = "train.lr=5e-4..3e-2:log"
@@ -38,21 +37,32 @@ def search_form(runs: pd.DataFrame) -> None:
         runs: the runs whose settings a search can start from, newest first.
     """
     preset = st.segmented_control(
-        "Search", list(PRESETS), default="any", key="search-preset", format_func=PRESETS.__getitem__, required=True,
+        "Search",
+        list(PRESETS),
+        default="any",
+        key="search-preset",
+        format_func=PRESETS.__getitem__,
+        required=True,
         help="Fairly: each method gets a study of its own with as many trials, over the same rates.",
-    )  # fmt: skip
+    )
     words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
     left, right = st.columns(2)
     with left:
         base = st.selectbox(
-            "Settings of", ["", *words], key="search-base", format_func=lambda run_id: words.get(run_id, "Defaults"),
+            "Settings of",
+            ["", *words],
+            key="search-base",
+            format_func=lambda run_id: words.get(run_id, "Defaults"),
             help="Settings that all trials share: those of a run, or the defaults.",
-        )  # fmt: skip
+        )
         lines = st.text_area(
-            "Ranges and lists, one key per line", FAIR if preset == "fair" else EXAMPLE, key=f"search-lines-{preset}",
-            height=122, max_chars=5000,
+            "Ranges and lists, one key per line",
+            FAIR if preset == "fair" else EXAMPLE,
+            key=f"search-lines-{preset}",
+            height=122,
+            max_chars=5000,
             help="A range 1e-4..1e-2:log, 0.0..0.3 or 1..16, or a list a,b,c. One value alone holds for all trials.",
-        )  # fmt: skip
+        )
     with right:
         options = _options(preset)
     _act(base, lines, options)
@@ -63,26 +73,40 @@ def _options(preset: str) -> dict[str, Any]:
     first, second = st.columns(2)
     with first:
         study = st.text_input(
-            "Study", "rates" if preset == "fair" else "search", key=f"search-study-{preset}", max_chars=30,
+            "Study",
+            "rates" if preset == "fair" else "search",
+            key=f"search-study-{preset}",
+            max_chars=30,
             help="Its runs have this tag. A study of this name is continued: more trials are added to it.",
-        )  # fmt: skip
+        )
         trials = st.number_input("Trials", 1, 1000, 20, key="search-trials", help="In all, earlier ones included.")
     with second:
         objective = st.selectbox("Objective", OBJECTIVES, key="search-objective")
         confirm = st.number_input(
-            "Seeds to confirm", 0, 50, 3, key="search-confirm",
+            "Seeds to confirm",
+            0,
+            50,
+            3,
+            key="search-confirm",
             help="The best trial and the default are trained again with so many other seeds, and compared.",
-        )  # fmt: skip
+        )
     each = st.text_input(
-        "One study for each value of", FAIR_EACH if preset == "fair" else "", key=f"search-each-{preset}",
-        max_chars=200, placeholder="strategy.name=lora,dynamic",
+        "One study for each value of",
+        FAIR_EACH if preset == "fair" else "",
+        key=f"search-each-{preset}",
+        max_chars=200,
+        placeholder="strategy.name=lora,dynamic",
         help="Each value gets a study of its own with as many trials. Empty: one study.",
-    )  # fmt: skip
+    )
     prunes = st.toggle("Stop trials that do worse than the median", True, key="search-prune")
     return {
-        "study": study.strip(), "trials": int(trials), "objective": objective, "confirm": int(confirm),
-        "each": each.strip(), "pruner": "median" if prunes else "none",
-    }  # fmt: skip
+        "study": study.strip(),
+        "trials": int(trials),
+        "objective": objective,
+        "confirm": int(confirm),
+        "each": each.strip(),
+        "pruner": "median" if prunes else "none",
+    }
 
 
 def _act(base: str, lines: str, options: Mapping[str, Any]) -> None:
@@ -153,8 +177,12 @@ def _running() -> None:
         st.progress(job.progress.done / max(1, job.progress.of), f"**{markdown_text(name, 60)}**: {phase}")
         with st.container(horizontal=True, vertical_alignment="center", key=f"search-{name}"):
             _compare_link(name)
-            if st.button("Stop searching", icon=":material/stop:", key=f"search-stop-{name}",
-                         help="The run that trains continues. A search of this name continues."):  # fmt: skip
+            if st.button(
+                "Stop searching",
+                icon=":material/stop:",
+                key=f"search-stop-{name}",
+                help="The run that trains continues. A search of this name continues.",
+            ):
                 search.cancel(runs_dir(), name)
                 st.rerun()
 

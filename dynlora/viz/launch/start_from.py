@@ -17,7 +17,7 @@ from dynlora.viz.ui.url_state import from_address, put, to_address
 
 
 def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Draw the choice of preset, or of another run and its twin; return the starting values by dotted key.
+    """Draw the choice of preset, or of another run and its baseline; return the starting values by dotted key.
 
     Args:
         strategies: what the catalogue says of each strategy, by name.
@@ -52,19 +52,26 @@ def _pick_run() -> str:
             words[find_run(wanted).id] = wanted
     put("address-from", wanted)
     return st.selectbox(
-        "Start from", list(words), key="address-from", format_func=words.__getitem__,
+        "Start from",
+        list(words),
+        key="address-from",
+        format_func=words.__getitem__,
         on_change=lambda: _start_over("from", st.session_state["address-from"]),
         help="A preset, or the settings of another run. Its baseline and control use the same budget.",
-    )  # fmt: skip
+    )
 
 
 def _segmented(name: str, label: str, options: list[str], words: Any) -> str:
     current = from_address(name, options, options[0])
     put(f"address-{name}", current)
     chosen = st.segmented_control(
-        label, options, key=f"address-{name}", format_func=words, label_visibility="collapsed",
+        label,
+        options,
+        key=f"address-{name}",
+        format_func=words,
+        label_visibility="collapsed",
         on_change=lambda: _start_over(name, st.session_state[f"address-{name}"]),
-    )  # fmt: skip
+    )
     return current if chosen is None else chosen
 
 

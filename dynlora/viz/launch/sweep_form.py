@@ -14,8 +14,8 @@ from dynlora.jobs.sweep import count, enqueue_sweep, listed, section_choices
 from dynlora.store import queries
 from dynlora.text import markdown_text
 from dynlora.viz.launch.search_form import search_form
+from dynlora.viz.ui.frame import say_read_only
 from dynlora.viz.ui.run_picker import find_run, is_read_only, run_labels, runs_dir
-from dynlora.viz.ui.unlock import say_read_only
 from dynlora.viz.ui.url_state import segmented
 
 WAYS = {"all": "All combinations", "search": "Search"}
@@ -39,18 +39,24 @@ def sweep_form(runs: pd.DataFrame) -> None:
     left, right = st.columns(2)
     with left:
         base = st.selectbox(
-            "Settings of", ["", *words], key="sweep-base",
+            "Settings of",
+            ["", *words],
+            key="sweep-base",
             format_func=lambda run_id: words.get(run_id, "Defaults"),
             help="Settings that all runs of the sweep share: those of a run, or the defaults.",
-        )  # fmt: skip
+        )
         name = st.text_input(
             "Name", key="sweep-name", max_chars=120, help=("Prefix of the run names, before the values that vary.")
         )
     with right:
         lines = st.text_area(
-            "Values, one key per line", EXAMPLE, key="sweep-lines", height=122, max_chars=5000,
+            "Values, one key per line",
+            EXAMPLE,
+            key="sweep-lines",
+            height=122,
+            max_chars=5000,
             help="key=a,b,c or key=0..4. One run per combination. All are checked before the first is queued.",
-        )  # fmt: skip
+        )
     _act(base, name.strip(), lines)
 
 

@@ -2,19 +2,154 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import config_fields
 from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
-from dynlora.text import markdown_text
-from dynlora.viz.launch import form_model, token_view
+from dynlora.text import markdown_text, one_line, percent, plural
+from dynlora.viz.kit import strong_language
+from dynlora.viz.kit.theme import Palette
+from dynlora.viz.launch import form_model
 from dynlora.viz.launch.data_source import Source
 from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, under
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
+
+MOST_LONG = 60
+"""Characters of a special token that are shown."""
+
+IN_LOSS, MASKED = "in the loss", "not in the loss"
+
+
+def rows_html(rows: Sequence[Mapping[str, Any]], colours: Palette, *, is_whole: bool) -> str:
+    """Return rows one below the other, each with its place, its tokens and the key to what they look like.
+
+    Args:
+        rows: as the preview of tokens lists them: place, pieces, tokens, in_loss, cut.
+        colours: of the mode.
+        is_whole: texts with strong language are shown too.
+    """
+    return key_html(colours) + "".join(_row(row, colours, is_whole=is_whole) for row in rows)
+
+
+def key_html(colours: Palette) -> str:
+    """Return what plain, pale and framed tokens mean."""
+    shown = [
+        _piece({"text": "plain", "tokens": 1, "loss": True, "special": False}, colours),
+        _words("in the loss: the model learns to write it", colours),
+        _piece({"text": "pale", "tokens": 1, "loss": False, "special": False}, colours),
+        _words("masked: read, but not in the loss", colours),
+        _piece({"text": "framed", "tokens": 1, "loss": True, "special": True}, colours),
+        _words("special token, such as the end token", colours),
+    ]
+    return f'<div style="margin:0 0 0.5rem;line-height:1.8">{" ".join(shown)}</div>'
+
+
+def text_of(row: Mapping[str, Any]) -> str:
+    """Return the text of a row as the model sees it."""
+    return "".join(str(piece["text"]) for piece in row["pieces"])
+
+
+def hidden(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many rows hold strong language."""
+    return sum(strong_language.is_strong(text_of(row)) for row in rows)
+
+
+def frame(rows: Sequence[Mapping[str, Any]], *, is_whole: bool) -> pd.DataFrame:
+    """Return the rows as a table: place, tokens, those in the loss, whether cut, and the text of both parts."""
+    return pd.DataFrame(
+        [
+            {
+                "example": row["place"],
+                "tokens": row["tokens"],
+                "tokens in the loss": row["in_loss"],
+                "truncated": "yes" if row["cut"] else "no",
+                **{
+                    words: _part(row, counts)
+                    if is_whole or not strong_language.is_strong(text_of(row))
+                    else strong_language.HIDDEN
+                    for words, counts in ((MASKED, False), (IN_LOSS, True))
+                },
+            }
+            for row in rows
+        ]
+    )
+
+
+def _part(row: Mapping[str, Any], counts: bool) -> str:
+    return "".join(str(piece["text"]) for piece in row["pieces"] if piece["loss"] == counts)
+
+
+def caption(rows: Sequence[Mapping[str, Any]], *, is_chat: bool) -> str:
+    """Say which part of the tokens is in the loss, over the rows that are shown."""
+    tokens, counted = (sum(int(row[name]) for row in rows) for name in ("tokens", "in_loss"))
+    chat = " The chat template of the model is applied." if is_chat else ""
+    return (
+        f"{counted:,} of the {tokens:,} tokens of {plural(len(rows), 'example')} are in the loss "
+        f"({percent(counted / max(tokens, 1))}).{chat}"
+    )
+
+
+def lost_words(found: Mapping[str, Any]) -> str:
+    """Return which rows lose their whole completion to truncation and what keeps them; empty where none does."""
+    lost, limit = found["lost"], found["limit"]
+    if not lost["count"]:
+        return ""
+    of = f"of the first {found['counted']:,}" if found["counted"] < found["of"] else f"of {found['counted']:,}"
+    which = "loses its" if lost["count"] == 1 else "lose their"
+    return (
+        f"{lost['count']:,} {of} training examples {which} whole completion after {limit:,} tokens and "
+        f"{'is' if lost['count'] == 1 else 'are'} left out: {lost['places']}. data.max_length={found['longest']} keeps "
+        "every example whole."
+    )
+
+
+def cut_words(found: Mapping[str, Any]) -> str:
+    """Say how many rows are truncated, and how long the longest is."""
+    cut, limit = found["cut"]["count"], found["limit"]
+    head = f"The longest training example has {found['longest']:,} tokens"
+    if not cut:
+        return f"{head}; none is truncated (data.max_length={limit})."
+    return f"{head}; {cut:,} of {found['counted']:,} are truncated after {limit:,} and lose their end token."
+
+
+def _row(row: Mapping[str, Any], colours: Palette, *, is_whole: bool) -> str:
+    """Return one row."""
+    place = html.escape(one_line(row["place"], 80))
+    counts = f"{row['in_loss']:,} of {row['tokens']:,} tokens in the loss{', truncated' if row['cut'] else ''}"
+    head = f'<div style="color:{colours.muted};font-size:0.78rem">{place} · {counts}</div>'
+    is_hidden = not is_whole and strong_language.is_strong(text_of(row))
+    body = html.escape(strong_language.HIDDEN) if is_hidden else "".join(_piece(p, colours) for p in row["pieces"])
+    return (
+        f'<div style="border-top:1px solid {colours.hairline};padding:0.4rem 0">{head}'
+        f'<div style="line-height:1.75;white-space:pre-wrap;overflow-wrap:anywhere">{body}</div></div>'
+    )
+
+
+def _piece(piece: Mapping[str, Any], colours: Palette) -> str:
+    """Return a piece of text, its end marked by a hairline; a line break is shown and carried out."""
+    text = str(piece["text"])
+    ink = colours.text if piece["loss"] else colours.muted
+    pale = "" if piece["loss"] else "opacity:0.75;"
+    frame = (
+        f"border:1px solid {ink};border-radius:4px;padding:0 0.2rem;font-size:0.78rem;"
+        if piece["special"]
+        else (f"border-right:1px solid {colours.hairline};")
+    )
+    shown = one_line(text, MOST_LONG) if piece["special"] else text
+    said = html.escape(shown).replace("\r", "").replace("\n", "↵<br>")
+    title = f"{plural(int(piece['tokens']), 'token')}, {IN_LOSS if piece['loss'] else MASKED}"
+    return f'<span title="{title}" style="color:{ink};{pale}{frame}">{said}</span>'
+
+
+def _words(text: str, colours: Palette) -> str:
+    return f'<span style="color:{colours.muted};font-size:0.78rem;margin-right:0.8rem">{html.escape(text)}</span>'
+
 
 KEPT = 4
 """Previews that a session remembers, so that going back to earlier settings shows theirs again."""
@@ -42,9 +177,12 @@ def show_tokens(config: Mapping[str, Any], source: Source, place: Any) -> None:
         known = st.session_state.setdefault("token-previews", {})
         key = _key(config)
         pressed = st.button(
-            "Show tokens", icon=":material/segment:", key="ask-tokens", disabled=bool(missing),
+            "Show tokens",
+            icon=":material/segment:",
+            key="ask-tokens",
+            disabled=bool(missing),
             help=missing or "Loads the tokenizer of the model, not the model, and applies its chat template.",
-        )  # fmt: skip
+        )
         if pressed:
             with st.spinner("Loading the tokenizer and the data"):
                 known[key] = _answer(config)
@@ -75,16 +213,16 @@ def _answer(config: Mapping[str, Any]) -> Any:
 
 def _draw(found: Mapping[str, Any]) -> None:
     """Draw a preview: what is lost first, then the rows."""
-    if lost := token_view.lost_words(found):
+    if lost := lost_words(found):
         st.warning(markdown_text(lost, 800), icon=":material/content_cut:")
     for sentence in found["notes"]:
         st.warning(markdown_text(sentence, 600), icon=":material/warning:")
     draw_rows(found["rows"], "tokens", is_chat=found["is_chat"])
-    note(token_view.cut_words(found))
+    note(cut_words(found))
 
 
 def draw_rows(rows: Sequence[Mapping[str, Any]], key: str, *, is_chat: bool = False) -> None:
     """Draw rows as tokens, and the same as a table."""
-    is_whole = asked_for_texts(token_view.hidden(rows), key)
-    st.html(token_view.rows_html(rows, colours(), is_whole=is_whole))
-    under(token_view.caption(rows, is_chat=is_chat), token_view.frame(rows, is_whole=is_whole), key)
+    is_whole = asked_for_texts(hidden(rows), key)
+    st.html(rows_html(rows, colours(), is_whole=is_whole))
+    under(caption(rows, is_chat=is_chat), frame(rows, is_whole=is_whole), key)

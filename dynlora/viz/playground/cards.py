@@ -1,4 +1,4 @@
-"""The Playground's cards: one text under the lens, and small files."""
+"""The Playground's cards: one text explained, and small files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dynlora.store import queries
 from dynlora.text import markdown_text, one_line, plural
 from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.task import Task
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
+from dynlora.viz.playground.model import Task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model
@@ -201,9 +201,12 @@ def example_choice(examples: pd.DataFrame, ask: Callable[[str, str], None]) -> N
     shown = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(50)
     labels = strong_language.labels(shown)
     chosen = st.selectbox(
-        "Example of the probe set", [None, *labels], key="playground-example", width=360,
+        "Example of the probe set",
+        [None, *labels],
+        key="playground-example",
+        width=360,
         format_func=lambda index: "Choose an example" if index is None else labels[index],
-    )  # fmt: skip
+    )
     if chosen is not None and st.session_state.get("playground-example-used") != chosen:
         st.session_state["playground-example-used"] = chosen
         row = shown.loc[chosen]

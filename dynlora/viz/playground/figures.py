@@ -1,4 +1,4 @@
-"""Figures of the Playground and the shift lab: answers side by side, modules that carry one, gates that move."""
+"""Figures of the Playground and of shifted inputs: answers side by side, modules that carry one, gates that move."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ def answer_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     for label in labels:
         part = frame[frame["label"] == label]
         drawn.add_bar(
-            y=[plotly_text(name, 40) for name in part["who"]], x=part["value"] if numbers else 100 * part["value"],
-            orientation="h", name=plotly_text(label, 24), marker={"color": style[label][0]},
+            y=[plotly_text(name, 40) for name in part["who"]],
+            x=part["value"] if numbers else 100 * part["value"],
+            orientation="h",
+            name=plotly_text(label, 24),
+            marker={"color": style[label][0]},
             text=[f"{value:.3f}" if numbers else f"{100 * value:.0f} %" for value in part["value"]],
-            textposition="inside", insidetextanchor="middle",
+            textposition="inside",
+            insidetextanchor="middle",
             hovertemplate="%{y}<br>%{fullData.name}: %{x:.2f}" + ("" if numbers else " %") + "<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(barmode="stack", showlegend=not numbers, bargap=0.35)
     drawn.update_xaxes(title_text="Number" if numbers else "Probability (%)", range=None if numbers else [0, 100])
     drawn.update_yaxes(autorange="reversed", showgrid=False)
@@ -35,7 +39,7 @@ def answer_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
 
 
 def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
-    """Draw what each module adds to one answer; columns short, adds, flips. Those that flip it stand out."""
+    """Draw what each module adds to one answer; columns short, adds, flips. Those that flip it are marked."""
     drawn = theme.figure(colours, 280)
     names = [plotly_text(name) for name in frame["short"]]
     flips = frame["flips"].to_numpy(bool)
@@ -45,10 +49,13 @@ def module_bars(frame: pd.DataFrame, unit: str, colours: Palette) -> go.Figure:
     ):
         places = np.flatnonzero(part)
         drawn.add_bar(
-            x=places, y=frame["adds"].to_numpy(float)[places], customdata=[names[place] for place in places],
-            name=name, marker={"color": colour},
+            x=places,
+            y=frame["adds"].to_numpy(float)[places],
+            customdata=[names[place] for place in places],
+            name=name,
+            marker={"color": colour},
             hovertemplate="%{customdata}<br>%{y:+.4f} " + plotly_text(unit) + "<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.update_xaxes(**theme.name_axis(names, colours))
@@ -75,15 +82,24 @@ def layer_map(table: pd.DataFrame, neutral: float, least: float, words: tuple[st
     reach = max(float(np.nanmax(np.abs(values - neutral))) if np.isfinite(values).any() else 0.0, least)
     drawn = theme.figure(colours, int(np.clip(130 + 32 * len(table), 220, 420)), left=90)
     drawn.add_heatmap(
-        z=values, x=[int(layer) for layer in table.columns], y=[plotly_text(kind, 24) for kind in table.index],
-        zmin=neutral - reach, zmax=neutral + reach, colorscale=colours.diverging_scale, xgap=1, ygap=1,
+        z=values,
+        x=[int(layer) for layer in table.columns],
+        y=[plotly_text(kind, 24) for kind in table.index],
+        zmin=neutral - reach,
+        zmax=neutral + reach,
+        colorscale=colours.diverging_scale,
+        xgap=1,
+        ygap=1,
         hoverongaps=False,
         colorbar={
-            "title": {"text": words[0], "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "title": {"text": words[0], "side": "right"},
+            "thickness": 9,
+            "outlinewidth": 0,
+            "nticks": 5,
             "tickfont": {"size": 11, "color": colours.muted},
         },
         hovertemplate=f"%{{y}}, layer %{{x}}<br>{words[1]}<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.update_xaxes(title_text="Layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return drawn
@@ -104,12 +120,58 @@ def gate_shift(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     x, names = list(range(len(frame))), [plotly_text(name) for name in frame["short"]]
     for column, colour, symbol in (("before", colours.muted, "circle-open"), ("after", colours.accent, "diamond")):
         drawn.add_scatter(
-            x=x, y=frame[column], mode="markers", name=column, customdata=names,
+            x=x,
+            y=frame[column],
+            mode="markers",
+            name=column,
+            customdata=names,
             marker={"color": colour, "symbol": symbol, "size": 8},
             hovertemplate="%{customdata}<br>" + column + " %{y:.4f}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.add_hline(y=1, line={"color": colours.muted, "width": 1, "dash": "dot"})
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(**theme.name_axis(names, colours))
     drawn.update_yaxes(title_text="Mean gate (factor)")
     return drawn
+
+
+ADDS = "Contribution to log p(text) (nats)"
+MOST_BARS = 24
+"""Modules with a bar: the largest contributions, up or down; the map has all."""
+
+
+def ablation_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw what the modules with the largest effect add to a text, sorted; those that change it are marked."""
+    largest = frame.loc[frame["adds"].abs().sort_values(ascending=False, kind="stable").index[:MOST_BARS]]
+    shown = largest.sort_values("adds", ascending=False, kind="stable")
+    names = [plotly_text(name) for name in shown["short"]]
+    flips = shown["flips"].to_numpy(bool)
+    drawn = theme.figure(colours, int(np.clip(110 + 20 * len(shown), 200, 620)), left=90)
+    for part, name, colour in (
+        (~flips, "Text does not change without it", colours.accent),
+        (flips, "Text changes without it", colours.second),
+    ):
+        places = np.flatnonzero(part)
+        drawn.add_bar(
+            y=places,
+            x=shown["adds"].to_numpy(float)[places],
+            orientation="h",
+            name=name,
+            marker={"color": colour},
+            customdata=[names[place] for place in places],
+            hovertemplate="%{customdata}<br>%{x:+.4f} nats<extra></extra>",
+        )
+    drawn.add_vline(x=0, line={"color": colours.muted, "width": 1})
+    drawn.update_layout(barmode="overlay", showlegend=bool(flips.any()))
+    drawn.update_xaxes(title_text=ADDS)
+    drawn.update_yaxes(
+        tickmode="array", tickvals=list(range(len(names))), ticktext=names, autorange="reversed", showgrid=False
+    )
+    return drawn
+
+
+def ablation_map(frame: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw what each module adds to a text, kinds of modules over layers."""
+    table = frame.pivot_table(index="label", columns="layer", values="adds", aggfunc="sum", sort=False)
+    table = table.reindex(columns=sorted(table.columns))
+    return layer_map(table, 0.0, 1e-9, ("Contribution (nats)", "%{z:+.4f} nats"), colours)

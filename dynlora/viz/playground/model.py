@@ -15,7 +15,35 @@ from dynlora.data_files.table import Table
 from dynlora.errors import ConfigError
 from dynlora.store.meta import section
 from dynlora.text import listed, markdown_text, one_line, percent, plural, sentence_case
-from dynlora.viz.kit.task import Task
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model takes and what it may predict; predictions of models with the same task can be compared.
+
+    Attributes:
+        kind: classification or regression, None where it was not recorded.
+        labels: names of the classes in alphabetical order, none for numbers.
+        paired: whether a question is a pair of texts.
+        writes: whether the model continues texts.
+    """
+
+    kind: str | None
+    labels: tuple[str, ...]
+    paired: bool
+    writes: bool = False
+
+    @property
+    def words(self) -> str:
+        """The task in words."""
+        if self.writes:
+            return "texts to write"
+        asked = "pairs of texts" if self.paired else "single texts"
+        if self.kind is None:
+            return f"{asked}, with unknown labels"
+        said = listed([one_line(name, 24) for name in self.labels], 6) if self.labels else "a number"
+        return f"{asked}, with the labels {said}" if self.labels else f"{asked}, with {said} as the label"
+
 
 MOST_ROWS = 200
 """Rows of a small file that are predicted."""
@@ -158,7 +186,7 @@ def holds(own: Columns, *, paired: bool) -> str:
 def texts_of(name: str, data: bytes, *, paired: bool = False, own: Columns = (None, None)) -> Texts:
     """Return the texts of a small file, and second texts where it has a column of them.
 
-    `.csv` and `.jsonl` are read by their columns, as training reads them; anything else as one text a line.
+    `.csv` and `.jsonl` are read by their columns, as training reads them; anything else as one text per line.
 
     Args:
         name: of the file.

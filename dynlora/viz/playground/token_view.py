@@ -33,7 +33,7 @@ class Scale:
     """What the colours of tokens mean.
 
     Attributes:
-        meaning: what the numbers are, with their unit; it stands at the key.
+        meaning: what the numbers are, with their unit; it is at the key.
         unit: what a pointer shows behind a number.
         centre: the neutral number of a diverging scale; None for a sequential one from zero.
     """
@@ -43,11 +43,11 @@ class Scale:
     centre: float | None = 0.0
 
     def share(self, value: float, reach: float) -> float:
-        """Return where a number lies, 0 where it is neutral and 1 or -1 where the colour is strongest."""
+        """Return where a number is, 0 where it is neutral and 1 or -1 where the colour is strongest."""
         return (value - (self.centre or 0.0)) / reach
 
     def colour(self, share: float, colours: Palette) -> str:
-        """Return the colour of a share."""
+        """Return the colour of a fraction."""
         return theme.shade(colours, share) if self.centre is None else theme.diverging(colours, share)
 
     def number(self, value: float) -> str:
@@ -112,7 +112,7 @@ def _key(reach: float, scale: Scale, colours: Palette) -> str:
 
 
 def _reach(rows: Any, centre: float | None) -> float:
-    """Return how far the number with the strongest colour lies from the neutral one; 0 where all are neutral."""
+    """Return how far the number with the strongest colour is from the neutral one; 0 where all are neutral."""
     known = [value for values in rows for value in values if value is not None and np.isfinite(value)]
     return max((abs(value - (centre or 0.0)) for value in known), default=0.0)
 
@@ -150,7 +150,7 @@ def by_layer(gate: Sequence[Sequence[float | None]], modules: pd.DataFrame) -> d
     """Return the mean gate of each token over the modules of a layer, by the layer's name, the lowest first.
 
     Args:
-        gate: one row per module as recorded, one number a token.
+        gate: one row per module as recorded, one number per token.
         modules: as `capacity.described` returns them.
     """
     table = np.array([[np.nan if value is None else value for value in row] for row in gate], dtype=float)

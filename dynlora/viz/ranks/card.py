@@ -14,7 +14,7 @@ from dynlora.analysis.pairing import same_task
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
-from dynlora.viz.knockout import text as knockout_text
+from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, note, rows, safe, under
@@ -58,10 +58,14 @@ def _evidence(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) ->
     start = cached_queries.at_step(run.folder, "rank", None)
     norms = {name: cached_queries.at_step(run.folder, name, summary["step"]) for name in signals}
     return ranks_to_use.evidence(
-        modules, summary["ranks"], start, ablations.effects(knocked, modules),
+        modules,
+        summary["ranks"],
+        start,
+        ablations.effects(knocked, modules),
         0 if knocked is None else knocked.rows,
-        norms, _other_seeds(run, summary),
-    )  # fmt: skip
+        norms,
+        _other_seeds(run, summary),
+    )
 
 
 def _other_seeds(run: Chosen, summary: Mapping[str, Any]) -> list[Mapping[str, int]]:

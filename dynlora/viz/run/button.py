@@ -12,8 +12,8 @@ from dynlora.kinds.registry import kind_of_run
 from dynlora.peft_adapter.forms import FORMS, forms_for
 from dynlora.store import queries
 from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.guard import announce
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only
-from dynlora.viz.ui.toasts import announce
 
 MAKING = "Making the zip file: the model is loaded first. The download starts by itself."
 """What the buttons wait for: they show a mark that turns, and no words."""

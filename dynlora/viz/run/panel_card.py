@@ -16,8 +16,7 @@ from dynlora.viz.run import panel_figures, panel_text
 from dynlora.viz.run.button import adapter_button
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, chart, colours, figures, note, status_line
-from dynlora.viz.ui.queue_actions import move_buttons
-from dynlora.viz.ui.run_actions import delete_button, run_buttons
+from dynlora.viz.ui.run_actions import delete_button, move_buttons, run_buttons
 from dynlora.viz.ui.run_picker import Chosen, link, links, page_of
 
 POINTS = 200

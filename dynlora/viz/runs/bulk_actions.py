@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.frames import csv_text
 from dynlora.errors import DynloraError
 from dynlora.store.notes import MAX_NOTE_LENGTH, MAX_TAGS, annotate_notes
 from dynlora.text import markdown_text
-from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.runs import table as runs_table
-from dynlora.viz.ui.hidden_runs import hidden_runs, hide
 from dynlora.viz.ui.run_actions import delete_button
 from dynlora.viz.ui.run_picker import find_run, is_read_only, link, runs_root_of
+from dynlora.viz.ui.url_state import hidden_runs, hide
 
 MAX_COMMANDS = 20
 MAX_COMPARED = 50
@@ -27,13 +27,21 @@ def export_button(runs: pd.DataFrame) -> None:
         st.caption("Table of the selected runs:")
         with st.container(horizontal=True):
             st.download_button(
-                "CSV", lambda: csv_text(runs_table.export_frame(runs)), "runs.csv", "text/csv", key="export-csv",
+                "CSV",
+                lambda: csv_text(runs_table.export_frame(runs)),
+                "runs.csv",
+                "text/csv",
+                key="export-csv",
                 on_click="ignore",
-            )  # fmt: skip
+            )
             st.download_button(
-                "JSON", lambda: runs_table.export_json(runs), "runs.json", "application/json", key="export-json",
+                "JSON",
+                lambda: runs_table.export_json(runs),
+                "runs.json",
+                "application/json",
+                key="export-json",
                 on_click="ignore",
-            )  # fmt: skip
+            )
         st.caption("Commands that export the adapters for `peft.PeftModel.from_pretrained`:")
         chosen = runs["id"].tolist()[:MAX_COMMANDS]
         commands = [runs_table.export_command(run_id, str(runs_root_of(run_id))) for run_id in chosen]
@@ -56,9 +64,14 @@ def tags_button(ticked: pd.DataFrame, known: Sequence[str]) -> None:
         before = list(ticked["tags"].iloc[0]) if one else []
         key = ticked["id"].iloc[0] if one else "many"
         tags = st.multiselect(
-            "Tags", list(dict.fromkeys([*before, *known])), before, key=f"tags-{key}", accept_new_options=True,
-            max_selections=MAX_TAGS, placeholder="Type a tag and press Enter",
-        )  # fmt: skip
+            "Tags",
+            list(dict.fromkeys([*before, *known])),
+            before,
+            key=f"tags-{key}",
+            accept_new_options=True,
+            max_selections=MAX_TAGS,
+            placeholder="Type a tag and press Enter",
+        )
         note = None
         if one:
             note = st.text_area("Note", ticked["note"].iloc[0], key=f"note-{key}", max_chars=MAX_NOTE_LENGTH)

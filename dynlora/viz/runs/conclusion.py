@@ -1,4 +1,4 @@
-"""What the list of runs shows, in a sentence: how they stand, and what was reached on the task most are of."""
+"""What the list of runs shows, in a sentence: their states, and what was reached on the task most are of."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis.config_fields import set_values
-from dynlora.analysis.run_summary import format_strategy, main_metric
+from dynlora.analysis.run_summary import STATUS_WORDS, format_strategy, main_metric
 from dynlora.text import listed, one_line, plural, score, source_name
-from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.runs.table import plain_rows
-from dynlora.viz.ui.conclusion import conclusion
+from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.run_picker import link
 
 MOST_COMPARED = 50
@@ -101,7 +100,8 @@ def task_results(rows: Sequence[Mapping[str, Any]]) -> TaskResults | None:
 def _configuration(row: Mapping[str, Any]) -> str:
     """Return a text that runs share which differ in nothing but seed, name and log."""
     kept = {
-        key: value for key, value in set_values(row.get("config") or {}).items()
+        key: value
+        for key, value in set_values(row.get("config") or {}).items()
         if key not in ("seed", "name") and not key.startswith("log.")
-    }  # fmt: skip
+    }
     return json.dumps([row.get("strategy"), kept], sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""Figures of the Runs page: how the results of groups of runs lie beside each other."""
+"""Figures of the Runs page: how the results of groups of runs are beside each other."""
 
 from __future__ import annotations
 
@@ -34,18 +34,24 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
     drawn = theme.figure(colours, 96 + max(34, 10 + LINE * lines) * len(order), left=150)
     dots = members[(members["metric"] == metric) & members["group"].isin(order)]
     drawn.add_scatter(
-        x=dots["value"], y=[places[group] for group in dots["group"]], mode="markers", name="Single run",
+        x=dots["value"],
+        y=[places[group] for group in dots["group"]],
+        mode="markers",
+        name="Single run",
         marker={"color": theme.faded(colours.accent, 0.45), "size": 9, "line": {"width": 0}},
         customdata=[plotly_text(name, 80) for name in dots["name"]],
         hovertemplate="%{customdata}<br>%{x:.3f}<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.add_scatter(
-        x=shown["mean"], y=[places[group] for group in shown["group"]], mode="markers", name="Mean and range",
+        x=shown["mean"],
+        y=[places[group] for group in shown["group"]],
+        mode="markers",
+        name="Mean and range",
         marker={"color": colours.second, "size": 11, "symbol": "diamond"},
         error_x=theme.interval(shown["mean"], shown, colours.second, "lowest", "highest", thickness=1.6),
         customdata=[f"{score(mean)}, {n} run{'' if n == 1 else 's'}" for mean, n in _pairs(shown)],
         hovertemplate="Mean %{customdata}<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.update_yaxes(
         tickvals=list(range(len(order))), ticktext=labels, range=[-0.6, len(order) - 0.4], showgrid=False
     )

@@ -1,12 +1,14 @@
-"""The search box, what is wrong with what stands in it, and the saved views; the search lives in the address."""
+"""The search box, what is wrong with what is in it, and the saved views; the search lives in the address."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import run_summary as kit_status
 from dynlora.analysis.frames import records
 from dynlora.errors import DynloraError, SearchError
 from dynlora.store.saved_views import MAX_NAME_LENGTH, MAX_QUERY_LENGTH, View, delete_view, read_views, save_view
@@ -15,7 +17,7 @@ from dynlora.text import listed, markdown_text, one_line
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
-from dynlora.viz.ui.url_state import put, to_address
+from dynlora.viz.ui.url_state import choose, put, several, to_address
 
 KEY = "address-q"
 EXAMPLE = "strategy=dynamic and accuracy>0.85"
@@ -26,17 +28,23 @@ HELP = (
 
 
 def addressed_search() -> str:
-    """Return the search that stands in the address; empty when there is none."""
+    """Return the search that is in the address; empty when there is none."""
     return one_line(st.query_params.get("q", ""), MAX_QUERY_LENGTH)
 
 
 def search_box(label: str = "Search") -> str:
-    """Draw the box and return what stands in it."""
+    """Draw the box and return what is in it."""
     put(KEY, addressed_search())
     return st.text_input(
-        label, key=KEY, placeholder=EXAMPLE, max_chars=MAX_QUERY_LENGTH, width=330, icon=":material/search:", help=HELP,
+        label,
+        key=KEY,
+        placeholder=EXAMPLE,
+        max_chars=MAX_QUERY_LENGTH,
+        width=330,
+        icon=":material/search:",
+        help=HELP,
         on_change=lambda: to_address(q=st.session_state[KEY].strip() or None),
-    ).strip()  # fmt: skip
+    ).strip()
 
 
 def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame | None:
@@ -93,9 +101,13 @@ def _choices(views: Sequence[View], shown: View | None) -> None:
     queries = {view.name: view.query for view in views}
     put(key, None if shown is None else shown.name)
     st.pills(
-        "Saved views", list(queries), key=key, format_func=lambda name: markdown_text(name, MAX_NAME_LENGTH),
-        label_visibility="collapsed", on_change=lambda: to_address(q=queries.get(st.session_state[key] or "")),
-    )  # fmt: skip
+        "Saved views",
+        list(queries),
+        key=key,
+        format_func=lambda name: markdown_text(name, MAX_NAME_LENGTH),
+        label_visibility="collapsed",
+        on_change=lambda: to_address(q=queries.get(st.session_state[key] or "")),
+    )
 
 
 def _save(text: str) -> None:
@@ -121,3 +133,35 @@ def _changed(change: Callable[[], object]) -> None:
         st.error(markdown_text(error, 2000))
     else:
         st.rerun()
+
+
+@dataclass(frozen=True)
+class ListView:
+    """What the address says of the list.
+
+    Attributes:
+        query: a search.
+        statuses: statuses to show; empty is all.
+        strategies: strategies to show; empty is all.
+        sort: a key of `runlist.SORTS`.
+        group: a key of `runlist.GROUPS`.
+    """
+
+    query: str
+    statuses: tuple[str, ...]
+    strategies: tuple[str, ...]
+    sort: str
+    group: str
+
+
+def list_controls(runs: pd.DataFrame) -> ListView:
+    """Draw the controls in a row that wraps and return what they say."""
+    statuses = sorted(runs["status"].unique())
+    strategies = sorted(name for name in runs["strategy"].unique() if isinstance(name, str))
+    with st.container(horizontal=True, gap="small", key="filters", vertical_alignment="bottom"):
+        query = search_box()
+        chosen = several("status", "Status", statuses, kit_status.STATUS_WORDS)
+        methods = several("strategy", "Strategy", strategies, {})
+        sort = choose("sort", "Sort", list(runs_table.SORTS), "newest", runs_table.SORTS.__getitem__, width=170)
+        group = choose("group", "Group", list(runs_table.GROUPS), "none", runs_table.GROUPS.__getitem__, width=160)
+    return ListView(query, chosen, methods, sort, group)

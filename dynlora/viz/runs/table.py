@@ -11,11 +11,17 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.frames import records
-from dynlora.analysis.run_summary import budget_share, format_strategy, main_metric, named, parameters_in_use
+from dynlora.analysis.run_summary import (
+    STATUS_WORDS,
+    budget_share,
+    format_strategy,
+    main_metric,
+    named,
+    parameters_in_use,
+)
 from dynlora.store import search_fields
 from dynlora.text import listed, one_line, plural, score, source_name
 from dynlora.viz.kit.run_colours import run_colour
-from dynlora.viz.kit.status import STATUS_WORDS
 
 SORTS = {
     "newest": "Newest first",
@@ -33,9 +39,25 @@ GROUPS = {"none": "Not grouped", "strategy": "By strategy", "data": "By model an
 """Groupings of the list: key in the address to words."""
 
 COLUMNS = (
-    "name", "status", "progress", "trend", "result", "metric", "strategy", "seed", "tags", "model", "data",
-    "adapter parameters", "of budget", "created", "note", "where", "id", "colour",
-)  # fmt: skip
+    "name",
+    "status",
+    "progress",
+    "trend",
+    "result",
+    "metric",
+    "strategy",
+    "seed",
+    "tags",
+    "model",
+    "data",
+    "adapter parameters",
+    "of budget",
+    "created",
+    "note",
+    "where",
+    "id",
+    "colour",
+)
 
 
 def filtered(runs: pd.DataFrame, statuses: Sequence[str] = (), strategies: Sequence[str] = ()) -> pd.DataFrame:
@@ -72,10 +94,15 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame:
 def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:
     """Return the table in an order of `SORTS`, strategies without their fidelity; what has no value comes last."""
     keys = {
-        "newest": ("created", False), "oldest": ("created", True), "highest": ("result", False),
-        "lowest": ("result", True), "name": ("name", True), "strategy": ("strategy", True), "status": ("status", True),
+        "newest": ("created", False),
+        "oldest": ("created", True),
+        "highest": ("result", False),
+        "lowest": ("result", True),
+        "name": ("name", True),
+        "strategy": ("strategy", True),
+        "status": ("status", True),
         "budget": ("of budget", False),
-    }  # fmt: skip
+    }
     column, up = keys[sort]
     key = {"name": lambda texts: texts.str.casefold(), "strategy": lambda texts: texts.str.partition(" (")[0]}.get(
         column

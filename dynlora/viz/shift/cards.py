@@ -19,17 +19,16 @@ from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs.cards import loss_cards
 from dynlora.viz.inputs.view import inputs_view
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.task import Task
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.cards import run_task, token_card
+from dynlora.viz.playground.model import Task
 from dynlora.viz.shift import model as shift_model
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.model_client import ask_model, prepare_model
-from dynlora.viz.ui.multiselect import several
-from dynlora.viz.ui.paths import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
-from dynlora.viz.ui.url_state import choose, put, segmented, to_address
+from dynlora.viz.ui.url_state import choose, put, segmented, several, to_address
 
 LABS = {
     "text": "Perturbed text",
@@ -97,9 +96,13 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
             width=220,
         )
         strength = choose(
-            "strength", shift_model.STRENGTHS.get(kind, "Fraction of words"), (0.1, 0.25, 0.5, 0.75, 1.0), 0.5,
-            lambda share: f"{100 * share:.0f} %", width=160,
-        )  # fmt: skip
+            "strength",
+            shift_model.STRENGTHS.get(kind, "Fraction of words"),
+            (0.1, 0.25, 0.5, 0.75, 1.0),
+            0.5,
+            lambda share: f"{100 * share:.0f} %",
+            width=160,
+        )
         if not _switch("tried", "Evaluate perturbed text"):
             note("Evaluates the trained adapter on up to 512 held-out examples, original and perturbed.")
             return
@@ -161,7 +164,7 @@ def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> 
 
 
 def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:
-    """Evaluate on the held-out rows of data that another run was trained on, that is embedded, or that lies here."""
+    """Evaluate on the held-out examples of data that another run was trained on, that is built-in, or that is here."""
     task = run_task(folder)
     if task is None:
         return
@@ -190,10 +193,13 @@ def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """Draw the path of a file of this machine and return its section `data`, None while there is none that fits."""
     put("address-path", st.query_params.get("path", ""))
     text = st.text_input(
-        "Path on this machine", key="address-path", max_chars=500, on_change=_path_changed,
+        "Path on this machine",
+        key="address-path",
+        max_chars=500,
+        on_change=_path_changed,
         help="CSV, TSV, JSON, Parquet or Excel, or a folder with train.* and validation.* files. Of a single "
         "file, half of the examples are used, at most 512.",
-    ).strip()  # fmt: skip
+    ).strip()
     if not text:
         return None
     if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
@@ -216,7 +222,7 @@ def _path_changed() -> None:
 
 
 def other_data(summary: Mapping[str, Any], task: Task, runs: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return sections `data` by their source: of other runs with the same task, then embedded; the run's own left out.
+    """Return sections `data` by their source: of other runs with the same task, then built-in; the run's own left out.
 
     Args:
         summary: of the run, as `queries.run_summary` returns it.

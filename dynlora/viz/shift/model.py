@@ -1,4 +1,4 @@
-"""What the shift lab computes before it draws: metrics and gates in two states."""
+"""What is computed of shifted inputs: metrics and gates in two states."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dynlora import assets
 from dynlora.errors import DataError, system_message
 from dynlora.text import metric_words, one_line, percent, plural, score, source_name
 from dynlora.viz.inputs.model import told_apart
-from dynlora.viz.kit.task import Task
 from dynlora.viz.launch import data_file
+from dynlora.viz.playground.model import Task
 
 KINDS = {
     "cut": "Truncated",
@@ -30,7 +30,7 @@ STRENGTHS = {"cut": "Fraction removed", "negated": "Fraction of texts"}
 """What the strength of a perturbation is a fraction of; of the others it is a fraction of the words."""
 
 FILE_SHARE = 0.5
-"""Share of the rows of a single file that count as held out; the rest is taken for training rows, and left alone."""
+"""Fraction of the rows of a single file that count as held out; the rest counts as training examples."""
 
 
 def metric_table(states: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -121,7 +121,7 @@ def _only_case(found: Mapping[str, Any]) -> bool:
 
 
 def gate_distance(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
-    """Return how far the mean gates of two states lie apart, the mean over the modules; None without gates."""
+    """Return how far the mean gates of two states are apart, the mean over the modules; None without gates."""
     if before.get("gate") is None or after.get("gate") is None:
         return None
     pairs = [(a, b) for a, b in zip(before["gate"], after["gate"], strict=False) if a is not None and b is not None]
@@ -140,7 +140,7 @@ def elsewhere_caption(own: Mapping[str, Any], other: Mapping[str, Any], name: st
 
 
 def embedded_data(task: Task, own: str | None) -> dict[str, dict[str, Any]]:
-    """Return the section `data` of each embedded data set that a model could be tried on, by its name.
+    """Return the section `data` of each built-in data set that a model could be tried on, by its name.
 
     Args:
         task: of the run; where its labels are known they have to be the same.
@@ -193,5 +193,9 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
     if missing:
         raise DataError(f"{path}: has no column for data.{missing[0]}; rename a column to {missing[0]}")
     return {
-        "path": str(path), **found, "task": task.kind or "auto", "group_by": "none", "eval_fraction": FILE_SHARE,
-    }  # fmt: skip
+        "path": str(path),
+        **found,
+        "task": task.kind or "auto",
+        "group_by": "none",
+        "eval_fraction": FILE_SHARE,
+    }

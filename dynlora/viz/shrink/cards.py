@@ -29,12 +29,11 @@ from dynlora.viz.shrink import pictures as shrink_pictures
 from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
-from dynlora.viz.ui.conclusion import conclusion
-from dynlora.viz.ui.guard import refusal
+from dynlora.viz.ui.guard import announce, refusal
 from dynlora.viz.ui.model_client import in_background
+from dynlora.viz.ui.panel_cards import conclusion
+from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only, link, runs_dir
-from dynlora.viz.ui.start_run import start_once
-from dynlora.viz.ui.toasts import announce
 from dynlora.viz.ui.url_state import choose, from_address, put, to_address
 
 ROWS = (256, 512, 1024, 2048)
@@ -118,10 +117,17 @@ def chosen_size(found: Compressed) -> tuple[Size, float]:
         options = list(by_parameters)
         current = from_address("size", options, best.parameters)
         put("address-size", current)
-        picked = st.select_slider(
-            "Parameters kept", options, key="address-size", on_change=_sized,
-            format_func=lambda n: percent(shrink_model.kept_share(found, by_parameters[n]), 0),
-        ) if len(options) > 1 else current  # fmt: skip
+        picked = (
+            st.select_slider(
+                "Parameters kept",
+                options,
+                key="address-size",
+                on_change=_sized,
+                format_func=lambda n: percent(shrink_model.kept_share(found, by_parameters[n]), 0),
+            )
+            if len(options) > 1
+            else current
+        )
     return by_parameters[picked], tolerance
 
 
@@ -137,18 +143,25 @@ def conclusion_card(shown: Shown) -> None:
         if not is_read_only() and has_model(shown.run.folder):
             share = f"{100 * shrink_model.kept_share(found, size):.0f}"
             st.download_button(
-                "Download adapter", partial(compressed_file, shown.run.folder, size.share, found.rows, found.weighting),
-                f"{shown.run.id}-{share}-percent.zip", "application/zip", key="shrink-download", type="primary",
-                icon=":material/download:", help="Zip file that PEFT loads; made when pressed, which takes a moment.",
-            )  # fmt: skip
+                "Download adapter",
+                partial(compressed_file, shown.run.folder, size.share, found.rows, found.weighting),
+                f"{shown.run.id}-{share}-percent.zip",
+                "application/zip",
+                key="shrink-download",
+                type="primary",
+                icon=":material/download:",
+                help="Zip file that PEFT loads; made when pressed, which takes a moment.",
+            )
             if st.button("Train with these ranks", icon=":material/rocket_launch:", key="shrink-train"):
                 _train(shown, ranks=True)
             steps = _recovery_steps(shown)
             if st.button(
-                f"Recover with {steps:,} steps", icon=":material/healing:", key="shrink-recover",
+                f"Recover with {steps:,} steps",
+                icon=":material/healing:",
+                key="shrink-recover",
                 help="Queue a run that starts from this adapter: its weights and its head, with the run's own data, "
                 "seed and settings.",
-            ):  # fmt: skip
+            ):
                 _recover(shown, steps)
             if st.button("Train a uniform baseline", key="shrink-baseline", type="tertiary"):
                 _train(shown, ranks=False)

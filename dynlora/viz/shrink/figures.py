@@ -16,7 +16,7 @@ TICKS = (1, 2, 5, 10, 20, 50, 100)
 
 
 def curve(points: pd.DataFrame, share: float, tolerance: float, colours: Palette) -> go.Figure:
-    """Draw the loss change over the kept share of the parameters, a line for each way to choose.
+    """Draw the loss change over the kept fraction of the parameters, a line for each way to choose.
 
     Args:
         points: as `model.points` returns them.
@@ -33,13 +33,16 @@ def curve(points: pd.DataFrame, share: float, tolerance: float, colours: Palette
         if method == METHODS[0]:
             _band(drawn, part, ink[method])
         drawn.add_scatter(
-            x=100 * part["share"], y=part["difference"], mode="lines+markers", name=plotly_text(TITLES[method]),
+            x=100 * part["share"],
+            y=part["difference"],
+            mode="lines+markers",
+            name=plotly_text(TITLES[method]),
             line={"color": ink[method], "dash": DASHES[method], "width": 2.4 if method == METHODS[0] else 1.5},
             marker={"size": 6 if method == METHODS[0] else 4},
             customdata=part[["parameters", "low", "high"]],
             hovertemplate="%{x:.1f} % of the parameters (%{customdata[0]:,})<br>%{y:+.4f} nats "
             "(%{customdata[1]:+.4f} to %{customdata[2]:+.4f})<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        )
     drawn.add_hline(y=0, line={"color": colours.muted, "width": 1})
     drawn.add_hline(y=tolerance, line={"color": colours.muted, "width": 1, "dash": "dot"})
     drawn.add_vline(x=100 * share, line={"color": colours.text, "width": 1.4})
@@ -58,9 +61,15 @@ def _band(drawn: go.Figure, part: pd.DataFrame, colour: str) -> None:
     x = pd.concat([100 * part["share"], 100 * part["share"][::-1]])
     y = pd.concat([part["high"], part["low"][::-1]])
     drawn.add_scatter(
-        x=x, y=y, mode="lines", fill="toself", fillcolor=theme.faded(colour, 0.18), line={"width": 0},
-        hoverinfo="skip", showlegend=False,
-    )  # fmt: skip
+        x=x,
+        y=y,
+        mode="lines",
+        fill="toself",
+        fillcolor=theme.faded(colour, 0.18),
+        line={"width": 0},
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def _zoom(drawn: go.Figure, points: pd.DataFrame) -> None:

@@ -55,18 +55,25 @@ def points(found: Compressed) -> pd.DataFrame:
     Columns: method, share (kept, of the parameters), parameters, loss, difference, low, high, and the score's name.
     """
     name = score_of(found)
-    return pd.DataFrame([
-        {
-            "method": size.method, "share": kept_share(found, size), "parameters": size.parameters,
-            "loss": size.reported_on.loss, "difference": size.reported_on.difference, "low": size.reported_on.low,
-            "high": size.reported_on.high, **({} if name is None else {name: size.reported_on.metrics.get(name)}),
-        }
-        for size in found.sizes
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "method": size.method,
+                "share": kept_share(found, size),
+                "parameters": size.parameters,
+                "loss": size.reported_on.loss,
+                "difference": size.reported_on.difference,
+                "low": size.reported_on.low,
+                "high": size.reported_on.high,
+                **({} if name is None else {name: size.reported_on.metrics.get(name)}),
+            }
+            for size in found.sizes
+        ]
+    )
 
 
 def kept_share(found: Compressed, size: Size) -> float:
-    """Return the share of the adapter's parameters that a size keeps, 0 to 1."""
+    """Return the fraction of the adapter's parameters that a size keeps, 0 to 1."""
     return size.parameters / found.parameters if found.parameters else 0.0
 
 
@@ -108,10 +115,15 @@ def by_kind(found: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFram
     for label, part in frame.groupby("label", sort=False):
         whole = float((part["before"] * part["cost"]).sum())
         share = float((part["kept"] * part["cost"]).sum()) / whole if whole else np.nan
-        rows.append({
-            "kind": label, "modules": len(part), "mean rank before": part["before"].mean(),
-            "mean rank kept": part["kept"].mean(), "kept": share,
-        })  # fmt: skip
+        rows.append(
+            {
+                "kind": label,
+                "modules": len(part),
+                "mean rank before": part["before"].mean(),
+                "mean rank kept": part["kept"].mean(),
+                "kept": share,
+            }
+        )
     return pd.DataFrame(rows).sort_values("kept", ascending=False, kind="stable").reset_index(drop=True)
 
 
@@ -132,7 +144,7 @@ def values_text(values: Mapping[str, Any]) -> list[str]:
 
 
 def compared_share(found: Compressed, share: float) -> float | None:
-    """Return the size nearest to a share at which every way to choose was measured; None where there is none."""
+    """Return the size nearest to a fraction at which every way to choose was measured; None where there is none."""
     measured = [{size.share for size in found.of_method(method)} for method in METHODS]
     common = set.intersection(*measured)
     return min(common, key=lambda one: abs(one - share)) if common else None
@@ -144,8 +156,14 @@ def compared(found: Compressed, share: float) -> pd.DataFrame:
     for method in METHODS:
         size = next(one for one in found.of_method(method) if one.share == share)
         worth = size.reported_on
-        rows.append({
-            "kept by": TITLES[method], "parameters": size.parameters, "loss": worth.loss,
-            "loss change": worth.difference, "95 % CI from": worth.low, "to": worth.high,
-        })  # fmt: skip
+        rows.append(
+            {
+                "kept by": TITLES[method],
+                "parameters": size.parameters,
+                "loss": worth.loss,
+                "loss change": worth.difference,
+                "95 % CI from": worth.low,
+                "to": worth.high,
+            }
+        )
     return pd.DataFrame(rows)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dynlora.analysis.run_summary import main_metric
 from dynlora.analysis.stats import spearman
+from dynlora.safe_files import NotPlainFileError, read_plain, write_text
 
 NEEDED = ("rank", "importance", "gate", "group_gate")
 """Signals that a run must have recorded for every stop to have its chart."""
@@ -126,7 +129,7 @@ def merit(
     """Return how well a run can be toured, more is better: how far rank followed importance.
 
     That is Spearman's correlation over the modules between the rank each won and its mean importance until the first
-    move; later a component is worth less where there are more of them, and cause could not be told from effect. Of two
+    move; later a component is less important where there are more of them, and cause and effect would mix. Of two
     runs that moved as often this is what tells one that moved by merit from one that moved by chance.
 
     Args:
@@ -190,3 +193,27 @@ def comparable_first(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def _terms(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["model"], row["data"], row["max_steps"], (row["params"] or {}).get("budget"), row["is_own"]
+
+
+MARK_NAME = ".tour-taken"
+_TEXT = "The tour of the dashboard was taken or hidden here. Delete this file to be offered it again.\n"
+
+
+def is_tour_taken(runs_dir: str | os.PathLike[str]) -> bool:
+    """Say whether the tour was taken or hidden in this runs folder; whatever cannot be read counts as not."""
+    return read_plain(os.path.join(runs_dir, MARK_NAME), 1000) is not None
+
+
+def mark_tour_taken(runs_dir: str | os.PathLike[str]) -> None:
+    """Remember that the tour was taken or hidden.
+
+    Raises:
+        OSError: when the folder cannot be written to, or something else is in the place of the file.
+    """
+    path = Path(runs_dir) / MARK_NAME
+    if is_tour_taken(runs_dir):
+        return
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise NotPlainFileError(f"{MARK_NAME} of the runs folder is not a plain file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, _TEXT)

@@ -16,7 +16,6 @@ from dynlora.analysis.frames import records
 from dynlora.analysis.run_reading import RunReading
 from dynlora.errors import DynloraError
 from dynlora.store import queries
-from dynlora.store.tour_mark import mark_tour_taken
 from dynlora.text import plural
 from dynlora.viz.capacity import pictures as capacity_pictures
 from dynlora.viz.capacity.view import capacity_view
@@ -28,6 +27,7 @@ from dynlora.viz.compare.line_styles import line_styles
 from dynlora.viz.inputs import pictures as inputs_pictures
 from dynlora.viz.inputs.view import inputs_view
 from dynlora.viz.tour import model as tour_model
+from dynlora.viz.tour.model import mark_tour_taken
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, titled, under
 from dynlora.viz.ui.frame import documentation
@@ -227,6 +227,11 @@ def _series(folder: Any, metric: str) -> pd.DataFrame:
 
 
 _CHARTS = {
-    "rank": _rank, "importance": _importance, "moves": _moves, "flow": _flow, "gates": _gates, "worth": _worth,
-}  # fmt: skip
+    "rank": _rank,
+    "importance": _importance,
+    "moves": _moves,
+    "flow": _flow,
+    "gates": _gates,
+    "worth": _worth,
+}
 """What each stop shows."""

@@ -13,10 +13,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dynlora.analysis.frames import number_format
+from dynlora.analysis.frames import csv_text, number_format
 from dynlora.text import documentation_text, duration, markdown_text, number, short_path
 from dynlora.viz.kit import strong_language, theme
-from dynlora.viz.kit.csv import csv_text
 from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.theme import Palette
 
@@ -30,7 +29,7 @@ STATUS_LOOK = {
     "interrupted": ("red", ":material/power_off:"),
     "corrupt": ("red", ":material/broken_image:"),
 }
-"""Colour and icon of each status; the word always stands beside them."""
+"""Colour and icon of each status; the word always is beside them."""
 
 
 def plot_config(key: str) -> dict[str, Any]:
@@ -119,9 +118,15 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "bar"})
         st.plotly_chart(
-            figure, theme=None, key=name, config=plot_config(key), alt=sentence, width="stretch",
-            on_select=lambda: _picked(name, picks, before), selection_mode="points",
-        )  # fmt: skip
+            figure,
+            theme=None,
+            key=name,
+            config=plot_config(key),
+            alt=sentence,
+            width="stretch",
+            on_select=lambda: _picked(name, picks, before),
+            selection_mode="points",
+        )
     under(sentence, frame, key)
 
 
@@ -164,15 +169,21 @@ def brushable(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -
     """
     figure.update_layout(dragmode="select")
     state: Any = st.plotly_chart(
-        figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch",
-        on_select="rerun", selection_mode="box",
-    )  # fmt: skip
+        figure,
+        theme=None,
+        key=f"chart-{key}",
+        config=plot_config(key),
+        alt=sentence,
+        width="stretch",
+        on_select="rerun",
+        selection_mode="box",
+    )
     under(sentence, frame, key)
     return list(state["selection"]["box"])
 
 
 def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
-    """Draw what stands under a picture: its sentence, and its numbers on demand, in the head for a card's first one."""
+    """Draw what is under a picture: its sentence, and its numbers on demand, in the head for a card's first one."""
     head = _HEAD.get()
     with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"under-{key}"):
         st.caption(markdown_text(sentence, 800), width="stretch")
@@ -194,15 +205,23 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
     with place:
         seen = strong_language.hidden(frame.head(5000)) if whole is None else frame.head(5000)
         st.dataframe(
-            seen, hide_index=True, width="stretch", height=min(400, 38 + 35 * min(len(frame), 10)),
+            seen,
+            hide_index=True,
+            width="stretch",
+            height=min(400, 38 + 35 * min(len(frame), 10)),
             column_config=number_columns(seen),
-        )  # fmt: skip
+        )
         if len(frame) > 5000:
             st.caption(f"The first 5,000 of {len(frame):,} rows. The CSV file has all rows.")
         st.download_button(
-            "CSV", lambda: csv_text(frame if whole is None else whole), file_name=f"{key}.csv", mime="text/csv",
-            key=f"csv-{key}", on_click="ignore", icon=":material/download:",
-        )  # fmt: skip
+            "CSV",
+            lambda: csv_text(frame if whole is None else whole),
+            file_name=f"{key}.csv",
+            mime="text/csv",
+            key=f"csv-{key}",
+            on_click="ignore",
+            icon=":material/download:",
+        )
 
 
 def rows(frame: pd.DataFrame, dots: Sequence[str | None] = ()) -> None:
@@ -265,9 +284,12 @@ def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400) -> None:
     """
     seen = frame if asked_for_texts(strong_language.count(frame), key) else strong_language.hidden(frame)
     st.dataframe(
-        seen, hide_index=True, width="stretch", height=min(height, 38 + 35 * max(len(frame), 1)),
+        seen,
+        hide_index=True,
+        width="stretch",
+        height=min(height, 38 + 35 * max(len(frame), 1)),
         column_config=number_columns(seen),
-    )  # fmt: skip
+    )
     table(seen, key, frame)
 
 

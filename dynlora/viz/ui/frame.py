@@ -2,25 +2,139 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 from streamlit.runtime.pages_manager import PagesManager
 
+from dynlora.analysis.run_summary import ACTIVE, STATUS_WORDS
+from dynlora.errors import DynloraError
+from dynlora.jobs.environment import TOKEN_VARIABLE
 from dynlora.server.docs_site import docs_url
 from dynlora.server.entry_page import WITH_CHARTS
 from dynlora.server.host_check import is_own_page
-from dynlora.text import one_line
+from dynlora.server.token import is_token
+from dynlora.store import queries, schema
+from dynlora.store.active import active_ids
+from dynlora.text import markdown_text, one_line
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.ui import browser
 from dynlora.viz.ui.cards import unseen_chart
-from dynlora.viz.ui.ended import ended_runs
-from dynlora.viz.ui.keyboard import PAGE_KEYS, shortcuts
+from dynlora.viz.ui.guard import show_toasts
 from dynlora.viz.ui.live import following, reused
-from dynlora.viz.ui.run_picker import count_active
-from dynlora.viz.ui.toasts import show_toasts
-from dynlora.viz.ui.unlock import unlock
+from dynlora.viz.ui.run_picker import UNLOCKED, count_active, is_read_only, mirror_of, runs_dir, serves_others
+
+
+def say_read_only() -> None:
+    """Say where a form is otherwise that nothing can be started here, and what to do."""
+    if mirror := mirror_of():
+        st.info(f"This dashboard is a read-only copy of {markdown_text(mirror)}. Launch where the runs are trained.")
+        return
+    st.info(
+        "This dashboard serves other machines and is read-only. Launch on its own machine, or unlock it with its token."
+    )
+
+
+def unlock() -> None:
+    """Say in the menu that the dashboard only looks, and ask for the token where there is one; nothing otherwise."""
+    if mirror := mirror_of():
+        st.caption(f"Read-only copy of {markdown_text(mirror)}. New states of runs appear by themselves.")
+        return
+    if not serves_others():
+        return
+    if not is_read_only():
+        st.caption("Unlocked for this session. Runs can be started and deleted.")
+        return
+    st.caption("Read-only, because it serves other machines.")
+    if not os.environ.get(TOKEN_VARIABLE):
+        return
+    with st.form("unlock", clear_on_submit=True, border=False):
+        entered = st.text_input("Token", type="password", max_chars=512, autocomplete="off")
+        if st.form_submit_button("Unlock", width="stretch"):
+            st.session_state[UNLOCKED] = is_token(entered)
+            if is_read_only():
+                st.error("Wrong token. Enter the token of the token file of dynlora ui.")
+            else:
+                st.rerun()
+
+
+WATCHED, ENDED = "watched-runs", "ended-runs"
+
+
+def ended_runs() -> list[dict[str, str]]:
+    """Return the own runs that were seen queued or running in this session and have ended: id, name and status."""
+    watched: set[str] = st.session_state.setdefault(WATCHED, set())
+    ended: dict[str, dict[str, str]] = st.session_state.setdefault(ENDED, {})
+    for run_id in sorted(watched | set(active_ids(runs_dir()))):
+        with suppress(DynloraError, OSError):
+            summary = queries.run_summary(schema.run_folder(runs_dir(), run_id))
+            if summary["status"] in ACTIVE:
+                watched.add(run_id)
+                ended.pop(run_id, None)
+            elif run_id in watched:
+                status = STATUS_WORDS.get(str(summary["status"]), str(summary["status"]))
+                ended[run_id] = {"id": run_id, "name": one_line(summary["name"], 80), "status": status}
+                watched.discard(run_id)
+    return list(ended.values())
+
+
+PAGES = {
+    "h": "home",
+    "r": "runs",
+    "l": "launch",
+    "u": "run",
+    "c": "capacity",
+    "i": "inputs",
+    "m": "compare",
+    "p": "playground",
+    "s": "shrink",
+    "e": "decode",
+    "y": "recycle",
+    "t": "tour",
+    "d": "methods",
+}
+PAGE_KEYS = {letter: "" if page == "home" else page for letter, page in PAGES.items()}
+"""End of the address of the page that G and a letter open, by the letter."""
+
+KEYS = (
+    ("Anywhere", "G H", "go to Home"),
+    ("Anywhere", "G R", "go to Runs"),
+    ("Anywhere", "G L", "go to Launch"),
+    ("Anywhere", "G U", "go to Run"),
+    ("Anywhere", "G C", "go to Capacity"),
+    ("Anywhere", "G I", "go to Inputs"),
+    ("Anywhere", "G M", "go to Compare"),
+    ("Anywhere", "G P", "go to Playground"),
+    ("Anywhere", "G S", "go to Shrink"),
+    ("Anywhere", "G E", "go to Decode"),
+    ("Anywhere", "G Y", "go to Recycle"),
+    ("Anywhere", "G T", "go to Tour"),
+    ("Anywhere", "G D", "go to Methods"),
+    ("Anywhere", "/", "search runs"),
+    ("Anywhere", "?", "this list"),
+    ("Anywhere", "Space", "play or pause"),
+    ("Player", "← →", "previous, next step"),
+    ("Player", "Home End", "first, last step"),
+    ("Player", "Space", "play or pause, on its button"),
+    ("Table", "← → ↑ ↓", "another cell"),
+    ("Table", "Shift Space", "tick the row"),
+    ("Table", "Ctrl F", "search, on a Mac with ⌘"),
+)
+"""Where a key works, the key, and what it does. The Tab key leads to players and tables."""
+
+
+def shortcuts() -> None:
+    """Draw the list of keys behind a question mark."""
+    with st.popover("Keyboard", icon=":material/help:", type="tertiary", key="keyboard"):
+        st.markdown("##### Keyboard shortcuts")
+        for where in dict.fromkeys(where for where, _, _ in KEYS):
+            st.caption(where)
+            rows = [(keys, words) for place, keys, words in KEYS if place == where]
+            st.markdown("\n".join(f"- {' '.join(f'`{key}`' for key in keys.split())} {words}" for keys, words in rows))
+
 
 EXPLAINED_BY = {
     "capacity": "methods/dynamic",
@@ -74,7 +188,7 @@ def prepare(current: StreamlitPage) -> None:
 
 
 def tab_title(words: str) -> None:
-    """Title the browser's tab with words, plain text: one in the background says how its run stands."""
+    """Title the browser's tab with words, plain text: one in the background says the state of its run."""
     st.set_page_config(page_title=f"{one_line(words, 80)} · dynlora")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -55,3 +57,12 @@ def restore_address(names: tuple[str, ...], control: str) -> None:
 def keep_address(names: tuple[str, ...]) -> None:
     """Remember what the form has in its address."""
     st.session_state[_ADDRESS] = {name: st.query_params[name] for name in names if name in st.query_params}
+
+
+STARTED_IN_VARIABLE = "DYNLORA_STARTED_IN"
+"""Folder that `dynlora ui` was started in."""
+
+
+def from_where_it_started(text: str) -> Path:
+    """Return a path as it is meant in the folder that the dashboard was started in; children start elsewhere."""
+    return Path(os.environ.get(STARTED_IN_VARIABLE) or os.getcwd()) / Path(os.path.expanduser(text))

@@ -6,6 +6,7 @@ What takes long is a stream: it continues in the child, and is read while it gro
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from dynlora.jobs import warm
 from dynlora.text import markdown_text
 from dynlora.viz.ui.cached_queries import version
 from dynlora.viz.ui.guard import fragment
+from dynlora.viz.ui.run_picker import is_read_only
 
 POLL_S = 0.5
 """Seconds between two looks at a stream."""
@@ -156,3 +158,17 @@ def prepare_model() -> None:
     """Let the inference child begin to import, where the server keeps processes warm: a page opens that will ask it."""
     if warm.is_wanted():
         shared().prepare()
+
+
+TOLD = ("model", "data", "seed")
+"""Parts of a configuration that its tokens depend on."""
+
+
+def keep(likely: Mapping[str, Any] | None = None) -> None:
+    """Have a process ready that has imported torch, where this dashboard may start one.
+
+    Args:
+        likely: the configuration that may be asked for next: tokens of its data are made ahead.
+    """
+    if not is_read_only():
+        warm.KEEPER.keep(None if likely is None else {name: likely[name] for name in TOLD if name in likely})

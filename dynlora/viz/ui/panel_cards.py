@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
+from dynlora.text import markdown_text
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, texts, under
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, texts, under
 from dynlora.viz.ui.url_state import choose, segmented
+
+
+@contextmanager
+def conclusion(sentence: str, then: str = "") -> Iterator[None]:
+    """Draw the card; what is drawn inside the block, such as links, is what to do next.
+
+    Args:
+        sentence: the result, with its n; plain text.
+        then: what limits it, or what to do next; plain text.
+    """
+    with card("Conclusion", "conclusion"):
+        st.markdown(f"**{safe(sentence)}**")
+        if then:
+            note(then)
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="conclusion-next"):
+            yield
 
 
 def panel_cards(panels: Iterable[Panel[Any]], view: RunView) -> None:
@@ -65,3 +83,17 @@ def pick(choice: Choice) -> str:
         return segmented(choice.name, choice.label, list(choice.options), choice.usual, words)
     more = {"help": choice.help, "width": 260} if choice.help else {}
     return choose(choice.name, choice.label, list(choice.options), choice.usual, words, **more)
+
+
+def facts(pairs: Sequence[tuple[str, str]], source: str | None = None) -> None:
+    """Draw pairs of what and words.
+
+    Args:
+        pairs: plain text.
+        source: address that the last pair's words lead to; made by ourselves, never a user's.
+    """
+    lines = [f"**{markdown_text(what, 40)}**: {markdown_text(words, 400)}" for what, words in pairs]
+    if source and pairs:
+        what, words = pairs[-1]
+        lines[-1] = f"**{markdown_text(what, 40)}**: [{markdown_text(words, 400)}]({source})"
+    st.caption("\n\n".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +11,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.config_fields import launch_key
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
-from dynlora.jobs.launch import in_queue
+from dynlora.jobs import queue as run_queue
+from dynlora.jobs.launch import RunHandle, in_queue
+from dynlora.jobs.quick_launch import start
 from dynlora.store import queries
 from dynlora.text import metric_words, plural, sentence_case
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import DOT, dot_column, safe, with_dots
-from dynlora.viz.ui.guard import refusal
+from dynlora.viz.ui.guard import announce, refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
-from dynlora.viz.ui.toasts import announce
 
 MODES: Any = ("multi-row", "single-cell")
 """What can be picked in the table of runs: rows by their box, and one cell, which stands for its row."""
@@ -61,10 +64,18 @@ def runs_grid(table: pd.DataFrame) -> Picked:
     table.insert(1, "tab", [f"run?run={run_id}" for run_id in ids])
     dots = table.pop("colour").tolist()
     state = st.dataframe(
-        with_dots(table, dots), key=key, hide_index=True, width="stretch", on_select="rerun", selection_mode=MODES,
-        selection_default={"selection": {"rows": start}}, column_config=_columns(f"open-{key}", result_title(table)),
-        height=min(38 + 35 * max(len(table), 2), 560), placeholder="", column_order=[DOT, *_used(table)],
-    )  # fmt: skip
+        with_dots(table, dots),
+        key=key,
+        hide_index=True,
+        width="stretch",
+        on_select="rerun",
+        selection_mode=MODES,
+        selection_default={"selection": {"rows": start}},
+        column_config=_columns(f"open-{key}", result_title(table)),
+        height=min(38 + 35 * max(len(table), 2), 560),
+        placeholder="",
+        column_order=[DOT, *_used(table)],
+    )
     opened = st.session_state.get(f"open-{key}")
     if opened is not None and opened["row"] < len(ids):
         st.switch_page("pages/run.py", query_params={"run": ids[opened["row"]]})
@@ -89,7 +100,7 @@ def _metrics(table: pd.DataFrame) -> list[str]:
 
 
 def result_title(table: pd.DataFrame) -> str:
-    """Return the title of the column of results: the metric where all share one; else each stands beside its value."""
+    """Return the title of the column of results: the metric where all share one; else each is beside its value."""
     names = _metrics(table)
     return sentence_case(metric_words(names[0])) if len(names) == 1 else "Result"
 
@@ -228,4 +239,75 @@ def _each(action: Callable[[str], object], run_ids: Sequence[str], words: Callab
         st.error(refusal(error))
     else:
         announce(words(done))
+        st.rerun()
+
+
+def start_once(config: Mapping[str, Any], key: str) -> RunHandle | None:
+    """Queue a training and return it; None where it is refused, which the page then says.
+
+    Args:
+        config: the configuration as plain values.
+        key: of the button; a press before the page is refreshed queues nothing more.
+    """
+    with st.spinner("Checking the configuration"):
+        return queued_once(key, config, lambda launched: start(config, runs_dir(), key=launched))
+
+
+def queued_once(key: str, settings: Mapping[str, Any], queue: Callable[[str], RunHandle]) -> RunHandle | None:
+    """Queue a run of any kind and return it; None where it is refused, which the page then says.
+
+    Args:
+        key: of the button; a press before the page is refreshed queues nothing more.
+        settings: of the run as plain values.
+        queue: puts it into the queue under an idempotency key.
+    """
+    token = st.session_state.setdefault(f"{key}-token", secrets.token_hex(8))
+    try:
+        made = queue(launch_key(token, dict(settings)))
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+        return None
+    st.session_state.pop(f"{key}-token", None)
+    return made
+
+
+BUTTONS = (
+    ("first", "Start next", ":material/vertical_align_top:"),
+    ("up", "Move up", ":material/arrow_upward:"),
+    ("down", "Move down", ":material/arrow_downward:"),
+)
+"""The moves that pages offer: what `queue.move` takes, what the button says, its icon."""
+
+
+def waiting_runs() -> list[str]:
+    """Return the ids of the runs that wait in the queue, the next one first."""
+    return run_queue.in_line(runs_dir())
+
+
+def move_buttons(run_id: str, key: str, line: list[str] | None = None) -> None:
+    """Draw the buttons that move a run within the queue; none where it is alone in it, or where pages only look.
+
+    Args:
+        run_id: the run.
+        key: of the buttons.
+        line: ids of the runs that wait, in their order; None looks.
+    """
+    line = waiting_runs() if line is None else line
+    if run_id not in line or len(line) < 2 or is_read_only():
+        return
+    place = line.index(run_id)
+    with st.container(horizontal=True, gap="xxsmall", key=f"{key}-moves", width="content"):
+        for where, words, icon in BUTTONS:
+            at_end = place == (len(line) - 1 if where == "down" else 0)
+            if st.button("", icon=icon, key=f"{key}-{where}", help=words, disabled=at_end, type="tertiary"):
+                _move(run_id, where)
+
+
+def _move(run_id: str, where: str) -> None:
+    try:
+        position, waiting = run_queue.move(runs_dir(), run_id, where)
+    except (DynloraError, OSError) as error:
+        st.error(refusal(error))
+    else:
+        announce(f"Position {position} of {waiting} in the queue", ":material/low_priority:")
         st.rerun()

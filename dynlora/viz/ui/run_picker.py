@@ -17,7 +17,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from dynlora.analysis.frames import records
-from dynlora.analysis.run_summary import ACTIVE, format_strategy
+from dynlora.analysis.run_summary import ACTIVE, STATUS_WORDS, format_strategy
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunNotFoundError
 from dynlora.jobs.environment import MIRROR_VARIABLE
 from dynlora.jobs.launch import in_queue
@@ -27,7 +27,6 @@ from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
 from dynlora.store.kinds import TRAIN
 from dynlora.text import markdown_text, one_line
-from dynlora.viz.kit.status import STATUS_WORDS
 from dynlora.viz.ui.cards import titled
 from dynlora.viz.ui.url_state import put, to_address
 
@@ -46,8 +45,8 @@ class Chosen:
 
     Attributes:
         id: its id.
-        folder: its folder, checked to lie in one of the runs folders.
-        is_own: it lies in the runs folder, not among the read-only samples.
+        folder: its folder, checked to be in one of the runs folders.
+        is_own: it is in the runs folder, not among the read-only samples.
     """
 
     id: str
@@ -205,9 +204,14 @@ def pick_run(
         words = {chosen.id: chosen.id, **words}
     put("address-run", chosen.id if chosen else None)
     st.selectbox(
-        label, list(words), key="address-run", format_func=words.__getitem__, label_visibility="collapsed",
-        on_change=_other_run, placeholder="Select another run",
-    )  # fmt: skip
+        label,
+        list(words),
+        key="address-run",
+        format_func=words.__getitem__,
+        label_visibility="collapsed",
+        on_change=_other_run,
+        placeholder="Select another run",
+    )
     if chosen is None or problem is not None:
         cannot_open(problem)
     if chosen.id not in set(runs["id"][runs["kind"].isin(list(others))]):
@@ -304,9 +308,13 @@ def pick_runs(
     ids = wanted.split(",") if wanted is not None else usual
     put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])
     st.multiselect(
-        label, list(words), key="address-runs", format_func=words.__getitem__, max_selections=at_most,
+        label,
+        list(words),
+        key="address-runs",
+        format_func=words.__getitem__,
+        max_selections=at_most,
         on_change=lambda: to_address(runs=",".join(st.session_state["address-runs"])),
-    )  # fmt: skip
+    )
     return list(st.session_state["address-runs"])
 
 

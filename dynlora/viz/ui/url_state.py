@@ -6,17 +6,19 @@ The address is the only place of truth: a control is set from it before it is dr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
+
+from dynlora.text import one_line
 
 BOUND = "address-steps-bound"
 """Key in the session: the end of the slider of steps that is shown."""
 
 
 def from_address(name: str, options: Sequence[Any], default: Any) -> Any:
-    """Return the option whose text stands in the address under `name`, else the default."""
+    """Return the option whose text is in the address under `name`, else the default."""
     wanted = st.query_params.get(name)
     return next((option for option in options if str(option) == wanted), default)
 
@@ -67,9 +69,15 @@ def segmented(
     current = from_address(name, options, default)
     put(key, current)
     chosen = st.segmented_control(
-        label, options, key=key, format_func=words, label_visibility="collapsed",
-        on_change=_segment_changed, args=(name, key, default), **more,
-    )  # fmt: skip
+        label,
+        options,
+        key=key,
+        format_func=words,
+        label_visibility="collapsed",
+        on_change=_segment_changed,
+        args=(name, key, default),
+        **more,
+    )
     return current if chosen is None else chosen
 
 
@@ -97,9 +105,7 @@ def among_steps(name: str, label: str, steps: Sequence[int], words: Callable[[An
         return steps[-1]
     key = f"address-{name}-{len(steps)}"
     put(key, from_address(name, steps, steps[-1]))
-    return st.select_slider(
-        label, steps, key=key, format_func=words, on_change=_changed, args=(name, key, steps[-1])
-    )  # fmt: skip
+    return st.select_slider(label, steps, key=key, format_func=words, on_change=_changed, args=(name, key, steps[-1]))
 
 
 def step_slider(last: int, bound: int, label: str = "Step") -> int:
@@ -121,9 +127,13 @@ def step_slider(last: int, bound: int, label: str = "Step") -> int:
     st.session_state[BOUND] = bound
     _say_reached(last, bound)
     chosen = st.slider(
-        label, 0, bound, key="address-step", on_change=_step_changed,
+        label,
+        0,
+        bound,
+        key="address-step",
+        on_change=_step_changed,
         help="The line in the map, the model view and the scatter plot show this step. The end is the newest step.",
-    )  # fmt: skip
+    )
     return min(chosen, last)
 
 
@@ -164,10 +174,14 @@ def step_range(last: int, bound: int, label: str = "Steps shown") -> None:
     st.session_state[BOUND] = bound
     _say_reached(last, bound)
     st.slider(
-        label, 0, bound, key="address-steps", on_change=_range_changed,
+        label,
+        0,
+        bound,
+        key="address-steps",
+        on_change=_range_changed,
         help="The map and the rank transfers show these steps, at the full recorded resolution. The end is the newest "
         "step.",
-    )  # fmt: skip
+    )
 
 
 def _range_changed() -> None:
@@ -197,3 +211,50 @@ def follow_address(*own: str) -> None:
     before, now = st.session_state.get("drawn-for", {}), st.query_params.to_dict()
     if any(before.get(name) != now.get(name) for name in {*before, *now} - {*own}):
         st.rerun()
+
+
+MOST_HIDDEN = 200
+"""Most runs that an address hides."""
+
+
+def hidden_runs() -> frozenset[str]:
+    """Return the ids of the hidden runs; none that lists hold is one by chance, so nothing is checked."""
+    return frozenset(st.query_params.get("hide", "").split(",")[:MOST_HIDDEN]) - {""}
+
+
+def hide(ids: Iterable[str]) -> None:
+    """Hide these runs and no others."""
+    chosen = sorted(set(ids))[:MOST_HIDDEN]
+    to_address(hide=",".join(chosen) or None)
+
+
+def several(
+    name: str,
+    label: str,
+    options: Sequence[str],
+    words: Mapping[str, str],
+    width: Any = 160,
+    none: str = "all",
+) -> tuple[str, ...]:
+    """Draw a choice of several options and return those chosen; `none` says what it means to choose none."""
+    key = f"address-{name}"
+    wanted = set(st.query_params.get_all(name))
+    put(key, [option for option in options if option in wanted])
+    chosen = st.multiselect(
+        label,
+        options,
+        key=key,
+        placeholder=none,
+        width=width,
+        on_change=_several_changed,
+        args=(name, key),
+        format_func=lambda option: one_line(words.get(option, option), 40),
+    )
+    return tuple(chosen)
+
+
+def _several_changed(name: str, key: str) -> None:
+    if st.session_state[key]:
+        st.query_params[name] = list(st.session_state[key])
+    else:
+        st.query_params.pop(name, None)

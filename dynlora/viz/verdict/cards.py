@@ -23,9 +23,8 @@ from dynlora.store import queries
 from dynlora.text import plural
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
-from dynlora.viz.ui.guard import refusal
+from dynlora.viz.ui.guard import announce, refusal
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
-from dynlora.viz.ui.toasts import announce
 from dynlora.viz.verdict import figures as verdict_figures
 
 UNBROKEN = "95\u00a0%\u00a0CI"
@@ -144,11 +143,19 @@ def _next(
 def _commands(runs: NextRuns) -> list[str]:
     return [
         shlex.join(
-            ["dynlora", "sweep", "--config", str(find_run(run).folder / "config.yaml"),
-             "--set", f"seed={_listed(seeds)}", "--runs-dir", str(runs_dir())]
+            [
+                "dynlora",
+                "sweep",
+                "--config",
+                str(find_run(run).folder / "config.yaml"),
+                "--set",
+                f"seed={_listed(seeds)}",
+                "--runs-dir",
+                str(runs_dir()),
+            ]
         )
         for run, seeds in runs.seeds.items()
-    ]  # fmt: skip
+    ]
 
 
 def _listed(seeds: Sequence[int]) -> str:

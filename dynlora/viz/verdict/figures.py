@@ -44,9 +44,14 @@ def differences(found: Verdict, colours: Palette) -> go.Figure:
         _add_row(drawn, row, contest, styles[contest.group.oldest])
     _scale(drawn, shown)
     drawn.add_annotation(
-        x=0, y=1, yref="paper", yanchor="bottom", showarrow=False, font={"size": 11, "color": colours.muted},
+        x=0,
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        showarrow=False,
+        font={"size": 11, "color": colours.muted},
         text=plotly_text(short_label(found.baseline.label), 30),
-    )  # fmt: skip
+    )
     return drawn
 
 
@@ -57,16 +62,27 @@ def _add_row(drawn: go.Figure, row: int, contest: Contest, style: tuple[str, str
     (colour, symbol, _), mean = style, difference.mean
     low, high = (signed(value, side.digits) for value in (difference.low, difference.high))
     drawn.add_scatter(
-        x=[mean], y=[row], mode="markers+text", name=plotly_text(contest.group.title, 80),
-        text=[signed(mean, side.digits)], textposition="top center", textfont={"size": 12},
-        marker={"color": colour, "size": 12, "symbol": symbol}, cliponaxis=False,
+        x=[mean],
+        y=[row],
+        mode="markers+text",
+        name=plotly_text(contest.group.title, 80),
+        text=[signed(mean, side.digits)],
+        textposition="top center",
+        textfont={"size": 12},
+        marker={"color": colour, "size": 12, "symbol": symbol},
+        cliponaxis=False,
         error_x={
-            "type": "data", "symmetric": False, "array": [difference.high - mean],
-            "arrayminus": [mean - difference.low], "color": colour, "thickness": 2, "width": 5,
+            "type": "data",
+            "symmetric": False,
+            "array": [difference.high - mean],
+            "arrayminus": [mean - difference.low],
+            "color": colour,
+            "thickness": 2,
+            "width": 5,
         },
         hovertemplate=f"%{{fullData.name}}<br>{signed(mean, side.digits)} {contest.unit}, 95 % CI {low} to {high}"
         f"<br>{difference.seeds} common seeds<extra></extra>",
-    )  # fmt: skip
+    )
 
 
 def _scale(drawn: go.Figure, shown: Sequence[Contest]) -> None:
@@ -76,11 +92,15 @@ def _scale(drawn: go.Figure, shown: Sequence[Contest]) -> None:
     space = 0.08 * (high - low or 1.0)
     side = shown[0].side
     drawn.update_xaxes(
-        title_text=plotly_lines(sentence_case("" if side is None else side.title), TITLE), nticks=7,
+        title_text=plotly_lines(sentence_case("" if side is None else side.title), TITLE),
+        nticks=7,
         range=[low - space, high + space],
-    )  # fmt: skip
+    )
     names = [plotly_lines(short_label(one.group.label, 44), 22, 44) for one in shown]
     drawn.update_yaxes(
-        tickmode="array", tickvals=list(np.arange(len(shown))), ticktext=names, range=[len(shown) - 0.4, -0.75],
+        tickmode="array",
+        tickvals=list(np.arange(len(shown))),
+        ticktext=names,
+        range=[len(shown) - 0.4, -0.75],
         showgrid=False,
-    )  # fmt: skip
+    )

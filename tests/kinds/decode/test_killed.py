@@ -24,9 +24,27 @@ SOME = (PLACES["solving"], PLACES["between problems"], PLACES["at the end"], TWI
 
 def kill_at(trials: tuple[str, ...], runs: Runs, folder: Path) -> None:
     """Kill a decode at places; a reward that no rounding touches, and one that is drawn."""
-    command = ("rsd", "--draft", str(runs.folder / runs.draft), "--target", str(runs.folder / runs.target), "--reward",
-               "oracle", "--threshold", "0.5", "--control", "0.5", "--step-string", STEP, "--max-tokens", "24",
-               "--step-tokens", "5", "--limit", "6")  # fmt: skip
+    command = (
+        "rsd",
+        "--draft",
+        str(runs.folder / runs.draft),
+        "--target",
+        str(runs.folder / runs.target),
+        "--reward",
+        "oracle",
+        "--threshold",
+        "0.5",
+        "--control",
+        "0.5",
+        "--step-string",
+        STEP,
+        "--max-tokens",
+        "24",
+        "--step-tokens",
+        "5",
+        "--limit",
+        "6",
+    )
     assert campaign(folder, trials, command) == dict.fromkeys(trials, "equal")
 
 

@@ -51,9 +51,13 @@ def test_a_step_is_told_before_the_next_one_is_written(live: Live) -> None:
 
 @pytest.mark.parametrize(
     ("question", "threshold", "said"),
-    [("", 0.5, "empty"), ("x" * 5000, 0.5, "at most 4,000"), (QUESTION, 1.5, "threshold=1.5: must be from 0 to 1"),
-     (QUESTION, float("nan"), "threshold=nan")],
-)  # fmt: skip
+    [
+        ("", 0.5, "empty"),
+        ("x" * 5000, 0.5, "at most 4,000"),
+        (QUESTION, 1.5, "threshold=1.5: must be from 0 to 1"),
+        (QUESTION, float("nan"), "threshold=nan"),
+    ],
+)
 def test_what_cannot_be_asked_is_refused_in_a_sentence(live: Live, question: str, threshold: float, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         next(live.solved(question, threshold))

@@ -26,10 +26,20 @@ def found(tmp_path: Path) -> Decode:
 
 def test_each_point_has_its_accuracy_and_its_cost(found: Decode) -> None:
     table = frames.by_point(found).set_index("key")
-    assert table["accuracy"].to_dict() == {"threshold=0.5": 0.75, "threshold=0.9": 0.75, "constant=0.5": 0.25,
-                                           "draft": 0.25, "target": 0.75}  # fmt: skip
-    assert table["flops"].to_dict() == {"threshold=0.5": 60, "threshold=0.9": 80, "constant=0.5": 55, "draft": 40,
-                                        "target": 100}  # fmt: skip
+    assert table["accuracy"].to_dict() == {
+        "threshold=0.5": 0.75,
+        "threshold=0.9": 0.75,
+        "constant=0.5": 0.25,
+        "draft": 0.25,
+        "target": 0.75,
+    }
+    assert table["flops"].to_dict() == {
+        "threshold=0.5": 60,
+        "threshold=0.9": 80,
+        "constant=0.5": 55,
+        "draft": 40,
+        "target": 100,
+    }
     assert (table.at["threshold=0.5", "accepted"], table.at["target", "problems"]) == (0.75, 4)
     assert (table["low"] < table["accuracy"]).all()
     assert (table["accuracy"] < table["high"]).all()

@@ -27,8 +27,10 @@ def test_a_partial_solution_is_right_while_all_its_steps_are() -> None:
     found = list(labelled(rows, 0, "2 * 3 = 6\n6 + 1 = 8\n#### 7", "\n"))
     assert [row["label"] for row in found] == ["right", "wrong", "wrong"]
     assert [row["text"] for row in found] == [
-        "How many?\n2 * 3 = 6", "How many?\n2 * 3 = 6\n6 + 1 = 8", "How many?\n2 * 3 = 6\n6 + 1 = 8\n#### 7",
-    ]  # fmt: skip
+        "How many?\n2 * 3 = 6",
+        "How many?\n2 * 3 = 6\n6 + 1 = 8",
+        "How many?\n2 * 3 = 6\n6 + 1 = 8\n#### 7",
+    ]
     assert found[0]["text"] == judged_text("How many?\n", "2 * 3 = 6\n"), "the judge is asked as it learned"
     both = judged_rows(rows, 0, "2 * 3 = 6\n6 + 1 = 8\n#### 7", "\n")
     assert [row["label"] for row in both] == ["right", "wrong", "wrong", "right", "right"], "the worked one too, once"
@@ -81,15 +83,37 @@ def test_a_number_of_blocks_takes_the_most_influential(tmp_path: Path) -> None:
 @pytest.mark.journey
 def test_prepare_trains_a_judge_that_a_decode_takes(runs: Runs, tmp_path: Path) -> None:
     arguments = (
-        "--draft", str(runs.folder / runs.draft), "--target", str(runs.folder / runs.target), "--problems", "40",
-        "--judge-model", str(save_tiny("bert", tmp_path / "bert")), "--judge-steps", "10", "--step-string", STEP,
-    )  # fmt: skip
+        "--draft",
+        str(runs.folder / runs.draft),
+        "--target",
+        str(runs.folder / runs.target),
+        "--problems",
+        "40",
+        "--judge-model",
+        str(save_tiny("bert", tmp_path / "bert")),
+        "--judge-steps",
+        "10",
+        "--step-string",
+        STEP,
+    )
     found = document(run(tmp_path / "runs", "rsd", "prepare", *arguments, "--json"))
     judge = run_summary(tmp_path / "runs" / found["judge"])
     assert (judge["status"], sorted(judge["labels"])) == ("finished", ["right", "wrong"])
     assert found["command"].startswith(f"dynlora rsd --draft {runs.draft} --target {runs.target}")
-    decoded = document(run(
-        tmp_path / "runs", "rsd", *arguments[:4], "--reward", found["judge"], "--step-string", STEP, "--limit", "2",
-        "--max-tokens", "10", "--json",
-    ))  # fmt: skip
+    decoded = document(
+        run(
+            tmp_path / "runs",
+            "rsd",
+            *arguments[:4],
+            "--reward",
+            found["judge"],
+            "--step-string",
+            STEP,
+            "--limit",
+            "2",
+            "--max-tokens",
+            "10",
+            "--json",
+        )
+    )
     assert decoded["points"][0]["prefilled"]["reward"] > 0

@@ -9,9 +9,12 @@ from dynlora.kinds.decode.work.solve import Point
 
 COSTS = {"target": 10.0, "draft": 2.0, "constant=0.5": 1.0, "threshold=0.5": 5.0, "threshold=0.9": 8.0}
 POINTS = {
-    "target": Point("target"), "draft": Point("draft"), "threshold=0.5": Point("threshold", 0.5),
-    "threshold=0.9": Point("threshold", 0.9), "constant=0.5": Point("constant", 0.5),
-}  # fmt: skip
+    "target": Point("target"),
+    "draft": Point("draft"),
+    "threshold=0.5": Point("threshold", 0.5),
+    "threshold=0.9": Point("threshold", 0.9),
+    "constant=0.5": Point("constant", 0.5),
+}
 
 
 def found(*keys: str) -> dict[str, Any]:
@@ -22,10 +25,15 @@ def found(*keys: str) -> dict[str, Any]:
 
 def _solved(key: str, problem: int) -> dict[str, Any]:
     return {
-        "point": key, "problem": problem, "right": True, "steps": [], "ended": "end",
-        "tokens": {"draft_kept": 0, "draft_discarded": 0, "target": 1}, "prefilled": {"target": 1},
+        "point": key,
+        "problem": problem,
+        "right": True,
+        "steps": [],
+        "ended": "end",
+        "tokens": {"draft_kept": 0, "draft_discarded": 0, "target": 1},
+        "prefilled": {"target": 1},
         **dict.fromkeys(("flops", "flops_with_prefill", "seconds"), COSTS[key]),
-    }  # fmt: skip
+    }
 
 
 def test_the_control_is_not_recommended_though_it_costs_least() -> None:

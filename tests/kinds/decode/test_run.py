@@ -163,8 +163,9 @@ def test_a_process_that_is_killed_loses_nothing_that_was_solved(named: tuple[str
     assert 2 < len(before) < 440
     process = subprocess.Popen(
         [sys.executable, "-m", "dynlora", "resume", folder.name, "--runs-dir", str(runs_dir)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     until(lambda: _events(folder) > len(before) + 2)
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
@@ -181,10 +182,19 @@ def _events(folder: Path) -> int:
 
 
 def _settings(named: tuple[str, ...], reward: Any, **more: Any) -> DecodeSettings:
-    return DecodeSettings.parse({
-        "draft": named[1], "target": named[3], "reward": reward, "step_string": STEP, "new_tokens": 16,
-        "step_tokens": 5, "limit": 3, "values": [0.5], **more,
-    })  # fmt: skip
+    return DecodeSettings.parse(
+        {
+            "draft": named[1],
+            "target": named[3],
+            "reward": reward,
+            "step_string": STEP,
+            "new_tokens": 16,
+            "step_tokens": 5,
+            "limit": 3,
+            "values": [0.5],
+            **more,
+        }
+    )
 
 
 def test_a_function_judges_in_python(named: tuple[str, ...], runs_dir: Path) -> None:
@@ -195,9 +205,17 @@ def test_a_function_judges_in_python(named: tuple[str, ...], runs_dir: Path) -> 
         return float(len(before) > 4)
 
     found = dynlora.speculate(
-        named[1], named[3], reward, runs_dir=runs_dir, progress=False, limit=2, step_string=STEP, new_tokens=12,
-        step_tokens=5, threshold=[0.5],
-    )  # fmt: skip
+        named[1],
+        named[3],
+        reward,
+        runs_dir=runs_dir,
+        progress=False,
+        limit=2,
+        step_string=STEP,
+        new_tokens=12,
+        step_tokens=5,
+        threshold=[0.5],
+    )
     assert found.summary["results"]["points"][0]["accepted"] is not None
     assert asked
     assert {row["point"] for row in found.events("problem")["payload"]} == {"target", "draft", "threshold=0.5"}
@@ -207,9 +225,15 @@ def test_a_function_judges_in_python(named: tuple[str, ...], runs_dir: Path) -> 
 def test_a_reward_that_is_no_number_is_one_sentence(value: Any, named: tuple[str, ...], runs_dir: Path) -> None:
     with pytest.raises(DynloraError, match="for step 1 of problem .* a reward is a finite number"):
         dynlora.speculate(
-            named[1], named[3], lambda *_: value, runs_dir=runs_dir, progress=False, limit=1, step_string=STEP,
+            named[1],
+            named[3],
+            lambda *_: value,
+            runs_dir=runs_dir,
+            progress=False,
+            limit=1,
+            step_string=STEP,
             new_tokens=6,
-        )  # fmt: skip
+        )
 
 
 def refused(runs_dir: Path, *arguments: str) -> str:
@@ -224,12 +248,18 @@ def refused(runs_dir: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("threshold", "said"),
     [
-        ("nan", "not a number"), ("inf", "is the target alone"), ("-inf", "is the draft alone"),
+        ("nan", "not a number"),
+        ("inf", "is the target alone"),
+        ("-inf", "is the draft alone"),
         ("", "is not a number"),
-        ("0:inf:3", "target alone"), ("high", "'high' is not a number"), ("1:0:3", "must be A:B:N"),
-        ("0:1:0", "must be A:B:N"), ("0:1:9999", "must be A:B:N"), ("0.1,,0.2", "is not a number"),
+        ("0:inf:3", "target alone"),
+        ("high", "'high' is not a number"),
+        ("1:0:3", "must be A:B:N"),
+        ("0:1:0", "must be A:B:N"),
+        ("0:1:9999", "must be A:B:N"),
+        ("0.1,,0.2", "is not a number"),
     ],
-)  # fmt: skip
+)
 def test_thresholds_that_are_none_are_one_sentence(
     threshold: str, said: str, named: tuple[str, ...], runs_dir: Path
 ) -> None:
@@ -329,9 +359,17 @@ def test_python_records_absolute_folders(
 ) -> None:
     monkeypatch.chdir(runs.folder)
     found = dynlora.speculate(
-        Path(runs.draft), f"./{runs.target}", f"../runs/{runs.judge}", data="../data", runs_dir=runs_dir,
-        progress=False, limit=1, step_string=STEP, new_tokens=4, threshold=[0.5],
-    )  # fmt: skip
+        Path(runs.draft),
+        f"./{runs.target}",
+        f"../runs/{runs.judge}",
+        data="../data",
+        runs_dir=runs_dir,
+        progress=False,
+        limit=1,
+        step_string=STEP,
+        new_tokens=4,
+        threshold=[0.5],
+    )
     settings = DecodeSettings.of_run(found.folder)
     assert (settings.draft, settings.target) == (str(runs.folder / runs.draft), str(runs.folder / runs.target))
     assert (settings.reward, settings.data) == (str(runs.folder / runs.judge), str(runs.data))

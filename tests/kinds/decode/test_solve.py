@@ -90,9 +90,7 @@ def test_an_answer_does_not_depend_on_what_is_decoded_before(cast: Cast, problem
 
 
 @pytest.mark.parametrize("kind", list(PROBABILITIES))
-@given(
-    reward=st.floats(-2, 2), values=st.tuples(st.floats(0, 1), st.floats(0, 1)), step=st.integers(0, 9)
-)  # fmt: skip
+@given(reward=st.floats(-2, 2), values=st.tuples(st.floats(0, 1), st.floats(0, 1)), step=st.integers(0, 9))
 def test_on_a_fixed_candidate_a_higher_threshold_never_keeps_more(
     kind: str, reward: float, values: tuple[float, float], step: int
 ) -> None:
@@ -185,8 +183,14 @@ def test_roles_with_other_tokenizers_hand_over_text(runs: Runs, cast: Cast, prob
 
 @pytest.mark.parametrize(
     ("text", "values"),
-    [("0.7", [0.7]), ("0.3,0.5,0.3", [0.3, 0.5]), ("0.2:0.8:3", [0.2, 0.5, 0.8]), ("0:1:1", [0.0]),
-     ("0.0..1.0:11", [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]), ("-1", [-1.0])],
-)  # fmt: skip
+    [
+        ("0.7", [0.7]),
+        ("0.3,0.5,0.3", [0.3, 0.5]),
+        ("0.2:0.8:3", [0.2, 0.5, 0.8]),
+        ("0:1:1", [0.0]),
+        ("0.0..1.0:11", [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]),
+        ("-1", [-1.0]),
+    ],
+)
 def test_thresholds_are_a_number_some_or_a_range(text: str, values: list[float]) -> None:
     assert values_of(text) == values

@@ -27,9 +27,14 @@ def train_writer(runs: Path, model: Path, said: str, number: int, **overrides: A
     for name, count in (("train", 48), ("validation", 12)):
         save_lines(data / f"{name}.jsonl", [{"text": said[: len(said) - index % 2]} for index in range(count)])
     values = lm_values(
-        model, data, name=f"teacher {number}", adapter__rank=2 + number,
-        data__task="causal_lm", log__generate_rows=1, **{"train__steps": 30, "log__eval_every": 30, **overrides},
-    )  # fmt: skip
+        model,
+        data,
+        name=f"teacher {number}",
+        adapter__rank=2 + number,
+        data__task="causal_lm",
+        log__generate_rows=1,
+        **{"train__steps": 30, "log__eval_every": 30, **overrides},
+    )
     outcome = train(parse_config(values), runs)
     assert outcome.state == "finished", outcome.error
     return outcome.folder

@@ -62,8 +62,10 @@ def command(runs: Path, *arguments: str) -> Result:
 def test_the_record_says_what_it_is_and_what_it_is_made_of(finished: Path, writer_ids: list[str]) -> None:
     meta, run = meta_of(finished), open_run(finished)
     assert (meta["kind"], meta["strategy"], meta["distil"]["method"]) == (
-        "distil", "data_free_distillation", "data_free_distillation",
-    )  # fmt: skip
+        "distil",
+        "data_free_distillation",
+        "data_free_distillation",
+    )
     assert meta["distil"]["what"] == meta["distil_results"]["what"] == NOT_RECYCLE
     assert [one["rank"] for one in meta["distil"]["teachers"]] == [2, 3, 4]
     assert meta["distil"]["stages"] == [
@@ -72,8 +74,10 @@ def test_the_record_says_what_it_is_and_what_it_is_made_of(finished: Path, write
         {"name": "student", "first": 9, "last": LAST},
     ]
     assert run.scalars().groupby(["name", "split"])["value"].count().to_dict() == {
-        ("kl", "student"): 12, ("text_tokens", "held_out"): 3, ("text_tokens", "samples"): 6,
-    }  # fmt: skip
+        ("kl", "student"): 12,
+        ("text_tokens", "held_out"): 3,
+        ("text_tokens", "samples"): 6,
+    }
     found = read_distil(finished)
     assert [(one.stage, one.teacher, one.texts, one.wanted) for one in found.written] == [
         *(("samples", teacher, 20, 20) for teacher in range(3)),

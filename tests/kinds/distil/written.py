@@ -14,13 +14,19 @@ TEACHERS = [
 
 
 PLAN: dict[str, Any] = {
-    "teachers": TEACHERS, "samples": 10, "held_out": 10, "tokens": 12, "train_steps": 4, "rank": 8,
+    "teachers": TEACHERS,
+    "samples": 10,
+    "held_out": 10,
+    "tokens": 12,
+    "train_steps": 4,
+    "rank": 8,
     "start": "its token for the beginning of a text",
     "stages": [
-        {"name": "samples", "first": 0, "last": 2}, {"name": "held_out", "first": 2, "last": 4},
+        {"name": "samples", "first": 0, "last": 2},
+        {"name": "held_out", "first": 2, "last": 4},
         {"name": "student", "first": 4, "last": 8},
     ],
-}  # fmt: skip
+}
 
 
 def interval(mean: float, reach: float = 0.01, texts: int = 10) -> dict[str, float]:
@@ -42,20 +48,37 @@ RESULTS: dict[str, Any] = {
     "loss_against_base": {"t1": {"student": interval(-0.5), "t1": interval(-1.0)}},
     "methods": {"base": "base model", "student": "student", "averaged": "average of the teachers' adapters"},
     "texts": [
-        {"teacher": run, "stage": stage, "texts": 10, "tokens": 60, "ended": 4, "empty": int(run == "t2"),
-         "repeated": 0, "digest": "ab" * 32}
+        {
+            "teacher": run,
+            "stage": stage,
+            "texts": 10,
+            "tokens": 60,
+            "ended": 4,
+            "empty": int(run == "t2"),
+            "repeated": 0,
+            "digest": "ab" * 32,
+        }
         for stage in ("samples", "held_out")
         for run in ("t1", "t2")
     ],
     "notes": ["of 10 texts of teacher t2 (samples), 1 are empty and 0 repeat another"],
-}  # fmt: skip
+}
 
 
 def written_distil(runs_dir: Path, *, state: str | None = "finished", until: int = 8, **meta: Any) -> Path:
     """Write a distillation of 4 steps of texts and 4 of the student up to a step; without a state: killed."""
-    facts = {"kind": "distil", "name": "a student", "strategy": "data_free_distillation", "fidelity": "description",
-             "model": "smollm2-135m", "data": "sums, tales", "seed": 0, "config": {"seed": 0}, "distil": PLAN,
-             "estimate": {"minutes": 2.0}}  # fmt: skip
+    facts = {
+        "kind": "distil",
+        "name": "a student",
+        "strategy": "data_free_distillation",
+        "fidelity": "description",
+        "model": "smollm2-135m",
+        "data": "sums, tales",
+        "seed": 0,
+        "config": {"seed": 0},
+        "distil": PLAN,
+        "estimate": {"minutes": 2.0},
+    }
     if state == "finished":
         facts["distil_results"] = RESULTS
     folder = RunWriter.create(runs_dir, config_yaml="kind: distil\n", meta={**facts, **meta}, max_steps=8)

@@ -50,9 +50,17 @@ def train_teacher(
     write_csv(data / "train.csv", task_rows(task, 120, seed=number))
     write_csv(data / "validation.csv", task_rows(task, 40, seed=100 + number))
     config = tiny_config(
-        model, data, name=f"teacher {number}", adapter__rank=rank, strategy__name=strategy, train__steps=60,
-        log__eval_every=60, log__checkpoint_every=60, model__layers=layers, adapter__targets=targets,
-    )  # fmt: skip
+        model,
+        data,
+        name=f"teacher {number}",
+        adapter__rank=rank,
+        strategy__name=strategy,
+        train__steps=60,
+        log__eval_every=60,
+        log__checkpoint_every=60,
+        model__layers=layers,
+        adapter__targets=targets,
+    )
     outcome = train(config, runs)
     assert outcome.state == "finished", outcome.error
     return outcome.folder

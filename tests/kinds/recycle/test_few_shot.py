@@ -40,9 +40,25 @@ def command(runs: Path, *arguments: str) -> Result:
 def recycled(taught: Path, teacher_ids: list[str]) -> Path:
     """Return the folder of a recycle that the command made."""
     result = command(
-        taught, "recycle", *teacher_ids, "--ways", "3", "--shots", "1,2", "--episodes", "8", "--iterations", "8",
-        "--inputs", "5", "--tokens", "6", "--test-episodes", "10", "--json",
-    )  # fmt: skip
+        taught,
+        "recycle",
+        *teacher_ids,
+        "--ways",
+        "3",
+        "--shots",
+        "1,2",
+        "--episodes",
+        "8",
+        "--iterations",
+        "8",
+        "--inputs",
+        "5",
+        "--tokens",
+        "6",
+        "--test-episodes",
+        "10",
+        "--json",
+    )
     assert result.exit_code == 0, result.output
     return taught / json.loads(result.stdout)["id"]
 
@@ -184,9 +200,26 @@ def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], 
     rows = [{"text": f"{word} the {index}", "label": word} for word in ("lovely", "dull", "end") for index in range(9)]
     file = write_csv(tmp_path / "new.csv", rows)
     result = command(
-        taught, "recycle", *teacher_ids, "--ways", "2", "--shots", "1", "--episodes", "2", "--iterations", "4",
-        "--inputs", "4", "--tokens", "4", "--test-episodes", "5", "--test", str(file),
-    )  # fmt: skip
+        taught,
+        "recycle",
+        *teacher_ids,
+        "--ways",
+        "2",
+        "--shots",
+        "1",
+        "--episodes",
+        "2",
+        "--iterations",
+        "4",
+        "--inputs",
+        "4",
+        "--tokens",
+        "4",
+        "--test-episodes",
+        "5",
+        "--test",
+        str(file),
+    )
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("The meta-LoRA ")

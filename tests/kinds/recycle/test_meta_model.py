@@ -17,9 +17,7 @@ SENTENCES = ["the film was very great and the story is lovely", "a plot and a ca
 
 
 def meta_of(folder: Path, pooling: str = "mean") -> MetaModel:
-    return add_meta_lora(
-        load_backbone(folder), rank=2, lora_alpha=4, seed=0, total=5, pooling=pooling, max_length=16
-    )  # fmt: skip
+    return add_meta_lora(load_backbone(folder), rank=2, lora_alpha=4, seed=0, total=5, pooling=pooling, max_length=16)
 
 
 @pytest.mark.parametrize("architecture", ["bert", "llama"])

@@ -147,8 +147,11 @@ def test_words_are_escaped(tmp_path: Path) -> None:
 
 def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
     odd = {"accuracy": {"meta": {"one": interval(1.0), "1": {"mean": "high"}}, "base": 3}, "test": [1], "methods": 7}
-    found = read_recycle(written_recycle(tmp_path, recycle={"teachers": [3, {"classes": "x"}]}, recycle_results=odd,
-                                         prototypes=[{"x": None, "y": 1}]))  # fmt: skip
+    found = read_recycle(
+        written_recycle(
+            tmp_path, recycle={"teachers": [3, {"classes": "x"}]}, recycle_results=odd, prototypes=[{"x": None, "y": 1}]
+        )
+    )
     assert (found.accuracy, found.places, dict(found.tested)) == ((), (), {})
     assert [teacher.classes for teacher in found.teachers] == [(), ()]
 
@@ -159,9 +162,13 @@ def test_pasted_examples_are_label_colon_text() -> None:
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [("a: one\nb", "line 2: write the label"), ("a: one\na: two", "are of 1 class"), ("", "are of 0 class"),
-     ("\n".join(f"{n % 2}: x" for n in range(600)), "600 examples: give at most 500")],
-)  # fmt: skip
+    [
+        ("a: one\nb", "line 2: write the label"),
+        ("a: one\na: two", "are of 1 class"),
+        ("", "are of 0 class"),
+        ("\n".join(f"{n % 2}: x" for n in range(600)), "600 examples: give at most 500"),
+    ],
+)
 def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         support.pasted(words)
@@ -169,19 +176,25 @@ def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, said
 
 @pytest.mark.parametrize(
     ("name", "data"),
-    [("a.csv", b"text,label\none,a\ntwo,b\n"), ("a.csv", b"Label;Text\na;one\nb;two\n"),
-     ("a.csv", "\ufeffn;text;label\n1;one;a\n2;two;b\n".encode("utf-16")),
-     ("a.jsonl", b'{"text": "one", "label": "a"}\n{"text": "two", "label": "b"}\n')],
-)  # fmt: skip
+    [
+        ("a.csv", b"text,label\none,a\ntwo,b\n"),
+        ("a.csv", b"Label;Text\na;one\nb;two\n"),
+        ("a.csv", "\ufeffn;text;label\n1;one;a\n2;two;b\n".encode("utf-16")),
+        ("a.jsonl", b'{"text": "one", "label": "a"}\n{"text": "two", "label": "b"}\n'),
+    ],
+)
 def test_a_small_file_gives_examples(name: str, data: bytes) -> None:
     assert support.of_file(name, data) == [["one", "a"], ["two", "b"]]
 
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [(b"text,class\none,a\n", "no column label; it has text and class; rename"), (b"\xff\xfe\x00bad", "no rows"),
-     (b"text,label\none,\ntwo,b\n", "is empty")],
-)  # fmt: skip
+    [
+        (b"text,class\none,a\n", "no column label; it has text and class; rename"),
+        (b"\xff\xfe\x00bad", "no rows"),
+        (b"text,label\none,\ntwo,b\n", "is empty"),
+    ],
+)
 def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(data: bytes, said: str) -> None:
     with pytest.raises(DynloraError, match=said):
         support.of_file("a.csv", data)

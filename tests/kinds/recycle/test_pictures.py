@@ -15,12 +15,26 @@ from dynlora.kinds.recycle.work.inversion import Inversion
 from dynlora.kinds.recycle.work.picture_space import PictureSpace, load_vision, picture_features, picture_moments
 from tests.tiny import save_tiny
 
-SMALL: dict[str, Any] = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-         "image_size": 16, "patch_size": 4}  # fmt: skip
+SMALL: dict[str, Any] = {
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+}
 SETTINGS = RecycleSettings.parse(
-    {"teachers": ["a"], "shots": [1], "ways": 2, "iterations": 48, "inputs": 5, "tokens": 16, "drop": 0.25,
-     "moments": 0.01}
-)  # fmt: skip
+    {
+        "teachers": ["a"],
+        "shots": [1],
+        "ways": 2,
+        "iterations": 48,
+        "inputs": 5,
+        "tokens": 16,
+        "drop": 0.25,
+        "moments": 0.01,
+    }
+)
 
 
 @pytest.mark.parametrize("kind", ["clip", "vit"])

@@ -33,9 +33,16 @@ from tests.tiny import save_tiny
 
 def settings_of(teachers: list[str], **values: Any) -> RecycleSettings:
     small = {
-        "iterations": 8, "inputs": 5, "tokens": 6, "shots": [1, 2], "ways": 3, "episodes": 6, "queries": 3,
-        "test_episodes": 12, "rank": 2,
-    }  # fmt: skip
+        "iterations": 8,
+        "inputs": 5,
+        "tokens": 6,
+        "shots": [1, 2],
+        "ways": 3,
+        "episodes": 6,
+        "queries": 3,
+        "test_episodes": 12,
+        "rank": 2,
+    }
     return RecycleSettings.parse({"teachers": teachers, **small, **values})
 
 
@@ -55,8 +62,18 @@ def meta_of(folder: Path) -> dict[str, Any]:
 def test_the_record_holds_what_the_page_reads(finished: Path) -> None:
     meta, run = meta_of(finished), open_run(finished)
     found = meta["recycle"]
-    assert {"teachers", "ways", "shots", "queries", "episodes", "iterations", "tokens", "public_text_digest",
-            "model", "stages"} <= set(found)  # fmt: skip
+    assert {
+        "teachers",
+        "ways",
+        "shots",
+        "queries",
+        "episodes",
+        "iterations",
+        "tokens",
+        "public_text_digest",
+        "model",
+        "stages",
+    } <= set(found)
     assert [teacher["rank"] for teacher in found["teachers"]] == [2, 3, 2]
     assert found["stages"] == [
         {"name": "inversion", "first": 0, "last": 24},

@@ -35,14 +35,33 @@ RESULTS = {
 def written_recycle(runs_dir: Path, *, state: str | None = "finished", until: int = 8, **meta: Any) -> Path:
     """Write a recycle of 4 iterations and 4 episodes up to a step, and return its folder; without a state: killed."""
     stages = [{"name": "inversion", "first": 0, "last": 4}, {"name": "episodes", "first": 5, "last": 8}]
-    plan = {"teachers": TEACHERS, "ways": 3, "shots": [1, 5], "queries": 2, "episodes": 4, "iterations": 4,
-            "tokens": 6, "stages": stages}  # fmt: skip
-    facts = {"kind": "recycle", "name": "a recycle", "strategy": "lora_recycle", "fidelity": "code",
-             "model": "minilm", "data": "films, shops", "seed": 0, "config": {"seed": 0}, "recycle": plan,
-             "estimate": {"minutes": 2.0}}  # fmt: skip
+    plan = {
+        "teachers": TEACHERS,
+        "ways": 3,
+        "shots": [1, 5],
+        "queries": 2,
+        "episodes": 4,
+        "iterations": 4,
+        "tokens": 6,
+        "stages": stages,
+    }
+    facts = {
+        "kind": "recycle",
+        "name": "a recycle",
+        "strategy": "lora_recycle",
+        "fidelity": "code",
+        "model": "minilm",
+        "data": "films, shops",
+        "seed": 0,
+        "config": {"seed": 0},
+        "recycle": plan,
+        "estimate": {"minutes": 2.0},
+    }
     if state == "finished":
-        places = [{"teacher": name.split(" / ")[0], "class": name.split(" / ")[1], "x": x, "y": -x}
-                  for x, name in enumerate(CLASSES)]  # fmt: skip
+        places = [
+            {"teacher": name.split(" / ")[0], "class": name.split(" / ")[1], "x": x, "y": -x}
+            for x, name in enumerate(CLASSES)
+        ]
         facts |= {"recycle_results": RESULTS, "prototypes": places}
     folder = RunWriter.create(runs_dir, config_yaml="kind: recycle\n", meta={**facts, **meta}, max_steps=8)
     with RunWriter.open(folder, resume_from=None) as writer:

@@ -29,7 +29,7 @@ class Reliability(Panel[pd.DataFrame]):
         return None if frame is None or frame.empty else frame
 
     def caption(self, data: pd.DataFrame) -> str:
-        """Return the share of right answers in the lowest and the highest bin."""
+        """Return the fraction of right answers in the lowest and the highest bin."""
         first, last = data.iloc[0], data.iloc[-1]
         if len(data) < 2:
             return f"All {int(first['steps']):,} kept steps have rewards of one bin, so they cannot be compared."
@@ -40,7 +40,7 @@ class Reliability(Panel[pd.DataFrame]):
         )
 
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
-        """Draw the share of right answers by bin."""
+        """Draw the fraction of right answers by bin."""
         drawn = theme.figure(colours, 280)
         middle = (data["from"] + data["to"]) / 2
         drawn.add_bar(

@@ -31,7 +31,7 @@ class Tokens(Panel[pd.DataFrame]):
         return None if frame is None or frame.empty else frame
 
     def caption(self, data: pd.DataFrame) -> str:
-        """Return the share of each writer."""
+        """Return the fraction of each writer."""
         accepted, discarded, target = (data[name].sum() for name in ("draft kept", "draft discarded", "target"))
         whole = max(1, accepted + discarded + target)
         return (

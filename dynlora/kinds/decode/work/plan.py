@@ -27,7 +27,7 @@ from dynlora.store.meta import section, text, whole
 from dynlora.training.inputs import read_data
 
 LINE, BLANK_LINE = "\n", "\n\n"
-"""What ends a step in the embedded data, and elsewhere, as published."""
+"""What ends a step in the built-in data, and elsewhere, as published."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def planned(settings: DecodeSettings, runs_dir: Path, function: Any = None) -> P
 
 
 def _problem_config(settings: DecodeSettings, target: NamedRun) -> RunConfig:
-    """Return the target's settings with the data of the decode: all its held-out rows.
+    """Return the target's settings with the data of the decode: all its held-out examples.
 
     The seed is the target's, and so is all that it says of its own data, also where the decode names that data again:
     together they say which rows were held out of its training.
@@ -177,7 +177,7 @@ def _digest(run: NamedRun) -> str:
 
 
 def _place(folder: Path) -> Path:
-    """Return where the last adapter of a run lies."""
+    """Return where the last adapter of a run is."""
     places = (find_checkpoint(folder / name) for name in ADAPTERS)
     return next((place for place in places if place is not None), folder / ADAPTERS[0])
 

@@ -35,7 +35,7 @@ DRAFT_BLOCKS = 12
 """Of the draft, out of the 30 of `smollm2-135m`."""
 
 LOOKS = 2
-"""Batches of training rows that blocks are chosen by."""
+"""Batches of training examples that blocks are chosen by."""
 
 HELD_OUT = 0.1
 """Fraction of the problems whose steps the judge is tested on."""

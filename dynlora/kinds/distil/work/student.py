@@ -17,7 +17,7 @@ from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.randomness import stream_seed
 from dynlora.kinds.distil.work.texts import Texts
 from dynlora.kinds.recycle.work.lora_training import LoraTraining
-from dynlora.tasks.token_divergence import token_divergence
+from dynlora.tasks.token_loss import token_divergence
 
 
 class StudentTraining(LoraTraining):

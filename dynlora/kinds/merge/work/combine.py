@@ -2,7 +2,7 @@
 
 TIES (Yadav et al. 2023, arXiv 2306.01708): of each update the entries of largest size are kept, the sign of every entry
 is that of the larger total, and the entries of that sign are averaged. DARE (Yu et al. 2024, arXiv 2311.03099): entries
-are dropped at random, and the others divided by the share that is kept. Both work on the product ΔW and not on its
+are dropped at random, and the others divided by the fraction that is kept. Both work on the product ΔW and not on its
 factors, which are not unique: another basis of the same update would give another merge.
 """
 
@@ -76,7 +76,7 @@ def ties(dense: Mapping[int, Tensor], weights: Sequence[float], settings: MergeS
 
 
 def trim(update: Tensor, density: float) -> Tensor:
-    """Return an update with its entries of largest size, a share `density` of them; the others are zero."""
+    """Return an update with its entries of largest size, a fraction `density` of them; the others are zero."""
     n = math.ceil(density * update.numel())
     largest = update.abs().flatten().topk(n).indices
     flat = torch.zeros(update.numel(), dtype=update.dtype)

@@ -143,7 +143,7 @@ class Updates:
 
 
 def _bake(source: Source, model: AdaptedModel) -> tuple[str, ...]:
-    """Replace gates by their means over training rows, or by one where the data cannot be read; return what to note."""
+    """Replace gates by their means over training examples, or by one where there is no data; return the notes."""
     if model.adapters.gates is None:
         return ()
     try:

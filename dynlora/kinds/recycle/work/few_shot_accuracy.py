@@ -125,7 +125,7 @@ def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str
 
 
 def _held_out(teacher: Teacher) -> tuple[Rows, list[str]]:
-    """Return the held-out rows of what a teacher learned, and the names of its classes."""
+    """Return the held-out examples of what a teacher learned, and the names of its classes."""
     data, groups = read_data(teacher.config), teacher.config.data.train_groups
     return data.held_out if groups is None else of_groups(data.held_out, groups), data.labels
 

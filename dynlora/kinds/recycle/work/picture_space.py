@@ -1,6 +1,6 @@
 """Pictures in the place of texts: the published form, over pixels, for a CLIP or ViT folder.
 
-A slot is a patch of the picture, and what is searched are its pixels. Patches that are dropped are painted in the mean
+A slot is a patch of the picture, and its pixels are what is searched. Dropped patches are painted in the average
 colour, as the published code does at its end, so nothing is left out of the forward. No accuracy is claimed here: no
 pretrained vision model is at hand, and the tests use a random one.
 """

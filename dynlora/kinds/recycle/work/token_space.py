@@ -23,7 +23,7 @@ class Synthetic:
     """Synthetic inputs as a model reads them.
 
     Attributes:
-        embedded: in the place of word embeddings, (n, length, d).
+        `built-in`: in the place of word embeddings, (n, length, d).
         positions: of each token in the text, (n, length).
         mask: 1 where a token counts, (n, length).
     """
@@ -65,7 +65,7 @@ class TokenSpace:
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any, slots: int, sentences: Sequence[str]) -> TokenSpace:
-        """Return the space of a model, whose words are those that could stand in some public text.
+        """Return the space of a model, whose words are those that could be in some public text.
 
         Raises:
             AssetError: when the tokenizer knows no such token.

@@ -10,14 +10,14 @@ import streamlit as st
 
 from dynlora.store import queries
 from dynlora.text import one_line, sentence_case
-from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.token_text import cut_words, tokens_html, visible
+from dynlora.viz.playground import figures as chat_figures
 from dynlora.viz.playground.cards import example_choice, other_run, why_not
-from dynlora.viz.playground.chat import figures as chat_figures
 from dynlora.viz.playground.chat import form
 from dynlora.viz.playground.chat import model as chat_model
 from dynlora.viz.playground.chat import text as chat_text
 from dynlora.viz.playground.chat.model import Answer, Settings, Talk, Turn, Voice
+from dynlora.viz.playground.model import Task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.guard import fragment
@@ -92,9 +92,14 @@ def _begin(talk: Talk, voices: list[Voice], prompt: str, settings: Settings) -> 
     for voice in voices:
         asked = talk.asked(voice, prompt, settings)
         stream = begin(
-            voice.folder, "write", mode=voice.mode, temperature=settings.temperature, seed=settings.seed,
-            new_tokens=settings.new_tokens, **asked,
-        )  # fmt: skip
+            voice.folder,
+            "write",
+            mode=voice.mode,
+            temperature=settings.temperature,
+            seed=settings.seed,
+            new_tokens=settings.new_tokens,
+            **asked,
+        )
         answers[voice.key] = Answer(voice, asked, stream)
     if not settings.chat:
         talk.turns.clear()
@@ -167,9 +172,12 @@ def _token_card(answer: Answer) -> None:
         under(f"{chat_model.token_caption(frame)}{cut_words(len(tokens))}", frame, "tokens")
         names = [f"{place}. {visible(row['text'])}" for place, row in enumerate(tokens, 1)]
         place = st.selectbox(
-            "Alternatives for token", [None, *range(len(names))], key="talk-token", width=320,
+            "Alternatives for token",
+            [None, *range(len(names))],
+            key="talk-token",
+            width=320,
             format_func=lambda index: "Choose a token" if index is None else names[index],
-        )  # fmt: skip
+        )
         if place is not None and place < len(tokens):
             shown = chat_model.alternatives(tokens[place])
             rows(shown.assign(adapter=shown["adapter"].map(visible), base=shown["base"].map(visible)).round(4))
@@ -187,9 +195,14 @@ def _ablation_card(answer: Answer) -> None:
             "estimates first; Cancel keeps what is measured."
         )
         messages = in_background(
-            "text-ablation", "Measure all modules", "modules", answer.voice.folder, "ablate_text", ids=answer.ids,
+            "text-ablation",
+            "Measure all modules",
+            "modules",
+            answer.voice.folder,
+            "ablate_text",
+            ids=answer.ids,
             **answer.asked,
-        )  # fmt: skip
+        )
         modules = cached_queries.modules(answer.voice.folder)
         estimates = chat_model.estimate_frame(found["adds"], modules)
         frame = chat_model.ablation_frame(messages, modules) if messages else estimates

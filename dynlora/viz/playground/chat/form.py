@@ -52,14 +52,24 @@ def settings_row(about: Mapping[str, Any]) -> Settings:
     with st.container(horizontal=True, vertical_alignment="bottom", key="talk-settings"):
         mode = segmented("mode", "Mode", modes, usual, WORDS.__getitem__)
         temperature = _number(
-            "temperature", "Temperature", 0.0, *TEMPERATURES, step=0.1, format="%.1f",
+            "temperature",
+            "Temperature",
+            0.0,
+            *TEMPERATURES,
+            step=0.1,
+            format="%.1f",
             help="0 takes the most probable token (greedy). Above 0, tokens are drawn from softmax(logits / T).",
-        )  # fmt: skip
+        )
         seed = _number("seed", "Seed", 0, 0, MOST_SEED, step=1, help="Of the draw; greedy decoding does not use it.")
         tokens = _number(
-            "tokens", "Max new tokens", min(MOST_NEW, int(about["new"])), 1, MOST_NEW, step=1,
+            "tokens",
+            "Max new tokens",
+            min(MOST_NEW, int(about["new"])),
+            1,
+            MOST_NEW,
+            step=1,
             help=f"Prompt and text together have at most {about['total']:,} tokens.",
-        )  # fmt: skip
+        )
     if not about["chat"]:
         note("The tokenizer of this run has no chat template, so the model can only continue texts.")
     return Settings(mode == CHAT, float(temperature), int(seed), int(tokens))

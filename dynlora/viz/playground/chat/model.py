@@ -193,8 +193,10 @@ def table(talk: Talk) -> pd.DataFrame:
 
 def token_frame(found: Mapping[str, Any]) -> pd.DataFrame:
     """Return the tokens of a text: columns token, adapter, base (probabilities, 0 to 1), difference (nats)."""
-    rows = [(row["text"], np.exp(row["adapter"]), np.exp(row["base"]), row["adapter"] - row["base"])
-            for row in found["tokens"]]  # fmt: skip
+    rows = [
+        (row["text"], np.exp(row["adapter"]), np.exp(row["base"]), row["adapter"] - row["base"])
+        for row in found["tokens"]
+    ]
     return pd.DataFrame(rows, columns=["token", "adapter", "base", "difference"])
 
 

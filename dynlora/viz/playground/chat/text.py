@@ -41,8 +41,9 @@ def _told(row: Mapping[str, Any]) -> str:
         f"difference {signed(row['adapter'] - row['base'], 2)} nats",
     ]
     for name in ("adapter", "base"):
-        top = ", ".join(f"{visible(one_line(text, 20) if text.strip() else text)} {percent(p, 0)}"
-                        for text, p in row[f"{name}_top"])  # fmt: skip
+        top = ", ".join(
+            f"{visible(one_line(text, 20) if text.strip() else text)} {percent(p, 0)}" for text, p in row[f"{name}_top"]
+        )
         lines.append(f"{name}: {top}")
     return "\n".join(lines)
 

@@ -1,0 +1,225 @@
+"""Commands on runs that exist: each returns a document (plain values) and the words for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dynlora import assets
+from dynlora.analysis.run_summary import format_metrics
+from dynlora.cli.kinds import facts_of
+from dynlora.cli.options import in_runs, reports
+from dynlora.cli.trackers import format_trackers, tracker_rows
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.jobs import launch
+from dynlora.kinds.registry import registry
+from dynlora.store.schema import command_text, run_folder
+from dynlora.store.summary import RunSummary, readable, run_summary
+
+Report = tuple[Any, str]
+
+COMPARED = (
+    "id",
+    "name",
+    "status",
+    "strategy",
+    "fidelity",
+    "seed",
+    "step",
+    "metrics",
+    "best",
+    "params",
+    "ranks",
+    "time",
+)
+"""What `compare` shows of each run."""
+
+UNUSUAL = "\t(unusual: the ensemble members disagree)"
+"""What is said of a text that is unlike the data."""
+
+
+def format_method(row: Mapping[str, Any]) -> str:
+    """Return a run's strategy with its fidelity, which belongs wherever methods are side by side."""
+    name = row["strategy"] or "?"
+    return f"{name} ({row['fidelity']})" if row["fidelity"] else name
+
+
+def format_summary(document: Mapping[str, Any]) -> str:
+    """Return a run in a few lines, as its kind words them."""
+    kind = registry().get(document["kind"])
+    standing = f"{document['status']} at step {document['step']}/{document['max_steps']}, of an unknown kind"
+    return f"{document['id']}  {document['name']}\n{standing if kind is None else kind.standing(document)}"
+
+
+def show_document(folder: Path) -> RunSummary:
+    """Return a run as `show --json` prints it; the model's folder is resolved now, not remembered."""
+    document = run_summary(folder)
+    try:
+        document["model_path"] = str(assets.resolve_model(document["model"] or ""))
+    except DynloraError:
+        document["model_path"] = None
+    return document
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--now", is_flag=True, help="End the process at once; steps since the last checkpoint are lost.")
+@in_runs
+@reports
+def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:
+    """Stop a run: it finishes its step and saves its state. A second stop changes nothing."""
+    if not now:
+        status = launch.stop(runs_dir, run_id)
+        saving = "; it finishes its step and saves its state; a second stop changes nothing"
+        return {"id": run_id, "status": status}, f"{run_id}: {status}{saving if status == 'stopping' else ''}"
+    status = launch.end_now(runs_dir, run_id)
+    kept = run_summary(run_folder(runs_dir, run_id))
+    lost = max(0, kept["step"] - (kept["checkpoint_step"] or 0)) if status == "interrupted" else 0
+    words = f"; {lost} steps since the checkpoint of step {kept['checkpoint_step'] or 0} are lost" if lost else ""
+    return {"id": run_id, "status": status, "lost_steps": lost}, f"{run_id}: {status}{words}"
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@reports
+def delete(*, run_id: str, runs_dir: Path) -> Report:
+    """Move a run to the trash of the runs folder."""
+    launch.delete(runs_dir, run_id)
+    return {"id": run_id, "status": "deleted"}, f"moved {run_id} to the trash of {runs_dir}"
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--add", multiple=True, metavar="TAG", help="Add a tag; repeat the option for more.")
+@click.option("--remove", multiple=True, metavar="TAG", help="Remove a tag; repeat the option for more.")
+@click.option("--note", default=None, help="Note of the run; an empty text removes it.")
+@in_runs
+@reports
+def tag(*, run_id: str, add: tuple[str, ...], remove: tuple[str, ...], note: str | None, runs_dir: Path) -> Report:
+    """Change the tags and note of a run, also while it trains; without options, show them."""
+    from dynlora.store.notes import annotate_notes
+
+    found = annotate_notes(run_folder(runs_dir, run_id), add=add, remove=remove, note=note)
+    words = f"{run_id}: {', '.join(found.tags) or 'no tags'}" + (f"\n{found.note}" if found.note else "")
+    return {"id": run_id, "tags": list(found.tags), "note": found.note}, words
+
+
+@click.command()
+@click.option("--where", default="", metavar="QUERY", help="Only matching runs, such as 'accuracy>0.85 or tag:paper'.")
+@in_runs
+@reports
+def runs(*, where: str, runs_dir: Path) -> Report:
+    """List all runs, or the runs that match a search."""
+    from dynlora.store.catalogue import run_rows
+    from dynlora.store.search_fields import found_rows
+
+    launch.wake(runs_dir)
+    keep = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "tags")
+    every = run_rows(runs_dir)
+    matching = found_rows(where, every)
+    rows = [{key: row.get(key) for key in keep} for row in matching]
+    lines = [
+        f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
+        f"{format_method(row):28} {format_metrics(row['metrics'] or {}):24} {row['name'] or ''}"
+        for row in matching
+    ]
+    start = command_text("train", runs_dir=runs_dir)
+    empty = f"none of {len(every)} runs matches" if every else f"no runs in {runs_dir}; start one with `{start}`"
+    return rows, "\n".join(lines) or empty
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@in_runs
+@reports
+def show(*, run_id: str, runs_dir: Path) -> Report:
+    """Show one run."""
+    launch.wake(runs_dir)
+    folder = run_folder(runs_dir, run_id)
+    document = {**show_document(folder), "trackers": tracker_rows(folder)}
+    words = format_summary(document) + format_trackers(document["trackers"])
+    facts = facts_of(folder, document)
+    conclusion = facts["conclusion"]
+    return {**document, **facts}, f"{words}\n{conclusion}" if conclusion else words
+
+
+@click.command()
+@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
+@in_runs
+@reports
+def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
+    """Compare the settings and results of runs."""
+    folders = [run_folder(runs_dir, run_id) for run_id in run_ids]
+    summaries, damaged = readable(folders)
+    documents = [show_document(folder) for folder in folders if folder in summaries]
+    flat = [_flat(run["config"]) for run in documents]
+    keys = sorted({key for config in flat for key in config})
+    differing = {key: [config.get(key) for config in flat] for key in keys if len({str(c.get(key)) for c in flat}) > 1}
+    rows = [{key: run[key] for key in COMPARED} for run in documents]
+    document = {"runs": rows, "config_differences": differing, **({"damaged": damaged} if damaged else {})}
+    lines = [
+        *damaged,
+        *(f"{run['id']}  {run['name']}  {format_method(run)}  {format_metrics(run['metrics'])}" for run in documents),
+    ]
+    lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
+    return document, "\n".join(lines)
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--text", multiple=True, help="A text; repeat the option for more.")
+@click.option("--text-pair", multiple=True, help="The second text of a pair, one per --text.")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="CSV, JSON, JSONL, Parquet, Excel, or one text per line.",
+)
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@in_runs
+@reports
+def predict(
+    *, run_id: str, text: tuple[str, ...], text_pair: tuple[str, ...], path: Path | None, which: str, runs_dir: Path
+) -> Report:
+    """Predict texts with the adapter of a run."""
+    from dynlora.inference.load import answers_of_file, load_run
+
+    folder = run_folder(runs_dir, run_id)
+    if text_pair and len(text_pair) != len(text):
+        raise ConfigError(f"--text-pair: {len(text_pair)} given for {len(text)} --text; give one for each --text")
+    if path is None and not (text and all(item.strip() for item in text)):
+        raise ConfigError("--text: is empty; give a text or --file")
+    if path is None:
+        rows = load_run(folder, which).answers(list(text), list(text_pair) or None)
+    else:
+        rows = answers_of_file(folder, path, which)
+    lines = [f"{row['prediction']}\t{row['text']}{UNUSUAL if row.get('unusual') else ''}" for row in rows]
+    return rows, "\n".join(lines)
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--split", default="validation", show_default=True, help="train or validation.")
+@click.option("--baked", is_flag=True, help="Replace each gate by its mean, as in an export.")
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@in_runs
+@reports
+def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path) -> Report:
+    """Evaluate the adapter of a run on a split of its data."""
+    from dynlora.inference.load import evaluate_run
+
+    found = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
+    return {"id": run_id, **found}, f"{split}, {found['rows']:,} examples: {format_metrics(found['metrics'])}"
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return sections as dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
