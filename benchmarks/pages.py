@@ -28,11 +28,11 @@ from benchmarks import results
 from benchmarks.generated_runs import RANK, finish_run, many_runs, record, start_run
 from benchmarks.screen import on_screen
 from dynlora.analysis import capacity_frames
+from dynlora.kinds.train.panels import capacity
 from dynlora.store import queries
 from dynlora.store.row_cache import LISTING_NAME
 from dynlora.store.writer import RunWriter
 from dynlora.viz.capacity import cards as capacity_cards
-from dynlora.viz.capacity import map_figure
 from dynlora.viz.kit import module_map, theme
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.ui import url_state
@@ -84,7 +84,7 @@ def heat_map(folder: Path, signal: str = "rank", first: int | None = None, last:
     ranks = queries.heatmap(folder, "rank", COLUMNS, first, last).frame
     budget = kit_modules.budget_line(ranks, modules, 0, None)
     view = module_map.MapView(signal, heat.unit, int(heat.last_step[-1]), None, (), None)
-    figure = map_figure.capacity_map(heat.frame, heat.first_step, modules, budget, view, theme.LIGHT)
+    figure = capacity.capacity_map(heat.frame, heat.first_step, modules, budget, view, theme.LIGHT)
     return len(figure.to_json() or "")
 
 
@@ -143,19 +143,20 @@ def _live_part(app: AppTest, writer: RunWriter, last: int, ranks: np.ndarray) ->
         record(writer, step, 10**9, ranks)
     writer.commit()
     clock: list[tuple[float, float]] = []
-    begin, end = url_state.follow_address, capacity_cards.capacity_now
+    begin, end = url_state.follow_address, capacity_cards.capacity_cards
 
     def started(*names: str) -> None:
         clock.append((time.perf_counter(), time.process_time()))
         begin(*names)
 
-    def ended(view: Any) -> None:
-        end(view)
-        clock.append((time.perf_counter(), time.process_time()))
+    def ended(run: Any, *, is_live: bool) -> None:
+        end(run, is_live=is_live)
+        if is_live:
+            clock.append((time.perf_counter(), time.process_time()))
 
     with (
         mock.patch.object(url_state, "follow_address", started),
-        mock.patch.object(capacity_cards, "capacity_now", ended),
+        mock.patch.object(capacity_cards, "capacity_cards", ended),
     ):
         drawn(app)
     return Spent(clock[1][0] - clock[0][0], clock[1][1] - clock[0][1])

@@ -61,7 +61,7 @@ RULES: dict[str, str] = {
     "engine engine/* strategies training",
     "kinds/*/work": "assets blocks config config_files data_files errors safe_files jobs kinds kinds/* store tasks "
     "engine engine/* strategies training inference",
-    "kinds/*/panels": "kinds/* store viz/kit",
+    "kinds/*/panels": "analysis kinds/* store viz/kit",
     "kinds/*": "analysis blocks config config_files errors kinds kinds/* store training inference viz/kit",
     "server": "errors jobs safe_files viz/kit",
     "cli": "addresses analysis assets blocks config config_files data_files errors kinds safe_files store jobs "
@@ -82,7 +82,7 @@ RULES: dict[str, str] = {
     "viz/runs": _FEATURE,
     "viz/run": f"{_FEATURE} jobs kinds",
     "viz/kinds": f"{_FEATURE} jobs kinds viz/report viz/run",
-    "viz/capacity": f"{_FEATURE} viz/ui/replay",
+    "viz/capacity": f"{_FEATURE} kinds viz/ui/replay",
     "viz/inputs": _FEATURE,
     "viz/health": _FEATURE,
     "viz/knockout": f"{_FEATURE} inference",
@@ -100,10 +100,10 @@ RULES: dict[str, str] = {
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds kinds/* viz/kinds",
     "viz/recycle": f"{_FEATURE} jobs kinds kinds/* viz/kinds",
     "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
-    "viz/tour": f"{_FEATURE} viz/ui/replay viz/capacity viz/compare viz/inputs viz/verdict",
-    "viz/home": f"{_FEATURE} viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files kinds viz/capacity viz/compare viz/inputs viz/knockout viz/run viz/verdict",
-    "notebook": "addresses analysis errors kinds remote safe_files store viz/kit viz/capacity viz/run viz/inputs "
+    "viz/tour": f"{_FEATURE} kinds viz/ui/replay viz/capacity viz/compare viz/inputs viz/verdict",
+    "viz/home": f"{_FEATURE} kinds viz/ui/replay viz/capacity viz/tour",
+    "viz/report": f"{_FEATURE} config_files kinds viz/compare viz/inputs viz/knockout viz/run viz/verdict",
+    "notebook": "addresses analysis errors kinds remote safe_files store viz/kit viz/run viz/inputs "
     "viz/knockout viz/shrink viz/compare viz/verdict",
     "pages": "analysis config_files kinds store jobs viz/*",
 }

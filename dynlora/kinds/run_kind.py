@@ -184,6 +184,10 @@ class RunKind(ABC):
         package = f"{type(self).__module__.rpartition('.')[0]}.panels"
         return panels_in(importlib.import_module(package)) if importlib.util.find_spec(package) else ()
 
+    def panel(self, name: str) -> Panel[Any]:
+        """Return a panel by its id."""
+        return next(panel for panel in self.panels if panel.id == name)
+
     # --- its model
 
     def has_model(self, folder: Path) -> bool:

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any, overload
 
 from dynlora.analysis import ablations, capacity_frames, flows
+from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.errors import ConfigError, NotRecordedError
-from dynlora.kinds.registry import kind_of_run
+from dynlora.kinds.registry import kind_of_run, registry
 from dynlora.notebook import figure as figures
 from dynlora.notebook.arguments import one_of, within
 from dynlora.notebook.figure import Figures, PageFigure
@@ -17,8 +18,6 @@ from dynlora.notebook.replay import Replay
 from dynlora.store import queries
 from dynlora.store.run import StoredRun
 from dynlora.store.score_signals import module_scores
-from dynlora.viz.capacity import pictures as capacity_pictures
-from dynlora.viz.capacity.view_model import CapacityView, whole_run
 from dynlora.viz.inputs import pictures as inputs_pictures
 from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import rank_picture
@@ -29,6 +28,10 @@ from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.run import pictures as run_pictures
 from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import pictures as shrink_pictures
+
+TRAINING = registry()["train"]
+READ = ("start", "stop", "step", "signal", "order", "module")
+"""What can be chosen of every panel of a training."""
 
 LEARNED = ("loss", "metric", "lr")
 """What `training` draws unless one figure is asked for."""
@@ -68,18 +71,49 @@ class Plots:
             raise AttributeError(f"Plots has no figure {name!r}; it has {', '.join(panels) or 'those of dir()'}")
         return partial(self._panel, panels[name])
 
-    def _panel(self, panel: Panel[Any], **chosen: str) -> PageFigure:
-        """Draw a panel.
+    def _panel(self, panel: Panel[Any], **chosen: Any) -> PageFigure:
+        """Draw a panel; of a training the choices are also start, stop, step, signal, order and module.
 
         Raises:
             NotRecordedError: when the run has recorded nothing of it, or it is no figure.
+            ConfigError: when a choice is none of the run's.
         """
-        folder = self._run.folder
-        view = RunView(folder, kind_of_run(folder).read(folder), self._store, chosen)
+        folder, kind = self._run.folder, kind_of_run(self._run.folder)
+        result = (
+            self._reading(**{name: chosen.pop(name) for name in READ if name in chosen}) if kind.allocates else None
+        )
+        view = RunView(folder, result or kind.read(folder), self._store, chosen)
         picture = panel.picture(view, self._colours)
         if picture is None:
             raise NotRecordedError(f"run {self._run.id}: no figure {panel.id}. {panel.reason_missing(view)}")
         return self._shown(picture)
+
+    def _reading(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        step: int | None = None,
+        signal: str = "rank",
+        order: str = "kind",
+        module: str | None = None,
+    ) -> RunReading:
+        """Return the run with what is chosen of it.
+
+        Raises:
+            NotRecordedError: when the run has recorded no ranks.
+            ConfigError: when a choice is none of the run's.
+        """
+        run = read_run(self._run.folder, self._store)
+        if not run.has_ranks:
+            raise self._missing("recorded no ranks yet", "call this again after its first step")
+        first = within("start", start, 0, run.last, 0)
+        last = within("stop", stop, first, run.last, run.last)
+        step = within("step", step, first, last, last)
+        one_of("signal", signal, run.signals)
+        one_of("order", order, capacity_frames.ORDERS)
+        if module is not None:
+            one_of("module", module, run.short)
+        return replace(run, first=first, last=last, step=step, signal=signal, order=order, module=module)
 
     def __call__(self, theme: str = "light") -> Plots:
         """Return the figures in another theme.
@@ -116,13 +150,8 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks.
             ConfigError: when an argument is none of the run's.
         """
-        view = self._view(start, stop, step)
-        one_of("signal", signal, view.signals)
-        one_of("order", order, capacity_frames.ORDERS)
-        if module is not None:
-            one_of("module", module, view.short)
-        view = replace(view, signal=signal, order=order, module=module)
-        return self._shown(capacity_pictures.signal_map(view, self._colours))
+        chosen = {"start": start, "stop": stop, "step": step, "signal": signal, "order": order, "module": module}
+        return self._panel(TRAINING.panel("capacity"), **chosen)
 
     def flow(self, start: int | None = None, stop: int | None = None, *, by: str = "kind") -> PageFigure:
         """Draw which modules gave rank to which, in parameters.
@@ -137,7 +166,7 @@ class Plots:
             ConfigError: when an argument is none of the run's.
         """
         one_of("by", by, flows.BY)
-        return self._shown(capacity_pictures.rank_flow(self._view(start, stop), by, self._colours))
+        return self._panel(TRAINING.panel("flow"), start=start, stop=stop, flow=by)
 
     def replay(self, start: int | None = None, stop: int | None = None, *, plays: bool = False) -> Replay:
         """Return the model as a picture that plays: a bar for each module, its length the rank, its shade importance.
@@ -151,8 +180,9 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks.
             ConfigError: when a step is none of the run's.
         """
-        view = self._view(start, stop)
-        return Replay(view.summary["id"], capacity_pictures.replay_data(view, self._colours), self._colours, plays)
+        run, panel = self._reading(start, stop), TRAINING.panel("replay")
+        data = panel.data(RunView(run.folder, run, self._store))
+        return Replay(run.summary["id"], panel.element_values(data, self._colours), self._colours, plays)
 
     def importance_vs_rank(self, step: int | None = None) -> PageFigure:
         """Draw the share of rank against the share of importance, a point for each module.
@@ -164,10 +194,7 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks or no importance.
             ConfigError: when the step is none of the run's.
         """
-        view = self._view(None, None, step)
-        if view.values("importance", view.step) is None:
-            raise self._missing("recorded no importance", "train it with dynlora, which records it at every step")
-        return self._shown(capacity_pictures.importance_scatter(view, self._colours))
+        return self._panel(TRAINING.panel("importance_vs_rank"), step=step)
 
     def ranks(self, step: int | None = None) -> PageFigure:
         """Draw the rank of each module as a picture of the model: layers by kinds of modules.
@@ -179,8 +206,8 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks, or no module of it belongs to a layer.
             ConfigError: when the step is none of the run's.
         """
-        view = self._view(None, None, step)
-        state = view.state()
+        view = self._reading(step=step)
+        state = view.state
         ranks = {name: int(rank) for name, rank in zip(state["name"], state["rank"].fillna(0), strict=True)}
         pattern = rank_picture.pattern(ranks, view.modules)
         if pattern.empty:
@@ -294,21 +321,6 @@ class Plots:
 
     def _shown(self, picture: Picture) -> PageFigure:
         return figures.shown(picture, self._colours)
-
-    def _view(self, start: int | None, stop: int | None, step: int | None = None) -> CapacityView:
-        """Return a view of some steps.
-
-        Raises:
-            NotRecordedError: when the run has recorded no ranks.
-            ConfigError: when a step is none of those shown.
-        """
-        folder = self._run.folder
-        view = whole_run(folder, queries.run_summary(folder), self._store)
-        if view is None:
-            raise self._missing("recorded no ranks yet", "call this again after its first step")
-        first = within("start", start, 0, view.last, 0)
-        last = within("stop", stop, first, view.last, view.last)
-        return replace(view, first=first, last=last, step=within("step", step, first, last, last))
 
     def _missing(self, what: str, remedy: str) -> NotRecordedError:
         return NotRecordedError(f"run {self._run.id} has {what}; {remedy}")

@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 import pytest
 
 from dynlora.analysis import capacity_frames
-from dynlora.viz.capacity import map_figure, module_figures
+from dynlora.kinds.train.panels import capacity, flow, importance, module
+from dynlora.kinds.train.panels.stability import ImportanceStability
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import lines as kit_lines
@@ -39,7 +40,7 @@ def drawn_map(colours: theme.Palette, **more: Any) -> go.Figure:
     line = kit_modules.budget_line(steps, modules(), 0, 1000)
     view = module_map.MapView("rank", "components", **more)
     rows = capacity_frames.ordered(modules(), "kind", np.full(4, 4.0))
-    return map_figure.capacity_map(steps, np.array([0, 1, 2]), rows, line, view, colours)
+    return capacity.capacity_map(steps, np.array([0, 1, 2]), rows, line, view, colours)
 
 
 def series() -> pd.DataFrame:
@@ -54,10 +55,10 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
     ranks = pd.DataFrame({HOSTILE: [4.0, 4, 3, 5], "b": 4.0}, index=modules()["name"])
     return {
         "map": drawn_map(colours, step=1, module="layer.1.key", events=[1]),
-        "flow": module_figures.rank_flow(some_flows(), [HOSTILE, "key"], colours),
-        "steady": module_figures.steadiness(agreement, colours),
-        "scatter": module_figures.importance_scatter(state(), None, colours),
-        "module": module_figures.module_lines(series(), HOSTILE, "factor", 2, colours),
+        "flow": flow.rank_flow(some_flows(), [HOSTILE, "key"], colours),
+        "steady": ImportanceStability().figure(agreement, colours),
+        "scatter": importance.importance_scatter(state(), None, colours),
+        "module": module.module_lines(series(), HOSTILE, "factor", 2, colours),
         "loss": figures.loss_lines(series(), series(), colours),
         "metric": figures.metric_lines(series().assign(name=HOSTILE), colours),
         "line": kit_lines.line(series(), "learning rate, per step", colours, limit=1.0),
@@ -154,7 +155,7 @@ def test_a_large_map_stays_readable() -> None:
     line = kit_modules.budget_line(ranks, many, 0, None)
     view = module_map.MapView("rank")
     rows = capacity_frames.ordered(many, "depth", np.ones(224))
-    figure = map_figure.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
+    figure = capacity.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
     assert layout_of(figure).height <= 900
 
 
@@ -176,6 +177,7 @@ def test_many_modules_in_runs_of_a_kind_get_one_label_a_kind() -> None:
 
 
 def test_the_ends_of_a_flow_stay_in_their_order() -> None:
-    node: Any = module_figures.rank_flow(some_flows(), [HOSTILE, "key"], theme.LIGHT).data[0].node
+    figure: Any = flow.rank_flow(some_flows(), [HOSTILE, "key"], theme.LIGHT)
+    node = figure.data[0].node
     sides = [[y for x, y in zip(node.x, node.y, strict=True) if (x > 0.5) is right] for right in (False, True)]
     assert [sorted(set(side)) for side in sides] == [list(side) for side in sides]

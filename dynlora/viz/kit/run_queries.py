@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,3 +117,19 @@ class RunQueries:
         except KeyError:
             ranks = pd.DataFrame()
         return kit_modules.budget_line(ranks, self.modules(folder), int(params.get("gate") or 0), params.get("budget"))
+
+
+class SnapshotQueries(RunQueries):
+    """The questions about runs, each asked once: all that is made of the answers is of one moment."""
+
+    def __init__(self) -> None:
+        """Start without answers."""
+        self._answer = cache(lambda query, folder, arguments: query(folder, *arguments))
+
+    def ask(self, query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
+        """Return what a query said of a run when it was first asked."""
+        return self._answer(query, folder, arguments)
+
+    def ask_events(self, query: Callable[..., Any], folder: Path, *arguments: Any) -> Any:
+        """Return what `ask` does."""
+        return self._answer(query, folder, arguments)

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from dynlora.analysis import health
+from dynlora.analysis.gate_effect import gate_effect
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_verdict import run_verdict
+from dynlora.kinds.registry import registry
+from dynlora.store import queries
+from dynlora.viz.inputs import figures as inputs_figures
+from dynlora.viz.inputs import model as inputs_model
+from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary
+from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.text import number, one_line, sentence_case
-from dynlora.viz.report.capacity_part import capacity_part, inputs_part
 from dynlora.viz.report.conclusion_parts import ranks_part, verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part
+from dynlora.viz.report.kind_report import panel_blocks
 from dynlora.viz.report.knockouts_part import knockouts_part
 from dynlora.viz.report.results_part import results_part
 from dynlora.viz.report.setup_part import setup_part
 from dynlora.viz.run import figures, progress, result_figures, result_text
 from dynlora.viz.run import text as run_text
+
+CELLS = 12_000
+"""Most cells of a heat map, modules times columns: a report is read and mailed."""
 
 
 def run_document(run: RunReading) -> Document:
@@ -29,14 +42,14 @@ def run_document(run: RunReading) -> Document:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    summary = run.summary
+    summary, panels, view = run.summary, registry()["train"].panels, document_view(run)
     times = run_summary.step_times(run.scalars)
     judged = run_verdict(run.folder, summary)
     found = [
         *([] if judged is None else [verdict_part(judged)]),
         ranks_part(run),
         learning_part(run),
-        capacity_part(run),
+        Part("Capacity", panel_blocks((one for one in panels if one.part == "Capacity"), view)),
         knockouts_part(run),
         inputs_part(run),
         results_part(run),
@@ -50,6 +63,12 @@ def run_document(run: RunReading) -> Document:
         found,
         _health(run),
     )
+
+
+def document_view(run: RunReading) -> RunView:
+    """Return what the panels of a report are drawn of: maps of a size that a document can hold."""
+    run = replace(run, columns=int(np.clip(CELLS // max(len(run.modules), 1), 40, 400)))
+    return RunView(run.folder, run, run.store)
 
 
 def _status(summary: Mapping[str, Any]) -> str:
@@ -94,7 +113,7 @@ def cost_part(run: RunReading) -> Part:
         title = "Adapter parameters in use"
         drawn = partial(kit_lines.line, used, title, limit=limit, tick=",")
         blocks.append(Chart("Parameter budget", drawn, run_text.budget(line, limit), line))
-    ranks = run.frame("rank")
+    ranks = run.whole("rank", run.columns)
     if len(ranks):
         totals = progress.components_by_kind(ranks, run.modules)
         drawn = partial(result_figures.ranks_by_kind, totals)
@@ -122,3 +141,16 @@ def _own_numbers(run: RunReading) -> list[Block]:
         )
         blocks.append(Chart(f"Method metric: {word}", partial(kit_lines.line, series, word, zero=False), words, series))
     return blocks
+
+
+def inputs_part(run: RunReading) -> Part:
+    """Return the gates by input group, for runs that have gates."""
+    gates = queries.gates_by_group(run.folder)
+    if gates.empty:
+        return Part("Inputs", [])
+    probe, examples = queries.probe_gates(run.folder), queries.examples_frame(run.folder)
+    fits = not probe.empty and len(probe) == len(examples)
+    effect = gate_effect(probe.to_numpy(float), examples["group"].tolist()) if fits else None
+    drawn = partial(inputs_figures.gate_map, gates, run.modules, effect, hide=False)
+    words = inputs_text.gates(gates, run.modules, effect, run.summary["step"])
+    return Part("Inputs", [Chart("Gates by input group", drawn, words, inputs_model.gate_table(gates), is_wide=True)])

@@ -64,7 +64,7 @@ def _groups(run: RunReading) -> list[Block]:
 
 def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:
     """Return the probe set with the adapters off and on."""
-    ends = results.base_ends(queries.examples_frame(run.folder), run.last("base_loss"), run.last("base_prediction"))
+    ends = results.base_ends(queries.examples_frame(run.folder), run.final("base_loss"), run.final("base_prediction"))
     if ends.empty:
         return []
     labels = [str(label) for label in (payload.get("labels") or [])]

@@ -7,6 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis.run_reading import RunReading
+from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.text import number, one_line
 
 MOVES = ("move", "grow", "drop", "scale")
@@ -16,7 +19,39 @@ COLUMNS = ("step", "decision", "modules", "detail")
 _NAMED = 6
 _PLACES = ("edit", "module", "modules", "donor", "receiver")
 _DRAWN = ("history",)
-"""What has a chart of its own: the candidates of a search, see `searches`."""
+"""What has a chart of its own: the candidates of a search, see `search`."""
+
+
+MOST_LISTED = 200
+"""Decisions that are listed; all are in the table."""
+
+
+class OtherDecisions(CapacityPanel[pd.DataFrame]):
+    """What the method decided beside moving rank, as a list."""
+
+    id = "decisions"
+    order = 10
+    title = "Other decisions"
+    missing = "There are no decisions other than rank transfers."
+    is_wide = True
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether there was one in the chosen steps."""
+        return super().applies(view) and self.data(view) is not None
+
+    def data(self, view: RunView) -> pd.DataFrame | None:
+        """Return the decisions in the chosen steps."""
+        run: RunReading = view.result
+        rows = decisions(run.reallocations, run.modules)
+        return None if rows.empty else rows
+
+    def caption(self, data: pd.DataFrame) -> str:
+        """Return how many decisions there were, of which kinds."""
+        return summary(data)
+
+    def short_table(self, data: pd.DataFrame) -> pd.DataFrame:
+        """Return the last decisions."""
+        return data.tail(MOST_LISTED)
 
 
 def decisions(events: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:

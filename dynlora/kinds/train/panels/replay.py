@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.kit.text import one_line
+from dynlora.analysis import capacity_frames, signals
+from dynlora.analysis.run_reading import RunReading
+from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.viz.kit.frames import at_highest
+from dynlora.viz.kit.panel import RunView
+from dynlora.viz.kit.text import listed, one_line
 from dynlora.viz.kit.theme import Palette
 
 MOST_FRAMES = 60
@@ -33,6 +38,76 @@ class Look:
     marked: str | None
     about: str
     version: str
+
+
+@dataclass(frozen=True)
+class ModelOverSteps:
+    """The model at some of the chosen steps.
+
+    Attributes:
+        run: what is chosen of the run.
+        state: of the modules at the chosen step.
+        ranks: one row per module as recorded, one column per step.
+        importance: the same; no columns when none was recorded.
+    """
+
+    run: RunReading
+    state: pd.DataFrame
+    ranks: pd.DataFrame
+    importance: pd.DataFrame
+
+
+class ModelReplay(CapacityPanel[ModelOverSteps]):
+    """The model as a picture that plays, on pages and in notebooks; a document has no player."""
+
+    id = "replay"
+    card = "picture"
+    order = 2
+    title = "Rank and importance in the model"
+    missing = "No ranks have been recorded yet."
+    element = "replay"
+    width = 3
+    is_live = True
+
+    def data(self, view: RunView) -> ModelOverSteps:
+        """Return ranks and importance at up to `MOST_FRAMES` steps."""
+        run: RunReading = view.result
+        return ModelOverSteps(run, run.state, _frames_of(run, "rank"), _frames_of(run, "importance"))
+
+    def caption(self, data: ModelOverSteps) -> str:
+        """Explain the marks, and name the widest module."""
+        return picture(data.state, signals.uniform_rank(data.run.summary))
+
+    def table(self, data: ModelOverSteps) -> pd.DataFrame:
+        """Return the modules at the chosen step."""
+        return capacity_frames.state_table(data.state)
+
+    def element_values(self, data: ModelOverSteps, colours: Palette) -> dict[str, Any]:
+        """Return what the player draws, as `frames` does."""
+        run = data.run
+        version = repr((run.store.version(run.folder), run.first, run.last, run.step, run.module, colours.mode))
+        look = Look(run.step, signals.uniform_rank(run.summary), run.module, self.caption(data), version)
+        return frames(run.modules, data.ranks, data.importance, look, colours)
+
+
+def _frames_of(run: RunReading, signal: str) -> pd.DataFrame:
+    """Return a signal at no more than `MOST_FRAMES` of the chosen steps, the chosen step among them."""
+    if signal not in run.signals:
+        return pd.DataFrame()
+    frame = run.heat(signal, MOST_FRAMES - 1).frame
+    values = run.values(signal, run.step)
+    if values is None or run.step in frame.columns:
+        return frame
+    return frame.assign(**{"chosen": values}).rename(columns={"chosen": run.step}).sort_index(axis=1)
+
+
+def picture(state: pd.DataFrame, uniform: int | None) -> str:
+    """Explain the marks of the model picture, and name the widest module."""
+    order = listed([one_line(label, 24) for label in dict.fromkeys(state.sort_values("position")["label"])], limit=12)
+    widest = state.loc[at_highest(state["rank"])] if len(state) else None
+    tick = f" Dashed line: uniform rank {uniform}." if uniform else ""
+    most = f" Highest rank: {int(widest['rank'])} in {one_line(widest['short'], 40)}." if widest is not None else ""
+    return f"Bar length: rank. Colour: importance.{tick}{most} Each block from top to bottom: {order}."
 
 
 def frames(
