@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynlora.analysis import ablations
+from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
 from dynlora.viz.adapter import cards as adapter_cards
 from dynlora.viz.capacity import view as capacity_view
@@ -12,7 +13,6 @@ from dynlora.viz.capacity.cards import capacity_cards, capacity_conclusion
 from dynlora.viz.kit import run_summary
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.ranks.card import ranks_card
-from dynlora.viz.run.pictures import POINTS
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
 
 

@@ -20,7 +20,7 @@ from dynlora.viz.kit.recorded import recorded_over
 from dynlora.viz.kit.run_queries import COLUMNS, RunQueries, SnapshotQueries
 
 POINTS = 600
-"""Most points of a number's series."""
+"""Most points of a number's series: least, greatest and last of each bin."""
 
 CHECKED_COLUMNS = 64
 """Steps of a signal that the health checks look at."""
@@ -80,6 +80,10 @@ class RunReading:
     def scalars(self) -> pd.DataFrame:
         """All numbers over the steps, as `queries.scalars_frame` returns them."""
         return self.store.ask(queries.scalars_frame, self.folder, None, None, POINTS)
+
+    def series(self, name: str, split: str = "train") -> pd.DataFrame:
+        """Return one number over the steps: columns step and value."""
+        return run_summary.series(self.scalars, name, split)
 
     @property
     def evaluations(self) -> pd.DataFrame:

@@ -25,7 +25,6 @@ from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.picture import Picture
 from dynlora.viz.kit.run_queries import RunQueries
 from dynlora.viz.knockout import pictures as knockout_pictures
-from dynlora.viz.run import pictures as run_pictures
 from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import pictures as shrink_pictures
 
@@ -83,6 +82,8 @@ class Plots:
             self._reading(**{name: chosen.pop(name) for name in READ if name in chosen}) if kind.allocates else None
         )
         view = RunView(folder, result or kind.read(folder), self._store, chosen)
+        if panel.part == "Capacity" and not view.result.has_ranks:
+            raise self._no_ranks()
         picture = panel.picture(view, self._colours)
         if picture is None:
             raise NotRecordedError(f"run {self._run.id}: no figure {panel.id}. {panel.reason_missing(view)}")
@@ -100,16 +101,13 @@ class Plots:
         """Return the run with what is chosen of it.
 
         Raises:
-            NotRecordedError: when the run has recorded no ranks.
             ConfigError: when a choice is none of the run's.
         """
         run = read_run(self._run.folder, self._store)
-        if not run.has_ranks:
-            raise self._missing("recorded no ranks yet", "call this again after its first step")
         first = within("start", start, 0, run.last, 0)
         last = within("stop", stop, first, run.last, run.last)
         step = within("step", step, first, last, last)
-        one_of("signal", signal, run.signals)
+        one_of("signal", signal, run.signals or ["rank"])
         one_of("order", order, capacity_frames.ORDERS)
         if module is not None:
             one_of("module", module, run.short)
@@ -181,6 +179,8 @@ class Plots:
             ConfigError: when a step is none of the run's.
         """
         run, panel = self._reading(start, stop), TRAINING.panel("replay")
+        if not run.has_ranks:
+            raise self._no_ranks()
         data = panel.data(RunView(run.folder, run, self._store))
         return Replay(run.summary["id"], panel.element_values(data, self._colours), self._colours, plays)
 
@@ -207,6 +207,8 @@ class Plots:
             ConfigError: when the step is none of the run's.
         """
         view = self._reading(step=step)
+        if not view.has_ranks:
+            raise self._no_ranks()
         state = view.state
         ranks = {name: int(rank) for name, rank in zip(state["name"], state["rank"].fillna(0), strict=True)}
         pattern = rank_picture.pattern(ranks, view.modules)
@@ -235,24 +237,17 @@ class Plots:
             NotRecordedError: when the run has recorded nothing of it.
             ConfigError: when there is no such figure.
         """
+        names = [panel.id for panel in TRAINING.panels if panel.part in ("Training", "Cost")]
         if name is not None:
-            one_of("name", name, run_pictures.PICTURES)
-        folder = self._run.folder
-        run = run_pictures.read_training(folder, queries.run_summary(folder), self._store)
-        drawn = [self._drawn(run, one) for one in (LEARNED if name is None else (name,))]
-        there = [self._shown(picture) for picture in drawn if picture is not None]
-        if not there:
+            one_of("name", name, names)
+        run = read_run(self._run.folder, self._store)
+        view = RunView(run.folder, run, self._store)
+        pictures = [TRAINING.panel(one).picture(view, self._colours) for one in (LEARNED if name is None else (name,))]
+        drawn = [self._shown(picture) for picture in pictures if picture is not None]
+        if not drawn:
             what = "any step" if name is None else f"anything for the figure {name!r}"
             raise self._missing(f"not recorded {what} yet", "call this again after its first steps and evaluation")
-        return there[0] if name is not None else Figures(there)
-
-    def _drawn(self, run: run_pictures.Training, name: str) -> Picture | None:
-        """Return a picture of the training, None where the run has recorded nothing of it."""
-        try:
-            picture = run_pictures.PICTURES[name](run, self._colours) if len(run.scalars) else None
-        except KeyError:  # no ranks
-            return None
-        return picture if picture is not None and len(picture.table) else None
+        return drawn[0] if name is not None else Figures(drawn)
 
     def gates(self, step: int | None = None, *, hide: bool = True) -> PageFigure:
         """Draw the mean gate of each input group and module; 1 is neutral.
@@ -321,6 +316,9 @@ class Plots:
 
     def _shown(self, picture: Picture) -> PageFigure:
         return figures.shown(picture, self._colours)
+
+    def _no_ranks(self) -> NotRecordedError:
+        return self._missing("recorded no ranks yet", "call this again after its first step")
 
     def _missing(self, what: str, remedy: str) -> NotRecordedError:
         return NotRecordedError(f"run {self._run.id} has {what}; {remedy}")

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import pytest
 
 from dynlora.analysis import capacity_frames
-from dynlora.kinds.train.panels import capacity, flow, importance, module
+from dynlora.kinds.train.panels import capacity, flow, importance, loss, metric, module, step_time
 from dynlora.kinds.train.panels.stability import ImportanceStability
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
@@ -59,10 +59,10 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
         "steady": ImportanceStability().figure(agreement, colours),
         "scatter": importance.importance_scatter(state(), None, colours),
         "module": module.module_lines(series(), HOSTILE, "factor", 2, colours),
-        "loss": figures.loss_lines(series(), series(), colours),
-        "metric": figures.metric_lines(series().assign(name=HOSTILE), colours),
+        "loss": loss.loss_lines(series(), series(), colours),
+        "metric": metric.metric_lines(series().assign(name=HOSTILE), colours),
         "line": kit_lines.line(series(), "learning rate, per step", colours, limit=1.0),
-        "time": figures.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
+        "time": step_time.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
         "confusion": figures.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
         "gates": inputs_figures.gate_map(gates, modules(), None, colours),
         "groups": inputs_figures.group_lines(groups, "accuracy", colours),
@@ -144,7 +144,7 @@ def test_one_evaluation_has_no_steps_before_it() -> None:
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan], [1.0]])
 def test_short_series_draw(values: list[float]) -> None:
     frame = pd.DataFrame({"step": range(len(values)), "value": values}, dtype=float)
-    figures.loss_lines(frame, frame, theme.LIGHT)
+    loss.loss_lines(frame, frame, theme.LIGHT)
     kit_lines.line(frame, "x", theme.LIGHT)
 
 

@@ -11,10 +11,10 @@ import pytest
 from dynlora.analysis import capacity_frames, signals
 from dynlora.kinds.train.panels import capacity, decisions
 from dynlora.kinds.train.panels.capacity import capacity_map
+from dynlora.kinds.train.panels.step_time import step_time_caption
 from dynlora.viz.kit import modules as kit_modules
 from dynlora.viz.kit import run_summary, theme
 from dynlora.viz.kit.module_map import MapView
-from dynlora.viz.run import text as run_text
 
 OWN = {
     "group": {"title": "sharing groups", "question": "Which layers share", "choices": [], "grouping": True},
@@ -105,10 +105,10 @@ def test_the_methods_own_numbers_are_told_from_those_of_every_run() -> None:
 def test_what_the_optimizer_keeps_is_said_where_a_step_is_told() -> None:
     times = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
     kept = pd.DataFrame({"step": [0, 10], "value": [0.0, 3 * 2.0**20]})
-    assert run_text.step_time(times, kept).endswith(
+    assert step_time_caption(times, kept).endswith(
         "the strategy takes 1.0 % of all step time; the optimizer state takes 3.00 MiB."
     )
-    assert run_text.step_time(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of all step time.")
+    assert step_time_caption(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of all step time.")
     figures = run_summary.headline({"metrics": {}, "params": {}}, 0, times)
     assert figures["Step time used by the strategy"] == "1.0 %", "the same number on Run and Capacity"
 

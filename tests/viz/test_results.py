@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from dynlora.analysis import results
+from dynlora.kinds.train.panels import kinds
 from dynlora.viz.kit import theme
 from dynlora.viz.run import progress, result_figures, result_text
 from tests.viz.drawn import layout_of, traces_of
@@ -112,7 +113,7 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
         "answers": result_figures.answer_bar(results.answers(named), colours),
         "ends": result_figures.before_after(named, "loss off", "loss on", "nats", colours),
         "machine": result_figures.readings(readings, {"rss_mib": "process", "gpu": "GPU"}, "memory, MiB", colours),
-        "kinds": result_figures.ranks_by_kind(totals, colours),
+        "kinds": kinds.ranks_by_kind(totals, colours),
     }
     assert all("<img" not in str(figure.to_json()) for figure in drawn.values())
     assert all(layout_of(figure).xaxis.title.text for figure in drawn.values())
@@ -129,11 +130,11 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
 def test_components_by_kind() -> None:
     modules = pd.DataFrame({"label": ["query", "query", "key"], "position": [0, 2, 1]})
     ranks = pd.DataFrame([[4, 3], [4, 6], [4, 3]], columns=[0, 10])
-    totals = progress.components_by_kind(ranks, modules)
+    totals = kinds.components_by_kind(ranks, modules)
     assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
     words = "At step 10, the adapters have 12 components; key gained most (+2), query lost most (−2)."
-    assert result_text.by_kind(totals) == words
-    assert progress.components_by_kind(ranks.head(2), modules).empty
+    assert kinds.by_kind(totals) == words
+    assert kinds.components_by_kind(ranks.head(2), modules).empty
 
 
 def test_machine_words() -> None:

@@ -6,9 +6,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.lines import titled
+from dynlora.viz.kit.lines import add_losses, titled
 from dynlora.viz.kit.theme import Palette
-from dynlora.viz.run.figures import add_losses
 
 HEIGHT = 190
 

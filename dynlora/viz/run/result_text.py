@@ -5,27 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from dynlora.viz.kit.frames import at_highest, at_lowest
-from dynlora.viz.kit.text import number, one_line, percent, plural, score, sentence_case, signed
+from dynlora.viz.kit.text import one_line, percent, plural, score, sentence_case
 
 SCORES = "Precision: correct among predicted. Recall: correct among true. F1: their harmonic mean."
-
-
-def by_kind(totals: pd.DataFrame) -> str:
-    """Say which kind gained and which lost most components; column step, then one per kind."""
-    if totals.empty:
-        return "No ranks have been recorded yet."
-    first, last = totals.iloc[0, 1:], totals.iloc[-1, 1:]
-    change = (last - first).astype(float)
-    words = f"At step {int(totals['step'].iloc[-1]):,}, the adapters have {number(int(last.sum()))} components"
-    if not change.abs().max():
-        return f"{words}; no kind changed since the start."
-    won, lost = change.idxmax(), change.idxmin()
-    parts = []
-    if change.max() > 0:
-        parts.append(f"{one_line(won, 24)} gained most ({signed(change.max(), 0)})")
-    if change.min() < 0:
-        parts.append(f"{one_line(lost, 24)} lost most ({signed(change.min(), 0)})")
-    return f"{words}; {', '.join(parts)}."
 
 
 def class_scores(scores: pd.DataFrame) -> str:
