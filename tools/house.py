@@ -89,7 +89,7 @@ RULES: dict[str, str] = {
     "viz/adapter": f"{_FEATURE} jobs peft_adapter",
     "viz/methods": "viz/kit",
     "viz/launch": f"{_FEATURE} assets config config_files data_files jobs",
-    "viz/playground": f"{_FEATURE} data_files viz/inputs",
+    "viz/playground": f"{_FEATURE} data_files kinds/*",
     "viz/playground/chat": f"{_FEATURE} viz/playground",
     "viz/shift": f"{_FEATURE} assets jobs viz/inputs viz/launch viz/playground",
     "viz/compare": f"{_FEATURE} viz/runs",
@@ -100,10 +100,10 @@ RULES: dict[str, str] = {
     "viz/decode": f"{_FEATURE} blocks inference jobs kinds kinds/* viz/kinds",
     "viz/recycle": f"{_FEATURE} jobs kinds kinds/* viz/kinds",
     "viz/few_shot": f"{_FEATURE} data_files inference kinds/*",
-    "viz/tour": f"{_FEATURE} kinds viz/ui/replay viz/capacity viz/compare viz/inputs viz/verdict",
+    "viz/tour": f"{_FEATURE} kinds viz/ui/replay viz/capacity viz/compare viz/verdict",
     "viz/home": f"{_FEATURE} kinds viz/ui/replay viz/capacity viz/tour",
-    "viz/report": f"{_FEATURE} config_files kinds viz/compare viz/inputs viz/knockout viz/run viz/verdict",
-    "notebook": "addresses analysis errors kinds remote safe_files store viz/kit viz/run viz/inputs "
+    "viz/report": f"{_FEATURE} config_files kinds viz/compare viz/knockout viz/run viz/verdict",
+    "notebook": "addresses analysis errors kinds remote safe_files store viz/kit "
     "viz/knockout viz/shrink viz/compare viz/verdict",
     "pages": "analysis config_files kinds store jobs viz/*",
 }

@@ -18,8 +18,6 @@ from dynlora.notebook.replay import Replay
 from dynlora.store import queries
 from dynlora.store.run import StoredRun
 from dynlora.store.score_signals import module_scores
-from dynlora.viz.inputs import pictures as inputs_pictures
-from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.picture import Picture
@@ -260,15 +258,7 @@ class Plots:
             NotRecordedError: when the run has no gates, or was not evaluated yet.
             ConfigError: when the step is none of the run's.
         """
-        folder = self._run.folder
-        summary = queries.run_summary(folder)
-        at = within("step", step, 0, summary["step"], summary["step"])
-        view = InputsView(folder, summary, self._store.modules(folder), at, self._store)
-        if view.gates.empty and "gate" in self._run.recorded():
-            raise self._missing("recorded no gates by input group up to this step", "wait for its next evaluation")
-        if view.gates.empty:
-            raise self._missing("no gates", "train one with them, such as --set strategy.gates=module of dynamic")
-        return self._shown(inputs_pictures.gates(view, self._colours, hide=hide))
+        return self._panel(TRAINING.panel("gates"), step=step, gates="beyond" if hide else "all")
 
     def knockouts(self, score: str | None = None, *, module: str | None = None) -> PageFigure:
         """Draw what held-out examples lose without each module, with its interval.

@@ -13,6 +13,8 @@ import pytest
 
 from dynlora.analysis import capacity_frames
 from dynlora.kinds.train.panels import capacity, flow, importance, loss, metric, module, step_time
+from dynlora.kinds.train.panels.gates import gate_map
+from dynlora.kinds.train.panels.groups import group_lines
 from dynlora.kinds.train.panels.stability import ImportanceStability
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
@@ -64,8 +66,8 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
         "line": kit_lines.line(series(), "learning rate, per step", colours, limit=1.0),
         "time": step_time.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
         "confusion": figures.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
-        "gates": inputs_figures.gate_map(gates, modules(), None, colours),
-        "groups": inputs_figures.group_lines(groups, "accuracy", colours),
+        "gates": gate_map(gates, modules(), None, colours),
+        "groups": group_lines(groups, "accuracy", colours),
         "probe": inputs_figures.probe_scatter(probe, "group", colours),
         "probe by loss": inputs_figures.probe_scatter(probe, "loss", colours),
         "ranks": compare_figures.final_ranks(ranks, modules(), colours),
@@ -128,16 +130,16 @@ def test_a_group_has_one_colour_in_every_chart() -> None:
     probe = pd.DataFrame({"text": "t", "group": ["b", "a"], "x": 0.0, "y": 0.0, "loss": 0.1})
     lines = pd.DataFrame({"step": [1, 1], "group": ["a", "b"], "value": [0.5, 0.6]})
     points = traces_of(inputs_figures.probe_scatter(probe, "group", theme.LIGHT, ["a", "b"]))
-    drawn = traces_of(inputs_figures.group_lines(lines, "loss, nats", theme.LIGHT))
+    drawn = traces_of(group_lines(lines, "loss, nats", theme.LIGHT))
     by_group = {trace.name: trace.line.color for trace in drawn}
     assert {trace.name: trace.marker.color for trace in points} == by_group
 
 
 def test_one_evaluation_has_no_steps_before_it() -> None:
     first = pd.DataFrame({"step": [0, 0], "group": ["a", "b"], "value": [0.5, 0.6]})
-    alone: Any = inputs_figures.group_lines(first, "accuracy", theme.LIGHT).layout
+    alone: Any = group_lines(first, "accuracy", theme.LIGHT).layout
     assert tuple(alone.xaxis.tickvals) == (0,)
-    both: Any = inputs_figures.group_lines(pd.concat([first, first.assign(step=20)]), "accuracy", theme.LIGHT).layout
+    both: Any = group_lines(pd.concat([first, first.assign(step=20)]), "accuracy", theme.LIGHT).layout
     assert both.xaxis.tickvals is None
 
 

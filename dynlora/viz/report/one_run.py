@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dynlora.analysis import health
-from dynlora.analysis.gate_effect import gate_effect
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_verdict import run_verdict
 from dynlora.kinds.registry import registry
-from dynlora.store import queries
-from dynlora.viz.inputs import figures as inputs_figures
-from dynlora.viz.inputs import model as inputs_model
-from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.text import number, one_line
 from dynlora.viz.report.conclusion_parts import ranks_part, verdict_part
-from dynlora.viz.report.document import Chart, Document, Part
+from dynlora.viz.report.document import Document, Part
 from dynlora.viz.report.kind_report import panel_blocks
 from dynlora.viz.report.knockouts_part import knockouts_part
 from dynlora.viz.report.results_part import results_part
@@ -47,7 +41,7 @@ def run_document(run: RunReading) -> Document:
         training_part(view),
         panel_part("Capacity", view),
         knockouts_part(run),
-        inputs_part(run),
+        panel_part("Inputs", view),
         results_part(run),
         panel_part("Cost", view),
         setup_part(summary),
@@ -90,16 +84,3 @@ def training_part(view: RunView) -> Part:
     """Return what the run learned; a note where it has not begun."""
     part = panel_part("Training", view)
     return part if part.blocks else replace(part, notes=["No data has been recorded yet."])
-
-
-def inputs_part(run: RunReading) -> Part:
-    """Return the gates by input group, for runs that have gates."""
-    gates = queries.gates_by_group(run.folder)
-    if gates.empty:
-        return Part("Inputs", [])
-    probe, examples = queries.probe_gates(run.folder), queries.examples_frame(run.folder)
-    fits = not probe.empty and len(probe) == len(examples)
-    effect = gate_effect(probe.to_numpy(float), examples["group"].tolist()) if fits else None
-    drawn = partial(inputs_figures.gate_map, gates, run.modules, effect, hide=False)
-    words = inputs_text.gates(gates, run.modules, effect, run.summary["step"])
-    return Part("Inputs", [Chart("Gates by input group", drawn, words, inputs_model.gate_table(gates), is_wide=True)])

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from dynlora import assets
+from dynlora.analysis.input_frames import told_apart
 from dynlora.errors import DataError, system_message
-from dynlora.viz.inputs.model import told_apart
 from dynlora.viz.kit.task import Task
 from dynlora.viz.kit.text import metric_words, one_line, percent, plural, score, source_name
 from dynlora.viz.launch import data_file

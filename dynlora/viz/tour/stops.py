@@ -22,8 +22,6 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import line_styles
-from dynlora.viz.inputs import pictures as inputs_pictures
-from dynlora.viz.inputs.view import inputs_view
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.frames import records
 from dynlora.viz.kit.panel import RunView
@@ -163,9 +161,9 @@ def head(found: Toured) -> None:
     titled("Tour", f"Six short stops with a real run, {found.summary['name']}: {run_summary.about(found.summary)}.")
 
 
-def _capacity(run: RunReading, name: str, key: str) -> None:
-    """Draw the card of a panel of the run's capacity without its controls."""
-    panel, view = registry()["train"].panel(name), RunView(run.folder, run, run.store)
+def _panel(run: RunReading, name: str, key: str, **chosen: str) -> None:
+    """Draw the card of a panel without its controls."""
+    panel, view = registry()["train"].panel(name), RunView(run.folder, run, run.store, chosen)
     data = panel.data(view)
     if data is None:
         return
@@ -178,11 +176,11 @@ def _capacity(run: RunReading, name: str, key: str) -> None:
 
 
 def _rank(found: Toured) -> None:
-    _capacity(found.view, "replay", "tour-rank")
+    _panel(found.view, "replay", "tour-rank")
 
 
 def _map(found: Toured, signal: str) -> None:
-    _capacity(replace(found.view, signal=signal, step=found.view.last), "capacity", f"tour-{signal}")
+    _panel(replace(found.view, signal=signal, step=found.view.last), "capacity", f"tour-{signal}")
 
 
 def _importance(found: Toured) -> None:
@@ -194,13 +192,11 @@ def _moves(found: Toured) -> None:
 
 
 def _flow(found: Toured) -> None:
-    _capacity(found.view, "flow", "tour-flow")
+    _panel(found.view, "flow", "tour-flow")
 
 
 def _gates(found: Toured) -> None:
-    view = inputs_view(found.run.folder, found.summary, found.summary["step"])
-    with card("Gates by input group", "tour-gates"):
-        picture(inputs_pictures.gates(view, colours(), hide=False), "tour-gates")
+    _panel(replace(found.view, step=found.view.last), "gates", "tour-gates", gates="all")
 
 
 def _worth(found: Toured) -> None:

@@ -11,28 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import input_frames
 from dynlora.analysis.gate_effect import GateEffect, gate_effect
+from dynlora.analysis.run_reading import RunReading
 from dynlora.store import queries
-from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.kit import run_summary
 from dynlora.viz.kit.run_queries import RunQueries
 from dynlora.viz.kit.run_summary import sample_words
 
 
-def effect_at(folder: Path, step: int) -> GateEffect | None:
-    """Return what the groups explain of the gates of the probe set at a step; None where there are no gates.
-
-    Raises:
-        DynloraError: when the run cannot be read.
-    """
-    gates, examples = queries.probe_gates(folder, step), queries.examples_frame(folder, step)
-    if gates.empty or len(gates) != len(examples):
-        return None
-    return gate_effect(gates.to_numpy(float), examples["group"].tolist())
-
-
 @dataclass(frozen=True)
-class InputsView:
+class InputsReading:
     """A run's inputs at the last evaluation up to a step.
 
     Attributes:
@@ -58,7 +47,7 @@ class InputsView:
     def gates(self) -> pd.DataFrame:
         """Mean gate by group and module, as `queries.gates_by_group` returns it; groups not trained on are marked."""
         found = self.store.ask(queries.gates_by_group, self.folder, self.step)
-        return found.set_axis(inputs_model.told_apart(found.index.tolist(), self.summary), axis=0)
+        return found.set_axis(input_frames.told_apart(found.index.tolist(), self.summary), axis=0)
 
     @cached_property
     def names(self) -> list[str]:
@@ -69,13 +58,13 @@ class InputsView:
     def groups(self) -> pd.DataFrame:
         """Groups with loss and metric, as `queries.groups_frame` returns them; groups not trained on are marked."""
         found = self.store.ask(queries.groups_frame, self.folder, self.step)
-        return found.assign(group=inputs_model.told_apart(found["group"].tolist(), self.summary))
+        return found.assign(group=input_frames.told_apart(found["group"].tolist(), self.summary))
 
     @cached_property
     def examples(self) -> pd.DataFrame:
         """The probe set with names for groups, labels and predictions; groups not trained on are marked."""
         frame = self.store.ask(queries.examples_frame, self.folder, self.step)
-        found = inputs_model.named(frame, self.names, list(self.summary["labels"]))
+        found = input_frames.named(frame, self.names, list(self.summary["labels"]))
         marked = dict(zip(self.names, self.groups["group"], strict=True))
         return found.assign(group=[marked.get(name, name) for name in found["group"]])
 
@@ -86,8 +75,15 @@ class InputsView:
 
     @cached_property
     def effect(self) -> GateEffect | None:
-        """What the groups explain of the gates, against chance."""
-        return effect_at(self.folder, self.step)
+        """What the groups explain of the gates, against chance; None where there are no gates."""
+        return self.store.made("gate effect", self.folder, self._effect, self.step)
+
+    def _effect(self) -> GateEffect | None:
+        gates = self.probe_gates
+        examples = self.store.ask(queries.examples_frame, self.folder, self.step)
+        if gates.empty or len(gates) != len(examples):
+            return None
+        return gate_effect(gates.to_numpy(float), examples["group"].tolist())
 
     @property
     def sampled(self) -> str:
@@ -102,10 +98,15 @@ class InputsView:
     def over_steps(self, kind: str) -> pd.DataFrame:
         """Return `metric` or `loss` of each group over the evaluations: columns step, group, value."""
         frame = self.store.ask(queries.signal_frame, self.folder, f"group_{kind}")
-        return inputs_model.over_steps(frame, self.groups["group"].tolist())
+        return input_frames.over_steps(frame, self.groups["group"].tolist())
 
     def gate_of(self, module: str) -> np.ndarray:
         """Return one module's gate on each probe example, NaN where none was recorded."""
         if module not in self.probe_gates.columns or len(self.probe_gates) != len(self.examples):
             return np.full(len(self.examples), np.nan)
         return self.probe_gates[module].to_numpy(float)
+
+
+def inputs_of(run: RunReading) -> InputsReading:
+    """Return the inputs of a run at the last evaluation up to the chosen step."""
+    return InputsReading(run.folder, run.summary, run.modules, run.step, run.store)
