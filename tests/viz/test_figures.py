@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import pytest
 
 from dynlora.analysis import capacity_frames
-from dynlora.kinds.train.panels import capacity, flow, importance, loss, metric, module, step_time
+from dynlora.kinds.train.panels import capacity, classes, flow, importance, loss, metric, module, step_time
 from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.kinds.train.panels.groups import group_lines
 from dynlora.kinds.train.panels.stability import ImportanceStability
@@ -21,7 +21,6 @@ from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import module_map, theme
 from dynlora.viz.kit import modules as kit_modules
-from dynlora.viz.run import figures
 from tests.viz.drawn import layout_of, traces_of
 
 HOSTILE = "<img src=x>$x$%{y}"
@@ -65,7 +64,7 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
         "metric": metric.metric_lines(series().assign(name=HOSTILE), colours),
         "line": kit_lines.line(series(), "learning rate, per step", colours, limit=1.0),
         "time": step_time.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
-        "confusion": figures.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
+        "confusion": classes.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
         "gates": gate_map(gates, modules(), None, colours),
         "groups": group_lines(groups, "accuracy", colours),
         "probe": inputs_figures.probe_scatter(probe, "group", colours),

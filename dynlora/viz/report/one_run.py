@@ -42,7 +42,7 @@ def run_document(run: RunReading) -> Document:
         panel_part("Capacity", view),
         knockouts_part(run),
         panel_part("Inputs", view),
-        results_part(run),
+        results_part(view),
         panel_part("Cost", view),
         setup_part(summary),
     ]
