@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynlora.analysis import ablations, run_summary
+from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
 from dynlora.viz.adapter import cards as adapter_cards
-from dynlora.viz.capacity import cards as capacity_cards
 from dynlora.viz.capacity import view as capacity_view
+from dynlora.viz.capacity.cards import capacity_cards, capacity_conclusion
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.ranks.card import ranks_card
-from dynlora.viz.run.pictures import POINTS
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
 
 
@@ -50,12 +50,11 @@ def show_summary_and_map() -> None:
         cards.note("No ranks have been recorded yet. The map appears after the first steps.")
         return
     with guard.guarded():
-        capacity_cards.capacity_conclusion(capacity_view.as_addressed(view))
+        capacity_conclusion(capacity_view.as_addressed(view))
         scalars = cached_queries.ask(queries.scalars_frame, run.folder, None, None, POINTS)
-    cards.figures(run_summary.headline(summary, len(view.events), run_summary.step_times(scalars)))
+    cards.figures(run_summary.headline(summary, len(view.event_steps), run_summary.step_times(scalars)))
     with guard.guarded():
-        view = capacity_view.capacity_controls(view)
-        capacity_cards.capacity_now(view)
+        capacity_cards(capacity_view.capacity_controls(view), is_live=True)
 
 
 @live.following(15, active=IS_ACTIVE)
@@ -66,7 +65,7 @@ def show_decisions() -> None:
         view = capacity_view.capacity_view(run.folder, queries.run_summary(run.folder))
         if view is None:
             return
-        capacity_cards.capacity_decisions(capacity_view.as_addressed(view))
+        capacity_cards(capacity_view.as_addressed(view), is_live=False)
 
 
 def show_knockouts() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
-from dynlora.analysis import run_summary
+from dynlora.analysis import input_frames, run_summary
 from dynlora.analysis.gate_effect import served
+from dynlora.analysis.inputs_reading import inputs_of
+from dynlora.analysis.run_reading import read_run
+from dynlora.kinds.registry import registry
 from dynlora.store import queries
-from dynlora.text import sentence_case
 from dynlora.viz.inputs import figures as inputs_figures
-from dynlora.viz.inputs import model as inputs_model
-from dynlora.viz.inputs import pictures as inputs_pictures
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs import view as inputs_view
+from dynlora.viz.kit.panel import RunView
 from dynlora.viz.shift import cards as shift_cards
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
+from dynlora.viz.ui.panel_cards import panel_cards
 
 frame.enter()
 run = run_picker.pick_run()
@@ -38,38 +41,14 @@ def show_inputs() -> None:
         place = st.container()
         bound = run_summary.last_planned_step(summary)
         step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
-        view = inputs_view.inputs_view(run.folder, summary, step)
+        reading = replace(read_run(run.folder, cached_queries.CACHED, summary), step=step)
+        view = inputs_of(reading)
         with place:
             inputs_view.show_conclusion(view)
-        show_gates(view)
-        kinds = [kind for kind in inputs_model.GROUP_NUMBERS if f"group_{kind}" in names]
-        for place, kind in zip([place for _ in kinds[::2] for place in st.columns(2)], kinds, strict=False):
-            show_group_lines(view, kind, place)
+        panels = (panel for panel in registry()["train"].panels if panel.part == "Inputs")
+        panel_cards(panels, RunView(run.folder, reading, reading.store))
         show_served(view)
         show_probe(view)
-
-
-def show_gates(view: Any) -> None:
-    """Draw the mean gate by group and module, and whether that is more than chance."""
-    with cards.card("Gates by input group", "gates"):
-        if view.gates.empty:
-            cards.note(
-                "This run has no gates, so its adapters treat every input alike. Strategies with gates have a map here."
-            )
-            return
-        words = {"beyond": "Significant gates", "all": "All gates"}
-        shown = url_state.segmented("gates", "Gates shown", list(words), "beyond", words.__getitem__)
-        cards.picture(inputs_pictures.gates(view, cards.colours(), hide=shown == "beyond"), "gates")
-
-
-def show_group_lines(view: Any, kind: str, place: Any) -> None:
-    """Draw how each group fares over the evaluations."""
-    series = view.over_steps(kind)
-    title, low = inputs_model.group_title(kind, view.summary["metric"])
-    label = sentence_case(title if kind == "metric" else inputs_model.group_label(kind))
-    with place, cards.card(f"{label} by input group", f"group-{kind}"):
-        words = f"{inputs_text.groups(series, title.partition(' (')[0], low_is_good=low)} {view.sampled}".strip()
-        cards.chart(inputs_figures.group_lines(series, title, cards.colours()), words, series, f"group-{kind}")
 
 
 def show_served(view: Any) -> None:
@@ -88,7 +67,7 @@ def show_probe(view: Any) -> None:
         return
     chosen = inputs_view.chosen_examples()
     with cards.card("Map of the probe examples", "probe"):
-        kinds = inputs_model.colourings(view.examples, gated=len(view.probe_gates) > 0)
+        kinds = input_frames.colourings(view.examples, gated=len(view.probe_gates) > 0)
         by, module = inputs_view.colour_choice(kinds, view.short)
         points, axes = inputs_view.placed(view)
         points = points.assign(gate=view.gate_of(module)) if by == "gate" else points
@@ -97,7 +76,7 @@ def show_probe(view: Any) -> None:
         inputs_view.selectable(figure, inputs_text.probe(view.examples), "probe")
         cards.under(inputs_text.probe(view.examples), points, "probe")
     with cards.card(f"Selected examples: {len(chosen)}" if chosen else "Probe examples by loss", "listed"):
-        cards.texts(inputs_model.listed(view.examples, chosen, writes=view.writes))
+        cards.texts(input_frames.listed(view.examples, chosen, writes=view.writes))
         inputs_view.pin_link(run.id, chosen)
         inputs_view.depth_chart(view, chosen)
 

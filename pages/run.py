@@ -5,13 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.analysis import run_summary
+from dynlora.analysis.run_reading import POINTS
 from dynlora.analysis.run_summary import STATUS_WORDS
 from dynlora.store import queries
 from dynlora.viz.health.card import health_card
 from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run import live_cards
-from dynlora.viz.run.pictures import POINTS
 from dynlora.viz.run.result_cards import run_results
 from dynlora.viz.ui import frame, guard, live, run_picker, url_state
 from dynlora.viz.ui.cached_queries import ask, ask_events, one_refresh

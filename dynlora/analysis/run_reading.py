@@ -1,4 +1,4 @@
-"""One run as it is, read once: what a report shows and what the health checks look at."""
+"""One run as it is, and what a reader chose to see of it: what pages, reports, notebooks and checks look at."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis import capacity_frames, flows, run_summary, signals
-from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.health_checks import Evidence
 from dynlora.store import queries
 from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
+from dynlora.analysis.run_queries import COLUMNS, RunQueries, SnapshotQueries
 
 POINTS = 600
-"""Most points of a number's series."""
-
-CELLS = 12_000
-"""Most cells of a heat map: modules times columns."""
+"""Most points of a number's series: least, greatest and last of each bin."""
 
 CHECKED_COLUMNS = 64
 """Steps of a signal that the health checks look at."""
@@ -31,105 +28,95 @@ CHECKED_COLUMNS = 64
 
 @dataclass(frozen=True)
 class RunReading:
-    """A run, each part of it read when it is first asked for and then kept.
-
-    Every attribute raises `DynloraError` when the run cannot be read.
+    """A run and a choice of its steps, a signal and a module; `read_run` makes one of the whole run.
 
     Attributes:
         folder: of the run.
+        summary: as `queries.run_summary` returns it.
+        modules: as `kit.modules.described` returns them.
+        signals: what is said of each recorded signal over modules, by name.
+        events: all reallocations, as `queries.events_frame` returns them.
+        store: answers the questions to the store.
+        first, last: ends of the steps that are chosen.
+        step: the chosen step.
+        signal: over modules, that a map shows.
+        order: of a map's rows, a key of `capacity_frames.ORDERS`.
+        module: name of the module that is followed, or None.
+        columns: most columns of a heat map.
     """
 
     folder: Path
+    summary: RunSummary
+    modules: pd.DataFrame
+    signals: Mapping[str, signals.About]
+    events: pd.DataFrame
+    store: RunQueries
+    first: int
+    last: int
+    step: int
+    signal: str = "rank"
+    order: str = "kind"
+    module: str | None = None
+    columns: int = COLUMNS
 
-    @cached_property
-    def summary(self) -> RunSummary:
-        """As `queries.run_summary` returns it."""
-        return queries.run_summary(self.folder)
+    # --- the whole run
 
-    @cached_property
-    def modules(self) -> pd.DataFrame:
-        """As `capacity.described` returns them."""
-        return kit_modules.described(queries.modules_frame(self.folder))
+    @property
+    def has_ranks(self) -> bool:
+        """Whether the ranks of modules were recorded."""
+        return "rank" in self.signals and len(self.modules) > 0
 
-    @cached_property
+    @property
     def recorded(self) -> list[str]:
         """Names of the signals that hold anything."""
         return open_run(self.folder).recorded()
 
-    @cached_property
-    def signals(self) -> dict[str, signals.About]:
-        """What is said of each signal over modules that was recorded, by name."""
-        return signals.known(self.summary, list(recorded_over(self.folder, "module")))
+    @property
+    def short(self) -> dict[str, str]:
+        """Short name of each module."""
+        return dict(zip(self.modules["name"], self.modules["short"], strict=True))
 
-    @cached_property
+    @property
     def scalars(self) -> pd.DataFrame:
         """All numbers over the steps, as `queries.scalars_frame` returns them."""
-        return queries.scalars_frame(self.folder, None, None, POINTS)
+        return self.store.ask(queries.scalars_frame, self.folder, None, None, POINTS)
 
-    @cached_property
+    def series(self, name: str, split: str = "train") -> pd.DataFrame:
+        """Return one number over the steps: columns step and value."""
+        return run_summary.series(self.scalars, name, split)
+
+    @property
     def evaluations(self) -> pd.DataFrame:
         """Events of the evaluations."""
-        return queries.events_frame(self.folder, ("evaluate",))
-
-    @cached_property
-    def reallocations(self) -> pd.DataFrame:
-        """Events of the reallocations."""
-        return queries.events_frame(self.folder, ("reallocate",))
+        return self.store.ask_events(queries.events_frame, self.folder, ("evaluate",))
 
     @cached_property
     def event_steps(self) -> list[int]:
-        """Steps of the reallocations that moved something."""
-        return capacity_frames.event_steps(self.reallocations)
+        """Steps of all reallocations that moved something."""
+        return capacity_frames.event_steps(self.events)
 
-    @cached_property
-    def columns(self) -> int:
-        """Most columns of a heat map of this run."""
-        return int(np.clip(CELLS // max(len(self.modules), 1), 40, 400))
-
-    def heat(self, signal: str, columns: int | None = None) -> queries.HeatMap | None:
-        """Return a signal in bins, as `queries.heatmap` does; None when it was never recorded."""
+    def whole(self, signal: str, columns: int = COLUMNS) -> pd.DataFrame:
+        """Return a signal of the whole run in bins, without columns when it was never recorded."""
         try:
-            found = queries.heatmap(self.folder, signal, columns or self.columns)
+            return self.store.ask(queries.heatmap, self.folder, signal, columns).frame
         except KeyError:
-            return None
-        return found if found.points else None
-
-    def frame(self, signal: str, columns: int | None = None) -> pd.DataFrame:
-        """Return the values of `heat`, empty when there are none."""
-        found = self.heat(signal, columns)
-        return pd.DataFrame() if found is None else found.frame
-
-    def at_ends(self, signal: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return a signal's first and last values, by module as recorded; None when it was never recorded."""
-        heat = self.heat(signal)
-        if heat is None:
-            return None
-        first = queries.heatmap(self.folder, signal, 1, None, int(heat.first_step[0]) + 1)
-        return first.frame.to_numpy(float)[:, -1], heat.frame.to_numpy(float)[:, -1]
+            return pd.DataFrame()
 
     def ranks_at(self, steps: list[int]) -> pd.DataFrame:
         """Return the ranks at some steps: one row per module as recorded, one column per step."""
-        return queries.signal_at(self.folder, "rank", steps)
+        return self.store.ask(queries.signal_at, self.folder, "rank", tuple(steps))
 
-    @cached_property
-    def budget(self) -> pd.DataFrame:
-        """Use of the budget by step, as `capacity.budget_line` returns it."""
-        params = self.summary["params"]
-        counted = run_summary.series(self.scalars, "adapter_parameters", "train")
-        if len(counted):
-            return kit_modules.recorded_line(counted, params.get("budget"), None, None)
-        gates = int(params.get("gate") or 0)
-        return kit_modules.budget_line(self.frame("rank"), self.modules, gates, params.get("budget"))
+    def values(self, signal: str, step: int | None) -> np.ndarray | None:
+        """Return a signal's last values up to a step, as `RunQueries.at_step` does."""
+        return self.store.at_step(self.folder, signal, step)
 
-    def traced(self) -> tuple[pd.DataFrame, flows.Balance]:
-        """Return what moved in the whole run, as `flows.trace` does, and the check of both sides."""
-        ranks = self.ranks_at(sorted({0, *self.event_steps, self.summary["step"]}))
-        found = flows.trace(self.modules, queries.rank_moves(self.folder), ranks)
-        return found, flows.balance(found, self.modules, ranks)
+    def ranks(self, step: int) -> np.ndarray:
+        """Return the ranks at a step, by module as recorded."""
+        return self.store.ranks(self.folder, step)
 
-    def last(self, signal: str) -> np.ndarray | None:
+    def final(self, signal: str) -> np.ndarray | None:
         """Return the last vector of a signal over examples, None when it was never recorded."""
-        frame = self.frame(signal, 1)
+        frame = self.whole(signal, 1)
         return None if frame.empty else frame.to_numpy(float)[:, -1]
 
     @cached_property
@@ -147,18 +134,102 @@ class RunReading:
             planned_events=planned if isinstance(planned, int) else None,
             budget=summary["params"].get("budget"),
             modules=self.modules,
-            line=self.budget,
-            ranks=self.frame("rank", CHECKED_COLUMNS),
-            importance=self.frame("importance", CHECKED_COLUMNS),
-            gates=self.frame("gate", CHECKED_COLUMNS),
+            line=self.store.budget(self.folder, summary),
+            ranks=self.whole("rank", CHECKED_COLUMNS),
+            importance=self.whole("importance", CHECKED_COLUMNS),
+            gates=self.whole("gate", CHECKED_COLUMNS),
             group_gates=queries.gates_by_group(self.folder),
-            reallocations=self.reallocations,
+            reallocations=self.events,
             loss=run_summary.series(queries.scalars_frame(self.folder, "loss", "train", 1000), "loss", "train"),
             confusion=counts[0] if counts else None,
             evaluated_at=evaluated[0] if evaluated else 0,
             has_classes=bool(summary.get("labels")) or not summary.get("task"),
             data_warnings=[str(words) for words in warnings] if isinstance(warnings, list) else [],
         )
+
+    # --- what is chosen
+
+    @property
+    def about(self) -> signals.About:
+        """What is said of the chosen signal."""
+        return self.signals[self.signal]
+
+    @property
+    def events_shown(self) -> list[int]:
+        """Steps of the reallocations within the chosen steps; what was moved after `first` is in them."""
+        return [event for event in self.event_steps if self.first < event <= self.last]
+
+    @property
+    def reallocations(self) -> pd.DataFrame:
+        """The reallocations in the chosen steps."""
+        return self._within(self.events)
+
+    @property
+    def moves(self) -> pd.DataFrame:
+        """What was moved within the chosen steps, as `queries.rank_moves` returns it."""
+        return self._within(self.store.ask(queries.rank_moves, self.folder))
+
+    def _within(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[(rows["step"] > self.first) & (rows["step"] <= self.last)]
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The modules in the order of a map's rows."""
+        return capacity_frames.ordered(self.modules, self.order, self.ranks(self.last))
+
+    @property
+    def state(self) -> pd.DataFrame:
+        """The modules at the chosen step, as `capacity_frames.module_state` returns them."""
+        return capacity_frames.module_state(self.modules, self.ranks(self.step), self.values("importance", self.step))
+
+    @property
+    def budget(self) -> pd.DataFrame:
+        """Use of the budget over the chosen steps, as `kit.modules.budget_line` returns it."""
+        return self.store.budget(self.folder, self.summary, self.first, self.last)
+
+    def heat(self, signal: str, columns: int | None = None) -> queries.HeatMap:
+        """Return a signal of the chosen steps in bins, as `queries.heatmap` does.
+
+        Raises:
+            KeyError: when it was never recorded.
+        """
+        ends = self.first, self.last + 1
+        return self.store.ask(queries.heatmap, self.folder, signal, columns or self.columns, *ends)
+
+    def traced(self) -> tuple[pd.DataFrame, flows.Balance]:
+        """Return what moved in the chosen steps, as `flows.trace` does, and the check of both sides."""
+        return self.store.made("traced", self.folder, self._trace, self.first, self.last)
+
+    def _trace(self) -> tuple[pd.DataFrame, flows.Balance]:
+        ranks = self.ranks_at(sorted({self.first, *self.events_shown, self.last}))
+        traced = flows.trace(self.modules, self.moves, ranks)
+        return traced, flows.balance(traced, self.modules, ranks)
+
+
+def read_run(folder: Path, store: RunQueries | None = None, summary: RunSummary | None = None) -> RunReading:
+    """Return a run with all its steps chosen.
+
+    Args:
+        folder: of the run.
+        store: answers the questions to the store; each once, without one.
+        summary: as `queries.run_summary` returns it, where that was asked already.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    store = store or SnapshotQueries()
+    summary = summary or queries.run_summary(folder)
+    return RunReading(
+        folder,
+        summary,
+        store.modules(folder),
+        signals.known(summary, list(recorded_over(folder, "module"))),
+        store.ask(queries.events_frame, folder, ("reallocate",)),
+        store,
+        first=0,
+        last=summary["step"],
+        step=summary["step"],
+    )
 
 
 def recorded_over(folder: Path, axis: str) -> dict[str, str]:

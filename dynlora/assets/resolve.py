@@ -75,7 +75,7 @@ def cached_model_folder(name: str) -> Path | None:
     """Return the folder of a model that is on this machine with its `config.json`; None where it is not.
 
     Args:
-        name: A local folder, an embedded name or its hub id, or a hub id.
+        name: A local folder, a built-in name or its hub id, or a hub id.
     """
     path = Path(os.path.expanduser(name))
     if (path / "config.json").is_file():

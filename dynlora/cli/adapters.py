@@ -30,7 +30,7 @@ def inspect(folder: Path) -> Any:
 
 
 def _format_adapter(adapter: Adapter) -> str:
-    """Return an adapter as a sentence, a line a module, and what the numbers do not show."""
+    """Return an adapter as a sentence, a line per module, and what the numbers do not show."""
     from dynlora.analysis import adapter_frames
 
     modules = adapter_frames.described(adapter)

@@ -209,6 +209,10 @@ class RunKind(ABC):
         package = f"{type(self).__module__.rpartition('.')[0]}.panels"
         return panels_in(importlib.import_module(package)) if importlib.util.find_spec(package) else ()
 
+    def panel(self, name: str) -> Panel[Any]:
+        """Return a panel by its id."""
+        return next(panel for panel in self.panels if panel.id == name)
+
     # --- its model
 
     def has_model(self, folder: Path) -> bool:
@@ -259,7 +263,7 @@ class RunKind(ABC):
             out: a new or empty folder, or a new file that ends in .zip.
             format: name of a form, see `peft_adapter.forms`.
             which: last or best; a kind that keeps one model has no choice.
-            measure: where gates are averaged, on which held-out rows the change is measured: sample or all.
+            measure: where gates are averaged, on which held-out examples the change is measured: sample or all.
 
         Raises:
             ConfigError: when it has none, or `out` is taken.

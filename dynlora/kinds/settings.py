@@ -24,7 +24,7 @@ class FormField:
     """What a form needs to know of a setting beside its type, its limits, its default and its description.
 
     Attributes:
-        label: of a setting that is drawn at once; the others stand under "More settings" by their names.
+        label: of a setting that is drawn at once; the others are under "More settings" by their names.
         choices: values by what a person reads, the first where the form begins; empty: any value.
         option: of the command, where it has another name.
         is_offered: whether the form draws it.

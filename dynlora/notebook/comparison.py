@@ -24,7 +24,7 @@ from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.compared import Compared, compared
 from dynlora.viz.compare.line_styles import dots
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.run_queries import RunQueries
+from dynlora.analysis.run_queries import RunQueries
 from dynlora.viz.kit.theme import Palette
 
 Folder = str | os.PathLike[str]

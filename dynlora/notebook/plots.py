@@ -8,26 +8,26 @@ from functools import partial
 from typing import Any, overload
 
 from dynlora.analysis import ablations, capacity_frames, flows
+from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.errors import ConfigError, NotRecordedError
-from dynlora.kinds.registry import kind_of_run
+from dynlora.kinds.registry import kind_of_run, registry
 from dynlora.notebook import figure as figures
 from dynlora.notebook.arguments import one_of, within
 from dynlora.notebook.figure import Figures, PageFigure
 from dynlora.notebook.replay import Replay
 from dynlora.store import queries
 from dynlora.store.run import StoredRun, module_scores
-from dynlora.viz.capacity import pictures as capacity_pictures
-from dynlora.viz.capacity.view_model import CapacityView, whole_run
-from dynlora.viz.inputs import pictures as inputs_pictures
-from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.picture import Picture
-from dynlora.viz.kit.run_queries import RunQueries
+from dynlora.analysis.run_queries import RunQueries
 from dynlora.viz.knockout import pictures as knockout_pictures
-from dynlora.viz.run import pictures as run_pictures
 from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import pictures as shrink_pictures
+
+TRAINING = registry()["train"]
+READ = ("start", "stop", "step", "signal", "order", "module")
+"""What can be chosen of every panel of a training."""
 
 LEARNED = ("loss", "metric", "lr")
 """What `training` draws unless one figure is asked for."""
@@ -67,18 +67,48 @@ class Plots:
             raise AttributeError(f"Plots has no figure {name!r}; it has {', '.join(panels) or 'those of dir()'}")
         return partial(self._panel, panels[name])
 
-    def _panel(self, panel: Panel[Any], **chosen: str) -> PageFigure:
-        """Draw a panel.
+    def _panel(self, panel: Panel[Any], **chosen: Any) -> PageFigure:
+        """Draw a panel; of a training the choices are also start, stop, step, signal, order and module.
 
         Raises:
             NotRecordedError: when the run has recorded nothing of it, or it is no figure.
+            ConfigError: when a choice is none of the run's.
         """
-        folder = self._run.folder
-        view = RunView(folder, kind_of_run(folder).read(folder), self._store, chosen)
+        folder, kind = self._run.folder, kind_of_run(self._run.folder)
+        result = (
+            self._reading(**{name: chosen.pop(name) for name in READ if name in chosen}) if kind.allocates else None
+        )
+        view = RunView(folder, result or kind.read(folder), self._store, chosen)
+        if panel.part == "Capacity" and not view.result.has_ranks:
+            raise self._no_ranks()
         picture = panel.picture(view, self._colours)
         if picture is None:
             raise NotRecordedError(f"run {self._run.id}: no figure {panel.id}. {panel.reason_missing(view)}")
         return self._shown(picture)
+
+    def _reading(
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        step: int | None = None,
+        signal: str = "rank",
+        order: str = "kind",
+        module: str | None = None,
+    ) -> RunReading:
+        """Return the run with what is chosen of it.
+
+        Raises:
+            ConfigError: when a choice is none of the run's.
+        """
+        run = read_run(self._run.folder, self._store)
+        first = within("start", start, 0, run.last, 0)
+        last = within("stop", stop, first, run.last, run.last)
+        step = within("step", step, first, last, last)
+        one_of("signal", signal, run.signals or ["rank"])
+        one_of("order", order, capacity_frames.ORDERS)
+        if module is not None:
+            one_of("module", module, run.short)
+        return replace(run, first=first, last=last, step=step, signal=signal, order=order, module=module)
 
     def __call__(self, theme: str = "light") -> Plots:
         """Return the figures in another theme.
@@ -115,13 +145,8 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks.
             ConfigError: when an argument is none of the run's.
         """
-        view = self._view(start, stop, step)
-        one_of("signal", signal, view.signals)
-        one_of("order", order, capacity_frames.ORDERS)
-        if module is not None:
-            one_of("module", module, view.short)
-        view = replace(view, signal=signal, order=order, module=module)
-        return self._shown(capacity_pictures.signal_map(view, self._colours))
+        chosen = {"start": start, "stop": stop, "step": step, "signal": signal, "order": order, "module": module}
+        return self._panel(TRAINING.panel("capacity"), **chosen)
 
     def flow(self, start: int | None = None, stop: int | None = None, *, by: str = "kind") -> PageFigure:
         """Draw which modules gave rank to which, in parameters.
@@ -136,7 +161,7 @@ class Plots:
             ConfigError: when an argument is none of the run's.
         """
         one_of("by", by, flows.BY)
-        return self._shown(capacity_pictures.rank_flow(self._view(start, stop), by, self._colours))
+        return self._panel(TRAINING.panel("flow"), start=start, stop=stop, flow=by)
 
     def replay(self, start: int | None = None, stop: int | None = None, *, plays: bool = False) -> Replay:
         """Return the model as a picture that plays: a bar for each module, its length the rank, its shade importance.
@@ -150,8 +175,11 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks.
             ConfigError: when a step is none of the run's.
         """
-        view = self._view(start, stop)
-        return Replay(view.summary["id"], capacity_pictures.replay_data(view, self._colours), self._colours, plays)
+        run, panel = self._reading(start, stop), TRAINING.panel("replay")
+        if not run.has_ranks:
+            raise self._no_ranks()
+        data = panel.data(RunView(run.folder, run, self._store))
+        return Replay(run.summary["id"], panel.element_values(data, self._colours), self._colours, plays)
 
     def importance_vs_rank(self, step: int | None = None) -> PageFigure:
         """Draw the share of rank against the share of importance, a point for each module.
@@ -163,10 +191,7 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks or no importance.
             ConfigError: when the step is none of the run's.
         """
-        view = self._view(None, None, step)
-        if view.values("importance", view.step) is None:
-            raise self._missing("recorded no importance", "train it with dynlora, which records it at every step")
-        return self._shown(capacity_pictures.importance_scatter(view, self._colours))
+        return self._panel(TRAINING.panel("importance_vs_rank"), step=step)
 
     def ranks(self, step: int | None = None) -> PageFigure:
         """Draw the rank of each module as a picture of the model: layers by kinds of modules.
@@ -178,8 +203,10 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks, or no module of it belongs to a layer.
             ConfigError: when the step is none of the run's.
         """
-        view = self._view(None, None, step)
-        state = view.state()
+        view = self._reading(step=step)
+        if not view.has_ranks:
+            raise self._no_ranks()
+        state = view.state
         ranks = {name: int(rank) for name, rank in zip(state["name"], state["rank"].fillna(0), strict=True)}
         pattern = rank_picture.pattern(ranks, view.modules)
         if pattern.empty:
@@ -207,24 +234,17 @@ class Plots:
             NotRecordedError: when the run has recorded nothing of it.
             ConfigError: when there is no such figure.
         """
+        names = [panel.id for panel in TRAINING.panels if panel.part in ("Training", "Cost")]
         if name is not None:
-            one_of("name", name, run_pictures.PICTURES)
-        folder = self._run.folder
-        run = run_pictures.read_training(folder, queries.run_summary(folder), self._store)
-        drawn = [self._drawn(run, one) for one in (LEARNED if name is None else (name,))]
-        there = [self._shown(picture) for picture in drawn if picture is not None]
-        if not there:
+            one_of("name", name, names)
+        run = read_run(self._run.folder, self._store)
+        view = RunView(run.folder, run, self._store)
+        pictures = [TRAINING.panel(one).picture(view, self._colours) for one in (LEARNED if name is None else (name,))]
+        drawn = [self._shown(picture) for picture in pictures if picture is not None]
+        if not drawn:
             what = "any step" if name is None else f"anything for the figure {name!r}"
             raise self._missing(f"not recorded {what} yet", "call this again after its first steps and evaluation")
-        return there[0] if name is not None else Figures(there)
-
-    def _drawn(self, run: run_pictures.Training, name: str) -> Picture | None:
-        """Return a picture of the training, None where the run has recorded nothing of it."""
-        try:
-            picture = run_pictures.PICTURES[name](run, self._colours) if len(run.scalars) else None
-        except KeyError:  # no ranks
-            return None
-        return picture if picture is not None and len(picture.table) else None
+        return drawn[0] if name is not None else Figures(drawn)
 
     def gates(self, step: int | None = None, *, hide: bool = True) -> PageFigure:
         """Draw the mean gate of each input group and module; 1 is neutral.
@@ -237,15 +257,7 @@ class Plots:
             NotRecordedError: when the run has no gates, or was not evaluated yet.
             ConfigError: when the step is none of the run's.
         """
-        folder = self._run.folder
-        summary = queries.run_summary(folder)
-        at = within("step", step, 0, summary["step"], summary["step"])
-        view = InputsView(folder, summary, self._store.modules(folder), at, self._store)
-        if view.gates.empty and "gate" in self._run.recorded():
-            raise self._missing("recorded no gates by input group up to this step", "wait for its next evaluation")
-        if view.gates.empty:
-            raise self._missing("no gates", "train one with them, such as --set strategy.gates=module of dynamic")
-        return self._shown(inputs_pictures.gates(view, self._colours, hide=hide))
+        return self._panel(TRAINING.panel("gates"), step=step, gates="beyond" if hide else "all")
 
     def knockouts(self, score: str | None = None, *, module: str | None = None) -> PageFigure:
         """Draw what held-out examples lose without each module, with its interval.
@@ -294,20 +306,8 @@ class Plots:
     def _shown(self, picture: Picture) -> PageFigure:
         return figures.shown(picture, self._colours)
 
-    def _view(self, start: int | None, stop: int | None, step: int | None = None) -> CapacityView:
-        """Return a view of some steps.
-
-        Raises:
-            NotRecordedError: when the run has recorded no ranks.
-            ConfigError: when a step is none of those shown.
-        """
-        folder = self._run.folder
-        view = whole_run(folder, queries.run_summary(folder), self._store)
-        if view is None:
-            raise self._missing("recorded no ranks yet", "call this again after its first step")
-        first = within("start", start, 0, view.last, 0)
-        last = within("stop", stop, first, view.last, view.last)
-        return replace(view, first=first, last=last, step=within("step", step, first, last, last))
+    def _no_ranks(self) -> NotRecordedError:
+        return self._missing("recorded no ranks yet", "call this again after its first step")
 
     def _missing(self, what: str, remedy: str) -> NotRecordedError:
         return NotRecordedError(f"run {self._run.id} has {what}; {remedy}")

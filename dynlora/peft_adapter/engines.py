@@ -1,7 +1,7 @@
 """How engines read an adapter: one pure function each, of its configuration and header alone.
 
 Each rule names the version that was read and the places in its source. Versions change: a rule is right for the one it
-names. What was executed and what was only read stands in `docs/guides/serve.md`.
+names. What was executed and what was only read is in `docs/guides/serve.md`.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def _peft(header: AdapterHeader) -> Iterator[Problem]:
 
 
 def _vllm(header: AdapterHeader) -> Iterator[Problem]:
-    """vLLM: alpha / r or, where patterns stand, each module's own; no biases, no modules trained in full, no DoRA."""
+    """vLLM: alpha / r or, where there are patterns, each module's own; no biases, no modules trained in full, no DoRA."""
     yield from _not_peft(header)
     yield from _not_lora(header)
     if header.config.get("layer_replication"):

@@ -1,4 +1,4 @@
-"""Tensor names of other formats: kohya's, diffusers' and mlx-lm's, told apart and turned into modules.
+"""Tensor names of other formats: kohya's, diffusers' and mlx-lm's, recognised and turned into modules.
 
 kohya joins the words of a module's name with underscores, which cannot be undone without knowing which words hold an
 underscore themselves: `WORD` fits those of transformers, diffusers and the original Stable Diffusion and Flux code.

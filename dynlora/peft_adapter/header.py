@@ -29,7 +29,7 @@ class AdapterHeader:
     """An adapter as its configuration and its file's header describe it.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is.
         config: of `adapter_config.json`; empty where there is none.
         names: the tensors' names, read.
         infos: type and shape of each tensor.

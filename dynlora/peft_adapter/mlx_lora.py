@@ -29,15 +29,13 @@ def write_mlx(adapter: UniformAdapter, folder: Path, base_name: str) -> None:
         base_name: what mlx-lm loads the base model by.
 
     Raises:
-        NotMergeableError: when a module lies outside of the blocks, where mlx-lm's keys do not reach.
+        NotMergeableError: when a module is outside of the blocks, where mlx-lm's keys do not reach.
     """
     keys: dict[str, None] = {}
     layers = 0
     for name, (_, layer, kind) in split_names(adapter.factors).items():
         if layer is None:
-            raise NotMergeableError(
-                f"--format mlx: module {name[:200]} lies outside of the blocks; use --format merged"
-            )
+            raise NotMergeableError(f"--format mlx: module {name[:200]} is outside of the blocks; use --format merged")
         keys[kind] = None
         layers = max(layers, layer + 1)
     config: dict[str, Any] = {

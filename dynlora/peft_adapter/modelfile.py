@@ -78,7 +78,7 @@ def _agrees(template: Template, render: Render, roles: Sequence[str]) -> bool:
 
 
 def _pieces(render: Render) -> Template:
-    """Read the words around each role's message from what stands between and after marked messages."""
+    """Read the words around each role's message from what is between and after marked messages."""
     system, user, reply = ({"role": role, "content": f"«{role}»"} for role in ROLES)
     whole = render([system, user, reply, user], False)
     before_system, after_system, after_user, after_reply, end = _between(whole, ("system", "user", "assistant", "user"))
@@ -96,7 +96,7 @@ def _pieces(render: Render) -> Template:
 
 
 def _between(text: str, roles: Sequence[str]) -> list[str]:
-    """Return what stands before the first marked message, between two, and after the last.
+    """Return what is before the first marked message, between two, and after the last.
 
     Raises:
         ValueError: when a mark is missing, as where a template drops a message.

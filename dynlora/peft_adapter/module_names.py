@@ -1,4 +1,4 @@
-"""Where the modules of an adapter lie: the block and the kind, told from their names alone, since there is no model."""
+"""Where the modules of an adapter are: the block and the kind, by their names alone, since there is no model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def split_names(names: Iterable[str]) -> dict[str, tuple[str, int | None, str]]:
 def places(names: Sequence[str]) -> list[tuple[int | None, str]]:
     """Return (layer, kind) of each module: the first number in its name, and what comes after it.
 
-    A module without a number lies outside of the blocks, and its kind is its name. Where a model has several stacks of
+    A module without a number is outside of the blocks, and its kind is its name. Where a model has several stacks of
     blocks, as an encoder and a decoder, the kind begins with the stack's.
     """
     parts = [_parts(name) for name in names]
@@ -32,7 +32,7 @@ def _parts(name: str) -> tuple[str, int | None, str]:
 
 
 def _owners(stacks: Sequence[str]) -> dict[str, str]:
-    """Return what tells the stacks apart, before each kind: nothing for one, its owner's name, else its whole name."""
+    """Return what distinguishes the stacks, before each kind: nothing for one, its owner's name, else its whole name."""
     distinct = list(dict.fromkeys(stacks))
     if len(distinct) < 2:
         return dict.fromkeys(distinct, "")

@@ -153,5 +153,5 @@ def peft_tensors(adapter: UniformAdapter, prefix: str) -> dict[str, NDArray[np.f
 
 
 def layers_of(names: Sequence[str]) -> int:
-    """Return how many layers modules lie in."""
+    """Return how many layers modules are in."""
     return 1 + max((layer for _, layer, _ in split_names(names).values() if layer is not None), default=-1)

@@ -219,7 +219,7 @@ def _sum(sketches: Sequence[GradientSketch]) -> GradientSketch:
 
 
 def _layers(trainer: Trainer, order: BatchOrder, suggestion: Suggestion) -> list[dict[str, Any]]:
-    """Return what leaving the lowest layers without adapters saves of a step's time, and what gain lies there."""
+    """Return what leaving the lowest layers without adapters saves of a step's time, and what gain is there."""
     layer = np.array([-1 if module.info.layer is None else module.info.layer for module in trainer.adapters])
     known = sorted(set(layer[layer >= 0].tolist()))
     cuts = sorted({known[round(part * len(known))] for part in CUTS if 0 < round(part * len(known)) < len(known)})

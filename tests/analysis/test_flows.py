@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dynlora.analysis import flows
 from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.flows import OUTSIDE
-from dynlora.viz.capacity import text as capacity_text
+from dynlora.kinds.train.panels.flow import flow
 
 COLUMNS = ["seq", "step", "edit", "donor", "receiver", "count", "donor_score", "receiver_score"]
 Q0, K0, Q1, K1 = ("layer.0.query", "layer.0.key", "layer.1.query", "layer.1.key")
@@ -50,7 +50,7 @@ def test_what_came_back_is_not_drawn() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4], s20=[4, 4, 4, 4])
     traced = flows.trace(modules(), moves((10, Q0, K0), (20, K0, Q0)), held)
     assert amounts(traced) == {(m, m): 64 for m in range(4)}
-    assert "No rank moved between" in capacity_text.flow(traced, flows.balance(traced, modules(), held), 2, 0, 20)
+    assert "No rank moved between" in flow(traced, flows.balance(traced, modules(), held), 2, 0, 20)
 
 
 def test_what_is_given_beyond_the_price_is_released() -> None:

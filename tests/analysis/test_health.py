@@ -14,7 +14,7 @@ from dynlora.analysis import health
 from dynlora.analysis import health_checks as checks
 from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.health_checks import NOTICE, PROBLEM, Evidence, Finding
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_reading import read_run
 from dynlora.store import queries
 
 N = 8
@@ -184,7 +184,7 @@ TRAINED = [Path(folder) for folder in sorted(queries.list_runs(SAMPLES)["folder"
 @pytest.mark.parametrize("folder", TRAINED, ids=lambda folder: folder.name)
 def test_sample_runs_are_judged_sensibly(folder: Path) -> None:
     summary = queries.run_summary(folder)
-    found = {finding.title for finding in health.outcome(RunReading(folder).evidence).findings}
+    found = {finding.title for finding in health.outcome(read_run(folder).evidence).findings}
     assert not {"The loss diverged", "The allocator never ran", "Gates are saturated"} & found
     used = summary["params"]["active"] + summary["params"]["gate"]
     assert ("Part of the budget is unused" in found) <= (used < 0.95 * summary["params"]["budget"])

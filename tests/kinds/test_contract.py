@@ -37,7 +37,8 @@ WRITTEN: dict[str, Callable[..., Path]] = {
 }
 """Writes a finished run of each kind with panels, its numbers easy to check; with `state=None` one at work."""
 
-PANELS = [(kind, panel) for kind in KINDS for panel in kind.panels]
+PANELS = [(kind, panel) for kind in KINDS for panel in kind.panels if kind.name in WRITTEN]
+"""Those of trainings are drawn of every sample run, see `tests/kinds/train`."""
 
 named = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 each_panel = pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_kinds_and_their_panels_are_there_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == len(PANELS)
+    assert int(done.stdout) == sum(len(kind.panels) for kind in KINDS)
 
 
 @named

@@ -29,8 +29,8 @@ from tests.waiting import until
 @pytest.fixture(autouse=True)
 def _card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the other cards of Capacity, most of the time of a look; `test_playground_page` draws all of them."""
-    for name in ("capacity_conclusion", "capacity_now", "capacity_decisions"):
-        monkeypatch.setattr(capacity_cards, name, lambda _: None)
+    for name in ("capacity_conclusion", "capacity_cards"):
+        monkeypatch.setattr(capacity_cards, name, lambda *_, **__: None)
     monkeypatch.setattr(ranks, "ranks_card", lambda *_, **__: None)
 
 

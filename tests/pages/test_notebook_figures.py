@@ -71,15 +71,11 @@ ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
     ("capacity", {}, "map-rank-", lambda: plot(MOVED).capacity()),
     ("capacity", {"signal": "importance", "rows": "depth", "steps": "40-200", "step": "150"}, "map-importance-",
      lambda: plot(MOVED).capacity("importance", 40, 200, step=150, order="depth")),
-    ("capacity", {"signal": "gate"}, "map-gate-", lambda: plot(MOVED).capacity("gate")),
-    ("capacity", {}, "flow", lambda: plot(MOVED).flow()),
     ("capacity", {"flow": "module", "steps": "40-200"}, "flow", lambda: plot(MOVED).flow(40, 200, by="module")),
     ("capacity", {}, "scatter-", lambda: plot(MOVED).importance_vs_rank()),
     ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
     ("capacity", {"score": "final rank"}, "against", lambda: plot(MOVED).knockouts("final rank")),
-    *(("run", {}, name, lambda name=name: plot(MOVED).training(name))
-      for name in ("loss", "metric", "budget", "kinds", "lr", "time")),
-    ("inputs", {}, "gates", lambda: plot(MOVED).gates()),
+    ("run", {}, "metric", lambda: plot(MOVED).training("metric")),
     ("inputs", {"gates": "all", "step": "90"}, "gates", lambda: plot(MOVED).gates(90, hide=False)),
     ("shrink", {"tolerance": "0.01"}, "shrink-curve", lambda: plot(SHRUNK).shrink(0.01)),
 ]  # fmt: skip

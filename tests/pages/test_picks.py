@@ -10,10 +10,11 @@ def click(before: str, place: int) -> None:
     """Tell of a click on a chart that was drawn while `before` was chosen."""
     import streamlit as st
 
+    from dynlora.viz.kit.picture import Picks
     from dynlora.viz.ui import cards
 
     st.session_state["chart"] = {"selection": {"points": [{"customdata": [place]}]}}
-    cards._picked("chart", cards.Picks("module", ["key", "value"]), before)
+    cards._picked("chart", Picks("module", ["key", "value"]), before)
 
 
 @pytest.mark.parametrize(

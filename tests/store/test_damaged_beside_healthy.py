@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.errors import CorruptRunError
+from dynlora.kinds.train.panels.learning_rate import LearningRate
 from dynlora.store import queries
+from dynlora.viz.kit.panel import RunView
 from dynlora.viz.report import comparison_report
-from dynlora.viz.run import text
 from tests.command_line import document, run
 from tests.viz.runs import make_run
 
@@ -68,5 +70,6 @@ def test_a_number_that_was_changed_names_the_run(runs_dir: Path) -> None:
 
 def test_a_learning_rate_of_gaps_is_not_known() -> None:
     series = pd.DataFrame({"step": [1, 2], "value": [float("nan")] * 2})
-    assert text.learning_rate(series) == "No learning rate has been recorded yet."
+    view = RunView(Path("run"), SimpleNamespace(series=lambda _: series))
+    assert LearningRate().data(view) is None
     assert at_highest(series["value"]) == at_lowest(series["value"]) == 0

@@ -11,8 +11,8 @@ import pytest
 from dynlora.analysis import capacity_frames
 from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.signals import About
-from dynlora.viz.capacity import components
-from dynlora.viz.capacity.component_figures import all_components, component_map
+from dynlora.kinds.train.panels import components
+from dynlora.kinds.train.panels.components import all_components, component_map
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
 from tests.viz.drawn import layout_of

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dynlora.analysis import flows
 from dynlora.analysis.gate_effect import GateEffect
+from dynlora.kinds.train.panels.groups import groups as groups_caption
 from dynlora.viz.capacity import conclusion as capacity
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.inputs import text as inputs_text
@@ -35,7 +36,7 @@ def test_one_group_is_not_compared_with_itself() -> None:
     assert said.startswith("Accuracy is 0.800 in the one group, g0 (1 input group, n = 600 held-out examples). ")
     assert said.endswith(" Set data.group_by to compare groups.")
     series = pd.DataFrame({"step": [10, 20], "group": ["short", "short"], "value": [0.5, 0.75]})
-    assert inputs_text.groups(series, "accuracy") == (
+    assert groups_caption(series, "accuracy") == (
         "At step 20, accuracy is 0.750 in the one group, short; set data.group_by to compare groups."
     )
 

@@ -13,12 +13,14 @@ import pytest
 
 from dynlora.analysis import capacity_frames
 from dynlora.analysis import modules as kit_modules
-from dynlora.viz.capacity import map_figure, module_figures
+from dynlora.kinds.train.panels import capacity, classes, flow, importance, loss, metric, module, step_time
+from dynlora.kinds.train.panels.gates import gate_map
+from dynlora.kinds.train.panels.groups import group_lines
+from dynlora.kinds.train.panels.stability import ImportanceStability
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import lines as kit_lines
 from dynlora.viz.kit import module_map, theme
-from dynlora.viz.run import figures
 from tests.viz.drawn import layout_of, traces_of
 
 HOSTILE = "<img src=x>$x$%{y}"
@@ -39,7 +41,7 @@ def drawn_map(colours: theme.Palette, **more: Any) -> go.Figure:
     line = kit_modules.budget_line(steps, modules(), 0, 1000)
     view = module_map.MapView("rank", "components", **more)
     rows = capacity_frames.ordered(modules(), "kind", np.full(4, 4.0))
-    return map_figure.capacity_map(steps, np.array([0, 1, 2]), rows, line, view, colours)
+    return capacity.capacity_map(steps, np.array([0, 1, 2]), rows, line, view, colours)
 
 
 def series() -> pd.DataFrame:
@@ -54,17 +56,17 @@ def every_figure(colours: theme.Palette) -> dict[str, go.Figure]:
     ranks = pd.DataFrame({HOSTILE: [4.0, 4, 3, 5], "b": 4.0}, index=modules()["name"])
     return {
         "map": drawn_map(colours, step=1, module="layer.1.key", events=[1]),
-        "flow": module_figures.rank_flow(some_flows(), [HOSTILE, "key"], colours),
-        "steady": module_figures.steadiness(agreement, colours),
-        "scatter": module_figures.importance_scatter(state(), None, colours),
-        "module": module_figures.module_lines(series(), HOSTILE, "factor", 2, colours),
-        "loss": figures.loss_lines(series(), series(), colours),
-        "metric": figures.metric_lines(series().assign(name=HOSTILE), colours),
+        "flow": flow.rank_flow(some_flows(), [HOSTILE, "key"], colours),
+        "steady": ImportanceStability().figure(agreement, colours),
+        "scatter": importance.importance_scatter(state(), None, colours),
+        "module": module.module_lines(series(), HOSTILE, "factor", 2, colours),
+        "loss": loss.loss_lines(series(), series(), colours),
+        "metric": metric.metric_lines(series().assign(name=HOSTILE), colours),
         "line": kit_lines.line(series(), "learning rate, per step", colours, limit=1.0),
-        "time": figures.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
-        "confusion": figures.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
-        "gates": inputs_figures.gate_map(gates, modules(), None, colours),
-        "groups": inputs_figures.group_lines(groups, "accuracy", colours),
+        "time": step_time.step_time(pd.DataFrame({"step": [1], "step_ms": [5.0], "strategy_ms": [0.1]}), colours),
+        "confusion": classes.confusion([[3, 1], [0, 4]], [HOSTILE, "b"], colours),
+        "gates": gate_map(gates, modules(), None, colours),
+        "groups": group_lines(groups, "accuracy", colours),
         "probe": inputs_figures.probe_scatter(probe, "group", colours),
         "probe by loss": inputs_figures.probe_scatter(probe, "loss", colours),
         "ranks": compare_figures.final_ranks(ranks, modules(), colours),
@@ -127,23 +129,23 @@ def test_a_group_has_one_colour_in_every_chart() -> None:
     probe = pd.DataFrame({"text": "t", "group": ["b", "a"], "x": 0.0, "y": 0.0, "loss": 0.1})
     lines = pd.DataFrame({"step": [1, 1], "group": ["a", "b"], "value": [0.5, 0.6]})
     points = traces_of(inputs_figures.probe_scatter(probe, "group", theme.LIGHT, ["a", "b"]))
-    drawn = traces_of(inputs_figures.group_lines(lines, "loss, nats", theme.LIGHT))
+    drawn = traces_of(group_lines(lines, "loss, nats", theme.LIGHT))
     by_group = {trace.name: trace.line.color for trace in drawn}
     assert {trace.name: trace.marker.color for trace in points} == by_group
 
 
 def test_one_evaluation_has_no_steps_before_it() -> None:
     first = pd.DataFrame({"step": [0, 0], "group": ["a", "b"], "value": [0.5, 0.6]})
-    alone: Any = inputs_figures.group_lines(first, "accuracy", theme.LIGHT).layout
+    alone: Any = group_lines(first, "accuracy", theme.LIGHT).layout
     assert tuple(alone.xaxis.tickvals) == (0,)
-    both: Any = inputs_figures.group_lines(pd.concat([first, first.assign(step=20)]), "accuracy", theme.LIGHT).layout
+    both: Any = group_lines(pd.concat([first, first.assign(step=20)]), "accuracy", theme.LIGHT).layout
     assert both.xaxis.tickvals is None
 
 
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan], [1.0]])
 def test_short_series_draw(values: list[float]) -> None:
     frame = pd.DataFrame({"step": range(len(values)), "value": values}, dtype=float)
-    figures.loss_lines(frame, frame, theme.LIGHT)
+    loss.loss_lines(frame, frame, theme.LIGHT)
     kit_lines.line(frame, "x", theme.LIGHT)
 
 
@@ -154,7 +156,7 @@ def test_a_large_map_stays_readable() -> None:
     line = kit_modules.budget_line(ranks, many, 0, None)
     view = module_map.MapView("rank")
     rows = capacity_frames.ordered(many, "depth", np.ones(224))
-    figure = map_figure.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
+    figure = capacity.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)
     assert layout_of(figure).height <= 900
 
 
@@ -176,6 +178,7 @@ def test_many_modules_in_runs_of_a_kind_get_one_label_a_kind() -> None:
 
 
 def test_the_ends_of_a_flow_stay_in_their_order() -> None:
-    node: Any = module_figures.rank_flow(some_flows(), [HOSTILE, "key"], theme.LIGHT).data[0].node
+    figure: Any = flow.rank_flow(some_flows(), [HOSTILE, "key"], theme.LIGHT)
+    node = figure.data[0].node
     sides = [[y for x, y in zip(node.x, node.y, strict=True) if (x > 0.5) is right] for right in (False, True)]
     assert [sorted(set(side)) for side in sides] == [list(side) for side in sides]

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import input_frames
 from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.gate_effect import gate_effect, served
+from dynlora.kinds.train.panels.gates import gate_map
+from dynlora.kinds.train.panels.gates import gates as gate_caption
 from dynlora.viz.inputs import figures as inputs_figures
-from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.kit import theme
 from tests.analysis.test_gate_effect import GROUPS, drawn
@@ -25,8 +27,8 @@ def test_the_map_hides_what_may_be_chance() -> None:
     effect = gate_effect(*drawn(shift=0.02))
     assert effect is not None
     gates = pd.DataFrame(np.ones((4, 6)), index=GROUPS)
-    hidden = inputs_figures.gate_map(gates, modules(), effect, theme.LIGHT)
-    shown = inputs_figures.gate_map(gates, modules(), effect, theme.LIGHT, hide=False)
+    hidden = gate_map(gates, modules(), effect, theme.LIGHT)
+    shown = gate_map(gates, modules(), effect, theme.LIGHT, hide=False)
     assert np.isfinite(np.asarray(traces_of(hidden)[0].z, float)).any(axis=0).tolist() == effect.found.tolist()
     assert np.isfinite(np.asarray(traces_of(shown)[0].z, float)).all()
     assert np.asarray(traces_of(hidden)[1].y).tolist() == pytest.approx((100 * effect.share).tolist())
@@ -37,7 +39,7 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
     gates.iloc[3, 2] = 1.02
     effect = gate_effect(*drawn(shift=0.02))
     assert effect is not None
-    words = inputs_text.gates(gates, modules(), effect, 40)
+    words = gate_caption(gates, modules(), effect, 40)
     assert words.startswith(
         "At step 40, 1 of 6 gates differ between groups beyond chance. The groups explain the largest fraction of the "
         "variation in query 2: "
@@ -48,12 +50,12 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
     assert table["larger gates"].tolist() == ["none significant"] * 3 + ["query 2 +0.015"]
     assert table["smaller gates"].tolist() == ["query 2 −0.005"] * 3 + ["none significant"]
     nothing = gate_effect(*drawn())
-    assert "no gate differs between groups beyond chance" in inputs_text.gates(gates, modules(), nothing, 40)
+    assert "no gate differs between groups beyond chance" in gate_caption(gates, modules(), nothing, 40)
 
 
 def test_gates_over_depth_of_chosen_examples() -> None:
     gates, _ = drawn(n=8)
-    depth = inputs_model.over_depth(pd.DataFrame(gates), modules(), [1, 5, 99])
+    depth = input_frames.over_depth(pd.DataFrame(gates), modules(), [1, 5, 99])
     assert depth["example"].unique().tolist() == ["example 1", "example 5"]
     assert depth["layer"].tolist() == [*range(6)] * 2
     assert depth["gate"].tolist() == pytest.approx([*gates[1], *gates[5]])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dynlora.viz.capacity import module_figures
+from dynlora.kinds.train.panels import importance, kinds
 from dynlora.viz.kit import theme
 from dynlora.viz.knockout import figures as knockout_figures
-from dynlora.viz.run import result_figures
 from tests.viz.drawn import traces_of
 
 KINDS = ["value", "attn out", "query", "own kind"]
@@ -30,9 +29,9 @@ def test_scatter_knock_out_and_ranks_by_kind_agree() -> None:
         {"label": KINDS[::-1], "short": KINDS[::-1], "position": range(4), "delta": 0.1, "low": 0.0, "high": 0.2}
     )
     totals = pd.DataFrame({"step": [0, 1], **{kind: [4, 4] for kind in KINDS[1:]}})
-    scatter = module_figures.importance_scatter(state, None, theme.LIGHT)
+    scatter = importance.importance_scatter(state, None, theme.LIGHT)
     knocked = knockout_figures.score_against_effect(effect, np.arange(4), "importance", theme.LIGHT)
-    ranks = result_figures.ranks_by_kind(totals, theme.LIGHT)
+    ranks = kinds.ranks_by_kind(totals, theme.LIGHT)
     looks = [
         {trace.name: trace.marker.color for trace in traces_of(figure) if trace.name in KINDS}
         for figure in (scatter, knocked)

@@ -10,8 +10,8 @@ import pytest
 
 from dynlora.analysis.capacity_frames import ordered
 from dynlora.analysis.modules import described
-from dynlora.viz.capacity.map_figure import capacity_map
-from dynlora.viz.inputs.figures import gate_map
+from dynlora.kinds.train.panels.capacity import capacity_map
+from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.viz.kit.module_map import MapView, bar_room, even_cells, row_edges
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.knockout.figures import group_effects

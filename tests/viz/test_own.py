@@ -10,12 +10,11 @@ import pytest
 
 from dynlora.analysis import capacity_frames, run_summary, signals
 from dynlora.analysis import modules as kit_modules
-from dynlora.viz.capacity import decision_log
-from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.capacity.map_figure import capacity_map
+from dynlora.kinds.train.panels import capacity, decisions
+from dynlora.kinds.train.panels.capacity import capacity_map
+from dynlora.kinds.train.panels.step_time import step_time_caption
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import MapView
-from dynlora.viz.run import text as run_text
 
 OWN = {
     "group": {"title": "sharing groups", "question": "Which layers share", "choices": [], "grouping": True},
@@ -73,15 +72,15 @@ def test_groups_are_renumbered_so_that_neighbours_tell_apart() -> None:
 
 
 def test_sentences_count_groups_and_choices() -> None:
-    assert capacity_text.groups_at(np.array([0, 1, 0, 1.0]), 5) == (
+    assert capacity.groups_at(np.array([0, 1, 0, 1.0]), 5) == (
         "At step 5, 4 modules form 2 groups. The largest group has 2 modules. Neighbouring rows of one colour "
         "are one group."
     )
-    assert capacity_text.groups_at(np.arange(3.0), 0).endswith("3 groups of one module each.")
-    assert capacity_text.choices_at(np.array([0, 1, 1, np.nan]), ("none", "low rank"), 3) == (
+    assert capacity.groups_at(np.arange(3.0), 0).endswith("3 groups of one module each.")
+    assert capacity.choices_at(np.array([0, 1, 1, np.nan]), ("none", "low rank"), 3) == (
         "At step 3: 2 low rank and 1 none."
     )
-    assert "No choice" in capacity_text.choices_at(np.full(2, np.nan), ("a",), 3)
+    assert "No choice" in capacity.choices_at(np.full(2, np.nan), ("a",), 3)
 
 
 def test_decisions_beside_moves_are_listed_in_words() -> None:
@@ -90,11 +89,11 @@ def test_decisions_beside_moves_are_listed_in_words() -> None:
         {"edits": "nonsense"},
         {"edits": [{"edit": "<b>copy</b>", "module": 3, "from": [1, 2]}, 7]},
     ]
-    found = decision_log.decisions(pd.DataFrame({"step": [4, 5, 6], "payload": payloads}), modules())
+    found = decisions.decisions(pd.DataFrame({"step": [4, 5, 6], "payload": payloads}), modules())
     assert found["step"].tolist() == [4, 6]
     assert found.iloc[0].tolist()[1:] == ["tie", "query 0, query 1", "distance 0.25"]
     assert found.iloc[1]["modules"] == "value 1"
-    assert decision_log.summary(found).startswith("2 decisions at 2 steps: 1 × tie")
+    assert decisions.summary(found).startswith("2 decisions at 2 steps: 1 × tie")
 
 
 def test_the_methods_own_numbers_are_told_from_those_of_every_run() -> None:
@@ -106,10 +105,10 @@ def test_the_methods_own_numbers_are_told_from_those_of_every_run() -> None:
 def test_what_the_optimizer_keeps_is_said_where_a_step_is_told() -> None:
     times = pd.DataFrame({"step": [1], "step_ms": [100.0], "strategy_ms": [1.0]})
     kept = pd.DataFrame({"step": [0, 10], "value": [0.0, 3 * 2.0**20]})
-    assert run_text.step_time(times, kept).endswith(
+    assert step_time_caption(times, kept).endswith(
         "the strategy takes 1.0 % of all step time; the optimizer state takes 3.00 MiB."
     )
-    assert run_text.step_time(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of all step time.")
+    assert step_time_caption(times, kept.iloc[:0]).endswith("the strategy takes 1.0 % of all step time.")
     figures = run_summary.headline({"metrics": {}, "params": {}}, 0, times)
     assert figures["Step time used by the strategy"] == "1.0 %", "the same number on Run and Capacity"
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import capacity_frames
-from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.capacity.replay_frames import Look, frames
+from dynlora.kinds.train.panels.replay import Look, frames
+from dynlora.kinds.train.panels.stability import ImportanceStability
 from dynlora.viz.kit import theme
 from tests.analysis.test_flows import modules
 
@@ -62,7 +62,7 @@ def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:
     found = capacity_frames.steadiness(same, [5, 10, 15])
     assert found["step"].tolist() == [10, 15]
     assert found["value"].tolist() == pytest.approx([1.0, 1.0])
-    assert "stable: median Spearman correlation 1.00" in capacity_text.steadiness(found)
+    assert "stable: median Spearman correlation 1.00" in ImportanceStability().caption(found)
     noise = table([[1, 4], [2, 3], [3, 2], [4, 1]], [5, 10])
-    assert "mostly noise" in capacity_text.steadiness(capacity_frames.steadiness(noise, [5, 10]))
-    assert "fewer than two reallocations" in capacity_text.steadiness(capacity_frames.steadiness(noise, [5]))
+    assert "mostly noise" in ImportanceStability().caption(capacity_frames.steadiness(noise, [5, 10]))
+    assert capacity_frames.steadiness(noise, [5]).empty

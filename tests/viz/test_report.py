@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from dynlora.analysis import ablations
 from dynlora.analysis.measurement_files import knockout_file
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_reading import read_run
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import KnockedOut, Knockouts
 from dynlora.viz.kit.sealed_page import script_json
@@ -296,7 +296,7 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
     plain, file = run_report(folder), folder / "knockout.json"
 
     def part() -> Part:
-        return knockouts_part.knockouts_part(RunReading(folder))
+        return knockouts_part.knockouts_part(read_run(folder))
 
     nothing = part()
     assert nothing.blocks == []

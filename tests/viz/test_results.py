@@ -8,7 +8,9 @@ import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
 from dynlora.analysis import results
+from dynlora.kinds.train.panels import classes, group_results, kinds
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.score_dots import score_dots
 from dynlora.viz.run import progress, result_figures, result_text
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.runs import HOSTILE
@@ -42,7 +44,7 @@ def test_class_scores_are_sklearns() -> None:
     found = results.class_scores(counts, ["a", "b", "c"])
     for column, values in zip(("precision", "recall", "F1", "examples"), wanted, strict=True):
         assert found[column].tolist() == pytest.approx(np.asarray(values).tolist(), nan_ok=True)
-    said = result_text.class_scores(found)
+    said = classes.class_scores(found)
     assert "F1 is highest for b" in said
     assert "lowest for a" in said, "class c has no examples: its 0 is no result"
 
@@ -56,13 +58,13 @@ def test_class_scores_are_sklearns() -> None:
     ],
 )
 def test_class_scores_that_are_equal_or_undefined_are_said_to_be(counts: list[list[int]], said: str) -> None:
-    assert result_text.class_scores(results.class_scores(counts, ["a", "b"])).startswith(said)
+    assert classes.class_scores(results.class_scores(counts, ["a", "b"])).startswith(said)
 
 
 def test_groups_with_one_score_are_said_to_be_equal() -> None:
     groups = pd.DataFrame({"group": ["tweets", "movies"], "metric": [1.0, 1.0]})
-    assert result_text.group_scores(groups, "accuracy") == "Accuracy is 1.000 for all 2 groups."
-    assert result_text.group_scores(groups.head(1), "accuracy") == "Accuracy is 1.000 for the one group."
+    assert group_results.group_scores(groups, "accuracy") == "Accuracy is 1.000 for all 2 groups."
+    assert group_results.group_scores(groups.head(1), "accuracy") == "Accuracy is 1.000 for the one group."
 
 
 def test_most_changed_examples() -> None:
@@ -108,11 +110,11 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
     readings = pd.DataFrame({"name": ["rss_mib"] * 2, "minutes": [0.0, 1.0], "value": [500.0, 600.0]})
     totals = pd.DataFrame({"step": [0, 1], HOSTILE[0]: [4, 3], "key": [4, 5]})
     drawn = {
-        "dots": result_figures.score_dots(scores, "class", ["precision", "F1"], "score", colours),
+        "dots": score_dots(scores, "class", ["precision", "F1"], "score", colours),
         "answers": result_figures.answer_bar(results.answers(named), colours),
         "ends": result_figures.before_after(named, "loss off", "loss on", "nats", colours),
         "machine": result_figures.readings(readings, {"rss_mib": "process", "gpu": "GPU"}, "memory, MiB", colours),
-        "kinds": result_figures.ranks_by_kind(totals, colours),
+        "kinds": kinds.ranks_by_kind(totals, colours),
     }
     assert all("<img" not in str(figure.to_json()) for figure in drawn.values())
     assert all(layout_of(figure).xaxis.title.text for figure in drawn.values())
@@ -129,11 +131,11 @@ def test_figures_hold_what_they_are_given_and_no_markup(colours: theme.Palette) 
 def test_components_by_kind() -> None:
     modules = pd.DataFrame({"label": ["query", "query", "key"], "position": [0, 2, 1]})
     ranks = pd.DataFrame([[4, 3], [4, 6], [4, 3]], columns=[0, 10])
-    totals = progress.components_by_kind(ranks, modules)
+    totals = kinds.components_by_kind(ranks, modules)
     assert totals.to_dict("list") == {"step": [0, 10], "query": [8, 6], "key": [4, 6]}
     words = "At step 10, the adapters have 12 components; key gained most (+2), query lost most (−2)."
-    assert result_text.by_kind(totals) == words
-    assert progress.components_by_kind(ranks.head(2), modules).empty
+    assert kinds.by_kind(totals) == words
+    assert kinds.components_by_kind(ranks.head(2), modules).empty
 
 
 def test_machine_words() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.capacity import decision_log, search_figure, searches
-from dynlora.viz.capacity import text as capacity_text
-from dynlora.viz.capacity.searches import Search
+from dynlora.kinds.train.panels import decisions
+from dynlora.kinds.train.panels import search as searches
+from dynlora.kinds.train.panels.search import Search
 from dynlora.viz.kit import theme
 from tests.viz.drawn import traces_of
 
@@ -74,34 +75,33 @@ def test_what_the_log_does_not_say_is_not_drawn() -> None:
     history = [{"round": "x", "population": [[1, 0.5], [2, 0.4]], "best_loss": float("nan"), "parameters": 10**400}]
     search = found({"history": history, "budget": 10**400}, config={"strategy": {"limit": "x"}})
     assert (search.limit, search.chosen, search.tried["round"].tolist()) == (None, None, [0, 0])
-    figure = search_figure.search_scatter(search, "loss", theme.DARK)
+    figure = searches.search_scatter(search, theme.DARK)
     assert [trace.name for trace in traces_of(figure)] == ["Pareto set", "Candidate"]
 
 
 def test_the_figure_shows_candidates_limit_and_choice() -> None:
     search = found(paths(HISTORY))
-    figure = search_figure.search_scatter(search, "loss <b>of</b> the candidate, nats", theme.LIGHT)
+    figure = searches.search_scatter(search, theme.LIGHT)
     traces = {trace.name: trace for trace in traces_of(figure)}
     assert list(traces["Pareto set"].x) == [50, 80]
     assert list(traces["Candidate"].marker.color) == [0, 0, 1, 1, 1]
     assert list(traces["Limit"].x) == [100, 100]
     assert (list(traces["Chosen"].x), list(traces["Chosen"].y)) == ([80], [0.5])
-    assert "<b>of" not in str(figure.to_json()).replace("\\u003c", "<")
 
 
 def test_what_a_search_says() -> None:
-    words = capacity_text.search(found(paths(HISTORY), paths(HISTORY)), 4)
+    words = searches.search_caption(found(paths(HISTORY), paths(HISTORY)))
     assert words == (
         "The search after step 11 tried 5 candidates in 2 rounds and chose one with 80 parameters, 80.0 % of the limit "
         "of 100 and a loss of 0.500. The best loss of the first round was 0.700. The Pareto set has 2 "
         "candidates: no other candidate "
-        "has as low a loss with as few parameters. 4 of 5 shown. 1 more had no finite loss. This is the last "
+        "has as low a loss with as few parameters. 1 more had no finite loss. This is the last "
         "of 2 searches."
     )
     none = found(paths([{"round": 0, "population": [[1, 3.4e38]]}]))
-    assert capacity_text.search(none, 0) == "No candidate of the search after step 10 has a finite loss."
-    assert searches.loss_title({"labels": ["a"]}).endswith("(nats)")
-    assert searches.loss_title({}) == "Loss of the candidate"
+    assert searches.search_caption(none) == "No candidate of the search after step 10 has a finite loss."
+    assert none.loss_title == "Loss of the candidate"
+    assert replace(none, has_classes=True).loss_title.endswith("(nats)")
 
 
 def test_of_very_many_candidates_the_pareto_set_is_always_drawn() -> None:
@@ -125,6 +125,6 @@ def test_the_pareto_set_by_definition(points: list[tuple[int, int]]) -> None:
 
 def test_the_decision_is_listed_without_its_candidates() -> None:
     modules = pd.DataFrame({"position": [0], "short": ["query 0"]})
-    listed = decision_log.decisions(log(paths(HISTORY)), modules)
+    listed = decisions.decisions(log(paths(HISTORY)), modules)
     assert listed["detail"].tolist() == ["paths n"]
     assert "population" not in json.dumps(listed.to_dict("list"))

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from dynlora.analysis import input_frames
 from dynlora.errors import DataError
-from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.kit import theme
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.model import Task
@@ -61,7 +61,7 @@ def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
     "config", [None, {}, {"data": None}, {"data": {"train_groups": None}}, {"data": {"train_groups": 3}}]
 )
 def test_groups_are_marked_only_where_some_were_left_out(config: Any) -> None:
-    assert inputs_model.told_apart(["a", "b"], {"config": config}) == ["a", "b"]
+    assert input_frames.told_apart(["a", "b"], {"config": config}) == ["a", "b"]
 
 
 def shifted(after: str, loss: float, changed: float = 0.0) -> str:

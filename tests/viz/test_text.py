@@ -10,7 +10,7 @@ from dynlora import text as kit_text
 from dynlora.analysis import capacity_frames, config_fields, flows, run_summary
 from dynlora.analysis.frames import csv_text
 from dynlora.errors import ConfigError
-from dynlora.viz.capacity import text as capacity_text
+from dynlora.kinds.train.panels import capacity, flow, importance
 from dynlora.viz.launch import form_model
 from tests.analysis.test_flows import moves, ranks
 from tests.viz.test_figures import modules
@@ -115,26 +115,26 @@ def test_csv_holds_no_formula() -> None:
 
 def test_where_rank_moved() -> None:
     start, end = np.full(4, 4.0), np.array([3.0, 4, 4, 5])
-    words = capacity_text.rank_moved(modules(), start, end, 30, [10])
+    words = capacity.rank_moved(modules(), start, end, 30, [10])
     assert words == (
         "Up to step 30, rank moved from query in layer 0 to key in layer 1; the last reallocation was after step 10."
     )
-    assert "No rank has moved up to step 30" in capacity_text.rank_moved(modules(), start, start, 30, [])
-    assert "first reallocation is after step 10" in capacity_text.rank_moved(modules(), start, start, 5, [10])
-    assert "was removed from" in capacity_text.rank_moved(modules(), start, start - 1, 5, [5])
+    assert "No rank has moved up to step 30" in capacity.rank_moved(modules(), start, start, 30, [])
+    assert "first reallocation is after step 10" in capacity.rank_moved(modules(), start, start, 5, [10])
+    assert "was removed from" in capacity.rank_moved(modules(), start, start - 1, 5, [5])
 
 
 def test_flow_and_scatter_words() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4])
     traced = flows.trace(modules(), moves((10, "layer.0.query", "layer.0.key")), held)
-    words = capacity_text.flow(traced, flows.balance(traced, modules(), held), 1, 0, 10)
+    words = flow.flow(traced, flows.balance(traced, modules(), held), 1, 0, 10)
     assert words.startswith("After 1 reallocation, 16 parameters are in other modules than at step 0")
     assert "The totals match (without gates): before, 256 in use and 0 free; after, 256 in use and 0 released." in words
     state = capacity_frames.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
-    assert capacity_text.followed(state) == (
+    assert importance.followed(state) == (
         "Spearman correlation 0.95. Most importance for its rank: key 0. Least: query 0."
     )
-    assert "No importance" in capacity_text.followed(capacity_frames.module_state(modules(), np.ones(4), None))
+    assert "No importance" in importance.followed(capacity_frames.module_state(modules(), np.ones(4), None))
 
 
 def test_progress_says_what_a_run_does_and_how_long_it_still_takes() -> None:

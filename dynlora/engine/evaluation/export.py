@@ -31,7 +31,7 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """What of a run stands in the files of its adapter.
+    """What of a run is in the files of its adapter.
 
     Attributes:
         base_name: of the whole base model.
@@ -55,7 +55,7 @@ def export_model(model: AdaptedModel, folder: Path, form: Form, facts: AdapterFa
         model: with its adapters.
         folder: that is made.
         form: one of `FORMS`.
-        facts: what stands in the files.
+        facts: what is in the files.
 
     Raises:
         NotMergeableError: when the form cannot hold the method's update; nothing is written then.

@@ -327,7 +327,7 @@ class LoraLinear(nn.Module):
 
 
 def _by_row(gate: Tensor, x: Tensor) -> Tensor:
-    """Return gates of equal shares of the rows so that they broadcast over (batch, ..., live)."""
+    """Return gates of equal parts of the rows so that they broadcast over (batch, ..., live)."""
     if x.dim() == 3 and gate.shape[-1] == x.shape[0]:  # one a sequence: a graph of any batch and length knows it
         return gate.t().unsqueeze(1) if gate.dim() == 2 else gate.view(-1, 1, 1)
     rows = x.numel() // x.shape[-1]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dynlora.analysis.run_summary import format_metrics, origin_words
 from dynlora.config import RunConfig
@@ -18,7 +18,10 @@ from dynlora.store.copied import check_can_resume
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.store.recorded import recorded_adapter
-from dynlora.store.summary import RunSummary, run_summary
+from dynlora.store.summary import run_summary
+
+if TYPE_CHECKING:
+    from dynlora.analysis.run_reading import RunReading
 
 
 class TrainKind(RunKind):
@@ -49,13 +52,15 @@ class TrainKind(RunKind):
 
         return training.resume(folder.parent, folder.name, force=force, progress=progress)
 
-    def read(self, folder: Path) -> RunSummary:
-        """Return the summary of a training."""
-        return run_summary(folder)
+    def read(self, folder: Path) -> RunReading:
+        """Return a training with all its steps chosen."""
+        from dynlora.analysis.run_reading import read_run
 
-    def conclusion(self, result: Mapping[str, Any], chosen: Mapping[str, str] = NOTHING) -> Conclusion:
+        return read_run(folder)
+
+    def conclusion(self, result: RunReading, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return the verdict against the runs beside it; empty where there is none."""
-        verdict = verdict_on(Path(result["folder"]), result)
+        verdict = verdict_on(result.folder, result.summary)
         return Conclusion(verdict["text"] if verdict else "")
 
     def standing(self, document: Mapping[str, Any]) -> str:

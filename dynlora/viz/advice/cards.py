@@ -47,7 +47,7 @@ def advise_button(config: Mapping[str, Any], missing: str = "") -> None:
 
 
 def show_advice(config: Mapping[str, Any]) -> None:
-    """Draw how the question for these settings stands; nothing where none was asked."""
+    """Draw the state of the question for these settings; nothing where none was asked."""
     job = advice.look(config, runs_dir())
     if job is None:
         return

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from dynlora.analysis import capacity_frames
+from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.analysis.run_summary import last_planned_step
 from dynlora.errors import DynloraError
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.text import one_line, sentence_case
-from dynlora.viz.capacity.view_model import CapacityView, whole_run
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.run_picker import has_model
 from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range
@@ -36,16 +36,17 @@ def has_moved(folder: Path) -> int:
     return 1 + has_model(folder)
 
 
-def capacity_view(folder: Path, summary: Mapping[str, Any]) -> CapacityView | None:
-    """Return a view of the whole run, as `whole_run` does.
+def capacity_view(folder: Path, summary: RunSummary) -> RunReading | None:
+    """Return a run with all its steps chosen; None before the first rank is recorded.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
-    return whole_run(folder, summary, cached_queries.CACHED)
+    run = read_run(folder, cached_queries.CACHED, summary)
+    return run if run.has_ranks else None
 
 
-def capacity_controls(view: CapacityView) -> CapacityView:
+def capacity_controls(view: RunReading) -> RunReading:
     """Draw the controls and return the view as they set it; their values stand in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
         segmented("signal", "Signal", list(view.signals), "rank", _signal_name(view))
@@ -61,12 +62,12 @@ def capacity_controls(view: CapacityView) -> CapacityView:
     return as_addressed(view)
 
 
-def _signal_name(view: CapacityView) -> Callable[[str], str]:
+def _signal_name(view: RunReading) -> Callable[[str], str]:
     """Return what names the signals in the list of signals."""
     return lambda name: sentence_case(one_line(view.signals[name].word, 40))
 
 
-def as_addressed(view: CapacityView) -> CapacityView:
+def as_addressed(view: RunReading) -> RunReading:
     """Return the view that the address asks for."""
     first, last = addressed_range(view.summary["step"])
     return replace(

@@ -14,7 +14,7 @@ from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, line_styles
-from dynlora.viz.kit.run_queries import RunQueries
+from dynlora.analysis.run_queries import RunQueries
 from dynlora.viz.kit.theme import Palette
 
 POINTS = 600

@@ -11,7 +11,7 @@ import streamlit as st
 from dynlora.analysis import health
 from dynlora.analysis.health import Outcome
 from dynlora.analysis.health_checks import PROBLEM, Finding
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_reading import read_run
 from dynlora.text import markdown_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, note
@@ -67,4 +67,4 @@ def _version(folder: Path, summary: Mapping[str, Any]) -> tuple[Any, ...]:
 
 @st.cache_data(max_entries=200, ttl=3600, show_spinner=False)
 def _outcome(folder: Path, _summary: Mapping[str, Any], version: tuple[Any, ...]) -> Outcome:
-    return health.outcome(RunReading(folder).evidence)
+    return health.outcome(read_run(folder).evidence)

@@ -12,14 +12,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import format_progress, format_strategy, progress_share
 from dynlora.errors import DynloraError
+from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.text import markdown_text, one_line
-from dynlora.viz.capacity import pictures
 from dynlora.viz.capacity.view import capacity_view, has_moved
-from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.home import model as home_model
+from dynlora.viz.kit.panel import RunView
 from dynlora.viz.tour import stops as tour_stops
 from dynlora.viz.tour.model import is_tour_taken
 from dynlora.viz.ui.cards import card, colours, note
@@ -30,7 +31,7 @@ HIDDEN = "tour-hidden"
 """Key of the session in which the hint at the tour was hidden: the runs folder may be read-only."""
 
 
-def sample_view() -> CapacityView | None:
+def sample_view() -> RunReading | None:
     """Return the capacity of the run of the tour; None where no run can show it."""
     with suppress(DynloraError):
         found = tour_stops.toured()
@@ -38,7 +39,7 @@ def sample_view() -> CapacityView | None:
     return None
 
 
-def run_view(run_id: str | None) -> CapacityView | None:
+def run_view(run_id: str | None) -> RunReading | None:
     """Return the capacity of a run; None without one, or when it has recorded no rank."""
     if run_id is None:
         return None
@@ -61,13 +62,15 @@ def tour_hint() -> None:
             st.rerun()
 
 
-def picture(view: CapacityView, *, is_live: bool) -> None:
+def picture(view: RunReading, *, is_live: bool) -> None:
     """Draw the model as a picture: a finished run plays by itself, one that trains shows its newest step."""
     view = replace(view, step=view.last)
     title = home_model.picture_title(view.summary, is_live=is_live)
     with card(title, "picture"):
-        replay(pictures.replay_data(view, colours()), plays=not is_live, is_linked=False)
-        note(home_model.picture_words(view.summary, pictures.replay_words(view)))
+        panel = registry()["train"].panel("replay")
+        data = panel.data(RunView(view.folder, view, view.store))
+        replay(panel.element_values(data, colours()), plays=not is_live, is_linked=False)
+        note(home_model.picture_words(view.summary, panel.caption(data)))
 
 
 def no_picture() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis.inputs_reading import InputsReading
 from dynlora.store import queries
 from dynlora.viz.inputs import token_losses, token_trace
 from dynlora.viz.inputs.token_trace import TokenTrace
-from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.token_text import cut_words, tokens_html
 from dynlora.viz.ui import cached_queries
@@ -25,7 +25,7 @@ MOST_EXAMPLES = 64
 ORDERS = {"helped": "Largest decrease", "harmed": "Largest increase"}
 
 
-def loss_cards(view: InputsView, *, has_best: bool) -> None:
+def loss_cards(view: InputsReading, *, has_best: bool) -> None:
     """Draw where the adapter helps; `has_best`: the run kept its best adapter beside the last one."""
     if view.examples.empty:
         return
@@ -55,7 +55,7 @@ def _examples(frame: pd.DataFrame, step: int) -> None:
     under(f"{token_losses.example_caption(frame, step)} Base: the loss at step 0.", shown, "helped")
 
 
-def _trace(view: InputsView) -> TokenTrace | None:
+def _trace(view: InputsReading) -> TokenTrace | None:
     """Return the token losses that the run recorded at its evaluations."""
     if token_trace.SIGNAL not in cached_queries.signal_names(view.folder):
         return None
@@ -65,7 +65,7 @@ def _trace(view: InputsView) -> TokenTrace | None:
     )
 
 
-def _one_example(view: InputsView, trace: TokenTrace | None, *, has_best: bool) -> None:
+def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: bool) -> None:
     """Draw one example with each token in the colour of its loss."""
     shown = strong_language.presentable_first(view.examples)
     labels = {str(index): label for index, label in strong_language.labels(shown).items()}
@@ -94,7 +94,7 @@ def _one_example(view: InputsView, trace: TokenTrace | None, *, has_best: bool) 
     under(words, token_losses.token_frame(first), "token-view")
 
 
-def _recorded(view: InputsView, trace: TokenTrace, example: int) -> dict[str, dict[str, Any]]:
+def _recorded(view: InputsReading, trace: TokenTrace, example: int) -> dict[str, dict[str, Any]]:
     """Draw the slider over evaluations; return the tokens of an example at the chosen one and at the last, by name."""
     best = (view.summary.get("best") or {}).get("step")
     words = token_trace.step_words(trace, best if isinstance(best, int) else None)
@@ -103,7 +103,7 @@ def _recorded(view: InputsView, trace: TokenTrace, example: int) -> dict[str, di
     return {f"adapter, step {words[one]}": trace.at(example, one) for one in shown}
 
 
-def _losses(view: InputsView, row: Any, *, has_best: bool) -> dict[str, dict[str, Any]]:
+def _losses(view: InputsReading, row: Any, *, has_best: bool) -> dict[str, dict[str, Any]]:
     """Return what the best and the last adapter make of an example, by their names; empty where they cannot say."""
     pair = row["text_pair"] if isinstance(row["text_pair"], str) else None
     found = {}
@@ -120,7 +120,7 @@ def _losses(view: InputsView, row: Any, *, has_best: bool) -> dict[str, dict[str
     }
 
 
-def _tokens(view: InputsView, frame: pd.DataFrame) -> None:
+def _tokens(view: InputsReading, frame: pd.DataFrame) -> None:
     """List the tokens of many examples by how much more probable they became."""
     chosen = view.examples.head(MOST_EXAMPLES)
     pairs = [pair if isinstance(pair, str) else None for pair in chosen["text_pair"]]

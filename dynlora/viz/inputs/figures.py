@@ -4,92 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis.gate_effect import GateEffect
 from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import strong_language, theme
-from dynlora.viz.kit.limits import axis_within
 from dynlora.viz.kit.theme import Palette
-
-
-def gate_map(
-    gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, colours: Palette, *, hide: bool = True
-) -> go.Figure:
-    """Draw the mean gate of each group and module, 1 is neutral, and above it how much the groups explain.
-
-    Args:
-        gates: one row per group, one column per module as recorded.
-        modules: as `capacity.described` returns them.
-        effect: of the groups on the gates; None when it is not known.
-        colours: of the mode.
-        hide: leave out what is not beyond chance.
-    """
-    order = modules["position"].to_numpy()
-    values = gates.to_numpy(float)[:, order]
-    shown = np.where(effect.found[order], values, np.nan) if effect is not None and hide else values
-    reach = max(float(np.nanmax(np.abs(values - 1))) if np.isfinite(values).any() else 0.0, 1e-3)
-    short = [plotly_text(name) for name in modules["short"]]
-    whole = [plotly_text(name) for name in modules["name"]]
-    drawn = theme.figure(colours, int(np.clip(210 + 34 * len(gates), 300, 700)))
-    drawn.add_heatmap(
-        z=np.round(shown, 5), x=list(range(len(short))), y=[plotly_text(group, 24) for group in gates.index],
-        zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, hoverongaps=False,
-        xgap=theme.column_gap(len(short)), ygap=1,
-        customdata=np.tile(np.array(whole, dtype=object), (len(gates), 1)),
-        colorbar={
-            "title": {"text": "Gate (factor)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
-            "tickfont": {"size": 11, "color": colours.muted}, "len": 0.72, "y": 0, "yanchor": "bottom",
-        },
-        hovertemplate="%{y}<br>%{customdata}<br>gate %{z:.4f}<extra></extra>",
-    )  # fmt: skip
-    drawn.update_xaxes(**theme.name_axis(short, colours), title_text="Module (by kind and depth)")
-    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False, domain=[0, 0.7])
-    if effect is not None:
-        _draw_effect(drawn, effect, order, whole, colours)
-    return drawn
-
-
-def _draw_effect(
-    drawn: go.Figure, effect: GateEffect, order: np.ndarray, names: Sequence[str], colours: Palette
-) -> None:
-    """Draw the share that the groups explain of each gate above the map, the baseline of chance as a line."""
-    share = 100 * effect.share[order]
-    drawn.add_bar(
-        x=list(range(len(share))), y=share, yaxis="y2", customdata=list(names),
-        marker={"color": [colours.accent if found else colours.muted for found in effect.found[order]]},
-        hovertemplate="%{customdata}<br>the groups explain %{y:.1f} % of its variation<extra></extra>",
-    )  # fmt: skip
-    drawn.add_shape(
-        type="line", xref="paper", x0=0, x1=1, yref="y2", y0=100 * effect.baseline, y1=100 * effect.baseline,
-        line={"color": colours.second, "width": 1.3, "dash": "dash"},
-    )  # fmt: skip
-    drawn.update_layout(
-        yaxis2={
-            **theme.axis(colours), "domain": [0.78, 1], "anchor": "x", "rangemode": "tozero", "nticks": 4,
-            "title": {"text": "Explained (%)", "font": {"size": 11, "color": colours.muted}},
-        }
-    )  # fmt: skip
-
-
-def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
-    """Draw a number of each group over the evaluations; `series` holds step, group, value."""
-    drawn = theme.figure(colours, 260)
-    style = theme.contrasting(list(dict.fromkeys(series["group"])))
-    for group, part in series.groupby("group", sort=False):
-        colour, symbol, dash = style[str(group)]
-        drawn.add_scatter(
-            x=part["step"], y=part["value"], mode="lines+markers", name=plotly_text(group, 24),
-            line={"color": colour, "width": 1.8, "dash": dash}, marker={"symbol": symbol, "size": 7},
-            hovertemplate="%{fullData.name}<br>step %{x}: %{y:.4f}<extra></extra>",
-        )  # fmt: skip
-    drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(title_text="Step")
-    drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), **axis_within(title))
-    theme.single_step(drawn, series["step"])
-    return drawn
 
 
 def probe_scatter(

@@ -2,36 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
-from dynlora.analysis.frames import at_highest, at_lowest
+from dynlora.analysis.frames import at_highest
 from dynlora.analysis.gate_effect import GateEffect
-from dynlora.text import one_line, percent, plural, score, sentence_case
-
-
-def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:
-    """Say whether gates differ between groups beyond chance, and where most; `table` is groups by modules."""
-    values = table.to_numpy(float)
-    if not values.size or not np.isfinite(values).any():
-        return "No gates were recorded up to this step."
-    if effect is None:
-        return f"At step {step}, groups cannot be compared: fewer than two have examples in the probe set."
-    chance = (
-        f"the chance level is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
-        "groups, shuffled labels)"
-    )
-    if not effect.found.any():
-        return f"At step {step}, no gate differs between groups beyond chance; {chance}."
-    module = int(effect.share.argmax())
-    column = pd.Series(values[:, module], index=table.index)
-    name = one_line(modules.set_index("position")["short"].get(module, module), 40)
-    return (
-        f"At step {step}, {int(effect.found.sum())} of {len(effect.found)} gates differ between groups beyond chance. "
-        f"The groups explain the largest fraction of the variation in {name}: {percent(effect.share[module])} "
-        f"({one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} {column.min():.3f}; "
-        f"1 is neutral); {chance}."
-    )
+from dynlora.text import one_line, plural, score, sentence_case
 
 
 def conclusion(
@@ -74,26 +49,6 @@ def _gates_tell(effect: GateEffect | None, *, gated: bool) -> str:
     if not effect.found.any():
         return f"No gate differs between the groups beyond chance ({n})."
     return f"{int(effect.found.sum())} of {len(effect.found)} gates differ between the groups beyond chance ({n})."
-
-
-def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str:
-    """Say which group does best and worst at the last evaluation; `series` holds step, group, value."""
-    known = series.dropna(subset=["value"])
-    if known.empty:
-        return "No group has been evaluated yet."
-    last = known[known["step"] == known["step"].max()]
-    best, worst = last.loc[at_highest(last["value"])], last.loc[at_lowest(last["value"])]
-    if len(last) == 1:
-        return (
-            f"At step {int(last['step'].iloc[0])}, {one_line(name, 40)} is {score(best['value'])} in the one group, "
-            f"{one_line(best['group'], 40)}; set data.group_by to compare groups."
-        )
-    if low_is_good:
-        best, worst = worst, best
-    return (
-        f"At step {int(last['step'].iloc[0])}, {one_line(name, 40)} is best for {one_line(best['group'], 40)} "
-        f"({score(best['value'])}) and worst for {one_line(worst['group'], 40)} ({score(worst['value'])})."
-    )
 
 
 def probe(examples: pd.DataFrame) -> str:

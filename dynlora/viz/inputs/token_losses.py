@@ -30,7 +30,7 @@ def by_example(examples: pd.DataFrame, base: pd.Series) -> pd.DataFrame:
     `adapter` are mean losses over an example's tokens in nats; `difference` is base less adapter.
 
     Args:
-        examples: as `inputs_model.named` returns them.
+        examples: as `input_frames.named` returns them.
         base: losses of the same examples at step 0, before anything was learned.
     """
     found = pd.DataFrame({

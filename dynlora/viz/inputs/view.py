@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dynlora.analysis.gate_effect import GateEffect
+from dynlora.analysis import input_frames
+from dynlora.analysis.inputs_reading import InputsReading
 from dynlora.analysis.run_summary import evaluated_rows
-from dynlora.store import queries
 from dynlora.viz.inputs import figures as inputs_figures
-from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs import text as inputs_text
-from dynlora.viz.inputs.view_model import InputsView, effect_at
-from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import chart, colours, plot_config
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.panel_cards import conclusion
@@ -30,38 +24,10 @@ MOST_CHOSEN = 200
 """Examples that a selection may hold; an address must stay short."""
 
 
-@st.cache_data(max_entries=50, ttl=3600, show_spinner=False)
-def _effect(folder: str, version: tuple[Any, ...], step: int) -> GateEffect | None:
-    return effect_at(Path(folder), step)
-
-
-class _KeptView(InputsView):
-    """A view whose test against chance is made once per change of the run."""
-
-    @cached_property
-    def effect(self) -> GateEffect | None:
-        """What the groups explain of the gates, against chance."""
-        return _effect(str(self.folder), queries.version_key(self.folder), self.step)
-
-
-def inputs_view(folder: Path, summary: Mapping[str, Any], step: int) -> InputsView:
-    """Return a run's inputs at the last evaluation up to a step.
-
-    Args:
-        folder: of the run.
-        summary: as `queries.run_summary` returns it.
-        step: the step.
-
-    Raises:
-        DynloraError: when the run cannot be read.
-    """
-    return _KeptView(folder, summary, cached_queries.modules(folder), step, cached_queries.CACHED)
-
-
-def show_conclusion(view: InputsView) -> None:
+def show_conclusion(view: InputsReading) -> None:
     """Draw what the page shows, in a sentence, and where to go next."""
     summary = view.summary
-    name, low_is_good = inputs_model.group_title("metric", summary["metric"])
+    name, low_is_good = input_frames.group_title("metric", summary["metric"])
     words = inputs_text.conclusion(
         view.groups, name, evaluated_rows(summary, view.step), view.effect, gated=not view.gates.empty,
         low_is_good=low_is_good,
@@ -85,7 +51,7 @@ def colour_choice(kinds: list[str], modules: Mapping[str, str]) -> tuple[str, st
     return by, choose("module", "Module", list(modules), next(iter(modules)), modules.__getitem__)
 
 
-def placed(view: InputsView) -> tuple[pd.DataFrame, tuple[str, str]]:
+def placed(view: InputsReading) -> tuple[pd.DataFrame, tuple[str, str]]:
     """Draw what places the probe set in the plane, and return the examples there with the titles of the axes.
 
     PCA was recorded; UMAP is asked of the model, and stays PCA when it cannot answer.
@@ -112,9 +78,9 @@ def pin_link(run_id: str, chosen: list[int]) -> None:
         link("pages/compare.py", "Compare this example across runs", runs=run_id, example=str(chosen[0]))
 
 
-def depth_chart(view: InputsView, chosen: list[int]) -> None:
+def depth_chart(view: InputsReading, chosen: list[int]) -> None:
     """Draw the gates of the selected examples over the depth of the model, where gates were recorded."""
-    depth = inputs_model.over_depth(view.probe_gates, view.modules, chosen)
+    depth = input_frames.over_depth(view.probe_gates, view.modules, chosen)
     if len(depth):
         chart(inputs_figures.gates_over_depth(depth, colours()), inputs_text.depth(depth), depth, "depth")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.analysis.frames import smoothed
 from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
@@ -47,3 +48,19 @@ def titled(drawn: go.Figure, title: str) -> go.Figure:
     drawn.update_xaxes(title_text="Step", dtick=1 if steps and max(steps) - min(steps) <= 8 else None)
     drawn.update_yaxes(title_text=plotly_text(sentence_case(title)))
     return drawn
+
+
+def add_losses(drawn: go.Figure, train: pd.DataFrame, held_out: pd.DataFrame, colours: Palette, name: str) -> go.Figure:
+    """Add the smoothed training loss, under a name, and the held-out loss to a figure; frames hold step and value."""
+    drawn.add_scatter(
+        x=train["step"], y=smoothed(train["value"]), mode="lines", name=name,
+        line={"color": colours.accent, "width": 2}, hovertemplate="step %{x}<br>smoothed %{y:.4f}<extra></extra>",
+    )  # fmt: skip
+    if len(held_out):
+        drawn.add_scatter(
+            x=held_out["step"], y=held_out["value"], mode="lines+markers", name="Held-out",
+            line={"color": colours.second, "width": 1.6}, marker={"size": 7, "symbol": "diamond"},
+            hovertemplate="step %{x}<br>held-out loss %{y:.4f}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=True)
+    return titled(drawn, "Loss (nats)")

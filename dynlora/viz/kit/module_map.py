@@ -24,6 +24,9 @@ THIN_FROM = 140
 """Rows from which a map has no room between single rows: they are a few pixels high."""
 
 
+HANDLES = "modules"
+"""Name of the points at the left of a map's rows, which take clicks."""
+
 BESIDE_BAR = 67
 """Pixels that a map's bar takes at the right beside the words at it."""
 

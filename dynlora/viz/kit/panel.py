@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,8 +16,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.viz.kit.picture import Picture
-from dynlora.viz.kit.run_queries import RunQueries
+from dynlora.viz.kit.picture import Picks, Picture
+from dynlora.analysis.run_queries import RunQueries
 from dynlora.viz.kit.theme import Palette
 
 Data = TypeVar("Data")
@@ -74,7 +75,12 @@ class Panel(ABC, Generic[Data]):
         title: of the card.
         about: line under the title.
         missing: sentence where there is nothing to draw yet.
+        part: heading of the report that it is under.
+        card: key of its card; the id without one.
         is_wide: it takes the whole width of the page.
+        width: eighths of a row beside its neighbour; a document gives what is wider than half the whole width.
+        is_live: it changes with every step, so that pages draw it more often.
+        element: of a page, which draws it where a figure cannot; a document leaves it out. Empty for none.
     """
 
     id: ClassVar[str]
@@ -82,14 +88,39 @@ class Panel(ABC, Generic[Data]):
     title: ClassVar[str]
     about: ClassVar[str] = ""
     missing: ClassVar[str]
+    part: ClassVar[str] = "Evidence"
+    card: ClassVar[str] = ""
     is_wide: ClassVar[bool] = False
+    width: ClassVar[int] = 4
+    is_live: ClassVar[bool] = False
+    element: ClassVar[str] = ""
 
     def applies(self, view: RunView) -> bool:
         """Say whether the run records what this panel draws, now or later; one that never does has no card."""
         return True
 
+    def views(self, view: RunView) -> Mapping[str, RunView]:
+        """Return what a page draws of this panel, a card for each, by the end of the card's key."""
+        return {"": view}
+
+    def document_views(self, view: RunView) -> Mapping[str, RunView]:
+        """Return what a document shows of this panel: it has no controls."""
+        return self.views(view)
+
+    def heading(self, view: RunView) -> str:
+        """Return the title of the card."""
+        return self.title
+
+    def subtitle(self, view: RunView) -> str:
+        """Return the line under the title."""
+        return self.about
+
     def choice(self, view: RunView) -> Choice | None:
         """Return what a reader can choose; None for nothing."""
+        return None
+
+    def picks(self, view: RunView) -> Picks | None:
+        """Return what a click on a point of the figure chooses; None for nothing."""
         return None
 
     @abstractmethod
@@ -109,13 +140,26 @@ class Panel(ABC, Generic[Data]):
         assert isinstance(data, pd.DataFrame), "a panel whose data is no frame says which one is its table"
         return data
 
+    def short_table(self, data: Data) -> pd.DataFrame:
+        """Return the numbers as a document or a list shows them, where the table is too long for that."""
+        return self.table(data)
+
     def figure(self, data: Data, colours: Palette) -> go.Figure | None:
         """Draw the figure; None for a panel whose table is what it shows."""
         return None
 
+    @property
+    def has_figure(self) -> bool:
+        """Whether it is a figure: else its HTML, its element or its table is what it shows."""
+        return type(self).figure is not Panel.figure
+
     def html(self, data: Data, colours: Palette) -> str:
         """Return what a panel without a figure draws, as escaped HTML; empty for one that shows its table."""
         return ""
+
+    def element_values(self, data: Data, colours: Palette) -> dict[str, Any]:
+        """Return what the element draws, as plain values."""
+        return {}
 
     def more(self, data: Data) -> Mapping[str, pd.DataFrame]:
         """Return further tables by their titles."""
@@ -139,6 +183,9 @@ def panels_in(package: ModuleType) -> tuple[Panel[Any], ...]:
         panels += [
             value()
             for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, Panel) and value.__module__ == module.__name__
+            if isinstance(value, type)
+            and issubclass(value, Panel)
+            and value.__module__ == module.__name__
+            and not inspect.isabstract(value)
         ]
     return tuple(sorted(panels, key=lambda panel: panel.order))

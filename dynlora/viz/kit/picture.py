@@ -1,7 +1,8 @@
-"""A figure as every place shows it: with the caption that says what it shows, and its numbers."""
+"""A figure as every place shows it: with the caption that says what it shows, its numbers, and what a click does."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,3 +22,17 @@ class Picture:
     figure: go.Figure
     caption: str
     table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a click on a point of a chart chooses.
+
+    Attributes:
+        name: in the address.
+        values: what can be chosen; the last of a point's `customdata` is a place among them, so that no text of a run
+            is in the figure but what is escaped.
+    """
+
+    name: str
+    values: Sequence[str]

@@ -19,10 +19,11 @@ from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.run import module_scores
 from dynlora.text import number
+from dynlora.viz.kit.picture import Picks
 from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import Picks, card, colours, note, picture, rows, safe
+from dynlora.viz.ui.cards import card, colours, note, picture, rows, safe
 from dynlora.viz.ui.guard import fragment
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, follow_address

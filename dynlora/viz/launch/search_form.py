@@ -152,7 +152,7 @@ def _command(base: str, lists: Mapping[str, str], options: Mapping[str, Any]) ->
 
 
 def show_searches() -> None:
-    """Draw how the searches of this runs folder stand; nothing where none was started from a page."""
+    """Draw the state of the searches of this runs folder; nothing where none was started from a page."""
     jobs = search.searches(runs_dir())
     if not jobs:
         return

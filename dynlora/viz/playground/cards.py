@@ -12,10 +12,10 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis.frames import records
+from dynlora.analysis.inputs_reading import InputsReading
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.text import markdown_text, one_line, plural
-from dynlora.viz.inputs.view_model import InputsView
 from dynlora.viz.kit import strong_language
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground import model as playground_model
@@ -265,7 +265,7 @@ def token_lines(found: Mapping[str, Any], unit: str) -> None:
     under(f"{told}{token_view.cut_words(found['tokens'])}", frame, "tokens")
 
 
-def token_card(view: InputsView) -> None:
+def token_card(view: InputsReading) -> None:
     """Draw one example of the probe set word by word: its gates or what each word adds, over depth."""
     if view.examples.empty:
         return

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.text import plotly_text
-from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
 
@@ -107,7 +107,7 @@ def layer_map(table: pd.DataFrame, neutral: float, least: float, words: tuple[st
 
 def group_gates(gates: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the mean gate of each input group and module; as `figures_inputs.gate_map` does, which it fills."""
-    drawn = inputs_figures.gate_map(gates, modules, None, colours, hide=False)
+    drawn = gate_map(gates, modules, None, colours, hide=False)
     drawn.update_layout(height=int(np.clip(150 + 34 * len(gates), 220, 600)))
     drawn.update_traces(colorbar={"len": 1, "y": 0.5, "yanchor": "middle"})
     drawn.update_yaxes(domain=[0, 1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import kind_of_run
 from dynlora.store import queries
 from dynlora.viz.report.comparing import comparison_document
@@ -23,7 +23,7 @@ def run_report(folder: Path) -> bytes:
         DynloraError: when the run cannot be read.
     """
     kind = kind_of_run(folder)
-    return page(run_document(RunReading(folder)) if kind.allocates else kind_document(folder, kind))
+    return page(run_document(read_run(folder)) if kind.allocates else kind_document(folder, kind))
 
 
 def comparison_report(folders: Sequence[Path]) -> bytes:
@@ -33,4 +33,4 @@ def comparison_report(folders: Sequence[Path]) -> bytes:
         DynloraError: when no run can be read.
     """
     found, damaged = queries.readable(folders)
-    return page(comparison_document([RunReading(folder) for folder in found], damaged))
+    return page(comparison_document([read_run(folder) for folder in found], damaged))

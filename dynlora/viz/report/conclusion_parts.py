@@ -31,14 +31,13 @@ def ranks_part(run: RunReading) -> Part:
     if summary["status"] not in ("finished", "stopped") or settings is None or run.modules.empty:
         return Part(title, [])
     measured = ablations.kept(run.folder)
-    ends = {name: run.at_ends(name) for name in ("rank", "delta_norm", "effective_rank")}
     evidence = ranks_to_use.evidence(
         run.modules,
         summary["ranks"],
-        None if ends["rank"] is None else ends["rank"][0],
+        run.values("rank", None),
         ablations.effects(measured, run.modules),
         0 if measured is None else measured.rows,
-        {name: None if values is None else values[1] for name, values in ends.items()},
+        {name: run.values(name, run.last) for name in ("delta_norm", "effective_rank")},
     )
     kinds = ranks_to_use_text.kinds_table(evidence)
     return Part(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from dynlora.analysis import run_summary as words
 from dynlora.kinds.run_kind import RunKind
 from dynlora.store.summary import run_summary
+from dynlora.store.summary import run_summary as words
 from dynlora.text import one_line
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.theme import LIGHT
+from dynlora.viz.kit.theme import Palette
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table
 from dynlora.viz.report.setup_part import setup_part
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+HALF = 4
+"""Of a row, in eighths: what is wider takes the row."""
 
 
 def kind_document(folder: Path, kind: RunKind) -> Document:
@@ -25,7 +32,6 @@ def kind_document(folder: Path, kind: RunKind) -> Document:
     summary, result = run_summary(folder), kind.read(folder)
     conclusion, view = kind.conclusion(result), RunView(folder, result)
     tables = [Table(title.replace("-", " ").capitalize(), frame) for title, frame in kind.tables(result).items()]
-    panels = [block for panel in kind.panels if panel.applies(view) for block in _blocks(panel, view)]
     missing = [f"{panel.title}: {panel.reason_missing(view)}" for panel in kind.panels if panel.data(view) is None]
     done = kind.done.format(step=summary["step"], total=summary["max_steps"])
     return Document(
@@ -34,11 +40,22 @@ def kind_document(folder: Path, kind: RunKind) -> Document:
         {"status": f"{summary['status']}, {done.lower()}"},
         [
             Part("Conclusion", tables, [note for note in (conclusion.text, conclusion.basis) if note]),
-            Part("Evidence", panels, missing),
+            Part("Evidence", panel_blocks(kind.panels, view), missing),
             setup_part(summary),
         ],
         [words.about(summary)],
     )
+
+
+def panel_blocks(panels: Iterable[Panel[Any]], view: RunView) -> list[Block]:
+    """Return the panels that apply to a run, as a document shows them."""
+    views = [
+        (panel, one)
+        for panel in panels
+        if panel.applies(view) and not panel.element
+        for one in panel.document_views(view).values()
+    ]
+    return [block for panel, one in views for block in _blocks(panel, one)]
 
 
 def _blocks(panel: Panel[Any], view: RunView) -> list[Block]:
@@ -46,8 +63,10 @@ def _blocks(panel: Panel[Any], view: RunView) -> list[Block]:
     data = panel.data(view)
     if data is None:
         return []
-    caption, table = panel.caption(data), panel.table(data)
-    more = [Table(title, frame) for title, frame in panel.more(data).items()]
-    if panel.figure(data, LIGHT) is None:
-        return [Table(panel.title, table, caption, panel.is_wide), *more]
-    return [Chart(panel.title, partial(panel.figure, data), caption, table, panel.is_wide), *more]
+    title, caption, table = panel.heading(view), panel.caption(data), panel.short_table(data)
+    is_wide = panel.is_wide or panel.width > HALF
+    more: list[Block] = [Table(title, frame) for title, frame in panel.more(data).items()]
+    if not panel.has_figure:
+        return [Table(title, table, caption, is_wide), *more]
+    draw = cast("Callable[[Palette], Figure]", partial(panel.figure, data))
+    return [Chart(title, draw, caption, table, is_wide), *more]

@@ -8,25 +8,23 @@ from typing import Any
 
 from dynlora.analysis import results, run_summary
 from dynlora.analysis.run_reading import RunReading
+from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.viz.kit import written
+from dynlora.viz.kit.panel import RunView
 from dynlora.viz.report.document import Block, Chart, Part, Table
-from dynlora.viz.run import figures, generations, result_figures, result_text
-from dynlora.viz.run import text as run_text
+from dynlora.viz.report.kind_report import panel_blocks
+from dynlora.viz.run import generations, result_figures, result_text
 
 
-def results_part(run: RunReading) -> Part:
+def results_part(view: RunView) -> Part:
     """Return scores by class and group, the worst examples, and what the adapters add to the base model."""
+    run: RunReading = view.result
     evaluated = run_summary.evaluation(run.evaluations)
     if evaluated is None:
         return Part("Results", [])
-    step, payload = evaluated
-    worst = run_summary.worst(payload)
-    worst = written.as_written(worst) if run_summary.writes(run.summary) else worst
-    blocks = [*_classes(step, payload), *_groups(run), *_base(run, payload)]
-    if len(worst):
-        blocks.append(Table(f"Highest-loss examples at step {step:,}", worst, is_wide=True))
-    return Part("Results", [*blocks, *_generated(run)])
+    panels = panel_blocks((panel for panel in registry()["train"].panels if panel.part == "Results"), view)
+    return Part("Results", [*panels, *_base(run, evaluated[1]), *_generated(run)])
 
 
 def _generated(run: RunReading) -> list[Block]:
@@ -39,32 +37,9 @@ def _generated(run: RunReading) -> list[Block]:
     return [Table(f"Generated texts at step {last:,}", table, generations.conclusion(steps), is_wide=True)]
 
 
-def _classes(step: int, payload: Mapping[str, Any]) -> list[Block]:
-    found = run_summary.confusion(payload)
-    if found is None:
-        return []
-    scores, columns = results.class_scores(*found), ["precision", "recall", "F1"]
-    dots = partial(result_figures.score_dots, scores, "class", columns, "Score (0 to 1)")
-    words, table = run_text.confusion(*found, step), run_summary.confusion_table(*found)
-    return [
-        Chart("Confusion matrix", partial(figures.confusion, *found), words, table),
-        Chart("Scores by class", dots, result_text.class_scores(scores), scores),
-    ]
-
-
-def _groups(run: RunReading) -> list[Block]:
-    groups = queries.groups_frame(run.folder)
-    if groups.empty or groups["metric"].isna().all():
-        return []
-    metric = run.summary.get("metric") or run_summary.main_metric(run.summary)[0] or "metric"
-    drawn = partial(result_figures.score_dots, groups, "group", ["metric"], metric)
-    words = result_text.group_scores(groups, metric)
-    return [Chart("Results by input group", drawn, words, groups.rename(columns={"metric": metric}))]
-
-
 def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:
     """Return the probe set with the adapters off and on."""
-    ends = results.base_ends(queries.examples_frame(run.folder), run.last("base_loss"), run.last("base_prediction"))
+    ends = results.base_ends(queries.examples_frame(run.folder), run.final("base_loss"), run.final("base_prediction"))
     if ends.empty:
         return []
     labels = [str(label) for label in (payload.get("labels") or [])]

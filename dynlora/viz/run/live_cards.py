@@ -11,13 +11,17 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import run_summary
+from dynlora.analysis.run_reading import read_run
+from dynlora.kinds.registry import registry
 from dynlora.store import queries
-from dynlora.text import markdown_text, number, one_line, sentence_case
-from dynlora.viz.kit import lines as kit_lines
-from dynlora.viz.run import pictures, progress, result_figures
+from dynlora.store.summary import RunSummary
+from dynlora.text import markdown_text
+from dynlora.viz.kit.panel import RunView
+from dynlora.viz.run import progress, result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import badge, card, chart, colours, note, picture, status_line, titled
+from dynlora.viz.ui.cards import badge, card, chart, colours, note, status_line, titled
+from dynlora.viz.ui.panel_cards import panel_cards
 from dynlora.viz.ui.run_actions import run_buttons
 from dynlora.viz.ui.run_picker import Chosen, is_known, link, links
 
@@ -64,7 +68,7 @@ def _origin(summary: Mapping[str, Any]) -> None:
     st.html(f'<p class="dl-origin">{words}</p>')
 
 
-def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame) -> None:
+def run_training(run: Chosen, summary: RunSummary, scalars: pd.DataFrame) -> None:
     """Draw what the run learns and what that costs.
 
     Raises:
@@ -73,37 +77,9 @@ def run_training(run: Chosen, summary: Mapping[str, Any], scalars: pd.DataFrame)
     if scalars.empty:
         note("No data has been recorded yet. Charts appear after the first steps.")
         return
-    training = pictures.Training(run.folder, summary, scalars, cached_queries.CACHED)
-    names = list(pictures.PICTURES)
-    for start in range(0, len(names), 2):
-        for place, name in zip(st.columns(2), names[start : start + 2], strict=False):
-            with place, card(pictures.TITLES[name], name):
-                _drawn(training, name)
-    _own_numbers(scalars)
-
-
-def _drawn(training: pictures.Training, name: str) -> None:
-    try:
-        shown = pictures.PICTURES[name](training, colours())
-    except KeyError:
-        note("No ranks have been recorded yet.")
-    else:
-        picture(shown, name)
-
-
-def _own_numbers(scalars: pd.DataFrame) -> None:
-    """Draw the numbers that only this method counts, two in a row."""
-    found = run_summary.own_numbers(scalars)
-    for start in range(0, len(found), 2):
-        for place, name in zip(st.columns(2), found[start : start + 2], strict=False):
-            series = run_summary.series(scalars, name, "train")
-            word = one_line(name.replace("_", " ").replace("/", ": "), 60)
-            with place, card(f"Method metric: {word}", f"own-{start}-{name}"):
-                words = (
-                    f"{sentence_case(word)} changed from {number(series['value'].iloc[0])} to "
-                    f"{number(series['value'].iloc[-1])}."
-                )
-                chart(kit_lines.line(series, word, colours(), zero=False), words, series, f"own-{name}")
+    reading = read_run(run.folder, cached_queries.CACHED, summary)
+    panels = (panel for panel in registry()["train"].panels if panel.part in ("Training", "Cost"))
+    panel_cards(panels, RunView(run.folder, reading, reading.store))
 
 
 def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:

@@ -9,21 +9,6 @@ import pandas as pd
 from dynlora.text import duration
 
 
-def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
-    """Return the components each kind of module holds: column step, then one per kind.
-
-    Args:
-        ranks: one row per module as recorded, one column per step.
-        modules: as `capacity.described` returns them.
-    """
-    if len(ranks) != len(modules) or not ranks.shape[1]:
-        return pd.DataFrame({"step": []})
-    found = {"step": ranks.columns.to_numpy()}
-    for label, part in modules.groupby("label", sort=False):
-        found[str(label)] = ranks.to_numpy(float)[part["position"]].sum(axis=0)
-    return pd.DataFrame(found)
-
-
 def minutes(system: pd.DataFrame) -> pd.DataFrame:
     """Return readings of the machine as columns name, minutes (since the first), value."""
     start = system["time"].min() if len(system) else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,23 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import results, run_summary
+from dynlora.analysis.run_reading import read_run
+from dynlora.kinds.registry import registry
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.viz.kit import written
-from dynlora.viz.run import figures, result_figures, result_text
-from dynlora.viz.run import text as run_text
+from dynlora.viz.kit.panel import RunView
+from dynlora.viz.run import result_figures, result_text
 from dynlora.viz.run.generation_cards import generated_texts
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, texts
+from dynlora.viz.ui.panel_cards import panel_cards
 from dynlora.viz.ui.run_picker import Chosen
 
 NOT_RECORDED = "Not recorded in this run. Newer runs evaluate the base model on the probe set at their end."
 
 
-def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -> None:
+def run_results(run: Chosen, summary: RunSummary, events: pd.DataFrame) -> None:
     """Draw scores by class and group, the worst examples, and the probe set before and after.
 
     Raises:
@@ -33,18 +37,12 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
     if evaluated is None:
         note("The run has not been evaluated yet. Results appear with the first evaluation.")
         return
-    step, payload = evaluated
+    _, payload = evaluated
     labels = [str(label) for label in (payload.get("labels") or [])]
-    metric = summary.get("metric") or run_summary.main_metric(summary)[0] or "metric"
-    _classes(step, payload)
     generated_texts(run)
-    sampled = run_summary.sample_words(summary) if run_summary.is_sampled(summary) else ""
-    left, right = st.columns([2, 3])
-    with left, card("Results by input group", "groups"):
-        _groups(run.folder, metric, sampled)
-    with right, card(f"Highest-loss examples at step {step:,}", "worst"):
-        worst = run_summary.worst(payload)
-        texts(written.as_written(worst) if run_summary.writes(summary) else worst, "worst", 300)
+    reading = read_run(run.folder, cached_queries.CACHED, summary)
+    panels = (panel for panel in registry()["train"].panels if panel.part == "Results")
+    panel_cards(panels, RunView(run.folder, reading, reading.store))
     unit = run_summary.loss_unit(summary)
     examples = cached_queries.ask_events(queries.examples_frame, run.folder)
     shown = Shown(labels, unit, run_summary.writes(summary))
@@ -58,31 +56,6 @@ def run_results(run: Chosen, summary: Mapping[str, Any], events: pd.DataFrame) -
             note(NOT_RECORDED)
         else:
             _before_after(ends, ("with adapters off", "with adapters on"), shown, "base")
-
-
-def _classes(step: int, payload: Mapping[str, Any]) -> None:
-    found = run_summary.confusion(payload)
-    if found is None:
-        return
-    left, right = st.columns(2)
-    with left, card("Confusion matrix", "confusion"):
-        frame = run_summary.confusion_table(*found)
-        chart(figures.confusion(*found, colours()), run_text.confusion(*found, step), frame, "confusion")
-    with right, card("Scores by class", "classes"):
-        scores = results.class_scores(*found)
-        columns = ["precision", "recall", "F1"]
-        figure = result_figures.score_dots(scores, "class", columns, "Score (0 to 1)", colours())
-        chart(figure, result_text.class_scores(scores), scores, "classes")
-
-
-def _groups(folder: Path, metric: str, sampled: str) -> None:
-    groups = cached_queries.ask_events(queries.groups_frame, folder)
-    if groups.empty or groups["metric"].isna().all():
-        note("This run has no input groups. Set data.group_by to a column to get them.")
-        return
-    figure = result_figures.score_dots(groups, "group", ["metric"], metric, colours())
-    words = f"{result_text.group_scores(groups, metric)} {sampled}".strip()
-    chart(figure, words, groups.rename(columns={"metric": metric}), "groups")
 
 
 @dataclass(frozen=True)

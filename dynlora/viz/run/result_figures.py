@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.text import plotly_text, sentence_case
+from dynlora.text import plotly_text
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.theme import Palette
-
-
-def score_dots(scores: pd.DataFrame, by: str, columns: Sequence[str], title: str, colours: Palette) -> go.Figure:
-    """Draw a row of dots for each class or group.
-
-    Args:
-        scores: one row per class or group.
-        by: the column with its name.
-        columns: the scores to draw.
-        title: of the axis, with its unit.
-        colours: of the mode.
-    """
-    drawn = theme.figure(colours, int(np.clip(110 + 30 * len(scores), 200, 760)), left=90)
-    rows = list(range(len(scores)))
-    for column, (colour, symbol, _) in theme.contrasting(list(columns)).items():
-        drawn.add_scatter(
-            x=scores[column], y=rows, mode="markers", name=plotly_text(column, 40),
-            marker={"color": colour, "symbol": symbol, "size": 10},
-            hovertemplate=f"%{{y}}<br>{plotly_text(column, 40)} %{{x:.4f}}<extra></extra>",
-        )  # fmt: skip
-    drawn.update_layout(showlegend=len(columns) > 1)
-    drawn.update_xaxes(title_text=plotly_text(sentence_case(title)))
-    names = [plotly_text(name, 22) for name in scores[by]]
-    drawn.update_yaxes(tickmode="array", tickvals=rows, ticktext=names, range=[len(rows) - 0.5, -0.5])
-    return drawn
 
 
 def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
@@ -126,19 +101,4 @@ def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours
     drawn.update_layout(showlegend=len(shown) > 1)
     drawn.update_xaxes(title_text="Minutes since the first reading")
     drawn.update_yaxes(title_text=plotly_text(title), rangemode="tozero")
-    return drawn
-
-
-def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
-    """Draw how many components each kind of module holds over the steps, stacked; column step, then one per kind."""
-    drawn = theme.figure(colours, 250)
-    for kind, (colour, _, _) in theme.kind_styles([str(name) for name in totals.columns[1:]]).items():
-        drawn.add_scatter(
-            x=totals["step"], y=totals[kind], mode="lines", stackgroup="ranks", name=plotly_text(kind, 24),
-            line={"color": colour, "width": 0.8, "shape": "hv"}, fillcolor=theme.faded(colour, 0.55),
-            hovertemplate=f"step %{{x}}<br>{plotly_text(kind, 24)}: %{{y:,}} components<extra></extra>",
-        )  # fmt: skip
-    drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(title_text="Step")
-    drawn.update_yaxes(title_text="Rank (components)", rangemode="tozero")
     return drawn

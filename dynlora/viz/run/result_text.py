@@ -4,61 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dynlora.analysis.frames import at_highest, at_lowest
-from dynlora.text import number, one_line, percent, plural, score, sentence_case, signed
-
-SCORES = "Precision: correct among predicted. Recall: correct among true. F1: their harmonic mean."
-
-
-def by_kind(totals: pd.DataFrame) -> str:
-    """Say which kind gained and which lost most components; column step, then one per kind."""
-    if totals.empty:
-        return "No ranks have been recorded yet."
-    first, last = totals.iloc[0, 1:], totals.iloc[-1, 1:]
-    change = (last - first).astype(float)
-    words = f"At step {int(totals['step'].iloc[-1]):,}, the adapters have {number(int(last.sum()))} components"
-    if not change.abs().max():
-        return f"{words}; no kind changed since the start."
-    won, lost = change.idxmax(), change.idxmin()
-    parts = []
-    if change.max() > 0:
-        parts.append(f"{one_line(won, 24)} gained most ({signed(change.max(), 0)})")
-    if change.min() < 0:
-        parts.append(f"{one_line(lost, 24)} lost most ({signed(change.min(), 0)})")
-    return f"{words}; {', '.join(parts)}."
-
-
-def class_scores(scores: pd.DataFrame) -> str:
-    """Say which class is found best and worst by F1; one without examples is no result."""
-    known = scores[scores["examples"] > 0]
-    if known.empty:
-        return "No class has an example, so there are no scores."
-    best, worst = known.loc[at_highest(known["F1"])], known.loc[at_lowest(known["F1"])]
-    if len(known) < 2:
-        return f"One class has examples: {one_line(best['class'], 40)}, F1 {score(best['F1'])}."
-    if score(best["F1"]) == score(worst["F1"]):
-        return f"F1 is {score(best['F1'])} for all {len(known)} classes. {SCORES}"
-    high, low = (
-        f"{one_line(row['class'], 40)} ({score(row['F1'])}, {plural(int(row['examples']), 'example')})"
-        for row in (best, worst)
-    )
-    return f"F1 is highest for {high} and lowest for {low}. {SCORES}"
-
-
-def group_scores(groups: pd.DataFrame, metric: str) -> str:
-    """Say how far apart the groups are."""
-    known = groups.dropna(subset=["metric"])
-    if known.empty:
-        return "No group has been evaluated yet."
-    best, worst = known.loc[at_highest(known["metric"])], known.loc[at_lowest(known["metric"])]
-    if score(best["metric"]) == score(worst["metric"]):
-        groups_of = "the one group" if len(known) == 1 else f"all {len(known)} groups"
-        return f"{one_line(sentence_case(metric), 40)} is {score(best['metric'])} for {groups_of}."
-    return (
-        f"{one_line(sentence_case(metric), 40)} is highest for {one_line(best['group'], 40)} "
-        f"({score(best['metric'])}) and lowest for "
-        f"{one_line(worst['group'], 40)} ({score(worst['metric'])}); difference {best['metric'] - worst['metric']:.3f}."
-    )
+from dynlora.text import percent
 
 
 def before_after(ends: pd.DataFrame, before: str, after: str) -> str:

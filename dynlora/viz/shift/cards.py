@@ -10,14 +10,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dynlora.analysis import input_frames
 from dynlora.analysis.config_fields import launch_key
+from dynlora.analysis.inputs_reading import inputs_of
+from dynlora.analysis.run_reading import read_run
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.text import listed, one_line, source_name
-from dynlora.viz.inputs import model as inputs_model
 from dynlora.viz.inputs.cards import loss_cards
-from dynlora.viz.inputs.view import inputs_view
 from dynlora.viz.kit import strong_language
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.cards import run_task, token_card
@@ -75,7 +76,7 @@ def model_cards(folder: Path) -> None:
     summary = cached_queries.ask(queries.run_summary, folder)
     if summary["step"]:
         prepare_model()
-        view = inputs_view(folder, summary, summary["step"])
+        view = inputs_of(read_run(folder, cached_queries.CACHED, summary))
         task = run_task(folder)
         if task is not None and task.writes:
             loss_cards(view, has_best=(folder / "adapter-best").is_dir())
@@ -160,7 +161,7 @@ def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> 
         note("This run has no gates." if found["groups"] else "This run has no input groups.")
         return
     figure = playground_figures.group_gates(gates, modules, colours())
-    chart(figure, shift_model.group_gates_caption(gates, modules), inputs_model.gate_table(gates), "apart-gates")
+    chart(figure, shift_model.group_gates_caption(gates, modules), input_frames.gate_table(gates), "apart-gates")
 
 
 def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:

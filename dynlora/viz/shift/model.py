@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from dynlora import assets
+from dynlora.analysis.input_frames import told_apart
 from dynlora.errors import DataError, system_message
 from dynlora.text import metric_words, one_line, percent, plural, score, source_name
-from dynlora.viz.inputs.model import told_apart
 from dynlora.viz.launch import data_file
 from dynlora.viz.playground.model import Task
 

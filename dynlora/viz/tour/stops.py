@@ -11,21 +11,19 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import capacity_frames, run_summary, seed_groups
+from dynlora.analysis import run_summary, seed_groups
 from dynlora.analysis.frames import records
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.errors import DynloraError
+from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.text import plural
-from dynlora.viz.capacity import pictures as capacity_pictures
 from dynlora.viz.capacity.view import capacity_view
-from dynlora.viz.capacity.view_model import CapacityView
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.line_styles import line_styles
-from dynlora.viz.inputs import pictures as inputs_pictures
-from dynlora.viz.inputs.view import inputs_view
+from dynlora.viz.kit.panel import RunView
 from dynlora.viz.tour import model as tour_model
 from dynlora.viz.tour.model import mark_tour_taken
 from dynlora.viz.ui import cached_queries
@@ -53,7 +51,7 @@ class Toured:
 
     run: Chosen
     summary: Mapping[str, Any]
-    view: CapacityView
+    view: RunReading
     alike: list[str]
 
 
@@ -88,9 +86,9 @@ def _best(runs: tuple[tuple[str, str, int], ...]) -> str | None:
     found: list[tuple[float, str]] = []
     for run_id, folder, _ in runs:
         with suppress(DynloraError):  # the list says what is wrong with it
-            reading = RunReading(Path(folder))
+            reading = read_run(Path(folder))
             merit = tour_model.merit(
-                reading.recorded, reading.event_steps, reading.frame("rank"), reading.frame("importance")
+                reading.recorded, reading.event_steps, reading.whole("rank"), reading.whole("importance")
             )
             if merit is not None:
                 found.append((merit, run_id))
@@ -162,17 +160,26 @@ def head(found: Toured) -> None:
     titled("Tour", f"Six short stops with a real run, {found.summary['name']}: {run_summary.about(found.summary)}.")
 
 
+def _panel(run: RunReading, name: str, key: str, **chosen: str) -> None:
+    """Draw the card of a panel without its controls."""
+    panel, view = registry()["train"].panel(name), RunView(run.folder, run, run.store, chosen)
+    data = panel.data(view)
+    if data is None:
+        return
+    with card(panel.heading(view), key):
+        if panel.element:
+            replay(panel.element_values(data, colours()))
+            under(panel.caption(data), panel.table(data), key)
+        elif (drawn := panel.picture(view, colours())) is not None:
+            picture(drawn, key)
+
+
 def _rank(found: Toured) -> None:
-    view = found.view
-    with card("Rank and importance in the model", "tour-rank"):
-        replay(capacity_pictures.replay_data(view, colours()))
-        under(capacity_pictures.replay_words(view), capacity_frames.state_table(view.state()), "tour-rank")
+    _panel(found.view, "replay", "tour-rank")
 
 
 def _map(found: Toured, signal: str) -> None:
-    view = replace(found.view, signal=signal, step=found.view.last)
-    with card(view.shown.title, f"tour-{signal}"):
-        picture(capacity_pictures.signal_map(view, colours(), is_marked=False), f"tour-{signal}")
+    _panel(replace(found.view, signal=signal, step=found.view.last), "capacity", f"tour-{signal}")
 
 
 def _importance(found: Toured) -> None:
@@ -184,15 +191,11 @@ def _moves(found: Toured) -> None:
 
 
 def _flow(found: Toured) -> None:
-    view = found.view
-    with card(f"Rank transfers, steps {view.first} to {view.last}", "tour-flow"):
-        picture(capacity_pictures.rank_flow(view, "kind", colours()), "tour-flow")
+    _panel(found.view, "flow", "tour-flow")
 
 
 def _gates(found: Toured) -> None:
-    view = inputs_view(found.run.folder, found.summary, found.summary["step"])
-    with card("Gates by input group", "tour-gates"):
-        picture(inputs_pictures.gates(view, colours(), hide=False), "tour-gates")
+    _panel(replace(found.view, step=found.view.last), "gates", "tour-gates", gates="all")
 
 
 def _worth(found: Toured) -> None:

@@ -16,7 +16,7 @@ from dynlora.analysis.run_summary import ACTIVE
 from dynlora.store import queries
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
-from dynlora.viz.kit.run_queries import RunQueries, T
+from dynlora.analysis.run_queries import RunQueries, T
 
 _LOOK = threading.local()
 

@@ -6,7 +6,6 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,7 +15,8 @@ import streamlit as st
 from dynlora.analysis.frames import csv_text, number_format
 from dynlora.text import documentation_text, duration, markdown_text, number, short_path
 from dynlora.viz.kit import strong_language, theme
-from dynlora.viz.kit.picture import Picture
+from dynlora.viz.kit.module_map import HANDLES
+from dynlora.viz.kit.picture import Picks, Picture
 from dynlora.viz.kit.theme import Palette
 
 STATUS_LOOK = {
@@ -76,20 +76,6 @@ def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
             _HEAD.reset(before)
 
 
-@dataclass(frozen=True)
-class Picks:
-    """What a click on a point of a chart chooses.
-
-    Attributes:
-        name: in the address.
-        values: what can be chosen; the last of a point's `customdata` is a place among them, so that no text of a run
-            is in the figure but what is escaped.
-    """
-
-    name: str
-    values: Sequence[str]
-
-
 def unseen_chart() -> None:
     """Let the browser get ready to draw charts, by one that is shown nowhere, while the server still works."""
     with st.container(key="unseen"):
@@ -115,6 +101,8 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
         # Another choice makes another chart: streamlit keeps the last click, which would be taken back by the next.
         before = st.query_params.get(picks.name, "")
         name = f"chart-{key}-{before}"[:300]
+        invitation = "%{text}<br>click to follow this module<extra></extra>"
+        figure.update_traces(hovertemplate=invitation, selector={"name": HANDLES})
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "bar"})
         st.plotly_chart(
@@ -274,13 +262,14 @@ def number_columns(frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400) -> None:
+def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400, whole: pd.DataFrame | None = None) -> None:
     """Draw a list of examples in its order; texts with strong language are shown when asked for.
 
     Args:
         frame: one row per example.
         key: of the elements, and the name of the file.
         height: at most, pixels.
+        whole: what the file holds in its place.
     """
     seen = frame if asked_for_texts(strong_language.count(frame), key) else strong_language.hidden(frame)
     st.dataframe(
@@ -290,7 +279,7 @@ def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400) -> None:
         height=min(height, 38 + 35 * max(len(frame), 1)),
         column_config=number_columns(seen),
     )
-    table(seen, key, frame)
+    table(seen, key, frame if whole is None else whole)
 
 
 def asked_for_texts(hidden: int, key: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import streamlit as st
@@ -13,6 +14,10 @@ from dynlora.text import markdown_text
 from dynlora.viz.kit.panel import Choice, Panel, RunView
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, texts, under
 from dynlora.viz.ui.url_state import choose, segmented
+
+Elements = Mapping[str, Callable[[dict[str, Any]], None]]
+Card = tuple[Panel[Any], RunView, str]
+"""A panel, what it draws, and the end of its card's key."""
 
 
 @contextmanager
@@ -31,30 +36,51 @@ def conclusion(sentence: str, then: str = "") -> Iterator[None]:
             yield
 
 
-def panel_cards(panels: Iterable[Panel[Any]], view: RunView) -> None:
-    """Draw the cards of the panels that apply to a run, in rows of two; wide ones take a row."""
-    narrow: list[Panel[Any]] = []
+NONE: Elements = MappingProxyType({})
+"""No elements but charts."""
+
+
+def panel_cards(panels: Iterable[Panel[Any]], view: RunView, elements: Elements = NONE) -> None:
+    """Draw the cards of the panels that apply to a run, in rows of two; wide ones take a row.
+
+    Args:
+        panels: in their order.
+        view: of the run.
+        elements: draw the panels that are no chart, by the name of the element.
+    """
+    narrow: list[Card] = []
     for panel in (panel for panel in panels if panel.applies(view)):
-        if not panel.is_wide:
-            narrow.append(panel)
-            continue
-        _pairs(narrow, view)
-        narrow = []
-        panel_card(panel, view)
-    _pairs(narrow, view)
+        for end, one in panel.views(view).items():
+            if not panel.is_wide:
+                narrow.append((panel, one, end))
+                continue
+            _pairs(narrow, elements)
+            narrow = []
+            panel_card(panel, one, end, elements)
+    _pairs(narrow, elements)
 
 
-def _pairs(panels: list[Panel[Any]], view: RunView) -> None:
+def _pairs(cards: list[Card], elements: Elements) -> None:
     """Draw cards in rows of two, so that a narrow screen shows them in their order too."""
-    for start in range(0, len(panels), 2):
-        for column, panel in zip(st.columns(2), panels[start : start + 2], strict=False):
+    for start in range(0, len(cards), 2):
+        pair = cards[start : start + 2]
+        widths = [panel.width for panel, _, _ in pair] + [4] * (2 - len(pair))
+        for column, (panel, view, end) in zip(st.columns(widths), pair, strict=False):
             with column:
-                panel_card(panel, view)
+                panel_card(panel, view, end, elements)
 
 
-def panel_card(panel: Panel[Any], view: RunView) -> None:
-    """Draw the card of a panel."""
-    with card(panel.title, panel.id, panel.about):
+def panel_card(panel: Panel[Any], view: RunView, end: str = "", elements: Elements = NONE) -> None:
+    """Draw the card of a panel.
+
+    Args:
+        panel: the panel.
+        view: of the run.
+        end: of the card's key.
+        elements: draw the panels that are no chart.
+    """
+    key = (panel.card or panel.id) + end
+    with card(panel.heading(view), key, panel.subtitle(view)):
         choice = panel.choice(view)
         if choice is not None:
             view = replace(view, chosen={**view.chosen, choice.name: pick(choice)})
@@ -64,12 +90,15 @@ def panel_card(panel: Panel[Any], view: RunView) -> None:
             return
         figure, caption, numbers = panel.figure(data, colours()), panel.caption(data), panel.table(data)
         if figure is not None:
-            chart(figure, caption, numbers, panel.id)
+            chart(figure, caption, numbers, key, panel.picks(view))
+        elif panel.element:
+            elements[panel.element](panel.element_values(data, colours()))
+            under(caption, numbers, key)
         elif html := panel.html(data, colours()):
             st.html(html)
-            under(caption, numbers, panel.id)
+            under(caption, numbers, key)
         else:
-            texts(numbers, panel.id)
+            texts(panel.short_table(data), key, whole=numbers)
             note(caption)
         for title, frame in panel.more(data).items():
             with st.expander(title, icon=":material/table_rows:"):

@@ -1,0 +1,130 @@
+"""What the Inputs page computes before it draws: groups, gates and the probe set, with names for positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dynlora.analysis.run_summary import LOW_IS_GOOD
+from dynlora.text import metric_words
+from dynlora.viz.kit.written import as_written
+
+
+def named(examples: pd.DataFrame, groups: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
+    """Return the probe set with names where the store holds positions of groups, labels and predictions."""
+    found = examples.copy()
+    found["group"] = [_at(groups, value) for value in found["group"]]
+    found["label"] = [_at(labels, value) for value in found["label"]]
+    found["prediction"] = [
+        _at(labels, int(value)) if value == value and labels and float(value).is_integer() else value
+        for value in found["prediction"]
+    ]
+    found["prediction"] = found["prediction"].map(_text_of)
+    return found
+
+
+def _text_of(value: Any) -> str | None:
+    return None if value != value else str(value)
+
+
+def _at(names: Sequence[str], value: Any) -> Any:
+    text = "" if value is None else str(value)
+    if text in names or not text.isdecimal() or len(text) > 6 or int(text) >= len(names):
+        return value if value is None else text
+    return str(names[int(text)])
+
+
+NOT_TRAINED = " (not trained on)"
+
+
+def told_apart(names: Sequence[str], summary: Mapping[str, Any]) -> list[str]:
+    """Return the names of groups, marked where the run never saw the group in training.
+
+    Args:
+        names: of the groups, as recorded.
+        summary: as `queries.run_summary` returns it.
+    """
+    data = (summary.get("config") or {}).get("data")
+    trained = data.get("train_groups") if isinstance(data, dict) else None
+    if not isinstance(trained, list | tuple) or not trained:
+        return list(names)
+    return [name if name in trained else f"{name}{NOT_TRAINED}" for name in names]
+
+
+def over_steps(frame: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
+    """Return a signal over groups long: columns step, group, value, with the groups' own names."""
+    names = list(groups) if len(groups) == frame.shape[1] - 1 else list(frame.columns[1:])
+    values = frame.iloc[:, 1:].to_numpy(float)
+    steps = frame["step"].repeat(len(names)).to_numpy()
+    return pd.DataFrame({"step": steps, "group": names * len(frame), "value": values.ravel()})
+
+
+GROUP_NUMBERS = ("metric", "loss", "token_accuracy", "ece", "brier", "disagreement")
+"""What may be recorded of each group at every evaluation, as signals `group_...`, in the order of the charts."""
+
+
+def group_label(kind: str) -> str:
+    """Return what people call a number of the groups."""
+    words = {"ece": "calibration error", "brier": "Brier score", "token_accuracy": "token accuracy"}
+    return words.get(kind, kind)
+
+
+def group_title(kind: str, metric: str | None) -> tuple[str, bool]:
+    """Return the axis title of a number of the groups, and whether low is good."""
+    if kind == "metric":
+        return metric_words(metric or "metric"), metric in LOW_IS_GOOD
+    if kind == "token_accuracy":
+        return group_label(kind), False
+    return {"loss": "loss (nats)", "disagreement": "mean disagreement"}.get(kind, group_label(kind)), True
+
+
+def colourings(examples: pd.DataFrame, *, gated: bool) -> list[str]:
+    """Return what can colour the probe set: what was recorded of it."""
+    disagreement = ["disagreement"] if examples["disagreement"].notna().any() else []
+    return ["group", "loss", "prediction", *disagreement, *(["gate"] if gated else [])]
+
+
+def gate_table(gates: pd.DataFrame) -> pd.DataFrame:
+    """Return the gates as a table: column `group`, then one per module."""
+    found = gates.reset_index(drop=True)
+    found.insert(0, "group", [str(name) for name in gates.index], allow_duplicates=True)
+    return found
+
+
+MOST_LINES = 8
+"""Examples whose gates are drawn over depth; more lines cannot be distinguished."""
+
+
+def over_depth(gates: pd.DataFrame, modules: pd.DataFrame, chosen: Sequence[int]) -> pd.DataFrame:
+    """Return the mean gate of each layer for the first of the chosen examples: columns example, layer, gate.
+
+    Args:
+        gates: one row per example, one column per module as recorded.
+        modules: as `capacity.described` returns them.
+        chosen: positions of examples.
+    """
+    layers = modules.sort_values("position")["layer"]
+    rows = []
+    for position in [place for place in chosen if place < len(gates)][:MOST_LINES]:
+        values = pd.Series(gates.iloc[position].to_numpy(float)).groupby(layers.to_numpy()).mean()
+        rows += [(f"example {position}", int(layer), float(value)) for layer, value in values.items()]
+    return pd.DataFrame(rows, columns=["example", "layer", "gate"])
+
+
+def listed(examples: pd.DataFrame, chosen: Sequence[int], *, writes: bool = False) -> pd.DataFrame:
+    """Return the chosen examples, else all, the costliest first, as a table of numbers and texts.
+
+    Args:
+        examples: the probe set.
+        chosen: positions.
+        writes: the texts are to be written: there are tokens in the place of labels.
+    """
+    part = examples.loc[[position for position in chosen if position in examples.index]] if chosen else examples
+    disagreement = ["disagreement"] if examples["disagreement"].notna().any() else []
+    columns = ["loss", *disagreement, "group", "label", "prediction", "text", "text_pair"]
+    found = part.sort_values("loss", ascending=False, kind="stable")[columns]
+    found.insert(0, "example", found.index)
+    found = found.drop(columns="text_pair") if found["text_pair"].isna().all() else found
+    return as_written(found) if writes else found

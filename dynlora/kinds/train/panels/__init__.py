@@ -1,0 +1,1 @@
+"""The figures of a training, in the order of its pages."""

@@ -1,0 +1,163 @@
+"""How well each class is told from the others at the last evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.analysis import results, run_summary
+from dynlora.analysis.frames import at_highest, at_lowest
+from dynlora.analysis.run_reading import RunReading
+from dynlora.text import number, one_line, percent, plotly_text, plural, score
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.score_dots import score_dots
+from dynlora.viz.kit.theme import Palette
+
+MISSING = "The last evaluation counted no classes."
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each class was predicted as each: rows are the truth, columns the prediction."""
+
+    step: int
+    counts: list[list[float]]
+    labels: list[str]
+
+
+def _confusion(run: RunReading) -> Confusion | None:
+    evaluated = run_summary.evaluation(run.evaluations)
+    found = None if evaluated is None else run_summary.confusion(evaluated[1])
+    return None if evaluated is None or found is None else Confusion(evaluated[0], *found)
+
+
+class ConfusionMatrix(Panel[Confusion]):
+    """The confusion matrix."""
+
+    id = "confusion"
+    order = 31
+    part = "Results"
+    title = "Confusion matrix"
+    missing = MISSING
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether classes were counted."""
+        return _confusion(view.result) is not None
+
+    def data(self, view: RunView) -> Confusion | None:
+        """Return the counts of the last evaluation."""
+        return _confusion(view.result)
+
+    def caption(self, data: Confusion) -> str:
+        """Return the share of right answers and the most frequent error."""
+        return confusion_caption(data.counts, data.labels, data.step)
+
+    def table(self, data: Confusion) -> pd.DataFrame:
+        """Return the counts."""
+        return run_summary.confusion_table(data.counts, data.labels)
+
+    def figure(self, data: Confusion, colours: Palette) -> go.Figure:
+        """Draw the matrix."""
+        return confusion(data.counts, data.labels, colours)
+
+
+class ClassScores(Panel[pd.DataFrame]):
+    """Precision, recall and F1 of each class."""
+
+    id = "classes"
+    order = 32
+    part = "Results"
+    title = "Scores by class"
+    missing = MISSING
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether classes were counted."""
+        return _confusion(view.result) is not None
+
+    def data(self, view: RunView) -> pd.DataFrame | None:
+        """Return a row for each class."""
+        found = _confusion(view.result)
+        return None if found is None else results.class_scores(found.counts, found.labels)
+
+    def caption(self, data: pd.DataFrame) -> str:
+        """Return which class is found best and worst."""
+        return class_scores(data)
+
+    def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
+        """Draw the scores."""
+        return score_dots(data, "class", ["precision", "recall", "F1"], "Score (0 to 1)", colours)
+
+
+SCORES = "Precision: correct among predicted. Recall: correct among true. F1: their harmonic mean."
+
+
+def class_scores(scores: pd.DataFrame) -> str:
+    """Say which class is found best and worst by F1; one without examples is no result."""
+    known = scores[scores["examples"] > 0]
+    if known.empty:
+        return "No class has an example, so there are no scores."
+    best, worst = known.loc[at_highest(known["F1"])], known.loc[at_lowest(known["F1"])]
+    if len(known) < 2:
+        return f"One class has examples: {one_line(best['class'], 40)}, F1 {score(best['F1'])}."
+    if score(best["F1"]) == score(worst["F1"]):
+        return f"F1 is {score(best['F1'])} for all {len(known)} classes. {SCORES}"
+    high, low = (
+        f"{one_line(row['class'], 40)} ({score(row['F1'])}, {plural(int(row['examples']), 'example')})"
+        for row in (best, worst)
+    )
+    return f"F1 is highest for {high} and lowest for {low}. {SCORES}"
+
+
+def confusion_caption(counts: Sequence[Sequence[float]], labels: Sequence[str], step: int) -> str:
+    """Say the share of right answers and the most frequent mistake."""
+    table = np.asarray(counts, dtype=float)
+    total = table.sum()
+    if not total:
+        return "Nothing was evaluated."
+    wrong = table - np.diag(np.diag(table))
+    truth, guess = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    words = (
+        f"At step {step}, {percent(np.trace(table) / total)} of {number(int(total))} held-out predictions are correct"
+    )
+    if not wrong.max():
+        return words + "."
+    return (
+        f"{words}; the most frequent error is {one_line(labels[int(truth)], 40)} predicted as "
+        f"{one_line(labels[int(guess)], 40)} ({number(int(wrong.max()))} examples)."
+    )
+
+
+def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours: Palette) -> go.Figure:
+    """Draw a confusion matrix: rows are the truth, columns the prediction, colour the share of the row."""
+    table = np.asarray(counts, dtype=float)
+    names = [plotly_text(label, 14) for label in labels]
+    totals = table.sum(axis=1, keepdims=True)
+    share = np.divide(100 * table, totals, out=np.zeros_like(table), where=totals > 0)
+    drawn = theme.figure(colours, int(np.clip(110 + 46 * len(names), 220, 640)))
+    drawn.add_heatmap(
+        z=share, x=list(range(len(names))), y=list(range(len(names))), customdata=table, xgap=2, ygap=2,
+        colorscale=colours.sequential_scale, zmin=0, zmax=100, showscale=False,
+        hovertemplate="%{customdata:,} examples, %{z:.1f} % of their class<extra></extra>",
+    )  # fmt: skip
+    if len(names) <= 12:
+        _write_cells(drawn, table, share, colours)
+    ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
+    drawn.update_xaxes(**ticks, title_text="Predicted", tickangle=0 if len(names) <= 4 else None)
+    drawn.update_yaxes(**ticks, title_text="True", autorange="reversed")
+    return drawn
+
+
+def _write_cells(drawn: go.Figure, table: np.ndarray, share: np.ndarray, colours: Palette) -> None:
+    dark_ink, light_ink = (colours.text, colours.panel) if colours.mode == "light" else (colours.panel, colours.text)
+    for row, column in np.ndindex(*table.shape):
+        strong = share[row, column] > 55
+        ink = (light_ink if strong else dark_ink) if colours.mode == "light" else (dark_ink if strong else light_ink)
+        drawn.add_annotation(
+            x=column, y=row, showarrow=False, font={"size": 12, "color": ink},
+            text=f"{table[row, column]:,.0f}<br>{share[row, column]:.0f} %",
+        )  # fmt: skip

@@ -1,0 +1,159 @@
+"""Which input groups open which gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.analysis import input_frames
+from dynlora.analysis.gate_effect import GateEffect
+from dynlora.analysis.inputs_reading import InputsReading, inputs_of
+from dynlora.text import one_line, percent, plotly_text
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import Choice, Panel, RunView
+from dynlora.viz.kit.theme import Palette
+
+SHOWN = Choice("gates", "Gates shown", {"beyond": "Significant gates", "all": "All gates"}, "beyond", is_row=True)
+"""Whether what is not beyond chance is left out."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The inputs of a run with gates, and whether what is not beyond chance is left out."""
+
+    inputs: InputsReading
+    hides_chance: bool
+
+
+class GatesByGroup(Panel[Gates]):
+    """The mean gate of each input group and module at the last evaluation up to the chosen step."""
+
+    id = "gates"
+    order = 21
+    part = "Inputs"
+    title = "Gates by input group"
+    missing = (
+        "This run has no gates, so its adapters treat every input alike. Train with strategy.gates=module to have a "
+        "map here."
+    )
+    is_wide = True
+
+    def choice(self, view: RunView) -> Choice | None:
+        """Return whether all gates are shown; None for a run without gates."""
+        return None if inputs_of(view.result).gates.empty else SHOWN
+
+    def document_views(self, view: RunView) -> Mapping[str, RunView]:
+        """Return all gates."""
+        return {"": replace(view, chosen={**view.chosen, SHOWN.name: "all"})}
+
+    def data(self, view: RunView) -> Gates | None:
+        """Return the gates; None for a run without gates, and before the first evaluation."""
+        inputs = inputs_of(view.result)
+        return None if inputs.gates.empty else Gates(inputs, SHOWN.of(view) == "beyond")
+
+    def reason_missing(self, view: RunView) -> str:
+        """Return why there is no map: there are no gates, or no evaluation yet."""
+        if "gate" in view.result.signals:
+            return "No gates by input group were recorded up to this step; wait for the next evaluation."
+        return self.missing
+
+    def caption(self, data: Gates) -> str:
+        """Return whether gates differ between groups beyond chance, and where most."""
+        inputs = data.inputs
+        return gates(inputs.gates, inputs.modules, inputs.effect, inputs.step)
+
+    def table(self, data: Gates) -> pd.DataFrame:
+        """Return the gates, a row for each group."""
+        return input_frames.gate_table(data.inputs.gates)
+
+    def figure(self, data: Gates, colours: Palette) -> go.Figure:
+        """Draw the map."""
+        inputs = data.inputs
+        return gate_map(inputs.gates, inputs.modules, inputs.effect, colours, hide=data.hides_chance)
+
+
+def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:
+    """Say whether gates differ between groups beyond chance, and where most; `table` is groups by modules."""
+    values = table.to_numpy(float)
+    if not values.size or not np.isfinite(values).any():
+        return "No gates were recorded up to this step."
+    if effect is None:
+        return f"At step {step}, groups cannot be compared: fewer than two have examples in the probe set."
+    chance = (
+        f"the chance level is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
+        "groups, shuffled labels)"
+    )
+    if not effect.found.any():
+        return f"At step {step}, no gate differs between groups beyond chance; {chance}."
+    module = int(effect.share.argmax())
+    column = pd.Series(values[:, module], index=table.index)
+    name = one_line(modules.set_index("position")["short"].get(module, module), 40)
+    return (
+        f"At step {step}, {int(effect.found.sum())} of {len(effect.found)} gates differ between groups beyond chance. "
+        f"The groups explain the largest fraction of the variation in {name}: {percent(effect.share[module])} "
+        f"({one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} {column.min():.3f}; "
+        f"1 is neutral); {chance}."
+    )
+
+
+def gate_map(
+    gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, colours: Palette, *, hide: bool = True
+) -> go.Figure:
+    """Draw the mean gate of each group and module, 1 is neutral, and above it how much the groups explain.
+
+    Args:
+        gates: one row per group, one column per module as recorded.
+        modules: as `capacity.described` returns them.
+        effect: of the groups on the gates; None when it is not known.
+        colours: of the mode.
+        hide: leave out what is not beyond chance.
+    """
+    order = modules["position"].to_numpy()
+    values = gates.to_numpy(float)[:, order]
+    shown = np.where(effect.found[order], values, np.nan) if effect is not None and hide else values
+    reach = max(float(np.nanmax(np.abs(values - 1))) if np.isfinite(values).any() else 0.0, 1e-3)
+    short = [plotly_text(name) for name in modules["short"]]
+    whole = [plotly_text(name) for name in modules["name"]]
+    drawn = theme.figure(colours, int(np.clip(210 + 34 * len(gates), 300, 700)))
+    drawn.add_heatmap(
+        z=np.round(shown, 5), x=list(range(len(short))), y=[plotly_text(group, 24) for group in gates.index],
+        zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, hoverongaps=False,
+        xgap=theme.column_gap(len(short)), ygap=1,
+        customdata=np.tile(np.array(whole, dtype=object), (len(gates), 1)),
+        colorbar={
+            "title": {"text": "Gate (factor)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
+            "tickfont": {"size": 11, "color": colours.muted}, "len": 0.72, "y": 0, "yanchor": "bottom",
+        },
+        hovertemplate="%{y}<br>%{customdata}<br>gate %{z:.4f}<extra></extra>",
+    )  # fmt: skip
+    drawn.update_xaxes(**theme.name_axis(short, colours), title_text="Module (by kind and depth)")
+    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False, domain=[0, 0.7])
+    if effect is not None:
+        _draw_effect(drawn, effect, order, whole, colours)
+    return drawn
+
+
+def _draw_effect(
+    drawn: go.Figure, effect: GateEffect, order: np.ndarray, names: Sequence[str], colours: Palette
+) -> None:
+    """Draw the share that the groups explain of each gate above the map, the baseline of chance as a line."""
+    share = 100 * effect.share[order]
+    drawn.add_bar(
+        x=list(range(len(share))), y=share, yaxis="y2", customdata=list(names),
+        marker={"color": [colours.accent if found else colours.muted for found in effect.found[order]]},
+        hovertemplate="%{customdata}<br>the groups explain %{y:.1f} % of its variation<extra></extra>",
+    )  # fmt: skip
+    drawn.add_shape(
+        type="line", xref="paper", x0=0, x1=1, yref="y2", y0=100 * effect.baseline, y1=100 * effect.baseline,
+        line={"color": colours.second, "width": 1.3, "dash": "dash"},
+    )  # fmt: skip
+    drawn.update_layout(
+        yaxis2={
+            **theme.axis(colours), "domain": [0.78, 1], "anchor": "x", "rangemode": "tozero", "nticks": 4,
+            "title": {"text": "Explained (%)", "font": {"size": 11, "color": colours.muted}},
+        }
+    )  # fmt: skip

@@ -1,0 +1,82 @@
+"""How many components each kind of module has over the steps."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.analysis.run_reading import RunReading
+from dynlora.text import number, one_line, plotly_text, signed
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.theme import Palette
+
+
+class RankByKind(Panel[pd.DataFrame]):
+    """Components by kind of module, stacked."""
+
+    id = "kinds"
+    order = 14
+    part = "Cost"
+    title = "Rank by module kind over time"
+    missing = "No ranks have been recorded yet."
+
+    def data(self, view: RunView) -> pd.DataFrame | None:
+        """Return column step, then one per kind; None before the first rank."""
+        run: RunReading = view.result
+        totals = components_by_kind(run.whole("rank", run.columns), run.modules)
+        return None if totals.empty else totals
+
+    def caption(self, data: pd.DataFrame) -> str:
+        """Return which kind gained and which lost most."""
+        return by_kind(data)
+
+    def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
+        """Draw the components."""
+        return ranks_by_kind(data, colours)
+
+
+def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return the components each kind of module holds: column step, then one per kind.
+
+    Args:
+        ranks: one row per module as recorded, one column per step.
+        modules: as `capacity.described` returns them.
+    """
+    if len(ranks) != len(modules) or not ranks.shape[1]:
+        return pd.DataFrame({"step": []})
+    found = {"step": ranks.columns.to_numpy()}
+    for label, part in modules.groupby("label", sort=False):
+        found[str(label)] = ranks.to_numpy(float)[part["position"]].sum(axis=0)
+    return pd.DataFrame(found)
+
+
+def by_kind(totals: pd.DataFrame) -> str:
+    """Say which kind gained and which lost most components; column step, then one per kind."""
+    first, last = totals.iloc[0, 1:], totals.iloc[-1, 1:]
+    change = (last - first).astype(float)
+    words = f"At step {int(totals['step'].iloc[-1]):,}, the adapters have {number(int(last.sum()))} components"
+    if not change.abs().max():
+        return f"{words}; no kind changed since the start."
+    won, lost = change.idxmax(), change.idxmin()
+    parts = []
+    if change.max() > 0:
+        parts.append(f"{one_line(won, 24)} gained most ({signed(change.max(), 0)})")
+    if change.min() < 0:
+        parts.append(f"{one_line(lost, 24)} lost most ({signed(change.min(), 0)})")
+    return f"{words}; {', '.join(parts)}."
+
+
+def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw how many components each kind of module holds over the steps, stacked; column step, then one per kind."""
+    drawn = theme.figure(colours, 250)
+    for kind, (colour, _, _) in theme.kind_styles([str(name) for name in totals.columns[1:]]).items():
+        drawn.add_scatter(
+            x=totals["step"], y=totals[kind], mode="lines", stackgroup="ranks", name=plotly_text(kind, 24),
+            line={"color": colour, "width": 0.8, "shape": "hv"}, fillcolor=theme.faded(colour, 0.55),
+            hovertemplate=f"step %{{x}}<br>{plotly_text(kind, 24)}: %{{y:,}} components<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=True)
+    drawn.update_xaxes(title_text="Step")
+    drawn.update_yaxes(title_text="Rank (components)", rangemode="tozero")
+    return drawn

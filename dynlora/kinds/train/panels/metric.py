@@ -1,0 +1,163 @@
+"""The held-out metrics by evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dynlora.analysis import run_summary
+from dynlora.analysis.frames import at_highest, at_lowest
+from dynlora.analysis.run_reading import RunReading
+from dynlora.text import metric_words, plotly_text, score, sentence_case
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.limits import OWN_SCALE, axis_within
+from dynlora.viz.kit.lines import HEIGHT, titled
+from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.theme import Palette
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics by evaluation.
+
+    Attributes:
+        rows: of all metrics.
+        deciding: name of the metric that decides.
+        series: its values, columns step and value.
+        sample: on how many examples they were measured, in words.
+    """
+
+    rows: pd.DataFrame
+    deciding: str
+    series: pd.DataFrame
+    sample: str
+
+
+class HeldOutMetrics(Panel[Metrics]):
+    """The held-out metrics; what has no upper end has a panel of its own."""
+
+    id = "metric"
+    order = 12
+    part = "Training"
+    title = "Held-out metrics"
+    missing = "The run has not been evaluated yet."
+
+    def data(self, view: RunView) -> Metrics | None:
+        """Return the metrics; None before the first evaluation."""
+        run: RunReading = view.result
+        rows = run_summary.with_rows(run_summary.held_out(run.scalars), run.summary)
+        deciding = run.summary.get("metric") or run_summary.main_metric(run.summary)[0]
+        if rows.empty:
+            return None
+        return Metrics(rows, deciding, run.series(deciding, "validation"), run_summary.sample_words(run.summary))
+
+    def caption(self, data: Metrics) -> str:
+        """Return the last and the best value of the metric that decides."""
+        return f"{metric(data.series, data.deciding)} {data.sample}".strip()
+
+    def table(self, data: Metrics) -> pd.DataFrame:
+        """Return every metric of every evaluation."""
+        return data.rows
+
+    def figure(self, data: Metrics, colours: Palette) -> go.Figure:
+        """Draw the metrics."""
+        return metric_lines(data.rows, colours)
+
+
+def metric(series: pd.DataFrame, name: str) -> str:
+    """Say the last and the best value of a held-out metric; `series` holds step and value."""
+    known = series.dropna(subset=["value"])
+    if known.empty:
+        return "The run has not been evaluated yet."
+    is_low = name in run_summary.LOW_IS_GOOD
+    last, best = known.iloc[-1], known.loc[(at_lowest if is_low else at_highest)(known["value"])]
+    return (
+        f"{sentence_case(metric_words(name))} is {score(last['value'])} at step {int(last['step'])}; "
+        f"the {'lowest' if is_low else 'highest'} value is {score(best['value'])} at step {int(best['step'])}."
+    )
+
+
+def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
+    """Draw the held-out metrics by evaluation; columns name, step, value, and examples where they are samples.
+
+    What has no upper end, such as perplexity, has a panel of its own; all that is a fraction shares one.
+    """
+    names = [str(name) for name in dict.fromkeys(metrics["name"])]
+    panels = _panels(names)
+    drawn = theme.figure(colours, HEIGHT + PANEL * (len(panels) - 1))
+    place = {name: number for number, panel in enumerate(panels) for name in panel}
+    style, size = theme.contrasting(names), "<br>n = %{customdata:,}" if "examples" in metrics else ""
+    for name, part in metrics.groupby("name", sort=False):
+        colour, symbol, dash = style[str(name)]
+        drawn.add_scatter(
+            x=part["step"], y=part["value"], mode="lines+markers",
+            name=plotly_text(sentence_case(metric_words(str(name))), 40),
+            yaxis=_axis_name(place[str(name)], "y"), line={"color": colour, "width": 1.8, "dash": dash},
+            marker={"size": 7, "symbol": symbol},
+            customdata=part["examples"] if size else None,
+            hovertemplate=f"step %{{x}}<br>%{{fullData.name}} %{{y:.4f}}{size}<extra></extra>",
+        )  # fmt: skip
+    drawn.update_layout(showlegend=len(names) > 1)
+    titled(drawn, "Score")
+    for number, panel in enumerate(panels):
+        values = metrics[metrics["name"].isin(panel)]["value"]
+        drawn.layout[_axis_name(number, "yaxis")] = theme.axis(colours) | _panel_axis(
+            panel, values, (number, len(panels)), is_single=metrics["step"].nunique() == 1
+        )
+    drawn.update_xaxes(anchor=_axis_name(len(panels) - 1, "y"))
+    theme.single_step(drawn, metrics["step"])
+    return drawn
+
+
+PANEL, GAP = 120, 0.14
+"""Height that each further panel of the metrics adds, pixels; and the gap between two, as a fraction of all."""
+
+LOG_FROM = 8.0
+"""Numbers without an upper end that reach over more than this factor are drawn by their logarithm."""
+
+
+def _panels(names: Sequence[str]) -> list[list[str]]:
+    """Return the metrics of each panel, from the top: those with a scale of their own alone, all others together."""
+    shared = [name for name in names if name not in OWN_SCALE]
+    return [*([name] for name in names if name in OWN_SCALE), *([shared] if shared or not names else [])]
+
+
+def _axis_name(number: int, kind: str) -> str:
+    """Return what plotly calls the axis of a panel."""
+    return kind if number == 0 else f"{kind}{number + 1}"
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers for a logarithmic axis: 1, 2 and 5 times powers of ten, only powers where that is many."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    few = (1, 2, 5) if len(powers) < 5 else (1,)
+    return [factor * 10.0**power for power in powers for factor in few]
+
+
+def _panel_axis(names: Sequence[str], values: pd.Series, place: tuple[int, int], *, is_single: bool) -> dict[str, Any]:
+    """Return the axis of a panel of metrics.
+
+    Args:
+        names: of its metrics.
+        values: of all of them.
+        place: number of the panel, and of how many.
+        is_single: there is one evaluation: plotly would count from -1 to 1.
+    """
+    number, of = place
+    high = (1 - GAP * (of - 1)) / of
+    top = 1 - number * (high + GAP)
+    title = sentence_case(metric_words(names[0])) if len(names) == 1 and names[0] in OWN_SCALE else "Score"
+    look: dict[str, Any] = {"domain": [max(0.0, top - high), top], "title_text": plotly_text(title), "anchor": "x"}
+    known = values[np.isfinite(values)]
+    if title != "Score" and len(known) and known.min() > 0 and known.max() > LOG_FROM * known.min():
+        ticks = _log_ticks(float(known.min()), float(known.max()))
+        return look | {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,g}" for tick in ticks]}
+    if is_single and values.between(0, 1).all():
+        return look | {"range": [-0.03, 1.03]}
+    return look | axis_within(*names)

@@ -1,0 +1,178 @@
+"""Training as at most sixty pictures of the model, computed once and played in the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dynlora.analysis import capacity_frames, signals
+from dynlora.analysis.frames import at_highest
+from dynlora.analysis.run_reading import RunReading
+from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.text import listed, one_line
+from dynlora.viz.kit.panel import RunView
+from dynlora.viz.kit.theme import Palette
+
+MOST_FRAMES = 60
+"""Pictures a replay holds; the chosen step is always one of them."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a replay shows beside ranks and importance.
+
+    Attributes:
+        step: the chosen step; the last frame at or before it is shown first.
+        uniform: rank of uniform LoRA, a dashed line in every block; None for none.
+        marked: name of the module to mark; None for none.
+        about: what the picture says, for those who cannot see it.
+        version: differs when anything that is drawn differs; the element then redraws.
+    """
+
+    step: int
+    uniform: int | None
+    marked: str | None
+    about: str
+    version: str
+
+
+@dataclass(frozen=True)
+class ModelOverSteps:
+    """The model at some of the chosen steps.
+
+    Attributes:
+        run: what is chosen of the run.
+        state: of the modules at the chosen step.
+        ranks: one row per module as recorded, one column per step.
+        importance: the same; no columns when none was recorded.
+    """
+
+    run: RunReading
+    state: pd.DataFrame
+    ranks: pd.DataFrame
+    importance: pd.DataFrame
+
+
+class ModelReplay(CapacityPanel[ModelOverSteps]):
+    """The model as a picture that plays, on pages and in notebooks; a document has no player."""
+
+    id = "replay"
+    card = "picture"
+    order = 2
+    title = "Rank and importance in the model"
+    missing = "No ranks have been recorded yet."
+    element = "replay"
+    width = 3
+    is_live = True
+
+    def data(self, view: RunView) -> ModelOverSteps:
+        """Return ranks and importance at up to `MOST_FRAMES` steps."""
+        run: RunReading = view.result
+        return ModelOverSteps(run, run.state, _frames_of(run, "rank"), _frames_of(run, "importance"))
+
+    def caption(self, data: ModelOverSteps) -> str:
+        """Explain the marks, and name the widest module."""
+        return picture(data.state, signals.uniform_rank(data.run.summary))
+
+    def table(self, data: ModelOverSteps) -> pd.DataFrame:
+        """Return the modules at the chosen step."""
+        return capacity_frames.state_table(data.state)
+
+    def element_values(self, data: ModelOverSteps, colours: Palette) -> dict[str, Any]:
+        """Return what the player draws, as `frames` does."""
+        run = data.run
+        version = repr((run.store.version(run.folder), run.first, run.last, run.step, run.module, colours.mode))
+        look = Look(run.step, signals.uniform_rank(run.summary), run.module, self.caption(data), version)
+        return frames(run.modules, data.ranks, data.importance, look, colours)
+
+
+def _frames_of(run: RunReading, signal: str) -> pd.DataFrame:
+    """Return a signal at no more than `MOST_FRAMES` of the chosen steps, the chosen step among them."""
+    if signal not in run.signals:
+        return pd.DataFrame()
+    frame = run.heat(signal, MOST_FRAMES - 1).frame
+    values = run.values(signal, run.step)
+    if values is None or run.step in frame.columns:
+        return frame
+    return frame.assign(**{"chosen": values}).rename(columns={"chosen": run.step}).sort_index(axis=1)
+
+
+def picture(state: pd.DataFrame, uniform: int | None) -> str:
+    """Explain the marks of the model picture, and name the widest module."""
+    order = listed([one_line(label, 24) for label in dict.fromkeys(state.sort_values("position")["label"])], limit=12)
+    widest = state.loc[at_highest(state["rank"])] if len(state) else None
+    tick = f" Dashed line: uniform rank {uniform}." if uniform else ""
+    most = f" Highest rank: {int(widest['rank'])} in {one_line(widest['short'], 40)}." if widest is not None else ""
+    return f"Bar length: rank. Colour: importance.{tick}{most} Each block from top to bottom: {order}."
+
+
+def frames(
+    modules: pd.DataFrame, ranks: pd.DataFrame, importance: pd.DataFrame, look: Look, colours: Palette
+) -> dict[str, Any]:
+    """Return what the replay element draws, as plain values.
+
+    Args:
+        modules: as `capacity.described` returns them.
+        ranks: one row per module as recorded, one column per step.
+        importance: the same; no columns when none was recorded.
+        look: what else is shown.
+        colours: of the mode.
+    """
+    rows = modules.sort_values(["layer", "position"], ascending=[False, True], na_position="first")
+    steps = [int(value) for value in ranks.columns]
+    rank = np.nan_to_num(ranks.to_numpy(float)[rows["position"]].T)
+    widest = max(float(rank.max()) if rank.size else 0.0, float(look.uniform or 0), 1.0)
+    return {
+        "steps": steps,
+        "frame": _place(steps, look.step),
+        "rank": rank.astype(int).tolist(),
+        "shade": _shades(importance, steps, rows["position"]),
+        "modules": [
+            {"short": one_line(short, 60), "name": one_line(name), "marked": name == look.marked, "position": int(at)}
+            for short, name, at in zip(rows["short"], rows["name"], rows["position"], strict=True)
+        ],
+        "blocks": _blocks(rows["layer"]),
+        "uniform": look.uniform,
+        "limit": widest * 1.04,
+        "ticks": _ticks(widest),
+        "about": look.about,
+        "version": look.version,
+        "colours": {
+            "scale": list(colours.sequential), "sunken": colours.sunken, "hairline": colours.hairline,
+            "muted": colours.muted, "mode": colours.mode, "mark": colours.second, "panel": colours.panel,
+        },
+    }  # fmt: skip
+
+
+def _place(steps: Sequence[int], step: int) -> int:
+    """Return the position of the last of `steps` at or before `step`."""
+    return max(0, int(np.searchsorted(steps, step, side="right")) - 1)
+
+
+def _shades(importance: pd.DataFrame, steps: Sequence[int], order: pd.Series) -> list[list[float | None]]:
+    """Return each module's importance as a share of the highest of its step, by frame; None where there is none."""
+    if not importance.shape[1]:
+        return [[None] * len(order) for _ in steps]
+    known = [int(value) for value in importance.columns]
+    values = importance.to_numpy(float)[order][:, [_place(known, step) for step in steps]].T
+    highest = np.nanmax(np.where(np.isfinite(values), values, 0.0), axis=1, keepdims=True)
+    share = np.divide(values, highest, out=np.full_like(values, np.nan), where=highest > 0)
+    rounded = np.round(np.clip(share, 0, 1), 3)
+    return np.where(np.isfinite(rounded), rounded, np.array(None)).tolist()
+
+
+def _blocks(layers: pd.Series) -> list[dict[str, Any]]:
+    """Return the blocks from the top: label and number of modules."""
+    names = ["outside" if pd.isna(layer) else f"layer {layer}" for layer in layers]
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    return [{"label": name, "count": count} for name, count in counts.items()]
+
+
+def _ticks(widest: float) -> list[int]:
+    """Return at most six whole numbers from 0 to the widest rank."""
+    distance = next(step for step in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 10_000) if widest / step <= 5)
+    return list(range(0, int(widest) + 1, distance))
