@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis.run_summary import LOW_IS_GOOD
+from dynlora.analysis.written import as_written
 from dynlora.text import metric_words
-from dynlora.viz.kit.written import as_written
 
 
 def named(examples: pd.DataFrame, groups: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:

@@ -13,10 +13,10 @@ import pandas as pd
 
 from dynlora.analysis import input_frames, run_summary
 from dynlora.analysis.gate_effect import GateEffect, gate_effect
+from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import sample_words
 from dynlora.store import queries
-from dynlora.analysis.run_queries import RunQueries
 
 
 @dataclass(frozen=True)

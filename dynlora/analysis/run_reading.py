@@ -13,11 +13,11 @@ import pandas as pd
 
 from dynlora.analysis import capacity_frames, flows, run_summary, signals
 from dynlora.analysis.health_checks import Evidence
+from dynlora.analysis.run_queries import COLUMNS, RunQueries, SnapshotQueries
 from dynlora.store import queries
 from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
-from dynlora.analysis.run_queries import COLUMNS, RunQueries, SnapshotQueries
 
 POINTS = 600
 """Most points of a number's series: least, greatest and last of each bin."""

@@ -11,6 +11,7 @@ import pandas as pd
 from dynlora.addresses import is_url
 from dynlora.analysis import verdict_text
 from dynlora.analysis.pairing import RunPairs
+from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import ConfigError
 from dynlora.notebook.comparison_plots import ComparisonPlots
@@ -24,7 +25,6 @@ from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.compared import Compared, compared
 from dynlora.viz.compare.line_styles import dots
 from dynlora.viz.kit import theme
-from dynlora.analysis.run_queries import RunQueries
 from dynlora.viz.kit.theme import Palette
 
 Folder = str | os.PathLike[str]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, overload
 
 from dynlora.analysis import ablations, capacity_frames, flows
+from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.kinds.registry import kind_of_run, registry
@@ -20,7 +21,6 @@ from dynlora.store.run import StoredRun, module_scores
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.picture import Picture
-from dynlora.analysis.run_queries import RunQueries
 from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import pictures as shrink_pictures

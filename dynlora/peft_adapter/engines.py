@@ -166,7 +166,7 @@ def _peft(header: AdapterHeader) -> Iterator[Problem]:
 
 
 def _vllm(header: AdapterHeader) -> Iterator[Problem]:
-    """vLLM: alpha / r or, where there are patterns, each module's own; no biases, no modules trained in full, no DoRA."""
+    """vLLM: alpha / r or each module's own where there are patterns; no biases, no modules trained in full, no DoRA."""
     yield from _not_peft(header)
     yield from _not_lora(header)
     if header.config.get("layer_replication"):

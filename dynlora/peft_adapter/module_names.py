@@ -32,7 +32,7 @@ def _parts(name: str) -> tuple[str, int | None, str]:
 
 
 def _owners(stacks: Sequence[str]) -> dict[str, str]:
-    """Return what distinguishes the stacks, before each kind: nothing for one, its owner's name, else its whole name."""
+    """Return what distinguishes the stacks, before each kind: nothing for one, its owner's name, else the whole."""
     distinct = list(dict.fromkeys(stacks))
     if len(distinct) < 2:
         return dict.fromkeys(distinct, "")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from dynlora.analysis import run_summary
+from dynlora.analysis import run_summary, written
 from dynlora.kinds.train.panels import metric
 from dynlora.store import search_fields
-from dynlora.viz.kit import strong_language, written
+from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.limits import limits
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.run import result_figures

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import pairing, run_summary, seed_groups
+from dynlora.analysis import pairing, run_summary, seed_groups, written
 from dynlora.analysis.frames import SMOOTHING
 from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.seed_groups import Group
@@ -20,7 +20,7 @@ from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.compared import Compared, are_grouped, compared
 from dynlora.viz.compare.final_ranks import FinalRanks
 from dynlora.viz.compare.line_styles import MOST_COLOURED, dots
-from dynlora.viz.kit import strong_language, written
+from dynlora.viz.kit import strong_language
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, table, texts, under
 from dynlora.viz.ui.cards import rows as table_rows

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis import run_summary, seed_groups
+from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.line_styles import MOST_COLOURED, LineStyle, line_styles
-from dynlora.analysis.run_queries import RunQueries
 from dynlora.viz.kit.theme import Palette
 
 POINTS = 600

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.viz.kit.picture import Picks, Picture
 from dynlora.analysis.run_queries import RunQueries
+from dynlora.viz.kit.picture import Picks, Picture
 from dynlora.viz.kit.theme import Palette
 
 Data = TypeVar("Data")

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from dynlora.analysis import results, run_summary
+from dynlora.analysis import results, run_summary, written
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
-from dynlora.viz.kit import written
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.report.document import Block, Chart, Part, Table
 from dynlora.viz.report.kind_report import panel_blocks

@@ -10,12 +10,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import results, run_summary
+from dynlora.analysis import results, run_summary, written
 from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
-from dynlora.viz.kit import written
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.run import result_figures, result_text
 from dynlora.viz.run.generation_cards import generated_texts

@@ -12,11 +12,11 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import modules as kit_modules
+from dynlora.analysis.run_queries import RunQueries, T
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.store import queries
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
-from dynlora.analysis.run_queries import RunQueries, T
 
 _LOOK = threading.local()
 
