@@ -66,7 +66,4 @@ def _check_base(folder: Path, push_to: str, form: Form) -> None:
 
 def _exported(folder: Path, out: Path, form: Form, which: str, measure: str) -> tuple[dict[str, Any], str]:
     """Write the model of a run, whatever its kind."""
-    kind = kind_of_run(folder)
-    if kind.formats and form.name not in kind.formats:
-        raise ConfigError(f"--format {form.name}: a {kind.name} run is exported as {', '.join(kind.formats)}")
-    return kind.export(folder, out, form.name, which, measure)
+    return kind_of_run(folder).export(folder, out, form.name, which, measure)

@@ -37,7 +37,7 @@ def watch_drawing(page: Page) -> None:
 
 def open_chart(page: Page, address: str, card: str) -> Any:
     page.goto(address)
-    chart = page.locator(f".st-key-card-{card} .js-plotly-plot .main-svg").first
+    chart = page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot .main-svg').first
     chart.wait_for()
     settled(page)
     chart.scroll_into_view_if_needed()
@@ -75,7 +75,7 @@ def test_playing_moves_the_other_pictures_of_capacity(server: str, page: Page) -
     slider = page.locator(".replay input")
     slider.evaluate("slider => { slider.value = 0; slider.oninput(); }")
     first = page.evaluate("() => document.querySelector('.st-key-card-scatter .js-plotly-plot').data.map(one => one.y)")
-    assert marks(page)["map"] == marks(page)["scatter"] == "step 0"
+    assert marks(page)["map-rank"] == marks(page)["scatter"] == "step 0"
     assert len({round(y, 6) for trace in first if isinstance(trace, list) for y in trace}) == 1, "equal ranks at step 0"
     assert page.evaluate("window.drawn") == 0
 

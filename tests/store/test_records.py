@@ -65,6 +65,9 @@ OLD = {
     "TrainerRun": '{"run": "20260101-000000-00000001"}',
     "Launch": '{"pid": 4242, "start_time": 1764412345.25, "opened": 1}',
     "GatedAdapter": '{"format": 1, "base": "owner/base", "settings": {"adapter": {"rank": 4}, "seed": 0}}',
+    "HelperJob": '{"format": 1, "kind": "advice", "command": ["advise", "--json"], "status": "failed", "progress": '
+    '{"done": 2, "of": 5, "phase": "listening"}, "message": "", "result": {"a": 1}, "error": {"kind": "DataError", '
+    '"message": "no rows"}, "pid": 4242, "start": 1764412345.25, "heartbeat": 1764412349.5}',
     "QueueOrder": '{"order": ["two", "one"]}',
     "Launched": '{"ids": ["20260101-000000-00000001"]}',
     "Answer": '{\n "ranks": {"a.query": 2}, "scaling": {"a.query": 2.0}, "parameters": 16, "budget": 16, '

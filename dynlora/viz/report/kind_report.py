@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from dynlora.analysis import run_summary as words
 from dynlora.kinds.run_kind import RunKind
 from dynlora.store.summary import run_summary
-from dynlora.store.summary import run_summary as words
 from dynlora.text import one_line
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
