@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import peft
 import pytest
 import torch
@@ -82,7 +83,8 @@ def test_conversations_are_uploaded_learned_and_taken_to_peft(
     expect(card).to_contain_text(last["text"])
     picture(card, "instruction-texts")
 
-    _same_in_peft(_downloaded(page, tmp_path), run_id, model, last)
+    _same_in_peft(_downloaded(page, tmp_path, "Adapter"), run_id, model, last)
+    _same_in_llama_cpp(page, tmp_path, run_id, model)
 
 
 def _look_at_tokens(page: Page, window: Window, picture: Picture) -> None:
@@ -123,14 +125,35 @@ def _texts(run: Path) -> dict[int, list[dict[str, Any]]]:
     return {int(step): payload["rows"] for step, payload in zip(events["step"], events["payload"], strict=True)}
 
 
-def _downloaded(page: Page, folder: Path) -> Path:
-    """Download the adapter and return the folder that it is unpacked in."""
+def _downloaded(page: Page, folder: Path, button: str) -> Path:
+    """Download what a button gives and return the folder that it is unpacked in."""
     with page.expect_download() as started:
-        page.get_by_role("button", name="Adapter").click()
-    started.value.save_as(folder / "adapter.zip")
-    with zipfile.ZipFile(folder / "adapter.zip") as archive:
+        page.get_by_role("button", name=button, exact=True).click()
+    started.value.save_as(folder / "export.zip")
+    with zipfile.ZipFile(folder / "export.zip") as archive:
         archive.extractall(folder)
     return folder
+
+
+def _same_in_llama_cpp(page: Page, folder: Path, run_id: str, model: Path) -> None:
+    """Export for llama.cpp by where it goes, and check that the real library answers as PEFT does."""
+    pytest.importorskip("llama_cpp_py_sync", reason="llama.cpp has no wheel for this machine")
+    from tests.llama_cpp import logits, write_base
+
+    page.get_by_role("button", name="Export").click()
+    page.get_by_role("combobox", name="Where does it go?").click()
+    page.get_by_role("option", name="llama.cpp", exact=True).click()
+    settled(page)
+    _downloaded(page, folder, "Adapter for llama.cpp")
+    base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    config = {**base.config.to_dict(), "rope_theta": 10_000.0}
+    write_base({name: one.numpy() for name, one in base.state_dict().items()}, config, folder / "base.gguf")
+    adapted: Any = peft.PeftModel.from_pretrained(base, str(folder / f"{run_id}-peft")).eval()
+    tokens = transformers.AutoTokenizer.from_pretrained(model)("a2: a a b1: b", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        expected = adapted(input_ids=tokens).logits[0].numpy()
+    answers = logits(folder / "base.gguf", tokens[0].tolist(), folder / f"{run_id}-gguf" / "adapter.gguf")
+    np.testing.assert_allclose(answers, expected, atol=1e-4)
 
 
 def _same_in_peft(folder: Path, run_id: str, model: Path, last: dict[str, Any]) -> None:
