@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 "model": {"name": "smollm2-135m"},
                 "data": {"name": "arithmetic", "max_train": 320, "max_eval": 64},
                 "adapter": {"rank": 4},
-                "strategy": {"name": method},
+                "strategy": {"name": method} | ({"min_rank": 0} if method == "dynamic" else {}),
                 "train": {"steps": 40, "batch_size": 8},
                 "log": {"generate_interim": 0},
             }
@@ -108,14 +108,14 @@ def test_an_export_is_read_as_closely_as_the_base_model_is(
     off, same = compare(gguf, tmp_path / "out" / "adapter.gguf", of_model(model.base.model, tokens), tokens)
     record_property("nats", f"{method}: base {base_off:.4f}, {base_same:.3f} equal; adapter {off:.4f}, {same:.3f}")
     assert off <= 2 * base_off
-    assert same >= min(0.99, base_same) - 0.01
+    assert same >= min(0.99, base_same) - 0.02
 
 
 def test_a_compressed_adapter_is_read_as_closely(
     gguf: Path, runs: Callable[[str], Path], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     run = runs("dynamic")
-    command = ["compress", run.name, "--budget", "0.5", "--rows", "16", "--out"]
+    command = ["compress", run.name, "--budget", "0.5", "--rows", "24", "--out"]
     for form, name in (("gguf", "gguf"), ("merged", "model")):
         place = [str(tmp_path / name), "--format", form, "--runs-dir", str(run.parent)]
         done = CliRunner().invoke(main, [*command, *place], catch_exceptions=False)
