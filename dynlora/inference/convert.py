@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from dynlora import assets
 from dynlora.errors import AdapterError, ConfigError, NotMergeableError
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME, read_object
+from dynlora.peft_adapter.adapter_config import CONFIG_NAME, PREFIX, read_object
 from dynlora.peft_adapter.engines import LLAMA_KINDS
 from dynlora.peft_adapter.foreign_names import ForeignModule
 from dynlora.peft_adapter.forms import AS_TRAINED, Form
@@ -35,9 +35,6 @@ from dynlora.peft_adapter.uniform import (
     uniform,
 )
 from dynlora.training.staged_folder import staged
-
-PREFIX = "base_model.model."
-"""What PEFT puts before every name."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +161,9 @@ def _write(adapter: LoadedAdapter, folder: Path, form: Form, base: str | None, t
         else:
             write_gguf(whole, config, folder / GGUF_NAME, title)
             if "ollama" in form.engines:
-                (folder / "Modelfile").write_text(modelfile(name, GGUF_NAME, None), "utf-8")
+                (folder / "Modelfile").write_text(
+                    modelfile(name, GGUF_NAME, None, "the base model was not read"), "utf-8"
+                )
     return {
         "rank": whole.rank,
         "modules": len(whole.factors),

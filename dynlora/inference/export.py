@@ -31,7 +31,7 @@ from dynlora.training.inputs import read_data
 from dynlora.training.staged_folder import staged
 
 MEASURED_ROWS = 256
-"""Held-out rows on which an export says what averaging the gates changed: seconds; all rows are for `measure="all"`."""
+"""Held-out rows on which an export says what averaging the gates changed; `measure="all"` takes all."""
 
 SAMPLE = "sample"
 MEASURES = (SAMPLE, "all")

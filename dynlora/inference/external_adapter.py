@@ -12,7 +12,6 @@ import torch
 
 from dynlora.config import RunConfig
 from dynlora.engine.data.text_data import TextData
-from dynlora.engine.evaluation.export import PREFIX
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import load_head_state
 from dynlora.engine.model.adapters import Adapters, replace_module
@@ -21,6 +20,7 @@ from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, find_modules
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import AdapterError, CorruptRunError
+from dynlora.peft_adapter.adapter_config import PREFIX
 from dynlora.peft_adapter.read import AdaptedModule, Factors, read_adapter, read_factors
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile
 from dynlora.training.inputs import load_inputs

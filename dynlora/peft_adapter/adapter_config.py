@@ -15,6 +15,9 @@ from dynlora.peft_adapter.safetensors import open_adapter_file
 from dynlora.text import clean_text, printable
 
 CONFIG_NAME = "adapter_config.json"
+PREFIX = "base_model.model."
+"""What PEFT puts before the name of every tensor."""
+
 MAX_BYTES = 4 * 2**20
 FORMATS = ("LORA", "ADALORA")
 """Values of `peft_type` whose update is a product of small factors."""

@@ -247,7 +247,9 @@ def _stacked(header: AdapterHeader) -> Iterator[Problem]:
 def _mlx(header: AdapterHeader) -> Iterator[Problem]:
     """mlx-lm: its own file, names, one rank and one scale."""
     if header.layout != "mlx":
-        yield REFUSES, f"it reads {'adapters.safetensors'} with its own names, one rank and one scale", MLX
+        yield from _not_lora(header) if header.layout == "peft" and header.peft_type != "ADALORA" else ()
+        yield from _extras(header, REFUSES)
+        yield REFUSES, "it reads adapters.safetensors with its own names, one rank and one scale", MLX
 
 
 ENGINES: Mapping[str, Engine] = {

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dynlora.peft_adapter.adapter_config import PREFIX
+
 Layout = Literal["peft", "kohya", "diffusers", "mlx", "unknown"]
 
 _PATTERNS: Mapping[Layout, re.Pattern[str]] = {
@@ -86,7 +88,7 @@ def _modules(layout: Layout, matches: Mapping[str, re.Match[str] | None]) -> For
             others.append(name)
             continue
         module = with_dots(match["module"]) if layout == "kohya" else match["module"]
-        module, part = module.removeprefix("base_model.model."), match["part"].removeprefix("lora_")
+        module, part = module.removeprefix(PREFIX), match["part"].removeprefix("lora_")
         factor = _FACTOR.get(match["factor"], match["factor"])
         names = modules.setdefault(f"{part}.{module}" if part else module, ForeignModule(module, part))
         setattr(names, "alpha" if factor == "alpha" else f"lora_{factor}", name)

@@ -17,6 +17,8 @@ Render = Callable[[Sequence[Message], bool], str]
 
 ROLES = ("system", "user", "assistant")
 
+NO_TEMPLATE = "the base model has no chat template, or one that cannot be carried over"
+
 TRIED: tuple[tuple[str, ...], ...] = (
     ("user",),
     ("system", "user"),
@@ -110,13 +112,14 @@ def _between(text: str, roles: Sequence[str]) -> list[str]:
     return [*pieces, text]
 
 
-def modelfile(base: str, adapter: str, template: Template | None) -> str:
+def modelfile(base: str, adapter: str, template: Template | None, reason: str = NO_TEMPLATE) -> str:
     """Return a Modelfile; where there is no template, a comment says why and Ollama takes the base's own.
 
     Args:
         base: hub id or folder of the base model.
         adapter: name of the GGUF file beside it.
         template: of the base model.
+        reason: why there is none.
     """
     lines = [
         f"# FROM must be {base} in GGUF: a file, or a name that Ollama knows.",
@@ -124,9 +127,7 @@ def modelfile(base: str, adapter: str, template: Template | None) -> str:
         f"ADAPTER ./{adapter}",
     ]
     if template is None:
-        lines.append(
-            "# TEMPLATE: the base model has no chat template, or one that cannot be carried over; that of FROM counts."
-        )
+        lines.append(f"# TEMPLATE: {reason}; that of FROM counts.")
         return "\n".join([*lines, ""])
     lines.append(f'TEMPLATE """{template.go()}"""')
     if template.default_system:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME, Settings, read_settings
+from dynlora.peft_adapter.adapter_config import CONFIG_NAME, PREFIX, Settings, read_settings
 from dynlora.peft_adapter.module_names import places
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.peft_adapter.spectrum import effective_rank, norm, singular_values
@@ -32,7 +32,6 @@ MAX_MODULES = 20_000
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Endings of files that run code when they are read; they are never opened."""
 
-_PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([ABE])(?:\.(?!bias\Z)[^.]+){0,2}\Z", re.DOTALL)
 
 
@@ -148,7 +147,7 @@ def read_weights(folder: str | os.PathLike[str]) -> Weights:
     with TensorFile(path / TENSORS_NAME) as tensors:
         factors = read_factors(tensors)
         used = {name for names in _factors(tensors.infos).values() for name in names.values()}
-        rest = {name.removeprefix(_PREFIX): tensors.read(name) for name in tensors.infos if name not in used}
+        rest = {name.removeprefix(PREFIX): tensors.read(name) for name in tensors.infos if name not in used}
     updates = {name: one.update(settings.scaling(name, len(one.lora_A))) for name, one in factors.items()}
     everything = [*rest.values(), *(matrix for A, B, _ in updates.values() for matrix in (A, B))]
     if not all(np.isfinite(one).all() for one in everything):
@@ -215,7 +214,7 @@ def _factors(infos: Mapping[str, TensorInfo]) -> dict[str, dict[str, str]]:
     for name in infos:
         match = _FACTOR.match(name)
         if match:
-            module = match[1].removeprefix(_PREFIX)
+            module = match[1].removeprefix(PREFIX)
             if match[2] in found.setdefault(module, {}):
                 raise AdapterError(
                     f"{TENSORS_NAME}: module {printable(module)} has lora_{match[2]} twice; keep one adapter"

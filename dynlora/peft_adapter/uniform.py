@@ -8,7 +8,7 @@ zeros. Then alpha / r = 1 whatever an engine reads, and the update of each modul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -150,8 +150,3 @@ def peft_tensors(adapter: UniformAdapter, prefix: str) -> dict[str, NDArray[np.f
         for module, factors in adapter.factors.items()
         for letter, factor in zip("AB", factors, strict=True)
     }
-
-
-def layers_of(names: Sequence[str]) -> int:
-    """Return how many layers modules are in."""
-    return 1 + max((layer for _, layer, _ in split_names(names).values() if layer is not None), default=-1)

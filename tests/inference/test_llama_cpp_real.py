@@ -108,7 +108,7 @@ def test_an_export_is_read_as_closely_as_the_base_model_is(
     off, same = compare(gguf, tmp_path / "out" / "adapter.gguf", of_model(model.base.model, tokens), tokens)
     record_property("nats", f"{method}: base {base_off:.4f}, {base_same:.3f} equal; adapter {off:.4f}, {same:.3f}")
     assert off <= 2 * base_off
-    assert same >= min(0.99, base_same) - 0.02
+    assert same >= min(0.99, base_same) - 0.01
 
 
 def test_a_compressed_adapter_is_read_as_closely(

@@ -1,4 +1,4 @@
-"""How well each class is told from the others at the last evaluation."""
+"""Confusion between classes, and the score of each class, at the last evaluation."""
 
 from __future__ import annotations
 

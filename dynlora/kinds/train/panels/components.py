@@ -212,7 +212,7 @@ def centre(values: pd.DataFrame, about: About, *, is_factor: bool) -> float | No
     """Return the neutral value of a signal's colours; None when they run from zero.
 
     That is zero where there are signs. Values that all lie far from zero would look alike on a scale from there: they
-    are told apart by which side of their mean they lie on. A factor of zero leaves a component without effect, so
+    are distinguished by the side of their mean that they are on. A factor of zero leaves a component without effect, so
     factors always run from zero.
     """
     finite = values.to_numpy(float)
@@ -385,7 +385,7 @@ def component_map(
     Args:
         rows: one row a slot, one column a step; NaN where no component is.
         copies: of the module, columns step, source, target, source_factor, target_factor.
-        whole: all that the colours reach over, so that modules can be told apart by them.
+        whole: all that the colours reach over, so that modules can be distinguished by them.
         look: what the colours mean, and the step that is marked.
         colours: of the mode.
     """
