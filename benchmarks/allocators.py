@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+RANDOM_RANKS = "random ranks"
+"""Key of a side whose ranks are drawn once for each seed, before its first step, at the parameters of uniform rank."""
+
 FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
 
 ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora": {"name": "lora"},
+    "lora, scale": {"name": "lora", "scale": "learned"},
+    "lora, plus": {"name": "lora", "lr_ratio": 16.0},
+    # alpha / √rank: at rank 1 it is `lora`
+    "lora, stabilized": {"name": "lora", "scaling": "rank_stabilized"},
+    "random ranks": {"name": "lora", RANDOM_RANKS: True},
+    "random ranks, scale": {"name": "lora", "scale": "learned", RANDOM_RANKS: True},
+    "scale only": {"name": "dynamic", "allocation": "none", "gates": "scale"},
     "dynamic": FREE,
+    "dynamic, scale": {**FREE, "gates": "scale"},
+    "dynamic, token": {**FREE, "gates": "token"},
     "dynamic, gates": {**FREE, "gates": "module"},
     "gates only": {"name": "dynamic", "allocation": "none", "gates": "module"},
     "dynamic, random": {**FREE, "allocation": "random"},
@@ -28,6 +40,14 @@ RATE_OF = {"dynamic, family, first only": "dynamic, family"}
 
 OWN_RATE = (
     "lora",
+    "lora, scale",
+    "lora, plus",
+    "lora, stabilized",
+    "random ranks",
+    "random ranks, scale",
+    "scale only",
+    "dynamic, scale",
+    "dynamic, token",
     "dynamic",
     "dynamic, gates",
     "gates only",

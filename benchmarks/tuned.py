@@ -1,12 +1,14 @@
-"""Does an allocator beat `lora` when each has its own learning rate? Rates first, then seeds that chose nothing.
+"""Does a method beat `lora` when each has its own learning rate? Rates first, then seeds that chose nothing.
 
     python -m benchmarks.tuned --data CLINC150 [--model minilm] [--rank 1] [--steps 300] [--seeds 8]
         [--methods "lora;dynamic;dynamic, family"] [--rates 0.004,0.006,0.01,0.015,0.02,0.03] [--tuning-seeds 1]
+        [--processes 2] [--name tuned-clinc150-r1-scale]
 
 Each method takes the rate with the least loss on the tuning seeds (1000, 1001, ...), which are used for nothing else.
 A part of a method that `benchmarks.allocators` gives no rate of its own takes that of the whole. Then all train on the
 seeds 1, 2, ... with the batches, the dropout and, by module, the draws of A in common. Intervals are Student's over
-seeds and rows. Runs are kept below `benchmarks/out/tuned`, so that what was ended early continues.
+seeds and rows. Finished runs are kept in `results/tuned.parquet` (`--pack` packs those that have just ended), so that
+what was ended early continues, and tables are made again from them.
 """
 
 from __future__ import annotations
@@ -14,38 +16,105 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
-from benchmarks.allocators import ALLOCATORS, tuned_as
-from benchmarks.fixed_run import measured
-from benchmarks.headroom import mean_and_ends, values_of
+from benchmarks.allocators import ALLOCATORS, RANDOM_RANKS, tuned_as
+from benchmarks.fixed_run import measured, written_ranks
+from benchmarks.headroom import mean_and_ends, modules_of, task_of, values_of
+from benchmarks.kept_runs import KeptRuns
+from benchmarks.placements import drawn
 
 TUNING_SEED, FIRST_SEED = 1000, 1
 RATES = "0.004,0.006,0.01,0.015,0.02,0.03"
 METHODS = "lora;dynamic;dynamic, family;dynamic, family, first only;dynamic, random, first only"
-COMPARED_WITH = ("lora", "dynamic", "dynamic, random, first only")
+COMPARED_WITH = ("lora", "lora, scale", "dynamic", "dynamic, scale", "random ranks", "dynamic, random, first only")
+KEPT = KeptRuns.of("tuned")
+
+Job = tuple[str, int, float]
+"""Method, seed and learning rate of a run."""
+
+
+def file_name(arguments: argparse.Namespace, job: Job) -> str:
+    """Return the name under which a run is kept."""
+    method, seed, lr = job
+    where = f"{Path(arguments.data).name}-{arguments.model}-r{arguments.rank}-{arguments.steps}-{arguments.rows}"
+    return f"{where}-{method}-{lr:g}-{seed}.json".replace(" ", "_")
+
+
+def trained(arguments: argparse.Namespace, job: Job) -> str:
+    """Train a run, keep it and return a line about it; processes of a pool call this."""
+    method, seed, lr = job
+    values = argparse.Namespace(**{**vars(arguments), "lr": lr})
+    strategy = dict(ALLOCATORS[method])
+    with tempfile.TemporaryDirectory() as folder:
+        if strategy.pop(RANDOM_RANKS, False):
+            ranks = drawn(modules_of(arguments.model, task_of(values)), arguments.rank, seed).ranks
+            strategy["ranks_from"] = written_ranks(ranks, Path(folder) / "ranks.json")
+        run = measured(values_of(values, seed, strategy))
+    about = {"method": method, "seed": seed, "lr": lr, "data": Path(arguments.data).name, "rank": arguments.rank}
+    made: dict[str, Any] = {
+        "job": about,
+        "steps": arguments.steps,
+        "made_with": {**results.versions(), "processor": results.processor(), "threads": torch.get_num_threads()},
+        "diverged": "loss" not in run,
+    }
+    if "loss" in run:
+        made |= {
+            "parameters": {"used": run["parameters"], "budget": run["budget"]},
+            "train_s": run["seconds"],
+            "ranks": run["ranks"],
+            "loss": [round(1000 * loss) for loss in run["loss"]],
+            "right": "".join(map(str, run["right"])),
+        }
+    arguments.kept.keep(file_name(arguments, job), made)
+    outcome = f"loss {np.mean(run['loss']):.4f}, right {np.mean(run['right']):.4f}" if "loss" in run else "diverged"
+    return f"{method}, seed {seed}, rate {lr:g}: {outcome}, {run.get('seconds')} s"
+
+
+def _quiet(threads: int) -> None:
+    """Leave out warnings and bars, and compute with so many threads."""
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(threads)
+
+
+def train_all(arguments: argparse.Namespace, jobs: Iterable[Job]) -> None:
+    """Train what is not kept yet, in as many processes as asked for."""
+    missing = [job for job in dict.fromkeys(jobs) if file_name(arguments, job) not in arguments.kept]
+    threads = max(1, (os.cpu_count() or 1) // arguments.processes)
+    if arguments.processes == 1 or len(missing) < 2:
+        _quiet(threads)
+        for job in missing:
+            print(trained(arguments, job), flush=True)
+        return
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(arguments.processes, spawn, initializer=partial(_quiet, threads)) as pool:
+        for done in as_completed([pool.submit(trained, arguments, job) for job in missing]):
+            print(done.result(), flush=True)
 
 
 def kept_run(arguments: argparse.Namespace, method: str, seed: int, lr: float) -> dict[str, Any]:
-    """Return what a run came to, from its file where it was made before."""
-    data = Path(arguments.data).name
-    key = f"{data}-{arguments.model}-r{arguments.rank}-{arguments.steps}-{arguments.rows}-{method}-{lr:g}-{seed}.json"
-    kept = results.QUICK / "tuned" / key.replace(" ", "_")
-    if kept.is_file():
-        return json.loads(kept.read_text("utf-8"))
-    found = measured(values_of(argparse.Namespace(**{**vars(arguments), "lr": lr}), seed, ALLOCATORS[method]))
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(found), "utf-8")
-    loss, right = (float(np.mean(found.get(name, np.nan))) for name in ("loss", "right"))
-    print(
-        f"{method}, seed {seed}, rate {lr:g}: loss {loss:.4f}, right {right:.4f}, {found.get('seconds')} s", flush=True
-    )
-    return found
+    """Return what a finished run came to: losses in nats and whether each row is right, or that it diverged."""
+    made = arguments.kept[file_name(arguments, (method, seed, lr))]
+    if made["diverged"]:
+        return {"diverged": True}
+    return {
+        "loss": [loss / 1000 for loss in made["loss"]],
+        "right": [int(one) for one in made["right"]],
+        "parameters": made["parameters"]["used"],
+    }
 
 
 def curve_of(arguments: argparse.Namespace, method: str) -> dict[str, float | None]:
@@ -56,6 +125,13 @@ def curve_of(arguments: argparse.Namespace, method: str) -> dict[str, float | No
         diverged = any("loss" not in run for run in runs)
         curve[f"{lr:g}"] = None if diverged else round(float(np.mean([run["loss"] for run in runs])), 5)
     return curve
+
+
+def known_curves(name: str | None) -> dict[str, dict[str, float | None]]:
+    """Return the curves of a file of results, by method; none without a name."""
+    if name is None:
+        return {}
+    return json.loads((results.RESULTS / f"{name}.json").read_text("utf-8"))["figures"]["rates"]
 
 
 def chosen_rate(curve: dict[str, float | None]) -> float:
@@ -109,31 +185,39 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--rates", default=RATES, help="separated by commas")
     parser.add_argument("--methods", default=METHODS, help="names of `benchmarks.allocators`, separated by ;")
     parser.add_argument("--name", help="of the file of results; tuned-DATA-rRANK")
+    parser.add_argument("--rates-from", help="file of results whose methods keep the rates that they chose there")
+    parser.add_argument("--processes", type=int, default=1, help="runs side by side; cores are shared among them")
+    parser.add_argument("--pack", action="store_true", help="move finished runs into the committed file, and end")
     parser.add_argument("--quick", action="store_true", help="few steps and rows: does it work, nothing more")
     found, _ = parser.parse_known_args()
     if found.quick:
         found.steps, found.rows, found.seeds, found.rates = 12, 64, 2, "0.004,0.01"
         found.methods = "lora;dynamic"
+    found.kept = KeptRuns.below(results.emptied("tuned")) if found.quick else KEPT
     found.rates = [float(rate) for rate in found.rates.split(",")]
     found.methods = found.methods.split(";")
     return found
 
 
 def main() -> None:
-    """Tune, compare, print, write after every seed."""
+    """Tune, compare, print, write."""
     arguments = arguments_of()
-    logging.disable(logging.WARNING)
-    transformers_logging.disable_progress_bar()
-    curves = {method: curve_of(arguments, method) for method in dict.fromkeys(map(tuned_as, arguments.methods))}
+    if arguments.pack:
+        arguments.kept.pack()
+        return
+    known = known_curves(arguments.rates_from)
+    own = [method for method in dict.fromkeys(map(tuned_as, arguments.methods)) if method not in known]
+    tuning = range(TUNING_SEED, TUNING_SEED + arguments.tuning_seeds)
+    train_all(arguments, [(method, seed, lr) for seed in tuning for method in own for lr in arguments.rates])
+    curves = known | {method: curve_of(arguments, method) for method in own}
     chosen = {method: chosen_rate(curve) for method, curve in curves.items()}
     name = arguments.name or f"tuned-{Path(arguments.data).name}-r{arguments.rank}"
     name = "tuned-quick" if arguments.quick else name
-    rows: dict[str, Any] = {}
-    for count in range(2, arguments.seeds + 1):
-        seeds = list(range(FIRST_SEED, FIRST_SEED + count))
-        rows = compared(arguments, chosen, seeds)
-        figures = {"seeds": seeds, "steps": arguments.steps, "rates": curves, "chosen": chosen, "methods": rows}
-        results.write(name, figures, "benchmarks.tuned")
+    seeds = list(range(FIRST_SEED, FIRST_SEED + arguments.seeds))
+    train_all(arguments, [(m, seed, chosen[tuned_as(m)]) for seed in seeds for m in arguments.methods])
+    rows = compared(arguments, chosen, seeds)
+    figures = {"seeds": seeds, "steps": arguments.steps, "rates": curves, "chosen": chosen, "methods": rows}
+    print("written:", results.write(name, figures, "benchmarks.tuned"))
     for method, row in rows.items():
         print(f"{method:30} {json.dumps(row)}")
 

@@ -13,13 +13,14 @@ WORDS = {
     "rank": "rank",
     "importance": "importance",
     "gate": "gate",
+    "scale": "learned scale",
     "grad_norm": "gradient norm",
     "delta_norm": "update norm",
     "effective_rank": "effective rank",
 }
 """Recorded name of each signal, and what people call it."""
 
-_CENTRES = {"gate": 1.0}
+_CENTRES = {"gate": 1.0, "scale": 1.0}
 _MOST_CHOICES = 64
 
 

@@ -91,6 +91,8 @@ def adapt(  # noqa: PLR0913 - what a config says, named
     modules = []
     for info in infos:
         adapter = strategy.adapter(info, base.model.get_submodule(info.name), *sizes[info.name], probe)
+        if strategy.learns_scale():
+            adapter.learn_scale()
         replace_module(base.model, info.name, adapter)
         modules.append(adapter)
     _replace_heads(base, strategy, probe)

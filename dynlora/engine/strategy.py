@@ -177,7 +177,8 @@ class Strategy:
         """Return the adapter parameters allowed, once the starting ranks are known; what given ranks cost, exactly."""
         if self.ranks_source() is None and self.start_source() is None:
             return probe.budget
-        return sum(rank * info.cost for rank, info in zip(ranks, modules, strict=True))
+        scales = len(modules) if self.learns_scale() else 0
+        return scales + sum(rank * info.cost for rank, info in zip(ranks, modules, strict=True))
 
     def max_rank(self, module: ModuleInfo, rank: int, probe: Probe) -> int:
         """Return how many components a module may come to hold; plain LoRA needs no room to grow."""
@@ -215,22 +216,33 @@ class Strategy:
         """Return how the adapters react to the input: through one gate a `module` or `token`, or not at all (None)."""
         return None
 
+    def learns_scale(self) -> bool:
+        """Say whether each module learns one scale, blind to the input; it is paid from the budget."""
+        return False
+
+    def scale_rate(self) -> float:
+        """Return the learning rate of gates and learned scales, over the run's own."""
+        return 1.0
+
     def groups(self, adapters: Adapters) -> list[dict[str, Any]]:
         """Return optimizer groups; the first holds what is trained at the run's own rate.
 
         `lr_factor` multiplies the run's rate, at least `least_lr`; or `peak_lr` is a rate of the group's own.
         `constant` keeps it from following the run's schedule, `weight_decay` may override the run's.
         """
-        fast, slow = {}, {}  # by identity: modules may share a tensor
+        fast, slow, scales = {}, {}, {}  # by identity: modules may share a tensor
+        own = {"lora_B": fast, "scale_logit": scales}
         for module in adapters:
             for name, tensor in module.adapter_parameters().items():
-                (fast if name == "lora_B" else slow)[id(tensor)] = tensor
+                own.get(name, slow)[id(tensor)] = tensor
         groups = [
             {"params": list(slow.values()), "lr_factor": 1.0},
             {"params": list(fast.values()), "lr_factor": self.lr_ratio},
         ]
-        if adapters.gates is not None:
-            groups.append({"params": list(adapters.gates.parameters()), "lr_factor": 1.0, "weight_decay": 0.0})
+        gates = [] if adapters.gates is None else list(adapters.gates.parameters())
+        if gates or scales:
+            parameters = [*gates, *scales.values()]
+            groups.append({"params": parameters, "lr_factor": self.scale_rate(), "weight_decay": 0.0})
         return groups
 
     def start(self, adapters: Adapters) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dynlora.engine.allocation.solvers import trimmed_ranks
+from dynlora.engine.context import Probe
+from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import Strategy, setting
 from dynlora.errors import ConfigError
 
@@ -16,7 +20,8 @@ class Lora(Strategy):
     (Hayou et al. 2024, arXiv 2402.12354) and rank-stabilised scaling (Kalajdzievski 2023, arXiv 2312.03732).
     Differs: nothing; agrees with PEFT step by step. With `ranks_from` the ranks are those of a run, an adapter or a
     file; the scaling stays alpha / adapter.rank for every module. With `start_from` ranks, A, B, scaling and
-    head are first those of an adapter.
+    head are first those of an adapter. With `scale=learned` each module learns a factor g = 2 σ(c) of its update, c = 0
+    at the start, which an export folds into B; it is paid from the budget of uniform LoRA.
     """
 
     title = "LoRA"
@@ -42,6 +47,16 @@ class Lora(Strategy):
         "are its own; empty: start new. Modules without an update there get no adapter.",
     )
 
+    scale: str = setting(
+        "off",
+        "learned: one factor per module, blind to the input, paid from the budget and folded into B at export.",
+        choices=("off", "learned"),
+    )
+
+    scale_lr_ratio: float = setting(
+        1.0, "Learning rate of learned scales over that of A; 0 keeps them as they start.", ge=0, le=1024
+    )
+
     def check(self, total: int, rank: int) -> None:
         """Refuse another start beside that of an adapter."""
         if self.start_from is None:
@@ -53,6 +68,21 @@ class Lora(Strategy):
                     f"strategy.{name}={getattr(self, name)}: strategy.start_from gives A, B and scaling; leave "
                     f"strategy.{name} at {getattr(usual, name)}"
                 )
+
+    def learns_scale(self) -> bool:
+        """Say whether modules learn a scale."""
+        return self.scale == "learned"
+
+    def scale_rate(self) -> float:
+        """Return `scale_lr_ratio`."""
+        return self.scale_lr_ratio
+
+    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
+        """Return one rank for all or those that are given; a few components fewer where scales have to be paid."""
+        is_given = self.ranks_source() is not None or self.start_source() is not None
+        if is_given or not self.learns_scale():
+            return super().ranks(modules, probe)
+        return trimmed_ranks(probe.rank, [info.cost for info in modules], probe.budget - len(modules))
 
     def ranks_source(self) -> str | None:
         """Return `ranks_from`."""

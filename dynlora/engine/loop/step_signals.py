@@ -81,6 +81,7 @@ UNITS = {
     "importance": "loss change per parameter",
     "rank": "components",
     "gate": "factor",
+    "scale": "factor",
     "grad_norm": "norm",
     "delta_norm": "norm",
     "effective_rank": "components",
@@ -126,8 +127,9 @@ class StepSignals:
         self._weighed: Tensor | None = None
         self._strategy_weighs = False
         self._pending: tuple[Step, dict[str, int], list[str], Tensor, torch.Event | None] | None = None
+        optional = {"gate": adapters.gates is not None, "scale": any(m.scale_logit is not None for m in adapters)}
         for name, unit in UNITS.items():
-            if name != "gate" or adapters.gates is not None:
+            if optional.get(name, True):
                 recorder.define_signal(name, "module", unit, len(adapters))
         self._names = set(UNITS)
 
@@ -214,6 +216,9 @@ class StepSignals:
         gates = self.adapters.gates
         if gates is not None and gates.values is not None:
             found["gate"] = self.reduce(gates.values.detach().mean(0))
+        scales = [scale for module in self.adapters if (scale := module.module_scale()) is not None]
+        if scales:
+            found["scale"] = torch.stack(scales).detach()
         over_components: dict[str, Tensor] = {}
         if step.index % self.every == 0 or step.index == step.total:
             found |= self._norms()

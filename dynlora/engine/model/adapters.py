@@ -68,9 +68,10 @@ class Adapters(Sequence[LoraLinear]):
 
     @property
     def spendable(self) -> int:
-        """Parameters of the budget that components may take: all but those of gates that modules share."""
+        """Parameters of the budget that components may take: all but learned scales and gates that modules share."""
         shared = self.gates is not None and self.gates.mode != "rank"
-        return self.budget - (self.gate_parameters() if shared else 0)
+        scales = sum(module.scale_logit is not None for module in self.modules)
+        return self.budget - scales - (self.gate_parameters() if shared else 0)
 
     @property
     def slack(self) -> int:

@@ -57,6 +57,11 @@ def embeddings_of(model: Any) -> list[nn.Module]:
     ]
 
 
+def gate_of(logit: Tensor) -> Tensor:
+    """Return g = 2 σ(logit), from 0 to 2 and one at zero; never zero, because its gradient divides by it."""
+    return (2 * torch.sigmoid(logit)).clamp_min(1e-30)
+
+
 def gate_numbers(mode: str | None) -> int:
     """Return the parameters of one gate, that of a module or, in mode `rank`, of a component; 0 without gates."""
     return 0 if mode is None else FEATURES + 1
@@ -247,7 +252,7 @@ class Gates(nn.Module):
         with torch.autocast(output.device.type, enabled=False):
             features: Tensor = self(output, mask)
             weight, bias = self.weight.reshape(-1, FEATURES), self.bias.reshape(-1)
-            gates = (2 * torch.sigmoid(F.linear(features, weight, bias))).clamp_min(1e-30)  # its gradient divides by it
+            gates = gate_of(F.linear(features, weight, bias))
             if self._held is not None:
                 gates = self._held.to(gates).reshape(-1).expand_as(gates)
         self.features = features

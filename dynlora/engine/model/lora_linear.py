@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynlora.engine.model.dropout import DropoutStreams, zero_
-from dynlora.engine.model.gates import GateReader
+from dynlora.engine.model.gates import GateReader, gate_of
 from dynlora.engine.model.gradient_sketch import GradientSketch
 from dynlora.engine.model.lowrank_function import Frozen, low_rank_linear
 from dynlora.engine.model.modules import ModuleInfo, linear_features
@@ -32,7 +32,8 @@ def resized(tensor: Tensor, dim: int, size: int, fill: float = 0.0) -> Tensor:
 class LoraLinear(nn.Module):
     """A frozen linear module with a low-rank update of changeable rank.
 
-    h = W0 x + scaling · B[:, :rank] (scale[:rank] ⊙ gate ⊙ A[:rank] x)
+    h = W0 x + scaling · B[:, :rank] (scale[:rank] ⊙ gate ⊙ A[:rank] x), where a learned scale of the whole module,
+    g = 2 σ(scale_logit), may stand in the place of a gate.
 
     Rows `rank ..` of A and columns `rank ..` of B are inactive and zero; the forward does not touch them, so the cost
     follows the rank while parameters keep their identity for the optimizer. Memory is held for `max_rank` components,
@@ -43,6 +44,7 @@ class LoraLinear(nn.Module):
         lora_A: (held, d_in), held being max_rank or the rank.
         lora_B: (d_out, held).
         scale: per-component scale e, (held,), or None when it is one everywhere.
+        scale_logit: of the learned scale of the module, (), or None where there is none.
         rank: number of active components, 0 to max_rank.
         scaling: alpha / reference rank; a rank change never alters it.
         enabled: False leaves the frozen module alone, as if the adapter were not there.
@@ -54,6 +56,7 @@ class LoraLinear(nn.Module):
     lora_A: nn.Parameter
     lora_B: nn.Parameter
     scale: Tensor | None
+    scale_logit: nn.Parameter | None
 
     def __init__(self, base_layer: nn.Module, info: ModuleInfo, *, rank: int, max_rank: int, scaling: float) -> None:
         """Wrap `base_layer`; A is filled by `reset_parameters`, B is zero.
@@ -78,6 +81,7 @@ class LoraLinear(nn.Module):
         self.lora_A = nn.Parameter(torch.zeros(max_rank, info.d_in, device=weight.device))
         self.lora_B = nn.Parameter(torch.zeros(info.d_out, max_rank, device=weight.device))
         self.register_buffer("scale", None)
+        self.register_parameter("scale_logit", None)
         self.gates: GateReader | None = None
         self.streams: DropoutStreams | None = None
         self.sketch: GradientSketch | None = None
@@ -147,6 +151,14 @@ class LoraLinear(nn.Module):
             self.scale = nn.Parameter(tensor)
         else:
             self.register_buffer("scale", tensor)
+
+    def learn_scale(self) -> None:
+        """Begin to learn one scale of the whole module; it is one at the start."""
+        self.scale_logit = nn.Parameter(torch.zeros((), device=self.lora_A.device))
+
+    def module_scale(self) -> Tensor | None:
+        """Return the learned scale of the module, (), from 0 to 2; None where none is learned."""
+        return None if self.scale_logit is None else gate_of(self.scale_logit)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, ..., d_in) to (batch, ..., d_out)."""
@@ -232,15 +244,20 @@ class LoraLinear(nn.Module):
 
     def gate(self, live: int) -> Tensor | None:
         """Return factors for equal parts of the rows, (parts,) for all components or (live, parts), or None."""
-        return None if self.gates is None else self.gates.read(live)
+        if self.gates is not None:
+            return self.gates.read(live)
+        scale = self.module_scale()
+        return None if scale is None else scale.reshape(1)
 
     def low_rank(self) -> tuple[Tensor, Tensor]:
-        """Return A, (rank, d_in), and B, (d_out, rank), with the factors in B: the update is scaling · B A.
+        """Return A, (rank, d_in), and B, (d_out, rank), with factors and learned scale in B: the update is scaling · B A.
 
         A method whose update has no such form raises NotMergeableError.
         """
-        A, B, factors = self.lora_A[: self.rank], self.lora_B[:, : self.rank], self.factors(self.rank)
-        return A, B if factors is None else B * factors
+        A, B = self.lora_A[: self.rank], self.lora_B[:, : self.rank]
+        for factor in (self.factors(self.rank), self.module_scale()):
+            B = B if factor is None else B * factor
+        return A, B
 
     def peft_forms(self) -> dict[str, dict[str, Tensor]]:
         """Return the formats of PEFT that can hold the module, with its tensors in each by their names below its own.
@@ -292,7 +309,11 @@ class LoraLinear(nn.Module):
         on the device, as in `active_rank_on_device`.
         """
         rank = self.active_rank_on_device()
-        return [(self.lora_A, rank * self.info.d_in), (self.lora_B, rank * self.info.d_out)]
+        parts: list[tuple[Tensor, int | Tensor]] = [
+            (self.lora_A, rank * self.info.d_in),
+            (self.lora_B, rank * self.info.d_out),
+        ]
+        return parts if self.scale_logit is None else [*parts, (self.scale_logit, 1)]
 
     def component_parts(self) -> list[tuple[Tensor, int]]:
         """Return the tensors that hold something of each component, with the dimension that counts components."""

@@ -68,8 +68,12 @@ class Dynamic(Strategy):
     )
     gates: str = setting(
         "module",
-        "Input gates: off; one per module and sequence (module), per component (rank) or per token (token).",
-        choices=("off", *MODES),
+        "Input gates: off; one per module and sequence (module), per component (rank) or per token (token); or one "
+        "learned factor per module, blind to the input (scale).",
+        choices=("off", "scale", *MODES),
+    )
+    scale_lr_ratio: float = setting(
+        1.0, "Learning rate of gates and learned scales over that of A; 0 keeps them at one.", ge=0, le=1024
     )
     rank_by: str = setting(
         "gains",
@@ -133,7 +137,15 @@ class Dynamic(Strategy):
 
     def gate_mode(self) -> str | None:
         """Return how the adapters react to the input."""
-        return None if self.gates == "off" else self.gates
+        return self.gates if self.gates in MODES else None
+
+    def learns_scale(self) -> bool:
+        """Say whether each module learns a scale in the place of a gate."""
+        return self.gates == "scale"
+
+    def scale_rate(self) -> float:
+        """Return `scale_lr_ratio`."""
+        return self.scale_lr_ratio
 
     def parameter_budget(self, uniform: int) -> int:
         """Return the fraction of uniform LoRA's parameters that may be used."""
@@ -141,7 +153,7 @@ class Dynamic(Strategy):
 
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Start uniform, a few components short where gates have to be paid from the same budget."""
-        gate = gate_numbers(self.gate_mode())
+        gate = int(self.learns_scale()) or gate_numbers(self.gate_mode())
         own, shared = (gate, 0) if self.gates == "rank" else (0, gate * len(modules))
         return trimmed_ranks(probe.rank, [info.cost + own for info in modules], probe.budget - shared)
 
