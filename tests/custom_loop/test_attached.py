@@ -65,8 +65,8 @@ def logits(model: Any) -> Tensor:
 
 @pytest.mark.parametrize(
     "options",
-    [{"dropout": 0.1}, {"gates": "rank"}, {"strategy": "adalora"}, {"strategy": "lora"}],
-    ids=["dynamic", "gates of components", "adalora", "lora"],
+    [{"dropout": 0.1}, {"gates": "rank"}, {"gates": "scale"}, {"strategy": "adalora"}, {"strategy": "lora"}],
+    ids=["dynamic", "gates of components", "learned scales", "adalora", "lora"],
 )
 def test_what_was_saved_goes_on_to_the_bit(tiny_bert: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     whole = attached_to(classifier(tiny_bert), **options)
@@ -99,7 +99,11 @@ def test_a_state_of_other_arguments_or_none_is_refused(tiny_bert: Path, tmp_path
         saved.load(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("options", [{"gates": "off"}, {}, {"gates": "rank"}], ids=["no gates", "module", "component"])
+@pytest.mark.parametrize(
+    "options",
+    [{"gates": "off"}, {"gates": "scale"}, {"strategy": "lora", "scale": "learned"}, {}, {"gates": "rank"}],
+    ids=["no gates", "scale", "lora with a scale", "module", "component"],
+)
 def test_peft_loads_what_was_exported(tiny_bert: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     from peft import PeftModel
 

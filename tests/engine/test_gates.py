@@ -8,7 +8,7 @@ from torch import nn
 
 from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
-from tests.engine.harness import TASK, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
+from tests.engine.harness import TASK, ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 
 
 def gated():
@@ -234,3 +234,46 @@ def test_a_gate_that_rounds_to_zero_has_a_finite_gradient() -> None:
     trainer._loss(tiny_tokens().batch(range(8))).backward()
     assert gates.column(0).max() < 1e-20
     assert torch.equal(gates.bias.grad, torch.zeros_like(gates.bias))
+
+
+def test_a_learned_scale_is_a_gate_that_does_not_see_the_input() -> None:
+    """With weights held at zero a gate is its bias alone: both must give the same output and the same gradient."""
+    trainer = make_trainer(tiny_config("dynamic", strategy={"name": "dynamic", "allocation": "none"}))
+    gates, batch = trainer.adapters.gates, tiny_tokens().batch(range(6))
+    with torch.no_grad():
+        gates.bias.copy_(torch.linspace(-1, 1, len(gates.bias)))
+        for module in trainer.adapters:
+            module.lora_B.normal_()
+    loss = trainer.model(**batch).loss
+    loss.backward()
+    for module, logit in zip(trainer.adapters, gates.bias.detach(), strict=True):
+        module.gates = None
+        module.learn_scale()
+        module.scale_logit.data.copy_(logit)
+    scaled = trainer.model(**batch).loss
+    scaled.backward()
+    gradients = torch.stack([module.scale_logit.grad for module in trainer.adapters])
+    torch.testing.assert_close(scaled, loss)
+    torch.testing.assert_close(gradients, gates.bias.grad, rtol=1e-4, atol=1e-7)
+    assert gradients.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("name", "setting"), [("lora", {"scale": "learned"}), ("dynamic", {"gates": "scale"})])
+def test_learned_scales_move_are_recorded_and_paid_from_the_budget(name: str, setting: dict[str, str]) -> None:
+    recorder = ListRecorder()
+    trainer = make_trainer(tiny_config(name, strategy={"name": name, **setting}, train__lr=1e-2), recorder=recorder)
+    trainer.train(MemoryKeeper())
+    count = trainer.adapters.adapter_parameter_count()
+    assert count["active"] <= count["budget"] == sum(2 * module.info.cost for module in trainer.adapters)
+    assert count["gate"] == 0
+    assert trainer.adapters.gates is None, "nothing reads the input"
+    scales = recorder.vectors["scale"]
+    assert (scales[1] == 1).all() or abs(scales[1] - 1).max() < 0.05
+    assert abs(scales[20] - 1).max() > 1e-3
+
+
+def test_a_rate_of_zero_keeps_scales_at_one() -> None:
+    fields = {"name": "lora", "scale": "learned", "scale_lr_ratio": 0.0}
+    trainer = make_trainer(tiny_config("lora", strategy=fields, train__lr=1e-2))
+    trainer.train(MemoryKeeper())
+    assert all(module.scale_logit.item() == 0 for module in trainer.adapters)

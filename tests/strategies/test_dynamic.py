@@ -41,7 +41,7 @@ def test_dynamics_off_is_plain_lora_to_the_bit() -> None:
     assert same(weights(runs[0]), weights(runs[1]))
 
 
-@pytest.mark.parametrize("gates", ["off", "module", "rank"])
+@pytest.mark.parametrize("gates", ["off", "scale", "module", "rank"])
 def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
     """One run drops components, which packs the others; its twin sets their scale to 0 where they are."""
     fields = {"name": "dynamic", "allocation": "none", "gates": gates}
@@ -78,7 +78,7 @@ def test_packed_components_train_on_as_masked_ones_do(gates: str) -> None:
 @pairwise(
     "allocation, gates, rank_by, moves",
     ["rank", "random", "both", "scalar"],
-    ["off", "module", "rank"],
+    ["off", "scale", "module", "rank"],
     ["gains", "layer", "family", "spectral"],
     [0, None],
 )

@@ -213,12 +213,7 @@ class StepSignals:
         if not self._strategy_weighs:
             found["importance"] = self._importance() if self._weighed is None else self._weighed
         self._weighed = None
-        gates = self.adapters.gates
-        if gates is not None and gates.values is not None:
-            found["gate"] = self.reduce(gates.values.detach().mean(0))
-        scales = [scale for module in self.adapters if (scale := module.module_scale()) is not None]
-        if scales:
-            found["scale"] = torch.stack(scales).detach()
+        found |= self._module_factors()
         over_components: dict[str, Tensor] = {}
         if step.index % self.every == 0 or step.index == step.total:
             found |= self._norms()
@@ -232,6 +227,15 @@ class StepSignals:
                     unit = UNITS_OF_COMPONENTS.get(name, "") if own is None else own.unit
                     self.recorder.define_signal(name, axis, unit, len(vector))
         return vectors | over_components
+
+    def _module_factors(self) -> dict[str, Tensor]:
+        """Return the gates averaged over the batch and the learned scales, where there are any."""
+        gates = self.adapters.gates
+        scales = [scale for module in self.adapters if (scale := module.module_scale()) is not None]
+        factors = {"scale": torch.stack(scales).detach()} if scales else {}
+        if gates is not None and gates.values is not None:
+            factors["gate"] = self.reduce(gates.values.detach().mean(0))
+        return factors
 
     def _ranks(self, device: torch.device) -> Tensor:
         """Return the components that reach the output, by module; factors are counted where they are."""

@@ -250,7 +250,7 @@ class LoraLinear(nn.Module):
         return None if scale is None else scale.reshape(1)
 
     def low_rank(self) -> tuple[Tensor, Tensor]:
-        """Return A, (rank, d_in), and B, (d_out, rank), with factors and learned scale in B: the update is scaling · B A.
+        """Return A, (rank, d_in), and B, (d_out, rank), with factors and scale in B: the update is scaling · B A.
 
         A method whose update has no such form raises NotMergeableError.
         """
