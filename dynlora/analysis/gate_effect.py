@@ -1,14 +1,20 @@
-"""Do groups of inputs open gates differently, or is it chance? An effect size against a permutation baseline."""
+"""What gates do: whether groups of inputs open them differently, and what reacting to the input gains.
+
+Differences between groups are an effect size against a permutation baseline. The gain of reacting is recorded at the
+end of a run: held-out loss with each gate at its mean, minus the loss with the gates.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dynlora.text import metric_words, signed
+from dynlora.store.meta import finite, text, whole
+from dynlora.text import metric_words, minus, one_line, signed
 
 PERMUTATIONS = 500
 LEVEL = 0.95
@@ -64,6 +70,75 @@ def gate_effect(gates: np.ndarray, group: Sequence[object], seed: int = 0) -> Ga
     largest = [float(_explained(rng.permutation(member), values, total).max()) for _ in range(PERMUTATIONS)]
     share = _explained(member, values, total)
     return GateEffect(share, float(np.quantile(largest, LEVEL)), len(values), len(names))
+
+
+CONSTANT = 0.005
+"""Nats: where the whole interval is nearer to 0 than this, gates may as well be constants."""
+
+REACTION = "gate_reaction"
+"""Kind of the event that holds what reacting to the input gains."""
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What reacting to the input lowers the held-out loss by, in the unit of the loss.
+
+    Attributes:
+        n: examples it was measured on.
+        lowers_by: mean over them of the loss with each gate at its mean minus the loss with the gates.
+        low, high: ends of its 95 % interval; None of one example.
+        group: of inputs; empty for all.
+    """
+
+    n: int
+    lowers_by: float
+    low: float | None
+    high: float | None
+    group: str = ""
+
+
+def reactions(events: pd.DataFrame) -> list[Reaction]:
+    """Return what the last event of that kind says, all examples first, then the groups; what is unreadable is left."""
+    rows = events[events["kind"] == REACTION]
+    payload = None if rows.empty else rows["payload"].iloc[-1]
+    if not isinstance(payload, Mapping):
+        return []
+    groups = payload.get("groups")
+    parts = [payload, *(groups if isinstance(groups, list) else [])]
+    read = [_reaction(part, is_group=place > 0) for place, part in enumerate(parts) if isinstance(part, Mapping)]
+    return [one for one in read if one is not None] if read and read[0] is not None else []
+
+
+def _reaction(part: Mapping[str, Any], *, is_group: bool) -> Reaction | None:
+    n, mean, name = whole(part.get("n")), finite(part.get("lowers_by")), text(part.get("group")) if is_group else ""
+    if n is None or n < 1 or mean is None or name is None:
+        return None
+    return Reaction(n, mean, finite(part.get("low")), finite(part.get("high")), one_line(name, 200))
+
+
+def reaction_conclusion(reaction: Reaction, unit: str = "nats") -> str:
+    """Return what reacting to the input gains in a sentence, with its interval and what follows."""
+    mean, low, high = reaction.lowers_by, reaction.low, reaction.high
+    verb = "lowers" if mean >= 0 else "raises"
+    effect = f"Reacting to the input {verb} the held-out loss by {_nats(abs(mean))} {unit}"
+    if low is None or high is None:
+        return f"{effect} (n = {reaction.n:,}; too few examples for an interval)."
+    ends = (low, high) if mean >= 0 else (-high, -low)
+    return f"{effect} (95 % CI {_nats(ends[0])} to {_nats(ends[1])}, n = {reaction.n:,}): {_verdict(low, high)}."
+
+
+def _nats(value: float) -> str:
+    """Return a difference of losses with three decimals; what rounds to nothing has no sign."""
+    return minus(f"{round(value, 3) + 0.0:.3f}")
+
+
+def _verdict(low: float, high: float) -> str:
+    """Return what an interval of a reaction shows."""
+    if max(abs(low), abs(high)) <= CONSTANT:
+        return "gates act as constants"
+    if low <= 0 <= high:
+        return "no effect of reacting is shown"
+    return "the gates pay for themselves" if low > 0 else "constants would do better"
 
 
 def _explained(member: np.ndarray, values: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis import input_frames, run_summary
-from dynlora.analysis.gate_effect import GateEffect, gate_effect
+from dynlora.analysis.gate_effect import GateEffect, Reaction, gate_effect
 from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import sample_words
@@ -29,6 +29,7 @@ class InputsReading:
         modules: as `capacity.described` returns them.
         step: the step.
         store: answers the questions to the store.
+        reactions: what reacting to the input gains, as `gate_effect.reactions` returns it.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class InputsReading:
     modules: pd.DataFrame
     step: int
     store: RunQueries
+    reactions: list[Reaction]
 
     @property
     def writes(self) -> bool:
@@ -108,4 +110,4 @@ class InputsReading:
 
 def inputs_of(run: RunReading) -> InputsReading:
     """Return the inputs of a run at the last evaluation up to the chosen step."""
-    return InputsReading(run.folder, run.summary, run.modules, run.step, run.store)
+    return InputsReading(run.folder, run.summary, run.modules, run.step, run.store, run.reactions)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis import capacity_frames, flows, run_summary, signals
+from dynlora.analysis.gate_effect import REACTION, Reaction, reactions
 from dynlora.analysis.health_checks import Evidence
 from dynlora.analysis.run_queries import COLUMNS, RunQueries, SnapshotQueries
 from dynlora.store import queries
@@ -89,6 +90,11 @@ class RunReading:
     def evaluations(self) -> pd.DataFrame:
         """Events of the evaluations."""
         return self.store.ask_events(queries.events_frame, self.folder, ("evaluate",))
+
+    @cached_property
+    def reactions(self) -> list[Reaction]:
+        """What reacting to the input gains, of all examples and of each group; empty where it was not recorded."""
+        return reactions(self.store.ask_events(queries.events_frame, self.folder, (REACTION,)))
 
     @cached_property
     def event_steps(self) -> list[int]:

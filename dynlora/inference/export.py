@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from dynlora import assets
+from dynlora.analysis.gate_effect import REACTION, reaction_conclusion, reactions
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.data.batches import Tokens
@@ -198,9 +199,16 @@ def describe(
         modules=[(module.info.layer, module.info.kind, module.rank) for module in model.adapters],
         verdict=verdict,
         layers=config.model.layers,
+        reaction=_reaction(folder, model.task.loss_unit),
     )
     for name, text in model_card(facts).items():
         (staging / name).write_text(text, "utf-8")
+
+
+def _reaction(folder: Path, unit: str) -> str | None:
+    """Return what reacting to the input gained in a run, a sentence; None where it was not recorded."""
+    read = reactions(queries.events_frame(folder, (REACTION,)))
+    return reaction_conclusion(read[0], unit) if read else None
 
 
 def _padding(model: AdaptedModel) -> Padding | None:

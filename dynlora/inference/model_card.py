@@ -57,6 +57,7 @@ class Facts:
         modules: layer, kind and rank of each module of what is exported.
         verdict: on the run among those beside it, one sentence; None where there is none.
         layers: which blocks of the base model were used; None for all.
+        reaction: what reacting to the input gained in the run, a sentence; None where it was not recorded.
     """
 
     summary: Mapping[str, Any]
@@ -71,6 +72,7 @@ class Facts:
     modules: Sequence[tuple[int | None, str, int]] = ()
     verdict: str | None = None
     layers: Blocks | None = None
+    reaction: str | None = None
 
 
 def model_card(facts: Facts) -> dict[str, str]:
@@ -98,7 +100,7 @@ def model_card(facts: Facts) -> dict[str, str]:
         _training(facts),
         *([f"![Held-out loss over the steps]({CURVE})"] if len(facts.curve) > 1 else []),
         *(["## Compared", _prose(facts.verdict)] if facts.verdict else []),
-        *_exactness(report),
+        *_exactness(report, facts.reaction),
         *_compressed(report),
         "## Ranks",
         *([f"![Rank by module: layers from left to right, kinds from top to bottom]({MAP})"] if facts.modules else []),
@@ -275,19 +277,24 @@ def _labels(summary: Mapping[str, Any]) -> str:
     return ", ".join(_code(label) for label in summary.get("labels") or []) or "numbers"
 
 
-def _exactness(report: Mapping[str, Any]) -> list[str]:
-    """Return how far the export is from what was trained, as it was measured; nothing of a part of an adapter."""
+def _exactness(report: Mapping[str, Any], reaction: str | None) -> list[str]:
+    """Return how far the export is from what was trained, as it was measured; nothing of a part of an adapter.
+
+    `reaction` says what reacting to the input gained in the run.
+    """
     if "compressed" in report:
         return []
     if not report["baked"]:
         kept = FORMS[report["form"]].keeps_gates
         what = "The gates react to the input here as they did in training" if kept else "The run has no gates"
-        return ["## Gates", f"{what}: this is what was trained, exactly."]
+        exact = f"{what}: this is what was trained, exactly."
+        return ["## Gates", f"{reaction} {exact}" if reaction and kept else exact]
     changes = "; ".join(_changes(report["metrics_before"], report["metrics_after"]))
+    gain = f"{reaction} " if reaction else ""
     return [
         "## Gates",
-        "The gates of this run react to the input, which no format of PEFT holds. They were replaced by their means "
-        f"over training examples. On {_measured_on(report)}: {changes}. An output changed by at most "
+        f"{gain}The gates of this run react to the input, which no format of PEFT holds. They were replaced by their "
+        f"means over training examples. On {_measured_on(report)}: {changes}. An output changed by at most "
         f"{report['max_abs_logit_gap']:.2g}. To train without gates, set `strategy.gates=off`.",
     ]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from dynlora.analysis.gate_effect import gate_effect
+from dynlora.analysis.gate_effect import REACTION, Reaction, gate_effect, reaction_conclusion, reactions
 
 GROUPS = ["a", "b", "c", "d"]
 
@@ -50,3 +51,40 @@ def test_equal_gates_and_rounding_are_no_finding() -> None:
 @pytest.mark.parametrize("group", [["a"] * 8, [None] * 8, ["a", "b", *[None] * 6]])
 def test_nothing_to_tell_apart(group: list[str | None]) -> None:
     assert gate_effect(np.ones((8, 2)), group) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "conclusion"),
+    [
+        (
+            0.0002,
+            -0.0008,
+            0.0012,
+            "lowers the held-out loss by 0.000 nats (95 % CI −0.001 to 0.001, n = 1,500): gates act",
+        ),
+        (
+            0.02,
+            -0.01,
+            0.05,
+            "lowers the held-out loss by 0.020 nats (95 % CI −0.010 to 0.050, n = 1,500): no effect of",
+        ),
+        (0.05, 0.03, 0.07, "(95 % CI 0.030 to 0.070, n = 1,500): the gates pay for themselves."),
+        (-0.05, -0.07, -0.03, "raises the held-out loss by 0.050 nats (95 % CI 0.030 to 0.070, n = 1,500): constants"),
+        (-1e-7, None, None, "raises the held-out loss by 0.000 nats (n = 1,500; too few examples for an interval)."),
+    ],
+)
+def test_a_reaction_is_concluded_with_its_interval(
+    mean: float, low: float | None, high: float | None, conclusion: str
+) -> None:
+    assert conclusion in reaction_conclusion(Reaction(1500, mean, low, high))
+
+
+def test_of_a_damaged_reaction_what_can_be_read_is_left() -> None:
+    def read(payload: object) -> list[Reaction]:
+        return reactions(pd.DataFrame({"kind": [REACTION], "payload": [payload]}))
+
+    good = {"n": 9, "lowers_by": 0.1, "low": None, "high": "x", "groups": [{"group": "a", "n": 4, "lowers_by": 0.2}, 7]}
+    assert read(good) == [Reaction(9, 0.1, None, None), Reaction(4, 0.2, None, None, "a")]
+    for payload in ("text", {}, {"n": 0, "lowers_by": 0.1}, {"n": 3, "lowers_by": float("nan")}, {"n": 3, "groups": 5}):
+        assert read(payload) == []
+    assert reactions(pd.DataFrame({"kind": ["evaluate"], "payload": [{}]})) == []

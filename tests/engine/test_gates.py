@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from dynlora.engine.edits import Drop, Grow, apply
+from dynlora.engine.evaluation.gate_reaction import reaction
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from tests.engine.harness import TASK, ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 
@@ -277,3 +279,36 @@ def test_a_rate_of_zero_keeps_scales_at_one() -> None:
     trainer = make_trainer(tiny_config("lora", strategy=fields, train__lr=1e-2))
     trainer.train(MemoryKeeper())
     assert all(module.scale_logit.item() == 0 for module in trainer.adapters)
+
+
+def test_what_reacting_is_worth_is_recorded_at_the_end_of_a_run_with_gates() -> None:
+    """The mean stands for the gates, so that the difference is what the reaction does; without gates there is none."""
+    recorders = {}
+    for gates in ("module", "off"):
+        recorders[gates] = ListRecorder()
+        fields = {"name": "dynamic", "gates": gates}
+        trainer = make_trainer(tiny_config("dynamic", strategy=fields, train__lr=1e-2), recorder=recorders[gates])
+        trainer.train(MemoryKeeper())
+        if gates == "module":
+            with torch.no_grad():
+                trainer.adapters.gates.weight.mul_(20)
+            trainer._record_reaction(trainer.predictions(trainer.evaluation.tokens))
+    events = [(step, payload) for step, kind, _, payload in recorders["module"].events if kind == "gate_reaction"]
+    assert [step for step, _ in events] == [20, 20]
+    trained, exaggerated = (payload for _, payload in events)
+    assert abs(exaggerated["lowers_by"]) > 5 * abs(trained["lowers_by"]) > 0
+    assert trained["low"] < trained["lowers_by"] < trained["high"]
+    assert trained["n"] == trained["of"] == len(trainer.evaluation.tokens)
+    assert not [kind for _, kind, *_ in recorders["off"].events if kind == "gate_reaction"]
+
+
+def test_a_reaction_is_measured_by_group() -> None:
+    with_gates = np.zeros(40)
+    at_mean = np.where(np.arange(40) < 20, 0.5, 0.0)
+    found = reaction(at_mean, with_gates, 100, np.arange(40) // 20, ["helped", "not", "empty"])
+    assert (found["n"], found["of"], found["lowers_by"]) == (40, 100, 0.25)
+    assert [(one["group"], one["lowers_by"], one["low"]) for one in found["groups"]] == [
+        ("helped", 0.5, 0.5),
+        ("not", 0.0, 0.0),
+    ]
+    assert reaction(at_mean[:1], with_gates[:1], 1, None, [])["low"] is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from dynlora.engine.data.batches import Tokens, sorted_batches, tokenize
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Predictions, predict, summarise
+from dynlora.engine.evaluation.gate_reaction import averaged_gates
 from dynlora.engine.evaluation.generate import LONGEST, Limits, write
 from dynlora.engine.model.adapters import Adapters, replace_module
 from dynlora.engine.model.base_model import BaseModel
@@ -158,29 +158,9 @@ class AdaptedModel:
 
 @torch.no_grad()
 def mean_gates(model: AdaptedModel, tokens: Tokens, batch_size: int = 64) -> Tensor | None:
-    """Return each gate averaged over rows, (n_modules,) or (n_modules, max_rank); None without gates.
-
-    They depend on the embeddings alone, so no forward goes further; batches are those of `predictions`.
-    """
-    gates, base = model.adapters.gates, model.base.model
-    if gates is None:
-        return None
-    training, device = base.training, next(base.parameters()).device
-    sums, found, places = torch.zeros_like(gates.bias), list[np.ndarray](), list[np.ndarray]()
-    base.eval()
-    try:
-        with gates.adding_up(sums):
-            for indices in sorted_batches(tokens.length, batch_size):
-                batch = tokens.batch(indices, device)
-                batch.pop("labels")
-                gates.see(partial(base, **batch))
-                found.append(gates.values.float().cpu().numpy())  # pyright: ignore[reportOptionalMemberAccess]
-                places.append(indices)
-    finally:
-        base.train(training)
-    if gates.mode == "rank":
-        return sums.cpu() / len(tokens)
-    return torch.from_numpy(np.concatenate(found)[np.argsort(np.concatenate(places), kind="stable")].mean(0))
+    """Return each gate averaged over rows, (n_modules,) or (n_modules, max_rank); None without gates."""
+    gates = model.adapters.gates
+    return None if gates is None else averaged_gates(model.base.model, gates, tokens, batch_size)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ from dynlora.engine.context import Step
 from dynlora.engine.data.batches import BatchOrder, Tokens, divisors
 from dynlora.engine.edits.moments import state_bytes
 from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
-from dynlora.engine.evaluation.held_out_part import HeldOutPart
+from dynlora.engine.evaluation.gate_reaction import MEAN_ROWS, MOST_ROWS, averaged_gates, reaction
+from dynlora.engine.evaluation.held_out_part import HeldOutPart, sample
 from dynlora.engine.evaluation.written import EXACT_MATCH
 from dynlora.engine.loop.divergence import check_loss, check_start
 from dynlora.engine.loop.interim_texts import InterimTexts
@@ -30,7 +32,7 @@ from dynlora.engine.loop.outlook import Outlook
 from dynlora.engine.loop.schedule import checkpoint_every, eval_every
 from dynlora.engine.loop.step_signals import StepSignals, Timing
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.randomness import seed_global_stream
+from dynlora.engine.randomness import seed_global_stream, stream_seed
 from dynlora.engine.recorder import Recorder
 from dynlora.engine.strategy import Strategy
 
@@ -330,9 +332,29 @@ class Trainer:
             with self.adapters.disabled():
                 without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))
             self.evaluation.record_base(self.recorder, self.step, without)
+            self._record_reaction(predictions)
         keeper.checkpoint(self)
         self.timing.evaluated_s += time.perf_counter() - start
         self._tell("")
+
+    def _record_reaction(self, predictions: Predictions) -> None:
+        """Record what reacting to the input gains: the loss with every gate at its mean, against `predictions`.
+
+        Those are of all held-out examples; a sample of them is compared.
+        """
+        gates, evaluation = self.adapters.gates, self.evaluation
+        if gates is None:
+            return
+        seed, n = self.config.seed, len(evaluation.tokens)
+        plain: Any = self.accelerator.unwrap_model(self.model)
+        rng = np.random.default_rng(stream_seed(seed, "gate means"))
+        mean = averaged_gates(plain, gates, self.tokens.take(rng.permutation(len(self.tokens))[:MEAN_ROWS]))
+        rows = sample(evaluation.probe, evaluation.group, n, MOST_ROWS, seed).rows
+        with gates.holding(mean):
+            held = self.predictions(evaluation.tokens.take(rows))
+        group = None if evaluation.group is None else evaluation.group[rows]
+        found = reaction(held.loss, predictions.loss[rows], n, group, evaluation.group_names)
+        self.recorder.event(self.step, "gate_reaction", [], found)
 
     def probe_step(self, order: BatchOrder) -> float:
         """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run."""

@@ -33,7 +33,7 @@ class LoraLinear(nn.Module):
     """A frozen linear module with a low-rank update of changeable rank.
 
     h = W0 x + scaling · B[:, :rank] (scale[:rank] ⊙ gate ⊙ A[:rank] x), where a learned scale of the whole module,
-    g = 2 σ(scale_logit), may stand in the place of a gate.
+    g = 2 σ(scale_logit), may take the place of a gate.
 
     Rows `rank ..` of A and columns `rank ..` of B are inactive and zero; the forward does not touch them, so the cost
     follows the rank while parameters keep their identity for the optimizer. Memory is held for `max_rank` components,

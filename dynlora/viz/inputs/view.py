@@ -10,8 +10,9 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dynlora.analysis import input_frames
+from dynlora.analysis.gate_effect import reaction_conclusion
 from dynlora.analysis.inputs_reading import InputsReading
-from dynlora.analysis.run_summary import evaluated_rows
+from dynlora.analysis.run_summary import evaluated_rows, loss_unit
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.ui.cards import chart, colours, plot_config
@@ -32,6 +33,8 @@ def show_conclusion(view: InputsReading) -> None:
         view.groups, name, evaluated_rows(summary, view.step), view.effect, gated=not view.gates.empty,
         low_is_good=low_is_good,
     )  # fmt: skip
+    if view.reactions:
+        words = f"{reaction_conclusion(view.reactions[0], loss_unit(summary))} {words}"
     then = "Below: results and gates by group, the probe examples, and what happens when inputs shift."
     with conclusion(words, then):
         link("pages/playground.py", "Try a text of your own", run=summary["id"])

@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import results, run_summary, written
+from dynlora.analysis.gate_effect import reaction_conclusion
 from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
@@ -38,8 +39,10 @@ def run_results(run: Chosen, summary: RunSummary, events: pd.DataFrame) -> None:
         return
     _, payload = evaluated
     labels = [str(label) for label in (payload.get("labels") or [])]
-    generated_texts(run)
     reading = read_run(run.folder, cached_queries.CACHED, summary)
+    if reading.reactions:
+        note(reaction_conclusion(reading.reactions[0], run_summary.loss_unit(summary)))
+    generated_texts(run)
     panels = (panel for panel in registry()["train"].panels if panel.part == "Results")
     panel_cards(panels, RunView(run.folder, reading, reading.store))
     unit = run_summary.loss_unit(summary)
