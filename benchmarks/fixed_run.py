@@ -41,18 +41,21 @@ def trained(values: Mapping[str, Any]) -> tuple[Trainer, float]:
         TrainingDiverged: when the loss became no number.
     """
     trainer = build_trainer(load_inputs(parse_config(quiet(values))), NullRecorder(), make_accelerator())
-    held_out = trainer.evaluation.tokens
-    trainer.evaluation.tokens, trainer.evaluation.probe = held_out.take(np.arange(2)), np.arange(2)
-    trainer.evaluation.group, trainer.evaluation.sample = None, None
+    evaluation = trainer.evaluation
+    held_out, probe, group = evaluation.tokens, evaluation.probe, evaluation.group
+    evaluation.tokens, evaluation.probe = held_out.take(np.arange(2)), np.arange(2)
+    evaluation.group, evaluation.sample = None, None
     start = time.perf_counter()
     trainer.train(_NoKeeper())
     seconds = time.perf_counter() - start
-    trainer.evaluation.tokens = held_out
+    evaluation.tokens, evaluation.probe, evaluation.group = held_out, probe, group
     return trainer, seconds
 
 
 def measured(values: Mapping[str, Any], *, by_token: bool = False) -> dict[str, Any]:
     """Train a run and return every held-out row's loss in nats, whether it is right, ranks, parameters and seconds.
+
+    With them what reacting to the input gains, None without gates, and the learned scales.
 
     Args:
         values: of the config.
@@ -68,8 +71,10 @@ def measured(values: Mapping[str, Any], *, by_token: bool = False) -> dict[str, 
     loss, right = found.loss, found.prediction == trainer.evaluation.tokens.label
     if by_token:
         loss, right = found.output[:, 0], found.output[:, 1] == found.output[:, 2]
-    count = trainer.adapters.adapter_parameter_count()
+    count, gates = trainer.adapters.adapter_parameter_count(), trainer.adapters.gates
     return {
+        "reaction": None if gates is None else trainer.reaction(gates, found),
+        "scales": [float(one) for module in trainer.adapters if (one := module.module_scale()) is not None],
         "loss": np.round(loss, 4).tolist(),
         "right": np.asarray(right).astype(int).tolist(),
         "parameters": count["active"] + count["gate"],

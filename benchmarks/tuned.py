@@ -35,6 +35,7 @@ from benchmarks.fixed_run import measured, written_ranks
 from benchmarks.headroom import mean_and_ends, modules_of, task_of, values_of
 from benchmarks.kept_runs import KeptRuns
 from benchmarks.placements import drawn
+from dynlora.analysis.stats import t_reach
 
 TUNING_SEED, FIRST_SEED = 1000, 1
 RATES = "0.004,0.006,0.01,0.015,0.02,0.03"
@@ -75,6 +76,7 @@ def trained(arguments: argparse.Namespace, job: Job) -> str:
             "parameters": {"used": run["parameters"], "budget": run["budget"]},
             "train_s": run["seconds"],
             "ranks": run["ranks"],
+            "metrics": {name: run[name] for name in ("reaction", "scales") if run[name]},
             "loss": [round(1000 * loss) for loss in run["loss"]],
             "right": "".join(map(str, run["right"])),
         }
@@ -114,6 +116,7 @@ def kept_run(arguments: argparse.Namespace, method: str, seed: int, lr: float) -
         "loss": [loss / 1000 for loss in made["loss"]],
         "right": [int(one) for one in made["right"]],
         "parameters": made["parameters"]["used"],
+        "reaction": (made["metrics"].get("reaction") or {}).get("lowers_by"),
     }
 
 
@@ -153,6 +156,15 @@ def row_of(tables: dict[str, dict[str, np.ndarray]], method: str) -> dict[str, A
     return {**row, "loss by seed": tables["loss"][method].mean(1).round(5).tolist()}
 
 
+def reaction_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what reacting to the input gains, with Student's interval over seeds; nothing without gates."""
+    gains = [run["reaction"] for run in runs]
+    if len(gains) < 2 or any(gain is None for gain in gains):
+        return {}
+    mean, half = float(np.mean(gains)), t_reach(gains)
+    return {"reaction": [round(value, 5) for value in (mean, mean - half, mean + half)]}
+
+
 def compared(arguments: argparse.Namespace, chosen: dict[str, float], seeds: list[int]) -> dict[str, Any]:
     """Train every method at its rate on the seeds, and return a row each; a method that diverged says so."""
     runs = {
@@ -165,7 +177,7 @@ def compared(arguments: argparse.Namespace, chosen: dict[str, float], seeds: lis
         for what in ("loss", "right")
     }
     return {
-        method: {"parameters": of[0]["parameters"], **row_of(tables, method)}
+        method: {"parameters": of[0]["parameters"], **row_of(tables, method), **reaction_of(of)}
         if method in whole
         else {"diverged": sum("loss" not in run for run in of)}
         for method, of in runs.items()

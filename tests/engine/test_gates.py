@@ -292,10 +292,10 @@ def test_what_reacting_is_worth_is_recorded_at_the_end_of_a_run_with_gates() -> 
         if gates == "module":
             with torch.no_grad():
                 trainer.adapters.gates.weight.mul_(20)
-            trainer._record_reaction(trainer.predictions(trainer.evaluation.tokens))
+            exaggerated = trainer.reaction(trainer.adapters.gates, trainer.predictions(trainer.evaluation.tokens))
     events = [(step, payload) for step, kind, _, payload in recorders["module"].events if kind == "gate_reaction"]
-    assert [step for step, _ in events] == [20, 20]
-    trained, exaggerated = (payload for _, payload in events)
+    assert [step for step, _ in events] == [20]
+    trained = events[0][1]
     assert abs(exaggerated["lowers_by"]) > 5 * abs(trained["lowers_by"]) > 0
     assert trained["low"] < trained["lowers_by"] < trained["high"]
     assert trained["n"] == trained["of"] == len(trainer.evaluation.tokens)

@@ -32,6 +32,7 @@ from dynlora.engine.loop.outlook import Outlook
 from dynlora.engine.loop.schedule import checkpoint_every, eval_every
 from dynlora.engine.loop.step_signals import StepSignals, Timing
 from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.gates import Gates
 from dynlora.engine.randomness import seed_global_stream, stream_seed
 from dynlora.engine.recorder import Recorder
 from dynlora.engine.strategy import Strategy
@@ -332,29 +333,30 @@ class Trainer:
             with self.adapters.disabled():
                 without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))
             self.evaluation.record_base(self.recorder, self.step, without)
-            self._record_reaction(predictions)
+            if self.adapters.gates is not None:
+                found = self.reaction(self.adapters.gates, predictions)
+                self.recorder.event(self.step, "gate_reaction", [], found)
         keeper.checkpoint(self)
         self.timing.evaluated_s += time.perf_counter() - start
         self._tell("")
 
-    def _record_reaction(self, predictions: Predictions) -> None:
-        """Record what reacting to the input gains: the loss with every gate at its mean, against `predictions`.
+    def reaction(self, gates: Gates, predictions: Predictions) -> dict[str, Any]:
+        """Return what reacting to the input gains, as `gate_reaction.reaction` does.
 
-        Those are of all held-out examples; a sample of them is compared.
+        Args:
+            gates: of the adapters.
+            predictions: of all held-out examples, with the gates; a sample of them is compared.
         """
-        gates, evaluation = self.adapters.gates, self.evaluation
-        if gates is None:
-            return
-        seed, n = self.config.seed, len(evaluation.tokens)
+        evaluation, seed = self.evaluation, self.config.seed
         plain: Any = self.accelerator.unwrap_model(self.model)
         rng = np.random.default_rng(stream_seed(seed, "gate means"))
         mean = averaged_gates(plain, gates, self.tokens.take(rng.permutation(len(self.tokens))[:MEAN_ROWS]))
-        rows = sample(evaluation.probe, evaluation.group, n, MOST_ROWS, seed).rows
+        rows = sample(evaluation.probe, evaluation.group, len(evaluation.tokens), MOST_ROWS, seed).rows
         with gates.holding(mean):
             held = self.predictions(evaluation.tokens.take(rows))
         group = None if evaluation.group is None else evaluation.group[rows]
-        found = reaction(held.loss, predictions.loss[rows], n, group, evaluation.group_names)
-        self.recorder.event(self.step, "gate_reaction", [], found)
+        of = len(evaluation.tokens)
+        return reaction(held.loss, predictions.loss[rows], of, group, evaluation.group_names)
 
     def probe_step(self, order: BatchOrder) -> float:
         """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run."""
