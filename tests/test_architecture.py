@@ -176,14 +176,18 @@ def test_the_map_in_the_document_is_that_of_the_code() -> None:
     assert house.with_map(text) == text, "run python -m tools.house"
 
 
-def test_every_file_and_function_the_document_names_is_there() -> None:
+def test_every_file_function_and_class_the_document_names_is_there() -> None:
     text = house.PAGE.read_text("utf-8")
     names = set(re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+\.(?:py|md|json))`", text))
     assert [name for name in sorted(names) if not any((ROOT / base / name).exists() for base in ("", "dynlora"))] == []
-    for name, function in re.findall(r"`((?:dynlora/)?(?:[a-z]+/)+[a-z_]+\.py)` `([a-z_]+)", text):
+    for name, member in re.findall(r"`((?:[a-z]+/)+[a-z_]+\.py)` `(\w+)", text):
         path = next(path for base in ("", "dynlora") if (path := ROOT / base / name).exists())
-        defined = {node.name for node in house.nodes(path) if isinstance(node, ast.FunctionDef)}
-        assert function in defined, f"{name} has no {function}"
+        assert member in _defined(path), f"{name} has no {member}"
+
+
+def _defined(path: Path) -> set[str]:
+    """Return the functions, methods and classes of a file."""
+    return {node.name for node in house.nodes(path) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 
 def test_store_uses_pandas_in_queries_only() -> None:

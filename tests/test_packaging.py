@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from dynlora.server.app_files import app_root, sample_runs_dir
 
@@ -21,6 +24,32 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True, timeout=300, stdin=subprocess.DEVNULL)
     return next(folder.glob("dynlora-*.whl"))
+
+
+def _declared() -> set[tuple[str, str]]:
+    """Return every extra and package of pyproject.toml; no extra for a plain installation, no package for none."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    by_extra = {"": project["dependencies"], **project["optional-dependencies"]}
+    names = {extra: {Requirement(text).name for text in texts} - {"dynlora"} for extra, texts in by_extra.items()}
+    return {(extra, name) for extra, found in names.items() for name in found or {""}}
+
+
+def _explained() -> dict[tuple[str, str], str]:
+    """Return the reason that the page of dependencies gives for each extra and package."""
+    reasons: dict[tuple[str, str], str] = {}
+    for line in (ROOT / "docs" / "DEPENDENCIES.md").read_text("utf-8").splitlines():
+        if line.startswith(("| `", "| - ")):
+            cells = line.strip("| ").split(" | ")
+            packages = re.findall(r"`([^`]+)`", cells[0]) or [""]
+            extras = re.findall(r"`([^`]+)`", cells[1]) if cells[1].startswith("`") else [""]
+            reasons |= {(extra, name): cells[1 + (extras != [""])] for extra in extras for name in packages}
+    return reasons
+
+
+def test_every_dependency_has_a_reason_and_no_reason_is_left_of_another() -> None:
+    explained = _explained()
+    assert sorted(_declared() ^ set(explained)) == []
+    assert [name for name, reason in explained.items() if len(reason.split()) < 2] == []
 
 
 def test_a_checkout_serves_its_own_files() -> None:

@@ -18,17 +18,38 @@ PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 BEGIN, END = "<!-- map: begin; written by `python -m tools.house` -->", "<!-- map: end -->"
 
 LAYERS = (
-    ("words and errors", "text errors addresses"),
-    ("settings and files", "safe_files blocks renamed_settings data_files config config_files assets peft_adapter"),
-    ("run store", "store"),
-    ("analysis and drawing", "analysis viz/kit"),
-    ("engine", "tasks engine strategies"),
-    ("jobs", "kinds jobs remote"),
-    ("training and inference", "training inference custom_loop integrations integrations/* kinds/*"),
-    ("views of runs", "server viz/*"),
-    ("faces", "viz/kinds viz/decode viz/report notebook pages cli api __init__ __main__"),
+    ("words and errors", "What a message says and how a number is written.", "text errors addresses"),
+    (
+        "settings and files",
+        "What a run is asked to do, and every file that comes from outside: configs, data, models, adapters.",
+        "safe_files blocks renamed_settings data_files config config_files assets peft_adapter",
+    ),
+    ("run store", "One folder and one SQLite file per run, written by one process, read by any.", "store"),
+    (
+        "analysis and drawing",
+        "Numbers and sentences about runs that all faces share; what every figure needs to be drawn.",
+        "analysis viz/kit",
+    ),
+    (
+        "engine",
+        "Adapters, methods, tasks and the one training loop; it knows no page and no run folder.",
+        "tasks engine strategies",
+    ),
+    ("jobs", "Processes and kinds of run: queue, start, stop, send and fetch.", "kinds jobs remote"),
+    (
+        "training and inference",
+        "The work of each kind of run, and trained models that answer; here torch and run folders meet.",
+        "training inference custom_loop integrations integrations/* kinds/*",
+    ),
+    ("views of runs", "One folder per feature of the dashboard, and what serves it.", "server viz/*"),
+    (
+        "faces",
+        "What a person meets: pages, reports, notebooks, the command line, three lines of Python.",
+        "viz/kinds viz/decode viz/report notebook pages cli api __init__ __main__",
+    ),
 )
-"""Each layer and its packages, lowest first: a package imports its own layer and those below it, never in a circle."""
+"""Each layer, its purpose and its packages, lowest first: a package imports its own layer and those below it, never in
+a circle."""
 
 TORCH = "torch transformers accelerate datasets peft safetensors.torch"
 _SHOWN = "server viz/* notebook pages"
@@ -79,7 +100,7 @@ def package_of(name: str) -> str:
 def layer_of(package: str) -> int | None:
     """Return the number of a package's layer, from 0; the exact name decides before a pattern; None without one."""
     for is_there in (str.__eq__, fnmatchcase):
-        for number, (_, packages) in enumerate(LAYERS):
+        for number, (_, _, packages) in enumerate(LAYERS):
             if any(is_there(package, pattern) for pattern in packages.split()):
                 return number
     return None
@@ -119,25 +140,20 @@ def is_of(name: str, libraries: str) -> bool:
     return any(fnmatchcase(name, library) or fnmatchcase(name, f"{library}.*") for library in libraries.split())
 
 
-def purpose_of(package: str) -> str:
-    """Return what a package is for: the first line of its `__init__` or, of a single file, of the file."""
-    if package == "pages":
-        return "One file per question a person asks: pick, query, draw."
-    path = modules()["dynlora." + package.replace("/", ".")]
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    return (ast.get_docstring(module) or "").partition("\n")[0]
-
-
 def table() -> str:
-    """Return the layers and their packages as Markdown, lowest first."""
+    """Return the layers as Markdown, lowest first: what each is for, and its packages."""
     packages = sorted({package_of(name) for name in modules()} - {"__init__", "__main__", "viz"})
-    lines = ["| layer | package | what it is for |", "|---|---|---|"]
-    for number, (title, _) in enumerate(LAYERS):
-        for package in (one for one in packages if layer_of(one) == number):
-            is_folder = (ROOT / "dynlora" / package).is_dir() or package == "pages"
-            name = f"`{package}/`" if is_folder else f"`{package}.py`"
-            lines.append(f"| {number + 1} {title} | {name} | {purpose_of(package)} |")
+    lines = ["| layer | what it is for | packages |", "|---|---|---|"]
+    for number, (title, purpose, _) in enumerate(LAYERS):
+        names = [_file_name(package) for package in packages if layer_of(package) == number]
+        lines.append(f"| {number + 1} {title} | {purpose} | {' '.join(names)} |")
     return "\n".join(lines)
+
+
+def _file_name(package: str) -> str:
+    """Return a package as a document names it: a folder ends with a slash."""
+    is_folder = (ROOT / "dynlora" / package).is_dir() or package == "pages"
+    return f"`{package}/`" if is_folder else f"`{package}.py`"
 
 
 def with_map(text: str) -> str:

@@ -2,6 +2,10 @@
 
 `resolve_model` and `resolve_data` are all that the rest of dynlora calls; `MODELS` and `DATASETS` list what is
 built-in. Importing this package loads neither torch nor a network client.
+
+`catalog.py` pins each built-in name to a file of the package index, and every file to a digest that is checked at each
+use. So a name means the same bytes everywhere, whatever the hub holds under it. A folder is filled aside under a lock
+and then renamed: what is interrupted leaves nothing.
 """
 
 from __future__ import annotations

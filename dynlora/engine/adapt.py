@@ -122,8 +122,8 @@ def _replace_heads(base: BaseModel, strategy: Strategy, probe: Probe) -> None:
     """Let the strategy put something else in the place of the head's linear modules."""
     for part in base.head:
         owner = base.model.get_submodule(part)
-        found = [(f"{part}.{name}".rstrip("."), m) for name, m in owner.named_modules() if isinstance(m, nn.Linear)]
-        for name, module in found:
+        linears = [(f"{part}.{name}".rstrip("."), m) for name, m in owner.named_modules() if isinstance(m, nn.Linear)]
+        for name, module in linears:
             if (own := strategy.head(name, module, probe)) is not module:
                 replace_module(base.model, name, own)
 

@@ -69,15 +69,15 @@ class GivenStart:
         Raises:
             ConfigError: when the adapter is that of other modules, or of modules of another shape.
         """
-        found = ranks_by_module(self.setting, {name: len(one.A) for name, one in self.modules.items()}, modules)
-        for info, rank in zip(modules, found, strict=True):
+        by_module = ranks_by_module(self.setting, {name: len(one.A) for name, one in self.modules.items()}, modules)
+        for info, rank in zip(modules, by_module, strict=True):
             one = self.modules.get(info.name)
             if rank and one is not None and (one.A.shape[1], one.B.shape[0]) != (info.d_in, info.d_out):
                 raise ConfigError(
                     f"{self.setting}: its module {info.name} has {one.A.shape[1]} inputs and {one.B.shape[0]} outputs, "
                     f"and that of the model {info.d_in} and {info.d_out}; set model.name to the adapter's own base"
                 )
-        return found
+        return by_module
 
     def check_rest(self, head: Mapping[str, nn.Parameter]) -> None:
         """Refuse an adapter that holds another head, or something that is not trained here.
@@ -109,5 +109,5 @@ class GivenStart:
 
     def edits(self, adapters: Adapters) -> list[Edit]:
         """Return the edits that set A, B and scaling of every module that the adapter has."""
-        found = [(index, self.modules.get(module.info.name)) for index, module in enumerate(adapters) if module.rank]
-        return [StartAt(index, one.A, one.B, scaling=one.scaling) for index, one in found if one is not None]
+        starts = [(index, self.modules.get(module.info.name)) for index, module in enumerate(adapters) if module.rank]
+        return [StartAt(index, one.A, one.B, scaling=one.scaling) for index, one in starts if one is not None]

@@ -159,11 +159,11 @@ class Strategy:
         """
         source, start = self.ranks_source(), self.start_source()
         given = None if source is None else f"strategy.ranks_from={source}"
-        found = None if given is None else ranks_by_module(given, self.given_ranks(), modules)
+        read_ranks = None if given is None else ranks_by_module(given, self.given_ranks(), modules)
         own = None if start is None else self.given_start().ranks(modules)
-        if found is not None and own is not None and found != own:
+        if read_ranks is not None and own is not None and read_ranks != own:
             raise ConfigError(f"{given}: has other ranks than strategy.start_from={start}; give one of them")
-        return own or found or [probe.rank] * len(modules)
+        return own or read_ranks or [probe.rank] * len(modules)
 
     def ranks_source(self) -> str | None:
         """Return the run, folder or file whose ranks the method starts with; None where it has none to read."""
@@ -338,8 +338,8 @@ class Strategy:
         for saved, value in values.items():
             if saved not in names:
                 continue
-            kept = getattr(self, names[saved])
-            setattr(self, names[saved], type(kept)(**value) if dataclasses.is_dataclass(kept) else value)
+            before = getattr(self, names[saved])
+            setattr(self, names[saved], type(before)(**value) if dataclasses.is_dataclass(before) else value)
 
     def _state_fields(self) -> list[dataclasses.Field[Any]]:
         return [f for f in dataclasses.fields(self) if not f.init]

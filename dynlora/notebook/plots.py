@@ -182,7 +182,7 @@ class Plots:
         return Replay(run.summary["id"], panel.element_values(data, self._colours), self._colours, plays)
 
     def importance_vs_rank(self, step: int | None = None) -> PageFigure:
-        """Draw the share of rank against the share of importance, a point for each module.
+        """Draw the fraction of rank against the fraction of importance, a point for each module.
 
         Args:
             step: the last one by default.

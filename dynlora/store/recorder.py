@@ -1,4 +1,4 @@
-"""What a run records: the Recorder of ARCHITECTURE.md, from calls to rows to commits.
+"""What a run records: the methods of `engine/recorder.py` `Recorder`, from calls to rows to commits.
 
 Rows wait in memory and are committed at most about half a second apart. Recording never breaks training: an error of
 the disk becomes a warning in the run, and the rows are tried again.

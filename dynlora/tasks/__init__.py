@@ -21,15 +21,15 @@ from dynlora.tasks.labels import LabelColumn
 @functools.cache
 def registry() -> dict[str, type[Task]]:
     """Return every task class by its name, those that claim data first in front."""
-    found = []
+    classes = []
     for item in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{item.name}")
-        found += [
+        classes += [
             value
             for value in vars(module).values()
             if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
         ]
-    concrete = [cls for cls in found if not inspect.isabstract(cls)]
+    concrete = [cls for cls in classes if not inspect.isabstract(cls)]
     return {cls.name: cls for cls in sorted(concrete, key=lambda cls: (cls.order, cls.name))}
 
 

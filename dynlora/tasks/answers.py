@@ -17,9 +17,9 @@ def is_right(answer: str, written: str) -> bool:
     A number: the first one after the last marker, or the last one of a text without markers, has its value. Else the
     text after the last marker, or the whole, is the same but for case, punctuation at the ends and white space.
     """
-    right, said = number(answer), answer_in(written)
+    right, given = number(answer), answer_in(written)
     if right is not None:
-        return said is not None and number(said) == right
+        return given is not None and number(given) == right
     return normalised(tail(written)) == normalised(answer)
 
 
@@ -32,10 +32,10 @@ def tail(written: str) -> str:
 def answer_in(written: str) -> str | None:
     """Return the number that a text gives as its answer, None without one."""
     after = tail(written)
-    found = _NUMBER.findall(after)
-    if not found:
+    numbers = _NUMBER.findall(after)
+    if not numbers:
         return None
-    return found[0] if len(after) < len(written) else found[-1]
+    return numbers[0] if len(after) < len(written) else numbers[-1]
 
 
 def number(text: str) -> float | None:

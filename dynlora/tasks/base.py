@@ -79,21 +79,21 @@ class Task(ABC):
     def group_of(self, label: Any) -> str:
         """Return the name of the input group that a label makes (`data.group_by=label`)."""
 
-    def deciding_metric(self, wanted: str, data_name: str) -> str:
+    def deciding_metric(self, metric: str, data_name: str) -> str:
         """Return the metric that decides which checkpoint is best.
 
         Args:
-            wanted: `data.metric`, a name or `auto`.
+            metric: `data.metric`, a name or `auto`.
             data_name: of the data set: some benchmarks have a metric of their own.
 
         Raises:
             DataError: when the task has no such metric.
         """
-        if wanted == "auto":
+        if metric == "auto":
             return self.usual_metric(data_name)
-        if wanted not in self.metrics:
-            raise DataError(f"data.metric={wanted}: does not fit data.task={self.name}; set it to auto")
-        return wanted
+        if metric not in self.metrics:
+            raise DataError(f"data.metric={metric}: does not fit data.task={self.name}; set it to auto")
+        return metric
 
     @abstractmethod
     def usual_metric(self, data_name: str) -> str:
@@ -304,7 +304,7 @@ class WritingTask(Task):
         """Return what `judged` returns, and the loss of each token, (batch, seq), NaN where one does not count."""
 
     @abstractmethod
-    def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
+    def prompt_fields(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
         """Return what else `rows.fields` holds where a person asks a model that writes texts to continue them."""
 
     @abstractmethod

@@ -167,7 +167,7 @@ class CausalLM(WritingTask):
         """Return what is in the place of labels, for a message."""
         return "texts to write"
 
-    def asked(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
+    def prompt_fields(self, texts: Sequence[str]) -> Mapping[str, list[Any]]:
         """Return what is beside texts that are to be continued: each is a user's turn of a conversation."""
         if self.reads != "messages":
             return {}
@@ -183,9 +183,9 @@ class CausalLM(WritingTask):
 
     def halves(self, text: str) -> tuple[str, str]:
         """Return the first and the second half of a text, which begins with the space between two words."""
-        gaps = [found.start() for found in re.finditer(r"\s+(?=\S)", text) if found.start()]
-        place = min(gaps, key=lambda gap: abs(gap - len(text) / 2)) if gaps else len(text) // 2
-        return text[:place], text[place:]
+        gaps = [match.start() for match in re.finditer(r"\s+(?=\S)", text) if match.start()]
+        middle = min(gaps, key=lambda gap: abs(gap - len(text) / 2)) if gaps else len(text) // 2
+        return text[:middle], text[middle:]
 
     def is_right(self, answer: str, written: str) -> bool:
         """Say whether a written text gives the right answer; see `answers.is_right`."""

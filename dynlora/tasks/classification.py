@@ -62,8 +62,8 @@ class Classification(LabelledTask):
                 f"(at most {MAX_CLASSES}); use another column, or data.task=regression"
             )
         refuse_mixed_numbers(label, kinds)
-        found = [_class_name(kind, column.class_names) for kind in kinds]
-        return cls(tuple(dict.fromkeys(found)))
+        names = [_class_name(kind, column.class_names) for kind in kinds]
+        return cls(tuple(dict.fromkeys(names)))
 
     def encode(self, values: Sequence[Any], class_names: Sequence[str] | None) -> np.ndarray:
         """Return class indices, (n,), int64."""
@@ -78,30 +78,30 @@ class Classification(LabelledTask):
         """Return the class name."""
         return self.labels[int(label)]
 
-    def deciding_metric(self, wanted: str, data_name: str) -> str:
+    def deciding_metric(self, metric: str, data_name: str) -> str:
         """Return the metric that decides; F1 is that of the second of two classes."""
-        if wanted == "f1" and len(self.labels) != 2:
+        if metric == "f1" and len(self.labels) != 2:
             raise DataError(f"data.metric=f1: needs two classes, the data has {len(self.labels)}; use accuracy")
-        return super().deciding_metric(wanted, data_name)
+        return super().deciding_metric(metric, data_name)
 
     def usual_metric(self, data_name: str) -> str:
         """Return GLUE's own metric for its tasks, else accuracy."""
-        found = BENCHMARK_METRICS.get(data_name.lower(), "accuracy")
-        return found if found != "f1" or len(self.labels) == 2 else "accuracy"
+        metric = BENCHMARK_METRICS.get(data_name.lower(), "accuracy")
+        return metric if metric != "f1" or len(self.labels) == 2 else "accuracy"
 
     def warnings(self, train: np.ndarray, held_out: np.ndarray) -> list[str]:
         """Say which classes are rare, and whether the held-out side holds one class only."""
-        counts, found = Counter(train.tolist()), []
+        counts, sentences = Counter(train.tolist()), []
         most = max(counts.values())
         rare = [name for index, name in enumerate(self.labels) if counts.get(index, 0) * 20 < most]
         if rare:
-            found.append(
+            sentences.append(
                 f"Few examples: {', '.join(rare[:5])} {'is' if len(rare) == 1 else 'are'} less than a twentieth of the "
                 f"most frequent class ({most:,} examples); add examples, merge classes, or judge by f1 per class."
             )
         if len(set(held_out.tolist())) < 2:
-            found.append("The held-out examples have only one class, so accuracy means little.")
-        return found
+            sentences.append("The held-out examples have only one class, so accuracy means little.")
+        return sentences
 
     @classmethod
     def made(cls, model: Any) -> bool:

@@ -74,9 +74,9 @@ def refuse_mixed_numbers(label: str, kinds: Sequence[Any]) -> None:
         DataError: naming the text.
     """
     numbers = [kind for kind in kinds if isinstance(kind, str) and finite_number(kind) is not None]
-    words = [kind for kind in kinds if isinstance(kind, str) and finite_number(kind) is None]
-    if words and len(numbers) > len(words) and any(not float(number).is_integer() for number in numbers):
-        raise DataError(f"data.label={label}: has numbers and the text {words[0][:40]!r}; correct or remove such rows")
+    texts = [kind for kind in kinds if isinstance(kind, str) and finite_number(kind) is None]
+    if texts and len(numbers) > len(texts) and any(not float(number).is_integer() for number in numbers):
+        raise DataError(f"data.label={label}: has numbers and the text {texts[0][:40]!r}; correct or remove such rows")
 
 
 def usable_labels(table: Dataset, label: str, split: str) -> list[Any]:

@@ -26,17 +26,17 @@ def classification_metrics(label: np.ndarray, prediction: np.ndarray, n_labels: 
         n_labels: number of classes.
     """
     counts = confusion(label, prediction, n_labels).astype(float)
-    truth, said, right, n = counts.sum(1), counts.sum(0), np.diag(counts), counts.sum()
-    f1 = np.divide(2 * right, truth + said, out=np.zeros(n_labels), where=truth + said > 0)
-    spread = (n * n - said @ said) * (n * n - truth @ truth)
-    found = {
+    truth, predicted, right, n = counts.sum(1), counts.sum(0), np.diag(counts), counts.sum()
+    f1 = np.divide(2 * right, truth + predicted, out=np.zeros(n_labels), where=truth + predicted > 0)
+    spread = (n * n - predicted @ predicted) * (n * n - truth @ truth)
+    metrics = {
         "accuracy": float(np.mean(label == prediction)),
         "macro_f1": float(np.mean(f1)),
-        "matthews": float((n * right.sum() - truth @ said) / np.sqrt(spread)) if spread else 0.0,
+        "matthews": float((n * right.sum() - truth @ predicted) / np.sqrt(spread)) if spread else 0.0,
     }
     if n_labels == 2:
-        found["f1"] = float(f1[1])
-    return found
+        metrics["f1"] = float(f1[1])
+    return metrics
 
 
 BINS = 15

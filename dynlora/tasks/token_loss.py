@@ -133,10 +133,10 @@ def token_losses(output: TokenOutput, labels: Tensor) -> Tensor:
 
 def _in_place(pieces: Sequence[Tensor], labels: Tensor) -> Tensor:
     """Return losses of the tokens that count, in order, each in its place, (batch, seq), NaN elsewhere."""
-    found = torch.full(labels.shape, float("nan"), device=labels.device)
+    losses = torch.full(labels.shape, float("nan"), device=labels.device)
     if pieces:
-        found[:, 1:][labels[:, 1:] >= 0] = torch.cat(list(pieces))
-    return found
+        losses[:, 1:][labels[:, 1:] >= 0] = torch.cat(list(pieces))
+    return losses
 
 
 def counting(output: TokenOutput, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,9 +173,9 @@ def words_of(output: TokenOutput) -> int:
     return output.hidden.shape[-1] if output.weight is None else len(output.weight)
 
 
-def in_pieces(n: int, words: int) -> list[slice]:
+def in_pieces(n: int, vocabulary: int) -> list[slice]:
     """Return the pieces of n positions in which logits are made."""
-    size = max(16, PIECE_NUMBERS // words)
+    size = max(16, PIECE_NUMBERS // vocabulary)
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
@@ -217,26 +217,26 @@ def token_divergence(teacher: TokenOutput, student: TokenOutput, labels: Tensor)
         labels: tokens to be predicted, negative where none counts, (batch, seq).
     """
     states, targets, text = counting(student, labels)
-    wanted = counting(teacher, labels)[0].detach()
+    teacher_states = counting(teacher, labels)[0].detach()
     sums = torch.zeros(len(labels), device=labels.device)
-    each = _divergences(teacher, wanted, student, states)
+    each = _divergences(teacher, teacher_states, student, states)
     return sums.index_add(0, text, each), torch.bincount(text, minlength=len(labels))
 
 
-def _divergences(teacher: TokenOutput, wanted: Tensor, student: TokenOutput, states: Tensor) -> Tensor:
+def _divergences(teacher: TokenOutput, teacher_states: Tensor, student: TokenOutput, states: Tensor) -> Tensor:
     """Return KL(teacher || student) of each token, (n,)."""
     if student.weight is not None and states.requires_grad:
-        return _FrozenStudentHead.apply(states, student.weight, student.bias, teacher, wanted)  # pyright: ignore[reportReturnType]
-    found = []
+        return _FrozenStudentHead.apply(states, student.weight, student.bias, teacher, teacher_states)  # pyright: ignore[reportReturnType]
+    divergences = []
     for piece in in_pieces(len(states), words_of(student)):
-        parts = (teacher, wanted[piece], student, states[piece])
-        found.append(checkpoint(_piece, *parts, use_reentrant=False) if states.requires_grad else _piece(*parts))
-    return torch.cat(found) if found else states.sum(-1)
+        parts = (teacher, teacher_states[piece], student, states[piece])
+        divergences.append(checkpoint(_piece, *parts, use_reentrant=False) if states.requires_grad else _piece(*parts))
+    return torch.cat(divergences) if divergences else states.sum(-1)
 
 
-def _piece(teacher: TokenOutput, wanted: Tensor, student: TokenOutput, states: Tensor) -> Tensor:
+def _piece(teacher: TokenOutput, teacher_states: Tensor, student: TokenOutput, states: Tensor) -> Tensor:
     with torch.no_grad():
-        log_p = F.log_softmax(teacher.logits(wanted), -1)
+        log_p = F.log_softmax(teacher.logits(teacher_states), -1)
     return (log_p.exp() * (log_p - F.log_softmax(student.logits(states), -1))).sum(-1)
 
 
@@ -245,18 +245,18 @@ class _FrozenStudentHead(torch.autograd.Function):
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, teacher: TokenOutput, wanted: Tensor
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, teacher: TokenOutput, teacher_states: Tensor
     ) -> Tensor:
         """Return the divergence of each token, (n,), of states (n, d) and the teacher's states `wanted`, (n, d)."""
-        found, gradient = states.new_empty(len(states), dtype=torch.float32), torch.empty_like(states)
+        divergences, gradient = states.new_empty(len(states), dtype=torch.float32), torch.empty_like(states)
         for piece in in_pieces(len(states), len(weight)):
-            log_p = F.log_softmax(teacher.logits(wanted[piece]), -1)
+            log_p = F.log_softmax(teacher.logits(teacher_states[piece]), -1)
             log_q = F.log_softmax(F.linear(states[piece], weight, bias).float(), -1)
             p = log_p.exp()
-            found[piece] = (p * (log_p - log_q)).sum(-1)
+            divergences[piece] = (p * (log_p - log_q)).sum(-1)
             gradient[piece] = (log_q.exp_().sub_(p).to(weight.dtype) @ weight).to(states.dtype)
         ctx.save_for_backward(gradient)
-        return found
+        return divergences
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:

@@ -53,10 +53,10 @@ def encode_texts(tokenizer: Any, rows: TextRows, max_length: int, loss_on: str) 
     encode = encoder(tokenizer, rows, loss_on)
     whole = [encode(index) for index in range(len(rows.text))]
     limit = min(max_length, tokenizer.model_max_length)
-    found = [row.cut(limit) for row in whole]
-    targets = [_targets(row) for row in found]
+    cut_rows = [row.cut(limit) for row in whole]
+    targets = [_targets(row) for row in cut_rows]
     counts = np.array([sum(target != IGNORED for target in row) for row in targets], dtype=np.int64)
-    features = [{"input_ids": row.ids, "attention_mask": [1] * len(row.ids)} for row in found]
+    features = [{"input_ids": row.ids, "attention_mask": [1] * len(row.ids)} for row in cut_rows]
     lost = sum(not count and any(row.counts[1:]) for count, row in zip(counts, whole, strict=True))
     if len(rows.text) and not counts.any():
         raise DataError(_nothing_counts(lost, limit, loss_on))
@@ -101,16 +101,16 @@ def completion_row(tokenizer: Any, prompt: str, completion: str, loss_on: str) -
     if not is_seamless:
         ids = first + tokenizer(completion, add_special_tokens=False)["input_ids"]
     ids = [*ids, end_token(tokenizer)]
-    return TokenRow(ids, [loss_on == "all" or place >= len(first) for place in range(len(ids))], is_seamless)
+    return TokenRow(ids, [loss_on == "all" or index >= len(first) for index in range(len(ids))], is_seamless)
 
 
 def conversation_row(tokenizer: Any, turns: Sequence[Turn], loss_on: str) -> TokenRow:
     """Return a conversation through the tokenizer's own chat template, up to the end token of its last turn."""
     if loss_on == "assistant":
-        found = tokenizer.apply_chat_template(
+        encoded = tokenizer.apply_chat_template(
             list(turns), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
-        ids, counts = list(found["input_ids"]), [bool(one) for one in found["assistant_masks"]]
+        ids, counts = list(encoded["input_ids"]), [bool(one) for one in encoded["assistant_masks"]]
         return _to_the_end(tokenizer, TokenRow(ids, counts))
     ids = templated(tokenizer, turns)
     if loss_on == "all" or turns[-1]["role"] != "assistant":
@@ -118,9 +118,9 @@ def conversation_row(tokenizer: Any, turns: Sequence[Turn], loss_on: str) -> Tok
     prompt = templated(tokenizer, turns[:-1], add_generation_prompt=True)
     is_seamless = ids[: len(prompt)] == prompt
     if not is_seamless:
-        said = tokenizer(turns[-1]["content"], add_special_tokens=False)["input_ids"]
-        ids = [*prompt, *said, end_token(tokenizer)]
-    row = TokenRow(ids, [place >= len(prompt) for place in range(len(ids))], is_seamless)
+        answer = tokenizer(turns[-1]["content"], add_special_tokens=False)["input_ids"]
+        ids = [*prompt, *answer, end_token(tokenizer)]
+    row = TokenRow(ids, [index >= len(prompt) for index in range(len(ids))], is_seamless)
     return _to_the_end(tokenizer, row)
 
 
@@ -140,14 +140,14 @@ def prompt_of(tokenizer: Any, rows: TextRows, index: int, *, is_whole: bool) -> 
     messages, pair, text = rows.fields.get("messages"), rows.text_pair, rows.text[index]
     if messages is not None:
         turns = messages[index]
-        asked = turns[:-1] if turns[-1]["role"] == "assistant" else turns
-        return Prompt(templated(tokenizer, asked, add_generation_prompt=True), text, pair[index] if pair else "")
+        before = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+        return Prompt(templated(tokenizer, before, add_generation_prompt=True), text, pair[index] if pair else "")
     ids = begun(tokenizer, text)
     if pair is not None or is_whole:
         return Prompt(ids, text, pair[index] if pair is not None else "")
-    kept = ids[: max(1, min(BEGINNING, len(ids) // 2))]
-    shown = tokenizer.decode(kept, skip_special_tokens=True)
-    return Prompt(kept, shown, tokenizer.decode(ids[len(kept) :], skip_special_tokens=True))
+    beginning = ids[: max(1, min(BEGINNING, len(ids) // 2))]
+    beginning_text = tokenizer.decode(beginning, skip_special_tokens=True)
+    return Prompt(beginning, beginning_text, tokenizer.decode(ids[len(beginning) :], skip_special_tokens=True))
 
 
 def begun(tokenizer: Any, text: str) -> list[int]:
@@ -198,7 +198,7 @@ def end_token(tokenizer: Any) -> int:
 def _to_the_end(tokenizer: Any, row: TokenRow) -> TokenRow:
     """Return a row that ends with the end token: what a template writes after it is left out, or it is put there."""
     end = end_token(tokenizer)
-    last = next((place for place in range(len(row.ids) - 1, -1, -1) if row.ids[place] == end), None)
+    last = next((index for index in range(len(row.ids) - 1, -1, -1) if row.ids[index] == end), None)
     if last is not None and len(row.ids) - last <= MOST_AFTER_END:
         counts = [*row.counts[:last], row.counts[last] or (last > 0 and row.counts[last - 1])]
         return TokenRow(row.ids[: last + 1], counts, row.is_seamless)
@@ -227,16 +227,16 @@ def _nothing_counts(lost: int, limit: int, loss_on: str) -> str:
 
 def _notes(rows: Sequence[TokenRow], lost: int, limit: int) -> list[str]:
     """Return what a person should know about rows that became tokens."""
-    found = []
+    notes = []
     seams = sum(not row.is_seamless for row in rows)
     if lost:
-        found.append(
+        notes.append(
             f"{lost:,} of {len(rows):,} examples lose their whole completion at data.max_length={limit} and are left "
             "out; raise data.max_length."
         )
     if seams:
-        found.append(
+        notes.append(
             f"In {seams:,} of {len(rows):,} examples tokens of prompt and completion would merge; they are tokenised "
             "apart, as at generation."
         )
-    return found
+    return notes

@@ -109,9 +109,9 @@ def _look(settings: RunConfig, request: AdviceRequest) -> dict[str, Any]:
     halves = _halves(trainer, order, request)
     limits = [rank_limit(module.info, rank, rank, GROWTH_LIMIT) for module in adapters]
     infos = [module.info for module in adapters]
-    wanted = Wanted(infos, rank, limits, int(request.budget * rank * sum(info.cost for info in infos)))
-    _check_budget(wanted, request)
-    suggestion = _suggested(halves, wanted, leave_out=request.leave_out)
+    fitting = Wanted(infos, rank, limits, int(request.budget * rank * sum(info.cost for info in infos)))
+    _check_budget(fitting, request)
+    suggestion = _suggested(halves, fitting, leave_out=request.leave_out)
     layers = []
     if request.is_timed:
         helper_job.tell(trainer.step, trainer.step, "timing steps without the lowest layers")
@@ -119,7 +119,7 @@ def _look(settings: RunConfig, request: AdviceRequest) -> dict[str, Any]:
         layers = _layers(trainer, order, suggestion)
     rows = (request.warm_steps + request.look_steps) * settings.train.batch_size * settings.train.grad_accum
     return {
-        **_document(suggestion, wanted, adapters),
+        **_document(suggestion, fitting, adapters),
         "task_type": trainer.evaluation.task.peft_task_type,
         "layers": layers,
         "look": {
@@ -141,16 +141,16 @@ def _plain_trainer(settings: RunConfig) -> Trainer:
     return build_trainer(inputs, NullRecorder(), make_accelerator())
 
 
-def _check_budget(wanted: Wanted, request: AdviceRequest) -> None:
+def _check_budget(fitting: Wanted, request: AdviceRequest) -> None:
     """Refuse a budget that gives not even the smallest module a component.
 
     Raises:
         ConfigError: naming it.
     """
-    if wanted.budget < min(wanted.costs):
+    if fitting.budget < min(fitting.costs):
         raise ConfigError(
-            f"--budget {request.budget:g}: {wanted.budget:,} parameters are less than one component has; give at least "
-            f"{min(wanted.costs) / (wanted.rank * sum(wanted.costs)):.2g}"
+            f"--budget {request.budget:g}: {fitting.budget:,} parameters are less than one component has; "
+            f"give at least {min(fitting.costs) / (fitting.rank * sum(fitting.costs)):.2g}"
         )
 
 
@@ -189,19 +189,19 @@ def _sketches(adapters: Adapters, step: int, half: str) -> list[GradientSketch]:
     ]
 
 
-def _suggested(halves: Sequence[Sequence[GradientSketch]], wanted: Wanted, *, leave_out: bool) -> Suggestion:
+def _suggested(halves: Sequence[Sequence[GradientSketch]], fitting: Wanted, *, leave_out: bool) -> Suggestion:
     """Return what the sketches suggest."""
 
     def gains(sketches: Sequence[GradientSketch]) -> list[np.ndarray]:
-        return [component_gains(_directions(sketch, n)) for sketch, n in zip(sketches, wanted.limits, strict=True)]
+        return [component_gains(_directions(sketch, n)) for sketch, n in zip(sketches, fitting.limits, strict=True)]
 
     whole = gains([_sum(pair) for pair in zip(*halves, strict=True)])
     each = [gains(half) for half in halves]
-    suggestion = suggest(whole, each, wanted)
+    suggestion = suggest(whole, each, fitting)
     going = [family.name for family in suggestion.families if family.can_go]
     if not leave_out or not going or len(going) == len(suggestion.families):
         return suggestion
-    return suggest(whole, each, replace(wanted, left_out=going))
+    return suggest(whole, each, replace(fitting, left_out=going))
 
 
 def _directions(sketch: GradientSketch, n: int) -> Directions:
@@ -268,15 +268,15 @@ def _without(adapters: Adapters, left_out: np.ndarray) -> Iterator[None]:
             module.enabled = True
 
 
-def _document(suggestion: Suggestion, wanted: Wanted, adapters: Adapters) -> dict[str, Any]:
+def _document(suggestion: Suggestion, fitting: Wanted, adapters: Adapters) -> dict[str, Any]:
     """Return the suggestion as plain values."""
     level = next((name for least, name in LEVELS if suggestion.agreement >= least), "low")
     return {
-        "ranks": {info.name: rank for info, rank in zip(wanted.modules, suggestion.ranks, strict=True)},
+        "ranks": {info.name: rank for info, rank in zip(fitting.modules, suggestion.ranks, strict=True)},
         "scaling": {module.info.name: module.scaling for module in adapters},
         "parameters": suggestion.parameters,
-        "budget": wanted.budget,
-        "uniform_rank": wanted.rank,
+        "budget": fitting.budget,
+        "uniform_rank": fitting.rank,
         "families": [asdict(family) for family in suggestion.families],
         "confidence": {"correlation": suggestion.correlation, "agreement": suggestion.agreement, "level": level},
         "modules": [
@@ -289,6 +289,6 @@ def _document(suggestion: Suggestion, wanted: Wanted, adapters: Adapters) -> dic
                 "rank": rank,
                 "gain_share": float(share),
             }
-            for info, rank, share in zip(wanted.modules, suggestion.ranks, suggestion.gain, strict=True)
+            for info, rank, share in zip(fitting.modules, suggestion.ranks, suggestion.gain, strict=True)
         ],
     }

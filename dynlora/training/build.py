@@ -153,10 +153,10 @@ def _training_rows(inputs: Inputs, recorder: Recorder) -> tuple[Tokens, Tokens]:
 
 def _sequences(inputs: Inputs, tokens: Tokens, recorder: Recorder) -> Tokens:
     """Return what a forward pass takes a number of, and say where several rows were packed into one."""
-    found = inputs.sequences(tokens)
-    if found is not tokens:
-        _say(recorder, f"Packed {len(tokens):,} texts into {len(found):,} sequences")
-    return found
+    sequences = inputs.sequences(tokens)
+    if sequences is not tokens:
+        _say(recorder, f"Packed {len(tokens):,} texts into {len(sequences):,} sequences")
+    return sequences
 
 
 def _check_tokens(base: BaseModel, tokens: Tokens) -> None:
@@ -174,9 +174,9 @@ def _check_tokens(base: BaseModel, tokens: Tokens) -> None:
         )
 
 
-def _say(recorder: Recorder, words: str) -> None:
+def _say(recorder: Recorder, message: str) -> None:
     """Say what happens before the first step, at once: it can take long."""
-    recorder.log("info", words)
+    recorder.log("info", message)
     recorder.commit()
 
 

@@ -116,10 +116,10 @@ def _rows(part: HeldOutPart) -> dict[str, int]:
 def _identity(folder: Path) -> tuple[int, int] | None:
     """Return what a folder keeps under another name, None where it cannot be read."""
     try:
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def training_state(trainer: Trainer, inputs: Inputs) -> dict[str, Any]:

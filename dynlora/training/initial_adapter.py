@@ -69,9 +69,9 @@ def check_start(source: str, folder: Path | None, model: str, labels: list[str])
         )
 
 
-def _weights(setting: str, place: Path) -> Weights:
+def _weights(setting: str, folder: Path) -> Weights:
     try:
-        return read_weights(place)
+        return read_weights(folder)
     except AdapterError as error:
         raise ConfigError(f"{setting}: {error}") from None
 
@@ -92,14 +92,13 @@ def _same_model(base: str, model: str) -> bool:
 def _labels(path: Path) -> list[str]:
     """Return the classes that a folder names, in order; none where it does not say."""
     try:
-        found: Any = json.loads(read_plain(path / LABELS_NAME, MAX_BYTES) or "{}")
-        names = {int(position): clean_text(str(name)) for position, name in found["id2label"].items()}
+        content: Any = json.loads(read_plain(path / LABELS_NAME, MAX_BYTES) or "{}")
+        names = {int(position): clean_text(str(name)) for position, name in content["id2label"].items()}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
-    found = [names[position] for position in sorted(names)]
-    return (
-        [] if all(re.fullmatch(r"LABEL_\d+", name) for name in found) else found
-    )  # transformers' own names say nothing
+    labels = [names[position] for position in sorted(names)]
+    is_made_up = all(re.fullmatch(r"LABEL_\d+", name) for name in labels)  # transformers' own names say nothing
+    return [] if is_made_up else labels
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
@@ -133,13 +132,13 @@ def read_ranks(source: str) -> dict[str, int]:
 
 def _of_run(source: str, folder: Path) -> dict[str, int]:
     """Return the last ranks of a run."""
-    found = queries.run_summary(folder)
-    if found["ranks_are_sums"]:
+    summary = queries.run_summary(folder)
+    if summary["ranks_are_sums"]:
         raise ConfigError(
             f"strategy.ranks_from={source}: an imported run whose ranks are sums over layers or families of modules; "
             "give a run that recorded each module"
         )
-    return dict(found["ranks"])
+    return dict(summary["ranks"])
 
 
 def _of_file(source: str, path: Path) -> dict[str, int]:
@@ -150,12 +149,12 @@ def _of_file(source: str, path: Path) -> dict[str, int]:
             f"strategy.ranks_from={source}: no run, PEFT folder or JSON file of ranks; `dynlora runs` lists the runs"
         )
     try:
-        found: Any = jsontext.load_object(text)
+        content: Any = jsontext.load_object(text)
     except CorruptRunError:
-        found = {"": None}  # no rank
-    chosen = found.get("chosen")
+        content = {"": None}  # no rank
+    chosen = content.get("chosen")
     ranks: Any = (
-        chosen.get("ranks") if isinstance(chosen, dict) else found.get("ranks", found.get("rank_pattern", found))
+        chosen.get("ranks") if isinstance(chosen, dict) else content.get("ranks", content.get("rank_pattern", content))
     )
     if not isinstance(ranks, dict) or not all(_is_rank(rank) for rank in cast(Mapping[str, Any], ranks).values()):
         raise ConfigError(

@@ -110,8 +110,8 @@ def record_changes(writer: RunWriter, step: int, config: RunConfig, total: int, 
     if not changed:
         return
     writer.event(step, "settings", [], {"changed": {key: list(values) for key, values in changed.items()}})
-    said = ", ".join(f"{key} from {old} to {new}" for key, (old, new) in changed.items())
-    writer.log("warning", f"config.yaml was changed before step {step} was continued: {said}")
+    changes = ", ".join(f"{key} from {old} to {new}" for key, (old, new) in changed.items())
+    writer.log("warning", f"config.yaml was changed before step {step} was continued: {changes}")
     for key, value in (
         ("config", config.model_dump(mode="json")),
         ("model", config.model.name),
@@ -123,10 +123,10 @@ def record_changes(writer: RunWriter, step: int, config: RunConfig, total: int, 
 
 def _flat(config: RunConfig) -> dict[str, Any]:
     """Return settings by dotted key; the name of a run is no setting."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for section, value in config.model_dump(mode="json").items():
         if isinstance(value, dict):
-            found |= {f"{section}.{key}": item for key, item in value.items()}
+            flat |= {f"{section}.{key}": item for key, item in value.items()}
         elif section != "name":
-            found[section] = value
-    return found
+            flat[section] = value
+    return flat

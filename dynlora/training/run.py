@@ -100,10 +100,10 @@ def resume(runs_dir: Path, run_id: str, *, force: bool = False, progress: bool =
     check_trackers(config.log.to)
     changed = changed_settings(run_id, meta.get("config"), config)
     check_started(folder / "checkpoint")
-    place = find_checkpoint(folder / "checkpoint")
-    if place is not None:
+    checkpoint = find_checkpoint(folder / "checkpoint")
+    if checkpoint is not None:
         check_method(run_id, meta.get("config"))
-    state = checked_state(read_checkpoint(folder / "checkpoint"), "step") if place is not None else None
+    state = checked_state(read_checkpoint(folder / "checkpoint"), "step") if checkpoint is not None else None
     if state is not None and state["step"] == 0:
         state = None  # nothing has been trained: everything is recorded from scratch
 
@@ -266,8 +266,8 @@ def _after_step(bar: Any, readings: Readings, trackers: TrackerProcess, trainer:
     readings.take()
     trackers.look()
     metric = trainer.evaluation.metric
-    shown = {"loss": f"{trainer.loss:.3f}"}
+    numbers = {"loss": f"{trainer.loss:.3f}"}
     if metric in trainer.metrics:
-        shown[metric] = f"{trainer.metrics[metric]:.3f}"
-    bar.set_postfix(shown, refresh=False)
+        numbers[metric] = f"{trainer.metrics[metric]:.3f}"
+    bar.set_postfix(numbers, refresh=False)
     bar.update(1)

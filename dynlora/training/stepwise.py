@@ -147,20 +147,20 @@ def take_steps(work: Stepwise, folder: Path, writer: RunWriter, stop: StopReques
 def fastest_s(step: Callable[[], object]) -> float:
     """Return the seconds of the fastest of a few steps after one to warm up: others may share the machine."""
     step()
-    found = []
+    seconds = []
     for _ in range(PROBES):
         start = time.perf_counter()
         step()
-        found.append(time.perf_counter() - start)
-    return min(found)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
-def tell_estimate(writer: RunWriter, run_id: str, found: Mapping[str, Any]) -> None:
+def tell_estimate(writer: RunWriter, run_id: str, estimate: Mapping[str, Any]) -> None:
     """Record how long the work will take (`minutes`, and what else was counted) and say so."""
-    said = f"about {found['minutes']:.1f} minutes, and the test after that"
-    writer.set_meta("estimate", dict(found))
-    writer.log("info", said.capitalize())
-    logger.info("%s: %s", run_id, said)
+    message = f"about {estimate['minutes']:.1f} minutes, and the test after that"
+    writer.set_meta("estimate", dict(estimate))
+    writer.log("info", message.capitalize())
+    logger.info("%s: %s", run_id, message)
 
 
 def results_of(testing: Testing, run_id: str, writer: RunWriter, stop: StopRequest) -> dict[str, Any] | None:
@@ -196,10 +196,10 @@ def _keep(work: Stepwise, folder: Path, writer: RunWriter) -> None:
         writer.commit(durable=True)
         write_checkpoint(folder / "checkpoint", work.state_dict())
     except OSError as error:
-        said = f"the checkpoint of step {work.step} cannot be written ({error.strerror or error})"
+        message = f"the checkpoint of step {work.step} cannot be written ({error.strerror or error})"
         if work.step == 0:
             again = command_text("resume", folder.name, runs_dir=folder.parent)
-            raise StorageError(f"{said}; free some space, then {again}") from None
-        writer.warn(f"{said}; the work continues, and the last one is still valid")
+            raise StorageError(f"{message}; free some space, then {again}") from None
+        writer.warn(f"{message}; the work continues, and the last one is still valid")
         return
     writer.set_meta("checkpoint_step", work.step)

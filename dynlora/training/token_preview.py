@@ -66,7 +66,7 @@ def token_preview(settings: RunConfig) -> dict[str, Any]:
     return {
         "rows": [
             {
-                "place": where.said([row]),
+                "place": where.text([row]),
                 "pieces": pieces(tokenizer, ids[row][:limit], targets[row][:limit]),
                 "tokens": min(len(ids[row]), limit),
                 "in_loss": counted(targets[row][:limit]),
@@ -76,8 +76,8 @@ def token_preview(settings: RunConfig) -> dict[str, Any]:
         ],
         "counted": len(rows),
         "of": len(data.train),
-        "lost": {"count": len(lost), "places": where.said(lost)},
-        "cut": {"count": int((length > limit).sum()), "places": where.said(np.flatnonzero(length > limit))},
+        "lost": {"count": len(lost), "places": where.text(lost)},
+        "cut": {"count": int((length > limit).sum()), "places": where.text(np.flatnonzero(length > limit))},
         "longest": int(length.max()),
         "limit": limit,
         "loss_on": task.settings().get("loss_on", ""),
@@ -109,36 +109,36 @@ def pieces(
         ids: tokens of the row.
         targets: label of each; None where a row has one label, and none counts.
     """
-    special, found = set(tokenizer.all_special_ids), list[dict[str, Any]]()
+    special, rows = set(tokenizer.all_special_ids), list[dict[str, Any]]()
     held: list[int] = []
-    for place, token in enumerate(ids):
+    for index, token in enumerate(ids):
         held.append(token)
-        counts = targets is not None and targets[place] != IGNORED
+        counts = targets is not None and targets[index] != IGNORED
         text = str(tokenizer.decode(held, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-        is_last = place + 1 == len(ids) or (targets is not None and (targets[place + 1] != IGNORED) != counts)
+        is_last = index + 1 == len(ids) or (targets is not None and (targets[index + 1] != IGNORED) != counts)
         if text.endswith("\N{REPLACEMENT CHARACTER}") and not is_last and token not in special:
             continue  # the first bytes of a character
-        found.append({"text": text, "tokens": len(held), "loss": counts, "special": token in special})
+        rows.append({"text": text, "tokens": len(held), "loss": counts, "special": token in special})
         held = []
-        if len(found) == SHOWN_PIECES:
+        if len(rows) == SHOWN_PIECES:
             break
-    return found
+    return rows
 
 
-def format_preview(found: dict[str, Any]) -> str:
+def format_preview(document: dict[str, Any]) -> str:
     """Return a preview for a terminal: what counts in the loss in double brackets, then what is lost."""
     lines = []
-    for row in found["rows"]:
+    for row in document["rows"]:
         runs = groupby(row["pieces"], key=lambda one: one["loss"])
         spans = [(counts, "".join(one["text"] for one in span)) for counts, span in runs]
         text = "".join(f"[[{span}]]" if counts else span for counts, span in spans)
         lines += [f"{row['place']}: {row['in_loss']} of {row['tokens']} tokens in the loss", f"    {text!r}"]
-    lost, limit = found["lost"], found["limit"]
+    lost, limit = document["lost"], document["limit"]
     lines.append(
-        f"{lost['count']:,} of {found['counted']:,} training examples lose their whole completion at "
+        f"{lost['count']:,} of {document['counted']:,} training examples lose their whole completion at "
         f"data.max_length={limit}{': ' + lost['places'] if lost['count'] else ''}"
     )
-    return "\n".join([*lines, *found["notes"]])
+    return "\n".join([*lines, *document["notes"]])
 
 
 FIGURE_ROWS = 8
@@ -187,21 +187,21 @@ class Encoded:
         """Return a few rows and exactly the tokens that the model sees of each, special ones included."""
         tokenizer, task = self.inputs.base.tokenizer, self.inputs.data.task
         chosen = np.array(shown_rows(self.tokens.length, FIGURE_ROWS))
-        shown, whole = self.rows.take(chosen), self._whole(chosen)
+        rows, whole = self.rows.take(chosen), self._whole(chosen)
         targets = self.tokens.targets
-        found = []
-        for place, row in enumerate(chosen):
+        examples = []
+        for index, row in enumerate(chosen):
             ids = self.tokens.features[row]["input_ids"]
-            label = None if targets is not None else task.describe(shown.label[place])
-            found.append(
+            label = None if targets is not None else task.describe(rows.label[index])
+            examples.append(
                 {
                     "row": int(row) + 1,
-                    "text": shown.text[place][:SHOWN_CHARACTERS],
-                    "text_pair": shown.text_pair[place][:SHOWN_CHARACTERS] if shown.text_pair else None,
+                    "text": rows.text[index][:SHOWN_CHARACTERS],
+                    "text_pair": rows.text_pair[index][:SHOWN_CHARACTERS] if rows.text_pair else None,
                     "label": label,
-                    "group": shown.group[place] if shown.group else None,
+                    "group": rows.group[index] if rows.group else None,
                     "tokens": tokenizer.convert_ids_to_tokens(ids),
-                    "cut": whole[place] > len(ids),
+                    "cut": whole[index] > len(ids),
                     **(
                         {}
                         if targets is None
@@ -212,7 +212,7 @@ class Encoded:
                     ),
                 }
             )
-        return found
+        return examples
 
     def _whole(self, chosen: np.ndarray) -> list[int]:
         """Return how many tokens rows have when nothing is cut."""

@@ -79,7 +79,7 @@ def test_notes_belong_to_methods() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
-def test_result_tables_are_those_of_the_benchmarks(path: Path) -> None:
+def test_tables_are_those_of_the_benchmarks_and_the_code(path: Path) -> None:
     text = path.read_text("utf-8")
     assert tables.renewed(text) == text, "python -m tools.docs.tables writes them again"
 

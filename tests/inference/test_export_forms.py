@@ -101,7 +101,7 @@ def _row(model: AdaptedModel, text: str) -> Any:
     from dynlora.engine.data.text_data import Rows
 
     task: Any = model.task
-    return Rows([text], None, task.no_labels(1), None, task.asked([text]))
+    return Rows([text], None, task.no_labels(1), None, task.prompt_fields([text]))
 
 
 def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The result tables of the documentation, from the figures that the benchmarks wrote.
+"""The tables of the documentation: results from the figures that the benchmarks wrote, names from the code.
 
 python -m tools.docs.tables          write every table between its marks again
 python -m tools.docs.tables --check  say which are old; exit 1 if any
@@ -9,6 +9,7 @@ tables; the table ends at `<!-- /table -->`.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,10 +18,33 @@ from typing import Any
 
 from benchmarks.quality.markdown import methods_table, quality_table
 from benchmarks.quality.methods import ENDINGS, METHODS
+from dynlora.kinds.registry import registry
+from dynlora.notebook.plots import Plots
 from tools.docs import measured
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKED = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+OWN = {name: function for name, function in vars(Plots).items() if name[0] != "_"}
+"""The functions of `run.plot` that have arguments of their own."""
+
+
+def plots() -> Iterator[str]:
+    """Yield the functions of `run.plot` with their arguments and what they draw."""
+    yield from ("| `run.plot.` | what it draws |", "|---|---|")
+    for name, function in OWN.items():
+        arguments = ", ".join(argument for argument in inspect.signature(function).parameters if argument != "self")
+        about = (inspect.getdoc(function) or "").partition("\n")[0]
+        yield f"| `{name}({arguments})` | {re.sub('^(Draw|Return) ', '', about)} |"
+
+
+def panels() -> Iterator[str]:
+    """Yield the panels of each kind of run that `run.plot` draws by their names alone."""
+    yield from ("| run | `run.plot.NAME()` |", "|---|---|")
+    for kind in sorted(registry().values(), key=lambda kind: not kind.allocates):
+        names = {panel.id: panel.title for panel in kind.panels if panel.has_figure}
+        further = [f"`{name}` ({title})" for name, title in names.items() if not (kind.allocates and name in OWN)]
+        yield f"| {kind.name} | {', '.join(further)} |"
 
 
 KINDS = {
@@ -29,6 +53,8 @@ KINDS = {
     "steps": measured.steps,
     "precision": measured.precision,
     "ablation": measured.ablation,
+    "plots": plots,
+    "panels": panels,
 }
 """Tables that need no more than their name."""
 

@@ -147,7 +147,7 @@ def swap(state: AllocationState, *, moves: int, per_module: int, hysteresis: flo
 
 
 def proportional_ranks(
-    wanted: np.ndarray, cost: np.ndarray, *, budget: int, least: np.ndarray, most: np.ndarray
+    weight: np.ndarray, cost: np.ndarray, *, budget: int, least: np.ndarray, most: np.ndarray
 ) -> list[int]:
     """Return ranks in proportion to `wanted` between the limits, one factor on all chosen so that the budget is spent.
 
@@ -155,20 +155,20 @@ def proportional_ranks(
     does. Where even the minimum ranks exceed the budget, they are lowered one by one, the most expensive first.
 
     Args:
-        wanted: what the ranks are to be in proportion to, (n_modules,); what is not finite or not positive counts as 0.
+        weight: what the ranks are to be in proportion to, (n_modules,); what is not finite or not positive counts as 0.
         cost: parameters of one component, (n_modules,).
         budget: parameters in all.
         least: minimum of each rank, (n_modules,).
         most: maximum of each rank, (n_modules,).
     """
-    wanted = np.where(np.isfinite(wanted) & (wanted > 0), wanted, 0.0).astype(float)
+    weight = np.where(np.isfinite(weight) & (weight > 0), weight, 0.0).astype(float)
     least = np.minimum(least, most)
-    low, high = 0.0, float(most.max(initial=0)) / max(float(wanted[wanted > 0].min(initial=np.inf)), 1e-300)
-    high = high if np.isfinite(high) and wanted.any() else 0.0
+    low, high = 0.0, float(most.max(initial=0)) / max(float(weight[weight > 0].min(initial=np.inf)), 1e-300)
+    high = high if np.isfinite(high) and weight.any() else 0.0
     for _ in range(200):  # bisection: what the ranks cost rises with the factor
         middle = (low + high) / 2
-        low, high = (middle, high) if np.clip(middle * wanted, least, most) @ cost <= budget else (low, middle)
-    exact = np.clip(low * wanted, least, most)
+        low, high = (middle, high) if np.clip(middle * weight, least, most) @ cost <= budget else (low, middle)
+    exact = np.clip(low * weight, least, most)
     ranks = np.floor(exact + 1e-9).astype(int)
     while (spent := int(ranks @ cost)) > budget:
         ranks[max(np.flatnonzero(ranks > 0), key=lambda m: (cost[m] * ranks[m], -m))] -= 1
@@ -226,11 +226,11 @@ def trimmed_ranks(rank: int, cost: Sequence[int], budget: int) -> list[int]:
 
 def _cheapest_first(state: AllocationState) -> list[Drop]:
     """Return the components that may go, the least important per parameter first; ties by module, then position."""
-    found = [
+    candidates = [
         (score / state.cost[m], m, j, float(score))
         for m, scores in enumerate(state.scores)
         if np.isfinite(scores).all()
         for j, score in enumerate(scores)
         if state.may_go[m][j]
     ]
-    return [Drop(m, j, score) for _, m, j, score in sorted(found)]
+    return [Drop(m, j, score) for _, m, j, score in sorted(candidates)]

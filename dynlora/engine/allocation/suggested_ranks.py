@@ -98,16 +98,16 @@ class Wanted:
 
     def ranks(self, gains: Sequence[np.ndarray]) -> np.ndarray:
         """Return the ranks that take the largest gains per parameter within the budget, (n_modules,)."""
-        kept = [m for m, module in enumerate(self.modules) if module.kind not in self.left_out]
-        found = np.zeros(len(self.modules), int)
-        found[kept] = greedy_ranks(
-            [gains[m] for m in kept],
-            [int(self.costs[m]) for m in kept],
-            [self.limits[m] for m in kept],
+        adapted = [m for m, module in enumerate(self.modules) if module.kind not in self.left_out]
+        by_module = np.zeros(len(self.modules), int)
+        by_module[adapted] = greedy_ranks(
+            [gains[m] for m in adapted],
+            [int(self.costs[m]) for m in adapted],
+            [self.limits[m] for m in adapted],
             budget=self.budget,
             min_rank=self.min_rank,
         )
-        return found
+        return by_module
 
 
 def component_gains(directions: Directions) -> np.ndarray:
@@ -118,25 +118,25 @@ def component_gains(directions: Directions) -> np.ndarray:
     return (directions.value * directions.left.abs().sum(1)).double().cpu().numpy()
 
 
-def suggest(gains: Sequence[np.ndarray], halves: Sequence[Sequence[np.ndarray]], wanted: Wanted) -> Suggestion:
+def suggest(gains: Sequence[np.ndarray], halves: Sequence[Sequence[np.ndarray]], request: Wanted) -> Suggestion:
     """Return the ranks that gains suggest, and how far both halves of the data agree.
 
     Args:
         gains: of all data, by module, falling, (n,).
         halves: the same from each half.
-        wanted: modules and budget.
+        request: modules and budget.
     """
-    ranks = wanted.ranks(gains)
-    by_half = [wanted.ranks(half) for half in halves]
-    spent = [(one * wanted.costs).sum() for one in by_half]
-    moved = np.abs(by_half[0] - by_half[1]) @ wanted.costs / max(1, sum(spent))
-    whole, *each = [_density(one, wanted) for one in (gains, *halves)]
-    total = sum(_at_uniform(gain, wanted.rank) for gain in gains)
-    share = np.array([_at_uniform(gain, wanted.rank) for gain in gains]) / (total or 1.0)
+    ranks = request.ranks(gains)
+    by_half = [request.ranks(half) for half in halves]
+    spent = [(one * request.costs).sum() for one in by_half]
+    moved = np.abs(by_half[0] - by_half[1]) @ request.costs / max(1, sum(spent))
+    whole, *each = [_density(one, request) for one in (gains, *halves)]
+    total = sum(_at_uniform(gain, request.rank) for gain in gains)
+    share = np.array([_at_uniform(gain, request.rank) for gain in gains]) / (total or 1.0)
     return Suggestion(
         ranks.tolist(),
-        int(ranks @ wanted.costs),
-        _families(ranks, share, (whole, *each), wanted),
+        int(ranks @ request.costs),
+        _families(ranks, share, (whole, *each), request),
         _correlation(*each),
         float(1 - moved),
         share,
@@ -149,9 +149,9 @@ def _at_uniform(gain: np.ndarray, rank: int) -> float:
     return float(first[np.isfinite(first)].sum())
 
 
-def _density(gains: Sequence[np.ndarray], wanted: Wanted) -> np.ndarray:
+def _density(gains: Sequence[np.ndarray], request: Wanted) -> np.ndarray:
     """Return each module's gain per parameter at uniform ranks, (n_modules,)."""
-    return np.array([_at_uniform(gain, wanted.rank) for gain in gains]) / (wanted.rank * wanted.costs)
+    return np.array([_at_uniform(gain, request.rank) for gain in gains]) / (request.rank * request.costs)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -160,14 +160,14 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
     return float(stats.spearmanr(one, other)[0])  # pyright: ignore[reportArgumentType]
 
 
-def _families(ranks: np.ndarray, share: np.ndarray, density: Sequence[np.ndarray], wanted: Wanted) -> list[Family]:
+def _families(ranks: np.ndarray, share: np.ndarray, density: Sequence[np.ndarray], request: Wanted) -> list[Family]:
     """Return one entry for each kind of module, the largest gain per parameter first."""
-    costs, spent = wanted.costs, max(1, int(ranks @ wanted.costs))
-    found = []
-    for kind in dict.fromkeys(module.kind for module in wanted.modules):
-        of = np.array([module.kind == kind for module in wanted.modules])
+    costs, spent = request.costs, max(1, int(ranks @ request.costs))
+    families = []
+    for kind in dict.fromkeys(module.kind for module in request.modules):
+        of = np.array([module.kind == kind for module in request.modules])
         whole, *each = [_relative(one, costs, of) for one in density]
-        found.append(
+        families.append(
             Family(
                 kind,
                 int(of.sum()),
@@ -180,7 +180,7 @@ def _families(ranks: np.ndarray, share: np.ndarray, density: Sequence[np.ndarray
                 max(each) < WEAK,
             )
         )
-    return sorted(found, key=lambda family: -family.gain_per_parameter)
+    return sorted(families, key=lambda family: -family.gain_per_parameter)
 
 
 def _relative(density: np.ndarray, costs: np.ndarray, of: np.ndarray) -> float:

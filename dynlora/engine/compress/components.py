@@ -63,8 +63,8 @@ def components(
     root_in = _root(plain_in if inputs is None else _ridged(inputs.double(), plain_in))
     root_out = _root(plain_out if outputs is None else _ridged(outputs.double(), plain_out))
     left, value, _ = torch.linalg.svd(scaling * root_out.t() @ root_in)
-    kept = value > value[:1] * NEGLIGIBLE
-    left, value = left[:, kept], value[kept]
+    large = value > value[:1] * NEGLIGIBLE
+    left, value = left[:, large], value[large]
     rows = left.t() @ root_out.t() @ down
     columns = up @ torch.linalg.pinv(root_out.t()) @ left
     size = _usual_size(down) / rows.norm(dim=1).clamp_min(1e-300)

@@ -93,8 +93,8 @@ class Curve:
         """Return the loss of a size; the model keeps it until the next one is measured."""
         adapter, chosen = self.adapter, self.keep(method, share)
         ranks = tuple(len(one) for one in chosen)
-        found = self.whole if list(ranks) == adapter.sizes else adapter.model.predictions(self.rows.tokens)
-        return Measured(self, method, share, adapter.parameters_of(chosen), ranks, found)
+        predictions = self.whole if list(ranks) == adapter.sizes else adapter.model.predictions(self.rows.tokens)
+        return Measured(self, method, share, adapter.parameters_of(chosen), ranks, predictions)
 
     @property
     def whole_size(self) -> Measured:
@@ -126,8 +126,8 @@ class Measured:
     def on(self, rows: np.ndarray) -> Worth:
         """Return the loss of the size on some of the rows."""
         task = self.curve.adapter.model.task
-        found, whole = self.predictions.take(rows), self.curve.whole.take(rows)
-        difference = found.loss.astype(float) - whole.loss
+        compressed, whole = self.predictions.take(rows), self.curve.whole.take(rows)
+        difference = compressed.loss.astype(float) - whole.loss
         low, high = bootstrap_interval(difference)
-        metrics = summarise(found, self.curve.rows.tokens.label[rows], task)
-        return Worth(float(found.loss.mean()), float(difference.mean()), low, high, metrics)
+        metrics = summarise(compressed, self.curve.rows.tokens.label[rows], task)
+        return Worth(float(compressed.loss.mean()), float(difference.mean()), low, high, metrics)

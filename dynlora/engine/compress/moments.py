@@ -38,13 +38,13 @@ def moments(model: AdaptedModel, tokens: Tokens, *, batch_size: int = 16, gradie
         batch_size: rows of a forward pass.
         gradients: also look at the gradients, which takes a backward pass.
     """
-    found = [Moments(_zeros(module), _zeros(module) if gradients else None) for module in model.adapters]
+    sums = [Moments(_zeros(module), _zeros(module) if gradients else None) for module in model.adapters]
     model.base.model.eval()
     device = next(model.base.model.parameters()).device
-    with torch.set_grad_enabled(gradients), _hooked(model.adapters.modules, found) as read:
+    with torch.set_grad_enabled(gradients), _hooked(model.adapters.modules, sums) as read:
         for indices in sorted_batches(tokens.length, batch_size):
             _look(model, tokens, indices, device, read, gradients=gradients)
-    return found
+    return sums
 
 
 def _look(
@@ -69,15 +69,15 @@ class Reading:
 
     def rows(self, x: Tensor) -> Tensor:
         """Return values by token, (n, d), without padding where they are by token at all."""
-        found = x.detach().reshape(-1, x.shape[-1]).float()
-        return found[self.real] if self.real is not None and len(self.real) == len(found) else found
+        flat = x.detach().reshape(-1, x.shape[-1]).float()
+        return flat[self.real] if self.real is not None and len(self.real) == len(flat) else flat
 
 
 @contextmanager
-def _hooked(modules: Sequence[LoraLinear], found: Sequence[Moments]) -> Iterator[Reading]:
+def _hooked(modules: Sequence[LoraLinear], sums: Sequence[Moments]) -> Iterator[Reading]:
     """Add up what passes the modules inside the block."""
     read = Reading()
-    handles = [module.register_forward_hook(_adding(one, read)) for module, one in zip(modules, found, strict=True)]
+    handles = [module.register_forward_hook(_adding(one, read)) for module, one in zip(modules, sums, strict=True)]
     try:
         yield read
     finally:
@@ -85,25 +85,25 @@ def _hooked(modules: Sequence[LoraLinear], found: Sequence[Moments]) -> Iterator
             handle.remove()
 
 
-def _adding(found: Moments, read: Reading) -> Callable[[nn.Module, Any, Tensor], None]:
+def _adding(sums: Moments, read: Reading) -> Callable[[nn.Module, Any, Tensor], None]:
     """Return a forward hook that adds up a module's moments."""
 
     def hook(module: nn.Module, args: Any, output: Tensor) -> None:
         A, B = module.low_rank()  # pyright: ignore - an adapter
         with torch.no_grad():
             inner = (read.rows(args[0]) @ A.float().t()).double()
-            found.inputs += (inner.t() @ inner).cpu()
-        if found.outputs is not None and output.requires_grad:
-            output.register_hook(lambda gradient: _add_gradient(found, read.rows(gradient), B))
+            sums.inputs += (inner.t() @ inner).cpu()
+        if sums.outputs is not None and output.requires_grad:
+            output.register_hook(lambda gradient: _add_gradient(sums, read.rows(gradient), B))
 
     return hook
 
 
-def _add_gradient(found: Moments, gradient: Tensor, B: Tensor) -> None:
+def _add_gradient(sums: Moments, gradient: Tensor, B: Tensor) -> None:
     """Add up the gradients at a module's output as its B sees them."""
     with torch.no_grad():
         inner = (gradient @ B.float()).double()
-        found.outputs += (inner.t() @ inner).cpu()  # pyright: ignore - asked for
+        sums.outputs += (inner.t() @ inner).cpu()  # pyright: ignore - asked for
 
 
 def _zeros(module: LoraLinear) -> Tensor:

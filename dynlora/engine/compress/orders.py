@@ -29,9 +29,9 @@ def by_global_threshold(tables: Sequence[Components], seed: int) -> Order:
 def _levels(gain: np.ndarray) -> np.ndarray:
     """Return which level each number belongs to, 0 for the largest; what differs by rounding alone shares one."""
     falling = np.argsort(-gain, kind="stable")
-    found = np.zeros(len(gain), int)
-    found[falling[1:]] = np.cumsum(gain[falling[1:]] < gain[falling[:-1]] * (1 - ROUNDING))
-    return found
+    levels = np.zeros(len(gain), int)
+    levels[falling[1:]] = np.cumsum(gain[falling[1:]] < gain[falling[:-1]] * (1 - ROUNDING))
+    return levels
 
 
 def by_level(tables: Sequence[Components], seed: int) -> Order:

@@ -92,12 +92,12 @@ class Truncatable:
             rows: labelled training examples that the weighting looks at; not needed for `plain`.
             weighting: what a component's effect is measured by: loss, inputs or plain.
         """
-        found = None
+        seen_moments = None
         if rows is not None and weighting != "plain":
-            found = moments(model, rows, gradients=weighting == "loss")
+            seen_moments = moments(model, rows, gradients=weighting == "loss")
         tables = []
         for index, module in enumerate(model.adapters):
-            seen = None if found is None else found[index]
+            seen = None if seen_moments is None else seen_moments[index]
             inputs, outputs = (None, None) if seen is None else (seen.inputs, seen.outputs)
             tables.append(components(*module.low_rank(), module.scaling, inputs=inputs, outputs=outputs))
         return cls(model, tables, sum(module.rank * module.info.cost for module in model.adapters))

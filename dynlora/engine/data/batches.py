@@ -92,16 +92,16 @@ def padded_tokens(length: np.ndarray, rows: Sequence[int] | np.ndarray) -> int:
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int, task: Task) -> Tokens:
     """Return the rows as tokens, cut after `max_length` of them, and with the labels that the task gives them."""
-    found = task.encode_rows(tokenizer, rows, max_length)
-    names = list(found.features[0]) if found.features else ["input_ids", "attention_mask"]
+    encoded = task.encode_rows(tokenizer, rows, max_length)
+    names = list(encoded.features[0]) if encoded.features else ["input_ids", "attention_mask"]
     pads = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
     return Tokens(
-        found.features,
-        rows.label if found.counts is None else found.counts,
-        np.array([len(feature["input_ids"]) for feature in found.features]),
+        encoded.features,
+        rows.label if encoded.counts is None else encoded.counts,
+        np.array([len(feature["input_ids"]) for feature in encoded.features]),
         {name: pads.get(name, 0) for name in names},
-        found.targets,
-        found.notes,
+        encoded.targets,
+        encoded.notes,
     )
 
 

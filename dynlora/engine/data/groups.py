@@ -29,7 +29,7 @@ def embed(
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    found: list[np.ndarray] = [np.empty(0)] * len(rows)
+    vectors: list[np.ndarray] = [np.empty(0)] * len(rows)
     try:
         for indices in sorted_batches(tokens.length[rows], batch_size):
             batch = tokens.batch(rows[indices], device)
@@ -39,20 +39,20 @@ def embed(
             mask = batch["attention_mask"].unsqueeze(-1).float()
             pooled = (hidden * mask).sum(1) / mask.sum(1).clamp_min(1)
             for index, vector in zip(indices, pooled.cpu().numpy(), strict=True):
-                found[index] = vector
+                vectors[index] = vector
     finally:
         model.train(training)
-    return np.stack(found) if found else np.empty((0, 0))
+    return np.stack(vectors) if vectors else np.empty((0, 0))
 
 
 def plane(embedding: np.ndarray) -> np.ndarray:
     """Return the first two principal components, (n, 2), signs fixed by the library; zeros where there are fewer."""
-    found = np.zeros((len(embedding), 2))
+    points = np.zeros((len(embedding), 2))
     n = min(2, *embedding.shape) if embedding.size else 0
     if len(embedding) > 1 and n:
         with np.errstate(invalid="ignore"):  # equal texts have no variance to explain
-            found[:, :n] = PCA(n, svd_solver="full").fit_transform(embedding)
-    return found
+            points[:, :n] = PCA(n, svd_solver="full").fit_transform(embedding)
+    return points
 
 
 def fit_clusters(embedding: np.ndarray, seed: int) -> KMeans:

@@ -71,8 +71,8 @@ class HeldBack:
         alone = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
         with torch.enable_grad(), self.evaluating():
             loss = replace(self, model=alone).batch_loss(batch)
-            found = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
-        return loss.detach(), list(found)
+            of_tensors = torch.autograd.grad(loss, tensors, allow_unused=True, materialize_grads=True)
+        return loss.detach(), list(of_tensors)
 
     @torch.no_grad()
     def reserve_loss(self, batches: int | None = None) -> float:

@@ -22,9 +22,9 @@ _kept: dict[str, Future[Tokens]] = {}
 
 def encoded(tokenizer: PreTrainedTokenizerBase, data: TextData, side: str, max_length: int) -> Tokens:
     """Return the rows of a side, train or held_out, as tokens: those that are kept or being made, else new ones."""
-    if _kept and (found := _kept.get(_key(tokenizer, data, side, max_length))) is not None:
+    if _kept and (tokens := _kept.get(_key(tokenizer, data, side, max_length))) is not None:
         with suppress(Exception):  # what failed is tried again, and its error told where it is asked for
-            return found.result()
+            return tokens.result()
     return tokenize(tokenizer, getattr(data, side), max_length, data.task)
 
 

@@ -28,12 +28,12 @@ def pack(tokens: Tokens, width: int) -> Tokens:
     room: list[tuple[int, int]] = []  # what is free in each sequence that is not full, and which it is; ascending
     for row in np.argsort(-tokens.length, kind="stable").tolist():
         length = int(tokens.length[row])
-        place = bisect_left(room, (length, -1))
-        if place == len(room):
+        index = bisect_left(room, (length, -1))
+        if index == len(room):
             made.append([row])
             free, sequence = width - length, len(made) - 1
         else:
-            free, sequence = room.pop(place)
+            free, sequence = room.pop(index)
             made[sequence].append(row)
             free -= length
         if free:
@@ -47,7 +47,7 @@ def _joined(tokens: Tokens, made: list[list[int]]) -> Tokens:
     labels = tokens.targets or []
     for rows in made:
         ids = [token for row in rows for token in tokens.features[row]["input_ids"]]
-        positions = [place for row in rows for place in range(int(tokens.length[row]))]
+        positions = [position for row in rows for position in range(int(tokens.length[row]))]
         features.append({"input_ids": ids, "position_ids": positions})
         targets.append([label for row in rows for label in labels[row]])
     counts = np.array([tokens.label[rows].sum() for rows in made], dtype=np.int64)

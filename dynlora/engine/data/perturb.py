@@ -67,8 +67,8 @@ def upper(text: str, strength: float, draw: np.random.Generator) -> str:
 def dropped(text: str, strength: float, draw: np.random.Generator) -> str:
     """Return a text without a fraction of its words, at least one stays."""
     words = text.split()
-    kept = [word for word in words if draw.random() >= strength]
-    return " ".join(kept or words[:1])
+    remaining = [word for word in words if draw.random() >= strength]
+    return " ".join(remaining or words[:1])
 
 
 def negated(text: str, strength: float, draw: np.random.Generator) -> str:
@@ -78,8 +78,8 @@ def negated(text: str, strength: float, draw: np.random.Generator) -> str:
     """
     if draw.random() >= strength:
         return text
-    found, count = _VERB.subn(lambda m: f"{m[0]} not", text, count=1)
-    return found if count else f"It is not true that {text}"
+    negation, count = _VERB.subn(lambda m: f"{m[0]} not", text, count=1)
+    return negation if count else f"It is not true that {text}"
 
 
 KINDS: dict[str, Callable[[str, float, np.random.Generator], str]] = {
@@ -113,8 +113,8 @@ def perturbed(texts: Sequence[str], kind: str, strength: float, seed: int) -> li
 
 def _mistyped(word: str, draw: np.random.Generator) -> str:
     """Return a word with one mistake."""
-    place, way = int(draw.integers(0, len(word) - 1)), int(draw.integers(0, 4))
-    before, letter, after = word[:place], word[place], word[place + 1 :]
+    position, way = int(draw.integers(0, len(word) - 1)), int(draw.integers(0, 4))
+    before, letter, after = word[:position], word[position], word[position + 1 :]
     if way == 0:
         return before + after[0] + letter + after[1:]
     if way == 1:

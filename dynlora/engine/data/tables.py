@@ -149,7 +149,7 @@ class Places:
         if len(at) == n:
             self.rows, self.at = rows, at
 
-    def said(self, chosen: Sequence[int] | np.ndarray) -> str:
+    def text(self, chosen: Sequence[int] | np.ndarray) -> str:
         """Return the places of training examples in words; empty for none."""
         if not len(chosen):
             return ""

@@ -172,8 +172,8 @@ def text_columns(table: Dataset, config: DataConfig) -> tuple[list[str], list[st
     Raises:
         DataError: when the columns are not there.
     """
-    found = column_names.resolved(table.column_names, wanted_columns(config))
-    columns = replace(found, label=None, group_by=None, answer=None)
+    resolved = column_names.resolved(table.column_names, wanted_columns(config))
+    columns = replace(resolved, label=None, group_by=None, answer=None)
     _check_columns(columns, table, "given")
     pair = _texts(table, columns, "text_pair", "given") if columns.text_pair else None
     return _texts(table, columns, "text", "given"), pair
@@ -186,10 +186,10 @@ def rows_to_continue(table: Dataset, config: DataConfig, task: Task) -> Rows:
         DataError: when the columns are not there.
     """
     names = table.column_names
-    wanted = replace(wanted_columns(config), text_pair=None, is_generative=True)
-    if wanted.text is None and not any(name in names for name in column_names.MESSAGES):
-        wanted = replace(wanted, text=next((name for name in column_names.PROMPTS if name in names), None))
-    columns = replace(column_names.resolved(names, wanted), group_by=None, answer=None, text_pair=None)
+    request = replace(wanted_columns(config), text_pair=None, is_generative=True)
+    if request.text is None and not any(name in names for name in column_names.MESSAGES):
+        request = replace(request, text=next((name for name in column_names.PROMPTS if name in names), None))
+    columns = replace(column_names.resolved(names, request), group_by=None, answer=None, text_pair=None)
     _check_columns(columns, table, "given")
     return replace(_rows(table, columns, task, "given"), text_pair=None)
 
@@ -210,10 +210,10 @@ SYNTHETIC_GROUPS = ("length", "label", "clusters", "none")
 
 def _check_groups(group: str | None, held_out: Rows) -> None:
     """Refuse so many groups that none could be looked at."""
-    found = len(set(held_out.group or ()))
-    if found > MAX_GROUPS:
+    groups = len(set(held_out.group or ()))
+    if groups > MAX_GROUPS:
         raise DataError(
-            f"data.group_by={group}: {found:,} groups are too many (at most {MAX_GROUPS}); use another column, or none"
+            f"data.group_by={group}: {groups:,} groups are too many (at most {MAX_GROUPS}); use another column, or none"
         )
 
 
@@ -223,7 +223,7 @@ def _rows(table: Dataset, columns: Columns, task: Task, split: str) -> Rows:
     if columns.messages is not None:
         fields["messages"] = _conversations(table, columns.messages, split)
         both = [asked_and_said(turns) for turns in fields["messages"]]
-        text, pair = [asked for asked, _ in both], [said for _, said in both]
+        text, pair = [prompt for prompt, _ in both], [completion for _, completion in both]
     else:
         text = _texts(table, columns, "text", split)
         pair = _texts(table, columns, "text_pair", split) if columns.text_pair else None
@@ -238,15 +238,15 @@ def _rows(table: Dataset, columns: Columns, task: Task, split: str) -> Rows:
 
 def _conversations(table: Dataset, column: str, split: str) -> list[list[Turn]]:
     """Return a column of conversations; what is none is refused."""
-    found = []
+    conversations = []
     for number, value in enumerate(table[column][:]):
         try:
-            found.append(conversation(value))
+            conversations.append(conversation(value))
         except ValueError as error:
             raise DataError(
                 f"data.messages={column}: {split} row {number + 1} {error}; give a list of {{role, content}}"
             ) from None
-    return found
+    return conversations
 
 
 def _texts(table: Dataset, columns: Columns, role: str, split: str) -> list[str]:

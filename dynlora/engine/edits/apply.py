@@ -18,8 +18,8 @@ from dynlora.engine.model.lora_linear import LoraLinear
 def listen(adapters: Adapters, indices: Sequence[int], step: int, *, whitened: bool = False) -> None:
     """Begin an empty sketch on each of these modules, and none on the others."""
     for index, module in enumerate(adapters):
-        wanted = index in indices
-        module.sketch = _empty_sketch(module, adapters.seed, step, whitened) if wanted else None
+        is_chosen = index in indices
+        module.sketch = _empty_sketch(module, adapters.seed, step, whitened) if is_chosen else None
 
 
 def _empty_sketch(module: LoraLinear, seed: int, step: int, whitened: bool) -> GradientSketch:

@@ -28,18 +28,18 @@ def drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimiz
         module.scale[len(keep) :] = 1  # as in a module that was never full
     for name, state in adapters.components.items():
         row = state[index]
-        kept = row[keep].clone()
+        remaining = row[keep].clone()
         row.fill_(adapters.grown_value[name])
-        row[: len(keep)] = kept
+        row[: len(keep)] = remaining
     module.rank = len(keep)
     module.packed()
 
 
 def _pack(tensor: Tensor, dim: int, keep: Sequence[int]) -> None:
     """Move the kept components to the front along `dim` and zero the rest, in place."""
-    kept = tensor.index_select(dim, torch.tensor(keep, dtype=torch.long, device=tensor.device))
+    remaining = tensor.index_select(dim, torch.tensor(keep, dtype=torch.long, device=tensor.device))
     tensor.zero_()
-    tensor.narrow(dim, 0, len(keep)).copy_(kept)
+    tensor.narrow(dim, 0, len(keep)).copy_(remaining)
 
 
 def grow_component(adapters: Adapters, grow: Grow, optimizer: Optimizer | None, step: int) -> None:

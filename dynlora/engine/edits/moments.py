@@ -48,11 +48,11 @@ def merge_moments(optimizer: Optimizer | None, parameters: Sequence[Tensor]) -> 
     if optimizer is None:
         return
     survivor, *others = parameters
-    found = [state_of(optimizer, parameter) for parameter in parameters]
-    if "exp_avg" in found[0]:
-        found[0]["exp_avg"].copy_(torch.stack([moments["exp_avg"] for moments in found]).sum(0))
-        root = torch.stack([moments["exp_avg_sq"] for moments in found]).sqrt().sum(0)
-        found[0]["exp_avg_sq"].copy_(root.square())
+    states = [state_of(optimizer, parameter) for parameter in parameters]
+    if "exp_avg" in states[0]:
+        states[0]["exp_avg"].copy_(torch.stack([moments["exp_avg"] for moments in states]).sum(0))
+        root = torch.stack([moments["exp_avg_sq"] for moments in states]).sqrt().sum(0)
+        states[0]["exp_avg_sq"].copy_(root.square())
     gone = {id(parameter) for parameter in others}
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in gone]
@@ -86,10 +86,12 @@ def begin_moments(
     moments = state_of(optimizer, parameter)
     for name in ("exp_avg", "exp_avg_sq"):  # an optimizer may keep one of them alone
         if name in moments:
-            kept = moments[name] if row is None else moments[name][row]
+            moment = moments[name] if row is None else moments[name][row]
             siblings = name == "exp_avg_sq" and position > 0
-            kept.select(dim, position).copy_(
-                kept.narrow(dim, 0, position).mean(dim) if siblings else torch.zeros_like(kept.select(dim, position))
+            moment.select(dim, position).copy_(
+                moment.narrow(dim, 0, position).mean(dim)
+                if siblings
+                else torch.zeros_like(moment.select(dim, position))
             )
 
 
@@ -98,17 +100,17 @@ def gate_rows(adapters: Adapters, index: int, optimizer: Optimizer | None) -> li
 
     A dropped component's are zeroed with it, so that one grown in its place begins with a gate of one.
     """
-    found = []
+    rows = []
     for parameter in component_gates(adapters):
         moments = (value for value in state_of(optimizer, parameter).values() if isinstance(value, Tensor))
-        found += [tensor[index] for tensor in (parameter, *moments) if tensor.shape == parameter.shape]
-    return [(tensor, 0) for tensor in found]
+        rows += [tensor[index] for tensor in (parameter, *moments) if tensor.shape == parameter.shape]
+    return [(tensor, 0) for tensor in rows]
 
 
 def state_bytes(optimizer: Optimizer) -> int:
     """Return the bytes of everything the optimizer keeps beside the weights, the head's moments among it."""
-    kept = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
-    return sum(tensor.numel() * tensor.element_size() for tensor in kept)
+    tensors = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,8 @@ class Predictions:
 
     def take(self, rows: np.ndarray) -> Predictions:
         """Return those of some rows."""
-        kept = (None if value is None else value[rows] for value in vars(self).values())
-        return Predictions(*kept)  # pyright: ignore[reportArgumentType]
+        values = (None if value is None else value[rows] for value in vars(self).values())
+        return Predictions(*values)  # pyright: ignore[reportArgumentType]
 
 
 @torch.inference_mode()
@@ -100,8 +100,8 @@ def predict(  # noqa: PLR0913 - what a prediction depends on, named
                 logits = forward(model, batch)
             beside = (gates.values if gates is not None else None, disagreement())
             loss, output, each = _outputs(logits, labels, task, by_token=bool(by_token))
-            kept = None if each is None else _token_losses(each, indices, tokens.length, by_token)
-            parts.append((indices, loss, output, *(_array(values) for values in beside), kept))
+            token_losses = None if each is None else _token_losses(each, indices, tokens.length, by_token)
+            parts.append((indices, loss, output, *(_array(values) for values in beside), token_losses))
             rows += len(indices)
             on_batch(rows)
     finally:
@@ -122,12 +122,12 @@ def _outputs(
     return loss.cpu().numpy(), output.cpu().numpy(), None
 
 
-def _token_losses(each: np.ndarray, rows: np.ndarray, length: np.ndarray, wanted: Collection[int]) -> np.ndarray:
+def _token_losses(each: np.ndarray, rows: np.ndarray, length: np.ndarray, by_token: Collection[int]) -> np.ndarray:
     """Return the losses of the tokens of each row that is wanted, without padding; None for the others, (n,)."""
-    found = np.empty(len(rows), dtype=object)
-    for place, row in enumerate(rows):
-        found[place] = each[place, : length[row]].copy() if int(row) in wanted else None
-    return found
+    losses = np.empty(len(rows), dtype=object)
+    for index, row in enumerate(rows):
+        losses[index] = each[index, : length[row]].copy() if int(row) in by_token else None
+    return losses
 
 
 def _array(values: Tensor | None) -> np.ndarray | None:
@@ -149,12 +149,12 @@ def _ordered(parts: Sequence[tuple[Any, ...]], n: int, task: Task) -> Prediction
 
 def summarise(predictions: Predictions, label: np.ndarray, task: Task) -> dict[str, float]:
     """Return loss and metrics of predictions; of members that disagree, the mean of it and what few rows exceed."""
-    found = {"loss": float(predictions.loss.mean())}
-    found |= task.evaluate(label, predictions.prediction, predictions.output)
+    metrics = {"loss": float(predictions.loss.mean())}
+    metrics |= task.evaluate(label, predictions.prediction, predictions.output)
     if predictions.disagreement is not None:
-        found["disagreement"] = float(predictions.disagreement.mean())
-        found[UNUSUAL] = float(np.percentile(predictions.disagreement, 99))
-    return found
+        metrics["disagreement"] = float(predictions.disagreement.mean())
+        metrics[UNUSUAL] = float(np.percentile(predictions.disagreement, 99))
+    return metrics
 
 
 @dataclass
@@ -226,8 +226,8 @@ class Evaluation:
     ) -> dict[str, float]:
         """Record an evaluation of a part of the rows, all unless told otherwise, and return its metrics."""
         part = part or whole(len(self.tokens))
-        found = summarise(predictions, self.tokens.label[part.rows], self.task)
-        for name, value in found.items():
+        metrics = summarise(predictions, self.tokens.label[part.rows], self.task)
+        for name, value in metrics.items():
             recorder.scalar(name, "validation", step, value)
         self._record_groups(recorder, step, predictions, part)
         if step == 0:
@@ -244,8 +244,8 @@ class Evaluation:
             self.trace.record(recorder, step, probed.token_loss)
         if predictions.disagreement is not None:
             self._record_disagreement(recorder, step, predictions.disagreement, part)
-        recorder.event(step, "evaluate", [], self._payload(found, predictions, part))
-        return found
+        recorder.event(step, "evaluate", [], self._payload(metrics, predictions, part))
+        return metrics
 
     def record_base(self, recorder: Recorder, step: int, predictions: Predictions) -> None:
         """Record what the trained head says of the probe set when all adapters are off."""
@@ -271,30 +271,30 @@ class Evaluation:
         """Record loss, metric, calibration and gates of each group; an empty group is NaN."""
         if self.group is None or not self.group_names:
             return
-        found, gates = [], []
+        by_group, gates = [], []
         group, label = self.group[part.rows], self.tokens.label[part.rows]
         for index in range(len(self.group_names)):
             rows = np.flatnonzero(group == index)
-            found.append(summarise(predictions.take(rows), label[rows], self.task) if len(rows) else {})
+            by_group.append(summarise(predictions.take(rows), label[rows], self.task) if len(rows) else {})
             if predictions.gate is not None:
                 gates.append(
                     predictions.gate[rows].mean(0) if len(rows) else np.full(predictions.gate.shape[1], np.nan)
                 )
         numbers = {"loss": "loss", "metric": self.metric, **{name: name for name in self.task.group_metrics}}
         for name, key in numbers.items():
-            recorder.vector(f"group_{name}", step, np.array([of_group.get(key, np.nan) for of_group in found]))
+            recorder.vector(f"group_{name}", step, np.array([of_group.get(key, np.nan) for of_group in by_group]))
         if gates:
             recorder.vector("group_gate", step, np.concatenate(gates))
 
-    def _payload(self, found: dict[str, float], predictions: Predictions, part: HeldOutPart) -> dict[str, Any]:
+    def _payload(self, metrics: dict[str, float], predictions: Predictions, part: HeldOutPart) -> dict[str, Any]:
         """Return what an evaluation event holds: metrics, on how many rows, confusion table and worst examples."""
         worst = np.argsort(-predictions.loss, kind="stable")[:WORST]
         return {
-            "metrics": found,
+            "metrics": metrics,
             "rows": len(part.rows),
             "of": part.of,
             "labels": list(self.task.labels),
-            "worst": [self._worst(int(place), predictions, part) for place in worst],
+            "worst": [self._worst(int(index), predictions, part) for index in worst],
             **self.task.details(self.tokens.label[part.rows], predictions.prediction),
         }
 
@@ -309,14 +309,14 @@ class Evaluation:
             "y": float(position[1]),
         }
 
-    def _worst(self, place: int, predictions: Predictions, part: HeldOutPart) -> dict[str, Any]:
+    def _worst(self, index: int, predictions: Predictions, part: HeldOutPart) -> dict[str, Any]:
         """Return one of the worst examples."""
-        row = int(part.rows[place])
+        row = int(part.rows[index])
         return {
             "row": row,
             "text": self.text[row][:2000],
             "text_pair": None if self.text_pair is None else self.text_pair[row][:2000],
             "label": self.task.describe(self.tokens.label[row]),
-            "prediction": self.task.describe(predictions.prediction[place]),
-            "loss": float(predictions.loss[place]),
+            "prediction": self.task.describe(predictions.prediction[index]),
+            "loss": float(predictions.loss[index]),
         }

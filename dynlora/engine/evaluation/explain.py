@@ -73,14 +73,14 @@ def explain(model: AdaptedModel, text: str, text_pair: str | None = None) -> Exp
     tokens = model.tokens(rows)
     pieces = pieces_of(model, text, text_pair)
     whole = model.predictions(tokens)
-    said = whole.prediction[0]
-    margin = margins(model, whole, said)[0]
+    prediction = whole.prediction[0]
+    margin = margins(model, whole, prediction)[0]
     hidden, places = hiding(model, tokens, pieces)
     contribution, base_contribution = (np.full(len(pieces), np.nan) for _ in range(2))
-    contribution[places] = margin - margins(model, model.predictions(hidden), said)
+    contribution[places] = margin - margins(model, model.predictions(hidden), prediction)
     with model.adapters.disabled():
-        bare = margins(model, model.predictions(tokens), said)[0]
-        base_contribution[places] = bare - margins(model, model.predictions(hidden), said)
+        bare = margins(model, model.predictions(tokens), prediction)[0]
+        base_contribution[places] = bare - margins(model, model.predictions(hidden), prediction)
     without, flipped = _without(model, tokens, whole)
     return Explanation(
         pieces=pieces,
@@ -96,9 +96,9 @@ def explain(model: AdaptedModel, text: str, text_pair: str | None = None) -> Exp
     )
 
 
-def margins(model: AdaptedModel, found: Predictions, prediction: Any) -> np.ndarray:
+def margins(model: AdaptedModel, predictions: Predictions, prediction: Any) -> np.ndarray:
     """Return how strongly every row speaks for one prediction, (n,): the log-odds of its class, or the number."""
-    return model.task.margins(found.output, prediction)
+    return model.task.margins(predictions.output, prediction)
 
 
 def pieces_of(model: AdaptedModel, text: str, text_pair: str | None) -> list[Piece]:
@@ -107,15 +107,15 @@ def pieces_of(model: AdaptedModel, text: str, text_pair: str | None) -> list[Pie
     limit = min(model.max_length, tokenizer.model_max_length)
     fast = bool(tokenizer.is_fast)
     encoded = tokenizer(text, text_pair=text_pair, truncation=True, max_length=limit, return_offsets_mapping=fast)
-    words = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    token_texts = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     if not fast:
         own = set(tokenizer.all_special_tokens)
-        return [Piece(str(word), None if word in own else 0, 0) for word in words]
-    found = []
-    for word, part, (start, end) in zip(words, encoded.sequence_ids(0), encoded["offset_mapping"], strict=True):
+        return [Piece(str(word), None if word in own else 0, 0) for word in token_texts]
+    pieces = []
+    for word, part, (start, end) in zip(token_texts, encoded.sequence_ids(0), encoded["offset_mapping"], strict=True):
         source = (text, text_pair or "")[part] if part is not None else ""
-        found.append(Piece(source[start:end] or str(word), part, int(start)))
-    return found
+        pieces.append(Piece(source[start:end] or str(word), part, int(start)))
+    return pieces
 
 
 def hiding(model: AdaptedModel, tokens: Tokens, pieces: Sequence[Piece]) -> tuple[Tokens, np.ndarray]:
@@ -123,12 +123,12 @@ def hiding(model: AdaptedModel, tokens: Tokens, pieces: Sequence[Piece]) -> tupl
     mask = model.base.tokenizer.mask_token_id
     places = np.array([index for index, piece in enumerate(pieces) if piece.part is not None], dtype=int)
     features = []
-    for place in places:
+    for position in places:
         row = {name: list(values) for name, values in tokens.features[0].items()}
         if isinstance(mask, int):
-            row["input_ids"][place] = mask
+            row["input_ids"][position] = mask
         else:
-            row["attention_mask"][place] = 0
+            row["attention_mask"][position] = 0
         features.append(row)
     n = len(places)
     return Tokens(features, np.repeat(tokens.label, n), np.repeat(tokens.length, n), tokens.pad), places
@@ -164,10 +164,10 @@ def moved(model: AdaptedModel, tokens: Tokens) -> np.ndarray | None:
 
 def _without(model: AdaptedModel, tokens: Tokens, whole: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Return the margin with one module off after the other, and whether the prediction is another then."""
-    said, found, flipped = whole.prediction[0], [], []
+    prediction, margin, flipped = whole.prediction[0], [], []
     for index in range(len(model.adapters)):
         with switched_off(model.adapters, [index]) if model.adapters[index].rank else nullcontext():
             one = model.predictions(tokens)
-        found.append(margins(model, one, said)[0])
-        flipped.append(model.task.flips(one.prediction[0], said))
-    return np.array(found), np.array(flipped)
+        margin.append(margins(model, one, prediction)[0])
+        flipped.append(model.task.flips(one.prediction[0], prediction))
+    return np.array(margin), np.array(flipped)

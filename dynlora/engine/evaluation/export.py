@@ -232,7 +232,7 @@ def _replication(model: AdaptedModel, kind: str, blocks: str) -> list[list[int]]
         getattr(getattr(inner, "encoder", None), "layer", None),
         getattr(inner, "h", None),
     )
-    if kind != "LORA" or not any(isinstance(place, nn.ModuleList) for place in places):
+    if kind != "LORA" or not any(isinstance(module, nn.ModuleList) for module in places):
         name = type(model.base.model).__name__
         raise NotMergeableError(f"--format peft: PEFT cannot choose the blocks {blocks} of {name}; use --format merged")
     return [list(span) for span in spans_of(blocks)]

@@ -84,8 +84,8 @@ def write(
     """
     training = model.training
     model.eval()
-    order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
-    found: dict[int, Written] = {}
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    by_prompt: dict[int, Written] = {}
     together = batch_size(model, prompts, limits)
     try:
         with _own_settings(model):
@@ -96,11 +96,11 @@ def write(
                 def report(ended: int, tokens: int, before: int = start) -> None:
                     on_token(before + ended, tokens)
 
-                written = _continued(model, tokenizer, [prompts[place] for place in places], own, gates, report)
-                found |= dict(zip(places, written, strict=True))
+                written = _continued(model, tokenizer, [prompts[index] for index in places], own, gates, report)
+                by_prompt |= dict(zip(places, written, strict=True))
     finally:
         model.train(training)
-    return [found[place] for place in range(len(prompts))]
+    return [by_prompt[index] for index in range(len(prompts))]
 
 
 def batch_size(model: PreTrainedModel, prompts: Sequence[Sequence[int]], limits: Limits) -> int:
@@ -205,5 +205,5 @@ def _seeded(limits: Limits) -> Iterator[None]:
 
 def _until_end(ids: list[int], ends: Sequence[int]) -> Written:
     """Return tokens up to the first end token."""
-    place = next((place for place, token in enumerate(ids) if token in ends), None)
-    return Written(ids[:place], place is not None) if place is not None else Written(ids, ended=False)
+    index = next((index for index, token in enumerate(ids) if token in ends), None)
+    return Written(ids[:index], index is not None) if index is not None else Written(ids, ended=False)

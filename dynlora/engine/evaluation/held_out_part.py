@@ -34,9 +34,9 @@ class HeldOutPart:
         """Return one value for every held-out row, (of,): NaN for those that were not looked at."""
         if self.is_whole:
             return values
-        found = np.full(self.of, np.nan, dtype=np.float32)
-        found[self.rows] = values
-        return found
+        whole = np.full(self.of, np.nan, dtype=np.float32)
+        whole[self.rows] = values
+        return whole
 
 
 def whole(of: int) -> HeldOutPart:

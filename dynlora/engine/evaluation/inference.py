@@ -73,13 +73,13 @@ class AdaptedModel:
         """
         if isinstance(self.task, WritingTask):
             return self.continued(self.task, text)
-        found = self.predict(text, text_pair)
+        predictions = self.predict(text, text_pair)
         rows: list[dict[str, Any]] = []
         for index, item in enumerate(text):
             row: dict[str, Any] = {"text": item} | ({} if text_pair is None else {"text_pair": text_pair[index]})
-            row |= self.task.answer(found.prediction[index], found.output[index])
-            if found.disagreement is not None:
-                row["disagreement"] = float(found.disagreement[index])
+            row |= self.task.answer(predictions.prediction[index], predictions.output[index])
+            if predictions.disagreement is not None:
+                row["disagreement"] = float(predictions.disagreement[index])
                 row["unusual"] = None if self.unusual is None else row["disagreement"] > self.unusual
             rows.append(row)
         return rows
@@ -95,7 +95,7 @@ class AdaptedModel:
             temperature: 0 takes the most probable token.
             seed: of what is drawn.
         """
-        rows = Rows(list(text), None, task.no_labels(len(text)), None, task.asked(text))
+        rows = Rows(list(text), None, task.no_labels(len(text)), None, task.prompt_fields(text))
         return self.continued_rows(task, rows, temperature, seed)
 
     def continued_rows(
@@ -116,12 +116,12 @@ class AdaptedModel:
             written = write(self.base.model, tokenizer, ids, limits, self.adapters.gates)
         return [
             {
-                "text": asked,
+                "text": prompt,
                 "prediction": str(tokenizer.decode(one.ids, skip_special_tokens=True)),
                 "tokens": len(one.ids),
                 "ended": one.ended,
             }
-            for asked, one in zip(text, written, strict=True)
+            for prompt, one in zip(text, written, strict=True)
         ]
 
     def predictions(self, tokens: Tokens, batch_size: int = 64) -> Predictions:
@@ -147,13 +147,13 @@ class AdaptedModel:
         """Return what the task reads off each row in full precision, (n, k), in the rows' order: its logits or loss."""
         model = self.base.model.eval()
         device = next(model.parameters()).device
-        found, places = [], []
+        parts, places = [], []
         for indices in sorted_batches(tokens.length, batch_size):
             batch = tokens.batch(indices, device)
             labels = batch.pop("labels")
-            found.append(self.task.readings(self.strategy.forward(model, batch), labels).float().cpu())
+            parts.append(self.task.readings(self.strategy.forward(model, batch), labels).float().cpu())
             places.append(indices)
-        return torch.cat(found)[np.argsort(np.concatenate(places))]
+        return torch.cat(parts)[np.argsort(np.concatenate(places))]
 
 
 @torch.no_grad()

@@ -83,10 +83,10 @@ def cache_name(model: PreTrainedModel) -> str:
         ValueError: when the model keeps none.
     """
     known = inspect.signature(model.forward).parameters
-    found = next((name for name in CACHE_NAMES if name in known), None)
-    if found is None:
+    argument = next((name for name in CACHE_NAMES if name in known), None)
+    if argument is None:
         raise ValueError(f"{type(model).__name__} keeps no keys and values, so it cannot write token by token")
-    return found
+    return argument
 
 
 def _chosen(logits: Tensor, temperature: float, draw: torch.Generator) -> Tensor:

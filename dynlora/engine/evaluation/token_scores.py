@@ -105,8 +105,8 @@ def estimated(model: AdaptedModel, prompt: Sequence[int], ids: Sequence[int]) ->
     with torch.enable_grad(), _factors(model) as factors, model.autocast():
         output: Any = model.strategy.forward(base, {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
         loss, _ = token_loss(output, labels)
-        found = torch.autograd.grad(-loss.sum(), factors, allow_unused=True)
-    return np.array([0.0 if one is None else float(one) for one in found])
+        gradients = torch.autograd.grad(-loss.sum(), factors, allow_unused=True)
+    return np.array([0.0 if one is None else float(one) for one in gradients])
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def row_losses(model: AdaptedModel, rows: Rows) -> list[tuple[list[int], np.ndar
     """Return the tokens of each row and the loss of each of them in nats, NaN where a token does not count."""
     tokens = model.tokens(rows)
     device = next(model.base.model.parameters()).device
-    found = []
+    rows_losses = []
     for index in range(len(tokens)):
         batch = tokens.batch([index], device)
         labels = batch.pop("labels")
@@ -147,5 +147,5 @@ def row_losses(model: AdaptedModel, rows: Rows) -> list[tuple[list[int], np.ndar
             output: Any = model.strategy.forward(model.base.model.eval(), batch)
             losses = token_losses(output, labels)
         n = int(tokens.length[index])
-        found.append((list(tokens.features[index]["input_ids"]), losses[0, :n].float().cpu().numpy()))
-    return found
+        rows_losses.append((list(tokens.features[index]["input_ids"]), losses[0, :n].float().cpu().numpy()))
+    return rows_losses

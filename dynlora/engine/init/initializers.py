@@ -69,13 +69,13 @@ def along_inputs(adapters: Adapters, probe: Probe) -> list[Edit]:
     modules = {module.info.name: module.base_layer for module in adapters}
     limit = max(1, *ranks.values())
     batches = probe_batches(probe, BATCHES)
-    found = input_directions(probe.model, modules, batches, lambda _: ranks, limit=limit, seed=probe.seed)
-    return along(adapters, found)
+    directions = input_directions(probe.model, modules, batches, lambda _: ranks, limit=limit, seed=probe.seed)
+    return along(adapters, directions)
 
 
-def along(adapters: Adapters, found: Mapping[str, InputComponents]) -> list[Edit]:
+def along(adapters: Adapters, directions: Mapping[str, InputComponents]) -> list[Edit]:
     """Return edits that set the rows of A to the first components found; rows without one stay as drawn."""
-    rows = [found[module.info.name].components[: module.rank] for module in adapters]
+    rows = [directions[module.info.name].components[: module.rank] for module in adapters]
     return [StartAt(index, A) for index, A in enumerate(rows)]
 
 

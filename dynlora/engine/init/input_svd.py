@@ -112,7 +112,7 @@ def input_directions(
     model: nn.Module,
     modules: Mapping[str, nn.Module],
     batches: Sequence[Batch],
-    wanted: Callable[[Mapping[str, InputComponents]], Mapping[str, int]],
+    ranks_of: Callable[[Mapping[str, InputComponents]], Mapping[str, int]],
     *,
     limit: int,
     seed: int,
@@ -126,7 +126,7 @@ def input_directions(
         model: in eval mode while it is looked at, without gradients.
         modules: linear modules by name.
         batches: as the model takes them; labels are left out.
-        wanted: says how many components of each module are in demand, given what was seen so far.
+        ranks_of: says how many components of each module are in demand, given what was seen so far.
         limit: components kept of each module at most.
         seed: of the run.
         tau: cosine from which a component counts as converged.
@@ -146,7 +146,7 @@ def input_directions(
         if not seen:
             _feed(model, modules, batch, record)
             continue
-        demand = wanted({name: seen[first] for name, first in owner.items()})
+        demand = ranks_of({name: seen[first] for name, first in owner.items()})
         watched = {first for name, first in owner.items() if not seen[first].settled(demand[name])}
         if not watched:
             break

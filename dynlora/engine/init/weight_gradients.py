@@ -25,7 +25,7 @@ def weight_gradients(
         task: whose loss it is.
     """
     weights: list[Tensor] = [module.weight for module in modules.values()]  # pyright: ignore - linear by construction
-    asked = [weight.requires_grad for weight in weights]
+    requires_grad = [weight.requires_grad for weight in weights]
     training = model.training
     model.eval()
     sums: list[Tensor] = []
@@ -36,10 +36,10 @@ def weight_gradients(
             for batch in batches:
                 inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
                 loss = task.batch_loss(task.forward(model, inputs), batch["labels"])
-                found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-                sums = list(found) if not sums else torch._foreach_add(sums, found)  # pyright: ignore
+                gradients = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+                sums = list(gradients) if not sums else torch._foreach_add(sums, gradients)  # pyright: ignore
     finally:
-        for weight, before in zip(weights, asked, strict=True):
+        for weight, before in zip(weights, requires_grad, strict=True):
             weight.requires_grad_(before)
         model.train(training)
     means = torch._foreach_div(sums, len(batches))  # pyright: ignore

@@ -54,12 +54,12 @@ def load_adapter_state(adapters: Adapters, state: Mapping[str, Any]) -> None:
         CorruptRunError: when the modules or shapes are others, or something is missing.
     """
     for module in adapters:
-        kept = state["modules"].get(module.info.name)
-        if kept is None:
+        saved = state["modules"].get(module.info.name)
+        if saved is None:
             raise CorruptRunError(_NO_MODULE.format(module.info.name))
         with _reading(module.info.name):
-            _tie(adapters, module, kept.get("tied", {}))
-            _load_module(module, kept)
+            _tie(adapters, module, saved.get("tied", {}))
+            _load_module(module, saved)
     if (adapters.gates is None) != (state["gates"] is None):
         raise CorruptRunError(
             "the saved adapter and the run have different gates; the adapter belongs to another config"
@@ -82,8 +82,8 @@ def _reading(what: str) -> Iterator[None]:
     except CorruptRunError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        said = f"{type(error).__name__}: {str(error)[:150]}"
-        raise CorruptRunError(f"the saved adapter cannot be read at {what} ({said})") from None
+        reason = f"{type(error).__name__}: {str(error)[:150]}"
+        raise CorruptRunError(f"the saved adapter cannot be read at {what} ({reason})") from None
 
 
 NEEDED = ("adapters", "head", "labels", "task")
@@ -100,14 +100,14 @@ def checked_state(state: Any, *needed: str) -> dict[str, Any]:
     Raises:
         CorruptRunError: when something is missing or of another kind.
     """
-    found: dict[str, Any] = state if isinstance(state, dict) else {}
+    checked: dict[str, Any] = state if isinstance(state, dict) else {}
     for key in (*NEEDED, *needed):
-        if key not in found:
+        if key not in checked:
             raise CorruptRunError(f"the saved state is damaged: its {key} is missing")
     for key, fits in _PARTS.items():
-        if key in found and not fits(found[key]):
+        if key in checked and not fits(checked[key]):
             raise CorruptRunError(f"the saved state is damaged: its {key} has the wrong type")
-    return found
+    return checked
 
 
 def _is_adapters(value: Any) -> bool:
@@ -168,32 +168,32 @@ def saved_sizes(state: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     Raises:
         CorruptRunError: when a size is missing or cannot be.
     """
-    features = {name: _features(kept) for name, kept in state["modules"].items()}
+    features = {name: _features(saved) for name, saved in state["modules"].items()}
     widest = max((MOST_RANK, *features.values()))
-    found = _Sizes()
-    for name, kept in state["modules"].items():
+    sizes = _Sizes()
+    for name, saved in state["modules"].items():
         with _reading(name):
-            rank, room, most = kept["rank"], kept["max_rank"], features[name] or widest
+            rank, room, most = saved["rank"], saved["max_rank"], features[name] or widest
             if not _is_count(rank) or not _is_count(room) or not rank <= room <= max(MOST_RANK, most):
                 raise CorruptRunError(f"{name}: the saved adapter has the invalid rank {rank!s:.20} of {room!s:.20}")
-            found[name] = (rank, room)
-    return found
+            sizes[name] = (rank, room)
+    return sizes
 
 
-def _features(kept: Any) -> int:
+def _features(saved: Any) -> int:
     """Return the lesser of a saved module's features in and out; 0 where its tensors do not tell."""
-    A, B = (kept.get(name) if isinstance(kept, dict) else None for name in ("lora_A", "lora_B"))
+    A, B = (saved.get(name) if isinstance(saved, dict) else None for name in ("lora_A", "lora_B"))
     if not isinstance(A, Tensor) or not isinstance(B, Tensor) or A.dim() != 2 or B.dim() != 2:
         return 0
     return min(A.shape[1], B.shape[0]) if A.numel() and B.numel() else 0
 
 
-def _live(module: LoraLinear, kept: Mapping[str, Any]) -> int:
+def _live(module: LoraLinear, saved: Mapping[str, Any]) -> int:
     """Return the rank of a saved module, after a look at its numbers."""
-    scaling = kept["scaling"]
-    if not _is_count(kept["probes"]) or scaling is None or not _is_number(scaling) or not math.isfinite(scaling):
+    scaling = saved["scaling"]
+    if not _is_count(saved["probes"]) or scaling is None or not _is_number(scaling) or not math.isfinite(scaling):
         raise CorruptRunError(f"{module.info.name}: the saved adapter has invalid probes or an invalid scaling")
-    live = kept["rank"]
+    live = saved["rank"]
     if not 0 <= live <= module.max_rank:
         raise CorruptRunError(
             f"{module.info.name}: the saved adapter has rank {live}, more than the maximum {module.max_rank}"
@@ -202,27 +202,27 @@ def _live(module: LoraLinear, kept: Mapping[str, Any]) -> int:
 
 
 @torch.no_grad()
-def _load_module(module: LoraLinear, kept: Mapping[str, Any]) -> None:
+def _load_module(module: LoraLinear, saved: Mapping[str, Any]) -> None:
     """Set one module to its saved state."""
-    live, probes = _live(module, kept), kept["probes"]
+    live, probes = _live(module, saved), saved["probes"]
     if module.holds_live:
         module.hold(live)
-    if kept["lora_A"] is not None:
+    if saved["lora_A"] is not None:
         module.lora_A.zero_()
-        copy_into(module.lora_A[:live], _without_last(kept["lora_A"], 0, probes))
-    if kept["lora_B"] is not None:
+        copy_into(module.lora_A[:live], _without_last(saved["lora_A"], 0, probes))
+    if saved["lora_B"] is not None:
         module.lora_B.zero_()
-        copy_into(module.lora_B[:, :live], _without_last(kept["lora_B"], 1, probes))
-    if kept["scale"] is not None:
+        copy_into(module.lora_B[:, :live], _without_last(saved["lora_B"], 1, probes))
+    if saved["scale"] is not None:
         if module.scale is None:
             module.use_scale(1.0, trainable=False)
         if module.scale is not None:
-            copy_into(module.scale[:live], _without_last(kept["scale"], 0, probes))
+            copy_into(module.scale[:live], _without_last(saved["scale"], 0, probes))
     for name, tensor in module.own_tensors().items():
-        copy_into(tensor, kept["own"][name])
-    module.rank, module.scaling = live, kept["scaling"]
+        copy_into(tensor, saved["own"][name])
+    module.rank, module.scaling = live, saved["scaling"]
     module.loaded()
-    sketch = kept.get("sketch")
+    sketch = saved.get("sketch")
     module.sketch = None if sketch is None else GradientSketch(**_copied(sketch, module.lora_A.device))
 
 

@@ -164,35 +164,35 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         CorruptRunError: when there is none, or it cannot be read.
     """
     first: CorruptRunError | None = None
-    for place in _places(folder):
+    for path in _places(folder):
         try:
-            return _read(place)
+            return _read(path)
         except CorruptRunError as error:
             first = first or error
     raise first or CorruptRunError(f"{folder}: has no checkpoint; start the run again")
 
 
-def _read(place: Path) -> dict[str, Any]:
+def _read(folder: Path) -> dict[str, Any]:
     """Return the state that is in a folder.
 
     Raises:
         CorruptRunError: when it cannot be read, or its two files are not of the same moment.
     """
     for name in ("", "state.json", "tensors.safetensors"):  # a run's folder may be a stranger's
-        if (place / name).is_symlink() or (name and (place / name).exists() and not (place / name).is_file()):
-            raise CorruptRunError(f"{place / name}: a link or not a regular file; replace it by the file itself")
+        if (folder / name).is_symlink() or (name and (folder / name).exists() and not (folder / name).is_file()):
+            raise CorruptRunError(f"{folder / name}: a link or not a regular file; replace it by the file itself")
     try:
-        packed = _packed(place / "state.json")
-        if packed.get("tensors") not in (None, _digest(place / "tensors.safetensors")):  # none: of an earlier version
+        packed = _packed(folder / "state.json")
+        if packed.get("tensors") not in (None, _digest(folder / "tensors.safetensors")):  # none: of an earlier version
             raise CorruptRunError(
-                f"{place}: its two files are from different times, possibly copied during a write; copy it again, "
+                f"{folder}: its two files are from different times, possibly copied during a write; copy it again, "
                 "or remove it to start from the beginning"
             )
-        return unpack(packed["state"], load_file(place / "tensors.safetensors"))
+        return unpack(packed["state"], load_file(folder / "tensors.safetensors"))
     except CorruptRunError:
         raise
     except Exception as error:  # safetensors raises its own class, JSON and the layout raise several
-        raise CorruptRunError(f"{place}: cannot be read ({type(error).__name__}: {str(error)[:150]})") from None
+        raise CorruptRunError(f"{folder}: cannot be read ({type(error).__name__}: {str(error)[:150]})") from None
 
 
 def _packed(path: Path) -> dict[str, Any]:
@@ -226,26 +226,26 @@ def load_optimizer_state(optimizer: Optimizer, states: list[dict[str, Any]]) -> 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if len(parameters) != len(states):
         raise CorruptRunError(f"the checkpoint has moments of {len(states)} tensors, the run has {len(parameters)}")
-    for parameter, kept in zip(parameters, states, strict=True):
-        if kept:
+    for parameter, state in zip(parameters, states, strict=True):
+        if state:
             optimizer.state[parameter] = {
                 key: _fitted(value, parameter) if isinstance(value, Tensor) and key != "step" else value
-                for key, value in kept.items()
+                for key, value in state.items()
             }
 
 
-def _fitted(kept: Tensor, parameter: Tensor) -> Tensor:
+def _fitted(moment: Tensor, parameter: Tensor) -> Tensor:
     """Return a saved moment on its parameter's device, with room for as many components.
 
     Sizes differ where a run resumes with another number of processes, or began with an earlier version; what is no live
     component is zero.
     """
-    kept = kept.to(parameter.device)
-    if kept.shape == parameter.shape or kept.dim() != parameter.dim():
-        return kept
+    moment = moment.to(parameter.device)
+    if moment.shape == parameter.shape or moment.dim() != parameter.dim():
+        return moment
     for dim, size in enumerate(parameter.shape):
-        kept = resized(kept, dim, size)
-    return kept
+        moment = resized(moment, dim, size)
+    return moment
 
 
 def copy_into(target: Tensor, source: Tensor) -> None:

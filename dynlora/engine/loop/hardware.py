@@ -40,8 +40,8 @@ def _is_bf16_faster_here() -> bool:
 
 def _has(probe: str) -> bool:
     """Return the answer of one of torch's questions to the processor; False where this version of it has none."""
-    asked = getattr(torch.cpu, probe, None)
-    return asked is not None and bool(asked())
+    function = getattr(torch.cpu, probe, None)
+    return function is not None and bool(function())
 
 
 @functools.cache

@@ -206,19 +206,19 @@ class StepSignals:
     def _vectors(self, step: Step) -> dict[str, Tensor]:
         """Return this step's signals by name: (n_modules,) each, those over components as long as all their room."""
         device = self.adapters[0].lora_A.device
-        found: dict[str, Any] = dict(self.strategy.signals(self.adapters))
-        if "rank" not in found:
-            found["rank"] = self._ranks(device)
-        self._strategy_weighs = "importance" in found
+        signals: dict[str, Any] = dict(self.strategy.signals(self.adapters))
+        if "rank" not in signals:
+            signals["rank"] = self._ranks(device)
+        self._strategy_weighs = "importance" in signals
         if not self._strategy_weighs:
-            found["importance"] = self._importance() if self._weighed is None else self._weighed
+            signals["importance"] = self._importance() if self._weighed is None else self._weighed
         self._weighed = None
-        found |= self._module_factors()
+        signals |= self._module_factors()
         over_components: dict[str, Tensor] = {}
         if step.index % self.every == 0 or step.index == step.total:
-            found |= self._norms()
+            signals |= self._norms()
             over_components = {**self._factors(), **self.strategy.component_signals(self.adapters)}
-        vectors = {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
+        vectors = {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in signals.items()}
         for axis, part in (("module", vectors), ("component", over_components)):
             for name, vector in part.items():
                 if name not in self._names:

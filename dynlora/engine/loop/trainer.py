@@ -246,8 +246,8 @@ class Trainer:
     def _numbers(self) -> dict[str, Tensor]:
         """Return the strategy's single numbers of this step, as tensors on the device."""
         device = self.accelerator.device
-        found = self.strategy.scalars(self.adapters)
-        return {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in found.items()}
+        numbers = self.strategy.scalars(self.adapters)
+        return {name: torch.as_tensor(value, dtype=torch.float32, device=device) for name, value in numbers.items()}
 
     def _over_processes(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over the processes, which hold parts of equal size."""
@@ -299,10 +299,10 @@ class Trainer:
 
     def _agree_to_stop(self) -> bool:
         """Say whether any process was asked to stop; all must leave after the same step."""
-        asked = self.should_stop()
+        is_requested = self.should_stop()
         if self.accelerator.num_processes == 1:
-            return asked
-        flag = torch.tensor(float(asked), device=self.accelerator.device)
+            return is_requested
+        flag = torch.tensor(float(is_requested), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)  # pyright: ignore
 
     def _evaluate(self, keeper: Keeper) -> None:
@@ -323,8 +323,8 @@ class Trainer:
         self.metrics, self.last_eval_subset = self.evaluation.record(self.recorder, self.step, predictions, part), part
         written, compared = ({}, {}) if self.texts is None else self.texts.write(self.step)
         self.metrics = {**self.metrics, **written}
-        said = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
-        self.recorder.log("info", f"Evaluated at step {self.step:,} of {self.total:,}: {said}")
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        self.recorder.log("info", f"Evaluated at step {self.step:,} of {self.total:,}: {numbers}")
         judged = {**self.evaluation.judged(predictions, part), **compared}
         if self.evaluation.task.is_better(self.evaluation.metric, judged, self.best):
             self.best = {**judged, "step": self.step}

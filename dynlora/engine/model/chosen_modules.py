@@ -58,22 +58,22 @@ class ChosenModules:
         """Return what a person should know of the modules that have no adapter, or no gate, in sentences."""
         if self.trial is None:
             return []
-        said = []
+        sentences = []
         if self.unused:
-            said.append(
+            sentences.append(
                 f"{_modules(self.unused, 'no adapter')}: the model does not call them, or computes with their weights "
                 "itself, so it would have no effect."
             )
         if self.trial.stacked:
-            said.append(
+            sentences.append(
                 f"{by_names(self.trial.stacked)} hold many matrices in one tensor and are not adapted; the linear "
                 "modules of the blocks are."
             )
         bare = [one.name for one in self.modules if mode is not None and not self.can_have_gate(one.name, mode)]
         if bare:
             rows = "the tokens of each text" if self.is_causal or mode == "token" else "single examples"
-            said.append(f"{_modules(bare, 'no gate')}: the rows of their inputs do not belong to {rows}.")
-        return said
+            sentences.append(f"{_modules(bare, 'no gate')}: the rows of their inputs do not belong to {rows}.")
+        return sentences
 
 
 def choose_modules(
@@ -89,25 +89,25 @@ def choose_modules(
     Raises:
         ConfigError: when the targets match nothing, or the model's forward fails on texts.
     """
-    found = find_modules(base.model, targets, base.head)
-    if saved is not None and all(one.name in saved for one in found):
-        return ChosenModules(found, is_causal=base.task.is_causal)
+    modules = find_modules(base.model, targets, base.head)
+    if saved is not None and all(one.name in saved for one in modules):
+        return ChosenModules(modules, is_causal=base.task.is_causal)
     try:
-        trial = try_forward(base.model, found, is_causal=base.task.is_causal)
+        trial = try_forward(base.model, modules, is_causal=base.task.is_causal)
     except Exception as error:  # whatever a model raises
         if base.tokenizer is None:  # a model of one's own may read anything
-            return ChosenModules(found, is_causal=base.task.is_causal)
+            return ChosenModules(modules, is_causal=base.task.is_causal)
         raise ConfigError(
             f"model.name={base.folder}: {type(base.model).__name__} cannot be trained on texts, its forward fails "
             f"({first_line(error)}); use another model, such as minilm"
         ) from error
-    used = [one for one in found if one.name not in trial.unused]
+    used = [one for one in modules if one.name not in trial.unused]
     if not used:
         raise ConfigError(
-            f"adapter.targets={by_names([one.name for one in found])}: the model does not call these modules, or "
+            f"adapter.targets={by_names([one.name for one in modules])}: the model does not call these modules, or "
             "computes with their weights itself, so an adapter would have no effect; name others"
         )
-    unused = tuple(one.name for one in found if one.name in trial.unused)
+    unused = tuple(one.name for one in modules if one.name in trial.unused)
     return ChosenModules(used, trial if saved is None else None, unused, base.task.is_causal)
 
 

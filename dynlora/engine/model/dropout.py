@@ -45,8 +45,8 @@ def dropped_positions(seed: int, n: int, probability: float) -> Tensor:
         np.cumsum(positions, out=positions)
         last = int(positions[-1])
         parts.append(positions)
-    found = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return torch.from_numpy(found[: np.searchsorted(found, n)])
+    drawn = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return torch.from_numpy(drawn[: np.searchsorted(drawn, n)])
 
 
 def zero_(tensor: Tensor, dropped: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ class DropoutStreams:
 
     def mask(self, name: str, like: Tensor, keep: float) -> Tensor:
         """Return the same as a mask shaped as `like`: true where an entry is kept."""
-        kept = torch.ones(like.shape, dtype=torch.bool, device=like.device)
-        return zero_(kept, self.dropped(name, like, 1 - keep))
+        ones = torch.ones(like.shape, dtype=torch.bool, device=like.device)
+        return zero_(ones, self.dropped(name, like, 1 - keep))
 
 
 class _Drop(torch.autograd.Function):

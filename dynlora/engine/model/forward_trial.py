@@ -155,7 +155,7 @@ def _watch(model: nn.Module, names: Sequence[str], ids: Tensor) -> dict[str, _Wa
 @contextmanager
 def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Put everything back after the block: attributes, children and buffers of all modules, and random streams."""
-    kept = [
+    states = [
         (module, dict(vars(module)), dict(module._modules), [(one, one.clone()) for one in module.buffers(False)])
         for module in model.modules()
     ]
@@ -163,7 +163,7 @@ def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
         try:
             yield
         finally:
-            for module, attributes, children, buffers in kept:
+            for module, attributes, children, buffers in states:
                 vars(module).clear()
                 vars(module).update(attributes)
                 module._modules.clear()

@@ -203,11 +203,11 @@ class Gates(nn.Module):
 
     def _so_far(self, embedded: Tensor, mask: Tensor | None) -> Tensor:
         """Return φ of every token from the tokens up to it, (batch, seq, FEATURES)."""
-        kept = torch.ones(embedded.shape[:2], device=embedded.device) if mask is None else mask.float()
-        kept = kept.unsqueeze(-1)
+        weight = torch.ones(embedded.shape[:2], device=embedded.device) if mask is None else mask.float()
+        weight = weight.unsqueeze(-1)
         if self._places is not None:
-            embedded, kept = exact(embedded), exact(kept)
-        sums = TokenSums((embedded * kept).cumsum(1), (embedded.square() * kept).cumsum(1), kept.cumsum(1))
+            embedded, weight = exact(embedded), exact(weight)
+        sums = TokenSums((embedded * weight).cumsum(1), (embedded.square() * weight).cumsum(1), weight.cumsum(1))
         if self._places is not None:
             sums = sums.of_own_text(self._places)
         if self._written is not None:

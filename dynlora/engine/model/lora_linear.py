@@ -24,9 +24,9 @@ def resized(tensor: Tensor, dim: int, size: int, fill: float = 0.0) -> Tensor:
     """Return a copy with `size` entries along `dim`: the first ones as they are, what is new `fill`."""
     shape = list(tensor.shape)
     shape[dim] = size
-    found, kept = tensor.new_full(shape, fill), min(size, tensor.shape[dim])
-    found.narrow(dim, 0, kept).copy_(tensor.narrow(dim, 0, kept))
-    return found
+    result, common = tensor.new_full(shape, fill), min(size, tensor.shape[dim])
+    result.narrow(dim, 0, common).copy_(tensor.narrow(dim, 0, common))
+    return result
 
 
 class LoraLinear(nn.Module):

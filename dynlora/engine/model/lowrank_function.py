@@ -100,12 +100,14 @@ class _LowRankLinear(torch.autograd.Function):
         # Memory is what this function exists for. Kept are the input and r numbers per token; the update itself, as
         # wide as the output, is added in place and not kept. `inner`, before the factor, is kept only where the
         # gradient of scale needs it: a scale may be zero.
-        asked = ctx.needs_input_grad[3]
-        weighted = _weigh_(inner.clone() if asked else inner, factor)
+        needs_factor = ctx.needs_input_grad[3]
+        weighted = _weigh_(inner.clone() if needs_factor else inner, factor)
         if live:
             out.view(-1, out.shape[-1]).addmm_(weighted.t(), up.t())
-        kept = factor if isinstance(factor, Tensor) else None
-        ctx.save_for_backward(rows, inner if asked else None, weighted, down, up, scale, gate, kept, dropped)
+        saved_factor = factor if isinstance(factor, Tensor) else None
+        ctx.save_for_backward(
+            rows, inner if needs_factor else None, weighted, down, up, scale, gate, saved_factor, dropped
+        )
         ctx.frozen, ctx.scaling = frozen, scaling
         ctx.x, ctx.A, ctx.B = (x.shape, x.dtype), (A.shape, A.dtype), (B.shape, B.dtype)
         return out
@@ -140,9 +142,9 @@ def _with_room(gradient: Tensor, dim: int, shape: torch.Size, dtype: torch.dtype
     """Return the gradient of the live components as that of the whole tensor, zero where nothing is live."""
     if gradient.shape == shape:
         return gradient.to(dtype)
-    found = gradient.new_zeros(shape, dtype=dtype)
-    found.narrow(dim, 0, gradient.shape[dim]).copy_(gradient)
-    return found
+    whole = gradient.new_zeros(shape, dtype=dtype)
+    whole.narrow(dim, 0, gradient.shape[dim]).copy_(gradient)
+    return whole
 
 
 def _factor(scaling: float, scale: Tensor | None, gate: Tensor | None) -> Tensor | float:
@@ -191,6 +193,6 @@ def _add_update(grad_x: Tensor, grad_inner: Tensor, down: Tensor, dropped: Tenso
         grad_x.add_(zero_(grad_inner.t() @ down, dropped))
     else:  # few entries: put their old values back afterwards
         flat = grad_x.view(-1)
-        kept = flat.index_select(0, dropped)
+        before = flat.index_select(0, dropped)
         grad_x.addmm_(grad_inner.t(), down)
-        flat.index_copy_(0, dropped, kept)
+        flat.index_copy_(0, dropped, before)

@@ -83,7 +83,7 @@ def find_modules(model: nn.Module, targets: Sequence[str] | None = None, head: S
     }
     infos = describe_modules(model, linears)
     meant = [_meant_by(target, infos, model, head) for target in targets or (ALL,)]
-    chosen = [info for info in infos if any(info in found for found in meant)]
+    chosen = [info for info in infos if any(info in matching for matching in meant)]
     if not chosen:
         raise ConfigError(
             f"adapter.targets={targets}: the model {type(model).__name__} has no linear module in its blocks; "
@@ -98,13 +98,13 @@ def by_names(names: Sequence[str]) -> str:
     return ", ".join(kinds[:6]) + (f" and {len(kinds) - 6} more" if len(kinds) > 6 else "")
 
 
-def check_weights(model: nn.Module, modules: Sequence[ModuleInfo], asked: str) -> None:
+def check_weights(model: nn.Module, modules: Sequence[ModuleInfo], setting: str) -> None:
     """Refuse modules whose weights do not be as d_in · d_out floating-point numbers, as those of quantised ones.
 
     Args:
         model: holds the modules.
         modules: those to look at.
-        asked: the setting that needs such weights, and why, as the sentence begins.
+        setting: the setting that needs such weights, and why, as the sentence begins.
 
     Raises:
         ConfigError: naming the first such module.
@@ -115,7 +115,7 @@ def check_weights(model: nn.Module, modules: Sequence[ModuleInfo], asked: str) -
         if narrow or weight.numel() != info.d_in * info.d_out:
             kind = str(weight.dtype).removeprefix("torch.")
             raise ConfigError(
-                f"{asked}, and the weight of {info.name} has {weight.numel():,} numbers of type {kind}, not "
+                f"{setting}, and the weight of {info.name} has {weight.numel():,} numbers of type {kind}, not "
                 f"{info.d_in * info.d_out:,} in floating point; load the model without quantisation"
             )
 
@@ -175,12 +175,12 @@ def _meant_by(target: str, infos: Sequence[ModuleInfo], model: nn.Module, head: 
     blocks = [info for info in infos if info.layer is not None]
     if named or (target == ALL and not blocks):
         return named
-    found = blocks if target == ALL else [info for info in blocks if _part_of(info, model) == target]
-    if not found:
+    meant = blocks if target == ALL else [info for info in blocks if _part_of(info, model) == target]
+    if not meant:
         kinds = sorted({info.kind for info in blocks or infos})
         lacks = f"the model has no {target} modules" if target in KINDS else "no linear module has this name"
         raise ConfigError(f"adapter.targets={target}: {lacks}; the model has {', '.join(kinds[:20])}")
-    return found
+    return meant
 
 
 def _check_ends(target: str, named: Sequence[str], model: nn.Module, head: Sequence[str]) -> None:
@@ -192,20 +192,20 @@ def _check_ends(target: str, named: Sequence[str], model: nn.Module, head: Seque
     output, tokens = (getattr(model, get, lambda: None)() for get in ("get_output_embeddings", "get_input_embeddings"))
     places = {module: name for name, module in model.named_modules()}
     others = [name for module, name in places.items() if isinstance(module, nn.Embedding) and _ends_with(name, target)]
-    said = None
+    reason = None
     if output is not None and places.get(output) in named:
         is_tied = tokens is not None and output.weight is tokens.weight
-        said = (
+        reason = (
             "is the output head, whose weight is that of the embeddings too: a merged adapter would change both"
             if is_tied
             else "is the output head, which takes no adapter"
         )
     elif not named and any(_ends_with(name, target) or _ends_within(target, name) for name in head):
-        said = "is the head, which is trained in full and takes no adapter"
+        reason = "is the head, which is trained in full and takes no adapter"
     elif not named and others:
-        said = "is an embedding, which takes no adapter"
-    if said is not None:
-        raise ConfigError(f"adapter.targets={target}: {said}; leave it out, or use all")
+        reason = "is an embedding, which takes no adapter"
+    if reason is not None:
+        raise ConfigError(f"adapter.targets={target}: {reason}; leave it out, or use all")
 
 
 def _part_of(info: ModuleInfo, model: nn.Module) -> str:
@@ -214,7 +214,7 @@ def _part_of(info: ModuleInfo, model: nn.Module) -> str:
     Told by the name of its stack, the names inside the block and the classes of the modules there.
     """
     inside = info.name.split(".")
-    first = next(place for place, part in enumerate(inside) if part == str(info.layer))
+    first = next(index for index, part in enumerate(inside) if part == str(info.layer))
     owners = [model.get_submodule(".".join(inside[:end])) for end in range(first + 2, len(inside))]
-    words = " ".join([inside[max(0, first - 1)], *inside[first + 1 :], *(type(owner).__name__ for owner in owners)])
-    return next((part for part, pattern in PARTS.items() if re.search(pattern, words, re.IGNORECASE)), MLP)
+    around = " ".join([inside[max(0, first - 1)], *inside[first + 1 :], *(type(owner).__name__ for owner in owners)])
+    return next((part for part, pattern in PARTS.items() if re.search(pattern, around, re.IGNORECASE)), MLP)

@@ -48,18 +48,18 @@ def keep_blocks(model: nn.Module, blocks: Blocks) -> None:
     if isinstance(blocks, int):
         return
     config: Any = model.config
-    inner, kept = config.get_text_config(), numbers_of(blocks)
+    inner, numbers = config.get_text_config(), numbers_of(blocks)
     stack = block_stack(model)
     if stack is None:
         raise ConfigError(f"model.layers={blocks}: {type(model).__name__} has no list of blocks; drop model.layers")
     for number in reversed(range(len(stack))):
-        if number not in kept:
+        if number not in numbers:
             del stack[number]
-    for place, block in enumerate(stack):
+    for index, block in enumerate(stack):
         for part in block.modules():  # a cache keeps the keys of a block by this number
             if isinstance(getattr(part, "layer_idx", None), int):
-                part.layer_idx = place  # pyright: ignore[reportArgumentType]
-    _shorten(inner, kept)
+                part.layer_idx = index  # pyright: ignore[reportArgumentType]
+    _shorten(inner, numbers)
 
 
 def block_stack(model: nn.Module) -> nn.ModuleList | None:
@@ -70,11 +70,11 @@ def block_stack(model: nn.Module) -> nn.ModuleList | None:
     return lists[0] if lists else None
 
 
-def _shorten(inner: Any, kept: list[int]) -> None:
+def _shorten(inner: Any, numbers: list[int]) -> None:
     kinds = getattr(inner, "layer_types", None)
-    inner.num_hidden_layers = len(kept)
+    inner.num_hidden_layers = len(numbers)
     if isinstance(kinds, list):  # one a block: what kind of attention it has
-        inner.layer_types = [kinds[number] for number in kept]
+        inner.layer_types = [kinds[number] for number in numbers]
 
 
 @torch.no_grad()
@@ -101,16 +101,16 @@ def block_influence(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -
     totals, tokens = torch.zeros(len(stack), dtype=torch.float64), 0
     mask = torch.ones(0)
 
-    def seen(place: int) -> Callable[..., None]:
+    def seen(index: int) -> Callable[..., None]:
         def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             before = args[0] if args else kwargs["hidden_states"]
             after = output[0] if isinstance(output, tuple) else output
             cosine = nn.functional.cosine_similarity(before[mask].float(), after[mask].float(), dim=-1)
-            totals[place] += (1 - cosine).sum().item()
+            totals[index] += (1 - cosine).sum().item()
 
         return record
 
-    hooks = [block.register_forward_hook(seen(place), with_kwargs=True) for place, block in enumerate(stack)]
+    hooks = [block.register_forward_hook(seen(index), with_kwargs=True) for index, block in enumerate(stack)]
     try:
         for batch in batches:
             mask = batch["attention_mask"].bool()
@@ -132,5 +132,5 @@ def most_influential(influence: list[float], count: int) -> str:
     """
     if not 1 <= count <= len(influence):
         raise ConfigError(f"--layers {count}: the model has {len(influence)} blocks; give a number from 1 to that")
-    order = sorted(range(len(influence)), key=lambda place: -influence[place])
+    order = sorted(range(len(influence)), key=lambda index: -influence[index])
     return spelled(order[:count])

@@ -75,13 +75,13 @@ def take_sensitivity(
 
 def triplet_scores(adapters: Adapters, mean: dict[str, Tensor], deviation: dict[str, Tensor]) -> list[Tensor]:
     """Return each module's triplet scores, (rank,): that of E plus the means over the row of A and the column of B."""
-    found = []
+    scores = []
     for module in adapters:
         keys = {name: f"{module.info.name}.{name}" for name in PARTS}
         entry = {name: mean[key] * deviation[key] for name, key in keys.items()}
         A, B = entry["lora_A"][: module.rank], entry["lora_B"][:, : module.rank]
-        found.append(entry["scale"][: module.rank] + torch.stack([A.mean(1), B.mean(0)], 1).sum(1))
-    return found
+        scores.append(entry["scale"][: module.rank] + torch.stack([A.mean(1), B.mean(0)], 1).sum(1))
+    return scores
 
 
 def triplet_importance(adapters: Adapters, mean: dict[str, Tensor], deviation: dict[str, Tensor]) -> Tensor:
@@ -95,11 +95,11 @@ def forget_triplets(module: LoraLinear, averages: dict[str, Tensor], going: Iter
     gone = set(going)
     keep = torch.tensor([j for j in range(module.rank) if j not in gone], dtype=torch.long)
     for name, dim in PARTS.items():
-        kept = averages.get(f"{module.info.name}.{name}")
-        if kept is not None:
-            packed = kept.index_select(dim, keep.to(kept.device))
-            kept.zero_()
-            kept.narrow(dim, 0, len(keep)).copy_(packed)
+        average = averages.get(f"{module.info.name}.{name}")
+        if average is not None:
+            packed = average.index_select(dim, keep.to(average.device))
+            average.zero_()
+            average.narrow(dim, 0, len(keep)).copy_(packed)
 
 
 def elementwise_sensitivity(parameter: Tensor, gradient: Tensor) -> Tensor:

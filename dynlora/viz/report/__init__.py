@@ -1,4 +1,9 @@
-"""A run, or a comparison of runs, as one HTML file with interactive charts that needs no network and no dynlora."""
+"""A run, or a comparison of runs, as one HTML file with interactive charts that needs no network and no dynlora.
+
+It requests nothing: plotly.js is the installed package's own file, packed into the page (`bundle.py`). A content
+security policy names the digests of the two scripts that may run; without JavaScript, texts and tables remain. The same
+run gives the same bytes.
+"""
 
 from __future__ import annotations
 
