@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import frames as kit_modules
 from dynlora.analysis.frames import at_lowest
 from dynlora.peft_adapter import Adapter
 from dynlora.text import KIND_WORDS, kind_labels, listed, number, one_line, percent, plural, source_name

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis.results import as_written
 from dynlora.analysis.run_summary import LOW_IS_GOOD
-from dynlora.analysis.written import as_written
 from dynlora.text import metric_words
 
 

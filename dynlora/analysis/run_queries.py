@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import frames as kit_modules
 from dynlora.errors import CorruptRunError
 from dynlora.store import queries
 

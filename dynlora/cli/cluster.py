@@ -15,7 +15,7 @@ from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, is_pending, read_status
 from dynlora.jobs.spawn import locked, own_folder, runs_root
-from dynlora.store.active import unmark_active
+from dynlora.store.lifecycle import unmark_active
 from dynlora.store.notes import annotate_notes, read_notes
 from dynlora.store.schema import command_text, new_run_id
 

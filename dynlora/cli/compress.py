@@ -20,9 +20,8 @@ from dynlora.jobs import helper_job
 from dynlora.kinds.train.kind import lora_config
 from dynlora.peft_adapter.forms import Form
 from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Half, Size
-from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import command_text, run_folder
-from dynlora.store.summary import run_summary
+from dynlora.store.summary import recorded_adapter, run_summary
 
 TOLERANCE = 0.005
 """Largest increase of the held-out loss in nats that counts as none, unless told otherwise."""

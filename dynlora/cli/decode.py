@@ -113,7 +113,7 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
     Raises:
         ConfigError: when a role is missing, or a value cannot be used.
     """
-    from dynlora.kinds.decode.work.points import values_of
+    from dynlora.kinds.decode.work.results import values_of
 
     for role in ("draft", "target"):
         if not options[role]:

@@ -11,8 +11,8 @@ from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.kinds.registry import kind_of_run
 from dynlora.peft_adapter.forms import Form
-from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
+from dynlora.store.summary import recorded_adapter
 
 
 def export(

@@ -84,7 +84,7 @@ def _positions(text: str) -> list[int]:
 def _report(folder: Path, found: Any) -> tuple[Any, str]:
     """Return ablations beside the scores that were recorded."""
     from dynlora.analysis import ablations
-    from dynlora.analysis import modules as kit_modules
+    from dynlora.analysis import frames as kit_modules
     from dynlora.store import queries
     from dynlora.store.run import module_scores
 

@@ -11,7 +11,7 @@ import click
 from dynlora import assets
 from dynlora.analysis.run_summary import format_metrics
 from dynlora.cli.kinds import facts_of
-from dynlora.cli.options import in_runs, reports
+from dynlora.cli.options import STDOUT, OutFile, in_runs, reports, write_out
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
@@ -223,3 +223,50 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
+
+
+MAX_REPORTED = 50
+"""Runs that one report compares, as many as the Compare page takes."""
+
+
+@click.command()
+@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--out", type=OutFile(), required=True, help="HTML file to write; - is standard output.")
+@in_runs
+@reports
+def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
+    """Write a report of one run, or of several runs compared, as one HTML file that works offline."""
+    from dynlora.jobs import launch
+    from dynlora.store.schema import run_folder
+    from dynlora.viz.report import comparison_report, run_report
+
+    ids = list(dict.fromkeys(run_ids))
+    if len(ids) > MAX_REPORTED:
+        raise ConfigError(f"ID: has {len(ids)} runs, at most {MAX_REPORTED} are allowed in a report; give fewer")
+    launch.wake(runs_dir)
+    folders = [run_folder(runs_dir, run_id) for run_id in ids]
+    page = run_report(folders[0]) if len(folders) == 1 else comparison_report(folders)
+    write_out(out, page)
+    document = {"runs": ids, "out": str(out), "bytes": len(page)}
+    return document, f"wrote {out}, {len(page) / 1e6:.1f} MB; open it in a browser"
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option(
+    "--signal", required=True, help=("rank, importance, gate, grad_norm, delta_norm or another recorded signal.")
+)
+@click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@click.option("--out", type=OutFile(), default=STDOUT, show_default=True, help="File to write; - is standard output.")
+@in_runs
+def signals(run_id: str, signal: str, format_: str, out: Path, runs_dir: Path) -> None:
+    """Write one signal as a wide table: column step, then one per module."""
+    from dynlora.store import queries, tables
+    from dynlora.store.schema import run_folder
+
+    folder = run_folder(runs_dir, run_id)
+    try:
+        frame = queries.signal_frame(folder, signal)
+    except KeyError as error:
+        raise error if isinstance(error, DynloraError) else ConfigError(f"--signal {signal}: {error.args[0]}") from None
+    write_out(out, tables.encode(frame, format_))

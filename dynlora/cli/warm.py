@@ -17,7 +17,7 @@ import click
 from dynlora.cli.options import in_runs
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
-from dynlora.jobs import own_process
+from dynlora.jobs import environment
 from dynlora.jobs.cli_client import requested_checks
 from dynlora.jobs.environment import JOB_VARIABLE
 from dynlora.jobs.queue import LOG_NAME, is_pending, refuse
@@ -63,7 +63,7 @@ def warm(context: click.Context) -> None:
         os._exit(0)  # nobody needs what is being imported
     os.write(1, TAKEN)
     ahead.imported.wait()
-    own_process.imported()
+    environment.imported()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)

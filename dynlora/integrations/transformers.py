@@ -28,13 +28,12 @@ from dynlora.config import ALL_ROWS, Section, parse_config
 from dynlora.custom_loop.trainer_callback import evaluated
 from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
 from dynlora.errors import ConfigError, checked
-from dynlora.integrations.ablation import ablated
-from dynlora.integrations.observed import Observed, observed, scalings
+from dynlora.integrations.observed import Observed, ablated, observed, scalings
 from dynlora.store.knockouts import KNOCKOUT_NAME, keep_knockouts
 from dynlora.store.meta import meta_of
-from dynlora.store.recorded import ADAPTER_DIR, CALLBACK, TrainerRun
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import DB_NAME, run_folder
+from dynlora.store.summary import ADAPTER_DIR, CALLBACK, TrainerRun
 from dynlora.store.writer import RunWriter
 
 FRACTION = "fraction of the step"

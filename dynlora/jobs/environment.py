@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,3 +76,28 @@ def child_environment(environment: Mapping[str, str] | None = None, job: Path | 
     }
     own = {"PYTHONUNBUFFERED": "1"} if job is None else {"PYTHONUNBUFFERED": "1", JOB_VARIABLE: str(job)}
     return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | kept | own
+
+
+WHILE_IMPORTING = (100_000, 50, 100)
+"""Thresholds of the collector until the imports are done: they make objects that stay."""
+
+NO_BARS = "HF_DATASETS_DISABLE_PROGRESS_BARS"
+"""The variable that `datasets` looks at when it is imported."""
+
+_state = {"is_own": False}
+_usual: tuple[int, int, int] = gc.get_threshold()
+
+
+def begin() -> None:
+    """Say that this process is dynlora's own, before it imports anything large."""
+    _state["is_own"] = True
+    os.environ.setdefault(NO_BARS, "1")
+    gc.set_threshold(*WHILE_IMPORTING)
+    atexit.register(gc.freeze)  # registered first, so called last: what is left then goes with the process
+
+
+def imported() -> None:
+    """Leave what is there alone from here on, and collect as usual what is made after it: imports are done."""
+    if _state["is_own"]:
+        gc.freeze()
+        gc.set_threshold(*_usual)

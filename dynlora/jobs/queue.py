@@ -20,8 +20,7 @@ from dynlora.jobs import warm
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import making_folder, tail
 from dynlora.store import process, schema
-from dynlora.store.active import ACTIVE_DIR, active_ids, unmark_active
-from dynlora.store.lifecycle import annotate
+from dynlora.store.lifecycle import ACTIVE_DIR, active_ids, annotate, unmark_active
 from dynlora.store.reader import RunReader
 from dynlora.store.record import Moment, Record, Row, Whole
 from dynlora.store.rows import Status

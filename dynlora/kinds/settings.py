@@ -14,7 +14,7 @@ from pydantic import Field
 from dynlora.config import Name, Section
 from dynlora.config_files import read_yaml, yaml_text
 from dynlora.errors import ConfigError, DynloraError, checked
-from dynlora.store.kinds import FROM_EVENTS, OTHER, TRAIN, kind_of
+from dynlora.store.meta import FROM_EVENTS, OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
 

@@ -15,16 +15,16 @@ from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import ConfigError
 from dynlora.notebook.comparison_plots import ComparisonPlots
-from dynlora.notebook.open_run import open_run
+from dynlora.notebook.remote_run import open_run
 from dynlora.notebook.run import Run
-from dynlora.notebook.templates import filled, table
+from dynlora.notebook.run_card import filled, table
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.text import plural
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare.compared import Compared, compared
-from dynlora.viz.compare.line_styles import dots
+from dynlora.viz.compare.pictures import Compared, compared
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.run_colours import dots
 from dynlora.viz.kit.theme import Palette
 
 Folder = str | os.PathLike[str]

@@ -8,13 +8,11 @@ from dynlora.analysis import seed_groups, verdict_text
 from dynlora.analysis.verdict import Verdict
 from dynlora.errors import NotRecordedError
 from dynlora.notebook import figure as figures
-from dynlora.notebook.arguments import one_of
-from dynlora.notebook.figure import PageFigure
+from dynlora.notebook.figure import PageFigure, one_of
 from dynlora.text import listed
 from dynlora.viz.compare import pictures as compare_pictures
-from dynlora.viz.compare.compared import Compared
-from dynlora.viz.compare.final_ranks import final_ranks
-from dynlora.viz.kit.picture import Picture
+from dynlora.viz.compare.pictures import Compared, read_ranks
+from dynlora.viz.kit.panel import Picture
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.verdict import figures as verdict_figures
 
@@ -108,7 +106,7 @@ class ComparisonPlots:
         Raises:
             NotRecordedError: when no run has recorded ranks, or no configuration has two seeds for a spread.
         """
-        ranks = final_ranks(self._compared(self._colours))
+        ranks = read_ranks(self._compared(self._colours))
         if ranks.rows.empty:
             raise NotRecordedError("no run of these has recorded ranks; wait for the first step of one of them")
         if ranks.drawn(spread=spread).empty:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynlora.errors import CorruptRunError, RemoteError
+from dynlora.addresses import is_url
+from dynlora.errors import ConfigError, CorruptRunError, RemoteError
 from dynlora.notebook.run import Run
 from dynlora.remote.manifest import Entry, Manifest
 from dynlora.remote.place import Place
 from dynlora.remote.pull import TRIES, fetch_files, make_store, manifest_of
-from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text
+from dynlora.store.run import open_run as open_stored
+from dynlora.store.schema import DEFAULT_RUNS_DIR, check_run_id, command_text
 from dynlora.store.whole_tables import SERIES, TABLES
 
 if TYPE_CHECKING:
     pass
+
 
 SMALL = frozenset(TABLES) - set(SERIES)
 """Tables that every question needs; the others grow with the steps."""
@@ -138,3 +142,26 @@ class RemoteRun(Run):
             target.unlink(missing_ok=True)
             shutil.copy2(kept / entry.sha256, target)
         shutil.rmtree(new, ignore_errors=True)
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run.
+
+    Args:
+        path: the run's folder, `runs/<id>`, or the address it was sent to, such as `s3://bucket/runs/<id>`.
+
+    Raises:
+        RunNotFoundError: when the folder holds no run.
+        RemoteError: when the address cannot be reached or holds no run.
+        CorruptRunError: when what it holds cannot be read.
+        ConfigError: when the path is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"path={path!r:.60}: must be the folder of a run, such as runs/ID, or an address")
+    if not is_url(path):
+        return Run(open_stored(path).folder)
+    place = Place(str(path))
+    try:
+        return RemoteRun(place.parent(), check_run_id(place.name))
+    except ConfigError as error:
+        raise ConfigError(f"{place.shown}: {error}") from None

@@ -18,7 +18,7 @@ from dynlora.errors import CorruptRunError
 from dynlora.store import compressions, jsontext, knockouts, notes
 from dynlora.store.meta import moment, table, whole
 from dynlora.store.origin import ORIGIN_NAME, Origin
-from dynlora.store.recorded import ADAPTER_DIR
+from dynlora.store.summary import ADAPTER_DIR
 from dynlora.store.whole_tables import TABLES
 from dynlora.text import printable
 

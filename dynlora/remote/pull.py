@@ -19,8 +19,8 @@ from dynlora.remote.place import Place
 from dynlora.remote.push import read_manifest
 from dynlora.safe_files import sync
 from dynlora.store.connection import lock_run
-from dynlora.store.copied import COPIED_NAME, Copied, fingerprint
 from dynlora.store.lifecycle import ASIDE
+from dynlora.store.origin import COPIED_NAME, Copied, fingerprint
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
 from dynlora.store.whole_tables import TABLES, build

@@ -18,7 +18,7 @@ from dynlora.remote.manifest import LIMITS, MANIFEST_NAME, MAX_BYTES, SHORT, Man
 from dynlora.remote.place import Place
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
-from dynlora.store.copied import COPIED_NAME, Copied, fingerprint
+from dynlora.store.origin import COPIED_NAME, Copied, fingerprint
 from dynlora.store.schema import DB_NAME, check_run_id
 
 _NAMES = "|".join(

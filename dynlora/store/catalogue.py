@@ -20,8 +20,7 @@ from dynlora.errors import DynloraError
 from dynlora.store import meta as store_meta
 from dynlora.store import schema
 from dynlora.store.connection import header_and_version, is_wal
-from dynlora.store.kinds import DECODE, kind_of, metrics_of
-from dynlora.store.meta import is_count
+from dynlora.store.meta import DECODE, is_count, kind_of, metrics_of
 from dynlora.store.notes import NO_NOTES, Notes, read_notes
 from dynlora.store.reader import RunReader
 from dynlora.store.record import Record

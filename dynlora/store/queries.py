@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store.catalogue import run_rows
-from dynlora.store.kinds import TRAIN, kind_of
+from dynlora.store.meta import TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import FloatArray, IntArray, SignalRow
 from dynlora.store.summary import readable, recorded_by, run_summary

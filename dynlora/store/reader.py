@@ -16,7 +16,7 @@ from dynlora.errors import CorruptRunError
 from dynlora.store import cells, jsontext, schema, series
 from dynlora.store.connection import open_reader
 from dynlora.store.meta import is_count, moment
-from dynlora.store.process import host, is_alive, now
+from dynlora.store.process import host, is_alive, now, stop_requested
 from dynlora.store.resume import scalar_names
 from dynlora.store.rows import (
     Bins,
@@ -31,7 +31,6 @@ from dynlora.store.rows import (
     Status,
     SystemSeries,
 )
-from dynlora.store.stop_request import stop_requested
 
 STALLED_AFTER_S = 15.0
 """Silence of a living process, seconds, after which a run is shown as stalled."""

@@ -16,8 +16,7 @@ import numpy as np
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 from dynlora.integrations.tracker_files.found import LONGEST_NAME, FoundRun
-from dynlora.integrations.tracker_files.names import Names, understood
-from dynlora.integrations.tracker_files.settings import imported_config
+from dynlora.integrations.tracker_files.settings import Names, imported_config, understood
 from dynlora.integrations.trackers.base import FAMILIES_KEY, IMPORTANCE, NAME_KEY, RANK
 from dynlora.peft_adapter.module_names import places
 from dynlora.store.jsontext import MAX_WHOLE

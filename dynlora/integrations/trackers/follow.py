@@ -7,9 +7,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from dynlora.errors import DynloraError, RunBusyError, first_line
 from dynlora.integrations.trackers.base import CAPACITY, FAMILIES_KEY, NAME_KEY, RUN_KEY, RunFacts, Tracker
 from dynlora.integrations.trackers.feed import Batch, Feed, families
 from dynlora.integrations.trackers.places import FOLDER, Place, place_of
-from dynlora.integrations.trackers.safe_log import without_secrets_logged
 from dynlora.jobs.spawn import own_folder
 from dynlora.jobs.trackers import KNOWN
 from dynlora.store import jsontext
@@ -29,7 +28,30 @@ from dynlora.store.meta import config as run_config
 from dynlora.store.meta import moment, text
 from dynlora.store.reader import RunReader
 from dynlora.store.tracker_notes import LOCK_NAME, Written, forget_errors, read_trackers, write_trackers
-from dynlora.viz.kit.rank_image import rank_image
+from dynlora.viz.kit.rank_picture import rank_image
+
+
+@contextmanager
+def without_secrets_logged(addresses: Sequence[str]) -> Generator[None]:
+    """A `with` block in which no record of any logger holds a secret of these addresses, tracebacks included."""
+    made, formatter = logging.getLogRecordFactory(), logging.Formatter()
+
+    def record(*arguments: Any, **of: Any) -> logging.LogRecord:
+        found = made(*arguments, **of)
+        try:
+            found.msg, found.args = hidden(found.getMessage(), *addresses), None
+        except (TypeError, ValueError):  # a record whose arguments do not fit says so where it is written
+            return found
+        if found.exc_info:
+            found.exc_text = hidden(formatter.formatException(found.exc_info), *addresses)
+        return found
+
+    logging.setLogRecordFactory(record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(made)
+
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.text import one_line, plotly_text, sentence_case
-from dynlora.viz.compare.line_styles import LineStyle, apart, line_styles, short_label
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.limits import axis_within
+from dynlora.viz.kit.charts import axis_within
 from dynlora.viz.kit.module_map import map_height, row_edges, row_look
+from dynlora.viz.kit.run_colours import LineStyle, apart, line_styles, short_label
 from dynlora.viz.kit.theme import Palette
 
 NAMED_COLUMNS = 12

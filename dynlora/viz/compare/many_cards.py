@@ -11,19 +11,12 @@ import streamlit as st
 from dynlora.analysis import seed_groups
 from dynlora.text import markdown_text, one_line, plural, sentence_case
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import (
-    results_table,
-    scatter_figures,
-    scatter_model,
-    scatter_text,
-    slices,
-    sweep_figures,
-    sweep_model,
-)
-from dynlora.viz.compare.line_styles import LineStyle, line_styles
+from dynlora.viz.compare import results_table, scatter_figures, scatter_model, slices, sweep_model
+from dynlora.viz.compare import text as scatter_text
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.run_selection import MOST_READ, method_eyes
 from dynlora.viz.compare.scatter_model import Row, title
+from dynlora.viz.kit.run_colours import LineStyle, line_styles
 from dynlora.viz.ui.cards import brushable, card, chart, colours, note, under
 from dynlora.viz.ui.cards import rows as table_rows
 from dynlora.viz.ui.run_picker import link
@@ -167,7 +160,7 @@ def sweep_grid(rows: Sequence[Row], metric: str) -> None:
             return
         cells = sweep_model.grid(rows, top, side, metric)
         low = metric in LOW_IS_GOOD
-        figure = sweep_figures.grid(cells, (title(top), title(side), metric), colours(), low_is_good=low)
+        figure = scatter_figures.grid(cells, (title(top), title(side), metric), colours(), low_is_good=low)
         hidden = sweep_model.averaged_over(rows, (top, side))
         words = scatter_text.grid(cells, (top, side), metric, hidden, low_is_good=low)
         chart(figure, words, cells, "grid")
@@ -192,7 +185,7 @@ def sweep_curves(rows: Sequence[Row], metric: str, styles: Mapping[str, LineStyl
         titles = (title(along), f"{title(metric)} (held-out)" if metric != "loss" else title(metric))
         is_log = scatter_model.is_logarithmic(shown["x"].tolist())
         looks = styles if per == "method" else _own_styles(rows, along, shown)
-        figure = sweep_figures.along(shown, titles, colours(), logarithmic=is_log, styles=looks)
+        figure = scatter_figures.along(shown, titles, colours(), logarithmic=is_log, styles=looks)
         drawn = shown["group"].nunique()
         is_chosen = len(lines) < len(every)
         words = scatter_text.along(lines, drawn, of, along, low_is_good=low, is_chosen=is_chosen)

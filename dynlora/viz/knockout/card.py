@@ -19,9 +19,8 @@ from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.run import module_scores
 from dynlora.text import number
-from dynlora.viz.kit.picture import Picks
+from dynlora.viz.kit.panel import Picks
 from dynlora.viz.knockout import figures as knockout_text
-from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, colours, note, picture, rows, safe
 from dynlora.viz.ui.guard import fragment
@@ -75,14 +74,14 @@ def _draw(
         )
         return
     names = modules.sort_values("position")["name"].tolist()
-    bars = knockout_pictures.effects(found, modules, colours(), st.query_params.get("module"))
+    bars = knockout_text.effects(found, modules, colours(), st.query_params.get("module"))
     picture(bars, "effects", Picks("module", names))
     note(ablations.adapter_caption(found, summary["step"]))
     _against_scores(folder, effect, modules, twins)
     groups = ablations.by_group(found, modules)
     if len(groups) > 1:
         st.markdown("**Loss change by input group**")
-        picture(knockout_pictures.by_group(found, modules, colours()), "by-group")
+        picture(knockout_text.by_group(found, modules, colours()), "by-group")
     _pairs(run, found, modules, summary["step"])
 
 
@@ -122,7 +121,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
     other = None if uniform is None else ablations.agreement(scores[name], uniform)
     left, right = st.columns([3, 2])
     with left:
-        picture(knockout_pictures.against_score(effect, scores[name], name, colours(), other), "against")
+        picture(knockout_text.against_score(effect, scores[name], name, colours(), other), "against")
     with right:
         st.markdown("**Rank correlation of each score with the loss change**")
         rows(ablations.agreements(scores, effect).round(3))

@@ -17,14 +17,13 @@ from dynlora.config import GENERATIVE
 from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads
 from dynlora.viz.kit import strong_language
-from dynlora.viz.launch import data_check, data_check_card, data_columns, data_file, data_kind, form_model, hub_search
+from dynlora.viz.launch import data_check, data_columns, data_file, form_model, hub_search
 from dynlora.viz.launch.form import config_grid, kept_text
-from dynlora.viz.ui import kept_form
+from dynlora.viz.ui import url_state
 from dynlora.viz.ui.cards import asked_for_texts, note
 from dynlora.viz.ui.guard import guarded, refusal
-from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
-from dynlora.viz.ui.url_state import segmented, to_address
+from dynlora.viz.ui.url_state import from_where_it_started, segmented, to_address
 
 KINDS = {"embedded": "Built-in", "upload": "Upload a file", "file": "File or folder", "hub": "From the hub"}
 """Where data can come from: name in the address, and words."""
@@ -51,7 +50,7 @@ class Source:
         """Whether a language model learns to write the data."""
         embedded = assets.DATASETS.get(self.values.get("data.name") or "")
         if embedded is not None and self.values.get("data.task") is None:
-            return data_kind.is_written(data_kind.of_columns(list(embedded.columns)))
+            return data_file.is_written(data_file.of_columns(list(embedded.columns)))
         return self.values.get("data.task") in GENERATIVE
 
     @property
@@ -88,7 +87,7 @@ def check_source(config: Mapping[str, Any], source: Source, place: Any) -> str:
     if source.path is None:
         return ""
     with place:
-        return data_check_card.draw(config, source.path, source.key, source.repairs)
+        return data_check.draw(config, source.path, source.key, source.repairs)
 
 
 def _kind_of(start: Mapping[str, Any]) -> str:
@@ -110,17 +109,17 @@ def _embedded(start: Mapping[str, Any]) -> Source:
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
         usual = wanted if wanted in names else names[0]
-        kept_form.begin(f"embedded-{usual}", usual)
+        url_state.begin(f"embedded-{usual}", usual)
         name = st.selectbox("Data set", names, key=f"embedded-{usual}")
-        kept_form.keep(f"embedded-{usual}")
+        url_state.keep(f"embedded-{usual}")
     found = assets.DATASETS[name]
-    kind = data_kind.of_columns(list(found.columns))
+    kind = data_file.of_columns(list(found.columns))
     with right, st.container(horizontal=True, vertical_alignment="bottom"):
         values = data_columns.chosen_loss(kind, start if wanted == name else {}, name)
         values |= config_grid(["data.group_by"], start, 1)
     sizes = ", ".join(f"{count:,} {split} examples" for split, count in found.rows.items())
     note(
-        f"{data_kind.KINDS[kind]}. {found.description}; {sizes}. Columns: {', '.join(found.columns)}. "
+        f"{data_file.KINDS[kind]}. {found.description}; {sizes}. Columns: {', '.join(found.columns)}. "
         f"Licence: {found.licence}."
     )
     return Source({"data.name": name} | values | _kept_repairs(start, name))
@@ -227,7 +226,7 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     """Draw the columns of a table and its first rows; return which column is what."""
     is_same = start.get("data.path") == str(path)
     key = hashlib.sha256(str(table).encode()).hexdigest()[:12]
-    repairs = data_check_card.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
+    repairs = data_check.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
     values = _picked(table, key, start, table.name, is_same=is_same, is_repaired=bool(repairs))
     chosen = {"data.repair": repairs} if repairs else {}
     return Source({"data.path": str(path)} | values | chosen, path=path, key=key)
@@ -266,8 +265,8 @@ def _picked(
 
 def _caption(kind: str, rows: pd.DataFrame, values: Mapping[str, Any], *, is_repaired: bool) -> str:
     """Say what the chosen columns hold."""
-    if data_kind.is_written(kind):
-        return data_kind.caption(kind, rows, values)
+    if data_file.is_written(kind):
+        return data_file.caption(kind, rows, values)
     return data_file.label_caption(rows, values["data.label"], is_repaired=is_repaired)
 
 

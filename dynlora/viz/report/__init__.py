@@ -9,8 +9,7 @@ from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import kind_of_run
 from dynlora.store import queries
 from dynlora.viz.report.comparing import comparison_document
-from dynlora.viz.report.kind_report import kind_document
-from dynlora.viz.report.one_run import run_document
+from dynlora.viz.report.one_run import kind_document, run_document
 from dynlora.viz.report.page import page
 
 __all__ = ["comparison_report", "run_report"]

@@ -22,7 +22,7 @@ from dynlora.text import plural
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.line_styles import line_styles
+from dynlora.viz.kit.run_colours import line_styles
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.report.conclusion_parts import verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text

@@ -15,7 +15,7 @@ from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.text import metric_words, number, one_line, score, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.lines import add_losses, titled
+from dynlora.viz.kit.charts import add_losses, titled
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.run.button import adapter_button
 from dynlora.viz.ui import cached_queries

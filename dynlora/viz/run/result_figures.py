@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.text import plotly_text
+from dynlora.text import percent, plotly_text
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.theme import Palette
 
@@ -102,3 +102,24 @@ def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours
     drawn.update_xaxes(title_text="Minutes since the first reading")
     drawn.update_yaxes(title_text=plotly_text(title), rangemode="tozero")
     return drawn
+
+
+def before_after_caption(ends: pd.DataFrame, before: str, after: str) -> str:
+    """Say on how many probe examples the loss fell, and its means."""
+    fell = int((ends["change"] < 0).sum())
+    return (
+        f"The loss is lower {after} than {before} on {fell} of {len(ends)} probe examples; the mean changed from "
+        f"{ends['first_loss'].mean():.3f} to {ends['last_loss'].mean():.3f}."
+    )
+
+
+def answers(counts: pd.DataFrame, before: str, after: str) -> str:
+    """Say the accuracy of both sides and how many answers changed, and which way; counts in the order of `ANSWERS`."""
+    kept, won, lost, _ = (int(count) for count in counts["count"])
+    total = int(counts["count"].sum())
+    if not total:
+        return "This run has no probe set."
+    return (
+        f"{before} {percent((kept + lost) / total)} of {total} probe predictions are correct, {after} "
+        f"{percent((kept + won) / total)}: {won} predictions became correct, {lost} became wrong."
+    )

@@ -26,10 +26,9 @@ from dynlora.viz.playground.model import Task
 from dynlora.viz.shift import model as shift_model
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, rows, safe, under
-from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.model_client import ask_model, prepare_model
 from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
-from dynlora.viz.ui.url_state import choose, put, segmented, several, to_address
+from dynlora.viz.ui.url_state import choose, from_where_it_started, put, segmented, several, to_address
 
 LABS = {
     "text": "Perturbed text",

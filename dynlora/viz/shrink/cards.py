@@ -20,13 +20,12 @@ from dynlora.jobs.export import compressed as compressed_file
 from dynlora.jobs.export import kept_adapter, recovery_name, recovery_values, usual_steps
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Size
-from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import command_text
+from dynlora.store.summary import recorded_adapter
 from dynlora.text import percent
 from dynlora.viz.kit import rank_picture
+from dynlora.viz.shrink import figures as shrink_text
 from dynlora.viz.shrink import model as shrink_model
-from dynlora.viz.shrink import pictures as shrink_pictures
-from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
 from dynlora.viz.ui.guard import announce, refusal
@@ -235,7 +234,7 @@ def launched_link() -> None:
 def curve_card(shown: Shown) -> None:
     """Draw the cost of every size, and of the other ways to choose at this one."""
     with card("Loss by size", "shrink-curve"):
-        picture(shrink_pictures.curve(shown.found, shown.size, shown.tolerance, colours()), "shrink-curve")
+        picture(shrink_text.curve_picture(shown.found, shown.size, shown.tolerance, colours()), "shrink-curve")
         near = shrink_model.compared_share(shown.found, shown.size.share)
         if near is not None:
             st.markdown(f"**Ways to choose, at {safe(percent(near, 0))} of the parameters**")

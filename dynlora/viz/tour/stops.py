@@ -18,12 +18,12 @@ from dynlora.errors import DynloraError
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.text import plural
-from dynlora.viz.capacity.view import capacity_view
+from dynlora.viz.capacity import capacity_view
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.line_styles import line_styles
 from dynlora.viz.kit.panel import RunView
+from dynlora.viz.kit.run_colours import line_styles
 from dynlora.viz.tour import model as tour_model
 from dynlora.viz.tour.model import mark_tour_taken
 from dynlora.viz.ui import cached_queries

@@ -16,7 +16,7 @@ from dynlora.analysis.frames import csv_text, number_format
 from dynlora.text import documentation_text, duration, markdown_text, number, short_path
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.module_map import HANDLES
-from dynlora.viz.kit.picture import Picks, Picture
+from dynlora.viz.kit.panel import Picks, Picture
 from dynlora.viz.kit.theme import Palette
 
 STATUS_LOOK = {

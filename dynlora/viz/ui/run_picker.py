@@ -25,7 +25,7 @@ from dynlora.kinds.registry import registry
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
-from dynlora.store.kinds import TRAIN
+from dynlora.store.meta import TRAIN
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.ui.cards import titled
 from dynlora.viz.ui.url_state import put, to_address

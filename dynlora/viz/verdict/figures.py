@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from dynlora.analysis.verdict import Contest, Verdict
 from dynlora.text import plotly_lines, plotly_text, sentence_case, signed
-from dynlora.viz.compare.line_styles import short_label
 from dynlora.viz.kit import run_colours, theme
+from dynlora.viz.kit.run_colours import short_label
 from dynlora.viz.kit.theme import Palette
 
 ROW = 34

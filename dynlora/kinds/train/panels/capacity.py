@@ -10,8 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis import capacity_frames
-from dynlora.analysis.run_reading import RunReading
-from dynlora.analysis.signals import About
+from dynlora.analysis.run_reading import About, RunReading
 from dynlora.kinds.train.capacity_panel import CapacityPanel
 from dynlora.store.queries import HeatMap
 from dynlora.text import listed, number, one_line, percent, plotly_text, spans

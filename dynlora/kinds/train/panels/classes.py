@@ -14,8 +14,8 @@ from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import number, one_line, percent, plotly_text, plural, score
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.charts import score_dots
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.score_dots import score_dots
 from dynlora.viz.kit.theme import Palette
 
 MISSING = "The last evaluation counted no classes."

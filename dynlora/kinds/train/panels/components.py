@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis.run_reading import RunReading, recorded_over
-from dynlora.analysis.signals import About, own
+from dynlora.analysis.run_reading import About, RunReading, own, recorded_over
 from dynlora.kinds.train.capacity_panel import CapacityPanel
 from dynlora.kinds.train.panels.capacity import choices_at
 from dynlora.kinds.train.panels.decisions import edits_of

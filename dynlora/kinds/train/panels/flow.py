@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis import flows
-from dynlora.analysis.flows import FREE, OTHERS, RELEASED, Balance
+from dynlora.analysis import capacity_frames
+from dynlora.analysis.capacity_frames import FREE, OTHERS, RELEASED, Balance
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.train.capacity_panel import CapacityPanel
 from dynlora.text import number, plotly_text, plural
@@ -18,7 +18,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Choice, RunView
 from dynlora.viz.kit.theme import Palette
 
-BY = Choice("flow", "Group transfers", flows.BY, "kind", is_row=True)
+BY = Choice("flow", "Group transfers", capacity_frames.BY, "kind", is_row=True)
 """What the ends stand for."""
 
 
@@ -62,8 +62,11 @@ class RankTransfers(CapacityPanel[Transfers]):
         run: RunReading = view.result
         traced, balance = run.traced()
         by = BY.of(view)
-        band = flows.bands(run.modules, by, run.moves)
-        bands, ends = flows.flows(run.modules, traced, band), flows.band_order(run.modules, band, by)
+        band = capacity_frames.bands(run.modules, by, run.moves)
+        bands, ends = (
+            capacity_frames.flows(run.modules, traced, band),
+            capacity_frames.band_order(run.modules, band, by),
+        )
         return Transfers(run, traced, balance, bands, ends)
 
     def caption(self, data: Transfers) -> str:

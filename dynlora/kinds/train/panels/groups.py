@@ -14,7 +14,7 @@ from dynlora.analysis.inputs_reading import inputs_of
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import one_line, plotly_text, score, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.limits import axis_within
+from dynlora.viz.kit.charts import axis_within
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 

@@ -11,7 +11,7 @@ from dynlora.analysis.frames import smoothed
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import sample_words
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.lines import HEIGHT, add_losses
+from dynlora.viz.kit.charts import HEIGHT, add_losses
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 

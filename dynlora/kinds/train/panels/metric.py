@@ -16,8 +16,7 @@ from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import metric_words, plotly_text, score, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.limits import OWN_SCALE, axis_within
-from dynlora.viz.kit.lines import HEIGHT, titled
+from dynlora.viz.kit.charts import HEIGHT, OWN_SCALE, axis_within, titled
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 

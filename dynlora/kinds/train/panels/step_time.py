@@ -11,7 +11,7 @@ from dynlora.analysis import run_summary
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import percent
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.lines import HEIGHT, titled
+from dynlora.viz.kit.charts import HEIGHT, titled
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
