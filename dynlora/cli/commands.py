@@ -233,9 +233,15 @@ def advise(**options: Any) -> Any:
 
 
 def suggested(
-    *, config: Path | None, overrides: tuple[str, ...], budget: float, leave_out: bool, steps: int | None,
-    no_timing: bool, out: Path | None,
-) -> tuple[Any, str]:  # fmt: skip
+    *,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    budget: float,
+    leave_out: bool,
+    steps: int | None,
+    no_timing: bool,
+    out: Path | None,
+) -> tuple[Any, str]:
     """Look, write what was asked for, and report.
 
     Raises:
@@ -252,8 +258,10 @@ def suggested(
     request = AdviceRequest(budget, leave_out=leave_out, look_steps=steps or LOOK_STEPS, is_timed=not no_timing)
     answer = look(settings, request)
     summary = {
-        "config": settings.model_dump(mode="json"), "scaling": answer["scaling"], "peft_task_type": answer["task_type"],
-    }  # fmt: skip
+        "config": settings.model_dump(mode="json"),
+        "scaling": answer["scaling"],
+        "peft_task_type": answer["task_type"],
+    }
     document = {**answer, "lora_config": lora_config(summary, answer["ranks"]), "evidence": text.EVIDENCE}
     if out is not None:
         write_out(out, (json.dumps(document, indent=1) + "\n").encode())

@@ -77,9 +77,15 @@ class RecordCallback(TrainerCallback):
     """
 
     def __init__(
-        self, name: str, runs_dir: str | Path = "runs", *, data: str = "recorded", every: int = 10,
-        keep_adapter: bool = True, ablate_rows: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        runs_dir: str | Path = "runs",
+        *,
+        data: str = "recorded",
+        every: int = 10,
+        keep_adapter: bool = True,
+        ablate_rows: int = 0,
+    ) -> None:
         """Record into a new run below `runs_dir`.
 
         Args:
@@ -249,17 +255,20 @@ def _values(run: RecordCallback, args: TrainingArguments, state: TrainerState, m
     is_adalora = hasattr(settings, "init_r")
     processes = max(1, args.world_size)
     return {
-        "name": run.name, "seed": int(args.seed) % 2**31,
+        "name": run.name,
+        "seed": int(args.seed) % 2**31,
         "model": {"name": str(getattr(getattr(model, "config", None), "name_or_path", "") or "of a script")},
         "data": {"name": run.data},
         "adapter": {"rank": rank, "alpha": float(getattr(settings, "lora_alpha", 2 * rank))},
         "strategy": {"name": "adalora" if is_adalora else "lora"},
         "train": {
-            "steps": state.max_steps, "batch_size": args.per_device_train_batch_size * processes,
-            "grad_accum": args.gradient_accumulation_steps, "lr": float(args.learning_rate),
+            "steps": state.max_steps,
+            "batch_size": args.per_device_train_batch_size * processes,
+            "grad_accum": args.gradient_accumulation_steps,
+            "lr": float(args.learning_rate),
             "weight_decay": float(args.weight_decay),
         },
-    }  # fmt: skip
+    }
 
 
 def _peft_config(model: Any) -> Any:
@@ -277,10 +286,15 @@ def _facts(model: Any, modules: list[Observed]) -> dict[str, Any]:
     task = tasks.of_model(base)
     labels = getattr(getattr(base, "config", None), "id2label", None) or {}
     return {
-        "recorded_by": CALLBACK, "task": task.name, "peft_task_type": task.peft_task_type,
-        "task_facts": task.facts(), "labels": [str(labels[key]) for key in sorted(labels)] if task.trains_head else [],
-        "planned_events": 0, "params": _parameters(modules), "scaling": dict(scalings(modules)),
-    }  # fmt: skip
+        "recorded_by": CALLBACK,
+        "task": task.name,
+        "peft_task_type": task.peft_task_type,
+        "task_facts": task.facts(),
+        "labels": [str(labels[key]) for key in sorted(labels)] if task.trains_head else [],
+        "planned_events": 0,
+        "params": _parameters(modules),
+        "scaling": dict(scalings(modules)),
+    }
 
 
 def _parameters(modules: list[Observed]) -> dict[str, int]:

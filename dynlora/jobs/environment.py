@@ -11,19 +11,37 @@ from pathlib import Path
 from dynlora.errors import ConfigError
 from dynlora.text import printable
 
-_KEPT_PREFIXES = (
-    "HF_", "PIP_", "UV_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_", "CUDA_",
-    "NVIDIA_", "HIP_", "ROCR_", "XDG_", "DYNLORA_", "LC_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_",
-    "MLFLOW_", "TRACKIO_", "WANDB_",
-)  # fmt: skip
-_KEPT = frozenset((
-    "PATH", "HOME", "LANG", "LANGUAGE", "USER", "LOGNAME", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "PYTHONPATH",
-    "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "LD_LIBRARY_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-    "AIM_REPO", "DO_NOT_TRACK", "TENSORBOARD_LOGGING_DIR",
-    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY",
-    "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE",
-    "HOMEPATH", "USERNAME", "PROGRAMDATA", "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
-))  # fmt: skip
+_PREFIXES = {
+    "files of models and packages": ("HF_", "PIP_", "UV_", "SSL_CERT_", "XDG_"),
+    "language and dynlora": ("LC_", "DYNLORA_"),
+    "threads": ("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_"),
+    "torch": ("TORCH_", "PYTORCH_", "TRANSFORMERS_", "TOKENIZERS_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_"),
+    "trackers": ("MLFLOW_", "TRACKIO_", "WANDB_"),
+}
+_NAMES = {
+    "user": ("HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ"),
+    "folders": ("PATH", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
+    "Python": ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING"),
+    "network": ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY"),
+    "certificates": ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    "trackers": ("AIM_REPO", "DO_NOT_TRACK", "TENSORBOARD_LOGGING_DIR"),
+    "Windows": (
+        "SYSTEMROOT",
+        "SYSTEMDRIVE",
+        "WINDIR",
+        "COMSPEC",
+        "PATHEXT",
+        "NUMBER_OF_PROCESSORS",
+        "PROCESSOR_ARCHITECTURE",
+    ),
+    "Windows folders": ("APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "PROGRAMFILES"),
+    "Windows user": ("USERNAME", "USERPROFILE", "HOMEDRIVE", "HOMEPATH"),
+}
+"""Variables that a child process inherits, by what they are for."""
+
+_KEPT_PREFIXES = tuple(prefix for group in _PREFIXES.values() for prefix in group)
+_KEPT = frozenset(name for group in _NAMES.values() for name in group)
+
 TOKEN_VARIABLE = "DYNLORA_TOKEN"
 
 WARM_VARIABLE = "DYNLORA_WARM"

@@ -115,9 +115,14 @@ class TrackerProcess:
             log = open_log(self._folder / LOG_NAME)
             try:
                 self._child = subprocess.Popen(
-                    track_command(self._folder, self._names), stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=subprocess.STDOUT, env=_environment(), close_fds=True, start_new_session=True,
-                )  # fmt: skip
+                    track_command(self._folder, self._names),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=_environment(),
+                    close_fds=True,
+                    start_new_session=True,
+                )
             finally:
                 os.close(log)
         except OSError as error:

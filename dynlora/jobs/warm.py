@@ -238,9 +238,13 @@ def started(command: list[str], job: Path | None = None) -> subprocess.Popen[byt
     if spare is not None and spare.become(command, job=job):
         return spare.process
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=child_environment(job=job), start_new_session=True,
-    )  # fmt: skip
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=child_environment(job=job),
+        start_new_session=True,
+    )
 
 
 _waited_for: set[subprocess.Popen[bytes]] = set()

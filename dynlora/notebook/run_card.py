@@ -32,9 +32,13 @@ LOOK = {
 """Colours that show on light and on dark: borders, what is filled, what has no colour of its own."""
 
 STATUS_COLOURS = {
-    "running": theme.CATEGORICAL[1], "stopping": theme.CATEGORICAL[1], "finished": theme.CATEGORICAL[2],
-    "stopped": theme.CATEGORICAL[4], "failed": theme.CATEGORICAL[5], "interrupted": theme.CATEGORICAL[5],
-}  # fmt: skip
+    "running": theme.CATEGORICAL[1],
+    "stopping": theme.CATEGORICAL[1],
+    "finished": theme.CATEGORICAL[2],
+    "stopped": theme.CATEGORICAL[4],
+    "failed": theme.CATEGORICAL[5],
+    "interrupted": theme.CATEGORICAL[5],
+}
 """Colour of the dot before a status; others are grey."""
 
 MOST_ROWS = 30
@@ -82,9 +86,12 @@ def _column(values: pd.Series, *, is_number: bool) -> list[str]:
 def _templates() -> jinja2.Environment:
     """Return the templates: every value is escaped, a name that nobody gave is an error."""
     found = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: _FILES.joinpath(name).read_text("utf-8")), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.FunctionLoader(lambda name: _FILES.joinpath(name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     found.filters["line"] = one_line
     return found
 
@@ -115,12 +122,15 @@ def rank_grid(ranks: Mapping[str, int], modules: pd.DataFrame) -> dict[str, Any]
     places = [(row, column) for row in range(rows) for column in range(columns) if np.isfinite(values[row, column])]
     cells = [
         {
-            "x": LEFT + column * wide, "y": round(row * high, 2), "width": wide - gap, "height": round(high - gap, 2),
+            "x": LEFT + column * wide,
+            "y": round(row * high, 2),
+            "width": wide - gap,
+            "height": round(high - gap, 2),
             "share": round(values[row, column] / most, 3),
             "words": f"layer {pattern.index[row]:.0f}, {pattern.columns[column]}: rank {values[row, column]:.0f}",
         }
         for row, column in places
-    ]  # fmt: skip
+    ]
     known = values[np.isfinite(values)]
     return {
         "cells": cells,

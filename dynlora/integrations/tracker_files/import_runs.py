@@ -124,9 +124,14 @@ def _digest(run: FoundRun, config: RunConfig) -> str:
 def _facts(run: FoundRun, names: Names, config: RunConfig) -> dict[str, Any]:
     """Return what pages ask of a run and its own training would say."""
     return {
-        "recorded_by": run.tracker, "imported_params": run.params, "planned_events": 0,
-        "labels": [], "task_facts": {}, "params": _parameters(run, names, config), "scaling": {},
-    }  # fmt: skip
+        "recorded_by": run.tracker,
+        "imported_params": run.params,
+        "planned_events": 0,
+        "labels": [],
+        "task_facts": {},
+        "params": _parameters(run, names, config),
+        "scaling": {},
+    }
 
 
 def _parameters(run: FoundRun, names: Names, config: RunConfig) -> dict[str, int]:

@@ -34,8 +34,9 @@ def mlflow_runs(path: Path, experiment: str | None) -> list[FoundRun]:
             raise DataError(f"--experiment {experiment}: {path} has no such experiment; it has {known}")
         rows = file.rows(
             "SELECT run_uuid, name, status, start_time, experiment_id FROM runs WHERE lifecycle_stage = 'active' "
-            "ORDER BY start_time LIMIT ?", (MAX_RUNS,),
-        )  # fmt: skip
+            "ORDER BY start_time LIMIT ?",
+            (MAX_RUNS,),
+        )
         chosen = [row for row in rows if experiment in (None, names.get(row[4]))]
         return [_run(file, str(run), name, status, start) for run, name, status, start, _ in chosen]
 

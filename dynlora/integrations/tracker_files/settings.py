@@ -98,9 +98,16 @@ def _read(text: str) -> Any:
 
 
 SPLITS = {
-    "train": "train", "training": "train", "eval": "validation", "evaluation": "validation", "val": "validation",
-    "valid": "validation", "validation": "validation", "dev": "validation", "test": "validation",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "eval": "validation",
+    "evaluation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "validation",
+}
 """First parts of names, before a slash, a dot or an underscore."""
 
 METRICS = {"learning_rate": "lr", "grad_norm": "grad_norm_total", "Budget/sum_param": "adapter_parameters"}

@@ -108,9 +108,12 @@ def _steps(reader: RunReader, start: int, stop: int | None, modules: Sequence[Mo
 
 
 def _add_families(
-    reader: RunReader, found: dict[int, Step], wanted: set[int], modules: Sequence[ModuleRow],
+    reader: RunReader,
+    found: dict[int, Step],
+    wanted: set[int],
+    modules: Sequence[ModuleRow],
     span: tuple[int, int | None],
-) -> None:  # fmt: skip
+) -> None:
     """Add what the families of modules hold to the steps that are wanted, and the ranks to evaluations."""
     known = set(reader.recorded())
     kind_of = np.array([module.kind for module in modules], dtype=object)

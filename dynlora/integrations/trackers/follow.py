@@ -97,10 +97,11 @@ def follow(folder: Path, names: Sequence[str], *, poll_s: float = POLL_S) -> dic
 def _alone(folder: Path) -> Any:
     """Take the lock of those who write a run to trackers, however long another holds it."""
     return take_lock(
-        folder / LOCK_NAME, -1,
+        folder / LOCK_NAME,
+        -1,
         link=f"run {folder.name}: {LOCK_NAME} is a link; dynlora does not follow links",
         busy=f"run {folder.name} is being written to trackers by another process",
-    )  # fmt: skip
+    )
 
 
 def prepared(name: str, runs_dir: Path) -> Place:

@@ -37,9 +37,11 @@ class Mlflow:
         if facts.known is not None and (metrics := self._continued(facts.known)) is not None:
             return max((metric.step for metric in metrics), default=None)
         run = self._client.create_run(
-            self._experiment(facts), start_time=round(1000 * facts.created), run_name=facts.name,
+            self._experiment(facts),
+            start_time=round(1000 * facts.created),
+            run_name=facts.name,
             tags={key: str(value) for key, value in config.items() if key.startswith(OURS)},
-        )  # fmt: skip
+        )
         self.run = run.info.run_id
         params = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in config.items() if not key.startswith(OURS)]
         for first in range(0, len(params), MOST_PARAMS):

@@ -57,15 +57,23 @@ def titled(drawn: go.Figure, title: str) -> go.Figure:
 def add_losses(drawn: go.Figure, train: pd.DataFrame, held_out: pd.DataFrame, colours: Palette, name: str) -> go.Figure:
     """Add the smoothed training loss, under a name, and the held-out loss to a figure; frames hold step and value."""
     drawn.add_scatter(
-        x=train["step"], y=smoothed(train["value"]), mode="lines", name=name,
-        line={"color": colours.accent, "width": 2}, hovertemplate="step %{x}<br>smoothed %{y:.4f}<extra></extra>",
-    )  # fmt: skip
+        x=train["step"],
+        y=smoothed(train["value"]),
+        mode="lines",
+        name=name,
+        line={"color": colours.accent, "width": 2},
+        hovertemplate="step %{x}<br>smoothed %{y:.4f}<extra></extra>",
+    )
     if len(held_out):
         drawn.add_scatter(
-            x=held_out["step"], y=held_out["value"], mode="lines+markers", name="Held-out",
-            line={"color": colours.second, "width": 1.6}, marker={"size": 7, "symbol": "diamond"},
+            x=held_out["step"],
+            y=held_out["value"],
+            mode="lines+markers",
+            name="Held-out",
+            line={"color": colours.second, "width": 1.6},
+            marker={"size": 7, "symbol": "diamond"},
             hovertemplate="step %{x}<br>held-out loss %{y:.4f}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=True)
     return titled(drawn, "Loss (nats)")
 
@@ -128,10 +136,13 @@ def score_dots(scores: pd.DataFrame, by: str, columns: Sequence[str], title: str
     rows = list(range(len(scores)))
     for column, (colour, symbol, _) in theme.contrasting(list(columns)).items():
         drawn.add_scatter(
-            x=scores[column], y=rows, mode="markers", name=plotly_text(column, 40),
+            x=scores[column],
+            y=rows,
+            mode="markers",
+            name=plotly_text(column, 40),
             marker={"color": colour, "symbol": symbol, "size": 10},
             hovertemplate=f"%{{y}}<br>{plotly_text(column, 40)} %{{x:.4f}}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=len(columns) > 1)
     drawn.update_xaxes(title_text=plotly_text(sentence_case(title)))
     names = [plotly_text(name, 22) for name in scores[by]]

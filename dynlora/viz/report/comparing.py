@@ -119,17 +119,21 @@ def _ended(compared: Compared, *, is_judged: bool) -> Part:
         "Final results",
         [
             Table(
-                "By configuration", compare_model.group_table(points, compared.metric),
-                compare_text.groups(points, compared.metric, low_is_good=low, is_judged=is_judged), is_wide=True,
+                "By configuration",
+                compare_model.group_table(points, compared.metric),
+                compare_text.groups(points, compared.metric, low_is_good=low, is_judged=is_judged),
+                is_wide=True,
             ),
             Table("Each run", compare_model.final_table(summaries, compared.names, compared.metric), is_wide=True),
             Chart(
                 "Quality against parameters",
                 _in_own_colours(partial(compare_figures.frontier, points, compared.metric), compared),
-                compare_text.frontier(points, compared.metric), points, is_wide=True,
+                compare_text.frontier(points, compared.metric),
+                points,
+                is_wide=True,
             ),
         ],
-    )  # fmt: skip
+    )
 
 
 def _learned(compared: Compared) -> Part:

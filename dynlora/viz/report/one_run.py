@@ -177,11 +177,15 @@ def _table(effect: pd.DataFrame) -> pd.DataFrame:
     """Return the numbers behind the chart of effects, with names that need no page beside them."""
     return pd.DataFrame(
         {
-            "module": effect["short"], "loss change (nats)": effect["delta"], "low": effect["low"],
-            "high": effect["high"], "changed predictions (%)": 100 * effect["changed"],
-            "CI excludes 0": ["yes" if sure else "no" for sure in effect["sure"]], "name": effect["name"],
+            "module": effect["short"],
+            "loss change (nats)": effect["delta"],
+            "low": effect["low"],
+            "high": effect["high"],
+            "changed predictions (%)": 100 * effect["changed"],
+            "CI excludes 0": ["yes" if sure else "no" for sure in effect["sure"]],
+            "name": effect["name"],
         }
-    )  # fmt: skip
+    )
 
 
 def _agreements(run: RunReading, effect: pd.DataFrame) -> list[Block]:

@@ -118,9 +118,13 @@ def page(report: document.Document) -> bytes:
 def _templates() -> jinja2.Environment:
     """Return the templates: every value is escaped, a name that nobody gave is an error."""
     found = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_read), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=jinja2.FunctionLoader(_read),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     found.filters.update(line=lambda value, limit=MOST_LINE: one_line(value, limit), lines=document.cut_lines)
     found.filters["grid"] = document.grid
     found.tests["strong"] = strong_language.is_strong

@@ -58,9 +58,11 @@ def _generated(row: Mapping[str, Any]) -> Generated:
     text = {key: str(row.get(key) or "")[:LONGEST] for key in ("group", "prompt", "expected", "text")}
     place, right = row.get("row"), row.get("right")
     return Generated(
-        row=place if isinstance(place, int) else -1, ended=bool(row.get("ended")),
-        right=right if isinstance(right, bool) else None, **text,
-    )  # fmt: skip
+        row=place if isinstance(place, int) else -1,
+        ended=bool(row.get("ended")),
+        right=right if isinstance(right, bool) else None,
+        **text,
+    )
 
 
 def right_of(texts: Sequence[Generated]) -> tuple[int, int]:
@@ -93,12 +95,16 @@ def table(texts: Sequence[Generated], first: Sequence[Generated]) -> pd.DataFram
     before = {text.row: text for text in first}
     rows = [
         {
-            "prompt": text.prompt, "at first": before[text.row].text if text.row in before else "", "now": text.text,
-            "expected": text.expected, "correct": {True: "yes", False: "no", None: "–"}[text.right],
-            "group": text.group or "–", "complete": "yes" if text.ended else "cut off",
+            "prompt": text.prompt,
+            "at first": before[text.row].text if text.row in before else "",
+            "now": text.text,
+            "expected": text.expected,
+            "correct": {True: "yes", False: "no", None: "–"}[text.right],
+            "group": text.group or "–",
+            "complete": "yes" if text.ended else "cut off",
         }
         for text in texts
-    ]  # fmt: skip
+    ]
     columns = ["prompt", "at first", "now", "expected", "correct", "group", "complete"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -72,10 +72,13 @@ def _one(text: Generated, first: list[Generated], step: int) -> None:
         ("First evaluation", html.escape(before) or "(nothing)", " dl-pale"),
         ("In the data", html.escape(text.expected), " dl-pale"),
     )
-    st.html("".join(
-        f'<div class="dl-text{kind}"><small>{html.escape(title)}</small><pre>{body}</pre></div>'
-        for title, body, kind in parts if body
-    ))  # fmt: skip
+    st.html(
+        "".join(
+            f'<div class="dl-text{kind}"><small>{html.escape(title)}</small><pre>{body}</pre></div>'
+            for title, body, kind in parts
+            if body
+        )
+    )
 
 
 def _line(text: str) -> str:

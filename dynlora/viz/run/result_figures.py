@@ -22,11 +22,18 @@ def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
     rows = zip(counts["answer"], counts["count"], shades, inks, strict=True)
     for answer, count, colour, ink in rows:
         drawn.add_bar(
-            x=[count], y=[""], orientation="h", name=plotly_text(answer), marker={"color": colour},
-            text=f"{count:,}" if count / total > 0.04 else "", textposition="inside", insidetextanchor="middle",
-            textangle=0, textfont={"color": ink},
+            x=[count],
+            y=[""],
+            orientation="h",
+            name=plotly_text(answer),
+            marker={"color": colour},
+            text=f"{count:,}" if count / total > 0.04 else "",
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            textfont={"color": ink},
             hovertemplate=f"{plotly_text(answer)}: %{{x:,}} examples<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(barmode="stack", bargap=0.4, showlegend=True, legend={"traceorder": "normal"})
     drawn.update_xaxes(title_text="Probe examples", range=[0, total])
     drawn.update_yaxes(showticklabels=False, showgrid=False)
@@ -50,9 +57,13 @@ def before_after(
     wide, high = (_reach(named[column].to_numpy(float)) for column in ("first_loss", "last_loss"))
     top = max(wide[1], high[1])
     drawn.add_scatter(
-        x=[0, top], y=[0, top], mode="lines", line={"color": colours.muted, "width": 1, "dash": "dot"},
-        hoverinfo="skip", name="No change",
-    )  # fmt: skip
+        x=[0, top],
+        y=[0, top],
+        mode="lines",
+        line={"color": colours.muted, "width": 1, "dash": "dot"},
+        hoverinfo="skip",
+        name="No change",
+    )
     right = np.asarray(named["last"].eq(named["label"]), bool)
     both = [(True, "Correct", colours.accent, "circle"), (False, "Wrong", colours.second, "x")]
     if not has_classes:
@@ -60,11 +71,14 @@ def before_after(
     for is_right, name, colour, symbol in both:
         part = named.loc[right == is_right]
         drawn.add_scatter(
-            x=part["first_loss"], y=part["last_loss"], mode="markers", name=name,
+            x=part["first_loss"],
+            y=part["last_loss"],
+            mode="markers",
+            name=name,
             marker={"color": theme.faded(colour, 0.75), "symbol": symbol, "size": 7},
             text=[plotly_text(strong_language.shown(text), 90) for text in part["text"]],
             hovertemplate="%{text}<br>before %{x:.3f}, after %{y:.3f}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text=f"{plotly_text(before)} ({plotly_text(unit)})", range=wide)
     drawn.update_yaxes(title_text=f"{plotly_text(after)} ({plotly_text(unit)})", range=high)
@@ -93,11 +107,13 @@ def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours
     for name, (colour, _, dash) in theme.contrasting(shown).items():
         part = series[series["name"] == name]
         drawn.add_scatter(
-            x=part["minutes"], y=part["value"], mode="lines" if len(part) > 20 else "lines+markers",
+            x=part["minutes"],
+            y=part["value"],
+            mode="lines" if len(part) > 20 else "lines+markers",
             name=plotly_text(names[name]),
             line={"color": colour, "width": 1.8, "dash": dash},
             hovertemplate=f"%{{x:.1f}} min<br>{plotly_text(names[name])} %{{y:,.0f}}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=len(shown) > 1)
     drawn.update_xaxes(title_text="Minutes since the first reading")
     drawn.update_yaxes(title_text=plotly_text(title), rangemode="tozero")

@@ -140,10 +140,18 @@ def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours:
     share = np.divide(100 * table, totals, out=np.zeros_like(table), where=totals > 0)
     drawn = theme.figure(colours, int(np.clip(110 + 46 * len(names), 220, 640)))
     drawn.add_heatmap(
-        z=share, x=list(range(len(names))), y=list(range(len(names))), customdata=table, xgap=2, ygap=2,
-        colorscale=colours.sequential_scale, zmin=0, zmax=100, showscale=False,
+        z=share,
+        x=list(range(len(names))),
+        y=list(range(len(names))),
+        customdata=table,
+        xgap=2,
+        ygap=2,
+        colorscale=colours.sequential_scale,
+        zmin=0,
+        zmax=100,
+        showscale=False,
         hovertemplate="%{customdata:,} examples, %{z:.1f} % of their class<extra></extra>",
-    )  # fmt: skip
+    )
     if len(names) <= 12:
         _write_cells(drawn, table, share, colours)
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
@@ -158,6 +166,9 @@ def _write_cells(drawn: go.Figure, table: np.ndarray, share: np.ndarray, colours
         strong = share[row, column] > 55
         ink = (light_ink if strong else dark_ink) if colours.mode == "light" else (dark_ink if strong else light_ink)
         drawn.add_annotation(
-            x=column, y=row, showarrow=False, font={"size": 12, "color": ink},
+            x=column,
+            y=row,
+            showarrow=False,
+            font={"size": 12, "color": ink},
             text=f"{table[row, column]:,.0f}<br>{share[row, column]:.0f} %",
-        )  # fmt: skip
+        )

@@ -392,10 +392,14 @@ def component_map(
     scale: dict[str, Any] = colour_of(whole, look, colours)
     scale["colorbar"] = {**scale["colorbar"], "len": 1.0}  # half of so low a figure has no room for the ticks
     drawn.add_heatmap(
-        z=rows.to_numpy(float), x=[int(step) for step in rows.columns], y=list(range(len(rows))), hoverongaps=False,
-        ygap=1, hovertemplate=f"component %{{y}}, step %{{x}}<br>{plotly_text(look.title)} %{{z:.4f}}<extra></extra>",
+        z=rows.to_numpy(float),
+        x=[int(step) for step in rows.columns],
+        y=list(range(len(rows))),
+        hoverongaps=False,
+        ygap=1,
+        hovertemplate=f"component %{{y}}, step %{{x}}<br>{plotly_text(look.title)} %{{z:.4f}}<extra></extra>",
         **scale,
-    )  # fmt: skip
+    )
     _draw_copies(drawn, copies, colours)
     if look.step is not None and len(rows.columns) > 1:
         drawn.add_vline(x=look.step, line={"color": colours.text, "width": 1.4})
@@ -411,17 +415,29 @@ def _draw_copies(drawn: go.Figure, copies: pd.DataFrame, colours: Palette) -> No
     ends = copies.tail(MOST_ARROWS)
     for step, source, target in zip(ends["step"], ends["source"], ends["target"], strict=True):
         drawn.add_annotation(
-            x=step, y=target, ax=step, ay=source, axref="x", ayref="y", text="", showarrow=True,
-            arrowhead=2, arrowsize=1, arrowwidth=1.3, arrowcolor=colours.second,
-        )  # fmt: skip
+            x=step,
+            y=target,
+            ax=step,
+            ay=source,
+            axref="x",
+            ayref="y",
+            text="",
+            showarrow=True,
+            arrowhead=2,
+            arrowsize=1,
+            arrowwidth=1.3,
+            arrowcolor=colours.second,
+        )
     if len(copies):
         drawn.add_scatter(
-            x=copies["step"], y=copies["target"], mode="markers",
+            x=copies["step"],
+            y=copies["target"],
+            mode="markers",
             marker={"color": colours.second, "size": 6, "symbol": "circle"},
             customdata=copies[["source", "source_factor", "target_factor"]].to_numpy(float),
             hovertemplate="step %{x}: component %{y} (factor %{customdata[2]:.3f}) became a copy of component "
             "%{customdata[0]:.0f} (factor %{customdata[1]:.3f})<extra></extra>",
-        )  # fmt: skip
+        )
 
 
 def all_components(
@@ -440,11 +456,15 @@ def all_components(
     edges, centres = row_edges(modules["group"])
     columns = values.shape[1]
     drawn.add_heatmap(
-        z=with_gaps(values.to_numpy(float)[modules["position"]], modules["group"]), x=list(range(columns)), y=edges,
-        hoverongaps=False, ygap=row_look(len(modules))["ygap"], xgap=2 if columns <= FEW else 0.6,
+        z=with_gaps(values.to_numpy(float)[modules["position"]], modules["group"]),
+        x=list(range(columns)),
+        y=edges,
+        hoverongaps=False,
+        ygap=row_look(len(modules))["ygap"],
+        xgap=2 if columns <= FEW else 0.6,
         **colour_of(whole, look, colours),
         hovertemplate=f"%{{y}}<br>component %{{x}}<br>{plotly_text(look.title)} %{{z:.4~g}}<extra></extra>",
-    )  # fmt: skip
+    )
     label_rows(drawn, modules, centres, colours)
     drawn.update_xaxes(
         title_text="Component", showgrid=False, dtick=1 if columns <= FEW else None, range=[-0.5, columns - 0.5]
@@ -452,7 +472,13 @@ def all_components(
     drawn.update_yaxes(range=[edges[-1], edges[0]], showgrid=False)
     for centre in centres[(modules["name"] == look.module).to_numpy()][:1]:
         drawn.add_shape(
-            type="rect", xref="paper", x0=0, x1=1, yref="y", y0=centre - 0.5, y1=centre + 0.5,
+            type="rect",
+            xref="paper",
+            x0=0,
+            x1=1,
+            yref="y",
+            y0=centre - 0.5,
+            y1=centre + 0.5,
             line={"color": colours.second, "width": 1.6},
-        )  # fmt: skip
+        )
     return drawn

@@ -118,15 +118,20 @@ def rank_flow(bands: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
     drawn.add_sankey(
         arrangement="fixed",  # else plotly changes the order of the ends from one look to the next
         node={
-            "label": [plotly_text(label, 24) for label in [*left, *right]], "pad": 12, "thickness": 10,
-            "x": [0.001] * len(left) + [0.999] * len(right), "y": heights,
-            "color": [colour.get(label, colours.muted) for label in [*left, *right]], "line": {"width": 0},
+            "label": [plotly_text(label, 24) for label in [*left, *right]],
+            "pad": 12,
+            "thickness": 10,
+            "x": [0.001] * len(left) + [0.999] * len(right),
+            "y": heights,
+            "color": [colour.get(label, colours.muted) for label in [*left, *right]],
+            "line": {"width": 0},
             "hovertemplate": "%{label}: %{value:,.0f} parameters<extra></extra>",
         },
         link={
             "source": [place["left", label] for label in bands["source"]],
             "target": [place["right", label] for label in bands["target"]],
-            "value": bands["parameters"].round(1), "customdata": [_format_flow(row) for _, row in bands.iterrows()],
+            "value": bands["parameters"].round(1),
+            "customdata": [_format_flow(row) for _, row in bands.iterrows()],
             "color": [
                 theme.faded(colour.get(source, colours.muted), 0.2 if kept else 0.72)
                 for source, kept in zip(bands["source"], bands["kept"], strict=True)
@@ -134,7 +139,7 @@ def rank_flow(bands: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
             "hovertemplate": "%{customdata}<extra></extra>",
         },
         textfont={"size": 12, "color": colours.text, "shadow": _halo(colours.panel)},
-    )  # fmt: skip
+    )
     drawn.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 12})
     return drawn
 

@@ -72,10 +72,15 @@ def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
     drawn = theme.figure(colours, 250)
     for kind, (colour, _, _) in theme.kind_styles([str(name) for name in totals.columns[1:]]).items():
         drawn.add_scatter(
-            x=totals["step"], y=totals[kind], mode="lines", stackgroup="ranks", name=plotly_text(kind, 24),
-            line={"color": colour, "width": 0.8, "shape": "hv"}, fillcolor=theme.faded(colour, 0.55),
+            x=totals["step"],
+            y=totals[kind],
+            mode="lines",
+            stackgroup="ranks",
+            name=plotly_text(kind, 24),
+            line={"color": colour, "width": 0.8, "shape": "hv"},
+            fillcolor=theme.faded(colour, 0.55),
             hovertemplate=f"step %{{x}}<br>{plotly_text(kind, 24)}: %{{y:,}} components<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Step")
     drawn.update_yaxes(title_text="Rank (components)", rangemode="tozero")

@@ -71,8 +71,11 @@ def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) 
     """Draw the training loss, pale as it is and bold smoothed, and the held-out loss; frames hold step and value."""
     drawn = theme.figure(colours, HEIGHT)
     drawn.add_scatter(
-        x=train["step"], y=train["value"], mode="lines", name="Each step",
+        x=train["step"],
+        y=train["value"],
+        mode="lines",
+        name="Each step",
         line={"color": theme.faded(colours.accent, 0.3), "width": 1},
         hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
-    )  # fmt: skip
+    )
     return add_losses(drawn, train, validation, colours, "Smoothed")

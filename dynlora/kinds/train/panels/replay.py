@@ -142,10 +142,15 @@ def frames(
         "about": look.about,
         "version": look.version,
         "colours": {
-            "scale": list(colours.sequential), "sunken": colours.sunken, "hairline": colours.hairline,
-            "muted": colours.muted, "mode": colours.mode, "mark": colours.second, "panel": colours.panel,
+            "scale": list(colours.sequential),
+            "sunken": colours.sunken,
+            "hairline": colours.hairline,
+            "muted": colours.muted,
+            "mode": colours.mode,
+            "mark": colours.second,
+            "panel": colours.panel,
         },
-    }  # fmt: skip
+    }
 
 
 def _place(steps: Sequence[int], step: int) -> int:

@@ -84,9 +84,13 @@ def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
         ("strategy_ms", "Strategy", colours.second),
     ):
         drawn.add_scatter(
-            x=times["step"], y=times[column] / per, mode="lines", name=name, line={"color": colour, "width": 1.5},
+            x=times["step"],
+            y=times[column] / per,
+            mode="lines",
+            name=name,
+            line={"color": colour, "width": 1.5},
             hovertemplate=f"step %{{x}}<br>{name} %{{y:.1f}} {unit}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_yaxes(rangemode="tozero", tickformat=",")
     drawn.update_layout(showlegend=True)
     return titled(drawn, f"Time ({unit})")
