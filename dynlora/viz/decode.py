@@ -69,17 +69,17 @@ def live_tab() -> None:
             key="decode-live-threshold",
             help="0 accepts every step of the draft; 1 lets the target rewrite almost all.",
         )
-        asked = (run_id, question, threshold)
-        is_new = st.session_state.get(ASKED, (None, None))[0] != asked
+        request = (run_id, question, threshold)
+        is_new = st.session_state.get(ASKED, (None, None))[0] != request
         has_begun = st.session_state.get(ASKED) is not None
         pressed = st.button("Decode", type="primary", icon=":material/play_arrow:", key="decode-live-start")
         if pressed or (has_begun and is_new):
-            _begin(asked, find_run(run_id).folder, question, threshold)
+            _begin(request, find_run(run_id).folder, question, threshold)
     if st.session_state.get(ASKED) is not None:
         _steps_card(st.session_state[ASKED][1], threshold)
 
 
-def _begin(asked: tuple[Any, ...], folder: Path, question: str, threshold: float) -> None:
+def _begin(request: tuple[Any, ...], folder: Path, question: str, threshold: float) -> None:
     """Ask the child; what was asked before ends."""
     before = st.session_state.get(ASKED)
     if before is not None:
@@ -90,7 +90,7 @@ def _begin(asked: tuple[Any, ...], folder: Path, question: str, threshold: float
         except DynloraError as error:
             stream = Streamed("", ended=True, error=str(error))
         # Within the spinner: its end draws, and a press meanwhile would draw the page again there and lose the stream.
-        st.session_state[ASKED] = (asked, stream)
+        st.session_state[ASKED] = (request, stream)
 
 
 def _steps_card(stream: Streamed, threshold: float) -> None:
@@ -133,11 +133,12 @@ def _step(message: Mapping[str, Any]) -> Step:
 def _ending(end: Mapping[str, Any]) -> str:
     """Return what it took."""
     tokens = table(end.get("tokens"))
-    kept, gone, target = (count(tokens.get(name)) for name in ("draft_kept", "draft_discarded", "target"))
+    accepted, gone, target = (count(tokens.get(name)) for name in ("draft_kept", "draft_discarded", "target"))
     mine, whole = finite(end.get("flops")), finite(end.get("target_flops"))
     share = f" {100 * mine / whole:.0f} % of the decode FLOPs that the target alone needs." if mine and whole else ""
     answer = one_line(end.get("answer") or "none", 60)
-    return f"Answer: {answer}. Tokens: {kept:,} of the draft kept, {gone:,} discarded, {target:,} of the target.{share}"
+    tokens_text = f"{accepted:,} of the draft kept, {gone:,} discarded, {target:,} of the target"
+    return f"Answer: {answer}. Tokens: {tokens_text}.{share}"
 
 
 def _frame(steps: Sequence[Step]) -> pd.DataFrame:

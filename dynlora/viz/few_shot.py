@@ -35,15 +35,15 @@ def pasted(words: str) -> Support:
     Raises:
         ConfigError: naming the first line that is none.
     """
-    found: Support = []
+    examples: Support = []
     for place, line in enumerate(words.splitlines(), 1):
         if not line.strip():
             continue
         label, colon, text = line.partition(":")
         if not colon or not label.strip() or not text.strip():
             raise ConfigError(f"line {place}: write the label, a colon and the text, such as `complaint: too late`")
-        found.append([text.strip(), label.strip()])
-    return _checked(found)
+        examples.append([text.strip(), label.strip()])
+    return _checked(examples)
 
 
 def of_file(name: str, data: bytes) -> Support:
@@ -57,29 +57,29 @@ def of_file(name: str, data: bytes) -> Support:
     columns = {column.strip().lower(): column for column in table.columns}
     missing = [column for column in ("text", "label") if column not in columns]
     if missing:
-        shown = listed([one_line(column, 40) for column in table.columns], 20)
+        column_names = listed([one_line(column, 40) for column in table.columns], 20)
         raise ConfigError(
-            f"{one_line(name, 60)}: has no column {missing[0]}; it has {shown}; rename the two that are meant to text "
+            f"{one_line(name, 60)}: has no column {missing[0]}; it has {column_names}; rename the two that are meant to text "
             "and label"
         )
     pairs = zip(table.values(columns["text"]), table.values(columns["label"]), strict=True)
     return _checked([["" if cell is None else str(cell).strip() for cell in pair] for pair in pairs])
 
 
-def _checked(found: Support) -> Support:
+def _checked(support: Support) -> Support:
     """Return examples that can be used.
 
     Raises:
         ConfigError: when there are too many, one is blank, or they are of one class.
     """
-    if len(found) > MOST_ROWS:
-        raise ConfigError(f"{plural(len(found), 'example')}: give at most {MOST_ROWS}; a few per class are enough")
-    if not all(text and label for text, label in found):
+    if len(support) > MOST_ROWS:
+        raise ConfigError(f"{plural(len(support), 'example')}: give at most {MOST_ROWS}; a few per class are enough")
+    if not all(text and label for text, label in support):
         raise ConfigError("a text or a label is empty: fill it in, or remove the row")
-    labels = {label for _, label in found}
+    labels = {label for _, label in support}
     if len(labels) < 2:
         raise ConfigError(f"the examples are of {len(labels)} class: give examples of two classes or more")
-    return found
+    return support
 
 
 def asked_texts(words: str) -> list[str]:
@@ -88,10 +88,10 @@ def asked_texts(words: str) -> list[str]:
     Raises:
         ConfigError: when there are too many.
     """
-    found = [line.strip() for line in words.splitlines() if line.strip()]
-    if len(found) > MOST_TEXTS:
-        raise ConfigError(f"{plural(len(found), 'text')}: give at most {MOST_TEXTS}; the command takes more")
-    return found
+    texts = [line.strip() for line in words.splitlines() if line.strip()]
+    if len(texts) > MOST_TEXTS:
+        raise ConfigError(f"{plural(len(texts), 'text')}: give at most {MOST_TEXTS}; the command takes more")
+    return texts
 
 
 def answers(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -140,9 +140,9 @@ def few_shot_tab() -> None:
     with card(
         "Examples", "few-shot-support", "One per line: label, colon, text; or a file with columns text and label"
     ):
-        given, asked = _given()
+        given, texts = _given()
     with card("Predictions", "few-shot-answers"):
-        _predictions(find_run(run_id).folder, given, asked)
+        _predictions(find_run(run_id).folder, given, texts)
 
 
 def _given() -> tuple[Support | None, list[str]]:
@@ -163,18 +163,18 @@ def _given() -> tuple[Support | None, list[str]]:
         return None, []
 
 
-def _predictions(folder: Path, given: Support | None, asked: list[str]) -> None:
+def _predictions(folder: Path, given: Support | None, texts: list[str]) -> None:
     """Draw what the meta-LoRA says of the texts."""
-    if not given or not asked:
+    if not given or not texts:
         note("Give examples of two classes or more, and a text.")
         return
     try:
         with st.spinner("Running the model"):
-            found = _answers(str(folder), tuple(map(tuple, given)), tuple(asked))
+            predicted = _answers(str(folder), tuple(map(tuple, given)), tuple(texts))
     except DynloraError as error:
         st.error(markdown_text(str(error), 2000))
         return
-    frame = answers(found)
+    frame = answers(predicted)
     rows(frame.round(3))
     labels = plural(len({label for _, label in given}), "class").replace("classs", "classes")
     under(
@@ -185,6 +185,6 @@ def _predictions(folder: Path, given: Support | None, asked: list[str]) -> None:
 
 
 @st.cache_data(max_entries=100, ttl=3600, show_spinner=False)
-def _answers(folder: str, given: tuple[tuple[str, ...], ...], asked: tuple[str, ...]) -> list[dict[str, Any]]:
+def _answers(folder: str, given: tuple[tuple[str, ...], ...], texts: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return what the child predicts; kept as long as the same is asked."""
-    return shared().ask("few_shot", folder=folder, support=[list(pair) for pair in given], texts=list(asked))
+    return shared().ask("few_shot", folder=folder, support=[list(pair) for pair in given], texts=list(texts))

@@ -27,24 +27,24 @@ def health_card(folder: Path, summary: Mapping[str, Any]) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    found = _outcome(folder, dict(summary), _version(folder, summary))
+    outcome = _outcome(folder, dict(summary), _version(folder, summary))
     with card("Health checks", "health"):
-        if not found.findings:
+        if not outcome.findings:
             with st.container(horizontal=True, vertical_alignment="center", key="health-good"):
-                _good(found)
-        for number, finding in enumerate(found.findings):
+                _good(outcome)
+        for number, finding in enumerate(outcome.findings):
             _row(finding, number, folder.name)
-        for sentence in ([found.conclusion] if found.findings else []) + found.details:
+        for sentence in ([outcome.conclusion] if outcome.findings else []) + outcome.details:
             note(sentence)
 
 
-def _good(found: Outcome) -> None:
+def _good(outcome: Outcome) -> None:
     """Say that nothing was found, and whether all checks were possible yet."""
-    if found.waiting and not found.is_over:
+    if outcome.waiting and not outcome.is_over:
         st.badge("No problems so far", color="blue", icon=":material/hourglass_top:")
     else:
         st.badge("No problems", color="green", icon=":material/check:")
-    note(found.conclusion)
+    note(outcome.conclusion)
 
 
 def _row(finding: Finding, number: int, run_id: str) -> None:

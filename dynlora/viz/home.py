@@ -140,8 +140,8 @@ HIDDEN = "tour-hidden"
 def sample_view() -> RunReading | None:
     """Return the capacity of the run of the tour; None where no run can show it."""
     with suppress(DynloraError):
-        found = tour_stops.toured()
-        return None if found is None else found.view
+        sample = tour_stops.toured()
+        return None if sample is None else sample.view
     return None
 
 
@@ -219,17 +219,17 @@ def _door(title: str, about: str, page: str, label: str, address: Mapping[str, s
 
 def now_card(runs: pd.DataFrame) -> None:
     """Draw the runs that train or wait, each with how far it is."""
-    found = active(runs)
+    active_runs = active(runs)
     with card("Running now", "now"):
-        if not found:
+        if not active_runs:
             note("No run is training or waiting.")
-        for row in found[:MOST_ACTIVE]:
+        for row in active_runs[:MOST_ACTIVE]:
             with st.container(gap=None):
                 _run_line(row, _standing)
                 if row["status"] != "queued":
                     st.progress(progress_share(row))
-        if len(found) > MOST_ACTIVE:
-            link("pages/runs.py", f"{len(found) - MOST_ACTIVE} more", sort="status")
+        if len(active_runs) > MOST_ACTIVE:
+            link("pages/runs.py", f"{len(active_runs) - MOST_ACTIVE} more", sort="status")
 
 
 def _standing(row: Mapping[str, Any]) -> str:
@@ -239,14 +239,14 @@ def _standing(row: Mapping[str, Any]) -> str:
 def recent_card(runs: pd.DataFrame) -> None:
     """Draw the last runs that ended, each a link."""
     now = time.time()
-    found = recent(runs)
+    recent_runs = recent(runs)
     with card("Recent runs", "recent"):
         if runs.empty:
             no_runs()
             return
-        if not found:
+        if not recent_runs:
             note("No run of your own has ended yet. The list of runs has samples.")
-        for row in found:
+        for row in recent_runs:
             _run_line(row, lambda row: result_words(row, now))
         link("pages/runs.py", "All runs")
 

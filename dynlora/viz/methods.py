@@ -68,10 +68,10 @@ COSTS = {"less": "none", "same": "none", "more": "extra"}
 
 def values(strategy: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """Return which options of a filter fit a method."""
-    found = strategy.get(FIELDS.get(name, name)) or ()
+    value = strategy.get(FIELDS.get(name, name)) or ()
     if name == "cost":
-        return (COSTS.get(str(found), ""),)
-    return (found,) if isinstance(found, str) else tuple(found)
+        return (COSTS.get(str(value), ""),)
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def filtered(strategies: Sequence[Mapping[str, Any]], chosen: Mapping[str, Sequence[str]]) -> list[Mapping[str, Any]]:
@@ -84,15 +84,15 @@ def filtered(strategies: Sequence[Mapping[str, Any]], chosen: Mapping[str, Seque
     return [
         one
         for one in strategies
-        if all(not wanted or not set(wanted).isdisjoint(values(one, name)) for name, wanted in chosen.items())
+        if all(not choices or not set(choices).isdisjoint(values(one, name)) for name, choices in chosen.items())
     ]
 
 
 def in_brief(strategy: Mapping[str, Any]) -> str:
     """Return what the filters say of a method, in words."""
     known = [(words, [words.options.get(one) for one in values(strategy, name)]) for name, words in FILTERS.items()]
-    said = [f"{words.label}: {found[0]}" for words, found in known if len(found) == 1 and found[0]]
-    return " · ".join([*said, *([f"Not for {listed(missing)}"] if (missing := refused_tasks(strategy)) else [])])
+    facts = [f"{words.label}: {traits[0]}" for words, traits in known if len(traits) == 1 and traits[0]]
+    return " · ".join([*facts, *([f"Not for {listed(missing)}"] if (missing := refused_tasks(strategy)) else [])])
 
 
 def refused_tasks(strategy: Mapping[str, Any]) -> list[str]:
@@ -105,8 +105,8 @@ def learned_tasks(strategy: Mapping[str, Any]) -> str:
     """Return the tasks that a method can learn, in words; empty where it is not known."""
     options, known = FILTERS["task"].options, values(strategy, "task")
     others = [one_line(name, 40) for name in known if name not in options]
-    said = [words for name, words in options.items() if name in known] + others
-    return listed(said) if said else ""
+    names = [words for name, words in options.items() if name in known] + others
+    return listed(names) if names else ""
 
 
 def conclusion(shown: Sequence[Mapping[str, Any]], of: int) -> str:
@@ -145,7 +145,7 @@ def facts(strategy: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what is to be said in a word or two, as pairs of what and words; what is not known is left out."""
     fidelity = strategy.get("fidelity") or ""
     meaning = FIDELITY.get(fidelity)
-    found = [
+    rows = [
         ("Name", strategy["name"]),
         ("Fidelity", f"{fidelity}: {meaning}" if meaning else fidelity),
         ("Cost", strategy.get("cost")),
@@ -153,13 +153,13 @@ def facts(strategy: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Budget in", strategy.get("budget_in")),
         ("Paper", strategy.get("paper")),
     ]
-    return [(word, str(value)) for word, value in found if value]
+    return [(word, str(value)) for word, value in rows if value]
 
 
 def paper_link(strategy: Mapping[str, Any]) -> str | None:
     """Return the address of the paper on arXiv, None when it is not there."""
-    found = _ARXIV.search(strategy.get("paper") or "")
-    return f"https://arxiv.org/abs/{found[1]}" if found else None
+    match = _ARXIV.search(strategy.get("paper") or "")
+    return f"https://arxiv.org/abs/{match[1]}" if match else None
 
 
 def how(strategy: Mapping[str, Any]) -> list[str]:
@@ -170,6 +170,6 @@ def how(strategy: Mapping[str, Any]) -> list[str]:
 
 def departs(strategy: Mapping[str, Any]) -> str:
     """Return where the method departs from its paper or its code, as a sentence; empty when nothing is said."""
-    said = (strategy.get("doc") or "").partition("Differs:")[2].partition("\n\n")[0]
-    words = " ".join(said.split())
+    sentence = (strategy.get("doc") or "").partition("Differs:")[2].partition("\n\n")[0]
+    words = " ".join(sentence.split())
     return words[:1].upper() + words[1:]

@@ -100,15 +100,15 @@ def sentence(table: pd.DataFrame) -> str:
     known = table.dropna(subset=["loss (nats)"])
     if known.empty:
         return "These runs have not recorded this example."
-    said = ""
+    answers = ""
     if "right" in table and table["right"].notna().any():
-        said = f"{(table['right'] == 'yes').sum()} of {plural(len(table), 'run')} predict its label. "
+        answers = f"{(table['right'] == 'yes').sum()} of {plural(len(table), 'run')} predict its label. "
     ordered = known.sort_values("loss (nats)", kind="stable")
     low, high = ordered.iloc[0], ordered.iloc[-1]
     if score(low["loss (nats)"]) == score(high["loss (nats)"]):
-        return f"{said}Its loss is {number(low['loss (nats)'])} nats in every run."
+        return f"{answers}Its loss is {number(low['loss (nats)'])} nats in every run."
     return (
-        f"{said}Its loss runs from {number(low['loss (nats)'])} nats ({one_line(low['configuration'], 60)}) to "
+        f"{answers}Its loss runs from {number(low['loss (nats)'])} nats ({one_line(low['configuration'], 60)}) to "
         f"{number(high['loss (nats)'])} nats ({one_line(high['configuration'], 60)})."
     )
 
@@ -123,13 +123,13 @@ def read(runs: Sequence[Chosen], summaries: Mapping[str, Mapping[str, Any]]) -> 
     Raises:
         DynloraError: when a run cannot be read.
     """
-    shown = from_address("group", list(SHOWN), None)
+    grouping = from_address("group", list(SHOWN), None)
     return compared(
         {run.id: run.folder for run in runs},
         summaries,
         cached_queries.CACHED,
         colours(),
-        in_groups=None if shown is None else shown == "groups",
+        in_groups=None if grouping is None else grouping == "groups",
         hidden=hidden_runs(),
         highlighted=set(st.query_params.get_all("highlight")),
     )
@@ -245,13 +245,13 @@ def _label_of(groups: Mapping[str, Group], run: str) -> str | None:
     return next((label for label, group in groups.items() if run in group.runs), None)
 
 
-def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
-    sides = RunPairs(found.folders, found.summaries, cached_queries.ask_events).differences(pairs)
+def _differences(runs: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
+    sides = RunPairs(runs.folders, runs.summaries, cached_queries.ask_events).differences(pairs)
     if not sides[0].differences:
         note("These runs have no losses of shared examples yet. The last evaluation records them.")
         return
-    shown = [side for side in sides if side.differences]
-    for place, side in zip(st.columns(max(2, len(shown))), shown, strict=False):
+    differing = [side for side in sides if side.differences]
+    for place, side in zip(st.columns(max(2, len(differing))), differing, strict=False):
         rows = pairing.forest(side.differences)
         words = compare_text.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
         with place:

@@ -121,11 +121,11 @@ def follow_progress(rows: Sequence[Mapping[str, Any]]) -> None:
         run_actions.wake()
         runs = run_picker.list_all()
         now = plain_rows(runs[runs["id"].isin(ids)])
-        found = counted(now, _remaining(now))
+        progress = counted(now, _remaining(now))
         with card("Progress", "progress"):
-            st.progress(found.share, text=sentence(found))
+            st.progress(progress.share, text=sentence(progress))
             note("The verdict and the charts below follow each run that finishes.")
-        if (found.finished, found.active) != (drawn.finished, drawn.active):
+        if (progress.finished, progress.active) != (drawn.finished, drawn.active):
             st.rerun()
 
     show()

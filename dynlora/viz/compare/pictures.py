@@ -105,8 +105,8 @@ def compared(
     titles = {group.title: home[group.runs[0]] for group in groups}
     hidden_groups = [group for group in whole if group not in titles.values()]
     styles = line_styles(list(titles), colours, _in_colour(seen, groups, highlighted), titles, hidden_groups)
-    shown = {run: names[run] for run in seen}
-    return Compared({run: folders[run] for run in seen}, seen, shown, metric, groups, styles, whole, store)
+    seen_names = {run: names[run] for run in seen}
+    return Compared({run: folders[run] for run in seen}, seen, seen_names, metric, groups, styles, whole, store)
 
 
 def are_grouped(summaries: Summaries) -> bool:

@@ -50,9 +50,9 @@ def default_runs(runs: pd.DataFrame) -> list[str]:
         runs: as `run_picker.list_all` returns them, those that can be read.
     """
     own, plain = runs[runs["is_own"]], _Plain()
-    found = next(_beside_plain(own, runs, plain), None) or _beside_another(own, runs)
-    if found:
-        return found
+    ids = next(_beside_plain(own, runs, plain), None) or _beside_another(own, runs)
+    if ids:
+        return ids
     samples = list(_beside_plain(runs, runs, plain))  # of several tasks: the one with most to see
     return max(samples, key=len) if samples else _beside_another(runs, runs) or runs["id"].head(2).tolist()
 
@@ -106,10 +106,10 @@ def _most_in_common(run: RunRow, alike: Sequence[RunRow], baseline: str) -> list
     own = seeds[seed_groups.configuration(run)]
     common = {name: len(own & theirs) for name, theirs in seeds.items()}
     first = {baseline, seed_groups.configuration(run)}
-    kept = first | {name for name in common if common[name] >= common[baseline]}
-    found = [other for other in alike if seed_groups.configuration(other) in kept]
-    found.sort(key=lambda other: seed_groups.configuration(other) not in first)  # the two sides are whole
-    return [other["id"] for other in found][:MOST_LIKE]
+    keys = first | {name for name in common if common[name] >= common[baseline]}
+    similar = [other for other in alike if seed_groups.configuration(other) in keys]
+    similar.sort(key=lambda other: seed_groups.configuration(other) not in first)  # the two sides are whole
+    return [other["id"] for other in similar][:MOST_LIKE]
 
 
 class _Plain:
@@ -162,13 +162,13 @@ def select_runs() -> Selection:
     with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
         text = search_box.search_box("Search")
         ids = [] if text else _picked(readable)
-    found = search_box.searched(readable, text)
-    said = _match_caption(len(found), len(readable)) if text and found is not None else ""
-    search_box.search_line(text, said, is_sound=found is not None)
-    if found is None:
+    matches = search_box.searched(readable, text)
+    caption = _match_caption(len(matches), len(readable)) if text and matches is not None else ""
+    search_box.search_line(text, caption, is_sound=matches is not None)
+    if matches is None:
         st.stop()
     if text:
-        ids = found["id"].tolist()[:MOST_LISTED]
+        ids = matches["id"].tolist()[:MOST_LISTED]
     elif "runs" not in st.query_params:
         _say_own_is_alone(readable, ids)
     chosen = readable.set_index("id", drop=False).loc[ids]
@@ -210,11 +210,11 @@ def _picked(readable: pd.DataFrame) -> list[str]:
 
 def _with_its_like(runs: pd.DataFrame) -> list[str]:
     """Return the run that is alone in the address with the runs of its task: alone it compares to nothing."""
-    wanted = st.query_params.get("runs", "")
-    alone = runs[runs["id"] == wanted]
+    listed_ids = st.query_params.get("runs", "")
+    alone = runs[runs["id"] == listed_ids]
     if alone.empty or "address-runs" in st.session_state:  # who took the others away wants it alone
         return []
-    return [wanted, *_of_task(runs, alone)["id"].head(MOST_LIKE)]
+    return [listed_ids, *_of_task(runs, alone)["id"].head(MOST_LIKE)]
 
 
 def _of_task(runs: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
@@ -262,10 +262,10 @@ def _compare_with(label: str, run: Mapping[str, Any], others: pd.DataFrame) -> N
     link("pages/compare.py", label, runs=",".join([run["id"], *others["id"].head(MOST_LIKE)]))
 
 
-def _match_caption(found: int, of: int) -> str:
-    if found > MOST_LISTED:
-        return f"The newest {MOST_LISTED} of {found:,} matching runs are compared; {of:,} runs in total."
-    return f"{found:,} of {plural(of, 'run')} match and are compared."
+def _match_caption(matches: int, of: int) -> str:
+    if matches > MOST_LISTED:
+        return f"The newest {MOST_LISTED} of {matches:,} matching runs are compared; {of:,} runs in total."
+    return f"{matches:,} of {plural(of, 'run')} match and are compared."
 
 
 def say_how_many(selection: Selection) -> None:
@@ -313,13 +313,13 @@ def method_eyes(rows: Sequence[Row], *, coloured: bool = True) -> tuple[list[Row
         coloured: give each eye the method's colour; not where the lines are those of configurations.
     """
     groups, hidden = by_method(rows), hidden_runs()
-    shown = [row for row in rows if row["id"] not in hidden] or list(rows)
+    visible = [row for row in rows if row["id"] not in hidden] or list(rows)
     by_label = {group.label: group for group in groups}
     styles = line_styles(list(by_label), colours(), list(by_label), by_label)
-    ids = {row["id"] for row in shown}
+    ids = {row["id"] for row in visible}
     seen = {group.title: styles[group.label] for group in groups if not ids.isdisjoint(group.runs)}
     eyes(groups, seen if coloured else {})
-    return shown, styles
+    return visible, styles
 
 
 def _runs(group: Group) -> tuple[str, ...]:
@@ -329,5 +329,5 @@ def _runs(group: Group) -> tuple[str, ...]:
 def eye_labels(groups: Mapping[str, Group]) -> dict[str, str]:
     """Return what is on each eye, no two alike: streamlit identifies them by that."""
     words = {key: markdown_text(short_label(group.title), 40) for key, group in groups.items()}
-    found = list(words.values())
-    return {key: one if found.count(one) == 1 else f"{one} ({key[-4:]})" for key, one in words.items()}
+    labels = list(words.values())
+    return {key: one if labels.count(one) == 1 else f"{one} ({key[-4:]})" for key, one in words.items()}

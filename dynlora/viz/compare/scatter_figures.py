@@ -68,14 +68,14 @@ def scatter(
 def scale(values: pd.Series, *, logarithmic: bool) -> dict[str, Any]:
     """Return the scale of an axis; few values that are well apart, as those of a sweep do, are its ticks."""
     known = np.array(sorted(set(values)), dtype=float)
-    found: dict[str, Any] = {"type": "log", "dtick": "D2", "tickformat": ".3~g"} if logarithmic else {"type": "linear"}
+    axis: dict[str, Any] = {"type": "log", "dtick": "D2", "tickformat": ".3~g"} if logarithmic else {"type": "linear"}
     if not 1 < len(known) <= FEW:
-        return found
+        return axis
     gaps = np.diff(np.log(known) if logarithmic else known)
     if gaps.min() < APART * gaps.sum():
-        return found
+        return axis
     words = [format_value(float(value)) for value in known]
-    return {"type": found["type"], "tickmode": "array", "tickvals": known.tolist(), "ticktext": words}
+    return {"type": axis["type"], "tickmode": "array", "tickvals": known.tolist(), "ticktext": words}
 
 
 SHARES = (1.0, 0.7, 0.5, 0.32)

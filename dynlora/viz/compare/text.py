@@ -167,14 +167,14 @@ def scatter(points: pd.DataFrame, titles: tuple[str, str], of: int) -> str:
         titles: what x and y are.
         of: runs that are compared.
     """
-    shown = f"{len(points):,} of {plural(of, 'run')} shown" if len(points) < of else f"{plural(of, 'run')} shown"
+    count = f"{len(points):,} of {plural(of, 'run')} shown" if len(points) < of else f"{plural(of, 'run')} shown"
     if len(points) < 3 or points["x"].nunique() < 2 or points["y"].nunique() < 2:
-        return f"{shown}: too few different values for a correlation."
+        return f"{count}: too few different values for a correlation."
     rho = spearman(points["x"], points["y"])
     way = "rises" if rho > 0 else "falls"
     strength = "hardly changes" if abs(rho) < 0.2 else f"{way} weakly" if abs(rho) < 0.5 else way
     return (
-        f"{shown}; {_plain(titles[1])} {strength} with {_plain(titles[0])} (rank correlation {rho:.2f}). "
+        f"{count}; {_plain(titles[1])} {strength} with {_plain(titles[0])} (rank correlation {rho:.2f}). "
         "The runs also differ in other settings, so this is not evidence of a cause."
     )
 

@@ -111,8 +111,8 @@ def limits(metric: str) -> tuple[float | None, float | None]:
 
 def axis_within(*metrics: str) -> dict[str, Any]:
     """Return the settings of a linear axis that keep plotly's own range within what these metrics can be."""
-    found = [limits(metric) for metric in metrics]
-    low, high = _outermost((one[0] for one in found), min), _outermost((one[1] for one in found), max)
+    ranges = [limits(metric) for metric in metrics]
+    low, high = _outermost((one[0] for one in ranges), min), _outermost((one[1] for one in ranges), max)
     clips = {name: value for name, value in (("clipmin", low), ("clipmax", high)) if value is not None}
     return {"autorangeoptions": clips} if clips else {}
 

@@ -137,10 +137,10 @@ def line_styles(
         groups: the configurations by name, whose methods decide the colours; without them the order does.
         hidden: configurations that are hidden, whose styles stay theirs.
     """
-    shown = coloured(names, highlighted)
-    named = theme.contrasting(shown) if groups is None else _by_method(groups, hidden)
+    in_colour = coloured(names, highlighted)
+    named = theme.contrasting(in_colour) if groups is None else _by_method(groups, hidden)
     grey = LineStyle(theme.faded(colours.muted, 0.45), "circle", "solid", is_muted=True)
-    return {name: LineStyle(*named[name]) if name in shown else grey for name in names}
+    return {name: LineStyle(*named[name]) if name in in_colour else grey for name in names}
 
 
 def _by_method(groups: Mapping[str, Group], hidden: Collection[Group]) -> dict[str, Style]:

@@ -55,8 +55,8 @@ def chosen(text: str, key: str, start: Sequence[Any]) -> list[Any]:
     """
     owner, _, listed = text.partition(":")
     try:
-        wanted = json.loads(listed) if owner == key else list(start)
-        repairs = parse_config({"data": {"repair": wanted}}).data.repair
+        listed_repairs = json.loads(listed) if owner == key else list(start)
+        repairs = parse_config({"data": {"repair": listed_repairs}}).data.repair
     except (ValueError, RecursionError):
         return []
     return [repair_list.plain(repair) for repair in repairs or ()]
@@ -167,15 +167,15 @@ def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]
                 )
                 return ""
             with st.spinner("Checking every row"):
-                found = _found(asked(config), str(path), version_of(path), dict(config))
+                result = _found(asked(config), str(path), version_of(path), dict(config))
         except (DynloraError, OSError) as error:  # OSError: a file that went away, or a link that leads nowhere
             st.error(refusal(error))
             _undo_all(key, repairs)
             return "The data cannot be used: see the data check."
-        blockers = [fault for fault in found["faults"] if fault["refuses"]]
-        warnings = [fault for fault in found["faults"] if not fault["refuses"]]
-        _conclusion(found, blockers, key, repairs)
-        for number, done in enumerate(found["repaired"]):
+        blockers = [fault for fault in result["faults"] if fault["refuses"]]
+        warnings = [fault for fault in result["faults"] if not fault["refuses"]]
+        _conclusion(result, blockers, key, repairs)
+        for number, done in enumerate(result["repaired"]):
             _done(done, number, key, repairs)
         for fault in blockers:
             _fault(fault, key, repairs)
@@ -183,22 +183,22 @@ def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]
             with st.expander(f"Review {plural(len(warnings), 'warning')}", expanded=True, key="warnings"):
                 for fault in warnings:
                     _fault(fault, key, repairs)
-        note(" ".join([*(f"Read {text}." for text in found["notes"]), sizes(found, config.get("seed", 0))]))
-    return blocking(found)
+        note(" ".join([*(f"Read {text}." for text in result["notes"]), sizes(result, config.get("seed", 0))]))
+    return blocking(result)
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
-def _found(asked: str, path: str, version: Any, _config: dict[str, Any]) -> dict[str, Any]:
-    """Return the check of a file as it is now; `asked` and `version` say when it is another one."""
+def _found(key: str, path: str, version: Any, _config: dict[str, Any]) -> dict[str, Any]:
+    """Return the check of a file as it is now; `key` and `version` say when it is another one."""
     return asdict(checked(_config, Path(path)))
 
 
 def _conclusion(
-    found: Mapping[str, Any], blockers: Sequence[Mapping[str, Any]], key: str, repairs: Sequence[Any]
+    result: Mapping[str, Any], blockers: Sequence[Mapping[str, Any]], key: str, repairs: Sequence[Any]
 ) -> None:
     """Say the result first, and offer what training needs at once; a warning may be about rows that are right."""
-    sentence = markdown_text(found["conclusion"], 400)
-    if not found["faults"]:
+    sentence = markdown_text(result["conclusion"], 400)
+    if not result["faults"]:
         st.success(sentence, icon=":material/check:")
         return
     st.warning(sentence, icon=":material/rule:")
@@ -209,7 +209,7 @@ def _conclusion(
             key="repair-blockers",
             icon=":material/done_all:",
             on_click=_choose,
-            args=(key, found["needed"]),
+            args=(key, result["needed"]),
         )
 
 

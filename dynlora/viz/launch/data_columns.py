@@ -27,7 +27,7 @@ def pick_kind(start: str, key: str) -> str:
     """
     name = f"kind-{key}-{start}"
     url_state.begin(name, start)
-    found = st.segmented_control(
+    kind_name = st.segmented_control(
         "Kind of data",
         list(data_file.KINDS),
         key=name,
@@ -36,7 +36,7 @@ def pick_kind(start: str, key: str) -> str:
         "model.",
     )
     url_state.keep(name)
-    return found or start
+    return kind_name or start
 
 
 def typed(start: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -62,14 +62,14 @@ def of_table(
     with place:
         kind = pick_kind(known, key)
     guess = data_file.guessed(rows) | data_file.guessed_written(rows)
-    wanted = {
+    suggested = {
         role: start.get(f"data.{role}") if is_same and kind == known else guess.get(role)
         for role in data_file.ROLES[kind]
     }
-    places = st.columns(len(wanted) + (kind in data_file.LOSS_ON), vertical_alignment="bottom")
-    values = _columns(rows, kind, wanted, key, places)
+    places = st.columns(len(suggested) + (kind in data_file.LOSS_ON), vertical_alignment="bottom")
+    values = _columns(rows, kind, suggested, key, places)
     if kind in data_file.LOSS_ON:
-        with places[len(wanted)]:
+        with places[len(suggested)]:
             values |= chosen_loss(kind, start if is_same else {}, key)
     return kind, values | data_file.task_of(kind)
 
@@ -84,9 +84,9 @@ def chosen_loss(kind: str, start: Mapping[str, Any], key: str) -> dict[str, Any]
     url_state.begin(name, begin)
     about = markdown_text(form_model.config_field("data.loss_on").about, 600)
     words = data_file.LOSS_WORDS[kind]
-    found = st.selectbox("Loss on", list(options), key=name, help=about, format_func=words.__getitem__)
+    choice = st.selectbox("Loss on", list(options), key=name, help=about, format_func=words.__getitem__)
     url_state.keep(name)
-    return {} if found == options[0] else {"data.loss_on": found}
+    return {} if choice == options[0] else {"data.loss_on": choice}
 
 
 def pick_encoding(place: Any, start: Any, key: str) -> str | None:
@@ -97,22 +97,22 @@ def pick_encoding(place: Any, start: Any, key: str) -> str | None:
     about = markdown_text(form_model.config_field("data.encoding").about, 600)
     url_state.begin(name, begin)
     with place:
-        found = st.selectbox(
+        encoding = st.selectbox(
             "Encoding", options, key=name, help=about, format_func=lambda name: "automatic" if name == "auto" else name
         )
     url_state.keep(name)
-    return None if found == "auto" else found
+    return None if encoding == "auto" else encoding
 
 
 def _columns(
-    rows: pd.DataFrame, kind: str, wanted: Mapping[str, Any], key: str, places: Sequence[Any]
+    rows: pd.DataFrame, kind: str, suggested: Mapping[str, Any], key: str, places: Sequence[Any]
 ) -> dict[str, Any]:
     """Draw the choice of columns side by side and return it by dotted key."""
     names: list[Any] = list(rows.columns)
     written = data_file.is_written(kind)
-    taken = [wanted[role] for role in ("prompt", "completion", "messages") if wanted.get(role)]
+    taken = [suggested[role] for role in ("prompt", "completion", "messages") if suggested.get(role)]
     groups = [name for name in data_file.groupable(rows) if name not in GROUPINGS and name not in taken]
-    found = {}
+    columns = {}
     for place, role in zip(places, data_file.ROLES[kind], strict=False):
         options = names
         if role in data_file.OPTIONAL:
@@ -120,12 +120,12 @@ def _columns(
         if role == "group_by":
             options = [*(name for name in GROUPINGS if not (written and name == "label")), *groups]
         about = form_model.config_field(f"data.{role}").about
-        start = wanted[role] if wanted[role] in options else options[0]
+        start = suggested[role] if suggested[role] in options else options[0]
         name = f"column-{role}-{key}-{options.index(start)}"
         words = GROUPINGS if role == "group_by" else {None: "None"}
         url_state.begin(name, start)
         with place:
-            found[f"data.{role}"] = st.selectbox(
+            columns[f"data.{role}"] = st.selectbox(
                 data_file.ROLE_WORDS[role],
                 options,
                 key=name,
@@ -135,5 +135,5 @@ def _columns(
             )
         url_state.keep(name)
     if "label" in data_file.ROLES[kind]:
-        found["data.label"] = found["data.label"] or form_model.config_field("data.label").default
-    return found
+        columns["data.label"] = columns["data.label"] or form_model.config_field("data.label").default
+    return columns

@@ -115,17 +115,17 @@ def caption(kind: str, rows: pd.DataFrame, values: Mapping[str, Any]) -> str:
 
 def _said_of_conversations(rows: pd.DataFrame, name: str) -> str:
     """Return how long conversations are, and who speaks."""
-    found, faulty = [], 0
+    lengths, faulty = [], 0
     for cell in rows.get(name, []):
         try:
-            found.append(conversation(plain(cell)))
+            lengths.append(conversation(plain(cell)))
         except ValueError:
             faulty += 1
-    if not found:
+    if not lengths:
         return "no cell of the column is a list of messages with role and content"
-    sizes = sorted({len(turns) for turns in found})
+    sizes = sorted({len(turns) for turns in lengths})
     span = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    roles = dict.fromkeys(one_line(turn["role"], 20) for turns in found for turn in turns)
+    roles = dict.fromkeys(one_line(turn["role"], 20) for turns in lengths for turn in turns)
     bad = f"; {plural(faulty, 'cell')} cannot be read as messages" if faulty else ""
     return f"a conversation has {span} messages of {listed(list(roles), 5)}{bad}"
 

@@ -105,22 +105,22 @@ def _uploads() -> Path:
 def _embedded(start: Mapping[str, Any]) -> Source:
     """Draw the choice among the data sets that a name alone is enough for."""
     names = list(assets.DATASETS)
-    wanted = start.get("data.name")
+    start_name = start.get("data.name")
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
-        usual = wanted if wanted in names else names[0]
+        usual = start_name if start_name in names else names[0]
         url_state.begin(f"embedded-{usual}", usual)
         name = st.selectbox("Data set", names, key=f"embedded-{usual}")
         url_state.keep(f"embedded-{usual}")
-    found = assets.DATASETS[name]
-    kind = data_file.of_columns(list(found.columns))
+    dataset = assets.DATASETS[name]
+    kind = data_file.of_columns(list(dataset.columns))
     with right, st.container(horizontal=True, vertical_alignment="bottom"):
-        values = data_columns.chosen_loss(kind, start if wanted == name else {}, name)
+        values = data_columns.chosen_loss(kind, start if start_name == name else {}, name)
         values |= config_grid(["data.group_by"], start, 1)
-    sizes = ", ".join(f"{count:,} {split} examples" for split, count in found.rows.items())
+    sizes = ", ".join(f"{count:,} {split} examples" for split, count in dataset.rows.items())
     note(
-        f"{data_file.KINDS[kind]}. {found.description}; {sizes}. Columns: {', '.join(found.columns)}. "
-        f"Licence: {found.licence}."
+        f"{data_file.KINDS[kind]}. {dataset.description}; {sizes}. Columns: {', '.join(dataset.columns)}. "
+        f"Licence: {dataset.licence}."
     )
     return Source({"data.name": name} | values | _kept_repairs(start, name))
 
@@ -133,14 +133,14 @@ def _kept_repairs(start: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _from_hub(start: Mapping[str, Any]) -> Source:
     """Draw the fields of a data set of the hub."""
-    wanted = start.get("data.name")
-    value = str(wanted) if wanted and wanted not in assets.DATASETS else ""
+    start_name = start.get("data.name")
+    value = str(start_name) if start_name and start_name not in assets.DATASETS else ""
     about = "Repository, then a colon and its subset, such as nyu-mll/glue:sst2. Key: data.name."
     hub_search.pick("dataset", f"hub-{value}")
     name = kept_text("Hub id", value, "hub", 500, about)
     folder = assets.cached_hub_dataset(name)
     if folder is not None:
-        values = _picked(folder / "train.parquet", f"hub-{name}", start, name, is_same=wanted == name)
+        values = _picked(folder / "train.parquet", f"hub-{name}", start, name, is_same=start_name == name)
         return Source({"data.name": name} | values | _kept_repairs(start, name))
     if name:
         _fetch_button(name)
@@ -184,8 +184,8 @@ def _uploaded(start: Mapping[str, Any]) -> Source:
             path: Path | None = uploads.keep(runs_dir(), sent.name, sent.getvalue())
             to_address(upload=path.parent.name)  # pyright: ignore[reportOptionalMemberAccess]
         else:
-            wanted = st.query_params.get("upload") or Path(str(start.get("data.path") or "")).parent.name
-            path = uploads.find(runs_dir(), wanted)
+            upload = st.query_params.get("upload") or Path(str(start.get("data.path") or "")).parent.name
+            path = uploads.find(runs_dir(), upload)
     if path is None:
         return Source(missing="Upload a file first.")
     return _table(path, path, start)
@@ -255,11 +255,11 @@ def _picked(
     kind, values = data_columns.of_table(rows, start, key, left, is_same=is_same)
     values |= {"data.encoding": encoding} if encoding else {}
     note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values, is_repaired=is_repaired)} First rows:")
-    shown = data_file.shown(rows)
-    names = [str(name) for name in shown]
-    if not asked_for_texts(strong_language.count(shown, names), f"first-rows-{key}"):
-        shown = strong_language.hidden(shown, names)
-    st.dataframe(shown, hide_index=True, width="stretch")
+    preview = data_file.shown(rows)
+    names = [str(name) for name in preview]
+    if not asked_for_texts(strong_language.count(preview, names), f"first-rows-{key}"):
+        preview = strong_language.hidden(preview, names)
+    st.dataframe(preview, hide_index=True, width="stretch")
     return values
 
 

@@ -49,27 +49,27 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
     value = field.fitting(start.get(field.key, field.default))
     key = field_key(field, start)
     label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
-    found: Any
+    entered: Any
     if field.choices and field.kind == "tuple":
         url_state.begin(key, list(value or ()))
-        found = st.multiselect(label, field.choices, key=key, help=about, placeholder=field.empty) or None
+        entered = st.multiselect(label, field.choices, key=key, help=about, placeholder=field.empty) or None
     elif field.choices:
         options = [NOTHING, *field.choices] if field.optional else list(field.choices)
         url_state.begin(key, NOTHING if value is None else str(value))
-        found = st.selectbox(label, options, key=key, help=about, format_func=lambda one: one or field.empty) or None
+        entered = st.selectbox(label, options, key=key, help=about, format_func=lambda one: one or field.empty) or None
     elif field.kind == "bool":
         url_state.begin(key, bool(value))
-        found = st.checkbox(label, key=key, help=about)
+        entered = st.checkbox(label, key=key, help=about)
     elif field.kind in ("int", "float"):
-        found = _number(field, value, key, label, about)
+        entered = _number(field, value, key, label, about)
     else:
         url_state.begin(key, (", ".join(value) if isinstance(value, tuple) else str(value or ""))[:500])
         about_empty = field.empty if field.optional else None
-        found = st.text_input(label, key=key, help=about, max_chars=500, placeholder=about_empty).strip() or None
-        if field.kind == "tuple" and found:
-            found = [part.strip() for part in found.split(",") if part.strip()] or None
+        entered = st.text_input(label, key=key, help=about, max_chars=500, placeholder=about_empty).strip() or None
+        if field.kind == "tuple" and entered:
+            entered = [part.strip() for part in entered.split(",") if part.strip()] or None
     url_state.keep(key)
-    return None if found == field.default else found
+    return None if entered == field.default else entered
 
 
 def _number(field: Field, start: Any, key: str, label: str, about: str) -> Any:
@@ -98,20 +98,20 @@ def kept_text(label: str, start: str, name: str, longest: int, about: str) -> st
     """Draw a field of text that is no field of the configuration, and return what it holds, without space around."""
     key = f"{name}-{start}"
     url_state.begin(key, start)
-    found = st.text_input(label, key=key, max_chars=longest, help=about).strip()
+    entered = st.text_input(label, key=key, max_chars=longest, help=about).strip()
     url_state.keep(key)
-    return found
+    return entered
 
 
 def field_grid(fields: Sequence[Field], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
     """Draw fields side by side and return what was entered, by key."""
-    found = {}
+    values = {}
     for first in range(0, len(fields), columns):
         places = st.columns(columns, vertical_alignment="bottom")
         for place, field in zip(places, fields[first : first + columns], strict=False):
             with place:
-                found[field.key] = field_widget(field, start)
-    return found
+                values[field.key] = field_widget(field, start)
+    return values
 
 
 def config_grid(keys: Sequence[str], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
@@ -249,10 +249,10 @@ def show_launched() -> None:
 
     @live.following(EVERY_S, active=waits)
     def show() -> None:
-        found = read()
-        for run_id, summary in found:
+        summaries = read()
+        for run_id, summary in summaries:
             _line(run_id, summary)
-        if waits and not any(_is_coming(summary) for _, summary in found):
+        if waits and not any(_is_coming(summary) for _, summary in summaries):
             st.rerun()  # nothing to wait for any more
 
     show()
@@ -295,5 +295,5 @@ def _doing(run_id: str, summary: RunSummary | None) -> str:
         return ""
     if summary["status"] == "queued":
         return "Its process is starting." if is_alive(runs_dir(), run_id) else "It waits in the queue."
-    said = run_summary.phase(summary, lambda: queries.logs_frame(run_folder(runs_dir(), run_id), 20))
-    return f"{markdown_text(said)}." if said else ""
+    phase = run_summary.phase(summary, lambda: queries.logs_frame(run_folder(runs_dir(), run_id), 20))
+    return f"{markdown_text(phase)}." if phase else ""

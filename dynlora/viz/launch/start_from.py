@@ -36,9 +36,9 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             config = queries.run_summary(find_run(run_id).folder)["config"]
             parse_config(config)
         twins = presets.twins(config, strategies)
-        wanted = st.query_params.get("twin")
-        if wanted in presets.TWINS and wanted not in twins:
-            note(f"This run has no {presets.TWINS[wanted].lower()}: the settings would be the same.")
+        twin = st.query_params.get("twin")
+        if twin in presets.TWINS and twin not in twins:
+            note(f"This run has no {presets.TWINS[twin].lower()}: the settings would be the same.")
         name = _segmented("twin", "Use of this run", list(twins), presets.TWINS.__getitem__)
         note(presets.TWIN_WORDS[name])
         return twins[name]
@@ -48,11 +48,11 @@ def _pick_run() -> str:
     """Draw the picker of a run to start from; empty for none."""
     runs = list_all()
     words = {"": "A preset", **run_labels(runs[runs["status"] != "corrupt"])}
-    wanted = st.query_params.get("from", "")
-    if wanted not in words:
+    run_id = st.query_params.get("from", "")
+    if run_id not in words:
         with guarded():
-            words[find_run(wanted).id] = wanted
-    put("address-from", wanted)
+            words[find_run(run_id).id] = run_id
+    put("address-from", run_id)
     return st.selectbox(
         "Start from",
         list(words),

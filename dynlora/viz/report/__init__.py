@@ -31,5 +31,5 @@ def comparison_report(folders: Sequence[Path]) -> bytes:
     Raises:
         DynloraError: when no run can be read.
     """
-    found, damaged = queries.readable(folders)
-    return page(comparison_document([read_run(folder) for folder in found], damaged))
+    runs, damaged = queries.readable(folders)
+    return page(comparison_document([read_run(folder) for folder in runs], damaged))

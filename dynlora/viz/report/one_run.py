@@ -162,15 +162,15 @@ TITLE = "Module ablation"
 
 def knockouts_part(run: RunReading) -> Part:
     """Return the loss change without each module, and how well recorded scores predict it."""
-    found = None if run.modules.empty else ablations.kept(run.folder)
-    effect = ablations.effects(found, run.modules)
-    if found is None or effect.empty:
+    ablation = None if run.modules.empty else ablations.kept(run.folder)
+    effect = ablations.effects(ablation, run.modules)
+    if ablation is None or effect.empty:
         return Part(TITLE, [])
-    words = ablations.effect_caption(effect, len(run.modules), found.rows)
+    words = ablations.effect_caption(effect, len(run.modules), ablation.rows)
     drawn = partial(knockout_figures.effect_bars, effect)
     title = "Module ablation"
     blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
-    return Part(TITLE, [*blocks, *_agreements(run, effect)], [ablations.adapter_caption(found, run.summary["step"])])
+    return Part(TITLE, [*blocks, *_agreements(run, effect)], [ablations.adapter_caption(ablation, run.summary["step"])])
 
 
 def _table(effect: pd.DataFrame) -> pd.DataFrame:
@@ -213,7 +213,7 @@ def run_document(run: RunReading) -> Document:
     summary, view = run.summary, document_view(run)
     times = run_summary.step_times(run.scalars)
     judged = run_verdict(run.folder, summary)
-    found = [
+    parts = [
         *([] if judged is None else [verdict_part(judged)]),
         ranks_part(run),
         training_part(view),
@@ -228,7 +228,7 @@ def run_document(run: RunReading) -> Document:
         one_line(summary["name"], 120),
         run_summary.about(summary),
         {"status": _status(summary), **run_summary.headline(summary, len(run.event_steps), times)},
-        found,
+        parts,
         _health(run),
     )
 
@@ -248,9 +248,9 @@ def _health(run: RunReading) -> list[str]:
     """Return the findings about the run, and what was checked and is well."""
     if not run.summary["step"]:
         return []
-    found = health.outcome(run.evidence)
-    said = (f"{one.level.capitalize()}: {one.title}. {one.words}" for one in found.findings)
-    return [*said, " ".join([found.conclusion, *found.details])]
+    outcome = health.outcome(run.evidence)
+    sentences = (f"{one.level.capitalize()}: {one.title}. {one.words}" for one in outcome.findings)
+    return [*sentences, " ".join([outcome.conclusion, *outcome.details])]
 
 
 def panel_part(title: str, view: RunView) -> Part:

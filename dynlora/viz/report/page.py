@@ -30,11 +30,11 @@ from dynlora.viz.report.document import Chart
 
 def chart_data(charts: Iterable[Chart]) -> list[dict[str, Any]]:
     """Return each chart as `figure`, drawn for light, and `dark`, the places and values that differ for dark."""
-    found = []
+    specs = []
     for chart in charts:
         light, dark = (_values(chart.draw(colours)) for colours in (LIGHT, DARK))
-        found.append({"figure": light, "dark": list(differences(light, dark))})
-    return found
+        specs.append({"figure": light, "dark": list(differences(light, dark))})
+    return specs
 
 
 def differences(first: Any, second: Any, place: tuple[str | int, ...] = ()) -> Iterator[list[Any]]:
@@ -117,7 +117,7 @@ def page(report: document.Document) -> bytes:
 @cache
 def _templates() -> jinja2.Environment:
     """Return the templates: every value is escaped, a name that nobody gave is an error."""
-    found = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FunctionLoader(_read),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -125,10 +125,10 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters.update(line=lambda value, limit=MOST_LINE: one_line(value, limit), lines=document.cut_lines)
-    found.filters["grid"] = document.grid
-    found.tests["strong"] = strong_language.is_strong
-    return found
+    templates.filters.update(line=lambda value, limit=MOST_LINE: one_line(value, limit), lines=document.cut_lines)
+    templates.filters["grid"] = document.grid
+    templates.tests["strong"] = strong_language.is_strong
+    return templates
 
 
 def _style() -> str:

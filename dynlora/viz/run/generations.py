@@ -44,13 +44,13 @@ def by_step(events: pd.DataFrame) -> dict[int, list[Generated]]:
     Args:
         events: those of kind `generations`, with columns step and payload.
     """
-    found: dict[int, list[Generated]] = {}
+    steps_texts: dict[int, list[Generated]] = {}
     for step, payload in zip(events["step"], events["payload"], strict=True):
         rows = payload.get("rows") if isinstance(payload, Mapping) else None
         texts = [_generated(row) for row in rows if isinstance(row, Mapping)] if isinstance(rows, Sequence) else []
         if texts:
-            found[int(step)] = texts
-    return dict(sorted(found.items()))
+            steps_texts[int(step)] = texts
+    return dict(sorted(steps_texts.items()))
 
 
 def _generated(row: Mapping[str, Any]) -> Generated:
@@ -116,10 +116,10 @@ def conclusion(steps: Mapping[int, Sequence[Generated]]) -> str:
     right, of = right_of(steps[last])
     if of:
         low, high = share_interval(right, of)
-        said = (
+        sentence = (
             f"At step {last:,}, {right} of {of} answers are correct (95 % CI {percent(low, 0)} to {percent(high, 0)})"
         )
-        return f"{said}; at step {first:,} it was {right_of(steps[first])[0]}." if last != first else f"{said}."
+        return f"{sentence}; at step {first:,} it was {right_of(steps[first])[0]}." if last != first else f"{sentence}."
     if last == first:
         return f"The model continued {len(steps[last])} prompts at step {last:,}; texts of later steps appear here."
     before = {text.row: text.text for text in steps[first]}

@@ -115,14 +115,14 @@ def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:
         (left, "Memory use", MEMORY, "MiB", "memory"),
         (right, "CPU use", PROCESSOR, "% of one core", "processor"),
     ):
-        shown = readings[readings["name"].isin(names)]
+        visible = readings[readings["name"].isin(names)]
         with place, card(title, key):
-            if shown.empty:
+            if visible.empty:
                 note("Not recorded in this run. Memory and CPU use are recorded about every five seconds of training.")
             else:
                 label = f"Memory ({unit})" if names is MEMORY else f"CPU use ({unit})"
-                figure = result_figures.readings(shown, names, label, colours())
-                chart(figure, machine_caption(shown, names, unit.split(" of")[0]), shown, key)
+                figure = result_figures.readings(visible, names, label, colours())
+                chart(figure, machine_caption(visible, names, unit.split(" of")[0]), visible, key)
     with card("Log", "log"):
         lines = run_summary.log_text(cached_queries.ask(queries.logs_frame, run.folder, 200))
         st.code(lines or "The log is empty.", language=None, wrap_lines=True)

@@ -67,8 +67,8 @@ def _results(summary: Mapping[str, Any]) -> None:
     if value is None:
         return
     word = sentence_case(metric_words(name))
-    shown = {word: score(value), "Best": score(best), "Parameters in use": "–" if used is None else f"{used:,}"}
-    figures(shown, "figures-panel")
+    results = {word: score(value), "Best": score(best), "Parameters in use": "–" if used is None else f"{used:,}"}
+    figures(results, "figures-panel")
 
 
 def _loss(run: Chosen) -> None:
@@ -98,8 +98,8 @@ def spans_of(ranks: pd.DataFrame) -> pd.DataFrame:
     Args:
         ranks: one row per module, one column per step.
     """
-    found = pd.DataFrame({"lowest": ranks.min(), "mean": ranks.mean(), "highest": ranks.max()})
-    return found.dropna().rename_axis("step").reset_index()
+    spans = pd.DataFrame({"lowest": ranks.min(), "mean": ranks.mean(), "highest": ranks.max()})
+    return spans.dropna().rename_axis("step").reset_index()
 
 
 def loss_caption(train: pd.DataFrame, held_out: pd.DataFrame) -> str:

@@ -42,15 +42,15 @@ def generated_texts(run: Chosen) -> None:
         first = next(iter(steps.values()))
         frame = generations.table(steps[step], first)
         is_shown = asked_for_texts(strong_language.count(frame), KEY)
-        shown = frame if is_shown else strong_language.hidden(frame)
+        visible = frame if is_shown else strong_language.hidden(frame)
         texts = steps[step]
-        names = [f"{place + 1}. {_line(prompt)}" for place, prompt in enumerate(shown["prompt"])]
+        names = [f"{place + 1}. {_line(prompt)}" for place, prompt in enumerate(visible["prompt"])]
         place = st.selectbox("Prompt", range(len(names)), format_func=names.__getitem__, key=f"{KEY}-prompt")
-        if is_shown or shown["now"].iloc[place] == frame["now"].iloc[place]:
+        if is_shown or visible["now"].iloc[place] == frame["now"].iloc[place]:
             _one(texts[place], first, step)
         else:
             note("This text has strong language. Choose Show text to read it.")
-        table(shown, KEY, frame)
+        table(visible, KEY, frame)
 
 
 def _step(steps: list[int]) -> int:
@@ -108,17 +108,17 @@ def run_results(run: Chosen, summary: RunSummary, events: pd.DataFrame) -> None:
     panel_cards(panels, RunView(run.folder, reading, reading.store))
     unit = run_summary.loss_unit(summary)
     examples = cached_queries.ask_events(queries.examples_frame, run.folder)
-    shown = Shown(labels, unit, run_summary.writes(summary))
+    view = Shown(labels, unit, run_summary.writes(summary))
     ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
     with card("Changes since the first evaluation", "changed"):
-        _before_after(ends, ("at the first evaluation", "now"), shown, "changed")
+        _before_after(ends, ("at the first evaluation", "now"), view, "changed")
     base = (_last(run.folder, name) for name in ("base_loss", "base_prediction"))
     with card("Effect of the adapters", "base"):
         ends = results.base_ends(examples, *base)
         if ends.empty:
             note(NOT_RECORDED)
         else:
-            _before_after(ends, ("with adapters off", "with adapters on"), shown, "base")
+            _before_after(ends, ("with adapters off", "with adapters on"), view, "base")
 
 
 @dataclass(frozen=True)
@@ -130,18 +130,18 @@ class Shown:
     writes: bool
 
 
-def _before_after(ends: pd.DataFrame, names: tuple[str, str], shown: Shown, key: str) -> None:
+def _before_after(ends: pd.DataFrame, names: tuple[str, str], view: Shown, key: str) -> None:
     """Draw the losses of the probe set on two occasions, what became of the answers, and the texts."""
     if ends.empty:
         note("The probe set has been evaluated fewer than two times, so there is no comparison yet.")
         return
-    (before, after), labels = names, shown.labels
+    (before, after), labels = names, view.labels
     named = results.answer_names(ends, labels)
-    read = results.as_written if shown.writes else lambda rows: rows
+    read = results.as_written if view.writes else lambda rows: rows
     left, right = st.columns([2, 3])
     with left:
         figure = result_figures.before_after(
-            named, f"Loss {before}", f"Loss {after}", shown.unit, colours(), has_classes=bool(labels)
+            named, f"Loss {before}", f"Loss {after}", view.unit, colours(), has_classes=bool(labels)
         )
         table = read(results.changed(named, 5000))
         chart(figure, result_figures.before_after_caption(ends, before, after), table, f"{key}-loss")
@@ -163,5 +163,5 @@ def _probe(folder: Path, name: str) -> pd.DataFrame:
 
 
 def _last(folder: Path, name: str) -> Any:
-    found = _probe(folder, name)
-    return found.iloc[-1, 1:].to_numpy(float) if len(found) else None
+    probe = _probe(folder, name)
+    return probe.iloc[-1, 1:].to_numpy(float) if len(probe) else None

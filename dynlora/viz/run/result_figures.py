@@ -103,8 +103,8 @@ def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours
         colours: of the mode.
     """
     drawn = theme.figure(colours, 230)
-    shown = [name for name in names if (series["name"] == name).any()]
-    for name, (colour, _, dash) in theme.contrasting(shown).items():
+    recorded = [name for name in names if (series["name"] == name).any()]
+    for name, (colour, _, dash) in theme.contrasting(recorded).items():
         part = series[series["name"] == name]
         drawn.add_scatter(
             x=part["minutes"],
@@ -114,7 +114,7 @@ def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours
             line={"color": colour, "width": 1.8, "dash": dash},
             hovertemplate=f"%{{x:.1f}} min<br>{plotly_text(names[name])} %{{y:,.0f}}<extra></extra>",
         )
-    drawn.update_layout(showlegend=len(shown) > 1)
+    drawn.update_layout(showlegend=len(recorded) > 1)
     drawn.update_xaxes(title_text="Minutes since the first reading")
     drawn.update_yaxes(title_text=plotly_text(title), rangemode="tozero")
     return drawn
@@ -131,11 +131,11 @@ def before_after_caption(ends: pd.DataFrame, before: str, after: str) -> str:
 
 def answers(counts: pd.DataFrame, before: str, after: str) -> str:
     """Say the accuracy of both sides and how many answers changed, and which way; counts in the order of `ANSWERS`."""
-    kept, won, lost, _ = (int(count) for count in counts["count"])
+    unchanged, won, lost, _ = (int(count) for count in counts["count"])
     total = int(counts["count"].sum())
     if not total:
         return "This run has no probe set."
     return (
-        f"{before} {percent((kept + lost) / total)} of {total} probe predictions are correct, {after} "
-        f"{percent((kept + won) / total)}: {won} predictions became correct, {lost} became wrong."
+        f"{before} {percent((unchanged + lost) / total)} of {total} probe predictions are correct, {after} "
+        f"{percent((unchanged + won) / total)}: {won} predictions became correct, {lost} became wrong."
     )

@@ -55,8 +55,8 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
         metric: name of the metric that is drawn.
         colours: the mode's colours.
     """
-    shown = summary[summary["metric"] == metric].head(MAX_GROUPS)
-    order = shown["group"].tolist()[::-1]
+    groups = summary[summary["metric"] == metric].head(MAX_GROUPS)
+    order = groups["group"].tolist()[::-1]
     labels = [plotly_lines(group, 22) for group in order]
     places = {group: place for place, group in enumerate(order)}
     lines = max((label.count("<br>") + 1 for label in labels), default=1)
@@ -72,13 +72,13 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
         hovertemplate="%{customdata}<br>%{x:.3f}<extra></extra>",
     )
     drawn.add_scatter(
-        x=shown["mean"],
-        y=[places[group] for group in shown["group"]],
+        x=groups["mean"],
+        y=[places[group] for group in groups["group"]],
         mode="markers",
         name="Mean and range",
         marker={"color": colours.second, "size": 11, "symbol": "diamond"},
-        error_x=theme.interval(shown["mean"], shown, colours.second, "lowest", "highest", thickness=1.6),
-        customdata=[f"{score(mean)}, {n} run{'' if n == 1 else 's'}" for mean, n in _pairs(shown)],
+        error_x=theme.interval(groups["mean"], groups, colours.second, "lowest", "highest", thickness=1.6),
+        customdata=[f"{score(mean)}, {n} run{'' if n == 1 else 's'}" for mean, n in _pairs(groups)],
         hovertemplate="Mean %{customdata}<extra></extra>",
     )
     drawn.update_yaxes(
@@ -91,8 +91,8 @@ def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colou
     return drawn
 
 
-def _pairs(shown: pd.DataFrame) -> list[tuple[float, int]]:
-    return list(zip(shown["mean"].tolist(), shown["runs"].tolist(), strict=True))
+def _pairs(groups: pd.DataFrame) -> list[tuple[float, int]]:
+    return list(zip(groups["mean"].tolist(), groups["runs"].tolist(), strict=True))
 
 
 def group_card(runs: pd.DataFrame, by: str) -> None:
@@ -195,17 +195,17 @@ def runs_conclusion(runs: pd.DataFrame) -> None:
     """Draw the conclusion on the runs that are shown, with the link to their verdict."""
     finished = runs[runs["status"] == "finished"]
     own = finished[finished["is_own"]]
-    found = task_results(plain_rows(own if len(own) else finished))
+    results = task_results(plain_rows(own if len(own) else finished))
     words = standing(runs["status"].tolist())
-    if found is None:
+    if results is None:
         with conclusion(words, "No run has finished with a result yet."):
             pass
         return
     then = "Compare says which to use: the verdict has the difference with its interval."
-    with conclusion(f"{words} {sentence(found)}", then if len(found.means) > 1 else ""):
-        if len(found.runs) > 1:
-            label = f"Verdict on {plural(min(len(found.runs), MOST_COMPARED), 'run')}"
-            link("pages/compare.py", label, runs=",".join(found.runs[:MOST_COMPARED]))
+    with conclusion(f"{words} {sentence(results)}", then if len(results.means) > 1 else ""):
+        if len(results.runs) > 1:
+            label = f"Verdict on {plural(min(len(results.runs), MOST_COMPARED), 'run')}"
+            link("pages/compare.py", label, runs=",".join(results.runs[:MOST_COMPARED]))
 
 
 def standing(statuses: Sequence[str]) -> str:
@@ -250,9 +250,9 @@ def task_results(rows: Sequence[Mapping[str, Any]]) -> TaskResults | None:
 
 def _configuration(row: Mapping[str, Any]) -> str:
     """Return a text that runs share which differ in nothing but seed, name and log."""
-    kept = {
+    settings = {
         key: value
         for key, value in set_values(row.get("config") or {}).items()
         if key not in ("seed", "name") and not key.startswith("log.")
     }
-    return json.dumps([row.get("strategy"), kept], sort_keys=True, default=str)
+    return json.dumps([row.get("strategy"), settings], sort_keys=True, default=str)

@@ -200,9 +200,11 @@ def group_summary(members: pd.DataFrame) -> pd.DataFrame:
     """Return one row per group and metric: runs, mean, spread (standard deviation over the runs), lowest, highest."""
     if members.empty:
         return pd.DataFrame(columns=["group", "metric", "runs", "mean", "spread", "lowest", "highest"])
-    found = members.groupby(["group", "metric"], sort=False)["value"].agg(["size", "mean", "std", "min", "max"])
-    found = found.rename(columns={"size": "runs", "std": "spread", "min": "lowest", "max": "highest"}).reset_index()
-    return found.sort_values(["metric", "mean"], ascending=[True, False], kind="stable").reset_index(drop=True)
+    statistics = members.groupby(["group", "metric"], sort=False)["value"].agg(["size", "mean", "std", "min", "max"])
+    statistics = statistics.rename(
+        columns={"size": "runs", "std": "spread", "min": "lowest", "max": "highest"}
+    ).reset_index()
+    return statistics.sort_values(["metric", "mean"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
 def groups_caption(summary: pd.DataFrame, unfinished: int) -> str:

@@ -137,13 +137,13 @@ def _sized() -> None:
 
 def conclusion_card(shown: Shown) -> None:
     """Draw the result, and what to take along."""
-    found, size = shown.found, shown.size
-    with conclusion(shrink_text.headline(found, size), shrink_text.basis(found, size, shown.tolerance)):
+    result, size = shown.found, shown.size
+    with conclusion(shrink_text.headline(result, size), shrink_text.basis(result, size, shown.tolerance)):
         if not is_read_only() and has_model(shown.run.folder):
-            share = f"{100 * shrink_model.kept_share(found, size):.0f}"
+            share = f"{100 * shrink_model.kept_share(result, size):.0f}"
             st.download_button(
                 "Download adapter",
-                partial(compressed_file, shown.run.folder, size.share, found.rows, found.weighting),
+                partial(compressed_file, shown.run.folder, size.share, result.rows, result.weighting),
                 f"{shown.run.id}-{share}-percent.zip",
                 "application/zip",
                 key="shrink-download",
@@ -168,51 +168,51 @@ def conclusion_card(shown: Shown) -> None:
             st.code(_commands(shown), language="bash", wrap_lines=True)
 
 
-def _commands(shown: Shown) -> str:
+def _commands(view: Shown) -> str:
     """Return the commands that do the same; a sample is only to be read, so no run is queued beside it."""
-    out, folder = f"{shown.run.id}-small", shown.run.folder
-    size = ["--budget", f"{shown.size.share:g}", "--rows", str(shown.found.rows), "--weighting", shown.found.weighting]
-    compress = ["dynlora", "compress", shown.run.id, *size, "--runs-dir", str(folder.parent)]
+    out, folder = f"{view.run.id}-small", view.run.folder
+    size = ["--budget", f"{view.size.share:g}", "--rows", str(view.found.rows), "--weighting", view.found.weighting]
+    compress = ["dynlora", "compress", view.run.id, *size, "--runs-dir", str(folder.parent)]
     ranks = shrink_model.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})
     commands = [[*compress, "--out", out], ["dynlora", "train", "--config", str(folder / "config.yaml"), *ranks]]
-    if shown.run.is_own:
-        commands.append([*compress, "--recover", str(_recovery_steps(shown))])
+    if view.run.is_own:
+        commands.append([*compress, "--recover", str(_recovery_steps(view))])
     return "\n".join(map(shlex.join, commands))
 
 
-def _recovery_steps(shown: Shown) -> int:
+def _recovery_steps(view: Shown) -> int:
     """Return how many steps a run that starts from the adapter is given."""
-    return usual_steps(int(shown.summary["max_steps"] or 0))
+    return usual_steps(int(view.summary["max_steps"] or 0))
 
 
-def _train(shown: Shown, *, ranks: bool) -> None:
+def _train(view: Shown, *, ranks: bool) -> None:
     """Queue plain LoRA with the kept ranks, or with one rank and about as many parameters; the scaling stays."""
-    config = {key: dict(value) if isinstance(value, dict) else value for key, value in shown.summary["config"].items()}
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in view.summary["config"].items()}
     adapter = config.get("adapter") or {}
     if ranks:
-        ranks_of = shown.found.ranks_of(shown.size)
-        path = keep_ranks(shown.run.folder, ranks_of, shown.size.parameters, is_own=shown.run.is_own)
+        ranks_of = view.found.ranks_of(view.size)
+        path = keep_ranks(view.run.folder, ranks_of, view.size.parameters, is_own=view.run.is_own)
         config["strategy"] = {"name": "lora", "ranks_from": str(path)}
-        title = f"lora, ranks of {shown.summary['name']}"
+        title = f"lora, ranks of {view.summary['name']}"
     else:
-        rank, before = shrink_model.uniform_rank(shown.size, shown.modules), int(adapter.get("rank") or 1)
+        rank, before = shrink_model.uniform_rank(view.size, view.modules), int(adapter.get("rank") or 1)
         alpha = float(adapter.get("alpha") or 2 * before) * rank / before
         config["strategy"], config["adapter"] = {"name": "lora"}, {**adapter, "rank": rank, "alpha": alpha}
         title = f"lora, rank {rank}"
-    config["name"] = f"{title}, {shown.size.parameters:,} parameters"[:200]
+    config["name"] = f"{title}, {view.size.parameters:,} parameters"[:200]
     _queue(config)
 
 
-def _recover(shown: Shown, steps: int) -> None:
+def _recover(view: Shown, steps: int) -> None:
     """Queue a run that starts from the adapter at this size; the adapter is written first."""
     try:
         with st.spinner("Writing the adapter"):
-            place = kept_adapter(shown.run.folder, shown.found, shown.size, runs_dir())
+            place = kept_adapter(view.run.folder, view.found, view.size, runs_dir())
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
         return
-    name = recovery_name(shown.summary["name"], shrink_model.kept_share(shown.found, shown.size), steps)
-    _queue(recovery_values(shown.summary["config"], place, steps, name))
+    name = recovery_name(view.summary["name"], shrink_model.kept_share(view.found, view.size), steps)
+    _queue(recovery_values(view.summary["config"], place, steps, name))
 
 
 def _queue(config: Mapping[str, Any]) -> None:
@@ -261,6 +261,6 @@ def config_card(shown: Shown) -> None:
         return
     with card("LoraConfig for PEFT", "shrink-config", "Copy with the button at the top right."):
         st.code(ranks_to_use_text.code(settings), language="python", height=300, wrap_lines=True)
-        kept = shown.found.ranks_of(shown.size)
-        frame = pd.DataFrame({"module": list(kept), "rank": list(kept.values())})
+        ranks = shown.found.ranks_of(shown.size)
+        frame = pd.DataFrame({"module": list(ranks), "rank": list(ranks.values())})
         under("Ranks by module; as settings of dynlora: strategy.ranks_from.", frame, "shrink-ranks")

@@ -115,9 +115,9 @@ def headline(found: Compressed, size: Size) -> str:
     )
 
 
-def _seen(found: Compressed) -> int:
+def _seen(result: Compressed) -> int:
     """Return how many held-out examples a size is reported on."""
-    return found.rows - found.rows // 2
+    return result.rows - result.rows // 2
 
 
 def change(worth: Half) -> str:
@@ -125,11 +125,11 @@ def change(worth: Half) -> str:
     return f"{signed(worth.difference, 4)} nats (95 % CI {signed(worth.low, 4)} to {signed(worth.high, 4)})"
 
 
-def _scores(found: Compressed, worth: Half) -> str:
-    name = score_of(found)
+def _scores(result: Compressed, worth: Half) -> str:
+    name = score_of(result)
     if name is None or name not in worth.metrics:
         return ""
-    return f"; {name.replace('_', ' ')} {score(worth.metrics[name])} against {score(found.whole.metrics[name])}"
+    return f"; {name.replace('_', ' ')} {score(worth.metrics[name])} against {score(result.whole.metrics[name])}"
 
 
 def basis(found: Compressed, size: Size, tolerance: float) -> str:
@@ -141,9 +141,9 @@ def basis(found: Compressed, size: Size, tolerance: float) -> str:
     within = f"the smallest size shown to cost at most {tolerance:g} nats"
     if chosen.parameters == size.parameters:
         return f"{told} On the other {judged:,}, it is {within}."
-    kept = percent(kept_share(found, chosen), 0)
+    fraction = percent(kept_share(found, chosen), 0)
     side = "Larger than needed" if size.parameters > chosen.parameters else "Smaller than what was shown good enough"
-    return f"{told} {side}: {kept} is {within} on {judged:,} others."
+    return f"{told} {side}: {fraction} is {within} on {judged:,} others."
 
 
 def _unsure(size: Size, tolerance: float) -> str:

@@ -39,9 +39,9 @@ def measured(folder: Path, summary: Mapping[str, Any]) -> Compressed | None:
         folder: of the run.
         summary: as `queries.run_summary` returns it.
     """
-    found = Compressed.read(compress_file(folder))
-    fits = found is not None and found.is_whole and found.step == summary["step"] and offered(found)
-    return found if fits else None
+    result = Compressed.read(compress_file(folder))
+    fits = result is not None and result.is_whole and result.step == summary["step"] and offered(result)
+    return result if fits else None
 
 
 def best(found: Compressed, tolerance: float) -> Size:

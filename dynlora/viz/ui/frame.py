@@ -214,8 +214,8 @@ def _menu_link(page: StreamlitPage, run: str | None, active: int) -> None:
     if page.url_path == "runs":
         _link_to_runs(page, active)
     else:
-        kept = {"run": run} if run and page.url_path in OF_A_RUN else None
-        st.page_link(page, query_params=kept, width="stretch")
+        query = {"run": run} if run and page.url_path in OF_A_RUN else None
+        st.page_link(page, query_params=query, width="stretch")
 
 
 def _link_to_runs(page: StreamlitPage, first: int) -> None:

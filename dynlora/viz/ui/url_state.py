@@ -18,8 +18,8 @@ BOUND = "address-steps-bound"
 
 def from_address(name: str, options: Sequence[Any], default: Any) -> Any:
     """Return the option whose text is in the address under `name`, else the default."""
-    wanted = st.query_params.get(name)
-    return next((option for option in options if str(option) == wanted), default)
+    value = st.query_params.get(name)
+    return next((option for option in options if str(option) == value), default)
 
 
 def to_address(**values: Any) -> None:
@@ -120,8 +120,8 @@ def step_slider(last: int, bound: int, label: str = "Step") -> int:
     """
     if last < 1:
         return last
-    wanted = st.query_params.get("step", "")
-    current = min(int(wanted), bound) if wanted.isdecimal() and len(wanted) < 12 else bound
+    value = st.query_params.get("step", "")
+    current = min(int(value), bound) if value.isdecimal() and len(value) < 12 else bound
     put("address-step", current)
     st.session_state[BOUND] = bound
     _say_reached(last, bound)
@@ -151,9 +151,9 @@ def addressed_range(last: int) -> tuple[int, int]:
     """Return the ends of the range of steps in the address; without one in it, everything up to `last`."""
     if last < 1:
         return 0, last
-    wanted = re.fullmatch(r"(\d{1,12})-(\d{0,12})", st.query_params.get("steps", ""))
-    first = min(int(wanted[1]), last - 1) if wanted else 0
-    end = min(int(wanted[2]), last) if wanted and wanted[2] else last
+    bounds = re.fullmatch(r"(\d{1,12})-(\d{0,12})", st.query_params.get("steps", ""))
+    first = min(int(bounds[1]), last - 1) if bounds else 0
+    end = min(int(bounds[2]), last) if bounds and bounds[2] else last
     return first, max(end, first + 1)
 
 
@@ -192,8 +192,8 @@ def _range_changed() -> None:
 
 def chosen_step(first: int, last: int) -> int:
     """Return the step in the address, held between `first` and `last`; without one it is `last`."""
-    wanted = st.query_params.get("step", "")
-    return min(max(int(wanted), first), last) if wanted.isdecimal() and len(wanted) < 12 else last
+    value = st.query_params.get("step", "")
+    return min(max(int(value), first), last) if value.isdecimal() and len(value) < 12 else last
 
 
 def remember_address() -> None:
@@ -237,8 +237,8 @@ def several(
 ) -> tuple[str, ...]:
     """Draw a choice of several options and return those chosen; `none` says what it means to choose none."""
     key = f"address-{name}"
-    wanted = set(st.query_params.get_all(name))
-    put(key, [option for option in options if option in wanted])
+    values = set(st.query_params.get_all(name))
+    put(key, [option for option in options if option in values])
     chosen = st.multiselect(
         label,
         options,
