@@ -24,13 +24,13 @@ def module_state(modules: pd.DataFrame, ranks: np.ndarray, importance: np.ndarra
         ranks: by module as recorded.
         importance: the same, or None when it was not recorded.
     """
-    found = modules.copy()
-    found["rank"] = ranks[found["position"]]
-    found["importance"] = np.nan if importance is None else importance[found["position"]]
+    state = modules.copy()
+    state["rank"] = ranks[state["position"]]
+    state["importance"] = np.nan if importance is None else importance[state["position"]]
     for column in ("rank", "importance"):
-        total = found[column].clip(lower=0).sum()
-        found[f"{column}_share"] = 100 * found[column].clip(lower=0) / total if total > 0 else np.nan
-    return found
+        total = state[column].clip(lower=0).sum()
+        state[f"{column}_share"] = 100 * state[column].clip(lower=0) / total if total > 0 else np.nan
+    return state
 
 
 def ordered(modules: pd.DataFrame, order: str, ranks: np.ndarray) -> pd.DataFrame:
@@ -45,11 +45,11 @@ def ordered(modules: pd.DataFrame, order: str, ranks: np.ndarray) -> pd.DataFram
     if order == "kind":
         return modules.assign(group=modules["label"], side=layer)
     if order == "depth":
-        found = modules.assign(group=[f"layer {value}" if value else "outside" for value in layer], side="")
-        return found.sort_values(["layer", "position"], kind="stable").reset_index(drop=True)
+        rows = modules.assign(group=[f"layer {value}" if value else "outside" for value in layer], side="")
+        return rows.sort_values(["layer", "position"], kind="stable").reset_index(drop=True)
     last = np.nan_to_num(ranks)[modules["position"]].astype(int)
-    found = modules.assign(group=[f"rank {value}" for value in last], side="", last=last)
-    return found.sort_values("last", ascending=False, kind="stable").drop(columns="last").reset_index(drop=True)
+    rows = modules.assign(group=[f"rank {value}" for value in last], side="", last=last)
+    return rows.sort_values("last", ascending=False, kind="stable").drop(columns="last").reset_index(drop=True)
 
 
 def steadiness(importance: pd.DataFrame, events: Sequence[int]) -> pd.DataFrame:
@@ -94,15 +94,15 @@ def reallocations(events: pd.DataFrame, step: int | None = None) -> int:
 
 def wide(values: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
     """Return a map's values as a table: column `step`, then one per module by its name."""
-    found = pd.DataFrame(values.to_numpy(float).T, columns=modules.sort_values("position")["name"].tolist())
-    found.insert(0, "step", values.columns.to_numpy(), allow_duplicates=True)
-    return found
+    frame = pd.DataFrame(values.to_numpy(float).T, columns=modules.sort_values("position")["name"].tolist())
+    frame.insert(0, "step", values.columns.to_numpy(), allow_duplicates=True)
+    return frame
 
 
 def state_table(state: pd.DataFrame) -> pd.DataFrame:
     """Return the state of the modules as a table that people read."""
-    found = state[["short", "name", "rank", "rank_share", "importance", "importance_share"]]
-    return found.rename(
+    columns = state[["short", "name", "rank", "rank_share", "importance", "importance_share"]]
+    return columns.rename(
         columns={"short": "module", "rank_share": "rank (% of total)", "importance_share": "importance (% of total)"}
     )
 
@@ -161,15 +161,15 @@ def _depth_bands(modules: pd.DataFrame) -> pd.Series:
         part = layers[start : start + size]
         words = f"layer {part[0]}" if len(part) == 1 else f"layers {part[0]}-{part[-1]}"
         names |= dict.fromkeys(part, words)
-    found = ["outside" if pd.isna(layer) else names[int(layer)] for layer in modules["layer"]]
-    return pd.Series(found, index=modules["name"])
+    bands = ["outside" if pd.isna(layer) else names[int(layer)] for layer in modules["layer"]]
+    return pd.Series(bands, index=modules["name"])
 
 
 def band_order(modules: pd.DataFrame, band: pd.Series, by: str) -> list[str]:
     """Return the ends of a flow in the order they are drawn: as the rows of the map, by depth from the input on."""
     rows = modules.sort_values(["layer", "position"]) if by == "depth" else modules
-    found = list(dict.fromkeys(band.loc[rows["name"]]))
-    return [name for name in found if name != OTHERS] + [name for name in found if name == OTHERS]
+    order = list(dict.fromkeys(band.loc[rows["name"]]))
+    return [name for name in order if name != OTHERS] + [name for name in order if name == OTHERS]
 
 
 def flows(modules: pd.DataFrame, traced: pd.DataFrame, band: pd.Series) -> pd.DataFrame:
@@ -181,7 +181,7 @@ def flows(modules: pd.DataFrame, traced: pd.DataFrame, band: pd.Series) -> pd.Da
         band: the end each module belongs to, as `bands` returns it.
     """
     ends = dict(zip(modules["position"], band.loc[modules["name"]], strict=True))
-    found = pd.DataFrame(
+    links = pd.DataFrame(
         {
             "source": [ends.get(origin, FREE) for origin in traced["origin"]],
             "target": [ends.get(holder, RELEASED) for holder in traced["holder"]],
@@ -189,7 +189,7 @@ def flows(modules: pd.DataFrame, traced: pd.DataFrame, band: pd.Series) -> pd.Da
             "parameters": traced["parameters"],
         }
     )
-    return found.groupby(["source", "target", "kept"], sort=False, as_index=False)[["parameters"]].sum()
+    return links.groupby(["source", "target", "kept"], sort=False, as_index=False)[["parameters"]].sum()
 
 
 def trace(modules: pd.DataFrame, moves: pd.DataFrame, ranks: pd.DataFrame) -> pd.DataFrame:
@@ -222,8 +222,8 @@ def trace(modules: pd.DataFrame, moves: pd.DataFrame, ranks: pd.DataFrame) -> pd
     for column in range(1, held.shape[1]):
         _settle(stacks, held[:, column] - held[:, column - 1], paid[column], cost)
     rows = [(origin, holder, amount) for holder, stack in stacks.items() for origin, amount in stack if amount > 0]
-    found = pd.DataFrame(rows, columns=["origin", "holder", "parameters"])
-    return found.groupby(["origin", "holder"], sort=False, as_index=False)[["parameters"]].sum()
+    frame = pd.DataFrame(rows, columns=["origin", "holder", "parameters"])
+    return frame.groupby(["origin", "holder"], sort=False, as_index=False)[["parameters"]].sum()
 
 
 _Stacks = dict[int, list[tuple[int, float]]]
@@ -253,18 +253,18 @@ def _settle(stacks: _Stacks, change: np.ndarray, paid: list[tuple[int, int, int]
 
 def _taken(stacks: _Stacks, holder: int, amount: float, *, free: bool = True) -> list[tuple[int, float]]:
     """Take an amount off the top of a stack; with `free`, what it lacks comes from outside."""
-    found: list[tuple[int, float]] = []
+    taken: list[tuple[int, float]] = []
     stack = stacks[holder]
     while amount > 1e-6 and stack:
         origin, here = stack.pop()
         used = min(here, amount)
         if here > used:
             stack.append((origin, here - used))
-        found.append((origin, used))
+        taken.append((origin, used))
         amount -= used
     if free and amount > 1e-6:
-        found.append((OUTSIDE, amount))
-    return found
+        taken.append((OUTSIDE, amount))
+    return taken
 
 
 @dataclass(frozen=True)

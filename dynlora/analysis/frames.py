@@ -76,19 +76,19 @@ def described(modules: pd.DataFrame) -> pd.DataFrame:
     Added columns: position (as recorded), label (short word of the kind), short (label and layer), cost (parameters of
     one component).
     """
-    found = modules.reset_index(drop=True)
-    labels = kind_labels(found["kind"])
-    found = found.assign(
-        position=np.arange(len(found)),
-        label=found["kind"].map(labels),
-        cost=found["d_in"] + found["d_out"],
-        turn=found["kind"].map({kind: i for i, kind in enumerate(labels)}),
+    frame = modules.reset_index(drop=True)
+    labels = kind_labels(frame["kind"])
+    frame = frame.assign(
+        position=np.arange(len(frame)),
+        label=frame["kind"].map(labels),
+        cost=frame["d_in"] + frame["d_out"],
+        turn=frame["kind"].map({kind: i for i, kind in enumerate(labels)}),
     )
-    found["short"] = [
+    frame["short"] = [
         label if pd.isna(layer) else f"{label} {layer}"
-        for label, layer in zip(found["label"], found["layer"], strict=True)
+        for label, layer in zip(frame["label"], frame["layer"], strict=True)
     ]
-    return found.sort_values(["turn", "layer", "position"], kind="stable").drop(columns="turn").reset_index(drop=True)
+    return frame.sort_values(["turn", "layer", "position"], kind="stable").drop(columns="turn").reset_index(drop=True)
 
 
 def budget_line(ranks: pd.DataFrame, modules: pd.DataFrame, gates: int, budget: int | None) -> pd.DataFrame:
@@ -118,10 +118,10 @@ def recorded_line(series: pd.DataFrame, budget: int | None, first: int | None, l
         last: of the steps shown; None for the run's.
     """
     low, high = (0 if first is None else first), (np.inf if last is None else last)
-    shown = series[(series["step"] >= low) & (series["step"] <= high)]
-    used = shown["value"].to_numpy(float)
+    window = series[(series["step"] >= low) & (series["step"] <= high)]
+    used = window["value"].to_numpy(float)
     share = used / budget if budget else np.full(len(used), np.nan)
-    return pd.DataFrame({"step": shown["step"].to_numpy(), "parameters": used, "share": share})
+    return pd.DataFrame({"step": window["step"].to_numpy(), "parameters": used, "share": share})
 
 
 def parameters(line: pd.DataFrame) -> pd.DataFrame:

@@ -66,25 +66,25 @@ def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, Abou
 
     What a run says of its method's own signals is not trusted: what is no text is left out.
     """
-    found = {name: About(word, centre=_CENTRES.get(name)) for name, word in WORDS.items()}
-    found |= {name: about for name, about in own(summary).items() if name not in found}
-    return {name: about for name, about in found.items() if name in recorded}
+    signals = {name: About(word, centre=_CENTRES.get(name)) for name, word in WORDS.items()}
+    signals |= {name: about for name, about in own(summary).items() if name not in signals}
+    return {name: about for name, about in signals.items() if name in recorded}
 
 
 def own(summary: Mapping[str, Any]) -> dict[str, About]:
     """Return what a run says of its method's own signals, by name; what is no text is left out."""
-    found = {}
-    for name, said in table(summary.get("own_signals")).items():
-        if isinstance(said, Mapping) and isinstance(said.get("title"), str):
-            choices = said.get("choices")
+    signals = {}
+    for name, about in table(summary.get("own_signals")).items():
+        if isinstance(about, Mapping) and isinstance(about.get("title"), str):
+            choices = about.get("choices")
             names = [str(choice) for choice in choices[:_MOST_CHOICES]] if isinstance(choices, list) else []
-            question = said.get("question")
+            question = about.get("question")
             words = question if isinstance(question, str) else ""
-            unit, grouping = said.get("unit"), said.get("grouping") is True
-            found[name] = About(
-                said["title"], words, None, tuple(names), grouping, unit if isinstance(unit, str) else ""
+            unit, grouping = about.get("unit"), about.get("grouping") is True
+            signals[name] = About(
+                about["title"], words, None, tuple(names), grouping, unit if isinstance(unit, str) else ""
             )
-    return found
+    return signals
 
 
 def uniform_rank(summary: Mapping[str, Any]) -> int | None:

@@ -125,18 +125,18 @@ def _unfinished(root: Path, tag: str) -> list[str]:
         raise ConfigError(
             f"--again {tag}: no run in {root} has this tag; `{command_text('runs', runs_dir=root)}` shows the tags"
         )
-    found: list[str] = []
+    unfinished: list[str] = []
     for folder in tagged:
         with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
             if read_status(folder).status in OVER:
                 continue
             if is_pending(folder):
                 unmark_active(root, folder.name)
-        found.append(folder.name)
-    if not found:
+        unfinished.append(folder.name)
+    if not unfinished:
         again = command_text("resume", "ID", runs_dir=root)
         raise ConfigError(f"--again {tag}: its {len(tagged)} runs have ended; `{again}` takes up a stopped one")
-    return found
+    return unfinished
 
 
 def _reported(tag: str, ids: Sequence[str], ended: dict[str, str]) -> Report:

@@ -118,8 +118,8 @@ def _ended(outcome: Any) -> tuple[Any, str, int]:
     try:
         document = show_document(outcome.folder)
     except RunNotFoundError:
-        said = outcome.error or "its folder was removed during training"
-        return {"id": outcome.folder.name, "status": "failed", "error": said}, said, 1
+        reason = outcome.error or "its folder was removed during training"
+        return {"id": outcome.folder.name, "status": "failed", "error": reason}, reason, 1
     words = format_summary(document)
     return document, f"{words}\n{outcome.error}" if outcome.error else words, exit_code(outcome)
 
@@ -134,8 +134,8 @@ def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | No
     from dynlora.training.preflight import format_preflight
     from dynlora.training.preflight import preflight as look
 
-    found = look(settings)
-    return found, format_preflight(found)
+    estimate = look(settings)
+    return estimate, format_preflight(estimate)
 
 
 @click.command()
@@ -179,9 +179,9 @@ def strategies() -> Report:
     """List the strategies and their hyperparameters."""
     from dynlora import strategies as registry
 
-    found = [registry.describe(name) for name in registry.registry()]
-    return found, "\n".join(
-        f"{item['name']:16} {item['title']:20} {item['paper']} [{item['fidelity']}]" for item in found
+    rows = [registry.describe(name) for name in registry.registry()]
+    return rows, "\n".join(
+        f"{item['name']:16} {item['title']:20} {item['paper']} [{item['fidelity']}]" for item in rows
     )
 
 
@@ -196,7 +196,7 @@ def doctor(*, runs_dir: Path) -> Report:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = Path(os.path.realpath(runs_dir))
-    found = {
+    facts = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device.type,
@@ -208,7 +208,7 @@ def doctor(*, runs_dir: Path) -> Report:
         "runs_dir": str(folder),
         "runs_dir_writable": os.access(folder if folder.exists() else folder.parent, os.W_OK),
     }
-    return found, "\n".join(f"{key}: {value}" for key, value in found.items())
+    return facts, "\n".join(f"{key}: {value}" for key, value in facts.items())
 
 
 @click.command()

@@ -213,8 +213,8 @@ def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> An
 
     preparation = Wanted(step_string=_unescaped(step_string), layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
     with of_options():
-        found = prepare_runs(
+        prepared = prepare_runs(
             preparation, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty()
         )
-    words = f"{found['command']}\ntarget {found['target']}, draft {found['draft']}, judge {found['judge']}"
-    return found, f"Three runs are ready; decode with\n{words}"
+    words = f"{prepared['command']}\ntarget {prepared['target']}, draft {prepared['draft']}, judge {prepared['judge']}"
+    return prepared, f"Three runs are ready; decode with\n{words}"

@@ -76,9 +76,9 @@ def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:
         saving = "; it finishes its step and saves its state; a second stop changes nothing"
         return {"id": run_id, "status": status}, f"{run_id}: {status}{saving if status == 'stopping' else ''}"
     status = launch.end_now(runs_dir, run_id)
-    kept = run_summary(run_folder(runs_dir, run_id))
-    lost = max(0, kept["step"] - (kept["checkpoint_step"] or 0)) if status == "interrupted" else 0
-    words = f"; {lost} steps since the checkpoint of step {kept['checkpoint_step'] or 0} are lost" if lost else ""
+    summary = run_summary(run_folder(runs_dir, run_id))
+    lost = max(0, summary["step"] - (summary["checkpoint_step"] or 0)) if status == "interrupted" else 0
+    words = f"; {lost} steps since the checkpoint of step {summary['checkpoint_step'] or 0} are lost" if lost else ""
     return {"id": run_id, "status": status, "lost_steps": lost}, f"{run_id}: {status}{words}"
 
 
@@ -103,9 +103,9 @@ def tag(*, run_id: str, add: tuple[str, ...], remove: tuple[str, ...], note: str
     """Change the tags and note of a run, also while it trains; without options, show them."""
     from dynlora.store.notes import annotate_notes
 
-    found = annotate_notes(run_folder(runs_dir, run_id), add=add, remove=remove, note=note)
-    words = f"{run_id}: {', '.join(found.tags) or 'no tags'}" + (f"\n{found.note}" if found.note else "")
-    return {"id": run_id, "tags": list(found.tags), "note": found.note}, words
+    notes = annotate_notes(run_folder(runs_dir, run_id), add=add, remove=remove, note=note)
+    words = f"{run_id}: {', '.join(notes.tags) or 'no tags'}" + (f"\n{notes.note}" if notes.note else "")
+    return {"id": run_id, "tags": list(notes.tags), "note": notes.note}, words
 
 
 @click.command()
@@ -213,16 +213,16 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
     """Evaluate the adapter of a run on a split of its data."""
     from dynlora.inference.load import evaluate_run
 
-    found = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
-    return {"id": run_id, **found}, f"{split}, {found['rows']:,} examples: {format_metrics(found['metrics'])}"
+    result = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
+    return {"id": run_id, **result}, f"{split}, {result['rows']:,} examples: {format_metrics(result['metrics'])}"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return sections as dotted keys."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 MAX_REPORTED = 50

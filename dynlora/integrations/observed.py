@@ -68,16 +68,16 @@ class Observed:
 
     def gradient_norm(self) -> Tensor:
         """Return the norm of the gradients of A and B."""
-        found = [tensor.grad.float().norm() for tensor in (self.lora_A, self.lora_B) if tensor.grad is not None]
-        return torch.stack(found).norm() if found else self.lora_A.new_zeros(())
+        norms = [tensor.grad.float().norm() for tensor in (self.lora_A, self.lora_B) if tensor.grad is not None]
+        return torch.stack(norms).norm() if norms else self.lora_A.new_zeros(())
 
 
 def observed(model: nn.Module) -> list[Observed]:
     """Return the adapted modules of a model, in order; LoRA and AdaLoRA of its active adapter."""
-    found = {name: module for name, module in model.named_modules() if _active(module) is not None}
-    shapes = {name.removeprefix(PREFIX): _shape(module) for name, module in found.items()}
+    modules = {name: module for name, module in model.named_modules() if _active(module) is not None}
+    shapes = {name.removeprefix(PREFIX): _shape(module) for name, module in modules.items()}
     infos = {info.name: info for info in describe_modules(base_of(model), shapes)}
-    return [_one(infos[name.removeprefix(PREFIX)], module) for name, module in found.items()]
+    return [_one(infos[name.removeprefix(PREFIX)], module) for name, module in modules.items()]
 
 
 def base_of(model: nn.Module) -> nn.Module:
@@ -140,14 +140,14 @@ def ablated(
         seed: of the bootstrap.
     """
     device, was_training = next(model.parameters()).device, model.training
-    kept = list(_first(batches, rows, device))
+    batches_used = list(_first(batches, rows, device))
     model.eval()
     try:
-        loss, said = _judged(model, kept)
+        loss, predictions = _judged(model, batches_used)
         effects = []
         for index, module in enumerate(modules):
             with without(module):
-                effects.append(_effect(index, loss, said, *_judged(model, kept), seed))
+                effects.append(_effect(index, loss, predictions, *_judged(model, batches_used), seed))
     finally:
         model.train(was_training)
     return Knockouts(
@@ -198,12 +198,12 @@ def _judged(model: nn.Module, batches: Sequence[Batch]) -> tuple[np.ndarray, np.
 
 
 def _effect(
-    index: int, loss: np.ndarray, said: np.ndarray, other: np.ndarray, other_said: np.ndarray, seed: int
+    index: int, loss: np.ndarray, predictions: np.ndarray, other: np.ndarray, other_said: np.ndarray, seed: int
 ) -> KnockedOut:
     """Return what one module's absence does."""
     delta = other - loss
     low, high = bootstrap_interval(delta, seed)
-    changed = float((other_said != said).mean())
+    changed = float((other_said != predictions).mean())
     return KnockedOut(
         modules=(index,), loss=float(other.mean()), delta=float(delta.mean()), low=low, high=high, changed=changed
     )

@@ -165,12 +165,12 @@ class RecordCallback(TrainerCallback):
             return
         step, seen, self._seen = state.global_step, self._seen, {}
         ranks = torch.stack([module.active_rank_on_device() for module in self._modules])
-        found = {"importance": seen["importance"], "rank": ranks}
+        signals = {"importance": seen["importance"], "rank": ranks}
         if step % self.every == 0 or step == state.max_steps:
             norm, effective = torch.stack([torch.stack(spectrum(one)) for one in self._modules]).unbind(1)  # pyright: ignore
-            found |= {"grad_norm": seen["grad_norm"], "delta_norm": norm, "effective_rank": effective}
-        block = torch.stack(list(found.values())).float().cpu().numpy()  # one copy for all of them
-        for name, values in zip(found, block, strict=True):
+            signals |= {"grad_norm": seen["grad_norm"], "delta_norm": norm, "effective_rank": effective}
+        block = torch.stack(list(signals.values())).float().cpu().numpy()  # one copy for all of them
+        for name, values in zip(signals, block, strict=True):
             self._writer.vector(name, step, values)
         used = sum(float(n) * module.info.cost for n, module in zip(block[1], self._modules, strict=True))
         self._writer.scalar(PARAMETERS, "train", step, used)
@@ -184,9 +184,9 @@ class RecordCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **of: Any
     ) -> None:
         """Record loss, rate and norm as the Trainer says them: means over its logging steps."""
-        for name, kept in (("loss", "loss"), ("learning_rate", "lr"), ("grad_norm", "grad_norm_total")):
+        for name, name_here in (("loss", "loss"), ("learning_rate", "lr"), ("grad_norm", "grad_norm_total")):
             if self._writer is not None and isinstance((logs or {}).get(name), int | float):
-                self._writer.scalar(kept, "train", state.global_step, float(logs[name]))
+                self._writer.scalar(name_here, "train", state.global_step, float(logs[name]))
 
     @never_failing
     def on_evaluate(
@@ -225,8 +225,8 @@ class RecordCallback(TrainerCallback):
         """Switch each module off, and keep what the held-out examples lose."""
         if batches is None:
             raise ConfigError("no module was ablated, as the Trainer evaluated nothing; give it an eval_strategy")
-        found = ablated(model, self._modules, batches, rows=self.ablate_rows, step=step, seed=seed)
-        keep_knockouts(folder / KNOCKOUT_NAME, found)
+        effects = ablated(model, self._modules, batches, rows=self.ablate_rows, step=step, seed=seed)
+        keep_knockouts(folder / KNOCKOUT_NAME, effects)
 
     def close(self) -> None:
         """Let go of the run without ending it: it counts as interrupted. Of a run that has ended nothing is left."""
@@ -273,11 +273,11 @@ def _values(run: RecordCallback, args: TrainingArguments, state: TrainerState, m
 
 def _peft_config(model: Any) -> Any:
     """Return the config of the adapter in use, None where the model says none."""
-    found = getattr(model, "peft_config", None)
-    if not isinstance(found, Mapping) or not found:
+    configs = getattr(model, "peft_config", None)
+    if not isinstance(configs, Mapping) or not configs:
         return None
     active = getattr(model, "active_adapter", None)
-    return found.get(active if isinstance(active, str) else next(iter(found)), next(iter(found.values())))
+    return configs.get(active if isinstance(active, str) else next(iter(configs)), next(iter(configs.values())))
 
 
 def _facts(model: Any, modules: list[Observed]) -> dict[str, Any]:

@@ -87,13 +87,13 @@ def child_environment(environment: Mapping[str, str] | None = None, job: Path | 
         job: the record that a helper process is given.
     """
     source = os.environ if environment is None else environment
-    kept = {
+    variables = {
         name: value
         for name, value in source.items()
         if name.upper() in _KEPT or (name.upper().startswith(_KEPT_PREFIXES) and name.upper() not in _DROPPED)
     }
     own = {"PYTHONUNBUFFERED": "1"} if job is None else {"PYTHONUNBUFFERED": "1", JOB_VARIABLE: str(job)}
-    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | kept | own
+    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | variables | own
 
 
 WHILE_IMPORTING = (100_000, 50, 100)

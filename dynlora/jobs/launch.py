@@ -329,5 +329,5 @@ def _forget_launch(folder: Path) -> None:
     try:
         (folder / LAUNCH_NAME).unlink(missing_ok=True)
     except OSError as error:
-        said = f"run {folder.name}: {LAUNCH_NAME} cannot be removed ({error.strerror}): remove it"
-        raise CorruptRunError(said) from None
+        message = f"run {folder.name}: {LAUNCH_NAME} cannot be removed ({error.strerror}): remove it"
+        raise CorruptRunError(message) from None

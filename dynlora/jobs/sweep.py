@@ -60,18 +60,18 @@ def section_choices(section: Any) -> dict[str, list[Any]]:
         return {}
     if not isinstance(section, Mapping):
         raise ConfigError(f"{SECTION}={section}: must be keys with lists of values, such as `seed: [0, 1]`")
-    found: dict[str, list[Any]] = {}
+    choices: dict[str, list[Any]] = {}
     for key, value in cast(Mapping[Any, Any], section).items():
         if isinstance(value, str):
-            found[str(key)] = choices_of(value)
+            choices[str(key)] = choices_of(value)
         elif isinstance(value, list):
             items = cast(list[Any], value)
-            found[str(key)] = [parse_value(item) if isinstance(item, str) else item for item in items]
+            choices[str(key)] = [parse_value(item) if isinstance(item, str) else item for item in items]
         else:
-            found[str(key)] = [value]
-        if not found[str(key)]:
+            choices[str(key)] = [value]
+        if not choices[str(key)]:
             raise ConfigError(f"{SECTION}.{key}: has no value; give one or more, or remove the key")
-    return found
+    return choices
 
 
 def count(choices: Mapping[str, list[Any]]) -> int:
@@ -92,13 +92,13 @@ def listed(lines: str) -> dict[str, str]:
     Raises:
         ConfigError: when a line is not of that form or a key stands there twice.
     """
-    found: dict[str, str] = {}
+    lists: dict[str, str] = {}
     for line in filter(None, (line.strip() for line in lines.splitlines())):
         key, _ = split_override(line)
-        if key in found:
+        if key in lists:
             raise ConfigError(f"{key}: given twice; write all its values in one line, such as {key}=a,b")
-        found[key] = line.partition("=")[2].strip()
-    return found
+        lists[key] = line.partition("=")[2].strip()
+    return lists
 
 
 def sweep_command(config: Path, runs_dir: Path) -> list[str]:
@@ -136,9 +136,9 @@ def enqueue_sweep(
     return list(ids)
 
 
-def _ids(found: Any) -> list[str]:
+def _ids(document: Any) -> list[str]:
     try:
-        return [check_run_id(str(item["id"])) for item in found]
+        return [check_run_id(str(item["id"])) for item in document]
     except (TypeError, KeyError):
         raise DynloraError("the sweep was not queued: the check returned no runs") from None
 

@@ -115,10 +115,10 @@ class Spare:
         watchdog = threading.Timer(TAKES_S, self.process.kill)
         watchdog.start()
         try:
-            found = b""
-            while len(found) < len(TAKEN) and (byte := os.read(self.process.stdout.fileno(), 1)):  # pyright: ignore
-                found += byte
-            return found == TAKEN
+            received = b""
+            while len(received) < len(TAKEN) and (byte := os.read(self.process.stdout.fileno(), 1)):  # pyright: ignore
+                received += byte
+            return received == TAKEN
         finally:
             watchdog.cancel()
 

@@ -269,14 +269,14 @@ class Plots:
             ConfigError: when the score or the module is none of the run's.
         """
         folder = self._run.folder
-        modules, found = self._store.modules(folder), ablations.kept(folder)
-        effect = ablations.effects(found, modules)
-        if found is None or effect.empty:
+        modules, result = self._store.modules(folder), ablations.kept(folder)
+        effect = ablations.effects(result, modules)
+        if result is None or effect.empty:
             raise self._missing("no module ablation", f"measure it with `{self._run.command('ablate')}`")
         if score is None:
             if module is not None:
                 one_of("module", module, modules["name"].tolist())
-            return self._shown(knockout_pictures.effects(found, modules, self._colours, module))
+            return self._shown(knockout_pictures.effects(result, modules, self._colours, module))
         scores = module_scores(folder)
         one_of("score", score, scores)
         return self._shown(knockout_pictures.against_score(effect, scores[score], score, self._colours))
@@ -294,12 +294,12 @@ class Plots:
         if not tolerance >= 0:
             raise ConfigError(f"tolerance={tolerance!r}: must be 0 or more, in nats of held-out loss")
         folder = self._run.folder
-        found = shrink_model.measured(folder, queries.run_summary(folder))
-        if found is None:
+        result = shrink_model.measured(folder, queries.run_summary(folder))
+        if result is None:
             remedy = f"measure them with `{self._run.command('compress', '--curve')}`"
             raise self._missing("no measured sizes of its adapter", remedy)
-        size = shrink_model.best(found, tolerance)
-        return self._shown(shrink_pictures.curve_picture(found, size, tolerance, self._colours))
+        size = shrink_model.best(result, tolerance)
+        return self._shown(shrink_pictures.curve_picture(result, size, tolerance, self._colours))
 
     def _shown(self, picture: Picture) -> PageFigure:
         return figures.shown(picture, self._colours)

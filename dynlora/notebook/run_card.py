@@ -62,14 +62,16 @@ def table(frame: pd.DataFrame, dots: Sequence[str | None] = ()) -> dict[str, Any
         frame: the table; `MOST_ROWS` of its rows are shown.
         dots: colour of the dot before each row, None for a grey one; empty for no dots.
     """
-    shown = frame.head(MOST_ROWS)
+    rows = frame.head(MOST_ROWS)
     is_number = [pd.api.types.is_numeric_dtype(frame.iloc[:, place]) for place in range(frame.shape[1])]
-    columns = [_column(shown.iloc[:, place], is_number=found) for place, found in enumerate(is_number)]
+    columns = [_column(rows.iloc[:, place], is_number=numeric) for place, numeric in enumerate(is_number)]
     return {
-        "head": [{"name": str(name), "is_number": found} for name, found in zip(frame.columns, is_number, strict=True)],
+        "head": [
+            {"name": str(name), "is_number": numeric} for name, numeric in zip(frame.columns, is_number, strict=True)
+        ],
         "rows": [list(cells) for cells in zip(*columns, strict=True)],
-        "dots": list(dots)[: len(shown)],
-        "more": len(frame) - len(shown),
+        "dots": list(dots)[: len(rows)],
+        "more": len(frame) - len(rows),
     }
 
 
@@ -85,15 +87,15 @@ def _column(values: pd.Series, *, is_number: bool) -> list[str]:
 @cache
 def _templates() -> jinja2.Environment:
     """Return the templates: every value is escaped, a name that nobody gave is an error."""
-    found = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: _FILES.joinpath(name).read_text("utf-8")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["line"] = one_line
-    return found
+    templates.filters["line"] = one_line
+    return templates
 
 
 WIDE, NARROW, LABELLED = 44, 22, 9
@@ -188,14 +190,14 @@ def _figures(summary: Mapping[str, Any], moved: int) -> dict[str, str]:
     loss, used = metrics.get("loss"), run_summary.parameters_in_use(params)
     share = run_summary.budget_share(params)
     of = "" if share is None else f", {percent(share / 100)} of the budget"
-    found = {
+    figures = {
         f"{sentence_case(metric_words(name))}, held-out": None if value is None else _result(summary, name, value),
         f"Loss, held-out ({run_summary.loss_unit(summary)})": None if loss is None or name == "loss" else score(loss),
         "Adapter parameters in use": None if used is None else f"{used:,}{of}",
         "Reallocations": f"{moved}" if moved else None,
         "Training time": duration(time["train_s"]) if time.get("train_s") else None,
     }
-    return {label: words for label, words in found.items() if words is not None}
+    return {label: words for label, words in figures.items() if words is not None}
 
 
 def _result(summary: Mapping[str, Any], name: str, value: float) -> str:

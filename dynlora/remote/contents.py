@@ -64,12 +64,12 @@ def write_adapter_of(checkpoint: Path, target: Path) -> bool:
     packed = _state(checkpoint)
     rows: Any = table(packed.get("state")).get("dict")
     listed: list[Any] = rows if isinstance(rows, list) else []
-    kept = [row for row in listed if isinstance(row, list) and row and row[0] in SAVED_PARTS]
-    if "adapters" not in [row[0] for row in kept]:
+    saved = [row for row in listed if isinstance(row, list) and row and row[0] in SAVED_PARTS]
+    if "adapters" not in [row[0] for row in saved]:
         return False
     target.mkdir()
     digest = _write_tensors(checkpoint / TENSORS, target / TENSORS)
-    state = {"format": packed.get("format"), "state": {"dict": kept}, "tensors": digest}
+    state = {"format": packed.get("format"), "state": {"dict": saved}, "tensors": digest}
     (target / STATE).write_text(json.dumps(state), "utf-8")
     return True
 
@@ -77,22 +77,22 @@ def write_adapter_of(checkpoint: Path, target: Path) -> bool:
 def _state(folder: Path) -> dict[str, Any]:
     text = read_plain(folder / STATE, MAX_STATE_BYTES)
     try:
-        found = json.loads(text or "")
+        state = json.loads(text or "")
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        state = None
+    if not isinstance(state, dict):
         raise CorruptRunError(f"{folder.name}/{STATE} cannot be read; it is damaged")
-    return found
+    return state
 
 
 def _write_tensors(source: Path, target: Path) -> str:
     """Copy the tensors of what is kept, and return the digest of the new file."""
     digest = hashlib.sha256()
     with TensorFile(source) as tensors, source.open("rb") as data, target.open("xb") as file:
-        kept = {name: info for name, info in tensors.infos.items() if name.startswith(_PREFIXES)}
+        infos = {name: info for name, info in tensors.infos.items() if name.startswith(_PREFIXES)}
         header: dict[str, Any] = {}
         place = 0
-        for name, info in kept.items():
+        for name, info in infos.items():
             header[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [place, place + info.size]}
             place += info.size
         text = json.dumps(header, separators=(",", ":")).encode()
@@ -100,7 +100,7 @@ def _write_tensors(source: Path, target: Path) -> str:
         for part in (len(text).to_bytes(8, "little"), text):
             file.write(part)
             digest.update(part)
-        for info in kept.values():
+        for info in infos.values():
             data.seek(info.start)
             part = data.read(info.size)
             file.write(part)
@@ -158,9 +158,9 @@ def put_together(folder: Path, *, with_checkpoint: bool) -> Generator[Contents]:
             target = Path(place) / str(number)
             target.mkdir()
             before = _saved_state(folder)
-            found = _copied(folder, target, with_checkpoint)
-            if found is not None and before == _saved_state(folder):
-                yield Contents(target, found)
+            parts = _copied(folder, target, with_checkpoint)
+            if parts is not None and before == _saved_state(folder):
+                yield Contents(target, parts)
                 return
     raise CorruptRunError(
         f"run {folder.name}: the two files of an adapter are from different times; copy the run again, or wait for the "
@@ -170,25 +170,25 @@ def put_together(folder: Path, *, with_checkpoint: bool) -> Generator[Contents]:
 
 def _saved_state(folder: Path) -> list[Any]:
     """Return what changes when an adapter or a checkpoint is replaced."""
-    found: list[Any] = []
+    files: list[Any] = []
     names = [f"{place}/{file}" for place in _saved_folders(folder).values() for file in SAVED]
     for path in (folder / name for name in (*names, *RECORDED)):
         try:
             stat = os.lstat(path)
-            found.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            files.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
         except OSError:
-            found.append((str(path),))
-    return found
+            files.append((str(path),))
+    return files
 
 
 def _saved_folders(folder: Path) -> dict[str, str]:
     """Return where each saved state is: its folder, or the old one after a crash between two renames."""
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for name in (*ADAPTERS, CHECKPOINT):
         places = (place for place in (name, f".{name}.old") if os.path.lexists(folder / place / SAVED[0]))
         if (place := next(places, None)) is not None:
-            found[name] = place
-    return found
+            folders[name] = place
+    return folders
 
 
 def _copied(folder: Path, target: Path, with_checkpoint: bool) -> Manifest | None:
@@ -217,9 +217,9 @@ def _with_tables(folder: Path, target: Path, entries: list[Entry]) -> Manifest:
         entries += [_entry(target, f"tables/{path.name}") for path in write_tables(run, folder.name, target / "tables")]
     with RunReader(spare) as reader:
         status = reader.status()
-    said = read_notes(folder)
+    notes = read_notes(folder)
     summary = {key: value for key, value in run_summary(spare).items() if key not in LEFT_OUT}
-    summary |= {"tags": list(said.tags), "note": said.note}
+    summary |= {"tags": list(notes.tags), "note": notes.note}
     return Manifest(
         folder.name, sorted(entries, key=lambda entry: entry.path), now(), status.heartbeat, status.opened, summary
     )

@@ -108,10 +108,10 @@ def manifest_of(place: Place, run_id: str) -> Manifest:
         RemoteError: when there is no such run, or the place cannot be reached.
         CorruptRunError: when the manifest is refused.
     """
-    found = read_manifest(place, run_id)
-    if found is None:
+    manifest = read_manifest(place, run_id)
+    if manifest is None:
         raise RemoteError(f"{place.shown} has no run {run_id!r}; look at the address")
-    return found
+    return manifest
 
 
 def _is_here(folder: Path, manifest: Manifest, is_mirror: bool) -> bool:

@@ -51,13 +51,13 @@ def run_ids(place: Place) -> list[str]:
     Raises:
         RemoteError: when the place cannot be reached.
     """
-    found: list[str] = []
+    ids: list[str] = []
     for name in place.folders():
         try:
-            found.append(check_run_id(name))
+            ids.append(check_run_id(name))
         except ConfigError:
             continue
-    return found
+    return ids
 
 
 def manifests(place: Place) -> dict[str, Manifest | CorruptRunError]:
@@ -74,8 +74,8 @@ def manifests(place: Place) -> dict[str, Manifest | CorruptRunError]:
             return error
 
     ids = run_ids(place)
-    found = zip(ids, place.read_each(ids, one), strict=True)
-    return {run_id: manifest for run_id, manifest in found if manifest is not None}
+    read = zip(ids, place.read_each(ids, one), strict=True)
+    return {run_id: manifest for run_id, manifest in read if manifest is not None}
 
 
 def push_all(runs_dir: Path, place: Place, *, with_checkpoint: bool | None = None) -> list[Outcome]:
@@ -119,8 +119,8 @@ def pull_all(
         raise RemoteError(f"{place.shown} has no runs; look at the address")
 
     def one(run_id: str) -> Outcome:
-        found = pull(place, run_id, runs_dir, replace=replace, is_mirror=is_mirror)
-        return Outcome(found.id, found.status, found.fetched_bytes)
+        outcome = pull(place, run_id, runs_dir, replace=replace, is_mirror=is_mirror)
+        return Outcome(outcome.id, outcome.status, outcome.fetched_bytes)
 
     return each(chosen, one, str)
 
@@ -139,17 +139,17 @@ def each(
         name: returns its id.
         save: called now and then.
     """
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     for number, item in enumerate(items, start=1):
         try:
-            found.append(one(item))
+            outcomes.append(one(item))
         except LaterThereError:
-            found.append(Outcome(name(item), "later there"))
+            outcomes.append(Outcome(name(item), "later there"))
         except DynloraError as error:
-            found.append(Outcome(name(item), "failed", error=str(error)))
+            outcomes.append(Outcome(name(item), "failed", error=str(error)))
         if number % SAVE_EVERY == 0:
             save()
-    return found
+    return outcomes
 
 
 EVERY_S = 20.0
@@ -191,11 +191,11 @@ class Mirror:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / _LOCK_NAME, _LOCK_WAIT_S):
-            found = manifests(self.place)
+            current = manifests(self.place)
             for folder in run_folders(self.folder):
-                if folder.name not in found:
+                if folder.name not in current:
                     shutil.rmtree(folder, ignore_errors=True)
-            news = {run_id: manifest for run_id, manifest in found.items() if not self._has(run_id, manifest)}
+            news = {run_id: manifest for run_id, manifest in current.items() if not self._has(run_id, manifest)}
             ids = sorted(news, key=lambda run_id: (_time(news[run_id]), run_id), reverse=True)
             return pull_all(self.place, self.folder, is_mirror=True, ids=ids) if ids else []
 
@@ -206,15 +206,15 @@ class Mirror:
     def follow(self, stop: threading.Event) -> None:
         """Refresh now and again until told to stop; what goes wrong is logged, once while it stays the same."""
         while True:
-            said, began = "", time.monotonic()
+            message, began = "", time.monotonic()
             try:
                 failed = [outcome for outcome in self.refresh() if outcome.status == "failed"]
-                said = "; ".join(f"{outcome.id}: {outcome.error}" for outcome in failed[:3])
+                message = "; ".join(f"{outcome.id}: {outcome.error}" for outcome in failed[:3])
             except (DynloraError, OSError) as error:
-                said = str(error)
-            if said and said != self._said:
-                _log.warning("copy of %s: %s", self.place.shown, said)
-            self._said = said
+                message = str(error)
+            if message and message != self._said:
+                _log.warning("copy of %s: %s", self.place.shown, message)
+            self._said = message
             if stop.wait(max(EVERY_S, REST * (time.monotonic() - began))):
                 return
 

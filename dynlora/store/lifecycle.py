@@ -37,12 +37,12 @@ def unmark_active(runs_dir: Path, run_id: str) -> None:
 
 def active_ids(runs_dir: Path) -> list[str]:
     """Return the marked ids, in order."""
-    found: list[str] = []
+    ids: list[str] = []
     with suppress(OSError):
         for entry in (runs_dir / ACTIVE_DIR).iterdir():
             with suppress(ConfigError):
-                found.append(check_run_id(entry.name))
-    return sorted(found)
+                ids.append(check_run_id(entry.name))
+    return sorted(ids)
 
 
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"

@@ -84,8 +84,8 @@ def text(value: Any) -> str | None:
 
 def config(value: Any) -> dict[str, Any]:
     """Return a configuration in which every section is an object, settings of the method under their current names."""
-    found = {key: table(item) if key in SECTIONS else item for key, item in table(value).items()}
-    return {**found, "strategy": with_current_names(found["strategy"])} if "strategy" in found else found
+    sections = {key: table(item) if key in SECTIONS else item for key, item in table(value).items()}
+    return {**sections, "strategy": with_current_names(sections["strategy"])} if "strategy" in sections else sections
 
 
 def section(config: Any, name: str) -> Mapping[str, Any]:
@@ -156,8 +156,8 @@ def result_of(document: Mapping[str, Any]) -> float | None:
     Args:
         document: the results of a decode, as they were written.
     """
-    asked = [row for row in map(table, items(document.get("points"), MAX_POINTS)) if row.get("accept") != "constant"]
-    known = [row for row in asked if finite(row.get("accuracy")) is not None]
+    points = [row for row in map(table, items(document.get("points"), MAX_POINTS)) if row.get("accept") != "constant"]
+    known = [row for row in points if finite(row.get("accuracy")) is not None]
     good = [(_against(row, "flops", "ratio"), row) for row in known]
     cheap = [
         (ratio, place, row)

@@ -95,8 +95,8 @@ def fingerprint(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if not path.is_dir() and name not in (COPIED_NAME, "launch.json") and not name.endswith(".lock"):
-            found = path.lstat()
-            rows.append(f"{name}\0{found.st_size}\0{found.st_mtime_ns}")
+            status = path.lstat()
+            rows.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
     return hashlib.sha256("\n".join(rows).encode("utf-8", "replace")).hexdigest()
 
 

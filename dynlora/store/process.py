@@ -86,8 +86,8 @@ def is_alive(pid: int | None, start: float | None) -> bool:
     """Tell whether exactly this process lives: same pid and, within a tolerance, same start; zombies are gone."""
     if pid is None or start is None or not 0 < pid < 2**31:
         return False
-    found = start_time(pid)
-    return found is not None and abs(found - start) <= START_TOLERANCE_S
+    started = start_time(pid)
+    return started is not None and abs(started - start) <= START_TOLERANCE_S
 
 
 def command_line(pid: int) -> list[str]:
@@ -101,8 +101,8 @@ def command_line(pid: int) -> list[str]:
 def find(command: Sequence[str]) -> tuple[int, float] | None:
     """Return (pid, start) of the process that runs a command, whichever Python runs it; None without one."""
     for process in psutil.process_iter():
-        found = command_line(process.pid)
-        if found[1:] == list(command[1:]) and (start := start_time(process.pid)) is not None:
+        line = command_line(process.pid)
+        if line[1:] == list(command[1:]) and (start := start_time(process.pid)) is not None:
             return process.pid, start
     return None
 

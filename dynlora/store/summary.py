@@ -201,10 +201,10 @@ def last_ranks(reader: RunReader) -> dict[str, int]:
     """Return the last recorded rank of each module by name, empty before the first."""
     if "rank" not in reader.signals():
         return {}
-    found = reader.last_vector("rank")
-    if found is None:
+    vector = reader.last_vector("rank")
+    if vector is None:
         return {}
-    ranks = found[1].tolist()
+    ranks = vector[1].tolist()
     names = [module.name for module in reader.modules()]
     return {name: round(rank) for name, rank in zip(names, ranks, strict=False) if math.isfinite(rank)}
 
@@ -242,9 +242,9 @@ class TrainerRun(Record):
 
 def recorded_adapter(folder: Path) -> Path | None:
     """Return the folder of a recorded run's adapter, None where there is none."""
-    found = folder / ADAPTER_DIR
-    is_there = (found / "adapter_config.json").is_file() and not found.is_symlink()
-    return found if is_there else None
+    adapter = folder / ADAPTER_DIR
+    is_there = (adapter / "adapter_config.json").is_file() and not adapter.is_symlink()
+    return adapter if is_there else None
 
 
 def check_looks_for_stops(folder: Path) -> None:

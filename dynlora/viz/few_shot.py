@@ -59,8 +59,8 @@ def of_file(name: str, data: bytes) -> Support:
     if missing:
         column_names = listed([one_line(column, 40) for column in table.columns], 20)
         raise ConfigError(
-            f"{one_line(name, 60)}: has no column {missing[0]}; it has {column_names}; rename the two that are meant to text "
-            "and label"
+            f"{one_line(name, 60)}: has no column {missing[0]}; it has {column_names}; rename the two that are meant "
+            "to text and label"
         )
     pairs = zip(table.values(columns["text"]), table.values(columns["label"]), strict=True)
     return _checked([["" if cell is None else str(cell).strip() for cell in pair] for pair in pairs])
@@ -94,7 +94,7 @@ def asked_texts(words: str) -> list[str]:
     return texts
 
 
-def answers(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def answers(answered: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Return the answers as a table: text, label, distance to each class, nearest example and its label."""
     rows = [
         {
@@ -104,7 +104,7 @@ def answers(found: Sequence[dict[str, Any]]) -> pd.DataFrame:
             "its label": one["nearest"]["label"],
             **{f"distance to {label}": value for label, value in one["distances"].items()},
         }
-        for one in found
+        for one in answered
     ]
     return pd.DataFrame(rows)
 

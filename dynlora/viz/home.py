@@ -190,13 +190,13 @@ def newest_moved(runs: pd.DataFrame) -> str | None:
     return next((row["id"] for row in recent(runs) if has_moved(Path(row["folder"]))), None)
 
 
-def doors(shown: str | None) -> None:
+def doors(sample: str | None) -> None:
     """Draw the three ways into the dashboard; Compare chooses its runs itself.
 
     Args:
-        shown: id of the run whose capacity is shown; None for none.
+        sample: id of the run whose capacity is shown; None for none.
     """
-    run: Mapping[str, str] = {"run": shown} if shown else {}
+    run: Mapping[str, str] = {"run": sample} if sample else {}
     with st.container(gap="small", key="doors"):
         _door("See it move", "The rank of every module at every step.", "capacity", "Open Capacity", run)
         _door(

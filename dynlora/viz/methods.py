@@ -109,18 +109,18 @@ def learned_tasks(strategy: Mapping[str, Any]) -> str:
     return listed(names) if names else ""
 
 
-def conclusion(shown: Sequence[Mapping[str, Any]], of: int) -> str:
+def conclusion(methods: Sequence[Mapping[str, Any]], of: int) -> str:
     """Say how many methods are shown and how faithful they are to their source.
 
     Args:
-        shown: the methods that fit the filters.
+        methods: the methods that fit the filters.
         of: how many methods there are.
     """
-    if not shown:
+    if not methods:
         return f"None of {of} methods fits all filters."
-    counts = [(sum(one.get("fidelity") == word for one in shown), words) for word, words in FOLLOWS.items()]
+    counts = [(sum(one.get("fidelity") == word for one in methods), words) for word, words in FOLLOWS.items()]
     parts = [f"{n} {words}" for n, words in counts if n]
-    which = f"{of} methods" if len(shown) == of else f"{len(shown)} of {of} methods fit the filters"
+    which = f"{of} methods" if len(methods) == of else f"{len(methods)} of {of} methods fit the filters"
     return f"{which}: {listed(parts)}." if parts else f"{which}."
 
 

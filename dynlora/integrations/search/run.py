@@ -57,13 +57,13 @@ def _plain(trial: Any) -> dict[str, Any]:
 
 def _importance(study: Any) -> dict[str, float]:
     """Return what part of the variance each setting explains, the largest first."""
-    found = optuna()
-    done = study.get_trials(deepcopy=False, states=(found.trial.TrialState.COMPLETE,))
+    package = optuna()
+    done = study.get_trials(deepcopy=False, states=(package.trial.TrialState.COMPLETE,))
     varying = {key for trial in done for key in trial.params if len({str(one.params.get(key)) for one in done}) > 1}
     if len(done) < ENOUGH_TRIALS or not varying or len({trial.value for trial in done}) < 2:
         return {}
-    evaluator = found.importance.FanovaImportanceEvaluator(seed=0)
-    shares = found.importance.get_param_importances(study, evaluator=evaluator, params=sorted(varying))
+    evaluator = package.importance.FanovaImportanceEvaluator(seed=0)
+    shares = package.importance.get_param_importances(study, evaluator=evaluator, params=sorted(varying))
     return {key: round(float(share), 4) for key, share in shares.items()}
 
 
@@ -234,13 +234,13 @@ def _studies(request: Request) -> dict[str, dict[str, Any]]:
         return {request.study: {}}
     key, _ = split_override(request.each)
     values = [parse_value(part.strip()) for part in request.each.partition("=")[2].split(",")]
-    found = {f"{request.study}-{re.sub(r'[^A-Za-z0-9_.-]', '_', str(value))}": {key: value} for value in values}
-    if len(found) > MOST_STUDIES or any(not NAME.fullmatch(name) for name in found):
+    studies = {f"{request.study}-{re.sub(r'[^A-Za-z0-9_.-]', '_', str(value))}": {key: value} for value in values}
+    if len(studies) > MOST_STUDIES or any(not NAME.fullmatch(name) for name in studies):
         raise ConfigError(
             f"--each {request.each[:60]}: must be at most {MOST_STUDIES} short values, such as "
             "strategy.name=lora,dynamic"
         )
-    return found
+    return studies
 
 
 def _check(request: Request) -> None:

@@ -47,8 +47,8 @@ def imported_config(run: FoundRun, name: str, steps: int, method: str | None, da
     """
     values = _understood(run)
     masked = any(MASKED in one for one in run.series)
-    said = {"name": name or UNKNOWN, "train.steps": max(1, steps), "strategy.name": method, "data.name": data}
-    for key, value in said.items():
+    settings = {"name": name or UNKNOWN, "train.steps": max(1, steps), "strategy.name": method, "data.name": data}
+    for key, value in settings.items():
         if value is not None:
             set_key(values, key, value)
     values["train"].pop("epochs", None)
@@ -148,16 +148,16 @@ def understood(names: Iterable[str]) -> Names:
 
 def _module_of(name: str) -> tuple[str, str]:
     """Return (signal, module) of a name, the module empty where it is of none."""
-    found = _OF_MODULES.match(name)
-    word, module = (found[1], found[2]) if found else ("", "")
-    if not found and (found := _MODULES_OWN.match(name)):
-        word, module = found[2], found[1]
+    match = _OF_MODULES.match(name)
+    word, module = (match[1], match[2]) if match else ("", "")
+    if not match and (match := _MODULES_OWN.match(name)):
+        word, module = match[2], match[1]
     signal = IMPORTANCE if word.lower() == IMPORTANCE else RANK
     return signal, _OF_PEFT.sub("", _OF_PEFT.sub("", module)).strip("./")
 
 
 def _scalar_of(name: str) -> tuple[str, str]:
     """Return (metric, split) of a name; without a known first part it is a number of training."""
-    found = _SPLIT.match(name)
-    split, metric = (SPLITS[found[1].lower()], found[2]) if found else ("train", name)
+    match = _SPLIT.match(name)
+    split, metric = (SPLITS[match[1].lower()], match[2]) if match else ("train", name)
     return METRICS.get(metric, metric), split

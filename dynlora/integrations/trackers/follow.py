@@ -37,14 +37,14 @@ def without_secrets_logged(addresses: Sequence[str]) -> Generator[None]:
     made, formatter = logging.getLogRecordFactory(), logging.Formatter()
 
     def record(*arguments: Any, **of: Any) -> logging.LogRecord:
-        found = made(*arguments, **of)
+        entry = made(*arguments, **of)
         try:
-            found.msg, found.args = hidden(found.getMessage(), *addresses), None
+            entry.msg, entry.args = hidden(entry.getMessage(), *addresses), None
         except (TypeError, ValueError):  # a record whose arguments do not fit says so where it is written
-            return found
-        if found.exc_info:
-            found.exc_text = hidden(formatter.formatException(found.exc_info), *addresses)
-        return found
+            return entry
+        if entry.exc_info:
+            entry.exc_text = hidden(formatter.formatException(entry.exc_info), *addresses)
+        return entry
 
     logging.setLogRecordFactory(record)
     try:
@@ -124,8 +124,8 @@ class _Notes:
 
     def of(self, name: str, shown: str) -> Written:
         """Return what a tracker has; what it had elsewhere does not count."""
-        found = self._known.get(name)
-        return found if found is not None and found.place == shown else Written(place=shown)
+        note = self._known.get(name)
+        return note if note is not None and note.place == shown else Written(place=shown)
 
     def put(self, name: str, written: Written) -> None:
         """Note what a tracker has; where the disk does not take it, it is noted later."""
@@ -148,8 +148,8 @@ class _Follower:
             self._follow()
         except Exception as error:  # of a library, a server or a disk: the others and the training are not concerned
             logger.exception("%s", KNOWN[self._name].title)
-            said = hidden(str(error), self._place.address)
-            message = said if isinstance(error, DynloraError) else first_line(error, said)
+            reason = hidden(str(error), self._place.address)
+            message = reason if isinstance(error, DynloraError) else first_line(error, reason)
             self._note(self._written.model_copy(update={"error": message}))
 
     def _follow(self) -> None:

@@ -51,18 +51,18 @@ class Mlflow:
     def _continued(self, known: str) -> list[Metric] | None:
         """Set a run running again and return its last numbers; None where it is gone."""
         try:
-            found = self._client.get_run(known)
+            run = self._client.get_run(known)
         except MlflowException:
             return None
         self.run = known
         self._client.update_run(known, status="RUNNING")
-        return found.data._metric_objs
+        return run.data._metric_objs
 
     def _experiment(self, facts: RunFacts) -> str:
         """Return the id of the experiment; one that is made in a database keeps its pictures beside that."""
-        found = self._client.get_experiment_by_name(facts.project)
-        if found is not None:
-            return found.experiment_id
+        experiment = self._client.get_experiment_by_name(facts.project)
+        if experiment is not None:
+            return experiment.experiment_id
         file = Path(facts.address.removeprefix("sqlite:///"))
         beside = str(file.parent / "artifacts") if facts.address.startswith("sqlite:///") else None
         return self._client.create_experiment(facts.project, artifact_location=beside)

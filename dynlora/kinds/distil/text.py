@@ -166,12 +166,14 @@ def headline(result: Distil) -> str:
     gap = row_of(result.kl_against_base, STUDENT)
     if mine is None or base is None or gap is None:
         return "Not tested yet."
-    said = f"KL {score(mine.mean)} nats per token instead of {score(base.mean)}, {_gap(gap)}"
+    sentence = f"KL {score(mine.mean)} nats per token instead of {score(base.mean)}, {_gap(gap)}"
     if gap.high < 0:
-        return f"The student is nearer to its teachers than the base model: {said}."
+        return f"The student is nearer to its teachers than the base model: {sentence}."
     if gap.low > 0:
-        return f"The student is further from its teachers than the base model: {said}. Use the base model."
-    return f"The student is not significantly nearer to its teachers than the base model: {said}. Give it more steps."
+        return f"The student is further from its teachers than the base model: {sentence}. Use the base model."
+    return (
+        f"The student is not significantly nearer to its teachers than the base model: {sentence}. Give it more steps."
+    )
 
 
 def _gap(row: PerToken) -> str:
@@ -215,9 +217,9 @@ def _losses(result: Distil) -> str:
     parts = []
     for rows, other in ((result.loss_against_base, "the base model's"), (result.loss_against_average, "the average's")):
         gaps = [row for row in rows if row.method == STUDENT]
-        said = _lower_and_higher(result, gaps)
-        if said:
-            parts.append(f"Its held-out loss against {other} is {said}.")
+        sentences = _lower_and_higher(result, gaps)
+        if sentences:
+            parts.append(f"Its held-out loss against {other} is {sentences}.")
         elif gaps:
             parts.append(f"Its held-out loss on the teachers' data is not significantly different from {other}.")
     return " ".join(parts)

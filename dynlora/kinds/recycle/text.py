@@ -108,7 +108,7 @@ def accuracy_frame(rows: tuple[Accuracy, ...]) -> pd.DataFrame:
     Columns: method, name, shots, mean, low, high.
     """
     places = {method: place for place, method in enumerate(ORDER)}
-    found = sorted(rows, key=lambda row: (row.shots, places.get(row.method, len(places)), row.method))
+    ordered = sorted(rows, key=lambda row: (row.shots, places.get(row.method, len(places)), row.method))
     table = [
         {
             "method": row.method,
@@ -118,7 +118,7 @@ def accuracy_frame(rows: tuple[Accuracy, ...]) -> pd.DataFrame:
             "low": row.low,
             "high": row.high,
         }
-        for row in found
+        for row in ordered
     ]
     return pd.DataFrame(table, columns=["method", "name", "shots", "mean", "low", "high"])
 
@@ -189,8 +189,8 @@ def headline(result: Recycle) -> str:
     gaps = sorted((one for one in result.against_base if one.method == META), key=lambda one: one.shots)
     simpler = _always_better(result)
     if not gaps:
-        said = "Not tested yet." if not result.accuracy else "Few-shot accuracy was measured without a base model."
-        return f"{said} {simpler}".strip()
+        sentence = "Not tested yet." if not result.accuracy else "Few-shot accuracy was measured without a base model."
+        return f"{sentence} {simpler}".strip()
     better = [one for one in gaps if one.low > 0]
     worse = [one for one in gaps if one.high < 0]
     if better:
@@ -202,11 +202,11 @@ def headline(result: Recycle) -> str:
     return f"The meta-LoRA is not significantly different from the base model {_gaps(gaps)}. {instead}"
 
 
-def _at_each(said: Sequence[tuple[int, str]]) -> str:
+def _at_each(differences: Sequence[tuple[int, str]]) -> str:
     """Return what is said of each number of examples, the unit once: at 1 example per class: a; at 5: b."""
-    first = said[0][0] if said else 0
+    first = differences[0][0] if differences else 0
     unit = " example per class" if first == 1 else " examples per class"
-    return "; ".join(f"at {shots}{unit if shots == first else ''}: {what}" for shots, what in said)
+    return "; ".join(f"at {shots}{unit if shots == first else ''}: {what}" for shots, what in differences)
 
 
 def _gaps(rows: Sequence[Accuracy]) -> str:
@@ -239,10 +239,10 @@ def _simpler(result: Recycle) -> str:
     """Return which ways are better at some numbers of examples, the best at each; nothing that the headline says."""
     pairs = [pair for pair in better_than_meta(result) if pair.method != always_better(result)]
     best = {pair.shots: pair for pair in sorted(pairs, key=lambda pair: pair.other)}
-    said = [best[shots] for shots in sorted(best)]
-    methods = dict.fromkeys(pair.method for pair in said)
+    sentences = [best[shots] for shots in sorted(best)]
+    methods = dict.fromkeys(pair.method for pair in sentences)
     return "".join(
-        f"{method_name(method)} is better {_against([pair for pair in said if pair.method == method])}. "
+        f"{method_name(method)} is better {_against([pair for pair in sentences if pair.method == method])}. "
         for method in methods
     )
 

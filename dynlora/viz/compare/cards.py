@@ -135,16 +135,16 @@ def read(runs: Sequence[Chosen], summaries: Mapping[str, Mapping[str, Any]]) -> 
     )
 
 
-def group_controls(found: Compared) -> None:
+def group_controls(runs: Compared) -> None:
     """Draw the choice between groups and single runs, of many that of the highlighted ones, and what is shown."""
-    usual = "groups" if are_grouped(found.summaries) else "runs"
+    usual = "groups" if are_grouped(runs.summaries) else "runs"
     segmented("group", "Runs of one configuration", list(SHOWN), usual, SHOWN.__getitem__)
-    if len(found.groups) > MOST_COLOURED:
-        titles = [group.title for group in found.groups]
+    if len(runs.groups) > MOST_COLOURED:
+        titles = [group.title for group in runs.groups]
         several("highlight", "Highlight", titles, {}, width=320, none="the best and plain LoRA")
 
 
-def compared_curves(found: Compared) -> None:
+def compared_curves(runs: Compared) -> None:
     """Draw loss and metric of each group over the chosen axis.
 
     Raises:
@@ -158,33 +158,33 @@ def compared_curves(found: Compared) -> None:
     look = {"kind": kind, "smoothing": smoothing, "is_log": scale == "log"}
     for place, label, name, split, key in (
         (left, "Training loss", "loss", "train", "loss"),
-        (right, f"Held-out {metric_words(found.metric)}", found.metric, "validation", "metric"),
+        (right, f"Held-out {metric_words(runs.metric)}", runs.metric, "validation", "metric"),
     ):
         with place, card(label, key):
-            picture(pictures.curves(found, name, split, colours(), **look), f"overlay-{key}")
+            picture(pictures.curves(runs, name, split, colours(), **look), f"overlay-{key}")
 
 
 def _short(kind: str) -> str:
     return "By " + seed_groups.CLOCKS[kind].partition(" (")[0]
 
 
-def compared_frontier(found: Compared) -> None:
+def compared_frontier(runs: Compared) -> None:
     """Draw quality against parameters."""
     with card("Quality against parameters", "frontier"):
-        picture(pictures.frontier(found, colours()), "frontier")
+        picture(pictures.frontier(runs, colours()), "frontier")
 
 
-def compared_pairs(found: Compared, usual: tuple[str, str] | None = None) -> None:
+def compared_pairs(runs: Compared, usual: tuple[str, str] | None = None) -> None:
     """Draw the paired difference of two groups, over shared seeds and examples.
 
     Args:
-        found: the runs.
+        runs: the runs.
         usual: a run of the baseline, and one of the configuration that is set against it unless others are chosen.
 
     Raises:
         DynloraError: when a run cannot be read.
     """
-    groups = {group.label: group for group in seed_groups.grouped(list(found.summaries.values()))}
+    groups = {group.label: group for group in seed_groups.grouped(list(runs.summaries.values()))}
     labels = list(groups)
     with card("Paired difference", "paired"):
         if len(labels) < 2:
@@ -196,23 +196,23 @@ def compared_pairs(found: Compared, usual: tuple[str, str] | None = None) -> Non
             second = choose("second", "Group", labels, other or labels[1])
         with right:
             first = choose("first", "Minus group", labels, against or labels[0])
-        pairs, why = pairing.pairs(found.summaries, groups[first], groups[second])
+        pairs, why = pairing.pairs(runs.summaries, groups[first], groups[second])
         if first == second:
             note("Select two different groups.")
         elif not pairs:
             note(f"There are no pairs: {why}")
         else:
-            _differences(found, pairs, (first, second), why)
+            _differences(runs, pairs, (first, second), why)
 
 
-def compared_example(found: Compared) -> None:
+def compared_example(runs: Compared) -> None:
     """Draw one probe example in every run: the pinned one, else the one that the runs differ most on.
 
     Raises:
         DynloraError: when a run cannot be read.
     """
     frames = shared_examples(
-        {run: cached_queries.ask_events(queries.examples_frame, folder) for run, folder in found.folders.items()}
+        {run: cached_queries.ask_events(queries.examples_frame, folder) for run, folder in runs.folders.items()}
     )
     with card("One example in every run", "example"):
         if len(frames) < 2:
@@ -221,13 +221,13 @@ def compared_example(found: Compared) -> None:
         first = next(iter(frames.values()))
         names = {i: _named(row) for i, row in enumerate(first.to_dict("records"))}
         position = choose("example", "Probe example", list(names), most_disputed(frames), names.__getitem__)
-        table = in_every_run(frames, position, found.groups, found.summaries)
+        table = in_every_run(frames, position, runs.groups, runs.summaries)
         pinned = first[["text", "text_pair", "label"]].iloc[[position]].dropna(axis="columns", how="all")
-        if any(run_summary.writes(found.summaries[run]) for run in frames):
+        if any(run_summary.writes(runs.summaries[run]) for run in frames):
             pinned, table = results.as_written(pinned), as_written(table)
         texts(pinned, "pinned")
-        titles = {group.label: group.title for group in found.groups}
-        table_rows(table, dots([titles[label] for label in table["configuration"]], found.styles))
+        titles = {group.label: group.title for group in runs.groups}
+        table_rows(table, dots([titles[label] for label in table["configuration"]], runs.styles))
         under(sentence(table), table, "example")
 
 
@@ -235,10 +235,10 @@ def _named(example: Mapping[Any, Any]) -> str:
     return one_line(f"{strong_language.shown(example['text'])} ({example['label']})", 90)
 
 
-def dots_of_runs(found: Compared) -> list[str | None]:
+def dots_of_runs(runs: Compared) -> list[str | None]:
     """Return the colour of each run's dot, in the order of the summaries: that of its group's lines."""
-    titles = {run: group.title for group in found.groups for run in (*group.runs, *group.repeats)}
-    return dots([titles.get(run, "") for run in found.summaries], found.styles)
+    titles = {run: group.title for group in runs.groups for run in (*group.runs, *group.repeats)}
+    return dots([titles.get(run, "") for run in runs.summaries], runs.styles)
 
 
 def _label_of(groups: Mapping[str, Group], run: str) -> str | None:

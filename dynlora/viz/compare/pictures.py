@@ -168,18 +168,18 @@ class FinalRanks:
         return drawn.rename(index=dict(zip(self.rows["name"], self.rows["short"], strict=True)))
 
 
-def read_ranks(found: Compared) -> FinalRanks:
+def read_ranks(runs: Compared) -> FinalRanks:
     """Read the last ranks of the runs.
 
     Raises:
         DynloraError: when a run cannot be read.
     """
-    modules = {run: found.store.modules(folder) for run, folder in found.folders.items()}
-    return FinalRanks(found, *compare_model.rank_table(list(found.summaries.values()), modules, found.names))
+    modules = {run: runs.store.modules(folder) for run, folder in runs.folders.items()}
+    return FinalRanks(runs, *compare_model.rank_table(list(runs.summaries.values()), modules, runs.names))
 
 
 def curves(
-    found: Compared,
+    runs: Compared,
     name: str,
     split: str,
     colours: Palette,
@@ -191,7 +191,7 @@ def curves(
     """Return the training loss, or a held-out metric, of each group with the band of its runs.
 
     Args:
-        found: the runs.
+        runs: the runs.
         name: of the number.
         split: train or validation.
         colours: of the mode.
@@ -203,17 +203,17 @@ def curves(
         DynloraError: when a run cannot be read.
     """
     is_train = split == "train"
-    clocks = {run: found.clock(kind, run) for run in found.folders}
-    each = {run: found.series(run, name, split) for run in clocks}
+    clocks = {run: runs.clock(kind, run) for run in runs.folders}
+    each = {run: runs.series(run, name, split) for run in clocks}
     series = compare_model.together(each, smoothing=smoothing if is_train else "none")
-    bands = seed_groups.bands(seed_groups.placed(series, clocks), found.groups, between=is_train)
+    bands = seed_groups.bands(seed_groups.placed(series, clocks), runs.groups, between=is_train)
     axis = _axis(name, smoothing, is_train=is_train)
     figure = compare_figures.curves(
-        bands, seed_groups.CLOCKS[kind], axis, colours, marks=not is_train, styles=found.styles, is_log=is_log
+        bands, seed_groups.CLOCKS[kind], axis, colours, marks=not is_train, styles=runs.styles, is_log=is_log
     )
     words = compare_text.curves(bands, low_is_good=is_train or name in compare_model.LOW_IS_GOOD)
-    sampled = "" if is_train else compare_model.sample_words(list(found.summaries.values()))
-    missing = [found.names[run] for run, one in clocks.items() if one is None]
+    sampled = "" if is_train else compare_model.sample_words(list(runs.summaries.values()))
+    missing = [runs.names[run] for run, one in clocks.items() if one is None]
     more = compare_text.left_out(missing, seed_groups.CLOCKS[kind])
     return Picture(figure, " ".join(filter(None, (words, sampled, more))), bands)
 
@@ -225,11 +225,11 @@ def _axis(name: str, smoothing: str, *, is_train: bool) -> str:
     return "Training loss (nats)" if smoothing == "none" else "Smoothed training loss (nats)"
 
 
-def frontier(found: Compared, colours: Palette) -> Picture:
+def frontier(runs: Compared, colours: Palette) -> Picture:
     """Return the last metric of each group against the adapter parameters in use."""
-    points = compare_model.by_group(found.summaries, found.groups, found.metric)
-    figure = compare_figures.frontier(points, found.metric, colours, found.styles)
-    return Picture(figure, compare_text.frontier(points, found.metric), points)
+    points = compare_model.by_group(runs.summaries, runs.groups, runs.metric)
+    figure = compare_figures.frontier(points, runs.metric, colours, runs.styles)
+    return Picture(figure, compare_text.frontier(points, runs.metric), points)
 
 
 def final_ranks(capacity: FinalRanks, colours: Palette, *, is_spread: bool = False) -> Picture:

@@ -275,12 +275,12 @@ def quarters(values: Sequence[float | None], *, low_is_good: bool) -> list[str]:
     return [QUARTERS[4] if np.isnan(one) else QUARTERS[min(3, int(4 * one + 1e-9))] for one in share]
 
 
-def lines(rows: Sequence[Row], shown: Sequence[Axis], metric: str, *, low_is_good: bool) -> pd.DataFrame:
+def lines(rows: Sequence[Row], axes: Sequence[Axis], metric: str, *, low_is_good: bool) -> pd.DataFrame:
     """Return the line of each run over the axes: columns name, quarter, then one for each axis, with its values."""
     names = distinct_names(rows)
     values = [numbers(row).get(metric) for row in rows]
     frame = pd.DataFrame({"name": [names[row["id"]] for row in rows]})
     frame["quarter"] = quarters(values, low_is_good=low_is_good)
-    for number_of, one in enumerate(shown):
+    for number_of, one in enumerate(axes):
         frame.insert(2 + number_of, one.title, list(one.words), allow_duplicates=True)
     return frame

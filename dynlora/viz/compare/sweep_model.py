@@ -63,15 +63,15 @@ def _summed(values: Sequence[float]) -> tuple[float, float, int]:
     return float(np.mean(values)) if values else float("nan"), spread, len(values)
 
 
-def averaged_over(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
+def averaged_over(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
     """Return the settings in which runs that share all that is shown differ: what a mean over a cell hides."""
     first: dict[str, Mapping[str, Any]] = {}
     differing: dict[str, None] = {}
     for row in rows:
         one = search_fields.settings(row)
-        base = first.setdefault(str([one.get(key) for key in shown]), one)
+        base = first.setdefault(str([one.get(key) for key in axes]), one)
         differing |= dict.fromkeys(key for key in [*base, *one] if base.get(key) != one.get(key))
-    return [key for key in differing if key not in (*NOT_SETTINGS, *shown)]
+    return [key for key in differing if key not in (*NOT_SETTINGS, *axes)]
 
 
 def ways(rows: Sequence[Row]) -> list[str]:

@@ -124,24 +124,24 @@ def why_not(recorded_by: str | None) -> str:
     return "This run was recorded, and its adapter is not here, so no new measurement is possible."
 
 
-def effects(found: Knockouts, modules: pd.DataFrame, colours: Palette, module: str | None = None) -> Picture:
+def effects(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette, module: str | None = None) -> Picture:
     """Return what held-out examples lose without each module, with its interval.
 
     Args:
-        found: the ablations; at least one of a module alone.
+        knockouts: the ablations; at least one of a module alone.
         modules: as `kit.modules.described` returns them.
         colours: of the mode.
         module: name of the module to mark.
     """
-    effect = ablations.effects(found, modules)
-    words = ablations.effect_caption(effect, len(modules), found.rows)
+    effect = ablations.effects(knockouts, modules)
+    words = ablations.effect_caption(effect, len(modules), knockouts.rows)
     figure = effect_bars(effect, colours, module)
     return Picture(figure, words, effect.drop(columns="position"))
 
 
-def by_group(found: Knockouts, modules: pd.DataFrame, colours: Palette) -> Picture:
+def by_group(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette) -> Picture:
     """Return what each input group loses without each module; of ablations with groups."""
-    groups = ablations.by_group(found, modules)
+    groups = ablations.by_group(knockouts, modules)
     words = "Blue: the group's loss rises without the module, which helps it. Orange: the module harms the group."
     return Picture(group_effects(groups, colours), words, groups.reset_index(names="group"))
 

@@ -99,9 +99,9 @@ def on_page(sentence: str) -> str:
     return _SETTING.sub(" with the button", sentence)
 
 
-def blocking(found: Mapping[str, Any]) -> str:
+def blocking(result: Mapping[str, Any]) -> str:
     """Return why training refuses a file, in a sentence; empty when it takes it."""
-    names = [one_line(fault["title"], 60) for fault in found["faults"] if fault["refuses"]]
+    names = [one_line(fault["title"], 60) for fault in result["faults"] if fault["refuses"]]
     if not names:
         return ""
     them = "it" if len(names) == 1 else "them"
@@ -110,10 +110,10 @@ def blocking(found: Mapping[str, Any]) -> str:
     )
 
 
-def sizes(found: Mapping[str, Any], seed: int) -> str:
+def sizes(result: Mapping[str, Any], seed: int) -> str:
     """Return the sizes of both parts in a sentence; which rows are held out depends on the seed of the run."""
-    rows = found["rows"]
-    drawn = f", drawn with seed {seed}" if found["is_drawn"] else ""
+    rows = result["rows"]
+    drawn = f", drawn with seed {seed}" if result["is_drawn"] else ""
     return f"{rows['training']:,} training and {rows['held-out']:,} held-out examples{drawn}."
 
 

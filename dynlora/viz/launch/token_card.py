@@ -95,27 +95,27 @@ def caption(rows: Sequence[Mapping[str, Any]], *, is_chat: bool) -> str:
     )
 
 
-def lost_words(found: Mapping[str, Any]) -> str:
+def lost_words(answer: Mapping[str, Any]) -> str:
     """Return which rows lose their whole completion to truncation and what keeps them; empty where none does."""
-    lost, limit = found["lost"], found["limit"]
+    lost, limit = answer["lost"], answer["limit"]
     if not lost["count"]:
         return ""
-    of = f"of the first {found['counted']:,}" if found["counted"] < found["of"] else f"of {found['counted']:,}"
+    of = f"of the first {answer['counted']:,}" if answer["counted"] < answer["of"] else f"of {answer['counted']:,}"
     which = "loses its" if lost["count"] == 1 else "lose their"
     return (
         f"{lost['count']:,} {of} training examples {which} whole completion after {limit:,} tokens and "
-        f"{'is' if lost['count'] == 1 else 'are'} left out: {lost['places']}. data.max_length={found['longest']} keeps "
-        "every example whole."
+        f"{'is' if lost['count'] == 1 else 'are'} left out: {lost['places']}. data.max_length={answer['longest']} "
+        "keeps every example whole."
     )
 
 
-def cut_words(found: Mapping[str, Any]) -> str:
+def cut_words(answer: Mapping[str, Any]) -> str:
     """Say how many rows are truncated, and how long the longest is."""
-    cut, limit = found["cut"]["count"], found["limit"]
-    head = f"The longest training example has {found['longest']:,} tokens"
+    cut, limit = answer["cut"]["count"], answer["limit"]
+    head = f"The longest training example has {answer['longest']:,} tokens"
     if not cut:
         return f"{head}; none is truncated (data.max_length={limit})."
-    return f"{head}; {cut:,} of {found['counted']:,} are truncated after {limit:,} and lose their end token."
+    return f"{head}; {cut:,} of {answer['counted']:,} are truncated after {limit:,} and lose their end token."
 
 
 def _row(row: Mapping[str, Any], colours: Palette, *, is_whole: bool) -> str:

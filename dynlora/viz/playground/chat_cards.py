@@ -39,9 +39,9 @@ def talk_cards(run: Chosen, task: Task, summary: Mapping[str, Any], examples: pd
     with st.container(horizontal=True, vertical_alignment="bottom", key="playground-choices"):
         other = other_run(run, task)
         example_choice(examples, lambda text, _pair: chat_form.ask(text))
-    wanted = st.query_params.get("other")
-    if wanted and other is None:
-        note(why_not(wanted, task))
+    other_id = st.query_params.get("other")
+    if other_id and other is None:
+        note(why_not(other_id, task))
     settings = chat_form.settings_row(about)
     told = chat_model.where_from(about, summary)
     if told:
@@ -76,11 +76,11 @@ def _conversation(talk: Talk, voices: list[Voice], settings: Settings) -> None:
 
 def _voices(run: Chosen, other: Chosen | None) -> list[Voice]:
     """Return who answers: adapter, base model, and the adapter of the second run."""
-    found = [Voice("adapter", "adapter", run.folder, "adapter"), Voice("base", "base model", run.folder, "base")]
+    voices = [Voice("adapter", "adapter", run.folder, "adapter"), Voice("base", "base model", run.folder, "base")]
     if other is not None:
         name = one_line(cached_queries.ask(queries.run_summary, other.folder)["name"], 40)
-        found.append(Voice("other", f"run {name}", other.folder, "adapter"))
-    return found
+        voices.append(Voice("other", f"run {name}", other.folder, "adapter"))
+    return voices
 
 
 def _begin(talk: Talk, voices: list[Voice], prompt: str, settings: Settings) -> None:
@@ -88,7 +88,7 @@ def _begin(talk: Talk, voices: list[Voice], prompt: str, settings: Settings) -> 
     talk.stop()
     answers = {}
     for voice in voices:
-        asked = talk.asked(voice, prompt, settings)
+        request = talk.asked(voice, prompt, settings)
         stream = begin(
             voice.folder,
             "write",
@@ -96,9 +96,9 @@ def _begin(talk: Talk, voices: list[Voice], prompt: str, settings: Settings) -> 
             temperature=settings.temperature,
             seed=settings.seed,
             new_tokens=settings.new_tokens,
-            **asked,
+            **request,
         )
-        answers[voice.key] = Answer(voice, asked, stream)
+        answers[voice.key] = Answer(voice, request, stream)
     if not settings.chat:
         talk.turns.clear()
     talk.turns.append(Turn(prompt, settings, answers))
@@ -140,14 +140,14 @@ def _turn(turn: Turn) -> None:
 
 def _finished(talk: Talk) -> dict[str, Answer]:
     """Return the answers that have tokens, the last turn first, by what a list calls them."""
-    found = {}
+    answers = {}
     for place in range(len(talk.turns), 0, -1):
         turn = talk.turns[place - 1]
         for answer in turn.answers.values():
             if answer.ids:
                 before = f"{place}. " if turn.settings.chat else ""
-                found[f"{before}{sentence_case(answer.voice.name)}: {one_line(answer.text, 60)}"] = answer
-    return found
+                answers[f"{before}{sentence_case(answer.voice.name)}: {one_line(answer.text, 60)}"] = answer
+    return answers
 
 
 def _one_answer(answers: dict[str, Answer]) -> None:
@@ -161,12 +161,12 @@ def _one_answer(answers: dict[str, Answer]) -> None:
 def _token_card(answer: Answer) -> None:
     """Draw a text token by token: how much more probable the adapter makes each than the base model does."""
     with card("Token probabilities", "tokens"):
-        found = ask_model(answer.voice.folder, "token_view", ids=answer.ids, **answer.asked)
-        if found is None:
+        view = ask_model(answer.voice.folder, "token_view", ids=answer.ids, **answer.asked)
+        if view is None:
             return
-        tokens = found["tokens"]
-        st.html(tokens_html({"": chat_model.text_tokens(found)}, chat_model.BETTER, colours()))
-        frame = chat_model.token_frame(found)
+        tokens = view["tokens"]
+        st.html(tokens_html({"": chat_model.text_tokens(view)}, chat_model.BETTER, colours()))
+        frame = chat_model.token_frame(view)
         under(f"{chat_model.token_caption(frame)}{cut_words(len(tokens))}", frame, "tokens")
         names = [f"{place}. {visible(row['text'])}" for place, row in enumerate(tokens, 1)]
         place = st.selectbox(
@@ -177,15 +177,19 @@ def _token_card(answer: Answer) -> None:
             format_func=lambda index: "Choose a token" if index is None else names[index],
         )
         if place is not None and place < len(tokens):
-            shown = chat_model.alternatives(tokens[place])
-            rows(shown.assign(adapter=shown["adapter"].map(visible), base=shown["base"].map(visible)).round(4))
+            alternatives = chat_model.alternatives(tokens[place])
+            rows(
+                alternatives.assign(
+                    adapter=alternatives["adapter"].map(visible), base=alternatives["base"].map(visible)
+                ).round(4)
+            )
 
 
 def _ablation_card(answer: Answer) -> None:
     """Draw what the text loses without each module, measured when asked for."""
     with card("Attribution by module", "carry"):
-        found = ask_model(answer.voice.folder, "estimate_text", ids=answer.ids, **answer.asked)
-        if found is None:
+        estimate = ask_model(answer.voice.folder, "estimate_text", ids=answer.ids, **answer.asked)
+        if estimate is None:
             return
         note(
             "Change of log p(text) when the adapter of one module is switched off: first a first-order estimate of all "
@@ -202,7 +206,7 @@ def _ablation_card(answer: Answer) -> None:
             **answer.asked,
         )
         modules = cached_queries.modules(answer.voice.folder)
-        estimates = chat_model.estimate_frame(found["adds"], modules)
+        estimates = chat_model.estimate_frame(estimate["adds"], modules)
         frame = chat_model.ablation_frame(messages, modules) if messages else estimates
         if frame.empty:
             return

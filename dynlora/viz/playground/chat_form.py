@@ -25,15 +25,15 @@ _TALKS, _KEPT, _PENDING, _LONG = "talks", "talk-address", "talk-pending", "talk-
 
 def restore(run_id: str) -> None:
     """Write the address as it was when the page was left; one that says something itself is left alone."""
-    kept = st.session_state.get(_KEPT, {}).get(run_id, {})
+    entries = st.session_state.get(_KEPT, {}).get(run_id, {})
     if "address-mode" not in st.session_state and not any(name in st.query_params for name in NAMES):
-        to_address(**kept)
+        to_address(**entries)
 
 
 def keep(run_id: str) -> None:
     """Remember the address."""
-    kept = st.session_state.setdefault(_KEPT, {})
-    kept[run_id] = {name: st.query_params[name] for name in NAMES if name in st.query_params}
+    entries = st.session_state.setdefault(_KEPT, {})
+    entries[run_id] = {name: st.query_params[name] for name in NAMES if name in st.query_params}
 
 
 def talk_of(run_id: str, *, chat: bool) -> Talk:
@@ -137,11 +137,11 @@ def _number(name: str, label: str, usual: float, low: float, high: float, **more
     """Draw a number that lives in the address; what is no number there counts as none."""
     key = f"address-{name}"
     try:
-        wanted = float(st.query_params.get(name, usual))
+        number = float(st.query_params.get(name, usual))
     except ValueError:
-        wanted = usual
-    wanted = min(max(wanted, low), high) if math.isfinite(wanted) else usual
-    put(key, type(low)(wanted))
+        number = usual
+    number = min(max(number, low), high) if math.isfinite(number) else usual
+    put(key, type(low)(number))
     value = st.number_input(
         label, low, high, key=key, width=140, on_change=_number_changed, args=(name, key, usual), **more
     )

@@ -102,11 +102,11 @@ class Answer:
     @property
     def state(self) -> str:
         """How long it is and how it ended, in words."""
-        said = plural(len(self.ids), "token")
-        words = {"token": said, "limit": f"{said}, cut off at the limit", "stopped": f"{said}, stopped"}
+        state = plural(len(self.ids), "token")
+        words = {"token": state, "limit": f"{state}, cut off at the limit", "stopped": f"{state}, stopped"}
         if self.is_writing:
-            return f"{said} so far"
-        return words.get(self.end or "", said)
+            return f"{state} so far"
+        return words.get(self.end or "", state)
 
 
 @dataclass
@@ -175,10 +175,10 @@ def caption(turn: Turn) -> str:
     different = [name for name in others if done[name].text != done[first].text]
     verb = "answers" if turn.settings.chat else "continues the text"
     if different:
-        said = f"The {first} {verb} differently from the {listed(different, 4)}"
+        sentence = f"The {first} {verb} differently from the {listed(different, 4)}"
     else:
-        said = f"The {first} {verb} as the {listed(others, 4)} {'do' if len(others) > 1 else 'does'}"
-    return f"{said} ({turn.settings.words})."
+        sentence = f"The {first} {verb} as the {listed(others, 4)} {'do' if len(others) > 1 else 'does'}"
+    return f"{sentence} ({turn.settings.words})."
 
 
 def table(talk: Talk) -> pd.DataFrame:
@@ -194,11 +194,11 @@ def table(talk: Talk) -> pd.DataFrame:
 # --- token by token
 
 
-def token_frame(found: Mapping[str, Any]) -> pd.DataFrame:
+def token_frame(view: Mapping[str, Any]) -> pd.DataFrame:
     """Return the tokens of a text: columns token, adapter, base (probabilities, 0 to 1), difference (nats)."""
     rows = [
         (row["text"], np.exp(row["adapter"]), np.exp(row["base"]), row["adapter"] - row["base"])
-        for row in found["tokens"]
+        for row in view["tokens"]
     ]
     return pd.DataFrame(rows, columns=["token", "adapter", "base", "difference"])
 
@@ -265,14 +265,14 @@ def ablation_caption(frame: pd.DataFrame, estimates: pd.DataFrame) -> str:
     changing = int(frame["flips"].sum())
     order = frame.sort_values("adds", ascending=False)
     best, worst = order.iloc[0], order.iloc[-1]
-    said = (
+    sentence = (
         f"Without any one of {changing} of {len(frame)} modules, greedy decoding would not write this text."
         if changing
         else f"No single one of {len(frame)} modules decides this text: greedy decoding does not change without it."
     )
     low = f" Without {worst['short']} the text would be more probable ({_signed(worst['adds'])})."
     return (
-        f"{said} The largest contribution is from {one_line(best['short'], 30)} ({_signed(best['adds'])} nats)."
+        f"{sentence} The largest contribution is from {one_line(best['short'], 30)} ({_signed(best['adds'])} nats)."
         f"{low if worst['adds'] < 0 else ''}{agreement}"
     )
 
@@ -298,9 +298,9 @@ def answer_html(answer: Answer) -> str:
     )
 
 
-def text_tokens(found: Mapping[str, Any]) -> Sequence[TextToken]:
+def text_tokens(view: Mapping[str, Any]) -> Sequence[TextToken]:
     """Return the tokens of a text in the colour of how much more probable the adapter makes them."""
-    return [TextToken(row["text"], row["adapter"] - row["base"], _told(row)) for row in found["tokens"]]
+    return [TextToken(row["text"], row["adapter"] - row["base"], _told(row)) for row in view["tokens"]]
 
 
 def _told(row: Mapping[str, Any]) -> str:

@@ -215,14 +215,14 @@ def standing(statuses: Sequence[str]) -> str:
     return f"{plural(len(statuses), 'run')}: {listed(parts, len(parts))}."
 
 
-def sentence(found: TaskResults) -> str:
+def sentence(results: TaskResults) -> str:
     """Say what the configurations reached, with the number of runs."""
-    n, metric = len(found.runs), one_line(found.metric, 40)
-    low, high = score(min(found.means)), score(max(found.means))
-    if len(found.means) == 1:
-        return f"On {found.task}, {found.name} reaches {metric} {low} (n = {n})."
+    n, metric = len(results.runs), one_line(results.metric, 40)
+    low, high = score(min(results.means)), score(max(results.means))
+    if len(results.means) == 1:
+        return f"On {results.task}, {results.name} reaches {metric} {low} (n = {n})."
     reach = f"all have mean {metric} {low}" if low == high else f"have mean {metric} from {low} to {high}"
-    return f"On {found.task}, {len(found.means)} configurations {reach} ({plural(n, 'run')})."
+    return f"On {results.task}, {len(results.means)} configurations {reach} ({plural(n, 'run')})."
 
 
 def task_results(rows: Sequence[Mapping[str, Any]]) -> TaskResults | None:

@@ -149,12 +149,14 @@ def _times(seconds: pd.Series) -> pd.Series:
     return pd.to_datetime(finite.clip(0.0, 4e9) // 1, unit="s")
 
 
-def match_caption(shown: int, of: int) -> str:
+def match_caption(matches: int, of: int) -> str:
     """Return how many runs a filter leaves, in words."""
     runs = "run" if of == 1 else "runs"
-    if shown == of:
+    if matches == of:
         return f"{of:,} {runs}."
-    return f"{shown:,} of {of:,} {runs} match the filter." if shown else f"None of {of:,} {runs} matches the filter."
+    return (
+        f"{matches:,} of {of:,} {runs} match the filter." if matches else f"None of {of:,} {runs} matches the filter."
+    )
 
 
 def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:

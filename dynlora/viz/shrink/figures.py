@@ -105,13 +105,13 @@ def without_adapter(recorded_by: str | None) -> str:
     return f"{none} train it here."
 
 
-def headline(found: Compressed, size: Size) -> str:
+def headline(result: Compressed, size: Size) -> str:
     """Say what a size keeps, what that costs, and whether too few examples say so."""
-    worth, seen = size.reported_on, _seen(found)
+    worth, seen = size.reported_on, _seen(result)
     few = f". It rests on {plural(seen, 'held-out example')}: too few to rely on." if seen < FEWEST else ""
     return (
-        f"Keep {percent(kept_share(found, size), 0)} of the parameters ({size.parameters:,} of {found.parameters:,}): "
-        f"held-out loss {change(worth)}{_scores(found, worth)}{few}"
+        f"Keep {percent(kept_share(result, size), 0)} of the parameters "
+        f"({size.parameters:,} of {result.parameters:,}): held-out loss {change(worth)}{_scores(result, worth)}{few}"
     )
 
 
@@ -132,16 +132,16 @@ def _scores(result: Compressed, worth: Half) -> str:
     return f"; {name.replace('_', ' ')} {score(worth.metrics[name])} against {score(result.whole.metrics[name])}"
 
 
-def basis(found: Compressed, size: Size, tolerance: float) -> str:
+def basis(result: Compressed, size: Size, tolerance: float) -> str:
     """Say what a size rests on: which rows it was chosen and reported on, and whether it is the one to take."""
-    chosen, judged = found.smallest(tolerance), found.rows // 2
-    told = f"Measured on {_seen(found):,} held-out examples that no size was chosen on.{_unsure(size, tolerance)}"
+    chosen, judged = result.smallest(tolerance), result.rows // 2
+    told = f"Measured on {_seen(result):,} held-out examples that no size was chosen on.{_unsure(size, tolerance)}"
     if chosen is None:
         return f"{told} No size was shown to cost at most {tolerance:g} nats on the other {judged:,}."
     within = f"the smallest size shown to cost at most {tolerance:g} nats"
     if chosen.parameters == size.parameters:
         return f"{told} On the other {judged:,}, it is {within}."
-    fraction = percent(kept_share(found, chosen), 0)
+    fraction = percent(kept_share(result, chosen), 0)
     side = "Larger than needed" if size.parameters > chosen.parameters else "Smaller than what was shown good enough"
     return f"{told} {side}: {fraction} is {within} on {judged:,} others."
 
@@ -161,22 +161,22 @@ def picture(size: Size) -> str:
     return f"Kept rank of each module, {min(size.ranks)} to {max(size.ranks)}{without}."
 
 
-def curve_caption(found: Compressed) -> str:
+def curve_caption(result: Compressed) -> str:
     """Say what the curve shows."""
     return (
-        f"Loss change against the whole adapter on {_seen(found):,} held-out examples, with 95 % CI for the threshold "
+        f"Loss change against the whole adapter on {_seen(result):,} held-out examples, with 95 % CI for the threshold "
         "over all modules. Further left is smaller. The line is zero: as good as the whole."
     )
 
 
-def curve_picture(found: Compressed, size: Size, tolerance: float, colours: Palette) -> Picture:
+def curve_picture(result: Compressed, size: Size, tolerance: float, colours: Palette) -> Picture:
     """Return the cost of every size, with that of the other ways to choose.
 
     Args:
-        found: the sizes.
+        result: the sizes.
         size: the one that is marked.
         tolerance: nats that count as none, a line.
         colours: of the mode.
     """
-    points, share = shrink_model.points(found), shrink_model.kept_share(found, size)
-    return Picture(curve(points, share, tolerance, colours), curve_caption(found), points)
+    points, share = shrink_model.points(result), shrink_model.kept_share(result, size)
+    return Picture(curve(points, share, tolerance, colours), curve_caption(result), points)

@@ -78,13 +78,13 @@ class Live:
                 "accepted": step.accepted,
                 "discarded": step.discarded and step.discarded["text"],
             }
-        found = attempt.finished()
-        written = sum(len(step.ids) for step in found.steps)
+        result = attempt.finished()
+        written = sum(len(step.ids) for step in result.steps)
         yield {
-            "ended": found.ended,
-            "answer": answer_of(problem, found.text),
-            "tokens": found.tokens,
-            "flops": found.flops,
+            "ended": result.ended,
+            "answer": answer_of(problem, result.text),
+            "tokens": result.tokens,
+            "flops": result.flops,
             "target_flops": self.cast.target.size.written(len(problem.prompts[TARGET]), written),
         }
 

@@ -86,8 +86,8 @@ class Reference:
             return False
         if self.answer is None or not any(marker in step for marker in MARKERS):
             return True
-        said, right = answer_in(step), number(self.answer)
-        return said is not None and number(said) == right if right is not None else self.answer in step
+        answer, right = answer_in(step), number(self.answer)
+        return answer is not None and number(answer) == right if right is not None else self.answer in step
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def problems_of(rows: Rows, roles: Sequence[Role], places: Sequence[int]) -> lis
         ConfigError: when a prompt leaves no room for a solution.
     """
     answers = rows.fields.get("answer")
-    found = []
+    problems = []
     for place in places:
         prompts = {}
         for role in roles:
@@ -138,8 +138,8 @@ def problems_of(rows: Rows, roles: Sequence[Role], places: Sequence[int]) -> lis
                     f"{role.total:,} with the solution; use data with shorter prompts"
                 )
         reference = Reference(answers[place] if answers else None, rows.text_pair[place] if rows.text_pair else "")
-        found.append(Problem(place, rows.text[place], prompts, reference))
-    return found
+        problems.append(Problem(place, rows.text[place], prompts, reference))
+    return problems
 
 
 def answer_of(problem: Problem, text: str) -> str:

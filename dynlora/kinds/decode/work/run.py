@@ -60,14 +60,14 @@ def nested_ranks(folder: Path, rows: int = ROWS) -> list[dict[str, Any]]:
     chosen = data.held_out.take(np.sort(drawn))
     whole = _choices(plain, chosen)
     adapter = Truncatable.of(plain, None, "plain")
-    found = []
+    agreements = []
     for rank in _ranks(max(adapter.sizes, default=0)):
-        kept = [np.arange(min(rank, size)) for size in adapter.sizes]
-        adapter.keep(kept)
+        components = [np.arange(min(rank, size)) for size in adapter.sizes]
+        adapter.keep(components)
         same = (_choices(plain, chosen) == whole).double().mean()
-        share = adapter.parameters_of(kept) / max(1, adapter.parameters)
-        found.append({"rank": rank, "share": share, "agreement": float(same)})
-    return found
+        share = adapter.parameters_of(components) / max(1, adapter.parameters)
+        agreements.append({"rank": rank, "share": share, "agreement": float(same)})
+    return agreements
 
 
 def _ranks(largest: int) -> Iterator[int]:
@@ -84,7 +84,7 @@ def _ranks(largest: int) -> Iterator[int]:
 @torch.no_grad()
 def _choices(model: AdaptedModel, rows: Rows) -> Tensor:
     """Return the most probable token at every token of the completions, each after the right tokens, (n,)."""
-    task, tokenizer, found = model.task, model.base.tokenizer, []
+    task, tokenizer, choices = model.task, model.base.tokenizer, []
     assert isinstance(task, WritingTask)
     whole: Any = model.base.model
     device = next(whole.parameters()).device
@@ -93,8 +93,8 @@ def _choices(model: AdaptedModel, rows: Rows) -> Tensor:
         ids = [*prompt.ids, *tokenizer(prompt.expected, add_special_tokens=False)["input_ids"]]
         ids = ids[: model.max_length]
         logits = whole(input_ids=torch.tensor([ids], device=device)).logits[0, len(prompt.ids) - 1 :]
-        found.append(logits.argmax(-1).cpu())
-    return torch.cat(found)
+        choices.append(logits.argmax(-1).cpu())
+    return torch.cat(choices)
 
 
 PROBLEM = "problem"
@@ -214,10 +214,10 @@ def _solved(plan: Plan, place: int, index: int) -> dict[str, Any]:
     task = plan.cast.target.model.task
     assert isinstance(task, WritingTask)
     problem, point = plan.problems[index], plan.points[place]
-    found = payload(problem, point, solve(plan.cast, problem, point, plan.limits, plan.seed), task)
-    for step in found["steps"]:
+    record = payload(problem, point, solve(plan.cast, problem, point, plan.limits, plan.seed), task)
+    for step in record["steps"]:
         step["reward"] = plain(step["reward"])
-    return found
+    return record
 
 
 def _end_of_point(plan: Plan, point: Point, place: int, writer: RunWriter, solved: list[dict[str, Any]]) -> None:

@@ -79,10 +79,10 @@ class Distilling(Stepwise):
     def _write(self, stage: str) -> None:
         """Let the next teacher write a batch of texts, and record a few of them."""
         of = self.materials.settings
-        wanted = of.samples if stage == "samples" else of.held_out
-        index = next(index for index, texts in enumerate(self.texts[stage]) if len(texts) < wanted)
+        target = of.samples if stage == "samples" else of.held_out
+        index = next(index for index, texts in enumerate(self.texts[stage]) if len(texts) < target)
         texts = self.texts[stage][index]
-        count = min(TEXTS_AT_ONCE, wanted - len(texts))
+        count = min(TEXTS_AT_ONCE, target - len(texts))
         seed = stream_seed(of.seed, stage, index, len(texts)) % 2**62
         first = len(texts)
         texts.add(written_texts(self.materials.models[index], self.materials.start, count, of.tokens, seed))
@@ -98,7 +98,7 @@ class Distilling(Stepwise):
                 "stage": stage,
                 "count": count,
                 "of": len(texts),
-                "wanted": wanted,
+                "wanted": target,
                 "texts": [self._shown(texts, row) for row in range(first, min(len(texts), first + SHOWN_TEXTS))],
             },
         )
@@ -166,8 +166,8 @@ class Distilling(Stepwise):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
         self.step, self.learned = state["step"], state["learned"]
-        for stage, kept in state["texts"].items():
-            for texts, one in zip(self.texts[stage], kept, strict=True):
+        for stage, entries in state["texts"].items():
+            for texts, one in zip(self.texts[stage], entries, strict=True):
                 texts.load(one)
         if state["training"] is not None:
             self.training = self.new_training()

@@ -207,6 +207,6 @@ def divergence(
     """
     batch, labels = texts.batch(rows, int(student.base.tokenizer.pad_token_id), student.base.model.device)  # pyright: ignore
     with torch.no_grad():
-        wanted = teacher.strategy.forward(teacher.base.model, batch)
-    found = student.strategy.forward(student.base.model, batch)
-    return token_divergence(wanted, found, labels)  # pyright: ignore[reportArgumentType] - of a task that writes
+        teacher_logits = teacher.strategy.forward(teacher.base.model, batch)
+    student_logits = student.strategy.forward(student.base.model, batch)
+    return token_divergence(teacher_logits, student_logits, labels)  # pyright: ignore[reportArgumentType] - of a task that writes

@@ -96,8 +96,8 @@ class EpisodeDraw:
 
 def rows_of_classes(label: np.ndarray, least: int = 1) -> list[np.ndarray]:
     """Return the rows of each class of labels (n,), in order of the labels; classes of fewer than `least` are left."""
-    found = [np.flatnonzero(label == value) for value in np.unique(label)]
-    return [rows for rows in found if len(rows) >= least]
+    rows_by_class = [np.flatnonzero(label == value) for value in np.unique(label)]
+    return [rows for rows in rows_by_class if len(rows) >= least]
 
 
 def prototypes(support: Tensor) -> Tensor:
@@ -175,10 +175,10 @@ class FewShot:
         far, near = distances(features, self.prototypes), distances(features, self.support)
         return [self._answer(*one) for one in zip(texts, far, near, strict=True)]
 
-    def _answer(self, asked: str, far: Tensor, near: Tensor) -> dict[str, Any]:
+    def _answer(self, text: str, far: Tensor, near: Tensor) -> dict[str, Any]:
         nearest = int(near.argmin())
         return {
-            "text": asked,
+            "text": text,
             "label": self.labels[int(far.argmin())],
             "distances": {name: float(value) for name, value in zip(self.labels, far, strict=True)},
             "nearest": {

@@ -167,11 +167,11 @@ def sentence(about: About, modules: pd.DataFrame, values: np.ndarray | None, ste
 
 def binned(heat: HeatMap) -> str:
     """Say how many of the recorded steps a heat map shows; empty when it shows them all."""
-    shown = heat.frame.shape[1]
+    columns = heat.frame.shape[1]
     return (
         ""
-        if shown >= heat.points
-        else (f"{shown:,} of {heat.points:,} recorded steps shown: the last step of each bin.")
+        if columns >= heat.points
+        else (f"{columns:,} of {heat.points:,} recorded steps shown: the last step of each bin.")
     )
 
 
@@ -209,17 +209,17 @@ def _places(modules: pd.DataFrame, amount: pd.Series) -> str:
 
 def signal_at(modules: pd.DataFrame, values: np.ndarray, title: str, step: int) -> str:
     """Say where a signal is strongest at a step, and how uneven it is; `values` as recorded."""
-    found = pd.Series(values[modules["position"]], index=modules["short"]).dropna()
-    if found.empty:
+    column = pd.Series(values[modules["position"]], index=modules["short"]).dropna()
+    if column.empty:
         return f"No {title} was recorded up to step {step}."
-    top = found.nlargest(3)
+    top = column.nlargest(3)
     words = f"At step {step}, {title} is highest in {listed([one_line(name, 40) for name in top.index])}"
-    total, tenth = found.clip(lower=0).sum(), max(1, round(len(found) / 10))
+    total, tenth = column.clip(lower=0).sum(), max(1, round(len(column) / 10))
     if title != "gate" and total > 0:
-        share = found.nlargest(tenth).clip(lower=0).sum() / total
+        share = column.nlargest(tenth).clip(lower=0).sum() / total
         modules_word = "module has" if tenth == 1 else f"{tenth} modules have"
-        return f"{words}; the top {modules_word} {percent(share, 0)} of the total over {len(found)} modules."
-    return f"{words}; the values range from {number(found.min())} to {number(found.max())}."
+        return f"{words}; the top {modules_word} {percent(share, 0)} of the total over {len(column)} modules."
+    return f"{words}; the values range from {number(column.min())} to {number(column.max())}."
 
 
 def groups_at(values: np.ndarray, step: int) -> str:
@@ -242,8 +242,8 @@ def choices_at(values: np.ndarray, choices: Sequence[str], step: int) -> str:
     """Say how many modules have made each choice at a step; `values` index `choices`."""
     chosen = values[np.isfinite(values)].round().astype(int)
     counts = [(int((chosen == index).sum()), one_line(name, 40)) for index, name in enumerate(choices)]
-    said = [f"{count} {name}" for count, name in sorted(counts, key=lambda pair: -pair[0]) if count]
-    return f"At step {step}: {listed(said, limit=6)}." if said else f"No choice was recorded up to step {step}."
+    counted = [f"{count} {name}" for count, name in sorted(counts, key=lambda pair: -pair[0]) if count]
+    return f"At step {step}: {listed(counted, limit=6)}." if counted else f"No choice was recorded up to step {step}."
 
 
 def capacity_map(

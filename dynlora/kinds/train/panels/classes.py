@@ -32,8 +32,8 @@ class Confusion:
 
 def _confusion(run: RunReading) -> Confusion | None:
     evaluated = run_summary.evaluation(run.evaluations)
-    found = None if evaluated is None else run_summary.confusion(evaluated[1])
-    return None if evaluated is None or found is None else Confusion(evaluated[0], *found)
+    matrix = None if evaluated is None else run_summary.confusion(evaluated[1])
+    return None if evaluated is None or matrix is None else Confusion(evaluated[0], *matrix)
 
 
 class ConfusionMatrix(Panel[Confusion]):
@@ -81,8 +81,8 @@ class ClassScores(Panel[pd.DataFrame]):
 
     def data(self, view: RunView) -> pd.DataFrame | None:
         """Return a row for each class."""
-        found = _confusion(view.result)
-        return None if found is None else results.class_scores(found.counts, found.labels)
+        matrix = _confusion(view.result)
+        return None if matrix is None else results.class_scores(matrix.counts, matrix.labels)
 
     def caption(self, data: pd.DataFrame) -> str:
         """Return which class is found best and worst."""

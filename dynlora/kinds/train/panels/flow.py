@@ -133,8 +133,8 @@ def rank_flow(bands: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
             "value": bands["parameters"].round(1),
             "customdata": [_format_flow(row) for _, row in bands.iterrows()],
             "color": [
-                theme.faded(colour.get(source, colours.muted), 0.2 if kept else 0.72)
-                for source, kept in zip(bands["source"], bands["kept"], strict=True)
+                theme.faded(colour.get(source, colours.muted), 0.2 if is_kept else 0.72)
+                for source, is_kept in zip(bands["source"], bands["kept"], strict=True)
             ],
             "hovertemplate": "%{customdata}<extra></extra>",
         },

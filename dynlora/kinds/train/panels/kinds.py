@@ -45,10 +45,10 @@ def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFra
     """
     if len(ranks) != len(modules) or not ranks.shape[1]:
         return pd.DataFrame({"step": []})
-    found = {"step": ranks.columns.to_numpy()}
+    columns = {"step": ranks.columns.to_numpy()}
     for label, part in modules.groupby("label", sort=False):
-        found[str(label)] = ranks.to_numpy(float)[part["position"]].sum(axis=0)
-    return pd.DataFrame(found)
+        columns[str(label)] = ranks.to_numpy(float)[part["position"]].sum(axis=0)
+    return pd.DataFrame(columns)
 
 
 def by_kind(totals: pd.DataFrame) -> str:
