@@ -20,7 +20,7 @@ import pandas as pd
 
 from benchmarks import results
 from dynlora.analysis import ablations
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import frames as kit_modules
 from dynlora.analysis.measurement_files import knockout_file, knockout_target
 from dynlora.analysis.stats import spearman
 from dynlora.inference.session import Examined

@@ -28,12 +28,12 @@ from benchmarks import results
 from benchmarks.generated_runs import RANK, finish_run, many_runs, record, start_run
 from benchmarks.screen import on_screen
 from dynlora.analysis import capacity_frames
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import frames as kit_modules
 from dynlora.kinds.train.panels import capacity
 from dynlora.store import queries
 from dynlora.store.catalogue import LISTING_NAME
 from dynlora.store.writer import RunWriter
-from dynlora.viz.capacity import cards as capacity_cards
+from dynlora.viz import capacity as capacity_cards
 from dynlora.viz.kit import module_map, theme
 from dynlora.viz.ui import url_state
 

@@ -1,12 +1,12 @@
 """`python -m dynlora` is the `dynlora` command."""
 
 from dynlora.cli.main import main
-from dynlora.jobs import own_process
+from dynlora.jobs import environment
 
 
 def run() -> None:
     """Run the command in a process that is dynlora's own."""
-    own_process.begin()
+    environment.begin()
     main(prog_name="dynlora")
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dynlora.integrations.search.request import Request, searches
-from dynlora.integrations.search.run import run_all
+from dynlora.integrations.search.run import Request, run_all, searches
 
 
 def main(config: dict[str, Any] | None = None, runs_dir: str | Path = "runs") -> dict[str, Any]:

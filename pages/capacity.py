@@ -7,9 +7,9 @@ from pathlib import Path
 from dynlora.analysis import ablations, run_summary
 from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
+from dynlora.viz import capacity as capacity_view
 from dynlora.viz.adapter import cards as adapter_cards
-from dynlora.viz.capacity import view as capacity_view
-from dynlora.viz.capacity.cards import capacity_cards, capacity_conclusion
+from dynlora.viz.capacity import capacity_cards, capacity_conclusion
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state

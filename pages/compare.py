@@ -8,10 +8,10 @@ from dynlora.viz.compare import cards as compare_cards
 from dynlora.viz.compare import live_cards, many_cards, run_selection
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.final_ranks import final_ranks
-from dynlora.viz.compare.line_styles import dots
+from dynlora.viz.compare.pictures import read_ranks
 from dynlora.viz.compare.run_selection import eyes
-from dynlora.viz.launch.baseline_form import baseline_button
+from dynlora.viz.kit.run_colours import dots
+from dynlora.viz.launch.start_from import baseline_button
 from dynlora.viz.report.button import report_button
 from dynlora.viz.ui import cards, frame, guard, url_state
 from dynlora.viz.ui.cached_queries import one_refresh
@@ -66,7 +66,7 @@ def show_capacity() -> None:
     """Draw where the runs put their capacity, and what was set differently."""
     run_selection.say_how_many(chosen)
     found = compare_cards.read(chosen.runs, chosen.summaries)
-    capacity = final_ranks(found)
+    capacity = read_ranks(found)
     compare_cards.capacity_conclusion(capacity)
     compare_cards.group_controls(found)
     eyes(found.all_groups, found.styles)

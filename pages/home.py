@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz.home import cards as home_cards
-from dynlora.viz.home import model as home_model
+from dynlora.viz import home as home_cards
 from dynlora.viz.ui import cards, frame, guard, live, run_picker
 
 frame.enter()
-if home_model.is_link_to_list(st.query_params):
+if home_cards.is_link_to_list(st.query_params):
     st.switch_page("pages/runs.py", query_params={name: st.query_params.get_all(name) for name in st.query_params})
-cards.titled(home_model.TITLE, home_model.PLACE)
+cards.titled(home_cards.TITLE, home_cards.PLACE)
 home_cards.tour_hint()
 FIRST = run_picker.list_all()
-LIVE = home_model.live_run(FIRST)
+LIVE = home_cards.live_run(FIRST)
 of_runs, of_picture = (live.reused(FIRST, run_picker.list_all) for _ in range(2))
 left, right = st.columns([6, 5], gap="medium")
 
@@ -24,7 +23,7 @@ def show_runs() -> None:
     """Draw what runs now and what ended last; once another run trains, or none does, the whole page is drawn again."""
     with guard.guarded():
         runs = of_runs()
-        if home_model.live_run(runs) != LIVE:
+        if home_cards.live_run(runs) != LIVE:
             st.rerun()
         home_cards.now_card(runs)
         home_cards.recent_card(runs)
@@ -34,7 +33,7 @@ def show_runs() -> None:
 def show_picture() -> None:
     """Draw the run that trains, else the newest own one that moved rank, else the sample of the tour."""
     with guard.guarded():
-        view = home_cards.run_view(home_model.live_run(of_picture())) if LIVE else None
+        view = home_cards.run_view(home_cards.live_run(of_picture())) if LIVE else None
         if view is not None:
             home_cards.picture(view, is_live=True)
         elif ENDED is not None:

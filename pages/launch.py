@@ -8,20 +8,18 @@ from typing import Any
 import streamlit as st
 
 from dynlora.jobs import launch
-from dynlora.viz.advice import cards as advice_cards
+from dynlora.viz import advice as advice_cards
 from dynlora.viz.launch import (
-    card,
     data_source,
     experiment_form,
     form_model,
     preflight_card,
-    search_form,
     start_from,
     sweep_form,
     token_card,
 )
 from dynlora.viz.launch import form as launch_form
-from dynlora.viz.ui import cards, frame, guard, kept_form, model_client, run_picker, url_state
+from dynlora.viz.ui import cards, frame, guard, model_client, run_picker, url_state
 
 MODES = {"run": "Run", "experiment": "Experiment", "sweep": "Sweep"}
 ABOUT = {
@@ -34,7 +32,7 @@ ADDRESS = ("mode", "sweep", "preset", "from", "twin", "strategy", "data", "uploa
 
 frame.enter()
 model_client.keep()
-kept_form.restore_address(ADDRESS, "address-mode")
+url_state.restore_address(ADDRESS, "address-mode")
 cards.titled("Launch", ABOUT[url_state.from_address("mode", list(MODES), "run")])
 mode = url_state.segmented("mode", "What to launch", list(MODES), "run", MODES.__getitem__)
 with guard.guarded(), st.spinner("Loading the strategies"):
@@ -45,7 +43,7 @@ def starting_values() -> dict[str, Any]:
     """Draw the choice of starting settings and return them."""
     with cards.card("Starting settings", "start"):
         start = start_from.pick_start(STRATEGIES)
-    kept_form.start_from(start)
+    url_state.start_from(start)
     return start
 
 
@@ -74,7 +72,7 @@ def show_run() -> None:
         preflight_card.check_button(plans, missing, training)
         advice_cards.advise_button(configs[0], missing)
         cards.note(missing or form_model.queue_caption(training, waiting, len(configs)))
-    card.show_launched()
+    launch_form.show_launched()
     advice_cards.show_advice(configs[0])
     preflight_card.show_check(plans)
     if not source.missing:
@@ -104,7 +102,7 @@ if mode == "experiment":
 elif mode == "sweep":
     with cards.card("Sweep", "sweep"):
         sweep_form.sweep_form(run_picker.list_all())
-    search_form.show_searches()
+    sweep_form.show_searches()
 else:
     show_run()
-kept_form.keep_address(ADDRESS)
+url_state.keep_form_address(ADDRESS)

@@ -8,8 +8,8 @@ from typing import Any
 import streamlit as st
 
 from dynlora.jobs import launch
+from dynlora.viz import methods as methods_model
 from dynlora.viz.launch import form_model
-from dynlora.viz.methods import model as methods_model
 from dynlora.viz.ui import cards, frame, guard, panel_cards, run_picker, url_state
 from dynlora.viz.ui.panel_cards import conclusion
 

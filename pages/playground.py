@@ -7,11 +7,11 @@ import streamlit as st
 from dynlora.analysis import run_summary
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
-from dynlora.viz.decode import live_cards as decode_cards
-from dynlora.viz.few_shot import card as few_shot_card
+from dynlora.viz import decode as decode_cards
+from dynlora.viz import few_shot as few_shot_card
 from dynlora.viz.playground import cards as playground_cards
+from dynlora.viz.playground import chat_cards
 from dynlora.viz.playground import model as playground_model
-from dynlora.viz.playground.chat import cards as chat_cards
 from dynlora.viz.ui import cached_queries, cards, frame, guard, model_client, run_picker, url_state
 
 TABS = {

@@ -8,7 +8,7 @@ from dynlora.analysis import run_summary
 from dynlora.analysis.run_reading import POINTS
 from dynlora.analysis.run_summary import STATUS_WORDS
 from dynlora.store import queries
-from dynlora.viz.health.card import health_card
+from dynlora.viz.health import health_card
 from dynlora.viz.ranks.card import ranks_card
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run import live_cards

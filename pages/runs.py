@@ -10,8 +10,7 @@ from dynlora.viz.run import panel_card
 from dynlora.viz.runs import bulk_actions, search_box
 from dynlora.viz.runs import cards as runs_cards
 from dynlora.viz.runs import table as runs_table
-from dynlora.viz.runs.cards import names_below
-from dynlora.viz.runs.conclusion import runs_conclusion
+from dynlora.viz.runs.cards import names_below, runs_conclusion
 from dynlora.viz.ui import cards, frame, guard, live, run_actions, run_picker, url_state
 
 frame.enter()

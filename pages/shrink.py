@@ -7,7 +7,7 @@ import streamlit as st
 from dynlora.analysis import run_summary
 from dynlora.store import queries
 from dynlora.viz.shrink import cards as shrink_cards
-from dynlora.viz.shrink import text as shrink_text
+from dynlora.viz.shrink import figures as shrink_text
 from dynlora.viz.ui import cached_queries, cards, frame, guard, model_client, run_picker
 
 frame.enter()

@@ -88,13 +88,13 @@ def nodes(path: Path) -> tuple[ast.AST, ...]:
 
 @cache
 def package_of(name: str) -> str:
-    """Return the package a module is in: a folder or file at the top, or one of the folders that hold packages."""
+    """Return the package a module is in: a folder or file at the top, or a part of the folders that hold packages."""
     if name == "dynlora":
         return "__init__"
     parts = name.removeprefix("dynlora.").split(".")
     inner = "/".join(parts[:2])
-    is_folder = len(parts) > 2 or modules()[name].name == "__init__.py"
-    return inner if len(parts) > 1 and is_folder and parts[0] in ("viz", "kinds", "integrations") else parts[0]
+    is_inner = len(parts) > 2 or parts[0] == "viz" or modules()[name].name == "__init__.py"
+    return inner if len(parts) > 1 and is_inner and parts[0] in ("viz", "kinds", "integrations") else parts[0]
 
 
 def layer_of(package: str) -> int | None:

@@ -22,7 +22,6 @@ DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "doc
 CODE = ("app.py", "pages", "dynlora")
 
 UNREAD = (
-    "dynlora/viz/capacity/",
     "dynlora/viz/run/",
     "dynlora/viz/inputs/",
     "dynlora/viz/report/",
@@ -32,7 +31,6 @@ UNREAD = (
     "dynlora/integrations/",
     "dynlora/inference/",
     "dynlora/cli/decode.py",
-    "dynlora/cli/advise.py",
     "dynlora/cli/export.py",
 )
 """Folders and files whose docstrings are still to be mended."""

@@ -20,9 +20,8 @@ from dynlora.kinds.distil.settings import TEXTS_AT_ONCE, DistilSettings
 from dynlora.kinds.distil.work.materials import Materials
 from dynlora.kinds.distil.work.measured import Measured, PerText
 from dynlora.kinds.distil.work.steps import Distilling
-from dynlora.kinds.distil.work.student import StudentTraining
-from dynlora.kinds.distil.work.texts import Texts, written_texts
-from dynlora.kinds.recycle.work.lora_training import LoraTraining
+from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_texts
+from dynlora.kinds.recycle.work.meta_training import LoraTraining
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
 

@@ -42,13 +42,13 @@ def kept(folder: Path) -> Knockouts | None:
         return None
 
 
-def effects(found: Knockouts | None, modules: pd.DataFrame) -> pd.DataFrame:
+def effects(knockouts: Knockouts | None, modules: pd.DataFrame) -> pd.DataFrame:
     """Return the effect of each module alone, in the order of `modules`, those not yet measured left out.
 
     Columns: position, name, short, label, layer, delta (nats lost without it), low, high, changed (fraction of the
     predictions that change), sure (whether the interval excludes zero).
     """
-    alone = {} if found is None or found.n_modules != len(modules) else found.alone
+    alone = {} if knockouts is None or knockouts.n_modules != len(modules) else knockouts.alone
     rows = [
         (position, name, short, label, layer, one.delta, one.low, one.high, one.changed, one.low > 0 or one.high < 0)
         for position, name, short, label, layer in modules[["position", "name", "short", "label", "layer"]].itertuples(
@@ -60,28 +60,28 @@ def effects(found: Knockouts | None, modules: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def by_group(found: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
+def by_group(knockouts: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
     """Return `delta` of each input group (rows) and module alone (columns, in the order of `modules`)."""
-    alone = found.alone if found.n_modules == len(modules) else {}
-    shown = [
+    alone = knockouts.alone if knockouts.n_modules == len(modules) else {}
+    series = [
         (short, alone[int(position)].by_group)
         for position, short in zip(modules["position"], modules["short"], strict=True)
         if int(position) in alone and alone[int(position)].by_group
     ]
-    return pd.DataFrame({short: [np.nan if v is None else v for v in values] for short, values in shown}).set_axis(
-        list(found.groups) if shown else [], axis=0
+    return pd.DataFrame({short: [np.nan if v is None else v for v in values] for short, values in series}).set_axis(
+        list(knockouts.groups) if series else [], axis=0
     )
 
 
-def pairs(found: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
+def pairs(knockouts: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
     """Return the pairs that were measured: modules, delta together, the sum of each alone, and what is left.
 
     Above zero, `beyond` says that each can replace the other: together they matter more than alone.
     """
     short = {int(position): name for position, name in zip(modules["position"], modules["short"], strict=True)}
-    alone = found.alone
+    alone = knockouts.alone
     rows = []
-    for effect in found.effects:
+    for effect in knockouts.effects:
         a, b = sorted((*effect.modules, -1, -1)[:2])
         if len(effect.modules) == 2 and a in short and b in short:
             parts = [alone[index].delta if index in alone else np.nan for index in (a, b)]
@@ -103,8 +103,8 @@ def agreement(score: np.ndarray, effect: pd.DataFrame) -> Agreement:
 
 def agreements(scores: Mapping[str, np.ndarray], effect: pd.DataFrame) -> pd.DataFrame:
     """Return the agreement of each score, the best first: columns score, spearman, low, high, modules."""
-    found = {name: agreement(score, effect) for name, score in scores.items()}
-    rows = [(name, one.rho, one.low, one.high, one.n) for name, one in found.items()]
+    results = {name: agreement(score, effect) for name, score in scores.items()}
+    rows = [(name, one.rho, one.low, one.high, one.n) for name, one in results.items()]
     frame = pd.DataFrame(rows, columns=["score", "spearman", "low", "high", "modules"])
     return frame.dropna(subset="spearman").sort_values("spearman", ascending=False).reset_index(drop=True)
 
@@ -151,33 +151,33 @@ def effect_caption(effect: pd.DataFrame, of: int, rows: int) -> str:
     )
 
 
-def adapter_caption(found: Knockouts, step: int) -> str:
+def adapter_caption(knockouts: Knockouts, step: int) -> str:
     """Return on which adapter ablations were measured, and whether the run has gone on since.
 
     Args:
-        found: the ablations.
+        knockouts: the ablations.
         step: of the run.
     """
-    words = f"Measured with the {found.which} adapter of step {found.step:,}."
-    if found.step == step or found.which == "best":
+    words = f"Measured with the {knockouts.which} adapter of step {knockouts.step:,}."
+    if knockouts.step == step or knockouts.which == "best":
         return words
     return f"{words} The run is now at step {step:,}; measure again for the current modules."
 
 
-def agreement_caption(name: str, found: Agreement, uniform: Agreement | None) -> str:
+def agreement_caption(name: str, agreement: Agreement, uniform: Agreement | None) -> str:
     """Return the sentence under the scatter of a score against the effects.
 
     Args:
         name: of the score.
-        found: of the run itself.
+        agreement: of the run itself.
         uniform: of the same score against the effects in a uniform baseline run, None without one.
     """
-    if not np.isfinite(found.rho):
+    if not np.isfinite(agreement.rho):
         return f"There are too few measurements to compare {one_line(name, 40)} with the loss changes."
-    told = "excludes 0" if found.low > 0 or found.high < 0 else "includes 0"
+    told = "excludes 0" if agreement.low > 0 or agreement.high < 0 else "includes 0"
     first = (
-        f"Spearman correlation {signed(found.rho, 2)} (95 % CI {signed(found.low, 2)} to {signed(found.high, 2)}, "
-        f"{found.n} modules); "
+        f"Spearman correlation {signed(agreement.rho, 2)} (95 % CI {signed(agreement.low, 2)} to "
+        f"{signed(agreement.high, 2)}, {agreement.n} modules); "
         f"the CI {told}."
     )
     if uniform is None or not np.isfinite(uniform.rho):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import frames as kit_modules
 from dynlora.analysis.frames import at_lowest
 from dynlora.peft_adapter import Adapter
 from dynlora.text import KIND_WORDS, kind_labels, listed, number, one_line, percent, plural, source_name
@@ -37,36 +37,36 @@ def described(adapter: Adapter) -> pd.DataFrame:
     rows = pd.DataFrame([vars(module) for module in adapter.modules])
     turns = rows["kind"].map(kind_labels(rows["kind"])).map(_TURNS).fillna(len(_TURNS))
     rows = rows.iloc[turns.argsort(kind="stable")].reset_index(drop=True)  # as in a block, not as in the alphabet
-    found = kit_modules.described(rows.astype({"layer": "Int64", "norm": float, "effective_rank": float}))
-    squares = np.square(found["norm"] / max(float(found["norm"].max()), 1e-300))
-    found["share"] = 100 * squares / squares.sum() if squares.sum() > 0 else np.nan
-    return found.rename(columns={"singular_values": "values"})
+    frame = kit_modules.described(rows.astype({"layer": "Int64", "norm": float, "effective_rank": float}))
+    squares = np.square(frame["norm"] / max(float(frame["norm"].max()), 1e-300))
+    frame["share"] = 100 * squares / squares.sum() if squares.sum() > 0 else np.nan
+    return frame.rename(columns={"singular_values": "values"})
 
 
 def over_depth(modules: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return a number of each module as kinds by layers; NaN where the adapter has no such module."""
     layers = [OUTSIDE if pd.isna(layer) else str(layer) for layer in modules["layer"]]
     order = sorted(dict.fromkeys(layers), key=lambda word: (not word.isdigit(), word.zfill(8)))
-    found = modules.assign(place=layers).groupby(["label", "place"], sort=False)[column].max().unstack()
-    return found.reindex(index=list(dict.fromkeys(modules["label"])), columns=order).astype(float)
+    means = modules.assign(place=layers).groupby(["label", "place"], sort=False)[column].max().unstack()
+    return means.reindex(index=list(dict.fromkeys(modules["label"])), columns=order).astype(float)
 
 
 def spectra(modules: pd.DataFrame) -> pd.DataFrame:
     """Return the singular values of the first `MOST_ROWS` modules: a row each, a column per component from 1 on."""
-    shown = modules.head(MOST_ROWS)
-    width = min(max((len(values) for values in shown["values"]), default=0), MOST_COMPONENTS)
-    rows = np.full((len(shown), width), np.nan)
-    for row, values in zip(rows, shown["values"], strict=True):
+    drawn = modules.head(MOST_ROWS)
+    width = min(max((len(values) for values in drawn["values"]), default=0), MOST_COMPONENTS)
+    rows = np.full((len(drawn), width), np.nan)
+    for row, values in zip(rows, drawn["values"], strict=True):
         row[: min(len(values), width)] = values[:width]
-    return pd.DataFrame(rows, index=shown["short"].to_numpy(), columns=range(1, width + 1))
+    return pd.DataFrame(rows, index=drawn["short"].to_numpy(), columns=range(1, width + 1))
 
 
 def table(modules: pd.DataFrame) -> pd.DataFrame:
     """Return the modules as people read them."""
-    found = modules[["short", "name", "rank", "max_rank", "scaling", "norm", "share", "effective_rank"]].copy()
+    columns = modules[["short", "name", "rank", "max_rank", "scaling", "norm", "share", "effective_rank"]].copy()
     for column in ("short", "name"):
-        found[column] = [one_line(value, 200) for value in found[column]]
-    return found.rename(
+        columns[column] = [one_line(value, 200) for value in columns[column]]
+    return columns.rename(
         columns={
             "short": "module",
             "max_rank": "components stored",
@@ -143,14 +143,14 @@ def norms(modules: pd.DataFrame) -> str:
     )
 
 
-def spectra_caption(modules: pd.DataFrame, shown: int) -> str:
+def spectra_caption(modules: pd.DataFrame, drawn_rows: int) -> str:
     """Say how many of the components carry the updates, and how many modules are drawn."""
     known = modules[modules["norm"] > 0]
     if known.empty:
         return "Every update is zero: no component has an effect yet."
     used, have = float(known["effective_rank"].sum()), int(known["rank"].sum())
     narrow = one_line(known.loc[at_lowest(known["effective_rank"] / known["rank"].clip(lower=1)), "short"], 40)
-    cut = f" {shown:,} of {len(modules):,} modules shown; the table has all." if shown < len(modules) else ""
+    cut = f" {drawn_rows:,} of {len(modules):,} modules shown; the table has all." if drawn_rows < len(modules) else ""
     return (
         f"Total effective rank: {number(used)} of {have:,} components (effective rank = (Σσ²)² / Σσ⁴). {narrow} uses "
         f"the smallest fraction of its components.{cut}"

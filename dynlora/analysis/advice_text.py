@@ -23,10 +23,10 @@ LEVELS = {
 }
 
 
-def headline(found: Mapping[str, Any]) -> str:
+def headline(answer: Mapping[str, Any]) -> str:
     """Say which families get most and least rank, and at which budget."""
-    families = sorted(found["families"], key=lambda family: -family["mean_rank"])
-    at = f"within {found['budget']:,} parameters"
+    families = sorted(answer["families"], key=lambda family: -family["mean_rank"])
+    at = f"within {answer['budget']:,} parameters"
     means = [round(family["mean_rank"], 1) for family in families]
     if len(set(means)) == 1:
         return f"Give every kind of module the mean rank {means[0]:g}, {at}."
@@ -38,20 +38,20 @@ def _named(families: Sequence[Mapping[str, Any]]) -> str:
     return listed([f"{one_line(family['name'], 40)} (mean {family['mean_rank']:.1f})" for family in families])
 
 
-def confidence(found: Mapping[str, Any]) -> str:
+def confidence(answer: Mapping[str, Any]) -> str:
     """Say how far two halves of the look agree."""
-    known = found["confidence"]
-    said = (
+    known = answer["confidence"]
+    sentence = (
         f"{LEVELS[known['level']]}: two halves of the data place {percent(known['agreement'], 0)} of the budget alike"
     )
     if known["correlation"] is not None:
-        said += f" (Spearman correlation of the modules' gains {known['correlation']:.2f})"
-    return f"{said}."
+        sentence += f" (Spearman correlation of the modules' gains {known['correlation']:.2f})"
+    return f"{sentence}."
 
 
-def leave_out(found: Mapping[str, Any]) -> str:
+def leave_out(answer: Mapping[str, Any]) -> str:
     """Say which families may be left out."""
-    going = [family for family in found["families"] if family["can_go"]]
+    going = [family for family in answer["families"] if family["can_go"]]
     if not going:
         return "No family of modules is weak enough in both halves to be left out."
     names = listed([one_line(family["name"], 40) for family in going])
@@ -70,10 +70,10 @@ def layer(row: Mapping[str, Any]) -> str:
     )
 
 
-def look(found: Mapping[str, Any]) -> str:
+def look(answer: Mapping[str, Any]) -> str:
     """Say what the advice is made from."""
-    of = found["look"]
+    of = answer["look"]
     return (
-        f"From {of['look_steps']} steps of plain LoRA at rank {found['uniform_rank']} after {of['warm_steps']} steps "
+        f"From {of['look_steps']} steps of plain LoRA at rank {answer['uniform_rank']} after {of['warm_steps']} steps "
         f"to warm up: {of['rows']:,} training examples, {of['seconds']:.0f} s. Nothing was saved."
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,13 +24,13 @@ def module_state(modules: pd.DataFrame, ranks: np.ndarray, importance: np.ndarra
         ranks: by module as recorded.
         importance: the same, or None when it was not recorded.
     """
-    found = modules.copy()
-    found["rank"] = ranks[found["position"]]
-    found["importance"] = np.nan if importance is None else importance[found["position"]]
+    state = modules.copy()
+    state["rank"] = ranks[state["position"]]
+    state["importance"] = np.nan if importance is None else importance[state["position"]]
     for column in ("rank", "importance"):
-        total = found[column].clip(lower=0).sum()
-        found[f"{column}_share"] = 100 * found[column].clip(lower=0) / total if total > 0 else np.nan
-    return found
+        total = state[column].clip(lower=0).sum()
+        state[f"{column}_share"] = 100 * state[column].clip(lower=0) / total if total > 0 else np.nan
+    return state
 
 
 def ordered(modules: pd.DataFrame, order: str, ranks: np.ndarray) -> pd.DataFrame:
@@ -43,11 +45,11 @@ def ordered(modules: pd.DataFrame, order: str, ranks: np.ndarray) -> pd.DataFram
     if order == "kind":
         return modules.assign(group=modules["label"], side=layer)
     if order == "depth":
-        found = modules.assign(group=[f"layer {value}" if value else "outside" for value in layer], side="")
-        return found.sort_values(["layer", "position"], kind="stable").reset_index(drop=True)
+        rows = modules.assign(group=[f"layer {value}" if value else "outside" for value in layer], side="")
+        return rows.sort_values(["layer", "position"], kind="stable").reset_index(drop=True)
     last = np.nan_to_num(ranks)[modules["position"]].astype(int)
-    found = modules.assign(group=[f"rank {value}" for value in last], side="", last=last)
-    return found.sort_values("last", ascending=False, kind="stable").drop(columns="last").reset_index(drop=True)
+    rows = modules.assign(group=[f"rank {value}" for value in last], side="", last=last)
+    return rows.sort_values("last", ascending=False, kind="stable").drop(columns="last").reset_index(drop=True)
 
 
 def steadiness(importance: pd.DataFrame, events: Sequence[int]) -> pd.DataFrame:
@@ -92,15 +94,15 @@ def reallocations(events: pd.DataFrame, step: int | None = None) -> int:
 
 def wide(values: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
     """Return a map's values as a table: column `step`, then one per module by its name."""
-    found = pd.DataFrame(values.to_numpy(float).T, columns=modules.sort_values("position")["name"].tolist())
-    found.insert(0, "step", values.columns.to_numpy(), allow_duplicates=True)
-    return found
+    frame = pd.DataFrame(values.to_numpy(float).T, columns=modules.sort_values("position")["name"].tolist())
+    frame.insert(0, "step", values.columns.to_numpy(), allow_duplicates=True)
+    return frame
 
 
 def state_table(state: pd.DataFrame) -> pd.DataFrame:
     """Return the state of the modules as a table that people read."""
-    found = state[["short", "name", "rank", "rank_share", "importance", "importance_share"]]
-    return found.rename(
+    columns = state[["short", "name", "rank", "rank_share", "importance", "importance_share"]]
+    return columns.rename(
         columns={"short": "module", "rank_share": "rank (% of total)", "importance_share": "importance (% of total)"}
     )
 
@@ -109,3 +111,197 @@ def one_module(values: pd.DataFrame, modules: pd.DataFrame, name: str) -> pd.Dat
     """Return one module's row of a map as columns step and value."""
     position = int(modules.loc[modules["name"] == name, "position"].iloc[0])
     return pd.DataFrame({"step": values.columns.to_numpy(), "value": values.to_numpy(float)[position]}).dropna()
+
+
+RELEASED = "released"
+"""Where capacity goes that no module receives."""
+
+FREE = "free"
+"""Where capacity comes from that no module gave."""
+
+OUTSIDE = -1
+"""Stands for no module: the free part of the budget on the left, the released part on the right."""
+
+OTHERS = "all others"
+"""The modules that a flow by module does not name."""
+
+MOST_BANDS = 12
+"""Ends that a flow names on each side; more turn into hair."""
+
+BY = {"kind": "By kind", "depth": "By depth", "module": "By module"}
+"""How the ends of a flow can be put together."""
+
+
+def bands(modules: pd.DataFrame, by: str, moves: pd.DataFrame) -> pd.Series:
+    """Return the end of the flow that each module belongs to, by module name.
+
+    Args:
+        modules: as `capacity.described` returns them.
+        by: `kind`, `depth` (neighbouring layers, at most `MOST_BANDS` bands) or `module` (those that moved most by
+            name, the rest together).
+        moves: as `queries.rank_moves` returns them.
+    """
+    if by == "depth":
+        return _depth_bands(modules)
+    if by == "module":
+        moved = pd.concat([moves["donor"], moves["receiver"]]).value_counts()
+        busiest = set(moved.sort_values(ascending=False, kind="stable").index[: MOST_BANDS - 1])
+        named = [
+            short if name in busiest else OTHERS for name, short in zip(modules["name"], modules["short"], strict=True)
+        ]
+        return pd.Series(named, index=modules["name"])
+    return pd.Series(modules["label"].to_numpy(), index=modules["name"])
+
+
+def _depth_bands(modules: pd.DataFrame) -> pd.Series:
+    layers = sorted(int(layer) for layer in modules["layer"].dropna().unique())
+    size = max(1, -(-len(layers) // MOST_BANDS))
+    names = {}
+    for start in range(0, len(layers), size):
+        part = layers[start : start + size]
+        words = f"layer {part[0]}" if len(part) == 1 else f"layers {part[0]}-{part[-1]}"
+        names |= dict.fromkeys(part, words)
+    bands = ["outside" if pd.isna(layer) else names[int(layer)] for layer in modules["layer"]]
+    return pd.Series(bands, index=modules["name"])
+
+
+def band_order(modules: pd.DataFrame, band: pd.Series, by: str) -> list[str]:
+    """Return the ends of a flow in the order they are drawn: as the rows of the map, by depth from the input on."""
+    rows = modules.sort_values(["layer", "position"]) if by == "depth" else modules
+    order = list(dict.fromkeys(band.loc[rows["name"]]))
+    return [name for name in order if name != OTHERS] + [name for name in order if name == OTHERS]
+
+
+def flows(modules: pd.DataFrame, traced: pd.DataFrame, band: pd.Series) -> pd.DataFrame:
+    """Return rank transfers in parameters: columns source, target, kept, parameters.
+
+    Args:
+        modules: as `capacity.described` returns them.
+        traced: as `trace` returns it.
+        band: the end each module belongs to, as `bands` returns it.
+    """
+    ends = dict(zip(modules["position"], band.loc[modules["name"]], strict=True))
+    links = pd.DataFrame(
+        {
+            "source": [ends.get(origin, FREE) for origin in traced["origin"]],
+            "target": [ends.get(holder, RELEASED) for holder in traced["holder"]],
+            "kept": traced["origin"] == traced["holder"],
+            "parameters": traced["parameters"],
+        }
+    )
+    return links.groupby(["source", "target", "kept"], sort=False, as_index=False)[["parameters"]].sum()
+
+
+def trace(modules: pd.DataFrame, moves: pd.DataFrame, ranks: pd.DataFrame) -> pd.DataFrame:
+    """Follow every parameter from the module that held it first to the module that holds it last.
+
+    Between two events the recorded ranks say what each module lost and won; the decision log says who paid for whom. A
+    module gives what it received last, because a component that has just grown is the first to go. What is given
+    beyond the price of what grows waits in a pool, from which whatever grows without a donor is paid; what the pool
+    cannot pay comes from the part of the budget that was free.
+
+    Args:
+        modules: as `capacity.described` returns them.
+        moves: as `queries.rank_moves` returns them, those after the first and up to the last step of `ranks`.
+        ranks: one row per module as recorded, one column per step: the first step, every event, the last step.
+
+    Returns:
+        Columns origin and holder (positions of modules; `OUTSIDE` for the free part and the pool) and parameters.
+    """
+    order = modules.sort_values("position")
+    place, cost = dict(zip(order["name"], order["position"], strict=True)), order["cost"].to_numpy(float)
+    held = np.nan_to_num(ranks.to_numpy(float)) * cost[:, None]
+    stacks = {m: [(m, float(held[m, 0]))] for m in range(len(cost))} | {OUTSIDE: []}
+    paid: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    grown = moves[moves["receiver"].notna()]
+    at = np.searchsorted(ranks.columns.to_numpy(dtype=int), grown["step"].to_numpy(dtype=int))
+    for column, (donor, receiver, count) in zip(
+        at.tolist(), grown[["donor", "receiver", "count"]].to_numpy(), strict=True
+    ):
+        paid[column].append((place.get(donor, OUTSIDE), place[receiver], count))
+    for column in range(1, held.shape[1]):
+        _settle(stacks, held[:, column] - held[:, column - 1], paid[column], cost)
+    rows = [(origin, holder, amount) for holder, stack in stacks.items() for origin, amount in stack if amount > 0]
+    frame = pd.DataFrame(rows, columns=["origin", "holder", "parameters"])
+    return frame.groupby(["origin", "holder"], sort=False, as_index=False)[["parameters"]].sum()
+
+
+_Stacks = dict[int, list[tuple[int, float]]]
+
+
+def _settle(stacks: _Stacks, change: np.ndarray, paid: list[tuple[int, int, int]], cost: np.ndarray) -> None:
+    """Move capacity as an event did: `change` in parameters by module, `paid` as (donor, receiver, components)."""
+    lost = np.zeros(len(cost))
+    transit: _Stacks = {}
+    for donor, receiver, count in paid:
+        if donor != OUTSIDE:
+            given = _taken(stacks, donor, cost[donor] * (1 if pd.isna(count) else int(count)), free=False)
+            lost[donor] += sum(amount for _, amount in given)
+            transit.setdefault(receiver, []).extend(given)
+    won = change + lost
+    for module in np.flatnonzero(won < 0):  # nobody was paid: a mask, a drop, a shrinking budget
+        stacks[OUTSIDE].extend(_taken(stacks, int(module), -float(won[module])))
+    for module in np.flatnonzero(won > 0):
+        waiting = {OUTSIDE: transit.pop(int(module), [])}
+        from_donors = _taken(waiting, OUTSIDE, float(won[module]), free=False)
+        stacks[OUTSIDE].extend(waiting[OUTSIDE])
+        rest = float(won[module]) - sum(amount for _, amount in from_donors)
+        stacks[int(module)].extend([*from_donors, *_taken(stacks, OUTSIDE, rest)])
+    for left in transit.values():
+        stacks[OUTSIDE].extend(left)
+
+
+def _taken(stacks: _Stacks, holder: int, amount: float, *, free: bool = True) -> list[tuple[int, float]]:
+    """Take an amount off the top of a stack; with `free`, what it lacks comes from outside."""
+    taken: list[tuple[int, float]] = []
+    stack = stacks[holder]
+    while amount > 1e-6 and stack:
+        origin, here = stack.pop()
+        used = min(here, amount)
+        if here > used:
+            stack.append((origin, here - used))
+        taken.append((origin, used))
+        amount -= used
+    if free and amount > 1e-6:
+        taken.append((OUTSIDE, amount))
+    return taken
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Both sides of a flow, in parameters, set against the ranks that were recorded.
+
+    Attributes:
+        held_before: adapter parameters in use at the first step, from the recorded ranks.
+        held_after: the same at the last step.
+        free: what came from the unused part of the budget.
+        released: what went to no module.
+        gap: what the flow's ends and the recorded ranks disagree about.
+    """
+
+    held_before: float
+    held_after: float
+    free: float
+    released: float
+    gap: float
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether before and free together are after and released, as the ranks say."""
+        return self.gap < 1 and abs(self.held_before + self.free - self.held_after - self.released) < 1
+
+
+def balance(traced: pd.DataFrame, modules: pd.DataFrame, ranks: pd.DataFrame) -> Balance:
+    """Check what was traced against the first and last of the recorded ranks, module by module."""
+    cost = modules.sort_values("position")["cost"].to_numpy(float)
+    start, end = (np.nan_to_num(ranks.iloc[:, column].to_numpy(float)) * cost for column in (0, -1))
+    amount = traced.set_index(["origin", "holder"])["parameters"]
+    by_origin, by_holder = (amount.groupby(level=level).sum() for level in ("origin", "holder"))
+    left, right = (side.reindex(range(len(cost)), fill_value=0.0).to_numpy(float) for side in (by_origin, by_holder))
+    return Balance(
+        held_before=float(start.sum()),
+        held_after=float(end.sum()),
+        free=float(by_origin.get(OUTSIDE, 0.0)),
+        released=float(by_holder.get(OUTSIDE, 0.0)),
+        gap=float(np.abs(left - start).sum() + np.abs(right - end).sum()),
+    )

@@ -56,10 +56,10 @@ LABELS = {
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a configuration with dotted keys."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for key, value in config.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+        settings |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return settings
 
 
 BEFORE = {"model.dtype": "fp32", "data.packing": False, "train.gradient_checkpointing": False}

@@ -7,6 +7,8 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from dynlora.text import kind_labels
+
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows of a frame whose columns are named by text."""
@@ -66,3 +68,62 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 def _plain(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+
+
+def described(modules: pd.DataFrame) -> pd.DataFrame:
+    """Return the modules, by kind and then depth, with what pages show of them.
+
+    Added columns: position (as recorded), label (short word of the kind), short (label and layer), cost (parameters of
+    one component).
+    """
+    frame = modules.reset_index(drop=True)
+    labels = kind_labels(frame["kind"])
+    frame = frame.assign(
+        position=np.arange(len(frame)),
+        label=frame["kind"].map(labels),
+        cost=frame["d_in"] + frame["d_out"],
+        turn=frame["kind"].map({kind: i for i, kind in enumerate(labels)}),
+    )
+    frame["short"] = [
+        label if pd.isna(layer) else f"{label} {layer}"
+        for label, layer in zip(frame["label"], frame["layer"], strict=True)
+    ]
+    return frame.sort_values(["turn", "layer", "position"], kind="stable").drop(columns="turn").reset_index(drop=True)
+
+
+def budget_line(ranks: pd.DataFrame, modules: pd.DataFrame, gates: int, budget: int | None) -> pd.DataFrame:
+    """Return the fraction of the budget in use by step: columns step, parameters, share.
+
+    Args:
+        ranks: one row per module as recorded, one column per step.
+        modules: as `described` returns them.
+        gates: parameters of the gates.
+        budget: the limit, in parameters; None leaves the fraction empty.
+    """
+    if not ranks.shape[1]:
+        return pd.DataFrame({"step": [], "parameters": [], "share": []})
+    cost = modules.sort_values("position")["cost"].to_numpy(float)
+    used = ranks.to_numpy(float).T @ cost + gates if len(cost) == len(ranks) else np.full(ranks.shape[1], np.nan)
+    share = used / budget if budget else np.full(len(used), np.nan)
+    return pd.DataFrame({"step": ranks.columns.to_numpy(), "parameters": used, "share": share})
+
+
+def recorded_line(series: pd.DataFrame, budget: int | None, first: int | None, last: int | None) -> pd.DataFrame:
+    """Return a budget line, as `budget_line` does, from the recorded parameters in use, columns step and value.
+
+    Args:
+        series: the recorded numbers.
+        budget: the limit, in parameters; None leaves the fraction empty.
+        first: of the steps shown; None for the run's.
+        last: of the steps shown; None for the run's.
+    """
+    low, high = (0 if first is None else first), (np.inf if last is None else last)
+    window = series[(series["step"] >= low) & (series["step"] <= high)]
+    used = window["value"].to_numpy(float)
+    share = used / budget if budget else np.full(len(used), np.nan)
+    return pd.DataFrame({"step": window["step"].to_numpy(), "parameters": used, "share": share})
+
+
+def parameters(line: pd.DataFrame) -> pd.DataFrame:
+    """Return a budget line as columns step and value, in parameters."""
+    return line.rename(columns={"parameters": "value"})[["step", "value"]]

@@ -166,15 +166,15 @@ def served(
         "ece": "calibration error",
         "brier": "Brier score",
     }
-    found = scores.rename(columns=words).reset_index(drop=True)
-    if effect is None or gates.empty or len(gates) != len(found):
-        return found
+    frame = scores.rename(columns=words).reset_index(drop=True)
+    if effect is None or gates.empty or len(gates) != len(frame):
+        return frame
     short = modules.sort_values("position")["short"].to_numpy()
     against = gates.to_numpy(float) - np.nanmean(gates.to_numpy(float), axis=0)
     beyond = np.flatnonzero(effect.found)
     for column, sign in (("larger gates", 1), ("smaller gates", -1)):
-        found[column] = [_named(row, sign, beyond, short) for row in against]
-    return found
+        frame[column] = [_named(row, sign, beyond, short) for row in against]
+    return frame
 
 
 def _named(row: np.ndarray, sign: int, beyond: np.ndarray, short: np.ndarray) -> str:

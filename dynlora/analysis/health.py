@@ -53,10 +53,10 @@ class Outcome:
     def conclusion(self) -> str:
         """The result in a sentence."""
         of = len(self.passed) + len(self.findings) + len(self.waiting)
-        said = f"{len(self.passed)} of {plural(of, 'check')} passed" if of else "No check was possible"
+        sentence = f"{len(self.passed)} of {plural(of, 'check')} passed" if of else "No check was possible"
         if not self.waiting:
-            return f"{said}."
-        return f"{said}; {len(self.waiting)} {'not possible' if self.is_over else 'not possible yet'}."
+            return f"{sentence}."
+        return f"{sentence}; {len(self.waiting)} {'not possible' if self.is_over else 'not possible yet'}."
 
     @property
     def details(self) -> list[str]:
@@ -66,8 +66,8 @@ class Outcome:
         return [f"{word}: {listed(names, limit=len(names))}." for word, names in parts if names]
 
 
-def _moves_rank(found: Evidence) -> bool:
-    return found.planned_events is None or found.planned_events > 0 or len(found.reallocations) > 0
+def _moves_rank(evidence: Evidence) -> bool:
+    return evidence.planned_events is None or evidence.planned_events > 0 or len(evidence.reallocations) > 0
 
 
 CHECKS = (
@@ -121,21 +121,21 @@ CHECKS = (
 """All checks, what matters most first."""
 
 
-def outcome(found: Evidence) -> Outcome:
+def outcome(evidence: Evidence) -> Outcome:
     """Return what the checks find, which passed, which wait for something, and what is not recorded."""
     findings: list[Finding] = []
     passed: list[str] = []
     waiting: list[str] = []
     missing: dict[str, None] = {}
-    for check in (check for check in CHECKS if check.applies(found)):
-        one = check.find(found) if check.is_recorded(found) else None
+    for check in (check for check in CHECKS if check.applies(evidence)):
+        one = check.find(evidence) if check.is_recorded(evidence) else None
         if one is not None:
             findings.append(one)
-        elif not check.is_recorded(found):
+        elif not check.is_recorded(evidence):
             missing[check.missing] = None
-        elif needed := check.needs(found):
+        elif needed := check.needs(evidence):
             waiting.append(f"{check.well} (needs {needed})")
         else:
             passed.append(check.well)
     findings.sort(key=lambda finding: finding.level != PROBLEM)
-    return Outcome(findings, passed, waiting, list(missing), found.step >= found.max_steps)
+    return Outcome(findings, passed, waiting, list(missing), evidence.step >= evidence.max_steps)

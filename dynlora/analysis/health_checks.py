@@ -108,25 +108,25 @@ class Evidence:
     has_classes: bool = True
 
 
-def allocator(found: Evidence) -> Finding | None:
+def allocator(evidence: Evidence) -> Finding | None:
     """Find an allocator that plans reallocations and never made one, a tenth of the run after the first planned one."""
-    if not found.planned_events or len(found.reallocations) or needs_due_reallocation(found):
+    if not evidence.planned_events or len(evidence.reallocations) or needs_due_reallocation(evidence):
         return None
     return Finding(
         PROBLEM,
         "The allocator never ran",
-        f"{found.planned_events} reallocations are planned, but none was recorded up to step {found.step:,}.",
+        f"{evidence.planned_events} reallocations are planned, but none was recorded up to step {evidence.step:,}.",
         "capacity",
         {"signal": "rank"},
     )
 
 
-def frozen(found: Evidence) -> Finding | None:
+def frozen(evidence: Evidence) -> Finding | None:
     """Find several reallocations after which no rank differs."""
-    events, ranks = len(found.reallocations), found.ranks.to_numpy(float)
+    events, ranks = len(evidence.reallocations), evidence.ranks.to_numpy(float)
     if events < FEWEST_REALLOCATIONS or not ranks.size or (ranks != ranks[:, :1]).any():
         return None
-    edits = len(event_steps(found.reallocations))
+    edits = len(event_steps(evidence.reallocations))
     return Finding(
         NOTICE,
         "The ranks are frozen",
@@ -137,41 +137,41 @@ def frozen(found: Evidence) -> Finding | None:
     )
 
 
-def budget(found: Evidence) -> Finding | None:
+def budget(evidence: Evidence) -> Finding | None:
     """Find a budget that was exceeded, or of which more than a twentieth is left over."""
-    known = found.line.dropna(subset=["parameters"])
-    if known.empty or not found.budget:
+    known = evidence.line.dropna(subset=["parameters"])
+    if known.empty or not evidence.budget:
         return None
     last, most = float(known["parameters"].iloc[-1]), float(known["parameters"].max())
-    over = known.loc[known["parameters"] > found.budget, "step"]
-    if last > found.budget:
-        over_now = last - found.budget
-        words = f"{number(int(over_now))} parameters ({percent(over_now / found.budget)}) above the budget"
+    over = known.loc[known["parameters"] > evidence.budget, "step"]
+    if last > evidence.budget:
+        over_now = last - evidence.budget
+        words = f"{number(int(over_now))} parameters ({percent(over_now / evidence.budget)}) above the budget"
         return Finding(
-            PROBLEM, "The budget is exceeded", f"The adapters have {words} of {number(found.budget)}.", "run"
+            PROBLEM, "The budget is exceeded", f"The adapters have {words} of {number(evidence.budget)}.", "run"
         )
     if len(over):
         words = (
             f"Up to step {int(over.iloc[-1]):,}, the adapters exceeded the budget by up to "
-            f"{number(int(most - found.budget))} "
-            f"parameters ({percent(most / found.budget - 1, 0)}). Since then they are within the budget."
+            f"{number(int(most - evidence.budget))} "
+            f"parameters ({percent(most / evidence.budget - 1, 0)}). Since then they are within the budget."
         )
         return Finding(NOTICE, "The budget was temporarily exceeded", words, "run")
-    if last < UNUSED_BELOW * found.budget:
-        left = found.budget - last
-        words = f"{number(int(left))} of {number(found.budget)} parameters ({percent(left / found.budget)})"
+    if last < UNUSED_BELOW * evidence.budget:
+        left = evidence.budget - last
+        words = f"{number(int(left))} of {number(evidence.budget)} parameters ({percent(left / evidence.budget)})"
         return Finding(NOTICE, "Part of the budget is unused", f"{words} are not used by any adapter.", "run")
     return None
 
 
-def starved(found: Evidence) -> Finding | None:
+def starved(evidence: Evidence) -> Finding | None:
     """Find modules of rank 0 or 1 whose importance is in the top quarter."""
-    ranks = found.ranks.to_numpy(float)
-    if found.importance.empty or needs_ranks(found):
+    ranks = evidence.ranks.to_numpy(float)
+    if evidence.importance.empty or needs_ranks(evidence):
         return None
-    share = _windows(found.importance)[:, -1]
+    share = _windows(evidence.importance)[:, -1]
     high = np.isfinite(share) & (share >= np.nanquantile(share, 0.75)) & (share > 0)
-    rows = found.modules[(high & (ranks[:, -1] <= STARVED_RANK))[found.modules["position"]]]
+    rows = evidence.modules[(high & (ranks[:, -1] <= STARVED_RANK))[evidence.modules["position"]]]
     if rows.empty:
         return None
     names = listed([one_line(name, 40) for name in rows["short"]])
@@ -188,10 +188,10 @@ def starved(found: Evidence) -> Finding | None:
     )
 
 
-def gates(found: Evidence) -> Finding | None:
+def gates(evidence: Evidence) -> Finding | None:
     """Find gates that stay neutral, are the same for all inputs, or have run to an end of their range."""
-    values = found.gates.to_numpy(float)
-    if not values.size or needs_half(found):
+    values = evidence.gates.to_numpy(float)
+    if not values.size or needs_half(evidence):
         return None
     last = values[:, -1]
     edge = int(((last < GATE_EDGE) | (last > 2 - GATE_EDGE)).sum())
@@ -199,21 +199,23 @@ def gates(found: Evidence) -> Finding | None:
         words = f"{edge} of {len(last)} gates are within {GATE_EDGE:g} of 0 or 2, the limits of their range."
         return Finding(PROBLEM, "Gates are saturated", words, "capacity", {"signal": "gate"})
     if np.nanmax(np.abs(last - 1)) <= GATE_IDLE:
-        words = f"All {len(last)} gates are within {GATE_IDLE:g} of 1 at step {found.step:,}, so they have no effect."
+        words = (
+            f"All {len(last)} gates are within {GATE_IDLE:g} of 1 at step {evidence.step:,}, so they have no effect."
+        )
         return Finding(NOTICE, "The gates have no effect", words, "capacity", {"signal": "gate"})
-    groups = found.group_gates.to_numpy(float)
+    groups = evidence.group_gates.to_numpy(float)
     if len(groups) > 1 and np.nanmax(np.nanmax(groups, 0) - np.nanmin(groups, 0)) <= GATE_IDLE:
         words = f"No gate differs by more than {GATE_IDLE:g} between input groups, so they treat all inputs alike."
         return Finding(NOTICE, "The gates do not distinguish input groups", words, "inputs")
     return None
 
 
-def noise(found: Evidence) -> Finding | None:
+def noise(evidence: Evidence) -> Finding | None:
     """Find importance whose order changes from one window of the run to the next."""
-    known = _neighbours(found)
+    known = _neighbours(evidence)
     if len(known) < FEWEST_PAIRS or np.median(known) >= NOISY_BELOW:
         return None
-    parts, median = _windows(found.importance).shape[1], minus(f"{np.median(known):.2f}")
+    parts, median = _windows(evidence.importance).shape[1], minus(f"{np.median(known):.2f}")
     return Finding(
         NOTICE,
         "Importance is mostly noise",
@@ -224,15 +226,15 @@ def noise(found: Evidence) -> Finding | None:
     )
 
 
-def loss(found: Evidence) -> Finding | None:
+def loss(evidence: Evidence) -> Finding | None:
     """Find a loss that is not a number, or that ends far above where it began."""
-    bad = found.loss.loc[~np.isfinite(found.loss["value"].astype(float)), "step"]
+    bad = evidence.loss.loc[~np.isfinite(evidence.loss["value"].astype(float)), "step"]
     if len(bad):
         words = f"The loss is not finite at {len(bad):,} of the steps shown, first at step {int(bad.iloc[0]):,}."
         return Finding(PROBLEM, "The loss diverged", words, "run")
-    if len(found.loss) < FEWEST_LOSSES:
+    if len(evidence.loss) < FEWEST_LOSSES:
         return None
-    smooth = smoothed(found.loss["value"])
+    smooth = smoothed(evidence.loss["value"])
     first, last = float(smooth.iloc[: max(1, len(smooth) // 20)].mean()), float(smooth.iloc[-1])
     if not last > DIVERGED_ABOVE * first:
         return None
@@ -240,75 +242,75 @@ def loss(found: Evidence) -> Finding | None:
     return Finding(PROBLEM, "The loss diverged", words, "run")
 
 
-def majority(found: Evidence) -> Finding | None:
+def majority(evidence: Evidence) -> Finding | None:
     """Find accuracy that always naming the most frequent class would reach, a quarter of the run on."""
-    if found.confusion is None or needs_late_evaluation(found):
+    if evidence.confusion is None or needs_late_evaluation(evidence):
         return None
-    table = np.asarray(found.confusion, float)
+    table = np.asarray(evidence.confusion, float)
     total = table.sum()
     if not total or np.trace(table) > table.sum(1).max():
         return None
     words = (
-        f"At step {found.evaluated_at:,}, {percent(np.trace(table) / total)} of the held-out predictions are correct. "
-        f"Always predicting the most frequent class reaches {percent(table.sum(1).max() / total)}."
+        f"At step {evidence.evaluated_at:,}, {percent(np.trace(table) / total)} of the held-out predictions are "
+        f"correct. Always predicting the most frequent class reaches {percent(table.sum(1).max() / total)}."
     )
     return Finding(PROBLEM, "No better than the majority class", words, "run", {"section": "results"})
 
 
-def data(found: Evidence) -> Finding | None:
+def data(evidence: Evidence) -> Finding | None:
     """Find what was odd about the data when the run was made."""
-    if not found.data_warnings:
+    if not evidence.data_warnings:
         return None
-    words = " ".join(one_line(words, 200).rstrip(".") + "." for words in list(found.data_warnings)[:3])
+    words = " ".join(one_line(words, 200).rstrip(".") + "." for words in list(evidence.data_warnings)[:3])
     return Finding(NOTICE, "The data has warnings", words, "run", {"section": "machine"})
 
 
-def needs_loss(found: Evidence) -> str:
+def needs_loss(evidence: Evidence) -> str:
     """Return what the check of the loss waits for; empty when it can be made."""
-    return "" if len(found.loss) >= FEWEST_LOSSES else f"{FEWEST_LOSSES} recorded steps"
+    return "" if len(evidence.loss) >= FEWEST_LOSSES else f"{FEWEST_LOSSES} recorded steps"
 
 
-def needs_late_evaluation(found: Evidence) -> str:
+def needs_late_evaluation(evidence: Evidence) -> str:
     """Return what the check against the most frequent class waits for; empty when it can be made."""
-    first = math.ceil(found.max_steps / 4)
-    return "" if found.evaluated_at >= first else f"an evaluation at step {first:,} or later"
+    first = math.ceil(evidence.max_steps / 4)
+    return "" if evidence.evaluated_at >= first else f"an evaluation at step {first:,} or later"
 
 
-def needs_due_reallocation(found: Evidence) -> str:
+def needs_due_reallocation(evidence: Evidence) -> str:
     """Return what the check of the allocator waits for; empty when it can be made."""
-    due = min(found.first_reallocation + math.floor(0.1 * found.max_steps) + 1, found.max_steps)
-    return "" if len(found.reallocations) or found.step >= due else f"step {due:,}"
+    due = min(evidence.first_reallocation + math.floor(0.1 * evidence.max_steps) + 1, evidence.max_steps)
+    return "" if len(evidence.reallocations) or evidence.step >= due else f"step {due:,}"
 
 
-def needs_reallocations(found: Evidence) -> str:
+def needs_reallocations(evidence: Evidence) -> str:
     """Return what the check of the ranks waits for; empty when they have changed, or it can be made."""
-    ranks = found.ranks.to_numpy(float)
-    is_clear = len(found.reallocations) >= FEWEST_REALLOCATIONS or bool((ranks != ranks[:, :1]).any())
+    ranks = evidence.ranks.to_numpy(float)
+    is_clear = len(evidence.reallocations) >= FEWEST_REALLOCATIONS or bool((ranks != ranks[:, :1]).any())
     return "" if is_clear else f"{FEWEST_REALLOCATIONS} reallocations"
 
 
-def needs_ranks(found: Evidence) -> str:
+def needs_ranks(evidence: Evidence) -> str:
     """Return what the check of important modules waits for; empty when it can be made."""
-    ranks = found.ranks.to_numpy(float)
+    ranks = evidence.ranks.to_numpy(float)
     is_wide = bool(ranks.size) and np.median(ranks[:, -1]) > STARVED_RANK
     return "" if is_wide else f"a rank above {STARVED_RANK} in most modules"
 
 
-def needs_windows(found: Evidence) -> str:
+def needs_windows(evidence: Evidence) -> str:
     """Return what the check of the order of importance waits for; empty when it can be made."""
     steps = 3 * (FEWEST_PAIRS + 1)
-    return "" if len(_neighbours(found)) >= FEWEST_PAIRS else f"{steps} recorded steps of importance that varies"
+    return "" if len(_neighbours(evidence)) >= FEWEST_PAIRS else f"{steps} recorded steps of importance that varies"
 
 
-def needs_half(found: Evidence) -> str:
+def needs_half(evidence: Evidence) -> str:
     """Return what the check of the gates waits for; empty when it can be made."""
-    half = math.ceil(found.max_steps / 2)
-    return "" if found.step >= half else f"step {half:,}"
+    half = math.ceil(evidence.max_steps / 2)
+    return "" if evidence.step >= half else f"step {half:,}"
 
 
-def _neighbours(found: Evidence) -> list[float]:
+def _neighbours(evidence: Evidence) -> list[float]:
     """Return the rank correlation of importance between neighbouring windows, where there is one."""
-    windows = _windows(found.importance)
+    windows = _windows(evidence.importance)
     pairs = [spearman(a, b) for a, b in zip(windows.T[:-1], windows.T[1:], strict=True)]
     return [pair for pair in pairs if np.isfinite(pair)]
 

@@ -7,22 +7,22 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis.results import as_written
 from dynlora.analysis.run_summary import LOW_IS_GOOD
-from dynlora.analysis.written import as_written
 from dynlora.text import metric_words
 
 
 def named(examples: pd.DataFrame, groups: Sequence[str], labels: Sequence[str]) -> pd.DataFrame:
     """Return the probe set with names where the store holds positions of groups, labels and predictions."""
-    found = examples.copy()
-    found["group"] = [_at(groups, value) for value in found["group"]]
-    found["label"] = [_at(labels, value) for value in found["label"]]
-    found["prediction"] = [
+    frame = examples.copy()
+    frame["group"] = [_at(groups, value) for value in frame["group"]]
+    frame["label"] = [_at(labels, value) for value in frame["label"]]
+    frame["prediction"] = [
         _at(labels, int(value)) if value == value and labels and float(value).is_integer() else value
-        for value in found["prediction"]
+        for value in frame["prediction"]
     ]
-    found["prediction"] = found["prediction"].map(_text_of)
-    return found
+    frame["prediction"] = frame["prediction"].map(_text_of)
+    return frame
 
 
 def _text_of(value: Any) -> str | None:
@@ -88,9 +88,9 @@ def colourings(examples: pd.DataFrame, *, gated: bool) -> list[str]:
 
 def gate_table(gates: pd.DataFrame) -> pd.DataFrame:
     """Return the gates as a table: column `group`, then one per module."""
-    found = gates.reset_index(drop=True)
-    found.insert(0, "group", [str(name) for name in gates.index], allow_duplicates=True)
-    return found
+    frame = gates.reset_index(drop=True)
+    frame.insert(0, "group", [str(name) for name in gates.index], allow_duplicates=True)
+    return frame
 
 
 MOST_LINES = 8
@@ -124,7 +124,7 @@ def listed(examples: pd.DataFrame, chosen: Sequence[int], *, writes: bool = Fals
     part = examples.loc[[position for position in chosen if position in examples.index]] if chosen else examples
     disagreement = ["disagreement"] if examples["disagreement"].notna().any() else []
     columns = ["loss", *disagreement, "group", "label", "prediction", "text", "text_pair"]
-    found = part.sort_values("loss", ascending=False, kind="stable")[columns]
-    found.insert(0, "example", found.index)
-    found = found.drop(columns="text_pair") if found["text_pair"].isna().all() else found
-    return as_written(found) if writes else found
+    rows = part.sort_values("loss", ascending=False, kind="stable")[columns]
+    rows.insert(0, "example", rows.index)
+    rows = rows.drop(columns="text_pair") if rows["text_pair"].isna().all() else rows
+    return as_written(rows) if writes else rows

@@ -47,8 +47,8 @@ class InputsReading:
     @cached_property
     def gates(self) -> pd.DataFrame:
         """Mean gate by group and module, as `queries.gates_by_group` returns it; groups not trained on are marked."""
-        found = self.store.ask(queries.gates_by_group, self.folder, self.step)
-        return found.set_axis(input_frames.told_apart(found.index.tolist(), self.summary), axis=0)
+        gates = self.store.ask(queries.gates_by_group, self.folder, self.step)
+        return gates.set_axis(input_frames.told_apart(gates.index.tolist(), self.summary), axis=0)
 
     @cached_property
     def names(self) -> list[str]:
@@ -58,16 +58,16 @@ class InputsReading:
     @cached_property
     def groups(self) -> pd.DataFrame:
         """Groups with loss and metric, as `queries.groups_frame` returns them; groups not trained on are marked."""
-        found = self.store.ask(queries.groups_frame, self.folder, self.step)
-        return found.assign(group=input_frames.told_apart(found["group"].tolist(), self.summary))
+        frame = self.store.ask(queries.groups_frame, self.folder, self.step)
+        return frame.assign(group=input_frames.told_apart(frame["group"].tolist(), self.summary))
 
     @cached_property
     def examples(self) -> pd.DataFrame:
         """The probe set with names for groups, labels and predictions; groups not trained on are marked."""
         frame = self.store.ask(queries.examples_frame, self.folder, self.step)
-        found = input_frames.named(frame, self.names, list(self.summary["labels"]))
+        examples = input_frames.named(frame, self.names, list(self.summary["labels"]))
         marked = dict(zip(self.names, self.groups["group"], strict=True))
-        return found.assign(group=[marked.get(name, name) for name in found["group"]])
+        return examples.assign(group=[marked.get(name, name) for name in examples["group"]])
 
     @cached_property
     def probe_gates(self) -> pd.DataFrame:

@@ -43,13 +43,16 @@ def pairs(
     """
     by_seed = [{summaries[run].get("seed"): run for run in group.runs} for group in (first, second)]
     shared = [seed for seed in by_seed[0] if seed in by_seed[1] and isinstance(seed, int)]
-    found = [(seed, by_seed[0][seed], by_seed[1][seed]) for seed in sorted(shared)]
-    kept = [pair for pair in found if _data(summaries[pair[1]]) == _data(summaries[pair[2]])]
-    if not found:
+    shared_pairs = [(seed, by_seed[0][seed], by_seed[1][seed]) for seed in sorted(shared)]
+    comparable = [pair for pair in shared_pairs if _data(summaries[pair[1]]) == _data(summaries[pair[2]])]
+    if not shared_pairs:
         return [], "The two groups share no seed."
-    if len(kept) < len(found):
-        return kept, f"{len(found) - len(kept)} of {len(found)} shared seeds have different data or data sizes."
-    return kept, ""
+    if len(comparable) < (total := len(shared_pairs)):
+        return (
+            comparable,
+            f"{total - len(comparable)} of {total} shared seeds have different data or data sizes.",
+        )
+    return comparable, ""
 
 
 def _data(summary: Mapping[str, Any]) -> tuple[Any, ...]:

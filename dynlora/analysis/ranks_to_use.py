@@ -71,17 +71,17 @@ def evidence(
         norms: `delta_norm` and `effective_rank` by module as recorded, None where they were not.
         others: last ranks of runs of the same configuration with other seeds.
     """
-    found = modules[["position", "name", "label", "short", "cost"]].copy()
-    found["start"] = np.nan if start is None else start[found["position"].to_numpy(int)]
-    found["rank"] = [ranks.get(name, 0) for name in found["name"]]
+    frame = modules[["position", "name", "label", "short", "cost"]].copy()
+    frame["start"] = np.nan if start is None else start[frame["position"].to_numpy(int)]
+    frame["rank"] = [ranks.get(name, 0) for name in frame["name"]]
     for column, signal in (("norm", "delta_norm"), ("effective", "effective_rank")):
         values = norms.get(signal)
-        found[column] = np.nan if values is None else values[found["position"].to_numpy(int)]
+        frame[column] = np.nan if values is None else values[frame["position"].to_numpy(int)]
     measured = effects.set_index("position")[["delta", "low", "high"]]
-    found = found.join(measured, on="position")
-    found["finding"] = [_finding(low, high) for low, high in zip(found["low"], found["high"], strict=True)]
-    seeds = pd.DataFrame([[one.get(name) for one in (ranks, *others)] for name in found["name"]])
-    return Evidence(found.reset_index(drop=True), seeds, rows if len(effects) else 0)
+    frame = frame.join(measured, on="position")
+    frame["finding"] = [_finding(low, high) for low, high in zip(frame["low"], frame["high"], strict=True)]
+    seeds = pd.DataFrame([[one.get(name) for one in (ranks, *others)] for name in frame["name"]])
+    return Evidence(frame.reset_index(drop=True), seeds, rows if len(effects) else 0)
 
 
 def _finding(low: float, high: float) -> str:
@@ -90,7 +90,7 @@ def _finding(low: float, high: float) -> str:
     return HELPS if low > 0 else HARMS if high < 0 else UNCLEAR
 
 
-def by_kind(found: Evidence) -> pd.DataFrame:
+def by_kind(evidence: Evidence) -> pd.DataFrame:
     """Return one row per kind of module, the highest mean rank first.
 
     Columns: kind, modules, start (lowest and highest, as a pair), rank (mean), least, most, share (of the adapter
@@ -98,9 +98,9 @@ def by_kind(found: Evidence) -> pd.DataFrame:
     the loss changes, nats), low and high (mean rank of the lowest and highest seed; equal for one).
     """
     rows = []
-    total = float((found.modules["rank"] * found.modules["cost"]).sum())
-    for label, group in found.modules.groupby("label", sort=False):
-        means = found.seeds.loc[group.index].astype(float).mean()
+    total = float((evidence.modules["rank"] * evidence.modules["cost"]).sum())
+    for label, group in evidence.modules.groupby("label", sort=False):
+        means = evidence.seeds.loc[group.index].astype(float).mean()
         rows.append(
             {
                 "kind": label,
@@ -122,11 +122,11 @@ def by_kind(found: Evidence) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("rank", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def agreement_of_seeds(found: Evidence) -> float | None:
+def agreement_of_seeds(evidence: Evidence) -> float | None:
     """Return the mean rank correlation (Spearman) of the modules' ranks between seeds; None for one seed."""
-    if found.seeds.shape[1] < 2:
+    if evidence.seeds.shape[1] < 2:
         return None
-    matrix = found.seeds.astype(float).corr("spearman").to_numpy()
+    matrix = evidence.seeds.astype(float).corr("spearman").to_numpy()
     pairs = matrix[np.triu_indices(len(matrix), 1)]
     return float(pairs[np.isfinite(pairs)].mean()) if np.isfinite(pairs).any() else None
 

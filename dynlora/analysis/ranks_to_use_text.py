@@ -20,16 +20,16 @@ SHOWN = 2
 """Decimals of a mean rank that are shown; means that are equal with these are a tie."""
 
 
-def headline(found: Evidence) -> str:
+def headline(evidence: Evidence) -> str:
     """Say which kinds ended high and low, or that nothing moved."""
-    ranks, n = found.modules["rank"], len(found.modules)
-    if not found.is_moved:
-        before = "" if found.is_as_set else _started(found)
+    ranks, n = evidence.modules["rank"], len(evidence.modules)
+    if not evidence.is_moved:
+        before = "" if evidence.is_as_set else _started(evidence)
         return (
             f"All {n} modules ended with rank {int(ranks.iloc[0])}{before}: this run gives no reason to prefer others."
         )
-    since = ", as set before training" if found.is_as_set else _started(found)
-    kinds = found.kinds
+    since = ", as set before training" if evidence.is_as_set else _started(evidence)
+    kinds = evidence.kinds
     means = kinds["rank"].round(SHOWN)
     if means.nunique() == 1:
         of = _kind(kinds.iloc[0]) if len(kinds) == 1 else "every kind"
@@ -53,9 +53,9 @@ def _mean(rank: float) -> str:
     return f"{rank:.{SHOWN}f}".rstrip("0").rstrip(".")
 
 
-def _started(found: Evidence) -> str:
+def _started(evidence: Evidence) -> str:
     """Say with which ranks the modules started; empty where that was not recorded."""
-    start = found.modules["start"]
+    start = evidence.modules["start"]
     if start.isna().any():
         return ""
     who = "every module started" if start.nunique() == 1 else "the modules started"
@@ -72,51 +72,56 @@ def _kind(row: pd.Series) -> str:
     return one_line(row["kind"], 40)
 
 
-def confidence(found: Evidence, why_not: str = "", where: str = "on Capacity") -> str:
+def confidence(evidence: Evidence, why_not: str = "", where: str = "on Capacity") -> str:
     """Say how sure the ranks are: by ablations, and by other seeds.
 
     Args:
-        found: of the run.
+        evidence: of the run.
         why_not: why no ablation can be made of it; empty where one can.
         where: an ablation is started.
     """
-    return f"{_by_knockouts(found, why_not, where)} {_by_seeds(found)}"
+    return f"{_by_knockouts(evidence, why_not, where)} {_by_seeds(evidence)}"
 
 
-def _by_knockouts(found: Evidence, why_not: str, where: str) -> str:
-    if not found.rows and why_not:
+def _by_knockouts(evidence: Evidence, why_not: str, where: str) -> str:
+    if not evidence.rows and why_not:
         return f"Confidence by ablation: none. {why_not}"
-    if not found.rows:
+    if not evidence.rows:
         return f"Confidence by ablation: none yet. Run the module ablation {where} to see which modules help."
-    counts = found.modules["finding"].value_counts()
+    counts = evidence.modules["finding"].value_counts()
     helping, unclear, harming = (int(counts.get(name, 0)) for name in (HELPS, UNCLEAR, HARMS))
-    measured = len(found.modules) - int(counts.get(UNKNOWN, 0))
-    so_far = "" if found.is_measured else f", {measured} of {plural(len(found.modules), 'module')} measured so far"
-    helps = "module helps" if helping == 1 else "modules help"
-    said = f"Ablation on {found.rows:,} held-out examples{so_far}: {helping} {helps} (95 % CI above 0)"
-    if harming:
-        said += f", {harming} {'harms' if harming == 1 else 'harm'}"
-    if not unclear:
-        return f"{said}."
-    names = listed([one_line(name, 30) for name in found.modules.loc[found.modules["finding"] == UNCLEAR, "short"]])
-    are, them = ("is", "it") if unclear == 1 else ("are", "them")
-    return (
-        f"{said}, {unclear} {are} not shown to help when turned off alone ({names}). A run without {them} tests this."
+    measured = len(evidence.modules) - int(counts.get(UNKNOWN, 0))
+    so_far = (
+        "" if evidence.is_measured else f", {measured} of {plural(len(evidence.modules), 'module')} measured so far"
     )
+    helps = "module helps" if helping == 1 else "modules help"
+    sentence = f"Ablation on {evidence.rows:,} held-out examples{so_far}: {helping} {helps} (95 % CI above 0)"
+    if harming:
+        sentence += f", {harming} {'harms' if harming == 1 else 'harm'}"
+    if not unclear:
+        return f"{sentence}."
+    names = listed(
+        [one_line(name, 30) for name in evidence.modules.loc[evidence.modules["finding"] == UNCLEAR, "short"]]
+    )
+    are, them = ("is", "it") if unclear == 1 else ("are", "them")
+    sentence += f", {unclear} {are} not shown to help when turned off alone ({names})"
+    return f"{sentence}. A run without {them} tests this."
 
 
-def _by_seeds(found: Evidence) -> str:
-    agreement, n = agreement_of_seeds(found), found.seeds.shape[1]
+def _by_seeds(evidence: Evidence) -> str:
+    agreement, n = agreement_of_seeds(evidence), evidence.seeds.shape[1]
     if n < 2:
         return "One seed: ranks of other seeds may differ."
     if agreement is None:
-        return f"The same ranks in {n} seeds." if not found.is_moved else f"{n} seeds, whose ranks cannot be compared."
+        return (
+            f"The same ranks in {n} seeds." if not evidence.is_moved else f"{n} seeds, whose ranks cannot be compared."
+        )
     return f"Ranks agree between {n} seeds with a Spearman correlation of {signed(agreement, 2)}."
 
 
-def kinds_table(found: Evidence) -> pd.DataFrame:
+def kinds_table(evidence: Evidence) -> pd.DataFrame:
     """Return the kinds of modules as a table that people read; columns without any value are left out."""
-    kinds = found.kinds
+    kinds = evidence.kinds
     spread = [_span(low, high) for low, high in zip(kinds["least"], kinds["most"], strict=True)]
     table = pd.DataFrame(
         {
@@ -135,7 +140,7 @@ def kinds_table(found: Evidence) -> pd.DataFrame:
             "loss change (nats)": _rounded(kinds["delta"], 4),
         }
     )
-    if found.seeds.shape[1] > 1:
+    if evidence.seeds.shape[1] > 1:
         table["means over seeds"] = [f"{row.low:.2f} to {row.high:.2f}" for row in kinds.itertuples()]
     return table.dropna(axis="columns", how="all")
 
@@ -150,19 +155,19 @@ def _rounded(values: pd.Series, digits: int) -> pd.Series:
 def columns(kinds: pd.DataFrame) -> str:
     """Return what the columns of a table of `kinds_table` mean, only those that it has."""
     means = [name for name in ("update norm", "effective rank") if name in kinds]
-    said = [
+    sentences = [
         "Start and ranks: lowest to highest of the kind.",
         "Parameters: fraction of all in use.",
         f"{sentence_case(listed(means))}: means." if means else "",
         "Help: modules whose ablation raises the loss (95 % CI above 0)." if "help" in kinds else "",
         "The table has every module.",
     ]
-    return " ".join(filter(None, said))
+    return " ".join(filter(None, sentences))
 
 
-def modules_table(found: Evidence) -> pd.DataFrame:
+def modules_table(evidence: Evidence) -> pd.DataFrame:
     """Return the modules as a table that people read; columns without any value are left out."""
-    frame = found.modules
+    frame = evidence.modules
     return pd.DataFrame(
         {
             "module": frame["short"],
@@ -179,18 +184,18 @@ def modules_table(found: Evidence) -> pd.DataFrame:
     ).dropna(axis="columns", how="all")
 
 
-def code(found: LoraSettings) -> str:
+def code(settings: LoraSettings) -> str:
     """Return the settings as code that makes PEFT's LoraConfig."""
     lines = ["from peft import LoraConfig", ""]
-    if not found.is_scaling_known:
+    if not settings.is_scaling_known:
         lines.append("# The run did not record its scaling: alpha follows alpha / r of its settings.")
     lines.append("config = LoraConfig(")
-    if found.task_type is not None:
-        lines.append(f"    task_type={found.task_type!r},")
-    lines += [f"    r={found.r},", f"    lora_alpha={_plain(found.lora_alpha)},", "    target_modules=["]
-    lines += [f"        {name!r}," for name in found.target_modules]
+    if settings.task_type is not None:
+        lines.append(f"    task_type={settings.task_type!r},")
+    lines += [f"    r={settings.r},", f"    lora_alpha={_plain(settings.lora_alpha)},", "    target_modules=["]
+    lines += [f"        {name!r}," for name in settings.target_modules]
     lines.append("    ],")
-    for name, pattern in (("rank_pattern", found.rank_pattern), ("alpha_pattern", found.alpha_pattern)):
+    for name, pattern in (("rank_pattern", settings.rank_pattern), ("alpha_pattern", settings.alpha_pattern)):
         if pattern:
             lines.append(f"    {name}={{")
             lines += [f"        {module!r}: {_plain(value)}," for module, value in pattern.items()]

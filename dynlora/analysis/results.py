@@ -78,10 +78,10 @@ def base_ends(examples: pd.DataFrame, loss: np.ndarray | None, prediction: np.nd
 
 def answer_names(ends: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """Return the ends with names where predictions and labels are positions of classes."""
-    found = ends.copy()
+    frame = ends.copy()
     for column in ("label", "first", "last"):
-        found[column] = [class_name(value, labels) for value in found[column]]
-    return found
+        frame[column] = [class_name(value, labels) for value in frame[column]]
+    return frame
 
 
 def is_right(examples: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
@@ -139,6 +139,43 @@ def _read(rows: pd.DataFrame) -> pd.DataFrame:
         "text": "text",
         "text_pair": "second text",
     }
-    found = rows[list(columns)].rename(columns=columns)
-    found[["loss change", "loss before", "loss after"]] = found[["loss change", "loss before", "loss after"]].round(3)
-    return found.drop(columns="second text") if found["second text"].isna().all() else found
+    renamed = rows[list(columns)].rename(columns=columns)
+    renamed[["loss change", "loss before", "loss after"]] = renamed[["loss change", "loss before", "loss after"]].round(
+        3
+    )
+    return renamed.drop(columns="second text") if renamed["second text"].isna().all() else renamed
+
+
+WRITTEN = {"text": "prompt", "text_pair": "completion", "second text": "completion"}
+"""What columns are called where texts are to be written."""
+
+
+def as_written(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return examples of texts to be written as people read them: right tokens of all, prompt and completion.
+
+    Args:
+        rows: with any of the columns label or true, prediction, prediction before, prediction after, text, text_pair.
+    """
+    label = next((name for name in ("label", "true") if name in rows), None)
+    frame = rows.copy()
+    if label is not None:
+        all_of = [_count(value) for value in rows[label]]
+        for name in [name for name in rows if str(name).startswith("prediction")]:
+            right = [_count(value) for value in rows[name]]
+            frame[name] = [f"{one} of {other}" for one, other in zip(right, all_of, strict=True)]
+        if any(str(name).startswith("prediction") for name in rows):
+            frame = frame.drop(columns=label)
+        else:
+            frame = frame.rename(columns={label: "tokens in the loss"})
+    names = {
+        name: f"right tokens{str(name).removeprefix('prediction')}"
+        for name in frame
+        if str(name).startswith("prediction")
+    }
+    is_pair = any(name in frame for name in ("text_pair", "second text"))
+    return frame.rename(columns=names | (WRITTEN if is_pair else {}))
+
+
+def _count(value: object) -> str:
+    """Return a number of tokens that was recorded as a number or in words."""
+    return str(value).partition(" ")[0].removesuffix(".0")

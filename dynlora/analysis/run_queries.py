@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import frames as kit_modules
 from dynlora.errors import CorruptRunError
 from dynlora.store import queries
 
@@ -95,10 +95,10 @@ class RunQueries:
         Raises:
             DynloraError: when the run cannot be read or has recorded none.
         """
-        found = self.at_step(folder, "rank", step)
-        if found is None:
+        ranks = self.at_step(folder, "rank", step)
+        if ranks is None:
             raise CorruptRunError(f"run {folder.name} has recorded no ranks")
-        return found
+        return ranks
 
     def budget(
         self, folder: Path, summary: Mapping[str, Any], first: int | None = None, last: int | None = None

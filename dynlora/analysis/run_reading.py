@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,91 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import capacity_frames, flows, run_summary, signals
+from dynlora.analysis import capacity_frames, run_summary
 from dynlora.analysis.gate_effect import REACTION, Reaction, reactions
 from dynlora.analysis.health_checks import Evidence
 from dynlora.analysis.run_queries import COLUMNS, RunQueries, SnapshotQueries
 from dynlora.store import queries
+from dynlora.store.meta import section, table
 from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
+from dynlora.text import one_line, sentence_case
+
+WORDS = {
+    "rank": "rank",
+    "importance": "importance",
+    "gate": "gate",
+    "scale": "learned scale",
+    "grad_norm": "gradient norm",
+    "delta_norm": "update norm",
+    "effective_rank": "effective rank",
+}
+"""Recorded name of each signal, and what people call it."""
+
+_CENTRES = {"gate": 1.0, "scale": 1.0}
+_MOST_CHOICES = 64
+
+
+@dataclass(frozen=True)
+class About:
+    """What is said of a signal.
+
+    Attributes:
+        word: what people call it.
+        question: what its map answers, the subtitle; empty for none.
+        centre: the neutral value; None when its scale starts at zero.
+        choices: names of the values 0, 1, 2, ... where they are choices; empty for amounts.
+        grouping: whether equal values mean that modules belong together, and the values nothing else.
+        unit: what its method counts it in; empty where that is not said.
+    """
+
+    word: str
+    question: str = ""
+    centre: float | None = None
+    choices: tuple[str, ...] = ()
+    grouping: bool = False
+    unit: str = ""
+
+    @property
+    def title(self) -> str:
+        """Title of its map over modules."""
+        return f"{one_line(sentence_case(self.word), 60)} by module over time"
+
+
+def known(summary: Mapping[str, Any], recorded: Sequence[str]) -> dict[str, About]:
+    """Return the signals over modules that a run recorded, by name: those that every run has, then its method's own.
+
+    What a run says of its method's own signals is not trusted: what is no text is left out.
+    """
+    signals = {name: About(word, centre=_CENTRES.get(name)) for name, word in WORDS.items()}
+    signals |= {name: about for name, about in own(summary).items() if name not in signals}
+    return {name: about for name, about in signals.items() if name in recorded}
+
+
+def own(summary: Mapping[str, Any]) -> dict[str, About]:
+    """Return what a run says of its method's own signals, by name; what is no text is left out."""
+    signals = {}
+    for name, about in table(summary.get("own_signals")).items():
+        if isinstance(about, Mapping) and isinstance(about.get("title"), str):
+            choices = about.get("choices")
+            names = [str(choice) for choice in choices[:_MOST_CHOICES]] if isinstance(choices, list) else []
+            question = about.get("question")
+            words = question if isinstance(question, str) else ""
+            unit, grouping = about.get("unit"), about.get("grouping") is True
+            signals[name] = About(
+                about["title"], words, None, tuple(names), grouping, unit if isinstance(unit, str) else ""
+            )
+    return signals
+
+
+def uniform_rank(summary: Mapping[str, Any]) -> int | None:
+    """Return the rank every row would have under uniform LoRA; None when it is not known, or a row is many modules."""
+    if summary.get("ranks_are_sums"):
+        return None
+    rank = section(summary.get("config"), "adapter").get("rank")
+    return rank if isinstance(rank, int) and 0 < rank <= 1024 else None
+
 
 POINTS = 600
 """Most points of a number's series: least, greatest and last of each bin."""
@@ -49,7 +126,7 @@ class RunReading:
     folder: Path
     summary: RunSummary
     modules: pd.DataFrame
-    signals: Mapping[str, signals.About]
+    signals: Mapping[str, About]
     events: pd.DataFrame
     store: RunQueries
     first: int
@@ -156,7 +233,7 @@ class RunReading:
     # --- what is chosen
 
     @property
-    def about(self) -> signals.About:
+    def about(self) -> About:
         """What is said of the chosen signal."""
         return self.signals[self.signal]
 
@@ -202,14 +279,14 @@ class RunReading:
         ends = self.first, self.last + 1
         return self.store.ask(queries.heatmap, self.folder, signal, columns or self.columns, *ends)
 
-    def traced(self) -> tuple[pd.DataFrame, flows.Balance]:
+    def traced(self) -> tuple[pd.DataFrame, capacity_frames.Balance]:
         """Return what moved in the chosen steps, as `flows.trace` does, and the check of both sides."""
         return self.store.made("traced", self.folder, self._trace, self.first, self.last)
 
-    def _trace(self) -> tuple[pd.DataFrame, flows.Balance]:
+    def _trace(self) -> tuple[pd.DataFrame, capacity_frames.Balance]:
         ranks = self.ranks_at(sorted({self.first, *self.events_shown, self.last}))
-        traced = flows.trace(self.modules, self.moves, ranks)
-        return traced, flows.balance(traced, self.modules, ranks)
+        traced = capacity_frames.trace(self.modules, self.moves, ranks)
+        return traced, capacity_frames.balance(traced, self.modules, ranks)
 
 
 def read_run(folder: Path, store: RunQueries | None = None, summary: RunSummary | None = None) -> RunReading:
@@ -229,7 +306,7 @@ def read_run(folder: Path, store: RunQueries | None = None, summary: RunSummary 
         folder,
         summary,
         store.modules(folder),
-        signals.known(summary, list(recorded_over(folder, "module"))),
+        known(summary, list(recorded_over(folder, "module"))),
         store.ask(queries.events_frame, folder, ("reallocate",)),
         store,
         first=0,

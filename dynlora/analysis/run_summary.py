@@ -66,8 +66,8 @@ def budget_share(params: Mapping[str, Any]) -> float | None:
 
 def main_metric(row: Mapping[str, Any]) -> tuple[str, float | None]:
     """Return (name, last value) of the metric that decides; ("", None) before the first evaluation."""
-    wanted = ((row.get("config") or {}).get("data") or {}).get("metric")  # runs of earlier versions say it there only
-    name = deciding_metric({**row, "metric": row.get("metric") or wanted})
+    chosen = ((row.get("config") or {}).get("data") or {}).get("metric")  # runs of earlier versions say it there only
+    name = deciding_metric({**row, "metric": row.get("metric") or chosen})
     return name, (row.get("metrics") or {}).get(name)
 
 
@@ -79,8 +79,8 @@ def loss_unit(summary: Mapping[str, Any]) -> str:
 
 def is_sampled(summary: Mapping[str, Any]) -> bool:
     """Say whether the last evaluation of a run took a sample of the held-out examples."""
-    found = summary.get("evaluated") or {}
-    return bool(found.get("rows")) and found["rows"] < (found.get("of") or 0)
+    evaluated = summary.get("evaluated") or {}
+    return bool(evaluated.get("rows")) and evaluated["rows"] < (evaluated.get("of") or 0)
 
 
 def interim_rows(summary: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -93,9 +93,9 @@ def interim_rows(summary: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def evaluated_rows(summary: Mapping[str, Any], step: int) -> int | None:
     """Return on how many held-out examples the evaluation of a step was made; None when that is not known."""
-    found = interim_rows(summary)
-    if found is not None:
-        return found[int(step >= summary["max_steps"])]
+    interim = interim_rows(summary)
+    if interim is not None:
+        return interim[int(step >= summary["max_steps"])]
     size = summary.get("data_size")
     rows = size.get("held_out") if isinstance(size, dict) else None
     return rows if isinstance(rows, int) else None
@@ -103,26 +103,26 @@ def evaluated_rows(summary: Mapping[str, Any], step: int) -> int | None:
 
 def sample_words(summary: Mapping[str, Any]) -> str:
     """Say on how many held-out examples a run is evaluated; empty where each evaluation takes all."""
-    found = interim_rows(summary)
-    if found is None:
+    interim = interim_rows(summary)
+    if interim is None:
         return ""
     return (
-        f"Evaluations before the last take a fixed sample of {found[0]:,} of {found[1]:,} held-out examples; the last "
-        "takes all."
+        f"Evaluations before the last take a fixed sample of {interim[0]:,} of {interim[1]:,} held-out examples; "
+        "the last takes all."
     )
 
 
 def with_rows(series: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
     """Return numbers of evaluations with the column `examples`: on how many held-out ones; as it is where on all."""
-    found = interim_rows(summary)
-    if found is None:
+    counts = interim_rows(summary)
+    if counts is None:
         return series
-    shown = series.assign(examples=[found[int(step >= summary["max_steps"])] for step in series["step"]])
-    if "name" in shown:
-        is_generated = shown["name"] == GENERATED
-        prompts = shown["step"].map(lambda step: _prompts_at(summary, step))
-        shown["examples"] = shown["examples"].mask(is_generated & prompts.notna(), prompts)
-    return shown
+    frame = series.assign(examples=[counts[int(step >= summary["max_steps"])] for step in series["step"]])
+    if "name" in frame:
+        is_generated = frame["name"] == GENERATED
+        prompts = frame["step"].map(lambda step: _prompts_at(summary, step))
+        frame["examples"] = frame["examples"].mask(is_generated & prompts.notna(), prompts)
+    return frame
 
 
 def _prompts_at(summary: Mapping[str, Any], step: int) -> int | None:
@@ -193,8 +193,8 @@ def headline(summary: Mapping[str, Any], reallocations: int, times: pd.DataFrame
 
 def series(scalars: pd.DataFrame, name: str, split: str) -> pd.DataFrame:
     """Return one scalar of a frame of scalars: columns step and value, in order."""
-    found = scalars[(scalars["name"] == name) & (scalars["split"] == split)]
-    return found[["step", "value"]].reset_index(drop=True)
+    rows = scalars[(scalars["name"] == name) & (scalars["split"] == split)]
+    return rows[["step", "value"]].reset_index(drop=True)
 
 
 EVERY_RUN = ("loss", "lr", "step_ms", "strategy_ms", "tokens", "adapter_parameters", "optimizer_bytes")
@@ -225,8 +225,8 @@ def writes(summary: Mapping[str, Any]) -> bool:
 
 def held_out(scalars: pd.DataFrame) -> pd.DataFrame:
     """Return the held-out metrics but the loss: columns name, step, value."""
-    found = scalars[(scalars["split"] == "validation") & ~scalars["name"].isin(("loss", *COUNTS))]
-    return found[["name", "step", "value"]].reset_index(drop=True)
+    rows = scalars[(scalars["split"] == "validation") & ~scalars["name"].isin(("loss", *COUNTS))]
+    return rows[["name", "step", "value"]].reset_index(drop=True)
 
 
 def step_times(scalars: pd.DataFrame) -> pd.DataFrame:
@@ -271,8 +271,8 @@ def format_progress(summary: Mapping[str, Any], phase: str = "") -> str:
 
 def evaluation(events: pd.DataFrame) -> tuple[int, dict[str, Any]] | None:
     """Return (step, payload) of the last evaluation, None before the first."""
-    found = events[events["kind"] == "evaluate"]
-    return None if found.empty else (int(found["step"].iloc[-1]), found["payload"].iloc[-1])
+    evaluations = events[events["kind"] == "evaluate"]
+    return None if evaluations.empty else (int(evaluations["step"].iloc[-1]), evaluations["payload"].iloc[-1])
 
 
 def confusion(payload: Mapping[str, Any]) -> tuple[list[list[float]], list[str]] | None:
@@ -289,9 +289,9 @@ def confusion(payload: Mapping[str, Any]) -> tuple[list[list[float]], list[str]]
 def worst(payload: Mapping[str, Any]) -> pd.DataFrame:
     """Return the worst examples of an evaluation: loss, label, prediction, text."""
     rows = payload.get("worst")
-    kept = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    mappings = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
     columns = ["loss", "label", "prediction", "text", "text_pair"]
-    frame = pd.DataFrame([{column: row.get(column) for column in columns} for row in kept], columns=columns)
+    frame = pd.DataFrame([{column: row.get(column) for column in columns} for row in mappings], columns=columns)
     frame["loss"] = pd.to_numeric(frame["loss"], errors="coerce")
     words = frame[["label", "prediction", "text", "text_pair"]].map(lambda value: None if value is None else str(value))
     frame[words.columns] = words
@@ -315,14 +315,14 @@ def phase(summary: Mapping[str, Any], last_lines: Callable[[], pd.DataFrame]) ->
     if summary["status"] != "running" or summary["step"]:
         return ""
     logs = last_lines()
-    said = logs[logs["level"] == "info"]["message"]
-    return one_line(said.iloc[-1], 120) if len(said) else ""
+    messages = logs[logs["level"] == "info"]["message"]
+    return one_line(messages.iloc[-1], 120) if len(messages) else ""
 
 
 def resumed_at(events: pd.DataFrame) -> int:
     """Return the step the run was last resumed at, 0 when it never was."""
-    found = events[events["kind"] == "resume"]
-    return 0 if found.empty else int(found["step"].iloc[-1])
+    resumes = events[events["kind"] == "resume"]
+    return 0 if resumes.empty else int(resumes["step"].iloc[-1])
 
 
 def progress_share(summary: Mapping[str, Any]) -> float:

@@ -76,10 +76,9 @@ def grouped(summaries: Sequence[Mapping[str, Any]], ignoring: Collection[str] = 
     members: dict[str, list[Mapping[str, Any]]] = {}
     for summary in summaries:
         members.setdefault(_key(summary, ignoring), []).append(summary)
-    labels = _labels([found[0] for found in members.values()], ignoring)
+    labels = _labels([runs[0] for runs in members.values()], ignoring)
     return [
-        Group(label, *_by_seed(found), method_of(found[0]))
-        for label, found in zip(labels, members.values(), strict=True)
+        Group(label, *_by_seed(runs), method_of(runs[0])) for label, runs in zip(labels, members.values(), strict=True)
     ]
 
 
@@ -94,9 +93,9 @@ def _by_seed(members: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tup
         alike = run if seed is None else (seed, configuration(summary))
         worth = (summary.get("status") == "finished", run)
         newest[alike] = max(newest.get(alike, worth), worth)
-    kept = {run for _, run in newest.values()}
+    newest_runs = {run for _, run in newest.values()}
     ids = [str(summary["id"]) for summary in members]
-    return tuple(run for run in ids if run in kept), tuple(run for run in ids if run not in kept)
+    return tuple(run for run in ids if run in newest_runs), tuple(run for run in ids if run not in newest_runs)
 
 
 def methods(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -158,11 +157,11 @@ def _labels(firsts: Sequence[Mapping[str, Any]], ignoring: Collection[str]) -> l
     settings = [_settings(summary, ignoring) for summary in firsts]
     alike = {word: [own for own, other in zip(settings, words, strict=True) if other == word] for word in set(words)}
     differ = {word: _differing(members) for word, members in alike.items()}
-    found = []
+    labels = []
     for own, word in zip(settings, words, strict=True):
-        said = [key for key in differ[word] if own.get(key) is not None][:3]
-        found.append(", ".join([word, *(f"{_short(key)} {one_line(_shown(key, own[key]), 24)}" for key in said)]))
-    return [label if found.count(label) == 1 else f"{label} ({i + 1})" for i, label in enumerate(found)]
+        keys = [key for key in differ[word] if own.get(key) is not None][:3]
+        labels.append(", ".join([word, *(f"{_short(key)} {one_line(_shown(key, own[key]), 24)}" for key in keys)]))
+    return [label if labels.count(label) == 1 else f"{label} ({i + 1})" for i, label in enumerate(labels)]
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -220,9 +219,9 @@ def placed(series: pd.DataFrame, clocks: Mapping[str, pd.DataFrame | None]) -> p
     """Return series (run, step, value) with the column `x`; runs without a clock are left out."""
     parts = []
     for run, part in series.groupby("run", sort=False):
-        found = clocks.get(str(run))
-        if found is not None:
-            parts.append(part.assign(x=np.interp(part["step"], found["step"], found["x"])))
+        clock = clocks.get(str(run))
+        if clock is not None:
+            parts.append(part.assign(x=np.interp(part["step"], clock["step"], clock["x"])))
     return pd.concat(parts, ignore_index=True) if parts else series.iloc[:0].assign(x=[])
 
 
@@ -237,7 +236,7 @@ def bands(series: pd.DataFrame, groups: Sequence[Group], *, between: bool) -> pd
         between: take values between two recorded steps from the line through them; else only recorded ones count.
     """
     columns = ["group", "step", "x", "mean", "low", "high", "n"]
-    found = []
+    frames = []
     for group in groups:
         part = series[series["run"].isin(group.runs)].dropna(subset=["value"])
         if part.empty:
@@ -259,8 +258,8 @@ def bands(series: pd.DataFrame, groups: Sequence[Group], *, between: bool) -> pd
             "high": np.nanmax(values[:, keep], axis=0),
             "n": known.sum(axis=0)[keep],
         }
-        found.append(pd.DataFrame(table | {"step": steps[keep]}))
-    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+        frames.append(pd.DataFrame(table | {"step": steps[keep]}))
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def _at(steps: np.ndarray, one: pd.DataFrame, column: str, between: bool) -> np.ndarray:

@@ -154,8 +154,8 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     """Return the rank correlation of two columns, (n,) each; NaN where one does not vary or below 3 pairs."""
     rows = np.stack([np.asarray(first, float), np.asarray(second, float)])
     rows = rows[:, ~np.isnan(rows).any(axis=0)]
-    found = _rank_correlations(rows[:1], rows[1:]) if rows.shape[1] > 2 else np.empty(0)
-    return float(found[0]) if len(found) else math.nan
+    correlations = _rank_correlations(rows[:1], rows[1:]) if rows.shape[1] > 2 else np.empty(0)
+    return float(correlations[0]) if len(correlations) else math.nan
 
 
 def spearman_interval(first: np.ndarray, second: np.ndarray, draws: int = 1000) -> tuple[float, float]:

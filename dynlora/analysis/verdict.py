@@ -73,8 +73,8 @@ class Contest:
     @property
     def is_tie(self) -> bool:
         """Whether no seed differs at all."""
-        found = self.difference
-        return found is not None and found.mean == found.low == found.high == 0
+        difference = self.difference
+        return difference is not None and difference.mean == difference.low == difference.high == 0
 
     @property
     def excludes_0(self) -> bool:
@@ -227,8 +227,8 @@ def _mean(values: Sequence[float]) -> float:
 def _contests(
     members: Mapping[str, Summary], baseline: Group, others: Sequence[Group], differences: Differences, of: int
 ) -> list[Contest]:
-    found = [_contest(members, baseline, group, differences, of) for group in others]
-    return sorted(found, key=lambda contest: contest.gain, reverse=True)
+    contests = [_contest(members, baseline, group, differences, of) for group in others]
+    return sorted(contests, key=lambda contest: contest.gain, reverse=True)
 
 
 def _contest(

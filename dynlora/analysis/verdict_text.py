@@ -35,26 +35,26 @@ class NextRuns:
         return sum(len(seeds) for seeds in self.seeds.values())
 
 
-def next_runs(found: Verdict, summaries: Mapping[str, Summary]) -> NextRuns | None:
+def next_runs(result: Verdict, summaries: Mapping[str, Summary]) -> NextRuns | None:
     """Return the runs that would make the decisive contest clear; None when it is, or when no few runs would.
 
     Both sides get the seeds that the other has, and new ones until there are enough.
 
     Args:
-        found: the verdict.
+        result: the verdict.
         summaries: of all runs that may have such seeds, those under way included, by id.
     """
-    contest = found.decisive or next(iter(found.contests), None)
+    contest = result.decisive or next(iter(result.contests), None)
     if contest is None or contest.outcome not in ("few", "none", "unclear"):
         return None
     n = contest.seeds_needed if contest.outcome == "unclear" else FEWEST_SEEDS
     if n is None:
         return None
-    newest = [max(group.runs) for group in (found.baseline, contest.group)]
+    newest = [max(group.runs) for group in (result.baseline, contest.group)]
     done, active = ([_seeds_of(summaries, run, states) for run in newest] for states in (("finished",), ACTIVE))
     has = [own | more for own, more in zip(done, active, strict=True)]
-    wanted = _seeds(has, n)
-    missing = [tuple(seed for seed in wanted if seed not in own) for own in has]
+    needed = _seeds(has, n)
+    missing = [tuple(seed for seed in needed if seed not in own) for own in has]
     seeds = {run: todo for run, todo in zip(newest, missing, strict=True) if todo}
     under_way = sum(len(more - own) for own, more in zip(done, active, strict=True))
     return NextRuns(seeds, _seconds(seeds, summaries), under_way) if seeds or under_way else None
@@ -71,8 +71,8 @@ def _seeds(has: Sequence[set[int]], n: int) -> list[int]:
     """Return n seeds: those that both sides have, those that one has, then the smallest that none has."""
     both, either = has[0] & has[1], has[0] | has[1]
     new = (seed for seed in count() if seed not in either)
-    found = [*sorted(both), *sorted(either - both)]
-    return [seed for seed in found if seed >= 0][:n] + [next(new) for _ in range(max(0, n - len(found)))]
+    seeds = [*sorted(both), *sorted(either - both)]
+    return [seed for seed in seeds if seed >= 0][:n] + [next(new) for _ in range(max(0, n - len(seeds)))]
 
 
 def _seconds(seeds: Mapping[str, Sequence[int]], summaries: Mapping[str, Summary]) -> float | None:
@@ -99,22 +99,22 @@ WORDS = {
 PHRASES = {"better": "better than", "worse": "worse than", "unclear": "not significantly different from"}
 
 
-def headline(found: Verdict) -> str:
+def headline(result: Verdict) -> str:
     """Say which configuration to use, and how sure that is."""
-    where, contest = f"On {one_line(source_name(found.data), 40)}", found.decisive
+    where, contest = f"On {one_line(source_name(result.data), 40)}", result.decisive
     if contest is None:
-        return _no_contest(found, where)
-    group, baseline = _name(contest.group.label), _name(found.baseline.label)
-    n = found.compared
-    among = f" (the best of {n} configurations)" if n > 1 and len(found.groups) > 2 else ""
+        return _no_contest(result, where)
+    group, baseline = _name(contest.group.label), _name(result.baseline.label)
+    n = result.compared
+    among = f" (the best of {n} configurations)" if n > 1 and len(result.groups) > 2 else ""
     if contest.outcome == "few":
         has = plural(contest.seeds, "common seed")
-        said = f"{group}{among} and {baseline} have {has}, too few to decide ({difference(contest)})"
-        return f"{where}, {said}.{unlike(contest)}"
+        sentence = f"{group}{among} and {baseline} have {has}, too few to decide ({difference(contest)})"
+        return f"{where}, {sentence}.{unlike(contest)}"
     if contest.outcome == "tie":
-        return f"{where}, {group}{among} and {baseline} tie: no example differs.{unlike(contest)} {_use(found)}"
-    said = f"{group}{among} is {PHRASES[contest.outcome]} {baseline} ({difference(contest)})"
-    return f"{where}, {said}.{unlike(contest)} {_use(found)}"
+        return f"{where}, {group}{among} and {baseline} tie: no example differs.{unlike(contest)} {_use(result)}"
+    sentence = f"{group}{among} is {PHRASES[contest.outcome]} {baseline} ({difference(contest)})"
+    return f"{where}, {sentence}.{unlike(contest)} {_use(result)}"
 
 
 def unlike(contest: Contest) -> str:
@@ -125,22 +125,22 @@ def unlike(contest: Contest) -> str:
     return f" They also differ in {listed(parts)}, so the difference may not be the method's."
 
 
-def _use(found: Verdict) -> str:
+def _use(result: Verdict) -> str:
     """Say what to use."""
-    if found.use is None:
+    if result.use is None:
         return "Use either, such as the one with fewer parameters."
-    is_simpler = found.decisive is not None and found.decisive.outcome in ("unclear", "tie")
-    return f"Use {_name(found.use.label)}{', the simpler one' if is_simpler else ''}."
+    is_simpler = result.decisive is not None and result.decisive.outcome in ("unclear", "tie")
+    return f"Use {_name(result.use.label)}{', the simpler one' if is_simpler else ''}."
 
 
-def _no_contest(found: Verdict, where: str) -> str:
-    if found.contests:
-        return f"{where}, there is no verdict yet. {found.contests[0].why}"
-    mean = score(found.means[found.baseline.label])
-    missing = "other configuration" if found.is_plain else "plain LoRA run"
+def _no_contest(result: Verdict, where: str) -> str:
+    if result.contests:
+        return f"{where}, there is no verdict yet. {result.contests[0].why}"
+    mean = score(result.means[result.baseline.label])
+    missing = "other configuration" if result.is_plain else "plain LoRA run"
     return (
-        f"{where}, {_name(found.baseline.label)} reaches {metric_words(found.metric)} {mean} "
-        f"({plural(len(found.baseline.runs), 'seed')}). There is no {missing} of this model, data set and length to "
+        f"{where}, {_name(result.baseline.label)} reaches {metric_words(result.metric)} {mean} "
+        f"({plural(len(result.baseline.runs), 'seed')}). There is no {missing} of this model, data set and length to "
         "compare it with."
     )
 
@@ -151,26 +151,26 @@ def _name(label: str) -> str:
 
 def difference(contest: Contest) -> str:
     """Return a difference with its interval and number of seeds."""
-    found, side = contest.difference, contest.side
-    if found is None or side is None:
+    interval, side = contest.difference, contest.side
+    if interval is None or side is None:
         return "–"
-    mean, low, high = (signed(value, side.digits) for value in (found.mean, found.low, found.high))
+    mean, low, high = (signed(value, side.digits) for value in (interval.mean, interval.low, interval.high))
     measured = f"{side.key.replace('_', ' ')} {mean} {contest.unit}".strip()
-    return f"{measured}, 95 % CI {low} to {high}, {plural(found.seeds, 'seed')}"
+    return f"{measured}, 95 % CI {low} to {high}, {plural(interval.seeds, 'seed')}"
 
 
 def _shown(contest: Contest | None) -> str:
     return "–" if contest is None else difference(contest)
 
 
-def outlook(found: Verdict) -> str:
+def outlook(result: Verdict) -> str:
     """Say what would change the verdict."""
-    contest = found.decisive
+    contest = result.decisive
     if contest is None:
-        return "Each configuration needs runs with the same seeds on the same data." if found.contests else ""
+        return "Each configuration needs runs with the same seeds on the same data." if result.contests else ""
     if contest.outcome == "few":
         return f"{FEWEST_SEEDS} common seeds are needed: with fewer, the interval hardly covers the choice of the seed."
-    adjusted = f", adjusted for {found.compared} comparisons" if found.compared > 1 else ""
+    adjusted = f", adjusted for {result.compared} comparisons" if result.compared > 1 else ""
     if contest.outcome == "unclear":
         why = (
             f"The interval excludes 0, but the seeds differ too much to be sure{adjusted}. "
@@ -188,16 +188,16 @@ def outlook(found: Verdict) -> str:
     return ""
 
 
-def drawn(found: Verdict, n: int) -> str:
+def drawn(result: Verdict, n: int) -> str:
     """Return the caption of the differences that are drawn, `n` of the configurations."""
-    missing = len(found.contests) - n
-    words = f"Mean difference from {_name(found.baseline.label)} and its 95 % interval, on the same held-out examples."
+    missing = len(result.contests) - n
+    words = f"Mean difference from {_name(result.baseline.label)} and its 95 % interval, on the same held-out examples."
     return f"{words} Not drawn: {plural(missing, 'configuration')} without such a number." if missing else words
 
 
-def left_out(found: Verdict) -> str:
+def left_out(result: Verdict) -> str:
     """Say which runs the verdict is not about."""
-    n = found.left_out
+    n = result.left_out
     return f"Not included: {plural(n, 'run')} with another model, data set, metric or length." if n else ""
 
 
@@ -212,18 +212,18 @@ def button(runs: NextRuns) -> str:
     return f"Add seeds: {plural(runs.n, 'run')}{time}"
 
 
-def table(found: Verdict) -> pd.DataFrame:
+def table(result: Verdict) -> pd.DataFrame:
     """Return a row for each configuration: mean metric, seeds, and the difference from the baseline."""
-    contests = {contest.group.label: contest for contest in found.contests}
+    contests = {contest.group.label: contest for contest in result.contests}
     rows = []
-    for group in found.groups:
+    for group in result.groups:
         contest = contests.get(group.label)
         rows.append(
             {
                 "configuration": group.label,
-                f"mean {metric_words(found.metric)}": round(found.means[group.label], 4),
+                f"mean {metric_words(result.metric)}": round(result.means[group.label], 4),
                 "seeds": len(group.runs),
-                "difference from the baseline": "baseline" if group is found.baseline else _shown(contest),
+                "difference from the baseline": "baseline" if group is result.baseline else _shown(contest),
                 "also differs in": "" if contest is None else ", ".join(contest.other),
                 "verdict": "" if contest is None else WORDS[contest.outcome],
             }

@@ -15,7 +15,7 @@ from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, is_pending, read_status
 from dynlora.jobs.spawn import locked, own_folder, runs_root
-from dynlora.store.active import unmark_active
+from dynlora.store.lifecycle import unmark_active
 from dynlora.store.notes import annotate_notes, read_notes
 from dynlora.store.schema import command_text, new_run_id
 
@@ -125,18 +125,18 @@ def _unfinished(root: Path, tag: str) -> list[str]:
         raise ConfigError(
             f"--again {tag}: no run in {root} has this tag; `{command_text('runs', runs_dir=root)}` shows the tags"
         )
-    found: list[str] = []
+    unfinished: list[str] = []
     for folder in tagged:
         with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
             if read_status(folder).status in OVER:
                 continue
             if is_pending(folder):
                 unmark_active(root, folder.name)
-        found.append(folder.name)
-    if not found:
+        unfinished.append(folder.name)
+    if not unfinished:
         again = command_text("resume", "ID", runs_dir=root)
         raise ConfigError(f"--again {tag}: its {len(tagged)} runs have ended; `{again}` takes up a stopped one")
-    return found
+    return unfinished
 
 
 def _reported(tag: str, ids: Sequence[str], ended: dict[str, str]) -> Report:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,30 @@ from typing import Any
 import click
 
 from dynlora import assets
+from dynlora.analysis import advice_text as text
 from dynlora.cli.kinds import resumed
-from dynlora.cli.options import configured, exit_code, in_runs, reports
+from dynlora.cli.options import (
+    MOST_STEPS,
+    STDOUT,
+    OutFile,
+    Real,
+    Whole,
+    configured,
+    exit_code,
+    in_runs,
+    reports,
+    write_out,
+)
 from dynlora.cli.run_commands import Report, format_summary, show_document
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import check_data_path, read_yaml, set_key, split_override, with_run_folder
 from dynlora.data_files.reader import check_sides
-from dynlora.errors import RunNotFoundError
+from dynlora.errors import ConfigError, RunNotFoundError
 from dynlora.jobs import launch
 from dynlora.jobs.queue import LOG_NAME, claim, put_in_queue
 from dynlora.jobs.spawn import log_from_here
 from dynlora.jobs.trackers import check_trackers
+from dynlora.kinds.train.kind import lora_config
 from dynlora.store.schema import DEFAULT_RUNS_DIR, run_folder
 
 
@@ -104,8 +118,8 @@ def _ended(outcome: Any) -> tuple[Any, str, int]:
     try:
         document = show_document(outcome.folder)
     except RunNotFoundError:
-        said = outcome.error or "its folder was removed during training"
-        return {"id": outcome.folder.name, "status": "failed", "error": said}, said, 1
+        reason = outcome.error or "its folder was removed during training"
+        return {"id": outcome.folder.name, "status": "failed", "error": reason}, reason, 1
     words = format_summary(document)
     return document, f"{words}\n{outcome.error}" if outcome.error else words, exit_code(outcome)
 
@@ -120,8 +134,8 @@ def preflight(*, config: Path | None, overrides: tuple[str, ...], name: str | No
     from dynlora.training.preflight import format_preflight
     from dynlora.training.preflight import preflight as look
 
-    found = look(settings)
-    return found, format_preflight(found)
+    estimate = look(settings)
+    return estimate, format_preflight(estimate)
 
 
 @click.command()
@@ -165,9 +179,9 @@ def strategies() -> Report:
     """List the strategies and their hyperparameters."""
     from dynlora import strategies as registry
 
-    found = [registry.describe(name) for name in registry.registry()]
-    return found, "\n".join(
-        f"{item['name']:16} {item['title']:20} {item['paper']} [{item['fidelity']}]" for item in found
+    rows = [registry.describe(name) for name in registry.registry()]
+    return rows, "\n".join(
+        f"{item['name']:16} {item['title']:20} {item['paper']} [{item['fidelity']}]" for item in rows
     )
 
 
@@ -182,7 +196,7 @@ def doctor(*, runs_dir: Path) -> Report:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = Path(os.path.realpath(runs_dir))
-    found = {
+    facts = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device.type,
@@ -194,4 +208,81 @@ def doctor(*, runs_dir: Path) -> Report:
         "runs_dir": str(folder),
         "runs_dir_writable": os.access(folder if folder.exists() else folder.parent, os.W_OK),
     }
-    return found, "\n".join(f"{key}: {value}" for key, value in found.items())
+    return facts, "\n".join(f"{key}: {value}" for key, value in facts.items())
+
+
+@click.command()
+@click.option(
+    "--budget",
+    type=Real(0, 1, above=True),
+    default=1.0,
+    show_default=True,
+    metavar="FRACTION",
+    help="Of the parameters that uniform LoRA has at adapter.rank.",
+)
+@click.option("--leave-out", is_flag=True, help="Give no rank to the families that may be left out.")
+@click.option("--steps", type=Whole(2, MOST_STEPS), default=None, help="Steps of the probe, split into two halves.")
+@click.option("--no-timing", is_flag=True, help="Do not time steps without the lowest layers.")
+@click.option("--out", type=OutFile(), default=None, help="Write the ranks: strategy.ranks_from; - is standard output.")
+@configured
+@reports
+def advise(**options: Any) -> Any:
+    """Suggest modules and ranks from a short look at gradients; nothing is trained to the end, no run is made."""
+    del options["name"]  # of a run, and this makes none
+    return suggested(**options)
+
+
+def suggested(
+    *,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    budget: float,
+    leave_out: bool,
+    steps: int | None,
+    no_timing: bool,
+    out: Path | None,
+) -> tuple[Any, str]:
+    """Look, write what was asked for, and report.
+
+    Raises:
+        ConfigError: when the configuration cannot be used, or `out` is taken.
+        StorageError: when `out` cannot be written.
+    """
+    if out not in (None, STDOUT) and out.exists():
+        raise ConfigError(f"--out {out}: exists already; give another file")
+    settings = with_run_folder(read_config(config, overrides, None), DEFAULT_RUNS_DIR)
+    fetch(settings)
+    from dynlora.training.advice import LOOK_STEPS, AdviceRequest
+    from dynlora.training.advice import advise as look
+
+    request = AdviceRequest(budget, leave_out=leave_out, look_steps=steps or LOOK_STEPS, is_timed=not no_timing)
+    answer = look(settings, request)
+    summary = {
+        "config": settings.model_dump(mode="json"),
+        "scaling": answer["scaling"],
+        "peft_task_type": answer["task_type"],
+    }
+    document = {**answer, "lora_config": lora_config(summary, answer["ranks"]), "evidence": text.EVIDENCE}
+    if out is not None:
+        write_out(out, (json.dumps(document, indent=1) + "\n").encode())
+    return document, "\n".join(_lines(answer, out))
+
+
+def _lines(answer: Mapping[str, Any], out: Path | None) -> Iterator[str]:
+    """Yield the conclusion, what to do next, and the evidence."""
+    yield text.headline(answer)
+    yield text.confidence(answer)
+    yield text.leave_out(answer)
+    file = out or "ranks.json"
+    again = "" if out else f"dynlora advise ... --out {file}; "
+    yield f"next: {again}dynlora train --set strategy.name=lora --set strategy.ranks_from={file} ..."
+    yield text.EVIDENCE
+    yield "family                                   modules  mean rank  parameters  gain  gain per parameter (halves)"
+    for family in answer["families"]:
+        yield (
+            f"{family['name']:40} {family['modules']:7} {family['mean_rank']:10.1f} {family['parameters_share']:11.0%} "
+            f"{family['gain_share']:5.0%}  {family['gain_per_parameter']:.2f} ({family['low']:.2f} to "
+            f"{family['high']:.2f})"
+        )
+    yield from map(text.layer, answer["layers"])
+    yield text.look(answer)

@@ -20,9 +20,8 @@ from dynlora.jobs import helper_job
 from dynlora.kinds.train.kind import lora_config
 from dynlora.peft_adapter.forms import Form
 from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Half, Size
-from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import command_text, run_folder
-from dynlora.store.summary import run_summary
+from dynlora.store.summary import recorded_adapter, run_summary
 
 TOLERANCE = 0.005
 """Largest increase of the held-out loss in nats that counts as none, unless told otherwise."""
@@ -227,9 +226,9 @@ def _plan(request: Request) -> list[tuple[str, float]]:
     return sorted(plan, key=lambda one: -one[1])
 
 
-def _until_worse(found: Iterable[Compressed], tolerance: float | None) -> Iterator[Compressed]:
+def _until_worse(steps: Iterable[Compressed], tolerance: float | None) -> Iterator[Compressed]:
     """Yield what is known until a size fails, where one is looked for: the sequence of tests ends there."""
-    for now in found:
+    for now in steps:
         helper_job.tell(len(now.sizes), now.planned, "sizes measured")
         if sys.stderr.isatty():
             click.echo(f"\r{len(now.sizes)} of at most {now.planned} sizes measured", nl=False, err=True)
@@ -240,8 +239,8 @@ def _until_worse(found: Iterable[Compressed], tolerance: float | None) -> Iterat
         click.echo(err=True)
 
 
-def _last(found: Iterable[Compressed]) -> Compressed:
-    *_, last = found
+def _last(steps: Iterable[Compressed]) -> Compressed:
+    *_, last = steps
     return last
 
 
@@ -316,9 +315,9 @@ def _next(request: Request, chosen: Size) -> str:
 def _conclusion(compressed: Compressed, chosen: Size, request: Request) -> Iterator[str]:
     """Yield what a size keeps and costs, and what that rests on."""
     seen, judged = compressed.rows - compressed.rows // 2, compressed.rows // 2
-    kept = chosen.parameters / max(1, compressed.parameters)
+    fraction = chosen.parameters / max(1, compressed.parameters)
     yield (
-        f"Keep {kept:.0%} of the parameters ({chosen.parameters:,} of {compressed.parameters:,}): held-out loss "
+        f"Keep {fraction:.0%} of the parameters ({chosen.parameters:,} of {compressed.parameters:,}): held-out loss "
         f"{_signed(chosen.reported_on)} on {seen:,} examples{_scores(compressed, chosen)}"
     )
     if seen < FEWEST:

@@ -39,10 +39,10 @@ def check(
     Exit code: 0 no faults, 1 faults were found, 2 bad input.
     """
     columns = {"text": text, "text_pair": text_pair, "label": label}
-    found = check_file(path, {key: name for key, name in columns.items() if name is not None}, overrides)
-    document = asdict(found)
+    result = check_file(path, {key: name for key, name in columns.items() if name is not None}, overrides)
+    document = asdict(result)
     click.echo(json.dumps(document, indent=2, default=str) if as_json else shown(in_words(document)))
-    sys.exit(1 if found.faults else 0)
+    sys.exit(1 if result.faults else 0)
 
 
 @data.command()
@@ -59,8 +59,8 @@ def tokens(*, config: Path | None, overrides: tuple[str, ...], name: str | None)
     fetch(settings)
     from dynlora.training.token_preview import format_preview, token_preview
 
-    found = token_preview(settings)
-    return found, format_preview(found)
+    preview = token_preview(settings)
+    return preview, format_preview(preview)
 
 
 def check_file(path: Path, columns: dict[str, str], overrides: tuple[str, ...]) -> Any:
@@ -94,18 +94,18 @@ def check_file(path: Path, columns: dict[str, str], overrides: tuple[str, ...]) 
     return scan.look(path, scan.wanted_of(section, config.seed))
 
 
-def in_words(found: dict[str, Any]) -> str:
+def in_words(result: dict[str, Any]) -> str:
     """Return what was found for a person: the conclusion first, then the faults, then what was read."""
-    lines = [found["conclusion"], ""]
-    for fault in found["faults"]:
+    lines = [result["conclusion"], ""]
+    for fault in result["faults"]:
         lines.append(f"{fault['title']}: {fault['sentence']}")
         lines += [f"    {row['place']}: {_cells(row)}" for row in fault["examples"][:3]]
-    lines += [item["sentence"] for item in found["repaired"]]
-    sizes = ", ".join(f"{count:,} {part}" for part, count in found["rows"].items())
-    named = ", ".join(f"{key}={name}" for key, name in _columns(found["columns"]).items())
-    lines += [f"Rows: {sizes}. Columns: {named}.", *(f"Read: {note}." for note in found["notes"])]
-    lines += _repair_options(found)
-    return "\n".join(line for line in lines if line or found["faults"])
+    lines += [item["sentence"] for item in result["repaired"]]
+    sizes = ", ".join(f"{count:,} {part}" for part, count in result["rows"].items())
+    named = ", ".join(f"{key}={name}" for key, name in _columns(result["columns"]).items())
+    lines += [f"Rows: {sizes}. Columns: {named}.", *(f"Read: {note}." for note in result["notes"])]
+    lines += _repair_options(result)
+    return "\n".join(line for line in lines if line or result["faults"])
 
 
 def _repair_options(report: dict[str, Any]) -> list[str]:

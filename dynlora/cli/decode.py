@@ -113,7 +113,7 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
     Raises:
         ConfigError: when a role is missing, or a value cannot be used.
     """
-    from dynlora.kinds.decode.work.points import values_of
+    from dynlora.kinds.decode.work.results import values_of
 
     for role in ("draft", "target"):
         if not options[role]:
@@ -125,16 +125,19 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
     if options["reward"] == OWN:
         raise ConfigError("--reward callable: is a function, which only Python can give; use dynlora.speculate")
     data, control, step_string = options["data"], options["control"].strip(), options["step_string"]
-    return DecodeSettings.parse({
-        **{name: options[name] for name in ("name", "seed", "accept", "limit", "step_tokens", "max_steps",
-                                            "nested_ranks")},
-        **{name: _absolute(options[name]) for name in ("draft", "target", "reward")},
-        "data": os.path.abspath(os.path.expanduser(data)) if data and Path(os.path.expanduser(data)).exists() else data,
-        "values": values_of(options["threshold"]),
-        "control": values_of(control) if control else [],
-        "step_string": step_string and _unescaped(step_string),
-        "new_tokens": options["max_tokens"],
-    })  # fmt: skip
+    names = ("name", "seed", "accept", "limit", "step_tokens", "max_steps", "nested_ranks")
+    file = Path(os.path.expanduser(data or ""))
+    return DecodeSettings.parse(
+        {
+            **{name: options[name] for name in names},
+            **{name: _absolute(options[name]) for name in ("draft", "target", "reward")},
+            "data": os.path.abspath(file) if data and file.exists() else data,
+            "values": values_of(options["threshold"]),
+            "control": values_of(control) if control else [],
+            "step_string": step_string and _unescaped(step_string),
+            "new_tokens": options["max_tokens"],
+        }
+    )
 
 
 def _absolute(run: str | None) -> str | None:
@@ -151,8 +154,13 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
     from dynlora.kinds.decode.work.results import words
 
     summary = run_summary(outcome.folder)
-    document = {"id": summary["id"], "status": summary["status"], "step": summary["step"],
-                "max_steps": summary["max_steps"], **summary["results"]}  # fmt: skip
+    document = {
+        "id": summary["id"],
+        "status": summary["status"],
+        "step": summary["step"],
+        "max_steps": summary["max_steps"],
+        **summary["results"],
+    }
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
         return
@@ -160,8 +168,9 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
     if outcome.state == "stopped":
         by = signals.Signals(outcome.signal or signals.SIGTERM).name
         again = command_text("resume", summary["id"], runs_dir=runs_dir)
-        lines.insert(0, f"Stopped by {by} after {summary['step']:,} of {summary['max_steps']:,} solutions; "
-                        f"`{again}` continues.")  # fmt: skip
+        lines.insert(
+            0, f"Stopped by {by} after {summary['step']:,} of {summary['max_steps']:,} solutions; `{again}` continues."
+        )
     if outcome.error:
         lines.insert(0, f"Failed: {outcome.error}")
     click.echo(shown("\n".join([*lines, f"run {summary['id']}"])))
@@ -204,8 +213,8 @@ def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> An
 
     preparation = Wanted(step_string=_unescaped(step_string), layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
     with of_options():
-        found = prepare_runs(
+        prepared = prepare_runs(
             preparation, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty()
         )
-    words = f"{found['command']}\ntarget {found['target']}, draft {found['draft']}, judge {found['judge']}"
-    return found, f"Three runs are ready; decode with\n{words}"
+    words = f"{prepared['command']}\ntarget {prepared['target']}, draft {prepared['draft']}, judge {prepared['judge']}"
+    return prepared, f"Three runs are ready; decode with\n{words}"

@@ -11,8 +11,8 @@ from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.kinds.registry import kind_of_run
 from dynlora.peft_adapter.forms import Form
-from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import run_folder
+from dynlora.store.summary import recorded_adapter
 
 
 def export(
@@ -47,11 +47,11 @@ def export(
     repository = find_repository(push_to, format=form.format, private=private)
     with tempfile.TemporaryDirectory(prefix="dynlora-push-") as spare:
         place = out or Path(spare) / "export"
-        found, words = _exported(folder, place, form, which, measure)
-        found["pushed"] = send_folder(place, repository, f"{run_id}: {which} adapter ({form.name})")
+        exported, words = _exported(folder, place, form, which, measure)
+        exported["pushed"] = send_folder(place, repository, f"{run_id}: {which} adapter ({form.name})")
     if out is None:
-        found["folder"], words = None, words.replace(f"wrote {place} ", "exported ", 1)
-    return found, f"{words}\nsent to {found['pushed']['url']}, commit {found['pushed']['commit'][:12]}"
+        exported["folder"], words = None, words.replace(f"wrote {place} ", "exported ", 1)
+    return exported, f"{words}\nsent to {exported['pushed']['url']}, commit {exported['pushed']['commit'][:12]}"
 
 
 def _check_base(folder: Path, push_to: str, form: Form) -> None:

@@ -62,15 +62,15 @@ def measure(
     file = knockout_target(folder)
     examined = Examined(folder, which)
     of = len(examined.model.adapters) if sets is None else len(sets)
-    found = None
-    for done, found in enumerate(examined.knockouts(sets, rows, kept_knockouts(file), again=again)):
-        keep_knockouts(file, found)
+    result = None
+    for done, result in enumerate(examined.knockouts(sets, rows, kept_knockouts(file), again=again)):
+        keep_knockouts(file, result)
         helper_job.tell(done, of, "modules measured")
         if sys.stderr.isatty():
             click.echo(f"\r{done} of {of} modules measured", nl=done == of, err=True)
-    if found is None:
+    if result is None:
         raise ConfigError(f"run {run_id}: has no modules to measure")
-    return _report(folder, found)
+    return _report(folder, result)
 
 
 def _positions(text: str) -> list[int]:
@@ -81,25 +81,25 @@ def _positions(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _report(folder: Path, found: Any) -> tuple[Any, str]:
+def _report(folder: Path, result: Any) -> tuple[Any, str]:
     """Return ablations beside the scores that were recorded."""
     from dynlora.analysis import ablations
-    from dynlora.analysis import modules as kit_modules
+    from dynlora.analysis import frames as kit_modules
     from dynlora.store import queries
     from dynlora.store.run import module_scores
 
     modules = kit_modules.described(queries.modules_frame(folder))
-    effect = ablations.effects(found, modules)
+    effect = ablations.effects(result, modules)
     agreed = ablations.agreements(module_scores(folder), effect)
     alone = effect.drop(columns=["short", "label", "layer"]).to_dict("records")
     document = {
         "id": folder.name,
-        **found.model_dump(exclude={"effects"}),
+        **result.model_dump(exclude={"effects"}),
         "modules": [{**row, "sure": bool(row["sure"])} for row in alone],
-        "together": [effect.model_dump() for effect in found.effects if len(effect.modules) > 1],
+        "together": [effect.model_dump() for effect in result.effects if len(effect.modules) > 1],
         "agreement": agreed.to_dict("records"),
     }
-    lines = [ablations.effect_caption(effect, found.n_modules, found.rows)]
+    lines = [ablations.effect_caption(effect, result.n_modules, result.rows)]
     for row in effect.sort_values("delta", ascending=False).to_dict("records"):
         lines.append(f"  {row['short']:20} {row['delta']:+.5f} nats  (95 % CI {row['low']:+.5f} to {row['high']:+.5f})")
     for row in agreed.to_dict("records"):

@@ -17,10 +17,9 @@ import click
 from dynlora.addresses import hidden
 from dynlora.cli import commands
 from dynlora.cli import export as cli_export
-from dynlora.cli import report as cli_report
+from dynlora.cli import run_commands as cli_report
 from dynlora.cli.adapters import check, convert, inspect
-from dynlora.cli.advise import advise
-from dynlora.cli.commands import datasets, doctor, models, preflight, strategies
+from dynlora.cli.commands import advise, datasets, doctor, models, preflight, strategies
 from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.decode import rsd

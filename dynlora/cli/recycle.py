@@ -121,8 +121,8 @@ def fewshot(
     from dynlora.kinds.recycle.work.few_shot import load_meta
     from dynlora.kinds.recycle.work.few_shot_accuracy import texts_of_file
 
-    found = texts_of_file(support, text_column, label_column)
-    rows = [(one, found.classes[int(label)]) for one, label in zip(found.texts, found.label, strict=True)]
+    examples = texts_of_file(support, text_column, label_column)
+    rows = [(one, examples.classes[int(label)]) for one, label in zip(examples.texts, examples.label, strict=True)]
     answers = load_meta(folder).fewshot(rows).predict(list(text))
     lines = [
         f"{row['label']}\t{row['text']}\t(distance {row['distances'][row['label']]:.3g}; nearest example: "

@@ -60,8 +60,8 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
     check_target(place, runs_dir)
 
     def one(folder: Path) -> Outcome:
-        found = send(folder, place, with_checkpoint=with_checkpoint, force=force)
-        return Outcome(found.id, found.status, found.sent_bytes)
+        outcome = send(folder, place, with_checkpoint=with_checkpoint, force=force)
+        return Outcome(outcome.id, outcome.status, outcome.sent_bytes)
 
     _report(place, _all_or_one(folders, one, lambda folder: folder.name), as_json)
 
@@ -89,8 +89,8 @@ def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, ru
         place, ids = _run_at(place)
 
     def one(run_id: str) -> Outcome:
-        found = fetch(place, run_id, runs_dir, replace=replace)
-        return Outcome(found.id, found.status, found.fetched_bytes)
+        outcome = fetch(place, run_id, runs_dir, replace=replace)
+        return Outcome(outcome.id, outcome.status, outcome.fetched_bytes)
 
     return _report(place, _all_or_one(ids, one, str), as_json)
 
@@ -128,12 +128,12 @@ def sync(
             return pull_all(place, runs_dir, replace=replace)
         return push_all(runs_dir, place, with_checkpoint=with_checkpoint)
 
-    found = look()
+    outcomes = look()
     if every is None:
-        return _report(place, found, as_json)
-    _say(place, found, as_json, compact=True)
+        return _report(place, outcomes, as_json)
+    _say(place, outcomes, as_json, compact=True)
     with suppress(KeyboardInterrupt):
-        _look_again(look, every, lambda found: _say(place, found, as_json, compact=True))
+        _look_again(look, every, lambda outcomes: _say(place, outcomes, as_json, compact=True))
 
 
 def _check_kept(place: Place) -> None:
@@ -150,18 +150,18 @@ def _check_kept(place: Place) -> None:
 
 def _look_again(look: Callable[[], list[Outcome]], every: float, say: Callable[[list[Outcome]], None]) -> None:
     """Look now and again; a place that is away for a while, or a full disk, is said once and ends nothing."""
-    said = ""
+    message = ""
     while True:
         time.sleep(every)
         try:
-            found, now = look(), ""
+            outcomes, now = look(), ""
         except (RemoteError, StorageError) as error:
-            found, now = None, f"{error}; next check in {every:g} s"
-        if now and now != said:
+            outcomes, now = None, f"{error}; next check in {every:g} s"
+        if now and now != message:
             click.echo(shown(now), err=True)
-        said = now
-        if found is not None:
-            say(found)
+        message = now
+        if outcomes is not None:
+            say(outcomes)
 
 
 def _run_at(place: Place) -> tuple[Place, list[str]]:
@@ -192,22 +192,22 @@ def _all_or_one(items: Sequence[Any], one: Callable[[Any], Outcome], name: Calla
     return [one(items[0])] if len(items) == 1 else each(items, one, name)
 
 
-def _report(place: Place, found: list[Outcome], as_json: bool) -> None:
+def _report(place: Place, outcomes: list[Outcome], as_json: bool) -> None:
     """Print what became of runs; exit code 1 where one failed."""
-    _say(place, found, as_json)
-    if any(outcome.status == "failed" for outcome in found):
+    _say(place, outcomes, as_json)
+    if any(outcome.status == "failed" for outcome in outcomes):
         sys.exit(1)
 
 
-def _say(place: Place, found: list[Outcome], as_json: bool, compact: bool = False) -> None:
-    document = {"url": place.shown, "runs": [asdict(outcome) for outcome in found]}
+def _say(place: Place, outcomes: list[Outcome], as_json: bool, compact: bool = False) -> None:
+    document = {"url": place.shown, "runs": [asdict(outcome) for outcome in outcomes]}
     if as_json:
         click.echo(json.dumps(document, indent=None if compact else 2))
         return
-    moved = [outcome for outcome in found if outcome.status != "unchanged"]
+    moved = [outcome for outcome in outcomes if outcome.status != "unchanged"]
     lines = [_line(outcome) for outcome in moved]
-    size = sum(outcome.moved_bytes for outcome in found) / 1e6
-    lines.append(f"{place.shown}: {len(found) - len(moved)} of {len(found)} runs unchanged, {size:.1f} MB moved")
+    size = sum(outcome.moved_bytes for outcome in outcomes) / 1e6
+    lines.append(f"{place.shown}: {len(outcomes) - len(moved)} of {len(outcomes)} runs unchanged, {size:.1f} MB moved")
     click.echo(shown("\n".join(lines)))
 
 

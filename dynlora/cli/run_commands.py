@@ -11,7 +11,7 @@ import click
 from dynlora import assets
 from dynlora.analysis.run_summary import format_metrics
 from dynlora.cli.kinds import facts_of
-from dynlora.cli.options import in_runs, reports
+from dynlora.cli.options import STDOUT, OutFile, in_runs, reports, write_out
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
@@ -76,9 +76,9 @@ def stop(*, run_id: str, now: bool, runs_dir: Path) -> Report:
         saving = "; it finishes its step and saves its state; a second stop changes nothing"
         return {"id": run_id, "status": status}, f"{run_id}: {status}{saving if status == 'stopping' else ''}"
     status = launch.end_now(runs_dir, run_id)
-    kept = run_summary(run_folder(runs_dir, run_id))
-    lost = max(0, kept["step"] - (kept["checkpoint_step"] or 0)) if status == "interrupted" else 0
-    words = f"; {lost} steps since the checkpoint of step {kept['checkpoint_step'] or 0} are lost" if lost else ""
+    summary = run_summary(run_folder(runs_dir, run_id))
+    lost = max(0, summary["step"] - (summary["checkpoint_step"] or 0)) if status == "interrupted" else 0
+    words = f"; {lost} steps since the checkpoint of step {summary['checkpoint_step'] or 0} are lost" if lost else ""
     return {"id": run_id, "status": status, "lost_steps": lost}, f"{run_id}: {status}{words}"
 
 
@@ -103,9 +103,9 @@ def tag(*, run_id: str, add: tuple[str, ...], remove: tuple[str, ...], note: str
     """Change the tags and note of a run, also while it trains; without options, show them."""
     from dynlora.store.notes import annotate_notes
 
-    found = annotate_notes(run_folder(runs_dir, run_id), add=add, remove=remove, note=note)
-    words = f"{run_id}: {', '.join(found.tags) or 'no tags'}" + (f"\n{found.note}" if found.note else "")
-    return {"id": run_id, "tags": list(found.tags), "note": found.note}, words
+    notes = annotate_notes(run_folder(runs_dir, run_id), add=add, remove=remove, note=note)
+    words = f"{run_id}: {', '.join(notes.tags) or 'no tags'}" + (f"\n{notes.note}" if notes.note else "")
+    return {"id": run_id, "tags": list(notes.tags), "note": notes.note}, words
 
 
 @click.command()
@@ -213,13 +213,60 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
     """Evaluate the adapter of a run on a split of its data."""
     from dynlora.inference.load import evaluate_run
 
-    found = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
-    return {"id": run_id, **found}, f"{split}, {found['rows']:,} examples: {format_metrics(found['metrics'])}"
+    result = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
+    return {"id": run_id, **result}, f"{split}, {result['rows']:,} examples: {format_metrics(result['metrics'])}"
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return sections as dotted keys."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+MAX_REPORTED = 50
+"""Runs that one report compares, as many as the Compare page takes."""
+
+
+@click.command()
+@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--out", type=OutFile(), required=True, help="HTML file to write; - is standard output.")
+@in_runs
+@reports
+def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
+    """Write a report of one run, or of several runs compared, as one HTML file that works offline."""
+    from dynlora.jobs import launch
+    from dynlora.store.schema import run_folder
+    from dynlora.viz.report import comparison_report, run_report
+
+    ids = list(dict.fromkeys(run_ids))
+    if len(ids) > MAX_REPORTED:
+        raise ConfigError(f"ID: has {len(ids)} runs, at most {MAX_REPORTED} are allowed in a report; give fewer")
+    launch.wake(runs_dir)
+    folders = [run_folder(runs_dir, run_id) for run_id in ids]
+    page = run_report(folders[0]) if len(folders) == 1 else comparison_report(folders)
+    write_out(out, page)
+    document = {"runs": ids, "out": str(out), "bytes": len(page)}
+    return document, f"wrote {out}, {len(page) / 1e6:.1f} MB; open it in a browser"
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option(
+    "--signal", required=True, help=("rank, importance, gate, grad_norm, delta_norm or another recorded signal.")
+)
+@click.option("--format", "format_", type=click.Choice(["csv", "parquet", "json"]), default="csv", show_default=True)
+@click.option("--out", type=OutFile(), default=STDOUT, show_default=True, help="File to write; - is standard output.")
+@in_runs
+def signals(run_id: str, signal: str, format_: str, out: Path, runs_dir: Path) -> None:
+    """Write one signal as a wide table: column step, then one per module."""
+    from dynlora.store import queries, tables
+    from dynlora.store.schema import run_folder
+
+    folder = run_folder(runs_dir, run_id)
+    try:
+        frame = queries.signal_frame(folder, signal)
+    except KeyError as error:
+        raise error if isinstance(error, DynloraError) else ConfigError(f"--signal {signal}: {error.args[0]}") from None
+    write_out(out, tables.encode(frame, format_))

@@ -41,8 +41,7 @@ def search(
         UnknownStrategyError: when it names a method that does not exist.
         RunBusyError: when another process searches in the same study.
     """
-    from dynlora.integrations.search.request import Request, searches
-    from dynlora.integrations.search.run import run_all
+    from dynlora.integrations.search.run import Request, run_all, searches
     from dynlora.strategies import strategy_class
 
     base = read_yaml(config) if config is not None else {}
@@ -52,8 +51,8 @@ def search(
     studies = searches(request, base, listed)
     for name in {name for one in studies for name in _methods(one.base, one.space)}:
         strategy_class(name)
-    found = run_all(studies, runs_dir, request.confirm, lambda line: click.echo(line, err=True))
-    document = {"studies": found, "comparisons": comparisons(found, runs_dir)}
+    outcomes = run_all(studies, runs_dir, request.confirm, lambda line: click.echo(line, err=True))
+    document = {"studies": outcomes, "comparisons": comparisons(outcomes, runs_dir)}
     return document, words(document)
 
 
@@ -80,14 +79,14 @@ def comparisons(studies: Sequence[Mapping[str, Any]], runs_dir: Path) -> list[di
     """
     pairs = [(one, one, "best", "default") for one in studies]
     pairs += [(one, studies[0], "best", "best") for one in studies[1:]]
-    found = []
+    rows = []
     for one, other, first, second in pairs:
         seeds = {row["seed"]: (row[first], None) for row in one["seeds"]}
         both = [(row["seed"], row[second], seeds[row["seed"]][0]) for row in other["seeds"] if row["seed"] in seeds]
         if compared := _compared(both, runs_dir, str(one["objective"])):
             what, against = (f"{side['study']}: {kind}" for side, kind in ((one, first), (other, second)))
-            found.append({"what": what, "against": against, **compared})
-    return found
+            rows.append({"what": what, "against": against, **compared})
+    return rows
 
 
 def _compared(pairs: Sequence[tuple[int, str, str]], runs_dir: Path, objective: str) -> dict[str, Any]:

@@ -33,8 +33,7 @@ def ui(runs_dir: Path | str, **options: Any) -> None:
 
     if isinstance(runs_dir, Path):
         sys.exit(serve(runs_dir=runs_dir, **options))
-    from dynlora.remote.mirror import Mirror
-    from dynlora.remote.sync import run_ids
+    from dynlora.remote.sync import Mirror, run_ids
 
     mirror = Mirror(runs_dir)
     there = len(run_ids(mirror.place))  # a place that cannot be reached is said before a server starts

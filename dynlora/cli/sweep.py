@@ -21,8 +21,7 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.queue import OPEN, put_in_queue
-from dynlora.jobs.search import MOST_SEEDS, MOST_TRIALS
-from dynlora.jobs.sweep import SECTION, choices_of, count, section_choices
+from dynlora.jobs.sweep import MOST_SEEDS, MOST_TRIALS, SECTION, choices_of, count, section_choices
 from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import run_summary
 

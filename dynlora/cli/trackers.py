@@ -39,16 +39,16 @@ def track(*, run_id: str, names: str | None, runs_dir: Path) -> Report:
     """Write a run to trackers: until it has ended, or all at once where it has."""
     folder = run_folder(runs_dir, run_id)
     with RunReader(folder) as reader:
-        asked: Any = names or section(reader.meta(["config"]).get("config"), "log").get("to")
-    chosen = parse_config({"log": {"to": asked}}).log.to
+        trackers: Any = names or section(reader.meta(["config"]).get("config"), "log").get("to")
+    chosen = parse_config({"log": {"to": trackers}}).log.to
     if not chosen:
         raise ConfigError(f"--to: the run has no log.to; give some of {', '.join(KNOWN)}")
     check_trackers(chosen)
     from dynlora.integrations.trackers.follow import follow
 
-    found = follow(folder, list(dict.fromkeys(chosen)))
-    document = {"id": run_id, "trackers": {name: vars(written) for name, written in found.items()}}
-    lines = [f"{name}: {written.error or f'written to {written.place}'}" for name, written in found.items()]
+    addresses = follow(folder, list(dict.fromkeys(chosen)))
+    document = {"id": run_id, "trackers": {name: vars(written) for name, written in addresses.items()}}
+    lines = [f"{name}: {written.error or f'written to {written.place}'}" for name, written in addresses.items()]
     return document, "\n".join(lines)
 
 
@@ -119,7 +119,7 @@ def mlflow(*, path: Path, experiment: str | None, **options: Any) -> Report:
     return _imported(mlflow_runs(path, experiment), **options)
 
 
-def _imported(found: Iterable[FoundRun], runs_dir: Path, method: str | None, data: str | None) -> Report:
+def _imported(runs: Iterable[FoundRun], runs_dir: Path, method: str | None, data: str | None) -> Report:
     """Keep runs with numbers and say what became of each; what could not be read is said of all.
 
     Raises:
@@ -128,7 +128,7 @@ def _imported(found: Iterable[FoundRun], runs_dir: Path, method: str | None, dat
     from dynlora.integrations.tracker_files.import_runs import import_run
 
     rows, left_out = [], []
-    for run in found:
+    for run in runs:
         if run.series:
             rows.append(import_run(run, runs_dir, method=method, data=data))
         else:

@@ -17,7 +17,7 @@ import click
 from dynlora.cli.options import in_runs
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
-from dynlora.jobs import own_process
+from dynlora.jobs import environment
 from dynlora.jobs.cli_client import requested_checks
 from dynlora.jobs.environment import JOB_VARIABLE
 from dynlora.jobs.queue import LOG_NAME, is_pending, refuse
@@ -63,7 +63,7 @@ def warm(context: click.Context) -> None:
         os._exit(0)  # nobody needs what is being imported
     os.write(1, TAKEN)
     ahead.imported.wait()
-    own_process.imported()
+    environment.imported()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -123,11 +123,11 @@ def refusal(folder: Path) -> str | None:
 def _order(ahead: Ahead) -> dict[str, Any] | None:
     """Return the command that was sent, None when the input ended; what is told before it is worked on meanwhile."""
     while (line := sys.stdin.readline()).strip():
-        found = json.loads(line)
-        if "likely" not in found:
+        order = json.loads(line)
+        if "likely" not in order:
             ahead.stop()
-            return found
-        ahead.likely.put(found["likely"])
+            return order
+        ahead.likely.put(order["likely"])
     return None
 
 
@@ -172,10 +172,10 @@ class Ahead(threading.Thread):
 
     def _latest(self) -> dict[str, Any] | None:
         """Wait for what was told, and return the last of it."""
-        found = self.likely.get()
-        while found is not None and not self.likely.empty():
-            found = self.likely.get()
-        return found
+        latest = self.likely.get()
+        while latest is not None and not self.likely.empty():
+            latest = self.likely.get()
+        return latest
 
 
 def _import_all() -> None:

@@ -27,7 +27,7 @@ from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import open_plain
 from dynlora.store import queries
 from dynlora.store.origin import ORIGIN_NAME, Origin
-from dynlora.store.recorded import recorded_adapter
+from dynlora.store.summary import recorded_adapter
 from dynlora.training.inputs import read_data
 from dynlora.training.staged_folder import staged
 

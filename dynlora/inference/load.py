@@ -23,7 +23,7 @@ from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import BaseModel, Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
-from dynlora.jobs import own_process
+from dynlora.jobs import environment
 from dynlora.kinds.registry import kind_of_run
 from dynlora.safe_files import why_not_a_file
 from dynlora.tasks import WritingTask
@@ -46,7 +46,7 @@ def load_run(folder: Path, which: str = "last") -> AdaptedModel:
         ConfigError: when the run kept no such adapter.
         CorruptRunError: when it cannot be read.
     """
-    own_process.imported()
+    environment.imported()
     config = kind_of_run(folder).model_config(folder)
     state = _trained_state(folder, which)
     task = task_of(state)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dynlora import tasks
+from dynlora.analysis.stats import bootstrap_interval
 from dynlora.engine.model.modules import ModuleInfo, describe_modules
+from dynlora.store.knockouts import KnockedOut, Knockouts
 
 PREFIX = "base_model.model."
 """What PEFT puts before every name."""
@@ -63,16 +68,16 @@ class Observed:
 
     def gradient_norm(self) -> Tensor:
         """Return the norm of the gradients of A and B."""
-        found = [tensor.grad.float().norm() for tensor in (self.lora_A, self.lora_B) if tensor.grad is not None]
-        return torch.stack(found).norm() if found else self.lora_A.new_zeros(())
+        norms = [tensor.grad.float().norm() for tensor in (self.lora_A, self.lora_B) if tensor.grad is not None]
+        return torch.stack(norms).norm() if norms else self.lora_A.new_zeros(())
 
 
 def observed(model: nn.Module) -> list[Observed]:
     """Return the adapted modules of a model, in order; LoRA and AdaLoRA of its active adapter."""
-    found = {name: module for name, module in model.named_modules() if _active(module) is not None}
-    shapes = {name.removeprefix(PREFIX): _shape(module) for name, module in found.items()}
+    modules = {name: module for name, module in model.named_modules() if _active(module) is not None}
+    shapes = {name.removeprefix(PREFIX): _shape(module) for name, module in modules.items()}
     infos = {info.name: info for info in describe_modules(base_of(model), shapes)}
-    return [_one(infos[name.removeprefix(PREFIX)], module) for name, module in found.items()]
+    return [_one(infos[name.removeprefix(PREFIX)], module) for name, module in modules.items()]
 
 
 def base_of(model: nn.Module) -> nn.Module:
@@ -115,3 +120,90 @@ def _one(info: ModuleInfo, module: Any) -> Observed:
 def scalings(modules: list[Observed]) -> Mapping[str, float]:
     """Return the scaling of each module by name."""
     return {module.info.name: module.scaling for module in modules}
+
+
+Batch = Mapping[str, Tensor]
+"""Inputs of the model and `labels`, as the Trainer's collator makes them."""
+
+
+def ablated(
+    model: nn.Module, modules: Sequence[Observed], batches: Iterable[Batch], *, rows: int, step: int, seed: int
+) -> Knockouts:
+    """Return what the first held-out examples lose without each module, δ_m = L(all but m) - L(all).
+
+    Args:
+        model: with PEFT's adapters.
+        modules: its adapted modules.
+        batches: held-out examples; as many batches as hold `rows` are read, the last one whole.
+        rows: held-out examples, about.
+        step: optimizer steps behind the adapter.
+        seed: of the bootstrap.
+    """
+    device, was_training = next(model.parameters()).device, model.training
+    batches_used = list(_first(batches, rows, device))
+    model.eval()
+    try:
+        loss, predictions = _judged(model, batches_used)
+        effects = []
+        for index, module in enumerate(modules):
+            with without(module):
+                effects.append(_effect(index, loss, predictions, *_judged(model, batches_used), seed))
+    finally:
+        model.train(was_training)
+    return Knockouts(
+        which="last",
+        step=step,
+        rows=len(loss),
+        loss=float(loss.mean()),
+        groups=(),
+        n_modules=len(modules),
+        effects=tuple(effects),
+    )
+
+
+@contextmanager
+def without(module: Observed) -> Iterator[None]:
+    """Switch one adapter off inside the block: PEFT multiplies its update by the scaling."""
+    scaling: Any = module.layer.scaling
+    before = scaling[module.adapter]
+    try:
+        scaling[module.adapter] = 0.0
+        yield
+    finally:
+        scaling[module.adapter] = before
+
+
+def _first(batches: Iterable[Batch], rows: int, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """Yield batches until they hold so many examples."""
+    left = rows
+    for batch in batches:
+        if left <= 0:
+            return
+        left -= len(batch["labels"])
+        yield {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
+
+
+@torch.no_grad()
+def _judged(model: nn.Module, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
+    """Return each example's loss, (n,), and prediction, (n,)."""
+    base = base_of(model)
+    task = tasks.of_model(base)
+    losses, outputs = [], []
+    for batch in batches:
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        loss, output = task.judged(task.forward(base, inputs), batch["labels"])
+        losses.append(loss.float().cpu().numpy())
+        outputs.append(output.float().cpu().numpy())
+    return np.concatenate(losses).astype(float), task.prediction(np.concatenate(outputs))
+
+
+def _effect(
+    index: int, loss: np.ndarray, predictions: np.ndarray, other: np.ndarray, other_said: np.ndarray, seed: int
+) -> KnockedOut:
+    """Return what one module's absence does."""
+    delta = other - loss
+    low, high = bootstrap_interval(delta, seed)
+    changed = float((other_said != predictions).mean())
+    return KnockedOut(
+        modules=(index,), loss=float(other.mean()), delta=float(delta.mean()), low=low, high=high, changed=changed
+    )

@@ -28,13 +28,12 @@ from dynlora.config import ALL_ROWS, Section, parse_config
 from dynlora.custom_loop.trainer_callback import evaluated
 from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
 from dynlora.errors import ConfigError, checked
-from dynlora.integrations.ablation import ablated
-from dynlora.integrations.observed import Observed, observed, scalings
+from dynlora.integrations.observed import Observed, ablated, observed, scalings
 from dynlora.store.knockouts import KNOCKOUT_NAME, keep_knockouts
 from dynlora.store.meta import meta_of
-from dynlora.store.recorded import ADAPTER_DIR, CALLBACK, TrainerRun
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import DB_NAME, run_folder
+from dynlora.store.summary import ADAPTER_DIR, CALLBACK, TrainerRun
 from dynlora.store.writer import RunWriter
 
 FRACTION = "fraction of the step"
@@ -78,9 +77,15 @@ class RecordCallback(TrainerCallback):
     """
 
     def __init__(
-        self, name: str, runs_dir: str | Path = "runs", *, data: str = "recorded", every: int = 10,
-        keep_adapter: bool = True, ablate_rows: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        runs_dir: str | Path = "runs",
+        *,
+        data: str = "recorded",
+        every: int = 10,
+        keep_adapter: bool = True,
+        ablate_rows: int = 0,
+    ) -> None:
         """Record into a new run below `runs_dir`.
 
         Args:
@@ -160,12 +165,12 @@ class RecordCallback(TrainerCallback):
             return
         step, seen, self._seen = state.global_step, self._seen, {}
         ranks = torch.stack([module.active_rank_on_device() for module in self._modules])
-        found = {"importance": seen["importance"], "rank": ranks}
+        signals = {"importance": seen["importance"], "rank": ranks}
         if step % self.every == 0 or step == state.max_steps:
             norm, effective = torch.stack([torch.stack(spectrum(one)) for one in self._modules]).unbind(1)  # pyright: ignore
-            found |= {"grad_norm": seen["grad_norm"], "delta_norm": norm, "effective_rank": effective}
-        block = torch.stack(list(found.values())).float().cpu().numpy()  # one copy for all of them
-        for name, values in zip(found, block, strict=True):
+            signals |= {"grad_norm": seen["grad_norm"], "delta_norm": norm, "effective_rank": effective}
+        block = torch.stack(list(signals.values())).float().cpu().numpy()  # one copy for all of them
+        for name, values in zip(signals, block, strict=True):
             self._writer.vector(name, step, values)
         used = sum(float(n) * module.info.cost for n, module in zip(block[1], self._modules, strict=True))
         self._writer.scalar(PARAMETERS, "train", step, used)
@@ -179,9 +184,9 @@ class RecordCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **of: Any
     ) -> None:
         """Record loss, rate and norm as the Trainer says them: means over its logging steps."""
-        for name, kept in (("loss", "loss"), ("learning_rate", "lr"), ("grad_norm", "grad_norm_total")):
+        for name, name_here in (("loss", "loss"), ("learning_rate", "lr"), ("grad_norm", "grad_norm_total")):
             if self._writer is not None and isinstance((logs or {}).get(name), int | float):
-                self._writer.scalar(kept, "train", state.global_step, float(logs[name]))
+                self._writer.scalar(name_here, "train", state.global_step, float(logs[name]))
 
     @never_failing
     def on_evaluate(
@@ -220,8 +225,8 @@ class RecordCallback(TrainerCallback):
         """Switch each module off, and keep what the held-out examples lose."""
         if batches is None:
             raise ConfigError("no module was ablated, as the Trainer evaluated nothing; give it an eval_strategy")
-        found = ablated(model, self._modules, batches, rows=self.ablate_rows, step=step, seed=seed)
-        keep_knockouts(folder / KNOCKOUT_NAME, found)
+        effects = ablated(model, self._modules, batches, rows=self.ablate_rows, step=step, seed=seed)
+        keep_knockouts(folder / KNOCKOUT_NAME, effects)
 
     def close(self) -> None:
         """Let go of the run without ending it: it counts as interrupted. Of a run that has ended nothing is left."""
@@ -250,26 +255,29 @@ def _values(run: RecordCallback, args: TrainingArguments, state: TrainerState, m
     is_adalora = hasattr(settings, "init_r")
     processes = max(1, args.world_size)
     return {
-        "name": run.name, "seed": int(args.seed) % 2**31,
+        "name": run.name,
+        "seed": int(args.seed) % 2**31,
         "model": {"name": str(getattr(getattr(model, "config", None), "name_or_path", "") or "of a script")},
         "data": {"name": run.data},
         "adapter": {"rank": rank, "alpha": float(getattr(settings, "lora_alpha", 2 * rank))},
         "strategy": {"name": "adalora" if is_adalora else "lora"},
         "train": {
-            "steps": state.max_steps, "batch_size": args.per_device_train_batch_size * processes,
-            "grad_accum": args.gradient_accumulation_steps, "lr": float(args.learning_rate),
+            "steps": state.max_steps,
+            "batch_size": args.per_device_train_batch_size * processes,
+            "grad_accum": args.gradient_accumulation_steps,
+            "lr": float(args.learning_rate),
             "weight_decay": float(args.weight_decay),
         },
-    }  # fmt: skip
+    }
 
 
 def _peft_config(model: Any) -> Any:
     """Return the config of the adapter in use, None where the model says none."""
-    found = getattr(model, "peft_config", None)
-    if not isinstance(found, Mapping) or not found:
+    configs = getattr(model, "peft_config", None)
+    if not isinstance(configs, Mapping) or not configs:
         return None
     active = getattr(model, "active_adapter", None)
-    return found.get(active if isinstance(active, str) else next(iter(found)), next(iter(found.values())))
+    return configs.get(active if isinstance(active, str) else next(iter(configs)), next(iter(configs.values())))
 
 
 def _facts(model: Any, modules: list[Observed]) -> dict[str, Any]:
@@ -278,10 +286,15 @@ def _facts(model: Any, modules: list[Observed]) -> dict[str, Any]:
     task = tasks.of_model(base)
     labels = getattr(getattr(base, "config", None), "id2label", None) or {}
     return {
-        "recorded_by": CALLBACK, "task": task.name, "peft_task_type": task.peft_task_type,
-        "task_facts": task.facts(), "labels": [str(labels[key]) for key in sorted(labels)] if task.trains_head else [],
-        "planned_events": 0, "params": _parameters(modules), "scaling": dict(scalings(modules)),
-    }  # fmt: skip
+        "recorded_by": CALLBACK,
+        "task": task.name,
+        "peft_task_type": task.peft_task_type,
+        "task_facts": task.facts(),
+        "labels": [str(labels[key]) for key in sorted(labels)] if task.trains_head else [],
+        "planned_events": 0,
+        "params": _parameters(modules),
+        "scaling": dict(scalings(modules)),
+    }
 
 
 def _parameters(modules: list[Observed]) -> dict[str, int]:

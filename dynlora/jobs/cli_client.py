@@ -95,14 +95,14 @@ def catalog() -> dict[str, Any]:
     Raises:
         DynloraError: when the child fails.
     """
-    kept = cache_dir() / f"strategies-{_catalog_version()}.json"
+    cache_file = cache_dir() / f"strategies-{_catalog_version()}.json"
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with locked(kept.with_suffix(".lock"), CATALOG_TIMEOUT_S):
-            catalogue = _kept_catalog(kept)
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(cache_file.with_suffix(".lock"), CATALOG_TIMEOUT_S):
+            catalogue = _kept_catalog(cache_file)
             if catalogue is None:
                 catalogue = _ask_catalog()
-                write_text(kept, json.dumps(catalogue))
+                write_text(cache_file, json.dumps(catalogue))
             return catalogue
     except (OSError, RunBusyError, StorageError):
         return _ask_catalog()  # a cache folder that cannot be written costs time, nothing else
@@ -119,10 +119,10 @@ def _catalog_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def _kept_catalog(kept: Path) -> dict[str, Any] | None:
+def _kept_catalog(cache_file: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError, RecursionError):
-        if kept.stat().st_size <= MAX_CATALOG_BYTES:
-            values = json.loads(kept.read_text("utf-8"))
+        if cache_file.stat().st_size <= MAX_CATALOG_BYTES:
+            values = json.loads(cache_file.read_text("utf-8"))
             if isinstance(values, dict) and isinstance(values.get("strategies"), list):  # pyright: ignore
                 return values  # pyright: ignore[reportUnknownVariableType]
     return None

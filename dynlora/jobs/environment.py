@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,19 +11,37 @@ from pathlib import Path
 from dynlora.errors import ConfigError
 from dynlora.text import printable
 
-_KEPT_PREFIXES = (
-    "HF_", "PIP_", "UV_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_", "TORCH_", "PYTORCH_", "CUDA_",
-    "NVIDIA_", "HIP_", "ROCR_", "XDG_", "DYNLORA_", "LC_", "TRANSFORMERS_", "TOKENIZERS_", "SSL_CERT_",
-    "MLFLOW_", "TRACKIO_", "WANDB_",
-)  # fmt: skip
-_KEPT = frozenset((
-    "PATH", "HOME", "LANG", "LANGUAGE", "USER", "LOGNAME", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV", "PYTHONPATH",
-    "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "LD_LIBRARY_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-    "AIM_REPO", "DO_NOT_TRACK", "TENSORBOARD_LOGGING_DIR",
-    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY",
-    "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "HOMEDRIVE",
-    "HOMEPATH", "USERNAME", "PROGRAMDATA", "PROGRAMFILES", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
-))  # fmt: skip
+_PREFIXES = {
+    "files of models and packages": ("HF_", "PIP_", "UV_", "SSL_CERT_", "XDG_"),
+    "language and dynlora": ("LC_", "DYNLORA_"),
+    "threads": ("OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "NUMEXPR_"),
+    "torch": ("TORCH_", "PYTORCH_", "TRANSFORMERS_", "TOKENIZERS_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_"),
+    "trackers": ("MLFLOW_", "TRACKIO_", "WANDB_"),
+}
+_NAMES = {
+    "user": ("HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ"),
+    "folders": ("PATH", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
+    "Python": ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING"),
+    "network": ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY"),
+    "certificates": ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    "trackers": ("AIM_REPO", "DO_NOT_TRACK", "TENSORBOARD_LOGGING_DIR"),
+    "Windows": (
+        "SYSTEMROOT",
+        "SYSTEMDRIVE",
+        "WINDIR",
+        "COMSPEC",
+        "PATHEXT",
+        "NUMBER_OF_PROCESSORS",
+        "PROCESSOR_ARCHITECTURE",
+    ),
+    "Windows folders": ("APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "PROGRAMFILES"),
+    "Windows user": ("USERNAME", "USERPROFILE", "HOMEDRIVE", "HOMEPATH"),
+}
+"""Variables that a child process inherits, by what they are for."""
+
+_KEPT_PREFIXES = tuple(prefix for group in _PREFIXES.values() for prefix in group)
+_KEPT = frozenset(name for group in _NAMES.values() for name in group)
+
 TOKEN_VARIABLE = "DYNLORA_TOKEN"
 
 WARM_VARIABLE = "DYNLORA_WARM"
@@ -67,10 +87,35 @@ def child_environment(environment: Mapping[str, str] | None = None, job: Path | 
         job: the record that a helper process is given.
     """
     source = os.environ if environment is None else environment
-    kept = {
+    variables = {
         name: value
         for name, value in source.items()
         if name.upper() in _KEPT or (name.upper().startswith(_KEPT_PREFIXES) and name.upper() not in _DROPPED)
     }
     own = {"PYTHONUNBUFFERED": "1"} if job is None else {"PYTHONUNBUFFERED": "1", JOB_VARIABLE: str(job)}
-    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | kept | own
+    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | variables | own
+
+
+WHILE_IMPORTING = (100_000, 50, 100)
+"""Thresholds of the collector until the imports are done: they make objects that stay."""
+
+NO_BARS = "HF_DATASETS_DISABLE_PROGRESS_BARS"
+"""The variable that `datasets` looks at when it is imported."""
+
+_state = {"is_own": False}
+_usual: tuple[int, int, int] = gc.get_threshold()
+
+
+def begin() -> None:
+    """Say that this process is dynlora's own, before it imports anything large."""
+    _state["is_own"] = True
+    os.environ.setdefault(NO_BARS, "1")
+    gc.set_threshold(*WHILE_IMPORTING)
+    atexit.register(gc.freeze)  # registered first, so called last: what is left then goes with the process
+
+
+def imported() -> None:
+    """Leave what is there alone from here on, and collect as usual what is made after it: imports are done."""
+    if _state["is_own"]:
+        gc.freeze()
+        gc.set_threshold(*_usual)

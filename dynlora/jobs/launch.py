@@ -38,12 +38,12 @@ from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.kinds.registry import registry
 from dynlora.safe_files import write_text
 from dynlora.store import process, schema
-from dynlora.store.copied import check_can_resume
 from dynlora.store.lifecycle import annotate, remove_old, remove_unfinished
+from dynlora.store.origin import check_can_resume
+from dynlora.store.process import forget_stop, request_stop
 from dynlora.store.record import Record, Row
-from dynlora.store.recorded import check_looks_for_stops
 from dynlora.store.rows import Status
-from dynlora.store.stop_request import forget_stop, request_stop
+from dynlora.store.summary import check_looks_for_stops
 
 __all__ = [
     "RunHandle",
@@ -329,5 +329,5 @@ def _forget_launch(folder: Path) -> None:
     try:
         (folder / LAUNCH_NAME).unlink(missing_ok=True)
     except OSError as error:
-        said = f"run {folder.name}: {LAUNCH_NAME} cannot be removed ({error.strerror}): remove it"
-        raise CorruptRunError(said) from None
+        message = f"run {folder.name}: {LAUNCH_NAME} cannot be removed ({error.strerror}): remove it"
+        raise CorruptRunError(message) from None

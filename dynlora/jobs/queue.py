@@ -20,8 +20,7 @@ from dynlora.jobs import warm
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import making_folder, tail
 from dynlora.store import process, schema
-from dynlora.store.active import ACTIVE_DIR, active_ids, unmark_active
-from dynlora.store.lifecycle import annotate
+from dynlora.store.lifecycle import ACTIVE_DIR, active_ids, annotate, unmark_active
 from dynlora.store.reader import RunReader
 from dynlora.store.record import Moment, Record, Row, Whole
 from dynlora.store.rows import Status
@@ -193,14 +192,14 @@ def wake(runs_dir: Folder) -> str | None:
 
 def in_queue(runs_dir: Folder) -> tuple[int, int]:
     """Return how many runs train and how many wait; only runs that are not over are opened."""
-    root, found = runs_root(runs_dir), {"running": 0, "queued": 0}
+    root, counts = runs_root(runs_dir), {"running": 0, "queued": 0}
     for run_id in active_ids(root):
         with suppress(DynloraError):
             status = read_status(schema.run_folder(root, run_id))
             name = "running" if status.is_running else status.status
-            if name in found:
-                found[name] += 1
-    return found["running"], found["queued"]
+            if name in counts:
+                counts[name] += 1
+    return counts["running"], counts["queued"]
 
 
 def _is_training(root: Path, run_id: str) -> bool:

@@ -57,8 +57,8 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
     settings = with_absolute_paths(parse_config(config))
     check_trackers(settings.log.to)
     check_start_files(settings)
-    found = _described(settings)
-    if found is None:
+    strategy = _described(settings)
+    if strategy is None:
         return enqueue(dict(config), runs_dir, key=key)
     root = runs_root(runs_dir, make=True)
 
@@ -67,7 +67,7 @@ def start(config: Mapping[str, Any], runs_dir: Folder, *, key: str, checked: boo
         if run_folder(root, run_id, must_exist=False).is_dir():
             return run_id
         text, steps = settings.to_yaml(), settings.train.max_steps(0)
-        meta = {**meta_of(settings, found.get("fidelity"), found.get("signals") or {}), **start_meta(settings)}
+        meta = {**meta_of(settings, strategy.get("fidelity"), strategy.get("signals") or {}), **start_meta(settings)}
         fill = partial(keep_start, settings)
         made = partial(create_run, root, run_id=run_id, config_yaml=text, meta=meta, max_steps=steps, fill=fill)
         return put_in_queue(root, [made])[0].name
@@ -105,10 +105,10 @@ def _described(config: RunConfig) -> Mapping[str, Any] | None:
     has_data = Path(config.data.path).exists() if config.data.path else data is not None and data.cached
     if not has_model or not has_data or config.train.epochs is not None or config.model.layers is not None:
         return None
-    found = next((row for row in catalog()["strategies"] if row["name"] == config.strategy.name), None)
-    fields = {row["name"]: row for row in found["fields"]} if found else {}
+    strategy = next((row for row in catalog()["strategies"] if row["name"] == config.strategy.name), None)
+    fields = {row["name"]: row for row in strategy["fields"]} if strategy else {}
     fits = all(name in fields and _fits(fields[name], value) for name, value in config.strategy.fields.items())
-    return found if fits else None
+    return strategy if fits else None
 
 
 def _fits(field: Mapping[str, Any], value: Any) -> bool:

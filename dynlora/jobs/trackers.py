@@ -76,14 +76,14 @@ def check_trackers(names: Sequence[str] | None) -> None:
         known = KNOWN[name]
         for need in map(Requirement, known.needs):
             try:
-                found = metadata.version(need.name)
+                version = metadata.version(need.name)
             except metadata.PackageNotFoundError:
                 raise ConfigError(
                     f"log.to={name}: {known.title} is not installed; pip install 'dynlora[{name}]'"
                 ) from None
-            if not need.specifier.contains(found, prereleases=True):
+            if not need.specifier.contains(version, prereleases=True):
                 raise ConfigError(
-                    f"log.to={name}: {need.name} {found} is older than dynlora can use; "
+                    f"log.to={name}: {need.name} {version} is older than dynlora can use; "
                     f"pip install --upgrade 'dynlora[{name}]'"
                 )
 
@@ -115,9 +115,14 @@ class TrackerProcess:
             log = open_log(self._folder / LOG_NAME)
             try:
                 self._child = subprocess.Popen(
-                    track_command(self._folder, self._names), stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=subprocess.STDOUT, env=_environment(), close_fds=True, start_new_session=True,
-                )  # fmt: skip
+                    track_command(self._folder, self._names),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=_environment(),
+                    close_fds=True,
+                    start_new_session=True,
+                )
             finally:
                 os.close(log)
         except OSError as error:
@@ -128,8 +133,8 @@ class TrackerProcess:
         if self._child is None or time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + LOOK_EVERY_S
-        for said in self._news():
-            self._warn(said)
+        for message in self._news():
+            self._warn(message)
 
     def wait(self, patience_s: float = WAIT_S) -> None:
         """Wait until the trackers have all of a run that has ended; what is missing is a warning of the run."""
@@ -141,8 +146,8 @@ class TrackerProcess:
             slow = f"log.to={','.join(self._names)}: the trackers have not taken all steps in {patience_s:.0f} s"
             _tell(self._folder, f"{slow}; they are still being written to")
             adopt(self._child)
-        for said in self._news():
-            _tell(self._folder, said)
+        for message in self._news():
+            _tell(self._folder, message)
 
     def _news(self) -> Iterator[str]:
         """Yield a sentence for each tracker that is given no more and was not told of yet."""
@@ -175,14 +180,14 @@ def track_command(folder: Path, names: Sequence[str]) -> list[str]:
 
 def _environment() -> dict[str, str]:
     """Return what the process inherits: all but `DROPPED`, because the settings of trackers are variables."""
-    kept = {name: value for name, value in os.environ.items() if name not in DROPPED}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    variables = {name: value for name, value in os.environ.items() if name not in DROPPED}
+    return {**variables, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def _tell(folder: Path, said: str) -> None:
+def _tell(folder: Path, message: str) -> None:
     """Keep a warning with a run that has ended; where another process has it already, the log is enough."""
-    logger.warning("run %s: %s", folder.name, said)
+    logger.warning("run %s: %s", folder.name, message)
     with suppress(DynloraError, OSError):
         with RunReader(folder) as reader:
             step = reader.last_step()
-        annotate(folder, events=[(step, "warning", {"message": said})])
+        annotate(folder, events=[(step, "warning", {"message": message})])

@@ -10,9 +10,9 @@ from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyEr
 from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, read_launch, read_status
 from dynlora.jobs.spawn import Folder, locked, runs_root
 from dynlora.store import schema
-from dynlora.store.active import mark_active, unmark_active
 from dynlora.store.catalogue import run_folders
 from dynlora.store.connection import LET_GO_S, lock_run
+from dynlora.store.lifecycle import mark_active, unmark_active
 
 TRASH_DIR = ".trash"
 _LONGEST = 56

@@ -41,8 +41,8 @@ def checked_name(name: str) -> str:
     packed = f".{PACKED}" if last.lower().endswith(f".{PACKED}") else ""
     stem, dot, ending = last[: len(last) - len(packed)].rpartition(".")
     if not dot or ending.lower() not in ENDINGS:
-        shown = "".join(filter(str.isprintable, last))[:80]
-        raise DataError(f"upload {shown!r}: the ending must be one of {endings_text()}; convert the file")
+        printable = "".join(filter(str.isprintable, last))[:80]
+        raise DataError(f"upload {printable!r}: the ending must be one of {endings_text()}; convert the file")
     plain = re.sub(r"[^0-9A-Za-z_]+", "-", stem).strip("-")[:_MAX_STEM]
     return f"{'data' if not plain or _RESERVED.match(plain) else plain}.{ending.lower()}{packed}"
 
@@ -103,8 +103,8 @@ def keep_adapter(runs_dir: Folder, files: Mapping[str, bytes]) -> Path:
     chosen = named if len(named) == len(ADAPTER_FILES) else files
     content = {name.rpartition(".")[2].lower(): data for name, data in chosen.items()}
     if set(content) != set(ADAPTER_FILES) or len(chosen) != len(ADAPTER_FILES):
-        wanted = " and ".join(ADAPTER_FILES.values())
-        raise DataError(f"{len(files)} files uploaded; an adapter has two, {wanted}; select both together")
+        required = " and ".join(ADAPTER_FILES.values())
+        raise DataError(f"{len(files)} files uploaded; an adapter has two, {required}; select both together")
     for ending, data in content.items():
         if not 0 < len(data) <= MAX_BYTES:
             raise DataError(

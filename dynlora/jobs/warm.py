@@ -115,10 +115,10 @@ class Spare:
         watchdog = threading.Timer(TAKES_S, self.process.kill)
         watchdog.start()
         try:
-            found = b""
-            while len(found) < len(TAKEN) and (byte := os.read(self.process.stdout.fileno(), 1)):  # pyright: ignore
-                found += byte
-            return found == TAKEN
+            received = b""
+            while len(received) < len(TAKEN) and (byte := os.read(self.process.stdout.fileno(), 1)):  # pyright: ignore
+                received += byte
+            return received == TAKEN
         finally:
             watchdog.cancel()
 
@@ -238,9 +238,13 @@ def started(command: list[str], job: Path | None = None) -> subprocess.Popen[byt
     if spare is not None and spare.become(command, job=job):
         return spare.process
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=child_environment(job=job), start_new_session=True,
-    )  # fmt: skip
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=child_environment(job=job),
+        start_new_session=True,
+    )
 
 
 _waited_for: set[subprocess.Popen[bytes]] = set()

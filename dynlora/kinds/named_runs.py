@@ -10,8 +10,7 @@ from typing import Any
 
 from dynlora.config import TASKS
 from dynlora.errors import ConfigError, RunNotFoundError, RunRoleError
-from dynlora.store.kinds import TRAIN, kind_of
-from dynlora.store.meta import config, text
+from dynlora.store.meta import TRAIN, config, kind_of, text
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import DB_NAME, command_text, run_folder
 

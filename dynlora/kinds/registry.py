@@ -11,7 +11,7 @@ from pathlib import Path
 import dynlora.kinds
 from dynlora.errors import ConfigError
 from dynlora.kinds.run_kind import RunKind
-from dynlora.store.kinds import kind_of
+from dynlora.store.meta import kind_of
 from dynlora.store.reader import RunReader
 
 

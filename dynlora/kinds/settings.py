@@ -14,7 +14,7 @@ from pydantic import Field
 from dynlora.config import Name, Section
 from dynlora.config_files import read_yaml, yaml_text
 from dynlora.errors import ConfigError, DynloraError, checked
-from dynlora.store.kinds import FROM_EVENTS, OTHER, TRAIN, kind_of
+from dynlora.store.meta import FROM_EVENTS, OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
 
@@ -151,18 +151,18 @@ class KindSettings(Section):
         }
 
 
-def _refuse_another(folder: Path, wanted: str) -> None:
+def _refuse_another(folder: Path, kind: str) -> None:
     """Refuse a run whose store says that it is of another kind, so that nothing of it is damaged.
 
     Raises:
         ConfigError: for such a run.
     """
-    found = wanted
+    other = kind
     with suppress(DynloraError), RunReader(folder) as reader:
-        found = kind_of(reader.meta(("kind",)))
-    if found != wanted:
-        said = {TRAIN: "a training run", OTHER: "of a kind that this version does not know"}.get(
-            found, f"a {found} run"
+        other = kind_of(reader.meta(("kind",)))
+    if other != kind:
+        description = {TRAIN: "a training run", OTHER: "of a kind that this version does not know"}.get(
+            other, f"a {other} run"
         )
-        listing = command_text("runs", "--where", f"kind={wanted}", runs_dir=folder.parent)
-        raise ConfigError(f"run {folder.name}: is {said}, and a {wanted} run is needed; `{listing}` lists them")
+        listing = command_text("runs", "--where", f"kind={kind}", runs_dir=folder.parent)
+        raise ConfigError(f"run {folder.name}: is {description}, and a {kind} run is needed; `{listing}` lists them")

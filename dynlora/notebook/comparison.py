@@ -15,16 +15,16 @@ from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import ConfigError
 from dynlora.notebook.comparison_plots import ComparisonPlots
-from dynlora.notebook.open_run import open_run
+from dynlora.notebook.remote_run import open_run
 from dynlora.notebook.run import Run
-from dynlora.notebook.templates import filled, table
+from dynlora.notebook.run_card import filled, table
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.text import plural
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare.compared import Compared, compared
-from dynlora.viz.compare.line_styles import dots
+from dynlora.viz.compare.pictures import Compared, compared
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.run_colours import dots
 from dynlora.viz.kit.theme import Palette
 
 Folder = str | os.PathLike[str]
@@ -47,13 +47,15 @@ def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs") -> Comparis
     if isinstance(runs, str | os.PathLike | Run):
         raise ConfigError(f"runs={str(runs)!r}: must be a list of two or more runs, such as [run, 'runs/ID', 'ID']")
     opened = [_opened(run, runs_dir) for run in runs]
-    found = {run.address: run for run in opened}
-    if len(found) < 2:
-        raise ConfigError(f"runs: got {plural(len(found), 'run')}; a comparison takes two or more different runs")
-    ids = [run.id for run in found.values()]
+    runs_by_address = {run.address: run for run in opened}
+    if len(runs_by_address) < 2:
+        raise ConfigError(
+            f"runs: got {plural(len(runs_by_address), 'run')}; a comparison takes two or more different runs"
+        )
+    ids = [run.id for run in runs_by_address.values()]
     if twice := next((one for one in ids if ids.count(one) > 1), None):
         raise ConfigError(f"runs: two of them have the id {twice!r}; compare a run with others, not with its copy")
-    return Comparison(list(found.values()))
+    return Comparison(list(runs_by_address.values()))
 
 
 def _opened(run: Run | Folder, runs_dir: Folder) -> Run:
@@ -97,17 +99,17 @@ class Comparison:
         Raises:
             DynloraError: when a run cannot be read.
         """
-        found = self._compared(theme.LIGHT)
+        compared = self._compared(theme.LIGHT)
         if each_run:
-            return compare_model.final_table(list(found.summaries.values()), found.names, found.metric)
-        points = compare_model.by_group(found.summaries, found.groups, found.metric)
-        return compare_model.group_table(points, found.metric)
+            return compare_model.final_table(list(compared.summaries.values()), compared.names, compared.metric)
+        points = compare_model.by_group(compared.summaries, compared.groups, compared.metric)
+        return compare_model.group_table(points, compared.metric)
 
     @property
     def verdict(self) -> str:
         """Which configuration to use: the difference from the baseline with its 95 % interval and number of seeds."""
-        found = self._verdict()
-        return NO_VERDICT if found is None else verdict_text.headline(found)
+        judged = self._verdict()
+        return NO_VERDICT if judged is None else verdict_text.headline(judged)
 
     def _compared(self, colours: Palette) -> Compared:
         """Return the runs as the page shows them where nothing was chosen."""
@@ -121,16 +123,16 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Return the verdict and the final results as a card; notebooks call this."""
-        found, judged = self._compared(theme.LIGHT), self._verdict()
-        points = compare_model.by_group(found.summaries, found.groups, found.metric)
-        colours = dots([str(title) for title in points["group"]], found.styles)
+        compared, judged = self._compared(theme.LIGHT), self._verdict()
+        points = compare_model.by_group(compared.summaries, compared.groups, compared.metric)
+        colours = dots([str(title) for title in points["group"]], compared.styles)
         notes = [] if judged is None else [verdict_text.outlook(judged), verdict_text.left_out(judged)]
         return filled(
             "comparison_card.html",
             title=f"Comparison of {plural(len(self._runs), 'run')}",
             verdict=NO_VERDICT if judged is None else verdict_text.headline(judged),
-            notes=[*filter(None, notes), *compare_model.warnings(list(found.summaries.values()))],
-            results=table(compare_model.group_table(points, found.metric), colours),
+            notes=[*filter(None, notes), *compare_model.warnings(list(compared.summaries.values()))],
+            results=table(compare_model.group_table(points, compared.metric), colours),
         )
 
 

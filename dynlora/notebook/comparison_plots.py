@@ -8,13 +8,11 @@ from dynlora.analysis import seed_groups, verdict_text
 from dynlora.analysis.verdict import Verdict
 from dynlora.errors import NotRecordedError
 from dynlora.notebook import figure as figures
-from dynlora.notebook.arguments import one_of
-from dynlora.notebook.figure import PageFigure
+from dynlora.notebook.figure import PageFigure, one_of
 from dynlora.text import listed
 from dynlora.viz.compare import pictures as compare_pictures
-from dynlora.viz.compare.compared import Compared
-from dynlora.viz.compare.final_ranks import final_ranks
-from dynlora.viz.kit.picture import Picture
+from dynlora.viz.compare.pictures import Compared, read_ranks
+from dynlora.viz.kit.panel import Picture
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.verdict import figures as verdict_figures
 
@@ -62,13 +60,13 @@ class ComparisonPlots:
             ConfigError: when the split or the axis is none of those.
         """
         one_of("x", x, seed_groups.CLOCKS)
-        found = self._compared(self._colours)
-        name = metric or found.metric
+        compared = self._compared(self._colours)
+        name = metric or compared.metric
         side = split or ("train" if metric == "loss" else "validation")
         one_of("split", side, ("train", "validation"))
-        picture = compare_pictures.curves(found, name, side, self._colours, kind=x)
+        picture = compare_pictures.curves(compared, name, side, self._colours, kind=x)
         if picture.table.empty:
-            known = sorted({key for one in found.summaries.values() for key in one["metrics"]})
+            known = sorted({key for one in compared.summaries.values() for key in one["metrics"]})
             remedy = f"held-out metrics of these runs are {listed(known, 12)}" if known else "wait for an evaluation"
             raise NotRecordedError(f"no run has recorded {name!r} of the split {side!r} over {x}; {remedy}")
         return figures.shown(picture, self._colours)
@@ -90,13 +88,13 @@ class ComparisonPlots:
         Raises:
             NotRecordedError: when no two configurations share a seed and held-out examples.
         """
-        found = self._judged()
-        drawn = [] if found is None else verdict_figures.drawable(found)
-        if found is None or not drawn:
+        judged = self._judged()
+        drawn = [] if judged is None else verdict_figures.drawable(judged)
+        if judged is None or not drawn:
             remedy = "compare finished runs of two configurations with the same seeds on the same data"
             raise NotRecordedError(f"there is no difference to draw; {remedy}")
-        words = verdict_text.drawn(found, len(drawn))
-        picture = Picture(verdict_figures.differences(found, self._colours), words, verdict_text.table(found))
+        words = verdict_text.drawn(judged, len(drawn))
+        picture = Picture(verdict_figures.differences(judged, self._colours), words, verdict_text.table(judged))
         return figures.shown(picture, self._colours)
 
     def capacity(self, *, spread: bool = False) -> PageFigure:
@@ -108,7 +106,7 @@ class ComparisonPlots:
         Raises:
             NotRecordedError: when no run has recorded ranks, or no configuration has two seeds for a spread.
         """
-        ranks = final_ranks(self._compared(self._colours))
+        ranks = read_ranks(self._compared(self._colours))
         if ranks.rows.empty:
             raise NotRecordedError("no run of these has recorded ranks; wait for the first step of one of them")
         if ranks.drawn(spread=spread).empty:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import operator
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -9,8 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.errors import ConfigError
+from dynlora.text import listed
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.picture import Picture
+from dynlora.viz.kit.panel import Picture
 from dynlora.viz.kit.theme import Palette
 
 THEMES = ("light", "dark")
@@ -73,3 +77,50 @@ def palette(name: str) -> Palette:
     if name not in THEMES:
         raise ConfigError(f"theme={name!r}: must be 'light' or 'dark'")
     return theme.palette(name)
+
+
+MOST_NAMED = 12
+"""Options that a message names."""
+
+
+def within(name: str, value: int | None, low: int, high: int, usual: int) -> int:
+    """Return a step that lies between two others, the usual one where none is given.
+
+    Args:
+        name: of the argument.
+        value: of it.
+        low: first step that it may be.
+        high: last step that it may be.
+        usual: taken for None.
+
+    Raises:
+        ConfigError: when it is no such step.
+    """
+    if value is None:
+        return usual
+    try:
+        step = operator.index(value)
+    except TypeError:
+        step = low - 1
+    if isinstance(value, bool) or not low <= step <= high:
+        raise ConfigError(f"{name}={value!r}: must be a whole number, a step from {low} to {high}")
+    return step
+
+
+def one_of(name: str, value: str, options: Iterable[str]) -> str:
+    """Return a value that is among some options.
+
+    Args:
+        name: of the argument.
+        value: of it.
+        options: that it may be.
+
+    Raises:
+        ConfigError: when it is none of them.
+    """
+    known = list(options)
+    if value in known:
+        return value
+    near = difflib.get_close_matches(str(value), known, n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else f"must be one of {listed(known, MOST_NAMED)}"
+    raise ConfigError(f"{name}={value!r}: {remedy}")

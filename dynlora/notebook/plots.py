@@ -7,23 +7,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
-from dynlora.analysis import ablations, capacity_frames, flows
+from dynlora.analysis import ablations, capacity_frames
 from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.kinds.registry import kind_of_run, registry
 from dynlora.notebook import figure as figures
-from dynlora.notebook.arguments import one_of, within
-from dynlora.notebook.figure import Figures, PageFigure
+from dynlora.notebook.figure import Figures, PageFigure, one_of, within
 from dynlora.notebook.replay import Replay
 from dynlora.store import queries
 from dynlora.store.run import StoredRun, module_scores
 from dynlora.viz.kit import rank_picture
-from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.picture import Picture
-from dynlora.viz.knockout import pictures as knockout_pictures
+from dynlora.viz.kit.panel import Panel, Picture, RunView
+from dynlora.viz.knockout import figures as knockout_pictures
+from dynlora.viz.shrink import figures as shrink_pictures
 from dynlora.viz.shrink import model as shrink_model
-from dynlora.viz.shrink import pictures as shrink_pictures
 
 TRAINING = registry()["train"]
 READ = ("start", "stop", "step", "signal", "order", "module")
@@ -160,7 +158,7 @@ class Plots:
             NotRecordedError: when the run has recorded no ranks.
             ConfigError: when an argument is none of the run's.
         """
-        one_of("by", by, flows.BY)
+        one_of("by", by, capacity_frames.BY)
         return self._panel(TRAINING.panel("flow"), start=start, stop=stop, flow=by)
 
     def replay(self, start: int | None = None, stop: int | None = None, *, plays: bool = False) -> Replay:
@@ -271,14 +269,14 @@ class Plots:
             ConfigError: when the score or the module is none of the run's.
         """
         folder = self._run.folder
-        modules, found = self._store.modules(folder), ablations.kept(folder)
-        effect = ablations.effects(found, modules)
-        if found is None or effect.empty:
+        modules, result = self._store.modules(folder), ablations.kept(folder)
+        effect = ablations.effects(result, modules)
+        if result is None or effect.empty:
             raise self._missing("no module ablation", f"measure it with `{self._run.command('ablate')}`")
         if score is None:
             if module is not None:
                 one_of("module", module, modules["name"].tolist())
-            return self._shown(knockout_pictures.effects(found, modules, self._colours, module))
+            return self._shown(knockout_pictures.effects(result, modules, self._colours, module))
         scores = module_scores(folder)
         one_of("score", score, scores)
         return self._shown(knockout_pictures.against_score(effect, scores[score], score, self._colours))
@@ -296,12 +294,12 @@ class Plots:
         if not tolerance >= 0:
             raise ConfigError(f"tolerance={tolerance!r}: must be 0 or more, in nats of held-out loss")
         folder = self._run.folder
-        found = shrink_model.measured(folder, queries.run_summary(folder))
-        if found is None:
+        result = shrink_model.measured(folder, queries.run_summary(folder))
+        if result is None:
             remedy = f"measure them with `{self._run.command('compress', '--curve')}`"
             raise self._missing("no measured sizes of its adapter", remedy)
-        size = shrink_model.best(found, tolerance)
-        return self._shown(shrink_pictures.curve(found, size, tolerance, self._colours))
+        size = shrink_model.best(result, tolerance)
+        return self._shown(shrink_pictures.curve_picture(result, size, tolerance, self._colours))
 
     def _shown(self, picture: Picture) -> PageFigure:
         return figures.shown(picture, self._colours)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynlora.errors import CorruptRunError, RemoteError
+from dynlora.addresses import is_url
+from dynlora.errors import ConfigError, CorruptRunError, RemoteError
 from dynlora.notebook.run import Run
 from dynlora.remote.manifest import Entry, Manifest
 from dynlora.remote.place import Place
 from dynlora.remote.pull import TRIES, fetch_files, make_store, manifest_of
-from dynlora.store.schema import DEFAULT_RUNS_DIR, command_text
+from dynlora.store.run import open_run as open_stored
+from dynlora.store.schema import DEFAULT_RUNS_DIR, check_run_id, command_text
 from dynlora.store.whole_tables import SERIES, TABLES
 
 if TYPE_CHECKING:
     pass
+
 
 SMALL = frozenset(TABLES) - set(SERIES)
 """Tables that every question needs; the others grow with the steps."""
@@ -92,49 +96,72 @@ class RemoteRun(Run):
         """Fetch what of these tables is not here, and return what the run consists of now."""
         for number in range(TRIES):
             manifest = manifest_of(self._place, self._id)
-            wanted = SMALL | self._kept | set(tables)
-            if self._manifest is None or manifest.revision != self._manifest.revision or not wanted <= self._kept:
+            files = SMALL | self._kept | set(tables)
+            if self._manifest is None or manifest.revision != self._manifest.revision or not files <= self._kept:
                 try:
-                    self._make(manifest, wanted)
+                    self._make(manifest, files)
                 except (RemoteError, CorruptRunError):  # it may have been sent again meanwhile
                     if number == TRIES - 1 or manifest_of(self._place, self._id).revision == manifest.revision:
                         raise
                     continue
-            self._manifest, self._kept = manifest, wanted
+            self._manifest, self._kept = manifest, files
             return manifest
         raise AssertionError("unreachable")
 
     def _make(self, manifest: Manifest, tables: frozenset[str]) -> None:
         """Make a store of tables in the place of the one before: what is known from before is not fetched again."""
-        kept, building = self._spare / "files", self._spare / "building"
+        files, building = self._spare / "files", self._spare / "building"
         shutil.rmtree(building, ignore_errors=True)
-        for path in (kept, building, self._place_of_store.parent):
+        for path in (files, building, self._place_of_store.parent):
             path.mkdir(exist_ok=True)
-        wanted = {f"tables/{name}.parquet" for name in tables}
-        self._fetch(manifest, building, lambda entry: entry.path in wanted)
+        table_files = {f"tables/{name}.parquet" for name in tables}
+        self._fetch(manifest, building, lambda entry: entry.path in table_files)
         make_store(building, self._id, is_copy=False)
         shutil.rmtree(self._place_of_store, ignore_errors=True)
         building.rename(self._place_of_store)
-        for old in kept.iterdir():
+        for old in files.iterdir():
             if old.name not in {entry.sha256 for entry in manifest.files}:
                 old.unlink()
 
     def _fetch(self, manifest: Manifest, folder: Path, choose: Any) -> None:
         """Put files into a folder, each fetched once whatever revisions it is part of."""
-        kept = self._spare / "files"
+        files = self._spare / "files"
 
         def is_new(entry: Entry) -> bool:
-            return choose(entry) and not (kept / entry.sha256).exists()
+            return choose(entry) and not (files / entry.sha256).exists()
 
         new = self._spare / "new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         fetch_files(self._place.below(self._id), manifest, new, is_new)
         for entry in filter(choose, manifest.files):
-            if not (kept / entry.sha256).exists():
-                (new / entry.path).rename(kept / entry.sha256)
+            if not (files / entry.sha256).exists():
+                (new / entry.path).rename(files / entry.sha256)
             target = folder / entry.path
             target.parent.mkdir(exist_ok=True)
             target.unlink(missing_ok=True)
-            shutil.copy2(kept / entry.sha256, target)
+            shutil.copy2(files / entry.sha256, target)
         shutil.rmtree(new, ignore_errors=True)
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run.
+
+    Args:
+        path: the run's folder, `runs/<id>`, or the address it was sent to, such as `s3://bucket/runs/<id>`.
+
+    Raises:
+        RunNotFoundError: when the folder holds no run.
+        RemoteError: when the address cannot be reached or holds no run.
+        CorruptRunError: when what it holds cannot be read.
+        ConfigError: when the path is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"path={path!r:.60}: must be the folder of a run, such as runs/ID, or an address")
+    if not is_url(path):
+        return Run(open_stored(path).folder)
+    place = Place(str(path))
+    try:
+        return RemoteRun(place.parent(), check_run_id(place.name))
+    except ConfigError as error:
+        raise ConfigError(f"{place.shown}: {error}") from None

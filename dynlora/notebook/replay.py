@@ -69,9 +69,12 @@ class Replay:
         """One HTML page with everything in it."""
         script = _script()
         page = _PAGE.format(
-            policy=policy(digest(script.encode())), title=f"Replay of {self._run_id}", style=_style(self._colours),
-            data=Markup(script_json(self.data)), script=Markup(script),
-        )  # fmt: skip
+            policy=policy(digest(script.encode())),
+            title=f"Replay of {self._run_id}",
+            style=_style(self._colours),
+            data=Markup(script_json(self.data)),
+            script=Markup(script),
+        )
         return "".join(page)
 
     @property
@@ -108,9 +111,11 @@ def _script() -> str:
 def _style(colours: Palette) -> Markup:
     """Return the player's style in a theme, under the names that streamlit gives its colours on the pages."""
     names = {
-        "font": theme.FONT, "text-color": colours.text, "border-color": colours.hairline,
+        "font": theme.FONT,
+        "text-color": colours.text,
+        "border-color": colours.hairline,
         "primary-color": colours.accent,
-    }  # fmt: skip
+    }
     variables = "; ".join(f"--st-{name}: {value}" for name, value in names.items())
     player = _PLAYER.joinpath("replay.css").read_text("utf-8")
     body = f"body {{ margin: {MARGIN}px; background: {colours.panel}; color-scheme: {colours.mode} }}"

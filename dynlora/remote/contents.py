@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Generator, Iterator
@@ -12,15 +13,100 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import CorruptRunError, storing
+from dynlora.peft_adapter.safetensors import TensorFile
 from dynlora.remote.manifest import ADAPTERS, CHECKPOINT, KEPT, LIMITS, RECORDED, SAVED, START, Entry, Manifest
 from dynlora.remote.parquet_tables import write_tables
-from dynlora.remote.saved_adapter import is_whole, write_adapter_of
-from dynlora.safe_files import NotPlainFileError, open_plain
+from dynlora.safe_files import NotPlainFileError, open_plain, read_plain
+from dynlora.store.meta import table
 from dynlora.store.notes import read_notes
 from dynlora.store.process import now
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
 from dynlora.store.whole_tables import at_one_moment
+
+STATE, TENSORS = "state.json", "tensors.safetensors"
+SAVED_PARTS = ("step", "adapters", "head", "labels", "task", "task_settings", "metrics")
+"""What `trained_state` of training/checkpoints.py holds; the rest of a checkpoint is for a resume."""
+
+_PREFIXES = tuple(f"/{name}/" for name in SAVED_PARTS)
+"""How the names of their tensors begin."""
+
+MAX_STATE_BYTES = 50_000_000
+_HEADER_STEP = 8
+"""The header of a safetensors file fills up to a multiple of so many bytes."""
+
+
+def is_whole(folder: Path) -> bool:
+    """Say whether the two files of a saved state are of the same moment, as far as they say so.
+
+    Raises:
+        CorruptRunError: when they cannot be read.
+    """
+    digest = _state(folder).get("tensors")
+    if digest is None:  # of an earlier version
+        return True
+    with (folder / TENSORS).open("rb") as file:
+        return digest == hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_adapter_of(checkpoint: Path, target: Path) -> bool:
+    """Write what was learned up to a checkpoint as a saved adapter; False where the checkpoint holds no adapter.
+
+    Args:
+        checkpoint: folder with a state and its tensors.
+        target: a folder that is made.
+
+    Raises:
+        CorruptRunError: when the state cannot be read.
+        AdapterError: when the tensors cannot.
+        OSError: when the disk refuses.
+    """
+    packed = _state(checkpoint)
+    rows: Any = table(packed.get("state")).get("dict")
+    listed: list[Any] = rows if isinstance(rows, list) else []
+    saved = [row for row in listed if isinstance(row, list) and row and row[0] in SAVED_PARTS]
+    if "adapters" not in [row[0] for row in saved]:
+        return False
+    target.mkdir()
+    digest = _write_tensors(checkpoint / TENSORS, target / TENSORS)
+    state = {"format": packed.get("format"), "state": {"dict": saved}, "tensors": digest}
+    (target / STATE).write_text(json.dumps(state), "utf-8")
+    return True
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    text = read_plain(folder / STATE, MAX_STATE_BYTES)
+    try:
+        state = json.loads(text or "")
+    except (ValueError, RecursionError):
+        state = None
+    if not isinstance(state, dict):
+        raise CorruptRunError(f"{folder.name}/{STATE} cannot be read; it is damaged")
+    return state
+
+
+def _write_tensors(source: Path, target: Path) -> str:
+    """Copy the tensors of what is kept, and return the digest of the new file."""
+    digest = hashlib.sha256()
+    with TensorFile(source) as tensors, source.open("rb") as data, target.open("xb") as file:
+        infos = {name: info for name, info in tensors.infos.items() if name.startswith(_PREFIXES)}
+        header: dict[str, Any] = {}
+        place = 0
+        for name, info in infos.items():
+            header[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [place, place + info.size]}
+            place += info.size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % _HEADER_STEP)
+        for part in (len(text).to_bytes(8, "little"), text):
+            file.write(part)
+            digest.update(part)
+        for info in infos.values():
+            data.seek(info.start)
+            part = data.read(info.size)
+            file.write(part)
+            digest.update(part)
+    return digest.hexdigest()
+
 
 TRIES = 5
 """How often a run is put together again because its training replaced an adapter meanwhile."""
@@ -72,9 +158,9 @@ def put_together(folder: Path, *, with_checkpoint: bool) -> Generator[Contents]:
             target = Path(place) / str(number)
             target.mkdir()
             before = _saved_state(folder)
-            found = _copied(folder, target, with_checkpoint)
-            if found is not None and before == _saved_state(folder):
-                yield Contents(target, found)
+            parts = _copied(folder, target, with_checkpoint)
+            if parts is not None and before == _saved_state(folder):
+                yield Contents(target, parts)
                 return
     raise CorruptRunError(
         f"run {folder.name}: the two files of an adapter are from different times; copy the run again, or wait for the "
@@ -84,25 +170,25 @@ def put_together(folder: Path, *, with_checkpoint: bool) -> Generator[Contents]:
 
 def _saved_state(folder: Path) -> list[Any]:
     """Return what changes when an adapter or a checkpoint is replaced."""
-    found: list[Any] = []
+    files: list[Any] = []
     names = [f"{place}/{file}" for place in _saved_folders(folder).values() for file in SAVED]
     for path in (folder / name for name in (*names, *RECORDED)):
         try:
             stat = os.lstat(path)
-            found.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            files.append((str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns))
         except OSError:
-            found.append((str(path),))
-    return found
+            files.append((str(path),))
+    return files
 
 
 def _saved_folders(folder: Path) -> dict[str, str]:
     """Return where each saved state is: its folder, or the old one after a crash between two renames."""
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for name in (*ADAPTERS, CHECKPOINT):
         places = (place for place in (name, f".{name}.old") if os.path.lexists(folder / place / SAVED[0]))
         if (place := next(places, None)) is not None:
-            found[name] = place
-    return found
+            folders[name] = place
+    return folders
 
 
 def _copied(folder: Path, target: Path, with_checkpoint: bool) -> Manifest | None:
@@ -131,9 +217,9 @@ def _with_tables(folder: Path, target: Path, entries: list[Entry]) -> Manifest:
         entries += [_entry(target, f"tables/{path.name}") for path in write_tables(run, folder.name, target / "tables")]
     with RunReader(spare) as reader:
         status = reader.status()
-    said = read_notes(folder)
+    notes = read_notes(folder)
     summary = {key: value for key, value in run_summary(spare).items() if key not in LEFT_OUT}
-    summary |= {"tags": list(said.tags), "note": said.note}
+    summary |= {"tags": list(notes.tags), "note": notes.note}
     return Manifest(
         folder.name, sorted(entries, key=lambda entry: entry.path), now(), status.heartbeat, status.opened, summary
     )

@@ -62,21 +62,21 @@ def find_repository(name: str, *, format: str, private: bool) -> Repository:
     with _reached(name):
         HfApi().whoami()
         try:
-            found = HfApi().model_info(name)
+            info = HfApi().model_info(name)
         except RepositoryNotFoundError:
             return Repository(name, private, None)
-    _check_content(name, found, format)
-    if private and found.private is False:
+    _check_content(name, info, format)
+    if private and info.private is False:
         raise ConfigError(f"--private: {name} is there and public; make it private on its page, or leave --private out")
-    return Repository(name, bool(found.private), found.sha)
+    return Repository(name, bool(info.private), info.sha)
 
 
-def _check_content(name: str, found: Any, format: str) -> None:
+def _check_content(name: str, info: Any, format: str) -> None:
     """Refuse a repository that holds something else, or another format."""
-    files = [sibling.rfilename for sibling in found.siblings or []]
+    files = [sibling.rfilename for sibling in info.siblings or []]
     if all(file in FIRST for file in files):
         return
-    if OURS not in (found.tags or []):
+    if OURS not in (info.tags or []):
         raise ConfigError(f"--push-to {name}: holds something that dynlora did not write; give another name")
     other = next(kind for kind in MARKS if kind != format)
     if MARKS[other] in files:

@@ -18,7 +18,7 @@ from dynlora.errors import CorruptRunError
 from dynlora.store import compressions, jsontext, knockouts, notes
 from dynlora.store.meta import moment, table, whole
 from dynlora.store.origin import ORIGIN_NAME, Origin
-from dynlora.store.recorded import ADAPTER_DIR
+from dynlora.store.summary import ADAPTER_DIR
 from dynlora.store.whole_tables import TABLES
 from dynlora.text import printable
 
@@ -186,19 +186,19 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
-def _manifest(found: dict[str, Any], run: str) -> Manifest:
-    version = found.get("format")
+def _manifest(document: dict[str, Any], run: str) -> Manifest:
+    version = document.get("format")
     if version != FORMAT:
         raise CorruptRunError(f"has format {printable(version, 20)}, this dynlora reads {FORMAT}")
-    if found.get("run") != run:
-        raise CorruptRunError(f"is of run {printable(found.get('run'), 80)}, not of {run}")
-    times, opened = [moment(found.get(key)) for key in ("pushed_at", "heartbeat")], whole(found.get("opened"))
+    if document.get("run") != run:
+        raise CorruptRunError(f"is of run {printable(document.get('run'), 80)}, not of {run}")
+    times, opened = [moment(document.get(key)) for key in ("pushed_at", "heartbeat")], whole(document.get("opened"))
     if None in times or opened is None or opened < 0:
         raise CorruptRunError("does not say when the run was sent")
     manifest = Manifest(
-        run, _entries(found.get("files")), times[0] or 0.0, times[1] or 0.0, opened, table(found.get("summary"))
+        run, _entries(document.get("files")), times[0] or 0.0, times[1] or 0.0, opened, table(document.get("summary"))
     )
-    if manifest.revision != found.get("revision"):
+    if manifest.revision != document.get("revision"):
         raise CorruptRunError("names other files than its revision says")
     return manifest
 

@@ -121,11 +121,11 @@ def _check_file(file: Any, table: str) -> None:
     """Refuse a file of other columns, or one that says of itself that it is larger than a run's."""
     if not file.schema_arrow.remove_metadata().equals(arrow_schema(table)):
         raise CorruptRunError(f"table {table} has other columns than dynlora writes")
-    found = file.metadata
-    if found.num_rows > MAX_ROWS[table]:
-        raise CorruptRunError(f"table {table} has {found.num_rows:,} rows, the limit is {MAX_ROWS[table]:,}")
-    for group in range(found.num_row_groups):
-        if found.row_group(group).total_byte_size > MAX_GROUP_BYTES:
+    metadata = file.metadata
+    if metadata.num_rows > MAX_ROWS[table]:
+        raise CorruptRunError(f"table {table} has {metadata.num_rows:,} rows, the limit is {MAX_ROWS[table]:,}")
+    for group in range(metadata.num_row_groups):
+        if metadata.row_group(group).total_byte_size > MAX_GROUP_BYTES:
             raise CorruptRunError(f"table {table} has row groups over {MAX_GROUP_BYTES:,} bytes")
 
 
@@ -146,7 +146,7 @@ def _blobs(lists: Any, table: str) -> list[bytes]:
         raise CorruptRunError(f"table {table} lacks numbers")
     ends = lists.offsets.to_numpy()
     values = lists.values.to_numpy(zero_copy_only=False).astype("<f4", copy=False)
-    found = [values[start:end].tobytes() for start, end in pairwise(ends)]
-    if any(len(blob) > schema.MAX_CELL_BYTES for blob in found):
+    blobs = [values[start:end].tobytes() for start, end in pairwise(ends)]
+    if any(len(blob) > schema.MAX_CELL_BYTES for blob in blobs):
         raise CorruptRunError(f"table {table} has a vector over the limit of dynlora")
-    return found
+    return blobs

@@ -85,10 +85,10 @@ class Place:
         """Return the folder that holds this one."""
         return self._at(self.root.rpartition("/")[0], self.shown.rpartition("/")[0])
 
-    def _at(self, root: str, shown: str) -> Place:
-        found = copy(self)
-        found.root, found.shown = root, shown
-        return found
+    def _at(self, root: str, title: str) -> Place:
+        place = copy(self)
+        place.root, place.shown = root, title
+        return place
 
     def folders(self) -> list[str]:
         """Return the names of the folders in it, in order; none where it is not there.
@@ -117,11 +117,11 @@ class Place:
         with self._reached():
             self.fs.invalidate_cache()
             try:
-                found: Mapping[str, Mapping[str, Any]] = self.fs.find(self.root, detail=True)
+                entries: Mapping[str, Mapping[str, Any]] = self.fs.find(self.root, detail=True)
             except FileNotFoundError:
                 return {}
             start = len(self.root.lstrip("/")) + 1
-            return {name.lstrip("/")[start:]: int(entry["size"] or 0) for name, entry in found.items()}
+            return {name.lstrip("/")[start:]: int(entry["size"] or 0) for name, entry in entries.items()}
 
     def read(self, name: str, limit: int) -> bytes | None:
         """Return a small file, None where there is none.

@@ -19,8 +19,8 @@ from dynlora.remote.place import Place
 from dynlora.remote.push import read_manifest
 from dynlora.safe_files import sync
 from dynlora.store.connection import lock_run
-from dynlora.store.copied import COPIED_NAME, Copied, fingerprint
 from dynlora.store.lifecycle import ASIDE
+from dynlora.store.origin import COPIED_NAME, Copied, fingerprint
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
 from dynlora.store.whole_tables import TABLES, build
@@ -108,10 +108,10 @@ def manifest_of(place: Place, run_id: str) -> Manifest:
         RemoteError: when there is no such run, or the place cannot be reached.
         CorruptRunError: when the manifest is refused.
     """
-    found = read_manifest(place, run_id)
-    if found is None:
+    manifest = read_manifest(place, run_id)
+    if manifest is None:
         raise RemoteError(f"{place.shown} has no run {run_id!r}; look at the address")
-    return found
+    return manifest
 
 
 def _is_here(folder: Path, manifest: Manifest, is_mirror: bool) -> bool:

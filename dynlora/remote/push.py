@@ -18,7 +18,7 @@ from dynlora.remote.manifest import LIMITS, MANIFEST_NAME, MAX_BYTES, SHORT, Man
 from dynlora.remote.place import Place
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
-from dynlora.store.copied import COPIED_NAME, Copied, fingerprint
+from dynlora.store.origin import COPIED_NAME, Copied, fingerprint
 from dynlora.store.schema import DB_NAME, check_run_id
 
 _NAMES = "|".join(
@@ -137,12 +137,16 @@ def push(
     if place.is_web:
         check_target(place, folder.parent)
     before = read_manifest(place, folder.name)
-    wanted = before is not None and before.has_checkpoint if with_checkpoint is None else with_checkpoint
+    sends_checkpoint = before is not None and before.has_checkpoint if with_checkpoint is None else with_checkpoint
     known = record or PushRecord(folder.parent, place.shown)
     mark = fingerprint(folder)
-    if before is not None and wanted == before.has_checkpoint and _is_known(folder, place, before, known, mark):
+    if (
+        before is not None
+        and sends_checkpoint == before.has_checkpoint
+        and _is_known(folder, place, before, known, mark)
+    ):
         return Sent(folder.name, "unchanged", before.revision)
-    with put_together(folder, with_checkpoint=wanted) as contents:
+    with put_together(folder, with_checkpoint=sends_checkpoint) as contents:
         sent = _send(contents, place.below(folder.name), before, force)
     known.note(folder.name, mark, sent.revision)
     if record is None:
@@ -219,9 +223,9 @@ class PushRecord:
     that were sent, and the place says the same.
     """
 
-    def __init__(self, runs_dir: Path, shown: str) -> None:
+    def __init__(self, runs_dir: Path, title: str) -> None:
         """Read what was noted of a place."""
-        name = hashlib.sha256(f"{os.path.realpath(runs_dir)}\0{shown}".encode("utf-8", "replace")).hexdigest()[:16]
+        name = hashlib.sha256(f"{os.path.realpath(runs_dir)}\0{title}".encode("utf-8", "replace")).hexdigest()[:16]
         self._path = cache_dir() / "pushed" / f"{name}.json"
         text = read_plain(self._path, MAX_RECORD_BYTES)
         try:
@@ -231,8 +235,8 @@ class PushRecord:
 
     def find(self, run_id: str, mark: str) -> str | None:
         """Return the revision under which a run's files were sent; None where they are others now."""
-        kept = self._kept.get(run_id)
-        return kept[1] if isinstance(kept, list) and len(kept) == 2 and kept[0] == mark else None
+        record = self._kept.get(run_id)
+        return record[1] if isinstance(record, list) and len(record) == 2 and record[0] == mark else None
 
     def note(self, run_id: str, mark: str, revision: str) -> None:
         """Note what was sent."""

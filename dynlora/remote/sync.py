@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import shutil
+import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynlora.assets.cache import cache_dir
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RemoteError
+from dynlora.jobs.spawn import locked
 from dynlora.remote.manifest import Manifest
 from dynlora.remote.place import Place
 from dynlora.remote.pull import pull
 from dynlora.remote.push import LaterThereError, PushRecord, check_target, push, read_manifest
 from dynlora.store.catalogue import run_folders
+from dynlora.store.origin import COPIED_NAME, Copied
 from dynlora.store.schema import check_run_id
 
 SAVE_EVERY = 50
@@ -42,13 +51,13 @@ def run_ids(place: Place) -> list[str]:
     Raises:
         RemoteError: when the place cannot be reached.
     """
-    found: list[str] = []
+    ids: list[str] = []
     for name in place.folders():
         try:
-            found.append(check_run_id(name))
+            ids.append(check_run_id(name))
         except ConfigError:
             continue
-    return found
+    return ids
 
 
 def manifests(place: Place) -> dict[str, Manifest | CorruptRunError]:
@@ -65,8 +74,8 @@ def manifests(place: Place) -> dict[str, Manifest | CorruptRunError]:
             return error
 
     ids = run_ids(place)
-    found = zip(ids, place.read_each(ids, one), strict=True)
-    return {run_id: manifest for run_id, manifest in found if manifest is not None}
+    read = zip(ids, place.read_each(ids, one), strict=True)
+    return {run_id: manifest for run_id, manifest in read if manifest is not None}
 
 
 def push_all(runs_dir: Path, place: Place, *, with_checkpoint: bool | None = None) -> list[Outcome]:
@@ -110,8 +119,8 @@ def pull_all(
         raise RemoteError(f"{place.shown} has no runs; look at the address")
 
     def one(run_id: str) -> Outcome:
-        found = pull(place, run_id, runs_dir, replace=replace, is_mirror=is_mirror)
-        return Outcome(found.id, found.status, found.fetched_bytes)
+        outcome = pull(place, run_id, runs_dir, replace=replace, is_mirror=is_mirror)
+        return Outcome(outcome.id, outcome.status, outcome.fetched_bytes)
 
     return each(chosen, one, str)
 
@@ -130,14 +139,93 @@ def each(
         name: returns its id.
         save: called now and then.
     """
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     for number, item in enumerate(items, start=1):
         try:
-            found.append(one(item))
+            outcomes.append(one(item))
         except LaterThereError:
-            found.append(Outcome(name(item), "later there"))
+            outcomes.append(Outcome(name(item), "later there"))
         except DynloraError as error:
-            found.append(Outcome(name(item), "failed", error=str(error)))
+            outcomes.append(Outcome(name(item), "failed", error=str(error)))
         if number % SAVE_EVERY == 0:
             save()
-    return found
+    return outcomes
+
+
+EVERY_S = 20.0
+"""Seconds between two looks at what was sent, at least; a look that takes long comes more rarely."""
+
+REST = 5.0
+"""Waiting between two looks, in durations of the last one, at least."""
+
+_LOCK_NAME, _LOCK_WAIT_S = ".mirror.lock", 5.0
+_log = logging.getLogger(__name__)
+
+
+class Mirror:
+    """A copy of a folder of runs in the user's cache.
+
+    Attributes:
+        place: that it is a copy of.
+        folder: of the runs here.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Find the place; nothing is fetched yet.
+
+        Raises:
+            ConfigError: when it is no address.
+        """
+        self.place = Place(url)
+        name = hashlib.sha256(self.place.shown.encode("utf-8", "replace")).hexdigest()[:16]
+        self.folder = cache_dir() / "mirrors" / name
+        self._said = ""
+
+    def refresh(self) -> list[Outcome]:
+        """Fetch what was sent since, the newest first, and remove what is not there any more.
+
+        Raises:
+            RemoteError: when the place cannot be reached.
+            RunBusyError: when another dashboard does the same for longer than some seconds.
+            StorageError: when the cache cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder / _LOCK_NAME, _LOCK_WAIT_S):
+            current = manifests(self.place)
+            for folder in run_folders(self.folder):
+                if folder.name not in current:
+                    shutil.rmtree(folder, ignore_errors=True)
+            news = {run_id: manifest for run_id, manifest in current.items() if not self._has(run_id, manifest)}
+            ids = sorted(news, key=lambda run_id: (_time(news[run_id]), run_id), reverse=True)
+            return pull_all(self.place, self.folder, is_mirror=True, ids=ids) if ids else []
+
+    def _has(self, run_id: str, manifest: Manifest | DynloraError) -> bool:
+        copied = Copied.read(self.folder / run_id / COPIED_NAME)
+        return copied is not None and isinstance(manifest, Manifest) and copied.revision == manifest.revision
+
+    def follow(self, stop: threading.Event) -> None:
+        """Refresh now and again until told to stop; what goes wrong is logged, once while it stays the same."""
+        while True:
+            message, began = "", time.monotonic()
+            try:
+                failed = [outcome for outcome in self.refresh() if outcome.status == "failed"]
+                message = "; ".join(f"{outcome.id}: {outcome.error}" for outcome in failed[:3])
+            except (DynloraError, OSError) as error:
+                message = str(error)
+            if message and message != self._said:
+                _log.warning("copy of %s: %s", self.place.shown, message)
+            self._said = message
+            if stop.wait(max(EVERY_S, REST * (time.monotonic() - began))):
+                return
+
+    def start(self) -> threading.Event:
+        """Follow the place in a thread that ends with this process; set the event that is returned to end it."""
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        stop = threading.Event()
+        threading.Thread(target=self.follow, args=(stop,), name="dynlora-mirror", daemon=True).start()
+        return stop
+
+
+def _time(manifest: Manifest | DynloraError) -> float:
+    return manifest.pushed_at if isinstance(manifest, Manifest) else 0.0

@@ -48,8 +48,8 @@ def stream(fs: Any, url: str, limit: int) -> Generator[Generator[bytes]]:
     """
     aiohttp: Any = import_module("fsspec.implementations.http").aiohttp
     longest = aiohttp.ClientTimeout(_PATIENCE_S + limit / _SLOWEST, sock_connect=_SILENT_S, sock_read=_SILENT_S)
-    asked = {"Range": f"bytes=0-{limit - 1}", "Accept-Encoding": "identity"}
-    file = fs.open(url, "rb", block_size=0, size=limit, headers=asked, timeout=longest)
+    headers = {"Range": f"bytes=0-{limit - 1}", "Accept-Encoding": "identity"}
+    file = fs.open(url, "rb", block_size=0, size=limit, headers=headers, timeout=longest)
     try:
         yield _pieces(file, limit)
     finally:
@@ -75,8 +75,8 @@ def folders(fs: Any, url: str, shown: str) -> list[str]:
         raise CorruptRunError(f"{shown}: its page has more than {MAX_PAGE:,} bytes, over the limit of dynlora")
     links = _Links()
     links.feed(page.decode("utf-8", "replace"))
-    found = {urljoin(base, link) for link in links.found}
-    below = {link.removeprefix(base) for link in found if link.startswith(base) and link.endswith("/")}
+    addresses = {urljoin(base, link) for link in links.found}
+    below = {link.removeprefix(base) for link in addresses if link.startswith(base) and link.endswith("/")}
     return sorted(unquote(name[:-1]) for name in below if name.count("/") == 1)[:MAX_FOLDERS]
 
 

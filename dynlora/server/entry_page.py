@@ -64,8 +64,8 @@ def first_style() -> str:
 
 def chart_file() -> str:
     """Return the file that draws charts, within streamlit's; empty where this version of it has another."""
-    found = list(streamlit_files().glob("static/js/PlotlyChart.*.js"))
-    return found[0].relative_to(streamlit_files()).as_posix() if len(found) == 1 else ""
+    files = list(streamlit_files().glob("static/js/PlotlyChart.*.js"))
+    return files[0].relative_to(streamlit_files()).as_posix() if len(files) == 1 else ""
 
 
 def streamlit_files() -> Path:
@@ -74,7 +74,7 @@ def streamlit_files() -> Path:
     Raises:
         FileNotFoundError: streamlit is not installed.
     """
-    found = find_spec("streamlit")
-    if found is None or found.origin is None:
+    spec = find_spec("streamlit")
+    if spec is None or spec.origin is None:
         raise FileNotFoundError("streamlit is not installed; install dynlora again")
-    return Path(found.origin).with_name("static")
+    return Path(spec.origin).with_name("static")

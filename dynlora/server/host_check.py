@@ -71,8 +71,13 @@ def is_welcome(host: str | None, origin: str | None, names: Iterable[str]) -> bo
         origin: what its `Origin` header says; None when there is none, as for a link that is followed.
         names: that the dashboard is served under.
     """
-    asked = _split(f"//{host}") if host else None
-    if asked is None or asked.username is not None or asked.path or _plain(asked.hostname) not in map(_plain, names):
+    address = _split(f"//{host}") if host else None
+    if (
+        address is None
+        or address.username is not None
+        or address.path
+        or _plain(address.hostname) not in map(_plain, names)
+    ):
         return False
     return host is not None and is_own_page(host, origin)
 
@@ -88,11 +93,11 @@ def is_own_page(host: str, origin: str | None) -> bool:
 def _split(address: str) -> SplitResult | None:
     """Return the parts of an address, None for what is none."""
     try:
-        found = urlsplit(address)
-        _ = found.port  # raises for a port that is none
+        parts = urlsplit(address)
+        _ = parts.port  # raises for a port that is none
     except ValueError:
         return None
-    return found
+    return parts
 
 
 def _plain(name: str | None) -> str:
@@ -109,8 +114,8 @@ def _guarded(send: Send) -> Send:
 
     async def guarded(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in GUARDS]
-            message = {**message, "headers": [*kept, *GUARDS.items()]}
+            headers = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in GUARDS]
+            message = {**message, "headers": [*headers, *GUARDS.items()]}
         await send(message)
 
     return guarded
@@ -166,8 +171,8 @@ class OwnPagesOnly:
         else:
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
             await send({"type": "http.response.start", "status": 403, "headers": headers})
-            said = f"The dashboard accepts requests for {', '.join(self.names)} and from its own pages only.\n"
-            await send({"type": "http.response.body", "body": said.encode()})
+            message = f"The dashboard accepts requests for {', '.join(self.names)} and from its own pages only.\n"
+            await send({"type": "http.response.body", "body": message.encode()})
 
     def _is_welcome(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]

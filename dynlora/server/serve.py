@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hmac
 import os
 import signal
 import socket
@@ -20,9 +21,56 @@ import click
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.environment import MIRROR_VARIABLE, TOKEN_VARIABLE, WARM_VARIABLE
+from dynlora.safe_files import read_plain
 from dynlora.server.app_files import app_root
 from dynlora.server.host_check import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_names
-from dynlora.server.token import read_token
+
+MIN_LENGTH = 16
+MAX_LENGTH = 512
+WRONG_COSTS_S = 1.0
+"""How long a wrong token is thought about, one at a time over the whole server."""
+
+_one_at_a_time = threading.Lock()
+
+
+def read_token(path: Path | None) -> str | None:
+    """Return the token in a file, else that of the environment; None when neither holds one.
+
+    Raises:
+        ConfigError: when the file cannot be read, or the token is too short, too long or holds odd characters.
+    """
+    if path is None:
+        source, token = TOKEN_VARIABLE, os.environ.get(TOKEN_VARIABLE, "").strip()
+        if not token:
+            return None
+    else:
+        source = f"--token-file {path}"
+        content = read_plain(os.path.realpath(path), MAX_LENGTH + 2)  # secrets are often mounted as links
+        if content is None:
+            raise ConfigError(
+                f"{source}: is not a regular file of at most {MAX_LENGTH} characters; write the token into such a file"
+            )
+        token = content.strip()
+    if not MIN_LENGTH <= len(token) <= MAX_LENGTH or not (token.isascii() and token.isprintable()):
+        raise ConfigError(
+            f"{source}: has {len(token)} characters; give {MIN_LENGTH} to {MAX_LENGTH} letters, digits and "
+            "signs, such as the output of `openssl rand -hex 16`"
+        )
+    return token
+
+
+def is_token(entered: str) -> bool:
+    """Say whether this is the token of the environment, in a time that tells nothing about it; a wrong one takes long.
+
+    Without a token nothing is one.
+    """
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if token and hmac.compare_digest(entered.strip().encode("utf-8", "replace"), token.encode("utf-8", "replace")):
+        return True
+    with _one_at_a_time:
+        time.sleep(WRONG_COSTS_S)
+    return False
+
 
 DEMO = {
     "train.steps": 120,
@@ -89,17 +137,17 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _say_when_ready(host: str, port: int) -> None:
     """Say the dashboard's address, the only one that is printed, once a browser that opens it is answered."""
-    asked = LOCAL[0] if host in EVERYWHERE else host
+    own_host = LOCAL[0] if host in EVERYWHERE else host
     while True:
         with suppress(OSError, HTTPException):
-            connection = HTTPConnection(asked, port, timeout=5)
+            connection = HTTPConnection(own_host, port, timeout=5)
             connection.request("GET", "/_stcore/health")
             connection.getresponse().read()
             break
@@ -116,18 +164,18 @@ def address(host: str, port: int) -> str:
 def _serve(command: list[str], environment: dict[str, str]) -> int:
     """Run the server to its end and return its exit code; SIGTERM ends it with this process, a second one at once."""
     servers: list[subprocess.Popen[bytes]] = []
-    asked: list[int] = []
+    requests: list[int] = []
 
     def pass_on(number: int, _: object) -> None:
-        asked.append(number)
+        requests.append(number)
         for server in servers:
-            server.terminate() if len(asked) == 1 else server.kill()
+            server.terminate() if len(requests) == 1 else server.kill()
 
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, pass_on) if is_main else None
     try:
         servers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=app_root(), env=environment))
-        if asked:
+        if requests:
             servers[0].terminate()
         with suppress(KeyboardInterrupt):
             return _code(servers[0].wait())
@@ -161,20 +209,20 @@ def server_command(host: str, port: int) -> list[str]:
 
 def server_environment(runs_dir: Path, host: str, token: str | None, mirror_of: str = "") -> tuple[dict[str, str], str]:
     """Return the environment of the server, and what to tell whoever starts it; nothing for this machine alone."""
-    found = {name: value for name, value in os.environ.items() if name not in (TOKEN_VARIABLE, MIRROR_VARIABLE)}
-    found |= {"DYNLORA_RUNS_DIR": os.path.realpath(runs_dir), "DYNLORA_STARTED_IN": os.getcwd()}
-    found.setdefault(WARM_VARIABLE, "1")
-    found[HOSTS_VARIABLE] = ",".join(served_names(host))
+    variables = {name: value for name, value in os.environ.items() if name not in (TOKEN_VARIABLE, MIRROR_VARIABLE)}
+    variables |= {"DYNLORA_RUNS_DIR": os.path.realpath(runs_dir), "DYNLORA_STARTED_IN": os.getcwd()}
+    variables.setdefault(WARM_VARIABLE, "1")
+    variables[HOSTS_VARIABLE] = ",".join(served_names(host))
     if mirror_of:
-        said = "" if host in LOCAL else f"bound to {host}: all who reach it can read the copy of {mirror_of}"
-        return found | {"DYNLORA_READ_ONLY": "1", MIRROR_VARIABLE: mirror_of}, said
+        warning = "" if host in LOCAL else f"bound to {host}: all who reach it can read the copy of {mirror_of}"
+        return variables | {"DYNLORA_READ_ONLY": "1", MIRROR_VARIABLE: mirror_of}, warning
     if host in LOCAL:
-        return found, ""
-    found["DYNLORA_READ_ONLY"] = "1"
+        return variables, ""
+    variables["DYNLORA_READ_ONLY"] = "1"
     if token is None:
-        return found, f"bound to {host}: the dashboard is read-only; use --token-file to allow unlocking it"
-    found[TOKEN_VARIABLE] = token
-    return found, (
+        return variables, f"bound to {host}: the dashboard is read-only; use --token-file to allow unlocking it"
+    variables[TOKEN_VARIABLE] = token
+    return variables, (
         f"bound to {host}: read-only until a user enters the token, which allows starting and deleting runs; "
         "without a TLS proxy the token is sent unencrypted"
     )
@@ -206,8 +254,8 @@ def _start_demo(runs_dir: Path) -> None:
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:
     """Return dotted keys as sections."""
-    found: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for key, value in values.items():
         section, _, last = key.rpartition(".")
-        (found.setdefault(section, {}) if section else found)[last] = value
-    return found
+        (tree.setdefault(section, {}) if section else tree)[last] = value
+    return tree

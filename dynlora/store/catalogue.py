@@ -20,8 +20,7 @@ from dynlora.errors import DynloraError
 from dynlora.store import meta as store_meta
 from dynlora.store import schema
 from dynlora.store.connection import header_and_version, is_wal
-from dynlora.store.kinds import DECODE, kind_of, metrics_of
-from dynlora.store.meta import is_count
+from dynlora.store.meta import DECODE, is_count, kind_of, metrics_of
 from dynlora.store.notes import NO_NOTES, Notes, read_notes
 from dynlora.store.reader import RunReader
 from dynlora.store.record import Record
@@ -84,8 +83,8 @@ class KeptRows:
 
     def find(self, run_id: str, version: str) -> Facts | None:
         """Return what was kept of a run whose file is still of that version."""
-        kept = self._rows.get(run_id)
-        return Facts(*kept[1:]) if kept is not None and kept[0] == version else None
+        entry = self._rows.get(run_id)
+        return Facts(*entry[1:]) if entry is not None and entry[0] == version else None
 
     def keep(self, run_id: str, version: str, facts: Facts) -> None:
         """Keep what a finished run says."""
@@ -103,7 +102,7 @@ class KeptRows:
         if self._unsaved < SAVE_AFTER:
             return
         self._unsaved = 0
-        self._rows = {run_id: kept for run_id, kept in self._rows.items() if run_id in present}
+        self._rows = {run_id: entry for run_id, entry in self._rows.items() if run_id in present}
         with suppress(OSError, ValueError):
             listing = Listing.model_construct(form=5, rows=self._rows)  # one odd row must not cost the others
             listing.write(self._path)
@@ -148,28 +147,28 @@ def run_rows(runs_dirs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
 
 
 def _rows_of(runs_dir: Path) -> list[dict[str, Any]]:
-    kept = _kept.get(str(runs_dir))
-    if kept is None:
+    entries = _kept.get(str(runs_dir))
+    if entries is None:
         if len(_kept) >= _MAX_FOLDERS:
             _kept.clear()
-        kept = _kept[str(runs_dir)] = KeptRows(runs_dir)
+        entries = _kept[str(runs_dir)] = KeptRows(runs_dir)
     folders = run_folders(runs_dir)
-    rows = [run_row(folder, kept) for folder in folders]
-    kept.save({folder.name for folder in folders})
+    rows = [run_row(folder, entries) for folder in folders]
+    entries.save({folder.name for folder in folders})
     return rows
 
 
-def run_row(folder: Path, kept: KeptRows) -> dict[str, Any]:
-    """Return the row of one run, see `run_rows`; what a finished run says comes from `kept` while it is current."""
+def run_row(folder: Path, cache: KeptRows) -> dict[str, Any]:
+    """Return the row of one run, see `run_rows`; what a finished run says comes from `cache` while it is current."""
     try:
         if folder.is_symlink():
             raise DynloraError("its folder is a link to another place; dynlora does not follow it")
         head, version = header_and_version(schema.database(folder))
-        facts = None if is_wal(head) else kept.find(folder.name, version)
+        facts = None if is_wal(head) else cache.find(folder.name, version)
         if facts is None:
             facts = _read(folder)
             if facts.status["status"] in schema.FINAL_STATES and not is_wal(head):
-                kept.keep(folder.name, version, facts)
+                cache.keep(folder.name, version, facts)
         return _row(folder, facts, read_notes(folder))
     except DynloraError as error:
         reason = str(error)
@@ -184,12 +183,12 @@ def run_folders(runs_dir: Path) -> list[Path]:
         entries = sorted(os.scandir(runs_dir), key=lambda entry: entry.name)
     except OSError:
         return []
-    found: list[Path] = []
+    folders: list[Path] = []
     for entry in entries:
         known = entry.is_dir() and os.path.lexists(os.path.join(entry.path, schema.DB_NAME))
         if not entry.name.startswith(".") and (known or _LOOKS_LIKE_RUN.match(entry.name)):
-            found.append(Path(entry.path))
-    return found
+            folders.append(Path(entry.path))
+    return folders
 
 
 def _read(folder: Path) -> Facts:
@@ -224,8 +223,8 @@ def _trend(reader: RunReader, meta: dict[str, Any], step: int) -> tuple[str, lis
 def deciding_metric(meta: dict[str, Any]) -> str:
     """Return the name of the metric that decides, empty before the first evaluation."""
     metrics = store_meta.numbers(meta.get("metrics"))
-    wanted = [name for name in (meta.get("metric"), "accuracy") if isinstance(name, str)]
-    names = [name for name in (*wanted, *metrics) if name in metrics and name != "loss"]
+    candidates = [name for name in (meta.get("metric"), "accuracy") if isinstance(name, str)]
+    names = [name for name in (*candidates, *metrics) if name in metrics and name != "loss"]
     return names[0] if names else ""
 
 

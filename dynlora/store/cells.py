@@ -48,10 +48,10 @@ def text(cell: Any) -> str:
 
 def name_of(cell: Any) -> str:
     """Return a short text cell."""
-    found = text(cell)
-    if len(found) > NAME_LIMIT:
-        raise CorruptRunError(f"a name in the run has {len(found)} characters, over the limit")
-    return found
+    name = text(cell)
+    if len(name) > NAME_LIMIT:
+        raise CorruptRunError(f"a name in the run has {len(name)} characters, over the limit")
+    return name
 
 
 def optional_text(cell: Any) -> str | None:
@@ -68,10 +68,10 @@ def integer(cell: Any) -> int:
 
 def size(cell: Any) -> int:
     """Return a whole number cell that counts something a module has."""
-    found = integer(cell)
-    if not 0 <= found < schema.MAX_SIZE:
-        raise CorruptRunError(f"a size of the run has the invalid value {found}")
-    return found
+    number = integer(cell)
+    if not 0 <= number < schema.MAX_SIZE:
+        raise CorruptRunError(f"a size of the run has the invalid value {number}")
+    return number
 
 
 def real(cell: Any) -> float:
@@ -94,7 +94,7 @@ def positions(cell: Any) -> list[int]:
 def event(row: Sequence[Any]) -> Event:
     """Return an event of its cells (seq, time, step, kind, modules, payload, checksum); version 1 has no checksums."""
     seq, time, step, kind, modules, payload, crc = row
-    found = Event(
+    record = Event(
         integer(seq),
         real(time),
         integer(step),
@@ -102,6 +102,6 @@ def event(row: Sequence[Any]) -> Event:
         positions(modules),
         jsontext.load_object(text(payload)),
     )
-    if crc is not None and crc != event_crc(found.time, found.step, kind, modules, payload):
-        raise CorruptRunError(f"event {found.seq} of the run is damaged")
-    return found
+    if crc is not None and crc != event_crc(record.time, record.step, kind, modules, payload):
+        raise CorruptRunError(f"event {record.seq} of the run is damaged")
+    return record

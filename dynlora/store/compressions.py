@@ -117,12 +117,12 @@ class Compressed(Record):
         Non-inferiority, tested in a fixed sequence from the largest size down and ended at the first that fails:
         looking at many sizes then needs no correction. Judged on the rows that a size is chosen on.
         """
-        found = None
+        best = None
         for size in self.of_method(method):
             if not any(size.ranks) or not size.chosen_on.high <= tolerance:  # an adapter of nothing is not written
                 break
-            found = size
-        return found
+            best = size
+        return best
 
     def ranks_of(self, size: Size) -> dict[str, int]:
         """Return the ranks of a size by module name."""

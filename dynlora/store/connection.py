@@ -68,8 +68,8 @@ def take_lock(path: Path, wait_s: float, *, link: str, busy: str) -> FileLock:
     except Timeout:
         raise RunBusyError(busy) from None
     except (OSError, NotImplementedError) as error:  # the latter where a file system knows no locks
-        said = error.strerror if isinstance(error, OSError) else "its file system does not support locks"
-        raise StorageError(f"{path} cannot be locked ({said})") from None
+        reason = error.strerror if isinstance(error, OSError) else "its file system does not support locks"
+        raise StorageError(f"{path} cannot be locked ({reason})") from None
     return lock
 
 
@@ -93,7 +93,7 @@ def header_and_version(path: Path) -> tuple[bytes, str]:
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            found = os.fstat(descriptor)
+            status = os.fstat(descriptor)
             head = os.read(descriptor, 100)
         finally:
             os.close(descriptor)
@@ -101,9 +101,9 @@ def header_and_version(path: Path) -> tuple[bytes, str]:
         raise CorruptRunError(f"run {path.parent.name}: run.db cannot be read ({error.strerror})") from None
     if len(head) < 100 or not head.startswith(_HEADER):
         raise CorruptRunError(f"run {path.parent.name}: run.db is not a SQLite database")
-    if found.st_size > schema.MAX_DB_BYTES:
-        raise CorruptRunError(f"run {path.parent.name}: run.db has {found.st_size} bytes, over the limit of dynlora")
-    return head, f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{zlib.crc32(head)}"
+    if status.st_size > schema.MAX_DB_BYTES:
+        raise CorruptRunError(f"run {path.parent.name}: run.db has {status.st_size} bytes, over the limit of dynlora")
+    return head, f"{status.st_ino}-{status.st_size}-{status.st_mtime_ns}-{zlib.crc32(head)}"
 
 
 def is_wal(head: bytes) -> bool:
@@ -239,8 +239,8 @@ def switch_journal(connection: sqlite3.Connection, mode: str, patience_s: float)
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            found = str(connection.execute(f"PRAGMA journal_mode={mode}").fetchone()[0])
-            if found.lower() == mode:
+            journal = str(connection.execute(f"PRAGMA journal_mode={mode}").fetchone()[0])
+            if journal.lower() == mode:
                 return True
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):

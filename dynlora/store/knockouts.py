@@ -108,22 +108,22 @@ class Knockouts(Record):
 
 def kept_knockouts(path: Path) -> tuple[Knockouts, ...]:
     """Return what is kept at a path: first what was begun and not ended, then what the file itself holds."""
-    found = (Knockouts.read(_begun(path)), Knockouts.read(path))
-    return tuple(one for one in found if one is not None)
+    candidates = (Knockouts.read(_begun(path)), Knockouts.read(path))
+    return tuple(one for one in candidates if one is not None)
 
 
-def keep_knockouts(path: Path, found: Knockouts) -> None:
+def keep_knockouts(path: Path, knockouts: Knockouts) -> None:
     """Keep what is known so far; beside the file as long as taking its place would lose something whole.
 
     Raises:
         OSError: when it cannot be written.
     """
-    if not found.effects:
+    if not knockouts.effects:
         return
-    if not found.replaces(Knockouts.read(path)):
-        found.write(_begun(path))
+    if not knockouts.replaces(Knockouts.read(path)):
+        knockouts.write(_begun(path))
         return
-    found.write(path)
+    knockouts.write(path)
     _begun(path).unlink(missing_ok=True)
 
 

@@ -14,10 +14,36 @@ from typing import Any
 from dynlora.errors import ConfigError, CorruptRunError, storing
 from dynlora.safe_files import making_folder, sync, write_text
 from dynlora.store import jsontext, schema
-from dynlora.store.active import ACTIVE_DIR, mark_active, unmark_active
 from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
 from dynlora.store.process import now, this_process
 from dynlora.store.rollups import event_crc
+from dynlora.store.schema import check_run_id
+
+ACTIVE_DIR = ".active"
+
+
+def mark_active(runs_dir: Path, run_id: str) -> None:
+    """Note that a run is queued or running."""
+    folder = runs_dir / ACTIVE_DIR
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / check_run_id(run_id)).touch()
+
+
+def unmark_active(runs_dir: Path, run_id: str) -> None:
+    """Note that a run is over; no error when it was not marked."""
+    with suppress(OSError):
+        (runs_dir / ACTIVE_DIR / check_run_id(run_id)).unlink()
+
+
+def active_ids(runs_dir: Path) -> list[str]:
+    """Return the marked ids, in order."""
+    ids: list[str] = []
+    with suppress(OSError):
+        for entry in (runs_dir / ACTIVE_DIR).iterdir():
+            with suppress(ConfigError):
+                ids.append(check_run_id(entry.name))
+    return sorted(ids)
+
 
 SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 ADD_EVENT = "INSERT INTO events (time, step, kind, modules, payload, crc) VALUES (?, ?, ?, ?, ?, ?)"

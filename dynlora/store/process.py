@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Self
@@ -85,8 +86,8 @@ def is_alive(pid: int | None, start: float | None) -> bool:
     """Tell whether exactly this process lives: same pid and, within a tolerance, same start; zombies are gone."""
     if pid is None or start is None or not 0 < pid < 2**31:
         return False
-    found = start_time(pid)
-    return found is not None and abs(found - start) <= START_TOLERANCE_S
+    started = start_time(pid)
+    return started is not None and abs(started - start) <= START_TOLERANCE_S
 
 
 def command_line(pid: int) -> list[str]:
@@ -100,8 +101,8 @@ def command_line(pid: int) -> list[str]:
 def find(command: Sequence[str]) -> tuple[int, float] | None:
     """Return (pid, start) of the process that runs a command, whichever Python runs it; None without one."""
     for process in psutil.process_iter():
-        found = command_line(process.pid)
-        if found[1:] == list(command[1:]) and (start := start_time(process.pid)) is not None:
+        line = command_line(process.pid)
+        if line[1:] == list(command[1:]) and (start := start_time(process.pid)) is not None:
             return process.pid, start
     return None
 
@@ -125,3 +126,32 @@ def is_ours(command: Sequence[str], commands: Collection[str]) -> bool:
 def now() -> float:
     """Return seconds since the epoch."""
     return time.time()
+
+
+STOP_NAME = "stop.json"
+
+
+def request_stop(folder: Path, pid: int | None, start: float | None) -> None:
+    """Note that the process which writes a run was asked to stop; without room for it, only the note is missing.
+
+    Args:
+        folder: of the run.
+        pid: of the process.
+        start: of the process, seconds since the epoch.
+    """
+    with suppress(OSError, ValueError):  # what a run says of its process is not trusted
+        ProcessNote(pid=pid, start=start).write(folder / STOP_NAME)
+
+
+def stop_requested(folder: Path, pid: int | None, start: float | None) -> bool:
+    """Say whether exactly this process was asked to stop."""
+    note = ProcessNote.at(folder / STOP_NAME)
+    if note.pid != pid or pid is None or start is None or note.start is None:
+        return False
+    return abs(note.start - start) <= START_TOLERANCE_S
+
+
+def forget_stop(folder: Path) -> None:
+    """Remove the note, once the run has ended or continues in another process."""
+    with suppress(OSError):
+        (folder / STOP_NAME).unlink()

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.store.catalogue import run_rows
-from dynlora.store.kinds import TRAIN, kind_of
+from dynlora.store.meta import TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import FloatArray, IntArray, SignalRow
 from dynlora.store.summary import readable, recorded_by, run_summary
@@ -157,8 +157,8 @@ def signal_at(folder: Folder, name: str, steps: Sequence[int]) -> pd.DataFrame:
     """
     with RunReader(folder) as reader:
         row = reader.signals()[name]
-        found = [reader.last_vector(name, int(step)) for step in steps]
-    values = [np.full(row.width, np.nan) if vector is None else vector[1] for vector in found]
+        vectors = [reader.last_vector(name, int(step)) for step in steps]
+    values = [np.full(row.width, np.nan) if vector is None else vector[1] for vector in vectors]
     return pd.DataFrame(np.array(values).reshape(len(steps), row.width).T, columns=[int(step) for step in steps])
 
 
@@ -221,14 +221,14 @@ def scalars_frame(
 ) -> pd.DataFrame:
     """Return scalars long: name, split, step, value; each series with at most `max_points` rows."""
     with RunReader(folder) as reader:
-        found = reader.scalars(name, split, max_points=max_points)
-    sizes = [len(row.steps) for row in found]
+        rows = reader.scalars(name, split, max_points=max_points)
+    sizes = [len(row.steps) for row in rows]
     return pd.DataFrame(
         {
-            "name": np.repeat(np.array([row.name for row in found], dtype=object), sizes),
-            "split": np.repeat(np.array([row.split for row in found], dtype=object), sizes),
-            "step": np.concatenate([row.steps for row in found]) if found else np.empty(0, np.int64),
-            "value": np.concatenate([row.values for row in found]) if found else np.empty(0, np.float64),
+            "name": np.repeat(np.array([row.name for row in rows], dtype=object), sizes),
+            "split": np.repeat(np.array([row.split for row in rows], dtype=object), sizes),
+            "step": np.concatenate([row.steps for row in rows]) if rows else np.empty(0, np.int64),
+            "value": np.concatenate([row.values for row in rows]) if rows else np.empty(0, np.float64),
         }
     )
 
@@ -356,8 +356,8 @@ def column_names(reader: RunReader, signal: SignalRow) -> list[str]:
 def _vector(reader: RunReader, name: str, step: int | None) -> FloatArray | None:
     if name not in reader.signals():
         return None
-    found = reader.last_vector(name, step)
-    return None if found is None else found[1]
+    vector = reader.last_vector(name, step)
+    return None if vector is None else vector[1]
 
 
 def _name(names: list[str], module: Any) -> str | None:

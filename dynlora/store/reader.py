@@ -16,7 +16,7 @@ from dynlora.errors import CorruptRunError
 from dynlora.store import cells, jsontext, schema, series
 from dynlora.store.connection import open_reader
 from dynlora.store.meta import is_count, moment
-from dynlora.store.process import host, is_alive, now
+from dynlora.store.process import host, is_alive, now, stop_requested
 from dynlora.store.resume import scalar_names
 from dynlora.store.rows import (
     Bins,
@@ -31,7 +31,6 @@ from dynlora.store.rows import (
     Status,
     SystemSeries,
 )
-from dynlora.store.stop_request import stop_requested
 
 STALLED_AFTER_S = 15.0
 """Silence of a living process, seconds, after which a run is shown as stalled."""
@@ -83,10 +82,10 @@ class RunReader:
         )
         if len(rows) != 1:
             raise self._corrupt("its status is missing")
-        found = derive_status(rows[0], self._corrupt)
-        if found.status == "running" and stop_requested(self.folder, found.pid, found.process_start):
-            return replace(found, status="stopping")
-        return found
+        status = derive_status(rows[0], self._corrupt)
+        if status.status == "running" and stop_requested(self.folder, status.pid, status.process_start):
+            return replace(status, status="stopping")
+        return status
 
     def last_step(self) -> int:
         """Return the last completed step that is visible."""
@@ -140,14 +139,14 @@ class RunReader:
     def signals(self) -> dict[str, SignalRow]:
         """Return the recorded signals by name."""
         rows = self._rows("SELECT id, name, axis, unit, width FROM signals ORDER BY id", limit=schema.MAX_SIGNALS)
-        found: dict[str, SignalRow] = {}
+        signals: dict[str, SignalRow] = {}
         for number, name, axis, unit, width in rows:
             if axis not in schema.AXES or not 1 <= cells.integer(width) <= schema.MAX_WIDTH:
                 raise self._corrupt(f"signal {cells.name_of(name)[:40]!r} has an invalid axis or width")
-            found[cells.name_of(name)] = SignalRow(
+            signals[cells.name_of(name)] = SignalRow(
                 cells.integer(number), cells.name_of(name), axis, cells.name_of(unit), width
             )
-        return found
+        return signals
 
     def recorded(self) -> list[str]:
         """Return the names of the signals that hold at least one vector."""
@@ -249,12 +248,12 @@ class RunReader:
 
     def system(self) -> list[SystemSeries]:
         """Return the readings of the machine over time, by name."""
-        found: dict[str, list[tuple[float, float]]] = {}
+        readings: dict[str, list[tuple[float, float]]] = {}
         for time, name, value in self._rows("SELECT time, name, value FROM system ORDER BY rowid"):
-            found.setdefault(cells.name_of(name), []).append((cells.real(time), cells.real(value)))
+            readings.setdefault(cells.name_of(name), []).append((cells.real(time), cells.real(value)))
         return [
             SystemSeries(name, np.array([t for t, _ in rows]), np.array([v for _, v in rows]))
-            for name, rows in sorted(found.items())
+            for name, rows in sorted(readings.items())
         ]
 
     def _signal(self, name: str) -> SignalRow:

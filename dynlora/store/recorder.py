@@ -153,8 +153,8 @@ class Recording:
                 series = self._scalars[name, split] = SeriesState(seed=series_seed(name, split))
             if not self._advance(series, f"scalar {split}/{name}", step):
                 return
-            kept = None if number != number else number
-            self._add(_SCALAR, (name, split, step, kept, scalar_crc(series.seed, step, kept)))
+            stored = None if number != number else number
+            self._add(_SCALAR, (name, split, step, stored, scalar_crc(series.seed, step, stored)))
             if split == METRICS_SPLIT:
                 self._set_metric(name, step, number)
             for level, bucket in series.rollup.add(step, np.array([number])):

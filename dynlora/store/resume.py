@@ -38,15 +38,15 @@ def scalar_names(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
 
 def last_values(connection: sqlite3.Connection, split: str) -> tuple[int | None, dict[str, float]]:
     """Return (step, {name: value}) of a split's scalars at the latest step any of them has."""
-    found: dict[str, tuple[int, float]] = {}
+    values: dict[str, tuple[int, float]] = {}
     for name, of in list(scalar_names(connection)):
         if of == split:
             step, value = connection.execute(
                 "SELECT step, value FROM scalars WHERE name = ? AND split = ? ORDER BY step DESC LIMIT 1", (name, of)
             ).fetchone()
-            found[name] = (step, float("nan") if value is None else value)
-    latest = max((step for step, _ in found.values()), default=None)
-    return latest, {name: value for name, (step, value) in found.items() if step == latest}
+            values[name] = (step, float("nan") if value is None else value)
+    latest = max((step for step, _ in values.values()), default=None)
+    return latest, {name: value for name, (step, value) in values.items() if step == latest}
 
 
 def truncate(connection: sqlite3.Connection, resume_from: int | None) -> None:
@@ -69,10 +69,10 @@ def restore_vectors(connection: sqlite3.Connection, name: str, signal: int) -> S
     state = SeriesState(last)
 
     def rows(after: int) -> list[Bucket]:
-        found = connection.execute(
+        later = connection.execute(
             "SELECT step, data FROM vectors WHERE signal = ? AND step > ? ORDER BY step", (signal, after)
         )
-        return [Bucket(step, step, *(np.frombuffer(data, "<f4"),) * 3) for step, data in found]
+        return [Bucket(step, step, *(np.frombuffer(data, "<f4"),) * 3) for step, data in later]
 
     _restore_levels(connection, state.rollup, name, "", rows(_end(connection, name, "", LEVELS[0])), "<f4")
     return state
@@ -83,11 +83,11 @@ def restore_scalars(connection: sqlite3.Connection, name: str, split: str) -> Se
     key = (name, split)
     (last,) = connection.execute("SELECT max(step) FROM scalars WHERE name = ? AND split = ?", key).fetchone()
     state = SeriesState(last, series_seed(name, split))
-    found = connection.execute(
+    later = connection.execute(
         "SELECT step, value FROM scalars WHERE name = ? AND split = ? AND step > ? ORDER BY step",
         (*key, _end(connection, name, split, LEVELS[0])),
     )
-    rows = [Bucket(step, step, *(np.array([np.nan if value is None else value]),) * 3) for step, value in found]
+    rows = [Bucket(step, step, *(np.array([np.nan if value is None else value]),) * 3) for step, value in later]
     _restore_levels(connection, state.rollup, name, split, rows, "<f8")
     return state
 
@@ -97,12 +97,12 @@ def _restore_levels(
 ) -> None:
     rollup.restore(0, rows)
     for index in range(1, len(LEVELS)):
-        found = connection.execute(
+        levels = connection.execute(
             "SELECT first_step, last_step, low, high, last FROM rollups "
             "WHERE name = ? AND split = ? AND level = ? AND first_step > ? ORDER BY first_step",
             (name, split, LEVELS[index - 1], _end(connection, name, split, LEVELS[index])),
         )
-        parts = [Bucket(first, end, *(np.frombuffer(blob, dtype) for blob in blobs)) for first, end, *blobs in found]
+        parts = [Bucket(first, end, *(np.frombuffer(blob, dtype) for blob in blobs)) for first, end, *blobs in levels]
         rollup.restore(index, parts)
 
 

@@ -148,15 +148,15 @@ def module_scores(folder: Path) -> dict[str, np.ndarray]:
     recorded = set(open_run(folder).recorded())
     moved = queries.rank_moves(folder)["step"].to_numpy(int)
     end = int(queries.run_summary(folder)["step"])
-    wanted = {"importance at the end": ("importance", end), "final rank": ("rank", end)}
+    signals = {"importance at the end": ("importance", end), "final rank": ("rank", end)}
     if len(moved):
-        wanted["importance at the first decision"] = ("importance", int(moved.min()))
-        wanted["importance at the last decision"] = ("importance", int(moved.max()))
-    wanted |= {"norm of the update": ("delta_norm", end), "gradient at the end": ("grad_norm", end)}
-    found = {}
-    for name, (signal, step) in wanted.items():
+        signals["importance at the first decision"] = ("importance", int(moved.min()))
+        signals["importance at the last decision"] = ("importance", int(moved.max()))
+    signals |= {"norm of the update": ("delta_norm", end), "gradient at the end": ("grad_norm", end)}
+    scores = {}
+    for name, (signal, step) in signals.items():
         if signal in recorded:
             values = queries.signal_at(folder, signal, (step,)).to_numpy(float)[:, 0]
             if np.isfinite(values).any():
-                found[name] = values
-    return found
+                scores[name] = values
+    return scores

@@ -139,12 +139,12 @@ def check_schema(connection: sqlite3.Connection) -> int:
     if version < 1:
         raise CorruptRunError("run.db has no run: its store version is 0, so dynlora did not write it")
     try:
-        found = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall()
+        objects = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall()
     except UnicodeDecodeError:  # also when SQLite's own complaint quotes the file
         raise CorruptRunError("run.db has a schema that is not text: it is damaged") from None
     expected = _expected(version)
-    if len(found) != len(expected) or frozenset(found) != expected:
-        strange = sorted(str(row[1])[:40] for row in found if row not in expected)
+    if len(objects) != len(expected) or frozenset(objects) != expected:
+        strange = sorted(str(row[1])[:40] for row in objects if row not in expected)
         what = ", ".join(strange) or "a table is missing"
         raise CorruptRunError(f"run.db has a schema that dynlora did not write ({what})")
     return version

@@ -120,8 +120,8 @@ def _bracketed(query: Query, *kinds: type[And | Or]) -> str:
 
 
 def _plain_or_quoted(text: str) -> str:
-    found = list(_TOKEN.finditer(text))
-    is_plain = len(found) == 1 and found[0].lastgroup == "word" and text.lower() not in KEYWORDS
+    tokens = list(_TOKEN.finditer(text))
+    is_plain = len(tokens) == 1 and tokens[0].lastgroup == "word" and text.lower() not in KEYWORDS
     return text if is_plain else _in_quotes(text)
 
 
@@ -180,9 +180,9 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._tokens = [
-            _Token(found.lastgroup or "", found.group(), found.start() + 1)
-            for found in _TOKEN.finditer(text)
-            if found.lastgroup != "space"
+            _Token(match.lastgroup or "", match.group(), match.start() + 1)
+            for match in _TOKEN.finditer(text)
+            if match.lastgroup != "space"
         ]
         size = sum(len(token.text) for token in self._tokens)
         if size > MAX_LENGTH:
@@ -194,12 +194,12 @@ class _Parser:
         """Query = [ or ] ."""
         if self._peek().kind == "end":
             return And(())
-        found = self._or(0)
+        tree = self._or(0)
         if self._peek().kind == "close":
             raise self._wrong("this bracket closes nothing; remove it or add an opening bracket")
         if self._peek().kind != "end":
             raise self._wrong(f"a field is missing before {self._peek().shown}; write field{self._peek().text}value")
-        return found
+        return tree
 
     def _or(self, depth: int) -> Query:
         """Or = and { "or" and } ."""
@@ -239,11 +239,11 @@ class _Parser:
         return Word(_unquoted(token))
 
     def _closed(self, opened: _Token, depth: int) -> Query:
-        found = self._or(depth + 1)
+        tree = self._or(depth + 1)
         if self._peek().kind != "close":
             raise self._wrong(f"a ) is missing for the ( at column {opened.column}, not {self._peek().shown}; close it")
         self._take()
-        return found
+        return tree
 
     def _comparison(self, name: _Token) -> Comparison:
         operator = self._take()

@@ -75,10 +75,10 @@ def fits(text: str, rows: Iterable[Row]) -> list[bool]:
     Raises:
         SearchError: when the search cannot be read, or names a field that none of these runs can have.
     """
-    found = list(rows)
+    matches = list(rows)
     query = parse(text)
-    check_names(query, text, found)
-    return [is_fit(query, row) for row in found]
+    check_names(query, text, matches)
+    return [is_fit(query, row) for row in matches]
 
 
 def found_rows(text: str, rows: Iterable[Row]) -> list[Row]:
@@ -87,8 +87,8 @@ def found_rows(text: str, rows: Iterable[Row]) -> list[Row]:
     Raises:
         SearchError: as `fits` does.
     """
-    found = list(rows)
-    return [row for row, is_found in zip(found, fits(text, found), strict=True) if is_found]
+    matches = list(rows)
+    return [row for row, is_found in zip(matches, fits(text, matches), strict=True) if is_found]
 
 
 def check_names(query: Query, text: str, rows: Iterable[Row]) -> None:
@@ -116,9 +116,9 @@ def unset_names(text: str, rows: Iterable[Row]) -> list[str]:
         text: a search that can be read.
         rows: of the runs; their configuration is enough.
     """
-    asked = dict.fromkeys(one.name for one in comparisons(parse(text)) if one.name.startswith(OPEN))
-    found = list(rows) if asked else []
-    return [name for name in asked if all(value_of(row, name) is None for row in found)]
+    names = dict.fromkeys(one.name for one in comparisons(parse(text)) if one.name.startswith(OPEN))
+    unset_rows = list(rows) if names else []
+    return [name for name in names if all(value_of(row, name) is None for row in unset_rows)]
 
 
 def usual_names() -> set[str]:
@@ -129,12 +129,12 @@ def usual_names() -> set[str]:
 
 def recorded_names(rows: Iterable[Row]) -> set[str]:
     """Return the fields that these runs have beside the usual ones."""
-    found: set[str] = set()
+    names: set[str] = set()
     for row in rows:
-        found |= {str(name) for name in _table(row, "metrics")}
-        found |= {f"{group}.{name}" for group in TABLES for name in _table(row, group)}
-        found |= set(settings(row))
-    return found
+        names |= {str(name) for name in _table(row, "metrics")}
+        names |= {f"{group}.{name}" for group in TABLES for name in _table(row, group)}
+        names |= set(settings(row))
+    return names
 
 
 def settings(row: Row) -> dict[str, Any]:
@@ -143,11 +143,11 @@ def settings(row: Row) -> dict[str, Any]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         inner = cast(Mapping[str, Any], value) if isinstance(value, Mapping) else None
-        found |= {f"{prefix}{key}": value} if inner is None else _flat(inner, f"{prefix}{key}.")
-    return found
+        flat |= {f"{prefix}{key}": value} if inner is None else _flat(inner, f"{prefix}{key}.")
+    return flat
 
 
 def value_of(row: Row, name: str) -> Any:
@@ -222,9 +222,9 @@ def _holds(one: Comparison, value: Any) -> bool:
 def _nearest(one: Comparison, names: set[str]) -> str:
     """Return "did you mean ...?" with the nearest field, or where fields are listed when none is near."""
     lower = {name.lower(): name for name in sorted(names)}
-    wanted = one.name.lower()
-    ends = [name for name in sorted(names) if name.rpartition(".")[2].lower() == wanted]
-    near = ends[:1] or [lower[name] for name in difflib.get_close_matches(wanted, list(lower), n=1)]
+    lowered = one.name.lower()
+    ends = [name for name in sorted(names) if name.rpartition(".")[2].lower() == lowered]
+    near = ends[:1] or [lower[name] for name in difflib.get_close_matches(lowered, list(lower), n=1)]
     if near:
         return f"did you mean {near[0][:60]}?"
     return "write one such as strategy, accuracy, params.active or train.lr"

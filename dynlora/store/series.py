@@ -105,22 +105,22 @@ def _rows(connection: sqlite3.Connection, key: _Key, start: int, stop: int) -> _
             f"{query} AND step >= ? AND step < ? ORDER BY step LIMIT ?",
             (key.name, key.split, start, stop, limit + 1),
         )
-        found = checked_scalars(key.name, key.split, cursor.fetchall())
-        values = np.array([np.nan if row[1] is None else row[1] for row in found], dtype=np.float64)
+        rows = checked_scalars(key.name, key.split, cursor.fetchall())
+        values = np.array([np.nan if row[1] is None else row[1] for row in rows], dtype=np.float64)
     else:
         cursor = connection.execute(
             "SELECT step, CASE WHEN typeof(data) = 'blob' AND length(data) = ? THEN data END, crc FROM vectors "
             "WHERE signal = ? AND step >= ? AND step < ? ORDER BY step LIMIT ?",
             (key.cell_bytes, key.signal.id, start, stop, limit + 1),
         )
-        found = cursor.fetchall()
-        if not all(isinstance(step, int) and data and vector_crc(step, data) == crc for step, data, crc in found):
+        rows = cursor.fetchall()
+        if not all(isinstance(step, int) and data and vector_crc(step, data) == crc for step, data, crc in rows):
             raise CorruptRunError(f"a vector of signal {key.name!r} is damaged")
-        values = np.frombuffer(b"".join(row[1] for row in found), key.dtype)
-    if len(found) > limit:
+        values = np.frombuffer(b"".join(row[1] for row in rows), key.dtype)
+    if len(rows) > limit:
         raise ValueError(f"{key.name!r} holds more than {limit} rows here: ask for a range or with max_points")
-    steps = np.array([row[0] for row in found], dtype=np.int64)
-    values = values.reshape(len(found), key.width)
+    steps = np.array([row[0] for row in rows], dtype=np.int64)
+    values = values.reshape(len(rows), key.width)
     return _Piece(1, steps, steps, values, values, values)
 
 
@@ -142,21 +142,21 @@ def checked_scalars(name: str, split: str, rows: list[tuple[Any, ...]]) -> list[
 def _buckets(connection: sqlite3.Connection, key: _Key, level: int, start: int, stop: int) -> _Piece:
     size = key.cell_bytes
     limit = MAX_RESULT_BYTES // (3 * size)
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT first_step, last_step, CASE WHEN length(low) = ? THEN low END, "
         "CASE WHEN length(high) = ? THEN high END, CASE WHEN length(last) = ? THEN last END, crc FROM rollups "
         "WHERE name = ? AND split = ? AND level = ? AND first_step >= ? AND first_step < ? "
         "ORDER BY first_step LIMIT ?",
         (size, size, size, key.name, key.split, level, start, stop, limit),
     ).fetchall()
-    for row in found:
+    for row in rows:
         if not _is_sound(row):
             raise CorruptRunError(f"a roll-up of {key.name!r} is damaged")
-    if found and found[-1][1] >= stop:
-        found.pop()
-    first, end = (np.array([row[column] for row in found], dtype=np.int64) for column in (0, 1))
+    if rows and rows[-1][1] >= stop:
+        rows.pop()
+    first, end = (np.array([row[column] for row in rows], dtype=np.int64) for column in (0, 1))
     low, high, last = (
-        np.frombuffer(b"".join(row[column] for row in found), key.dtype).reshape(len(found), key.width)
+        np.frombuffer(b"".join(row[column] for row in rows), key.dtype).reshape(len(rows), key.width)
         for column in (2, 3, 4)
     )
     return _Piece(level, first, end, low, high, last)

@@ -6,16 +6,32 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
-from dynlora.errors import CorruptRunError
-from dynlora.store.kinds import DECODE, kind_of, metrics_of
-from dynlora.store.meta import config, counts, finite, moment, numbers, short_text, table, text, whole
+from pydantic import AfterValidator
+
+from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.store.meta import (
+    DECODE,
+    config,
+    counts,
+    finite,
+    kind_of,
+    metrics_of,
+    moment,
+    numbers,
+    short_text,
+    table,
+    text,
+    whole,
+)
 from dynlora.store.origin import origin_of
 from dynlora.store.process import now
 from dynlora.store.reader import RunReader
+from dynlora.store.record import Record
 from dynlora.store.recorder import ACTIVITY
 from dynlora.store.rows import ModuleRow, Status
+from dynlora.store.schema import check_run_id
 
 
 class RunSummary(TypedDict):
@@ -185,10 +201,10 @@ def last_ranks(reader: RunReader) -> dict[str, int]:
     """Return the last recorded rank of each module by name, empty before the first."""
     if "rank" not in reader.signals():
         return {}
-    found = reader.last_vector("rank")
-    if found is None:
+    vector = reader.last_vector("rank")
+    if vector is None:
         return {}
-    ranks = found[1].tolist()
+    ranks = vector[1].tolist()
     names = [module.name for module in reader.modules()]
     return {name: round(rank) for name, rank in zip(names, ranks, strict=False) if math.isfinite(rank)}
 
@@ -209,3 +225,34 @@ def readable(folders: Iterable[Path]) -> tuple[dict[Path, RunSummary], list[str]
     if damaged and not summaries:
         raise damaged[0]
     return summaries, [f"{str(error).rstrip('.')}; it is left out." for error in damaged]
+
+
+ADAPTER_DIR = "peft_adapter"
+"""Folder of a run that was trained elsewhere and only recorded; PEFT's files are in it."""
+
+CALLBACK = "transformers"
+"""What `recorded_by` says of a run that `RecordCallback` recorded."""
+
+
+class TrainerRun(Record):
+    """File of a Trainer's checkpoint that names the run it belongs to, by its id."""
+
+    run: Annotated[str, AfterValidator(check_run_id)]
+
+
+def recorded_adapter(folder: Path) -> Path | None:
+    """Return the folder of a recorded run's adapter, None where there is none."""
+    adapter = folder / ADAPTER_DIR
+    is_there = (adapter / "adapter_config.json").is_file() and not adapter.is_symlink()
+    return adapter if is_there else None
+
+
+def check_looks_for_stops(folder: Path) -> None:
+    """Refuse to ask the process of a run to stop that only records: its loop is another's and looks for no request.
+
+    Raises:
+        ConfigError: when the run is one of those.
+        CorruptRunError: when it cannot be read.
+    """
+    if by := recorded_by(folder):
+        raise ConfigError(f"run {folder.name}: is trained by a script with {by:.40}, so stop it there")

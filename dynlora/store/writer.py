@@ -14,9 +14,8 @@ from filelock import BaseFileLock
 
 from dynlora.errors import CorruptRunError
 from dynlora.store import jsontext, schema
-from dynlora.store.active import mark_active, unmark_active
 from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
-from dynlora.store.lifecycle import annotate, create_run
+from dynlora.store.lifecycle import annotate, create_run, mark_active, unmark_active
 from dynlora.store.process import now, this_process
 from dynlora.store.reader import RunReader
 from dynlora.store.recorder import ACTIVITY, COMMIT_EVERY_S, Recording

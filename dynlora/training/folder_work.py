@@ -13,10 +13,9 @@ from pathlib import Path
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.environment import starts_others
-from dynlora.store.copied import check_can_resume
-from dynlora.store.process import this_process
+from dynlora.store.origin import check_can_resume
+from dynlora.store.process import forget_stop, request_stop, stop_requested, this_process
 from dynlora.store.reader import RunReader
-from dynlora.store.stop_request import forget_stop, request_stop, stop_requested
 from dynlora.store.writer import RunWriter
 from dynlora.training.resumable import check_resumable
 from dynlora.training.stop_signal import StopRequest

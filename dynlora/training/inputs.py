@@ -24,7 +24,7 @@ from dynlora.engine.loop.hardware import resolve_precision
 from dynlora.engine.model.base_model import BaseModel, Weights, load_base, load_tokenizer
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError
-from dynlora.jobs import own_process
+from dynlora.jobs import environment
 from dynlora.jobs.environment import process_number
 from dynlora.tasks import Task, WritingTask
 from dynlora.training.initial_adapter import read_ranks, read_start
@@ -82,7 +82,7 @@ def load_inputs(config: RunConfig, start: Path | None = None, began_in: str | No
     Raises:
         ConfigError, AssetError, DataError: one sentence that names what is wrong and what to change.
     """
-    own_process.imported()
+    environment.imported()
     config = with_absolute_paths(config)
     strategy = strategies.build(config.strategy.name, config.strategy.fields)
     if (source := strategy.ranks_source()) is not None:

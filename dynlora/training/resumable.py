@@ -9,8 +9,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import as_made
 from dynlora.errors import ConfigError
 from dynlora.renamed_settings import gone_values
-from dynlora.store.kinds import TRAIN, kind_of
-from dynlora.store.meta import table
+from dynlora.store.meta import TRAIN, kind_of, table
 from dynlora.store.writer import RunWriter
 
 FIXED = ("seed", "model", "data", "adapter", "strategy", "train.batch_size", "train.grad_accum", "log.eval_rows")

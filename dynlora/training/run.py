@@ -26,8 +26,8 @@ from dynlora.jobs import launch
 from dynlora.jobs.environment import starts_others
 from dynlora.jobs.start_files import kept_start
 from dynlora.jobs.trackers import TrackerProcess, check_trackers, tracker_process
-from dynlora.store.copied import check_can_resume
 from dynlora.store.meta import table, whole
+from dynlora.store.origin import check_can_resume
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.analysis import flows
-from dynlora.analysis import modules as kit_modules
-from dynlora.analysis.flows import OUTSIDE
+from dynlora.analysis import capacity_frames
+from dynlora.analysis import frames as kit_modules
+from dynlora.analysis.capacity_frames import OUTSIDE
 from dynlora.kinds.train.panels.flow import flow
 
 COLUMNS = ["seq", "step", "edit", "donor", "receiver", "count", "donor_score", "receiver_score"]
@@ -41,39 +41,39 @@ def amounts(traced: pd.DataFrame) -> dict[tuple[int, int], float]:
 
 def test_a_move_is_followed_from_giver_to_receiver() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4], s20=[3, 5, 4, 4])
-    traced = flows.trace(modules(), moves((10, Q0, K0)), held)
+    traced = capacity_frames.trace(modules(), moves((10, Q0, K0)), held)
     assert amounts(traced) == {(0, 0): 48, (0, 1): 16, (1, 1): 64, (2, 2): 64, (3, 3): 64}
-    assert flows.balance(traced, modules(), held).adds_up
+    assert capacity_frames.balance(traced, modules(), held).adds_up
 
 
 def test_what_came_back_is_not_drawn() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4], s20=[4, 4, 4, 4])
-    traced = flows.trace(modules(), moves((10, Q0, K0), (20, K0, Q0)), held)
+    traced = capacity_frames.trace(modules(), moves((10, Q0, K0), (20, K0, Q0)), held)
     assert amounts(traced) == {(m, m): 64 for m in range(4)}
-    assert "No rank moved between" in flow(traced, flows.balance(traced, modules(), held), 2, 0, 20)
+    assert "No rank moved between" in flow(traced, capacity_frames.balance(traced, modules(), held), 2, 0, 20)
 
 
 def test_what_is_given_beyond_the_price_is_released() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[2, 5, 4, 4])
-    traced = flows.trace(modules(), moves((10, Q0, K0), (10, Q0, K0)), held)  # two components pay for one
+    traced = capacity_frames.trace(modules(), moves((10, Q0, K0), (10, Q0, K0)), held)  # two components pay for one
     assert amounts(traced)[0, OUTSIDE] == 16
-    sides = flows.balance(traced, modules(), held)
+    sides = capacity_frames.balance(traced, modules(), held)
     assert (sides.released, sides.free, sides.adds_up) == (16, 0, True)
 
 
 def test_growth_without_a_donor_is_paid_by_what_was_free() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[4, 5, 4, 4])
-    traced = flows.trace(modules(), moves((10, None, K0)), held)
+    traced = capacity_frames.trace(modules(), moves((10, None, K0)), held)
     assert amounts(traced)[OUTSIDE, 1] == 16
-    assert flows.balance(traced, modules(), held).adds_up
+    assert capacity_frames.balance(traced, modules(), held).adds_up
 
 
 def test_masked_components_that_are_dropped_later_count_once() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[2, 4, 4, 4], s20=[2, 4, 4, 4])
     drops = moves((20, Q0, None), (20, Q0, None))  # masked at step 10, dropped at 20
-    traced = flows.trace(modules(), drops, held)
+    traced = capacity_frames.trace(modules(), drops, held)
     assert amounts(traced)[0, OUTSIDE] == 32
-    assert flows.balance(traced, modules(), held).adds_up
+    assert capacity_frames.balance(traced, modules(), held).adds_up
 
 
 @settings(max_examples=40)
@@ -95,23 +95,23 @@ def test_both_sides_add_up_whatever_moves(data: st.DataObject) -> None:
             rows.append((step, None if donor < 0 else names[donor], names[receiver]))
         held.append(now)
     frame = pd.DataFrame(np.array(held, dtype=float).T, columns=range(len(held)))
-    traced = flows.trace(table, moves(*rows), frame)
-    assert flows.balance(traced, table, frame).adds_up
-    for by in flows.BY:
-        found = flows.flows(table, traced, flows.bands(table, by, moves(*rows)))
+    traced = capacity_frames.trace(table, moves(*rows), frame)
+    assert capacity_frames.balance(traced, table, frame).adds_up
+    for by in capacity_frames.BY:
+        found = capacity_frames.flows(table, traced, capacity_frames.bands(table, by, moves(*rows)))
         assert found["parameters"].sum() == pytest.approx(traced["parameters"].sum())
 
 
 def test_ends_by_kind_depth_and_module() -> None:
     table, log = modules(layers=30), moves((10, Q0, K0))
-    assert set(flows.bands(table, "kind", log)) == {"query", "key"}
-    depth = flows.bands(table, "depth", log)
-    assert flows.band_order(table, depth, "depth")[0] == "layers 0-2"
-    assert depth.nunique() <= flows.MOST_BANDS
-    named = flows.bands(table, "module", log)
-    assert set(named) == {"query 0", "key 0", flows.OTHERS}
-    assert flows.band_order(table, named, "module")[-1] == flows.OTHERS
+    assert set(capacity_frames.bands(table, "kind", log)) == {"query", "key"}
+    depth = capacity_frames.bands(table, "depth", log)
+    assert capacity_frames.band_order(table, depth, "depth")[0] == "layers 0-2"
+    assert depth.nunique() <= capacity_frames.MOST_BANDS
+    named = capacity_frames.bands(table, "module", log)
+    assert set(named) == {"query 0", "key 0", capacity_frames.OTHERS}
+    assert capacity_frames.band_order(table, named, "module")[-1] == capacity_frames.OTHERS
 
 
 def test_small_models_name_each_layer() -> None:
-    assert list(flows.bands(modules(), "depth", moves()))[:2] == ["layer 0", "layer 1"]
+    assert list(capacity_frames.bands(modules(), "depth", moves()))[:2] == ["layer 0", "layer 1"]

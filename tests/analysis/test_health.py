@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import frames as kit_modules
 from dynlora.analysis import health
 from dynlora.analysis import health_checks as checks
-from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.health_checks import NOTICE, PROBLEM, Evidence, Finding
 from dynlora.analysis.run_reading import read_run
 from dynlora.store import queries

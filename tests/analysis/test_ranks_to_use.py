@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import ranks_to_use, ranks_to_use_text
-from dynlora.analysis.modules import described
+from dynlora.analysis.frames import described
 from dynlora.store import queries
 
 KINDS = ("query", "value")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dynlora.analysis import signals
+from dynlora.analysis import run_reading
 from dynlora.cli.main import main
 from dynlora.config import RunConfig
 from dynlora.errors import CorruptRunError
@@ -120,7 +120,7 @@ def test_no_value_of_one_run_hides_the_others(crowded: Path) -> None:
                 run_summary(folder)
             continue
         found = run_summary(folder)
-        signals.uniform_rank(found)
+        run_reading.uniform_rank(found)
 
 
 @pytest.mark.parametrize("kind", KINDS)

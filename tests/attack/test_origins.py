@@ -18,7 +18,6 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import environment
 from dynlora.jobs import spawn as children
 from dynlora.server import serve as serving
-from dynlora.server import token as access_token
 from dynlora.server.host_check import (
     HOSTS_VARIABLE,
     LOCAL,
@@ -217,17 +216,17 @@ def test_no_address_of_this_machine_is_asked_for_on_the_internet() -> None:
 
 def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(environment.TOKEN_VARIABLE, raising=False)
-    monkeypatch.setattr(access_token, "WRONG_COSTS_S", 0.0)
-    assert access_token.read_token(None) is None
-    assert not access_token.is_token("")
+    monkeypatch.setattr(serving, "WRONG_COSTS_S", 0.0)
+    assert serving.read_token(None) is None
+    assert not serving.is_token("")
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
-    assert access_token.read_token(file) == TOKEN
+    assert serving.read_token(file) == TOKEN
     monkeypatch.setenv(environment.TOKEN_VARIABLE, TOKEN)
-    assert access_token.read_token(None) == TOKEN
-    assert access_token.is_token(TOKEN)
+    assert serving.read_token(None) == TOKEN
+    assert serving.is_token(TOKEN)
     for wrong in ("", TOKEN[:-1], TOKEN + "0", TOKEN.upper(), "\ud800", "é" * 20):
-        assert not access_token.is_token(wrong)
+        assert not serving.is_token(wrong)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"short", b"x" * 600, b"\xff" * 20, b"two lines of\na token in it"])
@@ -236,7 +235,7 @@ def test_a_token_that_cannot_be_one_is_refused_without_showing_it(content: bytes
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ConfigError, match="--token-file"):
-        access_token.read_token(file)
+        serving.read_token(file)
     done = CliRunner().invoke(main, ["ui", "--host", "0.0.0.0", "--token-file", str(file)])
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1

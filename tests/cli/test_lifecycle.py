@@ -17,9 +17,9 @@ import pytest
 
 from dynlora.jobs import launch
 from dynlora.jobs.queue import QUEUE_LOCK
-from dynlora.store.active import active_ids
+from dynlora.store.lifecycle import active_ids
+from dynlora.store.process import STOP_NAME, request_stop
 from dynlora.store.reader import RunReader
-from dynlora.store.stop_request import STOP_NAME, request_stop
 from dynlora.training.plan import PlannedRun
 from dynlora.training.staged_folder import staged
 from tests.command_line import document, run

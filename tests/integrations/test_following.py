@@ -20,8 +20,8 @@ from dynlora.integrations.trackers import feed as feeds
 from dynlora.integrations.trackers import follow as following
 from dynlora.integrations.trackers.base import RunFacts, plain_name
 from dynlora.integrations.trackers.feed import Feed, Step, families
+from dynlora.integrations.trackers.follow import without_secrets_logged
 from dynlora.integrations.trackers.places import FOLDER, place_of
-from dynlora.integrations.trackers.safe_log import without_secrets_logged
 from dynlora.integrations.trackers.tensorboard import folder_name
 from dynlora.store.reader import RunReader
 from dynlora.store.tracker_notes import LOCK_NAME, NOTES_NAME, Written, read_trackers, write_trackers

@@ -15,7 +15,7 @@ import dynlora
 from dynlora.errors import ConfigError
 from dynlora.integrations.transformers import RecordCallback
 from dynlora.store.knockouts import KNOCKOUT_NAME, Knockouts
-from dynlora.store.recorded import ADAPTER_DIR
+from dynlora.store.summary import ADAPTER_DIR
 from tests.command_line import document, run
 from tests.custom_loop.test_attached import classifier
 from tests.custom_loop.test_trainer_callback import Rows, arguments

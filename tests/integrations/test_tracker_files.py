@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 import dynlora
 from dynlora.analysis.ranks_to_use import lora_settings
-from dynlora.analysis.signals import uniform_rank
+from dynlora.analysis.run_reading import uniform_rank
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError
 from dynlora.integrations.tracker_files.found import FoundRun
 from dynlora.integrations.tracker_files.import_runs import import_run
-from dynlora.integrations.tracker_files.names import understood
+from dynlora.integrations.tracker_files.settings import understood
 from dynlora.integrations.tracker_files.tensorboard import tensorboard_runs
 from dynlora.integrations.trackers.event_messages import Event, SessionLog, Summary
 from dynlora.integrations.trackers.places import FOLDER

@@ -15,9 +15,8 @@ from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyEr
 from dynlora.jobs import launch, spawn, trash
 from dynlora.jobs import queue as run_queue
 from dynlora.store import process
-from dynlora.store.active import active_ids, mark_active
-from dynlora.store.lifecycle import annotate
-from dynlora.store.stop_request import stop_requested
+from dynlora.store.lifecycle import active_ids, annotate, mark_active
+from dynlora.store.process import stop_requested
 from dynlora.store.writer import RunWriter
 from tests.jobs.helpers import helper
 from tests.store.builder import finished_run, new_run

@@ -22,7 +22,7 @@ from dynlora.jobs import cli_client, launch, spawn, uploads
 from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
 from dynlora.store import process, record
-from dynlora.store.copied import COPIED_NAME, Copied
+from dynlora.store.origin import COPIED_NAME, Copied
 from dynlora.store.writer import RunWriter
 from tests.jobs.test_launch import queued, status
 from tests.jobs.test_launch import root as root

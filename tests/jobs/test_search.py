@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from dynlora.errors import ConfigError
-from dynlora.jobs import search
+from dynlora.jobs import sweep
 from dynlora.jobs.helper_job import Failure
-from dynlora.jobs.search import STUDIES_DIR, arguments, cancel, searches, start
+from dynlora.jobs.sweep import STUDIES_DIR, arguments, cancel, searches, start
 from dynlora.store.process import start_time
 from tests.jobs.helpers import fails, helper, waits
 from tests.waiting import until
@@ -23,7 +23,7 @@ OPTIONS = {"study": "s", "trials": 4, "each": "", "rates": False}
 
 def child(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     """Let this command stand where the search would; its process is a real one."""
-    monkeypatch.setattr(search, "command", lambda *_: command)
+    monkeypatch.setattr(sweep, "command", lambda *_: command)
 
 
 def test_options_become_arguments() -> None:

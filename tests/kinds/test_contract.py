@@ -21,7 +21,7 @@ from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report import run_report
 from dynlora.viz.report.document import Chart, Table
-from dynlora.viz.report.kind_report import kind_document
+from dynlora.viz.report.one_run import kind_document
 from tests.kinds.decode.written import written_decode
 from tests.kinds.distil.written import written_distil
 from tests.kinds.merge.written import written_merge

@@ -12,7 +12,7 @@ from dynlora.jobs import launch
 from dynlora.jobs.queue import read_status
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.store.kinds import DECODE
+from dynlora.store.meta import DECODE
 from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter

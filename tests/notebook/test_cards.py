@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import dynlora
-from dynlora.analysis import modules as kit_modules
-from dynlora.notebook.rank_grid import rank_grid
+from dynlora.analysis import frames as kit_modules
 from dynlora.notebook.replay import Replay
+from dynlora.notebook.run_card import rank_grid
 from tests.notebook.html import Card, inert
 from tests.viz.growing import Running
 from tests.viz.runs import HOSTILE, make_run

@@ -16,7 +16,7 @@ from dynlora.jobs import kinds
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.registry import registry
 from dynlora.store.summary import run_summary
-from dynlora.viz.decode import live_cards
+from dynlora.viz import decode
 from dynlora.viz.kinds import form
 from dynlora.viz.ui import model_client
 from tests.kinds.decode import written as decodes
@@ -164,14 +164,14 @@ class Child:
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
     found = Child()
-    for module in (live_cards, model_client):
+    for module in (decode, model_client):
         monkeypatch.setattr(module, "shared", lambda: found)
     return found
 
 
 def with_roles(runs_dir: Path) -> Path:
     """Write a decode whose draft and target are there."""
-    live_cards.has_roles.clear()
+    decode.has_roles.clear()
     writer, folder = trained(runs_dir), written_decode(runs_dir)
     (folder / "config.yaml").write_text(DecodeSettings.of(draft=writer, target=writer).to_yaml(), "utf-8")
     return folder
@@ -179,8 +179,8 @@ def with_roles(runs_dir: Path) -> Path:
 
 def test_a_decode_without_its_roles_cannot_be_tried(runs_dir: Path) -> None:
     written_decode(runs_dir)
-    live_cards.has_roles.clear()
-    assert not live_cards.can_try()
+    decode.has_roles.clear()
+    assert not decode.can_try()
     assert "No decode here has its draft, target and reward at hand" in words(open_page("playground", tab="decode"))
 
 
@@ -206,7 +206,7 @@ def test_what_the_child_refuses_is_said(monkeypatch: pytest.MonkeyPatch, runs_di
         raise ConfigError("question: is empty; type a problem")
 
     with_roles(runs_dir)
-    monkeypatch.setattr(live_cards, "shared", lambda: SimpleNamespace(ask=refuse))
+    monkeypatch.setattr(decode, "shared", lambda: SimpleNamespace(ask=refuse))
     assert "question:" in words(press(open_page("playground", tab="decode"), "Decode"))
 
 

@@ -16,7 +16,7 @@ from dynlora.errors import CorruptRunError
 from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.lifecycle import annotate
-from dynlora.viz.capacity import cards as capacity_cards
+from dynlora.viz import capacity as capacity_cards
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.ranks import card as ranks
 from dynlora.viz.ui import run_picker

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora import strategies
 from dynlora.jobs import launch
 from dynlora.text import documentation_text
-from dynlora.viz.methods import model as methods_model
+from dynlora.viz import methods as methods_model
 from tests.pages.app import open_page, words
 
 ANCHORS = {

@@ -10,7 +10,7 @@ def click(before: str, place: int) -> None:
     """Tell of a click on a chart that was drawn while `before` was chosen."""
     import streamlit as st
 
-    from dynlora.viz.kit.picture import Picks
+    from dynlora.viz.kit.panel import Picks
     from dynlora.viz.ui import cards
 
     st.session_state["chart"] = {"selection": {"points": [{"customdata": [place]}]}}

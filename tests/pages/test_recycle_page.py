@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import kinds
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.viz.few_shot import card as few_shot_card
+from dynlora.viz import few_shot as few_shot_card
 from dynlora.viz.kinds import form
 from tests.kinds.recycle.written import written_recycle
 from tests.kinds.test_settings import trained

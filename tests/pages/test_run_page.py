@@ -9,8 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
-from dynlora.store.process import this_process
-from dynlora.store.stop_request import request_stop
+from dynlora.store.process import request_stop, this_process
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run

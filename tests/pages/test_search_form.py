@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dynlora.jobs.helper_job import Failure, HelperJob
-from dynlora.jobs.search import STUDIES_DIR
+from dynlora.jobs.sweep import STUDIES_DIR
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page
 from tests.pages.test_runs_page import IDS, runs
@@ -26,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         found.append((config, lists, options))
         return options["study"]
 
-    monkeypatch.setattr("dynlora.viz.launch.search_form.search.start", start)
+    monkeypatch.setattr("dynlora.viz.launch.sweep_form.search.start", start)
     return found
 
 

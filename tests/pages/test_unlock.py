@@ -10,7 +10,7 @@ from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import environment
-from dynlora.server import token as access_token
+from dynlora.server import serve as access_token
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 

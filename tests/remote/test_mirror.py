@@ -10,11 +10,11 @@ from click.testing import CliRunner
 from dynlora.cli.main import main
 from dynlora.errors import RemoteError
 from dynlora.jobs import environment
-from dynlora.remote import mirror as mirrors
-from dynlora.remote.mirror import Mirror
+from dynlora.remote import sync as mirrors
 from dynlora.remote.place import Place
 from dynlora.remote.pull import pull
 from dynlora.remote.push import push
+from dynlora.remote.sync import Mirror
 from dynlora.server import serve
 from dynlora.store.catalogue import run_rows
 from dynlora.store.run import open_run

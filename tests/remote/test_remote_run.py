@@ -9,8 +9,7 @@ import pytest
 
 import dynlora
 from dynlora.errors import ConfigError, CorruptRunError, RemoteError, RunNotFoundError
-from dynlora.notebook.open_run import open_run
-from dynlora.notebook.remote_run import RemoteRun
+from dynlora.notebook.remote_run import RemoteRun, open_run
 from dynlora.notebook.run import Run
 from dynlora.remote.place import Place
 from dynlora.remote.push import push

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dynlora.store import queries
-from dynlora.store.kinds import DECODE, result_of
+from dynlora.store.meta import DECODE, result_of
 
 SAMPLE = Path(__file__).resolve().parents[2] / "sample_runs" / "20261128-170846-96663c96"
 

@@ -10,7 +10,7 @@ from dynlora.errors import ConfigError
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
-from dynlora.store.kinds import DECODE, OTHER, TRAIN, kind_of
+from dynlora.store.meta import DECODE, OTHER, TRAIN, kind_of
 from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter
 from dynlora.training.resumable import check_own

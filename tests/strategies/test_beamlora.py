@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dynlora
-from dynlora.analysis.flows import trace
+from dynlora.analysis.capacity_frames import trace
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.model.adapters import Adapters

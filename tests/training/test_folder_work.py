@@ -10,7 +10,7 @@ import pytest
 
 from dynlora.errors import ConfigError
 from dynlora.jobs.queue import read_status
-from dynlora.store.copied import COPIED_NAME, Copied
+from dynlora.store.origin import COPIED_NAME, Copied
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.training import folder_work

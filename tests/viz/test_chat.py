@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from dynlora.viz.inputs import token_losses
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.kit.token_text import FARTHEST, Colouring, TextToken, reach_of, tokens_html
+from dynlora.viz.playground import chat_model
 from dynlora.viz.playground import figures as chat_figures
-from dynlora.viz.playground.chat import model as chat_model
-from dynlora.viz.playground.chat import text as chat_text
-from dynlora.viz.playground.chat.model import Answer, Settings, Talk, Turn, Voice
+from dynlora.viz.playground.chat_model import Answer, Settings, Talk, Turn, Voice
 from dynlora.viz.ui.model_client import Streamed
 
 CHAT = Settings(chat=True)
@@ -110,7 +109,7 @@ def test_tokens_have_probabilities_and_their_sum_is_that_of_the_text() -> None:
     assert frame["adapter"].tolist() == pytest.approx(np.exp([-0.1, -1.0]))
     assert frame["difference"].tolist() == pytest.approx([2.0, -0.5])
     assert "log-probability +1.5 nats against the base model (2 tokens)" in chat_model.token_caption(frame)
-    tokens = chat_text.text_tokens(found)
+    tokens = chat_model.text_tokens(found)
     assert "p(token): adapter 90.5 %, base 12.2 %" in tokens[0].told
     assert "adapter: a 90 %, ␣ 10 %" in tokens[0].told
     assert chat_model.alternatives(found["tokens"][0]).shape == (2, 5)
@@ -139,9 +138,9 @@ def test_modules_are_sorted_and_those_that_change_the_text_are_named() -> None:
 
 def test_which_adapter_answers_is_said_unless_it_is_that_of_the_end() -> None:
     about = {"step": 40, "place": "checkpoint"}
-    assert "still training" in chat_text.where_from(about, {"status": "running"})
-    assert "its last checkpoint (step 40)" in chat_text.where_from(about, {"status": "stopped"})
-    assert chat_text.where_from({"step": 40, "place": "adapter"}, {"status": "finished"}) == ""
+    assert "still training" in chat_model.where_from(about, {"status": "running"})
+    assert "its last checkpoint (step 40)" in chat_model.where_from(about, {"status": "stopped"})
+    assert chat_model.where_from({"step": 40, "place": "adapter"}, {"status": "finished"}) == ""
 
 
 def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import frames as kit_modules
 from dynlora.analysis import pairing, run_summary, seed_groups
 from dynlora.analysis.seed_groups import Group
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.line_styles import MOST_COLOURED
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.run_colours import MOST_COLOURED
 from tests.analysis.test_pairing import series, summary
 from tests.viz.drawn import traces_of
 from tests.viz.runs import HOSTILE

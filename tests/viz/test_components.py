@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import capacity_frames
-from dynlora.analysis import modules as kit_modules
-from dynlora.analysis.signals import About
+from dynlora.analysis import frames as kit_modules
+from dynlora.analysis.run_reading import About
 from dynlora.kinds.train.panels import components
 from dynlora.kinds.train.panels.components import all_components, component_map
 from dynlora.viz.kit import theme

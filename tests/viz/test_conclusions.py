@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.analysis import flows
+from dynlora.analysis import capacity_frames
 from dynlora.analysis.gate_effect import GateEffect
 from dynlora.kinds.train.panels.groups import groups as groups_caption
-from dynlora.viz.capacity import conclusion as capacity
+from dynlora.viz import capacity
+from dynlora.viz import methods as methods_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.inputs import text as inputs_text
-from dynlora.viz.methods import model as methods_model
-from dynlora.viz.runs import conclusion as runs
+from dynlora.viz.runs import cards as runs
 from tests.viz.listed import listed, swept_rows
 
 EFFECT = GateEffect(np.array([0.5, 0.01, 0.4]), 0.05, 24, 2)
@@ -68,9 +68,9 @@ def traced(*rows: tuple[int, int, float]) -> pd.DataFrame:
 
 
 def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
-    said = capacity.conclusion(
+    said = capacity.capacity_text(
         state([2, 3, 5, 6], [1, 2, 3, 4]), np.full(4, 4.0), traced((0, 0, 60.0), (0, 2, 30.0), (1, -1, 10.0)),
-        flows.Balance(100, 90, 0, 10, 0), 0, 40, 2,
+        capacity_frames.Balance(100, 90, 0, 10, 0), 0, 40, 2,
     )  # fmt: skip
     assert said == (
         "In steps 0 to 40, 2 reallocations moved 30 parameters (33.3 % of those in use) and released 10: value gained "
@@ -79,12 +79,14 @@ def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
 
 
 def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
-    still = flows.Balance(100, 100, 0, 0, 0)
-    said = capacity.conclusion(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
+    still = capacity_frames.Balance(100, 100, 0, 0, 0)
+    said = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
     assert said == "In steps 0 to 9, no rank moved: 4 modules with rank 4."
-    begun = capacity.conclusion(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 0, 0)
+    begun = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 0, 0)
     assert begun == "Step 0, nothing has moved yet: 4 modules with rank 4."
-    even = capacity.conclusion(state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1)
+    even = capacity.capacity_text(
+        state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1
+    )
     assert even.endswith(": every kind of module has as much rank as before.")
 
 

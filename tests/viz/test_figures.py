@@ -12,14 +12,14 @@ import plotly.graph_objects as go
 import pytest
 
 from dynlora.analysis import capacity_frames
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import frames as kit_modules
 from dynlora.kinds.train.panels import capacity, classes, flow, importance, loss, metric, module, step_time
 from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.kinds.train.panels.groups import group_lines
 from dynlora.kinds.train.panels.stability import ImportanceStability
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.inputs import figures as inputs_figures
-from dynlora.viz.kit import lines as kit_lines
+from dynlora.viz.kit import charts as kit_lines
 from dynlora.viz.kit import module_map, theme
 from tests.viz.drawn import layout_of, traces_of
 

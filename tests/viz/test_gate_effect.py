@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dynlora.analysis import frames as kit_modules
 from dynlora.analysis import input_frames
-from dynlora.analysis import modules as kit_modules
 from dynlora.analysis.gate_effect import gate_effect, served
 from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.kinds.train.panels.gates import gates as gate_caption

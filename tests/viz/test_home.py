@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis.frames import records
-from dynlora.viz.home import model as home_model
+from dynlora.viz import home as home_model
 
 NOW = 1_000_000.0
 

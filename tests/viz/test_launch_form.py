@@ -20,9 +20,9 @@ from dynlora.cli.main import main
 from dynlora.config import config_keys, parse_config
 from dynlora.config_files import yaml_text
 from dynlora.errors import DataError
+from dynlora.viz import methods as methods_model
 from dynlora.viz.kit import theme
-from dynlora.viz.launch import cost_figures, cost_model, data_file, form_model, presets
-from dynlora.viz.methods import model as methods_model
+from dynlora.viz.launch import cost_model, data_file, form_model, presets
 from tests.pages.app import CATALOG
 from tests.viz.checked import preflight_document
 from tests.viz.drawn import layout_of, traces_of
@@ -311,7 +311,7 @@ def test_the_timeline_holds_every_event_once_and_thins_a_crowd() -> None:
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_the_schedule_is_drawn_in_lanes(mode: str) -> None:
-    figure = cost_figures.schedule_lanes(cost_model.timeline(preflight_document()), theme.palette(mode))
+    figure = cost_model.schedule_lanes(cost_model.timeline(preflight_document()), theme.palette(mode))
     traces = {trace.name: trace for trace in traces_of(figure)}
     assert list(traces["Rank reallocation"].x) == [17, 24, 31, 38, 45, 52, 59]
     assert set(traces["Rank reallocation"].y) == set(traces["Ranks fixed"].y) == {"Rank"}
@@ -322,7 +322,7 @@ def test_the_schedule_is_drawn_in_lanes(mode: str) -> None:
 
 def test_parameters_are_drawn_by_kind() -> None:
     kinds = cost_model.kinds_frame(preflight_document())
-    figure = cost_figures.kinds_bars(kinds, theme.palette("light"))
+    figure = cost_model.kinds_bars(kinds, theme.palette("light"))
     assert [trace.name for trace in traces_of(figure)] == ["Active", "Space to grow"]
     assert list(traces_of(figure)[0].y) == ["query", "ff out"]
     assert list(traces_of(figure)[0].x) == [18_432, 46_080]

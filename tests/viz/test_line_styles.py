@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.analysis.seed_groups import Group
-from dynlora.viz.compare.line_styles import MOST_COLOURED, apart, line_styles, short_label
 from dynlora.viz.compare.model import best_first
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.run_colours import MOST_COLOURED, apart, line_styles, short_label
 
 NAMES = [f"method {i} (from its code), n = 3" for i in range(15)]
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis.capacity_frames import ordered
-from dynlora.analysis.modules import described
+from dynlora.analysis.frames import described
 from dynlora.kinds.train.panels.capacity import capacity_map
 from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.viz.kit.module_map import MapView, bar_room, even_cells, row_edges

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.analysis.frames import number_format
-from dynlora.viz.kit.limits import axis_within, limits
+from dynlora.viz.kit.charts import axis_within, limits
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis.seed_groups import Group
-from dynlora.viz.compare import one_example
+from dynlora.viz.compare import cards
 
 SUMMARIES = {run: {"seed": i, "labels": ["bad", "good"]} for i, run in enumerate("abc")}
 GROUPS = [Group("dynamic", ("b",)), Group("lora", ("a", "c"))]
@@ -23,27 +23,27 @@ def frame(losses: list[float], predictions: list[float], texts: tuple[str, ...] 
 
 def test_only_runs_with_the_same_probe_set_are_set_side_by_side() -> None:
     frames = {"a": frame([1, 2], [1, 0]), "b": frame([1, 2], [1, 0], ("x", "z")), "c": frame([3, 2], [0, 0])}
-    assert list(one_example.shared_examples(frames)) == ["a", "c"]
-    assert one_example.shared_examples({"a": frame([], [], ()).iloc[:0]}) == {}
+    assert list(cards.shared_examples(frames)) == ["a", "c"]
+    assert cards.shared_examples({"a": frame([], [], ()).iloc[:0]}) == {}
 
 
 def test_an_example_is_told_by_configuration_and_seed() -> None:
     frames = {"a": frame([0.1, 2], [1, 0]), "b": frame([0.5, 2], [0, np.nan]), "c": frame([0.3, 2], [1, 0])}
-    assert one_example.most_disputed(frames) == 0
-    found = one_example.in_every_run(frames, 0, GROUPS, SUMMARIES)
+    assert cards.most_disputed(frames) == 0
+    found = cards.in_every_run(frames, 0, GROUPS, SUMMARIES)
     assert found.to_numpy().tolist() == [
         ["dynamic", 1, "bad", "no", 0.75, 0.5],
         ["lora", 0, "good", "yes", 0.75, 0.1],
         ["lora", 2, "good", "yes", 0.75, 0.3],
     ]  # fmt: skip
-    said = one_example.sentence(found)
+    said = cards.sentence(found)
     assert said == "2 of 3 runs predict its label. Its loss runs from 0.1 nats (lora) to 0.5 nats (dynamic)."
-    alike = one_example.in_every_run(frames, 1, GROUPS, SUMMARIES)
+    alike = cards.in_every_run(frames, 1, GROUPS, SUMMARIES)
     assert alike["right"].fillna("–").tolist() == ["–", "yes", "yes"]
-    assert "nats in every run." in one_example.sentence(alike)
+    assert "nats in every run." in cards.sentence(alike)
 
 
 def test_what_was_never_evaluated_says_so() -> None:
     frames = {run: frame([np.nan, np.nan], [np.nan, np.nan]) for run in "ab"}
-    assert one_example.most_disputed(frames) == 0
-    assert "have not recorded" in one_example.sentence(one_example.in_every_run(frames, 0, GROUPS, SUMMARIES))
+    assert cards.most_disputed(frames) == 0
+    assert "have not recorded" in cards.sentence(cards.in_every_run(frames, 0, GROUPS, SUMMARIES))

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import capacity_frames, run_summary, signals
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import capacity_frames, run_reading, run_summary
+from dynlora.analysis import frames as kit_modules
 from dynlora.kinds.train.panels import capacity, decisions
 from dynlora.kinds.train.panels.capacity import capacity_map
 from dynlora.kinds.train.panels.step_time import step_time_caption
@@ -37,7 +37,7 @@ def drawn(values: list[list[float]], view: MapView) -> Any:
 
 
 def test_a_methods_own_signals_come_after_the_usual_ones() -> None:
-    found = signals.known({"own_signals": OWN}, ["rank", "importance", "group", "path", "unheard"])
+    found = run_reading.known({"own_signals": OWN}, ["rank", "importance", "group", "path", "unheard"])
     assert list(found) == ["rank", "importance", "group", "path"]
     assert found["group"].grouping
     assert found["path"].choices == ("none", "low rank")
@@ -49,7 +49,7 @@ def test_a_methods_own_signals_come_after_the_usual_ones() -> None:
     [None, [], {"group": 3}, {"group": {"title": 3}}, {"rank": OWN["group"]}, {"group": {"title": None}}],
 )
 def test_what_a_run_says_wrongly_is_left_out(said: object) -> None:
-    found = signals.known({"own_signals": said if isinstance(said, dict) else {}}, ["rank", "group"])
+    found = run_reading.known({"own_signals": said if isinstance(said, dict) else {}}, ["rank", "group"])
     assert list(found) == ["rank"]
     assert found["rank"].word == "rank"
 

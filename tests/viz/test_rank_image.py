@@ -11,7 +11,7 @@ from PIL import Image
 
 from dynlora.store.rows import ModuleRow
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.rank_image import rank_image
+from dynlora.viz.kit.rank_picture import rank_image
 
 KINDS = ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")
 

@@ -24,10 +24,10 @@ from dynlora.analysis.run_reading import read_run
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import KnockedOut, Knockouts
 from dynlora.viz.kit.sealed_page import script_json
-from dynlora.viz.report import comparison_report, knockouts_part, run_report
-from dynlora.viz.report.charts import differences
+from dynlora.viz.report import comparison_report, one_run, run_report
 from dynlora.viz.report.comparing import shared
 from dynlora.viz.report.document import Part
+from dynlora.viz.report.page import differences
 from tests.command_line import document, run
 from tests.viz.runs import GROUPS, HOSTILE, N_MODULES, make_run
 
@@ -296,7 +296,7 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
     plain, file = run_report(folder), folder / "knockout.json"
 
     def part() -> Part:
-        return knockouts_part.knockouts_part(read_run(folder))
+        return one_run.knockouts_part(read_run(folder))
 
     nothing = part()
     assert nothing.blocks == []

@@ -10,8 +10,8 @@ from sklearn.metrics import precision_recall_fscore_support
 from dynlora.analysis import results
 from dynlora.kinds.train.panels import classes, group_results, kinds
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.score_dots import score_dots
-from dynlora.viz.run import progress, result_figures, result_text
+from dynlora.viz.kit.charts import score_dots
+from dynlora.viz.run import live_cards, result_figures
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.runs import HOSTILE
 
@@ -76,11 +76,11 @@ def test_most_changed_examples() -> None:
     assert results.turned(named)["prediction after"].tolist() == ["negative", "positive"]
     counts = results.answers(named)
     assert counts["count"].tolist() == [1, 1, 1, 1]
-    words = result_text.answers(counts, "At first", "now")
+    words = result_figures.answers(counts, "At first", "now")
     assert words == (
         "At first 50.0 % of 4 probe predictions are correct, now 50.0 %: 1 predictions became correct, 1 became wrong."
     )
-    assert "on 2 of 4 probe examples" in result_text.before_after(ends, "at first", "now")
+    assert "on 2 of 4 probe examples" in result_figures.before_after_caption(ends, "at first", "now")
 
 
 def test_too_few_evaluations_or_other_sizes_are_empty() -> None:
@@ -140,8 +140,8 @@ def test_components_by_kind() -> None:
 
 def test_machine_words() -> None:
     system = pd.DataFrame({"name": ["rss_mib"] * 2, "time": [100.0, 160.0], "value": [600.0, 512.0]})
-    words = progress.machine_caption(progress.minutes(system), {"rss_mib": "process"}, "MiB")
+    words = live_cards.machine_caption(live_cards.minutes(system), {"rss_mib": "process"}, "MiB")
     assert words == "Process 512 MiB now, maximum 600 MiB, over 1 min 0 s."
-    assert progress.machine_caption(progress.minutes(system.head(0)), {"rss_mib": "process"}, "MiB").startswith(
+    assert live_cards.machine_caption(live_cards.minutes(system.head(0)), {"rss_mib": "process"}, "MiB").startswith(
         "Not rec"
     )

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.compare import results_table, scatter_text
+from dynlora.viz.compare import results_table
+from dynlora.viz.compare import text as scatter_text
 from tests.viz.listed import listed, swept_rows
 from tests.viz.runs import HOSTILE
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.analysis.seed_groups import Group, grouped
-from dynlora.viz.compare.line_styles import eye_styles, line_styles
 from dynlora.viz.compare.run_selection import eye_labels
 from dynlora.viz.kit import run_colours, theme
+from dynlora.viz.kit.run_colours import eye_styles, line_styles
 from dynlora.viz.runs.table import runs_table
 from tests.viz.listed import listed
 

@@ -14,7 +14,7 @@ from dynlora.store import queries
 from dynlora.store.notes import annotate_notes
 from dynlora.store.writer import RunWriter
 from dynlora.viz.kit import theme
-from dynlora.viz.runs import figures as runs_figures
+from dynlora.viz.runs import cards as runs_figures
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import run_actions
 from tests.store.builder import new_run

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.compare import scatter_figures, scatter_model, scatter_text
+from dynlora.viz.compare import scatter_figures, scatter_model, text
 from dynlora.viz.kit import theme
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.listed import listed, swept_rows
@@ -81,9 +81,9 @@ def test_the_scatter_shows_every_run_in_the_look_of_its_strategy() -> None:
     assert [trace.name for trace in traces_of(figure)] == ["dynamic (from its code)", "lora (from its code)"]
     assert sum(len(trace.x) for trace in traces_of(figure)) == 36
     assert layout_of(figure).xaxis.type == "log"
-    said = scatter_text.scatter(points, ("learning rate", "accuracy"), 40)
+    said = text.scatter(points, ("learning rate", "accuracy"), 40)
     assert said.startswith("36 of 40 runs shown; accuracy rises with learning rate (rank correlation 0.")
-    assert "too few" in scatter_text.scatter(points.head(2), ("a", "b"), 2)
+    assert "too few" in text.scatter(points.head(2), ("a", "b"), 2)
 
 
 def test_the_lines_of_the_best_quarter_lie_on_top_and_are_described() -> None:
@@ -98,9 +98,9 @@ def test_the_lines_of_the_best_quarter_lie_on_top_and_are_described() -> None:
     ]
     assert sum(len(trace.x) for trace in traces_of(figure)) == 36 * 4
     assert list(lines.columns) == ["name", "quarter", "learning rate", "strategy", "accuracy"]
-    said = scatter_text.parallel(lines, ["learning rate", "strategy"], "accuracy")
+    said = text.parallel(lines, ["learning rate", "strategy"], "accuracy")
     assert said == "36 runs. The 9 runs of the best quarter by accuracy share learning rate 0.004."
-    assert "too few for quarters" in scatter_text.parallel(lines.head(2), [], "accuracy")
+    assert "too few for quarters" in text.parallel(lines.head(2), [], "accuracy")
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

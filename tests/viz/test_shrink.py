@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dynlora.store.compressions import Compressed, Half, Size
-from dynlora.viz.shrink import text
+from dynlora.viz.shrink import figures
 
 
 def half(low: float, high: float) -> Half:
@@ -39,7 +39,7 @@ def measured(rows: int, *, high: float) -> Compressed:
 @pytest.mark.parametrize(("rows", "few"), [(20, 10), (99, 50), (98, 49), (512, 256)])
 def test_a_headline_from_few_examples_says_so(rows: int, few: int) -> None:
     found = measured(rows, high=0.004)
-    said = text.headline(found, found.sizes[0])
+    said = figures.headline(found, found.sizes[0])
     assert said.startswith("Keep 50 % of the parameters")
     assert said.endswith(f". It rests on {few} held-out examples: too few to rely on.") is (few < 50)
     assert ("too few" in said) is (few < 50)
@@ -47,20 +47,20 @@ def test_a_headline_from_few_examples_says_so(rows: int, few: int) -> None:
 
 def test_an_interval_that_ends_above_the_tolerance_is_no_guarantee() -> None:
     unsure, sure = measured(512, high=0.012), measured(512, high=0.004)
-    said = text.basis(unsure, unsure.sizes[0], 0.005)
+    said = figures.basis(unsure, unsure.sizes[0], 0.005)
     assert "On these it is not shown to be within 0.005 nats: its interval ends above." in said
     assert "On the other 256, it is the smallest size shown to cost at most 0.005 nats." in said
-    assert "not shown" not in text.basis(sure, sure.sizes[0], 0.005)
+    assert "not shown" not in figures.basis(sure, sure.sizes[0], 0.005)
 
 
 @pytest.mark.parametrize(("ranks", "words"), [((0, 2), "1 of 2 modules keeps"), ((0, 0, 2), "2 of 3 modules keep")])
 def test_modules_without_an_adapter_are_counted_in_a_sentence(ranks: tuple[int, ...], words: str) -> None:
     worth = half(-0.004, 0.004)
     size = Size(method="global", share=0.5, parameters=50, ranks=ranks, chosen_on=worth, reported_on=worth)
-    assert words in text.picture(size)
+    assert words in figures.picture(size)
 
 
 def test_without_an_adapter_the_way_to_one_is_said() -> None:
-    assert "train this one again" in text.without_adapter(None)
-    assert "keep_adapter=False" in text.without_adapter("transformers")
-    assert "Select a run that has one, or train it here" in text.without_adapter("a loop of its own")
+    assert "train this one again" in figures.without_adapter(None)
+    assert "keep_adapter=False" in figures.without_adapter("transformers")
+    assert "Select a run that has one, or train it here" in figures.without_adapter("a loop of its own")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dynlora.viz.compare import scatter_text, sweep_figures, sweep_model
+from dynlora.viz.compare import scatter_figures, sweep_model, text
 from dynlora.viz.kit import theme
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.listed import listed, swept_rows
@@ -33,7 +33,7 @@ def test_a_pair_that_was_not_run_is_empty_and_values_stay_in_order() -> None:
     cells = sweep_model.grid(rows, "train.lr", "adapter.rank", "accuracy")
     assert cells["across"].tolist()[:3] == ["0.0001", "0.001", "0.01"]
     assert cells["n"].tolist() == [1, 1, 0, 1, 0, 1]
-    figure = sweep_figures.grid(cells, ("lr", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
+    figure = scatter_figures.grid(cells, ("lr", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
     assert np.isnan(traces_of(figure)[0].z[0][2])
     assert [one != "" for one in np.ravel(traces_of(figure)[0].text)] == [True, True, False, True, False, True]
 
@@ -42,7 +42,7 @@ def test_a_cell_says_what_was_measured_with_its_sign() -> None:
     rows = [listed(1, lr=1e-3, rank=8), listed(2, lr=1e-2, rank=16)]
     cells = sweep_model.grid(rows, "train.lr", "adapter.rank", "accuracy")
     cells["mean"] = cells["mean"].where(cells["mean"].isna(), [-0.02, np.nan, np.nan, 0.31])
-    figure = sweep_figures.grid(cells, ("lr", "rank", "matthews"), theme.LIGHT, low_is_good=False)
+    figure = scatter_figures.grid(cells, ("lr", "rank", "matthews"), theme.LIGHT, low_is_good=False)
     assert np.ravel(traces_of(figure)[0].text).tolist() == ["-0.020<br>n = 1", "", "", "0.310<br>n = 1"]
 
 
@@ -51,27 +51,27 @@ def test_what_a_mean_hides_is_said() -> None:
     assert sweep_model.averaged_over(ROWS, ("train.lr", "adapter.rank")) == ["strategy.name"]
     cells = sweep_model.grid(ROWS, "train.lr", "adapter.rank", "accuracy")
     keys = ("train.lr", "adapter.rank")
-    said = scatter_text.grid(cells, keys, "accuracy", ["strategy.name"], low_is_good=False)
+    said = text.grid(cells, keys, "accuracy", ["strategy.name"], low_is_good=False)
     assert said.startswith(
         "Best accuracy: 0.820 at learning rate 0.004 and rank 4, n = 6. 6 of 6 pairs were run, 36 runs"
     )
     assert "Cells also average over strategy" in said
-    assert "at learning rate 0.001 and rank 2" in scatter_text.grid(cells, keys, "loss", [], low_is_good=True)
+    assert "at learning rate 0.001 and rank 2" in text.grid(cells, keys, "loss", [], low_is_good=True)
 
 
 def test_methods_of_a_grid_bear_their_fidelity_and_many_are_turned() -> None:
     for many, names in ((2, "long method 1<br>(from its code)"), (12, "long method 1 (from its code)")):
         rows = [listed(i, strategy=f"long method {i % many}", rank=2 + i // many) for i in range(2 * many)]
         cells = sweep_model.grid(rows, "strategy.name", "adapter.rank", "accuracy")
-        figure = sweep_figures.grid(cells, ("strategy", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
+        figure = scatter_figures.grid(cells, ("strategy", "rank", "accuracy"), theme.LIGHT, low_is_good=False)
         assert names in layout_of(figure).xaxis.ticktext
-        assert (layout_of(figure).xaxis.tickangle == -60) == (many > sweep_figures.UPRIGHT)
+        assert (layout_of(figure).xaxis.tickangle == -60) == (many > scatter_figures.UPRIGHT)
 
 
 def test_the_best_cell_is_framed() -> None:
     cells = sweep_model.grid(ONE, "train.lr", "adapter.rank", "accuracy")
     for low_is_good, place in ((False, (1.52, 0.52)), (True, (-0.48, -0.48))):
-        figure = sweep_figures.grid(cells, ("lr", "rank", "accuracy"), theme.DARK, low_is_good=low_is_good)
+        figure = scatter_figures.grid(cells, ("lr", "rank", "accuracy"), theme.DARK, low_is_good=low_is_good)
         assert (layout_of(figure).shapes[0].x0, layout_of(figure).shapes[0].y0) == pytest.approx(place)
 
 
@@ -91,7 +91,7 @@ def test_a_line_a_method_is_its_best_at_each_value() -> None:
         ["lora (from its code)", 2000, 3], ["lora (from its code)", 4000, 3],
     ]  # fmt: skip
     assert lines["mean"].tolist() == pytest.approx([0.82, 0.83, 0.80, 0.81])
-    said = scatter_text.along(lines, 2, 2, "params.budget", low_is_good=False, is_chosen=True)
+    said = text.along(lines, 2, 2, "params.budget", low_is_good=False, is_chosen=True)
     assert "which is optimistic" in said
 
 
@@ -117,13 +117,13 @@ def test_only_finished_runs_with_the_metric_count() -> None:
 
 def test_the_curve_has_a_band_and_says_when_the_best_lies_at_an_edge() -> None:
     lines = sweep_model.curves(ONE, "train.lr", "accuracy")
-    figure = sweep_figures.along(lines, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=True)
+    figure = scatter_figures.along(lines, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=True)
     assert [trace.name for trace in traces_of(figure)] == [
         "dynamic (from its code), rank 2, band", "dynamic (from its code), rank 2",
         "dynamic (from its code), rank 4, band", "dynamic (from its code), rank 4",
     ]  # fmt: skip
     assert list(layout_of(figure).xaxis.tickvals) == [1e-3, 2e-3, 4e-3]
-    said = scatter_text.along(lines, 2, 2, "train.lr", low_is_good=False)
+    said = text.along(lines, 2, 2, "train.lr", low_is_good=False)
     assert said.startswith(
         "Best: dynamic (from its code), rank 4 at learning rate 0.004, 0.830 over 3 runs, at the edge"
     )
@@ -136,7 +136,7 @@ def test_many_lines_are_cut_to_those_with_the_most_points() -> None:
     shown, of = sweep_model.most_lines(lines)
     assert (shown["group"].nunique(), of) == (sweep_model.MOST_LINES, 70)
     assert set(shown.groupby("group").size().nlargest(5)) == {2}
-    assert "40 of 70 lines shown" in scatter_text.along(lines, 40, 70, "train.lr", low_is_good=False)
+    assert "40 of 70 lines shown" in text.along(lines, 40, 70, "train.lr", low_is_good=False)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -144,8 +144,8 @@ def test_a_value_in_a_figure_is_text(text: str) -> None:
     rows = [listed(i, strategy=text, lr=1e-3 * (i + 1), init=f"{i}{text}") for i in range(3)]
     cells = sweep_model.grid(rows, "strategy.init", "train.lr", "accuracy")
     lines = sweep_model.curves(rows, "train.lr", "accuracy")
-    for figure in (sweep_figures.grid(cells, (text, text, text), theme.LIGHT, low_is_good=False),
-                   sweep_figures.along(lines, (text, text), theme.LIGHT, logarithmic=False)):  # fmt: skip
+    for figure in (scatter_figures.grid(cells, (text, text, text), theme.LIGHT, low_is_good=False),
+                   scatter_figures.along(lines, (text, text), theme.LIGHT, logarithmic=False)):  # fmt: skip
         drawn = str(figure.to_json()).replace("\\u003c", "<")
         assert "<img" not in drawn
         assert "$x" not in drawn

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dynlora import text as kit_text
-from dynlora.analysis import capacity_frames, config_fields, flows, run_summary
+from dynlora.analysis import capacity_frames, config_fields, run_summary
 from dynlora.analysis.frames import csv_text
 from dynlora.errors import ConfigError
 from dynlora.kinds.train.panels import capacity, flow, importance
@@ -126,8 +126,8 @@ def test_where_rank_moved() -> None:
 
 def test_flow_and_scatter_words() -> None:
     held = ranks(s0=[4, 4, 4, 4], s10=[3, 5, 4, 4])
-    traced = flows.trace(modules(), moves((10, "layer.0.query", "layer.0.key")), held)
-    words = flow.flow(traced, flows.balance(traced, modules(), held), 1, 0, 10)
+    traced = capacity_frames.trace(modules(), moves((10, "layer.0.query", "layer.0.key")), held)
+    words = flow.flow(traced, capacity_frames.balance(traced, modules(), held), 1, 0, 10)
     assert words.startswith("After 1 reallocation, 16 parameters are in other modules than at step 0")
     assert "The totals match (without gates): before, 256 in use and 0 free; after, 256 in use and 0 released." in words
     state = capacity_frames.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))

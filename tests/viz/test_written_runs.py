@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from dynlora.analysis import run_summary, written
+from dynlora.analysis import results, run_summary
 from dynlora.kinds.train.panels import metric
 from dynlora.store import search_fields
 from dynlora.viz.kit import strong_language
-from dynlora.viz.kit.limits import limits
+from dynlora.viz.kit.charts import limits
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.run import result_figures
 from tests.viz.drawn import layout_of, traces_of
@@ -72,10 +72,10 @@ def test_generated_texts_are_counted_by_their_prompts() -> None:
 def test_examples_are_prompt_completion_and_right_tokens() -> None:
     worst = pd.DataFrame({"loss": [2.9], "label": ["10 tokens"], "prediction": ["8 tokens"], "text": ["a2:"],
                           "text_pair": ["aa"]})  # fmt: skip
-    found = written.as_written(worst)
+    found = results.as_written(worst)
     assert found.to_dict("records") == [{"loss": 2.9, "right tokens": "8 of 10", "prompt": "a2:", "completion": "aa"}]
     changed = pd.DataFrame({"true": ["9 tokens"], "prediction before": ["0"], "prediction after": ["8"], "text": ["x"]})
-    found = written.as_written(changed).to_dict("records")
+    found = results.as_written(changed).to_dict("records")
     assert found == [{"right tokens before": "0 of 9", "right tokens after": "8 of 9", "text": "x"}]
     assert {"prompt", "completion"} <= set(strong_language.COLUMNS), "what is renamed stays hidden"
 

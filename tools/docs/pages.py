@@ -19,7 +19,7 @@ from dynlora.notebook.comparison_plots import ComparisonPlots
 from dynlora.notebook.figure import PageFigure
 from dynlora.notebook.plots import Plots
 from dynlora.notebook.replay import Replay
-from dynlora.viz.methods import model as methods_model
+from dynlora.viz import methods as methods_model
 from tools.docs import measured
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.integrations.clusters.task import train_run
 from dynlora.jobs.queue import LOCK_WAIT_S, QUEUE_LOCK, is_pending
 from dynlora.jobs.spawn import locked
-from dynlora.store.active import unmark_active
+from dynlora.store.lifecycle import unmark_active
 from dynlora.store.schema import run_folder
 
 LOOK_S = 1.0

@@ -69,10 +69,10 @@ def _left_alone(folder: Path) -> Status:
     status, since = read_status(folder), time.monotonic()
     while status.is_running and (not status.other_host or time.monotonic() - since < SILENT_S):
         time.sleep(LOOK_S)
-        found = read_status(folder)
-        if (found.heartbeat, found.step, found.opened) != (status.heartbeat, status.step, status.opened):
+        state = read_status(folder)
+        if (state.heartbeat, state.step, state.opened) != (status.heartbeat, status.step, status.opened):
             since = time.monotonic()
-        status = found
+        status = state
     return status
 
 

@@ -87,10 +87,10 @@ def space_of(listed: Mapping[str, str]) -> dict[str, Range | Choice]:
     Raises:
         ConfigError: where nothing is searched, or a text is neither a range nor a list.
     """
-    found = {key: _one(key, text) for key, text in listed.items()}
-    if not any(isinstance(one, Range) or len(one.values) > 1 for one in found.values()):
+    space = {key: _one(key, text) for key, text in listed.items()}
+    if not any(isinstance(one, Range) or len(one.values) > 1 for one in space.values()):
         raise ConfigError(f"--search: no setting varies; give one or more as --set KEY=VALUES, {EXAMPLES}")
-    return found
+    return space
 
 
 def _one(key: str, text: str) -> Range | Choice:

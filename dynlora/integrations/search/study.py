@@ -55,32 +55,32 @@ def opened(path: Path, *, sampler: str, pruner: str, direction: str, seed: int) 
         ConfigError: when Optuna is missing, or the study goes the other way.
         CorruptRunError: when the file holds no study.
     """
-    found = optuna()
+    package = optuna()
     check_file(path)
     path.with_name(path.name + ".lock").unlink(
         missing_ok=True
     )  # of a process that was killed: dynlora's own lock is held
-    storage = found.storages.JournalStorage(
-        found.storages.journal.JournalFileBackend(
-            str(path), lock_obj=found.storages.journal.JournalFileOpenLock(str(path))
+    storage = package.storages.JournalStorage(
+        package.storages.journal.JournalFileBackend(
+            str(path), lock_obj=package.storages.journal.JournalFileOpenLock(str(path))
         )
     )
-    study = found.create_study(storage=storage, study_name=path.stem, direction=direction, load_if_exists=True)
+    study = package.create_study(storage=storage, study_name=path.stem, direction=direction, load_if_exists=True)
     if study.direction.name.lower() != direction:
         raise ConfigError(
             f"--objective: study {path.stem} is to {study.direction.name.lower()}; keep its objective, or name another "
             "study with --study"
         )
-    study.sampler = _sampler(found, sampler, seed + 1000 * len(study.trials))
-    study.pruner = found.pruners.NopPruner() if pruner == "none" else found.pruners.MedianPruner(RANDOM_TRIALS, 0)
+    study.sampler = _sampler(package, sampler, seed + 1000 * len(study.trials))
+    study.pruner = package.pruners.NopPruner() if pruner == "none" else package.pruners.MedianPruner(RANDOM_TRIALS, 0)
     return study
 
 
-def _sampler(found: ModuleType, name: str, seed: int) -> Any:
+def _sampler(package: ModuleType, name: str, seed: int) -> Any:
     """Return a sampler by name."""
     if name == "random":
-        return found.samplers.RandomSampler(seed=seed)
-    return found.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS, multivariate=False)
+        return package.samplers.RandomSampler(seed=seed)
+    return package.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS, multivariate=False)
 
 
 def check_file(path: Path) -> None:
@@ -107,7 +107,7 @@ def check_file(path: Path) -> None:
 def _is_entry(line: str) -> bool:
     """Say whether a line is an entry of a journal."""
     try:
-        found = json.loads(line)
+        entry = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and isinstance(found.get("op_code"), int)
+    return isinstance(entry, dict) and isinstance(entry.get("op_code"), int)

@@ -91,9 +91,9 @@ class FoundRun:
         return None
 
     def _leave_out(self, what: str) -> None:
-        said = f"{what} are left out"
-        if said not in self.notes:
-            self.notes.append(said)
+        sentence = f"{what} are left out"
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
 
 DEEPEST = 8
@@ -102,11 +102,11 @@ DEEPEST = 8
 
 def _flat(values: Mapping[str, Any], depth: int, prefix: str = "") -> list[tuple[str, Any]]:
     """Return settings with dotted names."""
-    found: list[tuple[str, Any]] = []
+    flat: list[tuple[str, Any]] = []
     for key, value in list(values.items())[: 4 * MAX_PARAMS]:
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and depth < DEEPEST:
-            found += _flat(value, depth + 1, f"{name}.")
+            flat += _flat(value, depth + 1, f"{name}.")
         elif value is not None:
-            found.append((name, value if isinstance(value, bool | int | float | str) else str(value)[:LONGEST_PARAM]))
-    return found
+            flat.append((name, value if isinstance(value, bool | int | float | str) else str(value)[:LONGEST_PARAM]))
+    return flat

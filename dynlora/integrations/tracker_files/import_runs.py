@@ -16,8 +16,7 @@ import numpy as np
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 from dynlora.integrations.tracker_files.found import LONGEST_NAME, FoundRun
-from dynlora.integrations.tracker_files.names import Names, understood
-from dynlora.integrations.tracker_files.settings import imported_config
+from dynlora.integrations.tracker_files.settings import Names, imported_config, understood
 from dynlora.integrations.trackers.base import FAMILIES_KEY, IMPORTANCE, NAME_KEY, RANK
 from dynlora.peft_adapter.module_names import places
 from dynlora.store.jsontext import MAX_WHOLE
@@ -125,21 +124,28 @@ def _digest(run: FoundRun, config: RunConfig) -> str:
 def _facts(run: FoundRun, names: Names, config: RunConfig) -> dict[str, Any]:
     """Return what pages ask of a run and its own training would say."""
     return {
-        "recorded_by": run.tracker, "imported_params": run.params, "planned_events": 0,
-        "labels": [], "task_facts": {}, "params": _parameters(run, names, config), "scaling": {},
-    }  # fmt: skip
+        "recorded_by": run.tracker,
+        "imported_params": run.params,
+        "planned_events": 0,
+        "labels": [],
+        "task_facts": {},
+        "params": _parameters(run, names, config),
+        "scaling": {},
+    }
 
 
 def _parameters(run: FoundRun, names: Names, config: RunConfig) -> dict[str, int]:
     """Return the parameters in use at the end, and the budget where the sizes of all modules are known."""
-    found: dict[str, int] = {}
+    parameters: dict[str, int] = {}
     used = [run.series[name] for name, meaning in names.scalars.items() if meaning == (PARAMETERS, "train")]
     last = used[0][max(used[0])] if used and used[0] else math.nan
     if 0 <= last < MAX_WHOLE:
-        found |= {"active": round(last), "gate": 0}
+        parameters |= {"active": round(last), "gate": 0}
     if shapes := _shapes(run):
-        found["budget"] = config.adapter.rank * sum(number * (d_in + d_out) for number, d_in, d_out in shapes.values())
-    return found
+        parameters["budget"] = config.adapter.rank * sum(
+            number * (d_in + d_out) for number, d_in, d_out in shapes.values()
+        )
+    return parameters
 
 
 def _record(writer: RunWriter, run: FoundRun, names: Names, last: int) -> None:
@@ -178,10 +184,10 @@ def _record_signal(writer: RunWriter, name: str, unit: str, series: Sequence[Map
 
 def _modules(run: FoundRun, names: Names) -> list[ModuleRow]:
     """Return the modules that have ranks or importance; families are modules without a layer."""
-    found = list(dict.fromkeys([*names.modules[RANK], *names.modules[IMPORTANCE]]))
+    names_of = list(dict.fromkeys([*names.modules[RANK], *names.modules[IMPORTANCE]]))
     shapes = _shapes(run)
     rows: list[ModuleRow] = []
-    for module, (layer, kind) in zip(found, places(found), strict=True):
+    for module, (layer, kind) in zip(names_of, places(names_of), strict=True):
         ranks = run.series[names.modules[RANK][module]].values() if module in names.modules[RANK] else ()
         most = max((int(rank) for rank in ranks if 0 <= rank < MAX_SIZE), default=0)
         _, d_in, d_out = shapes.get(module, (1, 0, 0))
@@ -192,8 +198,8 @@ def _modules(run: FoundRun, names: Names) -> list[ModuleRow]:
 def _shapes(run: FoundRun) -> dict[str, tuple[int, int, int]]:
     """Return number, d_in and d_out of the families of modules, as our own trackers write them."""
     try:
-        found: Mapping[str, Any] = table(json.loads(str(run.params.get(FAMILIES_KEY, "{}"))))
-        sizes = {name: (int(value[0]), int(value[1]), int(value[2])) for name, value in found.items()}
+        shapes: Mapping[str, Any] = table(json.loads(str(run.params.get(FAMILIES_KEY, "{}"))))
+        sizes = {name: (int(value[0]), int(value[1]), int(value[2])) for name, value in shapes.items()}
     except (ValueError, TypeError, IndexError, KeyError, RecursionError, OverflowError):
         return {}
     return {name: size for name, size in sizes.items() if all(0 <= part < MAX_SIZE for part in size)}

@@ -34,8 +34,9 @@ def mlflow_runs(path: Path, experiment: str | None) -> list[FoundRun]:
             raise DataError(f"--experiment {experiment}: {path} has no such experiment; it has {known}")
         rows = file.rows(
             "SELECT run_uuid, name, status, start_time, experiment_id FROM runs WHERE lifecycle_stage = 'active' "
-            "ORDER BY start_time LIMIT ?", (MAX_RUNS,),
-        )  # fmt: skip
+            "ORDER BY start_time LIMIT ?",
+            (MAX_RUNS,),
+        )
         chosen = [row for row in rows if experiment in (None, names.get(row[4]))]
         return [_run(file, str(run), name, status, start) for run, name, status, start, _ in chosen]
 
@@ -43,14 +44,14 @@ def mlflow_runs(path: Path, experiment: str | None) -> list[FoundRun]:
 def _run(file: SqliteFile, run: str, name: object, status: object, start: object) -> FoundRun:
     """Return one run; of several numbers of a step the one that was logged last counts."""
     created = start / 1000 if isinstance(start, int) and start > 0 else 0.0
-    found = FoundRun(TITLE, str(file.path.absolute()), run, printable(name or run, 200), created)
-    found.status = STATUS.get(str(status), "stopped")
-    found.take_params(dict(file.rows("SELECT key, value FROM params WHERE run_uuid = ? ORDER BY key", (run,))))
+    record = FoundRun(TITLE, str(file.path.absolute()), run, printable(name or run, 200), created)
+    record.status = STATUS.get(str(status), "stopped")
+    record.take_params(dict(file.rows("SELECT key, value FROM params WHERE run_uuid = ? ORDER BY key", (run,))))
     tags = file.rows("SELECT key, value FROM tags WHERE run_uuid = ? ORDER BY key", (run,))
-    found.take_params({key: value for key, value in tags if str(key).startswith(OURS)})
+    record.take_params({key: value for key, value in tags if str(key).startswith(OURS)})
     numbers = file.rows(
         "SELECT key, step, value, is_nan FROM metrics WHERE run_uuid = ? ORDER BY key, step, timestamp", (run,)
     )
     for key, step, value, is_nan in numbers:
-        found.add(str(key), step, math.nan if is_nan else value)
-    return found
+        record.add(str(key), step, math.nan if is_nan else value)
+    return record

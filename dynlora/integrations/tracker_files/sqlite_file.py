@@ -119,17 +119,17 @@ class SqliteFile:
 
     def _check_tables(self, tables: Sequence[str]) -> None:
         """Refuse a file that lacks a table, or has a view or a virtual table of its name, which would run its code."""
-        found = {
+        statements = {
             str(row[0]): str(row[1]) for row in self.rows("SELECT name, sql FROM sqlite_master WHERE type='table'")
         }
         for name in tables:
-            statement = found.get(name)
+            statement = statements.get(name)
             if statement is None or statement.lstrip().upper().startswith("CREATE VIRTUAL"):
                 raise DataError(f"{self.path}: it has no table {name}; give a file of {self._what}")
 
     def _unreadable(self, error: Exception) -> DataError:
-        said = "it takes too long" if "interrupted" in str(error) else printable(error, 120)
-        return DataError(f"{self.path}: it cannot be read ({said}); give a file of {self._what}")
+        reason = "it takes too long" if "interrupted" in str(error) else printable(error, 120)
+        return DataError(f"{self.path}: it cannot be read ({reason}); give a file of {self._what}")
 
 
 def _without_wal(path: Path, head: bytes) -> str:

@@ -81,22 +81,22 @@ def _event_files(folder: Path) -> Iterator[Path]:
 def _run(folder: Path, top: Path, files: list[Path]) -> FoundRun:
     """Return the run of a folder; of several numbers of a step the one that was written last counts."""
     name = folder.relative_to(top).as_posix() if folder != top else folder.absolute().name
-    found = FoundRun(TITLE, str(folder.absolute()), "", printable(name, 200))
+    record = FoundRun(TITLE, str(folder.absolute()), "", printable(name, 200))
     end = time.monotonic() + PATIENCE_S
     for path in files:
         try:
             for event in _events(path):
-                _take(found, event)
+                _take(record, event)
                 if time.monotonic() > end:
-                    found.notes.append(f"{path.name} takes longer than {PATIENCE_S:.0f} s, and the rest is left out")
-                    return found
+                    record.notes.append(f"{path.name} takes longer than {PATIENCE_S:.0f} s, and the rest is left out")
+                    return record
         except _Damaged as error:
-            found.notes.append(f"{path.name} is damaged after {error} bytes, and the rest of it is left out")
+            record.notes.append(f"{path.name} is damaged after {error} bytes, and the rest of it is left out")
         except NotPlainFileError:
-            found.notes.append(f"{path.name} is a link or no regular file and is left out")
+            record.notes.append(f"{path.name} is a link or no regular file and is left out")
         except OSError as error:
-            found.notes.append(f"{path.name} cannot be read ({error.strerror}) and is left out")
-    return found
+            record.notes.append(f"{path.name} cannot be read ({error.strerror}) and is left out")
+    return record
 
 
 class _Damaged(Exception):
@@ -137,60 +137,60 @@ def _record(file: BinaryIO, size: int) -> bytes | None:
     return record
 
 
-def _take(found: FoundRun, event: Any) -> None:
+def _take(record: FoundRun, event: Any) -> None:
     """Keep what an event says."""
-    if event.wall_time > 0 and (not found.created or event.wall_time < found.created):
-        found.created = event.wall_time
+    if event.wall_time > 0 and (not record.created or event.wall_time < record.created):
+        record.created = event.wall_time
     if event.HasField("session_log") and event.session_log.status == SessionLog.START and event.step > 0:
-        _begin_again(found, event.step)
+        _begin_again(record, event.step)
     for value in event.summary.value:
         plugin = value.metadata.plugin_data
         if plugin.plugin_name == hparams.PLUGIN_NAME:
-            _take_session(found, plugin.content)
+            _take_session(record, plugin.content)
         elif value.WhichOneof("value") == "simple_value":
-            found.add(value.tag, event.step, value.simple_value)
+            record.add(value.tag, event.step, value.simple_value)
         elif value.tag == ARGUMENTS:
-            _take_arguments(found, value)
-        elif plugin.plugin_name == "scalars" or value.tag in found.series:  # the first of a name says whose it is
-            _take_tensor(found, event.step, value)
+            _take_arguments(record, value)
+        elif plugin.plugin_name == "scalars" or value.tag in record.series:  # the first of a name says whose it is
+            _take_tensor(record, event.step, value)
 
 
-def _begin_again(found: FoundRun, first: int) -> None:
+def _begin_again(record: FoundRun, first: int) -> None:
     """Forget the numbers from a step on: training was resumed there."""
-    for series in found.series.values():
+    for series in record.series.values():
         for step in [step for step in series if step >= first]:
             del series[step]
 
 
-def _take_tensor(found: FoundRun, step: int, value: Any) -> None:
+def _take_tensor(record: FoundRun, step: int, value: Any) -> None:
     """Keep a number in the form of TensorFlow 2."""
     if any(dim.size != 1 for dim in value.tensor.tensor_shape.dim):  # it may say a size that fills the memory
         return
     with suppress(ValueError, TypeError, IndexError):
         array = make_ndarray(value.tensor)
         if array.size == 1:
-            found.add(value.tag, step, float(array.reshape(())))
+            record.add(value.tag, step, float(array.reshape(())))
 
 
-def _take_arguments(found: FoundRun, value: Any) -> None:
+def _take_arguments(record: FoundRun, value: Any) -> None:
     """Keep the arguments of transformers' Trainer."""
     with suppress(ValueError, IndexError, RecursionError):
         values = json.loads(value.tensor.string_val[0])
         if isinstance(values, dict):
-            found.take_params(values)
+            record.take_params(values)
 
 
-def _take_session(found: FoundRun, content: bytes) -> None:
+def _take_session(record: FoundRun, content: bytes) -> None:
     """Keep settings, start and end of a run as the table of runs has them."""
     with suppress(DecodeError):
         data = HParamsPluginData.FromString(content)
         start = data.session_start_info
         if data.HasField("session_start_info"):
-            found.take_params({key: _plain(value) for key, value in start.hparams.items()})
-            found.created = start.start_time_secs or found.created
-            found.status = "stopped"
+            record.take_params({key: _plain(value) for key, value in start.hparams.items()})
+            record.created = start.start_time_secs or record.created
+            record.status = "stopped"
         if data.HasField("session_end_info"):
-            found.status = STATUS.get(data.session_end_info.status, "finished")
+            record.status = STATUS.get(data.session_end_info.status, "finished")
 
 
 def _plain(value: Any) -> Any:

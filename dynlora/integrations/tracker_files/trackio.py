@@ -38,8 +38,8 @@ def trackio_file(source: str, runs_dir: Path) -> Path:
     for folder in folders:
         if (folder / f"{name}.db").is_file():
             return folder / f"{name}.db"
-    said = ", ".join(map(str, dict.fromkeys(folders)))
-    raise DataError(f"{source}: neither a file nor a project of Trackio in {said}; give the path of its .db file")
+    projects = ", ".join(map(str, dict.fromkeys(folders)))
+    raise DataError(f"{source}: neither a file nor a project of Trackio in {projects}; give the path of its .db file")
 
 
 def trackio_runs(path: Path) -> list[FoundRun]:
@@ -72,18 +72,18 @@ def _run(
     created = 0.0
     with suppress(ValueError, OverflowError):
         created = max(0.0, datetime.fromisoformat(str(start)).timestamp())
-    found = FoundRun(TITLE, str(file.path.absolute()), run, printable(name or run, 200), created)
-    found.take_params({k: v for k, v in settings.get(run, {}).items() if not k.startswith("_")})
+    record = FoundRun(TITLE, str(file.path.absolute()), run, printable(name or run, 200), created)
+    record.take_params({k: v for k, v in settings.get(run, {}).items() if not k.startswith("_")})
     for step, text in file.rows(f"SELECT step, metrics FROM metrics WHERE {key} = ? ORDER BY step, id", (run,)):
         for name, value in _object(text).items():
-            found.add(name, step, NUMBERS.get(value, value) if isinstance(value, str) else value)
-    return found
+            record.add(name, step, NUMBERS.get(value, value) if isinstance(value, str) else value)
+    return record
 
 
 def _object(text: object) -> dict[str, Any]:
     """Return a JSON object, empty where there is none."""
     with suppress(ValueError, TypeError, RecursionError):
-        found = json.loads(text)  # pyright: ignore[reportArgumentType]
-        if isinstance(found, dict):
-            return found
+        value = json.loads(text)  # pyright: ignore[reportArgumentType]
+        if isinstance(value, dict):
+            return value
     return {}

@@ -24,9 +24,14 @@ class Aim:
         repo = aim.Repo.from_path(facts.address, init=True)
         known = facts.known if facts.known is not None and repo.run_exists(facts.known) else None
         self._run = aim.Run(
-            known, repo=repo, experiment=facts.project, force_resume=known is not None,
-            system_tracking_interval=None, log_system_params=False, capture_terminal_logs=False,
-        )  # fmt: skip
+            known,
+            repo=repo,
+            experiment=facts.project,
+            force_resume=known is not None,
+            system_tracking_interval=None,
+            log_system_params=False,
+            capture_terminal_logs=False,
+        )
         self.run = self._run.hash
         if known is not None:
             return max((int(metric.last_step()) for metric in self._run.metrics()), default=None)

@@ -93,24 +93,27 @@ def _end(status: Status) -> int | None:
 
 def _steps(reader: RunReader, start: int, stop: int | None, modules: Sequence[ModuleRow], max_steps: int) -> list[Step]:
     """Return what was recorded of the steps from `start` on and before `stop`."""
-    found: dict[int, Step] = {}
+    by_step: dict[int, Step] = {}
     if stop is not None and stop <= start:
         return []
     for series in reader.scalars(start=start, stop=stop):
         name = f"{NAMES.get(series.split, series.split)}/{series.name}"
         for step, value in zip(series.steps.tolist(), series.values.tolist(), strict=True):
-            found.setdefault(step, Step(step)).values[name] = value
+            by_step.setdefault(step, Step(step)).values[name] = value
     every = section(reader.meta(["config"]).get("config"), "log").get("every")
     every = every if is_count(every) and every else 1
-    wanted = {step for step, one in found.items() if one.is_evaluation or step % every == 0 or step == max_steps}
-    _add_families(reader, found, wanted, modules, (start, stop))
-    return [found[step] for step in sorted(found)]
+    steps = {step for step, one in by_step.items() if one.is_evaluation or step % every == 0 or step == max_steps}
+    _add_families(reader, by_step, steps, modules, (start, stop))
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def _add_families(
-    reader: RunReader, found: dict[int, Step], wanted: set[int], modules: Sequence[ModuleRow],
+    reader: RunReader,
+    by_step: dict[int, Step],
+    sent: set[int],
+    modules: Sequence[ModuleRow],
     span: tuple[int, int | None],
-) -> None:  # fmt: skip
+) -> None:
     """Add what the families of modules hold to the steps that are wanted, and the ranks to evaluations."""
     known = set(reader.recorded())
     kind_of = np.array([module.kind for module in modules], dtype=object)
@@ -120,19 +123,19 @@ def _add_families(
             continue
         steps, vectors = reader.signal(signal, *span)
         for step, vector in zip(steps.tolist(), vectors.astype(float), strict=True):
-            if step not in wanted or len(vector) != len(modules):
+            if step not in sent or len(vector) != len(modules):
                 continue
             whole = np.nansum(vector) if signal == IMPORTANCE else 1.0
-            if signal == RANK and found[step].is_evaluation:
-                found[step].ranks = vector.tolist()
+            if signal == RANK and by_step[step].is_evaluation:
+                by_step[step].ranks = vector.tolist()
             if whole > 0:
                 sums = {f"{signal}/{kind}": float(np.nansum(vector[chosen]) / whole) for kind, chosen in kinds.items()}
-                found[step].values |= sums
+                by_step[step].values |= sums
 
 
 def families(modules: Sequence[ModuleRow]) -> dict[str, list[int]]:
     """Return number of modules, d_in and d_out of each family of modules; sizes are those of its first."""
-    found: dict[str, list[int]] = {}
+    values: dict[str, list[int]] = {}
     for module in modules:
-        found.setdefault(module.kind, [0, module.d_in, module.d_out])[0] += 1
-    return found
+        values.setdefault(module.kind, [0, module.d_in, module.d_out])[0] += 1
+    return values

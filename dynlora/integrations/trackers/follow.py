@@ -7,9 +7,9 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from dynlora.errors import DynloraError, RunBusyError, first_line
 from dynlora.integrations.trackers.base import CAPACITY, FAMILIES_KEY, NAME_KEY, RUN_KEY, RunFacts, Tracker
 from dynlora.integrations.trackers.feed import Batch, Feed, families
 from dynlora.integrations.trackers.places import FOLDER, Place, place_of
-from dynlora.integrations.trackers.safe_log import without_secrets_logged
 from dynlora.jobs.spawn import own_folder
 from dynlora.jobs.trackers import KNOWN
 from dynlora.store import jsontext
@@ -29,7 +28,30 @@ from dynlora.store.meta import config as run_config
 from dynlora.store.meta import moment, text
 from dynlora.store.reader import RunReader
 from dynlora.store.tracker_notes import LOCK_NAME, Written, forget_errors, read_trackers, write_trackers
-from dynlora.viz.kit.rank_image import rank_image
+from dynlora.viz.kit.rank_picture import rank_image
+
+
+@contextmanager
+def without_secrets_logged(addresses: Sequence[str]) -> Generator[None]:
+    """A `with` block in which no record of any logger holds a secret of these addresses, tracebacks included."""
+    made, formatter = logging.getLogRecordFactory(), logging.Formatter()
+
+    def record(*arguments: Any, **of: Any) -> logging.LogRecord:
+        entry = made(*arguments, **of)
+        try:
+            entry.msg, entry.args = hidden(entry.getMessage(), *addresses), None
+        except (TypeError, ValueError):  # a record whose arguments do not fit says so where it is written
+            return entry
+        if entry.exc_info:
+            entry.exc_text = hidden(formatter.formatException(entry.exc_info), *addresses)
+        return entry
+
+    logging.setLogRecordFactory(record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(made)
+
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +97,11 @@ def follow(folder: Path, names: Sequence[str], *, poll_s: float = POLL_S) -> dic
 def _alone(folder: Path) -> Any:
     """Take the lock of those who write a run to trackers, however long another holds it."""
     return take_lock(
-        folder / LOCK_NAME, -1,
+        folder / LOCK_NAME,
+        -1,
         link=f"run {folder.name}: {LOCK_NAME} is a link; dynlora does not follow links",
         busy=f"run {folder.name} is being written to trackers by another process",
-    )  # fmt: skip
+    )
 
 
 def prepared(name: str, runs_dir: Path) -> Place:
@@ -101,8 +124,8 @@ class _Notes:
 
     def of(self, name: str, shown: str) -> Written:
         """Return what a tracker has; what it had elsewhere does not count."""
-        found = self._known.get(name)
-        return found if found is not None and found.place == shown else Written(place=shown)
+        note = self._known.get(name)
+        return note if note is not None and note.place == shown else Written(place=shown)
 
     def put(self, name: str, written: Written) -> None:
         """Note what a tracker has; where the disk does not take it, it is noted later."""
@@ -125,8 +148,8 @@ class _Follower:
             self._follow()
         except Exception as error:  # of a library, a server or a disk: the others and the training are not concerned
             logger.exception("%s", KNOWN[self._name].title)
-            said = hidden(str(error), self._place.address)
-            message = said if isinstance(error, DynloraError) else first_line(error, said)
+            reason = hidden(str(error), self._place.address)
+            message = reason if isinstance(error, DynloraError) else first_line(error, reason)
             self._note(self._written.model_copy(update={"error": message}))
 
     def _follow(self) -> None:

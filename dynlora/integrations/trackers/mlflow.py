@@ -37,9 +37,11 @@ class Mlflow:
         if facts.known is not None and (metrics := self._continued(facts.known)) is not None:
             return max((metric.step for metric in metrics), default=None)
         run = self._client.create_run(
-            self._experiment(facts), start_time=round(1000 * facts.created), run_name=facts.name,
+            self._experiment(facts),
+            start_time=round(1000 * facts.created),
+            run_name=facts.name,
             tags={key: str(value) for key, value in config.items() if key.startswith(OURS)},
-        )  # fmt: skip
+        )
         self.run = run.info.run_id
         params = [Param(key, str(value)[:LONGEST_PARAM]) for key, value in config.items() if not key.startswith(OURS)]
         for first in range(0, len(params), MOST_PARAMS):
@@ -49,18 +51,18 @@ class Mlflow:
     def _continued(self, known: str) -> list[Metric] | None:
         """Set a run running again and return its last numbers; None where it is gone."""
         try:
-            found = self._client.get_run(known)
+            run = self._client.get_run(known)
         except MlflowException:
             return None
         self.run = known
         self._client.update_run(known, status="RUNNING")
-        return found.data._metric_objs
+        return run.data._metric_objs
 
     def _experiment(self, facts: RunFacts) -> str:
         """Return the id of the experiment; one that is made in a database keeps its pictures beside that."""
-        found = self._client.get_experiment_by_name(facts.project)
-        if found is not None:
-            return found.experiment_id
+        experiment = self._client.get_experiment_by_name(facts.project)
+        if experiment is not None:
+            return experiment.experiment_id
         file = Path(facts.address.removeprefix("sqlite:///"))
         beside = str(file.parent / "artifacts") if facts.address.startswith("sqlite:///") else None
         return self._client.create_experiment(facts.project, artifact_location=beside)

@@ -90,10 +90,15 @@ def _wandb(own: Path, environment: Mapping[str, str]) -> Place:
     folder, is_own = _folder("WANDB_DIR", own, environment)
     mode = environment.get("WANDB_MODE") or "offline"
     variables = {
-        "WANDB_DIR": folder, "WANDB_MODE": mode, "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true",
-        "WANDB_CONSOLE": "off", "WANDB_DISABLE_GIT": "true", "WANDB_DISABLE_CODE": "true",
+        "WANDB_DIR": folder,
+        "WANDB_MODE": mode,
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_SILENT": "true",
+        "WANDB_CONSOLE": "off",
+        "WANDB_DISABLE_GIT": "true",
+        "WANDB_DISABLE_CODE": "true",
         "WANDB_CACHE_DIR": str(Path(folder) / "cache"),
-    }  # fmt: skip
+    }
     view = f"wandb sync {shlex.quote(folder)}/wandb/offline-run-*" if mode == "offline" else ""
     return Place(folder, environment.get("WANDB_PROJECT") or PROJECT, view, variables, is_own)
 

@@ -21,9 +21,14 @@ class Trackio:
         self.run = facts.unique_name
         last = SQLiteStorage.get_max_step_for_run(facts.project, self.run)
         self._run = trackio.init(
-            project=facts.project, name=self.run, config=dict(config), resume="allow", embed=False,
-            auto_log_cpu=False, auto_log_gpu=False,
-        )  # fmt: skip
+            project=facts.project,
+            name=self.run,
+            config=dict(config),
+            resume="allow",
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,
+        )
         return last
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

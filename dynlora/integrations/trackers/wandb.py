@@ -19,14 +19,26 @@ class Wandb:
         """Begin the run, whose id is that of the run store; a resumed run is a further folder of the same id."""
         self.run = facts.id
         settings = wandb.Settings(
-            console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_disable_meta=True,
-            x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            save_code=False,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_disable_machine_info=True,
+            x_save_requirements=False,
             x_transaction_log_flush_interval=1.0,
-        )  # fmt: skip
+        )
         self._run = wandb.init(
-            project=facts.project, id=facts.id, name=facts.name, dir=facts.address, resume="allow",
-            config=dict(config), settings=settings,
-        )  # fmt: skip
+            project=facts.project,
+            id=facts.id,
+            name=facts.name,
+            dir=facts.address,
+            resume="allow",
+            config=dict(config),
+            settings=settings,
+        )
         return facts.step
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

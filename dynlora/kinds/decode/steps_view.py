@@ -60,12 +60,12 @@ def _row(
     struck: bool = False,
 ) -> str:
     words = html.escape(text.strip("\n")) or "&nbsp;"
-    shown = f"<s>{words}</s>" if struck else words
+    marked = f"<s>{words}</s>" if struck else words
     tint = theme.faded(colour, 0.13)
     bar = "" if struck else _bar(reward, line, colours)
     return (
         f"<div class='dl-step' role='listitem' style='background:{tint};border-left-color:{colour}'>"
-        f"<small>{html.escape(who)}</small><pre>{shown}</pre>{bar}</div>"
+        f"<small>{html.escape(who)}</small><pre>{marked}</pre>{bar}</div>"
     )
 
 

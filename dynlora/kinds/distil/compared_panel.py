@@ -9,14 +9,14 @@ from typing import ClassVar
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.distil import frames
+from dynlora.kinds.distil import text
 from dynlora.kinds.distil.result import Distil, PerToken
-from dynlora.viz.kit.model_intervals import model_intervals
+from dynlora.viz.kit.charts import model_intervals
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
 
-class ComparedPanel(Panel[frames.Compared]):
+class ComparedPanel(Panel[text.Compared]):
     """Means with their intervals, a line for each teacher; models by colour and shape.
 
     Attributes:
@@ -30,18 +30,18 @@ class ComparedPanel(Panel[frames.Compared]):
     def rows(self, result: Distil) -> tuple[Sequence[PerToken], Sequence[PerToken]]:
         """Return the numbers, and their paired differences from the base model's."""
 
-    def data(self, view: RunView) -> frames.Compared | None:
+    def data(self, view: RunView) -> text.Compared | None:
         """Return the numbers as frames."""
-        return frames.compared(view.result, *self.rows(view.result))
+        return text.compared(view.result, *self.rows(view.result))
 
-    def table(self, data: frames.Compared) -> pd.DataFrame:
+    def table(self, data: text.Compared) -> pd.DataFrame:
         """Return every mean with its interval."""
         return data.rows.drop(columns="method")
 
-    def figure(self, data: frames.Compared, colours: Palette) -> go.Figure:
+    def figure(self, data: text.Compared, colours: Palette) -> go.Figure:
         """Draw the means with their intervals."""
         return model_intervals(data.drawn, "teacher", "nats per token", self.axis, colours)
 
-    def more(self, data: frames.Compared) -> Mapping[str, pd.DataFrame]:
+    def more(self, data: text.Compared) -> Mapping[str, pd.DataFrame]:
         """Return the paired differences."""
         return data.differences

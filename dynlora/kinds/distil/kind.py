@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.config import RunConfig, parse_config
-from dynlora.kinds.distil import frames, text
+from dynlora.kinds.distil import text
 from dynlora.kinds.distil.result import Distil, read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.recycle.text import NO_TEACHER, TEACH
@@ -91,7 +91,7 @@ class DistilKind(RunKind):
 
     def tables(self, result: Distil) -> Mapping[str, DataFrame]:
         """Return the teachers."""
-        return {"teachers": frames.teachers_frame(result)}
+        return {"teachers": text.teachers_frame(result)}
 
     def usage(self, run_id: str, runs_dir: Path) -> str:
         """Return the command that writes with the student."""

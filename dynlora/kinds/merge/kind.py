@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
-from dynlora.kinds.merge import frames, text
+from dynlora.kinds.merge import text
 from dynlora.kinds.merge.result import OWN, Merge, head_of, read_merge
 from dynlora.kinds.merge.settings import MergeSettings, stored_config
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
@@ -71,14 +71,14 @@ class MergeKind(RunKind):
         yield f"next: {export}{f', or {usage}' if usage else ''}"
         for source, by_model in (document.get("loss") or {}).items():
             yield f"held-out loss on the data of {source} (95 % CI over examples)"
-            for model, label in frames.MODELS.items():
+            for model, label in text.MODELS.items():
                 yield f"  {label:16} {interval_words(by_model[model])}"
         for note in document.get("notes") or ():
             yield f"note: {note}"
 
     def tables(self, result: Merge) -> Mapping[str, DataFrame]:
         """Return the sources."""
-        return {"sources": frames.sources_frame(result)}
+        return {"sources": text.sources_frame(result)}
 
     def usage(self, run_id: str, runs_dir: Path) -> str:
         """Return the command that uses the merge; empty for one without a head."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import ConfigError
-from dynlora.kinds.recycle import frames, text
+from dynlora.kinds.recycle import text
 from dynlora.kinds.recycle.result import Recycle, read_recycle
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
@@ -88,7 +88,7 @@ class RecycleKind(RunKind):
 
     def tables(self, result: Recycle) -> Mapping[str, DataFrame]:
         """Return the teachers."""
-        return {"teachers": frames.teachers_frame(result)}
+        return {"teachers": text.teachers_frame(result)}
 
     def usage(self, run_id: str, runs_dir: Path) -> str:
         """Return the command that classifies with the meta-LoRA."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from dynlora.analysis.run_reading import RunReading
-from dynlora.viz.kit.panel import Data, Panel, RunView
-from dynlora.viz.kit.picture import Picks
+from dynlora.viz.kit.panel import Data, Panel, Picks, RunView
 
 
 class CapacityPanel(Panel[Data]):

@@ -14,11 +14,10 @@ from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
 from dynlora.peft_adapter.forms import FORMS, raised_loss
-from dynlora.store.copied import check_can_resume
 from dynlora.store.lifecycle import annotate
+from dynlora.store.origin import check_can_resume
 from dynlora.store.reader import RunReader
-from dynlora.store.recorded import recorded_adapter
-from dynlora.store.summary import run_summary
+from dynlora.store.summary import recorded_adapter, run_summary
 
 if TYPE_CHECKING:
     from dynlora.analysis.run_reading import RunReading

@@ -5,28 +5,113 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import pairing, run_summary, seed_groups, written
+from dynlora.analysis import pairing, results, run_summary, seed_groups
 from dynlora.analysis.frames import SMOOTHING
 from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
-from dynlora.text import metric_words, one_line
+from dynlora.text import metric_words, number, one_line, plural, score
 from dynlora.viz.compare import figures as compare_figures
-from dynlora.viz.compare import one_example, pictures
+from dynlora.viz.compare import pictures
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.compared import Compared, are_grouped, compared
-from dynlora.viz.compare.final_ranks import FinalRanks
-from dynlora.viz.compare.line_styles import MOST_COLOURED, dots
+from dynlora.viz.compare.pictures import Compared, FinalRanks, are_grouped, compared
 from dynlora.viz.kit import strong_language
+from dynlora.viz.kit.run_colours import MOST_COLOURED, dots
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, table, texts, under
 from dynlora.viz.ui.cards import rows as table_rows
 from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.run_picker import Chosen, link
 from dynlora.viz.ui.url_state import choose, from_address, hidden_runs, segmented, several
+
+NAMED = ("text", "text_pair", "label")
+
+
+def shared_examples(frames: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return the runs whose probe set is that of the first run that has one; only there is a position one example.
+
+    Args:
+        frames: of the runs by id, as `queries.examples_frame` returns them.
+    """
+    known = {run: frame for run, frame in frames.items() if len(frame)}
+    if not known:
+        return {}
+    first = next(iter(known.values()))[list(NAMED)].fillna("")
+    return {run: frame for run, frame in known.items() if frame[list(NAMED)].fillna("").equals(first)}
+
+
+def most_disputed(frames: Mapping[str, pd.DataFrame]) -> int:
+    """Return the position of the example whose loss differs most between the runs, 0 where none does."""
+    losses = np.array([frame["loss"].to_numpy(float) for frame in frames.values()])
+    spread = np.nan_to_num(
+        np.nanmax(losses, axis=0, initial=-np.inf) - np.nanmin(losses, axis=0, initial=np.inf), neginf=0
+    )
+    return int(np.argmax(spread)) if spread.size else 0
+
+
+def in_every_run(
+    frames: Mapping[str, pd.DataFrame],
+    position: int,
+    groups: Sequence[Group],
+    summaries: Mapping[str, Mapping[str, Any]],
+) -> pd.DataFrame:
+    """Return one row per run, in the order of the groups: configuration, seed, prediction, right, probability, loss.
+
+    Args:
+        frames: as `shared_examples` returns them.
+        position: of the example in the probe set.
+        groups: of the runs.
+        summaries: by id.
+    """
+    rows = []
+    for group in groups:
+        for run in group.runs:
+            if run in frames:
+                example = frames[run].iloc[[position]]
+                labels = [str(label) for label in summaries[run].get("labels") or []]
+                rows.append(
+                    (group.label, summaries[run].get("seed"), *_answer(example, labels), example["loss"].iloc[0])
+                )
+    return pd.DataFrame(rows, columns=["configuration", "seed", "prediction", "right", "probability", "loss (nats)"])
+
+
+def _answer(example: pd.DataFrame, labels: Sequence[str]) -> tuple[str | None, str | None, float | None]:
+    """Return the prediction in words, whether it is right, and its probability; None for what is not known."""
+    guess, probability = example["prediction"].iloc[0], example["probability"].iloc[0]
+    if pd.isna(guess):
+        return None, None, None
+    words = results.class_name(guess, labels)
+    right = "yes" if results.is_right(example, labels)[0] else "no"
+    return words, right if labels else None, None if pd.isna(probability) else round(float(probability), 3)
+
+
+def as_written(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `in_every_run` as people read them where texts are to be written."""
+    names = {"prediction": "right tokens", "probability": "probability of a token (mean)"}
+    return table.drop(columns="right").rename(columns=names)
+
+
+def sentence(table: pd.DataFrame) -> str:
+    """Say how many runs are right, and how far their losses are apart."""
+    known = table.dropna(subset=["loss (nats)"])
+    if known.empty:
+        return "These runs have not recorded this example."
+    answers = ""
+    if "right" in table and table["right"].notna().any():
+        answers = f"{(table['right'] == 'yes').sum()} of {plural(len(table), 'run')} predict its label. "
+    ordered = known.sort_values("loss (nats)", kind="stable")
+    low, high = ordered.iloc[0], ordered.iloc[-1]
+    if score(low["loss (nats)"]) == score(high["loss (nats)"]):
+        return f"{answers}Its loss is {number(low['loss (nats)'])} nats in every run."
+    return (
+        f"{answers}Its loss runs from {number(low['loss (nats)'])} nats ({one_line(low['configuration'], 60)}) to "
+        f"{number(high['loss (nats)'])} nats ({one_line(high['configuration'], 60)})."
+    )
+
 
 SHOWN = {"groups": "Mean and band", "runs": "Each run"}
 SCALES = {"linear": "Linear", "log": "Logarithmic"}
@@ -38,28 +123,28 @@ def read(runs: Sequence[Chosen], summaries: Mapping[str, Mapping[str, Any]]) -> 
     Raises:
         DynloraError: when a run cannot be read.
     """
-    shown = from_address("group", list(SHOWN), None)
+    grouping = from_address("group", list(SHOWN), None)
     return compared(
         {run.id: run.folder for run in runs},
         summaries,
         cached_queries.CACHED,
         colours(),
-        in_groups=None if shown is None else shown == "groups",
+        in_groups=None if grouping is None else grouping == "groups",
         hidden=hidden_runs(),
         highlighted=set(st.query_params.get_all("highlight")),
     )
 
 
-def group_controls(found: Compared) -> None:
+def group_controls(runs: Compared) -> None:
     """Draw the choice between groups and single runs, of many that of the highlighted ones, and what is shown."""
-    usual = "groups" if are_grouped(found.summaries) else "runs"
+    usual = "groups" if are_grouped(runs.summaries) else "runs"
     segmented("group", "Runs of one configuration", list(SHOWN), usual, SHOWN.__getitem__)
-    if len(found.groups) > MOST_COLOURED:
-        titles = [group.title for group in found.groups]
+    if len(runs.groups) > MOST_COLOURED:
+        titles = [group.title for group in runs.groups]
         several("highlight", "Highlight", titles, {}, width=320, none="the best and plain LoRA")
 
 
-def compared_curves(found: Compared) -> None:
+def compared_curves(runs: Compared) -> None:
     """Draw loss and metric of each group over the chosen axis.
 
     Raises:
@@ -73,33 +158,33 @@ def compared_curves(found: Compared) -> None:
     look = {"kind": kind, "smoothing": smoothing, "is_log": scale == "log"}
     for place, label, name, split, key in (
         (left, "Training loss", "loss", "train", "loss"),
-        (right, f"Held-out {metric_words(found.metric)}", found.metric, "validation", "metric"),
+        (right, f"Held-out {metric_words(runs.metric)}", runs.metric, "validation", "metric"),
     ):
         with place, card(label, key):
-            picture(pictures.curves(found, name, split, colours(), **look), f"overlay-{key}")
+            picture(pictures.curves(runs, name, split, colours(), **look), f"overlay-{key}")
 
 
 def _short(kind: str) -> str:
     return "By " + seed_groups.CLOCKS[kind].partition(" (")[0]
 
 
-def compared_frontier(found: Compared) -> None:
+def compared_frontier(runs: Compared) -> None:
     """Draw quality against parameters."""
     with card("Quality against parameters", "frontier"):
-        picture(pictures.frontier(found, colours()), "frontier")
+        picture(pictures.frontier(runs, colours()), "frontier")
 
 
-def compared_pairs(found: Compared, usual: tuple[str, str] | None = None) -> None:
+def compared_pairs(runs: Compared, usual: tuple[str, str] | None = None) -> None:
     """Draw the paired difference of two groups, over shared seeds and examples.
 
     Args:
-        found: the runs.
+        runs: the runs.
         usual: a run of the baseline, and one of the configuration that is set against it unless others are chosen.
 
     Raises:
         DynloraError: when a run cannot be read.
     """
-    groups = {group.label: group for group in seed_groups.grouped(list(found.summaries.values()))}
+    groups = {group.label: group for group in seed_groups.grouped(list(runs.summaries.values()))}
     labels = list(groups)
     with card("Paired difference", "paired"):
         if len(labels) < 2:
@@ -111,23 +196,23 @@ def compared_pairs(found: Compared, usual: tuple[str, str] | None = None) -> Non
             second = choose("second", "Group", labels, other or labels[1])
         with right:
             first = choose("first", "Minus group", labels, against or labels[0])
-        pairs, why = pairing.pairs(found.summaries, groups[first], groups[second])
+        pairs, why = pairing.pairs(runs.summaries, groups[first], groups[second])
         if first == second:
             note("Select two different groups.")
         elif not pairs:
             note(f"There are no pairs: {why}")
         else:
-            _differences(found, pairs, (first, second), why)
+            _differences(runs, pairs, (first, second), why)
 
 
-def compared_example(found: Compared) -> None:
+def compared_example(runs: Compared) -> None:
     """Draw one probe example in every run: the pinned one, else the one that the runs differ most on.
 
     Raises:
         DynloraError: when a run cannot be read.
     """
-    frames = one_example.shared_examples(
-        {run: cached_queries.ask_events(queries.examples_frame, folder) for run, folder in found.folders.items()}
+    frames = shared_examples(
+        {run: cached_queries.ask_events(queries.examples_frame, folder) for run, folder in runs.folders.items()}
     )
     with card("One example in every run", "example"):
         if len(frames) < 2:
@@ -135,38 +220,38 @@ def compared_example(found: Compared) -> None:
             return
         first = next(iter(frames.values()))
         names = {i: _named(row) for i, row in enumerate(first.to_dict("records"))}
-        position = choose("example", "Probe example", list(names), one_example.most_disputed(frames), names.__getitem__)
-        table = one_example.in_every_run(frames, position, found.groups, found.summaries)
+        position = choose("example", "Probe example", list(names), most_disputed(frames), names.__getitem__)
+        table = in_every_run(frames, position, runs.groups, runs.summaries)
         pinned = first[["text", "text_pair", "label"]].iloc[[position]].dropna(axis="columns", how="all")
-        if any(run_summary.writes(found.summaries[run]) for run in frames):
-            pinned, table = written.as_written(pinned), one_example.as_written(table)
+        if any(run_summary.writes(runs.summaries[run]) for run in frames):
+            pinned, table = results.as_written(pinned), as_written(table)
         texts(pinned, "pinned")
-        titles = {group.label: group.title for group in found.groups}
-        table_rows(table, dots([titles[label] for label in table["configuration"]], found.styles))
-        under(one_example.sentence(table), table, "example")
+        titles = {group.label: group.title for group in runs.groups}
+        table_rows(table, dots([titles[label] for label in table["configuration"]], runs.styles))
+        under(sentence(table), table, "example")
 
 
 def _named(example: Mapping[Any, Any]) -> str:
     return one_line(f"{strong_language.shown(example['text'])} ({example['label']})", 90)
 
 
-def dots_of_runs(found: Compared) -> list[str | None]:
+def dots_of_runs(runs: Compared) -> list[str | None]:
     """Return the colour of each run's dot, in the order of the summaries: that of its group's lines."""
-    titles = {run: group.title for group in found.groups for run in (*group.runs, *group.repeats)}
-    return dots([titles.get(run, "") for run in found.summaries], found.styles)
+    titles = {run: group.title for group in runs.groups for run in (*group.runs, *group.repeats)}
+    return dots([titles.get(run, "") for run in runs.summaries], runs.styles)
 
 
 def _label_of(groups: Mapping[str, Group], run: str) -> str | None:
     return next((label for label, group in groups.items() if run in group.runs), None)
 
 
-def _differences(found: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
-    sides = RunPairs(found.folders, found.summaries, cached_queries.ask_events).differences(pairs)
+def _differences(runs: Compared, pairs: Sequence[tuple[int, str, str]], names: tuple[str, str], why: str) -> None:
+    sides = RunPairs(runs.folders, runs.summaries, cached_queries.ask_events).differences(pairs)
     if not sides[0].differences:
         note("These runs have no losses of shared examples yet. The last evaluation records them.")
         return
-    shown = [side for side in sides if side.differences]
-    for place, side in zip(st.columns(max(2, len(shown))), shown, strict=False):
+    differing = [side for side in sides if side.differences]
+    for place, side in zip(st.columns(max(2, len(differing))), differing, strict=False):
         rows = pairing.forest(side.differences)
         words = compare_text.paired(rows, *names, side.what, low_is_good=side.low_is_good, digits=side.digits)
         with place:

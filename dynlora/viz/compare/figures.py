@@ -10,10 +10,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.text import one_line, plotly_text, sentence_case
-from dynlora.viz.compare.line_styles import LineStyle, apart, line_styles, short_label
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.limits import axis_within
+from dynlora.viz.kit.charts import axis_within
 from dynlora.viz.kit.module_map import map_height, row_edges, row_look
+from dynlora.viz.kit.run_colours import LineStyle, apart, line_styles, short_label
 from dynlora.viz.kit.theme import Palette
 
 NAMED_COLUMNS = 12
@@ -123,8 +123,8 @@ def curves(
     """
     names = [str(name) for name in dict.fromkeys(bands["group"])]
     styles = line_styles(names, colours) if styles is None else styles
-    shown = [name for name in names if not styles[name].is_muted]
-    drawn = theme.figure(colours, 250 + _legend_height(shown))
+    coloured = [name for name in names if not styles[name].is_muted]
+    drawn = theme.figure(colours, 250 + _legend_height(coloured))
     for name in sorted(names, key=lambda name: not styles[name].is_muted):
         part, label, style = bands[bands["group"] == name], _legend(name), styles[name]
         if part["n"].max() > 1 and not style.is_muted:
@@ -143,7 +143,7 @@ def curves(
             "%{customdata[3]:.4f}, n = %{customdata[1]}<extra></extra>",
         )
     if len(names) > 1:
-        _name_the_ends(drawn, bands, {name: styles[name] for name in shown}, is_log=is_log)
+        _name_the_ends(drawn, bands, {name: styles[name] for name in coloured}, is_log=is_log)
     drawn.update_layout(showlegend=len(names) > 0)
     drawn.update_xaxes(title_text=plotly_text(sentence_case(x_title)))
     drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), type="log" if is_log else "linear")
@@ -207,8 +207,8 @@ def frontier(
     """
     names = [str(name) for name in points["group"]]
     styles = line_styles(names, colours) if styles is None else styles
-    shown = [name for name in names if not styles[name].is_muted]
-    drawn = theme.figure(colours, 270 + _legend_height(shown))
+    coloured = [name for name in names if not styles[name].is_muted]
+    drawn = theme.figure(colours, 270 + _legend_height(coloured))
     best = points[points["pareto"]].sort_values("active")
     drawn.add_scatter(
         x=best["active"],

@@ -94,14 +94,14 @@ def _seconds_per_step(row: Mapping[str, Any]) -> float | None:
     return seconds / step if isinstance(step, int) and step > 0 else None
 
 
-def sentence(found: Progress) -> str:
+def sentence(progress: Progress) -> str:
     """Say how far the runs have come."""
-    training, over = found.active - found.queued, found.n - found.finished - found.active
-    parts = [f"{found.finished} of {plural(found.n, 'run')} finished"]
+    training, over = progress.active - progress.queued, progress.n - progress.finished - progress.active
+    parts = [f"{progress.finished} of {plural(progress.n, 'run')} finished"]
     parts += [f"{training} training"] if training else []
-    parts += [f"{found.queued} in the queue"] if found.queued else []
+    parts += [f"{progress.queued} in the queue"] if progress.queued else []
     parts += [f"{over} ended early"] if over else []
-    left = "" if found.seconds_left is None else f" About {rough_duration(found.seconds_left)} remaining."
+    left = "" if progress.seconds_left is None else f" About {rough_duration(progress.seconds_left)} remaining."
     return f"{', '.join(parts)}.{left}"
 
 
@@ -121,11 +121,11 @@ def follow_progress(rows: Sequence[Mapping[str, Any]]) -> None:
         run_actions.wake()
         runs = run_picker.list_all()
         now = plain_rows(runs[runs["id"].isin(ids)])
-        found = counted(now, _remaining(now))
+        progress = counted(now, _remaining(now))
         with card("Progress", "progress"):
-            st.progress(found.share, text=sentence(found))
+            st.progress(progress.share, text=sentence(progress))
             note("The verdict and the charts below follow each run that finishes.")
-        if (found.finished, found.active) != (drawn.finished, drawn.active):
+        if (progress.finished, progress.active) != (drawn.finished, drawn.active):
             st.rerun()
 
     show()

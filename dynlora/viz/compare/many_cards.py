@@ -11,19 +11,12 @@ import streamlit as st
 from dynlora.analysis import seed_groups
 from dynlora.text import markdown_text, one_line, plural, sentence_case
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import (
-    results_table,
-    scatter_figures,
-    scatter_model,
-    scatter_text,
-    slices,
-    sweep_figures,
-    sweep_model,
-)
-from dynlora.viz.compare.line_styles import LineStyle, line_styles
+from dynlora.viz.compare import results_table, scatter_figures, scatter_model, slices, sweep_model
+from dynlora.viz.compare import text as scatter_text
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.run_selection import MOST_READ, method_eyes
 from dynlora.viz.compare.scatter_model import Row, title
+from dynlora.viz.kit.run_colours import LineStyle, line_styles
 from dynlora.viz.ui.cards import brushable, card, chart, colours, note, under
 from dynlora.viz.ui.cards import rows as table_rows
 from dynlora.viz.ui.run_picker import link
@@ -39,13 +32,13 @@ def intervals(boxes: Iterable[Mapping[str, Any]], axes: int) -> dict[int, list[I
         boxes: with `x` and `y`, from and to; the axes are at 0, 1, 2, ...
         axes: how many there are.
     """
-    found: dict[int, list[Interval]] = {}
+    ranges: dict[int, list[Interval]] = {}
     for box in boxes:
         (left, right), (low, high) = sorted(box["x"]), sorted(box["y"])
         for axis in range(axes):
             if left <= axis <= right:
-                found.setdefault(axis, []).append((low, high))
-    return found
+                ranges.setdefault(axis, []).append((low, high))
+    return ranges
 
 
 def picked(places: Sequence[Sequence[float]], brushed: Mapping[int, Sequence[Interval]]) -> list[int] | None:
@@ -74,9 +67,9 @@ MOST_AXES = 5
 
 def numbers(rows: Sequence[Row]) -> None:
     """Draw any two numbers of the runs against each other, and many at once."""
-    shown, styles = method_eyes(rows)
-    two_numbers(shown, styles)
-    many_numbers(shown)
+    visible, styles = method_eyes(rows)
+    two_numbers(visible, styles)
+    many_numbers(visible)
 
 
 def two_numbers(rows: Sequence[Row], styles: Mapping[str, LineStyle]) -> None:
@@ -117,16 +110,16 @@ def many_numbers(rows: Sequence[Row]) -> None:
         rows = scatter_model.best_first(rows, metric, low_is_good=low)
         words = {key: title(key) for key in settings}
         chosen = several("axes", "Settings", settings, words, "stretch", "The most varied settings")
-        shown = scatter_model.axes(rows, chosen or settings[:MOST_AXES], _results(rows, metric))
-        lines = scatter_model.lines(rows, shown, metric, low_is_good=low)
+        axes = scatter_model.axes(rows, chosen or settings[:MOST_AXES], _results(rows, metric))
+        lines = scatter_model.lines(rows, axes, metric, low_is_good=low)
         names = [words[key] for key in chosen or settings[:MOST_AXES]]
-        said = scatter_text.parallel(lines, names, metric)
-        figure = scatter_figures.parallel(lines, shown, colours())
+        caption = scatter_text.parallel(lines, names, metric)
+        figure = scatter_figures.parallel(lines, axes, colours())
         if len(rows) < FEWEST_BRUSHED:
-            chart(figure, said, lines, "parallel")
+            chart(figure, caption, lines, "parallel")
             return
-        boxes = brushable(figure, f"{said} {scatter_text.BRUSH}", lines, "parallel")
-        chosen_lines = picked([one.places for one in shown], intervals(boxes, len(shown)))
+        boxes = brushable(figure, f"{caption} {scatter_text.BRUSH}", lines, "parallel")
+        chosen_lines = picked([one.places for one in axes], intervals(boxes, len(axes)))
         if chosen_lines is not None:
             _brushed(lines.iloc[chosen_lines], [str(rows[place]["id"]) for place in chosen_lines])
 
@@ -167,7 +160,7 @@ def sweep_grid(rows: Sequence[Row], metric: str) -> None:
             return
         cells = sweep_model.grid(rows, top, side, metric)
         low = metric in LOW_IS_GOOD
-        figure = sweep_figures.grid(cells, (title(top), title(side), metric), colours(), low_is_good=low)
+        figure = scatter_figures.grid(cells, (title(top), title(side), metric), colours(), low_is_good=low)
         hidden = sweep_model.averaged_over(rows, (top, side))
         words = scatter_text.grid(cells, (top, side), metric, hidden, low_is_good=low)
         chart(figure, words, cells, "grid")
@@ -188,12 +181,12 @@ def sweep_curves(rows: Sequence[Row], metric: str, styles: Mapping[str, LineStyl
         low = metric in LOW_IS_GOOD
         every = sweep_model.curves(rows, along, metric)
         lines = every if per == "configuration" else sweep_model.best_of_each(every, low_is_good=low)
-        shown, of = sweep_model.most_lines(lines)
+        drawn_lines, of = sweep_model.most_lines(lines)
         titles = (title(along), f"{title(metric)} (held-out)" if metric != "loss" else title(metric))
-        is_log = scatter_model.is_logarithmic(shown["x"].tolist())
-        looks = styles if per == "method" else _own_styles(rows, along, shown)
-        figure = sweep_figures.along(shown, titles, colours(), logarithmic=is_log, styles=looks)
-        drawn = shown["group"].nunique()
+        is_log = scatter_model.is_logarithmic(drawn_lines["x"].tolist())
+        looks = styles if per == "method" else _own_styles(rows, along, drawn_lines)
+        figure = scatter_figures.along(drawn_lines, titles, colours(), logarithmic=is_log, styles=looks)
+        drawn = drawn_lines["group"].nunique()
         is_chosen = len(lines) < len(every)
         words = scatter_text.along(lines, drawn, of, along, low_is_good=low, is_chosen=is_chosen)
         chart(figure, words, lines, "along")

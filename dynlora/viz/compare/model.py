@@ -98,34 +98,38 @@ def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]
 
 def sample_words(summaries: Sequence[Mapping[str, Any]]) -> str:
     """Say on how many held-out examples the runs are evaluated before their end; empty where each takes all."""
-    found = {run_summary.interim_rows(summary) for summary in summaries} - {None}
-    if len(found) == 1:
+    samples = {run_summary.interim_rows(summary) for summary in summaries} - {None}
+    if len(samples) == 1:
         return run_summary.sample_words(next(summary for summary in summaries if run_summary.interim_rows(summary)))
     return (
-        "Evaluations before the last take fixed samples of the held-out examples, of different sizes." if found else ""
+        "Evaluations before the last take fixed samples of the held-out examples, of different sizes."
+        if samples
+        else ""
     )
 
 
 def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what makes a comparison unfair: other models, data, steps or budgets."""
-    found = []
+    sentences = []
     for key, words in (("model", "models"), ("data", "data sets"), ("max_steps", "numbers of steps")):
         values = {str(summary.get(key)) for summary in summaries}
         if len(values) > 1:
-            found.append(
+            sentences.append(
                 f"These runs have different {words}: {', '.join(sorted(one_line(source_name(v), 40) for v in values))}."
             )
     given = ((summary.get("params") or {}).get("budget") for summary in summaries)
     budgets = {budget for budget in given if budget is not None}
     if len(budgets) > 1:
-        found.append(f"These runs have different budgets: {', '.join(number(b) for b in sorted(budgets))} parameters.")
+        sentences.append(
+            f"These runs have different budgets: {', '.join(number(b) for b in sorted(budgets))} parameters."
+        )
     sampled = [one_line(summary["name"], 40) for summary in summaries if run_summary.is_sampled(summary)]
     if sampled:
-        found.append(
+        sentences.append(
             f"The metrics of {listed(sampled, 4)} are of a sample of the held-out examples: the last evaluation, which "
             "takes all, has not run."
         )
-    return found
+    return sentences
 
 
 def rank_table(
@@ -146,9 +150,9 @@ def rank_table(
 
 def named_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with its row names as the column `module`."""
-    found = table.reset_index(drop=True)
-    found.insert(0, "module", [str(name) for name in table.index], allow_duplicates=True)
-    return found
+    rows = table.reset_index(drop=True)
+    rows.insert(0, "module", [str(name) for name in table.index], allow_duplicates=True)
+    return rows
 
 
 def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group], metric: str) -> pd.DataFrame:
@@ -159,9 +163,9 @@ def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
     """
     rows = []
     for group in groups:
-        found = [summaries[run] for run in group.runs]
-        values = [one["metrics"][metric] for one in found if one["metrics"].get(metric) is not None]
-        used = [parameters_in_use(one.get("params") or {}) for one in found]
+        members = [summaries[run] for run in group.runs]
+        values = [one["metrics"][metric] for one in members if one["metrics"].get(metric) is not None]
+        used = [parameters_in_use(one.get("params") or {}) for one in members]
         known = [value for value in used if value is not None]
         rows.append(
             (
@@ -197,11 +201,11 @@ def group_table(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         "high": "highest",
         "active": "adapter parameters in use",
     }
-    found = table[list(columns)].rename(columns=columns)
+    renamed = table[list(columns)].rename(columns=columns)
     results = [columns["mean"], "lowest", "highest"]
-    found[results] = found[results].round(4)
-    found["adapter parameters in use"] = found["adapter parameters in use"].round().astype("Int64")
-    return found
+    renamed[results] = renamed[results].round(4)
+    renamed["adapter parameters in use"] = renamed["adapter parameters in use"].round().astype("Int64")
+    return renamed
 
 
 def pareto(cost: pd.Series, value: pd.Series, *, low_is_good: bool = False) -> list[bool]:
@@ -224,12 +228,12 @@ def group_ranks(
         groups: of the runs.
         spread: the deviation (n - 1) in place of the mean; groups of one are left out.
     """
-    found = {}
+    ranks = {}
     for group in groups:
         columns = [names[run] for run in group.runs if names[run] in table]
         if len(columns) > spread:
-            found[group.title] = table[columns].std(axis=1, ddof=1) if spread else table[columns].mean(axis=1)
-    return pd.DataFrame(found, index=table.index)
+            ranks[group.title] = table[columns].std(axis=1, ddof=1) if spread else table[columns].mean(axis=1)
+    return pd.DataFrame(ranks, index=table.index)
 
 
 def reproducibility(table: pd.DataFrame, names: Mapping[str, str], groups: Sequence[Group]) -> pd.DataFrame:

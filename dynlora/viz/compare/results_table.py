@@ -99,16 +99,22 @@ def paper(rows: Sequence[Row], per: str) -> Paper:
     ignoring = {key for row in done for key in search_fields.settings(row) if key.startswith("data.")}
     by_id = {row["id"]: row for row in done}
     groups = grouped(done, ignoring)
-    found = [(group, _cells([by_id[run] for run in group.runs], keys)) for group in groups]
-    lines = [Line(group.label, _parameters([by_id[run] for run in group.runs]), cells) for group, cells in found]
+    cells_of_groups = [(group, _cells([by_id[run] for run in group.runs], keys)) for group in groups]
+    lines = [
+        Line(group.label, _parameters([by_id[run] for run in group.runs]), cells) for group, cells in cells_of_groups
+    ]
     chosen: list[str] = []
     if per == "method":
         named = methods(done)
         lines, chosen = _best_of_each(lines, [named[group.runs[0]] for group in groups], keys)
     cut = max(0, len(lines) - MOST_ROWS) + max(0, len(keys) - MOST_COLUMNS)
-    kept = [Line(line.label, line.parameters, line.cells[:MOST_COLUMNS]) for line in lines[:MOST_ROWS]]
+    visible_lines = [Line(line.label, line.parameters, line.cells[:MOST_COLUMNS]) for line in lines[:MOST_ROWS]]
     return Paper(
-        tuple(columns.values())[:MOST_COLUMNS], tuple(_marked(kept, keys)), tuple(chosen), len(rows) - len(done), cut
+        tuple(columns.values())[:MOST_COLUMNS],
+        tuple(_marked(visible_lines, keys)),
+        tuple(chosen),
+        len(rows) - len(done),
+        cut,
     )
 
 
@@ -126,13 +132,13 @@ def _columns(rows: Sequence[Row]) -> dict[_Key, str]:
     """Return the words of each data set with its metric; equal words get what differs in the settings, or a number."""
     keys = list(dict.fromkeys(_key(row) for row in rows))
     words = [f"{one_line(source_name(data), 40)} ({metric_words(metric)})" for data, metric, _ in keys]
-    said = [
+    titles = [
         _told_apart(word, key, [k for k, same in zip(keys, words, strict=True) if same == word])
         for word, key in zip(words, keys, strict=True)
     ]
     return {
-        key: word if said.count(word) == 1 else f"{word} {i + 1}"
-        for i, (key, word) in enumerate(zip(keys, said, strict=True))
+        key: word if titles.count(word) == 1 else f"{word} {i + 1}"
+        for i, (key, word) in enumerate(zip(keys, titles, strict=True))
     }
 
 
@@ -162,15 +168,15 @@ def _best_of_each(
     lines: Sequence[Line], methods_of: Sequence[str], keys: Sequence[_Key]
 ) -> tuple[list[Line], list[str]]:
     """Return one row per method, on each data set that of its configurations with the best mean."""
-    found, chosen = [], []
+    best, chosen = [], []
     for method in dict.fromkeys(methods_of):
         own = [line for line, name in zip(lines, methods_of, strict=True) if name == method]
         cells = tuple(_best([line.cells[i] for line in own], key) for i, key in enumerate(keys))
         taken = [line for line in own if any(cell is not None and cell in cells for cell in line.cells)]
         sizes = [line.parameters for line in taken if line.parameters is not None]
-        found.append(Line(method, float(np.mean(sizes)) if sizes else None, cells))
+        best.append(Line(method, float(np.mean(sizes)) if sizes else None, cells))
         chosen += [method] if len(own) > 1 else []
-    return found, chosen
+    return best, chosen
 
 
 def _best(cells: Sequence[Cell | None], key: _Key) -> Cell | None:
@@ -214,7 +220,7 @@ def format_parameters(line: Line) -> str:
 
 def frame(table: Paper) -> pd.DataFrame:
     """Return the table for reading and for a file: method, parameters, then mean, deviation and n of each data set."""
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for line in table.lines:
         row: dict[str, Any] = {"method": line.label, "adapter parameters": line.parameters}
         for name, cell in zip(table.columns, line.cells, strict=True):
@@ -223,8 +229,8 @@ def frame(table: Paper) -> pd.DataFrame:
                 f"{name}, deviation": None if cell is None else cell.spread,
                 f"{name}, n": None if cell is None else cell.n,
             }
-        found.append(row)
-    return pd.DataFrame(found)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 HEADS = ("Method", "Adapter parameters")

@@ -2,27 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import run_summary
+from dynlora.analysis import run_summary, seed_groups
 from dynlora.analysis.pairing import same_task
 from dynlora.analysis.seed_groups import Group, by_method
+from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.text import markdown_text, one_line, plural, source_name
-from dynlora.viz.compare.default_runs import MOST_LIKE, default_runs, left_alone
-from dynlora.viz.compare.line_styles import LineStyle, eye_styles, line_styles, short_label
 from dynlora.viz.compare.scatter_model import Row
+from dynlora.viz.kit.run_colours import LineStyle, eye_styles, line_styles, short_label
 from dynlora.viz.runs import search_box
 from dynlora.viz.runs import table as runs_table
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import colours, note, safe
 from dynlora.viz.ui.guard import guarded
-from dynlora.viz.ui.run_picker import Chosen, empty_store, find_run, link, list_all, pick_runs
+from dynlora.viz.ui.run_picker import MOST_TRIED, Chosen, empty_store, find_run, link, list_all, pick_runs
 from dynlora.viz.ui.url_state import hidden_runs, hide, put
+
+MOST_LIKE = 11
+"""Most runs of the same task that are added to one that is alone."""
+
+MOST_LOOKED_AT = 500
+"""Most runs of the same task, the newest, that are looked through: with thousands of them the page would wait."""
+
+SHOWN = ("finished", "running", "stopping")
+"""Statuses of a run that a comparison can begin with: it has something to show."""
+
+RunRow = Mapping[str, Any]
+
+
+def default_runs(runs: pd.DataFrame) -> list[str]:
+    """Return the ids of the runs to compare, the newest first; own ones where there is something to compare them with.
+
+    First choice is the newest run, training or finished, that is no plain LoRA, beside plain LoRA on the same data, of
+    the same length and with the same other settings; then the newest finished run beside another method on its task.
+    Without either among one's own runs, the samples are looked through in the same way, the task with most runs first;
+    last come the newest two.
+
+    Args:
+        runs: as `run_picker.list_all` returns them, those that can be read.
+    """
+    own, plain = runs[runs["is_own"]], _Plain()
+    ids = next(_beside_plain(own, runs, plain), None) or _beside_another(own, runs)
+    if ids:
+        return ids
+    samples = list(_beside_plain(runs, runs, plain))  # of several tasks: the one with most to see
+    return max(samples, key=len) if samples else _beside_another(runs, runs) or runs["id"].head(2).tolist()
+
+
+def left_alone(runs: pd.DataFrame, chosen: Sequence[str]) -> RunRow | None:
+    """Return the newest own run that has something to show, where none of one's own is among the chosen runs."""
+    own = runs[runs["is_own"] & runs["status"].isin(SHOWN)]
+    if own.empty or own["id"].isin(chosen).any():
+        return None
+    return runs_table.plain_rows(own.head(1))[0]
+
+
+def _beside_plain(among: pd.DataFrame, runs: pd.DataFrame, plain: _Plain) -> Iterator[list[str]]:
+    """Yield, task by task, the newest run that is not plain LoRA with the runs like it, plain LoRA among them."""
+    done, seen = runs[runs["status"] == "finished"], set[tuple[Any, ...]]()
+    for run in runs_table.plain_rows(among[among["status"].isin(SHOWN)].head(MOST_TRIED)):
+        task = (run["model"], run["data"], run["max_steps"])
+        if task in seen or plain(run) is not False:
+            continue
+        alike = _like(done, run)
+        baselines = [other for other in alike if plain(other)]
+        if baselines:
+            seen.add(task)
+            yield [run["id"], *_most_in_common(run, alike, seed_groups.configuration(baselines[0]))]
+
+
+def _beside_another(among: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+    """Return the newest finished run with those of its task, where one of them has another method."""
+    done = runs[runs["status"] == "finished"]
+    for run in runs_table.plain_rows(among[among["status"] == "finished"].head(MOST_TRIED)):
+        alike = same_task(done, run)
+        if (alike["strategy"] != run["strategy"]).any():
+            return [run["id"], *alike["id"].head(MOST_LIKE)]
+    return []
+
+
+def _like(runs: pd.DataFrame, run: RunRow) -> list[RunRow]:
+    """Return the newest runs on a run's task that differ from it in method and seed alone."""
+    alike = runs_table.plain_rows(same_task(runs, run).head(MOST_LOOKED_AT))
+    return [other for other in alike if not seed_groups.other_differences(run, other)]
+
+
+def _most_in_common(run: RunRow, alike: Sequence[RunRow], baseline: str) -> list[str]:
+    """Return the ids of the runs of the same configuration, of the baseline, and of those with as many common seeds.
+
+    A method with fewer common seeds would make the comparison wider and no surer.
+    """
+    seeds: dict[str, set[Any]] = {}
+    for other in (run, *alike):
+        seeds.setdefault(seed_groups.configuration(other), set()).add(other["seed"])
+    own = seeds[seed_groups.configuration(run)]
+    common = {name: len(own & theirs) for name, theirs in seeds.items()}
+    first = {baseline, seed_groups.configuration(run)}
+    keys = first | {name for name in common if common[name] >= common[baseline]}
+    similar = [other for other in alike if seed_groups.configuration(other) in keys]
+    similar.sort(key=lambda other: seed_groups.configuration(other) not in first)  # the two sides are whole
+    return [other["id"] for other in similar][:MOST_LIKE]
+
+
+class _Plain:
+    """Says whether a run is plain LoRA; None where it cannot be read or has no ranks yet. Each method is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, run: RunRow) -> bool | None:
+        method = json.dumps((run.get("config") or {}).get("strategy"), sort_keys=True, default=str)
+        if method not in self._known:
+            try:
+                summary = cached_queries.ask(queries.run_summary, find_run(run["id"]).folder)
+            except DynloraError:
+                return None
+            if not summary["ranks"]:
+                return None
+            self._known[method] = run_summary.is_uniform(summary)
+        return self._known[method]
+
 
 MOST_READ = 50
 """Most runs whose files are opened, for what the list does not say: curves, ranks, pairs."""
@@ -55,13 +162,13 @@ def select_runs() -> Selection:
     with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
         text = search_box.search_box("Search")
         ids = [] if text else _picked(readable)
-    found = search_box.searched(readable, text)
-    said = _match_caption(len(found), len(readable)) if text and found is not None else ""
-    search_box.search_line(text, said, is_sound=found is not None)
-    if found is None:
+    matches = search_box.searched(readable, text)
+    caption = _match_caption(len(matches), len(readable)) if text and matches is not None else ""
+    search_box.search_line(text, caption, is_sound=matches is not None)
+    if matches is None:
         st.stop()
     if text:
-        ids = found["id"].tolist()[:MOST_LISTED]
+        ids = matches["id"].tolist()[:MOST_LISTED]
     elif "runs" not in st.query_params:
         _say_own_is_alone(readable, ids)
     chosen = readable.set_index("id", drop=False).loc[ids]
@@ -103,11 +210,11 @@ def _picked(readable: pd.DataFrame) -> list[str]:
 
 def _with_its_like(runs: pd.DataFrame) -> list[str]:
     """Return the run that is alone in the address with the runs of its task: alone it compares to nothing."""
-    wanted = st.query_params.get("runs", "")
-    alone = runs[runs["id"] == wanted]
+    listed_ids = st.query_params.get("runs", "")
+    alone = runs[runs["id"] == listed_ids]
     if alone.empty or "address-runs" in st.session_state:  # who took the others away wants it alone
         return []
-    return [wanted, *_of_task(runs, alone)["id"].head(MOST_LIKE)]
+    return [listed_ids, *_of_task(runs, alone)["id"].head(MOST_LIKE)]
 
 
 def _of_task(runs: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
@@ -155,10 +262,10 @@ def _compare_with(label: str, run: Mapping[str, Any], others: pd.DataFrame) -> N
     link("pages/compare.py", label, runs=",".join([run["id"], *others["id"].head(MOST_LIKE)]))
 
 
-def _match_caption(found: int, of: int) -> str:
-    if found > MOST_LISTED:
-        return f"The newest {MOST_LISTED} of {found:,} matching runs are compared; {of:,} runs in total."
-    return f"{found:,} of {plural(of, 'run')} match and are compared."
+def _match_caption(matches: int, of: int) -> str:
+    if matches > MOST_LISTED:
+        return f"The newest {MOST_LISTED} of {matches:,} matching runs are compared; {of:,} runs in total."
+    return f"{matches:,} of {plural(of, 'run')} match and are compared."
 
 
 def say_how_many(selection: Selection) -> None:
@@ -206,13 +313,13 @@ def method_eyes(rows: Sequence[Row], *, coloured: bool = True) -> tuple[list[Row
         coloured: give each eye the method's colour; not where the lines are those of configurations.
     """
     groups, hidden = by_method(rows), hidden_runs()
-    shown = [row for row in rows if row["id"] not in hidden] or list(rows)
+    visible = [row for row in rows if row["id"] not in hidden] or list(rows)
     by_label = {group.label: group for group in groups}
     styles = line_styles(list(by_label), colours(), list(by_label), by_label)
-    ids = {row["id"] for row in shown}
+    ids = {row["id"] for row in visible}
     seen = {group.title: styles[group.label] for group in groups if not ids.isdisjoint(group.runs)}
     eyes(groups, seen if coloured else {})
-    return shown, styles
+    return visible, styles
 
 
 def _runs(group: Group) -> tuple[str, ...]:
@@ -222,5 +329,5 @@ def _runs(group: Group) -> tuple[str, ...]:
 def eye_labels(groups: Mapping[str, Group]) -> dict[str, str]:
     """Return what is on each eye, no two alike: streamlit identifies them by that."""
     words = {key: markdown_text(short_label(group.title), 40) for key, group in groups.items()}
-    found = list(words.values())
-    return {key: one if found.count(one) == 1 else f"{one} ({key[-4:]})" for key, one in words.items()}
+    labels = list(words.values())
+    return {key: one if labels.count(one) == 1 else f"{one} ({key[-4:]})" for key, one in words.items()}

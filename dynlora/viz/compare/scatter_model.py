@@ -71,17 +71,17 @@ def title(field: str) -> str:
 
 def numbers(row: Row) -> dict[str, float]:
     """Return the finite numbers of a run by field: results, then costs, then settings."""
-    found = dict(row.get("metrics") or {})
-    found |= {f"best.{name}": value for name, value in (row.get("best") or {}).items()}
+    values = dict(row.get("metrics") or {})
+    values |= {f"best.{name}": value for name, value in (row.get("best") or {}).items()}
     params = row.get("params") or {}
     if (used := parameters_in_use(params)) is not None:
-        found[USED] = used
-    found |= {
+        values[USED] = used
+    values |= {
         f"{group}.{name}": value for group in ("params", "time") for name, value in (row.get(group) or {}).items()
     }
-    found |= {"step": row.get("step"), "seed": row.get("seed")}
-    found |= {key: value for key, value in search_fields.settings(row).items() if key not in NOT_SETTINGS}
-    return {str(name): float(value) for name, value in found.items() if _is_number(value)}
+    values |= {"step": row.get("step"), "seed": row.get("seed")}
+    values |= {key: value for key, value in search_fields.settings(row).items() if key not in NOT_SETTINGS}
+    return {str(name): float(value) for name, value in values.items() if _is_number(value)}
 
 
 def _is_number(value: Any) -> bool:
@@ -223,12 +223,12 @@ def _tick(value: float) -> str:
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> tuple[tuple[float, str], ...]:
     """Return the ticks but those that would be on the one below them; the topmost always stays."""
-    found: list[tuple[float, str]] = []
+    apart: list[tuple[float, str]] = []
     for place, words in ticks:
-        if found and place - found[-1][0] < APART:
-            found.pop()
-        found.append((place, words))
-    return tuple(found)
+        if apart and place - apart[-1][0] < APART:
+            apart.pop()
+        apart.append((place, words))
+    return tuple(apart)
 
 
 def _axis_of_text(name: str, values: Sequence[Any]) -> Axis:
@@ -248,9 +248,9 @@ def axes(rows: Sequence[Row], settings: Sequence[str], results: Sequence[str]) -
         results: fields as `number_table` names them.
     """
     columns = swept(rows)
-    found = [numbers(row) for row in rows]
+    values_of_rows = [numbers(row) for row in rows]
     left = [axis(title(key), columns[key]) for key in settings if key in columns]
-    return left + [axis(title(name), [one.get(name) for one in found]) for name in results]
+    return left + [axis(title(name), [one.get(name) for one in values_of_rows]) for name in results]
 
 
 def best_first(rows: Sequence[Row], metric: str, *, low_is_good: bool) -> list[Row]:
@@ -275,12 +275,12 @@ def quarters(values: Sequence[float | None], *, low_is_good: bool) -> list[str]:
     return [QUARTERS[4] if np.isnan(one) else QUARTERS[min(3, int(4 * one + 1e-9))] for one in share]
 
 
-def lines(rows: Sequence[Row], shown: Sequence[Axis], metric: str, *, low_is_good: bool) -> pd.DataFrame:
+def lines(rows: Sequence[Row], axes: Sequence[Axis], metric: str, *, low_is_good: bool) -> pd.DataFrame:
     """Return the line of each run over the axes: columns name, quarter, then one for each axis, with its values."""
     names = distinct_names(rows)
     values = [numbers(row).get(metric) for row in rows]
-    found = pd.DataFrame({"name": [names[row["id"]] for row in rows]})
-    found["quarter"] = quarters(values, low_is_good=low_is_good)
-    for number_of, one in enumerate(shown):
-        found.insert(2 + number_of, one.title, list(one.words), allow_duplicates=True)
-    return found
+    frame = pd.DataFrame({"name": [names[row["id"]] for row in rows]})
+    frame["quarter"] = quarters(values, low_is_good=low_is_good)
+    for number_of, one in enumerate(axes):
+        frame.insert(2 + number_of, one.title, list(one.words), allow_duplicates=True)
+    return frame

@@ -46,11 +46,11 @@ def slices(rows: Sequence[Row], metric: str) -> pd.DataFrame:
     known = [
         row for row in rows if row["status"] in OVER and isinstance((row.get("metrics") or {}).get(metric), int | float)
     ]
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for key, values in list(swept(known).items())[:MOST_SETTINGS]:
         order = [format_value(value) for value in in_order(values)]
         is_number = all(isinstance(value, int | float) for value in values)
-        found += [
+        records += [
             {
                 "setting": key,
                 "value": format_value(value),
@@ -63,7 +63,7 @@ def slices(rows: Sequence[Row], metric: str) -> pd.DataFrame:
             for row, value in zip(known, values, strict=True)
         ]
     columns = ["setting", "value", "place", "result", "run", "name", "finished"]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(records, columns=columns)
 
 
 def figure(table: pd.DataFrame, metric: str, colours: Palette, *, low_is_good: bool) -> go.Figure:

@@ -54,8 +54,8 @@ def grid(rows: Sequence[Row], across: str, down: str, metric: str) -> pd.DataFra
         cell = (format_value(side), format_value(top))
         if value is not None and cell[0] in order[0] and cell[1] in order[1]:
             cells.setdefault(cell, []).append(value)
-    found = [(side, top, *_summed(cells.get((side, top), []))) for side in order[0] for top in order[1]]
-    return pd.DataFrame(found, columns=["down", "across", "mean", "spread", "n"])
+    cell_rows = [(side, top, *_summed(cells.get((side, top), []))) for side in order[0] for top in order[1]]
+    return pd.DataFrame(cell_rows, columns=["down", "across", "mean", "spread", "n"])
 
 
 def _summed(values: Sequence[float]) -> tuple[float, float, int]:
@@ -63,15 +63,15 @@ def _summed(values: Sequence[float]) -> tuple[float, float, int]:
     return float(np.mean(values)) if values else float("nan"), spread, len(values)
 
 
-def averaged_over(rows: Sequence[Row], shown: Sequence[str]) -> list[str]:
+def averaged_over(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
     """Return the settings in which runs that share all that is shown differ: what a mean over a cell hides."""
     first: dict[str, Mapping[str, Any]] = {}
-    found: dict[str, None] = {}
+    differing: dict[str, None] = {}
     for row in rows:
         one = search_fields.settings(row)
-        base = first.setdefault(str([one.get(key) for key in shown]), one)
-        found |= dict.fromkeys(key for key in [*base, *one] if base.get(key) != one.get(key))
-    return [key for key in found if key not in (*NOT_SETTINGS, *shown)]
+        base = first.setdefault(str([one.get(key) for key in axes]), one)
+        differing |= dict.fromkeys(key for key in [*base, *one] if base.get(key) != one.get(key))
+    return [key for key in differing if key not in (*NOT_SETTINGS, *axes)]
 
 
 def ways(rows: Sequence[Row]) -> list[str]:
@@ -97,7 +97,7 @@ def curves(rows: Sequence[Row], along: str, metric: str) -> pd.DataFrame:
     places = {row["id"]: _place(row, along) for row in rows}
     results = {row["id"]: _result(row, metric) for row in rows}
     named = methods(rows)
-    found = []
+    points = []
     for group in grouped(rows, SIZE_OF.get(along, (along,))):
         values: dict[float, list[float]] = {}
         for run in group.runs:
@@ -105,8 +105,8 @@ def curves(rows: Sequence[Row], along: str, metric: str) -> pd.DataFrame:
             if place is not None and result is not None:
                 values.setdefault(place, []).append(result)
         about = (group.label, named[group.runs[0]])
-        found += [(*about, x, float(np.mean(y)), min(y), max(y), len(y)) for x, y in sorted(values.items())]
-    return pd.DataFrame(found, columns=["group", "method", "x", "mean", "low", "high", "n"])
+        points += [(*about, x, float(np.mean(y)), min(y), max(y), len(y)) for x, y in sorted(values.items())]
+    return pd.DataFrame(points, columns=["group", "method", "x", "mean", "low", "high", "n"])
 
 
 def groups_along(rows: Sequence[Row], along: str) -> dict[str, Group]:
@@ -116,10 +116,10 @@ def groups_along(rows: Sequence[Row], along: str) -> dict[str, Group]:
 
 def best_of_each(lines: pd.DataFrame, *, low_is_good: bool) -> pd.DataFrame:
     """Return one line per method: at each value of the axis that of its configurations with the best mean."""
-    found = lines.sort_values("mean", ascending=low_is_good, kind="stable").drop_duplicates(["method", "x"])
+    best = lines.sort_values("mean", ascending=low_is_good, kind="stable").drop_duplicates(["method", "x"])
     order = {name: place for place, name in enumerate(dict.fromkeys(lines["method"]))}
-    found = found.assign(group=found["method"], place=found["method"].map(order)).sort_values(["place", "x"])
-    return found.drop(columns="place").reset_index(drop=True)
+    best = best.assign(group=best["method"], place=best["method"].map(order)).sort_values(["place", "x"])
+    return best.drop(columns="place").reset_index(drop=True)
 
 
 def _place(row: Row, along: str) -> float | None:

@@ -234,22 +234,22 @@ def _source_of(run_id: str) -> str:
 def _other_values(kind: RunKind) -> dict[str, Any]:
     """Draw all other settings, and return those that differ from their defaults."""
     settings = _settings(kind)
-    shown = {
+    fields = {
         name: info
         for name, info in settings.model_fields.items()
         if _marker(info, RunField) is None and _hint(info).is_offered
     }
-    first = [name for name, info in shown.items() if _hint(info).label]
+    first = [name for name, info in fields.items() if _hint(info).label]
     columns = st.columns(COLUMNS)
     preset = _preset(kind, columns[0]) if settings.presets else {}
     values: dict[str, Any] = {}
     for position, name in enumerate(first, 1 if settings.presets else 0):
-        values[name] = _drawn(kind, name, shown[name], columns[position % COLUMNS], preset)
+        values[name] = _drawn(kind, name, fields[name], columns[position % COLUMNS], preset)
     with st.expander("More settings", key=f"{kind.name}-more"):
         columns = st.columns(COLUMNS)
-        for position, name in enumerate(name for name in shown if name not in first):
-            values[name] = _drawn(kind, name, shown[name], columns[position % COLUMNS], preset)
-    return {name: value for name, value in values.items() if value != _plain(shown[name].default)}
+        for position, name in enumerate(name for name in fields if name not in first):
+            values[name] = _drawn(kind, name, fields[name], columns[position % COLUMNS], preset)
+    return {name: value for name, value in values.items() if value != _plain(fields[name].default)}
 
 
 def _preset(kind: RunKind, column: Any) -> Mapping[str, Any]:
@@ -297,13 +297,13 @@ def _number(kind: type[Any], info: FieldInfo, start: Any, draw: Any) -> Any:
 
 def _numbers(text: str) -> list[Any]:
     """Return numbers that a person typed; what is none stays text, which the settings refuse."""
-    found: list[Any] = []
+    numbers: list[Any] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         try:
-            found.append(int(part) if part.isdecimal() else float(part))
+            numbers.append(int(part) if part.isdecimal() else float(part))
         except ValueError:
-            found.append(part)
-    return found
+            numbers.append(part)
+    return numbers
 
 
 def _plain(value: Any) -> Any:

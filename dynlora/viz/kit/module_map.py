@@ -121,12 +121,12 @@ def even_cells(z: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray,
 
 def grouped(values: pd.DataFrame) -> pd.DataFrame:
     """Return groups as small numbers: what is alone is 0, the others count from 1 by their first member."""
-    found = values.to_numpy(float).copy()
-    for column in found.T:
+    rows = values.to_numpy(float).copy()
+    for column in rows.T:
         names, place, sizes = np.unique(column, return_inverse=True, return_counts=True)
         shared = np.cumsum(sizes > 1) * (sizes > 1)
         column[:] = np.where(np.isfinite(names[place]), shared[place], np.nan)
-    return pd.DataFrame(found, values.index, values.columns)
+    return pd.DataFrame(rows, values.index, values.columns)
 
 
 def _discrete(highest: int, names: Sequence[str], view: MapView, colours: Palette) -> dict[str, object]:

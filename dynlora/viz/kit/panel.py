@@ -7,7 +7,7 @@ import importlib
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +17,37 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis.run_queries import RunQueries
-from dynlora.viz.kit.picture import Picks, Picture
 from dynlora.viz.kit.theme import Palette
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a card of a page holds, and what a notebook is given.
+
+    Attributes:
+        figure: drawn in the colours of a mode.
+        caption: what it shows, computed from its numbers; plain text of an untrusted run.
+        table: its numbers.
+    """
+
+    figure: go.Figure
+    caption: str
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a click on a point of a chart chooses.
+
+    Attributes:
+        name: in the address.
+        values: what can be chosen; the last of a point's `customdata` is a place among them, so that no text of a run
+            is in the figure but what is escaped.
+    """
+
+    name: str
+    values: Sequence[str]
+
 
 Data = TypeVar("Data")
 

@@ -52,10 +52,10 @@ def count(frame: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> int:
 
 def hidden(frame: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """Return a list of examples with `HIDDEN` in the place of strong texts of these columns; all else stays."""
-    found = frame.copy()
+    visible = frame.copy()
     for column in _columns(frame, columns):
-        found[column] = [HIDDEN if is_strong(text) else text for text in frame[column]]
-    return found
+        visible[column] = [HIDDEN if is_strong(text) else text for text in frame[column]]
+    return visible
 
 
 def labels(frame: pd.DataFrame) -> dict[int, str]:
@@ -94,10 +94,10 @@ def _strong_rows(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
 
 def _rows(frame: pd.DataFrame, columns: Sequence[str], suits: Callable[[object], bool]) -> pd.Series:
     """Return which rows have a text that suits in one of these columns."""
-    found = pd.Series(False, index=frame.index)
+    matches = pd.Series(False, index=frame.index)
     for column in _columns(frame, columns):
-        found |= frame[column].map(suits).astype(bool)
-    return found
+        matches |= frame[column].map(suits).astype(bool)
+    return matches
 
 
 def _columns(frame: pd.DataFrame, columns: Sequence[str]) -> Sequence[str]:

@@ -121,11 +121,11 @@ def kind_styles(kinds: Sequence[str]) -> dict[str, tuple[str, str, str]]:
     Args:
         kinds: short words, as `text.kind_labels` gives them; others than the usual ones take styles that are left.
     """
-    usual, found = list(dict.fromkeys(KIND_WORDS.values())), list(dict.fromkeys(kinds))
-    left = [kind for kind in usual if kind not in found]
-    own = dict(zip((kind for kind in found if kind not in usual), left, strict=False))
-    every = styles([*usual, *(kind for kind in found if kind not in usual and kind not in own)])
-    return {kind: every[own.get(kind, kind)] for kind in found}
+    usual, present = list(dict.fromkeys(KIND_WORDS.values())), list(dict.fromkeys(kinds))
+    left = [kind for kind in usual if kind not in present]
+    own = dict(zip((kind for kind in present if kind not in usual), left, strict=False))
+    every = styles([*usual, *(kind for kind in present if kind not in usual and kind not in own)])
+    return {kind: every[own.get(kind, kind)] for kind in present}
 
 
 def contrasting(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
@@ -278,9 +278,9 @@ def name_axis(names: Sequence[str], colours: Palette) -> dict[str, Any]:
 
 def single_step(drawn: go.Figure, steps: Iterable[int]) -> None:
     """Let the x axis name the step alone where there is only one: there are no steps before 0, nor halves of them."""
-    found = {int(step) for step in steps}
-    if len(found) == 1:
-        step = found.pop()
+    distinct = {int(step) for step in steps}
+    if len(distinct) == 1:
+        step = distinct.pop()
         drawn.update_xaxes(range=[step - 0.5, step + 0.5], tickvals=[step])
 
 

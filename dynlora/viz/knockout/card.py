@@ -19,9 +19,8 @@ from dynlora.store import queries
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.run import module_scores
 from dynlora.text import number
-from dynlora.viz.kit.picture import Picks
+from dynlora.viz.kit.panel import Picks
 from dynlora.viz.knockout import figures as knockout_text
-from dynlora.viz.knockout import pictures as knockout_pictures
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, colours, note, picture, rows, safe
 from dynlora.viz.ui.guard import fragment
@@ -62,31 +61,33 @@ def _draw(
     run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame, twins: pd.DataFrame, state: dict[str, Any] | None
 ) -> None:
     folder = run.folder
-    found = Knockouts.read(knockout_file(folder))
-    said = shared().ended_early(folder)
-    if said and state is None:
-        st.error(safe(f"The ablation ended early: {said}"))
-    _controls(run, summary, found, state)
-    effect = ablations.effects(found, modules)
-    if found is None or effect.empty:
+    knockouts = Knockouts.read(knockout_file(folder))
+    ended = shared().ended_early(folder)
+    if ended and state is None:
+        st.error(safe(f"The ablation ended early: {ended}"))
+    _controls(run, summary, knockouts, state)
+    effect = ablations.effects(knockouts, modules)
+    if knockouts is None or effect.empty:
         note(
             "Turns off the adapter of one module at a time and measures the change in held-out loss. Importance scores "
             "estimate this change. Each module needs about one forward pass over the held-out examples."
         )
         return
     names = modules.sort_values("position")["name"].tolist()
-    bars = knockout_pictures.effects(found, modules, colours(), st.query_params.get("module"))
+    bars = knockout_text.effects(knockouts, modules, colours(), st.query_params.get("module"))
     picture(bars, "effects", Picks("module", names))
-    note(ablations.adapter_caption(found, summary["step"]))
+    note(ablations.adapter_caption(knockouts, summary["step"]))
     _against_scores(folder, effect, modules, twins)
-    groups = ablations.by_group(found, modules)
+    groups = ablations.by_group(knockouts, modules)
     if len(groups) > 1:
         st.markdown("**Loss change by input group**")
-        picture(knockout_pictures.by_group(found, modules, colours()), "by-group")
-    _pairs(run, found, modules, summary["step"])
+        picture(knockout_text.by_group(knockouts, modules, colours()), "by-group")
+    _pairs(run, knockouts, modules, summary["step"])
 
 
-def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, state: dict[str, Any] | None) -> None:
+def _controls(
+    run: Chosen, summary: Mapping[str, Any], knockouts: Knockouts | None, state: dict[str, Any] | None
+) -> None:
     """Draw what starts and stops an ablation, and how far the one under way has come."""
     if state is not None:
         done, of = state["progress"]["done"], max(1, state["progress"]["of"])
@@ -107,7 +108,7 @@ def _controls(run: Chosen, summary: Mapping[str, Any], found: Knockouts | None, 
         return
     with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-controls"):
         size = choose("heldout", "Held-out examples", SIZES, SIZES[1], width=160)
-        words = "Measure all modules" if found is None else "Measure again"
+        words = "Measure all modules" if knockouts is None else "Measure again"
         if st.button(words, icon=":material/science:", key="knockout-start"):
             _start(run, None, int(size))
 
@@ -122,7 +123,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
     other = None if uniform is None else ablations.agreement(scores[name], uniform)
     left, right = st.columns([3, 2])
     with left:
-        picture(knockout_pictures.against_score(effect, scores[name], name, colours(), other), "against")
+        picture(knockout_text.against_score(effect, scores[name], name, colours(), other), "against")
     with right:
         st.markdown("**Rank correlation of each score with the loss change**")
         rows(ablations.agreements(scores, effect).round(3))
@@ -151,18 +152,18 @@ def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.Data
     return (able[0], words[able[0]], None) if able else ("", "", None)
 
 
-def _pairs(run: Chosen, found: Knockouts, modules: pd.DataFrame, step: int) -> None:
+def _pairs(run: Chosen, knockouts: Knockouts, modules: pd.DataFrame, step: int) -> None:
     """Draw the pairs measured so far and what measures another."""
     with st.expander("Pairs of modules"):
         names = {int(p): short for p, short in zip(modules["position"], modules["short"], strict=True)}
-        able = has_model(run.folder) and not is_read_only() and found.step == step
+        able = has_model(run.folder) and not is_read_only() and knockouts.step == step
         with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-pairs"):
             chosen = st.multiselect(
                 "Two modules", list(names), format_func=names.__getitem__, max_selections=2, key="knockout-pair"
             )
             if st.button("Measure pair", key="knockout-pair-start", disabled=len(chosen) != 2 or not able):
-                _start(run, [sorted(int(one) for one in chosen)], found.rows)
-        measured = ablations.pairs(found, modules)
+                _start(run, [sorted(int(one) for one in chosen)], knockouts.rows)
+        measured = ablations.pairs(knockouts, modules)
         if len(measured):
             rows(measured.round(5))
             note(
@@ -219,9 +220,9 @@ def _is_uniform(folder: Path) -> bool:
         return False
 
 
-def _mask(rows: pd.DataFrame, kept: list[bool]) -> pd.Series:
+def _mask(rows: pd.DataFrame, mask: list[bool]) -> pd.Series:
     """Return which rows are kept; a bare list that is empty would choose columns."""
-    return pd.Series(kept, index=rows.index, dtype=bool)
+    return pd.Series(mask, index=rows.index, dtype=bool)
 
 
 def budget_of(summary: Mapping[str, Any]) -> Any:

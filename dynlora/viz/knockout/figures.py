@@ -6,9 +6,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.store.recorded import CALLBACK
+from dynlora.analysis import ablations
+from dynlora.analysis.ablations import Agreement
+from dynlora.store.knockouts import Knockouts
+from dynlora.store.summary import CALLBACK
 from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import Picture
 from dynlora.viz.kit.theme import Palette
 
 LOST = "Loss without − with the module (nats)"
@@ -118,3 +122,42 @@ def why_not(recorded_by: str | None) -> str:
     if recorded_by == CALLBACK:
         return "This run was recorded, so it is ablated in its own script: RecordCallback(..., ablate_rows=256)."
     return "This run was recorded, and its adapter is not here, so no new measurement is possible."
+
+
+def effects(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette, module: str | None = None) -> Picture:
+    """Return what held-out examples lose without each module, with its interval.
+
+    Args:
+        knockouts: the ablations; at least one of a module alone.
+        modules: as `kit.modules.described` returns them.
+        colours: of the mode.
+        module: name of the module to mark.
+    """
+    effect = ablations.effects(knockouts, modules)
+    words = ablations.effect_caption(effect, len(modules), knockouts.rows)
+    figure = effect_bars(effect, colours, module)
+    return Picture(figure, words, effect.drop(columns="position"))
+
+
+def by_group(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette) -> Picture:
+    """Return what each input group loses without each module; of ablations with groups."""
+    groups = ablations.by_group(knockouts, modules)
+    words = "Blue: the group's loss rises without the module, which helps it. Orange: the module harms the group."
+    return Picture(group_effects(groups, colours), words, groups.reset_index(names="group"))
+
+
+def against_score(
+    effect: pd.DataFrame, score: np.ndarray, name: str, colours: Palette, uniform: Agreement | None = None
+) -> Picture:
+    """Return a recorded score of each module against what is lost without it.
+
+    Args:
+        effect: as `ablations.effects` returns it.
+        score: by module as recorded.
+        name: of the score.
+        colours: of the mode.
+        uniform: agreement of the same score with the effects in a uniform baseline run; None without one.
+    """
+    figure = score_against_effect(effect, score, name, colours)
+    words = ablations.agreement_caption(name, ablations.agreement(score, effect), uniform)
+    return Picture(figure, words, effect.assign(score=score[effect["position"]]))

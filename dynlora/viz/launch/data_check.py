@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import streamlit as st
 
 from dynlora.config import parse_config
 from dynlora.data_files import binary_file, reader, repair_list, scan
-from dynlora.text import listed, one_line, plural
+from dynlora.errors import DynloraError
+from dynlora.text import listed, markdown_text, one_line, plural
 from dynlora.viz.kit import strong_language
+from dynlora.viz.ui.cards import card, note, table
+from dynlora.viz.ui.guard import refusal
+from dynlora.viz.ui.url_state import to_address
 
 MAX_CHECKED_BYTES = 100 * 2**20
 """A larger file of this machine is checked by the command line only: a page would wait too long."""
@@ -49,8 +55,8 @@ def chosen(text: str, key: str, start: Sequence[Any]) -> list[Any]:
     """
     owner, _, listed = text.partition(":")
     try:
-        wanted = json.loads(listed) if owner == key else list(start)
-        repairs = parse_config({"data": {"repair": wanted}}).data.repair
+        listed_repairs = json.loads(listed) if owner == key else list(start)
+        repairs = parse_config({"data": {"repair": listed_repairs}}).data.repair
     except (ValueError, RecursionError):
         return []
     return [repair_list.plain(repair) for repair in repairs or ()]
@@ -93,9 +99,9 @@ def on_page(sentence: str) -> str:
     return _SETTING.sub(" with the button", sentence)
 
 
-def blocking(found: Mapping[str, Any]) -> str:
+def blocking(result: Mapping[str, Any]) -> str:
     """Return why training refuses a file, in a sentence; empty when it takes it."""
-    names = [one_line(fault["title"], 60) for fault in found["faults"] if fault["refuses"]]
+    names = [one_line(fault["title"], 60) for fault in result["faults"] if fault["refuses"]]
     if not names:
         return ""
     them = "it" if len(names) == 1 else "them"
@@ -104,10 +110,10 @@ def blocking(found: Mapping[str, Any]) -> str:
     )
 
 
-def sizes(found: Mapping[str, Any], seed: int) -> str:
+def sizes(result: Mapping[str, Any], seed: int) -> str:
     """Return the sizes of both parts in a sentence; which rows are held out depends on the seed of the run."""
-    rows = found["rows"]
-    drawn = f", drawn with seed {seed}" if found["is_drawn"] else ""
+    rows = result["rows"]
+    drawn = f", drawn with seed {seed}" if result["is_drawn"] else ""
     return f"{rows['training']:,} training and {rows['held-out']:,} held-out examples{drawn}."
 
 
@@ -127,3 +133,132 @@ def _example(row: Mapping[str, str]) -> str:
     if "completion" in row:
         return f"{text} → {row['completion'][:30] or 'empty completion'}"
     return f"{text} ({row['label'][:30] or 'no label'})" if "label" in row else text
+
+
+PLACE = "repair"
+"""Name in the address of the repairs that were chosen."""
+
+
+def chosen_repairs(key: str, start: Sequence[Any]) -> list[Any]:
+    """Return the repairs that were chosen for a file.
+
+    Args:
+        key: of the file.
+        start: those that the form starts with.
+    """
+    return chosen(st.query_params.get(PLACE, ""), key, start)
+
+
+def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]) -> str:
+    """Draw the card and return why no run can start on the file, in a sentence; empty when one can.
+
+    Args:
+        config: the configuration as the form has it, its repairs included.
+        path: of the file or folder.
+        key: of the file in the address.
+        repairs: those that were chosen.
+    """
+    with card("Data check", "data-check"):
+        try:
+            if size_of(path) > MAX_CHECKED_BYTES:
+                note(
+                    f"The file is larger than {MAX_CHECKED_BYTES // 2**20} MiB. "
+                    f"Check it on the command line: dynlora data check {path.name}"
+                )
+                return ""
+            with st.spinner("Checking every row"):
+                result = _found(asked(config), str(path), version_of(path), dict(config))
+        except (DynloraError, OSError) as error:  # OSError: a file that went away, or a link that leads nowhere
+            st.error(refusal(error))
+            _undo_all(key, repairs)
+            return "The data cannot be used: see the data check."
+        blockers = [fault for fault in result["faults"] if fault["refuses"]]
+        warnings = [fault for fault in result["faults"] if not fault["refuses"]]
+        _conclusion(result, blockers, key, repairs)
+        for number, done in enumerate(result["repaired"]):
+            _done(done, number, key, repairs)
+        for fault in blockers:
+            _fault(fault, key, repairs)
+        if warnings:
+            with st.expander(f"Review {plural(len(warnings), 'warning')}", expanded=True, key="warnings"):
+                for fault in warnings:
+                    _fault(fault, key, repairs)
+        note(" ".join([*(f"Read {text}." for text in result["notes"]), sizes(result, config.get("seed", 0))]))
+    return blocking(result)
+
+
+@st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
+def _found(key: str, path: str, version: Any, _config: dict[str, Any]) -> dict[str, Any]:
+    """Return the check of a file as it is now; `key` and `version` say when it is another one."""
+    return asdict(checked(_config, Path(path)))
+
+
+def _conclusion(
+    result: Mapping[str, Any], blockers: Sequence[Mapping[str, Any]], key: str, repairs: Sequence[Any]
+) -> None:
+    """Say the result first, and offer what training needs at once; a warning may be about rows that are right."""
+    sentence = markdown_text(result["conclusion"], 400)
+    if not result["faults"]:
+        st.success(sentence, icon=":material/check:")
+        return
+    st.warning(sentence, icon=":material/rule:")
+    repairable = sum(fault["repair"] is not None for fault in blockers)
+    if repairable > 1:
+        st.button(
+            f"Repair {repairable} blockers",
+            key="repair-blockers",
+            icon=":material/done_all:",
+            on_click=_choose,
+            args=(key, result["needed"]),
+        )
+
+
+def _done(done: Mapping[str, Any], number: int, key: str, repairs: Sequence[Any]) -> None:
+    """Draw a repair that is in the configuration, with a button that takes it out."""
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    left.markdown(f":material/check: {markdown_text(done['sentence'], 400)}")
+    rest = [repair for repair in repairs if repair != done["repair"]]
+    right.button(
+        "Undo",
+        key=f"undo-{number}",
+        type="tertiary",
+        icon=":material/undo:",
+        on_click=_choose,
+        args=(key, rest),
+        width="stretch",
+    )
+
+
+def _fault(fault: Mapping[str, Any], key: str, repairs: Sequence[Any]) -> None:
+    """Draw one kind of fault: what and where, examples, and its repair."""
+    count = f" ({fault['count']:,})" if fault["count"] else ""
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    with left:
+        look = BLOCKS if fault["refuses"] else WARNS
+        sentence = markdown_text(on_page(fault["sentence"]), 800)
+        st.markdown(f"{look} **{markdown_text(fault['title'])}**{count}: {sentence}")
+        if fault["examples"]:
+            note(f"Examples: {examples_line(fault)}")
+    with right, st.container(key=f"fault-{fault['kind']}", gap="xsmall"):
+        if fault["repair"] is not None:
+            st.button(
+                markdown_text(fault["action"], 80),
+                key=f"repair-{fault['kind']}",
+                icon=":material/build:",
+                on_click=_choose,
+                args=(key, added(repairs, [fault["repair"]])),
+                width="stretch",
+            )
+        if fault["examples"]:
+            table(examples_frame(fault), f"fault-{fault['kind']}")
+
+
+def _undo_all(key: str, repairs: Sequence[Any]) -> None:
+    """Offer to take all repairs out: one of them may be what cannot be done."""
+    if repairs:
+        st.button("Undo all repairs", key="undo-all", icon=":material/undo:", on_click=_choose, args=(key, []))
+
+
+def _choose(key: str, repairs: Sequence[Any]) -> None:
+    """Write the chosen repairs of a file to the address."""
+    to_address(**{PLACE: address(key, repairs)})

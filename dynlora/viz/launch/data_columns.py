@@ -10,9 +10,9 @@ import streamlit as st
 
 from dynlora.data_files.opening import ENCODINGS
 from dynlora.text import markdown_text
-from dynlora.viz.launch import data_file, data_kind, form_model
+from dynlora.viz.launch import data_file, form_model
 from dynlora.viz.launch.form import config_grid
-from dynlora.viz.ui import kept_form
+from dynlora.viz.ui import url_state
 
 GROUPINGS = {None: "automatic", "length": "length", "label": "label", "clusters": "clusters", "none": "No groups"}
 """Input groups that are no column."""
@@ -26,24 +26,24 @@ def pick_kind(start: str, key: str) -> str:
         key: of the source.
     """
     name = f"kind-{key}-{start}"
-    kept_form.begin(name, start)
-    found = st.segmented_control(
+    url_state.begin(name, start)
+    kind_name = st.segmented_control(
         "Kind of data",
-        list(data_kind.KINDS),
+        list(data_file.KINDS),
         key=name,
-        format_func=data_kind.KINDS.__getitem__,
+        format_func=data_file.KINDS.__getitem__,
         help="What a row is. A label is predicted; prompts, conversations and plain text are continued by a language "
         "model.",
     )
-    kept_form.keep(name)
-    return found or start
+    url_state.keep(name)
+    return kind_name or start
 
 
 def typed(start: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Draw kind and columns of a table that cannot be read yet as fields of text, and return them by dotted key."""
-    kind = pick_kind(data_kind.of_start(start) or "labelled", key)
-    values = config_grid([f"data.{role}" for role in data_kind.ROLES[kind]], start, 4)
-    return values | chosen_loss(kind, start, key) | data_kind.task_of(kind)
+    kind = pick_kind(data_file.of_start(start) or "labelled", key)
+    values = config_grid([f"data.{role}" for role in data_file.ROLES[kind]], start, 4)
+    return values | chosen_loss(kind, start, key) | data_file.task_of(kind)
 
 
 def of_table(
@@ -58,35 +58,35 @@ def of_table(
         place: container of the choice of the kind.
         is_same: the starting values are of this table.
     """
-    known = (data_kind.of_start(start) if is_same else None) or data_file.guessed_kind(rows)
+    known = (data_file.of_start(start) if is_same else None) or data_file.guessed_kind(rows)
     with place:
         kind = pick_kind(known, key)
     guess = data_file.guessed(rows) | data_file.guessed_written(rows)
-    wanted = {
+    suggested = {
         role: start.get(f"data.{role}") if is_same and kind == known else guess.get(role)
-        for role in data_kind.ROLES[kind]
+        for role in data_file.ROLES[kind]
     }
-    places = st.columns(len(wanted) + (kind in data_kind.LOSS_ON), vertical_alignment="bottom")
-    values = _columns(rows, kind, wanted, key, places)
-    if kind in data_kind.LOSS_ON:
-        with places[len(wanted)]:
+    places = st.columns(len(suggested) + (kind in data_file.LOSS_ON), vertical_alignment="bottom")
+    values = _columns(rows, kind, suggested, key, places)
+    if kind in data_file.LOSS_ON:
+        with places[len(suggested)]:
             values |= chosen_loss(kind, start if is_same else {}, key)
-    return kind, values | data_kind.task_of(kind)
+    return kind, values | data_file.task_of(kind)
 
 
 def chosen_loss(kind: str, start: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Draw the choice of the tokens that count in the loss, where a kind of data has one; return it by dotted key."""
-    options = data_kind.LOSS_ON.get(kind)
+    options = data_file.LOSS_ON.get(kind)
     if not options:
         return {}
     begin = start.get("data.loss_on") if start.get("data.loss_on") in options else options[0]
     name = f"loss-{kind}-{key}-{begin}"
-    kept_form.begin(name, begin)
+    url_state.begin(name, begin)
     about = markdown_text(form_model.config_field("data.loss_on").about, 600)
-    words = data_kind.LOSS_WORDS[kind]
-    found = st.selectbox("Loss on", list(options), key=name, help=about, format_func=words.__getitem__)
-    kept_form.keep(name)
-    return {} if found == options[0] else {"data.loss_on": found}
+    words = data_file.LOSS_WORDS[kind]
+    choice = st.selectbox("Loss on", list(options), key=name, help=about, format_func=words.__getitem__)
+    url_state.keep(name)
+    return {} if choice == options[0] else {"data.loss_on": choice}
 
 
 def pick_encoding(place: Any, start: Any, key: str) -> str | None:
@@ -95,45 +95,45 @@ def pick_encoding(place: Any, start: Any, key: str) -> str | None:
     begin = start if start in options else "auto"
     name = f"encoding-{key}-{begin}"
     about = markdown_text(form_model.config_field("data.encoding").about, 600)
-    kept_form.begin(name, begin)
+    url_state.begin(name, begin)
     with place:
-        found = st.selectbox(
+        encoding = st.selectbox(
             "Encoding", options, key=name, help=about, format_func=lambda name: "automatic" if name == "auto" else name
         )
-    kept_form.keep(name)
-    return None if found == "auto" else found
+    url_state.keep(name)
+    return None if encoding == "auto" else encoding
 
 
 def _columns(
-    rows: pd.DataFrame, kind: str, wanted: Mapping[str, Any], key: str, places: Sequence[Any]
+    rows: pd.DataFrame, kind: str, suggested: Mapping[str, Any], key: str, places: Sequence[Any]
 ) -> dict[str, Any]:
     """Draw the choice of columns side by side and return it by dotted key."""
     names: list[Any] = list(rows.columns)
-    written = data_kind.is_written(kind)
-    taken = [wanted[role] for role in ("prompt", "completion", "messages") if wanted.get(role)]
+    written = data_file.is_written(kind)
+    taken = [suggested[role] for role in ("prompt", "completion", "messages") if suggested.get(role)]
     groups = [name for name in data_file.groupable(rows) if name not in GROUPINGS and name not in taken]
-    found = {}
-    for place, role in zip(places, data_kind.ROLES[kind], strict=False):
+    columns = {}
+    for place, role in zip(places, data_file.ROLES[kind], strict=False):
         options = names
-        if role in data_kind.OPTIONAL:
+        if role in data_file.OPTIONAL:
             options = [None, *names]
         if role == "group_by":
             options = [*(name for name in GROUPINGS if not (written and name == "label")), *groups]
         about = form_model.config_field(f"data.{role}").about
-        start = wanted[role] if wanted[role] in options else options[0]
+        start = suggested[role] if suggested[role] in options else options[0]
         name = f"column-{role}-{key}-{options.index(start)}"
         words = GROUPINGS if role == "group_by" else {None: "None"}
-        kept_form.begin(name, start)
+        url_state.begin(name, start)
         with place:
-            found[f"data.{role}"] = st.selectbox(
-                data_kind.ROLE_WORDS[role],
+            columns[f"data.{role}"] = st.selectbox(
+                data_file.ROLE_WORDS[role],
                 options,
                 key=name,
                 help=markdown_text(about, 600),
                 placeholder=words.get(None),
                 format_func=lambda name, words=words: words.get(name) or data_file.with_values(rows, str(name)),
             )
-        kept_form.keep(name)
-    if "label" in data_kind.ROLES[kind]:
-        found["data.label"] = found["data.label"] or form_model.config_field("data.label").default
-    return found
+        url_state.keep(name)
+    if "label" in data_file.ROLES[kind]:
+        columns["data.label"] = columns["data.label"] or form_model.config_field("data.label").default
+    return columns

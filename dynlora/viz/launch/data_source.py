@@ -17,14 +17,13 @@ from dynlora.config import GENERATIVE
 from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads
 from dynlora.viz.kit import strong_language
-from dynlora.viz.launch import data_check, data_check_card, data_columns, data_file, data_kind, form_model, hub_search
+from dynlora.viz.launch import data_check, data_columns, data_file, form_model, hub_search
 from dynlora.viz.launch.form import config_grid, kept_text
-from dynlora.viz.ui import kept_form
+from dynlora.viz.ui import url_state
 from dynlora.viz.ui.cards import asked_for_texts, note
 from dynlora.viz.ui.guard import guarded, refusal
-from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
-from dynlora.viz.ui.url_state import segmented, to_address
+from dynlora.viz.ui.url_state import from_where_it_started, segmented, to_address
 
 KINDS = {"embedded": "Built-in", "upload": "Upload a file", "file": "File or folder", "hub": "From the hub"}
 """Where data can come from: name in the address, and words."""
@@ -51,7 +50,7 @@ class Source:
         """Whether a language model learns to write the data."""
         embedded = assets.DATASETS.get(self.values.get("data.name") or "")
         if embedded is not None and self.values.get("data.task") is None:
-            return data_kind.is_written(data_kind.of_columns(list(embedded.columns)))
+            return data_file.is_written(data_file.of_columns(list(embedded.columns)))
         return self.values.get("data.task") in GENERATIVE
 
     @property
@@ -88,7 +87,7 @@ def check_source(config: Mapping[str, Any], source: Source, place: Any) -> str:
     if source.path is None:
         return ""
     with place:
-        return data_check_card.draw(config, source.path, source.key, source.repairs)
+        return data_check.draw(config, source.path, source.key, source.repairs)
 
 
 def _kind_of(start: Mapping[str, Any]) -> str:
@@ -106,22 +105,22 @@ def _uploads() -> Path:
 def _embedded(start: Mapping[str, Any]) -> Source:
     """Draw the choice among the data sets that a name alone is enough for."""
     names = list(assets.DATASETS)
-    wanted = start.get("data.name")
+    start_name = start.get("data.name")
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
-        usual = wanted if wanted in names else names[0]
-        kept_form.begin(f"embedded-{usual}", usual)
+        usual = start_name if start_name in names else names[0]
+        url_state.begin(f"embedded-{usual}", usual)
         name = st.selectbox("Data set", names, key=f"embedded-{usual}")
-        kept_form.keep(f"embedded-{usual}")
-    found = assets.DATASETS[name]
-    kind = data_kind.of_columns(list(found.columns))
+        url_state.keep(f"embedded-{usual}")
+    dataset = assets.DATASETS[name]
+    kind = data_file.of_columns(list(dataset.columns))
     with right, st.container(horizontal=True, vertical_alignment="bottom"):
-        values = data_columns.chosen_loss(kind, start if wanted == name else {}, name)
+        values = data_columns.chosen_loss(kind, start if start_name == name else {}, name)
         values |= config_grid(["data.group_by"], start, 1)
-    sizes = ", ".join(f"{count:,} {split} examples" for split, count in found.rows.items())
+    sizes = ", ".join(f"{count:,} {split} examples" for split, count in dataset.rows.items())
     note(
-        f"{data_kind.KINDS[kind]}. {found.description}; {sizes}. Columns: {', '.join(found.columns)}. "
-        f"Licence: {found.licence}."
+        f"{data_file.KINDS[kind]}. {dataset.description}; {sizes}. Columns: {', '.join(dataset.columns)}. "
+        f"Licence: {dataset.licence}."
     )
     return Source({"data.name": name} | values | _kept_repairs(start, name))
 
@@ -134,14 +133,14 @@ def _kept_repairs(start: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _from_hub(start: Mapping[str, Any]) -> Source:
     """Draw the fields of a data set of the hub."""
-    wanted = start.get("data.name")
-    value = str(wanted) if wanted and wanted not in assets.DATASETS else ""
+    start_name = start.get("data.name")
+    value = str(start_name) if start_name and start_name not in assets.DATASETS else ""
     about = "Repository, then a colon and its subset, such as nyu-mll/glue:sst2. Key: data.name."
     hub_search.pick("dataset", f"hub-{value}")
     name = kept_text("Hub id", value, "hub", 500, about)
     folder = assets.cached_hub_dataset(name)
     if folder is not None:
-        values = _picked(folder / "train.parquet", f"hub-{name}", start, name, is_same=wanted == name)
+        values = _picked(folder / "train.parquet", f"hub-{name}", start, name, is_same=start_name == name)
         return Source({"data.name": name} | values | _kept_repairs(start, name))
     if name:
         _fetch_button(name)
@@ -185,8 +184,8 @@ def _uploaded(start: Mapping[str, Any]) -> Source:
             path: Path | None = uploads.keep(runs_dir(), sent.name, sent.getvalue())
             to_address(upload=path.parent.name)  # pyright: ignore[reportOptionalMemberAccess]
         else:
-            wanted = st.query_params.get("upload") or Path(str(start.get("data.path") or "")).parent.name
-            path = uploads.find(runs_dir(), wanted)
+            upload = st.query_params.get("upload") or Path(str(start.get("data.path") or "")).parent.name
+            path = uploads.find(runs_dir(), upload)
     if path is None:
         return Source(missing="Upload a file first.")
     return _table(path, path, start)
@@ -227,7 +226,7 @@ def _table(path: Path, table: Path, start: Mapping[str, Any]) -> Source:
     """Draw the columns of a table and its first rows; return which column is what."""
     is_same = start.get("data.path") == str(path)
     key = hashlib.sha256(str(table).encode()).hexdigest()[:12]
-    repairs = data_check_card.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
+    repairs = data_check.chosen_repairs(key, start.get("data.repair") or [] if is_same else [])
     values = _picked(table, key, start, table.name, is_same=is_same, is_repaired=bool(repairs))
     chosen = {"data.repair": repairs} if repairs else {}
     return Source({"data.path": str(path)} | values | chosen, path=path, key=key)
@@ -256,18 +255,18 @@ def _picked(
     kind, values = data_columns.of_table(rows, start, key, left, is_same=is_same)
     values |= {"data.encoding": encoding} if encoding else {}
     note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values, is_repaired=is_repaired)} First rows:")
-    shown = data_file.shown(rows)
-    names = [str(name) for name in shown]
-    if not asked_for_texts(strong_language.count(shown, names), f"first-rows-{key}"):
-        shown = strong_language.hidden(shown, names)
-    st.dataframe(shown, hide_index=True, width="stretch")
+    preview = data_file.shown(rows)
+    names = [str(name) for name in preview]
+    if not asked_for_texts(strong_language.count(preview, names), f"first-rows-{key}"):
+        preview = strong_language.hidden(preview, names)
+    st.dataframe(preview, hide_index=True, width="stretch")
     return values
 
 
 def _caption(kind: str, rows: pd.DataFrame, values: Mapping[str, Any], *, is_repaired: bool) -> str:
     """Say what the chosen columns hold."""
-    if data_kind.is_written(kind):
-        return data_kind.caption(kind, rows, values)
+    if data_file.is_written(kind):
+        return data_file.caption(kind, rows, values)
     return data_file.label_caption(rows, values["data.label"], is_repaired=is_repaired)
 
 

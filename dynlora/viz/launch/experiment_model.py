@@ -120,8 +120,8 @@ def checked(experiment: Experiment) -> Experiment:
 def base(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration that all runs share: everything but what varies."""
     varies = ("seed", "adapter.rank")
-    kept = {key: value for key, value in values.items() if key not in varies and not key.startswith("strategy.")}
-    return form_model.nested(kept)
+    common = {key: value for key, value in values.items() if key not in varies and not key.startswith("strategy.")}
+    return form_model.nested(common)
 
 
 def configured(config: Mapping[str, Any], experiment: Experiment, method: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,12 +152,12 @@ def seconds_per_run(runs: pd.DataFrame, config: Mapping[str, Any]) -> float | No
     """
     if runs.empty:
         return None
-    wanted = _pace_key(config)
+    pace = _pace_key(config)
     steps = _of(config, "train.steps")
     known = [
         seconds / row["step"]
         for row in records(runs[(runs["status"] == "finished") & runs["is_own"]])
-        if (seconds := _seconds_taken(row)) is not None and _pace_key(row["config"]) == wanted
+        if (seconds := _seconds_taken(row)) is not None and _pace_key(row["config"]) == pace
     ]
     return median(known) * steps if known and isinstance(steps, int) and not _of(config, "train.epochs") else None
 

@@ -9,22 +9,25 @@ from typing import Any
 
 import streamlit as st
 
+from dynlora.analysis import run_summary
 from dynlora.analysis.config_fields import launch_key
 from dynlora.config_files import yaml_text
 from dynlora.errors import DynloraError
-from dynlora.jobs.launch import in_queue
+from dynlora.jobs.launch import in_queue, is_alive
 from dynlora.jobs.quick_launch import start
+from dynlora.store import queries
+from dynlora.store.schema import run_folder
+from dynlora.store.summary import RunSummary
 from dynlora.text import markdown_text
 from dynlora.viz.launch import form_model, hub_search
 from dynlora.viz.launch.form_model import Field
-from dynlora.viz.ui import kept_form
+from dynlora.viz.ui import live, url_state
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import say_read_only
 from dynlora.viz.ui.guard import refusal
-from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.run_actions import queued_words
-from dynlora.viz.ui.run_picker import is_read_only, runs_dir
-from dynlora.viz.ui.url_state import choose
+from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
+from dynlora.viz.ui.url_state import choose, from_where_it_started
 
 
 def field_key(field: Field, start: Mapping[str, Any]) -> str:
@@ -46,33 +49,33 @@ def field_widget(field: Field, start: Mapping[str, Any]) -> Any:
     value = field.fitting(start.get(field.key, field.default))
     key = field_key(field, start)
     label, about = field.label, markdown_text(field.about, 600)  # the label is also read aloud, so no escapes
-    found: Any
+    entered: Any
     if field.choices and field.kind == "tuple":
-        kept_form.begin(key, list(value or ()))
-        found = st.multiselect(label, field.choices, key=key, help=about, placeholder=field.empty) or None
+        url_state.begin(key, list(value or ()))
+        entered = st.multiselect(label, field.choices, key=key, help=about, placeholder=field.empty) or None
     elif field.choices:
         options = [NOTHING, *field.choices] if field.optional else list(field.choices)
-        kept_form.begin(key, NOTHING if value is None else str(value))
-        found = st.selectbox(label, options, key=key, help=about, format_func=lambda one: one or field.empty) or None
+        url_state.begin(key, NOTHING if value is None else str(value))
+        entered = st.selectbox(label, options, key=key, help=about, format_func=lambda one: one or field.empty) or None
     elif field.kind == "bool":
-        kept_form.begin(key, bool(value))
-        found = st.checkbox(label, key=key, help=about)
+        url_state.begin(key, bool(value))
+        entered = st.checkbox(label, key=key, help=about)
     elif field.kind in ("int", "float"):
-        found = _number(field, value, key, label, about)
+        entered = _number(field, value, key, label, about)
     else:
-        kept_form.begin(key, (", ".join(value) if isinstance(value, tuple) else str(value or ""))[:500])
+        url_state.begin(key, (", ".join(value) if isinstance(value, tuple) else str(value or ""))[:500])
         about_empty = field.empty if field.optional else None
-        found = st.text_input(label, key=key, help=about, max_chars=500, placeholder=about_empty).strip() or None
-        if field.kind == "tuple" and found:
-            found = [part.strip() for part in found.split(",") if part.strip()] or None
-    kept_form.keep(key)
-    return None if found == field.default else found
+        entered = st.text_input(label, key=key, help=about, max_chars=500, placeholder=about_empty).strip() or None
+        if field.kind == "tuple" and entered:
+            entered = [part.strip() for part in entered.split(",") if part.strip()] or None
+    url_state.keep(key)
+    return None if entered == field.default else entered
 
 
 def _number(field: Field, start: Any, key: str, label: str, about: str) -> Any:
     kind = int if field.kind == "int" else float
     low, high = (None if bound is None else kind(bound) for bound in (field.low, field.high))
-    kept_form.begin(key, None if start is None else kind(start))
+    url_state.begin(key, None if start is None else kind(start))
     return st.number_input(
         label,
         min_value=low,
@@ -94,21 +97,21 @@ def _tenth(value: float | None) -> float:
 def kept_text(label: str, start: str, name: str, longest: int, about: str) -> str:
     """Draw a field of text that is no field of the configuration, and return what it holds, without space around."""
     key = f"{name}-{start}"
-    kept_form.begin(key, start)
-    found = st.text_input(label, key=key, max_chars=longest, help=about).strip()
-    kept_form.keep(key)
-    return found
+    url_state.begin(key, start)
+    entered = st.text_input(label, key=key, max_chars=longest, help=about).strip()
+    url_state.keep(key)
+    return entered
 
 
 def field_grid(fields: Sequence[Field], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
     """Draw fields side by side and return what was entered, by key."""
-    found = {}
+    values = {}
     for first in range(0, len(fields), columns):
         places = st.columns(columns, vertical_alignment="bottom")
         for place, field in zip(places, fields[first : first + columns], strict=False):
             with place:
-                found[field.key] = field_widget(field, start)
-    return found
+                values[field.key] = field_widget(field, start)
+    return values
 
 
 def config_grid(keys: Sequence[str], start: Mapping[str, Any], columns: int = 3) -> dict[str, Any]:
@@ -229,3 +232,68 @@ def show_command(configs: Sequence[Mapping[str, Any]]) -> None:
         right.code(yaml_text(configs[0]), language="yaml", wrap_lines=True)
         if len(configs) > 1:
             note(f"The file is for the first of {len(configs)} runs. The other runs differ only in the seed.")
+
+
+EVERY_S = 1.0
+"""Seconds between two looks at runs that have not made a step yet."""
+
+
+def show_launched() -> None:
+    """Say which runs the last press of the button started and what they do, and let the form start another."""
+    ids = launched()
+    if not ids:
+        return
+    first = _summaries(ids)
+    waits = any(_is_coming(summary) for _, summary in first)
+    read = live.reused(first, lambda: _summaries(ids))
+
+    @live.following(EVERY_S, active=waits)
+    def show() -> None:
+        summaries = read()
+        for run_id, summary in summaries:
+            _line(run_id, summary)
+        if waits and not any(_is_coming(summary) for _, summary in summaries):
+            st.rerun()  # nothing to wait for any more
+
+    show()
+    st.button("Allow another run with these settings", on_click=forget_launched)
+
+
+def _summaries(ids: Sequence[str]) -> list[tuple[str, RunSummary | None]]:
+    return [(run_id, _summary(run_id)) for run_id in ids]
+
+
+def _summary(run_id: str) -> RunSummary | None:
+    """Return a run as it is, None when it cannot be read, as for one that was deleted."""
+    try:
+        return queries.run_summary(run_folder(runs_dir(), run_id))
+    except DynloraError:
+        return None
+
+
+def _is_coming(summary: RunSummary | None) -> bool:
+    """Say whether a run has still to make its first step."""
+    return summary is not None and summary["status"] in run_summary.ACTIVE and not summary["step"]
+
+
+def _line(run_id: str, summary: RunSummary | None) -> None:
+    """Draw one run: its id, what it does, why it failed, and the link to its page."""
+    with st.container(horizontal=True, vertical_alignment="center", key=f"launched-{run_id}"):
+        if summary is not None and summary["status"] == "failed":
+            why = markdown_text(summary["error"] or "the run failed", 2000)
+            st.error(
+                f"{run_id} was refused before its first step: {why}" if not summary["step"] else f"{run_id}: {why}"
+            )
+        else:
+            st.success(f"Started as {run_id}. {_doing(run_id, summary)}".strip(), width="stretch")
+        link("pages/run.py", "Open run", run=run_id)
+
+
+def _doing(run_id: str, summary: RunSummary | None) -> str:
+    """Return what a run does before its first step, in a sentence; empty when it has made one."""
+    if summary is None or not _is_coming(summary):
+        return ""
+    if summary["status"] == "queued":
+        return "Its process is starting." if is_alive(runs_dir(), run_id) else "It waits in the queue."
+    phase = run_summary.phase(summary, lambda: queries.logs_frame(run_folder(runs_dir(), run_id), 20))
+    return f"{markdown_text(phase)}." if phase else ""

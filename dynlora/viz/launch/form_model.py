@@ -127,8 +127,13 @@ class Field:
     def about(self) -> str:
         """What the field means, its range, its default and its key."""
         default = self.empty if self.default is None else self.default
-        said = [self.help, f"Range: {self.range}." if self.range else "", f"Default: {default}.", f"Key: {self.key}."]
-        return " ".join(part for part in said if part)
+        sentences = [
+            self.help,
+            f"Range: {self.range}." if self.range else "",
+            f"Default: {default}.",
+            f"Key: {self.key}.",
+        ]
+        return " ".join(part for part in sentences if part)
 
     def fitting(self, value: Any) -> Any:
         """Return a value that may come from a run of someone else's, or the default where the field cannot hold it."""
@@ -207,9 +212,9 @@ def _types(hint: Any) -> tuple[list[str], tuple[str, ...]]:
     if typing.get_origin(hint) is tuple:
         return ["tuple"], _types(typing.get_args(hint)[0])[1]
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        found = [_types(option) for option in typing.get_args(hint)]
-        names = [name for option, _ in found for name in option]
-        return sorted(names, key=lambda name: name == "NoneType"), found[0][1]
+        members = [_types(option) for option in typing.get_args(hint)]
+        names = [name for option, _ in members for name in option]
+        return sorted(names, key=lambda name: name == "NoneType"), members[0][1]
     return [getattr(hint, "__name__", "str")], ()
 
 
@@ -221,16 +226,16 @@ def _bounds(rules: Mapping[str, Any]) -> dict[str, Any]:
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return dotted keys as the configuration holds them; None leaves a key out."""
-    found: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for key, value in values.items():
         if value is None or value == "":
             continue
         *sections, last = key.split(".")
-        place = found
+        place = tree
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = value
-    return found
+    return tree
 
 
 def seeds(text: str) -> list[int]:
@@ -239,7 +244,7 @@ def seeds(text: str) -> list[int]:
     Raises:
         ConfigError: when it names none, or more than `MAX_SEEDS`.
     """
-    found: list[int] = []
+    numbers: list[int] = []
     for part in text.replace("..", "-").replace(" ", "").split(","):
         first, dash, last = part.partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)) or max(len(first), len(last)) > 9:
@@ -247,10 +252,10 @@ def seeds(text: str) -> list[int]:
         span = range(int(first), int(last or first) + 1)
         if len(span) > MAX_SEEDS:
             raise ConfigError(f"seed {text[:40]!r}: is {len(span)} runs; start at most {MAX_SEEDS} at once")
-        found += span
-    if not 1 <= len(set(found)) <= MAX_SEEDS:
-        raise ConfigError(f"seed {text[:40]!r}: is {len(set(found))} runs; start 1 to {MAX_SEEDS} at once")
-    return sorted(set(found))
+        numbers += span
+    if not 1 <= len(set(numbers)) <= MAX_SEEDS:
+        raise ConfigError(f"seed {text[:40]!r}: is {len(set(numbers))} runs; start 1 to {MAX_SEEDS} at once")
+    return sorted(set(numbers))
 
 
 def command(config: Mapping[str, Any], runs_dir: str) -> str:

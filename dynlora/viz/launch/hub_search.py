@@ -52,17 +52,17 @@ def _asked(kind: Kind, words: str) -> tuple[str, list[Hit] | str]:
 
 def _show(kind: Kind, field: str) -> None:
     """Draw what the last search found."""
-    words, found = st.session_state.get(_found(kind), ("", []))
-    if isinstance(found, str):
-        st.error(refusal(DynloraError(found)))
-    elif found:
-        downloads = {hit.id: hit.downloads for hit in found}
+    words, hits = st.session_state.get(_found(kind), ("", []))
+    if isinstance(hits, str):
+        st.error(refusal(DynloraError(hits)))
+    elif hits:
+        downloads = {hit.id: hit.downloads for hit in hits}
         st.selectbox(
             f"Found for “{one_line(words, 40)}”",
             list(downloads),
             index=None,
             key=_chosen(kind),
-            placeholder=f"Choose one of {len(found)}",
+            placeholder=f"Choose one of {len(hits)}",
             on_change=_use,
             args=(kind, field),
             format_func=lambda name: f"{name} ({downloads.get(name, 0):,} downloads)",

@@ -13,7 +13,7 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
 from dynlora.text import markdown_text
 from dynlora.viz.kit import strong_language
-from dynlora.viz.launch import cost_figures, cost_model, token_card
+from dynlora.viz.launch import cost_model, token_card
 from dynlora.viz.ui import model_client
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under, unseen_chart
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
@@ -125,9 +125,9 @@ def _draw_one(estimate: Mapping[str, Any]) -> None:
     left, right = st.columns(2)
     kinds, timeline = cost_model.kinds_frame(estimate), cost_model.timeline(estimate)
     with left, card("Trainable parameters by module kind", "kinds"):
-        chart(cost_figures.kinds_bars(kinds, colours()), cost_model.kinds_caption(estimate), kinds, "kinds")
+        chart(cost_model.kinds_bars(kinds, colours()), cost_model.kinds_caption(estimate), kinds, "kinds")
     with right, card("Schedule", "schedule"):
-        figure = cost_figures.schedule_lanes(timeline, colours())
+        figure = cost_model.schedule_lanes(timeline, colours())
         chart(figure, cost_model.schedule_caption(estimate), timeline, "schedule")
     with card("Tokenized examples", "preview"):
         _preview(estimate)

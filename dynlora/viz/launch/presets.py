@@ -97,24 +97,24 @@ def twins(config: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]
     """
     values = {key: value for key, value in flat(config).items() if value is not None}
     title = one_line(values.get("name") or "a run", 80)
-    found = {"same": values}
+    configs = {"same": values}
     uniform = _uniform(values, strategies)
     if uniform is not None:
-        found["uniform"] = uniform | {"name": f"uniform baseline of {title}"}
+        configs["uniform"] = uniform | {"name": f"uniform baseline of {title}"}
     key, value = f"strategy.{CONTROL[0]}", CONTROL[1]
     if has_control(strategies.get(str(values.get("strategy.name")), {})) and values.get(key) != value:
-        found["random"] = values | {key: value, "name": f"random control of {title}"}
-    return found
+        configs["random"] = values | {key: value, "name": f"random control of {title}"}
+    return configs
 
 
 def _uniform(values: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the values with the uniform strategy and those of its fields that were set; None for its own runs."""
     if UNIFORM not in strategies:
         return None
-    kept = {f"strategy.{row['name']}" for row in strategies[UNIFORM].get("fields", [])}
-    found = {key: value for key, value in values.items() if not key.startswith("strategy.") or key in kept}
-    found["strategy.name"] = UNIFORM
-    return None if found == dict(values) else found
+    settings = {f"strategy.{row['name']}" for row in strategies[UNIFORM].get("fields", [])}
+    uniform = {key: value for key, value in values.items() if not key.startswith("strategy.") or key in settings}
+    uniform["strategy.name"] = UNIFORM
+    return None if uniform == dict(values) else uniform
 
 
 def has_control(strategy: Mapping[str, Any]) -> bool:

@@ -8,11 +8,13 @@ from typing import Any
 import streamlit as st
 
 from dynlora.config import parse_config
+from dynlora.jobs import launch
 from dynlora.store import queries
-from dynlora.viz.launch import presets
+from dynlora.viz.launch import form_model, presets
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.guard import guarded
-from dynlora.viz.ui.run_picker import find_run, list_all, run_labels
+from dynlora.viz.ui.guard import announce, guarded
+from dynlora.viz.ui.run_actions import start_once
+from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import from_address, put, to_address
 
 
@@ -34,9 +36,9 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             config = queries.run_summary(find_run(run_id).folder)["config"]
             parse_config(config)
         twins = presets.twins(config, strategies)
-        wanted = st.query_params.get("twin")
-        if wanted in presets.TWINS and wanted not in twins:
-            note(f"This run has no {presets.TWINS[wanted].lower()}: the settings would be the same.")
+        twin = st.query_params.get("twin")
+        if twin in presets.TWINS and twin not in twins:
+            note(f"This run has no {presets.TWINS[twin].lower()}: the settings would be the same.")
         name = _segmented("twin", "Use of this run", list(twins), presets.TWINS.__getitem__)
         note(presets.TWIN_WORDS[name])
         return twins[name]
@@ -46,11 +48,11 @@ def _pick_run() -> str:
     """Draw the picker of a run to start from; empty for none."""
     runs = list_all()
     words = {"": "A preset", **run_labels(runs[runs["status"] != "corrupt"])}
-    wanted = st.query_params.get("from", "")
-    if wanted not in words:
+    run_id = st.query_params.get("from", "")
+    if run_id not in words:
         with guarded():
-            words[find_run(wanted).id] = wanted
-    put("address-from", wanted)
+            words[find_run(run_id).id] = run_id
+    put("address-from", run_id)
     return st.selectbox(
         "Start from",
         list(words),
@@ -80,3 +82,36 @@ def _start_over(name: str, value: str | None) -> None:
     to_address(strategy=None, data=None, upload=None, methods=None, **{name: value or None})
     if name == "from":
         to_address(twin=None, preset=None)
+
+
+def baseline_button(run: Chosen) -> None:
+    """Draw the button; where the page may only look, or the run is plain LoRA itself, the link that comes next.
+
+    Args:
+        run: the run that has nothing to be compared with.
+    """
+    with guarded():
+        config = queries.run_summary(run.folder)["config"]
+        strategies = {row["name"]: row for row in launch.catalog()["strategies"]}
+        twin = presets.twins(config, strategies).get("uniform")
+    if twin is None:
+        link("pages/launch.py", "Train another configuration like this", **{"from": run.id})
+        return
+    if is_read_only():
+        note("A plain LoRA run with the same settings would be its baseline. This dashboard is read-only.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
+        if st.button("Train its plain LoRA baseline", icon=":material/add:", type="primary", key="start-twin"):
+            _start(run, form_model.nested(twin))
+        link("pages/launch.py", "Change its settings first", **{"from": run.id, "twin": "uniform"})
+    note(f"{presets.TWIN_WORDS['uniform']} This page then follows both runs.")
+
+
+def _start(run: Chosen, config: dict[str, object]) -> None:
+    """Queue the baseline and compare both; a second press before the page is refreshed queues nothing more."""
+    twin = start_once(config, "twin")
+    if twin is None:
+        return
+    st.query_params["runs"] = f"{run.id},{twin.id}"
+    announce("Queued: the plain LoRA baseline")
+    st.rerun()

@@ -4,19 +4,216 @@ from __future__ import annotations
 
 import secrets
 import shlex
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import pandas as pd
 import streamlit as st
 
 from dynlora.analysis.config_fields import launch_key
+from dynlora.config import DataConfig
 from dynlora.errors import DynloraError
-from dynlora.jobs.sweep import count, enqueue_sweep, listed, section_choices
+from dynlora.jobs import sweep
+from dynlora.jobs.helper_job import HelperJob
+from dynlora.jobs.sweep import arguments, count, enqueue_sweep, listed, section_choices
 from dynlora.store import queries
 from dynlora.text import markdown_text
-from dynlora.viz.launch.search_form import search_form
+from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import say_read_only
-from dynlora.viz.ui.run_picker import find_run, is_read_only, run_labels, runs_dir
+from dynlora.viz.ui.guard import announce, fragment, guarded
+from dynlora.viz.ui.run_picker import find_run, is_read_only, link, list_all, run_labels, runs_dir
 from dynlora.viz.ui.url_state import segmented
+
+SEARCH_EXAMPLE = "train.lr=5e-4..3e-2:log\nadapter.rank=2..16\nstrategy.name=lora,dynamic"
+FAIR = "train.lr=5e-4..3e-2:log"
+FAIR_EACH = "strategy.name=lora,dynamic"
+OBJECTIVES = ("loss", *(name for name in get_args(DataConfig.model_fields["metric"].annotation) if name != "auto"))
+PRESETS = {"any": "Any settings", "fair": "Tune learning rates fairly"}
+POLL_S = 2.0
+"""Seconds between two looks at a search that runs."""
+
+
+def search_form(runs: pd.DataFrame) -> None:
+    """Draw the form.
+
+    Args:
+        runs: the runs whose settings a search can start from, newest first.
+    """
+    preset = st.segmented_control(
+        "Search",
+        list(PRESETS),
+        default="any",
+        key="search-preset",
+        format_func=PRESETS.__getitem__,
+        required=True,
+        help="Fairly: each method gets a study of its own with as many trials, over the same rates.",
+    )
+    words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
+    left, right = st.columns(2)
+    with left:
+        base = st.selectbox(
+            "Settings of",
+            ["", *words],
+            key="search-base",
+            format_func=lambda run_id: words.get(run_id, "Defaults"),
+            help="Settings that all trials share: those of a run, or the defaults.",
+        )
+        lines = st.text_area(
+            "Ranges and lists, one key per line",
+            FAIR if preset == "fair" else SEARCH_EXAMPLE,
+            key=f"search-lines-{preset}",
+            height=122,
+            max_chars=5000,
+            help="A range 1e-4..1e-2:log, 0.0..0.3 or 1..16, or a list a,b,c. One value alone holds for all trials.",
+        )
+    with right:
+        options = _options(preset)
+    _start_search(base, lines, options)
+
+
+def _options(preset: str) -> dict[str, Any]:
+    """Draw the options of a search and return them by the command's names."""
+    first, second = st.columns(2)
+    with first:
+        study = st.text_input(
+            "Study",
+            "rates" if preset == "fair" else "search",
+            key=f"search-study-{preset}",
+            max_chars=30,
+            help="Its runs have this tag. A study of this name is continued: more trials are added to it.",
+        )
+        trials = st.number_input("Trials", 1, 1000, 20, key="search-trials", help="In all, earlier ones included.")
+    with second:
+        objective = st.selectbox("Objective", OBJECTIVES, key="search-objective")
+        confirm = st.number_input(
+            "Seeds to confirm",
+            0,
+            50,
+            3,
+            key="search-confirm",
+            help="The best trial and the default are trained again with so many other seeds, and compared.",
+        )
+    each = st.text_input(
+        "One study for each value of",
+        FAIR_EACH if preset == "fair" else "",
+        key=f"search-each-{preset}",
+        max_chars=200,
+        placeholder="strategy.name=lora,dynamic",
+        help="Each value gets a study of its own with as many trials. Empty: one study.",
+    )
+    prunes = st.toggle("Stop trials that do worse than the median", True, key="search-prune")
+    return {
+        "study": study.strip(),
+        "trials": int(trials),
+        "objective": objective,
+        "confirm": int(confirm),
+        "each": each.strip(),
+        "pruner": "median" if prunes else "none",
+    }
+
+
+def _start_search(base: str, lines: str, options: Mapping[str, Any]) -> None:
+    """Show the command, and start the search when asked to."""
+    try:
+        lists = listed(lines)
+        config = dict(queries.run_summary(find_run(base).folder)["config"]) if base else {}
+    except DynloraError as error:
+        st.error(markdown_text(error, 2000))
+        return
+    config.pop("name", None)
+    st.code(_search_command(base, lists, options), language="bash", wrap_lines=True)
+    if not lists:
+        st.caption("Write one key and its range, such as train.lr=5e-4..3e-2:log.")
+        return
+    st.caption(_size(options))
+    if st.button("Start search", key="search-start", type="primary", icon=":material/search:"):
+        with guarded():
+            name = sweep.start(config, lists, options, runs_dir())
+            announce(f"Search {name} has started", ":material/search:")
+            st.rerun()
+
+
+def _size(options: Mapping[str, Any]) -> str:
+    """Say how many runs these are."""
+    studies = len(options["each"].partition("=")[2].split(",")) if options["each"] else 1
+    runs = studies * (options["trials"] + 1 + 2 * options["confirm"])
+    each = f" in each of {studies} studies" if studies > 1 else ""
+    return (
+        f"{runs:,} runs, one after the other: {options['trials']} trials, the default values, and both again with "
+        f"{options['confirm']} new seeds{each}."
+    )
+
+
+def _search_command(base: str, lists: Mapping[str, str], options: Mapping[str, Any]) -> str:
+    """Return the same on the command line."""
+    parts = ["dynlora", "sweep", "--search"]
+    if base:
+        parts += ["--config", str(find_run(base).folder / "config.yaml")]
+    for key, values in lists.items():
+        parts += ["--set", f"{key}={values}"]
+    return shlex.join([*parts, *arguments(options), "--runs-dir", str(runs_dir())])
+
+
+def show_searches() -> None:
+    """Draw the state of the searches of this runs folder; nothing where none was started from a page."""
+    jobs = sweep.searches(runs_dir())
+    if not jobs:
+        return
+    with card("Searches", "searches"):
+        for name, job in jobs.items():
+            if job.status != "running":
+                _ended(name, job)
+        if any(job.status == "running" for job in jobs.values()):
+            _running()
+
+
+@fragment(run_every=POLL_S)
+def _running() -> None:
+    """Draw the searches that run, every two seconds; the page is drawn again when one ends."""
+    now = {name: job for name, job in sweep.searches(runs_dir()).items() if job.status == "running"}
+    if len(now) != st.session_state.get("searches-running", len(now)):
+        st.session_state.pop("searches-running")
+        st.rerun()
+    st.session_state["searches-running"] = len(now)
+    for name, job in now.items():
+        phase = markdown_text(job.progress.phase, 200) or "loading"
+        st.progress(job.progress.done / max(1, job.progress.of), f"**{markdown_text(name, 60)}**: {phase}")
+        with st.container(horizontal=True, vertical_alignment="center", key=f"search-{name}"):
+            _compare_link(name)
+            if st.button(
+                "Stop searching",
+                icon=":material/stop:",
+                key=f"search-stop-{name}",
+                help="The run that trains continues. A search of this name continues.",
+            ):
+                sweep.cancel(runs_dir(), name)
+                st.rerun()
+
+
+def _ended(name: str, job: HelperJob) -> None:
+    """Draw what a search came to, the conclusion first."""
+    title = markdown_text(name, 60)
+    if job.error is not None:
+        st.error(f"**{title}**: {markdown_text(job.error.message, 2000)}")
+        return
+    lines = (job.message or f"stopped; {job.progress.phase or 'no trial has ended'}").splitlines()
+    note(f"**{title}**: {markdown_text(lines[0], 400)}")
+    if len(lines) > 1:
+        with st.expander("Best values, and which settings mattered", key=f"search-said-{name}"):
+            st.code("\n".join(lines[1:]).strip(), language="text", wrap_lines=True)
+    _compare_link(name)
+
+
+def _compare_link(name: str) -> None:
+    """Draw the way to the runs of a search on Compare."""
+    runs = list_all()
+    if "tags" not in runs or not len(runs):
+        return
+    own = runs[[any(tag == name or tag.startswith(f"{name}-") for tag in tags or ()) for tags in runs["tags"]]]
+    if len(own) > 1:
+        ids = ",".join(own["id"].head(200))
+        link("pages/compare.py", f"Compare its {len(own)} runs", runs=ids, section="sweeps")
+
 
 WAYS = {"all": "All combinations", "search": "Search"}
 EXAMPLE = "seed=0..2\nstrategy.name=lora,dynamic"

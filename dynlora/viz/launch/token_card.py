@@ -39,7 +39,7 @@ def rows_html(rows: Sequence[Mapping[str, Any]], colours: Palette, *, is_whole: 
 
 def key_html(colours: Palette) -> str:
     """Return what plain, pale and framed tokens mean."""
-    shown = [
+    pieces = [
         _piece({"text": "plain", "tokens": 1, "loss": True, "special": False}, colours),
         _words("in the loss: the model learns to write it", colours),
         _piece({"text": "pale", "tokens": 1, "loss": False, "special": False}, colours),
@@ -47,7 +47,7 @@ def key_html(colours: Palette) -> str:
         _piece({"text": "framed", "tokens": 1, "loss": True, "special": True}, colours),
         _words("special token, such as the end token", colours),
     ]
-    return f'<div style="margin:0 0 0.5rem;line-height:1.8">{" ".join(shown)}</div>'
+    return f'<div style="margin:0 0 0.5rem;line-height:1.8">{" ".join(pieces)}</div>'
 
 
 def text_of(row: Mapping[str, Any]) -> str:
@@ -95,27 +95,27 @@ def caption(rows: Sequence[Mapping[str, Any]], *, is_chat: bool) -> str:
     )
 
 
-def lost_words(found: Mapping[str, Any]) -> str:
+def lost_words(answer: Mapping[str, Any]) -> str:
     """Return which rows lose their whole completion to truncation and what keeps them; empty where none does."""
-    lost, limit = found["lost"], found["limit"]
+    lost, limit = answer["lost"], answer["limit"]
     if not lost["count"]:
         return ""
-    of = f"of the first {found['counted']:,}" if found["counted"] < found["of"] else f"of {found['counted']:,}"
+    of = f"of the first {answer['counted']:,}" if answer["counted"] < answer["of"] else f"of {answer['counted']:,}"
     which = "loses its" if lost["count"] == 1 else "lose their"
     return (
         f"{lost['count']:,} {of} training examples {which} whole completion after {limit:,} tokens and "
-        f"{'is' if lost['count'] == 1 else 'are'} left out: {lost['places']}. data.max_length={found['longest']} keeps "
-        "every example whole."
+        f"{'is' if lost['count'] == 1 else 'are'} left out: {lost['places']}. data.max_length={answer['longest']} "
+        "keeps every example whole."
     )
 
 
-def cut_words(found: Mapping[str, Any]) -> str:
+def cut_words(answer: Mapping[str, Any]) -> str:
     """Say how many rows are truncated, and how long the longest is."""
-    cut, limit = found["cut"]["count"], found["limit"]
-    head = f"The longest training example has {found['longest']:,} tokens"
+    cut, limit = answer["cut"]["count"], answer["limit"]
+    head = f"The longest training example has {answer['longest']:,} tokens"
     if not cut:
         return f"{head}; none is truncated (data.max_length={limit})."
-    return f"{head}; {cut:,} of {found['counted']:,} are truncated after {limit:,} and lose their end token."
+    return f"{head}; {cut:,} of {answer['counted']:,} are truncated after {limit:,} and lose their end token."
 
 
 def _row(row: Mapping[str, Any], colours: Palette, *, is_whole: bool) -> str:
@@ -141,10 +141,10 @@ def _piece(piece: Mapping[str, Any], colours: Palette) -> str:
         if piece["special"]
         else (f"border-right:1px solid {colours.hairline};")
     )
-    shown = one_line(text, MOST_LONG) if piece["special"] else text
-    said = html.escape(shown).replace("\r", "").replace("\n", "↵<br>")
+    visible = one_line(text, MOST_LONG) if piece["special"] else text
+    escaped = html.escape(visible).replace("\r", "").replace("\n", "↵<br>")
     title = f"{plural(int(piece['tokens']), 'token')}, {IN_LOSS if piece['loss'] else MASKED}"
-    return f'<span title="{title}" style="color:{ink};{pale}{frame}">{said}</span>'
+    return f'<span title="{title}" style="color:{ink};{pale}{frame}">{escaped}</span>'
 
 
 def _words(text: str, colours: Palette) -> str:
@@ -188,13 +188,13 @@ def show_tokens(config: Mapping[str, Any], source: Source, place: Any) -> None:
                 known[key] = _answer(config)
             while len(known) > KEPT:
                 known.pop(next(iter(known)))
-        found = known.get(key)
-        if found is None:
+        answer = known.get(key)
+        if answer is None:
             note("Shows a few examples as the model sees them, and which tokens are in the loss.")
-        elif isinstance(found, str):
-            st.error(markdown_text(found, 2000))
+        elif isinstance(answer, str):
+            st.error(markdown_text(answer, 2000))
         else:
-            _draw(found)
+            _draw(answer)
 
 
 def _key(config: Mapping[str, Any]) -> str:
@@ -211,14 +211,14 @@ def _answer(config: Mapping[str, Any]) -> Any:
         return str(error)
 
 
-def _draw(found: Mapping[str, Any]) -> None:
+def _draw(answer: Mapping[str, Any]) -> None:
     """Draw a preview: what is lost first, then the rows."""
-    if lost := lost_words(found):
+    if lost := lost_words(answer):
         st.warning(markdown_text(lost, 800), icon=":material/content_cut:")
-    for sentence in found["notes"]:
+    for sentence in answer["notes"]:
         st.warning(markdown_text(sentence, 600), icon=":material/warning:")
-    draw_rows(found["rows"], "tokens", is_chat=found["is_chat"])
-    note(cut_words(found))
+    draw_rows(answer["rows"], "tokens", is_chat=answer["is_chat"])
+    note(cut_words(answer))
 
 
 def draw_rows(rows: Sequence[Mapping[str, Any]], key: str, *, is_chat: bool = False) -> None:

@@ -69,14 +69,14 @@ class Asked:
 
     def answers(self, texts: Sequence[str], pairs: Sequence[str] | None) -> dict[str, list[dict[str, Any]]]:
         """Return what each voice says of some texts; empty, and the page says why, when the run's own model cannot."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        answers_by_model: dict[str, list[dict[str, Any]]] = {}
         for who, (folder, mode) in self.voices.items():
             answer = ask_model(folder, "answers", texts=texts, pairs=pairs, mode=mode)
             if answer is not None:
-                found[who] = answer
+                answers_by_model[who] = answer
             elif folder == self.run.folder:
                 return {}
-        return found
+        return answers_by_model
 
 
 def without_model(run: Chosen, *, is_active: bool = False) -> None:
@@ -114,9 +114,9 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
     with st.container(horizontal=True, vertical_alignment="bottom", key="playground-choices"):
         other = other_run(run, task)
         example_choice(examples, _ask)
-    wanted = st.query_params.get("other")
-    if wanted and other is None:
-        note(why_not(wanted, task))
+    other_id = st.query_params.get("other")
+    if other_id and other is None:
+        note(why_not(other_id, task))
     text, pair = st.query_params.get("text", ""), st.query_params.get("pair", "")
     if not text:
         text, pair = st.session_state.get(LONG, ("", ""))
@@ -138,9 +138,9 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
 
 def _suggestions(examples: pd.DataFrame) -> None:
     """Draw a few examples of the probe set, each one click from its prediction."""
-    shown = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(MOST_SUGGESTED)
+    suggested = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(MOST_SUGGESTED)
     with st.container(horizontal=True, gap="small", key="suggestions"):
-        for place, (text, pair) in enumerate(zip(shown["text"], shown["text_pair"], strict=True)):
+        for place, (text, pair) in enumerate(zip(suggested["text"], suggested["text_pair"], strict=True)):
             second = pair if isinstance(pair, str) else ""
             words = markdown_text(strong_language.shown(text), 60)
             st.button(words, key=f"suggestion-{place}", on_click=_ask, args=(str(text), second))
@@ -173,8 +173,8 @@ def run_task(folder: Path) -> Task | None:
 def other_run(run: Chosen, task: Task) -> Chosen | None:
     """Draw the choice of a second run, one with the same task that kept its adapter, and return it."""
     runs = list_all(others=askable())
-    kept = pd.Series([has_model(Path(folder)) for folder in runs["folder"]], index=runs.index, dtype=bool)
-    runs = runs[(runs["status"] == "finished") & (runs["id"] != run.id) & kept]
+    loadable = pd.Series([has_model(Path(folder)) for folder in runs["folder"]], index=runs.index, dtype=bool)
+    runs = runs[(runs["status"] == "finished") & (runs["id"] != run.id) & loadable]
     sources = [repr((row["data"], row["config"].get("data"))) for row in runs[["data", "config"]].to_dict("records")]
     same: dict[str, bool] = {}  # one run tells for all on the same data: there may be a thousand
     for source, folder in zip(sources, runs["folder"], strict=True):
@@ -182,8 +182,8 @@ def other_run(run: Chosen, task: Task) -> Chosen | None:
             same[source] = run_task(Path(folder)) == task
     words = run_labels(runs.loc[[same[source] for source in sources]])
     chosen = choose("other", "Compare with", ["", *words], "", lambda key: words.get(key, "No other run"), width=320)
-    found = find_run(chosen) if chosen else None
-    return found if found is not None and run_task(found.folder) == task else None
+    other = find_run(chosen) if chosen else None
+    return other if other is not None and run_task(other.folder) == task else None
 
 
 def why_not(run_id: str, task: Task) -> str:
@@ -198,8 +198,8 @@ def example_choice(examples: pd.DataFrame, ask: Callable[[str, str], None]) -> N
     """Draw the choice of an example to start from; `ask` takes its text and second text."""
     if examples.empty:
         return
-    shown = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(50)
-    labels = strong_language.labels(shown)
+    presentable = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(50)
+    labels = strong_language.labels(presentable)
     chosen = st.selectbox(
         "Example of the probe set",
         [None, *labels],
@@ -209,60 +209,60 @@ def example_choice(examples: pd.DataFrame, ask: Callable[[str, str], None]) -> N
     )
     if chosen is not None and st.session_state.get("playground-example-used") != chosen:
         st.session_state["playground-example-used"] = chosen
-        row = shown.loc[chosen]
+        row = presentable.loc[chosen]
         pair = row.get("text_pair")
         ask(str(row["text"]), str(pair) if isinstance(pair, str) else "")
         st.rerun()
 
 
-def answers_card(asked: Asked) -> None:
+def answers_card(request: Asked) -> None:
     """Draw the answers of base, adapter, adapter with frozen gates, and the second run side by side."""
     with card("Predictions", "answers"):
-        found = asked.answers([asked.text], None if asked.pair is None else [asked.pair])
-        if not found:
+        answers = request.answers([request.text], None if request.pair is None else [request.pair])
+        if not answers:
             return
-        frame = playground_model.side_by_side({who: answer[0] for who, answer in found.items()})
+        frame = playground_model.side_by_side({who: answer[0] for who, answer in answers.items()})
         chart(
             playground_figures.answer_bars(frame, colours()), playground_model.answers_caption(frame), frame, "answers"
         )
-        if found["adapter"][0].get("unusual"):
+        if answers["adapter"][0].get("unusual"):
             st.warning(
                 "The ensemble members disagree more than on about 99 % of held-out examples: the text is "
                 "unlike the data."
             )
 
 
-def explained_cards(asked: Asked, modules: pd.DataFrame) -> None:
+def explained_cards(request: Asked, modules: pd.DataFrame) -> None:
     """Draw what each token, each gate and each module has to do with the answer."""
-    found = ask_model(asked.run.folder, "explain", text=asked.text, pair=asked.pair)
-    if found is None:
+    explanation = ask_model(request.run.folder, "explain", text=request.text, pair=request.pair)
+    if explanation is None:
         return
-    unit = "log-odds" if found["labels"] else "number"
+    unit = "log-odds" if explanation["labels"] else "number"
     with card("Attribution by word", "tokens"):
-        token_lines(found, unit)
+        token_lines(explanation, unit)
     left, right = st.columns(2)
     with left, card("Attribution by module", "carry"):
-        frame = playground_model.without_modules(found, modules)
+        frame = playground_model.without_modules(explanation, modules)
         words = playground_model.modules_caption(frame, unit)
         chart(playground_figures.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
     with right, card("Gates for this text", "opened"):
-        if found["gate"] is None:
+        if explanation["gate"] is None:
             note("This run has no gates, so its adapters treat every input alike.")
         else:
-            places = playground_model.gates_by_place(found["gate"], modules)
+            places = playground_model.gates_by_place(explanation["gate"], modules)
             told = "Above 1 the adapter of the module counts more for this text, below 1 less."
             chart(playground_figures.gate_table(places, colours()), told, places.reset_index(names="kind"), "opened")
-    depth_card(found, modules)
+    depth_card(explanation, modules)
 
 
-def token_lines(found: Mapping[str, Any], unit: str) -> None:
+def token_lines(explanation: Mapping[str, Any], unit: str) -> None:
     """Draw the text with each token in the colour of what it adds, for the adapter and the base."""
-    frame = token_view.contributions(found["tokens"], found)
-    lines = {name: found[key] for name, key in (("adapter", "contribution"), ("base", "base_contribution"))}
+    frame = token_view.contributions(explanation["tokens"], explanation)
+    lines = {name: explanation[key] for name, key in (("adapter", "contribution"), ("base", "base_contribution"))}
     lost = "log-odds decrease without the word" if unit == "log-odds" else "number decrease without the word"
-    st.html(token_view.sentence_html(found["tokens"], lines, colours(), token_view.Scale(lost, unit)))
+    st.html(token_view.sentence_html(explanation["tokens"], lines, colours(), token_view.Scale(lost, unit)))
     told = f"Decrease of the {unit} of the prediction when a word is hidden. Both lines have the same scale."
-    under(f"{told}{token_view.cut_words(found['tokens'])}", frame, "tokens")
+    under(f"{told}{token_view.cut_words(explanation['tokens'])}", frame, "tokens")
 
 
 def token_card(view: InputsReading) -> None:
@@ -270,66 +270,69 @@ def token_card(view: InputsReading) -> None:
     if view.examples.empty:
         return
     with card("Example by word", "token-view"):
-        shown = strong_language.presentable_first(view.examples.head(MOST_EXAMPLES))
-        labels = {str(index): label for index, label in strong_language.labels(shown).items()}
-        wanted = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
-        if not wanted:
+        presentable = strong_language.presentable_first(view.examples.head(MOST_EXAMPLES))
+        labels = {str(index): label for index, label in strong_language.labels(presentable).items()}
+        choice = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
+        if not choice:
             note("Colours the words of an example by gate, or by contribution to the prediction, for each layer.")
             return
-        row = shown.loc[int(wanted)]
+        row = presentable.loc[int(choice)]
         second = row["text_pair"]
         pair = second if isinstance(second, str) and second else None
-        found = ask_model(view.folder, "explain", text=row["text"], pair=pair)
-        if found is None:
+        explanation = ask_model(view.folder, "explain", text=row["text"], pair=pair)
+        if explanation is None:
             return
-        token_lines(found, "log-odds" if found["labels"] else "number")
-        depth_lines(found, view.modules)
+        token_lines(explanation, "log-odds" if explanation["labels"] else "number")
+        depth_lines(explanation, view.modules)
 
 
-def depth_card(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
+def depth_card(explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw the text once a layer: each token's gate where gates are one a token, else how far the adapters move it."""
     with card("Words by layer", "depth-tokens"):
-        depth_lines(found, modules)
+        depth_lines(explanation, modules)
 
 
-def depth_lines(found: Mapping[str, Any], modules: pd.DataFrame) -> None:
+def depth_lines(explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw the text once a layer, at most a dozen of them."""
-    if found["token_gate"] is not None:
-        lines, scale = token_view.by_layer(found["token_gate"], modules), token_view.Scale("gate (factor)", centre=1.0)
+    if explanation["token_gate"] is not None:
+        lines, scale = (
+            token_view.by_layer(explanation["token_gate"], modules),
+            token_view.Scale("gate (factor)", centre=1.0),
+        )
         told = "The mean gate of each token over the modules of a layer; 1 is neutral."
-    elif found["moved"] is not None:
-        lines = token_view.layers_of(found["moved"])
+    elif explanation["moved"] is not None:
+        lines = token_view.layers_of(explanation["moved"])
         scale = token_view.Scale("fraction of its norm", "of its norm", None)
         told = "Distance of each hidden state from that of the base model after each layer, as a fraction of its norm."
     else:
         note("This method has its own forward pass, so single layers are not shown.")
         return
-    shown = token_view.thinned(lines, MOST_LAYERS)
-    st.html(token_view.sentence_html(found["tokens"], shown, colours(), scale))
-    if len(shown) < len(lines):
-        told = f"{told} {len(shown)} of {len(lines)} layers shown; the table has all."
-    words = token_view.words(found["tokens"])
+    thinned = token_view.thinned(lines, MOST_LAYERS)
+    st.html(token_view.sentence_html(explanation["tokens"], thinned, colours(), scale))
+    if len(thinned) < len(lines):
+        told = f"{told} {len(thinned)} of {len(lines)} layers shown; the table has all."
+    words = token_view.words(explanation["tokens"])
     frame = pd.DataFrame({name: list(values)[: len(words)] for name, values in lines.items()})
-    under(f"{told}{token_view.cut_words(found['tokens'])}", frame.assign(token=words), "depth-tokens")
+    under(f"{told}{token_view.cut_words(explanation['tokens'])}", frame.assign(token=words), "depth-tokens")
 
 
-def file_card(asked: Asked) -> None:
+def file_card(request: Asked) -> None:
     """Draw the upload of a small file, and what is predicted of its rows by all who are asked."""
-    with card("Continue prompts of a file" if asked.task.writes else "Predict a file", "file"):
-        own = playground_model.own_columns(cached_queries.ask(queries.run_summary, asked.run.folder))
-        holds = playground_model.holds(own, paired=asked.task.paired)
-        kinds = ["csv", "jsonl"] if asked.task.paired else ["txt", "csv", "jsonl"]
+    with card("Continue prompts of a file" if request.task.writes else "Predict a file", "file"):
+        own = playground_model.own_columns(cached_queries.ask(queries.run_summary, request.run.folder))
+        holds = playground_model.holds(own, paired=request.task.paired)
+        kinds = ["csv", "jsonl"] if request.task.paired else ["txt", "csv", "jsonl"]
         upload = st.file_uploader(holds, kinds, max_upload_size=1, key="playground-file")
         if upload is None:
             note(f"Up to {plural(playground_model.MOST_ROWS, 'row')}. Use dynlora predict for larger files.")
             return
         try:
-            texts = playground_model.texts_of(upload.name, upload.getvalue(), paired=asked.task.paired, own=own)
+            texts = playground_model.texts_of(upload.name, upload.getvalue(), paired=request.task.paired, own=own)
         except DynloraError as error:
             st.error(safe(str(error)))
             return
-        found = asked.answers(texts.texts, texts.pairs)
-        if found:
-            frame = playground_model.answer_table(found)
+        answers = request.answers(texts.texts, texts.pairs)
+        if answers:
+            frame = playground_model.answer_table(answers)
             rows(frame.round(3))
             under(texts.words, frame, "predictions")

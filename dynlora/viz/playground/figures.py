@@ -143,10 +143,10 @@ MOST_BARS = 24
 def ablation_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw what the modules with the largest effect add to a text, sorted; those that change it are marked."""
     largest = frame.loc[frame["adds"].abs().sort_values(ascending=False, kind="stable").index[:MOST_BARS]]
-    shown = largest.sort_values("adds", ascending=False, kind="stable")
-    names = [plotly_text(name) for name in shown["short"]]
-    flips = shown["flips"].to_numpy(bool)
-    drawn = theme.figure(colours, int(np.clip(110 + 20 * len(shown), 200, 620)), left=90)
+    bars = largest.sort_values("adds", ascending=False, kind="stable")
+    names = [plotly_text(name) for name in bars["short"]]
+    flips = bars["flips"].to_numpy(bool)
+    drawn = theme.figure(colours, int(np.clip(110 + 20 * len(bars), 200, 620)), left=90)
     for part, name, colour in (
         (~flips, "Text does not change without it", colours.accent),
         (flips, "Text changes without it", colours.second),
@@ -154,7 +154,7 @@ def ablation_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
         places = np.flatnonzero(part)
         drawn.add_bar(
             y=places,
-            x=shown["adds"].to_numpy(float)[places],
+            x=bars["adds"].to_numpy(float)[places],
             orientation="h",
             name=name,
             marker={"color": colour},

@@ -38,11 +38,11 @@ class Task:
         """The task in words."""
         if self.writes:
             return "texts to write"
-        asked = "pairs of texts" if self.paired else "single texts"
+        inputs = "pairs of texts" if self.paired else "single texts"
         if self.kind is None:
-            return f"{asked}, with unknown labels"
-        said = listed([one_line(name, 24) for name in self.labels], 6) if self.labels else "a number"
-        return f"{asked}, with the labels {said}" if self.labels else f"{asked}, with {said} as the label"
+            return f"{inputs}, with unknown labels"
+        outputs = listed([one_line(name, 24) for name in self.labels], 6) if self.labels else "a number"
+        return f"{inputs}, with the labels {outputs}" if self.labels else f"{inputs}, with {outputs} as the label"
 
 
 MOST_ROWS = 200
@@ -109,15 +109,15 @@ def answers_caption(frame: pd.DataFrame) -> str:
     return f"{'; '.join(words)}. {'All agree.' if first['answer'].nunique() == 1 else 'They disagree.'}"
 
 
-def without_modules(found: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataFrame:
+def without_modules(explanation: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataFrame:
     """Return what each module adds to the answer: columns position, short, label, layer, adds, flips.
 
     `adds` is the log-odds of the predicted class (or the number) less what it is without the module.
     """
     order = modules["position"].to_numpy(int)
-    adds = found["margin"] - np.array([np.nan if v is None else v for v in found["without"]], dtype=float)
+    adds = explanation["margin"] - np.array([np.nan if v is None else v for v in explanation["without"]], dtype=float)
     return modules[["position", "short", "label", "layer"]].assign(
-        adds=adds[order], flips=np.array(found["flipped"], dtype=bool)[order]
+        adds=adds[order], flips=np.array(explanation["flipped"], dtype=bool)[order]
     )
 
 
@@ -208,13 +208,13 @@ def texts_of(name: str, data: bytes, *, paired: bool = False, own: Columns = (No
         raise ConfigError(f"file: this run reads pairs of texts; give a CSV or JSONL file with {_wanted_pair(own)}")
     else:
         rows = [(line.strip(), None) for line in sent_text(name, data).splitlines()]
-    kept = [(number, row) for number, row in enumerate(rows, 1) if row[0].strip() or (row[1] or "").strip()]
-    if not kept:
+    filled = [(number, row) for number, row in enumerate(rows, 1) if row[0].strip() or (row[1] or "").strip()]
+    if not filled:
         raise ConfigError("file: has no text; give one text per line")
-    for number, row in kept[:MOST_ROWS]:
+    for number, row in filled[:MOST_ROWS]:
         _check_row(number, row)
-    shown = [row for _, row in kept[:MOST_ROWS]]
-    return Texts([row[0] for row in shown], [row[1] or "" for row in shown] if paired else None, len(kept))
+    texts = [row for _, row in filled[:MOST_ROWS]]
+    return Texts([row[0] for row in texts], [row[1] or "" for row in texts] if paired else None, len(filled))
 
 
 def answer_table(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> pd.DataFrame:
@@ -244,13 +244,15 @@ def _cells(table: Table, own: Columns, *, paired: bool) -> list[tuple[str, str |
     """
     names = table.columns
     column, pair = _found(names, own, paired=paired)
-    shown = listed([one_line(name, 40) for name in names], 20)
+    columns = listed([one_line(name, 40) for name in names], 20)
     if column is None:
         usual = " or ".join(dict.fromkeys(one_line(name, 40) for name in (own[0], *TEXT_COLUMNS) if name))
         renamed = one_line(own[0] or TEXT_COLUMNS[0], 40)
-        raise ConfigError(f"file: needs a column {usual}; it has {shown}; rename the column of the texts to {renamed}")
+        raise ConfigError(
+            f"file: needs a column {usual}; it has {columns}; rename the column of the texts to {renamed}"
+        )
     if paired and pair is None:
-        raise ConfigError(f"file: this run reads pairs of texts; it has {shown}; give {_wanted_pair(own)}")
+        raise ConfigError(f"file: this run reads pairs of texts; it has {columns}; give {_wanted_pair(own)}")
     if pair is not None and not paired and column != own[0]:
         raise ConfigError(f"file: has second texts ({pair}), but this run reads single texts; remove that column")
     seconds = table.values(pair) if paired and pair is not None else [None] * len(table)

@@ -69,16 +69,16 @@ def sentence_html(
         colours: of the mode.
         scale: what the colours mean.
     """
-    shown = words(tokens)
+    pieces = words(tokens)
     reach = _reach(rows.values(), scale.centre)
     lines = []
     for name, values in rows.items():
         cells = "".join(
             _token(word, value, reach or 1.0, scale, colours)
-            for word, value in zip(shown, list(values)[: len(shown)], strict=False)
+            for word, value in zip(pieces, list(values)[: len(pieces)], strict=False)
         )
         lines.append(_line(name, cells, colours))
-    told = html.escape(" ".join(shown)[:400])
+    told = html.escape(" ".join(pieces)[:400])
     return f'<div role="img" aria-label="{told}">{"".join(lines)}</div>{_key(reach, scale, colours)}'
 
 
@@ -134,13 +134,13 @@ def _box(text: str, back: str, colours: Palette, told: str = "") -> str:
     )
 
 
-def contributions(tokens: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> pd.DataFrame:
+def contributions(tokens: Sequence[Mapping[str, Any]], explanation: Mapping[str, Any]) -> pd.DataFrame:
     """Return the tokens with what each adds: columns token, adapter, base, only adapter."""
     frame = pd.DataFrame(
         {
             "token": words(tokens),
-            "adapter": pd.to_numeric(pd.Series(found["contribution"][:MOST_TOKENS], dtype=float)),
-            "base": pd.to_numeric(pd.Series(found["base_contribution"][:MOST_TOKENS], dtype=float)),
+            "adapter": pd.to_numeric(pd.Series(explanation["contribution"][:MOST_TOKENS], dtype=float)),
+            "base": pd.to_numeric(pd.Series(explanation["base_contribution"][:MOST_TOKENS], dtype=float)),
         }
     )
     return frame.assign(**{"only adapter": frame["adapter"] - frame["base"]})
@@ -154,10 +154,10 @@ def by_layer(gate: Sequence[Sequence[float | None]], modules: pd.DataFrame) -> d
         modules: as `capacity.described` returns them.
     """
     table = np.array([[np.nan if value is None else value for value in row] for row in gate], dtype=float)
-    found = {}
+    sums = {}
     for layer, part in modules.groupby("layer", sort=True):
-        found[f"layer {int(cast('int', layer))}"] = table[part["position"].to_numpy(int)].mean(0).tolist()
-    return found
+        sums[f"layer {int(cast('int', layer))}"] = table[part["position"].to_numpy(int)].mean(0).tolist()
+    return sums
 
 
 def layers_of(moved: Sequence[Sequence[float | None]]) -> dict[str, list[float | None]]:

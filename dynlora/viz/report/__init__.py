@@ -14,8 +14,7 @@ from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import kind_of_run
 from dynlora.store import queries
 from dynlora.viz.report.comparing import comparison_document
-from dynlora.viz.report.kind_report import kind_document
-from dynlora.viz.report.one_run import run_document
+from dynlora.viz.report.one_run import kind_document, run_document
 from dynlora.viz.report.page import page
 
 __all__ = ["comparison_report", "run_report"]
@@ -37,5 +36,5 @@ def comparison_report(folders: Sequence[Path]) -> bytes:
     Raises:
         DynloraError: when no run can be read.
     """
-    found, damaged = queries.readable(folders)
-    return page(comparison_document([read_run(folder) for folder in found], damaged))
+    runs, damaged = queries.readable(folders)
+    return page(comparison_document([read_run(folder) for folder in runs], damaged))

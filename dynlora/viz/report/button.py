@@ -15,8 +15,13 @@ def report_button(runs: Sequence[Chosen]) -> None:
     folders = [run.folder for run in runs]
     one = len(folders) == 1
     st.download_button(
-        "Report", lambda: run_report(folders[0]) if one else comparison_report(folders),
-        f"dynlora-{runs[0].id if one else 'comparison'}.html", "text/html", key="report", on_click="ignore",
-        icon=":material/description:", type="tertiary",
+        "Report",
+        lambda: run_report(folders[0]) if one else comparison_report(folders),
+        f"dynlora-{runs[0].id if one else 'comparison'}.html",
+        "text/html",
+        key="report",
+        on_click="ignore",
+        icon=":material/description:",
+        type="tertiary",
         help="One HTML file with these charts. It opens in any browser, offline.",
-    )  # fmt: skip
+    )

@@ -22,7 +22,7 @@ from dynlora.text import plural
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.line_styles import line_styles
+from dynlora.viz.kit.run_colours import line_styles
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.report.conclusion_parts import verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
@@ -119,17 +119,21 @@ def _ended(compared: Compared, *, is_judged: bool) -> Part:
         "Final results",
         [
             Table(
-                "By configuration", compare_model.group_table(points, compared.metric),
-                compare_text.groups(points, compared.metric, low_is_good=low, is_judged=is_judged), is_wide=True,
+                "By configuration",
+                compare_model.group_table(points, compared.metric),
+                compare_text.groups(points, compared.metric, low_is_good=low, is_judged=is_judged),
+                is_wide=True,
             ),
             Table("Each run", compare_model.final_table(summaries, compared.names, compared.metric), is_wide=True),
             Chart(
                 "Quality against parameters",
                 _in_own_colours(partial(compare_figures.frontier, points, compared.metric), compared),
-                compare_text.frontier(points, compared.metric), points, is_wide=True,
+                compare_text.frontier(points, compared.metric),
+                points,
+                is_wide=True,
             ),
         ],
-    )  # fmt: skip
+    )
 
 
 def _learned(compared: Compared) -> Part:

@@ -148,13 +148,13 @@ def cards(document: Document) -> list[list[Card]]:
 
 def _widths(blocks: Sequence[Block]) -> list[bool]:
     """Say of each block whether it takes the width of the page: wide ones, and those that find no neighbour."""
-    found: list[bool] = []
+    widths: list[bool] = []
     waits = False  # a half of the line before is still free
     for i, block in enumerate(blocks):
         alone = not waits and (i + 1 == len(blocks) or blocks[i + 1].is_wide)
-        found.append(block.is_wide or alone)
-        waits = not found[-1] and not waits
-    return found
+        widths.append(block.is_wide or alone)
+        waits = not widths[-1] and not waits
+    return widths
 
 
 def cut_lines(words: str) -> str:
@@ -165,14 +165,14 @@ def cut_lines(words: str) -> str:
 
 def grid(frame: pd.DataFrame) -> Grid:
     """Return at most `MOST_ROWS` rows of a frame as text."""
-    shown = frame.iloc[:MOST_ROWS, :MOST_COLUMNS]
-    numeric = [pd.api.types.is_numeric_dtype(shown.iloc[:, i]) for i in range(shown.shape[1])]
+    visible = frame.iloc[:MOST_ROWS, :MOST_COLUMNS]
+    numeric = [pd.api.types.is_numeric_dtype(visible.iloc[:, i]) for i in range(visible.shape[1])]
     rows = [
         [_cell(value, is_number) for value, is_number in zip(row, numeric, strict=True)]
-        for row in shown.itertuples(index=False, name=None)
+        for row in visible.itertuples(index=False, name=None)
     ]
-    cut = f"{len(shown):,} of {len(frame):,} rows shown." if len(shown) < len(frame) else ""
-    return Grid([one_line(name, MOST_TEXT) for name in shown.columns], rows, cut)
+    cut = f"{len(visible):,} of {len(frame):,} rows shown." if len(visible) < len(frame) else ""
+    return Grid([one_line(name, MOST_TEXT) for name in visible.columns], rows, cut)
 
 
 def _cell(value: Any, is_number: bool) -> tuple[str, bool]:

@@ -2,24 +2,203 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pandas as pd
 
-from dynlora.analysis import health, run_summary
-from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis import ablations, health, results, run_summary
+from dynlora.analysis import run_summary as words
+from dynlora.analysis.config_fields import by_name
+from dynlora.analysis.run_reading import RunReading, machine
 from dynlora.analysis.verdict import run_verdict
+from dynlora.config_files import yaml_text
 from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import RunKind
+from dynlora.store import queries
+from dynlora.store.run import module_scores
+from dynlora.store.summary import run_summary as read_summary
 from dynlora.text import number, one_line
-from dynlora.viz.kit.panel import RunView
+from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.theme import Palette
+from dynlora.viz.knockout import figures as knockout_figures
 from dynlora.viz.report.conclusion_parts import ranks_part, verdict_part
-from dynlora.viz.report.document import Document, Part
-from dynlora.viz.report.kind_report import panel_blocks
-from dynlora.viz.report.knockouts_part import knockouts_part
-from dynlora.viz.report.results_part import results_part
-from dynlora.viz.report.setup_part import setup_part
+from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
+from dynlora.viz.run import generations, result_figures
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def setup_part(summary: Mapping[str, Any]) -> Part:
+    """Return how the run was made: its configuration, and the versions and machine it was made with."""
+    created = summary.get("created")
+    facts = {"id": summary["id"], "strategy": run_summary.format_strategy(summary)}
+    if isinstance(created, int | float) and 0 <= created < 4e9:
+        facts["created"] = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    facts |= {
+        f"parameters, {name}": number(value) for name, value in summary["params"].items() if isinstance(value, int)
+    }
+    return Part(
+        "Setup",
+        [
+            Text("Configuration", yaml_text(by_name(summary["config"]))),
+            Table("Versions, machine and size", facts_frame(facts | machine(summary))),
+        ],
+    )
+
+
+def facts_frame(facts: Mapping[str, str]) -> pd.DataFrame:
+    """Return facts as a table of two columns."""
+    return pd.DataFrame({"what": list(facts), "value": list(facts.values())}, dtype=object)
+
+
+HALF = 4
+"""Of a row, in eighths: what is wider takes the row."""
+
+
+def kind_document(folder: Path, kind: RunKind) -> Document:
+    """Return the report of a run: its conclusion, what that rests on, its panels, and how it was made.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    summary, result = read_summary(folder), kind.read(folder)
+    conclusion, view = kind.conclusion(result), RunView(folder, result)
+    tables = [Table(title.replace("-", " ").capitalize(), frame) for title, frame in kind.tables(result).items()]
+    missing = [f"{panel.title}: {panel.reason_missing(view)}" for panel in kind.panels if panel.data(view) is None]
+    done = kind.done.format(step=summary["step"], total=summary["max_steps"])
+    return Document(
+        one_line(summary["name"], 120),
+        kind.headline(result),
+        {"status": f"{summary['status']}, {done.lower()}"},
+        [
+            Part("Conclusion", tables, [note for note in (conclusion.text, conclusion.basis) if note]),
+            Part("Evidence", panel_blocks(kind.panels, view), missing),
+            setup_part(summary),
+        ],
+        [words.about(summary)],
+    )
+
+
+def panel_blocks(panels: Iterable[Panel[Any]], view: RunView) -> list[Block]:
+    """Return the panels that apply to a run, as a document shows them."""
+    views = [
+        (panel, one)
+        for panel in panels
+        if panel.applies(view) and not panel.element
+        for one in panel.document_views(view).values()
+    ]
+    return [block for panel, one in views for block in _blocks(panel, one)]
+
+
+def _blocks(panel: Panel[Any], view: RunView) -> list[Block]:
+    """Return a panel as a chart, or as its table where it has no figure, and its further tables."""
+    data = panel.data(view)
+    if data is None:
+        return []
+    title, caption, table = panel.heading(view), panel.caption(data), panel.short_table(data)
+    is_wide = panel.is_wide or panel.width > HALF
+    more: list[Block] = [Table(title, frame) for title, frame in panel.more(data).items()]
+    if not panel.has_figure:
+        return [Table(title, table, caption, is_wide), *more]
+    draw = cast("Callable[[Palette], Figure]", partial(panel.figure, data))
+    return [Chart(title, draw, caption, table, is_wide), *more]
+
+
+def results_part(view: RunView) -> Part:
+    """Return scores by class and group, the worst examples, and what the adapters add to the base model."""
+    run: RunReading = view.result
+    evaluated = run_summary.evaluation(run.evaluations)
+    if evaluated is None:
+        return Part("Results", [])
+    panels = panel_blocks((panel for panel in registry()["train"].panels if panel.part == "Results"), view)
+    return Part("Results", [*panels, *_base(run, evaluated[1]), *_generated(run)])
+
+
+def _generated(run: RunReading) -> list[Block]:
+    """Return what the model wrote at the last evaluation beside the first; nothing for a run that writes nothing."""
+    steps = generations.by_step(queries.events_frame(run.folder, ("generations",)))
+    if not steps:
+        return []
+    last = next(reversed(steps))
+    table = generations.table(steps[last], next(iter(steps.values())))
+    return [Table(f"Generated texts at step {last:,}", table, generations.conclusion(steps), is_wide=True)]
+
+
+def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:
+    """Return the probe set with the adapters off and on."""
+    ends = results.base_ends(queries.examples_frame(run.folder), run.final("base_loss"), run.final("base_prediction"))
+    if ends.empty:
+        return []
+    labels = [str(label) for label in (payload.get("labels") or [])]
+    before, after = "with adapters off", "with adapters on"
+    named = results.answer_names(ends, labels)
+    unit = run_summary.loss_unit(run.summary)
+    drawn = partial(
+        result_figures.before_after, named, f"Loss {before}", f"Loss {after}", unit, has_classes=bool(labels)
+    )
+    words, table = result_figures.before_after_caption(ends, before, after), results.changed(named)
+    table = results.as_written(table) if run_summary.writes(run.summary) else table
+    blocks: list[Block] = [Chart("Effect of the adapters", drawn, words, table)]
+    return blocks + _answers(named, labels, before, after)
+
+
+def _answers(named: Any, labels: Sequence[str], before: str, after: str) -> list[Block]:
+    if not labels:
+        return []
+    counts = results.answers(named)
+    words = result_figures.answers(counts, before.capitalize(), after)
+    return [Chart("Changed predictions", partial(result_figures.answer_bar, counts), words, counts)]
+
+
+TITLE = "Module ablation"
+
+
+def knockouts_part(run: RunReading) -> Part:
+    """Return the loss change without each module, and how well recorded scores predict it."""
+    ablation = None if run.modules.empty else ablations.kept(run.folder)
+    effect = ablations.effects(ablation, run.modules)
+    if ablation is None or effect.empty:
+        return Part(TITLE, [])
+    words = ablations.effect_caption(effect, len(run.modules), ablation.rows)
+    drawn = partial(knockout_figures.effect_bars, effect)
+    title = "Module ablation"
+    blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
+    return Part(TITLE, [*blocks, *_agreements(run, effect)], [ablations.adapter_caption(ablation, run.summary["step"])])
+
+
+def _table(effect: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers behind the chart of effects, with names that need no page beside them."""
+    return pd.DataFrame(
+        {
+            "module": effect["short"],
+            "loss change (nats)": effect["delta"],
+            "low": effect["low"],
+            "high": effect["high"],
+            "changed predictions (%)": 100 * effect["changed"],
+            "CI excludes 0": ["yes" if sure else "no" for sure in effect["sure"]],
+            "name": effect["name"],
+        }
+    )
+
+
+def _agreements(run: RunReading, effect: pd.DataFrame) -> list[Block]:
+    """Return how well each recorded score ranks the modules; a score of another width is none of this run's."""
+    scores = {name: score for name, score in module_scores(run.folder).items() if len(score) == len(run.modules)}
+    agreed = ablations.agreements(scores, effect)
+    if agreed.empty:
+        return []
+    rounded = agreed[["spearman", "low", "high"]].round(3) + 0.0  # none of them is -0
+    words = "Spearman correlation with the loss change; low and high are the 95 % CI over modules."
+    table = agreed.assign(**{name: rounded[name] for name in rounded.columns})
+    return [Table("Rank correlation of each score with the loss change", table, words, is_wide=True)]
+
 
 CELLS = 12_000
 """Most cells of a heat map, modules times columns: a report is read and mailed."""
@@ -34,7 +213,7 @@ def run_document(run: RunReading) -> Document:
     summary, view = run.summary, document_view(run)
     times = run_summary.step_times(run.scalars)
     judged = run_verdict(run.folder, summary)
-    found = [
+    parts = [
         *([] if judged is None else [verdict_part(judged)]),
         ranks_part(run),
         training_part(view),
@@ -49,7 +228,7 @@ def run_document(run: RunReading) -> Document:
         one_line(summary["name"], 120),
         run_summary.about(summary),
         {"status": _status(summary), **run_summary.headline(summary, len(run.event_steps), times)},
-        found,
+        parts,
         _health(run),
     )
 
@@ -69,9 +248,9 @@ def _health(run: RunReading) -> list[str]:
     """Return the findings about the run, and what was checked and is well."""
     if not run.summary["step"]:
         return []
-    found = health.outcome(run.evidence)
-    said = (f"{one.level.capitalize()}: {one.title}. {one.words}" for one in found.findings)
-    return [*said, " ".join([found.conclusion, *found.details])]
+    outcome = health.outcome(run.evidence)
+    sentences = (f"{one.level.capitalize()}: {one.title}. {one.words}" for one in outcome.findings)
+    return [*sentences, " ".join([outcome.conclusion, *outcome.details])]
 
 
 def panel_part(title: str, view: RunView) -> Part:

@@ -6,19 +6,88 @@ JSON that cannot end its element) is marked as safe.
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
+import plotly.graph_objects as go
 from markupsafe import Markup
 
 from dynlora.text import one_line
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.sealed_page import digest, policy, script_json
+from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report import document
-from dynlora.viz.report.bundle import plotly_bundle
-from dynlora.viz.report.charts import chart_data
+from dynlora.viz.report.document import Chart
+
+
+def chart_data(charts: Iterable[Chart]) -> list[dict[str, Any]]:
+    """Return each chart as `figure`, drawn for light, and `dark`, the places and values that differ for dark."""
+    specs = []
+    for chart in charts:
+        light, dark = (_values(chart.draw(colours)) for colours in (LIGHT, DARK))
+        specs.append({"figure": light, "dark": list(differences(light, dark))})
+    return specs
+
+
+def differences(first: Any, second: Any, place: tuple[str | int, ...] = ()) -> Iterator[list[Any]]:
+    """Yield [place, value in `second`] wherever two plain values differ; a place is a list of keys and positions."""
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        for key in first:
+            yield from differences(first[key], second[key], (*place, key))
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for i, (one, other) in enumerate(zip(first, second, strict=True)):
+            yield from differences(one, other, (*place, i))
+    elif first != second:
+        yield [list(place), second]
+
+
+def _values(figure: go.Figure) -> dict[str, Any]:
+    """Return a figure as values JSON can hold."""
+    drawn = json.loads(figure.to_json(validate=False) or "{}")
+    drawn["layout"].pop("template", None)
+    return {"data": [_halved(trace) for trace in drawn["data"]], "layout": drawn["layout"]}
+
+
+def _halved(value: Any) -> Any:
+    """Return a trace with its tables of double precision in single, which a picture cannot show."""
+    if isinstance(value, list):
+        return [_halved(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("dtype") == "f8" and "shape" in value:
+        numbers = np.frombuffer(base64.b64decode(value["bdata"]), "<f8")
+        with np.errstate(over="ignore"):
+            packed = base64.b64encode(numbers.astype("<f4").tobytes()).decode("ascii")
+        return value | {"dtype": "f4", "bdata": packed}
+    return {key: _halved(item) for key, item in value.items()}
+
+
+class Bundle(NamedTuple):
+    """plotly.js, packed.
+
+    Attributes:
+        packed: gzip, as base64.
+        digest: of what is unpacked, as a policy names it.
+    """
+
+    packed: str
+    digest: str
+
+
+@cache
+def plotly_bundle() -> Bundle:
+    """Return plotly.js as the plotly package brings it; the same bytes for the same package."""
+    source = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return Bundle(base64.b64encode(gzip.compress(source, 9, mtime=0)).decode("ascii"), digest(source))
+
 
 _FILES = files("dynlora.viz.report")
 MOST_LINE = 2000
@@ -48,14 +117,18 @@ def page(report: document.Document) -> bytes:
 @cache
 def _templates() -> jinja2.Environment:
     """Return the templates: every value is escaped, a name that nobody gave is an error."""
-    found = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_read), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    found.filters.update(line=lambda value, limit=MOST_LINE: one_line(value, limit), lines=document.cut_lines)
-    found.filters["grid"] = document.grid
-    found.tests["strong"] = strong_language.is_strong
-    return found
+    templates = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters.update(line=lambda value, limit=MOST_LINE: one_line(value, limit), lines=document.cut_lines)
+    templates.filters["grid"] = document.grid
+    templates.tests["strong"] = strong_language.is_strong
+    return templates
 
 
 def _style() -> str:

@@ -44,13 +44,13 @@ def by_step(events: pd.DataFrame) -> dict[int, list[Generated]]:
     Args:
         events: those of kind `generations`, with columns step and payload.
     """
-    found: dict[int, list[Generated]] = {}
+    steps_texts: dict[int, list[Generated]] = {}
     for step, payload in zip(events["step"], events["payload"], strict=True):
         rows = payload.get("rows") if isinstance(payload, Mapping) else None
         texts = [_generated(row) for row in rows if isinstance(row, Mapping)] if isinstance(rows, Sequence) else []
         if texts:
-            found[int(step)] = texts
-    return dict(sorted(found.items()))
+            steps_texts[int(step)] = texts
+    return dict(sorted(steps_texts.items()))
 
 
 def _generated(row: Mapping[str, Any]) -> Generated:
@@ -58,9 +58,11 @@ def _generated(row: Mapping[str, Any]) -> Generated:
     text = {key: str(row.get(key) or "")[:LONGEST] for key in ("group", "prompt", "expected", "text")}
     place, right = row.get("row"), row.get("right")
     return Generated(
-        row=place if isinstance(place, int) else -1, ended=bool(row.get("ended")),
-        right=right if isinstance(right, bool) else None, **text,
-    )  # fmt: skip
+        row=place if isinstance(place, int) else -1,
+        ended=bool(row.get("ended")),
+        right=right if isinstance(right, bool) else None,
+        **text,
+    )
 
 
 def right_of(texts: Sequence[Generated]) -> tuple[int, int]:
@@ -93,12 +95,16 @@ def table(texts: Sequence[Generated], first: Sequence[Generated]) -> pd.DataFram
     before = {text.row: text for text in first}
     rows = [
         {
-            "prompt": text.prompt, "at first": before[text.row].text if text.row in before else "", "now": text.text,
-            "expected": text.expected, "correct": {True: "yes", False: "no", None: "–"}[text.right],
-            "group": text.group or "–", "complete": "yes" if text.ended else "cut off",
+            "prompt": text.prompt,
+            "at first": before[text.row].text if text.row in before else "",
+            "now": text.text,
+            "expected": text.expected,
+            "correct": {True: "yes", False: "no", None: "–"}[text.right],
+            "group": text.group or "–",
+            "complete": "yes" if text.ended else "cut off",
         }
         for text in texts
-    ]  # fmt: skip
+    ]
     columns = ["prompt", "at first", "now", "expected", "correct", "group", "complete"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -110,10 +116,10 @@ def conclusion(steps: Mapping[int, Sequence[Generated]]) -> str:
     right, of = right_of(steps[last])
     if of:
         low, high = share_interval(right, of)
-        said = (
+        sentence = (
             f"At step {last:,}, {right} of {of} answers are correct (95 % CI {percent(low, 0)} to {percent(high, 0)})"
         )
-        return f"{said}; at step {first:,} it was {right_of(steps[first])[0]}." if last != first else f"{said}."
+        return f"{sentence}; at step {first:,} it was {right_of(steps[first])[0]}." if last != first else f"{sentence}."
     if last == first:
         return f"The model continued {len(steps[last])} prompts at step {last:,}; texts of later steps appear here."
     before = {text.row: text.text for text in steps[first]}

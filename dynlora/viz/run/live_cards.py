@@ -15,15 +15,36 @@ from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
-from dynlora.text import markdown_text
+from dynlora.text import duration, markdown_text
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.run import progress, result_figures
+from dynlora.viz.run import result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import badge, card, chart, colours, note, status_line, titled
 from dynlora.viz.ui.panel_cards import panel_cards
 from dynlora.viz.ui.run_actions import run_buttons
 from dynlora.viz.ui.run_picker import Chosen, is_known, link, links
+
+
+def minutes(system: pd.DataFrame) -> pd.DataFrame:
+    """Return readings of the machine as columns name, minutes (since the first), value."""
+    start = system["time"].min() if len(system) else 0.0
+    return pd.DataFrame({"name": system["name"], "minutes": (system["time"] - start) / 60, "value": system["value"]})
+
+
+def machine_caption(readings: pd.DataFrame, names: Mapping[str, str], unit: str) -> str:
+    """Say the last and the highest value of each reading."""
+    parts = []
+    for name, called in names.items():
+        values = readings.loc[readings["name"] == name, "value"].dropna()
+        if len(values):
+            parts.append(f"{called} {values.iloc[-1]:,.0f} {unit} now, maximum {values.max():,.0f} {unit}")
+    length = readings["minutes"].max() if len(readings) else 0.0
+    if not parts:
+        return "Not recorded in this run."
+    words = "; ".join(parts)
+    return f"{words[0].upper()}{words[1:]}, over {duration(60 * length)}."
+
 
 MEMORY = {"rss_mib": "Process", "gpu_memory_mib": "GPU"}
 """Readings of memory, in MiB, and what they are called."""
@@ -88,20 +109,20 @@ def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    readings = progress.minutes(cached_queries.ask(queries.system_frame, run.folder))
+    readings = minutes(cached_queries.ask(queries.system_frame, run.folder))
     left, right = st.columns(2)
     for place, title, names, unit, key in (
         (left, "Memory use", MEMORY, "MiB", "memory"),
         (right, "CPU use", PROCESSOR, "% of one core", "processor"),
     ):
-        shown = readings[readings["name"].isin(names)]
+        visible = readings[readings["name"].isin(names)]
         with place, card(title, key):
-            if shown.empty:
+            if visible.empty:
                 note("Not recorded in this run. Memory and CPU use are recorded about every five seconds of training.")
             else:
                 label = f"Memory ({unit})" if names is MEMORY else f"CPU use ({unit})"
-                figure = result_figures.readings(shown, names, label, colours())
-                chart(figure, progress.machine_caption(shown, names, unit.split(" of")[0]), shown, key)
+                figure = result_figures.readings(visible, names, label, colours())
+                chart(figure, machine_caption(visible, names, unit.split(" of")[0]), visible, key)
     with card("Log", "log"):
         lines = run_summary.log_text(cached_queries.ask(queries.logs_frame, run.folder, 200))
         st.code(lines or "The log is empty.", language=None, wrap_lines=True)

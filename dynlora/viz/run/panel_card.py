@@ -15,7 +15,7 @@ from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.text import metric_words, number, one_line, score, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.lines import add_losses, titled
+from dynlora.viz.kit.charts import add_losses, titled
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.run.button import adapter_button
 from dynlora.viz.ui import cached_queries
@@ -67,8 +67,8 @@ def _results(summary: Mapping[str, Any]) -> None:
     if value is None:
         return
     word = sentence_case(metric_words(name))
-    shown = {word: score(value), "Best": score(best), "Parameters in use": "–" if used is None else f"{used:,}"}
-    figures(shown, "figures-panel")
+    results = {word: score(value), "Best": score(best), "Parameters in use": "–" if used is None else f"{used:,}"}
+    figures(results, "figures-panel")
 
 
 def _loss(run: Chosen) -> None:
@@ -98,8 +98,8 @@ def spans_of(ranks: pd.DataFrame) -> pd.DataFrame:
     Args:
         ranks: one row per module, one column per step.
     """
-    found = pd.DataFrame({"lowest": ranks.min(), "mean": ranks.mean(), "highest": ranks.max()})
-    return found.dropna().rename_axis("step").reset_index()
+    spans = pd.DataFrame({"lowest": ranks.min(), "mean": ranks.mean(), "highest": ranks.max()})
+    return spans.dropna().rename_axis("step").reset_index()
 
 
 def loss_caption(train: pd.DataFrame, held_out: pd.DataFrame) -> str:
@@ -127,16 +127,25 @@ def ranks_figure(span: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw the mean rank in a band from the lowest to the highest; columns step, lowest, mean, highest."""
     drawn = theme.figure(colours, HEIGHT)
     drawn.add_scatter(
-        x=[*span["step"], *span["step"][::-1]], y=[*span["highest"], *span["lowest"][::-1]], fill="toself",
-        mode="lines", line={"width": 0, "shape": "hv"}, fillcolor=theme.faded(colours.accent, 0.16),
-        name="Lowest to highest", hoverinfo="skip",
-    )  # fmt: skip
+        x=[*span["step"], *span["step"][::-1]],
+        y=[*span["highest"], *span["lowest"][::-1]],
+        fill="toself",
+        mode="lines",
+        line={"width": 0, "shape": "hv"},
+        fillcolor=theme.faded(colours.accent, 0.16),
+        name="Lowest to highest",
+        hoverinfo="skip",
+    )
     drawn.add_scatter(
-        x=span["step"], y=span["mean"], mode="lines", name="Mean", line={"color": colours.accent, "width": 2},
+        x=span["step"],
+        y=span["mean"],
+        mode="lines",
+        name="Mean",
+        line={"color": colours.accent, "width": 2},
         customdata=span[["lowest", "highest"]].to_numpy(),
         hovertemplate="step %{x}<br>mean rank %{y:.2f}<br>from %{customdata[0]:.0f} to %{customdata[1]:.0f}"
         "<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.update_layout(showlegend=True)
     drawn.update_yaxes(rangemode="tozero", tickformat=",d", nticks=5)
     return titled(drawn, "Rank of a module")

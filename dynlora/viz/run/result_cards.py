@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +11,82 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import results, run_summary, written
+from dynlora.analysis import results, run_summary
 from dynlora.analysis.gate_effect import reaction_conclusion
 from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
+from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.run import result_figures, result_text
-from dynlora.viz.run.generation_cards import generated_texts
+from dynlora.viz.run import generations, result_figures
+from dynlora.viz.run.generations import Generated
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, texts
+from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, table, texts
 from dynlora.viz.ui.panel_cards import panel_cards
 from dynlora.viz.ui.run_picker import Chosen
+
+KEY = "generations"
+
+
+def generated_texts(run: Chosen) -> None:
+    """Draw what the model wrote at its evaluations; nothing for a run that writes nothing.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    steps = generations.by_step(cached_queries.ask_events(queries.events_frame, run.folder, ("generations",)))
+    if not steps:
+        return
+    with card("Generated texts", KEY, generations.conclusion(steps)):
+        step = _step(list(steps))
+        first = next(iter(steps.values()))
+        frame = generations.table(steps[step], first)
+        is_shown = asked_for_texts(strong_language.count(frame), KEY)
+        visible = frame if is_shown else strong_language.hidden(frame)
+        texts = steps[step]
+        names = [f"{place + 1}. {_line(prompt)}" for place, prompt in enumerate(visible["prompt"])]
+        place = st.selectbox("Prompt", range(len(names)), format_func=names.__getitem__, key=f"{KEY}-prompt")
+        if is_shown or visible["now"].iloc[place] == frame["now"].iloc[place]:
+            _one(texts[place], first, step)
+        else:
+            note("This text has strong language. Choose Show text to read it.")
+        table(visible, KEY, frame)
+
+
+def _step(steps: list[int]) -> int:
+    """Draw the slider over evaluations and return the chosen step."""
+    if len(steps) < 2:
+        return steps[-1]
+    return st.select_slider("Evaluation at step", steps, value=steps[-1], key=f"{KEY}-step-{len(steps)}")
+
+
+def _one(text: Generated, first: list[Generated], step: int) -> None:
+    """Draw one prompt and its text, with the words marked that are others than at the first evaluation."""
+    before = next((one.text for one in first if one.row == text.row), "")
+    pieces = generations.changes(before, text.text) if text is not first else [(text.text, False)]
+    marked = "".join(f"<mark>{html.escape(piece)}</mark>" if new else html.escape(piece) for piece, new in pieces)
+    verdict = {True: " · correct", False: " · not correct", None: ""}[text.right]
+    parts = (
+        ("Prompt", html.escape(text.prompt), ""),
+        (f"Step {step:,}{verdict}{'' if text.ended else ' · cut off at the limit'}", marked or "(nothing)", ""),
+        ("First evaluation", html.escape(before) or "(nothing)", " dl-pale"),
+        ("In the data", html.escape(text.expected), " dl-pale"),
+    )
+    st.html(
+        "".join(
+            f'<div class="dl-text{kind}"><small>{html.escape(title)}</small><pre>{body}</pre></div>'
+            for title, body, kind in parts
+            if body
+        )
+    )
+
+
+def _line(text: str) -> str:
+    """Return the beginning of a text in a line."""
+    flat = " ".join(str(text).split())
+    return flat if len(flat) <= 80 else f"{flat[:79]}…"
+
 
 NOT_RECORDED = "Not recorded in this run. Newer runs evaluate the base model on the probe set at their end."
 
@@ -47,17 +111,17 @@ def run_results(run: Chosen, summary: RunSummary, events: pd.DataFrame) -> None:
     panel_cards(panels, RunView(run.folder, reading, reading.store))
     unit = run_summary.loss_unit(summary)
     examples = cached_queries.ask_events(queries.examples_frame, run.folder)
-    shown = Shown(labels, unit, run_summary.writes(summary))
+    view = Shown(labels, unit, run_summary.writes(summary))
     ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
     with card("Changes since the first evaluation", "changed"):
-        _before_after(ends, ("at the first evaluation", "now"), shown, "changed")
+        _before_after(ends, ("at the first evaluation", "now"), view, "changed")
     base = (_last(run.folder, name) for name in ("base_loss", "base_prediction"))
     with card("Effect of the adapters", "base"):
         ends = results.base_ends(examples, *base)
         if ends.empty:
             note(NOT_RECORDED)
         else:
-            _before_after(ends, ("with adapters off", "with adapters on"), shown, "base")
+            _before_after(ends, ("with adapters off", "with adapters on"), view, "base")
 
 
 @dataclass(frozen=True)
@@ -69,25 +133,25 @@ class Shown:
     writes: bool
 
 
-def _before_after(ends: pd.DataFrame, names: tuple[str, str], shown: Shown, key: str) -> None:
+def _before_after(ends: pd.DataFrame, names: tuple[str, str], view: Shown, key: str) -> None:
     """Draw the losses of the probe set on two occasions, what became of the answers, and the texts."""
     if ends.empty:
         note("The probe set has been evaluated fewer than two times, so there is no comparison yet.")
         return
-    (before, after), labels = names, shown.labels
+    (before, after), labels = names, view.labels
     named = results.answer_names(ends, labels)
-    read = written.as_written if shown.writes else lambda rows: rows
+    read = results.as_written if view.writes else lambda rows: rows
     left, right = st.columns([2, 3])
     with left:
         figure = result_figures.before_after(
-            named, f"Loss {before}", f"Loss {after}", shown.unit, colours(), has_classes=bool(labels)
+            named, f"Loss {before}", f"Loss {after}", view.unit, colours(), has_classes=bool(labels)
         )
         table = read(results.changed(named, 5000))
-        chart(figure, result_text.before_after(ends, before, after), table, f"{key}-loss")
+        chart(figure, result_figures.before_after_caption(ends, before, after), table, f"{key}-loss")
     with right:
         if labels:
             counts = results.answers(named)
-            words = result_text.answers(counts, before.capitalize(), after)
+            words = result_figures.answers(counts, before.capitalize(), after)
             chart(result_figures.answer_bar(counts, colours()), words, counts, f"{key}-answers")
         rows = results.turned(named) if labels and key == "base" else results.changed(named)
         texts(read(rows), f"{key}-examples", 230 if labels else 360)
@@ -102,5 +166,5 @@ def _probe(folder: Path, name: str) -> pd.DataFrame:
 
 
 def _last(folder: Path, name: str) -> Any:
-    found = _probe(folder, name)
-    return found.iloc[-1, 1:].to_numpy(float) if len(found) else None
+    probe = _probe(folder, name)
+    return probe.iloc[-1, 1:].to_numpy(float) if len(probe) else None

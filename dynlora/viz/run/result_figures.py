@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.text import plotly_text
+from dynlora.text import percent, plotly_text
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.theme import Palette
 
@@ -22,11 +22,18 @@ def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:
     rows = zip(counts["answer"], counts["count"], shades, inks, strict=True)
     for answer, count, colour, ink in rows:
         drawn.add_bar(
-            x=[count], y=[""], orientation="h", name=plotly_text(answer), marker={"color": colour},
-            text=f"{count:,}" if count / total > 0.04 else "", textposition="inside", insidetextanchor="middle",
-            textangle=0, textfont={"color": ink},
+            x=[count],
+            y=[""],
+            orientation="h",
+            name=plotly_text(answer),
+            marker={"color": colour},
+            text=f"{count:,}" if count / total > 0.04 else "",
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            textfont={"color": ink},
             hovertemplate=f"{plotly_text(answer)}: %{{x:,}} examples<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(barmode="stack", bargap=0.4, showlegend=True, legend={"traceorder": "normal"})
     drawn.update_xaxes(title_text="Probe examples", range=[0, total])
     drawn.update_yaxes(showticklabels=False, showgrid=False)
@@ -50,9 +57,13 @@ def before_after(
     wide, high = (_reach(named[column].to_numpy(float)) for column in ("first_loss", "last_loss"))
     top = max(wide[1], high[1])
     drawn.add_scatter(
-        x=[0, top], y=[0, top], mode="lines", line={"color": colours.muted, "width": 1, "dash": "dot"},
-        hoverinfo="skip", name="No change",
-    )  # fmt: skip
+        x=[0, top],
+        y=[0, top],
+        mode="lines",
+        line={"color": colours.muted, "width": 1, "dash": "dot"},
+        hoverinfo="skip",
+        name="No change",
+    )
     right = np.asarray(named["last"].eq(named["label"]), bool)
     both = [(True, "Correct", colours.accent, "circle"), (False, "Wrong", colours.second, "x")]
     if not has_classes:
@@ -60,11 +71,14 @@ def before_after(
     for is_right, name, colour, symbol in both:
         part = named.loc[right == is_right]
         drawn.add_scatter(
-            x=part["first_loss"], y=part["last_loss"], mode="markers", name=name,
+            x=part["first_loss"],
+            y=part["last_loss"],
+            mode="markers",
+            name=name,
             marker={"color": theme.faded(colour, 0.75), "symbol": symbol, "size": 7},
             text=[plotly_text(strong_language.shown(text), 90) for text in part["text"]],
             hovertemplate="%{text}<br>before %{x:.3f}, after %{y:.3f}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text=f"{plotly_text(before)} ({plotly_text(unit)})", range=wide)
     drawn.update_yaxes(title_text=f"{plotly_text(after)} ({plotly_text(unit)})", range=high)
@@ -89,16 +103,39 @@ def readings(series: pd.DataFrame, names: Mapping[str, str], title: str, colours
         colours: of the mode.
     """
     drawn = theme.figure(colours, 230)
-    shown = [name for name in names if (series["name"] == name).any()]
-    for name, (colour, _, dash) in theme.contrasting(shown).items():
+    recorded = [name for name in names if (series["name"] == name).any()]
+    for name, (colour, _, dash) in theme.contrasting(recorded).items():
         part = series[series["name"] == name]
         drawn.add_scatter(
-            x=part["minutes"], y=part["value"], mode="lines" if len(part) > 20 else "lines+markers",
+            x=part["minutes"],
+            y=part["value"],
+            mode="lines" if len(part) > 20 else "lines+markers",
             name=plotly_text(names[name]),
             line={"color": colour, "width": 1.8, "dash": dash},
             hovertemplate=f"%{{x:.1f}} min<br>{plotly_text(names[name])} %{{y:,.0f}}<extra></extra>",
-        )  # fmt: skip
-    drawn.update_layout(showlegend=len(shown) > 1)
+        )
+    drawn.update_layout(showlegend=len(recorded) > 1)
     drawn.update_xaxes(title_text="Minutes since the first reading")
     drawn.update_yaxes(title_text=plotly_text(title), rangemode="tozero")
     return drawn
+
+
+def before_after_caption(ends: pd.DataFrame, before: str, after: str) -> str:
+    """Say on how many probe examples the loss fell, and its means."""
+    fell = int((ends["change"] < 0).sum())
+    return (
+        f"The loss is lower {after} than {before} on {fell} of {len(ends)} probe examples; the mean changed from "
+        f"{ends['first_loss'].mean():.3f} to {ends['last_loss'].mean():.3f}."
+    )
+
+
+def answers(counts: pd.DataFrame, before: str, after: str) -> str:
+    """Say the accuracy of both sides and how many answers changed, and which way; counts in the order of `ANSWERS`."""
+    unchanged, won, lost, _ = (int(count) for count in counts["count"])
+    total = int(counts["count"].sum())
+    if not total:
+        return "This run has no probe set."
+    return (
+        f"{before} {percent((unchanged + lost) / total)} of {total} probe predictions are correct, {after} "
+        f"{percent((unchanged + won) / total)}: {won} predictions became correct, {lost} became wrong."
+    )

@@ -2,22 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
+from dynlora.analysis.config_fields import set_values
 from dynlora.analysis.frames import records
+from dynlora.analysis.run_summary import STATUS_WORDS, format_strategy, main_metric
 from dynlora.store.schema import command_text
-from dynlora.text import markdown_text, plural, score
-from dynlora.viz.runs import figures as runs_figures
+from dynlora.text import (
+    listed,
+    markdown_text,
+    one_line,
+    plotly_lines,
+    plotly_text,
+    plural,
+    score,
+    sentence_case,
+    source_name,
+)
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.charts import axis_within
+from dynlora.viz.kit.theme import Palette
 from dynlora.viz.runs import table as runs_table
+from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui.cards import card, chart, colours, note, rows
+from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.run_actions import move_buttons, waiting_runs
-from dynlora.viz.ui.run_picker import runs_dir
+from dynlora.viz.ui.run_picker import link, runs_dir
+
+LINE = 17
+"""Pixels of a line of a group's name."""
+
+MAX_GROUPS = 30
+"""Most groups that are drawn; the table holds all."""
+
+
+def group_strip(members: pd.DataFrame, summary: pd.DataFrame, metric: str, colours: Palette) -> go.Figure:
+    """Draw each run of a group as a dot, the group's mean and the span of its runs beside them.
+
+    Args:
+        members: one row per run and group, as `runlist.grouped` returns them.
+        summary: one row per group, as `runlist.group_summary` returns it.
+        metric: name of the metric that is drawn.
+        colours: the mode's colours.
+    """
+    groups = summary[summary["metric"] == metric].head(MAX_GROUPS)
+    order = groups["group"].tolist()[::-1]
+    labels = [plotly_lines(group, 22) for group in order]
+    places = {group: place for place, group in enumerate(order)}
+    lines = max((label.count("<br>") + 1 for label in labels), default=1)
+    drawn = theme.figure(colours, 96 + max(34, 10 + LINE * lines) * len(order), left=150)
+    dots = members[(members["metric"] == metric) & members["group"].isin(order)]
+    drawn.add_scatter(
+        x=dots["value"],
+        y=[places[group] for group in dots["group"]],
+        mode="markers",
+        name="Single run",
+        marker={"color": theme.faded(colours.accent, 0.45), "size": 9, "line": {"width": 0}},
+        customdata=[plotly_text(name, 80) for name in dots["name"]],
+        hovertemplate="%{customdata}<br>%{x:.3f}<extra></extra>",
+    )
+    drawn.add_scatter(
+        x=groups["mean"],
+        y=[places[group] for group in groups["group"]],
+        mode="markers",
+        name="Mean and range",
+        marker={"color": colours.second, "size": 11, "symbol": "diamond"},
+        error_x=theme.interval(groups["mean"], groups, colours.second, "lowest", "highest", thickness=1.6),
+        customdata=[f"{score(mean)}, {n} run{'' if n == 1 else 's'}" for mean, n in _pairs(groups)],
+        hovertemplate="Mean %{customdata}<extra></extra>",
+    )
+    drawn.update_yaxes(
+        tickvals=list(range(len(order))), ticktext=labels, range=[-0.6, len(order) - 0.4], showgrid=False
+    )
+    drawn.update_xaxes(
+        title_text=f"{plotly_text(sentence_case(metric), 40)} (held-out)", nticks=6, **axis_within(metric)
+    )
+    drawn.update_layout(showlegend=True)
+    return drawn
+
+
+def _pairs(groups: pd.DataFrame) -> list[tuple[float, int]]:
+    return list(zip(groups["mean"].tolist(), groups["runs"].tolist(), strict=True))
 
 
 def group_card(runs: pd.DataFrame, by: str) -> None:
@@ -37,7 +112,7 @@ def group_card(runs: pd.DataFrame, by: str) -> None:
             note(words)
             return
         metrics = summary["metric"].unique()
-        figure = runs_figures.group_strip(members, summary, metrics[0], colours())
+        figure = group_strip(members, summary, metrics[0], colours())
         chart(figure, words, summary, "groups")
         if len(metrics) > 1:
             rows(summary)
@@ -91,3 +166,93 @@ def queue_card(runs: pd.DataFrame) -> None:
         if len(line) > MOST_LISTED:
             listing = command_text("queue", runs_dir=runs_dir())
             note(f"The next {MOST_LISTED} are listed. `{listing}` lists all, and moves any of them.")
+
+
+MOST_COMPARED = 50
+"""Most runs that the link to Compare holds."""
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """What the finished runs of one task reached; which configuration to use is the verdict's to say.
+
+    Attributes:
+        name: of the strategy, where there is one configuration.
+        means: mean result of each configuration.
+        metric: that decides.
+        task: model, data and length, in words.
+        runs: ids of the finished runs of the task, newest first.
+    """
+
+    name: str
+    means: Sequence[float]
+    metric: str
+    task: str
+    runs: Sequence[str]
+
+
+def runs_conclusion(runs: pd.DataFrame) -> None:
+    """Draw the conclusion on the runs that are shown, with the link to their verdict."""
+    finished = runs[runs["status"] == "finished"]
+    own = finished[finished["is_own"]]
+    results = task_results(plain_rows(own if len(own) else finished))
+    words = standing(runs["status"].tolist())
+    if results is None:
+        with conclusion(words, "No run has finished with a result yet."):
+            pass
+        return
+    then = "Compare says which to use: the verdict has the difference with its interval."
+    with conclusion(f"{words} {sentence(results)}", then if len(results.means) > 1 else ""):
+        if len(results.runs) > 1:
+            label = f"Verdict on {plural(min(len(results.runs), MOST_COMPARED), 'run')}"
+            link("pages/compare.py", label, runs=",".join(results.runs[:MOST_COMPARED]))
+
+
+def standing(statuses: Sequence[str]) -> str:
+    """Say how many runs there are in each status."""
+    counts = Counter(statuses)
+    parts = [f"{n} {STATUS_WORDS.get(status, status)}" for status, n in counts.most_common()]
+    return f"{plural(len(statuses), 'run')}: {listed(parts, len(parts))}."
+
+
+def sentence(results: TaskResults) -> str:
+    """Say what the configurations reached, with the number of runs."""
+    n, metric = len(results.runs), one_line(results.metric, 40)
+    low, high = score(min(results.means)), score(max(results.means))
+    if len(results.means) == 1:
+        return f"On {results.task}, {results.name} reaches {metric} {low} (n = {n})."
+    reach = f"all have mean {metric} {low}" if low == high else f"have mean {metric} from {low} to {high}"
+    return f"On {results.task}, {len(results.means)} configurations {reach} ({plural(n, 'run')})."
+
+
+def task_results(rows: Sequence[Mapping[str, Any]]) -> TaskResults | None:
+    """Return the results on the task of most finished runs, of the newest where several have as many; None without.
+
+    Args:
+        rows: finished runs of the list as plain values, newest first.
+    """
+    tasks: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], float]]] = {}
+    for row in rows:
+        metric, value = main_metric(row)
+        if metric and value is not None:
+            tasks.setdefault((row["model"], row["data"], row["max_steps"], metric), []).append((row, float(value)))
+    if not tasks:
+        return None
+    (model, data, steps, metric), members = max(tasks.items(), key=lambda item: len(item[1]))
+    groups: dict[str, list[float]] = {}
+    for row, value in members:
+        groups.setdefault(_configuration(row), []).append(value)
+    means = [sum(values) / len(values) for values in groups.values()]
+    task = f"{one_line(source_name(data), 40)} with {one_line(source_name(model), 40)}, {steps:,} steps"
+    name = one_line(format_strategy(members[0][0]), 60)
+    return TaskResults(name, means, metric, task, [row["id"] for row, _ in members])
+
+
+def _configuration(row: Mapping[str, Any]) -> str:
+    """Return a text that runs share which differ in nothing but seed, name and log."""
+    settings = {
+        key: value
+        for key, value in set_values(row.get("config") or {}).items()
+        if key not in ("seed", "name") and not key.startswith("log.")
+    }
+    return json.dumps([row.get("strategy"), settings], sort_keys=True, default=str)

@@ -55,7 +55,7 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame | None:
         text: the search.
     """
     try:
-        found = runs_table.searched(runs, text)
+        matches = runs_table.searched(runs, text)
     except SearchError as error:
         st.error(markdown_text(error, 800), icon=":material/search_off:")
         st.code(error.picture, language=None)
@@ -63,43 +63,43 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame | None:
     unset = unset_names(text, records(runs[["config"]]))
     if unset:
         note(f"None of these runs has {listed([one_line(name, 60) for name in unset])}; check the spelling.")
-    return found
+    return matches
 
 
-def compare_link(text: str, found: int) -> None:
+def compare_link(text: str, matches: int) -> None:
     """Draw the link that compares all runs that a search fits."""
-    if text and found > 1:
-        link("pages/compare.py", f"Compare all {found:,} matching runs", q=text)
+    if text and matches > 1:
+        link("pages/compare.py", f"Compare all {matches:,} matching runs", q=text)
 
 
-def search_line(text: str, said: str, *, is_sound: bool) -> None:
+def search_line(text: str, caption: str, *, is_sound: bool) -> None:
     """Draw the line under the search: what it found, the saved views as choices, what saves or forgets one.
 
     Args:
         text: the search that is shown.
-        said: what it found, in words; empty for nothing.
+        caption: what it found, in words; empty for nothing.
         is_sound: whether it can be read.
     """
     views = read_views(runs_dir())
-    shown = next((view for view in views if view.query == text), None)
-    can_save = bool(text) and is_sound and shown is None and not is_read_only()
-    if not (said or views or can_save):
+    saved = next((view for view in views if view.query == text), None)
+    can_save = bool(text) and is_sound and saved is None and not is_read_only()
+    if not (caption or views or can_save):
         return
     with st.container(horizontal=True, gap="small", key="views", vertical_alignment="center"):
-        if said:
-            st.caption(markdown_text(said), width="content")
+        if caption:
+            st.caption(markdown_text(caption), width="content")
         if views:
-            _choices(views, shown)
+            _choices(views, saved)
         if can_save:
             _save(text)
-        if shown is not None and not is_read_only():
-            _forget(shown)
+        if saved is not None and not is_read_only():
+            _forget(saved)
 
 
-def _choices(views: Sequence[View], shown: View | None) -> None:
+def _choices(views: Sequence[View], saved: View | None) -> None:
     key = "address-view"
     queries = {view.name: view.query for view in views}
-    put(key, None if shown is None else shown.name)
+    put(key, None if saved is None else saved.name)
     st.pills(
         "Saved views",
         list(queries),

@@ -149,12 +149,14 @@ def _times(seconds: pd.Series) -> pd.Series:
     return pd.to_datetime(finite.clip(0.0, 4e9) // 1, unit="s")
 
 
-def match_caption(shown: int, of: int) -> str:
+def match_caption(matches: int, of: int) -> str:
     """Return how many runs a filter leaves, in words."""
     runs = "run" if of == 1 else "runs"
-    if shown == of:
+    if matches == of:
         return f"{of:,} {runs}."
-    return f"{shown:,} of {of:,} {runs} match the filter." if shown else f"None of {of:,} {runs} matches the filter."
+    return (
+        f"{matches:,} of {of:,} {runs} match the filter." if matches else f"None of {of:,} {runs} matches the filter."
+    )
 
 
 def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -200,9 +202,11 @@ def group_summary(members: pd.DataFrame) -> pd.DataFrame:
     """Return one row per group and metric: runs, mean, spread (standard deviation over the runs), lowest, highest."""
     if members.empty:
         return pd.DataFrame(columns=["group", "metric", "runs", "mean", "spread", "lowest", "highest"])
-    found = members.groupby(["group", "metric"], sort=False)["value"].agg(["size", "mean", "std", "min", "max"])
-    found = found.rename(columns={"size": "runs", "std": "spread", "min": "lowest", "max": "highest"}).reset_index()
-    return found.sort_values(["metric", "mean"], ascending=[True, False], kind="stable").reset_index(drop=True)
+    statistics = members.groupby(["group", "metric"], sort=False)["value"].agg(["size", "mean", "std", "min", "max"])
+    statistics = statistics.rename(
+        columns={"size": "runs", "std": "spread", "min": "lowest", "max": "highest"}
+    ).reset_index()
+    return statistics.sort_values(["metric", "mean"], ascending=[True, False], kind="stable").reset_index(drop=True)
 
 
 def groups_caption(summary: pd.DataFrame, unfinished: int) -> str:

@@ -26,10 +26,9 @@ from dynlora.viz.playground.model import Task
 from dynlora.viz.shift import model as shift_model
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, rows, safe, under
-from dynlora.viz.ui.kept_form import from_where_it_started
 from dynlora.viz.ui.model_client import ask_model, prepare_model
 from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
-from dynlora.viz.ui.url_state import choose, put, segmented, several, to_address
+from dynlora.viz.ui.url_state import choose, from_where_it_started, put, segmented, several, to_address
 
 LABS = {
     "text": "Perturbed text",
@@ -107,17 +106,17 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
         if not _switch("tried", "Evaluate perturbed text"):
             note("Evaluates the trained adapter on up to 512 held-out examples, original and perturbed.")
             return
-    found = ask_model(folder, "shift", kind=kind, strength=strength)
-    if found is None:
+    answer = ask_model(folder, "shift", kind=kind, strength=strength)
+    if answer is None:
         return
-    frame = shift_model.metric_table({"original": found["before"], "perturbed": found["after"]})
+    frame = shift_model.metric_table({"original": answer["before"], "perturbed": answer["after"]})
     left, right = st.columns([2, 3])
     with left:
         rows(frame.round(4))
-        _example_texts(found["examples"])
+        _example_texts(answer["examples"])
     with right:
-        _gates(found["before"], found["after"], modules, "shift-gates")
-    under(shift_model.shift_caption(found, summary["metric"]), frame, "shift")
+        _gates(answer["before"], answer["after"], modules, "shift-gates")
+    under(shift_model.shift_caption(answer, summary["metric"]), frame, "shift")
 
 
 def _example_texts(examples: Sequence[Mapping[str, str]]) -> None:
@@ -152,13 +151,13 @@ def _groups(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> 
     if not _switch("apart", "Evaluate each group"):
         note("Evaluates the trained adapter on up to 512 held-out examples, separately for each input group.")
         return
-    found = ask_model(folder, "by_group")
-    if found is None:
+    answer = ask_model(folder, "by_group")
+    if answer is None:
         return
-    rows(shift_model.group_table(found, summary).round(4))
-    gates = shift_model.group_gates(found, summary, modules)
+    rows(shift_model.group_table(answer, summary).round(4))
+    gates = shift_model.group_gates(answer, summary, modules)
     if gates.empty:
-        note("This run has no gates." if found["groups"] else "This run has no input groups.")
+        note("This run has no gates." if answer["groups"] else "This run has no input groups.")
         return
     figure = playground_figures.group_gates(gates, modules, colours())
     chart(figure, shift_model.group_gates_caption(gates, modules), input_frames.gate_table(gates), "apart-gates")
@@ -179,15 +178,15 @@ def _elsewhere(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     if section is None:
         note(f"Only data with the same label names can be used: {task.words}.")
         return
-    found, own = ask_model(folder, "elsewhere", data=section), ask_model(folder, "by_group")
-    if found is None or own is None:
+    answer, own = ask_model(folder, "elsewhere", data=section), ask_model(folder, "by_group")
+    if answer is None or own is None:
         return
     title = one_line(source_name(section.get("path") or section.get("name")), 40)
     title = title if title != "own data" else "other data"
-    frame = shift_model.metric_table({"own data": own["whole"], title: found})
+    frame = shift_model.metric_table({"own data": own["whole"], title: answer})
     rows(frame.round(4))
-    _gates(own["whole"], found, modules, "elsewhere-gates")
-    under(shift_model.elsewhere_caption(own["whole"], found, title, summary["metric"]), frame, "elsewhere")
+    _gates(own["whole"], answer, modules, "elsewhere-gates")
+    under(shift_model.elsewhere_caption(own["whole"], answer, title, summary["metric"]), frame, "elsewhere")
 
 
 def _of_file(task: Task, summary: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -230,15 +229,15 @@ def other_data(summary: Mapping[str, Any], task: Task, runs: pd.DataFrame) -> di
         task: of the run.
         runs: as `queries.list_runs` lists them.
     """
-    found: dict[str, dict[str, Any]] = {}
+    sections: dict[str, dict[str, Any]] = {}
     others = runs[runs["data"].notna() & (runs["data"] != summary.get("data")) & (runs["status"] != "corrupt")]
     for source, part in others.groupby("data", sort=False):
         section = part["config"].iloc[0].get("data")
         if isinstance(section, dict) and run_task(Path(str(part["folder"].iloc[0]))) == task:
-            found[str(source)] = section
-        if len(found) == MOST_SOURCES:
+            sections[str(source)] = section
+        if len(sections) == MOST_SOURCES:
             break
-    return shift_model.embedded_data(task, summary.get("data")) | found
+    return shift_model.embedded_data(task, summary.get("data")) | sections
 
 
 def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[str]) -> None:
@@ -257,10 +256,10 @@ def _train_without(folder: Path, summary: Mapping[str, Any], groups: Sequence[st
             "groups in training."
         )
     left_out = several("left", "Groups to leave out of training", groups, {}, width="stretch", none="Choose groups")
-    kept = [name for name in groups if name not in left_out]
-    if st.button("Train on the other groups", icon=":material/rocket_launch:", disabled=not left_out or not kept):
+    remaining = [name for name in groups if name not in left_out]
+    if st.button("Train on the other groups", icon=":material/rocket_launch:", disabled=not left_out or not remaining):
         values = {**config, "name": f"{summary['name']} without {listed(list(left_out), 3)}"[:200]}
-        values["data"] = {**(config.get("data") or {}), "train_groups": kept}
+        values["data"] = {**(config.get("data") or {}), "train_groups": remaining}
         try:
             with st.spinner("Checking the configuration"):
                 token = st.session_state.setdefault("shift-token", secrets.token_hex(8))

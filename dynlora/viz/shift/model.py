@@ -56,21 +56,21 @@ def gate_frame(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.
     return pd.DataFrame({"short": modules["short"].to_numpy(), "before": first, "after": second})
 
 
-def group_table(found: Mapping[str, Any], summary: Mapping[str, Any]) -> pd.DataFrame:
+def group_table(answer: Mapping[str, Any], summary: Mapping[str, Any]) -> pd.DataFrame:
     """Return metrics of each input group: columns group, rows and the metrics; groups not trained on are marked."""
-    names = told_apart(list(found["groups"]), summary)
-    parts = [("all", found["whole"]), *zip(names, found["groups"].values(), strict=True)]
+    names = told_apart(list(answer["groups"]), summary)
+    parts = [("all", answer["whole"]), *zip(names, answer["groups"].values(), strict=True)]
     return pd.DataFrame([{"group": name, "examples": part["rows"], **part["metrics"]} for name, part in parts])
 
 
-def group_gates(found: Mapping[str, Any], summary: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataFrame:
+def group_gates(answer: Mapping[str, Any], summary: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataFrame:
     """Return the mean gate of each group (rows) and module as recorded (columns); no rows without gates."""
     names = modules.sort_values("position")["name"].tolist()
-    gates = [part["gate"] for part in found["groups"].values()]
+    gates = [part["gate"] for part in answer["groups"].values()]
     if not gates or any(gate is None for gate in gates):
         return pd.DataFrame(columns=names)
     values = np.array([[np.nan if value is None else value for value in gate] for gate in gates], dtype=float)
-    return pd.DataFrame(values, index=told_apart(list(found["groups"]), summary), columns=names)
+    return pd.DataFrame(values, index=told_apart(list(answer["groups"]), summary), columns=names)
 
 
 def group_gates_caption(gates: pd.DataFrame, modules: pd.DataFrame) -> str:
@@ -94,30 +94,30 @@ SCORED = {
 """What is scored of texts that are written."""
 
 
-def shift_caption(found: Mapping[str, Any], metric: str) -> str:
+def shift_caption(answer: Mapping[str, Any], metric: str) -> str:
     """Return the sentence under a perturbation."""
-    known = found["before"]["metrics"]
+    known = answer["before"]["metrics"]
     metric = next((name for name in (metric, "perplexity") if name in known), metric)  # texts are not generated here
-    before, after = known.get(metric), found["after"]["metrics"].get(metric)
-    words = KINDS.get(str(found["kind"]), str(found["kind"]))
-    gates = gate_distance(found["before"], found["after"])
+    before, after = known.get(metric), answer["after"]["metrics"].get(metric)
+    words = KINDS.get(str(answer["kind"]), str(answer["kind"]))
+    gates = gate_distance(answer["before"], answer["after"])
     moved = "" if gates is None else f" Gates change by {gates:.4f} on average."
-    changed = f"{percent(found['changed'])} of {plural(found['before']['rows'], 'prediction')} change"
-    blind = " The loss does not change: the tokenizer may ignore upper case." if _only_case(found) else ""
+    changed = f"{percent(answer['changed'])} of {plural(answer['before']['rows'], 'prediction')} change"
+    blind = " The loss does not change: the tokenizer may ignore upper case." if _only_case(answer) else ""
     return (
-        f"{one_line(words.capitalize(), 40)} ({percent(found['strength'], 0)}): {metric_words(metric)} changes from "
+        f"{one_line(words.capitalize(), 40)} ({percent(answer['strength'], 0)}): {metric_words(metric)} changes from "
         f"{score(before)} to "
-        f"{score(after)}; {changed}.{moved}{blind}{SCORED.get(str(found.get('scored')), '')}"
+        f"{score(after)}; {changed}.{moved}{blind}{SCORED.get(str(answer.get('scored')), '')}"
     )
 
 
-def _only_case(found: Mapping[str, Any]) -> bool:
+def _only_case(columns: Mapping[str, Any]) -> bool:
     """Say whether texts that differ in their case alone leave the model quite unmoved."""
-    pairs = [(example["before"], example["after"]) for example in found.get("examples", [])]
+    pairs = [(example["before"], example["after"]) for example in columns.get("examples", [])]
     case = any(a != b for a, b in pairs) and all(a.casefold() == b.casefold() for a, b in pairs)
-    first, second = (found[state]["metrics"].get("loss") for state in ("before", "after"))
+    first, second = (columns[state]["metrics"].get("loss") for state in ("before", "after"))
     same = first is not None and second is not None and abs(first - second) <= 1e-6 * max(1.0, abs(first))
-    return case and same and not found["changed"]
+    return case and same and not columns["changed"]
 
 
 def gate_distance(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
@@ -187,14 +187,14 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
         )
     rows = data_file.first_rows(table)
     guess = data_file.guessed(rows)
-    found = {key: own[key] if own.get(key) in rows.columns else guess[key] for key in ("text", "text_pair", "label")}
-    found["text_pair"] = found["text_pair"] if task.paired else None
-    missing = [key for key, name in found.items() if name is None and (key != "text_pair" or task.paired)]
+    section = {key: own[key] if own.get(key) in rows.columns else guess[key] for key in ("text", "text_pair", "label")}
+    section["text_pair"] = section["text_pair"] if task.paired else None
+    missing = [key for key, name in section.items() if name is None and (key != "text_pair" or task.paired)]
     if missing:
         raise DataError(f"{path}: has no column for data.{missing[0]}; rename a column to {missing[0]}")
     return {
         "path": str(path),
-        **found,
+        **section,
         "task": task.kind or "auto",
         "group_by": "none",
         "eval_fraction": FILE_SHARE,

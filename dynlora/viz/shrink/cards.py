@@ -20,13 +20,12 @@ from dynlora.jobs.export import compressed as compressed_file
 from dynlora.jobs.export import kept_adapter, recovery_name, recovery_values, usual_steps
 from dynlora.store import queries
 from dynlora.store.compressions import Compressed, Size
-from dynlora.store.recorded import recorded_adapter
 from dynlora.store.schema import command_text
+from dynlora.store.summary import recorded_adapter
 from dynlora.text import percent
 from dynlora.viz.kit import rank_picture
+from dynlora.viz.shrink import figures as shrink_text
 from dynlora.viz.shrink import model as shrink_model
-from dynlora.viz.shrink import pictures as shrink_pictures
-from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
 from dynlora.viz.ui.guard import announce, refusal
@@ -78,7 +77,7 @@ def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
     return shrink_model.measured(run.folder, summary)
 
 
-def measuring(run: Chosen, found: Compressed | None) -> None:
+def measuring(run: Chosen, result: Compressed | None) -> None:
     """Draw what measures the sizes, and how far it has come."""
     if recorded_adapter(run.folder):
         command = command_text("compress", run.id, "--curve", "--set", "data.path=FILE", runs_dir=run.folder.parent)
@@ -97,7 +96,7 @@ def measuring(run: Chosen, found: Compressed | None) -> None:
             link("pages/launch.py", "Train it again", **{"from": run.id})
         return
     size = choose("heldout", "Held-out examples", ROWS, ROWS[1], width=160)
-    label = "Measure the sizes" if found is None else "Measure again"
+    label = "Measure the sizes" if result is None else "Measure again"
     file = compress_target(run.folder, is_own=run.is_own)
     done = in_background("shrink", label, "sizes measured", run.folder, "compress", file=str(file), rows=int(size))
     if done and st.session_state.get("shrink-seen") != (run.id, len(done), size):
@@ -105,14 +104,14 @@ def measuring(run: Chosen, found: Compressed | None) -> None:
         st.rerun()
 
 
-def chosen_size(found: Compressed) -> tuple[Size, float]:
+def chosen_size(result: Compressed) -> tuple[Size, float]:
     """Draw the slider of the sizes and the tolerance, and return what they say; first the smallest good enough."""
-    sizes = shrink_model.offered(found)
+    sizes = shrink_model.offered(result)
     with st.container(horizontal=True, vertical_alignment="bottom", key="shrink-controls"):
         tolerance = float(
             choose("tolerance", "Tolerance (nats)", shrink_model.TOLERANCES, shrink_model.TOLERANCES[1], width=150)
         )
-        best = shrink_model.best(found, tolerance)
+        best = shrink_model.best(result, tolerance)
         by_parameters = {size.parameters: size for size in sizes}
         options = list(by_parameters)
         current = from_address("size", options, best.parameters)
@@ -123,7 +122,7 @@ def chosen_size(found: Compressed) -> tuple[Size, float]:
                 options,
                 key="address-size",
                 on_change=_sized,
-                format_func=lambda n: percent(shrink_model.kept_share(found, by_parameters[n]), 0),
+                format_func=lambda n: percent(shrink_model.kept_share(result, by_parameters[n]), 0),
             )
             if len(options) > 1
             else current
@@ -136,16 +135,16 @@ def _sized() -> None:
     to_address(size=st.session_state["address-size"])
 
 
-def conclusion_card(shown: Shown) -> None:
+def conclusion_card(view: Shown) -> None:
     """Draw the result, and what to take along."""
-    found, size = shown.found, shown.size
-    with conclusion(shrink_text.headline(found, size), shrink_text.basis(found, size, shown.tolerance)):
-        if not is_read_only() and has_model(shown.run.folder):
-            share = f"{100 * shrink_model.kept_share(found, size):.0f}"
+    result, size = view.found, view.size
+    with conclusion(shrink_text.headline(result, size), shrink_text.basis(result, size, view.tolerance)):
+        if not is_read_only() and has_model(view.run.folder):
+            share = f"{100 * shrink_model.kept_share(result, size):.0f}"
             st.download_button(
                 "Download adapter",
-                partial(compressed_file, shown.run.folder, size.share, found.rows, found.weighting),
-                f"{shown.run.id}-{share}-percent.zip",
+                partial(compressed_file, view.run.folder, size.share, result.rows, result.weighting),
+                f"{view.run.id}-{share}-percent.zip",
                 "application/zip",
                 key="shrink-download",
                 type="primary",
@@ -153,8 +152,8 @@ def conclusion_card(shown: Shown) -> None:
                 help="Zip file that PEFT loads; made when pressed, which takes a moment.",
             )
             if st.button("Train with these ranks", icon=":material/rocket_launch:", key="shrink-train"):
-                _train(shown, ranks=True)
-            steps = _recovery_steps(shown)
+                _train(view, ranks=True)
+            steps = _recovery_steps(view)
             if st.button(
                 f"Recover with {steps:,} steps",
                 icon=":material/healing:",
@@ -162,58 +161,58 @@ def conclusion_card(shown: Shown) -> None:
                 help="Queue a run that starts from this adapter: its weights and its head, with the run's own data, "
                 "seed and settings.",
             ):
-                _recover(shown, steps)
+                _recover(view, steps)
             if st.button("Train a uniform baseline", key="shrink-baseline", type="tertiary"):
-                _train(shown, ranks=False)
+                _train(view, ranks=False)
         with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="shrink-command"):
-            st.code(_commands(shown), language="bash", wrap_lines=True)
+            st.code(_commands(view), language="bash", wrap_lines=True)
 
 
-def _commands(shown: Shown) -> str:
+def _commands(view: Shown) -> str:
     """Return the commands that do the same; a sample is only to be read, so no run is queued beside it."""
-    out, folder = f"{shown.run.id}-small", shown.run.folder
-    size = ["--budget", f"{shown.size.share:g}", "--rows", str(shown.found.rows), "--weighting", shown.found.weighting]
-    compress = ["dynlora", "compress", shown.run.id, *size, "--runs-dir", str(folder.parent)]
+    out, folder = f"{view.run.id}-small", view.run.folder
+    size = ["--budget", f"{view.size.share:g}", "--rows", str(view.found.rows), "--weighting", view.found.weighting]
+    compress = ["dynlora", "compress", view.run.id, *size, "--runs-dir", str(folder.parent)]
     ranks = shrink_model.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})
     commands = [[*compress, "--out", out], ["dynlora", "train", "--config", str(folder / "config.yaml"), *ranks]]
-    if shown.run.is_own:
-        commands.append([*compress, "--recover", str(_recovery_steps(shown))])
+    if view.run.is_own:
+        commands.append([*compress, "--recover", str(_recovery_steps(view))])
     return "\n".join(map(shlex.join, commands))
 
 
-def _recovery_steps(shown: Shown) -> int:
+def _recovery_steps(view: Shown) -> int:
     """Return how many steps a run that starts from the adapter is given."""
-    return usual_steps(int(shown.summary["max_steps"] or 0))
+    return usual_steps(int(view.summary["max_steps"] or 0))
 
 
-def _train(shown: Shown, *, ranks: bool) -> None:
+def _train(view: Shown, *, ranks: bool) -> None:
     """Queue plain LoRA with the kept ranks, or with one rank and about as many parameters; the scaling stays."""
-    config = {key: dict(value) if isinstance(value, dict) else value for key, value in shown.summary["config"].items()}
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in view.summary["config"].items()}
     adapter = config.get("adapter") or {}
     if ranks:
-        ranks_of = shown.found.ranks_of(shown.size)
-        path = keep_ranks(shown.run.folder, ranks_of, shown.size.parameters, is_own=shown.run.is_own)
+        ranks_of = view.found.ranks_of(view.size)
+        path = keep_ranks(view.run.folder, ranks_of, view.size.parameters, is_own=view.run.is_own)
         config["strategy"] = {"name": "lora", "ranks_from": str(path)}
-        title = f"lora, ranks of {shown.summary['name']}"
+        title = f"lora, ranks of {view.summary['name']}"
     else:
-        rank, before = shrink_model.uniform_rank(shown.size, shown.modules), int(adapter.get("rank") or 1)
+        rank, before = shrink_model.uniform_rank(view.size, view.modules), int(adapter.get("rank") or 1)
         alpha = float(adapter.get("alpha") or 2 * before) * rank / before
         config["strategy"], config["adapter"] = {"name": "lora"}, {**adapter, "rank": rank, "alpha": alpha}
         title = f"lora, rank {rank}"
-    config["name"] = f"{title}, {shown.size.parameters:,} parameters"[:200]
+    config["name"] = f"{title}, {view.size.parameters:,} parameters"[:200]
     _queue(config)
 
 
-def _recover(shown: Shown, steps: int) -> None:
+def _recover(view: Shown, steps: int) -> None:
     """Queue a run that starts from the adapter at this size; the adapter is written first."""
     try:
         with st.spinner("Writing the adapter"):
-            place = kept_adapter(shown.run.folder, shown.found, shown.size, runs_dir())
+            place = kept_adapter(view.run.folder, view.found, view.size, runs_dir())
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
         return
-    name = recovery_name(shown.summary["name"], shrink_model.kept_share(shown.found, shown.size), steps)
-    _queue(recovery_values(shown.summary["config"], place, steps, name))
+    name = recovery_name(view.summary["name"], shrink_model.kept_share(view.found, view.size), steps)
+    _queue(recovery_values(view.summary["config"], place, steps, name))
 
 
 def _queue(config: Mapping[str, Any]) -> None:
@@ -232,36 +231,36 @@ def launched_link() -> None:
         link("pages/run.py", "Open the run that was queued", run=made)
 
 
-def curve_card(shown: Shown) -> None:
+def curve_card(view: Shown) -> None:
     """Draw the cost of every size, and of the other ways to choose at this one."""
     with card("Loss by size", "shrink-curve"):
-        picture(shrink_pictures.curve(shown.found, shown.size, shown.tolerance, colours()), "shrink-curve")
-        near = shrink_model.compared_share(shown.found, shown.size.share)
+        picture(shrink_text.curve_picture(view.found, view.size, view.tolerance, colours()), "shrink-curve")
+        near = shrink_model.compared_share(view.found, view.size.share)
         if near is not None:
             st.markdown(f"**Ways to choose, at {safe(percent(near, 0))} of the parameters**")
-            rows(shrink_model.compared(shown.found, near).round(4))
+            rows(shrink_model.compared(view.found, near).round(4))
 
 
-def picture_card(shown: Shown) -> None:
+def picture_card(view: Shown) -> None:
     """Draw the model at the chosen size."""
     with card("Where rank stays", "shrink-picture"):
-        pattern = shrink_model.pattern(shown.found, shown.size, shown.modules)
+        pattern = shrink_model.pattern(view.found, view.size, view.modules)
         if pattern.empty:
             note("The modules of this run are outside of layers.")
             return
-        ranks = pd.DataFrame({"module": shown.found.modules, "rank": shown.size.ranks})
-        chart(rank_picture.model_picture(pattern, colours()), shrink_text.picture(shown.size), ranks, "shrink-model")
-        kinds = shrink_model.by_kind(shown.found, shown.size, shown.modules)
+        ranks = pd.DataFrame({"module": view.found.modules, "rank": view.size.ranks})
+        chart(rank_picture.model_picture(pattern, colours()), shrink_text.picture(view.size), ranks, "shrink-model")
+        kinds = shrink_model.by_kind(view.found, view.size, view.modules)
         rows(kinds.assign(kept=[percent(share, 0) for share in kinds["kept"]]).round(2))
 
 
-def config_card(shown: Shown) -> None:
+def config_card(view: Shown) -> None:
     """Draw the ranks as a LoraConfig, and as settings of a run."""
-    settings = ranks_to_use.lora_settings(shown.summary, shown.found.ranks_of(shown.size))
+    settings = ranks_to_use.lora_settings(view.summary, view.found.ranks_of(view.size))
     if settings is None:
         return
     with card("LoraConfig for PEFT", "shrink-config", "Copy with the button at the top right."):
         st.code(ranks_to_use_text.code(settings), language="python", height=300, wrap_lines=True)
-        kept = shown.found.ranks_of(shown.size)
-        frame = pd.DataFrame({"module": list(kept), "rank": list(kept.values())})
+        ranks = view.found.ranks_of(view.size)
+        frame = pd.DataFrame({"module": list(ranks), "rank": list(ranks.values())})
         under("Ranks by module; as settings of dynlora: strategy.ranks_from.", frame, "shrink-ranks")

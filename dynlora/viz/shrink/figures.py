@@ -5,10 +5,14 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.text import plotly_text
+from dynlora.store.compressions import FEWEST, Compressed, Half, Size
+from dynlora.store.summary import CALLBACK
+from dynlora.text import percent, plotly_text, plural, score, signed
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import Picture
 from dynlora.viz.kit.theme import Palette
-from dynlora.viz.shrink.model import METHODS, TITLES
+from dynlora.viz.shrink import model as shrink_model
+from dynlora.viz.shrink.model import METHODS, TITLES, empty_modules, kept_share, score_of
 
 DASHES = {"global": "solid", "uniform": "dash", "energy": "dashdot", "random": "dot"}
 TICKS = (1, 2, 5, 10, 20, 50, 100)
@@ -78,3 +82,101 @@ def _zoom(drawn: go.Figure, points: pd.DataFrame) -> None:
     top, bottom = float(mine["high"].max()), float(min(mine["low"].min(), 0.0))
     reach = max(top - bottom, 1e-3)
     drawn.update_yaxes(range=[bottom - 0.08 * reach, top + 0.6 * reach])
+
+
+WHAT = (
+    "Takes the update of each module apart (singular values) and keeps the components with the largest effect per "
+    "parameter, by one threshold over all modules. No training. Each size is measured on held-out examples."
+)
+"""What the page does, where nothing has been measured yet."""
+
+
+def without_adapter(recorded_by: str | None) -> str:
+    """Say how to get sizes where a run has no adapter.
+
+    Args:
+        recorded_by: as `queries.recorded_by` returns it.
+    """
+    none = "This run has no saved adapter, so no new measurement is possible. Select a run that has one, or"
+    if recorded_by is None:
+        return f"{none} train this one again: a run that is trained here keeps its adapter."
+    if recorded_by == CALLBACK:
+        return f"{none} record it again: RecordCallback keeps the adapter unless keep_adapter=False."
+    return f"{none} train it here."
+
+
+def headline(result: Compressed, size: Size) -> str:
+    """Say what a size keeps, what that costs, and whether too few examples say so."""
+    worth, seen = size.reported_on, _seen(result)
+    few = f". It rests on {plural(seen, 'held-out example')}: too few to rely on." if seen < FEWEST else ""
+    return (
+        f"Keep {percent(kept_share(result, size), 0)} of the parameters "
+        f"({size.parameters:,} of {result.parameters:,}): held-out loss {change(worth)}{_scores(result, worth)}{few}"
+    )
+
+
+def _seen(result: Compressed) -> int:
+    """Return how many held-out examples a size is reported on."""
+    return result.rows - result.rows // 2
+
+
+def change(worth: Half) -> str:
+    """Say how far the loss differs from that of the whole adapter."""
+    return f"{signed(worth.difference, 4)} nats (95 % CI {signed(worth.low, 4)} to {signed(worth.high, 4)})"
+
+
+def _scores(result: Compressed, worth: Half) -> str:
+    name = score_of(result)
+    if name is None or name not in worth.metrics:
+        return ""
+    return f"; {name.replace('_', ' ')} {score(worth.metrics[name])} against {score(result.whole.metrics[name])}"
+
+
+def basis(result: Compressed, size: Size, tolerance: float) -> str:
+    """Say what a size rests on: which rows it was chosen and reported on, and whether it is the one to take."""
+    chosen, judged = result.smallest(tolerance), result.rows // 2
+    told = f"Measured on {_seen(result):,} held-out examples that no size was chosen on.{_unsure(size, tolerance)}"
+    if chosen is None:
+        return f"{told} No size was shown to cost at most {tolerance:g} nats on the other {judged:,}."
+    within = f"the smallest size shown to cost at most {tolerance:g} nats"
+    if chosen.parameters == size.parameters:
+        return f"{told} On the other {judged:,}, it is {within}."
+    fraction = percent(kept_share(result, chosen), 0)
+    side = "Larger than needed" if size.parameters > chosen.parameters else "Smaller than what was shown good enough"
+    return f"{told} {side}: {fraction} is {within} on {judged:,} others."
+
+
+def _unsure(size: Size, tolerance: float) -> str:
+    """Say that the interval of what is reported ends above a tolerance; nothing where it does not."""
+    if size.reported_on.high <= tolerance:
+        return ""
+    return f" On these it is not shown to be within {tolerance:g} nats: its interval ends above."
+
+
+def picture(size: Size) -> str:
+    """Say what the picture of the model shows."""
+    gone = empty_modules(size)
+    keep = "keeps" if gone == 1 else "keep"
+    without = f"; {gone} of {plural(len(size.ranks), 'module')} {keep} no adapter" if gone else ""
+    return f"Kept rank of each module, {min(size.ranks)} to {max(size.ranks)}{without}."
+
+
+def curve_caption(result: Compressed) -> str:
+    """Say what the curve shows."""
+    return (
+        f"Loss change against the whole adapter on {_seen(result):,} held-out examples, with 95 % CI for the threshold "
+        "over all modules. Further left is smaller. The line is zero: as good as the whole."
+    )
+
+
+def curve_picture(result: Compressed, size: Size, tolerance: float, colours: Palette) -> Picture:
+    """Return the cost of every size, with that of the other ways to choose.
+
+    Args:
+        result: the sizes.
+        size: the one that is marked.
+        tolerance: nats that count as none, a line.
+        colours: of the mode.
+    """
+    points, share = shrink_model.points(result), shrink_model.kept_share(result, size)
+    return Picture(curve(points, share, tolerance, colours), curve_caption(result), points)

@@ -39,27 +39,27 @@ def measured(folder: Path, summary: Mapping[str, Any]) -> Compressed | None:
         folder: of the run.
         summary: as `queries.run_summary` returns it.
     """
-    found = Compressed.read(compress_file(folder))
-    fits = found is not None and found.is_whole and found.step == summary["step"] and offered(found)
-    return found if fits else None
+    result = Compressed.read(compress_file(folder))
+    fits = result is not None and result.is_whole and result.step == summary["step"] and offered(result)
+    return result if fits else None
 
 
-def best(found: Compressed, tolerance: float) -> Size:
+def best(result: Compressed, tolerance: float) -> Size:
     """Return the smallest size shown to cost at most a tolerance, in nats; the largest where none is."""
-    return found.smallest(tolerance) or offered(found)[-1]
+    return result.smallest(tolerance) or offered(result)[-1]
 
 
-def points(found: Compressed) -> pd.DataFrame:
+def points(result: Compressed) -> pd.DataFrame:
     """Return one row per method and size, on the rows that no size was chosen on.
 
     Columns: method, share (kept, of the parameters), parameters, loss, difference, low, high, and the score's name.
     """
-    name = score_of(found)
+    name = score_of(result)
     return pd.DataFrame(
         [
             {
                 "method": size.method,
-                "share": kept_share(found, size),
+                "share": kept_share(result, size),
                 "parameters": size.parameters,
                 "loss": size.reported_on.loss,
                 "difference": size.reported_on.difference,
@@ -67,47 +67,47 @@ def points(found: Compressed) -> pd.DataFrame:
                 "high": size.reported_on.high,
                 **({} if name is None else {name: size.reported_on.metrics.get(name)}),
             }
-            for size in found.sizes
+            for size in result.sizes
         ]
     )
 
 
-def kept_share(found: Compressed, size: Size) -> float:
+def kept_share(result: Compressed, size: Size) -> float:
     """Return the fraction of the adapter's parameters that a size keeps, 0 to 1."""
-    return size.parameters / found.parameters if found.parameters else 0.0
+    return size.parameters / result.parameters if result.parameters else 0.0
 
 
-def score_of(found: Compressed) -> str | None:
+def score_of(result: Compressed) -> str | None:
     """Return the metric that the sizes are told by; None where there is only the loss."""
-    return next((name for name in SCORES if name in found.whole.metrics), None)
+    return next((name for name in SCORES if name in result.whole.metrics), None)
 
 
-def offered(found: Compressed) -> list[Size]:
+def offered(result: Compressed) -> list[Size]:
     """Return the sizes that can be chosen, the smallest first; one for each number of parameters."""
-    sizes = {size.parameters: size for size in found.of_method(METHODS[0]) if size.parameters}
+    sizes = {size.parameters: size for size in result.of_method(METHODS[0]) if size.parameters}
     return [sizes[n] for n in sorted(sizes)]
 
 
-def pattern(found: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFrame:
+def pattern(result: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFrame:
     """Return the kept rank of each module as a picture of the model: rows are layers, columns kinds of modules.
 
     Args:
-        found: the sizes.
+        result: the sizes.
         size: one of them.
         modules: as `kit.modules.described` returns them.
     """
-    return rank_picture.pattern(found.ranks_of(size), modules)
+    return rank_picture.pattern(result.ranks_of(size), modules)
 
 
-def by_kind(found: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFrame:
+def by_kind(result: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFrame:
     """Return one row per kind of module: kind, modules, before and kept (mean ranks), share (kept, of its parameters).
 
     Args:
-        found: the sizes; the largest is what there was before.
+        result: the sizes; the largest is what there was before.
         size: one of them.
         modules: as `kit.modules.described` returns them.
     """
-    before, after = found.ranks_of(offered(found)[-1]), found.ranks_of(size)
+    before, after = result.ranks_of(offered(result)[-1]), result.ranks_of(size)
     frame = modules[["name", "label", "cost"]].copy()
     frame["before"] = [before.get(name, 0) for name in frame["name"]]
     frame["kept"] = [after.get(name, 0) for name in frame["name"]]
@@ -143,18 +143,18 @@ def values_text(values: Mapping[str, Any]) -> list[str]:
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
 
-def compared_share(found: Compressed, share: float) -> float | None:
+def compared_share(result: Compressed, share: float) -> float | None:
     """Return the size nearest to a fraction at which every way to choose was measured; None where there is none."""
-    measured = [{size.share for size in found.of_method(method)} for method in METHODS]
+    measured = [{size.share for size in result.of_method(method)} for method in METHODS]
     common = set.intersection(*measured)
     return min(common, key=lambda one: abs(one - share)) if common else None
 
 
-def compared(found: Compressed, share: float) -> pd.DataFrame:
+def compared(result: Compressed, share: float) -> pd.DataFrame:
     """Return what each way to choose costs at a size: parameters, loss and its change with the interval."""
     rows = []
     for method in METHODS:
-        size = next(one for one in found.of_method(method) if one.share == share)
+        size = next(one for one in result.of_method(method) if one.share == share)
         worth = size.reported_on
         rows.append(
             {

@@ -145,8 +145,8 @@ def merit(
         return None
     won = ranks.iloc[:, -1] - ranks.iloc[:, 0]
     before = importance.loc[:, importance.columns.to_numpy() <= min(events)]
-    found = spearman(won, before.mean(axis=1))
-    return found if found >= LEAST_FOLLOWED else None
+    correlation = spearman(won, before.mean(axis=1))
+    return correlation if correlation >= LEAST_FOLLOWED else None
 
 
 def alike(rows: Sequence[Mapping[str, Any]], run_id: str, at_most: int = 20) -> list[str]:
@@ -158,8 +158,8 @@ def alike(rows: Sequence[Mapping[str, Any]], run_id: str, at_most: int = 20) -> 
         at_most: of them.
     """
     own = next(row for row in rows if row["id"] == run_id)
-    found = [row["id"] for row in rows if _terms(row) == _terms(own) and main_metric(row)[1] is not None]
-    return list(dict.fromkeys([run_id, *found]))[:at_most]
+    ids = [row["id"] for row in rows if _terms(row) == _terms(own) and main_metric(row)[1] is not None]
+    return list(dict.fromkeys([run_id, *ids]))[:at_most]
 
 
 def candidates(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
@@ -171,10 +171,10 @@ def candidates(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     Args:
         rows: finished runs of the list, as dicts.
     """
-    found: list[list[str]] = []
+    runs: list[list[str]] = []
     for is_own in (False, True):
-        found += comparable_first([row for row in rows if bool(row["is_own"]) is is_own])
-    return [ids for ids in found if ids]
+        runs += comparable_first([row for row in rows if bool(row["is_own"]) is is_own])
+    return [ids for ids in runs if ids]
 
 
 def comparable_first(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:

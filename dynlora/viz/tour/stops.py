@@ -18,12 +18,12 @@ from dynlora.errors import DynloraError
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.text import plural
-from dynlora.viz.capacity.view import capacity_view
+from dynlora.viz.capacity import capacity_view
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.compare.line_styles import line_styles
 from dynlora.viz.kit.panel import RunView
+from dynlora.viz.kit.run_colours import line_styles
 from dynlora.viz.tour import model as tour_model
 from dynlora.viz.tour.model import mark_tour_taken
 from dynlora.viz.ui import cached_queries
@@ -67,8 +67,8 @@ def toured() -> Toured | None:
         run: (run, folder, int(step))
         for run, folder, step in zip(finished["id"], finished["folder"], finished["step"], strict=True)
     }
-    found = (_best(tuple(places[run] for run in ids)) for ids in tour_model.candidates(records(finished)))
-    best = next((run for run in found if run is not None), None)
+    tours = (_best(tuple(places[run] for run in ids)) for ids in tour_model.candidates(records(finished)))
+    best = next((run for run in tours if run is not None), None)
     if best is None:
         return None
     run = find_run(best)
@@ -83,7 +83,7 @@ def toured() -> Toured | None:
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
 def _best(runs: tuple[tuple[str, str, int], ...]) -> str | None:
     """Return the id of the run with the most to show, the first of equals; runs as (id, folder, last step)."""
-    found: list[tuple[float, str]] = []
+    tours: list[tuple[float, str]] = []
     for run_id, folder, _ in runs:
         with suppress(DynloraError):  # the list says what is wrong with it
             reading = read_run(Path(folder))
@@ -91,8 +91,8 @@ def _best(runs: tuple[tuple[str, str, int], ...]) -> str | None:
                 reading.recorded, reading.event_steps, reading.whole("rank"), reading.whole("importance")
             )
             if merit is not None:
-                found.append((merit, run_id))
-    return max(found, key=lambda item: item[0])[1] if found else None
+                tours.append((merit, run_id))
+    return max(tours, key=lambda item: item[0])[1] if tours else None
 
 
 def nothing_to_tour() -> None:
@@ -106,7 +106,7 @@ def nothing_to_tour() -> None:
         link("pages/methods.py", "Methods")
 
 
-def show_stop(found: Toured) -> None:
+def show_stop(tour: Toured) -> None:
     """Draw the stop in the address: its words, its chart, and the way on.
 
     Raises:
@@ -129,10 +129,10 @@ def show_stop(found: Toured) -> None:
             if after is not None:
                 link("pages/tour.py", f"{after.short} →", stop=after.key)
     with right:
-        _CHARTS[stop.key](found)
+        _CHARTS[stop.key](tour)
     if after is None:
         remember()
-        _goodbye(found)
+        _goodbye(tour)
 
 
 def remember() -> None:
@@ -142,22 +142,22 @@ def remember() -> None:
             mark_tour_taken(runs_dir())
 
 
-def _goodbye(found: Toured) -> None:
+def _goodbye(tour: Toured) -> None:
     """Draw the links out of the tour."""
     with card("Next steps", "tour-end"):
         note("Open the run of this tour, compare it, or train your own:")
         with st.container(horizontal=True, gap="small"):
             for page in ("run", "capacity", "inputs"):
-                link(f"pages/{page}.py", page.capitalize(), run=found.run.id)
-            link("pages/compare.py", "Compare with similar runs", runs=",".join(found.alike))
-            link("pages/launch.py", "Launch a similar run", **{"from": found.run.id})
-            task = found.summary.get("task")
+                link(f"pages/{page}.py", page.capitalize(), run=tour.run.id)
+            link("pages/compare.py", "Compare with similar runs", runs=",".join(tour.alike))
+            link("pages/launch.py", "Launch a similar run", **{"from": tour.run.id})
+            task = tour.summary.get("task")
             link("pages/methods.py", "Methods for this task" if task else "Methods", **({"task": task} if task else {}))
 
 
-def head(found: Toured) -> None:
+def head(tour: Toured) -> None:
     """Draw the title and which run this is."""
-    titled("Tour", f"Six short stops with a real run, {found.summary['name']}: {run_summary.about(found.summary)}.")
+    titled("Tour", f"Six short stops with a real run, {tour.summary['name']}: {run_summary.about(tour.summary)}.")
 
 
 def _panel(run: RunReading, name: str, key: str, **chosen: str) -> None:
@@ -174,32 +174,32 @@ def _panel(run: RunReading, name: str, key: str, **chosen: str) -> None:
             picture(drawn, key)
 
 
-def _rank(found: Toured) -> None:
-    _panel(found.view, "replay", "tour-rank")
+def _rank(tour: Toured) -> None:
+    _panel(tour.view, "replay", "tour-rank")
 
 
-def _map(found: Toured, signal: str) -> None:
-    _panel(replace(found.view, signal=signal, step=found.view.last), "capacity", f"tour-{signal}")
+def _map(tour: Toured, signal: str) -> None:
+    _panel(replace(tour.view, signal=signal, step=tour.view.last), "capacity", f"tour-{signal}")
 
 
-def _importance(found: Toured) -> None:
-    _map(found, "importance")
+def _importance(tour: Toured) -> None:
+    _map(tour, "importance")
 
 
-def _moves(found: Toured) -> None:
-    _map(found, "rank")
+def _moves(tour: Toured) -> None:
+    _map(tour, "rank")
 
 
-def _flow(found: Toured) -> None:
-    _panel(found.view, "flow", "tour-flow")
+def _flow(tour: Toured) -> None:
+    _panel(tour.view, "flow", "tour-flow")
 
 
-def _gates(found: Toured) -> None:
-    _panel(replace(found.view, step=found.view.last), "gates", "tour-gates", gates="all")
+def _gates(tour: Toured) -> None:
+    _panel(replace(tour.view, step=tour.view.last), "gates", "tour-gates", gates="all")
 
 
-def _worth(found: Toured) -> None:
-    folders = {run_id: find_run(run_id).folder for run_id in found.alike}
+def _worth(tour: Toured) -> None:
+    folders = {run_id: find_run(run_id).folder for run_id in tour.alike}
     summaries = {run_id: queries.run_summary(folder) for run_id, folder in folders.items()}
     groups, metric = (
         seed_groups.grouped(list(summaries.values())),
@@ -218,8 +218,8 @@ def _worth(found: Toured) -> None:
         words = compare_text.groups(table, metric, low_is_good=low, is_judged=len(groups) > 1)
         chart(figure, words, compare_model.group_table(table, metric), "tour-worth")
         with place:  # last: it reads the examples of all these runs
-            if said := verdict_sentence(found.run, found.summary):
-                st.markdown(said)
+            if sentence := verdict_sentence(tour.run, tour.summary):
+                st.markdown(sentence)
             documentation("Results over more seeds and tasks", "RESULTS")
 
 

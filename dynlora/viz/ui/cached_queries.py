@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import modules as kit_modules
+from dynlora.analysis import frames as kit_modules
 from dynlora.analysis.run_queries import RunQueries, T
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.store import queries

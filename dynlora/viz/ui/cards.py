@@ -16,7 +16,7 @@ from dynlora.analysis.frames import csv_text, number_format
 from dynlora.text import documentation_text, duration, markdown_text, number, short_path
 from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.module_map import HANDLES
-from dynlora.viz.kit.picture import Picks, Picture
+from dynlora.viz.kit.panel import Picks, Picture
 from dynlora.viz.kit.theme import Palette
 
 STATUS_LOOK = {
@@ -139,9 +139,9 @@ def _picked(key: str, picks: Picks, before: str) -> None:
         return
     points = st.session_state[key]["selection"]["points"]
     places = [int(point["customdata"][-1]) for point in points if point.get("customdata")]
-    found = [picks.values[place] for place in places if 0 <= place < len(picks.values)]
-    if found and found[0] != st.query_params.get(picks.name):
-        st.query_params[picks.name] = found[0]
+    values = [picks.values[place] for place in places if 0 <= place < len(picks.values)]
+    if values and values[0] != st.query_params.get(picks.name):
+        st.query_params[picks.name] = values[0]
     else:
         st.query_params.pop(picks.name, None)
 

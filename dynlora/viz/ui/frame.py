@@ -16,9 +16,9 @@ from dynlora.jobs.environment import TOKEN_VARIABLE
 from dynlora.server.docs_site import docs_url
 from dynlora.server.entry_page import WITH_CHARTS
 from dynlora.server.host_check import is_own_page
-from dynlora.server.token import is_token
+from dynlora.server.serve import is_token
 from dynlora.store import queries, schema
-from dynlora.store.active import active_ids
+from dynlora.store.lifecycle import active_ids
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.ui import browser
@@ -214,8 +214,8 @@ def _menu_link(page: StreamlitPage, run: str | None, active: int) -> None:
     if page.url_path == "runs":
         _link_to_runs(page, active)
     else:
-        kept = {"run": run} if run and page.url_path in OF_A_RUN else None
-        st.page_link(page, query_params=kept, width="stretch")
+        query = {"run": run} if run and page.url_path in OF_A_RUN else None
+        st.page_link(page, query_params=query, width="stretch")
 
 
 def _link_to_runs(page: StreamlitPage, first: int) -> None:

@@ -56,8 +56,8 @@ def reused(first: T, again: Callable[[], T]) -> Callable[[], T]:
 
     For a part that is drawn again and again: whether it must be is known from the answer that its first look shows.
     """
-    kept = [first]
-    return lambda: kept.pop() if kept else again()
+    values = [first]
+    return lambda: values.pop() if values else again()
 
 
 def following(least: float, *, active: bool) -> Callable[[Callable[[], None]], Callable[[], None]]:

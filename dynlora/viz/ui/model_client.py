@@ -40,8 +40,8 @@ def ask_model(folder: Path, ask: str, **arguments: Any) -> Any:
     """
     try:
         with st.spinner("Running the model"):
-            said = json.dumps({"which": "last", **arguments}, sort_keys=True)
-            return _answer(str(folder), version(folder), ask, said)
+            request = json.dumps({"which": "last", **arguments}, sort_keys=True)
+            return _answer(str(folder), version(folder), ask, request)
     except DynloraError as error:
         st.error(markdown_text(str(error), 2000))
         return None
@@ -117,9 +117,9 @@ def in_background(key: str, label: str, unit: str, folder: Path, ask: str, **arg
         ask: what, one of `answering.OPERATIONS`.
         arguments: JSON values, as of `begin`.
     """
-    place, asked = f"background-{key}", json.dumps([str(folder), ask, arguments], sort_keys=True)
+    place, question = f"background-{key}", json.dumps([str(folder), ask, arguments], sort_keys=True)
     before, stream = st.session_state.get(place, ("", None))
-    if before != asked:
+    if before != question:
         if stream is not None:
             stream.stop()
         stream = None
@@ -127,7 +127,7 @@ def in_background(key: str, label: str, unit: str, folder: Path, ask: str, **arg
         if stream is not None and (stream.error or stream.stopped):
             _say_early_end(stream, unit)
         if (stream is None or stream.error or stream.stopped) and st.button(label, key=f"{place}-start"):
-            st.session_state[place] = (asked, begin(folder, ask, **arguments))
+            st.session_state[place] = (question, begin(folder, ask, **arguments))
             st.rerun()
         return [] if stream is None or stream.error else stream.messages
     _progress(place, stream, unit)

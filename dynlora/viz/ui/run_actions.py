@@ -170,10 +170,10 @@ def delete_button(run_ids: Sequence[str]) -> None:
 
 def trash() -> None:
     """List the trash with a way back for each run."""
-    found = launch.trashed(runs_dir())
-    if found and not is_read_only():
-        with st.expander(f"Trash ({len(found)})", icon=":material/delete:"):
-            chosen = st.multiselect("Runs in the trash", found, key="trash")
+    trashed = launch.trashed(runs_dir())
+    if trashed and not is_read_only():
+        with st.expander(f"Trash ({len(trashed)})", icon=":material/delete:"):
+            chosen = st.multiselect("Runs in the trash", trashed, key="trash")
             if chosen and st.button("Restore", key="restore"):
                 done = f"Restored: {plural(len(chosen), 'run')}"
                 _each(lambda run_id: launch.restore(runs_dir(), run_id), chosen, lambda _: done)
@@ -197,12 +197,12 @@ def run_buttons(run: Chosen, status: str) -> None:
 def _end_now_button(run: Chosen) -> None:
     """Draw the button that ends a run at once, and what is lost by it."""
     summary = cached_queries.ask(queries.run_summary, run.folder)
-    kept = summary["checkpoint_step"] or 0
-    lost = max(0, (summary["step"] or 0) - kept)
+    checkpoint = summary["checkpoint_step"] or 0
+    lost = max(0, (summary["step"] or 0) - checkpoint)
     with st.popover("End now", icon=":material/dangerous:"):
         st.caption(
             "The run finishes its step and saves its state; this takes a moment after an evaluation. Ending it now "
-            f"loses the {plural(lost, 'step')} since the checkpoint of step {kept}."
+            f"loses the {plural(lost, 'step')} since the checkpoint of step {checkpoint}."
         )
         if st.button("End now", key="end-now", type="primary"):
             _each(lambda run_id: launch.end_now(runs_dir(), run_id), [run.id], lambda _: "The run was ended")

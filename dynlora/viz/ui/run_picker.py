@@ -25,7 +25,7 @@ from dynlora.kinds.registry import registry
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
-from dynlora.store.kinds import TRAIN
+from dynlora.store.meta import TRAIN
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.ui.cards import titled
 from dynlora.viz.ui.url_state import put, to_address
@@ -164,14 +164,14 @@ def run_labels(runs: pd.DataFrame) -> dict[str, str]:
 
     Equal words get the end of the id: streamlit tells the options of a list apart by what it shows.
     """
-    found = {}
+    labels = {}
     for row in records(runs[["id", "name", "strategy", "fidelity", "status", "is_own"]]):
         is_named = isinstance(row["strategy"], str)
         about = format_strategy(row) if is_named else STATUS_WORDS.get(row["status"], row["status"])
         sample = "" if row["is_own"] else " · sample"
-        found[row["id"]] = f"{one_line(row['name'], 60)} · {one_line(about, 40)}{sample}"
-    times = Counter(found.values())
-    return {run: words if times[words] == 1 else f"{words} · {run[-8:]}" for run, words in found.items()}
+        labels[row["id"]] = f"{one_line(row['name'], 60)} · {one_line(about, 40)}{sample}"
+    times = Counter(labels.values())
+    return {run: words if times[words] == 1 else f"{words} · {run[-8:]}" for run, words in labels.items()}
 
 
 def pick_run(
@@ -198,8 +198,8 @@ def pick_run(
         empty_store(without)
     words = run_labels(runs)
     remembered = st.session_state.get(f"last_{page}")
-    wanted = st.query_params.get("run") or (remembered if remembered in words else _first(runs, suits))
-    chosen, problem = _opened(wanted)
+    run_id = st.query_params.get("run") or (remembered if remembered in words else _first(runs, suits))
+    chosen, problem = _opened(run_id)
     if chosen is not None and chosen.id not in words:
         words = {chosen.id: chosen.id, **words}
     put("address-run", chosen.id if chosen else None)
@@ -236,12 +236,12 @@ def _lead_to_its_page(page: str, others: Others) -> None:
     if chosen is None or problem is not None:
         return
     try:
-        found = queries.run_kind(chosen.folder)
+        kind = queries.run_kind(chosen.folder)
     except (DynloraError, OSError):  # the page itself says what is wrong with it
         return
-    if found in kinds_of_page(page) or (found in others and others[found](chosen.folder)):
+    if kind in kinds_of_page(page) or (kind in others and others[kind](chosen.folder)):
         return
-    own_page = page_of(found)
+    own_page = page_of(kind)
     if own_page is None:
         cannot_open(CorruptRunError(f"run {chosen.id}: this version does not know its kind; open it with a newer one"))
     st.switch_page(own_page, query_params={"run": chosen.id})
@@ -257,8 +257,10 @@ def _first(runs: pd.DataFrame, suits: Callable[[Path], int] | None) -> str:
     for run_id, folder in zip(own["id"], own["folder"], strict=True):
         if suits(Path(folder)):
             return run_id
-    shown = [(suits(Path(folder)), run_id) for run_id, folder in zip(samples["id"], samples["folder"], strict=True)]
-    most, run_id = max(shown, key=lambda item: item[0], default=(0, newest))
+    suitability = [
+        (suits(Path(folder)), run_id) for run_id, folder in zip(samples["id"], samples["folder"], strict=True)
+    ]
+    most, run_id = max(suitability, key=lambda item: item[0], default=(0, newest))
     return run_id if most else newest
 
 
@@ -304,8 +306,8 @@ def pick_runs(
     words = run_labels(runs)
     if len(instead) > 1:
         to_address(runs=",".join(instead))
-    wanted = st.query_params.get("runs")
-    ids = wanted.split(",") if wanted is not None else usual
+    listed_ids = st.query_params.get("runs")
+    ids = listed_ids.split(",") if listed_ids is not None else usual
     put("address-runs", [run_id for run_id in ids if run_id in words][:at_most])
     st.multiselect(
         label,

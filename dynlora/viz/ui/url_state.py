@@ -1,12 +1,11 @@
-"""Controls whose value lives in the address, so that every view is a link and Back works.
-
-The address is the only place of truth: a control is set from it before it is drawn, and writes to it when changed.
-"""
+"""The address as the state of a page: controls are set from it and write to it; and what forms keep between visits."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -19,8 +18,8 @@ BOUND = "address-steps-bound"
 
 def from_address(name: str, options: Sequence[Any], default: Any) -> Any:
     """Return the option whose text is in the address under `name`, else the default."""
-    wanted = st.query_params.get(name)
-    return next((option for option in options if str(option) == wanted), default)
+    value = st.query_params.get(name)
+    return next((option for option in options if str(option) == value), default)
 
 
 def to_address(**values: Any) -> None:
@@ -121,8 +120,8 @@ def step_slider(last: int, bound: int, label: str = "Step") -> int:
     """
     if last < 1:
         return last
-    wanted = st.query_params.get("step", "")
-    current = min(int(wanted), bound) if wanted.isdecimal() and len(wanted) < 12 else bound
+    value = st.query_params.get("step", "")
+    current = min(int(value), bound) if value.isdecimal() and len(value) < 12 else bound
     put("address-step", current)
     st.session_state[BOUND] = bound
     _say_reached(last, bound)
@@ -152,9 +151,9 @@ def addressed_range(last: int) -> tuple[int, int]:
     """Return the ends of the range of steps in the address; without one in it, everything up to `last`."""
     if last < 1:
         return 0, last
-    wanted = re.fullmatch(r"(\d{1,12})-(\d{0,12})", st.query_params.get("steps", ""))
-    first = min(int(wanted[1]), last - 1) if wanted else 0
-    end = min(int(wanted[2]), last) if wanted and wanted[2] else last
+    bounds = re.fullmatch(r"(\d{1,12})-(\d{0,12})", st.query_params.get("steps", ""))
+    first = min(int(bounds[1]), last - 1) if bounds else 0
+    end = min(int(bounds[2]), last) if bounds and bounds[2] else last
     return first, max(end, first + 1)
 
 
@@ -193,8 +192,8 @@ def _range_changed() -> None:
 
 def chosen_step(first: int, last: int) -> int:
     """Return the step in the address, held between `first` and `last`; without one it is `last`."""
-    wanted = st.query_params.get("step", "")
-    return min(max(int(wanted), first), last) if wanted.isdecimal() and len(wanted) < 12 else last
+    value = st.query_params.get("step", "")
+    return min(max(int(value), first), last) if value.isdecimal() and len(value) < 12 else last
 
 
 def remember_address() -> None:
@@ -238,8 +237,8 @@ def several(
 ) -> tuple[str, ...]:
     """Draw a choice of several options and return those chosen; `none` says what it means to choose none."""
     key = f"address-{name}"
-    wanted = set(st.query_params.get_all(name))
-    put(key, [option for option in options if option in wanted])
+    values = set(st.query_params.get_all(name))
+    put(key, [option for option in options if option in values])
     chosen = st.multiselect(
         label,
         options,
@@ -258,3 +257,60 @@ def _several_changed(name: str, key: str) -> None:
         st.query_params[name] = list(st.session_state[key])
     else:
         st.query_params.pop(name, None)
+
+
+_FORM, _ADDRESS = "kept-form", "kept-address"
+
+
+def start_from(start: Mapping[str, Any]) -> None:
+    """Forget what was entered on top of other starting values; called before the form is drawn.
+
+    Args:
+        start: starting values of the form, by name.
+    """
+    form = st.session_state.setdefault(_FORM, {"start": None, "values": {}})
+    if form["start"] != dict(start):
+        st.session_state[_FORM] = {"start": dict(start), "values": {}}
+
+
+def begin(key: str, value: Any) -> None:
+    """Give a widget its value before it is drawn: what was entered when the page was left, else `value`.
+
+    The widget must get no value of its own, as streamlit warns of two.
+    """
+    if key not in st.session_state:
+        st.session_state[key] = _values().get(key, value)
+
+
+def keep(key: str) -> None:
+    """Remember what a widget holds; called after it is drawn."""
+    _values()[key] = st.session_state[key]
+
+
+def _values() -> dict[str, Any]:
+    return st.session_state.setdefault(_FORM, {"start": None, "values": {}})["values"]
+
+
+def restore_address(names: tuple[str, ...], control: str) -> None:
+    """Write the address of the form as it was left; an address that names something itself is left alone.
+
+    Args:
+        names: what the form keeps in its address.
+        control: key of a control that every draw of the form has: where it is missing, the form was just opened.
+    """
+    if control not in st.session_state and not any(name in st.query_params for name in names):
+        to_address(**{name: value for name, value in st.session_state.get(_ADDRESS, {}).items() if name in names})
+
+
+def keep_form_address(names: tuple[str, ...]) -> None:
+    """Remember what the form has in its address."""
+    st.session_state[_ADDRESS] = {name: st.query_params[name] for name in names if name in st.query_params}
+
+
+STARTED_IN_VARIABLE = "DYNLORA_STARTED_IN"
+"""Folder that `dynlora ui` was started in."""
+
+
+def from_where_it_started(text: str) -> Path:
+    """Return a path as it is meant in the folder that the dashboard was started in; children start elsewhere."""
+    return Path(os.environ.get(STARTED_IN_VARIABLE) or os.getcwd()) / Path(os.path.expanduser(text))

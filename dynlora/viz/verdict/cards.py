@@ -41,12 +41,12 @@ def verdict_of_runs(folders: Mapping[str, Path], summaries: Mapping[str, Mapping
     Raises:
         DynloraError: when a run cannot be read.
     """
-    found = verdict(summaries, RunPairs(folders, summaries, cached_queries.ask_events).differences)
-    if found is None:
+    result = verdict(summaries, RunPairs(folders, summaries, cached_queries.ask_events).differences)
+    if result is None:
         return None
-    _draw(found, summaries, compared=list(summaries))
-    contest = found.decisive
-    return None if contest is None else (found.baseline.runs[0], contest.group.runs[0])
+    _draw(result, summaries, compared=list(summaries))
+    contest = result.decisive
+    return None if contest is None else (result.baseline.runs[0], contest.group.runs[0])
 
 
 def verdict_of_run(run: Chosen, summary: Mapping[str, Any]) -> None:
@@ -54,21 +54,21 @@ def verdict_of_run(run: Chosen, summary: Mapping[str, Any]) -> None:
     if summary["status"] != "finished":
         return
     try:
-        found, summaries = _against_alike(run, summary)
+        result, summaries = _against_alike(run, summary)
     except DynloraError as error:  # of another run, which is no reason to keep this one from being seen
         with card("Verdict", "verdict"):
             note(f"There is no verdict, because a run on the same data cannot be read: {error}")
         return
-    if found is not None:
-        _draw(found, summaries)
+    if result is not None:
+        _draw(result, summaries)
 
 
 def verdict_sentence(run: Chosen, summary: Mapping[str, Any]) -> str:
     """Return the verdict on one run in a sentence, as Markdown; empty where there is none."""
     with suppress(DynloraError):
-        found, _ = _against_alike(run, summary)
-        if found is not None:
-            return _bold(found)
+        result, _ = _against_alike(run, summary)
+        if result is not None:
+            return _bold(result)
     return ""
 
 
@@ -80,8 +80,8 @@ def _against_alike(run: Chosen, summary: Mapping[str, Any]) -> tuple[Verdict | N
     return verdict(summaries, differences, focus=run.id), summaries
 
 
-def _bold(found: Verdict) -> str:
-    return f"**{safe(verdict_text.headline(found)).replace('95 % CI', UNBROKEN)}**"
+def _bold(result: Verdict) -> str:
+    return f"**{safe(verdict_text.headline(result)).replace('95 % CI', UNBROKEN)}**"
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:
@@ -98,39 +98,39 @@ def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:
     return [find_run(run_id) for run_id in alike.loc[alike["status"].isin(["finished", *ACTIVE]), "id"].head(MOST_READ)]
 
 
-def _draw(found: Verdict, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str] = ()) -> None:
-    runs = next_runs(found, summaries)
+def _draw(result: Verdict, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str] = ()) -> None:
+    runs = next_runs(result, summaries)
     with card("Verdict", "verdict", ABOUT):
-        st.markdown(_bold(found))
-        said = " ".join(filter(None, (verdict_text.outlook(found), verdict_text.left_out(found))))
-        if said:
-            note(said)
+        st.markdown(_bold(result))
+        notes = " ".join(filter(None, (verdict_text.outlook(result), verdict_text.left_out(result))))
+        if notes:
+            note(notes)
         with st.container(horizontal=True, vertical_alignment="center", key="verdict-next"):
-            _next(found, runs, summaries, compared)
-        if found.contests:
-            _evidence(found)
+            _next(result, runs, summaries, compared)
+        if result.contests:
+            _evidence(result)
 
 
-def _evidence(found: Verdict) -> None:
+def _evidence(result: Verdict) -> None:
     """Draw the differences that the verdict rests on; as a table alone where nothing can be drawn."""
-    shown, table = verdict_figures.drawable(found), verdict_text.table(found)
-    if shown:
-        said = verdict_text.drawn(found, len(shown))
-        chart(verdict_figures.differences(found, colours()), said, table, "verdict")
+    contests, table = verdict_figures.drawable(result), verdict_text.table(result)
+    if contests:
+        caption = verdict_text.drawn(result, len(contests))
+        chart(verdict_figures.differences(result, colours()), caption, table, "verdict")
     else:
         rows(table)
 
 
 def _next(
-    found: Verdict, runs: NextRuns | None, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str]
+    result: Verdict, runs: NextRuns | None, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str]
 ) -> None:
     """Draw the one next step: more seeds, or a baseline."""
     if runs is not None and runs.under_way:
         note(verdict_text.under_way(runs))
-    newest = max(found.baseline.runs)
-    if not found.contests and not found.is_plain:
+    newest = max(result.baseline.runs)
+    if not result.contests and not result.is_plain:
         link("pages/launch.py", "Train plain LoRA at the same budget", **{"from": newest, "twin": "uniform"})
-    elif not found.contests:
+    elif not result.contests:
         link("pages/launch.py", "Train another configuration like this", **{"from": newest})
     elif runs is not None and runs.n and not is_read_only():
         configs = {run: dict(summaries[run]["config"]) for run in runs.seeds}

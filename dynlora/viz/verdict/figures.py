@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from dynlora.analysis.verdict import Contest, Verdict
 from dynlora.text import plotly_lines, plotly_text, sentence_case, signed
-from dynlora.viz.compare.line_styles import short_label
 from dynlora.viz.kit import run_colours, theme
+from dynlora.viz.kit.run_colours import short_label
 from dynlora.viz.kit.theme import Palette
 
 ROW = 34
@@ -20,29 +20,29 @@ TITLE = 28
 """Characters of a line of the axis's title: on a narrow screen the axis is no wider."""
 
 
-def drawable(found: Verdict) -> list[Contest]:
+def drawable(result: Verdict) -> list[Contest]:
     """Return the contests that can share an axis: those in the number that decides, the greatest gain first."""
-    decisive = found.decisive
+    decisive = result.decisive
     if decisive is None or decisive.side is None:
         return []
-    return [one for one in found.contests if one.side is not None and one.side.key == decisive.side.key]
+    return [one for one in result.contests if one.side is not None and one.side.key == decisive.side.key]
 
 
-def differences(found: Verdict, colours: Palette) -> go.Figure:
+def differences(result: Verdict, colours: Palette) -> go.Figure:
     """Draw the difference of each configuration from the baseline, which is the line at zero.
 
     Args:
-        found: a verdict with at least one contest that `drawable` returns.
+        result: a verdict with at least one contest that `drawable` returns.
         colours: of the mode.
     """
-    shown = drawable(found)
-    drawn = theme.figure(colours, 122 + ROW * len(shown), left=80)
+    contests = drawable(result)
+    drawn = theme.figure(colours, 122 + ROW * len(contests), left=80)
     drawn.update_layout(margin={"t": 26})
-    styles = run_colours.styles({group.oldest: group.method for group in found.groups})
+    styles = run_colours.styles({group.oldest: group.method for group in result.groups})
     drawn.add_vline(x=0, line={"color": colours.muted, "width": 1.2, "dash": "dot"})
-    for row, contest in enumerate(shown):
+    for row, contest in enumerate(contests):
         _add_row(drawn, row, contest, styles[contest.group.oldest])
-    _scale(drawn, shown)
+    _scale(drawn, contests)
     drawn.add_annotation(
         x=0,
         y=1,
@@ -50,7 +50,7 @@ def differences(found: Verdict, colours: Palette) -> go.Figure:
         yanchor="bottom",
         showarrow=False,
         font={"size": 11, "color": colours.muted},
-        text=plotly_text(short_label(found.baseline.label), 30),
+        text=plotly_text(short_label(result.baseline.label), 30),
     )
     return drawn
 
@@ -85,22 +85,22 @@ def _add_row(drawn: go.Figure, row: int, contest: Contest, style: tuple[str, str
     )
 
 
-def _scale(drawn: go.Figure, shown: Sequence[Contest]) -> None:
+def _scale(drawn: go.Figure, contests: Sequence[Contest]) -> None:
     """Name the rows, title the axis, and keep zero in sight."""
-    ends = [end for one in shown if (known := one.difference) is not None for end in (known.low, known.high)]
+    ends = [end for one in contests if (known := one.difference) is not None for end in (known.low, known.high)]
     low, high = min(0.0, *ends), max(0.0, *ends)
     space = 0.08 * (high - low or 1.0)
-    side = shown[0].side
+    side = contests[0].side
     drawn.update_xaxes(
         title_text=plotly_lines(sentence_case("" if side is None else side.title), TITLE),
         nticks=7,
         range=[low - space, high + space],
     )
-    names = [plotly_lines(short_label(one.group.label, 44), 22, 44) for one in shown]
+    names = [plotly_lines(short_label(one.group.label, 44), 22, 44) for one in contests]
     drawn.update_yaxes(
         tickmode="array",
-        tickvals=list(np.arange(len(shown))),
+        tickvals=list(np.arange(len(contests))),
         ticktext=names,
-        range=[len(shown) - 0.4, -0.75],
+        range=[len(contests) - 0.4, -0.75],
         showgrid=False,
     )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import dynlora
-from dynlora.store.active import active_ids
+from dynlora.store.lifecycle import active_ids
 from dynlora.store.notes import read_notes
 from dynlora.store.reader import RunReader
 from tests.tiny import tiny_arguments, tiny_config

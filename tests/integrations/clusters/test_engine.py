@@ -16,8 +16,7 @@ from dynlora.errors import ConfigError
 from dynlora.integrations.clusters.engine import RESUMES, RETRIES, ClusterRequest, Driver
 from dynlora.jobs import launch
 from dynlora.jobs.queue import read_status, wake
-from dynlora.store.active import active_ids
-from dynlora.store.lifecycle import annotate
+from dynlora.store.lifecycle import active_ids, annotate
 from tests.command_line import run
 from tests.store.builder import finished_run, new_run
 

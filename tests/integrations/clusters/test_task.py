@@ -18,9 +18,9 @@ import dynlora
 from dynlora.errors import ConfigError, RunNotFoundError
 from dynlora.integrations.clusters import die_with_parent, task
 from dynlora.store.lifecycle import annotate
+from dynlora.store.process import request_stop
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status
-from dynlora.store.stop_request import request_stop
 from tests.store.builder import finished_run, new_run
 from tests.tiny import tiny_config
 from tests.waiting import PATIENCE_S, until

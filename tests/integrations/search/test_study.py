@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.integrations.search.outcome import found_by
+from dynlora.integrations.search.run import found_by
 from dynlora.integrations.search.study import opened, optuna
 
 

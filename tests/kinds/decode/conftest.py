@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dynlora.config import parse_config
+from dynlora.kinds.decode.work.plan import cast_of
 from dynlora.kinds.decode.work.problems import Problem, problems_of
-from dynlora.kinds.decode.work.roles import cast_of
 from dynlora.kinds.decode.work.solve import Cast
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError
-from dynlora.kinds.decode.work.nested_ranks import nested_ranks
+from dynlora.kinds.decode.work.run import nested_ranks
 from dynlora.store.reader import RunReader
 from tests.command_line import document, run
 from tests.kinds.decode.conftest import STEP, Runs

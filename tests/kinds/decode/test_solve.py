@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from dynlora.engine.evaluation.generate import Limits as Whole
 from dynlora.engine.evaluation.generate import write
-from dynlora.kinds.decode.work.acceptance import PROBABILITIES, Acceptance
-from dynlora.kinds.decode.work.points import values_of
+from dynlora.kinds.decode.work.plan import cast_of
 from dynlora.kinds.decode.work.problems import Problem
+from dynlora.kinds.decode.work.results import values_of
 from dynlora.kinds.decode.work.rewards import OracleReward, OwnReward
-from dynlora.kinds.decode.work.roles import cast_of
-from dynlora.kinds.decode.work.solve import Cast, Limits, Point, solve, without_clock
+from dynlora.kinds.decode.work.solve import PROBABILITIES, Acceptance, Cast, Limits, Point, solve, without_clock
 from dynlora.kinds.decode.work.writer import Writer
 from tests.kinds.decode.conftest import STEP, Runs
 

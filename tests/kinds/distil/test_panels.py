@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dynlora.kinds.distil import frames, text
+from dynlora.kinds.distil import text
 from dynlora.kinds.distil.panels.divergence import Divergence
 from dynlora.kinds.distil.panels.texts import TeacherTexts, Texts
 from dynlora.kinds.distil.result import read_distil
@@ -73,19 +73,19 @@ def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> N
     assert text.basis(found) == text.WHAT
     assert text.progress(found, 1) == ("Now teachers write texts for the student; estimated before the start: 2 min.")
     assert text.progress(found, 6).startswith("Now the student learns")
-    frame = frames.written_frame(found)
+    frame = text.written_frame(found)
     assert frame["written"].tolist() == [10, 10, 10]
     assert frame["texts are"].tolist() == ["for the student", "for the student", "for the test"]
 
 
 def test_teachers_and_models_are_shown_in_order(tmp_path: Path) -> None:
     found = read_distil(written_distil(tmp_path))
-    frame = frames.frame_of(found, found.kl)
+    frame = text.frame_of(found, found.kl)
     assert frame["model"].tolist()[:3] == ["Student", "Base model", "Average of the adapters"]
     assert list(dict.fromkeys(frame["teacher"])) == ["All teachers", "sums", "tales"]
-    losses = frames.frame_of(found, found.loss)
+    losses = text.frame_of(found, found.loss)
     assert losses["model"].tolist() == ["Student", "Base model", "The teacher itself", "Teacher tales"]
-    compared = frames.compared(found, found.kl, ())
+    compared = text.compared(found, found.kl, ())
     assert compared is not None
     drawn = traces_of(Divergence().figure(compared, theme.LIGHT))
     assert [list(trace.x) for trace in drawn] == [
@@ -105,14 +105,14 @@ def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
     found = read_distil(written_distil(tmp_path, distil={"teachers": [3], "stages": "x"}, distil_results=odd))
     assert (found.kl, found.loss, found.counted, found.stages, found.notes) == ((), (), (), (), ())
     assert text.headline(found) == "Not tested yet."
-    assert len(frames.written_frame(found)) == 2, "texts of the second teacher, that nobody named, are left out"
+    assert len(text.written_frame(found)) == 2, "texts of the second teacher, that nobody named, are left out"
 
 
 def test_teachers_whose_names_begin_alike_have_labels_of_their_own(tmp_path: Path) -> None:
     names = ["target for decoding, 160 steps", "target for decoding, 500 steps"]
     teachers = [{**one, "name": name} for one, name in zip(TEACHERS, names, strict=True)]
     found = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
-    compared = frames.compared(found, found.kl, ())
+    compared = text.compared(found, found.kl, ())
     assert compared is not None
     drawn = Divergence().figure(compared, theme.LIGHT)
     layout: Any = drawn.layout
@@ -123,5 +123,5 @@ def test_teachers_whose_names_begin_alike_have_labels_of_their_own(tmp_path: Pat
 def test_teachers_of_one_name_are_told_apart_by_their_run(tmp_path: Path) -> None:
     teachers = [{**one, "name": "a run"} for one in TEACHERS]
     found = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
-    assert list(frames.teacher_names(found).values()) == ["a run (t1)", "a run (t2)"]
-    assert frames.written_frame(found)["teacher"].unique().tolist() == ["a run (t1)", "a run (t2)"]
+    assert list(text.teacher_names(found).values()) == ["a run (t1)", "a run (t2)"]
+    assert text.written_frame(found)["teacher"].unique().tolist() == ["a run (t1)", "a run (t2)"]

@@ -15,8 +15,7 @@ from dynlora.engine.recorder import Recorder
 from dynlora.kinds.distil.work.materials import Materials, common_task
 from dynlora.kinds.distil.work.measured import Measured
 from dynlora.kinds.distil.work.steps import Distilling
-from dynlora.kinds.distil.work.student import StudentTraining, divergence
-from dynlora.kinds.distil.work.texts import Texts, start_of, written_texts
+from dynlora.kinds.distil.work.texts import StudentTraining, Texts, divergence, start_of, written_texts
 from dynlora.tasks.causal_lm import CausalLM
 from tests.kinds.distil.conftest import settings_of
 from tests.tiny_lm import byte_tokenizer

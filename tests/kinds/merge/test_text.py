@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dynlora.kinds.merge import frames, text
+from dynlora.kinds.merge import text
 from dynlora.kinds.merge.panels.loss import HeldOutLoss, Losses
 from dynlora.kinds.merge.panels.module_ranks import Ranks, RanksByModule
 from dynlora.kinds.merge.result import read_merge
@@ -64,16 +64,16 @@ def test_a_merge_of_which_no_data_could_be_read_says_so(tmp_path: Path) -> None:
 
 def test_the_loss_is_drawn_by_source_and_the_ranks_by_module(tmp_path: Path) -> None:
     merge = read_merge(written_merge(tmp_path))
-    rows = frames.loss_frame(merge)
+    rows = text.loss_frame(merge)
     assert rows["model"].tolist() == ["Merge", "Its own adapter", "Base model"] * 2
     drawn = traces_of(HeldOutLoss().figure(Losses(merge, rows), theme.LIGHT))
     assert [list(trace.x) for trace in drawn] == [[2.005, 2.5], [2.0, 2.2], [3.0, 3.0]]
-    ranks = frames.ranks_frame(merge)
+    ranks = text.ranks_frame(merge)
     assert ranks.columns.tolist() == ["module", "Merge", "sums", "tales"]
     drawn = traces_of(RanksByModule().figure(Ranks(merge, ranks), theme.DARK))
     assert [list(trace.y) for trace in drawn] == [[3, 2, 0], [4, 2, 0], [2, 0, 2]]
-    assert frames.difference_frame(merge)["difference"].tolist() == [0.005, -0.995, 0.3, -0.5]
-    assert frames.sources_frame(merge)["weight"].tolist() == [0.5, 0.5]
+    assert text.difference_frame(merge)["difference"].tolist() == [0.005, -0.995, 0.3, -0.5]
+    assert text.sources_frame(merge)["weight"].tolist() == [0.5, 0.5]
 
 
 def test_values_of_another_kind_count_as_never_written(tmp_path: Path) -> None:
@@ -84,5 +84,5 @@ def test_values_of_another_kind_count_as_never_written(tmp_path: Path) -> None:
     merge = read_merge(written_merge(tmp_path, **odd))
     assert (merge.sources, merge.weights, merge.stages, merge.loss, merge.notes) == ((), (), (), (), ())
     assert text.headline(merge) == "Not tested yet."
-    assert frames.loss_frame(merge).empty
-    assert frames.ranks_frame(merge).empty
+    assert text.loss_frame(merge).empty
+    assert text.ranks_frame(merge).empty

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dynlora.errors import ConfigError
-from dynlora.kinds.recycle.work.episodes import (
+from dynlora.kinds.recycle.work.few_shot import (
     Episode,
     EpisodeDraw,
     distances,

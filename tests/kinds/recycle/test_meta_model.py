@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dynlora.kinds.recycle.work.meta_model import MetaModel, add_meta_lora, load_backbone, pooled
-from dynlora.kinds.recycle.work.moments import Moments, digest_of, public_sentences, text_moments
+from dynlora.kinds.recycle.work.teacher_space import Moments, digest_of, public_sentences, text_moments
 from dynlora.kinds.recycle.work.token_space import TokenSpace, reading
 from tests.tiny import save_tiny
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.kinds.recycle import frames, text
+from dynlora.kinds.recycle import text
 from dynlora.kinds.recycle.panels import words
 from dynlora.kinds.recycle.panels.accuracy import FewShotAccuracy, FewShotResult
 from dynlora.kinds.recycle.panels.agreement import Agreement
 from dynlora.kinds.recycle.panels.episodes import Episodes
 from dynlora.kinds.recycle.result import read_recycle
 from dynlora.store import queries
-from dynlora.viz.few_shot import support
+from dynlora.viz import few_shot
 from dynlora.viz.kit import theme
 from tests.kinds.recycle.written import RESULTS, interval, written_recycle
 from tests.viz.drawn import traces_of
@@ -107,14 +107,14 @@ def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> N
 
 def test_classes_that_their_teacher_does_not_see_are_named(tmp_path: Path) -> None:
     folder = written_recycle(tmp_path)
-    frame = frames.agreement_frame(read_recycle(folder), folder)
+    frame = text.agreement_frame(read_recycle(folder), folder)
     assert frame["class"].tolist() == ["happy", "bad", "good", "angry"]
     assert frame["agreement"].tolist() == [0.5, 1.0, 1.0, 1.0]
     assert Agreement().caption(frame).startswith("1 of 4 classes are below 95 %: happy.")
 
 
 def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None:
-    frame = frames.accuracy_frame(read_recycle(written_recycle(tmp_path)).accuracy)
+    frame = text.accuracy_frame(read_recycle(written_recycle(tmp_path)).accuracy)
     assert frame["name"].tolist()[:3] == ["Meta-LoRA", "Base model", "Meta-LoRA on noise (control)"]
     assert "1-shot: highest for Meta-LoRA, 75.0 %" in FewShotAccuracy().caption(FewShotResult(frame, frame.iloc[:0]))
     drawn = FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT)
@@ -125,13 +125,13 @@ def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None
 def test_any_number_of_shots_has_panels(count: int, tmp_path: Path) -> None:
     many = {str(shots): interval(0.5) for shots in range(1, count + 1)}
     found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": {"meta": many}}))
-    frame = frames.accuracy_frame(found.accuracy)
+    frame = text.accuracy_frame(found.accuracy)
     assert len(traces_of(FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT))) == count
 
 
 def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
     scalars = queries.scalars_frame(written_recycle(tmp_path))
-    frame = frames.episodes_frame(scalars)
+    frame = text.episodes_frame(scalars)
     assert frame["step"].tolist() == [5, 6, 7, 8]
     assert frame["high"].max() <= 1.0
     assert (frame["low"] <= frame["mean"]).all()
@@ -157,7 +157,7 @@ def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
 
 
 def test_pasted_examples_are_label_colon_text() -> None:
-    assert support.pasted("a: one: two\n\n b :three ") == [["one: two", "a"], ["three", "b"]]
+    assert few_shot.pasted("a: one: two\n\n b :three ") == [["one: two", "a"], ["three", "b"]]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_pasted_examples_are_label_colon_text() -> None:
 )
 def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        support.pasted(words)
+        few_shot.pasted(words)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, said
     ],
 )
 def test_a_small_file_gives_examples(name: str, data: bytes) -> None:
-    assert support.of_file(name, data) == [["one", "a"], ["two", "b"]]
+    assert few_shot.of_file(name, data) == [["one", "a"], ["two", "b"]]
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_a_small_file_gives_examples(name: str, data: bytes) -> None:
 )
 def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(data: bytes, said: str) -> None:
     with pytest.raises(DynloraError, match=said):
-        support.of_file("a.csv", data)
+        few_shot.of_file("a.csv", data)
 
 
 def test_more_texts_than_the_page_takes_are_refused() -> None:
-    assert support.asked_texts("one\n\ntwo") == ["one", "two"]
+    assert few_shot.asked_texts("one\n\ntwo") == ["one", "two"]
     with pytest.raises(ConfigError, match="give at most 100"):
-        support.asked_texts("x\n" * 101)
+        few_shot.asked_texts("x\n" * 101)

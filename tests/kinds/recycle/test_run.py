@@ -22,7 +22,7 @@ from dynlora.kinds.recycle.work.inversion import Inversion
 from dynlora.kinds.recycle.work.run import resume
 from dynlora.kinds.recycle.work.steps import Recycling
 from dynlora.kinds.recycle.work.teachers import teachers_of
-from dynlora.store.copied import COPIED_NAME, Copied
+from dynlora.store.origin import COPIED_NAME, Copied
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.training.stop_signal import StopRequest

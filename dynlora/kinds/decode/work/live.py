@@ -10,11 +10,9 @@ from typing import Any
 from dynlora.errors import ConfigError
 from dynlora.inference.writing import Prompt
 from dynlora.kinds.decode.settings import OWN, DecodeSettings
-from dynlora.kinds.decode.work.checker import Reference
-from dynlora.kinds.decode.work.plan import BLANK_LINE, LINE
-from dynlora.kinds.decode.work.points import plain
-from dynlora.kinds.decode.work.problems import Problem, answer_of
-from dynlora.kinds.decode.work.roles import cast_of
+from dynlora.kinds.decode.work.plan import BLANK_LINE, LINE, cast_of
+from dynlora.kinds.decode.work.problems import Problem, Reference, answer_of
+from dynlora.kinds.decode.work.results import plain
 from dynlora.kinds.decode.work.solve import TARGET, Attempt, Cast, Limits, Point
 from dynlora.store.meta import section, text
 from dynlora.store.reader import RunReader
@@ -80,13 +78,13 @@ class Live:
                 "accepted": step.accepted,
                 "discarded": step.discarded and step.discarded["text"],
             }
-        found = attempt.finished()
-        written = sum(len(step.ids) for step in found.steps)
+        result = attempt.finished()
+        written = sum(len(step.ids) for step in result.steps)
         yield {
-            "ended": found.ended,
-            "answer": answer_of(problem, found.text),
-            "tokens": found.tokens,
-            "flops": found.flops,
+            "ended": result.ended,
+            "answer": answer_of(problem, result.text),
+            "tokens": result.tokens,
+            "flops": result.flops,
             "target_flops": self.cast.target.size.written(len(problem.prompts[TARGET]), written),
         }
 

@@ -21,7 +21,7 @@ from dynlora.engine.model.some_blocks import block_influence, most_influential
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run
-from dynlora.kinds.decode.work.checker import Reference
+from dynlora.kinds.decode.work.problems import Reference
 from dynlora.kinds.decode.work.rewards import judged_text
 from dynlora.kinds.named_runs import named_run
 from dynlora.store.schema import command_text
@@ -82,11 +82,13 @@ class Wanted:
     target: str | None = None
 
 
-def prepare(wanted: Wanted, runs_dir: Path, say: Callable[[str], None], *, progress: bool = False) -> dict[str, Any]:
+def prepare(
+    preparation: Wanted, runs_dir: Path, say: Callable[[str], None], *, progress: bool = False
+) -> dict[str, Any]:
     """Train target, draft and judge in turn, as far as they are not given, and return their ids.
 
     Args:
-        wanted: what is to be prepared.
+        preparation: what is to be prepared.
         runs_dir: folder of the runs.
         say: is told what happens.
         progress: draw bars.
@@ -97,20 +99,23 @@ def prepare(wanted: Wanted, runs_dir: Path, say: Callable[[str], None], *, progr
     Raises:
         DynloraError: when something that is named cannot be used, a run fails, or is stopped.
     """
-    found: dict[str, str] = {}
-    for role, given, config in (("target", wanted.target, target_config), ("draft", wanted.draft, draft_config)):
+    runs: dict[str, str] = {}
+    for role, given, config in (
+        ("target", preparation.target, target_config),
+        ("draft", preparation.draft, draft_config),
+    ):
         if given is not None:
-            found[role] = str(named_run(role, given, runs_dir).folder)
+            runs[role] = str(named_run(role, given, runs_dir).folder)
             continue
         say(f"Training the {role}")
-        found[role] = str(_trained(config(wanted), runs_dir, progress))
-    say(f"The draft solves {wanted.problems:,} training problems")
-    rows = write_rows(Path(found["draft"]), runs_dir / FOLDER / Path(found["draft"]).name, wanted)
+        runs[role] = str(_trained(config(preparation), runs_dir, progress))
+    say(f"The draft solves {preparation.problems:,} training problems")
+    rows = write_rows(Path(runs["draft"]), runs_dir / FOLDER / Path(runs["draft"]).name, preparation)
     say(f"Training the judge on {rows['train']:,} partial solutions, {rows['right']:.0%} of them right")
     if rows["right"] > MOSTLY:
         say("Few are wrong, so the judge will keep nearly every step; a draft trained for less makes more mistakes")
-    found["judge"] = str(_trained(judge_config(wanted, Path(rows["folder"])), runs_dir, progress))
-    named = {role: Path(folder).name for role, folder in found.items()}
+    runs["judge"] = str(_trained(judge_config(preparation, Path(rows["folder"])), runs_dir, progress))
+    named = {role: Path(folder).name for role, folder in runs.items()}
     roles = ["--draft", named["draft"], "--target", named["target"], "--reward", named["judge"]]
     command = command_text("rsd", *roles, "--threshold", "0.3:0.9:4", "--control", "0.5", runs_dir=runs_dir)
     return {**named, "rows": rows, "command": command}
@@ -127,41 +132,43 @@ def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
     return outcome.folder
 
 
-def target_config(wanted: Wanted) -> RunConfig:
+def target_config(preparation: Wanted) -> RunConfig:
     """Return the settings of the target: all blocks, plain LoRA."""
-    return parse_config(_writer(wanted, "target", wanted.steps, {"rank": 8, "dropout": 0.0}, 1e-3))
+    return parse_config(_writer(preparation, "target", preparation.steps, {"rank": 8, "dropout": 0.0}, 1e-3))
 
 
-def draft_config(wanted: Wanted) -> RunConfig:
+def draft_config(preparation: Wanted) -> RunConfig:
     """Return the settings of the draft: some blocks, which have to learn to do without the others."""
-    values = _writer(wanted, "draft", wanted.draft_steps, {"rank": 32, "dropout": 0.0}, 1e-3)
-    values["model"]["layers"] = chosen_blocks(wanted)
+    values = _writer(preparation, "draft", preparation.draft_steps, {"rank": 32, "dropout": 0.0}, 1e-3)
+    values["model"]["layers"] = chosen_blocks(preparation)
     return parse_config(values)
 
 
-def chosen_blocks(wanted: Wanted) -> str:
+def chosen_blocks(preparation: Wanted) -> str:
     """Return the numbers of the draft's blocks, as `model.layers` takes them: those wanted, or the most influential.
 
     Raises:
         ConfigError: when the model has fewer.
     """
-    if isinstance(wanted.layers, str):
-        return wanted.layers
-    inputs = load_inputs(target_config(wanted))
+    if isinstance(preparation.layers, str):
+        return preparation.layers
+    inputs = load_inputs(target_config(preparation))
     model = inputs.base.model.eval()
     read = signature(model.forward).parameters
-    batches = calibration_batches(inputs.encoded("train"), LOOKS, wanted.seed)
-    shown = [{name: value for name, value in batch.items() if name in read and name != "labels"} for batch in batches]
-    return most_influential(block_influence(model, shown), wanted.layers)
+    batches = calibration_batches(inputs.encoded("train"), LOOKS, preparation.seed)
+    model_inputs = [
+        {name: value for name, value in batch.items() if name in read and name != "labels"} for batch in batches
+    ]
+    return most_influential(block_influence(model, model_inputs), preparation.layers)
 
 
-def _writer(wanted: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
-    source = "path" if Path(os.path.expanduser(wanted.data)).exists() else "name"
+def _writer(preparation: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
+    source = "path" if Path(os.path.expanduser(preparation.data)).exists() else "name"
     return {
-        "name": f"{role} for decoding, {Path(wanted.data).name}",
-        "seed": wanted.seed,
-        "model": {"name": wanted.model},
-        "data": {source: wanted.data, "task": "causal_lm"},
+        "name": f"{role} for decoding, {Path(preparation.data).name}",
+        "seed": preparation.seed,
+        "model": {"name": preparation.model},
+        "data": {source: preparation.data, "task": "causal_lm"},
         "adapter": dict(adapter),
         "strategy": {"name": "lora"},
         "train": {"steps": steps, "batch_size": 8, "lr": lr, "max_grad_norm": 1.0},
@@ -169,27 +176,27 @@ def _writer(wanted: Wanted, role: str, steps: int, adapter: Mapping[str, Any], l
     }
 
 
-def judge_config(wanted: Wanted, folder: Path) -> RunConfig:
+def judge_config(preparation: Wanted, folder: Path) -> RunConfig:
     """Return the settings of the judge: a classification run on partial solutions."""
     return parse_config(
         {
-            "name": f"judge for decoding, {Path(wanted.data).name}",
-            "seed": wanted.seed,
-            "model": {"name": wanted.judge_model},
+            "name": f"judge for decoding, {Path(preparation.data).name}",
+            "seed": preparation.seed,
+            "model": {"name": preparation.judge_model},
             "data": {"path": str(folder), "task": "classification"},
             "strategy": {"name": "lora"},
-            "train": {"steps": wanted.judge_steps},
+            "train": {"steps": preparation.judge_steps},
         }
     )
 
 
-def write_rows(draft: Path, folder: Path, wanted: Wanted) -> dict[str, Any]:
+def write_rows(draft: Path, folder: Path, preparation: Wanted) -> dict[str, Any]:
     """Let the draft solve training problems, label each partial solution, and write both sides, split by problem.
 
     Args:
         draft: folder of the run.
         folder: that train.jsonl and validation.jsonl are written to.
-        wanted: how many problems, and how they are solved.
+        preparation: how many problems, and how they are solved.
 
     Returns:
         `folder`; `train` and `validation`, numbers of rows; `right`, the fraction of right ones.
@@ -204,19 +211,19 @@ def write_rows(draft: Path, folder: Path, wanted: Wanted) -> dict[str, Any]:
     data = read_data(config).train
     if data.text_pair is None or "answer" not in data.fields:
         raise ConfigError(f"--data {config.data.source}: has no solutions with answers to judge steps by; give others")
-    order = np.random.default_rng(stream_seed(wanted.seed, "judge problems")).permutation(len(data))
-    chosen = data.take(np.sort(order[: wanted.problems]))
-    written = model.continued_rows(task, chosen, wanted.temperature, wanted.seed)
+    order = np.random.default_rng(stream_seed(preparation.seed, "judge problems")).permutation(len(data))
+    chosen = data.take(np.sort(order[: preparation.problems]))
+    written = model.continued_rows(task, chosen, preparation.temperature, preparation.seed)
     sides: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     held_out = max(1, round(HELD_OUT * len(chosen)))
     for place in range(len(chosen)):
         side = "validation" if place % max(1, len(chosen) // held_out) == 0 else "train"
-        sides[side] += judged_rows(chosen, place, str(written[place]["prediction"]), wanted.step_string)
+        sides[side] += judged_rows(chosen, place, str(written[place]["prediction"]), preparation.step_string)
     labels = [row["label"] for row in sides["train"]]
     if len(set(labels)) < 2:
         raise ConfigError(
-            f"--problems {wanted.problems}: all steps of the draft are {labels[0] if labels else 'empty'}, and a judge "
-            "needs both kinds; solve more problems, or raise the temperature"
+            f"--problems {preparation.problems}: all steps of the draft are {labels[0] if labels else 'empty'}, and a "
+            "judge needs both kinds; solve more problems, or raise the temperature"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for side, rows in sides.items():
@@ -232,8 +239,8 @@ def judged_rows(rows: Rows, place: int, solution: str, step_string: str) -> list
     draft, and a judge that knew the draft's alone would learn which kinds of steps the draft gets wrong, and no more.
     """
     worked = rows.text_pair[place] if rows.text_pair else ""
-    found = [*labelled(rows, place, solution, step_string), *labelled(rows, place, worked, step_string)]
-    return list({row["text"]: row for row in found}.values())
+    judged = [*labelled(rows, place, solution, step_string), *labelled(rows, place, worked, step_string)]
+    return list({row["text"]: row for row in judged}.values())
 
 
 def labelled(rows: Rows, place: int, solution: str, step_string: str) -> Iterator[dict[str, Any]]:
@@ -251,5 +258,5 @@ def labelled(rows: Rows, place: int, solution: str, step_string: str) -> Iterato
 def steps_of(solution: str, step_string: str) -> Sequence[str]:
     """Return the steps of a solution, each with what ends it."""
     parts = solution.split(step_string)
-    found = [part + step_string for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-    return [step for step in found if step.strip()]
+    steps = [part + step_string for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+    return [step for step in steps if step.strip()]

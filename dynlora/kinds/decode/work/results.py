@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +11,76 @@ import numpy as np
 
 from dynlora.analysis.stats import paired_share_interval, percentile_interval, share_interval
 from dynlora.engine.randomness import stream_seed
-from dynlora.kinds.decode.work.points import plain
-from dynlora.kinds.decode.work.solve import DRAFT, TARGET, Point
-from dynlora.store.kinds import WITHIN
+from dynlora.errors import ConfigError
+from dynlora.kinds.decode.work.solve import DRAFT, TARGET, Acceptance, Point
+from dynlora.store.meta import WITHIN
+
+MOST_VALUES = 101
+_RANGE = re.compile(r"(?P<low>[^:]+?)(?::|\.\.)(?P<high>[^:]+):(?P<count>\d{1,6})")
+
+
+def values_of(text: str) -> list[float]:
+    """Return the values of a rule: one number, several with commas between, or A:B:N for N values from A to B.
+
+    Raises:
+        ConfigError: when the text is none of these; one sentence.
+    """
+    if values := _RANGE.fullmatch(text.strip()):
+        low, high, count = _number(text, values["low"]), _number(text, values["high"]), int(values["count"])
+        if low > high or not 1 <= count <= MOST_VALUES:
+            raise ConfigError(
+                f"--threshold {text[:60]}: must be A:B:N with A at most B and N from 1 to {MOST_VALUES}, such as "
+                "0.1:0.9:5"
+            )
+        return [float(f"{value:.6g}") for value in np.linspace(low, high, count)]
+    values = [_number(text, part) for part in text.split(",")]
+    if len(values) > MOST_VALUES:
+        raise ConfigError(f"--threshold: has {len(values)} values; give at most {MOST_VALUES}")
+    return list(dict.fromkeys(values))
+
+
+def _number(text: str, part: str) -> float:
+    try:
+        value = float(part)
+    except ValueError:
+        value = math.nan
+    if math.isinf(value):
+        alone = "target" if value > 0 else "draft"
+        raise ConfigError(f"--threshold {text[:60]}: is the {alone} alone, which is decoded anyway; give a number")
+    if math.isnan(value):
+        raise ConfigError(
+            f"--threshold {text[:60]!r}: {part.strip()[:30]!r} is not a number; give one such as 0.7, or A:B:N such as "
+            "0.1:0.9:5"
+        )
+    return value
+
+
+def points_of(accept: str, values: Sequence[float], control: Sequence[float], *, ends: bool) -> list[Point]:
+    """Return the points of a decode, each key once.
+
+    Args:
+        accept: the rule.
+        values: of the rule.
+        control: probabilities of steps that are kept by chance.
+        ends: also each role alone, first: the others are compared with the target.
+
+    Raises:
+        ConfigError: when a rule cannot have a value.
+    """
+    points = [Point(accept, value) for value in values] + [Point("constant", value) for value in control]
+    for point in points:
+        Acceptance(point.accept, point.value or 0.0)
+    alone = [Point(TARGET), Point(DRAFT)] if ends else []
+    by_key: dict[str, Point] = {}
+    for point in dict.fromkeys([*alone, *points]):
+        by_key.setdefault(point.key, point)  # records know a point by its key, which has six digits of the value
+    return list(by_key.values())
+
+
+def plain(value: float | None) -> Any:
+    """Return a value as JSON can hold it: infinity by name."""
+    return value if value is None or math.isfinite(value) else ("inf" if value > 0 else "-inf")
+
 
 RESAMPLES = 2000
 TOKENS = ("draft_kept", "draft_discarded", "target")
@@ -48,7 +117,7 @@ def row_of(
     """Return what one point shows; tokens, FLOPs and seconds are sums over its problems, at least one."""
     right = [one["right"] for one in solved if one["right"] is not None]
     judged = [step for one in solved for step in one["steps"] if step["accepted"] is not None]
-    found = {
+    row = {
         "key": key,
         "accept": accept,
         "threshold": plain(value),
@@ -62,7 +131,7 @@ def row_of(
         **{name: sum(one[name] for one in solved) for name in COSTS},
         "cut_off": sum(one["ended"] != "end" for one in solved),
     }
-    return {**found, "against_target": paired(solved, target)} if accept != TARGET else found
+    return {**row, "against_target": paired(solved, target)} if accept != TARGET else row
 
 
 def paired(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any] | None:
@@ -76,18 +145,18 @@ def paired(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any] 
     if not pairs:
         return None
     draws = np.random.default_rng(stream_seed(0, "decode intervals")).integers(0, len(pairs), (RESAMPLES, len(pairs)))
-    found: dict[str, Any] = {"problems": len(pairs), "accuracy": None}
+    pairing: dict[str, Any] = {"problems": len(pairs), "accuracy": None}
     if all(side["right"] is not None for pair in pairs for side in pair):
         gaps = np.array([float(one["right"]) - float(its["right"]) for one, its in pairs])
         low, high = paired_share_interval(int((gaps > 0).sum()), int((gaps < 0).sum()), len(pairs))
-        found["accuracy"] = {"difference": float(gaps.mean()), "low": low, "high": high}
+        pairing["accuracy"] = {"difference": float(gaps.mean()), "low": low, "high": high}
     for name in COSTS:
         mine, its = (np.array([pair[side][name] for pair in pairs], dtype=float) for side in (0, 1))
         if its.sum() <= 0:
             continue
         low, high = percentile_interval(mine[draws].sum(1) / its[draws].sum(1))
-        found[name] = {"ratio": float(mine.sum() / its.sum()), "low": low, "high": high}
-    return found
+        pairing[name] = {"ratio": float(mine.sum() / its.sum()), "low": low, "high": high}
+    return pairing
 
 
 def _good(document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -112,14 +181,14 @@ def conclusion(document: Mapping[str, Any]) -> str:
     alone = f"the target alone is right on {target['accuracy']:.1%} of {target['problems']:,} problems"
     if draft is not None:
         alone += f", the draft alone on {draft['accuracy']:.1%}"
-    if not (asked := _of_reward(document)):
+    if not (threshold := _of_reward(document)):
         return f"No threshold was decoded: {alone}."
     if not (good := _good(document)):
         return f"No threshold is within 1 point of the target: {alone}."
     row = good[0]
     against = row["against_target"]
     gap, cost, whole = against["accuracy"], against["flops"], against["flops_with_prefill"]
-    chosen = f"; one of {len(asked)} thresholds was chosen on these problems" if len(asked) > 1 else ""
+    chosen = f"; one of {len(threshold)} thresholds was chosen on these problems" if len(threshold) > 1 else ""
     return (
         f"At {row['key']} the accuracy is {row['accuracy']:.1%} ({_points(gap['difference'])} points, 95 % CI "
         f"{_points(gap['low'])} to {_points(gap['high'])}) at {cost['ratio']:.2f} of the target's decode FLOPs "
@@ -169,7 +238,7 @@ def words(document: Mapping[str, Any]) -> str:
     for row in rows:
         against, alone = row.get("against_target") or {}, "1.00" if row["key"] == TARGET else "-"
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
-        kept = "-" if row["accepted"] is None else f"{row['accepted']:.0%}"
+        accepted = "-" if row["accepted"] is None else f"{row['accepted']:.0%}"
         costs = [f"{against[name]['ratio']:.2f}" if name in against else alone for name in COSTS]
-        lines.append(f"{row['key']:18} {accuracy:>8} {kept:>6} {costs[0]:>7} {costs[1]:>8} {costs[2]:>8}")
+        lines.append(f"{row['key']:18} {accuracy:>8} {accepted:>6} {costs[0]:>7} {costs[1]:>8} {costs[2]:>8}")
     return "\n".join([*lines, "", document["next"]])

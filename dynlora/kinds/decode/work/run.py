@@ -4,29 +4,98 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from dynlora.config_files import read_run_config
+from dynlora.engine.compress.plain import Truncatable, as_plain_lora
+from dynlora.engine.data.text_data import Rows
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.engine.loop.hardware import describe_machine
+from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
+from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.jobs import kinds
 from dynlora.kinds.decode.settings import DecodeSettings
-from dynlora.kinds.decode.work.nested_ranks import nested_ranks
 from dynlora.kinds.decode.work.plan import Plan, changed_role, planned
-from dynlora.kinds.decode.work.points import plain
-from dynlora.kinds.decode.work.results import results, rows_of
+from dynlora.kinds.decode.work.results import plain, results, rows_of
 from dynlora.kinds.decode.work.solve import Point, payload, solve
 from dynlora.store.meta import section, table, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.tasks import WritingTask
 from dynlora.training.folder_work import Outcome, check_can_work, work_on
+from dynlora.training.inputs import read_data
 from dynlora.training.progress_stream import QuietStream
 from dynlora.training.stop_signal import StopRequest
+
+ROWS = 48
+"""Held-out completions whose tokens are compared."""
+
+
+def nested_ranks(folder: Path, rows: int = ROWS) -> list[dict[str, Any]]:
+    """Return {rank, share, agreement} of the ranks 0, 1, 2, 4, ... of a run's adapter, up to the whole.
+
+    `share` is the fraction of the adapter's parameters; `agreement` the fraction of tokens of held-out completions at
+    which the truncated adapter, with `rank` components in every module, finds the same token most probable as the
+    whole one. Gates are replaced by their means.
+
+    Raises:
+        ConfigError: when the run writes no texts, or its data has no completions.
+        NotMergeableError: when the method's update has no components.
+    """
+    config, model = read_run_config(folder), load_run(folder)
+    data = read_data(config)
+    if not isinstance(model.task, WritingTask) or data.held_out.text_pair is None:
+        raise ConfigError(f"run {folder.name}: has no completions to compare tokens on; give a run that learned some")
+    bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+    plain = as_plain_lora(model)
+    drawn = np.random.default_rng(stream_seed(config.seed, "nested ranks")).permutation(len(data.held_out))[:rows]
+    chosen = data.held_out.take(np.sort(drawn))
+    whole = _choices(plain, chosen)
+    adapter = Truncatable.of(plain, None, "plain")
+    agreements = []
+    for rank in _ranks(max(adapter.sizes, default=0)):
+        components = [np.arange(min(rank, size)) for size in adapter.sizes]
+        adapter.keep(components)
+        same = (_choices(plain, chosen) == whole).double().mean()
+        share = adapter.parameters_of(components) / max(1, adapter.parameters)
+        agreements.append({"rank": rank, "share": share, "agreement": float(same)})
+    return agreements
+
+
+def _ranks(largest: int) -> Iterator[int]:
+    """Yield 0, 1, 2, 4, ... and the largest."""
+    yield 0
+    rank = 1
+    while rank < largest:
+        yield rank
+        rank *= 2
+    if largest:
+        yield largest
+
+
+@torch.no_grad()
+def _choices(model: AdaptedModel, rows: Rows) -> Tensor:
+    """Return the most probable token at every token of the completions, each after the right tokens, (n,)."""
+    task, tokenizer, choices = model.task, model.base.tokenizer, []
+    assert isinstance(task, WritingTask)
+    whole: Any = model.base.model
+    device = next(whole.parameters()).device
+    for index in range(len(rows)):
+        prompt = task.prompt(tokenizer, rows, index)
+        ids = [*prompt.ids, *tokenizer(prompt.expected, add_special_tokens=False)["input_ids"]]
+        ids = ids[: model.max_length]
+        logits = whole(input_ids=torch.tensor([ids], device=device)).logits[0, len(prompt.ids) - 1 :]
+        choices.append(logits.argmax(-1).cpu())
+    return torch.cat(choices)
+
 
 PROBLEM = "problem"
 """Kind of the event of a solved problem."""
@@ -145,10 +214,10 @@ def _solved(plan: Plan, place: int, index: int) -> dict[str, Any]:
     task = plan.cast.target.model.task
     assert isinstance(task, WritingTask)
     problem, point = plan.problems[index], plan.points[place]
-    found = payload(problem, point, solve(plan.cast, problem, point, plan.limits, plan.seed), task)
-    for step in found["steps"]:
+    record = payload(problem, point, solve(plan.cast, problem, point, plan.limits, plan.seed), task)
+    for step in record["steps"]:
         step["reward"] = plain(step["reward"])
-    return found
+    return record
 
 
 def _end_of_point(plan: Plan, point: Point, place: int, writer: RunWriter, solved: list[dict[str, Any]]) -> None:

@@ -2,17 +2,98 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
-from dynlora.kinds.decode.work.acceptance import Acceptance
 from dynlora.kinds.decode.work.problems import Problem, answer_of, is_right
 from dynlora.kinds.decode.work.rewards import Candidate, Judged, Reward, checked
 from dynlora.kinds.decode.work.writer import Piece, Role, Writer
 from dynlora.tasks import WritingTask
+
+SLOPE = 10.0
+"""How steep the probability of `sigmoid` is: from 0.27 to 0.73 within 0.2 of reward."""
+
+
+def _threshold(reward: float, value: float) -> float:
+    """Return 1 where the reward is at least the threshold."""
+    return float(reward >= value)
+
+
+def _constant(reward: float, value: float) -> float:
+    """Return p, whatever the reward."""
+    return value
+
+
+def _clip(reward: float, value: float) -> float:
+    """Return min(1, max(0, reward / value)): certain from the threshold on, in proportion below."""
+    if value <= 0 or math.isinf(value):
+        return float(reward >= value)
+    return min(1.0, max(0.0, reward / value))
+
+
+def _sigmoid(reward: float, value: float) -> float:
+    """Return σ(10 · (reward - value)): one half at the threshold."""
+    if math.isinf(value):
+        return float(value < 0)
+    exponent = SLOPE * (reward - value)
+    return 1 / (1 + math.exp(-exponent)) if exponent > -500 else 0.0
+
+
+PROBABILITIES: Mapping[str, Callable[[float, float], float]] = {
+    "threshold": _threshold,
+    "constant": _constant,
+    "clip": _clip,
+    "sigmoid": _sigmoid,
+}
+"""Every rule: probability that a step is kept, of its reward and the rule's value."""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A rule with its value.
+
+    Attributes:
+        kind: one of `PROBABILITIES`.
+        value: the threshold, or p of `constant`.
+        seed: of what is drawn.
+    """
+
+    kind: str
+    value: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that there is not, and a value that it cannot have.
+
+        Raises:
+            ConfigError: one sentence.
+        """
+        if self.kind not in PROBABILITIES:
+            raise ConfigError(f"--accept {self.kind}: must be one of {', '.join(PROBABILITIES)}")
+        if math.isnan(self.value):
+            raise ConfigError("--threshold nan: is not a number to compare with; give one such as 0.7, or inf")
+        if self.kind == "constant" and not 0 <= self.value <= 1:
+            raise ConfigError(f"--threshold {self.value:g}: is a probability with --accept constant; give 0 to 1")
+
+    @property
+    def needs_reward(self) -> bool:
+        """Whether the rule looks at the reward."""
+        return self.kind != "constant"
+
+    def keeps(self, reward: float, problem: int, step: int) -> bool:
+        """Say whether a step is kept.
+
+        What is drawn depends on seed, problem and position alone, so that a higher threshold never keeps a step that a
+        lower one gives up.
+        """
+        probability = PROBABILITIES[self.kind](reward, self.value)
+        return probability >= 1 or stream_seed(self.seed, "accept", problem, step) / 2**63 < probability
+
 
 DRAFT, TARGET = "draft", "target"
 
@@ -128,7 +209,7 @@ class Cast:
 
 def payload(problem: Problem, point: Point, solution: Solution, task: WritingTask) -> dict[str, Any]:
     """Return a solved problem as the store keeps it."""
-    found = asdict(solution)
+    record = asdict(solution)
     return {
         "point": point.key,
         "problem": problem.index,
@@ -136,7 +217,7 @@ def payload(problem: Problem, point: Point, solution: Solution, task: WritingTas
         "reference": problem.right_answer,
         "answer": answer_of(problem, solution.text),
         "right": is_right(problem, solution.text, task),
-        **found,
+        **record,
     }
 
 
@@ -205,9 +286,9 @@ class Attempt:
         solution.flops = sum(work.decode_flops for work in works.values())
         solution.seconds += sum(writer.seconds for writer in self.writers.values())
         solution.flops_with_prefill += solution.flops + sum(work.prefill_flops for work in works.values())
-        kept = sum(len(step.ids) for step in solution.steps if step.by == DRAFT)
+        accepted = sum(len(step.ids) for step in solution.steps if step.by == DRAFT)
         discarded = sum(len(step.discarded["ids"]) for step in solution.steps if step.discarded)
-        solution.tokens = {"draft_kept": kept, "draft_discarded": discarded, "target": works[TARGET].decoded}
+        solution.tokens = {"draft_kept": accepted, "draft_discarded": discarded, "target": works[TARGET].decoded}
         return solution
 
     def _room(self, writers: list[Writer]) -> int | None:
@@ -241,9 +322,9 @@ class Attempt:
             return None
         target = self.writers[TARGET]
         started, inside = time.perf_counter(), target.seconds
-        found = reward.judge(Candidate(self.problem, before, piece.text, count, target))
+        judgement = reward.judge(Candidate(self.problem, before, piece.text, count, target))
         self.solution.seconds += max(0.0, time.perf_counter() - started) if target.seconds == inside else 0.0
-        judged: Judged = checked(found, reward, self.problem.index, place)
+        judged: Judged = checked(judgement, reward, self.problem.index, place)
         self.solution.prefilled["reward"] += judged.read
         self.solution.flops_with_prefill += judged.flops
         return judged.value

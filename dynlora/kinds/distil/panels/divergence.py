@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynlora.kinds.distil import frames
+from dynlora.kinds.distil import text
 from dynlora.kinds.distil.compared_panel import ComparedPanel
 from dynlora.kinds.distil.result import Distil, PerToken
 
@@ -22,7 +22,7 @@ class Divergence(ComparedPanel):
         """Return the divergences and their differences."""
         return result.kl, result.kl_against_base
 
-    def caption(self, data: frames.Compared) -> str:
+    def caption(self, data: text.Compared) -> str:
         """Return what is measured, and over what."""
         return (
             "Mean KL(teacher || model) over the tokens of texts that a teacher wrote for the test alone, nats; 0 is "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynlora.kinds.distil import frames
+from dynlora.kinds.distil import text
 from dynlora.kinds.distil.compared_panel import ComparedPanel
 from dynlora.kinds.distil.result import Distil, PerToken
 from dynlora.viz.kit.panel import RunView
@@ -29,7 +29,7 @@ class HeldOutLoss(ComparedPanel):
             return "The data of no teacher could be read, so no held-out loss was measured."
         return self.missing
 
-    def caption(self, data: frames.Compared) -> str:
+    def caption(self, data: text.Compared) -> str:
         """Return what is measured, and over what."""
         return (
             "Mean loss over the tokens of held-out examples of each teacher's data, nats. The student never saw this "

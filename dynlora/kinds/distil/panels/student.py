@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from dynlora.analysis import run_summary
 from dynlora.store import queries
 from dynlora.text import score
-from dynlora.viz.kit import lines
+from dynlora.viz.kit import charts
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -41,4 +41,4 @@ class Student(Panel[pd.DataFrame]):
 
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw the series."""
-        return lines.line(data, "KL in nats per token", colours)
+        return charts.line(data, "KL in nats per token", colours)

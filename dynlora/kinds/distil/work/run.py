@@ -13,8 +13,7 @@ from dynlora.kinds.distil.settings import NOT_RECYCLE, TEXTS_AT_ONCE, DistilSett
 from dynlora.kinds.distil.work.materials import Materials
 from dynlora.kinds.distil.work.measured import Measured
 from dynlora.kinds.distil.work.steps import Distilling
-from dynlora.kinds.distil.work.student import StudentTraining
-from dynlora.kinds.distil.work.texts import Texts, written_texts
+from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_texts
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome

@@ -11,8 +11,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.engine.recorder import Recorder
 from dynlora.kinds.distil.settings import TEXTS_AT_ONCE
 from dynlora.kinds.distil.work.materials import Materials
-from dynlora.kinds.distil.work.student import StudentTraining
-from dynlora.kinds.distil.work.texts import Texts, written_texts
+from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_texts
 from dynlora.kinds.recycle.work.materials import copied_state
 from dynlora.tasks.token_rows import end_token
 from dynlora.training.stepwise import Stepwise
@@ -80,10 +79,10 @@ class Distilling(Stepwise):
     def _write(self, stage: str) -> None:
         """Let the next teacher write a batch of texts, and record a few of them."""
         of = self.materials.settings
-        wanted = of.samples if stage == "samples" else of.held_out
-        index = next(index for index, texts in enumerate(self.texts[stage]) if len(texts) < wanted)
+        target = of.samples if stage == "samples" else of.held_out
+        index = next(index for index, texts in enumerate(self.texts[stage]) if len(texts) < target)
         texts = self.texts[stage][index]
-        count = min(TEXTS_AT_ONCE, wanted - len(texts))
+        count = min(TEXTS_AT_ONCE, target - len(texts))
         seed = stream_seed(of.seed, stage, index, len(texts)) % 2**62
         first = len(texts)
         texts.add(written_texts(self.materials.models[index], self.materials.start, count, of.tokens, seed))
@@ -99,7 +98,7 @@ class Distilling(Stepwise):
                 "stage": stage,
                 "count": count,
                 "of": len(texts),
-                "wanted": wanted,
+                "wanted": target,
                 "texts": [self._shown(texts, row) for row in range(first, min(len(texts), first + SHOWN_TEXTS))],
             },
         )
@@ -167,8 +166,8 @@ class Distilling(Stepwise):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
         self.step, self.learned = state["step"], state["learned"]
-        for stage, kept in state["texts"].items():
-            for texts, one in zip(self.texts[stage], kept, strict=True):
+        for stage, entries in state["texts"].items():
+            for texts, one in zip(self.texts[stage], entries, strict=True):
                 texts.load(one)
         if state["training"] is not None:
             self.training = self.new_training()

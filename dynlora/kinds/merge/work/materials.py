@@ -2,24 +2,164 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dynlora import tasks
+from dynlora.config import RunConfig
+from dynlora.config_files import read_run_config
 from dynlora.engine.compress.components import Components
-from dynlora.engine.evaluation.inference import AdaptedModel
+from dynlora.engine.data.text_data import Rows, of_groups
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.engine.given_start import GivenModule
 from dynlora.engine.model.adapters import Adapters, replace_module
+from dynlora.engine.model.base_model import head_parameters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
+from dynlora.engine.randomness import stream_seed
 from dynlora.engine.strategy import Strategy
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DynloraError
+from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.kinds.merge.result import OWN
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.merge.work.sources import Source, Updates
+from dynlora.kinds.named_runs import NamedRun
 from dynlora.tasks import Task
+from dynlora.training.inputs import read_data
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run that is merged.
+
+    Attributes:
+        run: its id.
+        name: for people.
+        folder: of the run.
+        config: its settings.
+    """
+
+    run: str
+    name: str
+    folder: Path
+    config: RunConfig
+
+    @classmethod
+    def of(cls, run: NamedRun) -> Source:
+        """Return a checked run as a source."""
+        return cls(run.id, run.name, run.folder, read_run_config(run.folder))
+
+    def load(self) -> AdaptedModel:
+        """Return the trained model, all of it frozen, on the accelerator where there is one.
+
+        Raises:
+            DynloraError: one sentence that names the source, when it cannot be loaded.
+        """
+        try:
+            model = load_run(self.folder)
+        except DynloraError as error:
+            raise type(error)(f"source {self.run}: {error}") from None
+        model.base.model.requires_grad_(False)
+        if torch.accelerator.is_available():
+            model.base.model.to(torch.accelerator.current_accelerator())  # pyright: ignore
+        return model
+
+    def held_out(self, n: int, seed: int, key: int) -> Rows:
+        """Return at most n held-out examples of what the run learned, drawn once by key, in their order.
+
+        Raises:
+            DynloraError: when the data cannot be read.
+        """
+        data, groups = read_data(self.config), self.config.data.train_groups
+        rows = data.held_out if groups is None else of_groups(data.held_out, groups)
+        order = np.random.default_rng(stream_seed(seed, "held-out examples", key)).permutation(len(rows))
+        return rows.take(np.sort(order[:n]))
+
+    def described(self, parameters: int) -> dict[str, object]:
+        """Return what a merge keeps of its source, as plain values."""
+        adapter, strategy = self.config.adapter, self.config.strategy
+        return {
+            "run": self.run,
+            "name": self.name,
+            "rank": adapter.rank,
+            "strategy": strategy.name,
+            "parameters": parameters,
+        }
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What is merged of a source.
+
+    Attributes:
+        modules: update by name of the module, gates at their means, on the CPU.
+        infos: the adapted modules in the model's order.
+        head: tensors of its head by name; none for a model that writes texts.
+        task: what it predicts.
+        notes: what a person should know, in sentences.
+    """
+
+    modules: Mapping[str, GivenModule]
+    infos: Sequence[ModuleInfo]
+    head: Mapping[str, Tensor]
+    task: Task
+    notes: tuple[str, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the update: Σ rank · (d_in + d_out)."""
+        return sum(len(self.modules[info.name].A) * info.cost for info in self.infos if info.name in self.modules)
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, source: Source, model: AdaptedModel) -> Updates:
+        """Take the update of every module; the gates of the model are baked in place.
+
+        Raises:
+            ConfigError: where the method's update is no product of small factors.
+        """
+        notes = _bake(source, model)
+        modules = {}
+        for module in model.adapters:
+            try:
+                form = module.peft_forms().get("LORA")
+            except DynloraError:
+                form = None
+            if form is None:
+                raise ConfigError(
+                    f"source {source.run}: the update of {source.config.strategy.name} is no product of small factors; "
+                    "give runs whose adapter is a LoRA"
+                )
+            if form:
+                A, B = (form[name].detach().float().cpu().clone() for name in ("lora_A.weight", "lora_B.weight"))
+                modules[module.info.name] = GivenModule(A, B, float(module.scaling))
+        head = {name: tensor.detach().cpu().clone() for name, tensor in head_parameters(model.base).items()}
+        return cls(modules, [module.info for module in model.adapters], head, model.task, notes)
+
+    def has_head_of(self, other: Updates) -> bool:
+        """Say whether another source has the same head for the same classes."""
+        return (
+            self.task.labels == other.task.labels
+            and self.head.keys() == other.head.keys()
+            and all(torch.equal(tensor, other.head[name]) for name, tensor in self.head.items())
+        )
+
+
+def _bake(source: Source, model: AdaptedModel) -> tuple[str, ...]:
+    """Replace gates by their means over training examples, or by one where there is no data; return the notes."""
+    if model.adapters.gates is None:
+        return ()
+    try:
+        rows = read_data(source.config).train_sample(GATE_ROWS, source.config.seed)
+        bake_gates(model, mean_gates(model, model.tokens(rows)))
+    except DynloraError:
+        bake_gates(model, None)
+        return (f"the gates of source {source.run} count as one in the merge: its data cannot be read",)
+    return (f"the gates of source {source.run} count as their means in the merge",)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle import frames
+from dynlora.kinds.recycle import text
 from dynlora.text import listed, one_line, percent, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
@@ -22,18 +22,18 @@ class Agreement(Panel[pd.DataFrame]):
 
     def data(self, view: RunView) -> pd.DataFrame | None:
         """Return columns class, teacher, agreement."""
-        frame = frames.agreement_frame(view.result, view.folder)
+        frame = text.agreement_frame(view.result, view.folder)
         return frame if frame["agreement"].notna().any() else None
 
     def caption(self, data: pd.DataFrame) -> str:
         """Return the classes whose inputs their teacher does not see in them."""
         known = data.dropna(subset=["agreement"])
-        low = known[known["agreement"] < frames.LOW]
+        low = known[known["agreement"] < text.LOW]
         if low.empty:
             return f"The teachers assign at least {percent(known['agreement'].min(), 0)} of the inputs to their class."
         names = listed([one_line(name, 40) for name in low["class"]])
         return (
-            f"{len(low):,} of {len(known):,} classes are below {percent(frames.LOW, 0)}: {names}. Their inputs "
+            f"{len(low):,} of {len(known):,} classes are below {percent(text.LOW, 0)}: {names}. Their inputs "
             "teach little; more iterations may help."
         )
 
@@ -51,14 +51,14 @@ class Agreement(Panel[pd.DataFrame]):
             ],
             hovertemplate="%{customdata[0]} (%{customdata[1]}): %{y:.0%}<extra></extra>",
         )
-        drawn.add_hline(y=frames.LOW, line={"color": colours.muted, "width": 1, "dash": "dot"})
+        drawn.add_hline(y=text.LOW, line={"color": colours.muted, "width": 1, "dash": "dot"})
         drawn.update_yaxes(title_text="Agreement", tickformat=".0%", range=[0, 1.05])
         drawn.update_xaxes(
             tickmode="array",
             tickvals=list(range(len(known))),
             ticktext=names,
             tickangle=-45,
-            showticklabels=len(known) <= frames.MOST_NAMED,
-            title_text="" if len(known) <= frames.MOST_NAMED else "Classes, lowest first",
+            showticklabels=len(known) <= text.MOST_NAMED,
+            title_text="" if len(known) <= text.MOST_NAMED else "Classes, lowest first",
         )
         return drawn

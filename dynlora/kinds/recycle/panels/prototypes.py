@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle import frames
+from dynlora.kinds.recycle import text
 from dynlora.text import plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
@@ -22,7 +22,7 @@ class Prototypes(Panel[pd.DataFrame]):
 
     def data(self, view: RunView) -> pd.DataFrame | None:
         """Return columns teacher, class, x, y."""
-        frame = frames.places_frame(view.result)
+        frame = text.places_frame(view.result)
         return None if frame.empty else frame
 
     def caption(self, data: pd.DataFrame) -> str:
@@ -44,7 +44,7 @@ class Prototypes(Panel[pd.DataFrame]):
                 y=part["y"],
                 name=plotly_text(teacher, 40),
                 text=names,
-                mode="markers+text" if len(data) <= frames.MOST_NAMED else "markers",
+                mode="markers+text" if len(data) <= text.MOST_NAMED else "markers",
                 textposition="top center",
                 textfont={"size": 10, "color": colours.muted},
                 marker={"color": colour, "symbol": symbol, "size": 9},
@@ -52,5 +52,5 @@ class Prototypes(Panel[pd.DataFrame]):
             )
         drawn.update_xaxes(title_text="First principal component", showticklabels=False)
         drawn.update_yaxes(title_text="Second principal component", showticklabels=False)
-        drawn.update_layout(showlegend=len(looks) <= frames.MOST_NAMED)
+        drawn.update_layout(showlegend=len(looks) <= text.MOST_NAMED)
         return drawn

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle.frames import POINTS
+from dynlora.kinds.recycle.text import POINTS
 from dynlora.store import queries
 from dynlora.store.reader import RunReader
-from dynlora.viz.kit import lines
+from dynlora.viz.kit import charts
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -55,4 +55,4 @@ class TokensKept(Panel[Tokens]):
 
     def figure(self, data: Tokens, colours: Palette) -> go.Figure:
         """Draw the series."""
-        return lines.line(data.series, "tokens kept", colours)
+        return charts.line(data.series, "tokens kept", colours)

@@ -195,6 +195,6 @@ class Inversion:
         load_optimizer_state(self.optimizer, state["optimizer"])
 
 
-def at_slots(values: Tensor, kept: Tensor) -> Tensor:
+def at_slots(values: Tensor, slots: Tensor) -> Tensor:
     """Return the values (n, slots, d) of the slots that are kept, (n, k)."""
-    return values.gather(1, kept.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+    return values.gather(1, slots.unsqueeze(-1).expand(-1, -1, values.shape[-1]))

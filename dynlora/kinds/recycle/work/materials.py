@@ -17,8 +17,7 @@ from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.inversion import Inversion
 from dynlora.kinds.recycle.work.meta_model import MetaModel, add_meta_lora, load_backbone
-from dynlora.kinds.recycle.work.moments import Moments, digest_of, public_sentences, text_moments
-from dynlora.kinds.recycle.work.teacher_space import TeacherSpace
+from dynlora.kinds.recycle.work.teacher_space import Moments, TeacherSpace, digest_of, public_sentences, text_moments
 from dynlora.kinds.recycle.work.teachers import Part, Teacher, base_folder, parts_of, teachers_of
 from dynlora.kinds.recycle.work.token_space import TokenSpace
 
@@ -63,9 +62,9 @@ class Materials:
             DynloraError: when a teacher cannot teach, or the backbone cannot be loaded.
         """
         settings.check(runs_dir)
-        found = settings.runs(runs_dir)
-        teachers = teachers_of(found)
-        base = load_backbone(base_folder(found))
+        runs = settings.runs(runs_dir)
+        teachers = teachers_of(runs)
+        base = load_backbone(base_folder(runs))
         meta = add_meta_lora(
             base,
             rank=settings.rank,

@@ -71,8 +71,8 @@ class MetaModel:
         self.base.model.eval()
         order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
         parts = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-        found = [self.features(self.tokens([texts[row] for row in part])).cpu() for part in parts]
-        table = torch.cat(found) if found else torch.zeros(0, 0)
+        features = [self.features(self.tokens([texts[row] for row in part])).cpu() for part in parts]
+        table = torch.cat(features) if features else torch.zeros(0, 0)
         return table[torch.tensor(order).argsort()]
 
 

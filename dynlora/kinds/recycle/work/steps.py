@@ -111,12 +111,12 @@ class Recycling(Stepwise):
     def _tokens_kept(self) -> np.ndarray:
         """Return how many tokens each class's inputs have now, (classes,)."""
         of, parts = self.materials.settings, self.materials.parts
-        kept = np.full(len(self.agreement), of.tokens, dtype=np.float32)
+        counts = np.full(len(self.agreement), of.tokens, dtype=np.float32)
         for number, part in enumerate(parts):
             under_way = number == len(self.inverted) and self.inversion is not None and self.inversion.kept is not None
             if number < len(self.inverted) or under_way:
-                kept[part.first : part.first + len(part.classes)] = of.kept
-        return kept
+                counts[part.first : part.first + len(part.classes)] = of.kept
+        return counts
 
     def _finish_part(self, search: Inversion) -> None:
         """Keep what was found, and record the words nearest to it, class by class."""
@@ -141,8 +141,8 @@ class Recycling(Stepwise):
         self.recorder.scalar("episode_loss", split, self.step, training.loss)
         self.recorder.scalar("episode_accuracy", split, self.step, training.accuracy)
         if training.is_done:
-            found = copied_state(adapter_state(self.materials.meta.adapters))
-            self.learned, self.control = (found, None) if split == "meta" else (self.learned, found)
+            best_state = copied_state(adapter_state(self.materials.meta.adapters))
+            self.learned, self.control = (best_state, None) if split == "meta" else (self.learned, best_state)
             self.training = None
 
     def _new_training(self, split: str) -> MetaTraining:
@@ -159,24 +159,24 @@ class Recycling(Stepwise):
             words: the nearest words instead.
         """
         space, n = self.materials.space, self.materials.settings.inputs
-        parts = [self._started_from(number) if control else found for number, found in enumerate(self.inverted)]
+        parts = [self._started_from(number) if control else inverted for number, inverted in enumerate(self.inverted)]
         inputs = []
         for part in parts:
-            z, kept = part["z"], part["kept"]
+            z, tokens = part["z"], part["kept"]
             if z is None:
                 continue
             points = space.place(space.standardised(space.nearest(space.place(z))) if words else z)
-            inputs.append(space.inputs(points, kept))
+            inputs.append(space.inputs(points, tokens))
         together = Synthetic(*(torch.cat([getattr(one, name) for one in inputs]) for name in SYNTHETIC))
         rows = [np.arange(index * n, (index + 1) * n) for index in range(len(together.embedded) // n)]
         return SyntheticPool(rows, together)
 
     def _started_from(self, number: int) -> dict[str, Tensor | None]:
         """Return what the search of a part started from, at the slots that were kept."""
-        of, kept = self.materials.settings, self.inverted[number]["kept"]
+        of, tokens = self.materials.settings, self.inverted[number]["kept"]
         n = len(self.materials.parts[number].classes) * of.inputs
         z = self.materials.space.start(n, of.start, stream(of.seed, "inversion", number))
-        return {"z": z if kept is None else at_slots(z, kept), "kept": kept}
+        return {"z": z if tokens is None else at_slots(z, tokens), "kept": tokens}
 
     def use_learned(self) -> None:
         """Put the trained meta-LoRA into the model."""

@@ -147,8 +147,8 @@ class TokenSpace:
         rows = self.table[self.ordinary].float()
         flat = points.reshape(-1, points.shape[-1]).float()
         size = rows.square().sum(1)
-        found = [(size - 2 * part @ rows.t()).argmin(1) for part in flat.split(256)]
-        return self.ordinary[torch.cat(found)].view(points.shape[:-1])
+        nearest = [(size - 2 * part @ rows.t()).argmin(1) for part in flat.split(256)]
+        return self.ordinary[torch.cat(nearest)].view(points.shape[:-1])
 
     def unlike(self, points: Tensor, ids: Tensor) -> Tensor:
         """Return the mean squared distance of points to tokens, in variances of the embeddings, ()."""

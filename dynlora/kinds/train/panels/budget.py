@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis import modules
+from dynlora.analysis import frames
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import number, percent
-from dynlora.viz.kit import lines
+from dynlora.viz.kit import charts
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -48,8 +48,8 @@ class ParameterBudget(Panel[Use]):
 
     def figure(self, data: Use, colours: Palette) -> go.Figure:
         """Draw the parameters in use."""
-        used = modules.parameters(data.line)
-        return lines.line(used, "Adapter parameters in use", colours, limit=data.limit, tick=",")
+        used = frames.parameters(data.line)
+        return charts.line(used, "Adapter parameters in use", colours, limit=data.limit, tick=",")
 
 
 def budget(line: pd.DataFrame, limit: int | None) -> str:

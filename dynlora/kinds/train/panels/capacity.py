@@ -10,8 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis import capacity_frames
-from dynlora.analysis.run_reading import RunReading
-from dynlora.analysis.signals import About
+from dynlora.analysis.run_reading import About, RunReading
 from dynlora.kinds.train.capacity_panel import CapacityPanel
 from dynlora.store.queries import HeatMap
 from dynlora.text import listed, number, one_line, percent, plotly_text, spans
@@ -168,11 +167,11 @@ def sentence(about: About, modules: pd.DataFrame, values: np.ndarray | None, ste
 
 def binned(heat: HeatMap) -> str:
     """Say how many of the recorded steps a heat map shows; empty when it shows them all."""
-    shown = heat.frame.shape[1]
+    columns = heat.frame.shape[1]
     return (
         ""
-        if shown >= heat.points
-        else (f"{shown:,} of {heat.points:,} recorded steps shown: the last step of each bin.")
+        if columns >= heat.points
+        else (f"{columns:,} of {heat.points:,} recorded steps shown: the last step of each bin.")
     )
 
 
@@ -210,17 +209,17 @@ def _places(modules: pd.DataFrame, amount: pd.Series) -> str:
 
 def signal_at(modules: pd.DataFrame, values: np.ndarray, title: str, step: int) -> str:
     """Say where a signal is strongest at a step, and how uneven it is; `values` as recorded."""
-    found = pd.Series(values[modules["position"]], index=modules["short"]).dropna()
-    if found.empty:
+    column = pd.Series(values[modules["position"]], index=modules["short"]).dropna()
+    if column.empty:
         return f"No {title} was recorded up to step {step}."
-    top = found.nlargest(3)
+    top = column.nlargest(3)
     words = f"At step {step}, {title} is highest in {listed([one_line(name, 40) for name in top.index])}"
-    total, tenth = found.clip(lower=0).sum(), max(1, round(len(found) / 10))
+    total, tenth = column.clip(lower=0).sum(), max(1, round(len(column) / 10))
     if title != "gate" and total > 0:
-        share = found.nlargest(tenth).clip(lower=0).sum() / total
+        share = column.nlargest(tenth).clip(lower=0).sum() / total
         modules_word = "module has" if tenth == 1 else f"{tenth} modules have"
-        return f"{words}; the top {modules_word} {percent(share, 0)} of the total over {len(found)} modules."
-    return f"{words}; the values range from {number(found.min())} to {number(found.max())}."
+        return f"{words}; the top {modules_word} {percent(share, 0)} of the total over {len(column)} modules."
+    return f"{words}; the values range from {number(column.min())} to {number(column.max())}."
 
 
 def groups_at(values: np.ndarray, step: int) -> str:
@@ -243,8 +242,8 @@ def choices_at(values: np.ndarray, choices: Sequence[str], step: int) -> str:
     """Say how many modules have made each choice at a step; `values` index `choices`."""
     chosen = values[np.isfinite(values)].round().astype(int)
     counts = [(int((chosen == index).sum()), one_line(name, 40)) for index, name in enumerate(choices)]
-    said = [f"{count} {name}" for count, name in sorted(counts, key=lambda pair: -pair[0]) if count]
-    return f"At step {step}: {listed(said, limit=6)}." if said else f"No choice was recorded up to step {step}."
+    counted = [f"{count} {name}" for count, name in sorted(counts, key=lambda pair: -pair[0]) if count]
+    return f"At step {step}: {listed(counted, limit=6)}." if counted else f"No choice was recorded up to step {step}."
 
 
 def capacity_map(
@@ -264,7 +263,7 @@ def capacity_map(
         budget: as `capacity.budget_line` returns it.
         view: what else is shown.
         colours: of the mode.
-    """  # fmt: skip
+    """
     drawn = theme.figure(colours, map_height(len(modules), 170, 330), left=78)
     edges, centres = row_edges(modules["group"])
     values = grouped(values) if view.grouping else values
@@ -273,9 +272,14 @@ def capacity_map(
     look, scale = row_look(len(modules)), colour_of(values, view, colours)
     cells, columns, rows = (z, x, edges) if look["ygap"] else even_cells(z, x, edges)
     drawn.add_heatmap(
-        z=np.round(cells, 8).astype(np.float32), x=columns, y=rows, hoverongaps=False, ygap=look["ygap"], **scale,
+        z=np.round(cells, 8).astype(np.float32),
+        x=columns,
+        y=rows,
+        hoverongaps=False,
+        ygap=look["ygap"],
+        **scale,
         hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4~g}}<extra></extra>",
-    )  # fmt: skip
+    )
     _handles(drawn, modules, centres, float(x[0]), view, colours)
     label_rows(drawn, modules, centres, colours)
     drawn.update_layout(
@@ -293,15 +297,20 @@ def _handles(
 ) -> None:
     """Draw a point at the left of each row: a heat map takes no clicks, a point does."""
     drawn.add_scatter(
-        x=[x] * len(modules), y=centres, mode="markers", cliponaxis=False,
+        x=[x] * len(modules),
+        y=centres,
+        mode="markers",
+        cliponaxis=False,
         marker={
-            "symbol": "triangle-right", "size": row_look(len(modules))["handle"],
+            "symbol": "triangle-right",
+            "size": row_look(len(modules))["handle"],
             "color": _handle_colours(modules, view, colours),
         },
         text=[plotly_text(name) for name in modules["name"]],
         customdata=[[int(position)] for position in modules["position"]],
-        name=HANDLES, hovertemplate="%{text}<extra></extra>",
-    )  # fmt: skip
+        name=HANDLES,
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _handle_colours(modules: pd.DataFrame, view: MapView, colours: Palette) -> str | list[str]:
@@ -318,27 +327,48 @@ def _draw_budget(drawn: go.Figure, budget: pd.DataFrame, view: MapView, colours:
     top, bottom = max(100.0, float(np.nanmax([100.0, *shares.dropna()]))), low
     reach = max(top - bottom, 0.5)
     drawn.add_scatter(
-        x=budget["step"], y=shares, mode="lines", line={"color": colours.second, "width": 1.6, "shape": "hv"},
-        yaxis="y2", xaxis="x", customdata=budget["parameters"],
+        x=budget["step"],
+        y=shares,
+        mode="lines",
+        line={"color": colours.second, "width": 1.6, "shape": "hv"},
+        yaxis="y2",
+        xaxis="x",
+        customdata=budget["parameters"],
         hovertemplate="step %{x}<br>%{y:.2f} % of the budget<br>%{customdata:,.0f} parameters<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.add_scatter(
-        x=list(view.events), y=[top + 0.45 * reach] * len(view.events), mode="markers", yaxis="y2", xaxis="x",
+        x=list(view.events),
+        y=[top + 0.45 * reach] * len(view.events),
+        mode="markers",
+        yaxis="y2",
+        xaxis="x",
         marker={"symbol": "line-ns-open", "size": 7, "color": colours.muted, "line": {"width": 1.2}},
-        hovertemplate="reallocation after step %{x}<extra></extra>", cliponaxis=False,
-    )  # fmt: skip
+        hovertemplate="reallocation after step %{x}<extra></extra>",
+        cliponaxis=False,
+    )
     drawn.add_shape(
-        type="line", xref="paper", x0=0, x1=1, yref="y2", y0=100, y1=100,
+        type="line",
+        xref="paper",
+        x0=0,
+        x1=1,
+        yref="y2",
+        y0=100,
+        y1=100,
         line={"color": colours.muted, "width": 1, "dash": "dot"},
-    )  # fmt: skip
+    )
     ticks = {100.0: "100 %"} if bottom >= 99.9 else {round(bottom, 1): f"{bottom:.1f} %", 100.0: "100 %"}
     drawn.update_layout(
         yaxis2={
-            **theme.axis(colours), "domain": [0.88, 1], "anchor": "x", "fixedrange": True, "showgrid": False,
-            "range": [bottom - 0.25 * reach, top + 0.7 * reach], "tickvals": list(ticks),
+            **theme.axis(colours),
+            "domain": [0.88, 1],
+            "anchor": "x",
+            "fixedrange": True,
+            "showgrid": False,
+            "range": [bottom - 0.25 * reach, top + 0.7 * reach],
+            "tickvals": list(ticks),
             "ticktext": list(ticks.values()),
         }
-    )  # fmt: skip
+    )
 
 
 def _mark(
@@ -347,11 +377,23 @@ def _mark(
     """Draw the chosen step as one line through everything, and a frame around the chosen module's row."""
     if view.step is not None:
         drawn.add_shape(
-            type="line", xref="x", x0=view.step, x1=view.step, yref="paper", y0=0, y1=1,
+            type="line",
+            xref="x",
+            x0=view.step,
+            x1=view.step,
+            yref="paper",
+            y0=0,
+            y1=1,
             line={"color": colours.text, "width": 1.4},
-        )  # fmt: skip
+        )
     for centre in centres[(modules["name"] == view.module).to_numpy()][:1]:
         drawn.add_shape(
-            type="rect", xref="paper", x0=0, x1=1, yref="y", y0=centre - 0.5, y1=centre + 0.5,
+            type="rect",
+            xref="paper",
+            x0=0,
+            x1=1,
+            yref="y",
+            y0=centre - 0.5,
+            y1=centre + 0.5,
             line={"color": colours.second, "width": 1.6},
-        )  # fmt: skip
+        )

@@ -14,8 +14,8 @@ from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import number, one_line, percent, plotly_text, plural, score
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.charts import score_dots
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.score_dots import score_dots
 from dynlora.viz.kit.theme import Palette
 
 MISSING = "The last evaluation counted no classes."
@@ -32,8 +32,8 @@ class Confusion:
 
 def _confusion(run: RunReading) -> Confusion | None:
     evaluated = run_summary.evaluation(run.evaluations)
-    found = None if evaluated is None else run_summary.confusion(evaluated[1])
-    return None if evaluated is None or found is None else Confusion(evaluated[0], *found)
+    matrix = None if evaluated is None else run_summary.confusion(evaluated[1])
+    return None if evaluated is None or matrix is None else Confusion(evaluated[0], *matrix)
 
 
 class ConfusionMatrix(Panel[Confusion]):
@@ -81,8 +81,8 @@ class ClassScores(Panel[pd.DataFrame]):
 
     def data(self, view: RunView) -> pd.DataFrame | None:
         """Return a row for each class."""
-        found = _confusion(view.result)
-        return None if found is None else results.class_scores(found.counts, found.labels)
+        matrix = _confusion(view.result)
+        return None if matrix is None else results.class_scores(matrix.counts, matrix.labels)
 
     def caption(self, data: pd.DataFrame) -> str:
         """Return which class is found best and worst."""
@@ -140,10 +140,18 @@ def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours:
     share = np.divide(100 * table, totals, out=np.zeros_like(table), where=totals > 0)
     drawn = theme.figure(colours, int(np.clip(110 + 46 * len(names), 220, 640)))
     drawn.add_heatmap(
-        z=share, x=list(range(len(names))), y=list(range(len(names))), customdata=table, xgap=2, ygap=2,
-        colorscale=colours.sequential_scale, zmin=0, zmax=100, showscale=False,
+        z=share,
+        x=list(range(len(names))),
+        y=list(range(len(names))),
+        customdata=table,
+        xgap=2,
+        ygap=2,
+        colorscale=colours.sequential_scale,
+        zmin=0,
+        zmax=100,
+        showscale=False,
         hovertemplate="%{customdata:,} examples, %{z:.1f} % of their class<extra></extra>",
-    )  # fmt: skip
+    )
     if len(names) <= 12:
         _write_cells(drawn, table, share, colours)
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
@@ -158,6 +166,9 @@ def _write_cells(drawn: go.Figure, table: np.ndarray, share: np.ndarray, colours
         strong = share[row, column] > 55
         ink = (light_ink if strong else dark_ink) if colours.mode == "light" else (dark_ink if strong else light_ink)
         drawn.add_annotation(
-            x=column, y=row, showarrow=False, font={"size": 12, "color": ink},
+            x=column,
+            y=row,
+            showarrow=False,
+            font={"size": 12, "color": ink},
             text=f"{table[row, column]:,.0f}<br>{share[row, column]:.0f} %",
-        )  # fmt: skip
+        )

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis.run_reading import RunReading, recorded_over
-from dynlora.analysis.signals import About, own
+from dynlora.analysis.run_reading import About, RunReading, own, recorded_over
 from dynlora.kinds.train.capacity_panel import CapacityPanel
 from dynlora.kinds.train.panels.capacity import choices_at
 from dynlora.kinds.train.panels.decisions import edits_of
@@ -187,8 +186,8 @@ def _module(run: RunReading) -> str:
 
 def _copies(data: ComponentSignal) -> pd.DataFrame:
     """Return the copies within the module in the chosen steps; they are of factors."""
-    found = copies(data.run.reallocations, data.run.modules)
-    return found[(found["module"] == _module(data.run)) & data.is_factor]
+    copied = copies(data.run.reallocations, data.run.modules)
+    return copied[(copied["module"] == _module(data.run)) & data.is_factor]
 
 
 def known(summary: Mapping[str, Any], recorded: Mapping[str, str]) -> dict[str, About]:
@@ -201,11 +200,11 @@ def known(summary: Mapping[str, Any], recorded: Mapping[str, str]) -> dict[str, 
         recorded: name to unit.
     """
     named = own(summary)
-    found = {FACTOR: About("factor")} if FACTOR in recorded else {}
+    signals = {FACTOR: About("factor")} if FACTOR in recorded else {}
     for name, unit in recorded.items():
         word = one_line(f"{name.replace('_', ' ')} {unit}", 40)
-        found.setdefault(name, named.get(name) or About(word))
-    return dict(list(found.items())[:MOST_SIGNALS])
+        signals.setdefault(name, named.get(name) or About(word))
+    return dict(list(signals.items())[:MOST_SIGNALS])
 
 
 def centre(values: pd.DataFrame, about: About, *, is_factor: bool) -> float | None:
@@ -237,10 +236,10 @@ def by_module(values: np.ndarray, modules: pd.DataFrame) -> pd.DataFrame:
     room = modules.sort_values("position")["max_rank"].to_numpy(int)
     if room.sum() != len(values):
         return pd.DataFrame()
-    found = np.full((len(room), int(room.max(initial=0))), np.nan)
-    found[np.arange(found.shape[1]) < room[:, None]] = values
-    used = np.flatnonzero(np.isfinite(found).any(axis=0))
-    return pd.DataFrame(found[:, : int(used.max()) + 1]) if len(used) else pd.DataFrame()
+    grid = np.full((len(room), int(room.max(initial=0))), np.nan)
+    grid[np.arange(grid.shape[1]) < room[:, None]] = values
+    used = np.flatnonzero(np.isfinite(grid).any(axis=0))
+    return pd.DataFrame(grid[:, : int(used.max()) + 1]) if len(used) else pd.DataFrame()
 
 
 def of_module(frame: pd.DataFrame, modules: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -279,14 +278,14 @@ def copies(events: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "module", "source", "target", "source_factor", "target_factor"])
 
 
-def lineage(found: pd.DataFrame, slots: int) -> pd.DataFrame:
+def lineage(copied: pd.DataFrame, slots: int) -> pd.DataFrame:
     """Return the ancestor of each slot after the copies of one module: columns slot, founder, copies, born.
 
     `founder` is the slot whose first component the present one descends from, `born` the step of the last copy into the
     slot (0: it was never overwritten), `copies` how many lie between.
     """
     founder, depth, born = list(range(slots)), [0] * slots, [0] * slots
-    for step, part in found.groupby("step", sort=True):
+    for step, part in copied.groupby("step", sort=True):
         before, deep = list(founder), list(depth)
         for source, target in zip(part["source"], part["target"], strict=True):
             if source < slots and target < slots:
@@ -297,10 +296,10 @@ def lineage(found: pd.DataFrame, slots: int) -> pd.DataFrame:
 
 def table(values: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
     """Return what `by_module` does as people read it: the module, its components, its full name."""
-    found = values.iloc[modules["position"]].reset_index(drop=True)
-    found.columns = [f"component {place}" for place in found.columns]
-    found.insert(0, "module", modules["short"].to_numpy(), allow_duplicates=True)
-    return found.assign(name=modules["name"].to_numpy())
+    rows = values.iloc[modules["position"]].reset_index(drop=True)
+    rows.columns = [f"component {place}" for place in rows.columns]
+    rows.insert(0, "module", modules["short"].to_numpy(), allow_duplicates=True)
+    return rows.assign(name=modules["name"].to_numpy())
 
 
 def spread(
@@ -349,7 +348,7 @@ def over_steps(rows: pd.DataFrame, module: str, about: About) -> str:
     return f"{words}; constant over all steps." if is_still else f"{words}."
 
 
-def sentence(rows: pd.DataFrame, found: pd.DataFrame, module: str) -> str:
+def sentence(rows: pd.DataFrame, copied: pd.DataFrame, module: str) -> str:
     """Return the sentence under the factors of a module's components; `rows` as `of_module` returns them."""
     if rows.empty:
         return f"No factors were recorded for the components of {module}."
@@ -357,10 +356,10 @@ def sentence(rows: pd.DataFrame, found: pd.DataFrame, module: str) -> str:
     zero, lived = int((last == 0).sum()), int(last.notna().sum())
     words = f"{module}: {plural(lived, 'component')} at the end"
     words += f", {zero} with factor 0" if zero else ""
-    if found.empty:
+    if copied.empty:
         return f"{words}."
-    founders = sorted(set(lineage(found, len(rows))["founder"]))
-    many = "1 copy" if len(found) == 1 else f"{len(found):,} copies"
+    founders = sorted(set(lineage(copied, len(rows))["founder"]))
+    many = "1 copy" if len(copied) == 1 else f"{len(copied):,} copies"
     return f"{words}; after {many}, all descend from {plural(len(founders), 'slot')} ({spans(founders)})."
 
 
@@ -393,10 +392,14 @@ def component_map(
     scale: dict[str, Any] = colour_of(whole, look, colours)
     scale["colorbar"] = {**scale["colorbar"], "len": 1.0}  # half of so low a figure has no room for the ticks
     drawn.add_heatmap(
-        z=rows.to_numpy(float), x=[int(step) for step in rows.columns], y=list(range(len(rows))), hoverongaps=False,
-        ygap=1, hovertemplate=f"component %{{y}}, step %{{x}}<br>{plotly_text(look.title)} %{{z:.4f}}<extra></extra>",
+        z=rows.to_numpy(float),
+        x=[int(step) for step in rows.columns],
+        y=list(range(len(rows))),
+        hoverongaps=False,
+        ygap=1,
+        hovertemplate=f"component %{{y}}, step %{{x}}<br>{plotly_text(look.title)} %{{z:.4f}}<extra></extra>",
         **scale,
-    )  # fmt: skip
+    )
     _draw_copies(drawn, copies, colours)
     if look.step is not None and len(rows.columns) > 1:
         drawn.add_vline(x=look.step, line={"color": colours.text, "width": 1.4})
@@ -412,17 +415,29 @@ def _draw_copies(drawn: go.Figure, copies: pd.DataFrame, colours: Palette) -> No
     ends = copies.tail(MOST_ARROWS)
     for step, source, target in zip(ends["step"], ends["source"], ends["target"], strict=True):
         drawn.add_annotation(
-            x=step, y=target, ax=step, ay=source, axref="x", ayref="y", text="", showarrow=True,
-            arrowhead=2, arrowsize=1, arrowwidth=1.3, arrowcolor=colours.second,
-        )  # fmt: skip
+            x=step,
+            y=target,
+            ax=step,
+            ay=source,
+            axref="x",
+            ayref="y",
+            text="",
+            showarrow=True,
+            arrowhead=2,
+            arrowsize=1,
+            arrowwidth=1.3,
+            arrowcolor=colours.second,
+        )
     if len(copies):
         drawn.add_scatter(
-            x=copies["step"], y=copies["target"], mode="markers",
+            x=copies["step"],
+            y=copies["target"],
+            mode="markers",
             marker={"color": colours.second, "size": 6, "symbol": "circle"},
             customdata=copies[["source", "source_factor", "target_factor"]].to_numpy(float),
             hovertemplate="step %{x}: component %{y} (factor %{customdata[2]:.3f}) became a copy of component "
             "%{customdata[0]:.0f} (factor %{customdata[1]:.3f})<extra></extra>",
-        )  # fmt: skip
+        )
 
 
 def all_components(
@@ -441,11 +456,15 @@ def all_components(
     edges, centres = row_edges(modules["group"])
     columns = values.shape[1]
     drawn.add_heatmap(
-        z=with_gaps(values.to_numpy(float)[modules["position"]], modules["group"]), x=list(range(columns)), y=edges,
-        hoverongaps=False, ygap=row_look(len(modules))["ygap"], xgap=2 if columns <= FEW else 0.6,
+        z=with_gaps(values.to_numpy(float)[modules["position"]], modules["group"]),
+        x=list(range(columns)),
+        y=edges,
+        hoverongaps=False,
+        ygap=row_look(len(modules))["ygap"],
+        xgap=2 if columns <= FEW else 0.6,
         **colour_of(whole, look, colours),
         hovertemplate=f"%{{y}}<br>component %{{x}}<br>{plotly_text(look.title)} %{{z:.4~g}}<extra></extra>",
-    )  # fmt: skip
+    )
     label_rows(drawn, modules, centres, colours)
     drawn.update_xaxes(
         title_text="Component", showgrid=False, dtick=1 if columns <= FEW else None, range=[-0.5, columns - 0.5]
@@ -453,7 +472,13 @@ def all_components(
     drawn.update_yaxes(range=[edges[-1], edges[0]], showgrid=False)
     for centre in centres[(modules["name"] == look.module).to_numpy()][:1]:
         drawn.add_shape(
-            type="rect", xref="paper", x0=0, x1=1, yref="y", y0=centre - 0.5, y1=centre + 0.5,
+            type="rect",
+            xref="paper",
+            x0=0,
+            x1=1,
+            yref="y",
+            y0=centre - 0.5,
+            y1=centre + 0.5,
             line={"color": colours.second, "width": 1.6},
-        )  # fmt: skip
+        )
     return drawn

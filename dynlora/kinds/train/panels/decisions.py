@@ -71,13 +71,13 @@ def decisions(events: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def summary(found: pd.DataFrame) -> str:
+def summary(decisions: pd.DataFrame) -> str:
     """Say how many decisions there were, of which kinds."""
-    if found.empty:
+    if decisions.empty:
         return "There are no decisions other than rank transfers."
-    counts = found["decision"].value_counts()
+    counts = decisions["decision"].value_counts()
     kinds = ", ".join(f"{count} × {one_line(kind, 40)}" for kind, count in counts.items())
-    many, steps = len(found), found["step"].nunique()
+    many, steps = len(decisions), decisions["step"].nunique()
     return f"{many:,} decision{'s' * (many != 1)} at {steps:,} step{'s' * (steps != 1)}: {kinds}."
 
 

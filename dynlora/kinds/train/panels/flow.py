@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis import flows
-from dynlora.analysis.flows import FREE, OTHERS, RELEASED, Balance
+from dynlora.analysis import capacity_frames
+from dynlora.analysis.capacity_frames import FREE, OTHERS, RELEASED, Balance
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.train.capacity_panel import CapacityPanel
 from dynlora.text import number, plotly_text, plural
@@ -18,7 +18,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Choice, RunView
 from dynlora.viz.kit.theme import Palette
 
-BY = Choice("flow", "Group transfers", flows.BY, "kind", is_row=True)
+BY = Choice("flow", "Group transfers", capacity_frames.BY, "kind", is_row=True)
 """What the ends stand for."""
 
 
@@ -62,8 +62,11 @@ class RankTransfers(CapacityPanel[Transfers]):
         run: RunReading = view.result
         traced, balance = run.traced()
         by = BY.of(view)
-        band = flows.bands(run.modules, by, run.moves)
-        bands, ends = flows.flows(run.modules, traced, band), flows.band_order(run.modules, band, by)
+        band = capacity_frames.bands(run.modules, by, run.moves)
+        bands, ends = (
+            capacity_frames.flows(run.modules, traced, band),
+            capacity_frames.band_order(run.modules, band, by),
+        )
         return Transfers(run, traced, balance, bands, ends)
 
     def caption(self, data: Transfers) -> str:
@@ -115,23 +118,28 @@ def rank_flow(bands: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
     drawn.add_sankey(
         arrangement="fixed",  # else plotly changes the order of the ends from one look to the next
         node={
-            "label": [plotly_text(label, 24) for label in [*left, *right]], "pad": 12, "thickness": 10,
-            "x": [0.001] * len(left) + [0.999] * len(right), "y": heights,
-            "color": [colour.get(label, colours.muted) for label in [*left, *right]], "line": {"width": 0},
+            "label": [plotly_text(label, 24) for label in [*left, *right]],
+            "pad": 12,
+            "thickness": 10,
+            "x": [0.001] * len(left) + [0.999] * len(right),
+            "y": heights,
+            "color": [colour.get(label, colours.muted) for label in [*left, *right]],
+            "line": {"width": 0},
             "hovertemplate": "%{label}: %{value:,.0f} parameters<extra></extra>",
         },
         link={
             "source": [place["left", label] for label in bands["source"]],
             "target": [place["right", label] for label in bands["target"]],
-            "value": bands["parameters"].round(1), "customdata": [_format_flow(row) for _, row in bands.iterrows()],
+            "value": bands["parameters"].round(1),
+            "customdata": [_format_flow(row) for _, row in bands.iterrows()],
             "color": [
-                theme.faded(colour.get(source, colours.muted), 0.2 if kept else 0.72)
-                for source, kept in zip(bands["source"], bands["kept"], strict=True)
+                theme.faded(colour.get(source, colours.muted), 0.2 if is_kept else 0.72)
+                for source, is_kept in zip(bands["source"], bands["kept"], strict=True)
             ],
             "hovertemplate": "%{customdata}<extra></extra>",
         },
         textfont={"size": 12, "color": colours.text, "shadow": _halo(colours.panel)},
-    )  # fmt: skip
+    )
     drawn.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 12})
     return drawn
 

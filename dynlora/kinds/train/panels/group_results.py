@@ -9,12 +9,12 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import run_summary
 from dynlora.analysis.frames import at_highest, at_lowest
+from dynlora.analysis.results import as_written
 from dynlora.analysis.run_reading import RunReading
-from dynlora.analysis.written import as_written
 from dynlora.store import queries
 from dynlora.text import one_line, score, sentence_case
+from dynlora.viz.kit.charts import score_dots
 from dynlora.viz.kit.panel import Panel, RunView
-from dynlora.viz.kit.score_dots import score_dots
 from dynlora.viz.kit.theme import Palette
 
 

@@ -14,7 +14,7 @@ from dynlora.analysis.inputs_reading import inputs_of
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import one_line, plotly_text, score, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.limits import axis_within
+from dynlora.viz.kit.charts import axis_within
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -117,10 +117,14 @@ def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure
     for group, part in series.groupby("group", sort=False):
         colour, symbol, dash = style[str(group)]
         drawn.add_scatter(
-            x=part["step"], y=part["value"], mode="lines+markers", name=plotly_text(group, 24),
-            line={"color": colour, "width": 1.8, "dash": dash}, marker={"symbol": symbol, "size": 7},
+            x=part["step"],
+            y=part["value"],
+            mode="lines+markers",
+            name=plotly_text(group, 24),
+            line={"color": colour, "width": 1.8, "dash": dash},
+            marker={"symbol": symbol, "size": 7},
             hovertemplate="%{fullData.name}<br>step %{x}: %{y:.4f}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Step")
     drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), **axis_within(title))

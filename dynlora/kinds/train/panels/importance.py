@@ -98,9 +98,14 @@ def importance_scatter(state: pd.DataFrame, module: str | None, colours: Palette
     for label, part in state.groupby("label", sort=False):
         colour, symbol, _ = style[str(label)]
         drawn.add_scatter(
-            x=part["importance_share"], y=part["rank_share"], mode="markers", name=plotly_text(label, 24),
+            x=part["importance_share"],
+            y=part["rank_share"],
+            mode="markers",
+            name=plotly_text(label, 24),
             marker={
-                "color": colour, "symbol": symbol, "size": [13 if name == module else 9 for name in part["name"]],
+                "color": colour,
+                "symbol": symbol,
+                "size": [13 if name == module else 9 for name in part["name"]],
                 "line": {"width": [2 if name == module else 0.6 for name in part["name"]], "color": colours.panel},
             },
             customdata=[
@@ -111,7 +116,7 @@ def importance_scatter(state: pd.DataFrame, module: str | None, colours: Palette
             ],
             hovertemplate="%{customdata[0]}<br>%{customdata[1]}<br>%{x:.2f} % of importance"
             "<br>%{y:.2f} % of rank (%{customdata[2]} components)<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_xaxes(title_text="Importance (% of total)", rangemode="tozero")
     drawn.update_yaxes(title_text="Rank (% of total)", rangemode="tozero")
     drawn.update_layout(showlegend=True)

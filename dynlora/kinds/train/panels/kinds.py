@@ -45,10 +45,10 @@ def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFra
     """
     if len(ranks) != len(modules) or not ranks.shape[1]:
         return pd.DataFrame({"step": []})
-    found = {"step": ranks.columns.to_numpy()}
+    columns = {"step": ranks.columns.to_numpy()}
     for label, part in modules.groupby("label", sort=False):
-        found[str(label)] = ranks.to_numpy(float)[part["position"]].sum(axis=0)
-    return pd.DataFrame(found)
+        columns[str(label)] = ranks.to_numpy(float)[part["position"]].sum(axis=0)
+    return pd.DataFrame(columns)
 
 
 def by_kind(totals: pd.DataFrame) -> str:
@@ -72,10 +72,15 @@ def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
     drawn = theme.figure(colours, 250)
     for kind, (colour, _, _) in theme.kind_styles([str(name) for name in totals.columns[1:]]).items():
         drawn.add_scatter(
-            x=totals["step"], y=totals[kind], mode="lines", stackgroup="ranks", name=plotly_text(kind, 24),
-            line={"color": colour, "width": 0.8, "shape": "hv"}, fillcolor=theme.faded(colour, 0.55),
+            x=totals["step"],
+            y=totals[kind],
+            mode="lines",
+            stackgroup="ranks",
+            name=plotly_text(kind, 24),
+            line={"color": colour, "width": 0.8, "shape": "hv"},
+            fillcolor=theme.faded(colour, 0.55),
             hovertemplate=f"step %{{x}}<br>{plotly_text(kind, 24)}: %{{y:,}} components<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Step")
     drawn.update_yaxes(title_text="Rank (components)", rangemode="tozero")

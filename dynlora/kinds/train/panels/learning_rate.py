@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from dynlora.analysis.frames import at_highest
 from dynlora.text import number
-from dynlora.viz.kit import lines
+from dynlora.viz.kit import charts
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -35,4 +35,4 @@ class LearningRate(Panel[pd.DataFrame]):
 
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw the line."""
-        return lines.line(data, "Learning rate", colours)
+        return charts.line(data, "Learning rate", colours)

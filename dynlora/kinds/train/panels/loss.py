@@ -11,7 +11,7 @@ from dynlora.analysis.frames import smoothed
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import sample_words
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.lines import HEIGHT, add_losses
+from dynlora.viz.kit.charts import HEIGHT, add_losses
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -71,8 +71,11 @@ def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) 
     """Draw the training loss, pale as it is and bold smoothed, and the held-out loss; frames hold step and value."""
     drawn = theme.figure(colours, HEIGHT)
     drawn.add_scatter(
-        x=train["step"], y=train["value"], mode="lines", name="Each step",
+        x=train["step"],
+        y=train["value"],
+        mode="lines",
+        name="Each step",
         line={"color": theme.faded(colours.accent, 0.3), "width": 1},
         hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
-    )  # fmt: skip
+    )
     return add_losses(drawn, train, validation, colours, "Smoothed")

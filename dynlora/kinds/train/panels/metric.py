@@ -16,8 +16,7 @@ from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import metric_words, plotly_text, score, sentence_case
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.limits import OWN_SCALE, axis_within
-from dynlora.viz.kit.lines import HEIGHT, titled
+from dynlora.viz.kit.charts import HEIGHT, OWN_SCALE, axis_within, titled
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -96,13 +95,16 @@ def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:
     for name, part in metrics.groupby("name", sort=False):
         colour, symbol, dash = style[str(name)]
         drawn.add_scatter(
-            x=part["step"], y=part["value"], mode="lines+markers",
+            x=part["step"],
+            y=part["value"],
+            mode="lines+markers",
             name=plotly_text(sentence_case(metric_words(str(name))), 40),
-            yaxis=_axis_name(place[str(name)], "y"), line={"color": colour, "width": 1.8, "dash": dash},
+            yaxis=_axis_name(place[str(name)], "y"),
+            line={"color": colour, "width": 1.8, "dash": dash},
             marker={"size": 7, "symbol": symbol},
             customdata=part["examples"] if size else None,
             hovertemplate=f"step %{{x}}<br>%{{fullData.name}} %{{y:.4f}}{size}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_layout(showlegend=len(names) > 1)
     titled(drawn, "Score")
     for number, panel in enumerate(panels):

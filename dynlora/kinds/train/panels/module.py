@@ -78,9 +78,12 @@ def module_lines(series: pd.DataFrame, title: str, unit: str, step: int | None, 
     """Draw one module's signal over the steps; `series` holds step and value."""
     drawn = theme.figure(colours, 190)
     drawn.add_scatter(
-        x=series["step"], y=series["value"], mode="lines", line={"color": colours.accent, "width": 1.8, "shape": "hv"},
+        x=series["step"],
+        y=series["value"],
+        mode="lines",
+        line={"color": colours.accent, "width": 1.8, "shape": "hv"},
         hovertemplate=f"step %{{x}}<br>{plotly_text(title)} %{{y:.4~g}}<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.update_xaxes(title_text="Step")
     drawn.update_yaxes(
         title_text=plotly_text(sentence_case(f"{title} ({unit})" if unit else title)), rangemode="tozero"

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from dynlora.analysis import run_summary
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import number, one_line, sentence_case
-from dynlora.viz.kit import lines
+from dynlora.viz.kit import charts
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -64,7 +64,7 @@ class OwnNumbers(Panel[OwnNumber]):
 
     def figure(self, data: OwnNumber, colours: Palette) -> go.Figure:
         """Draw the line."""
-        return lines.line(data.series, data.word, colours, zero=False)
+        return charts.line(data.series, data.word, colours, zero=False)
 
 
 def _word(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import capacity_frames, signals
+from dynlora.analysis import capacity_frames, run_reading
 from dynlora.analysis.frames import at_highest
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.train.capacity_panel import CapacityPanel
@@ -76,7 +76,7 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
 
     def caption(self, data: ModelOverSteps) -> str:
         """Explain the marks, and name the widest module."""
-        return picture(data.state, signals.uniform_rank(data.run.summary))
+        return picture(data.state, run_reading.uniform_rank(data.run.summary))
 
     def table(self, data: ModelOverSteps) -> pd.DataFrame:
         """Return the modules at the chosen step."""
@@ -86,7 +86,7 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
         """Return what the player draws, as `frames` does."""
         run = data.run
         version = repr((run.store.version(run.folder), run.first, run.last, run.step, run.module, colours.mode))
-        look = Look(run.step, signals.uniform_rank(run.summary), run.module, self.caption(data), version)
+        look = Look(run.step, run_reading.uniform_rank(run.summary), run.module, self.caption(data), version)
         return frames(run.modules, data.ranks, data.importance, look, colours)
 
 
@@ -142,10 +142,15 @@ def frames(
         "about": look.about,
         "version": look.version,
         "colours": {
-            "scale": list(colours.sequential), "sunken": colours.sunken, "hairline": colours.hairline,
-            "muted": colours.muted, "mode": colours.mode, "mark": colours.second, "panel": colours.panel,
+            "scale": list(colours.sequential),
+            "sunken": colours.sunken,
+            "hairline": colours.hairline,
+            "muted": colours.muted,
+            "mode": colours.mode,
+            "mark": colours.second,
+            "panel": colours.panel,
         },
-    }  # fmt: skip
+    }
 
 
 def _place(steps: Sequence[int], step: int) -> int:

@@ -117,15 +117,15 @@ def last_search(events: pd.DataFrame, config: Mapping[str, Any], *, has_classes:
         config: of the run.
         has_classes: whether the run classifies.
     """
-    found = [
+    searches = [
         (int(step), history, payload.get("budget"))
         for step, payload in zip(events["step"], events["payload"], strict=True)
         if isinstance(payload, Mapping)
         for history in _histories(payload)
     ]
-    if not found:
+    if not searches:
         return None
-    step, history, budget = found[-1]
+    step, history, budget = searches[-1]
     rows = pd.DataFrame(list(_candidates(history)), columns=["round", "parameters", "loss"], dtype=float)
     once = rows.drop_duplicates(["parameters", "loss"])
     tried = once[once["loss"] < NO_LOSS].reset_index(drop=True)
@@ -137,7 +137,7 @@ def last_search(events: pd.DataFrame, config: Mapping[str, Any], *, has_classes:
         len(once) - len(tried),
         None if most is None else float(int(most * (1 if share is None else share))),
         None if parameters is None or loss is None or loss >= NO_LOSS else (parameters, loss),
-        len(found),
+        len(searches),
         has_classes,
     )
 
@@ -178,32 +178,32 @@ def drawn(tried: pd.DataFrame) -> pd.DataFrame:
     others = np.flatnonzero(~tried["pareto"].to_numpy(bool))
     if len(tried) <= MOST_DRAWN:
         return tried
-    kept = others[np.unique(np.linspace(0, len(others) - 1, MOST_DRAWN).astype(int))]
-    return tried.iloc[np.union1d(kept, np.flatnonzero(tried["pareto"].to_numpy(bool)))]
+    sample = others[np.unique(np.linspace(0, len(others) - 1, MOST_DRAWN).astype(int))]
+    return tried.iloc[np.union1d(sample, np.flatnonzero(tried["pareto"].to_numpy(bool)))]
 
 
-def table(found: Search) -> pd.DataFrame:
+def table(search: Search) -> pd.DataFrame:
     """Return the candidates as people read them, those with the lowest loss first."""
-    rows = found.tried.sort_values(["loss", "parameters"], kind="stable").reset_index(drop=True)
-    chosen = [(row.parameters, row.loss) == found.chosen for row in rows.itertuples()]
+    rows = search.tried.sort_values(["loss", "parameters"], kind="stable").reset_index(drop=True)
+    chosen = [(row.parameters, row.loss) == search.chosen for row in rows.itertuples()]
     return rows.rename(columns={"pareto": "in the Pareto set"}).assign(chosen=chosen)
 
 
-def search_caption(found: Search) -> str:
+def search_caption(search: Search) -> str:
     """Say what a search tried and chose, and how much its rounds gained."""
-    tried, rounds = found.tried, found.tried["round"].nunique()
+    tried, rounds = search.tried, search.tried["round"].nunique()
     if tried.empty:
-        return f"No candidate of the search after step {found.step} has a finite loss."
-    words = f"The search after step {found.step} tried {plural(len(tried), 'candidate')} in {plural(rounds, 'round')}"
-    if found.chosen is not None:
-        used, loss_ = found.chosen
-        share = f", {percent(used / found.limit)} of the limit of {number(int(found.limit))}" if found.limit else ""
+        return f"No candidate of the search after step {search.step} has a finite loss."
+    words = f"The search after step {search.step} tried {plural(len(tried), 'candidate')} in {plural(rounds, 'round')}"
+    if search.chosen is not None:
+        used, loss_ = search.chosen
+        share = f", {percent(used / search.limit)} of the limit of {number(int(search.limit))}" if search.limit else ""
         words += f" and chose one with {number(int(used))} parameters{share} and a loss of {score(loss_)}"
     first = tried.loc[tried["round"] == tried["round"].min(), "loss"].min()
-    shown, front = len(drawn(tried)), int(tried["pareto"].sum())
-    cut = f" {shown:,} of {len(tried):,} shown." if shown < len(tried) else ""
-    failed = f" {found.failed} more had no finite loss." if found.failed else ""
-    other = f" This is the last of {found.searches} searches." if found.searches > 1 else ""
+    n_drawn, front = len(drawn(tried)), int(tried["pareto"].sum())
+    cut = f" {n_drawn:,} of {len(tried):,} shown." if n_drawn < len(tried) else ""
+    failed = f" {search.failed} more had no finite loss." if search.failed else ""
+    other = f" This is the last of {search.searches} searches." if search.searches > 1 else ""
     return (
         f"{words}. The best loss of the first round was {score(first)}. The Pareto set has "
         f"{plural(front, 'candidate')}: "
@@ -211,49 +211,70 @@ def search_caption(found: Search) -> str:
     )
 
 
-def search_scatter(found: Search, colours: Palette) -> go.Figure:
+def search_scatter(search: Search, colours: Palette) -> go.Figure:
     """Draw parameters against loss, a point a candidate in the shade of its round; limit, Pareto set and choice.
 
     Args:
-        found: the search; at least one candidate has a loss.
+        search: the search; at least one candidate has a loss.
         colours: of the mode.
     """
-    figure, loss = theme.figure(colours, 380), plotly_text(found.loss_title)
-    shown = drawn(found.tried)
-    best = found.tried[found.tried["pareto"]].sort_values("parameters")
+    figure, loss = theme.figure(colours, 380), plotly_text(search.loss_title)
+    candidates = drawn(search.tried)
+    best = search.tried[search.tried["pareto"]].sort_values("parameters")
     figure.add_scatter(
-        x=best["parameters"], y=best["loss"], mode="lines", name="Pareto set", hoverinfo="skip",
+        x=best["parameters"],
+        y=best["loss"],
+        mode="lines",
+        name="Pareto set",
+        hoverinfo="skip",
         line={"color": colours.muted, "width": 1.2, "dash": "dot"},
-    )  # fmt: skip
+    )
     figure.add_scatter(
-        x=shown["parameters"], y=shown["loss"], mode="markers", name="Candidate", showlegend=False,
-        customdata=shown["round"],
+        x=candidates["parameters"],
+        y=candidates["loss"],
+        mode="markers",
+        name="Candidate",
+        showlegend=False,
+        customdata=candidates["round"],
         marker={
-            "color": shown["round"], "size": 8, "line": {"width": 0.6, "color": colours.panel},
+            "color": candidates["round"],
+            "size": 8,
+            "line": {"width": 0.6, "color": colours.panel},
             "colorscale": [[i / 4, theme.shade(colours, FIRST_SHADE + (1 - FIRST_SHADE) * i / 4)] for i in range(5)],
-            "cmin": shown["round"].min(), "cmax": max(shown["round"].max(), shown["round"].min() + 1),
+            "cmin": candidates["round"].min(),
+            "cmax": max(candidates["round"].max(), candidates["round"].min() + 1),
             "colorbar": {
-                "title": {"text": "round", "side": "right", "font": {"size": 11}}, "thickness": 9, "len": 0.6,
-                "y": 0.0, "yanchor": "bottom", "outlinewidth": 0, "x": 1.015,
-                "dtick": 1 if shown["round"].max() <= FEW_ROUNDS else None,
+                "title": {"text": "round", "side": "right", "font": {"size": 11}},
+                "thickness": 9,
+                "len": 0.6,
+                "y": 0.0,
+                "yanchor": "bottom",
+                "outlinewidth": 0,
+                "x": 1.015,
+                "dtick": 1 if candidates["round"].max() <= FEW_ROUNDS else None,
                 "tickfont": {"size": 11, "color": colours.muted},
             },
         },
-        hovertemplate=f"round %{{customdata:.0f}}<br>%{{x:,.0f}} parameters<br>{loss} %{{y:.4f}}"
-        "<extra></extra>",
-    )  # fmt: skip
-    if found.limit is not None:
+        hovertemplate=f"round %{{customdata:.0f}}<br>%{{x:,.0f}} parameters<br>{loss} %{{y:.4f}}<extra></extra>",
+    )
+    if search.limit is not None:
         figure.add_scatter(
-            x=[found.limit] * 2, y=[shown["loss"].min(), shown["loss"].max()], mode="lines", name="Limit",
+            x=[search.limit] * 2,
+            y=[candidates["loss"].min(), candidates["loss"].max()],
+            mode="lines",
+            name="Limit",
             line={"color": colours.text, "width": 1.2, "dash": "dash"},
             hovertemplate="Limit: %{x:,.0f} parameters<extra></extra>",
-        )  # fmt: skip
-    if found.chosen is not None:
+        )
+    if search.chosen is not None:
         figure.add_scatter(
-            x=[found.chosen[0]], y=[found.chosen[1]], mode="markers", name="Chosen",
+            x=[search.chosen[0]],
+            y=[search.chosen[1]],
+            mode="markers",
+            name="Chosen",
             marker={"color": colours.second, "size": 14, "symbol": "star", "line": {"width": 1, "color": colours.text}},
             hovertemplate=f"Chosen<br>%{{x:,.0f}} parameters<br>{loss} %{{y:.4f}}<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_layout(showlegend=True)
     figure.update_xaxes(title_text="Parameters of the candidate", tickformat=",", nticks=6)
     figure.update_yaxes(title_text=loss)

@@ -11,7 +11,7 @@ from dynlora.analysis import run_summary
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import percent
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.lines import HEIGHT, titled
+from dynlora.viz.kit.charts import HEIGHT, titled
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -84,9 +84,13 @@ def step_time(times: pd.DataFrame, colours: Palette) -> go.Figure:
         ("strategy_ms", "Strategy", colours.second),
     ):
         drawn.add_scatter(
-            x=times["step"], y=times[column] / per, mode="lines", name=name, line={"color": colour, "width": 1.5},
+            x=times["step"],
+            y=times[column] / per,
+            mode="lines",
+            name=name,
+            line={"color": colour, "width": 1.5},
             hovertemplate=f"step %{{x}}<br>{name} %{{y:.1f}} {unit}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.update_yaxes(rangemode="tozero", tickformat=",")
     drawn.update_layout(showlegend=True)
     return titled(drawn, f"Time ({unit})")

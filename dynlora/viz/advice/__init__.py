@@ -1,1 +1,0 @@
-"""Ranks and modules that a short look at gradients suggests before training."""

@@ -1,0 +1,193 @@
+"""Where rank and importance sit, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from dynlora.analysis import capacity_frames
+from dynlora.analysis.capacity_frames import Balance
+from dynlora.analysis.run_reading import RunReading, read_run
+from dynlora.analysis.run_summary import ACTIVE, last_planned_step
+from dynlora.analysis.stats import spearman
+from dynlora.errors import DynloraError
+from dynlora.kinds.registry import registry
+from dynlora.store import queries
+from dynlora.store.summary import RunSummary
+from dynlora.text import listed, minus, number, one_line, percent, plural, sentence_case
+from dynlora.viz.kit.panel import RunView
+from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.panel_cards import conclusion, panel_cards
+from dynlora.viz.ui.replay import replay
+from dynlora.viz.ui.run_picker import has_model, link
+from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range
+
+
+def has_moved(folder: Path) -> int:
+    """Say whether rank moved between the modules of a run: 0 where none did, or the run cannot be read.
+
+    It is 2 where the adapter is there, so that its modules can be ablated.
+    """
+    try:
+        ranks = list(cached_queries.ask(queries.run_summary, folder)["ranks"].values())
+        start = cached_queries.at_step(folder, "rank", None)
+    except DynloraError:
+        return 0
+    if start is None or len(set(ranks)) == 1 or np.array_equal(start, ranks):
+        return 0
+    return 1 + has_model(folder)
+
+
+def capacity_view(folder: Path, summary: RunSummary) -> RunReading | None:
+    """Return a run with all its steps chosen; None before the first rank is recorded.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    run = read_run(folder, cached_queries.CACHED, summary)
+    return run if run.has_ranks else None
+
+
+def capacity_controls(view: RunReading) -> RunReading:
+    """Draw the controls and return the view as they set it; their values are in the address."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
+        segmented("signal", "Signal", list(view.signals), "rank", _signal_name(view))
+        segmented(
+            "rows", "Order of the modules", list(capacity_frames.ORDERS), "kind", capacity_frames.ORDERS.__getitem__
+        )
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    with left:
+        step_range(view.summary["step"], last_planned_step(view.summary))
+    with right:
+        short = view.short
+        choose("module", "Module", ["", *short], "", lambda name: short.get(name, "None"))
+    return as_addressed(view)
+
+
+def _signal_name(view: RunReading) -> Callable[[str], str]:
+    """Return what names the signals in the list of signals."""
+    return lambda name: sentence_case(one_line(view.signals[name].word, 40))
+
+
+def as_addressed(view: RunReading) -> RunReading:
+    """Return the view that the address asks for."""
+    first, last = addressed_range(view.summary["step"])
+    return replace(
+        view,
+        first=first,
+        last=last,
+        step=chosen_step(first, last),
+        signal=from_address("signal", list(view.signals), "rank"),
+        order=from_address("rows", list(capacity_frames.ORDERS), "kind"),
+        module=from_address("module", list(view.short), None),
+    )
+
+
+def capacity_text(
+    state: pd.DataFrame, start: np.ndarray, traced: pd.DataFrame, sides: Balance, first: int, last: int, events: int
+) -> str:
+    """Say what moved between two steps, and how rank and importance agree.
+
+    Args:
+        state: of the modules at the last step, as `model.module_state` returns it.
+        start: their ranks at the first step, as recorded.
+        traced: what moved, as `flows.trace` returns it.
+        sides: as `flows.balance` returns it.
+        first: first step.
+        last: last step.
+        events: reallocations between them.
+    """
+    moved = float(traced.loc[(traced["origin"] != traced["holder"]) & (traced["holder"] >= 0), "parameters"].sum())
+    if last <= first:
+        return f"Step {last:,}, nothing has moved yet: {ranks_of(state)}."
+    steps, counted = f"In steps {first:,} to {last:,}", plural(events, "reallocation")
+    changed = int((state["rank"] != start[state["position"]]).sum())
+    if not moved and not sides.released and changed:  # of a run that was imported, without the sizes of its modules
+        who = f"{changed} of {plural(len(state), 'module')}"
+        return f"{steps}, {who} changed rank{_kinds(state, start)}{_followed(state)}."
+    if not moved and not sides.released:
+        during = f" in {counted}" if events else ""
+        return f"{steps}, no rank moved{during}: {ranks_of(state)}."
+    amounts = [f"moved {number(round(moved))} parameters ({percent(_share(moved, sides.held_after))} of those in use)"]
+    if sides.released:
+        amounts.append(f"released {number(round(sides.released))}")
+    who = counted if events else "changes of rank"
+    return f"{steps}, {who} {listed(amounts)}{_kinds(state, start)}{_followed(state)}."
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _kinds(state: pd.DataFrame, start: np.ndarray) -> str:
+    """Say which kinds of modules have more rank than before and which have less, after a colon."""
+    change = (state["rank"] - start[state["position"]]).groupby(state["label"]).sum()
+    order = change.sort_values(kind="stable")
+    won, lost = order[order > 0][::-1], order[order < 0]
+    parts = [f"{_names(won)} gained rank"] if len(won) else []
+    parts += [f"{_names(lost)} lost rank"] if len(lost) else []
+    return f": {', '.join(parts)}" if parts else ": every kind of module has as much rank as before"
+
+
+def _names(kinds: pd.Series) -> str:
+    return listed([one_line(name, 24) for name in kinds.index], 3)
+
+
+def _followed(state: pd.DataFrame) -> str:
+    """Say how rank and importance agree over the modules, after a semicolon; empty where that is undefined."""
+    known = state.dropna(subset=["importance_share", "rank_share"])
+    rho = spearman(known["importance_share"], known["rank_share"])
+    if not np.isfinite(rho):
+        return ""
+    return f"; rank and importance correlate with {minus(f'{rho:.2f}')} (Spearman, n = {len(known)} modules)"
+
+
+def ranks_of(state: pd.DataFrame) -> str:
+    """Return which ranks the modules have, in words."""
+    low, high, n = int(state["rank"].min()), int(state["rank"].max()), plural(len(state), "module")
+    return f"{n} with rank {low}" if low == high else f"{n} with ranks from {low} to {high}"
+
+
+def outlook(summary: Mapping[str, Any], events: int) -> str:
+    """Say what comes next in this run, or what its capacity does not say."""
+    planned, step = summary.get("planned_events"), summary["step"]
+    if summary["status"] in ACTIVE:
+        left = f" {plural(planned, 'reallocation')} planned, {events} done." if isinstance(planned, int) else ""
+        return f"Step {step:,} of {summary['max_steps']:,}.{left} This page follows the run."
+    return "Capacity alone does not show whether moving rank helped: the verdict on Run does, against plain LoRA."
+
+
+def capacity_conclusion(run: RunReading) -> None:
+    """Draw what the page shows, in a sentence, and where to go next.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    state, run_id = replace(run, step=run.last).state, str(run.summary["id"])
+    steps = (run.first, run.last, len(run.events_shown))
+    words = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
+    with conclusion(words, outlook(run.summary, len(run.event_steps))):
+        if run.summary["status"] not in ACTIVE:
+            link("pages/run.py", "Did it help? Verdict on Run", run=run_id)
+        if run.summary.get("planned_events") == 0:
+            link("pages/launch.py", "Train it with a method that moves rank", **{"from": run_id})
+
+
+def capacity_cards(run: RunReading, *, is_live: bool) -> None:
+    """Draw the panels of a run's capacity.
+
+    Args:
+        run: with the choices of the reader.
+        is_live: those that change with every step; else those that change with the allocator's decisions.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    panels = (one for one in registry()["train"].panels if one.part == "Capacity" and one.is_live == is_live)
+    panel_cards(panels, RunView(run.folder, run, run.store), {"replay": replay})

@@ -1,1 +1,0 @@
-"""Where rank and importance sit, step by step."""

@@ -1,1 +1,0 @@
-"""A meta-LoRA on a new task: a few examples per class, and predictions at once, without training."""

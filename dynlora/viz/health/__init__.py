@@ -1,1 +1,0 @@
-"""Is anything wrong with a run."""

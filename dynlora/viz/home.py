@@ -1,0 +1,259 @@
+"""The first page: what dynlora is, the model as a picture that plays, where to begin, what runs now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dynlora.analysis.frames import records
+from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_summary import (
+    ACTIVE,
+    STATUS_WORDS,
+    about,
+    format_progress,
+    format_strategy,
+    main_metric,
+    progress_share,
+)
+from dynlora.errors import DynloraError
+from dynlora.kinds.registry import registry
+from dynlora.store import queries
+from dynlora.text import duration, markdown_text, one_line, score
+from dynlora.viz.capacity import capacity_view, has_moved
+from dynlora.viz.kit.panel import RunView
+from dynlora.viz.tour import stops as tour_stops
+from dynlora.viz.tour.model import is_tour_taken
+from dynlora.viz.ui.cards import card, colours, note
+from dynlora.viz.ui.replay import replay
+from dynlora.viz.ui.run_picker import find_run, link, no_runs, runs_dir
+
+LIST_KEYS = ("q", "status", "strategy", "sort", "group")
+"""What the address of the list of runs holds; the list was the first page once, so links of then lead to it."""
+
+MOST_ACTIVE = 4
+"""Runs that are shown as running or queued."""
+
+MOST_RECENT = 5
+"""Runs that are shown as ended last."""
+
+
+def is_link_to_list(names: Iterable[str]) -> bool:
+    """Say whether the names of an address' values are those of the list of runs."""
+    return not set(LIST_KEYS).isdisjoint(names)
+
+
+def active(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the runs that can change by themselves, running ones before queued ones, the newest first.
+
+    Args:
+        runs: as `queries.list_runs` returns them.
+    """
+    rows = records(runs[runs["status"].isin(ACTIVE)].sort_values("created", ascending=False, kind="stable"))
+    return sorted(rows, key=lambda row: row["status"] == "queued")
+
+
+def recent(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the last own runs that do not run, the newest first; those that cannot be read are left out.
+
+    Args:
+        runs: as `run_picker.list_all` returns them.
+    """
+    ended = runs[runs["is_own"] & ~runs["status"].isin([*ACTIVE, "corrupt"])]
+    return records(ended.sort_values("created", ascending=False, kind="stable").head(MOST_RECENT))
+
+
+def live_run(runs: pd.DataFrame) -> str | None:
+    """Return the id of the newest run that trains and has made a step, else None."""
+    training = [row for row in active(runs) if row["status"] != "queued" and (row["step"] or 0) > 0]
+    return training[0]["id"] if training else None
+
+
+def result_words(row: Mapping[str, Any], now: float) -> str:
+    """Return how a run ended, in words: status, deciding metric and when it was created.
+
+    Args:
+        row: of the list of runs.
+        now: seconds since the epoch.
+    """
+    name, value = main_metric(row)
+    status = str(STATUS_WORDS.get(row["status"], row["status"]))
+    known = [status] if value is None else [status, f"{one_line(name, 30)} {score(value)}"]
+    return ", ".join([*known, *_age(row.get("created"), now)])
+
+
+def _age(created: Any, now: float) -> list[str]:
+    """Return how long ago a run was created, in its larger unit; nothing when that is not known."""
+    if not isinstance(created, int | float) or not 0 < created <= now:
+        return []
+    days = int((now - created) // 86_400)
+    if days:
+        return [f"created {days} {'day' if days == 1 else 'days'} ago"]
+    return [f"created {_larger(duration(now - created))} ago"]
+
+
+def _larger(length: str) -> str:
+    """Return the first number and unit of a length of time."""
+    return " ".join(length.split()[:2])
+
+
+TITLE = "dynlora trains LoRA adapters, moves rank to the modules that need it, and shows every step."
+"""What dynlora is, in one sentence."""
+
+PLACE = "Data, models and runs stay on this machine."
+
+TOUR = "New here? The tour explains rank, importance and gates on a finished run, in six short stops."
+
+
+def picture_title(summary: Mapping[str, Any], *, is_live: bool) -> str:
+    """Return the title of the picture: which run it is, and how far one that trains has come.
+
+    Args:
+        summary: as `queries.run_summary` returns it.
+        is_live: whether the run trains now.
+    """
+    name = one_line(summary["name"], 60)
+    return f"Training now: {name}, {format_progress(summary)}" if is_live else f"Rank over training: {name}"
+
+
+def picture_words(summary: Mapping[str, Any], caption: str) -> str:
+    """Return what is under the picture.
+
+    Args:
+        summary: as `queries.run_summary` returns it.
+        caption: what the picture shows, computed.
+    """
+    return f"{about(summary)}. {caption}"
+
+
+HIDDEN = "tour-hidden"
+"""Key of the session in which the hint at the tour was hidden: the runs folder may be read-only."""
+
+
+def sample_view() -> RunReading | None:
+    """Return the capacity of the run of the tour; None where no run can show it."""
+    with suppress(DynloraError):
+        sample = tour_stops.toured()
+        return None if sample is None else sample.view
+    return None
+
+
+def run_view(run_id: str | None) -> RunReading | None:
+    """Return the capacity of a run; None without one, or when it has recorded no rank."""
+    if run_id is None:
+        return None
+    with suppress(DynloraError):
+        folder = find_run(run_id).folder
+        return capacity_view(folder, queries.run_summary(folder))
+    return None
+
+
+def tour_hint() -> None:
+    """Offer the tour until it was taken or the offer was hidden."""
+    if st.session_state.get(HIDDEN) or is_tour_taken(runs_dir()):
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key="tour-hint"):
+        st.markdown(TOUR, width="stretch")
+        link("pages/tour.py", "Take the tour")
+        if st.button("Hide", type="tertiary", key="hide-tour"):
+            st.session_state[HIDDEN] = True
+            tour_stops.remember()
+            st.rerun()
+
+
+def picture(view: RunReading, *, is_live: bool) -> None:
+    """Draw the model as a picture: a finished run plays by itself, one that trains shows its newest step."""
+    view = replace(view, step=view.last)
+    title = picture_title(view.summary, is_live=is_live)
+    with card(title, "picture"):
+        panel = registry()["train"].panel("replay")
+        data = panel.data(RunView(view.folder, view, view.store))
+        replay(panel.element_values(data, colours()), plays=not is_live, is_linked=False)
+        note(picture_words(view.summary, panel.caption(data)))
+
+
+def no_picture() -> None:
+    """Say why there is no picture."""
+    with card("Rank over training", "picture"):
+        note("The picture needs a run that recorded rank and importance. Launch one to see it here.")
+
+
+def newest_moved(runs: pd.DataFrame) -> str | None:
+    """Return the id of the last own run that ended and moved rank; None without one."""
+    return next((row["id"] for row in recent(runs) if has_moved(Path(row["folder"]))), None)
+
+
+def doors(sample: str | None) -> None:
+    """Draw the three ways into the dashboard; Compare chooses its runs itself.
+
+    Args:
+        sample: id of the run whose capacity is shown; None for none.
+    """
+    run: Mapping[str, str] = {"run": sample} if sample else {}
+    with st.container(gap="small", key="doors"):
+        _door("See it move", "The rank of every module at every step.", "capacity", "Open Capacity", run)
+        _door(
+            "Launch on my data",
+            "From a CSV or JSONL file, or a built-in data set.",
+            "launch",
+            "Choose data",
+            {"data": "upload"},
+        )
+        _door("Compare", "Methods and seeds side by side, with intervals.", "compare", "Compare runs", {})
+
+
+def _door(title: str, about: str, page: str, label: str, address: Mapping[str, str]) -> None:
+    with st.container(border=True, horizontal=True, vertical_alignment="center", key=f"card-door-{page}"):
+        with st.container(gap=None):
+            st.markdown(f"##### {markdown_text(title)}")
+            note(about)
+        link(f"pages/{page}.py", label, **address)
+
+
+def now_card(runs: pd.DataFrame) -> None:
+    """Draw the runs that train or wait, each with how far it is."""
+    active_runs = active(runs)
+    with card("Running now", "now"):
+        if not active_runs:
+            note("No run is training or waiting.")
+        for row in active_runs[:MOST_ACTIVE]:
+            with st.container(gap=None):
+                _run_line(row, _standing)
+                if row["status"] != "queued":
+                    st.progress(progress_share(row))
+        if len(active_runs) > MOST_ACTIVE:
+            link("pages/runs.py", f"{len(active_runs) - MOST_ACTIVE} more", sort="status")
+
+
+def _standing(row: Mapping[str, Any]) -> str:
+    return "in the queue" if row["status"] == "queued" else format_progress(row)
+
+
+def recent_card(runs: pd.DataFrame) -> None:
+    """Draw the last runs that ended, each a link."""
+    now = time.time()
+    recent_runs = recent(runs)
+    with card("Recent runs", "recent"):
+        if runs.empty:
+            no_runs()
+            return
+        if not recent_runs:
+            note("No run of your own has ended yet. The list of runs has samples.")
+        for row in recent_runs:
+            _run_line(row, lambda row: result_words(row, now))
+        link("pages/runs.py", "All runs")
+
+
+def _run_line(row: Mapping[str, Any], words: Callable[[Mapping[str, Any]], str]) -> None:
+    """Draw a run on one line: its name, which leads to it, its method, and its state."""
+    with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"run-line-{row['id']}"):
+        link("pages/run.py", markdown_text(row["name"], 60), run=row["id"])
+        method = one_line(format_strategy(row), 40) if isinstance(row["strategy"], str) else ""
+        note(" · ".join(filter(None, (method, words(row)))))
