@@ -319,12 +319,6 @@ def phase(summary: Mapping[str, Any], last_lines: Callable[[], pd.DataFrame]) ->
     return one_line(messages.iloc[-1], 120) if len(messages) else ""
 
 
-def resumed_at(events: pd.DataFrame) -> int:
-    """Return the step the run was last resumed at, 0 when it never was."""
-    resumes = events[events["kind"] == "resume"]
-    return 0 if resumes.empty else int(resumes["step"].iloc[-1])
-
-
 def progress_share(summary: Mapping[str, Any]) -> float:
     """Return how much of a run is done, from 0 to 1."""
     return min(max(summary["step"] / summary["max_steps"], 0.0), 1.0) if summary["max_steps"] > 0 else 0.0

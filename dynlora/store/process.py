@@ -41,11 +41,6 @@ class ProcessNote(Record):
     start: Moment | None = None
 
     @classmethod
-    def of_pid(cls, pid: int) -> Self:
-        """Return the note of a process that runs now."""
-        return cls(pid=pid, start=start_time(pid))
-
-    @classmethod
     def at(cls, path: Path) -> Self:
         """Return what a file says; a missing one names no process."""
         return cls.read(path) or cls()

@@ -228,3 +228,20 @@ def label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, col
             edge = {} if len(modules) < THIN_FROM else {"yanchor": end}  # else the ends of two groups overlap
             words.append({**place, **edge, "xshift": -5, "y": centre, "text": plotly_text(side, 6), "font": font})
     drawn.update_layout(annotations=words)
+
+
+def frame_module(
+    drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, module: str | None, colours: Palette
+) -> None:
+    """Frame the row of one module; `centres` holds where the rows are, None frames nothing."""
+    for centre in centres[(modules["name"] == module).to_numpy()][:1]:
+        drawn.add_shape(
+            type="rect",
+            xref="paper",
+            x0=0,
+            x1=1,
+            yref="y",
+            y0=centre - 0.5,
+            y1=centre + 0.5,
+            line={"color": colours.second, "width": 1.6},
+        )

@@ -48,16 +48,9 @@ def search_form(runs: pd.DataFrame) -> None:
         required=True,
         help="Fairly: each method gets a study of its own with as many trials, over the same rates.",
     )
-    words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
     left, right = st.columns(2)
     with left:
-        base = st.selectbox(
-            "Settings of",
-            ["", *words],
-            key="search-base",
-            format_func=lambda run_id: words.get(run_id, "Defaults"),
-            help="Settings that all trials share: those of a run, or the defaults.",
-        )
+        base = _pick_base(runs, "search-base", "trials")
         lines = st.text_area(
             "Ranges and lists, one key per line",
             FAIR if preset == "fair" else SEARCH_EXAMPLE,
@@ -69,6 +62,18 @@ def search_form(runs: pd.DataFrame) -> None:
     with right:
         options = _options(preset)
     _start_search(base, lines, options)
+
+
+def _pick_base(runs: pd.DataFrame, key: str, those: str) -> str:
+    """Draw the choice of the settings that all runs share and return a run's id, empty for the defaults."""
+    labels = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
+    return st.selectbox(
+        "Settings of",
+        ["", *labels],
+        key=key,
+        format_func=lambda run_id: labels.get(run_id, "Defaults"),
+        help=f"Settings that all {those} share: those of a run, or the defaults.",
+    )
 
 
 def _options(preset: str) -> dict[str, Any]:
@@ -232,16 +237,9 @@ def sweep_form(runs: pd.DataFrame) -> None:
     if ways == "search":
         search_form(runs)
         return
-    words = run_labels(runs[~runs["status"].isin(["corrupt"])].head(200)) if len(runs) else {}
     left, right = st.columns(2)
     with left:
-        base = st.selectbox(
-            "Settings of",
-            ["", *words],
-            key="sweep-base",
-            format_func=lambda run_id: words.get(run_id, "Defaults"),
-            help="Settings that all runs of the sweep share: those of a run, or the defaults.",
-        )
+        base = _pick_base(runs, "sweep-base", "runs of the sweep")
         name = st.text_input(
             "Name", key="sweep-name", max_chars=120, help=("Prefix of the run names, before the values that vary.")
         )

@@ -21,6 +21,7 @@ from dynlora.viz.kit.module_map import (
     bar_room,
     colour_of,
     even_cells,
+    frame_module,
     grouped,
     label_rows,
     map_height,
@@ -386,14 +387,4 @@ def _mark(
             y1=1,
             line={"color": colours.text, "width": 1.4},
         )
-    for centre in centres[(modules["name"] == view.module).to_numpy()][:1]:
-        drawn.add_shape(
-            type="rect",
-            xref="paper",
-            x0=0,
-            x1=1,
-            yref="y",
-            y0=centre - 0.5,
-            y1=centre + 0.5,
-            line={"color": colours.second, "width": 1.6},
-        )
+    frame_module(drawn, modules, centres, view.module, colours)

@@ -16,7 +16,16 @@ from dynlora.kinds.train.panels.capacity import choices_at
 from dynlora.kinds.train.panels.decisions import edits_of
 from dynlora.text import number, one_line, plotly_text, plural, spans
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.module_map import MapView, colour_of, label_rows, map_height, row_edges, row_look, with_gaps
+from dynlora.viz.kit.module_map import (
+    MapView,
+    colour_of,
+    frame_module,
+    label_rows,
+    map_height,
+    row_edges,
+    row_look,
+    with_gaps,
+)
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -470,15 +479,5 @@ def all_components(
         title_text="Component", showgrid=False, dtick=1 if columns <= FEW else None, range=[-0.5, columns - 0.5]
     )
     drawn.update_yaxes(range=[edges[-1], edges[0]], showgrid=False)
-    for centre in centres[(modules["name"] == look.module).to_numpy()][:1]:
-        drawn.add_shape(
-            type="rect",
-            xref="paper",
-            x0=0,
-            x1=1,
-            yref="y",
-            y0=centre - 0.5,
-            y1=centre + 0.5,
-            line={"color": colours.second, "width": 1.6},
-        )
+    frame_module(drawn, modules, centres, look.module, colours)
     return drawn
