@@ -35,7 +35,7 @@ _HOMES = {
     "compare": "notebook.comparison",
     "load": "api",
     "load_config": "config_files",
-    "open_run": "notebook.open_run",
+    "open_run": "notebook.remote_run",
     "speculate": "api",
     "train": "api",
 }
