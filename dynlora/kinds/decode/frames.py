@@ -192,13 +192,13 @@ def steps_frame(result: Decode, key: str) -> pd.DataFrame:
     rows = [
         {
             "problem": one.problem + 1,
-            "step": place,
+            "step": number,
             "reward": step.reward,
             "accepted": bool(step.accepted),
             "text": step.text if step.accepted else step.discarded or "",
         }
         for one in solutions_of(result, key)
-        for place, step in enumerate(one.steps, 1)
+        for number, step in enumerate(one.steps, 1)
         if step.reward is not None
     ]
     return pd.DataFrame(rows, columns=["problem", "step", "reward", "accepted", "text"])
@@ -238,14 +238,14 @@ def reliability(result: Decode, key: str) -> pd.DataFrame:
         rewards = np.array([pair[0] for pair in pairs])
         edges = np.linspace(min(0.0, float(rewards.min())), max(1.0, float(rewards.max())), BINS + 1)
         places = np.clip(np.searchsorted(edges, rewards, side="right") - 1, 0, BINS - 1)
-        for place in np.unique(places):
-            inside = [pairs[index] for index in np.flatnonzero(places == place)]
+        for edge in np.unique(places):
+            inside = [pairs[index] for index in np.flatnonzero(places == edge)]
             right = {problem: bool(answer) for _, problem, answer in inside}
             low, high = share_interval(sum(right.values()), len(right))
             rows.append(
                 {
-                    "from": float(edges[place]),
-                    "to": float(edges[place + 1]),
+                    "from": float(edges[edge]),
+                    "to": float(edges[edge + 1]),
                     "steps": len(inside),
                     "solutions": len(right),
                     "right": sum(right.values()) / len(right),

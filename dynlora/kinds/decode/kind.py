@@ -73,10 +73,10 @@ class DecodeKind(RunKind):
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield the table of the points."""
-        from dynlora.kinds.decode.work.results import words
+        from dynlora.kinds.decode.work.results import report_text
 
         if document.get("points") is not None:
-            yield words(document)
+            yield report_text(document)
 
     def tables(self, result: Decode) -> Mapping[str, DataFrame]:
         """Return the results by point."""

@@ -135,10 +135,10 @@ class Decode:
     @cached_property
     def solved(self) -> Mapping[str, tuple[Solution, ...]]:
         """The solutions of each point that has any, by its key, in the order of the problems."""
-        found: dict[str, list[Solution]] = {}
+        by_point: dict[str, list[Solution]] = {}
         for one in sorted(self.solutions, key=attrgetter("problem")):
-            found.setdefault(one.point, []).append(one)
-        return {key: tuple(rows) for key, rows in found.items()}
+            by_point.setdefault(one.point, []).append(one)
+        return {key: tuple(rows) for key, rows in by_point.items()}
 
 
 @dataclass
@@ -247,8 +247,8 @@ def _step(row: Mapping[str, Any]) -> Step:
 
 def _nested(value: Any) -> list[NestedRank]:
     rows = [table(row) for row in items(value, MAX_POINTS)]
-    found = [(count(row.get("rank")), finite(row.get("share")), finite(row.get("agreement"))) for row in rows]
-    return [NestedRank(rank, share or 0.0, agreed) for rank, share, agreed in found if agreed is not None]
+    values = [(count(row.get("rank")), finite(row.get("share")), finite(row.get("agreement"))) for row in rows]
+    return [NestedRank(rank, share or 0.0, agreed) for rank, share, agreed in values if agreed is not None]
 
 
 MOST_KEPT = 8
@@ -278,14 +278,14 @@ class GrowingDecodes:
             RunNotFoundError: when there is no such run.
             CorruptRunError: when it cannot be read.
         """
-        kept = self._of(os.path.realpath(folder))
-        with kept.lock:
-            return read_decode(folder, kept.so_far)
+        entry = self._of(os.path.realpath(folder))
+        with entry.lock:
+            return read_decode(folder, entry.so_far)
 
     def _of(self, folder: str) -> _Kept:
         with self._lock:
-            kept = self._kept.setdefault(folder, _Kept())
+            entry = self._kept.setdefault(folder, _Kept())
             self._kept.move_to_end(folder)
             while len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
-            return kept
+            return entry

@@ -59,13 +59,13 @@ def _row(
     *,
     struck: bool = False,
 ) -> str:
-    words = html.escape(text.strip("\n")) or "&nbsp;"
-    shown = f"<s>{words}</s>" if struck else words
+    escaped = html.escape(text.strip("\n")) or "&nbsp;"
+    marked = f"<s>{escaped}</s>" if struck else escaped
     tint = theme.faded(colour, 0.13)
     bar = "" if struck else _bar(reward, line, colours)
     return (
         f"<div class='dl-step' role='listitem' style='background:{tint};border-left-color:{colour}'>"
-        f"<small>{html.escape(who)}</small><pre>{shown}</pre>{bar}</div>"
+        f"<small>{html.escape(who)}</small><pre>{marked}</pre>{bar}</div>"
     )
 
 

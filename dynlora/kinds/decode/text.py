@@ -48,18 +48,18 @@ def basis(result: Decode, point: Point | None) -> str:
     """Return what the conclusion rests on: accuracies with n, the paired interval, and the control."""
     if point is None:
         return WHAT
-    said = [f"{frames.label(point)}: {_accuracy(result, point.key)}"]
+    parts = [f"{frames.label(point)}: {_accuracy(result, point.key)}"]
     gap = frames.difference(result, point.key, TARGET)
     if gap is not None:
-        said.append(
+        parts.append(
             f"target alone: {_accuracy(result, TARGET)} (difference {_points(gap.mean)} points, 95 % CI "
             f"{_points(gap.low)} to {_points(gap.high)}, {plural(gap.n, 'problem')})"
         )
     if frames.alone(result, DRAFT) is not None:
-        said.append(f"draft alone: {_accuracy(result, DRAFT)}")
+        parts.append(f"draft alone: {_accuracy(result, DRAFT)}")
     several = len(frames.offered(result))
     chosen = f" Of {several} thresholds on the same problems, one was chosen to be shown." if several > 1 else ""
-    sentence = "; ".join(said) + f".{chosen}"
+    sentence = "; ".join(parts) + f".{chosen}"
     control = frames.control_beside(result, point.key)
     gap = None if control is None else frames.difference(result, point.key, control)
     if gap is None:
@@ -106,8 +106,8 @@ def point_choice(result: Decode) -> Choice | None:
     if not points:
         return None
     usual = frames.best(result) or next(iter(points.values()))
-    words = {key: frames.label(point) for key, point in points.items()}
-    return Choice("point", "Threshold", words, usual.key, help=ONLY_FIRST)
+    options = {key: frames.label(point) for key, point in points.items()}
+    return Choice("point", "Threshold", options, usual.key, help=ONLY_FIRST)
 
 
 def point_named(result: Decode, key: str | None) -> Point | None:

@@ -42,10 +42,10 @@ class SolutionSteps(Panel[Solved]):
         usual = max(
             solved, key=lambda key: (any(step.discarded for step in solved[key].steps), solved[key].right is True)
         )
-        words = {
+        options = {
             str(key): f"{key + 1} ({MARKS[one.right]}): {one_line(one.question, 60)}" for key, one in solved.items()
         }
-        return Choice("problem", "Problem", words, str(usual))
+        return Choice("problem", "Problem", options, str(usual))
 
     def data(self, view: RunView) -> Solved | None:
         """Return the solution of the chosen problem."""

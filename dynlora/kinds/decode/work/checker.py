@@ -82,5 +82,5 @@ class Reference:
             return False
         if self.answer is None or not any(marker in step for marker in MARKERS):
             return True
-        said, right = answer_in(step), number(self.answer)
-        return said is not None and number(said) == right if right is not None else self.answer in step
+        answer, right = answer_in(step), number(self.answer)
+        return answer is not None and number(answer) == right if right is not None else self.answer in step

@@ -65,8 +65,8 @@ class Live:
 
     def _problem(self, question: str) -> Problem:
         """Return a question as a problem whose answer nobody knows."""
-        words = question.strip() + self.ending
-        prompts = {role.name: _prompt(role.model.task, words).ids(role.model) for role in self.cast.roles}
+        text = question.strip() + self.ending
+        prompts = {role.name: _prompt(role.model.task, text).ids(role.model) for role in self.cast.roles}
         return Problem(0, question, prompts, Reference(None, ""))
 
     def _messages(self, problem: Problem, point: Point) -> Iterator[dict[str, Any]]:
@@ -80,13 +80,13 @@ class Live:
                 "accepted": step.accepted,
                 "discarded": step.discarded and step.discarded["text"],
             }
-        found = attempt.finished()
-        written = sum(len(step.ids) for step in found.steps)
+        solution = attempt.finished()
+        written = sum(len(step.ids) for step in solution.steps)
         yield {
-            "ended": found.ended,
-            "answer": answer_of(problem, found.text),
-            "tokens": found.tokens,
-            "flops": found.flops,
+            "ended": solution.ended,
+            "answer": answer_of(problem, solution.text),
+            "tokens": solution.tokens,
+            "flops": solution.flops,
             "target_flops": self.cast.target.size.written(len(problem.prompts[TARGET]), written),
         }
 

@@ -48,14 +48,14 @@ def nested_ranks(folder: Path, rows: int = ROWS) -> list[dict[str, Any]]:
     chosen = data.held_out.take(np.sort(drawn))
     whole = _choices(plain, chosen)
     adapter = Truncatable.of(plain, None, "plain")
-    found = []
+    rows_by_rank = []
     for rank in _ranks(max(adapter.sizes, default=0)):
-        kept = [np.arange(min(rank, size)) for size in adapter.sizes]
-        adapter.keep(kept)
+        first_components = [np.arange(min(rank, size)) for size in adapter.sizes]
+        adapter.keep(first_components)
         same = (_choices(plain, chosen) == whole).double().mean()
-        share = adapter.parameters_of(kept) / max(1, adapter.parameters)
-        found.append({"rank": rank, "share": share, "agreement": float(same)})
-    return found
+        share = adapter.parameters_of(first_components) / max(1, adapter.parameters)
+        rows_by_rank.append({"rank": rank, "share": share, "agreement": float(same)})
+    return rows_by_rank
 
 
 def _ranks(largest: int) -> Iterator[int]:
@@ -72,7 +72,7 @@ def _ranks(largest: int) -> Iterator[int]:
 @torch.no_grad()
 def _choices(model: AdaptedModel, rows: Rows) -> Tensor:
     """Return the most probable token at every token of the completions, each after the right tokens, (n,)."""
-    task, tokenizer, found = model.task, model.base.tokenizer, []
+    task, tokenizer, choices = model.task, model.base.tokenizer, []
     assert isinstance(task, WritingTask)
     whole: Any = model.base.model
     device = next(whole.parameters()).device
@@ -81,5 +81,5 @@ def _choices(model: AdaptedModel, rows: Rows) -> Tensor:
         ids = [*prompt.ids, *tokenizer(prompt.expected, add_special_tokens=False)["input_ids"]]
         ids = ids[: model.max_length]
         logits = whole(input_ids=torch.tensor([ids], device=device)).logits[0, len(prompt.ids) - 1 :]
-        found.append(logits.argmax(-1).cpu())
-    return torch.cat(found)
+        choices.append(logits.argmax(-1).cpu())
+    return torch.cat(choices)

@@ -125,11 +125,11 @@ def _problem_config(settings: DecodeSettings, target: NamedRun) -> RunConfig:
 
 def _is_of(data: Mapping[str, Any], named: str) -> bool:
     """Say whether a name or path is that of a run's data, in whatever way the path is written."""
-    path, place = text(data.get("path")), Path(os.path.expanduser(named))
-    if path is None or not place.exists():
-        return path is None and not place.exists() and named == data.get("name")
+    path, given = text(data.get("path")), Path(os.path.expanduser(named))
+    if path is None or not given.exists():
+        return path is None and not given.exists() and named == data.get("name")
     known = Path(os.path.expanduser(path))
-    return known.exists() and known.samefile(place)
+    return known.exists() and known.samefile(given)
 
 
 def _usual_step(config: RunConfig) -> str:
@@ -139,7 +139,7 @@ def _usual_step(config: RunConfig) -> str:
 def _places(rows: int, limit: int | None, seed: int) -> list[int]:
     """Return which rows are decoded: all, or a sample by key, in order."""
     drawn = np.random.default_rng(stream_seed(seed, "decode problems")).permutation(rows)[:limit]
-    return sorted(int(place) for place in drawn)
+    return sorted(int(row) for row in drawn)
 
 
 def _blocks(value: object) -> Blocks | None:
@@ -171,15 +171,15 @@ def roles_saved(runs: Mapping[str, NamedRun | None]) -> dict[str, str]:
 
 def _digest(run: NamedRun) -> str:
     try:
-        return sha256_of(_place(run.folder) / "tensors.safetensors")
+        return sha256_of(_adapter_folder(run.folder) / "tensors.safetensors")
     except OSError as error:
         raise RunRoleError(f"{run.role} {run.id}: its adapter cannot be read ({error.strerror}); try again") from None
 
 
-def _place(folder: Path) -> Path:
+def _adapter_folder(folder: Path) -> Path:
     """Return where the last adapter of a run is."""
     places = (find_checkpoint(folder / name) for name in ADAPTERS)
-    return next((place for place in places if place is not None), folder / ADAPTERS[0])
+    return next((path for path in places if path is not None), folder / ADAPTERS[0])
 
 
 def changed_role(before: Mapping[str, Any], now: Mapping[str, str]) -> str | None:

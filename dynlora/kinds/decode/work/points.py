@@ -69,10 +69,10 @@ def points_of(accept: str, values: Sequence[float], control: Sequence[float], *,
     for point in points:
         Acceptance(point.accept, point.value or 0.0)
     alone = [Point(TARGET), Point(DRAFT)] if ends else []
-    found: dict[str, Point] = {}
+    by_key: dict[str, Point] = {}
     for point in dict.fromkeys([*alone, *points]):
-        found.setdefault(point.key, point)  # records know a point by its key, which has six digits of the value
-    return list(found.values())
+        by_key.setdefault(point.key, point)  # records know a point by its key, which has six digits of the value
+    return list(by_key.values())
 
 
 def plain(value: float | None) -> Any:

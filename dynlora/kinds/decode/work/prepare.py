@@ -82,11 +82,11 @@ class Wanted:
     target: str | None = None
 
 
-def prepare(wanted: Wanted, runs_dir: Path, say: Callable[[str], None], *, progress: bool = False) -> dict[str, Any]:
+def prepare(request: Wanted, runs_dir: Path, say: Callable[[str], None], *, progress: bool = False) -> dict[str, Any]:
     """Train target, draft and judge in turn, as far as they are not given, and return their ids.
 
     Args:
-        wanted: what is to be prepared.
+        request: what is to be prepared.
         runs_dir: folder of the runs.
         say: is told what happens.
         progress: draw bars.
@@ -97,20 +97,20 @@ def prepare(wanted: Wanted, runs_dir: Path, say: Callable[[str], None], *, progr
     Raises:
         DynloraError: when something that is named cannot be used, a run fails, or is stopped.
     """
-    found: dict[str, str] = {}
-    for role, given, config in (("target", wanted.target, target_config), ("draft", wanted.draft, draft_config)):
+    folders: dict[str, str] = {}
+    for role, given, config in (("target", request.target, target_config), ("draft", request.draft, draft_config)):
         if given is not None:
-            found[role] = str(named_run(role, given, runs_dir).folder)
+            folders[role] = str(named_run(role, given, runs_dir).folder)
             continue
         say(f"Training the {role}")
-        found[role] = str(_trained(config(wanted), runs_dir, progress))
-    say(f"The draft solves {wanted.problems:,} training problems")
-    rows = write_rows(Path(found["draft"]), runs_dir / FOLDER / Path(found["draft"]).name, wanted)
+        folders[role] = str(_trained(config(request), runs_dir, progress))
+    say(f"The draft solves {request.problems:,} training problems")
+    rows = write_rows(Path(folders["draft"]), runs_dir / FOLDER / Path(folders["draft"]).name, request)
     say(f"Training the judge on {rows['train']:,} partial solutions, {rows['right']:.0%} of them right")
     if rows["right"] > MOSTLY:
         say("Few are wrong, so the judge will keep nearly every step; a draft trained for less makes more mistakes")
-    found["judge"] = str(_trained(judge_config(wanted, Path(rows["folder"])), runs_dir, progress))
-    named = {role: Path(folder).name for role, folder in found.items()}
+    folders["judge"] = str(_trained(judge_config(request, Path(rows["folder"])), runs_dir, progress))
+    named = {role: Path(folder).name for role, folder in folders.items()}
     roles = ["--draft", named["draft"], "--target", named["target"], "--reward", named["judge"]]
     command = command_text("rsd", *roles, "--threshold", "0.3:0.9:4", "--control", "0.5", runs_dir=runs_dir)
     return {**named, "rows": rows, "command": command}
@@ -127,41 +127,43 @@ def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
     return outcome.folder
 
 
-def target_config(wanted: Wanted) -> RunConfig:
+def target_config(request: Wanted) -> RunConfig:
     """Return the settings of the target: all blocks, plain LoRA."""
-    return parse_config(_writer(wanted, "target", wanted.steps, {"rank": 8, "dropout": 0.0}, 1e-3))
+    return parse_config(_writer(request, "target", request.steps, {"rank": 8, "dropout": 0.0}, 1e-3))
 
 
-def draft_config(wanted: Wanted) -> RunConfig:
+def draft_config(request: Wanted) -> RunConfig:
     """Return the settings of the draft: some blocks, which have to learn to do without the others."""
-    values = _writer(wanted, "draft", wanted.draft_steps, {"rank": 32, "dropout": 0.0}, 1e-3)
-    values["model"]["layers"] = chosen_blocks(wanted)
+    values = _writer(request, "draft", request.draft_steps, {"rank": 32, "dropout": 0.0}, 1e-3)
+    values["model"]["layers"] = chosen_blocks(request)
     return parse_config(values)
 
 
-def chosen_blocks(wanted: Wanted) -> str:
+def chosen_blocks(request: Wanted) -> str:
     """Return the numbers of the draft's blocks, as `model.layers` takes them: those wanted, or the most influential.
 
     Raises:
         ConfigError: when the model has fewer.
     """
-    if isinstance(wanted.layers, str):
-        return wanted.layers
-    inputs = load_inputs(target_config(wanted))
+    if isinstance(request.layers, str):
+        return request.layers
+    inputs = load_inputs(target_config(request))
     model = inputs.base.model.eval()
     read = signature(model.forward).parameters
-    batches = calibration_batches(inputs.encoded("train"), LOOKS, wanted.seed)
-    shown = [{name: value for name, value in batch.items() if name in read and name != "labels"} for batch in batches]
-    return most_influential(block_influence(model, shown), wanted.layers)
+    batches = calibration_batches(inputs.encoded("train"), LOOKS, request.seed)
+    inputs_alone = [
+        {name: value for name, value in batch.items() if name in read and name != "labels"} for batch in batches
+    ]
+    return most_influential(block_influence(model, inputs_alone), request.layers)
 
 
-def _writer(wanted: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
-    source = "path" if Path(os.path.expanduser(wanted.data)).exists() else "name"
+def _writer(request: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
+    source = "path" if Path(os.path.expanduser(request.data)).exists() else "name"
     return {
-        "name": f"{role} for decoding, {Path(wanted.data).name}",
-        "seed": wanted.seed,
-        "model": {"name": wanted.model},
-        "data": {source: wanted.data, "task": "causal_lm"},
+        "name": f"{role} for decoding, {Path(request.data).name}",
+        "seed": request.seed,
+        "model": {"name": request.model},
+        "data": {source: request.data, "task": "causal_lm"},
         "adapter": dict(adapter),
         "strategy": {"name": "lora"},
         "train": {"steps": steps, "batch_size": 8, "lr": lr, "max_grad_norm": 1.0},
@@ -169,27 +171,27 @@ def _writer(wanted: Wanted, role: str, steps: int, adapter: Mapping[str, Any], l
     }
 
 
-def judge_config(wanted: Wanted, folder: Path) -> RunConfig:
+def judge_config(request: Wanted, folder: Path) -> RunConfig:
     """Return the settings of the judge: a classification run on partial solutions."""
     return parse_config(
         {
-            "name": f"judge for decoding, {Path(wanted.data).name}",
-            "seed": wanted.seed,
-            "model": {"name": wanted.judge_model},
+            "name": f"judge for decoding, {Path(request.data).name}",
+            "seed": request.seed,
+            "model": {"name": request.judge_model},
             "data": {"path": str(folder), "task": "classification"},
             "strategy": {"name": "lora"},
-            "train": {"steps": wanted.judge_steps},
+            "train": {"steps": request.judge_steps},
         }
     )
 
 
-def write_rows(draft: Path, folder: Path, wanted: Wanted) -> dict[str, Any]:
+def write_rows(draft: Path, folder: Path, request: Wanted) -> dict[str, Any]:
     """Let the draft solve training problems, label each partial solution, and write both sides, split by problem.
 
     Args:
         draft: folder of the run.
         folder: that train.jsonl and validation.jsonl are written to.
-        wanted: how many problems, and how they are solved.
+        request: how many problems, and how they are solved.
 
     Returns:
         `folder`; `train` and `validation`, numbers of rows; `right`, the fraction of right ones.
@@ -204,19 +206,19 @@ def write_rows(draft: Path, folder: Path, wanted: Wanted) -> dict[str, Any]:
     data = read_data(config).train
     if data.text_pair is None or "answer" not in data.fields:
         raise ConfigError(f"--data {config.data.source}: has no solutions with answers to judge steps by; give others")
-    order = np.random.default_rng(stream_seed(wanted.seed, "judge problems")).permutation(len(data))
-    chosen = data.take(np.sort(order[: wanted.problems]))
-    written = model.continued_rows(task, chosen, wanted.temperature, wanted.seed)
+    order = np.random.default_rng(stream_seed(request.seed, "judge problems")).permutation(len(data))
+    chosen = data.take(np.sort(order[: request.problems]))
+    written = model.continued_rows(task, chosen, request.temperature, request.seed)
     sides: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
     held_out = max(1, round(HELD_OUT * len(chosen)))
-    for place in range(len(chosen)):
-        side = "validation" if place % max(1, len(chosen) // held_out) == 0 else "train"
-        sides[side] += judged_rows(chosen, place, str(written[place]["prediction"]), wanted.step_string)
+    for index in range(len(chosen)):
+        side = "validation" if index % max(1, len(chosen) // held_out) == 0 else "train"
+        sides[side] += judged_rows(chosen, index, str(written[index]["prediction"]), request.step_string)
     labels = [row["label"] for row in sides["train"]]
     if len(set(labels)) < 2:
         raise ConfigError(
-            f"--problems {wanted.problems}: all steps of the draft are {labels[0] if labels else 'empty'}, and a judge "
-            "needs both kinds; solve more problems, or raise the temperature"
+            f"--problems {request.problems}: all steps of the draft are {labels[0] if labels else 'empty'}, and a "
+            "judge needs both kinds; solve more problems, or raise the temperature"
         )
     folder.mkdir(parents=True, exist_ok=True)
     for side, rows in sides.items():
@@ -225,31 +227,31 @@ def write_rows(draft: Path, folder: Path, wanted: Wanted) -> dict[str, Any]:
     return {"folder": str(folder), **counts, "right": labels.count(RIGHT) / len(labels)}
 
 
-def judged_rows(rows: Rows, place: int, solution: str, step_string: str) -> list[dict[str, Any]]:
+def judged_rows(rows: Rows, index: int, solution: str, step_string: str) -> list[dict[str, Any]]:
     """Return the partial solutions of a problem that a judge learns from, each once.
 
     Those of the draft's solution, and those of the worked one: a decode has steps of the target before those of the
     draft, and a judge that knew the draft's alone would learn which kinds of steps the draft gets wrong, and no more.
     """
-    worked = rows.text_pair[place] if rows.text_pair else ""
-    found = [*labelled(rows, place, solution, step_string), *labelled(rows, place, worked, step_string)]
-    return list({row["text"]: row for row in found}.values())
+    worked = rows.text_pair[index] if rows.text_pair else ""
+    labelled_rows = [*labelled(rows, index, solution, step_string), *labelled(rows, index, worked, step_string)]
+    return list({row["text"]: row for row in labelled_rows}.values())
 
 
-def labelled(rows: Rows, place: int, solution: str, step_string: str) -> Iterator[dict[str, Any]]:
+def labelled(rows: Rows, index: int, solution: str, step_string: str) -> Iterator[dict[str, Any]]:
     """Yield every partial solution of a problem with its label: right while all its steps are."""
     answers = rows.fields["answer"]
-    reference = Reference(answers[place], rows.text_pair[place] if rows.text_pair else "")
+    reference = Reference(answers[index], rows.text_pair[index] if rows.text_pair else "")
     so_far, is_right = "", True
     for step in steps_of(solution, step_string):
         so_far += step
         is_right = is_right and reference.is_right(step)
-        text = judged_text(rows.text[place], so_far)
-        yield {"text": text, "label": RIGHT if is_right else WRONG, "problem": place}
+        text = judged_text(rows.text[index], so_far)
+        yield {"text": text, "label": RIGHT if is_right else WRONG, "problem": index}
 
 
 def steps_of(solution: str, step_string: str) -> Sequence[str]:
     """Return the steps of a solution, each with what ends it."""
     parts = solution.split(step_string)
-    found = [part + step_string for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-    return [step for step in found if step.strip()]
+    steps = [part + step_string for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+    return [step for step in steps if step.strip()]

@@ -47,22 +47,22 @@ def problems_of(rows: Rows, roles: Sequence[Role], places: Sequence[int]) -> lis
         ConfigError: when a prompt leaves no room for a solution.
     """
     answers = rows.fields.get("answer")
-    found = []
-    for place in places:
+    problems = []
+    for row in places:
         prompts = {}
         for role in roles:
             task = role.model.task
             if not isinstance(task, WritingTask):
                 raise ConfigError(f"--{role.name}: is a run of {task.name}, which writes no texts; give another")
-            prompts[role.name] = task.prompt(role.model.base.tokenizer, rows, place, is_whole=True).ids
+            prompts[role.name] = task.prompt(role.model.base.tokenizer, rows, row, is_whole=True).ids
             if not 0 < len(prompts[role.name]) < role.total:
                 raise ConfigError(
-                    f"--data: problem {place} has {len(prompts[role.name]):,} tokens for the {role.name}, which takes "
+                    f"--data: problem {row} has {len(prompts[role.name]):,} tokens for the {role.name}, which takes "
                     f"{role.total:,} with the solution; use data with shorter prompts"
                 )
-        reference = Reference(answers[place] if answers else None, rows.text_pair[place] if rows.text_pair else "")
-        found.append(Problem(place, rows.text[place], prompts, reference))
-    return found
+        reference = Reference(answers[row] if answers else None, rows.text_pair[row] if rows.text_pair else "")
+        problems.append(Problem(row, rows.text[row], prompts, reference))
+    return problems
 
 
 def answer_of(problem: Problem, text: str) -> str:

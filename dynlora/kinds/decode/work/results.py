@@ -48,7 +48,7 @@ def row_of(
     """Return what one point shows; tokens, FLOPs and seconds are sums over its problems, at least one."""
     right = [one["right"] for one in solved if one["right"] is not None]
     judged = [step for one in solved for step in one["steps"] if step["accepted"] is not None]
-    found = {
+    result = {
         "key": key,
         "accept": accept,
         "threshold": plain(value),
@@ -62,7 +62,7 @@ def row_of(
         **{name: sum(one[name] for one in solved) for name in COSTS},
         "cut_off": sum(one["ended"] != "end" for one in solved),
     }
-    return {**found, "against_target": paired(solved, target)} if accept != TARGET else found
+    return {**result, "against_target": paired(solved, target)} if accept != TARGET else result
 
 
 def paired(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any] | None:
@@ -76,18 +76,18 @@ def paired(solved: Sequence[Solved], other: Sequence[Solved]) -> dict[str, Any] 
     if not pairs:
         return None
     draws = np.random.default_rng(stream_seed(0, "decode intervals")).integers(0, len(pairs), (RESAMPLES, len(pairs)))
-    found: dict[str, Any] = {"problems": len(pairs), "accuracy": None}
+    result: dict[str, Any] = {"problems": len(pairs), "accuracy": None}
     if all(side["right"] is not None for pair in pairs for side in pair):
         gaps = np.array([float(one["right"]) - float(its["right"]) for one, its in pairs])
         low, high = paired_share_interval(int((gaps > 0).sum()), int((gaps < 0).sum()), len(pairs))
-        found["accuracy"] = {"difference": float(gaps.mean()), "low": low, "high": high}
+        result["accuracy"] = {"difference": float(gaps.mean()), "low": low, "high": high}
     for name in COSTS:
         mine, its = (np.array([pair[side][name] for pair in pairs], dtype=float) for side in (0, 1))
         if its.sum() <= 0:
             continue
         low, high = percentile_interval(mine[draws].sum(1) / its[draws].sum(1))
-        found[name] = {"ratio": float(mine.sum() / its.sum()), "low": low, "high": high}
-    return found
+        result[name] = {"ratio": float(mine.sum() / its.sum()), "low": low, "high": high}
+    return result
 
 
 def _good(document: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -112,14 +112,14 @@ def conclusion(document: Mapping[str, Any]) -> str:
     alone = f"the target alone is right on {target['accuracy']:.1%} of {target['problems']:,} problems"
     if draft is not None:
         alone += f", the draft alone on {draft['accuracy']:.1%}"
-    if not (asked := _of_reward(document)):
+    if not (thresholds := _of_reward(document)):
         return f"No threshold was decoded: {alone}."
     if not (good := _good(document)):
         return f"No threshold is within 1 point of the target: {alone}."
     row = good[0]
     against = row["against_target"]
     gap, cost, whole = against["accuracy"], against["flops"], against["flops_with_prefill"]
-    chosen = f"; one of {len(asked)} thresholds was chosen on these problems" if len(asked) > 1 else ""
+    chosen = f"; one of {len(thresholds)} thresholds was chosen on these problems" if len(thresholds) > 1 else ""
     return (
         f"At {row['key']} the accuracy is {row['accuracy']:.1%} ({_points(gap['difference'])} points, 95 % CI "
         f"{_points(gap['low'])} to {_points(gap['high'])}) at {cost['ratio']:.2f} of the target's decode FLOPs "
@@ -157,7 +157,7 @@ def rows_of(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [row for row in rows if row]
 
 
-def words(document: Mapping[str, Any]) -> str:
+def report_text(document: Mapping[str, Any]) -> str:
     """Return a decode for people: the conclusion, a table, what to do next."""
     rows = rows_of(document)
     lines = [
@@ -169,7 +169,7 @@ def words(document: Mapping[str, Any]) -> str:
     for row in rows:
         against, alone = row.get("against_target") or {}, "1.00" if row["key"] == TARGET else "-"
         accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.1%}"
-        kept = "-" if row["accepted"] is None else f"{row['accepted']:.0%}"
+        accepted = "-" if row["accepted"] is None else f"{row['accepted']:.0%}"
         costs = [f"{against[name]['ratio']:.2f}" if name in against else alone for name in COSTS]
-        lines.append(f"{row['key']:18} {accuracy:>8} {kept:>6} {costs[0]:>7} {costs[1]:>8} {costs[2]:>8}")
+        lines.append(f"{row['key']:18} {accuracy:>8} {accepted:>6} {costs[0]:>7} {costs[1]:>8} {costs[2]:>8}")
     return "\n".join([*lines, "", document["next"]])

@@ -109,10 +109,10 @@ class TokenReward(Reward):
         candidate.target.take(question)
         probability = candidate.target.next_probabilities()
         candidate.target.take_back(len(question))
-        yes, no = (self._said(tokenizer, probability, word) for word in ("yes", "no"))
+        yes, no = (self._probability_of(tokenizer, probability, word) for word in ("yes", "no"))
         return Judged(yes / (yes + no) if yes + no > 0 else 0.0)
 
-    def _said(self, tokenizer: Any, probability: Any, word: str) -> float:
+    def _probability_of(self, tokenizer: Any, probability: Any, word: str) -> float:
         """Return the probability of a word, with or without a space and a capital letter."""
         forms = (word, word.capitalize(), f" {word}", f" {word.capitalize()}")
         first = {tokenizer(form, add_special_tokens=False)["input_ids"][0] for form in forms}
@@ -146,13 +146,13 @@ class ClassifierReward(Reward):
                 "right and wrong partial solutions, or oracle"
             )
         names = [label.strip().casefold() for label in task.labels]
-        place = next((names.index(name) for name in RIGHT if name in names), None)
-        if place is None:
+        right_class = next((names.index(name) for name in RIGHT if name in names), None)
+        if right_class is None:
             raise ConfigError(
                 f"--reward {run}: none of its classes ({', '.join(task.labels)[:200]}) says that a step is right; "
                 "train one with the classes right and wrong"
             )
-        self.model, self.run, self.place = model, run, place
+        self.model, self.run, self.right_class = model, run, right_class
 
     @cached_property
     def size(self) -> Size:
@@ -164,7 +164,7 @@ class ClassifierReward(Reward):
         text = judged_text(candidate.problem.question, candidate.before + candidate.step)
         output = self.model.predict([text]).output
         count = min(len(self.model.base.tokenizer(text)["input_ids"]), self.model.max_length)
-        return Judged(float(output[0, self.place]), count, self.size.classified(count))
+        return Judged(float(output[0, self.right_class]), count, self.size.classified(count))
 
     def facts(self) -> dict[str, Any]:
         """Return what a record says of the reward."""

@@ -121,40 +121,40 @@ def _decoded(
     with tqdm(
         total=plan.total, initial=len(known), disable=not progress, file=QuietStream(sys.stderr), unit="problem"
     ) as bar:
-        for place, point in enumerate(plan.points):
+        for number, point in enumerate(plan.points):
             for index, problem in enumerate(plan.problems):
                 if (point.key, problem.index) in known:
                     continue
                 if stop():
                     return False
-                solved.append(_solved(plan, place, index))
-                step = place * len(plan.problems) + index + 1
+                solved.append(_solved(plan, number, index))
+                step = number * len(plan.problems) + index + 1
                 writer.event(step, PROBLEM, [], solved[-1])
                 writer.progress(step)
                 writer.commit()
                 bar.set_postfix({"point": point.key}, refresh=False)
                 bar.update(1)
             if not known.issuperset((point.key, problem.index) for problem in plan.problems) or point.key not in told:
-                _end_of_point(plan, point, place, writer, solved)
+                _end_of_point(plan, point, number, writer, solved)
     if plan.diagnosed is not None:
         writer.set_meta(NESTED, nested_ranks(plan.diagnosed))
     return True
 
 
-def _solved(plan: Plan, place: int, index: int) -> dict[str, Any]:
+def _solved(plan: Plan, number: int, index: int) -> dict[str, Any]:
     task = plan.cast.target.model.task
     assert isinstance(task, WritingTask)
-    problem, point = plan.problems[index], plan.points[place]
-    found = payload(problem, point, solve(plan.cast, problem, point, plan.limits, plan.seed), task)
-    for step in found["steps"]:
+    problem, point = plan.problems[index], plan.points[number]
+    record = payload(problem, point, solve(plan.cast, problem, point, plan.limits, plan.seed), task)
+    for step in record["steps"]:
         step["reward"] = plain(step["reward"])
-    return found
+    return record
 
 
-def _end_of_point(plan: Plan, point: Point, place: int, writer: RunWriter, solved: list[dict[str, Any]]) -> None:
+def _end_of_point(plan: Plan, point: Point, number: int, writer: RunWriter, solved: list[dict[str, Any]]) -> None:
     """Record what is known after a point, and say what is odd about its solutions."""
     mine = [one for one in solved if one["point"] == point.key]
-    step = (place + 1) * len(plan.problems)
+    step = (number + 1) * len(plan.problems)
     document = results(plan.points, solved)
     writer.set_meta(RESULTS, document)
     row = next(row for row in rows_of(document) if row["key"] == point.key)

@@ -128,7 +128,7 @@ class Cast:
 
 def payload(problem: Problem, point: Point, solution: Solution, task: WritingTask) -> dict[str, Any]:
     """Return a solved problem as the store keeps it."""
-    found = asdict(solution)
+    values = asdict(solution)
     return {
         "point": point.key,
         "problem": problem.index,
@@ -136,7 +136,7 @@ def payload(problem: Problem, point: Point, solution: Solution, task: WritingTas
         "reference": problem.right_answer,
         "answer": answer_of(problem, solution.text),
         "right": is_right(problem, solution.text, task),
-        **found,
+        **values,
     }
 
 
@@ -205,9 +205,9 @@ class Attempt:
         solution.flops = sum(work.decode_flops for work in works.values())
         solution.seconds += sum(writer.seconds for writer in self.writers.values())
         solution.flops_with_prefill += solution.flops + sum(work.prefill_flops for work in works.values())
-        kept = sum(len(step.ids) for step in solution.steps if step.by == DRAFT)
+        from_draft = sum(len(step.ids) for step in solution.steps if step.by == DRAFT)
         discarded = sum(len(step.discarded["ids"]) for step in solution.steps if step.discarded)
-        solution.tokens = {"draft_kept": kept, "draft_discarded": discarded, "target": works[TARGET].decoded}
+        solution.tokens = {"draft_kept": from_draft, "draft_discarded": discarded, "target": works[TARGET].decoded}
         return solution
 
     def _room(self, writers: list[Writer]) -> int | None:
@@ -236,14 +236,14 @@ class Attempt:
         return [*ids, *sorted(writer.role.ends)[:1]] if piece.end == "end" else list(ids)
 
     def _reward(self, rule: Acceptance, before: str, piece: Piece, count: int) -> float | None:
-        reward, place = self.cast.reward, len(self.solution.steps)
+        reward, step = self.cast.reward, len(self.solution.steps)
         if reward is None or not rule.needs_reward:
             return None
         target = self.writers[TARGET]
         started, inside = time.perf_counter(), target.seconds
-        found = reward.judge(Candidate(self.problem, before, piece.text, count, target))
+        judgement = reward.judge(Candidate(self.problem, before, piece.text, count, target))
         self.solution.seconds += max(0.0, time.perf_counter() - started) if target.seconds == inside else 0.0
-        judged: Judged = checked(found, reward, self.problem.index, place)
+        judged: Judged = checked(judgement, reward, self.problem.index, step)
         self.solution.prefilled["reward"] += judged.read
         self.solution.flops_with_prefill += judged.flops
         return judged.value

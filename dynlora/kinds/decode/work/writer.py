@@ -153,9 +153,9 @@ class Writer:
 
     def text(self, ids: Sequence[int] | None = None) -> str:
         """Return the solution, of the tokens so far or of others, for reading."""
-        found = self.ids[self.prompt :] if ids is None else ids
+        tokens = self.ids[self.prompt :] if ids is None else ids
         tokenizer: Any = self.role.model.base.tokenizer
-        return str(tokenizer.decode(list(found), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def take(self, ids: Sequence[int]) -> None:
         """Add tokens that another role wrote; they are read when they are needed."""
@@ -191,22 +191,22 @@ class Writer:
         self._count_read(len(self.ids), scored=1)
         self._crop(len(self.ids) - 1)
         started = time.perf_counter()
-        found = torch.softmax(self._logits(1)[-1].float(), -1)
+        probabilities = torch.softmax(self._logits(1)[-1].float(), -1)
         self.seconds += time.perf_counter() - started
-        return found
+        return probabilities
 
     def _once(self, what: tuple[str, int], do: Callable[[], Any]) -> Any:
         """Return what was done before after the same tokens, or do it now; the seconds are those of doing it."""
         key = (what, tuple(self.ids))
         if key not in self.role.memory:
             started = time.perf_counter()
-            found = do()
+            result = do()
             if len(self.role.memory) >= MOST_REMEMBERED:
                 self.role.memory.clear()
-            self.role.memory[key] = (found, time.perf_counter() - started)
-        found, seconds = self.role.memory[key]
+            self.role.memory[key] = (result, time.perf_counter() - started)
+        result, seconds = self.role.memory[key]
         self.seconds += seconds
-        return found
+        return result
 
     @torch.no_grad()
     def _written(self, most: int) -> Piece:
@@ -246,14 +246,14 @@ class Writer:
 
     def _crop(self, length: int) -> None:
         """Let the cache hold at most the first `length` tokens, and a prefix at which the gates' sums are known."""
-        length = max(place for place in self._sums if place <= length)
+        length = max(position for position in self._sums if position <= length)
         if self.read > length:
             if length:
                 self._cache.crop(length - self.read)  # negative: how many are removed
             else:
                 self._cache = DynamicCache()
             self.read = length
-        self._sums = {place: sums for place, sums in self._sums.items() if place <= length}
+        self._sums = {position: sums for position, sums in self._sums.items() if position <= length}
 
     def _count_read(self, length: int, scored: int = 0) -> None:
         """Count the tokens up to `length` that are not read yet, and those that the head is read off."""
