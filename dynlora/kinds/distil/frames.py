@@ -46,8 +46,8 @@ def row_of(rows: Sequence[PerToken], method: str, teacher: str = ALL) -> PerToke
 
 def frame_of(result: Distil, rows: Sequence[PerToken]) -> pd.DataFrame:
     """Return rows as a table: columns method, model, teacher, mean, low, high, texts; all teachers first."""
-    places = {method: place for place, method in enumerate(ORDER)}
-    runs = {ALL: -1} | {one.run: place for place, one in enumerate(result.teachers)}
+    places = {method: number for number, method in enumerate(ORDER)}
+    runs = {ALL: -1} | {one.run: number for number, one in enumerate(result.teachers)}
     ordered = sorted(
         rows,
         key=lambda row: (

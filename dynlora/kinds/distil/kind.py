@@ -45,12 +45,12 @@ class DistilKind(RunKind):
         from dynlora.kinds.distil.work.run import estimated
 
         times = {"method": settings.method, **estimated(Materials.load(settings, runs_dir))}
-        words = (
+        text = (
             f"about {times['minutes']:.1f} minutes: {times['writing_minutes']:.1f} to write {times['texts']:,} texts, "
             f"{times['learning_minutes']:.1f} for {settings.train_steps:,} steps of the student; the test comes after "
             f"that\n{NOT_RECYCLE}"
         )
-        return times, words
+        return times, text
 
     def read(self, folder: Path) -> Distil:
         """Return what a distillation has recorded so far."""

@@ -167,10 +167,10 @@ def read_distil(folder: str | os.PathLike[str]) -> Distil:
 
 def _written(event: Event) -> Written:
     row = table(event.payload)
-    shown = [table(one) for one in items(row.get("texts"), MAX_SHOWN)]
+    texts = [table(one) for one in items(row.get("texts"), MAX_SHOWN)]
     samples = tuple(
         Sample(short_text(one.get("text"), MAX_TEXT), count(one.get("tokens")), one.get("ended") is True)
-        for one in shown
+        for one in texts
     )
     stage = short_text(row.get("stage"), MAX_NAME)
     return Written(count(row.get("teacher")), stage, count(row.get("of")), count(row.get("wanted")), samples)
@@ -186,12 +186,12 @@ def _counted(row: Mapping[str, Any]) -> Counted:
 
 def _per_token(value: Any, *, by_teacher: bool = False) -> tuple[PerToken, ...]:
     """Return rows of a table by model and teacher, or by teacher and model."""
-    found = []
+    means = []
     for outer, inner in table(value).items():
         for key, row in table(inner).items():
             method, teacher = (key, outer) if by_teacher else (outer, key)
             mean, low, high = (finite(table(row).get(name)) for name in ("mean", "low", "high"))
             if mean is not None and low is not None and high is not None:
                 texts = count(table(row).get("texts"))
-                found.append(PerToken(method[:MAX_NAME], teacher[:MAX_NAME], mean, low, high, texts))
-    return tuple(found)
+                means.append(PerToken(method[:MAX_NAME], teacher[:MAX_NAME], mean, low, high, texts))
+    return tuple(means)

@@ -94,9 +94,9 @@ class DistilSettings(KindSettings):
 
     def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
         """Return the base model of the teachers, and what they learned from."""
-        found = self.runs(runs_dir)
-        sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in found)
-        return base_of(found[0]), ", ".join(name for name in sources if name)[:200]
+        teachers = self.runs(runs_dir)
+        sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in teachers)
+        return base_of(teachers[0]), ", ".join(name for name in sources if name)[:200]
 
     def batches(self, texts: int) -> int:
         """Return in how many steps a teacher writes some texts."""
@@ -121,9 +121,9 @@ class DistilSettings(KindSettings):
 
     def meta(self, runs_dir: Path) -> dict[str, Any]:
         """Return what the store keeps of a run before it starts: also how its student is loaded, as a config."""
-        found = super().meta(runs_dir)
+        values = super().meta(runs_dir)
         configs = [read_run_config(run.folder) for run in self.runs(runs_dir)]
-        found["config"] |= {
+        values["config"] |= {
             "model": {"name": configs[0].model.name, "layers": configs[0].model.layers},
             "data": {"max_length": max(config.data.max_length for config in configs)},
             "adapter": {"rank": self.rank, "alpha": self.lora_alpha, "dropout": 0.0},
@@ -131,7 +131,7 @@ class DistilSettings(KindSettings):
             "train": {"steps": self.train_steps, "lr": self.lr},
             "log": {"generate_max": max(config.log.generate_max for config in configs)},
         }
-        return found
+        return values
 
 
 def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSettings | DistilSettings:
@@ -144,10 +144,10 @@ def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSe
     Raises:
         DynloraError: when a teacher is not there, some classify and others write, or a setting does not fit.
     """
-    found = [named_run("teacher", str(source), runs_dir) for source in values.get("teachers") or ()]
-    writers = [run for run in found if writes(run)]
-    if writers and len(writers) < len(found):
-        other = next(run for run in found if not writes(run))
+    teachers = [named_run("teacher", str(source), runs_dir) for source in values.get("teachers") or ()]
+    writers = [run for run in teachers if writes(run)]
+    if writers and len(writers) < len(teachers):
+        other = next(run for run in teachers if not writes(run))
         raise ConfigError(
             f"teacher {writers[0].id}: writes texts, and {other.id} does not; give runs that all classify, or "
             "runs that all write"
@@ -161,8 +161,10 @@ def settings_of_teachers(values: Mapping[str, Any], runs_dir: Path) -> RecycleSe
 
 def _unfit(key: str, value: Any, *, is_writing: bool) -> str:
     """Return the sentence for a setting of the other kind."""
-    shown = "" if isinstance(value, bool) else f" {','.join(map(str, value)) if isinstance(value, list) else value}"
-    said = f"--{key.replace('_', '-')}{shown}"[:80]
+    value_text = (
+        "" if isinstance(value, bool) else f" {','.join(map(str, value)) if isinstance(value, list) else value}"
+    )
+    option = f"--{key.replace('_', '-')}{value_text}"[:80]
     if is_writing:
-        return f"{said}: is for teachers that classify, and these write texts, which are distilled; leave it out"
-    return f"{said}: is for teachers that write texts, and these classify; leave it out"
+        return f"{option}: is for teachers that classify, and these write texts, which are distilled; leave it out"
+    return f"{option}: is for teachers that write texts, and these classify; leave it out"

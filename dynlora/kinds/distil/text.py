@@ -33,12 +33,14 @@ def headline(result: Distil) -> str:
     gap = frames.row_of(result.kl_against_base, frames.STUDENT)
     if mine is None or base is None or gap is None:
         return "Not tested yet."
-    said = f"KL {score(mine.mean)} nats per token instead of {score(base.mean)}, {_gap(gap)}"
+    numbers = f"KL {score(mine.mean)} nats per token instead of {score(base.mean)}, {_gap(gap)}"
     if gap.high < 0:
-        return f"The student is nearer to its teachers than the base model: {said}."
+        return f"The student is nearer to its teachers than the base model: {numbers}."
     if gap.low > 0:
-        return f"The student is further from its teachers than the base model: {said}. Use the base model."
-    return f"The student is not significantly nearer to its teachers than the base model: {said}. Give it more steps."
+        return f"The student is further from its teachers than the base model: {numbers}. Use the base model."
+    return (
+        f"The student is not significantly nearer to its teachers than the base model: {numbers}. Give it more steps."
+    )
 
 
 def _gap(row: PerToken) -> str:
@@ -82,9 +84,9 @@ def _losses(result: Distil) -> str:
     parts = []
     for rows, other in ((result.loss_against_base, "the base model's"), (result.loss_against_average, "the average's")):
         gaps = [row for row in rows if row.method == frames.STUDENT]
-        said = _lower_and_higher(result, gaps)
-        if said:
-            parts.append(f"Its held-out loss against {other} is {said}.")
+        sides = _lower_and_higher(result, gaps)
+        if sides:
+            parts.append(f"Its held-out loss against {other} is {sides}.")
         elif gaps:
             parts.append(f"Its held-out loss on the teachers' data is not significantly different from {other}.")
     return " ".join(parts)
@@ -93,8 +95,8 @@ def _losses(result: Distil) -> str:
 def _lower_and_higher(result: Distil, gaps: Sequence[PerToken]) -> str:
     sides = {"lower": [row for row in gaps if row.high < 0], "higher": [row for row in gaps if row.low > 0]}
     return ", and ".join(
-        f"{words} on the data of {listed([frames.teacher_name(result, row.teacher) for row in rows])}"
-        for words, rows in sides.items()
+        f"{side} on the data of {listed([frames.teacher_name(result, row.teacher) for row in rows])}"
+        for side, rows in sides.items()
         if rows
     )
 

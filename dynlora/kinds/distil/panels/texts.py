@@ -33,7 +33,7 @@ class Texts(Panel[TeacherTexts]):
     def choice(self, view: RunView) -> Choice | None:
         """Return the teachers that have written."""
         names = short_names(list(frames.teacher_names(view.result).values()), 80)
-        options = {str(place): names[place] for place in sorted(_by_teacher(view.result))}
+        options = {str(index): names[index] for index in sorted(_by_teacher(view.result))}
         return Choice("teacher", "Teacher", options, next(iter(options))) if options else None
 
     def data(self, view: RunView) -> TeacherTexts | None:

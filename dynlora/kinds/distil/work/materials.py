@@ -64,15 +64,15 @@ class Materials:
             DynloraError: when a teacher cannot teach, or the base model cannot be loaded.
         """
         settings.check(runs_dir)
-        found = settings.runs(runs_dir)
-        teachers = teachers_of(found)
+        runs = settings.runs(runs_dir)
+        teachers = teachers_of(runs)
         models: list[AdaptedModel] = []
         for teacher in teachers:
             model = teacher.load()
             if models:
                 share_frozen(model.base.model, models[0].base.model)
             models.append(model)
-        folder = base_folder(found)
+        folder = base_folder(runs)
         student = new_student(settings, folder, teachers, common_task(models))
         share_frozen(student.base.model, models[0].base.model)
         return cls(settings, teachers, models, student, folder)

@@ -85,21 +85,21 @@ class Measured:
         """Return KL(teacher || model) over each of the teacher's held-out texts."""
         teacher, texts = self.distilling.materials.models[index], self.distilling.texts["held_out"][index]
         parts = [range(start, min(start + BATCH, len(texts))) for start in range(0, len(texts), BATCH)]
-        found = [divergence(teacher, model, texts, part) for part in parts]
-        sums, counts = (torch.cat(list(one)).double().cpu().numpy() for one in zip(*found, strict=True))
+        divergences = [divergence(teacher, model, texts, part) for part in parts]
+        sums, counts = (torch.cat(list(one)).double().cpu().numpy() for one in zip(*divergences, strict=True))
         return sums, counts
 
     def take_loss(self, name: str, model: AdaptedModel, rows: Mapping[int, Rows]) -> None:
         """Measure the loss of a model on the held-out examples of each teacher, as the teacher's own task has it."""
         for index, held_out in rows.items():
             own = self.distilling.materials.models[index]
-            asked = replace(model, task=own.task, max_length=own.max_length)
-            output = asked.predictions(asked.tokens(held_out), BATCH).output.astype(float)
+            of_task = replace(model, task=own.task, max_length=own.max_length)
+            output = of_task.predictions(of_task.tokens(held_out), BATCH).output.astype(float)
             self.loss.setdefault(index, {})[name] = (output[:, 0], output[:, 2])
 
     def held_out_rows(self) -> dict[int, Rows]:
         """Return the held-out examples of the teachers whose data can still be read, and note which cannot."""
-        of, found = self.distilling.materials.settings, dict[int, Rows]()
+        of, by_teacher = self.distilling.materials.settings, dict[int, Rows]()
         for index, teacher in enumerate(self.distilling.materials.teachers):
             try:
                 rows = _held_out(teacher)
@@ -107,8 +107,8 @@ class Measured:
                 self.notes.append(f"the data of teacher {teacher.run} cannot be read ({str(error)[:200]})")
                 continue
             order = np.random.default_rng(stream_seed(of.seed, "held-out examples", index)).permutation(len(rows))
-            found[index] = rows.take(np.sort(order[: of.rows]))
-        return found
+            by_teacher[index] = rows.take(np.sort(order[: of.rows]))
+        return by_teacher
 
     def averaged(self) -> AdaptedModel | None:
         """Return the base model with the mean of the teachers' updates; None and a note where there is none."""
@@ -139,11 +139,11 @@ class Measured:
             "id": run_id,
             "method": materials.settings.method,
             "what": NOT_RECYCLE,
-            "kl": {name: self._by_teacher(found) for name, found in self.kl.items()},
+            "kl": {name: self._by_teacher(texts) for name, texts in self.kl.items()},
             "kl_against_base": self._kl_against("base"),
             "kl_against_average": {"student": self._difference("student", "averaged")} if "averaged" in self.kl else {},
             "loss": {
-                materials.teachers[index].run: {name: per_token(*found) for name, found in by_model.items()}
+                materials.teachers[index].run: {name: per_token(*texts) for name, texts in by_model.items()}
                 for index, by_model in self.loss.items()
             },
             "loss_against_base": {
@@ -167,13 +167,13 @@ class Measured:
         pairs = zip(self.kl[one], self.kl[other], strict=True)
         return self._by_teacher([(mine[0] - theirs[0], mine[1]) for mine, theirs in pairs])
 
-    def _by_teacher(self, found: list[PerText]) -> dict[str, Any]:
+    def _by_teacher(self, texts: list[PerText]) -> dict[str, Any]:
         """Return the mean over the texts of each teacher, and of all teachers together."""
         runs = [teacher.run for teacher in self.distilling.materials.teachers]
-        every = tuple(np.concatenate(part) for part in zip(*found, strict=True))
+        every = tuple(np.concatenate(part) for part in zip(*texts, strict=True))
         return {
             "all": per_token(every[0], every[1]),
-            **{run: per_token(*one) for run, one in zip(runs, found, strict=True)},
+            **{run: per_token(*one) for run, one in zip(runs, texts, strict=True)},
         }
 
 

@@ -80,10 +80,10 @@ class Distilling(Stepwise):
     def _write(self, stage: str) -> None:
         """Let the next teacher write a batch of texts, and record a few of them."""
         of = self.materials.settings
-        wanted = of.samples if stage == "samples" else of.held_out
-        index = next(index for index, texts in enumerate(self.texts[stage]) if len(texts) < wanted)
+        number = of.samples if stage == "samples" else of.held_out
+        index = next(index for index, texts in enumerate(self.texts[stage]) if len(texts) < number)
         texts = self.texts[stage][index]
-        count = min(TEXTS_AT_ONCE, wanted - len(texts))
+        count = min(TEXTS_AT_ONCE, number - len(texts))
         seed = stream_seed(of.seed, stage, index, len(texts)) % 2**62
         first = len(texts)
         texts.add(written_texts(self.materials.models[index], self.materials.start, count, of.tokens, seed))
@@ -99,18 +99,18 @@ class Distilling(Stepwise):
                 "stage": stage,
                 "count": count,
                 "of": len(texts),
-                "wanted": wanted,
-                "texts": [self._shown(texts, row) for row in range(first, min(len(texts), first + SHOWN_TEXTS))],
+                "wanted": number,
+                "texts": [self._preview(texts, row) for row in range(first, min(len(texts), first + SHOWN_TEXTS))],
             },
         )
 
-    def _shown(self, texts: Texts, row: int) -> dict[str, Any]:
+    def _preview(self, texts: Texts, row: int) -> dict[str, Any]:
         """Return a text for reading."""
         tokenizer: Any = self.materials.student.base.tokenizer
-        words = str(tokenizer.decode(texts.rows[row], skip_special_tokens=True))
+        text = str(tokenizer.decode(texts.rows[row], skip_special_tokens=True))
         return {
-            "text": words[:SHOWN_CHARACTERS],
-            "is_cut": len(words) > SHOWN_CHARACTERS,
+            "text": text[:SHOWN_CHARACTERS],
+            "is_cut": len(text) > SHOWN_CHARACTERS,
             "tokens": len(texts.rows[row]),
             "ended": texts.ended[row],
         }
@@ -167,8 +167,8 @@ class Distilling(Stepwise):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
         self.step, self.learned = state["step"], state["learned"]
-        for stage, kept in state["texts"].items():
-            for texts, one in zip(self.texts[stage], kept, strict=True):
+        for stage, saved in state["texts"].items():
+            for texts, one in zip(self.texts[stage], saved, strict=True):
                 texts.load(one)
         if state["training"] is not None:
             self.training = self.new_training()

@@ -50,9 +50,9 @@ class StudentTraining(LoraTraining):
     def drawn(self, index: int) -> list[tuple[int, int]]:
         """Return (teacher, row) of the texts of a step: all are seen once before any is seen again."""
         places = range(index * self.batch_size, (index + 1) * self.batch_size)
-        rounds = {place // len(self.pool): None for place in places}
+        rounds = {draw // len(self.pool): None for draw in places}
         order = {number: self._order(number) for number in rounds}
-        return [self.pool[order[place // len(self.pool)][place % len(self.pool)]] for place in places]
+        return [self.pool[order[draw // len(self.pool)][draw % len(self.pool)]] for draw in places]
 
     def _order(self, number: int) -> np.ndarray:
         return np.random.default_rng(stream_seed(self.seed, "student texts", number)).permutation(len(self.pool))
@@ -82,6 +82,6 @@ def divergence(
     """
     batch, labels = texts.batch(rows, int(student.base.tokenizer.pad_token_id), student.base.model.device)  # pyright: ignore
     with torch.no_grad():
-        wanted = teacher.strategy.forward(teacher.base.model, batch)
-    found = student.strategy.forward(student.base.model, batch)
-    return token_divergence(wanted, found, labels)  # pyright: ignore[reportArgumentType] - of a task that writes
+        of_teacher = teacher.strategy.forward(teacher.base.model, batch)
+    of_student = student.strategy.forward(student.base.model, batch)
+    return token_divergence(of_teacher, of_student, labels)  # pyright: ignore[reportArgumentType] - of a task that writes
