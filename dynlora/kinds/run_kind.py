@@ -173,8 +173,8 @@ class RunKind(ABC):
             summary: as `store.summary.run_summary` returns it.
         """
         conclusion = self.conclusion(self.read(folder))
-        words = f"{conclusion.text} {conclusion.basis}".strip()
-        return {"verdict": None, "lora_config": None, "conclusion": words}
+        text = f"{conclusion.text} {conclusion.basis}".strip()
+        return {"verdict": None, "lora_config": None, "conclusion": text}
 
     def standing(self, document: Mapping[str, Any]) -> str:
         """Return how far a run is, in words, from its summary."""

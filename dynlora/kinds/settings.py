@@ -151,18 +151,16 @@ class KindSettings(Section):
         }
 
 
-def _refuse_another(folder: Path, wanted: str) -> None:
+def _refuse_another(folder: Path, needed: str) -> None:
     """Refuse a run whose store says that it is of another kind, so that nothing of it is damaged.
 
     Raises:
         ConfigError: for such a run.
     """
-    found = wanted
+    kind = needed
     with suppress(DynloraError), RunReader(folder) as reader:
-        found = kind_of(reader.meta(("kind",)))
-    if found != wanted:
-        said = {TRAIN: "a training run", OTHER: "of a kind that this version does not know"}.get(
-            found, f"a {found} run"
-        )
-        listing = command_text("runs", "--where", f"kind={wanted}", runs_dir=folder.parent)
-        raise ConfigError(f"run {folder.name}: is {said}, and a {wanted} run is needed; `{listing}` lists them")
+        kind = kind_of(reader.meta(("kind",)))
+    if kind != needed:
+        name = {TRAIN: "a training run", OTHER: "of a kind that this version does not know"}.get(kind, f"a {kind} run")
+        listing = command_text("runs", "--where", f"kind={needed}", runs_dir=folder.parent)
+        raise ConfigError(f"run {folder.name}: is {name}, and a {needed} run is needed; `{listing}` lists them")

@@ -59,7 +59,7 @@ def _compared(merge: Merge, rows: Sequence[Loss], other: str) -> str:
         f"is not significantly different from that of {other}": [row for row in rows if row.low <= 0 <= row.high],
         f"is significantly lower than that of {other}": [row for row in rows if row.high < 0],
     }
-    parts = [f"{words} on the data of {_named(merge, group)}" for words, group in groups.items() if group]
+    parts = [f"{outcome} on the data of {_named(merge, group)}" for outcome, group in groups.items() if group]
     return f"The merge's held-out loss {'; it '.join(parts)}."
 
 

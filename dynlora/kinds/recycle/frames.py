@@ -104,8 +104,8 @@ def accuracy_frame(rows: tuple[Accuracy, ...]) -> pd.DataFrame:
 
     Columns: method, name, shots, mean, low, high.
     """
-    places = {method: place for place, method in enumerate(ORDER)}
-    found = sorted(rows, key=lambda row: (row.shots, places.get(row.method, len(places)), row.method))
+    places = {method: number for number, method in enumerate(ORDER)}
+    ordered = sorted(rows, key=lambda row: (row.shots, places.get(row.method, len(places)), row.method))
     table = [
         {
             "method": row.method,
@@ -115,7 +115,7 @@ def accuracy_frame(rows: tuple[Accuracy, ...]) -> pd.DataFrame:
             "low": row.low,
             "high": row.high,
         }
-        for row in found
+        for row in ordered
     ]
     return pd.DataFrame(table, columns=["method", "name", "shots", "mean", "low", "high"])
 

@@ -45,11 +45,11 @@ class RecycleKind(RunKind):
         from dynlora.kinds.recycle.work.run import estimated
 
         times = estimated(Materials.load(settings, runs_dir))
-        words = (
+        text = (
             f"about {times['minutes']:.1f} minutes: {times['inversion_minutes']:.1f} to invert {times['classes']} "
             f"classes, {times['episodes_minutes']:.1f} for {settings.episodes:,} episodes; the test comes after that"
         )
-        return times, words
+        return times, text
 
     def read(self, folder: Path) -> Recycle:
         """Return what a recycle has recorded so far."""
@@ -115,8 +115,8 @@ class RecycleKind(RunKind):
         if form.format != "peft":
             raise ConfigError(f"--format {format}: a meta-LoRA has no head to predict with; export it as peft")
         document = export_meta(folder, out, form)
-        words = f"wrote {out} ({form.name}), a feature-extraction adapter of {document['parameters']:,} parameters"
-        return document, words
+        message = f"wrote {out} ({form.name}), a feature-extraction adapter of {document['parameters']:,} parameters"
+        return document, message
 
 
 def _few_shot(model: Any, support: list[tuple[str, str]], texts: list[str]) -> Any:

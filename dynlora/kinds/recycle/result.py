@@ -123,7 +123,7 @@ def read_recycle(folder: str | os.PathLike[str]) -> Recycle:
         meta = reader.meta(("recycle", "recycle_results", "prototypes", "estimate"))
         events, classes = reader.events(kinds=[WORDS]), reader.groups()
     plan, results = table(meta.get("recycle")), table(meta.get("recycle_results"))
-    found = [_inverted(event) for event in events]
+    inverted = [_inverted(event) for event in events]
     return Recycle(
         teachers=tuple(teacher_of(table(row)) for row in items(plan.get("teachers"), MAX_TEACHERS)),
         classes=tuple(classes),
@@ -133,7 +133,7 @@ def read_recycle(folder: str | os.PathLike[str]) -> Recycle:
         iterations=count(plan.get("iterations")),
         tokens=count(plan.get("tokens")),
         stages=tuple(stage_of(table(row)) for row in items(plan.get("stages"), MAX_TOKENS)),
-        inverted={one.group: one for one in found},
+        inverted={one.group: one for one in inverted},
         accuracy=tuple(_accuracy(results.get("accuracy"))),
         against_base=tuple(_accuracy(results.get("against_base"))),
         methods={str(key): short_text(value, MAX_NAME) for key, value in table(results.get("methods")).items()},
@@ -163,25 +163,25 @@ def stage_of(row: Mapping[str, Any]) -> tuple[str, int]:
 def _inverted(event: Event) -> Inverted:
     row = table(event.payload)
     inputs = [items(words, MAX_TOKENS) for words in items(row.get("words"), MAX_INPUTS)]
-    shown = tuple(tuple(short_text(word, MAX_WORD) for word in words) for words in inputs)
-    return Inverted(count(row.get("group")), shown, finite(row.get("agreement")))
+    texts = tuple(tuple(short_text(word, MAX_WORD) for word in words) for words in inputs)
+    return Inverted(count(row.get("group")), texts, finite(row.get("agreement")))
 
 
 def _accuracy(value: Any) -> list[Accuracy]:
-    found = []
+    means = []
     for method, by_shots in table(value).items():
         for shots, row in table(by_shots).items():
             mean, low, high = (finite(table(row).get(key)) for key in ("mean", "low", "high"))
             if mean is not None and low is not None and high is not None and shots.isdecimal() and len(shots) < 6:
-                found.append(Accuracy(method[:MAX_NAME], int(shots), mean, low, high))
-    return found
+                means.append(Accuracy(method[:MAX_NAME], int(shots), mean, low, high))
+    return means
 
 
 def _places(value: Any) -> list[Place]:
     rows = [table(row) for row in items(value, MAX_CLASSES)]
-    found = [(row, finite(row.get("x")), finite(row.get("y"))) for row in rows]
+    points = [(row, finite(row.get("x")), finite(row.get("y"))) for row in rows]
     return [
         Place(short_text(row.get("teacher"), MAX_NAME), short_text(row.get("class"), MAX_NAME), x, y)
-        for row, x, y in found
+        for row, x, y in points
         if x is not None and y is not None
     ]

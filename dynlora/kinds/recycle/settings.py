@@ -140,9 +140,9 @@ class RecycleSettings(KindSettings):
 
     def check(self, runs_dir: Path) -> None:
         """Refuse teachers that are not there, have one class or other models, and too few classes together."""
-        found = self.runs(runs_dir)
-        check_one_base(found)
-        classes = sum(len(classes_of(run)) for run in found)
+        teachers = self.runs(runs_dir)
+        check_one_base(teachers)
+        classes = sum(len(classes_of(run)) for run in teachers)
         if classes < self.ways:
             raise ConfigError(
                 f"ways {self.ways}: the teachers have {classes} classes together; give fewer ways or more teachers"
@@ -150,9 +150,9 @@ class RecycleSettings(KindSettings):
 
     def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
         """Return the base model of the teachers, and what they learned from."""
-        found = self.runs(runs_dir)
-        sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in found)
-        return base_of(found[0]), ", ".join(name for name in sources if name)[:200]
+        teachers = self.runs(runs_dir)
+        sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in teachers)
+        return base_of(teachers[0]), ", ".join(name for name in sources if name)[:200]
 
     def steps(self, runs_dir: Path) -> int:
         """Return the iterations of all inversions, and the episodes after them, those of the control too."""
@@ -178,13 +178,13 @@ def blocks_of(run: NamedRun) -> str:
     return base_of(run) if blocks is None else f"{in_words(blocks)} of {base_of(run)}"
 
 
-def check_one_base(found: Sequence[NamedRun]) -> None:
+def check_one_base(runs: Sequence[NamedRun]) -> None:
     """Refuse teachers that adapt different models, or different blocks of one.
 
     Raises:
         ConfigError: one sentence that names two of them.
     """
-    models = {blocks_of(run): run for run in found}
+    models = {blocks_of(run): run for run in runs}
     if len(models) > 1:
         one, other = list(models)[:2]
         raise ConfigError(

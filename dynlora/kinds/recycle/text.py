@@ -42,8 +42,8 @@ def headline(result: Recycle) -> str:
     gaps = sorted((one for one in result.against_base if one.method == frames.META), key=lambda one: one.shots)
     simpler = _always_better(result)
     if not gaps:
-        said = "Not tested yet." if not result.accuracy else "Few-shot accuracy was measured without a base model."
-        return f"{said} {simpler}".strip()
+        reason = "Not tested yet." if not result.accuracy else "Few-shot accuracy was measured without a base model."
+        return f"{reason} {simpler}".strip()
     better = [one for one in gaps if one.low > 0]
     worse = [one for one in gaps if one.high < 0]
     if better:
@@ -55,11 +55,11 @@ def headline(result: Recycle) -> str:
     return f"The meta-LoRA is not significantly different from the base model {_gaps(gaps)}. {instead}"
 
 
-def _at_each(said: Sequence[tuple[int, str]]) -> str:
+def _at_each(by_shots: Sequence[tuple[int, str]]) -> str:
     """Return what is said of each number of examples, the unit once: at 1 example per class: a; at 5: b."""
-    first = said[0][0] if said else 0
+    first = by_shots[0][0] if by_shots else 0
     unit = " example per class" if first == 1 else " examples per class"
-    return "; ".join(f"at {shots}{unit if shots == first else ''}: {what}" for shots, what in said)
+    return "; ".join(f"at {shots}{unit if shots == first else ''}: {what}" for shots, what in by_shots)
 
 
 def _gaps(rows: Sequence[Accuracy]) -> str:
@@ -92,10 +92,10 @@ def _simpler(result: Recycle) -> str:
     """Return which ways are better at some numbers of examples, the best at each; nothing that the headline says."""
     pairs = [pair for pair in frames.better_than_meta(result) if pair.method != frames.always_better(result)]
     best = {pair.shots: pair for pair in sorted(pairs, key=lambda pair: pair.other)}
-    said = [best[shots] for shots in sorted(best)]
-    methods = dict.fromkeys(pair.method for pair in said)
+    better = [best[shots] for shots in sorted(best)]
+    methods = dict.fromkeys(pair.method for pair in better)
     return "".join(
-        f"{frames.method_name(method)} is better {_against([pair for pair in said if pair.method == method])}. "
+        f"{frames.method_name(method)} is better {_against([pair for pair in better if pair.method == method])}. "
         for method in methods
     )
 

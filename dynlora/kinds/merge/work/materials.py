@@ -55,7 +55,7 @@ class Materials:
         for source in sources:
             model = source.load()
             machine = model.base.model.device
-            order = order or {name: place for place, (name, _) in enumerate(model.base.model.named_modules())}
+            order = order or {name: number for number, (name, _) in enumerate(model.base.model.named_modules())}
             updates.append(Updates.of(source, model))
         modules = {info.name: info for one in updates for info in one.infos}
         ordered = sorted(modules.values(), key=lambda info: order.get(info.name, len(order)))

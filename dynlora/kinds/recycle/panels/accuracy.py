@@ -60,13 +60,13 @@ class FewShotAccuracy(Panel[FewShotResult]):
             rows=len(shots), cols=1, vertical_spacing=min(0.16 / len(shots) + 0.1, 0.9 / max(1, len(shots) - 1))
         )
         drawn.update_layout(theme.figure(colours, (90 + 26 * len(names)) * len(shots), left=150).layout)
-        for place, number in enumerate(shots, 1):
+        for row, number in enumerate(shots, 1):
             part = frame[frame["shots"] == number]
             drawn.add_scatter(
                 x=part["mean"],
                 y=[plotly_text(name) for name in part["name"]],
                 mode="markers",
-                row=place,
+                row=row,
                 col=1,
                 marker={
                     "size": 10,
@@ -81,8 +81,8 @@ class FewShotAccuracy(Panel[FewShotResult]):
                 "title": theme.axis_title(f"Accuracy, {number}-shot", colours),
                 "tickformat": ".0%",
             }
-            drawn.update_xaxes(**look, row=place, col=1)
-            drawn.update_yaxes(**theme.axis(colours), categoryorder="array", categoryarray=names, row=place, col=1)
+            drawn.update_xaxes(**look, row=row, col=1)
+            drawn.update_yaxes(**theme.axis(colours), categoryorder="array", categoryarray=names, row=row, col=1)
         return drawn
 
     def more(self, data: FewShotResult) -> Mapping[str, pd.DataFrame]:

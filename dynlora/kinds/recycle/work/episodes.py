@@ -91,8 +91,8 @@ class EpisodeDraw:
 
 def rows_of_classes(label: np.ndarray, least: int = 1) -> list[np.ndarray]:
     """Return the rows of each class of labels (n,), in order of the labels; classes of fewer than `least` are left."""
-    found = [np.flatnonzero(label == value) for value in np.unique(label)]
-    return [rows for rows in found if len(rows) >= least]
+    by_class = [np.flatnonzero(label == value) for value in np.unique(label)]
+    return [rows for rows in by_class if len(rows) >= least]
 
 
 def prototypes(support: Tensor) -> Tensor:

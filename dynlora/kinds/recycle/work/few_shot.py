@@ -60,10 +60,10 @@ class FewShot:
         far, near = distances(features, self.prototypes), distances(features, self.support)
         return [self._answer(*one) for one in zip(texts, far, near, strict=True)]
 
-    def _answer(self, asked: str, far: Tensor, near: Tensor) -> dict[str, Any]:
+    def _answer(self, text: str, far: Tensor, near: Tensor) -> dict[str, Any]:
         nearest = int(near.argmin())
         return {
-            "text": asked,
+            "text": text,
             "label": self.labels[int(far.argmin())],
             "distances": {name: float(value) for name, value in zip(self.labels, far, strict=True)},
             "nearest": {

@@ -60,8 +60,8 @@ class LabelledTexts:
     def at_most(self, n: int, seed: int) -> LabelledTexts:
         """Return at most n texts of each class, drawn once by key, in their order."""
         rng = np.random.default_rng(stream_seed(seed, "test texts"))
-        kept = np.sort(np.concatenate([rng.permutation(rows)[:n] for rows in rows_of_classes(self.label)]))
-        return replace(self, texts=[self.texts[row] for row in kept], label=self.label[kept])
+        chosen = np.sort(np.concatenate([rng.permutation(rows)[:n] for rows in rows_of_classes(self.label)]))
+        return replace(self, texts=[self.texts[row] for row in chosen], label=self.label[chosen])
 
 
 def texts_of_file(path: Path, text: str = "text", label: str = "label", *, once: bool = False) -> LabelledTexts:
@@ -97,10 +97,10 @@ def texts_of_file(path: Path, text: str = "text", label: str = "label", *, once:
 
 def _first_of_each(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the first of the rows (text, label) of each text; blanks around a text do not make it another."""
-    found: dict[str, tuple[str, str]] = {}
+    by_text: dict[str, tuple[str, str]] = {}
     for row in rows:
-        found.setdefault(row[0].strip(), row)
-    return list(found.values())
+        by_text.setdefault(row[0].strip(), row)
+    return list(by_text.values())
 
 
 def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str]]:
@@ -108,7 +108,7 @@ def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str
 
     Classes of different teachers are different classes; a text counts once, for the first teacher that has it.
     """
-    found: dict[str, int] = {}
+    label_of: dict[str, int] = {}
     classes: list[str] = []
     notes: list[str] = []
     for teacher in teachers:
@@ -118,10 +118,10 @@ def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str
             notes.append(f"the data of teacher {teacher.run} cannot be read ({str(error)[:200]})")
             continue
         for text, label in zip(rows.text, rows.label, strict=True):
-            found.setdefault(text, int(label) + len(classes))
+            label_of.setdefault(text, int(label) + len(classes))
         classes += [f"{teacher.name} / {name}" for name in labels]
-    label = np.array(list(found.values()), dtype=int)
-    return LabelledTexts(list(found), label, classes, "held-out examples of the teachers' data"), notes
+    label = np.array(list(label_of.values()), dtype=int)
+    return LabelledTexts(list(label_of), label, classes, "held-out examples of the teachers' data"), notes
 
 
 def _held_out(teacher: Teacher) -> tuple[Rows, list[str]]:
@@ -149,18 +149,18 @@ class FewShotTest:
         Raises:
             ConfigError: when the texts have too few classes or examples for any number of shots.
         """
-        found: dict[int, list[Any]] = {}
+        by_shots: dict[int, list[Any]] = {}
         for number in shots:
             rows = rows_of_classes(data.label, number + 1)
             if len(rows) >= ways:
                 draw = EpisodeDraw(rows, ways, (number,), QUERIES, seed, "test episode")
-                found[number] = list(draw.first(episodes))
-        if not found:
+                by_shots[number] = list(draw.first(episodes))
+        if not by_shots:
             raise ConfigError(
                 f"test {data.source}: has too few classes of more than {min(shots)} examples for {ways} ways; give a "
                 "file with more, or lower ways"
             )
-        return cls(data, found)
+        return cls(data, by_shots)
 
     def accuracy(self, features: Tensor) -> dict[int, np.ndarray]:
         """Return the accuracy of each episode by shots, of features of all texts, (n, d)."""
@@ -181,18 +181,18 @@ ByMethod = Mapping[str, Mapping[int, np.ndarray]]
 """Accuracy of each episode, by method and shots."""
 
 
-def summarised(found: ByMethod) -> dict[str, dict[str, dict[str, float]]]:
+def summarised(by_method: ByMethod) -> dict[str, dict[str, dict[str, float]]]:
     """Return mean and interval by method and shots."""
     return {
         method: {str(shots): mean_and_interval(values) for shots, values in by_shots.items()}
-        for method, by_shots in found.items()
+        for method, by_shots in by_method.items()
     }
 
 
-def against_base(found: ByMethod) -> dict[str, dict[str, dict[str, float]]]:
+def against_base(by_method: ByMethod) -> dict[str, dict[str, dict[str, float]]]:
     """Return mean and interval of the paired differences to the base, by method and shots."""
-    base = found.get("base", {})
-    rest = {name: by_shots for name, by_shots in found.items() if name != "base"}
+    base = by_method.get("base", {})
+    rest = {name: by_shots for name, by_shots in by_method.items() if name != "base"}
     return summarised(
         {
             name: {shots: values - base[shots] for shots, values in by_shots.items() if shots in base}

@@ -63,9 +63,9 @@ class Materials:
             DynloraError: when a teacher cannot teach, or the backbone cannot be loaded.
         """
         settings.check(runs_dir)
-        found = settings.runs(runs_dir)
-        teachers = teachers_of(found)
-        base = load_backbone(base_folder(found))
+        runs = settings.runs(runs_dir)
+        teachers = teachers_of(runs)
+        base = load_backbone(base_folder(runs))
         meta = add_meta_lora(
             base,
             rank=settings.rank,

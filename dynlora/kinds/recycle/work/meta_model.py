@@ -71,8 +71,8 @@ class MetaModel:
         self.base.model.eval()
         order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
         parts = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-        found = [self.features(self.tokens([texts[row] for row in part])).cpu() for part in parts]
-        table = torch.cat(found) if found else torch.zeros(0, 0)
+        features = [self.features(self.tokens([texts[row] for row in part])).cpu() for part in parts]
+        table = torch.cat(features) if features else torch.zeros(0, 0)
         return table[torch.tensor(order).argsort()]
 
 
@@ -85,8 +85,8 @@ def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
         pooling: mean over the tokens that count, or the last of them.
     """
     if pooling == "last":
-        place = torch.arange(mask.shape[1], device=mask.device)
-        last = (place * mask).argmax(1)
+        position = torch.arange(mask.shape[1], device=mask.device)
+        last = (position * mask).argmax(1)
         return hidden[torch.arange(len(hidden), device=hidden.device), last]
     weight = mask.unsqueeze(-1).float()
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)

@@ -53,21 +53,21 @@ class Measured:
             DataError, ConfigError: when a file that was asked for cannot be used.
         """
         settings = recycling.materials.settings
-        found = cls(recycling)
+        measured = cls(recycling)
         if settings.test is not None:
             data = texts_of_file(Path(os.path.expanduser(settings.test)), once=True)
         else:
-            data, found.notes = held_out_texts(recycling.materials.teachers)
+            data, measured.notes = held_out_texts(recycling.materials.teachers)
         try:
             few = data.at_most(TEXTS_A_CLASS, settings.seed) if data.texts else data
-            found.test = FewShotTest.of(
+            measured.test = FewShotTest.of(
                 few, ways=settings.ways, shots=settings.shots, episodes=settings.test_episodes, seed=settings.seed
             )
         except ConfigError as error:
             if settings.test is not None:
                 raise
-            found.notes.append(str(error))
-        return found
+            measured.notes.append(str(error))
+        return measured
 
     def measure(self) -> Iterator[str]:
         """Measure one way after the other; yields the name of each before it is measured."""

@@ -111,12 +111,12 @@ class Recycling(Stepwise):
     def _tokens_kept(self) -> np.ndarray:
         """Return how many tokens each class's inputs have now, (classes,)."""
         of, parts = self.materials.settings, self.materials.parts
-        kept = np.full(len(self.agreement), of.tokens, dtype=np.float32)
+        numbers = np.full(len(self.agreement), of.tokens, dtype=np.float32)
         for number, part in enumerate(parts):
             under_way = number == len(self.inverted) and self.inversion is not None and self.inversion.kept is not None
             if number < len(self.inverted) or under_way:
-                kept[part.first : part.first + len(part.classes)] = of.kept
-        return kept
+                numbers[part.first : part.first + len(part.classes)] = of.kept
+        return numbers
 
     def _finish_part(self, search: Inversion) -> None:
         """Keep what was found, and record the words nearest to it, class by class."""
@@ -141,8 +141,8 @@ class Recycling(Stepwise):
         self.recorder.scalar("episode_loss", split, self.step, training.loss)
         self.recorder.scalar("episode_accuracy", split, self.step, training.accuracy)
         if training.is_done:
-            found = copied_state(adapter_state(self.materials.meta.adapters))
-            self.learned, self.control = (found, None) if split == "meta" else (self.learned, found)
+            state = copied_state(adapter_state(self.materials.meta.adapters))
+            self.learned, self.control = (state, None) if split == "meta" else (self.learned, state)
             self.training = None
 
     def _new_training(self, split: str) -> MetaTraining:
@@ -159,7 +159,7 @@ class Recycling(Stepwise):
             words: the nearest words instead.
         """
         space, n = self.materials.space, self.materials.settings.inputs
-        parts = [self._started_from(number) if control else found for number, found in enumerate(self.inverted)]
+        parts = [self._started_from(number) if control else inverted for number, inverted in enumerate(self.inverted)]
         inputs = []
         for part in parts:
             z, kept = part["z"], part["kept"]

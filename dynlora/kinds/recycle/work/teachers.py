@@ -73,14 +73,14 @@ class Part:
     first: int
 
 
-def teachers_of(found: Sequence[NamedRun]) -> list[Teacher]:
+def teachers_of(runs: Sequence[NamedRun]) -> list[Teacher]:
     """Return checked runs as teachers.
 
     Raises:
         ConfigError: when the model of one is quantised: its embeddings are others.
     """
     teachers = []
-    for run in found:
+    for run in runs:
         config = read_run_config(run.folder)
         if config.model.quantization is not None:
             raise ConfigError(
@@ -108,6 +108,6 @@ def pooled_classes(teachers: Sequence[Teacher]) -> list[tuple[str, str]]:
     return [(teacher.name, name) for teacher in teachers for name in teacher.classes]
 
 
-def base_folder(found: Sequence[NamedRun]) -> Path:
+def base_folder(runs: Sequence[NamedRun]) -> Path:
     """Return the local folder of the base model that all teachers adapt."""
-    return assets.resolve_model(base_of(found[0]))
+    return assets.resolve_model(base_of(runs[0]))

@@ -122,19 +122,19 @@ class TokenSpace:
         A model that takes no positions is given all slots, and those that were dropped are masked.
         """
         n, edge = len(slots), len(self.before)
-        place = torch.arange(self.slots, device=slots.device).expand(n, -1)
+        position = torch.arange(self.slots, device=slots.device).expand(n, -1)
         if kept is None or self.gathers:
-            place = place if kept is None else kept
-            counts = torch.ones_like(place)
+            position = position if kept is None else kept
+            counts = torch.ones_like(position)
         else:
             empty = slots.new_zeros(n, self.slots, slots.shape[-1])
             slots = empty.scatter(1, kept.unsqueeze(-1).expand(-1, -1, slots.shape[-1]), slots)
-            counts = torch.zeros_like(place).scatter(1, kept, 1)
+            counts = torch.zeros_like(position).scatter(1, kept, 1)
         front = torch.arange(edge, device=slots.device).expand(n, -1)
         back = torch.arange(len(self.after), device=slots.device).expand(n, -1) + edge + self.slots
         return Synthetic(
             torch.cat([self._fixed(self.before, n), slots, self._fixed(self.after, n)], 1),
-            torch.cat([front, place + edge, back], 1),
+            torch.cat([front, position + edge, back], 1),
             torch.cat([torch.ones_like(front), counts, torch.ones_like(back)], 1),
         )
 
@@ -147,8 +147,8 @@ class TokenSpace:
         rows = self.table[self.ordinary].float()
         flat = points.reshape(-1, points.shape[-1]).float()
         size = rows.square().sum(1)
-        found = [(size - 2 * part @ rows.t()).argmin(1) for part in flat.split(256)]
-        return self.ordinary[torch.cat(found)].view(points.shape[:-1])
+        indices = [(size - 2 * part @ rows.t()).argmin(1) for part in flat.split(256)]
+        return self.ordinary[torch.cat(indices)].view(points.shape[:-1])
 
     def unlike(self, points: Tensor, ids: Tensor) -> Tensor:
         """Return the mean squared distance of points to tokens, in variances of the embeddings, ()."""
