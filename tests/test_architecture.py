@@ -176,10 +176,14 @@ def test_the_map_in_the_document_is_that_of_the_code() -> None:
     assert house.with_map(text) == text, "run python -m tools.house"
 
 
-def test_every_file_function_and_class_the_document_names_is_there() -> None:
-    text = house.PAGE.read_text("utf-8")
-    names = set(re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+\.(?:py|md|json))`", text))
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
+def test_every_file_a_document_names_is_there(path: Path) -> None:
+    names = set(re.findall(r"`((?:[a-z_0-9]+/)+[a-z_0-9]+\.(?:py|md|json))`", path.read_text("utf-8")))
     assert [name for name in sorted(names) if not any((ROOT / base / name).exists() for base in ("", "dynlora"))] == []
+
+
+def test_every_function_and_class_the_document_names_is_there() -> None:
+    text = house.PAGE.read_text("utf-8")
     for name, member in re.findall(r"`((?:[a-z]+/)+[a-z_]+\.py)` `(\w+)", text):
         path = next(path for base in ("", "dynlora") if (path := ROOT / base / name).exists())
         assert member in _defined(path), f"{name} has no {member}"
