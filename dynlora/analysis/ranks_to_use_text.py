@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 
@@ -177,6 +179,28 @@ def modules_table(found: Evidence) -> pd.DataFrame:
             "finding": frame["finding"],
         }
     ).dropna(axis="columns", how="all")
+
+
+def snippets(found: LoraSettings) -> dict[str, tuple[str, str]]:
+    """Return the settings as others take them: text and its language, by where it goes, PEFT first."""
+    return {"LoraConfig for PEFT": (code(found), "python"), "YAML for Axolotl": (axolotl(found), "yaml")}
+
+
+def axolotl(found: LoraSettings) -> str:
+    """Return the settings as lines of Axolotl's YAML, whose patterns become those of PEFT's LoraConfig.
+
+    The keys are those of its `docs/lora.qmd` at 01883e35; it takes whole alphas only.
+    """
+    alphas = {found.lora_alpha, *found.alpha_pattern.values()}
+    lines = ["adapter: lora", f"lora_r: {found.r}", f"lora_alpha: {_plain(found.lora_alpha)}", "lora_target_modules:"]
+    lines += [f"  - {json.dumps(name)}" for name in found.target_modules]
+    for name, pattern in (("lora_rank_pattern", found.rank_pattern), ("lora_alpha_pattern", found.alpha_pattern)):
+        if pattern:
+            lines.append(f"{name}:")
+            lines += [f"  {json.dumps(module)}: {_plain(value)}" for module, value in pattern.items()]
+    if not all(float(alpha).is_integer() for alpha in alphas):
+        lines.insert(0, "# Axolotl refuses alphas with a fraction: give adapter.alpha as a multiple of adapter.rank.")
+    return "\n".join(lines)
 
 
 def code(found: LoraSettings) -> str:

@@ -28,7 +28,7 @@ from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.shrink import pictures as shrink_pictures
 from dynlora.viz.shrink import text as shrink_text
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, snippets, under
 from dynlora.viz.ui.guard import announce, refusal
 from dynlora.viz.ui.model_client import in_background
 from dynlora.viz.ui.panel_cards import conclusion
@@ -260,8 +260,8 @@ def config_card(shown: Shown) -> None:
     settings = ranks_to_use.lora_settings(shown.summary, shown.found.ranks_of(shown.size))
     if settings is None:
         return
-    with card("LoraConfig for PEFT", "shrink-config", "Copy with the button at the top right."):
-        st.code(ranks_to_use_text.code(settings), language="python", height=300, wrap_lines=True)
+    with card("Ranks for other trainers", "shrink-config"):
+        snippets(ranks_to_use_text.snippets(settings), 300)
         kept = shown.found.ranks_of(shown.size)
         frame = pd.DataFrame({"module": list(kept), "rank": list(kept.values())})
         under("Ranks by module; as settings of dynlora: strategy.ranks_from.", frame, "shrink-ranks")
