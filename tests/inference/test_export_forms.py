@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from tests.llama_cpp import logits as llama_logits
 from tests.llama_cpp import write_base
 from tests.tiny import tiny_config, tiny_rows, write_csv
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
+from tests.waiting import until
 
 TEXTS = ["the film was great", "a dull plot that never ends"]
 
@@ -242,6 +245,22 @@ def test_an_export_is_measured_on_a_sample_unless_all_is_asked_for(trained_run: 
     assert f"{rows} held-out examples (as trained)" in (tmp_path / "sample" / "README.md").read_text("utf-8")
     with pytest.raises(ConfigError, match="--measure some: must be one of sample, all"):
         export_run(trained_run, tmp_path / "other", measure="some")
+
+
+def test_an_export_on_all_examples_is_a_job_of_its_own(trained_run: Path, tmp_path: Path) -> None:
+    from dynlora.jobs.export import start_whole, whole
+
+    run = tmp_path / trained_run.name
+    shutil.copytree(trained_run, run)
+    assert whole(run, "peft")[0] is None
+    start_whole(run, "peft")
+    until(lambda: (job := whole(run, "peft")[0]) is not None and job.status != "running", "its end")
+    job, file = whole(run, "peft")
+    assert job is not None
+    rows = queries.run_summary(run)["data_size"]["held_out"]
+    assert (job.status, job.progress.done, job.progress.of) == ("done", 2 * rows, 2 * rows)
+    assert f"on {rows} held-out examples" in job.message
+    assert zipfile.is_zipfile(file)
 
 
 def test_a_large_model_is_measured_on_fewer_rows(
