@@ -151,7 +151,7 @@ def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, form: F
 
 
 def _averaged(
-    config: RunConfig, model: AdaptedModel, form: Form, measure: str, recorded: Mapping[str, float]
+    config: RunConfig, model: AdaptedModel, form: Form, measure: str, recorded: Mapping[str, float | None]
 ) -> dict[str, Any]:
     """Replace the gates by their means over training rows, and return what that changed on held-out rows.
 

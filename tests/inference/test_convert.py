@@ -30,7 +30,7 @@ from tests.peft_adapter.test_engines import diffusers, kohya, llama, lora, named
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TOKENS = torch.tensor([[5, 17, 3, 44, 8, 8, 61]])
-UNEQUAL = {"rank_pattern": {"v_proj": 8}, "alpha_pattern": {"v_proj": 16}}
+UNEQUAL: dict[str, Any] = {"rank_pattern": {"v_proj": 8}, "alpha_pattern": {"v_proj": 16}}
 
 
 def answers(folder: Path) -> np.ndarray:
