@@ -41,6 +41,7 @@ PLAIN = (
     "recycle",
     "distil",
     "gpu",
+    "llama_cpp",
 )
 """Benchmarks that need nothing but this machine."""
 

@@ -223,6 +223,13 @@ def search(figures: Mapping[str, Any]) -> Claims:
     )
 
 
+def llama_cpp(figures: Mapping[str, Any]) -> Claims:
+    """On weights in fp32 llama.cpp reads every adapter as torch reads the merged model."""
+    for name, row in figures["adapters"].items():
+        most = max(0.01, row["effect"]["mean_nats"] / 20)
+        yield f"the {name} adapter is read right", row["fp32"]["mean_nats"] <= most
+
+
 CHECKS: Mapping[str, Callable[[Any], Claims]] = {
     check.__name__: check
     for check in (
@@ -253,6 +260,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         recycle,
         distil,
         gpu,
+        llama_cpp,
     )
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.peft_adapter.gguf_lora import BLOCK
+from dynlora.peft_adapter.uniform import Update
 
 
 @contextmanager
@@ -94,6 +95,35 @@ def write_base(state: Mapping[str, NDArray[np.float32]], config: Mapping[str, An
             continue
         _, _, layer, block = module.split(".", 3)
         writer.add_tensor(f"blk.{layer}.{blocks[block]}.weight", in_gguf_order(values, block, config))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_as_its_converter(updates: Mapping[str, Update], alpha: float, config: Mapping[str, Any], path: Path) -> None:
+    """Write what llama.cpp's convert_lora_to_gguf.py makes of an export as trained: true ranks, and one alpha.
+
+    Args:
+        updates: by module.
+        alpha: `lora_alpha` of the adapter's configuration.
+        config: of the base model.
+        path: of the new file.
+    """
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    for name, (lora_A, lora_B, _) in updates.items():
+        if len(lora_A):
+            layer, block = name.removeprefix("model.layers.").split(".", 1)
+            tensor = f"blk.{layer}.{BLOCK[block]}.weight"
+            writer.add_tensor(f"{tensor}.lora_a", np.ascontiguousarray(lora_A, np.float32))
+            writer.add_tensor(
+                f"{tensor}.lora_b", np.ascontiguousarray(in_gguf_order(lora_B, block, config), np.float32)
+            )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

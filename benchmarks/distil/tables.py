@@ -30,7 +30,7 @@ def summary(work: Work) -> dict[str, Any]:
             for one in distilling.described_texts()
         ],
         "examples": {
-            name: [distilling._preview(texts, row)["text"] for row in range(4)]
+            name: [distilling._shown(texts, row)["text"] for row in range(4)]
             for name, texts in zip(TAUGHT, distilling.texts["samples"], strict=True)
         },
         "start": distilling.materials.start.what,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import pandas as pd
 
 from dynlora.analysis import frames as kit_modules
 from dynlora.analysis.frames import at_lowest
 from dynlora.peft_adapter import Adapter
+from dynlora.peft_adapter.engines import RIGHT, Reading
+from dynlora.peft_adapter.forms import FORMS
 from dynlora.text import KIND_WORDS, kind_labels, listed, number, one_line, percent, plural, source_name
 
 NUMBERS = {
@@ -155,3 +159,34 @@ def spectra_caption(modules: pd.DataFrame, drawn_rows: int) -> str:
         f"Total effective rank: {number(used)} of {have:,} components (effective rank = (Σσ²)² / Σσ⁴). {narrow} uses "
         f"the smallest fraction of its components.{cut}"
     )
+
+
+def engines(readings: Iterable[Reading], *, exports: bool = False) -> pd.DataFrame:
+    """Return how engines read an adapter as a table: engine, verdict, what to do, and the reason.
+
+    Args:
+        readings: of the adapter.
+        exports: whether what to do is an export of the run; else it is a command for the folder.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "engine": f"{reading.engine} {reading.version}",
+                "verdict": reading.verdict,
+                "what to do": (_export_for(reading.engine) if exports else reading.remedy) if reading.remedy else "",
+                "reason": reading.reason,
+            }
+            for reading in readings
+        ]
+    )
+
+
+def _export_for(engine: str) -> str:
+    """Return which export an engine reads, by where it goes."""
+    return f"export for {next(form.goes_to for form in FORMS.values() if engine in form.engines)}"
+
+
+def engines_headline(readings: Sequence[Reading]) -> str:
+    """Say which engines read an adapter right."""
+    right = [reading.engine for reading in readings if reading.verdict == RIGHT]
+    return f"{len(right)} of {len(readings)} engines read it right{': ' if right else ''}{', '.join(right)}"

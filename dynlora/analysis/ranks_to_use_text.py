@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 
@@ -182,6 +184,29 @@ def modules_table(evidence: Evidence) -> pd.DataFrame:
             "finding": frame["finding"],
         }
     ).dropna(axis="columns", how="all")
+
+
+def snippets(settings: LoraSettings) -> dict[str, tuple[str, str]]:
+    """Return the settings as others take them: text and its language, by where it goes, PEFT first."""
+    return {"LoraConfig for PEFT": (code(settings), "python"), "YAML for Axolotl": (axolotl(settings), "yaml")}
+
+
+def axolotl(settings: LoraSettings) -> str:
+    """Return the settings as lines of Axolotl's YAML, whose patterns become those of PEFT's LoraConfig.
+
+    The keys are those of its `docs/lora.qmd` at 01883e35; it takes whole alphas only.
+    """
+    alphas = {settings.lora_alpha, *settings.alpha_pattern.values()}
+    lines = ["adapter: lora", f"lora_r: {settings.r}", f"lora_alpha: {_plain(settings.lora_alpha)}"]
+    lines.append("lora_target_modules:")
+    lines += [f"  - {json.dumps(name)}" for name in settings.target_modules]
+    for name, pattern in (("lora_rank_pattern", settings.rank_pattern), ("lora_alpha_pattern", settings.alpha_pattern)):
+        if pattern:
+            lines.append(f"{name}:")
+            lines += [f"  {json.dumps(module)}: {_plain(value)}" for module, value in pattern.items()]
+    if not all(float(alpha).is_integer() for alpha in alphas):
+        lines.insert(0, "# Axolotl refuses alphas with a fraction: give adapter.alpha as a multiple of adapter.rank.")
+    return "\n".join(lines)
 
 
 def code(settings: LoraSettings) -> str:

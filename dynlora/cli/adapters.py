@@ -74,10 +74,9 @@ def check(folder: Path, engines: str) -> Any:
 
 def _lines(folder: Path, readings: tuple[Reading, ...]) -> list[str]:
     """Return a conclusion, then a line an engine, with what to do under those that do not read it right."""
-    from dynlora.peft_adapter.engines import RIGHT
+    from dynlora.analysis.adapter_frames import engines_headline
 
-    right = [reading.engine for reading in readings if reading.verdict == RIGHT]
-    lines = [f"{len(right)} of {len(readings)} engines read it right{': ' if right else ''}{', '.join(right)}"]
+    lines = [engines_headline(readings)]
     width = max(len(f"{reading.engine} {reading.version}") for reading in readings)
     for reading in readings:
         name = f"{reading.engine} {reading.version}".ljust(width)

@@ -151,7 +151,7 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
     """Print what a decode found: the conclusion first."""
     import json
 
-    from dynlora.kinds.decode.work.results import report_text
+    from dynlora.kinds.decode.work.results import words
 
     summary = run_summary(outcome.folder)
     document = {
@@ -164,7 +164,7 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
         return
-    lines = [report_text(document)] if document.get("points") is not None else []
+    lines = [words(document)] if document.get("points") is not None else []
     if outcome.state == "stopped":
         by = signals.Signals(outcome.signal or signals.SIGTERM).name
         again = command_text("resume", summary["id"], runs_dir=runs_dir)

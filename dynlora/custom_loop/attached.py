@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dynlora.custom_loop.files import Parts, check_folder, export_attached, restore, state_of
+from dynlora.custom_loop.files import Parts, adapter_form, check_folder, export_attached, restore, state_of
 from dynlora.custom_loop.loop_record import LoopRecord, detached
 from dynlora.custom_loop.trainer_callback import Allocate
 from dynlora.engine import edits
@@ -147,20 +147,30 @@ class Attached(Parts):
         """
         restore(self, read_checkpoint(Path(folder).absolute()))
 
-    def export(self, folder: str | Path, batches: Iterable[Mapping[str, Tensor]] = ()) -> Path:
-        """Write the adapter as PEFT loads it, and return its folder; the model trains on unchanged.
+    def export(
+        self,
+        folder: str | Path,
+        batches: Iterable[Mapping[str, Tensor]] = (),
+        *,
+        form: str = "peft",
+        ranks: str | None = None,
+    ) -> Path:
+        """Write the adapter for others to load, and return its folder; the model trains on unchanged.
 
         Args:
             folder: new or empty.
             batches: rows whose gates are averaged, where the strategy has gates: an exported adapter has none. Those
                 that calibrated the gates are taken where none are given.
+            form: peft, gguf, ollama or mlx, as `dynlora export --format` has them.
+            ranks: of the form peft: as-trained, each module with its own, or uniform, one for all.
 
         Raises:
-            ConfigError: when the folder is taken, or gates are to be averaged over nothing.
-            NotMergeableError: when PEFT has no format for the update.
+            ConfigError: when the folder is taken, the form is no adapter, or gates are to be averaged over nothing.
+            NotMergeableError: when the form cannot hold the update.
             StorageError: when it cannot be written.
         """
-        return export_attached(self, Path(folder), [dict(batch) for batch in batches] or self.calibration)
+        rows = [dict(batch) for batch in batches] or self.calibration
+        return export_attached(self, Path(folder), rows, adapter_form(form, ranks))
 
 
 PATIENCE = 2

@@ -21,7 +21,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, CorruptRunError
-from dynlora.peft_adapter.forms import form_of
+from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import kind_of_file
 from dynlora.tasks import Task
 from dynlora.training.staged_folder import staged
@@ -137,7 +137,21 @@ def _trained(attached: Parts) -> dict[str, nn.Parameter]:
     return {name: p for name, p in attached.model.named_parameters() if p.requires_grad and id(p) not in own}
 
 
-def export_attached(attached: Parts, folder: Path, batches: Sequence[Mapping[str, Tensor]], form: str = "peft") -> Path:
+def adapter_form(name: str, ranks: str | None) -> Form:
+    """Return a form that holds the adapter alone.
+
+    Raises:
+        ConfigError: for another one, which changes the model or needs its tokenizer.
+    """
+    form = form_of(name, ranks)
+    if form.format not in ("peft", "gguf", "mlx"):
+        raise ConfigError(
+            f"export(form={name!r}): is no adapter; export peft, and merge it with PEFT's merge_and_unload"
+        )
+    return form
+
+
+def export_attached(attached: Parts, folder: Path, batches: Sequence[Mapping[str, Tensor]], form: Form) -> Path:
     """Write the adapter; see `Attached.export`."""
     base = BaseModel(attached.model, None, attached.head, Path(), attached.task)  # pyright: ignore
     model = AdaptedModel(base, attached.adapters, attached.strategy, attached.task, 0, torch.no_grad)
@@ -146,7 +160,7 @@ def export_attached(attached: Parts, folder: Path, batches: Sequence[Mapping[str
     name = str(getattr(config, "name_or_path", "") or "")
     with staged(folder) as staging, _gates_off(attached.adapters, mean):
         facts = AdapterFacts(name, attached.lora_alpha, attached.adapters.reference_rank)
-        export_model(model, staging, form_of(form), facts)
+        export_model(model, staging, form, facts)
     return folder
 
 

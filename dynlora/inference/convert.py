@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from dynlora import assets
 from dynlora.errors import AdapterError, ConfigError, NotMergeableError
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME, PREFIX, read_object
+from dynlora.peft_adapter.adapter_config import CONFIG_NAME, PREFIX, read_object, whole_number
 from dynlora.peft_adapter.engines import LLAMA_KINDS
 from dynlora.peft_adapter.foreign_names import ForeignModule
 from dynlora.peft_adapter.forms import AS_TRAINED, Form
@@ -210,7 +210,7 @@ def _own_ranks(adapter: LoadedAdapter) -> dict[str, Any]:
     largest = max(ranks.values())
     return {
         "peft_type": "LORA", "r": largest, "lora_alpha": largest, "lora_dropout": 0.0, "use_rslora": False,
-        "rank_pattern": ranks, "alpha_pattern": {key: int(a) if a.is_integer() else a for key, a in alphas.items()},
+        "rank_pattern": ranks, "alpha_pattern": {key: whole_number(alpha) for key, alpha in alphas.items()},
         "target_modules": list(adapter.updates),
     }  # fmt: skip
 

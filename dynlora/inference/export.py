@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from tqdm import tqdm
 
 from dynlora import assets
 from dynlora.analysis.gate_effect import REACTION, reaction_conclusion, reactions
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.data.batches import Tokens
+from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.evaluate import summarise
 from dynlora.engine.evaluation.export import AdapterFacts, export_model
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
@@ -23,6 +27,7 @@ from dynlora.inference.gated_adapter import write_gated
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, Padding, model_card
 from dynlora.inference.onnx_export import export_onnx
+from dynlora.jobs import helper_job
 from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import open_plain
 from dynlora.store import queries
@@ -33,6 +38,12 @@ from dynlora.training.staged_folder import staged
 
 MEASURED_ROWS = 256
 """Held-out rows on which an export says what averaging the gates changed; `measure="all"` takes all."""
+
+MEASURED_WORK = 7.5e10
+"""Weights times tokens of that sample, at most: a few seconds for both passes on two quiet cores."""
+
+LEAST_ROWS = 16
+"""Rows of the sample at least, however large the model."""
 
 SAMPLE = "sample"
 MEASURES = (SAMPLE, "all")
@@ -57,11 +68,12 @@ def export_run(
         format: name of a form, see `peft_adapter.forms`.
         which: last or best.
         verdict: on the run among those beside it, for the model card.
-        measure: on which held-out rows the change is measured: a sample of `MEASURED_ROWS`, or all.
+        measure: on which held-out rows the change is measured: a sample, or all.
 
     Returns:
         folder, format, form, which, baked (whether gates were averaged), rows and of (how many held-out rows were
-        measured), max_abs_logit_gap over them, and the metrics on them before and after.
+        measured, none where the training's metrics are the export's), max_abs_logit_gap over them, and the metrics
+        before and after.
 
     Raises:
         ConfigError: when the format is unknown or `out` is taken.
@@ -74,14 +86,16 @@ def export_run(
     if recorded := recorded_adapter(folder):
         return _export_recorded(folder, recorded, out, form, which)
     with staged(out) as staging:
-        config, model = read_run_config(folder), load_run(folder, which)
+        config, model, summary = read_run_config(folder), load_run(folder, which), queries.run_summary(folder)
+        recorded = summary["metrics"] if which == "last" and summary["status"] == "finished" else None
         report = {"folder": str(out), "format": form.format, "form": form.name, "which": which}
-        report |= _averaged(config, model, form, MEASURED_ROWS if measure == SAMPLE else None)
-        write_adapter(staging, config, model, form, queries.run_summary(folder)["name"])
+        report |= _averaged(config, model, form, measure, recorded or {})
+        write_adapter(staging, config, model, form, summary["name"])
         if form.format == "peft":
             whole = model.adapters.adapter_parameter_count()["active"]
-            name = queries.run_summary(folder)["name"]
-            origin = Origin(run=folder.name, name=name, which=which, step=model.step, parameters=whole, of=whole)
+            origin = Origin(
+                run=folder.name, name=summary["name"], which=which, step=model.step, parameters=whole, of=whole
+            )
             origin.write(staging / ORIGIN_NAME)
         describe(staging, folder, config, model, report, verdict)
     return report
@@ -137,37 +151,60 @@ def write_adapter(staging: Path, config: RunConfig, model: AdaptedModel, form: F
         export_model(model, staging, form, facts)
 
 
-def _averaged(config: RunConfig, model: AdaptedModel, form: Form, rows: int | None) -> dict[str, Any]:
+def _averaged(
+    config: RunConfig, model: AdaptedModel, form: Form, measure: str, recorded: Mapping[str, float | None]
+) -> dict[str, Any]:
     """Replace the gates by their means over training rows, and return what that changed on held-out rows.
+
+    Where nothing is averaged nothing changes, and a sample would say less than the training measured.
 
     Args:
         config: of the run.
         model: as it was trained.
         form: one that keeps the gates leaves them.
-        rows: of the held-out rows that are measured; None for all.
+        measure: on which held-out rows.
+        recorded: the model's metrics from its training; empty where that measured another adapter.
     """
     data = read_data(config)
-    sample = data.held_out if rows is None else data.held_out_sample(rows, config.seed)
-    tokens = model.tokens(sample)
-    before = after = _measured(model, tokens)
     is_averaged = model.adapters.gates is not None and not form.keeps_gates
-    if not form.keeps_gates:
-        bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
-    if is_averaged:
-        after = _measured(model, tokens)
-    return {
-        "baked": is_averaged,
-        "rows": len(sample),
-        "of": len(data.held_out),
-        "max_abs_logit_gap": float((after[0] - before[0]).abs().max()),
-        "metrics_before": before[1],
-        "metrics_after": after[1],
-    }
+    facts: dict[str, Any] = {"baked": is_averaged, "rows": 0, "of": len(data.held_out), "max_abs_logit_gap": 0.0}
+    if recorded and measure == SAMPLE and not is_averaged:
+        return {**facts, "metrics_before": recorded, "metrics_after": recorded}
+    tokens = _sample(model, data, config.seed) if measure == SAMPLE else model.tokens(data.held_out)
+    with _bar(len(tokens) * (1 + is_averaged)) as tell:
+        before = after = _measured(model, tokens, tell)
+        if is_averaged:
+            bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
+            after = _measured(model, tokens, lambda rows: tell(len(tokens) + rows))
+    facts |= {"rows": len(tokens), "max_abs_logit_gap": float((after[0] - before[0]).abs().max())}
+    return {**facts, "metrics_before": before[1], "metrics_after": after[1]}
 
 
-def _measured(model: AdaptedModel, tokens: Tokens) -> tuple[Tensor, dict[str, float]]:
+def _sample(model: AdaptedModel, data: TextData, seed: int) -> Tokens:
+    """Return the held-out rows that are measured: `MEASURED_ROWS`, fewer where model and texts are large."""
+    tokens = model.tokens(data.held_out_sample(MEASURED_ROWS, seed))
+    network: Any = model.base.model
+    size = sum(tensor.numel() for tensor in network.parameters()) - network.get_input_embeddings().weight.numel()
+    rows = max(LEAST_ROWS, int(MEASURED_WORK / (size * tokens.length.mean())))
+    return tokens if rows >= len(tokens) else model.tokens(data.held_out_sample(rows, seed))
+
+
+@contextmanager
+def _bar(of: int) -> Iterator[Callable[[int], None]]:
+    """Lend what is told how many rows are done: a bar on a terminal, the record of a helper process."""
+    with tqdm(total=of, desc="held-out examples", unit="row", disable=None, leave=False) as bar:
+
+        def tell(done: int) -> None:
+            bar.update(done - bar.n)
+            helper_job.tell(done, of, "held-out examples measured")
+
+        yield tell
+
+
+def _measured(model: AdaptedModel, tokens: Tokens, on_batch: Callable[[int], None]) -> tuple[Tensor, dict[str, float]]:
     """Return what the model says of rows, (n, k), and the metrics."""
-    return model.readings(tokens), summarise(model.predictions(tokens), tokens.label, model.task)
+    predictions, readings = model.predictions_and_readings(tokens, on_batch=on_batch)
+    return readings, summarise(predictions, tokens.label, model.task)
 
 
 def describe(

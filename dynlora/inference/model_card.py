@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dynlora.analysis.ranks_to_use import lora_settings
+from dynlora.analysis.ranks_to_use_text import snippets
 from dynlora.blocks import Blocks, in_words
 from dynlora.inference.card_pictures import capacity_map, curve
 from dynlora.peft_adapter.forms import FORMS, raised_loss
@@ -105,6 +107,7 @@ def model_card(facts: Facts) -> dict[str, str]:
         "## Ranks",
         *([f"![Rank by module: layers from left to right, kinds from top to bottom]({MAP})"] if facts.modules else []),
         _ranks(summary),
+        *_to_train_again(facts),
         "",
     ]
     files = {"README.md": "\n\n".join(parts)}
@@ -344,3 +347,14 @@ def _compressed(report: Mapping[str, Any]) -> list[str]:
 def _ranks(summary: Mapping[str, Any]) -> str:
     rows = (f"| {_cell(_code(name))} | {rank} |" for name, rank in (summary.get("ranks") or {}).items())
     return "\n".join(["| module | rank |", "|---|---:|", *rows])
+
+
+def _to_train_again(facts: Facts) -> list[str]:
+    """Return these ranks as other trainers take them, folded; nothing of a model that predicts labels."""
+    settings = lora_settings(facts.summary, facts.summary.get("ranks") or {}) if facts.generates else None
+    if settings is None:
+        return []
+    return [
+        f"<details><summary>{name}</summary>\n\n```{language}\n{text.replace('`', chr(39))}\n```\n\n</details>"
+        for name, (text, language) in snippets(settings).items()
+    ]

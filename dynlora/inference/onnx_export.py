@@ -26,8 +26,12 @@ LONGEST_BATCH = 65_536
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
-TRIED = (["one text", "and another one that is longer"], ["a third text, alone and longer than the two before it were"])
-"""Batches that the graph must answer as the model does: another size and length than it was traced with."""
+TRIED = (
+    (["one text", "and another one that is longer"], None),
+    (["a third text, alone and longer than the two before it were"], None),
+    (["a text", "of a pair", "a third"], ["another text", "which is the second of the two", "one more"]),
+)
+"""Texts and second texts that the graph must answer as the model does: of other size and length than the first."""
 
 
 class Logits(nn.Module):
@@ -72,7 +76,7 @@ def export_onnx(model: AdaptedModel, folder: Path) -> None:
     taken = inspect.signature(model.base.model.forward).parameters
     names = [name for name in INPUTS if name in tokenizer.model_input_names and name in taken]
     wrapped = Logits(model.base.model, names).eval()
-    batches = [_batch(tokenizer, texts, names) for texts in TRIED]
+    batches = [_batch(tokenizer, texts, names) for texts in TRIED]  # the first is what the graph is traced with
     for module in model.adapters:
         module.fused = False  # its own function is none that a graph knows
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,8 +86,11 @@ def export_onnx(model: AdaptedModel, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _batch(tokenizer: Any, texts: Sequence[str], names: Sequence[str]) -> dict[str, Tensor]:
-    tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
+def _batch(
+    tokenizer: Any, texts: tuple[Sequence[str], Sequence[str] | None], names: Sequence[str]
+) -> dict[str, Tensor]:
+    first, second = texts
+    tokens = tokenizer(list(first), None if second is None else list(second), padding=True, return_tensors="pt")
     return {name: tokens[name] for name in names}
 
 

@@ -12,15 +12,19 @@ from typing import Any
 
 from dynlora.errors import storing
 from dynlora.jobs import helper_job
+from dynlora.jobs.helper_job import HelperJob
 from dynlora.jobs.spawn import own_folder, runs_root
 from dynlora.peft_adapter import TENSORS_NAME
 from dynlora.store.compressions import Compressed, Size
 
 TIMEOUT_S = 600.0
-"""Seconds that an export may take: it evaluates the held-out examples, twice where there are gates."""
+"""Seconds that an export may take: it loads the model, and where there are gates evaluates held-out examples twice."""
 
 STARTS_DIR = ".starts"
 """Folder of a runs folder with the adapters that runs were told to start from."""
+
+EXPORTS_DIR, MOST_EXPORTS = ".exports", 3
+"""Folder of a runs folder with the exports that are measured on all held-out examples, and how many stay."""
 
 KEPT = ("lr_ratio", "lr_backoff")
 """Settings that every method has and that concern training alone: those of the run stay."""
@@ -44,6 +48,41 @@ def exported(folder: Path, format: str) -> bytes:
         command = _command("export", folder, out, "--format", format)
         helper_job.run("export", command, TIMEOUT_S, "the adapter was not exported")
         return out.read_bytes()
+
+
+def start_whole(folder: Path, format: str) -> None:
+    """Start an export that is measured on all held-out examples; the one that was there goes.
+
+    Raises:
+        StorageError: when the disk does not take its record.
+        OSError: when no process can be started.
+    """
+    place = _whole_place(folder, format)
+    home = own_folder(runs_root(folder.parent, make=True), EXPORTS_DIR)
+    helper_job.forget(place)
+    helper_job.forget_oldest(home.glob(f"*{helper_job.ENDING}"), MOST_EXPORTS - 1)
+    command = _command("export", folder, place.with_suffix(".zip"), "--format", format, "--measure", "all")
+    helper_job.start("export", command, place)
+
+
+def whole(folder: Path, format: str) -> tuple[HelperJob | None, Path]:
+    """Return how the export on all held-out examples stands, None where nobody asked, and its .zip file."""
+    place = _whole_place(folder, format)
+    return helper_job.follow(place), place.with_suffix(".zip")
+
+
+def cancel_whole(folder: Path, format: str) -> None:
+    """End such an export, and forget it."""
+    place = _whole_place(folder, format)
+    helper_job.cancel(place)
+    helper_job.forget(place)
+
+
+def _whole_place(folder: Path, format: str) -> Path:
+    """Return the record of such an export; another one after the adapter was saved again."""
+    saved = folder / "adapter" / "state.json"
+    version = saved.stat().st_mtime_ns if saved.is_file() else 0
+    return runs_root(folder.parent) / EXPORTS_DIR / f"{folder.name}-{format}-{version}{helper_job.ENDING}"
 
 
 def compressed(folder: Path, share: float, rows: int, weighting: str) -> bytes:

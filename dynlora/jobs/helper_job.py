@@ -31,8 +31,8 @@ from dynlora.store.record import Count, Moment, Part, Record, Row, Whole
 ENDING = ".job"
 """Of a record's file; the other files of a job have its name and endings of their own."""
 
-FILES = (ENDING, ".json", ".log", ".yaml", ".pid")
-"""Endings of the files of a job: record, answer, output, request; an earlier version kept the process in .pid."""
+FILES = (ENDING, ".json", ".log", ".yaml", ".zip", ".pid")
+"""Endings of the files of a job: record, answer, output, request, export; an earlier version wrote .pid."""
 
 TAKES_UP_S = 5.0
 """Seconds within which whoever started a process has written its record."""

@@ -118,6 +118,11 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
     )
 
 
+def whole_number(value: float) -> int | float:
+    """Return an alpha as an integer where it is one: some engines take no other."""
+    return int(value) if float(value).is_integer() else value
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file.
 

@@ -255,7 +255,7 @@ def _mlx(header: AdapterHeader) -> Iterator[Problem]:
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("peft", "0.18", "peft/peft_model.py load_adapter, tuners/lora/layer.py update_layer", _peft),
+        Engine("peft", "0.21.2", "peft/peft_model.py load_adapter, tuners/lora/layer.py update_layer", _peft),
         Engine("vllm", "0.33.0", "vllm/lora/peft_helper.py:81, :131", _vllm, _vllm_rank),
         Engine("sglang", "0.5.23", "sglang/srt/lora/mem_pool.py:908, :918", _sglang),
         Engine("llama.cpp", "of 19 October 2026", "convert_lora_to_gguf.py, src/llama-adapter.h get_scale", _llama_cpp),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME, FORMATS, Settings, read_object, settings_of
+from dynlora.peft_adapter.adapter_config import (
+    CONFIG_NAME,
+    FORMATS,
+    PREFIX,
+    Settings,
+    read_object,
+    settings_of,
+    whole_number,
+)
 from dynlora.peft_adapter.foreign_names import ForeignNames, Layout, read_names
 from dynlora.peft_adapter.module_names import split_names
 from dynlora.peft_adapter.read import PICKLES
@@ -22,6 +31,14 @@ MLX_NAME = "adapters.safetensors"
 
 REPLACED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of `init_lora_weights` after which the base model's weights are others than before."""
+
+
+NO_ADAPTERS = {
+    "adapter.gguf": "is read by llama.cpp and Ollama alone; give the adapter that it was made of",
+    "dynlora_adapter.json": "says an adapter with its gates, which only dynlora.load reads; export it for an engine",
+    "config.json": "says a whole model, which is served without an adapter; give an adapter",
+}
+"""Files of exports that no engine reads as a LoRA beside a model, and why."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,32 @@ class AdapterHeader:
         return float(value) if is_number else default
 
 
+def expected_header(
+    ranks: Mapping[str, int], scalings: Mapping[str, float], rank: int, lora_alpha: float
+) -> AdapterHeader:
+    """Return the header that an adapter will have when it is exported as it was trained.
+
+    Args:
+        ranks: by module; those of rank 0 are left out.
+        scalings: s by module, lora_alpha / rank where one is missing.
+        rank: r of the configuration.
+        lora_alpha: of the configuration.
+    """
+    own = {f"^{re.escape(name)}": (name, rank) for name, rank in ranks.items() if rank > 0}
+    usual = lora_alpha / rank
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": whole_number(lora_alpha),
+        "rank_pattern": {key: own_rank for key, (_, own_rank) in own.items()},
+        "alpha_pattern": {key: scalings.get(name, usual) * own_rank for key, (name, own_rank) in own.items()},
+    }
+    shapes = {f"{PREFIX}{name}.lora_A.weight": (own_rank, 1) for name, own_rank in own.values()}
+    shapes |= {f"{PREFIX}{name}.lora_B.weight": (1, own_rank) for name, own_rank in own.values()}
+    infos = {name: TensorInfo("F32", shape, 0, 4 * max(shape)) for name, shape in shapes.items()}
+    return AdapterHeader(Path(), config, read_names(infos), infos)
+
+
 def read_header(folder: str | os.PathLike[str]) -> AdapterHeader:
     """Read configuration and header of an adapter folder of PEFT, mlx-lm, kohya or diffusers.
 
@@ -117,6 +160,10 @@ def tensors_of(folder: Path) -> Path:
         if os.path.lexists(folder / name):
             return folder / name
     files = sorted(item for item in folder.iterdir() if item.suffix == ".safetensors")
+    is_model = any(item.name.startswith("model") for item in files)  # else config.json may be anything's
+    for name, why in NO_ADAPTERS.items():
+        if os.path.lexists(folder / name) and (is_model or name != "config.json"):
+            raise AdapterError(f"{folder}: {name} {why}")
     if len(files) == 1:
         return files[0]
     pickle = next((item.name for item in sorted(folder.iterdir()) if item.name.endswith(PICKLES)), None)

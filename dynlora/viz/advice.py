@@ -15,7 +15,7 @@ from dynlora.analysis.ranks_to_use import LoraSettings, lora_settings
 from dynlora.jobs import advice
 from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.kit import rank_picture
-from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, snippets, under
 from dynlora.viz.ui.guard import announce, fragment, guarded
 from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
@@ -147,8 +147,7 @@ def _draw(answer: Mapping[str, Any], config: Mapping[str, Any]) -> None:
             note(text.layer(row))
         settings = lora_settings_of(answer, config)
         if settings is not None:
-            st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
-            st.code(ranks_to_use_text.code(settings), language="python", height=250, wrap_lines=True)
+            snippets(ranks_to_use_text.snippets(settings), 250)
         note(text.look(answer))
 
 

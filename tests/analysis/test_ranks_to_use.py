@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from dynlora.analysis import ranks_to_use, ranks_to_use_text
 from dynlora.analysis.frames import described
@@ -158,6 +159,22 @@ def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) ->
     for name, (_, built_scaling) in built.items():
         assert built_scaling == pytest.approx(summary["scaling"][name])
         assert re.search(rf'"{re.escape(name)}"', json.dumps(scaling))
+    read = yaml.safe_load(ranks_to_use_text.axolotl(settings))
+    for theirs, ours in {"r": "r", "alpha": "lora_alpha", "rank_pattern": "rank_pattern"}.items():
+        assert read[f"lora_{theirs}"] == getattr(names["config"], ours)
+    assert read.get("lora_alpha_pattern", {}) == names["config"].alpha_pattern
+    assert set(read["lora_target_modules"]) == names["config"].target_modules
+
+
+def test_alphas_with_a_fraction_are_named_as_what_axolotl_refuses() -> None:
+    summary = {"config": {"adapter": {"rank": 4, "alpha": 6}}, "scaling": {}, "peft_task_type": None}
+    whole, broken = (ranks_to_use.lora_settings(summary, ranks) for ranks in ({"a": 4, "b": 2}, {"a": 4, "b": 3}))
+    assert whole is not None
+    assert broken is not None
+    assert "refuses" not in ranks_to_use_text.axolotl(whole)
+    assert ranks_to_use_text.axolotl(broken).startswith("# Axolotl refuses alphas with a fraction")
+    read = yaml.safe_load(ranks_to_use_text.axolotl(broken))
+    assert (read["lora_alpha"], read["lora_alpha_pattern"]) == (4.5, {"a": 6})
 
 
 def test_a_run_that_recorded_no_scaling_says_so_and_takes_its_settings() -> None:

@@ -91,7 +91,7 @@ def _downloads(page: Page, server: str, run: str, tmp_path: Path) -> int:
 def _copies(page: Page, server: str, run: str) -> int:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     _begin(page, f"{server}/run?run={run}")
-    code = page.locator('[class*="st-key-card-ranks"] [data-testid="stCode"]')
+    code = page.locator('[class*="st-key-card-ranks"] [data-testid="stCode"]').first
     button = code.locator("button").first
 
     def is_shown() -> bool:

@@ -73,7 +73,7 @@ def test_an_engineer_goes_from_a_csv_with_odd_rows_to_an_adapter(
 def _copied(page: Page) -> peft.LoraConfig:
     """Copy the ranks with one click, and return what the code makes."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    code = page.locator('[class*="st-key-card-ranks"] [data-testid="stCode"]')
+    code = page.locator('[class*="st-key-card-ranks"] [data-testid="stCode"]').first
     button = code.locator("button").first
 
     def is_shown() -> bool:

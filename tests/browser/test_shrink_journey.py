@@ -104,7 +104,7 @@ def _slide(page: Page, found: Compressed, size: Size) -> None:
 def _configures(page: Page, ranks: dict[str, int]) -> None:
     """The code that one click copies makes PEFT's configuration with these ranks."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    code = page.locator('[class*="st-key-card-shrink-config"] [data-testid="stCode"]')
+    code = page.locator('[class*="st-key-card-shrink-config"] [data-testid="stCode"]').first
     button = code.locator("button").first
 
     def is_shown() -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import dynlora
 from dynlora.api import Attached
 from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.peft_adapter.header import read_header
 from tests.tiny_lm import tiny_decoder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
@@ -137,7 +138,7 @@ def test_gates_are_averaged_over_something(tiny_bert: Path, tmp_path: Path) -> N
     assert not (tmp_path / "adapter").exists()
 
 
-def test_a_decoder_is_exported_for_peft(tmp_path: Path) -> None:
+def test_a_decoder_is_exported_in_every_form_of_an_adapter(tmp_path: Path) -> None:
     from peft import PeftModel
 
     attached = dynlora.attach(tiny_decoder(), strategy="dynamic", gates="off", budget=2, steps=4, lr=1e-2)
@@ -145,11 +146,20 @@ def test_a_decoder_is_exported_for_peft(tmp_path: Path) -> None:
     for _ in range(4):
         attached.model(input_ids=ids, labels=ids).loss.backward()
         attached.step()
-    loaded = PeftModel.from_pretrained(tiny_decoder(), attached.export(tmp_path / "adapter"))
     with torch.no_grad():
-        torch.testing.assert_close(
-            loaded(input_ids=ids).logits, attached.model(input_ids=ids).logits, rtol=0, atol=1e-5
-        )
+        expected = attached.model(input_ids=ids).logits
+    for ranks in ("as-trained", "uniform"):
+        loaded = PeftModel.from_pretrained(tiny_decoder(), attached.export(tmp_path / ranks, ranks=ranks))
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(input_ids=ids).logits, expected, rtol=0, atol=1e-5)
+    assert len(set(read_header(tmp_path / "uniform").ranks.values())) == 1 < len(set(attached.adapters.ranks))
+    assert read_header(attached.export(tmp_path / "mlx", form="mlx")).layout == "mlx"
+    for form, names in {"gguf": ["adapter.gguf"], "ollama": ["Modelfile", "adapter.gguf"]}.items():
+        assert sorted(path.name for path in attached.export(tmp_path / form, form=form).iterdir()) == names
+    with pytest.raises(ConfigError, match="is no adapter; export peft, and merge it"):
+        attached.export(tmp_path / "merged", form="merged")
+    with torch.no_grad():
+        assert torch.equal(attached.model(input_ids=ids).logits, expected), "it trains on unchanged"
 
 
 def test_what_cannot_work_is_refused_in_a_sentence(tiny_bert: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import peft
 import pytest
 import torch
 from click.testing import CliRunner
+from datasets import Dataset
 from safetensors.numpy import load_file, save_file
+from transformers import Trainer, TrainingArguments
 
+import dynlora
 from dynlora.cli.main import main
 from dynlora.errors import AdapterError, ConfigError, NotMergeableError
 from dynlora.inference.convert import convert
@@ -19,12 +24,13 @@ from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import RIGHT, check_engines
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.peft_adapter.header import read_header
+from tests.architectures import tiny_models as tiny
 from tests.peft_adapter.test_engines import diffusers, kohya, llama, lora, named
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TOKENS = torch.tensor([[5, 17, 3, 44, 8, 8, 61]])
-UNEQUAL = {"rank_pattern": {r"layers\.1.*q_proj": 8}, "alpha_pattern": {r"layers\.1.*q_proj": 16}}
+UNEQUAL: dict[str, Any] = {"rank_pattern": {"v_proj": 8}, "alpha_pattern": {"v_proj": 16}}
 
 
 def answers(folder: Path) -> np.ndarray:
@@ -65,6 +71,60 @@ def test_the_uniform_form_gives_the_logits_of_the_source(settings: dict, tmp_pat
     if "modules_to_save" not in settings:
         wrong = {reading.engine for reading in check_engines(header) if reading.verdict != RIGHT}
         assert wrong == {"mlx"}, "in the uniform form every engine that reads PEFT's names reads it right"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "make"),
+    [
+        ("bert", tiny.tiny_classifier),  # an encoder
+        ("llama", tiny.tiny_writer),  # a decoder
+        ("t5", tiny.tiny_classifier),  # an encoder and a decoder
+        ("gpt2", tiny.tiny_writer),  # Conv1D: weights transposed
+        ("albert", tiny.tiny_classifier),  # blocks that share their modules
+    ],
+)
+def test_every_form_gives_the_same_logits(architecture: str, make: Callable[[str], Any], tmp_path: Path) -> None:
+    attached = dynlora.attach(make(architecture), strategy="dynamic", gates="off", budget=2, steps=6, lr=1e-2)
+    ids = torch.randint(5, 30, (4, 9), generator=torch.Generator().manual_seed(0))
+    ids[:, -1] = tiny.END
+    labels = ids if make is tiny.tiny_writer else torch.tensor([0, 1, 1, 0])
+    for _ in range(6):
+        attached.model(input_ids=ids, labels=labels).loss.backward()
+        attached.step()
+    attached.model.eval()
+    own = attached.export(tmp_path / "own")
+    attached.export(tmp_path / "uniform", ranks="uniform")
+    convert(own, tmp_path / "converted", FORMS["uniform"])
+    assert len(set(attached.adapters.ranks)) > 1
+    with torch.no_grad():
+        of_form = {
+            name: peft.PeftModel.from_pretrained(make(architecture), tmp_path / name).eval()(input_ids=ids).logits
+            for name in ("own", "uniform", "converted")
+        }
+        trained, plain = (model.eval()(input_ids=ids).logits for model in (attached.model, make(architecture)))
+    for found in of_form.values():
+        torch.testing.assert_close(found, of_form["own"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(found, trained, rtol=0, atol=1e-5)
+    assert (trained - plain).abs().max() > 1e-2, "it was trained"
+
+
+def test_a_checkpoint_of_the_trainer_is_converted(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"input_ids": TOKENS.repeat(4, 1).tolist(), "labels": TOKENS.repeat(4, 1).tolist()})
+    config = peft.LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM",
+        **UNEQUAL,
+    )  # fmt: skip
+    settings = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, save_steps=2, learning_rate=0.1, report_to=[], disable_tqdm=True,
+        use_cpu=True,
+    )  # fmt: skip
+    Trainer(peft.get_peft_model(llama(), config), settings, train_dataset=rows).train()
+    source = tmp_path / "checkpoint-2"
+    assert (source / "optimizer.pt").exists(), "what the Trainer leaves beside the adapter is no adapter"
+    convert(source, tmp_path / "out", FORMS["uniform"])
+    np.testing.assert_allclose(answers(tmp_path / "out"), answers(source), atol=1e-6)
+    with torch.no_grad():
+        assert np.abs(answers(source) - llama()(TOKENS).logits.numpy()).max() > 1e-3, "it was trained"
 
 
 def test_rows_of_the_base_model_that_have_no_adapter_are_added_where_the_base_is_known(tmp_path: Path) -> None:

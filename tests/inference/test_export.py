@@ -189,11 +189,13 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
 def test_the_card_of_a_model_that_writes_says_how_to_serve_it(form: str, command: str) -> None:
     report = {"folder": "out", "format": FORMS[form].format, "form": form, "which": "last", "baked": False}
     report["metrics_after"] = {"loss": 0.5}
-    facts = Facts({"name": "n", "step": 1}, "owner/base", True, False, "AutoModelForCausalLM", report, [],
+    summary = {"name": "n", "step": 1, "ranks": {"a`b": 24, "c": 0}}
+    facts = Facts(summary, "owner/base", True, False, "AutoModelForCausalLM", report, [],
                   generates=True, modules=[(0, "query", 24), (1, "query", 0)])  # fmt: skip
     card = model_card(facts)["README.md"]
     assert command in card.partition("## Serve it")[2]
     assert ("dynlora check" in card) == (form == "peft")
+    assert 'lora_target_modules:\n  - "a\'b"\n```' in card
 
 
 def test_a_curve_of_one_value_is_a_line() -> None:

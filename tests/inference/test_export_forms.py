@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,17 @@ from dynlora.errors import AdapterError, ConfigError, NotMergeableError
 from dynlora.inference.export import export_run
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.peft_adapter import read_adapter
-from dynlora.peft_adapter.engines import RIGHT, check_engines
+from dynlora.peft_adapter.engines import ENGINES, RIGHT, check_engines
 from dynlora.peft_adapter.forms import FORMS
-from dynlora.peft_adapter.header import read_header
+from dynlora.peft_adapter.header import expected_header, read_header
 from dynlora.store import queries
 from dynlora.training import run as training
 from dynlora.training.inputs import read_data
 from tests.llama_cpp import logits as llama_logits
 from tests.llama_cpp import write_base
+from tests.tiny import tiny_config, tiny_rows, write_csv
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
+from tests.waiting import until
 
 TEXTS = ["the film was great", "a dull plot that never ends"]
 
@@ -129,6 +133,47 @@ def test_onnx_answers_as_the_model_does_in_any_batch(form: str, trained_run: Pat
     assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
 
 
+@pytest.fixture(scope="module")
+def pair_run(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `dynamic` with gates on pairs of texts, as MRPC has them: alike or not."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for name, n in (("train", 120), ("validation", 40)):
+        rows = tiny_rows(2 * n, seed=len(name))
+        pairs = [
+            {"text": one["text"], "other": two["text"], "label": ("different", "alike")[one["label"] == two["label"]]}
+            for one, two in zip(rows[:n], rows[n:], strict=True)
+        ]
+        write_csv(folder / f"{name}.csv", pairs)
+    config = tiny_config(
+        tiny_bert, folder, data__text_pair="other", data__max_length=32, strategy={"name": "dynamic", "gates": "module"}
+    )
+    outcome = training.train(config, folder / "runs", progress=False)
+    assert outcome.state == "finished", outcome.error
+    return outcome.folder
+
+
+@pytest.mark.parametrize("form", ["onnx", "onnx-gated"])
+def test_onnx_answers_pairs_of_texts_in_any_batch(form: str, pair_run: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    export_run(pair_run, tmp_path / "out", format=form)
+    model = load_run(pair_run) if form == "onnx-gated" else averaged(pair_run)
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert "token_type_ids" in [one.name for one in session.get_inputs()]
+    for texts, others in (
+        (TEXTS, TEXTS[::-1]),
+        (["great"], ["the film was a great film"]),
+        ([*TEXTS, "x " * 12] * 3, ["dull"] * 9),
+    ):
+        tokens = tokenizer(texts, others, padding=True, return_tensors="pt")
+        assert tokens["token_type_ids"].any(), "the second text is told from the first"
+        (found,) = session.run(None, {one.name: tokens[one.name].numpy() for one in session.get_inputs()})
+        np.testing.assert_allclose(found, answers(model.base.model, tokens), atol=1e-4)
+        alone = tokenizer(texts, padding=True, return_tensors="pt")
+        (of_one,) = session.run(None, {one.name: alone[one.name].numpy() for one in session.get_inputs()})
+        assert np.abs(of_one - found).max() > 1e-4, "the second text is read"
+
+
 def test_onnx_is_for_models_that_classify(writer: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(NotMergeableError, match="--format onnx: is for models that classify"):
@@ -152,30 +197,105 @@ def test_llama_cpp_answers_as_the_merged_model_does(form: str, writer: Path, tmp
     assert (tmp_path / "out" / "Modelfile").exists() == (form == "ollama")
 
 
-def test_the_uniform_export_is_read_right_by_every_engine_that_reads_peft(writer: Path, tmp_path: Path) -> None:
-    export_run(writer, tmp_path / "out", format="uniform")
-    readings = check_engines(read_header(tmp_path / "out"))
-    assert [one.engine for one in readings if one.verdict != RIGHT] == ["mlx"]
-    ranks = {module.name: module.rank for module in read_adapter(tmp_path / "out").modules}
+def test_each_form_is_read_right_by_the_engines_that_it_goes_to(writer: Path, tmp_path: Path) -> None:
+    peft_format = {name for name in ENGINES if name != "mlx"}
+    expected = {"peft": {"peft", "vllm"}, "uniform": peft_format, "mlx": {"mlx"}}
+    for form, right in expected.items():
+        export_run(writer, tmp_path / form, format=form)
+        readings = check_engines(read_header(tmp_path / form))
+        assert {one.engine for one in readings if one.verdict == RIGHT} == right
+        assert set(FORMS[form].engines) <= right
+    ranks = {module.name: module.rank for module in read_adapter(tmp_path / "uniform").modules}
     assert ranks == queries.run_summary(writer)["ranks"]
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        ("gguf", r"adapter\.gguf is read by llama\.cpp and Ollama alone"),
+        ("ollama", r"adapter\.gguf is read by llama\.cpp and Ollama alone"),
+        ("merged", r"config\.json says a whole model, which is served without an adapter"),
+        ("gated", r"dynlora_adapter\.json says an adapter with its gates, which only dynlora\.load reads"),
+    ],
+)
+def test_a_form_that_is_no_adapter_beside_a_model_is_told(form: str, why: str, writer: Path, tmp_path: Path) -> None:
+    export_run(writer, tmp_path / "out", format=form)
+    with pytest.raises(AdapterError, match=why):
+        read_header(tmp_path / "out")
 
 
 def test_an_export_is_measured_on_a_sample_unless_all_is_asked_for(trained_run: Path, tmp_path: Path) -> None:
     from dynlora.inference import export
 
     rows = queries.run_summary(trained_run)["data_size"]["held_out"]
-    monkey = pytest.MonkeyPatch()
+    monkey, told = pytest.MonkeyPatch(), list[tuple[int, int, str]]()
     monkey.setattr(export, "MEASURED_ROWS", 5)
+    monkey.setattr(export.helper_job, "tell", lambda *progress: told.append(progress))
     try:
         sample = export_run(trained_run, tmp_path / "sample")
         whole = export_run(trained_run, tmp_path / "whole", measure="all")
     finally:
         monkey.undo()
     assert [(one["rows"], one["of"]) for one in (sample, whole)] == [(5, rows), (rows, rows)]
+    counts = [(done, of) for done, of, _ in told]
+    assert counts[:2] == [(5, 10), (10, 10)]
+    assert [done for done, _ in counts[2:]] == [64, rows, rows + 64, 2 * rows], "batches of 64, in each of two passes"
+    assert {of for _, of in counts[2:]} == {2 * rows}
     assert "On a sample of 5 held-out examples" in (tmp_path / "sample" / "README.md").read_text("utf-8")
     assert f"{rows} held-out examples (as trained)" in (tmp_path / "sample" / "README.md").read_text("utf-8")
     with pytest.raises(ConfigError, match="--measure some: must be one of sample, all"):
         export_run(trained_run, tmp_path / "other", measure="some")
+
+
+def test_an_export_on_all_examples_is_a_job_of_its_own(trained_run: Path, tmp_path: Path) -> None:
+    from dynlora.jobs.export import start_whole, whole
+
+    run = tmp_path / trained_run.name
+    shutil.copytree(trained_run, run)
+    assert whole(run, "peft")[0] is None
+    start_whole(run, "peft")
+    until(lambda: (job := whole(run, "peft")[0]) is not None and job.status != "running", "its end")
+    job, file = whole(run, "peft")
+    assert job is not None
+    rows = queries.run_summary(run)["data_size"]["held_out"]
+    assert (job.status, job.progress.done, job.progress.of) == ("done", 2 * rows, 2 * rows)
+    assert f"on {rows} held-out examples" in job.message
+    assert zipfile.is_zipfile(file)
+
+
+def test_a_large_model_is_measured_on_fewer_rows(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynlora.inference import export
+
+    monkeypatch.setattr(export, "MEASURED_WORK", 1.0)
+    monkeypatch.setattr(export, "LEAST_ROWS", 3)
+    assert export_run(trained_run, tmp_path / "out")["rows"] == 3
+    assert "On a sample of 3 held-out examples" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_where_no_gate_is_averaged_nothing_is_measured(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = queries.run_summary(trained_run)["metrics"]
+    with monkeypatch.context() as patch:
+        patch.setattr(AdaptedModel, "predictions_and_readings", lambda *_, **__: pytest.fail("it was measured"))
+        report = export_run(trained_run, tmp_path / "out", format="gated")
+    assert (report["rows"], report["metrics_before"], report["metrics_after"]) == (0, metrics, metrics)
+    whole = export_run(trained_run, tmp_path / "whole", format="gated", measure="all")
+    assert whole["rows"] == whole["of"]
+    assert whole["metrics_after"]["loss"] == pytest.approx(metrics["loss"], rel=1e-4)
+    best = export_run(trained_run, tmp_path / "best", format="gated", which="best")
+    assert best["rows"] > 0, "the training's last metrics are not those of the best adapter"
+
+
+def test_a_header_is_known_before_the_export(writer: Path, tmp_path: Path) -> None:
+    export_run(writer, tmp_path / "out")
+    summary, written = queries.run_summary(writer), read_header(tmp_path / "out")
+    settings, scalings = summary["config"]["adapter"], written.scalings
+    header = expected_header(summary["ranks"], scalings, settings["rank"], settings["alpha"] or 2 * settings["rank"])
+    assert (header.ranks, header.scalings) == (written.ranks, pytest.approx(scalings))
+    assert check_engines(header) == check_engines(written)
 
 
 def test_every_form_has_code_that_loads_it_on_its_card(trained_run: Path, writer: Path, tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ def test_an_adapter_is_sent_and_its_address_restores_it(runs_dir: Path, tmp_path
     assert len(charts(again)) == 3
     assert "The update norm is highest in" in words(again)
     assert [column.value for column in again.metric][:2] == ["6", "15"]
+    assert "4 of 8 engines read it right" in words(again)
+    (engines,) = [one.value for one in again.dataframe if "what to do" in one.value]
+    assert "dynlora convert FOLDER --ranks uniform --out OUT" in set(engines["what to do"])
 
 
 @pytest.mark.parametrize("files", [[], ["adapter_config.json"]])

@@ -15,7 +15,7 @@ from dynlora.peft_adapter.gguf_lora import BLOCK, check_gguf, write_gguf
 from dynlora.peft_adapter.uniform import Update, uniform
 
 pytest.importorskip("llama_cpp_py_sync", reason="llama.cpp has no wheel for this machine")
-from tests.llama_cpp import logits, write_base
+from tests.llama_cpp import logits, write_as_its_converter, write_base
 
 TOKENS = [5, 17, 3, 44, 8, 8, 61, 2, 30, 12]
 ALPHA, RANK = 8.0, 4
@@ -90,32 +90,10 @@ def test_unequal_ranks_are_read_right_in_the_uniform_form(
 def test_unequal_ranks_are_misread_as_they_were_trained(
     llama: LlamaForCausalLM, base: Path, updates: dict[str, Update], tmp_path: Path
 ) -> None:
-    _as_its_converter(updates, llama, tmp_path / "a")
+    write_as_its_converter(updates, ALPHA, _config(llama), tmp_path / "a")
     off = np.abs(logits(base, TOKENS, tmp_path / "a") - _expected(llama, updates)).max()
     effect = np.abs(_expected(llama, updates) - _expected(llama, {})).max()
     assert off > 0.1 * effect
-
-
-def _as_its_converter(updates: dict[str, Update], llama: LlamaForCausalLM, path: Path) -> None:
-    """Write what convert_lora_to_gguf.py makes of our export as trained: true ranks, lora_alpha of the run."""
-    from gguf import GGUFWriter
-
-    from tests.llama_cpp import in_gguf_order
-
-    writer = GGUFWriter(path, "llama")
-    writer.add_type("adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", ALPHA)
-    for name, (lora_A, lora_B, _) in updates.items():
-        if len(lora_A):
-            layer, block = name.removeprefix("model.layers.").split(".", 1)
-            tensor = f"blk.{layer}.{BLOCK[block]}.weight"
-            writer.add_tensor(f"{tensor}.lora_a", lora_A)
-            writer.add_tensor(f"{tensor}.lora_b", in_gguf_order(lora_B, block, _config(llama)))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def test_what_gguf_cannot_hold_is_refused() -> None:

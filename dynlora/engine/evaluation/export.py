@@ -19,7 +19,7 @@ from dynlora.engine.model.base_model import head_parameters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.errors import NotMergeableError
 from dynlora.peft_adapter import CONFIG_NAME, TENSORS_NAME
-from dynlora.peft_adapter.adapter_config import PREFIX
+from dynlora.peft_adapter.adapter_config import PREFIX, whole_number
 from dynlora.peft_adapter.forms import AS_TRAINED, Form
 from dynlora.peft_adapter.gguf_lora import GGUF_NAME, check_gguf, write_gguf
 from dynlora.peft_adapter.mlx_lora import write_mlx
@@ -246,6 +246,8 @@ def export_merged(model: AdaptedModel, folder: Path) -> None:
 
 def _save_texts(model: AdaptedModel, folder: Path) -> None:
     """Write the tokenizer with its chat template, and how texts are generated where the model can."""
+    if model.base.tokenizer is None:  # of a loop of one's own
+        return
     model.base.tokenizer.save_pretrained(folder)
     if model.base.model.can_generate() and model.base.model.generation_config is not None:
         model.base.model.generation_config.save_pretrained(folder)
@@ -256,17 +258,12 @@ def _lora_settings(live: Sequence[LoraLinear], lora_alpha: float, rank: int) -> 
     ranks = {_whole(module): len(module.low_rank()[0]) for module in live}
     return {
         "r": rank,
-        "lora_alpha": _whole_number(lora_alpha),
+        "lora_alpha": whole_number(lora_alpha),
         "lora_dropout": 0.0,
         "fan_in_fan_out": any(is_transposed(module) for module in live),
         "rank_pattern": ranks,
-        "alpha_pattern": {_whole(module): _whole_number(module.scaling * ranks[_whole(module)]) for module in live},
+        "alpha_pattern": {_whole(module): whole_number(module.scaling * ranks[_whole(module)]) for module in live},
     }
-
-
-def _whole_number(value: float) -> int | float:
-    """Return an alpha as an integer where it is one: some engines take no other."""
-    return int(value) if float(value).is_integer() else value
 
 
 def _whole(module: LoraLinear) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine.data.batches import Tokens, sorted_batches, tokenize
+from dynlora.engine.data.held_back import Batch
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Predictions, predict, summarise
 from dynlora.engine.evaluation.gate_reaction import averaged_gates
@@ -22,6 +23,9 @@ from dynlora.engine.model.quantized import dequantize
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import NotMergeableError
 from dynlora.tasks import Task, WritingTask
+
+Forward = Callable[[nn.Module, Batch], Any]
+"""A strategy's forward: a model and a batch without labels to its output."""
 
 
 @dataclass
@@ -124,36 +128,53 @@ class AdaptedModel:
             for prompt, one in zip(text, written, strict=True)
         ]
 
-    def predictions(self, tokens: Tokens, batch_size: int = 64) -> Predictions:
-        """Return predictions for tokenised rows."""
+    def predictions(
+        self, tokens: Tokens, batch_size: int = 64, on_batch: Callable[[int], None] = lambda rows: None
+    ) -> Predictions:
+        """Return predictions for tokenised rows; `on_batch` is called with the number of rows that are done."""
+        return self._predict(self.strategy.forward, tokens, batch_size, on_batch)
+
+    def _predict(
+        self, forward: Forward, tokens: Tokens, batch_size: int, on_batch: Callable[[int], None]
+    ) -> Predictions:
         return predict(
             self.base.model,
-            self.strategy.forward,
+            forward,
             tokens,
             self.task,
             batch_size=batch_size,
             gates=self.adapters.gates,
             disagreement=self.strategy.disagreement,
             autocast=self.autocast,
+            on_batch=on_batch,
         )
+
+    def predictions_and_readings(
+        self, tokens: Tokens, batch_size: int = 64, on_batch: Callable[[int], None] = lambda rows: None
+    ) -> tuple[Predictions, Tensor]:
+        """Return what `predictions` and `readings` do, of one forward for each batch."""
+        logits: list[Tensor] = []
+
+        def forward(model: nn.Module, batch: Batch) -> Any:
+            output = self.strategy.forward(model, batch)
+            if not isinstance(self.task, WritingTask):
+                logits.append(output.float().cpu())
+            return output
+
+        predictions = self._predict(forward, tokens, batch_size, on_batch)
+        if not logits:  # a model that writes is read by its loss
+            return predictions, torch.from_numpy(predictions.loss).unsqueeze(1)
+        places = np.argsort(np.concatenate(list(sorted_batches(tokens.length, batch_size))))
+        return predictions, torch.cat(logits)[places]
 
     def evaluate(self, rows: Rows) -> dict[str, float]:
         """Return loss and metrics on labelled rows."""
         tokens = self.tokens(rows)
         return summarise(self.predictions(tokens), tokens.label, self.task)
 
-    @torch.inference_mode()
     def readings(self, tokens: Tokens, batch_size: int = 64) -> Tensor:
-        """Return what the task reads off each row in full precision, (n, k), in the rows' order: its logits or loss."""
-        model = self.base.model.eval()
-        device = next(model.parameters()).device
-        parts, places = [], []
-        for indices in sorted_batches(tokens.length, batch_size):
-            batch = tokens.batch(indices, device)
-            labels = batch.pop("labels")
-            parts.append(self.task.readings(self.strategy.forward(model, batch), labels).float().cpu())
-            places.append(indices)
-        return torch.cat(parts)[np.argsort(np.concatenate(places))]
+        """Return what the task reads off each row, (n, k), in the rows' order: its logits or loss."""
+        return self.predictions_and_readings(tokens, batch_size)[1]
 
 
 @torch.no_grad()

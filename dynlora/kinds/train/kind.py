@@ -110,6 +110,8 @@ def _measured(document: Mapping[str, Any]) -> str:
     """Return what averaging the gates changed, on how many rows; the metrics where nothing was averaged."""
     before, after = (format_metrics(document[f"metrics_{when}"]) for when in ("before", "after"))
     rows, of = document["rows"], document["of"]
+    if not rows:
+        return f"; as trained: {after}"
     on = f"on {rows:,} held-out examples" if rows == of else f"on a sample of {rows:,} of {of:,} held-out examples"
     if not document["baked"]:
         return f"; {on}: {after}"

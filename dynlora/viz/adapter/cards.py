@@ -9,9 +9,11 @@ import streamlit as st
 from dynlora.analysis import adapter_frames
 from dynlora.jobs import uploads
 from dynlora.peft_adapter import Adapter, read_adapter
+from dynlora.peft_adapter.engines import check_engines
+from dynlora.peft_adapter.header import read_header
 from dynlora.text import one_line, sentence_case
 from dynlora.viz.adapter import figures as adapter_figures
-from dynlora.viz.ui.cards import card, chart, colours, figures, note, titled
+from dynlora.viz.ui.cards import card, chart, colours, figures, note, rows, titled
 from dynlora.viz.ui.guard import guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
@@ -106,6 +108,7 @@ def _show(folder: Path) -> None:
     for words in adapter.notes:
         note(words)
     figures(adapter_frames.headline(adapter, modules))
+    _engines(folder)
     table = adapter_frames.table(modules)
     with card("Map by module kind and layer", "adapter-map"):
         column = segmented(
@@ -132,3 +135,14 @@ def _show(folder: Path) -> None:
         chart(spectra, words, adapter_frames.spectra_table(modules), "adapter-spectra")
     with st.expander("Open another adapter", icon=":material/upload_file:"):
         _take(folder.name)
+
+
+def _engines(folder: Path) -> None:
+    """Draw how engines read the adapter, and the command that writes it as another engine needs it."""
+    readings = check_engines(read_header(folder))
+    with card("Engines", "adapter-engines", f"{adapter_frames.engines_headline(readings)}."):
+        rows(adapter_frames.engines(readings))
+        note(
+            "Read off the configuration and the shapes of the tensors, by each engine's source in the version named. "
+            "FOLDER is that of the adapter; dynlora check FOLDER says the same on the command line."
+        )

@@ -17,7 +17,7 @@ from dynlora.store.knockouts import Knockouts
 from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.runs.table import plain_rows
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, note, rows, safe, under
+from dynlora.viz.ui.cards import card, note, rows, safe, snippets, under
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, link, list_all
 
 MOST_SEEDS = 10
@@ -48,8 +48,7 @@ def ranks_card(run: Chosen, summary: Mapping[str, Any], here: str = "run") -> No
         kinds = ranks_to_use_text.kinds_table(found)
         rows(kinds)
         under(ranks_to_use_text.columns(kinds), ranks_to_use_text.modules_table(found), "ranks-by-module")
-        st.markdown("**LoraConfig for PEFT** · copy with the button at the top right")
-        st.code(ranks_to_use_text.code(settings), language="python", height=250, wrap_lines=True)
+        snippets(ranks_to_use_text.snippets(settings), 250)
 
 
 def _evidence(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame) -> ranks_to_use.Evidence:

@@ -44,7 +44,7 @@ def ranks_part(run: RunReading) -> Part:
         title,
         [
             Table("Ranks by kind of module", kinds, ranks_to_use_text.columns(kinds), is_wide=True),
-            Text("LoraConfig for PEFT", ranks_to_use_text.code(settings), is_wide=True),
+            *(Text(name, text, is_wide=True) for name, (text, _) in ranks_to_use_text.snippets(settings).items()),
         ],
         [ranks_to_use_text.headline(evidence)],
     )

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
-from dynlora.jobs.export import exported
+from dynlora.analysis import adapter_frames
+from dynlora.jobs.export import cancel_whole, exported, start_whole, whole
 from dynlora.kinds.registry import kind_of_run
+from dynlora.peft_adapter.engines import check_engines
 from dynlora.peft_adapter.forms import FORMS, forms_for
+from dynlora.peft_adapter.header import AdapterHeader, expected_header, read_header
 from dynlora.store import queries
+from dynlora.store.recorded import recorded_adapter
+from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.guard import announce
+from dynlora.viz.ui.cards import note, rows
+from dynlora.viz.ui.guard import announce, fragment, guarded
 from dynlora.viz.ui.run_picker import Chosen, has_model, is_read_only
 
 MAKING = "Making the zip file: the model is loaded first. The download starts by itself."
 """What the buttons wait for: they show a mark that turns, and no words."""
+
+
+WHOLE = (
+    "The gates are replaced by their means; what that changes is measured on a sample. This takes all held-out "
+    "examples, and the card in the zip file has the numbers."
+)
 
 
 def export_buttons(run: Chosen) -> None:
@@ -27,11 +41,8 @@ def export_buttons(run: Chosen) -> None:
     if not adapter_button(run):
         return
     summary = cached_queries.ask(queries.run_summary, run.folder)
-    forms = forms_for(
-        kind_of_run(run.folder).formats,
-        generates=bool(summary["task_facts"].get("generates")),
-        has_gates=bool(summary["params"].get("gate")),
-    )
+    generates, has_gates = bool(summary["task_facts"].get("generates")), bool(summary["params"].get("gate"))
+    forms = forms_for(kind_of_run(run.folder).formats, generates=generates, has_gates=has_gates)
     with st.popover("Export", icon=":material/ios_share:", type="tertiary", key="export"):
         names = [form.name for form in forms]
         usual = names.index("merged") if "merged" in names else 0
@@ -43,8 +54,72 @@ def export_buttons(run: Chosen) -> None:
         st.caption(form.help)
         if name != "peft":  # has a button of its own beside this one
             _download(run, label, name, f"Zip file: {form.help}")
+        if has_gates and not form.keeps_gates:
+            _whole(run, name)
         st.caption("It is made when pressed, which takes a moment. The same on the command line:")
         st.code(_command(run, name), language="bash", wrap_lines=True)
+        if generates:
+            _engines(run, summary)
+
+
+def _engines(run: Chosen, summary: Mapping[str, Any]) -> None:
+    """Draw how engines read the adapter as it was trained, and which export each of them reads."""
+    header = _header(run, summary)
+    if header is None:
+        return
+    readings = check_engines(header)
+    with st.expander(f"As trained: {adapter_frames.engines_headline(readings)}", key="export-engines"):
+        rows(adapter_frames.engines(readings, exports=True))
+        note("Read off each engine's source, in the version named. dynlora check FOLDER says the same of a folder.")
+
+
+def _header(run: Chosen, summary: Mapping[str, Any]) -> AdapterHeader | None:
+    """Return what the header of the exported adapter says; None where the update is no product of two factors."""
+    if adapter := recorded_adapter(run.folder):
+        return read_header(adapter)
+    settings = summary["config"].get("adapter") or {}
+    rank = settings.get("rank")
+    if not isinstance(rank, int) or summary.get("ranks_are_sums"):
+        return None
+    gates = cached_queries.at_step(run.folder, "gate", summary["step"])
+    names, scalings = list(summary["ranks"]), dict(summary["scaling"])
+    if gates is not None and len(gates) == len(names):  # an export folds their means into the scaling
+        scalings = {name: scalings.get(name, 1.0) * float(gate) for name, gate in zip(names, gates, strict=True)}
+    return expected_header(summary["ranks"], scalings, rank, float(settings.get("alpha") or 2 * rank))
+
+
+def _whole(run: Chosen, format_: str) -> None:
+    """Draw what measures the averaging of the gates on all held-out examples: a button, a bar, then the file."""
+    job, file = whole(run.folder, format_)
+    if job is not None and job.status == "running":
+        _running(run, format_)
+        return
+    if job is not None and job.error is not None:
+        st.error(markdown_text(job.error.message, 2000))
+    if job is not None and job.status == "done" and file.is_file():
+        note(sentence_case(job.message.splitlines()[-1].partition("; ")[2]))
+        st.download_button(
+            "Zip file, measured on all", file.read_bytes, f"{run.id}-{format_}.zip", "application/zip",
+            key=f"export-whole-{format_}", icon=":material/download:", type="tertiary",
+        )  # fmt: skip
+    elif st.button("Measure on all held-out examples", icon=":material/speed:", key="export-measure", help=WHOLE):
+        with guarded():
+            start_whole(run.folder, format_)
+        st.rerun()
+
+
+@fragment(run_every=1.0)
+def _running(run: Chosen, format_: str) -> None:
+    """Draw how far the export is; the page is drawn again when it ends."""
+    job, _ = whole(run.folder, format_)
+    if job is None or job.status != "running":
+        st.rerun()
+    done, of = job.progress.done, job.progress.of
+    phase = f"{done:,} of {of:,} held-out examples" if of else "Loading the model"
+    st.progress(done / max(1, of), phase)
+    if st.button("Cancel", icon=":material/stop:", key="export-cancel"):
+        cancel_whole(run.folder, format_)
+        st.rerun()
 
 
 def adapter_button(run: Chosen) -> bool:

@@ -27,7 +27,7 @@ from dynlora.viz.kit import rank_picture
 from dynlora.viz.shrink import figures as shrink_text
 from dynlora.viz.shrink import model as shrink_model
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, snippets, under
 from dynlora.viz.ui.guard import announce, refusal
 from dynlora.viz.ui.model_client import in_background
 from dynlora.viz.ui.panel_cards import conclusion
@@ -259,8 +259,8 @@ def config_card(view: Shown) -> None:
     settings = ranks_to_use.lora_settings(view.summary, view.found.ranks_of(view.size))
     if settings is None:
         return
-    with card("LoraConfig for PEFT", "shrink-config", "Copy with the button at the top right."):
-        st.code(ranks_to_use_text.code(settings), language="python", height=300, wrap_lines=True)
+    with card("Ranks for other trainers", "shrink-config"):
+        snippets(ranks_to_use_text.snippets(settings), 300)
         ranks = view.found.ranks_of(view.size)
         frame = pd.DataFrame({"module": list(ranks), "rank": list(ranks.values())})
         under("Ranks by module; as settings of dynlora: strategy.ranks_from.", frame, "shrink-ranks")

@@ -290,6 +290,12 @@ def asked_for_texts(hidden: int, key: str) -> bool:
     return not hidden or st.toggle(f"Show text ({hidden:,} hidden: strong language)", key=f"show-{key}")
 
 
+def snippets(texts: Mapping[str, tuple[str, str]], height: int) -> None:
+    """Draw texts to copy, one under each tab: text and its language, by the name of the tab."""
+    for tab, (text, language) in zip(st.tabs(list(texts)), texts.values(), strict=True):
+        tab.code(text, language=language, height=height, wrap_lines=True)
+
+
 def note(text: str) -> None:
     """Say why a card is empty; plain text."""
     st.caption(markdown_text(text, 800))

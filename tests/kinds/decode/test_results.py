@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dynlora.kinds.decode.work.results import report_text, results
+from dynlora.kinds.decode.work.results import results, words
 from dynlora.kinds.decode.work.solve import Point
 
 COSTS = {"target": 10.0, "draft": 2.0, "constant=0.5": 1.0, "threshold=0.5": 5.0, "threshold=0.9": 8.0}
@@ -56,5 +56,5 @@ def test_without_the_target_alone_nothing_is_compared() -> None:
     document = found("threshold=0.5")
     assert document["conclusion"] == ("The target alone was not decoded, so nothing is compared; decode with ends.")
     assert "ends=True" in document["next"]
-    (row,) = (line for line in report_text(document).splitlines() if line.startswith("threshold=0.5"))
+    (row,) = (line for line in words(document).splitlines() if line.startswith("threshold=0.5"))
     assert row.split()[-3:] == ["-", "-", "-"]

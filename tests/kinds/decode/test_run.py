@@ -282,7 +282,7 @@ def test_other_faults_are_one_sentence(named: tuple[str, ...], runs: Runs, runs_
 
 def test_a_judge_whose_classes_do_not_say_right_is_one_sentence(runs: Runs) -> None:
     judge = load_run(runs.folder / runs.judge)
-    assert ClassifierReward(judge, "judge").right_class == judge.labels.index("right")
+    assert ClassifierReward(judge, "judge").place == judge.labels.index("right")
     other = replace(judge, task=replace(judge.task, labels=("maybe", "never")))
     with pytest.raises(ConfigError, match=r"none of its classes \(maybe, never\) says that a step is right"):
         ClassifierReward(other, "judge")
