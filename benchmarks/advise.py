@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import results
 from dynlora import open_run
 from dynlora.config import parse_config
-from dynlora.engine.allocation.suggested_ranks import Wanted
+from dynlora.engine.allocation.suggested_ranks import RankRequest
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.training import run as training
 from dynlora.training.advice import GROWTH_LIMIT, AdviceRequest, advise
@@ -69,7 +69,7 @@ def drawn_ranks(found: Mapping[str, Any], seed: int) -> dict[str, int]:
     rank, rng = found["uniform_rank"], np.random.default_rng([seed, 9])
     limits = [max(rank, round(GROWTH_LIMIT * rank), 4) for _ in infos]
     gains = [np.sort(rng.random(limit))[::-1] * info.cost for limit, info in zip(limits, infos, strict=True)]
-    ranks = Wanted(infos, rank, limits, found["budget"]).ranks(gains)
+    ranks = RankRequest(infos, rank, limits, found["budget"]).ranks(gains)
     return {info.name: int(one) for info, one in zip(infos, ranks, strict=True)}
 
 

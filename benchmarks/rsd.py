@@ -195,7 +195,7 @@ def made(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
     given = {role: getattr(arguments, role) for role in (DRAFT, TARGET, "judge")}
     if all(given.values()):
         return given
-    wanted = prepare.Wanted(draft=given[DRAFT], target=given[TARGET])
+    wanted = prepare.Preparation(draft=given[DRAFT], target=given[TARGET])
     if arguments.quick:  # a draft that learned nothing makes no mistakes to judge
         draft, target = prepare.draft_config(replace(wanted, layers="0-0")), prepare.target_config(wanted)
         return {DRAFT: _quick(draft, 1, folder), TARGET: _quick(target, 2, folder), "judge": "oracle"}

@@ -28,7 +28,7 @@ from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.tasks.classification import Classification
 from dynlora.training.build import build_trainer
-from dynlora.training.checkpoints import RunKeeper
+from dynlora.training.checkpoints import RunCheckpoints
 from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.progress_stream import Readings
 
@@ -107,7 +107,7 @@ class OurStep:
         self.writer.define_modules(rows)
         readings = Readings(self.writer)
         self.trainer.on_step = lambda _trainer: readings.take()
-        self.keeper = RunKeeper(folder, self.writer, inputs)
+        self.keeper = RunCheckpoints(folder, self.writer, inputs)
         self.order, self.signals = self.trainer.begin()
         self.trainer.model.train()
 

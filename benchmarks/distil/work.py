@@ -18,7 +18,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.engine.recorder import NullRecorder
 from dynlora.kinds.distil.settings import TEXTS_AT_ONCE, DistilSettings
 from dynlora.kinds.distil.work.materials import Materials
-from dynlora.kinds.distil.work.measured import Measured, PerText
+from dynlora.kinds.distil.work.metrics import DistilMetrics, PerText
 from dynlora.kinds.distil.work.steps import Distilling
 from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_texts
 from dynlora.kinds.recycle.work.meta_training import LoraTraining
@@ -124,9 +124,9 @@ class Work:
         return found
 
     @cached_property
-    def measured(self) -> Measured:
+    def measured(self) -> DistilMetrics:
         """What measures."""
-        return Measured(self.distilling)
+        return DistilMetrics(self.distilling)
 
     @cached_property
     def rows(self) -> dict[int, Any]:

@@ -208,10 +208,12 @@ def prepare(runs_dir: Path, step_string: str, layers: str, **options: Any) -> An
     The judge learns from partial solutions that the draft writes for training problems; a check of each step labels
     them. What is trained already is given with --draft and --target.
     """
-    from dynlora.kinds.decode.work.prepare import DRAFT_BLOCKS, Wanted
+    from dynlora.kinds.decode.work.prepare import DRAFT_BLOCKS, Preparation
     from dynlora.kinds.decode.work.prepare import prepare as prepare_runs
 
-    preparation = Wanted(step_string=_unescaped(step_string), layers=parse_blocks(layers) or DRAFT_BLOCKS, **options)
+    preparation = Preparation(
+        step_string=_unescaped(step_string), layers=parse_blocks(layers) or DRAFT_BLOCKS, **options
+    )
     with of_options():
         prepared = prepare_runs(
             preparation, runs_dir, lambda line: click.echo(line, err=True), progress=sys.stderr.isatty()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.config import RunConfig, StrategyConfig
-from dynlora.engine.allocation.suggested_ranks import Suggestion, Wanted, component_gains, suggest
+from dynlora.engine.allocation.suggested_ranks import RankRequest, Suggestion, component_gains, suggest
 from dynlora.engine.data.batches import BatchOrder
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
@@ -109,9 +109,9 @@ def _look(settings: RunConfig, request: AdviceRequest) -> dict[str, Any]:
     halves = _halves(trainer, order, request)
     limits = [rank_limit(module.info, rank, rank, GROWTH_LIMIT) for module in adapters]
     infos = [module.info for module in adapters]
-    fitting = Wanted(infos, rank, limits, int(request.budget * rank * sum(info.cost for info in infos)))
-    _check_budget(fitting, request)
-    suggestion = _suggested(halves, fitting, leave_out=request.leave_out)
+    rank_request = RankRequest(infos, rank, limits, int(request.budget * rank * sum(info.cost for info in infos)))
+    _check_budget(rank_request, request)
+    suggestion = _suggested(halves, rank_request, leave_out=request.leave_out)
     layers = []
     if request.is_timed:
         helper_job.tell(trainer.step, trainer.step, "timing steps without the lowest layers")
@@ -119,7 +119,7 @@ def _look(settings: RunConfig, request: AdviceRequest) -> dict[str, Any]:
         layers = _layers(trainer, order, suggestion)
     rows = (request.warm_steps + request.look_steps) * settings.train.batch_size * settings.train.grad_accum
     return {
-        **_document(suggestion, fitting, adapters),
+        **_document(suggestion, rank_request, adapters),
         "task_type": trainer.evaluation.task.peft_task_type,
         "layers": layers,
         "look": {
@@ -141,16 +141,16 @@ def _plain_trainer(settings: RunConfig) -> Trainer:
     return build_trainer(inputs, NullRecorder(), make_accelerator())
 
 
-def _check_budget(fitting: Wanted, request: AdviceRequest) -> None:
+def _check_budget(rank_request: RankRequest, request: AdviceRequest) -> None:
     """Refuse a budget that gives not even the smallest module a component.
 
     Raises:
         ConfigError: naming it.
     """
-    if fitting.budget < min(fitting.costs):
+    if rank_request.budget < min(rank_request.costs):
         raise ConfigError(
-            f"--budget {request.budget:g}: {fitting.budget:,} parameters are less than one component has; "
-            f"give at least {min(fitting.costs) / (fitting.rank * sum(fitting.costs)):.2g}"
+            f"--budget {request.budget:g}: {rank_request.budget:,} parameters are less than one component has; "
+            f"give at least {min(rank_request.costs) / (rank_request.rank * sum(rank_request.costs)):.2g}"
         )
 
 
@@ -189,19 +189,21 @@ def _sketches(adapters: Adapters, step: int, half: str) -> list[GradientSketch]:
     ]
 
 
-def _suggested(halves: Sequence[Sequence[GradientSketch]], fitting: Wanted, *, leave_out: bool) -> Suggestion:
+def _suggested(halves: Sequence[Sequence[GradientSketch]], rank_request: RankRequest, *, leave_out: bool) -> Suggestion:
     """Return what the sketches suggest."""
 
     def gains(sketches: Sequence[GradientSketch]) -> list[np.ndarray]:
-        return [component_gains(_directions(sketch, n)) for sketch, n in zip(sketches, fitting.limits, strict=True)]
+        return [
+            component_gains(_directions(sketch, n)) for sketch, n in zip(sketches, rank_request.limits, strict=True)
+        ]
 
     whole = gains([_sum(pair) for pair in zip(*halves, strict=True)])
     each = [gains(half) for half in halves]
-    suggestion = suggest(whole, each, fitting)
+    suggestion = suggest(whole, each, rank_request)
     going = [family.name for family in suggestion.families if family.can_go]
     if not leave_out or not going or len(going) == len(suggestion.families):
         return suggestion
-    return suggest(whole, each, replace(fitting, left_out=going))
+    return suggest(whole, each, replace(rank_request, left_out=going))
 
 
 def _directions(sketch: GradientSketch, n: int) -> Directions:
@@ -268,15 +270,15 @@ def _without(adapters: Adapters, left_out: np.ndarray) -> Iterator[None]:
             module.enabled = True
 
 
-def _document(suggestion: Suggestion, fitting: Wanted, adapters: Adapters) -> dict[str, Any]:
+def _document(suggestion: Suggestion, rank_request: RankRequest, adapters: Adapters) -> dict[str, Any]:
     """Return the suggestion as plain values."""
     level = next((name for least, name in LEVELS if suggestion.agreement >= least), "low")
     return {
-        "ranks": {info.name: rank for info, rank in zip(fitting.modules, suggestion.ranks, strict=True)},
+        "ranks": {info.name: rank for info, rank in zip(rank_request.modules, suggestion.ranks, strict=True)},
         "scaling": {module.info.name: module.scaling for module in adapters},
         "parameters": suggestion.parameters,
-        "budget": fitting.budget,
-        "uniform_rank": fitting.rank,
+        "budget": rank_request.budget,
+        "uniform_rank": rank_request.rank,
         "families": [asdict(family) for family in suggestion.families],
         "confidence": {"correlation": suggestion.correlation, "agreement": suggestion.agreement, "level": level},
         "modules": [
@@ -289,6 +291,6 @@ def _document(suggestion: Suggestion, fitting: Wanted, adapters: Adapters) -> di
                 "rank": rank,
                 "gain_share": float(share),
             }
-            for info, rank, share in zip(fitting.modules, suggestion.ranks, suggestion.gain, strict=True)
+            for info, rank, share in zip(rank_request.modules, suggestion.ranks, suggestion.gain, strict=True)
         ],
     }

@@ -16,7 +16,7 @@ from dynlora.store.writer import RunWriter
 from dynlora.training.inputs import Inputs
 
 
-class RunKeeper:
+class RunCheckpoints:
     """Keeps a trainer's state in the run folder; only the first process writes."""
 
     def __init__(self, folder: Path, writer: RunWriter | None, inputs: Inputs) -> None:

@@ -34,7 +34,7 @@ from dynlora.store.schema import run_folder
 from dynlora.store.summary import FAILED_WITH
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import build_trainer, explained, make_accelerator
-from dynlora.training.checkpoints import RunKeeper
+from dynlora.training.checkpoints import RunCheckpoints
 from dynlora.training.folder_work import Outcome, RunFailedError, reason, stop_of
 from dynlora.training.inputs import Inputs, load_inputs
 from dynlora.training.plan import PlannedRun, planned, trainer_check
@@ -232,7 +232,7 @@ def _train_in(
     with explained(inputs.config):
         trainer = build_trainer(inputs, writer, accelerator, state)
     writer.define_modules([ModuleRow.of(module.info, module.max_rank) for module in trainer.adapters])
-    keeper = RunKeeper(folder, writer, inputs)
+    keeper = RunCheckpoints(folder, writer, inputs)
     trainer.should_stop = stop
     readings = Readings(writer)
     with tqdm(
@@ -255,7 +255,7 @@ def _follow(inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mappi
         trainer = build_trainer(inputs, NullRecorder(), accelerator, state)
         trainer.should_stop = stop
         try:
-            trainer.train(RunKeeper(folder, None, inputs))
+            trainer.train(RunCheckpoints(folder, None, inputs))
         except TrainingStopped:
             return Outcome(folder, "stopped", stop.signal or signal.SIGTERM)
     return Outcome(folder, "finished")

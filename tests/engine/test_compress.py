@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dynlora.engine.compress.components import Components, components
-from dynlora.engine.compress.orders import METHODS, kept
+from dynlora.engine.compress.orders import METHODS, within_budget
 
 EVEN = ("global", "uniform", "energy")
 """Ways to choose that treat modules alike."""
@@ -91,7 +91,7 @@ def test_budgets_hold_and_a_larger_one_keeps_what_a_smaller_one_kept(
     tables = [table(sorted(one, reverse=True), cost=7 + 3 * index) for index, one in enumerate(effects)]
     order = METHODS[method](tables, 0)
     assert sorted(map(tuple, order)) == [(m, k) for m, one in enumerate(tables) for k in range(len(one))]
-    small, large = (kept(order, tables, budget) for budget in sorted((first, second)))
+    small, large = (within_budget(order, tables, budget) for budget in sorted((first, second)))
     for budget, chosen in ((min(first, second), small), (max(first, second), large)):
         assert sum(len(one) * t.cost for one, t in zip(chosen, tables, strict=True)) <= budget
     for few, many in zip(small, large, strict=True):
@@ -102,7 +102,7 @@ def test_budgets_hold_and_a_larger_one_keeps_what_a_smaller_one_kept(
 @given(st.integers(0, 200))
 def test_the_global_threshold_keeps_nothing_below_what_it_leaves_out(budget: int) -> None:
     tables = [table([9.0, 4.0, 1.0]), table([25.0, 0.5], cost=20), table([2.0, 2.0, 2.0, 2.0])]
-    chosen = kept(METHODS["global"](tables, 0), tables, budget)
+    chosen = within_budget(METHODS["global"](tables, 0), tables, budget)
     gain = [t.effect.numpy() / t.cost for t in tables]
     inside = [g[k] for g, one in zip(gain, chosen, strict=True) for k in one]
     outside = [g[k] for g, one in zip(gain, chosen, strict=True) for k in range(len(g)) if k not in one]
@@ -114,7 +114,7 @@ def test_a_module_that_needs_rank_six_keeps_it_under_every_budget_that_holds_it(
     needs = table([100.0] * 6 + [0.01, 0.01])
     others = [table([5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.2, 0.1]) for _ in range(5)]
     tables = [*others[:2], needs, *others[2:]]
-    chosen = kept(METHODS["global"](tables, 0), tables, budget)
+    chosen = within_budget(METHODS["global"](tables, 0), tables, budget)
     assert len(chosen[2]) == 6
 
 
@@ -123,14 +123,14 @@ def test_a_module_that_needs_rank_six_keeps_it_under_every_budget_that_holds_it(
 def test_modules_with_equal_spectra_are_truncated_alike(method: str, rank: int) -> None:
     spectrum = [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
     tables = [table(spectrum) for _ in range(5)]
-    chosen = kept(METHODS[method](tables, 0), tables, 5 * rank * 10)
+    chosen = within_budget(METHODS[method](tables, 0), tables, 5 * rank * 10)
     assert [len(one) for one in chosen] == [rank] * 5
 
 
 def test_energy_gives_each_module_the_rank_that_explains_the_same_share() -> None:
     flat, steep = table([1.0] * 8), table([100.0, 1.0, 0.1, 0.01])
     order = METHODS["energy"]([flat, steep], 0)
-    chosen = kept(order, [flat, steep], 80)
+    chosen = within_budget(order, [flat, steep], 80)
     assert [len(one) for one in chosen] == [7, 1]
 
 
@@ -156,7 +156,7 @@ def test_hand_made_adapters_with_equal_spectra_are_truncated_evenly(
     """To rounding only: what it adds to equal values must not decide where rank goes."""
     tables = [hand_made(seed + index, spectrum) for index in range(modules)]
     assert [len(one) for one in tables] == [len(spectrum)] * modules
-    ranks = [len(one) for one in kept(METHODS[method](tables, 0), tables, budget)]
+    ranks = [len(one) for one in within_budget(METHODS[method](tables, 0), tables, budget)]
     assert max(ranks) - min(ranks) <= 1
     level = budget // (modules * tables[0].cost)
     assert min(ranks) == min(level, len(spectrum))
@@ -174,7 +174,7 @@ def test_a_planted_update_of_rank_six_keeps_its_rank_under_any_budget_that_allow
 ) -> None:
     tables = [hand_made(seed, planted, stored=8), *(hand_made(seed + 1 + i, one) for i, one in enumerate(others))]
     found = tables[0]
-    chosen = kept(METHODS["global"](tables, 0), tables, 6 * found.cost + more)[0]
+    chosen = within_budget(METHODS["global"](tables, 0), tables, 6 * found.cost + more)[0]
     assert list(chosen[:6]) == list(range(6))
     whole = found.B @ found.A
     torch.testing.assert_close(found.B[:, chosen] @ found.A[chosen], whole, atol=1e-5, rtol=1e-5)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.engine.allocation.suggested_ranks import Wanted, component_gains, suggest
+from dynlora.engine.allocation.suggested_ranks import RankRequest, component_gains, suggest
 from dynlora.engine.model.gradient_sketch import Directions
 from dynlora.engine.model.modules import ModuleInfo
 
@@ -18,11 +18,11 @@ KINDS = ("q", "v", "up")
 RANK, LIMIT = 4, 8
 
 
-def wanted(budget: float = 1.0, layers: int = 3, left_out: Sequence[str] = ()) -> Wanted:
+def wanted(budget: float = 1.0, layers: int = 3, left_out: Sequence[str] = ()) -> RankRequest:
     """Three kinds of modules, the last of them wider."""
     infos = [ModuleInfo(f"{i}.{kind}", i, kind, 8, 32 if kind == "up" else 8) for i in range(layers) for kind in KINDS]
     whole = RANK * sum(info.cost for info in infos)
-    return Wanted(infos, RANK, [LIMIT] * len(infos), int(budget * whole), left_out=left_out)
+    return RankRequest(infos, RANK, [LIMIT] * len(infos), int(budget * whole), left_out=left_out)
 
 
 def falling(seed: int, n: int, scale: Sequence[float] | float = 1.0) -> list[np.ndarray]:

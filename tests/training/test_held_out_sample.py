@@ -96,11 +96,12 @@ def test_the_best_is_judged_on_the_same_rows_each_time(trained: tuple[Path, Path
     summary = queries.run_summary(trained[0])
     best, losses = summary["best"], signal(trained[0], "held_out_loss")
     rows = np.isfinite(losses[0])
+    step = int(best["step"] or 0)
     assert best["rows"] == ROWS
-    assert best["loss"] == pytest.approx(losses[int(best["step"])][rows].mean(), rel=1e-5)
+    assert best["loss"] == pytest.approx(losses[step][rows].mean(), rel=1e-5)
     labels, answers = signal(trained[0], "held_out_label")[0], signal(trained[0], "held_out_prediction")
-    right = {step: (answer[rows] == labels[rows]).mean() for step, answer in answers.items()}
-    assert right[int(best["step"])] == max(right.values())
+    right = {at: (answer[rows] == labels[rows]).mean() for at, answer in answers.items()}
+    assert right[step] == max(right.values())
     assert "rows" not in queries.run_summary(trained[1])["best"]
 
 
@@ -123,7 +124,7 @@ def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
     from dynlora.engine.loop.trainer import TrainingStopped
     from dynlora.store.writer import RunWriter
     from dynlora.training.build import build_trainer, make_accelerator
-    from dynlora.training.checkpoints import RunKeeper
+    from dynlora.training.checkpoints import RunCheckpoints
     from dynlora.training.inputs import load_inputs
     from dynlora.training.plan import plan
 
@@ -134,7 +135,7 @@ def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
         trainer = build_trainer(inputs, writer, make_accelerator())
         trainer.should_stop = lambda: trainer.step == 12
         with pytest.raises(TrainingStopped):
-            trainer.train(RunKeeper(folder, writer, inputs))
+            trainer.train(RunCheckpoints(folder, writer, inputs))
         writer.finish("stopped")
     summary = queries.run_summary(folder)
     assert run_summary.is_sampled(summary)

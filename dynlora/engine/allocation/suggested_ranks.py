@@ -72,7 +72,7 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RankRequest:
     """What ranks are suggested for.
 
     Attributes:
@@ -118,7 +118,7 @@ def component_gains(directions: Directions) -> np.ndarray:
     return (directions.value * directions.left.abs().sum(1)).double().cpu().numpy()
 
 
-def suggest(gains: Sequence[np.ndarray], halves: Sequence[Sequence[np.ndarray]], request: Wanted) -> Suggestion:
+def suggest(gains: Sequence[np.ndarray], halves: Sequence[Sequence[np.ndarray]], request: RankRequest) -> Suggestion:
     """Return the ranks that gains suggest, and how far both halves of the data agree.
 
     Args:
@@ -149,7 +149,7 @@ def _at_uniform(gain: np.ndarray, rank: int) -> float:
     return float(first[np.isfinite(first)].sum())
 
 
-def _density(gains: Sequence[np.ndarray], request: Wanted) -> np.ndarray:
+def _density(gains: Sequence[np.ndarray], request: RankRequest) -> np.ndarray:
     """Return each module's gain per parameter at uniform ranks, (n_modules,)."""
     return np.array([_at_uniform(gain, request.rank) for gain in gains]) / (request.rank * request.costs)
 
@@ -160,7 +160,9 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
     return float(stats.spearmanr(one, other)[0])  # pyright: ignore[reportArgumentType]
 
 
-def _families(ranks: np.ndarray, share: np.ndarray, density: Sequence[np.ndarray], request: Wanted) -> list[Family]:
+def _families(
+    ranks: np.ndarray, share: np.ndarray, density: Sequence[np.ndarray], request: RankRequest
+) -> list[Family]:
     """Return one entry for each kind of module, the largest gain per parameter first."""
     costs, spent = request.costs, max(1, int(ranks @ request.costs))
     families = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynlora.analysis.stats import bootstrap_interval
-from dynlora.engine.compress.orders import METHODS, kept
+from dynlora.engine.compress.orders import METHODS, within_budget
 from dynlora.engine.compress.plain import Truncatable
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.evaluate import Predictions, summarise
@@ -85,7 +85,7 @@ class Curve:
     def keep(self, method: str, share: float) -> list[np.ndarray]:
         """Leave the components of a size in the model, and return their positions by module."""
         order = METHODS[method](self.adapter.tables, self.seed)
-        chosen = kept(order, self.adapter.tables, round(share * self.adapter.parameters))
+        chosen = within_budget(order, self.adapter.tables, round(share * self.adapter.parameters))
         self.adapter.keep(chosen)
         return chosen
 

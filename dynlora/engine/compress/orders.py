@@ -70,7 +70,7 @@ METHODS: dict[str, Callable[[Sequence[Components], int], Order]] = {
 """The orders by name; each takes the components and a seed."""
 
 
-def kept(order: Order, tables: Sequence[Components], budget: int) -> list[np.ndarray]:
+def within_budget(order: Order, tables: Sequence[Components], budget: int) -> list[np.ndarray]:
     """Return the positions of each module's components that a budget of parameters holds: the longest beginning."""
     costs = np.array([table.cost for table in tables])[order[:, 0]] if len(order) else np.zeros(0, int)
     count = int(np.searchsorted(np.cumsum(costs), budget, side="right"))

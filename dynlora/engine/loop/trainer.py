@@ -38,7 +38,7 @@ from dynlora.engine.recorder import Recorder
 from dynlora.engine.strategy import Strategy
 
 
-class Keeper(Protocol):
+class CheckpointWriter(Protocol):
     """Keeps what must survive; `training.py` writes it into the run folder."""
 
     def checkpoint(self, trainer: Trainer) -> None:
@@ -123,7 +123,7 @@ class Trainer:
         gates, agree = self.adapters.gates, self._over_processes
         return InterimTexts(prompts, plain, gates, self.outlook, self.recorder, agree, is_deciding)
 
-    def train(self, keeper: Keeper) -> None:
+    def train(self, keeper: CheckpointWriter) -> None:
         """Train to the last step, or until asked to stop.
 
         Raises:
@@ -284,7 +284,7 @@ class Trainer:
         count = self.adapters.adapter_parameter_count()
         return {"budget": count["budget"], "budget_used": count["active"] + count["gate"]}
 
-    def _after_step(self, keeper: Keeper, signals: StepSignals) -> None:
+    def _after_step(self, keeper: CheckpointWriter, signals: StepSignals) -> None:
         """Evaluate and checkpoint when due, and stop when asked."""
         last = self.step == self.total
         stop = self._agree_to_stop() and not last
@@ -305,7 +305,7 @@ class Trainer:
         flag = torch.tensor(float(is_requested), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)  # pyright: ignore
 
-    def _evaluate(self, keeper: Keeper) -> None:
+    def _evaluate(self, keeper: CheckpointWriter) -> None:
         """Evaluate, keep the adapter if it is the best so far, and checkpoint."""
         start = time.perf_counter()
         self.outlook.expect(self.step, evaluates=True)

@@ -13,7 +13,7 @@ import torch
 from dynlora.engine.evaluation.generate import Written
 from dynlora.engine.recorder import Recorder
 from dynlora.kinds.distil.work.materials import Materials, common_task
-from dynlora.kinds.distil.work.measured import Measured
+from dynlora.kinds.distil.work.metrics import DistilMetrics
 from dynlora.kinds.distil.work.steps import Distilling
 from dynlora.kinds.distil.work.texts import StudentTraining, Texts, divergence, start_of, written_texts
 from dynlora.tasks.causal_lm import CausalLM
@@ -86,7 +86,7 @@ def test_teachers_whose_texts_are_empty_or_repeated_are_named(materials: Materia
     distilling = Distilling(materials, cast(Recorder, None))
     distilling.texts["samples"][1].add([Written([], ended=True), Written([5], ended=True), Written([5], ended=True)])
     distilling.texts["held_out"][0].add([Written([5], ended=True)])
-    notes = Measured(distilling).document("one")["notes"]
+    notes = DistilMetrics(distilling).document("one")["notes"]
     assert notes == ["texts of teacher teacher 1: 3, of these empty: 1, repeated: 1"]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dynlora.engine.compress.components import Components
-from dynlora.engine.compress.orders import by_global_threshold, kept
+from dynlora.engine.compress.orders import by_global_threshold, within_budget
 from dynlora.engine.given_start import GivenModule
 from dynlora.engine.randomness import stream
 from dynlora.kinds.merge.settings import MergeSettings
@@ -69,7 +69,7 @@ def test_equal_adapters_are_merged_into_themselves_at_their_own_rank() -> None:
 def test_one_threshold_over_all_modules_is_the_best_truncation() -> None:
     tables = [merged({0: update(3, seed), 1: update(2, 9 + seed, 0.2 + seed)}, settings_of(2)) for seed in range(3)]
     budget = 8 * (D_OUT + D_IN)
-    chosen = kept(by_global_threshold(tables, 0), tables, budget)
+    chosen = within_budget(by_global_threshold(tables, 0), tables, budget)
     assert sum(map(len, chosen)) == 8
     values = np.concatenate([torch.linalg.svdvals(product(table)).numpy() for table in tables])
     lost = sum(

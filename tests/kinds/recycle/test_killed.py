@@ -16,7 +16,7 @@ PLACES = {
     "in meta-training": "dynlora.kinds.recycle.work.meta_training:MetaTraining.advance@3",
     "in the control": "dynlora.kinds.recycle.work.meta_training:MetaTraining.advance@6",
     "before a checkpoint": "dynlora.training.stepwise:write_checkpoint@4",
-    "in the test": "dynlora.kinds.recycle.work.run:Measured._take@2",
+    "in the test": "dynlora.kinds.recycle.work.run:RecycleMetrics._take@2",
     "before the adapter is written": "dynlora.training.stepwise:adapter_state@1",
     "at the end": "dynlora.store.writer:RunWriter.finish@1",
 }

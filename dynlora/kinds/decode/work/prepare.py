@@ -48,7 +48,7 @@ FOLDER = "judge-data"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Preparation:
     """What is to be prepared.
 
     Attributes:
@@ -83,7 +83,7 @@ class Wanted:
 
 
 def prepare(
-    preparation: Wanted, runs_dir: Path, say: Callable[[str], None], *, progress: bool = False
+    preparation: Preparation, runs_dir: Path, say: Callable[[str], None], *, progress: bool = False
 ) -> dict[str, Any]:
     """Train target, draft and judge in turn, as far as they are not given, and return their ids.
 
@@ -132,19 +132,19 @@ def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
     return outcome.folder
 
 
-def target_config(preparation: Wanted) -> RunConfig:
+def target_config(preparation: Preparation) -> RunConfig:
     """Return the settings of the target: all blocks, plain LoRA."""
     return parse_config(_writer(preparation, "target", preparation.steps, {"rank": 8, "dropout": 0.0}, 1e-3))
 
 
-def draft_config(preparation: Wanted) -> RunConfig:
+def draft_config(preparation: Preparation) -> RunConfig:
     """Return the settings of the draft: some blocks, which have to learn to do without the others."""
     values = _writer(preparation, "draft", preparation.draft_steps, {"rank": 32, "dropout": 0.0}, 1e-3)
     values["model"]["layers"] = chosen_blocks(preparation)
     return parse_config(values)
 
 
-def chosen_blocks(preparation: Wanted) -> str:
+def chosen_blocks(preparation: Preparation) -> str:
     """Return the numbers of the draft's blocks, as `model.layers` takes them: those wanted, or the most influential.
 
     Raises:
@@ -162,7 +162,7 @@ def chosen_blocks(preparation: Wanted) -> str:
     return most_influential(block_influence(model, model_inputs), preparation.layers)
 
 
-def _writer(preparation: Wanted, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
+def _writer(preparation: Preparation, role: str, steps: int, adapter: Mapping[str, Any], lr: float) -> dict[str, Any]:
     source = "path" if Path(os.path.expanduser(preparation.data)).exists() else "name"
     return {
         "name": f"{role} for decoding, {Path(preparation.data).name}",
@@ -176,7 +176,7 @@ def _writer(preparation: Wanted, role: str, steps: int, adapter: Mapping[str, An
     }
 
 
-def judge_config(preparation: Wanted, folder: Path) -> RunConfig:
+def judge_config(preparation: Preparation, folder: Path) -> RunConfig:
     """Return the settings of the judge: a classification run on partial solutions."""
     return parse_config(
         {
@@ -190,7 +190,7 @@ def judge_config(preparation: Wanted, folder: Path) -> RunConfig:
     )
 
 
-def write_rows(draft: Path, folder: Path, preparation: Wanted) -> dict[str, Any]:
+def write_rows(draft: Path, folder: Path, preparation: Preparation) -> dict[str, Any]:
     """Let the draft solve training problems, label each partial solution, and write both sides, split by problem.
 
     Args:

@@ -11,7 +11,7 @@ from dynlora.engine.evaluation.generate import Written
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.kinds.distil.settings import NOT_RECYCLE, TEXTS_AT_ONCE, DistilSettings
 from dynlora.kinds.distil.work.materials import Materials
-from dynlora.kinds.distil.work.measured import Measured
+from dynlora.kinds.distil.work.metrics import DistilMetrics
 from dynlora.kinds.distil.work.steps import Distilling
 from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_texts
 from dynlora.store.rows import ModuleRow
@@ -92,7 +92,7 @@ def _finish(distilling: Distilling, folder: Path, writer: RunWriter, stop: StopR
     Raises:
         OSError: when the disk does not take them; the checkpoint is still there then.
     """
-    results = results_of(Measured(distilling), folder.name, writer, stop)
+    results = results_of(DistilMetrics(distilling), folder.name, writer, stop)
     if results is None:
         return False
     writer.set_meta("distil_results", results)

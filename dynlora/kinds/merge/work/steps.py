@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dynlora.analysis.stats import per_token
 from dynlora.engine.compress.components import Components, components
-from dynlora.engine.compress.orders import by_global_threshold, kept
+from dynlora.engine.compress.orders import by_global_threshold, within_budget
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.given_start import GivenModule
@@ -173,7 +173,7 @@ class Merging(Stepwise):
     def merged(self) -> list[Components]:
         """What one threshold over all modules keeps of each within the budget; all modules must be merged."""
         budget, seed = self.materials.budget, self.materials.settings.seed
-        chosen = kept(by_global_threshold(self.tables, seed), self.tables, budget)
+        chosen = within_budget(by_global_threshold(self.tables, seed), self.tables, budget)
         return [_first(table, len(positions)) for table, positions in zip(self.tables, chosen, strict=True)]
 
     def _measured(self, index: int) -> dict[str, Sums] | str:

@@ -37,7 +37,7 @@ from dynlora.training.stop_signal import StopRequest
 
 
 @dataclass
-class Measured:
+class RecycleMetrics:
     """Few-shot accuracy by method, as far as it is measured.
 
     Attributes:
@@ -55,7 +55,7 @@ class Measured:
     best: str | None = None
 
     @classmethod
-    def of(cls, recycling: Recycling) -> Measured:
+    def of(cls, recycling: Recycling) -> RecycleMetrics:
         """Read the texts of the test and draw its episodes; without texts there is a note instead.
 
         Raises:
@@ -179,7 +179,7 @@ def _work(
     _describe(writer, recycling)
     recycling.define()
     if settings.test is not None:
-        Measured.of(recycling)  # a file that cannot be used is said before the work, not after it
+        RecycleMetrics.of(recycling)  # a file that cannot be used is said before the work, not after it
     if recycling.step == 0:
         tell_estimate(writer, folder.name, estimated(recycling.materials))
     if not take_steps(recycling, folder, writer, stop, progress=progress):
@@ -221,7 +221,7 @@ def _finish(recycling: Recycling, folder: Path, writer: RunWriter, stop: StopReq
     Raises:
         OSError: when the disk does not take them; the checkpoint is still there then.
     """
-    results = results_of(Measured.of(recycling), folder.name, writer, stop)
+    results = results_of(RecycleMetrics.of(recycling), folder.name, writer, stop)
     if results is None:
         return False
     recycling.use_learned()

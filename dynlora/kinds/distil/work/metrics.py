@@ -39,7 +39,7 @@ PerText = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
-class Measured:
+class DistilMetrics:
     """What is measured, as far as it is.
 
     Attributes:
