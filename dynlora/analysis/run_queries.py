@@ -64,7 +64,7 @@ class RunQueries:
         return queries.version_key(folder)
 
     def modules(self, folder: Path) -> pd.DataFrame:
-        """Return the modules as `kit.modules.described` does.
+        """Return the modules as `analysis.frames.described` does.
 
         Raises:
             DynloraError: when the run cannot be read.
@@ -103,7 +103,7 @@ class RunQueries:
     def budget(
         self, folder: Path, summary: Mapping[str, Any], first: int | None = None, last: int | None = None
     ) -> pd.DataFrame:
-        """Return how much of the budget was in use by step, as `kit.modules.budget_line` does, from `first` to `last`.
+        """Return how much of the budget was in use by step, as `analysis.frames.budget_line` does, from `first` to `last`.
 
         Raises:
             DynloraError: when the run cannot be read.

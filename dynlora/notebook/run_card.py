@@ -109,7 +109,7 @@ def rank_grid(ranks: Mapping[str, int], modules: pd.DataFrame) -> dict[str, Any]
 
     Args:
         ranks: last rank of each module, by name.
-        modules: as `kit.modules.described` returns them.
+        modules: as `analysis.frames.described` returns them.
     """
     pattern = rank_picture.pattern(ranks, modules) if ranks and len(modules) else pd.DataFrame()
     if pattern.empty:
