@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
-from dynlora.analysis import ablations
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import ablations, frames
 from dynlora.analysis.measurement_files import knockout_file, knockout_target
 from dynlora.analysis.stats import spearman
 from dynlora.inference.session import Examined
@@ -57,7 +56,7 @@ def chosen(runs_dir: Path, strategies: list[str]) -> dict[str, Path]:
 def measured(folder: Path, rows: int) -> pd.DataFrame:
     """Return the effects of a run's modules, measured where they are not known, and kept."""
     file = knockout_target(folder)
-    modules = kit_modules.described(queries.modules_frame(folder))
+    modules = frames.described(queries.modules_frame(folder))
     for found in kept_knockouts(file):
         if found.rows == rows and len(found.alone) == len(modules):
             return ablations.effects(found, modules)
@@ -69,7 +68,7 @@ def measured(folder: Path, rows: int) -> pd.DataFrame:
 def tried(folder: Path, rows: int, known: pd.DataFrame) -> str:
     """Return how effects on few rows, measured now and not kept, agree with those that are known."""
     *_, found = Examined(folder).knockouts(rows=rows)
-    few = ablations.effects(found, kit_modules.described(queries.modules_frame(folder)))
+    few = ablations.effects(found, frames.described(queries.modules_frame(folder)))
     rho = spearman(few["delta"], known["delta"])
     return f"{rows} rows of {folder.name}, measured now: Spearman {rho:+.2f} with what is known of it"
 

@@ -27,8 +27,7 @@ from streamlit.testing.v1 import AppTest
 from benchmarks import results
 from benchmarks.generated_runs import RANK, finish_run, many_runs, record, start_run
 from benchmarks.screen import on_screen
-from dynlora.analysis import capacity_frames
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import capacity_frames, frames
 from dynlora.kinds.train.panels import capacity
 from dynlora.store import queries
 from dynlora.store.catalogue import LISTING_NAME
@@ -80,9 +79,9 @@ def repeated(act: Callable[[], object], repeats: int) -> Spent:
 def heat_map(folder: Path, signal: str = "rank", first: int | None = None, last: int | None = None) -> int:
     """Ask for a heat map, draw it, write it as JSON, and return the JSON's length: what a first view needs."""
     heat = queries.heatmap(folder, signal, COLUMNS, first, last)
-    modules = capacity_frames.ordered(kit_modules.described(queries.modules_frame(folder)), "kind", np.zeros(0))
+    modules = capacity_frames.ordered(frames.described(queries.modules_frame(folder)), "kind", np.zeros(0))
     ranks = queries.heatmap(folder, "rank", COLUMNS, first, last).frame
-    budget = kit_modules.budget_line(ranks, modules, 0, None)
+    budget = frames.budget_line(ranks, modules, 0, None)
     view = module_map.MapView(signal, heat.unit, int(heat.last_step[-1]), None, (), None)
     figure = capacity.capacity_map(heat.frame, heat.first_step, modules, budget, view, theme.LIGHT)
     return len(figure.to_json() or "")

@@ -7,7 +7,7 @@ from pathlib import Path
 from dynlora.analysis import ablations, run_summary
 from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
-from dynlora.viz import capacity as capacity_view
+from dynlora.viz import capacity
 from dynlora.viz.adapter import cards as adapter_cards
 from dynlora.viz.capacity import capacity_cards, capacity_conclusion
 from dynlora.viz.knockout import card as knockout_card
@@ -17,7 +17,7 @@ from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker
 
 def shows(folder: Path) -> int:
     """Say how much there is to show of a run: nothing where no rank moved, more where its modules were ablated."""
-    moved = capacity_view.has_moved(folder)
+    moved = capacity.has_moved(folder)
     return moved and moved + (ablations.kept(folder) is not None)
 
 
@@ -43,18 +43,18 @@ def show_summary_and_map() -> None:
     """Draw what the page shows, in a sentence, then the map and the model."""
     with guard.guarded():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
-        view = capacity_view.capacity_view(run.folder, summary)
+        view = capacity.capacity(run.folder, summary)
     cards.titled(f"Capacity: {summary['name']}", run_summary.about(summary))
     cards.status_line(summary)
     if view is None:
         cards.note("No ranks have been recorded yet. The map appears after the first steps.")
         return
     with guard.guarded():
-        capacity_conclusion(capacity_view.as_addressed(view))
+        capacity_conclusion(capacity.as_addressed(view))
         scalars = cached_queries.ask(queries.scalars_frame, run.folder, None, None, POINTS)
     cards.figures(run_summary.headline(summary, len(view.event_steps), run_summary.step_times(scalars)))
     with guard.guarded():
-        capacity_cards(capacity_view.capacity_controls(view), is_live=True)
+        capacity_cards(capacity.capacity_controls(view), is_live=True)
 
 
 @live.following(15, active=IS_ACTIVE)
@@ -62,10 +62,10 @@ def show_decisions() -> None:
     """Draw what changes with the allocator's decisions, which come less often."""
     url_state.follow_address("signal", "rows", "flow")
     with guard.guarded(), cached_queries.one_refresh():
-        view = capacity_view.capacity_view(run.folder, queries.run_summary(run.folder))
+        view = capacity.capacity(run.folder, queries.run_summary(run.folder))
         if view is None:
             return
-        capacity_cards(capacity_view.as_addressed(view), is_live=False)
+        capacity_cards(capacity.as_addressed(view), is_live=False)
 
 
 def show_knockouts() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from dynlora.jobs import launch
-from dynlora.viz import advice as advice_cards
+from dynlora.viz import advice
 from dynlora.viz.launch import (
     data_source,
     experiment_form,
@@ -70,10 +70,10 @@ def show_run() -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         launch_form.start_button(configs, missing)
         preflight_card.check_button(plans, missing, training)
-        advice_cards.advise_button(configs[0], missing)
+        advice.advise_button(configs[0], missing)
         cards.note(missing or form_model.queue_caption(training, waiting, len(configs)))
     launch_form.show_launched()
-    advice_cards.show_advice(configs[0])
+    advice.show_advice(configs[0])
     preflight_card.show_check(plans)
     if not source.missing:
         launch_form.show_command(configs)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import frames
 from dynlora.analysis.frames import at_lowest
 from dynlora.peft_adapter import Adapter
 from dynlora.peft_adapter.engines import RIGHT, Reading
@@ -41,7 +41,7 @@ def described(adapter: Adapter) -> pd.DataFrame:
     rows = pd.DataFrame([vars(module) for module in adapter.modules])
     turns = rows["kind"].map(kind_labels(rows["kind"])).map(_TURNS).fillna(len(_TURNS))
     rows = rows.iloc[turns.argsort(kind="stable")].reset_index(drop=True)  # as in a block, not as in the alphabet
-    frame = kit_modules.described(rows.astype({"layer": "Int64", "norm": float, "effective_rank": float}))
+    frame = frames.described(rows.astype({"layer": "Int64", "norm": float, "effective_rank": float}))
     squares = np.square(frame["norm"] / max(float(frame["norm"].max()), 1e-300))
     frame["share"] = 100 * squares / squares.sum() if squares.sum() > 0 else np.nan
     return frame.rename(columns={"singular_values": "values"})

@@ -63,7 +63,7 @@ def evidence(
     """Return what a run says of its ranks.
 
     Args:
-        modules: as `kit.modules.described` returns them.
+        modules: as `analysis.frames.described` returns them.
         ranks: last rank of each module by name.
         start: first recorded rank of each module, as recorded; None where none was.
         effects: of the ablations, as `ablations.effects` returns them.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import frames
 from dynlora.errors import CorruptRunError
 from dynlora.store import queries
 
@@ -64,12 +64,12 @@ class RunQueries:
         return queries.version_key(folder)
 
     def modules(self, folder: Path) -> pd.DataFrame:
-        """Return the modules as `kit.modules.described` does.
+        """Return the modules as `analysis.frames.described` does.
 
         Raises:
             DynloraError: when the run cannot be read.
         """
-        return kit_modules.described(queries.modules_frame(folder))
+        return frames.described(queries.modules_frame(folder))
 
     def at_step(self, folder: Path, signal: str, step: int | None) -> np.ndarray | None:
         """Return the last values of a signal up to a step, None when it was never recorded.
@@ -103,7 +103,7 @@ class RunQueries:
     def budget(
         self, folder: Path, summary: Mapping[str, Any], first: int | None = None, last: int | None = None
     ) -> pd.DataFrame:
-        """Return how much of the budget was in use by step, as `kit.modules.budget_line` does, from `first` to `last`.
+        """Return the budget in use by step from `first` to `last`, as `analysis.frames.budget_line` does.
 
         Raises:
             DynloraError: when the run cannot be read.
@@ -111,12 +111,12 @@ class RunQueries:
         params = summary["params"]
         counted = self.ask(queries.scalars_frame, folder, "adapter_parameters", "train", COLUMNS)
         if len(counted):
-            return kit_modules.recorded_line(counted, params.get("budget"), first, last)
+            return frames.recorded_line(counted, params.get("budget"), first, last)
         try:  # runs of earlier versions: what components cost in plain LoRA
             ranks = self.ask(queries.heatmap, folder, "rank", COLUMNS, first, None if last is None else last + 1).frame
         except KeyError:
             ranks = pd.DataFrame()
-        return kit_modules.budget_line(ranks, self.modules(folder), int(params.get("gate") or 0), params.get("budget"))
+        return frames.budget_line(ranks, self.modules(folder), int(params.get("gate") or 0), params.get("budget"))
 
 
 class SnapshotQueries(RunQueries):

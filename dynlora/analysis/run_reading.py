@@ -111,7 +111,7 @@ class RunReading:
     Attributes:
         folder: of the run.
         summary: as `queries.run_summary` returns it.
-        modules: as `kit.modules.described` returns them.
+        modules: as `analysis.frames.described` returns them.
         signals: what is said of each recorded signal over modules, by name.
         events: all reallocations, as `queries.events_frame` returns them.
         store: answers the questions to the store.
@@ -267,7 +267,7 @@ class RunReading:
 
     @property
     def budget(self) -> pd.DataFrame:
-        """Use of the budget over the chosen steps, as `kit.modules.budget_line` returns it."""
+        """Use of the budget over the chosen steps, as `analysis.frames.budget_line` returns it."""
         return self.store.budget(self.folder, self.summary, self.first, self.last)
 
     def heat(self, signal: str, columns: int | None = None) -> queries.HeatMap:
@@ -280,7 +280,7 @@ class RunReading:
         return self.store.ask(queries.heatmap, self.folder, signal, columns or self.columns, *ends)
 
     def traced(self) -> tuple[pd.DataFrame, capacity_frames.Balance]:
-        """Return what moved in the chosen steps, as `flows.trace` does, and the check of both sides."""
+        """Return what moved in the chosen steps, as `capacity_frames.trace` does, and the check of both sides."""
         return self.store.made("traced", self.folder, self._trace, self.first, self.last)
 
     def _trace(self) -> tuple[pd.DataFrame, capacity_frames.Balance]:

@@ -83,12 +83,11 @@ def _positions(text: str) -> list[int]:
 
 def _report(folder: Path, result: Any) -> tuple[Any, str]:
     """Return ablations beside the scores that were recorded."""
-    from dynlora.analysis import ablations
-    from dynlora.analysis import frames as kit_modules
+    from dynlora.analysis import ablations, frames
     from dynlora.store import queries
     from dynlora.store.run import module_scores
 
-    modules = kit_modules.described(queries.modules_frame(folder))
+    modules = frames.described(queries.modules_frame(folder))
     effect = ablations.effects(result, modules)
     agreed = ablations.agreements(module_scores(folder), effect)
     alone = effect.drop(columns=["short", "label", "layer"]).to_dict("records")

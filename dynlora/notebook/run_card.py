@@ -12,8 +12,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import frames as kit_modules
-from dynlora.analysis import run_summary
+from dynlora.analysis import frames, run_summary
 from dynlora.analysis.capacity_frames import event_steps
 from dynlora.analysis.frames import number_format
 from dynlora.analysis.run_summary import STATUS_WORDS
@@ -110,7 +109,7 @@ def rank_grid(ranks: Mapping[str, int], modules: pd.DataFrame) -> dict[str, Any]
 
     Args:
         ranks: last rank of each module, by name.
-        modules: as `kit.modules.described` returns them.
+        modules: as `analysis.frames.described` returns them.
     """
     pattern = rank_picture.pattern(ranks, modules) if ranks and len(modules) else pd.DataFrame()
     if pattern.empty:
@@ -167,7 +166,7 @@ def run_card(folder: Path) -> str:
         DynloraError: when the run cannot be read.
     """
     summary = queries.run_summary(folder)
-    modules = kit_modules.described(queries.modules_frame(folder))
+    modules = frames.described(queries.modules_frame(folder))
     is_over = summary["status"] not in run_summary.ACTIVE
     return filled(
         "run_card.html",

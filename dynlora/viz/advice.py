@@ -22,7 +22,7 @@ from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 
 
 def module_rows(answer: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row for each module, as `kit.modules.described` returns them, with gain_share and rank."""
+    """Return one row for each module, as `analysis.frames.described` returns them, with gain_share and rank."""
     frame = pd.DataFrame(answer["modules"])
     return described(frame.assign(layer=frame["layer"].astype(float)))
 

@@ -97,8 +97,8 @@ def capacity_text(
     Args:
         state: of the modules at the last step, as `model.module_state` returns it.
         start: their ranks at the first step, as recorded.
-        traced: what moved, as `flows.trace` returns it.
-        sides: as `flows.balance` returns it.
+        traced: what moved, as `capacity_frames.trace` returns it.
+        sides: as `capacity_frames.balance` returns it.
         first: first step.
         last: last step.
         events: reallocations between them.

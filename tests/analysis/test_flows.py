@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.analysis import capacity_frames
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import capacity_frames, frames
 from dynlora.analysis.capacity_frames import OUTSIDE
 from dynlora.kinds.train.panels.flow import flow
 
@@ -23,7 +22,7 @@ def modules(layers: int = 2, wide: int = 8) -> pd.DataFrame:
         for layer in range(layers)
         for kind in ("query", "key")
     ]
-    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def moves(*rows: tuple[int, str | None, str | None]) -> pd.DataFrame:

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import frames as kit_modules
-from dynlora.analysis import health
+from dynlora.analysis import frames, health
 from dynlora.analysis import health_checks as checks
 from dynlora.analysis.health_checks import NOTICE, PROBLEM, Evidence, Finding
 from dynlora.analysis.run_reading import read_run
@@ -51,9 +50,7 @@ def well(**changes: object) -> Evidence:
         first_reallocation=12,
         planned_events=3,
         budget=1000,
-        modules=kit_modules.described(
-            pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
-        ),
+        modules=frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])),
         line=line([980, 990]),
         ranks=table([np.full(N, 4.0), moved]),
         importance=table([order] * 24),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-BEGIN = "import gc\nfrom dynlora.jobs import own_process\nown_process.begin()\n"
+BEGIN = "import gc\nfrom dynlora.jobs import environment\nenvironment.begin()\n"
 
 
 def said(program: str, *arguments: str) -> str:
@@ -20,16 +20,16 @@ def said(program: str, *arguments: str) -> str:
 
 def test_in_a_process_of_somebody_else_nothing_is_changed() -> None:
     program = (
-        "import gc\nbefore = gc.get_threshold()\nimport dynlora.__main__\nfrom dynlora.jobs import own_process\n"
-        "own_process.imported()\nprint(gc.get_threshold() == before, gc.get_freeze_count())"
+        "import gc\nbefore = gc.get_threshold()\nimport dynlora.__main__\nfrom dynlora.jobs import environment\n"
+        "environment.imported()\nprint(gc.get_threshold() == before, gc.get_freeze_count())"
     )
     assert said(program).split() == ["True", "0"]
 
 
-@pytest.mark.parametrize(("begin", "said_of"), [("", "False"), ("own_process.begin()\n", "True")])
+@pytest.mark.parametrize(("begin", "said_of"), [("", "False"), ("environment.begin()\n", "True")])
 def test_tables_are_read_without_bars_in_our_own_processes_alone(begin: str, said_of: str) -> None:
     program = (
-        f"import dynlora\nfrom dynlora.jobs import own_process\n{begin}"
+        f"import dynlora\nfrom dynlora.jobs import environment\n{begin}"
         "import datasets\nprint(datasets.are_progress_bars_disabled())"
     )
     assert said(program).split() == [said_of]
@@ -37,7 +37,7 @@ def test_tables_are_read_without_bars_in_our_own_processes_alone(begin: str, sai
 
 def test_imports_are_left_alone_and_what_is_made_after_them_is_collected() -> None:
     program = BEGIN + (
-        "print(gc.get_threshold()[0])\nown_process.imported()\n"
+        "print(gc.get_threshold()[0])\nenvironment.imported()\n"
         "print(gc.get_threshold()[0], gc.get_freeze_count() > 1000)\n"
         "import weakref\nclass Part: pass\npart = Part()\npart.itself = part\nseen = weakref.ref(part)\ndel part\n"
         "gc.collect()\nprint(seen())"

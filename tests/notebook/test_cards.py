@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import dynlora
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import frames
 from dynlora.notebook.replay import Replay
 from dynlora.notebook.run_card import rank_grid
 from tests.notebook.html import Card, inert
@@ -75,7 +75,7 @@ def test_no_text_of_a_run_can_act_in_a_card(runs_dir: Path, text: str) -> None:
 
 def test_many_layers_and_kinds_fit() -> None:
     run = dynlora.open_run(SAMPLES / "20261127-232946-6305f22e")
-    grid = rank_grid(run.summary["ranks"], kit_modules.described(run.modules))
+    grid = rank_grid(run.summary["ranks"], frames.described(run.modules))
     assert grid is not None
     assert len(grid["cells"]) == len(run.modules) == 210
     assert grid["height"] < 220
@@ -84,7 +84,7 @@ def test_many_layers_and_kinds_fit() -> None:
 
 def test_a_run_without_ranks_has_no_picture() -> None:
     run = dynlora.open_run(SAMPLES / MOVED)
-    assert rank_grid({}, kit_modules.described(run.modules)) is None
+    assert rank_grid({}, frames.described(run.modules)) is None
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import frames as kit_modules
-from dynlora.analysis import pairing, run_summary, seed_groups
+from dynlora.analysis import frames, pairing, run_summary, seed_groups
 from dynlora.analysis.seed_groups import Group
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
@@ -99,7 +98,7 @@ def test_is_an_allocation_reproducible() -> None:
     spread = compare_model.group_ranks(table, names, groups, spread=True)
     assert list(spread) == ["alike, n = 2", "all, n = 3"]
     assert compare_model.group_ranks(table, names, groups)["all, n = 3"].tolist() == pytest.approx([2, 7 / 3, 8 / 3, 3])
-    rows = kit_modules.described(
+    rows = frames.described(
         pd.DataFrame([(name, 0, "query", 8, 8, 8) for name in "wxyz"],
                      columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
     )  # fmt: skip

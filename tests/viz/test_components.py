@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import capacity_frames
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import capacity_frames, frames
 from dynlora.analysis.run_reading import About
 from dynlora.kinds.train.panels import components
 from dynlora.kinds.train.panels.components import all_components, component_map
@@ -92,7 +91,7 @@ SHARE = About("trained share")
 def layers() -> pd.DataFrame:
     """Return two modules with room for three and two components, as pages describe them."""
     rows = [("l.0.value", 0, "value", 4, 4, 3), ("l.0.query", 0, "query", 4, 4, 2)]
-    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def test_signals_over_components_are_drawn_by_what_is_recorded() -> None:

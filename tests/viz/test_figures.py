@@ -11,8 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from dynlora.analysis import capacity_frames
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import capacity_frames, frames
 from dynlora.kinds.train.panels import capacity, classes, flow, importance, loss, metric, module, step_time
 from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.kinds.train.panels.groups import group_lines
@@ -29,7 +28,7 @@ MODES = [theme.LIGHT, theme.DARK]
 
 def modules() -> pd.DataFrame:
     rows = [(f"layer.{layer}.{kind}", layer, kind, 8, 8, 8) for layer in range(2) for kind in ("query", "key")]
-    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def state() -> pd.DataFrame:
@@ -38,7 +37,7 @@ def state() -> pd.DataFrame:
 
 def drawn_map(colours: theme.Palette, **more: Any) -> go.Figure:
     steps = pd.DataFrame(np.arange(12).reshape(4, 3), columns=[0, 1, 2])
-    line = kit_modules.budget_line(steps, modules(), 0, 1000)
+    line = frames.budget_line(steps, modules(), 0, 1000)
     view = module_map.MapView("rank", "components", **more)
     rows = capacity_frames.ordered(modules(), "kind", np.full(4, 4.0))
     return capacity.capacity_map(steps, np.array([0, 1, 2]), rows, line, view, colours)
@@ -151,9 +150,9 @@ def test_short_series_draw(values: list[float]) -> None:
 
 def test_a_large_map_stays_readable() -> None:
     rows = [(f"l.{layer}.{kind}", layer, kind, 8, 8, 8) for layer in range(32) for kind in "abcdefg"]
-    many = kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    many = frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
     ranks = pd.DataFrame(np.ones((224, 2)), columns=[0, 1])
-    line = kit_modules.budget_line(ranks, many, 0, None)
+    line = frames.budget_line(ranks, many, 0, None)
     view = module_map.MapView("rank")
     rows = capacity_frames.ordered(many, "depth", np.ones(224))
     figure = capacity.capacity_map(ranks, np.array([0, 1]), rows, line, view, theme.DARK)

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import frames as kit_modules
-from dynlora.analysis import input_frames
+from dynlora.analysis import frames, input_frames
 from dynlora.analysis.gate_effect import gate_effect, served
 from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.kinds.train.panels.gates import gates as gate_caption
@@ -20,7 +19,7 @@ from tests.viz.drawn import traces_of
 
 def modules(n: int = 6) -> pd.DataFrame:
     rows = [(f"layer.{i}.query", i, "query", 8, 8, 8) for i in range(n)]
-    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def test_the_map_hides_what_may_be_chance() -> None:

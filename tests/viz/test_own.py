@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import capacity_frames, run_reading, run_summary
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import capacity_frames, frames, run_reading, run_summary
 from dynlora.kinds.train.panels import capacity, decisions
 from dynlora.kinds.train.panels.capacity import capacity_map
 from dynlora.kinds.train.panels.step_time import step_time_caption
@@ -25,7 +24,7 @@ OWN = {
 def modules() -> pd.DataFrame:
     """Return two layers of two kinds."""
     rows = [(f"layer.{i}.{kind}", i, kind, 4, 4, 2) for i in range(2) for kind in ("query", "value")]
-    return kit_modules.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
+    return frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))
 
 
 def drawn(values: list[list[float]], view: MapView) -> Any:
@@ -115,6 +114,6 @@ def test_what_the_optimizer_keeps_is_said_where_a_step_is_told() -> None:
 
 def test_the_budget_line_prefers_what_was_counted() -> None:
     series = pd.DataFrame({"step": [0, 5, 9], "value": [10.0, 12.0, 12.0]})
-    line = kit_modules.recorded_line(series, 24, 1, 8)
+    line = frames.recorded_line(series, 24, 1, 8)
     assert line.to_dict("list") == {"step": [5], "parameters": [12.0], "share": [0.5]}
-    assert np.isnan(kit_modules.recorded_line(series, None, None, None)["share"].to_numpy(float)).all()
+    assert np.isnan(frames.recorded_line(series, None, None, None)["share"].to_numpy(float)).all()

@@ -23,7 +23,7 @@ def pattern(ranks: Mapping[str, int], modules: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         ranks: by module; one that is missing has none.
-        modules: as `kit.modules.described` returns them.
+        modules: as `analysis.frames.described` returns them.
     """
     frame = modules[["name", "layer", "label"]].copy()
     frame["rank"] = [ranks.get(name, 0) for name in frame["name"]]

@@ -129,7 +129,7 @@ def effects(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette, modul
 
     Args:
         knockouts: the ablations; at least one of a module alone.
-        modules: as `kit.modules.described` returns them.
+        modules: as `analysis.frames.described` returns them.
         colours: of the mode.
         module: name of the module to mark.
     """

@@ -16,7 +16,7 @@ from dynlora.peft_adapter.engines import check_engines
 from dynlora.peft_adapter.forms import FORMS, forms_for
 from dynlora.peft_adapter.header import AdapterHeader, expected_header, read_header
 from dynlora.store import queries
-from dynlora.store.recorded import recorded_adapter
+from dynlora.store.summary import recorded_adapter
 from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import note, rows

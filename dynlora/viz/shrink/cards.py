@@ -46,7 +46,7 @@ class Shown:
     Attributes:
         run: the run.
         summary: as `queries.run_summary` returns it.
-        modules: as `kit.modules.described` returns them.
+        modules: as `analysis.frames.described` returns them.
         found: the measured sizes.
         size: the one that is looked at.
         tolerance: nats that count as none.

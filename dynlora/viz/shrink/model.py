@@ -94,7 +94,7 @@ def pattern(result: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFra
     Args:
         result: the sizes.
         size: one of them.
-        modules: as `kit.modules.described` returns them.
+        modules: as `analysis.frames.described` returns them.
     """
     return rank_picture.pattern(result.ranks_of(size), modules)
 
@@ -105,7 +105,7 @@ def by_kind(result: Compressed, size: Size, modules: pd.DataFrame) -> pd.DataFra
     Args:
         result: the sizes; the largest is what there was before.
         size: one of them.
-        modules: as `kit.modules.described` returns them.
+        modules: as `analysis.frames.described` returns them.
     """
     before, after = result.ranks_of(offered(result)[-1]), result.ranks_of(size)
     frame = modules[["name", "label", "cost"]].copy()

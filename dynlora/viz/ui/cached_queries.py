@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import frames as kit_modules
+from dynlora.analysis import frames
 from dynlora.analysis.run_queries import RunQueries, T
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.store import queries
@@ -107,7 +107,7 @@ def modules(folder: Path) -> pd.DataFrame:
 
 @st.cache_data(max_entries=300, ttl=3600, show_spinner=False)
 def _described(folder: str, version: tuple[Any, ...]) -> pd.DataFrame:
-    return kit_modules.described(queries.modules_frame(folder))
+    return frames.described(queries.modules_frame(folder))
 
 
 @st.cache_data(max_entries=100, ttl=3600, show_spinner=False)

@@ -28,9 +28,9 @@ class Transfers:
 
     Attributes:
         run: what is chosen of the run.
-        traced: as `flows.trace` returns it.
+        traced: as `capacity_frames.trace` returns it.
         balance: the check of both sides.
-        bands: what moved between the ends, as `flows.flows` returns it.
+        bands: what moved between the ends, as `capacity_frames.flows` returns it.
         ends: in their order.
     """
 
@@ -102,7 +102,7 @@ def rank_flow(bands: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
     """Draw who gave to whom, in parameters; pale bands stayed where they were.
 
     Args:
-        bands: as `flows.flows` returns them.
+        bands: as `capacity_frames.flows` returns them.
         labels: of the ends, in the order they are drawn and coloured.
         colours: of the mode.
     """
