@@ -184,7 +184,7 @@ def test_every_file_a_document_names_is_there(path: Path) -> None:
 
 def test_every_function_and_class_the_document_names_is_there() -> None:
     text = house.PAGE.read_text("utf-8")
-    for name, member in re.findall(r"`((?:[a-z]+/)+[a-z_]+\.py)` `(\w+)", text):
+    for name, member in re.findall(r"`((?:[a-z]+/)+[a-z_]+\.py)` `(\w+)`", text):
         path = next(path for base in ("", "dynlora") if (path := ROOT / base / name).exists())
         assert member in _defined(path), f"{name} has no {member}"
 
