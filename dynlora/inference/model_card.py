@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.analysis.ranks_to_use import lora_settings
-from dynlora.analysis.ranks_to_use_text import snippets
+from dynlora.analysis.ranks_to_use_text import axolotl
 from dynlora.blocks import Blocks, in_words
 from dynlora.inference.card_pictures import capacity_map, curve
 from dynlora.peft_adapter.forms import FORMS, raised_loss
@@ -350,11 +350,9 @@ def _ranks(summary: Mapping[str, Any]) -> str:
 
 
 def _to_train_again(facts: Facts) -> list[str]:
-    """Return these ranks as other trainers take them, folded; nothing of a model that predicts labels."""
+    """Return these ranks as Axolotl takes them, folded; nothing of a model that predicts labels."""
     settings = lora_settings(facts.summary, facts.summary.get("ranks") or {}) if facts.generates else None
     if settings is None:
         return []
-    return [
-        f"<details><summary>{name}</summary>\n\n```{language}\n{text.replace('`', chr(39))}\n```\n\n</details>"
-        for name, (text, language) in snippets(settings).items()
-    ]
+    yaml = axolotl(settings).replace("`", "'")
+    return [f"<details><summary>Train with these ranks in Axolotl</summary>\n\n```yaml\n{yaml}\n```\n\n</details>"]
