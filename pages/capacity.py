@@ -43,7 +43,7 @@ def show_summary_and_map() -> None:
     """Draw what the page shows, in a sentence, then the map and the model."""
     with guard.guarded():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
-        view = capacity.capacity(run.folder, summary)
+        view = capacity.capacity_view(run.folder, summary)
     cards.titled(f"Capacity: {summary['name']}", run_summary.about(summary))
     cards.status_line(summary)
     if view is None:
@@ -62,7 +62,7 @@ def show_decisions() -> None:
     """Draw what changes with the allocator's decisions, which come less often."""
     url_state.follow_address("signal", "rows", "flow")
     with guard.guarded(), cached_queries.one_refresh():
-        view = capacity.capacity(run.folder, queries.run_summary(run.folder))
+        view = capacity.capacity_view(run.folder, queries.run_summary(run.folder))
         if view is None:
             return
         capacity_cards(capacity.as_addressed(view), is_live=False)

@@ -103,7 +103,7 @@ class RunQueries:
     def budget(
         self, folder: Path, summary: Mapping[str, Any], first: int | None = None, last: int | None = None
     ) -> pd.DataFrame:
-        """Return the budget in use by step from `first` to `last`, as `analysis.frames.budget_line` does.
+        """Return how much of the budget was in use from step `first` to `last`, as `frames.budget_line` does.
 
         Raises:
             DynloraError: when the run cannot be read.

@@ -26,7 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         found.append((config, lists, options))
         return options["study"]
 
-    monkeypatch.setattr("dynlora.viz.launch.sweep_form.search.start", start)
+    monkeypatch.setattr("dynlora.viz.launch.sweep_form.sweep.start", start)
     return found
 
 
