@@ -41,7 +41,7 @@ LAYERS = (
         "The work of each kind of run, and trained models that answer; here torch and run folders meet.",
         "training inference custom_loop integrations integrations/* kinds/*",
     ),
-    ("views of runs", "One folder per feature of the dashboard, and what serves it.", "server viz/*"),
+    ("views of runs", "One folder or file per feature of the dashboard, and what serves it.", "server viz/*"),
     (
         "faces",
         "What a person meets: pages, reports, notebooks, the command line, three lines of Python.",

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 
+from dynlora.engine.allocation.solvers import trimmed_ranks
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.data.held_back import Batch, HeldBack
 from dynlora.engine.edits import Edit
@@ -154,6 +155,8 @@ class Strategy:
     def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
         """Return the starting rank of each module: the same for all, or those of `ranks_source` or `start_source`.
 
+        Where scales are learned, a few components go to pay for them.
+
         Raises:
             ConfigError: when the ranks that were given are those of other modules, or both sources differ.
         """
@@ -163,7 +166,9 @@ class Strategy:
         own = None if start is None else self.given_start().ranks(modules)
         if read_ranks is not None and own is not None and read_ranks != own:
             raise ConfigError(f"{given}: has other ranks than strategy.start_from={start}; give one of them")
-        return own or read_ranks or [probe.rank] * len(modules)
+        if own or read_ranks or not self.learns_scale():
+            return own or read_ranks or [probe.rank] * len(modules)
+        return trimmed_ranks(probe.rank, [info.cost for info in modules], probe.budget - len(modules))
 
     def ranks_source(self) -> str | None:
         """Return the run, folder or file whose ranks the method starts with; None where it has none to read."""

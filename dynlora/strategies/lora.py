@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dynlora.engine.allocation.solvers import trimmed_ranks
-from dynlora.engine.context import Probe
-from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import Strategy, setting
 from dynlora.errors import ConfigError
 
@@ -76,13 +72,6 @@ class Lora(Strategy):
     def scale_rate(self) -> float:
         """Return `scale_lr_ratio`."""
         return self.scale_lr_ratio
-
-    def ranks(self, modules: Sequence[ModuleInfo], probe: Probe) -> list[int]:
-        """Return one rank for all or those that are given; a few components fewer where scales have to be paid."""
-        is_given = self.ranks_source() is not None or self.start_source() is not None
-        if is_given or not self.learns_scale():
-            return super().ranks(modules, probe)
-        return trimmed_ranks(probe.rank, [info.cost for info in modules], probe.budget - len(modules))
 
     def ranks_source(self) -> str | None:
         """Return `ranks_from`."""

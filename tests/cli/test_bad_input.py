@@ -70,7 +70,7 @@ SETTINGS: dict[str, tuple[list[str], list[str]]] = {
     "empty name": (["model.name= "], ["model.name"]),
     "unknown strategy": (["strategy.name=dynamik"], ["strategy.name=dynamik", "did you mean dynamic?"]),
     "unknown field": (["strategy.gate=off"], ["strategy.gate", "did you mean strategy.gates?"]),
-    "wrong choice": (["strategy.gates=sometimes"], ["strategy.gates=sometimes", "off, module"]),
+    "wrong choice": (["strategy.gates=sometimes"], ["strategy.gates=sometimes", "off, scale, module"]),
     "field of wrong type": (["strategy.moves=few"], ["strategy.moves=few", "whole number"]),
     "field out of range": (["strategy.budget_share=1.5"], ["strategy.budget_share=1.5", "at most 1"]),
     "impossible budget": (["strategy.min_rank=3"], ["strategy.min_rank=3", "adapter.rank=2"]),
