@@ -39,11 +39,19 @@ from dynlora.viz.ui import url_state
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = 400
 GOALS = {
-    "page, first": 1.5, "page, other signal": 0.5, "page, other step": 0.5, "page, other range": 0.5,
-    "heat map, 20 new steps": 0.1, "live part, 20 new steps": 0.1, "list, fresh process": 0.3,
-    "list, first of all": 0.3, "list, warm": 0.3, "Runs page, warm": 0.3,
-    "on screen, first": 1.5, "on screen, other signal": 0.5,
-}  # fmt: skip
+    "page, first": 1.5,
+    "page, other signal": 0.5,
+    "page, other step": 0.5,
+    "page, other range": 0.5,
+    "heat map, 20 new steps": 0.1,
+    "live part, 20 new steps": 0.1,
+    "list, fresh process": 0.3,
+    "list, first of all": 0.3,
+    "list, warm": 0.3,
+    "Runs page, warm": 0.3,
+    "on screen, first": 1.5,
+    "on screen, other signal": 0.5,
+}
 """Goals, seconds."""
 
 LIST = (
@@ -237,8 +245,10 @@ def main() -> None:
             for name, key in (("on screen, first", "first_s"), ("on screen, other signal", "control_s")):
                 verdict = "met" if screen[key] <= GOALS[name] else "MISSED"
                 print(f"  {name:26} {1000 * screen[key]:8.1f} ms   goal {1000 * GOALS[name]:5.0f} ms {verdict}")
-            print(f"  server after 5 reruns {screen['rss_before_mib']:.0f} MiB, "
-                  f"{reruns} later {screen['rss_after_mib']:.0f} MiB")  # fmt: skip
+            print(
+                f"  server after 5 reruns {screen['rss_before_mib']:.0f} MiB, "
+                f"{reruns} later {screen['rss_after_mib']:.0f} MiB"
+            )
         figures["grows"] = {f"{size[0]} x {size[1]}": figures["server"]}
         for steps, modules in [] if quick else sizes:
             _, found = one_run(root / f"{steps}-{modules}", steps, modules, repeats)

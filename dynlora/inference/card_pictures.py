@@ -30,8 +30,12 @@ def curve(points: Sequence[tuple[int, float]]) -> str:
         f"{HEIGHT - MARGIN - (loss - low) / tall * (HEIGHT - 2 * MARGIN):.1f}"
         for step, loss in points
     )
-    labels = ((4, MARGIN, f"{high:.3f}"), (4, HEIGHT - MARGIN, f"{low:.3f}"), (MARGIN, HEIGHT - 12, f"step {steps[0]}"),
-              (WIDTH - 2 * MARGIN, HEIGHT - 12, f"step {steps[-1]}"))  # fmt: skip
+    labels = (
+        (4, MARGIN, f"{high:.3f}"),
+        (4, HEIGHT - MARGIN, f"{low:.3f}"),
+        (MARGIN, HEIGHT - 12, f"step {steps[0]}"),
+        (WIDTH - 2 * MARGIN, HEIGHT - 12, f"step {steps[-1]}"),
+    )
     texts = "".join(f'<text x="{x}" y="{y}">{text}</text>' for x, y, text in labels)
     line = f'<polyline fill="none" stroke="teal" stroke-width="2" points="{places}"/>'
     return f'<svg {_SVG} viewBox="0 0 {WIDTH} {HEIGHT}">{line}{texts}</svg>\n'
@@ -51,8 +55,10 @@ def capacity_map(modules: Sequence[tuple[int | None, str, int]]) -> str:
         place = (-1 if layer is None else layer, kind)
         ranks[place] = ranks.get(place, 0) + rank
     most = max(ranks.values(), default=0) or 1
-    heads = [_text(NAMES + CELL * (x + 0.5), LINE - 9, "–" if layer < 0 else str(layer), "middle")
-             for x, layer in enumerate(layers)]  # fmt: skip
+    heads = [
+        _text(NAMES + CELL * (x + 0.5), LINE - 9, "–" if layer < 0 else str(layer), "middle")
+        for x, layer in enumerate(layers)
+    ]
     names = [_text(NAMES - 8, LINE * (y + 2) - 9, kind[-30:], "end") for y, kind in enumerate(kinds)]
     cells = [
         _cell(x, y, ranks[layer, kind], most)

@@ -198,13 +198,23 @@ def write_size(
     found.curve.keep(size.method, size.share)
     model, rows, of = found.curve.adapter.model, len(found.curve.rows.reporting), found.curve.adapter.parameters
     report: dict[str, Any] = {
-        "folder": str(out), "format": form.format, "form": form.name, "which": which, "baked": False,
-        "metrics_before": dict(whole.metrics), "metrics_after": dict(cost.metrics),
+        "folder": str(out),
+        "format": form.format,
+        "form": form.name,
+        "which": which,
+        "baked": False,
+        "metrics_before": dict(whole.metrics),
+        "metrics_after": dict(cost.metrics),
         "compressed": {
-            "share": size.parameters / of, "parameters": size.parameters, "of": of, "rows": rows,
-            "difference": cost.difference, "low": cost.low, "high": cost.high,
+            "share": size.parameters / of,
+            "parameters": size.parameters,
+            "of": of,
+            "rows": rows,
+            "difference": cost.difference,
+            "low": cost.low,
+            "high": cost.high,
         },
-    }  # fmt: skip
+    }
     with staged(out) as staging:
         write_adapter(staging, found.config, model, form, name or found.config.title)
         origin = Origin(

@@ -209,10 +209,15 @@ def _own_ranks(adapter: LoadedAdapter) -> dict[str, Any]:
     alphas = {f"^{re.escape(module)}": u.scaling * len(u.lora_A) for module, u in adapter.updates.items()}
     largest = max(ranks.values())
     return {
-        "peft_type": "LORA", "r": largest, "lora_alpha": largest, "lora_dropout": 0.0, "use_rslora": False,
-        "rank_pattern": ranks, "alpha_pattern": {key: whole_number(alpha) for key, alpha in alphas.items()},
+        "peft_type": "LORA",
+        "r": largest,
+        "lora_alpha": largest,
+        "lora_dropout": 0.0,
+        "use_rslora": False,
+        "rank_pattern": ranks,
+        "alpha_pattern": {key: whole_number(alpha) for key, alpha in alphas.items()},
         "target_modules": list(adapter.updates),
-    }  # fmt: skip
+    }
 
 
 def _factors(adapter: LoadedAdapter) -> dict[str, NDArray[Any]]:

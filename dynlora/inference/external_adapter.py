@@ -51,14 +51,21 @@ def load_folder(folder: Path, config: RunConfig) -> tuple[AdaptedModel, TextData
     strategy = Strategy()
     strategy.attach_task(inputs.data.task)
     adapters = Adapters(
-        modules, budget=sum(module.rank * module.info.cost for module in modules),
-        reference_rank=max(module.rank for module in modules), seed=config.seed,
-    )  # fmt: skip
+        modules,
+        budget=sum(module.rank * module.info.cost for module in modules),
+        reference_rank=max(module.rank for module in modules),
+        seed=config.seed,
+    )
     base.model.eval()
     model = AdaptedModel(
-        base, adapters, strategy, inputs.data.task, config.data.max_length, nullcontext,
+        base,
+        adapters,
+        strategy,
+        inputs.data.task,
+        config.data.max_length,
+        nullcontext,
         new_tokens=config.log.generate_max,
-    )  # fmt: skip
+    )
     return model, inputs.data
 
 

@@ -163,9 +163,13 @@ class Answering:
         self, folder: str, which: str, mode: str, temperature: float, seed: int, new_tokens: int, **prompt: Any
     ) -> Any:
         steps = writing.written(
-            self.model(folder, which), writing.Prompt(**prompt), mode,
-            temperature=temperature, seed=seed, new_tokens=new_tokens,
-        )  # fmt: skip
+            self.model(folder, which),
+            writing.Prompt(**prompt),
+            mode,
+            temperature=temperature,
+            seed=seed,
+            new_tokens=new_tokens,
+        )
         return self.streams.begin(steps, new_tokens)
 
     def _token_view(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:

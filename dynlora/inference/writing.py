@@ -140,10 +140,11 @@ def token_view(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> dict[s
             by[mode] = scored(model, before, ids)
     texts = token_texts(model.base.tokenizer, ids)
     rows = [
-        {"text": text} | {mode: float(one.log_probability[place]) for mode, one in by.items()}
+        {"text": text}
+        | {mode: float(one.log_probability[place]) for mode, one in by.items()}
         | {f"{mode}_top": _alternatives(model, one, place) for mode, one in by.items()}
         for place, text in enumerate(texts)
-    ]  # fmt: skip
+    ]
     return {"tokens": rows, "step": model.step}
 
 

@@ -40,34 +40,60 @@ FORMS: Mapping[str, Form] = {
     form.name: form
     for form in (
         Form(
-            "peft", "peft", AS_TRAINED, ("peft", "vllm"), "PEFT, vLLM",
+            "peft",
+            "peft",
+            AS_TRAINED,
+            ("peft", "vllm"),
+            "PEFT, vLLM",
             "The adapter as it was trained: each module with its own rank.",
         ),
         Form(
-            "uniform", "peft", UNIFORM, ("sglang", "tgi", "lorax"), "SGLang, TGI, LoRAX",
+            "uniform",
+            "peft",
+            UNIFORM,
+            ("sglang", "tgi", "lorax"),
+            "SGLang, TGI, LoRAX",
             "The adapter with one rank for all modules, padded with zeros: these engines misread unequal ranks.",
         ),
         Form(
-            "gguf", "gguf", UNIFORM, ("llama.cpp",), "llama.cpp",
+            "gguf",
+            "gguf",
+            UNIFORM,
+            ("llama.cpp",),
+            "llama.cpp",
             "The adapter as GGUF, beside a base model in GGUF; for Llama models.",
         ),
         Form(
-            "ollama", "gguf", UNIFORM, ("ollama",), "Ollama",
+            "ollama",
+            "gguf",
+            UNIFORM,
+            ("ollama",),
+            "Ollama",
             "The adapter as GGUF with a Modelfile for `ollama create`; for Llama models.",
         ),
         Form("mlx", "mlx", UNIFORM, ("mlx",), "MLX", "The adapter as mlx-lm loads it."),
         Form("merged", "merged", AS_TRAINED, (), "any engine: merged", "A plain transformers model; no PEFT needed."),
         Form("onnx", "onnx", AS_TRAINED, (), "ONNX", "The merged model as an ONNX graph; for models that classify."),
         Form(
-            "onnx-gated", "onnx", AS_TRAINED, (), "ONNX, gates kept",
-            "The model as an ONNX graph whose gates react to each input, as trained; for models that classify.", True,
+            "onnx-gated",
+            "onnx",
+            AS_TRAINED,
+            (),
+            "ONNX, gates kept",
+            "The model as an ONNX graph whose gates react to each input, as trained; for models that classify.",
+            True,
         ),
         Form(
-            "gated", "gated", AS_TRAINED, (), "Python, gates kept",
-            "The adapter as it was trained, its gates too: `dynlora.load(FOLDER)` puts it on the base model.", True,
+            "gated",
+            "gated",
+            AS_TRAINED,
+            (),
+            "Python, gates kept",
+            "The adapter as it was trained, its gates too: `dynlora.load(FOLDER)` puts it on the base model.",
+            True,
         ),
     )
-}  # fmt: skip
+}
 """All forms by name, the usual one first."""
 
 TARGETS = tuple(engine for form in FORMS.values() for engine in form.engines)

@@ -60,10 +60,18 @@ class UniformAdapter:
     def config(self) -> dict[str, Any]:
         """Return what of PEFT's LoraConfig follows from the form."""
         return {
-            "peft_type": "LORA", "r": self.rank, "lora_alpha": self.rank, "lora_dropout": 0.0, "bias": "none",
-            "use_rslora": False, "use_dora": False, "init_lora_weights": True, "rank_pattern": {},
-            "alpha_pattern": {}, "inference_mode": True,
-        }  # fmt: skip
+            "peft_type": "LORA",
+            "r": self.rank,
+            "lora_alpha": self.rank,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "use_rslora": False,
+            "use_dora": False,
+            "init_lora_weights": True,
+            "rank_pattern": {},
+            "alpha_pattern": {},
+            "inference_mode": True,
+        }
 
 
 def uniform(updates: Mapping[str, Update], shapes: Mapping[str, Shape]) -> UniformAdapter:

@@ -23,11 +23,14 @@ def chat_run(runs_dir: Path, tmp_path: Path) -> str:
     (tmp_path / "data").mkdir()
     for name, n, seed in (("train", 120, 1), ("validation", 24, 2)):
         talks = [
-            {"messages": [
-                {"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]},
-            ]}
+            {
+                "messages": [
+                    {"role": "user", "content": row["prompt"]},
+                    {"role": "assistant", "content": row["completion"]},
+                ]
+            }
             for row in tiny_problems(n, seed)
-        ]  # fmt: skip
+        ]
         save_lines(tmp_path / "data" / f"{name}.jsonl", talks)
     values = lm_values(save_deep_lm(tmp_path / "model"), tmp_path / "data", train__steps=40, data__max_eval=16)
     outcome = training.train(parse_config(values), runs_dir, progress=False)
@@ -42,10 +45,19 @@ def save_deep_lm(folder: Path) -> Path:
 
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=259, bos_token_id=2, eos_token_id=0, pad_token_id=1, initializer_range=0.1, hidden_size=32,
-        num_hidden_layers=16, num_attention_heads=2, num_key_value_heads=1, intermediate_size=48,
-        max_position_embeddings=2048, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=259,
+        bos_token_id=2,
+        eos_token_id=0,
+        pad_token_id=1,
+        initializer_range=0.1,
+        hidden_size=32,
+        num_hidden_layers=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=48,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    )
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer = byte_tokenizer()
     tokenizer.model_max_length = 2048

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 FIELDS = {
-    "Maximum length (tokens)": "16", "Ranks": "2", "Seeds": "0-1", "Steps": "12", "Batch size (examples)": "8",
-}  # fmt: skip
+    "Maximum length (tokens)": "16",
+    "Ranks": "2",
+    "Seeds": "0-1",
+    "Steps": "12",
+    "Batch size (examples)": "8",
+}
 
 
 @pytest.mark.journey

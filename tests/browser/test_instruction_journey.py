@@ -33,10 +33,11 @@ def save_talks(path: Path) -> Path:
                 {"role": "user", "content": f"{row['prompt']} ({number})"},
                 {"role": "assistant", "content": row["completion"]},
             ],
-            "answer": row["answer"], "difficulty": row["difficulty"],
+            "answer": row["answer"],
+            "difficulty": row["difficulty"],
         }
         for number, row in enumerate(tiny_problems(80))
-    ]  # fmt: skip
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
 
@@ -56,10 +57,17 @@ def test_conversations_are_uploaded_learned_and_taken_to_peft(
     expect(page.get_by_text("no faults in 80 rows")).to_be_visible()
     command = page.locator('[class*="st-key-card-command"] code').first
     expect(command).to_contain_text("data.messages=messages")
-    _fill(page, command, {
-        "Model": str(model), "Steps": str(STEPS), "Batch size (examples)": "8", "Learning rate": "0.02",
-        "Maximum length (tokens)": "64",
-    })  # fmt: skip
+    _fill(
+        page,
+        command,
+        {
+            "Model": str(model),
+            "Steps": str(STEPS),
+            "Batch size (examples)": "8",
+            "Learning rate": "0.02",
+            "Maximum length (tokens)": "64",
+        },
+    )
 
     _look_at_tokens(page, window, picture)
     page.get_by_role("button", name="Check", exact=True).click()

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 FIELDS = {
-    "Steps": "12", "Batch size (examples)": "8", "Maximum length (tokens)": "16",
-    "Maximum training examples": "64", "Maximum held-out examples": "50",
-}  # fmt: skip
+    "Steps": "12",
+    "Batch size (examples)": "8",
+    "Maximum length (tokens)": "16",
+    "Maximum training examples": "64",
+    "Maximum held-out examples": "50",
+}
 
 
 @pytest.mark.journey

@@ -17,10 +17,21 @@ COLOURS = {"mode": "light", "scale": list(theme.LIGHT.sequential)} | {
     name: getattr(theme.LIGHT, name) for name in ("sunken", "hairline", "muted", "panel")
 }
 DATA = {
-    "version": "1", "steps": [0, 10], "frame": 1, "rank": [[4.0], [2.0]], "shade": [[None], [0.5]], "limit": 5,
-    "blocks": [{"label": "layer 0", "count": 1}], "modules": [{"short": "query 0", "name": "q", "marked": False}],
-    "uniform": 4, "ticks": [0, 5], "about": "A model.", "colours": COLOURS, "linked": False, "plays": False,
-}  # fmt: skip
+    "version": "1",
+    "steps": [0, 10],
+    "frame": 1,
+    "rank": [[4.0], [2.0]],
+    "shade": [[None], [0.5]],
+    "limit": 5,
+    "blocks": [{"label": "layer 0", "count": 1}],
+    "modules": [{"short": "query 0", "name": "q", "marked": False}],
+    "uniform": 4,
+    "ticks": [0, 5],
+    "about": "A model.",
+    "colours": COLOURS,
+    "linked": False,
+    "plays": False,
+}
 
 
 def drawn(page: Page, data: dict) -> list[str]:

@@ -68,8 +68,10 @@ def test_a_run_and_a_comparison_open_from_disk(
 
     ids = [f"20260101-000000-0000000{i}" for i in range(2)]
     texts = (BREAK_OUT, HOSTILE[0])
-    folders = [make_run(runs_dir, run_id=ids[i], text=texts[i], strategy=name, extras=True, own=True)
-               for i, name in enumerate(["dynamic", "lora"])]  # fmt: skip
+    folders = [
+        make_run(runs_dir, run_id=ids[i], text=texts[i], strategy=name, extras=True, own=True)
+        for i, name in enumerate(["dynamic", "lora"])
+    ]
     one, several = tmp_path / "run.html", tmp_path / "comparison.html"
     one.write_bytes(run_report(folders[0]))
     several.write_bytes(comparison_report(folders))
@@ -105,9 +107,15 @@ def test_a_run_and_a_comparison_open_from_disk(
     ids=["run", "compare"],
 )
 def test_the_button_gives_a_report_that_opens_without_the_server(
-    address: str, parts: tuple[str, ...], server: str, page: Page, offline: BrowserContext, runs_dir: Path,
-    tmp_path: Path, picture: Picture,
-) -> None:  # fmt: skip
+    address: str,
+    parts: tuple[str, ...],
+    server: str,
+    page: Page,
+    offline: BrowserContext,
+    runs_dir: Path,
+    tmp_path: Path,
+    picture: Picture,
+) -> None:
     name = f"dynlora-{OTHER}.html" if address.startswith("run") else "dynlora-comparison.html"
     make_run(runs_dir, run_id=f"{OTHER[:-1]}2", strategy="lora", text="the second run")
     effects = tuple(

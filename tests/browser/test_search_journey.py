@@ -21,9 +21,17 @@ def _sweep(runs_dir: Path) -> None:
         data = ("sst2", "cola", "a data set with a long name")[number % 3]
         config = {"seed": seed, "strategy": {"name": strategy}, "train": {"lr": lr}, "data": {"name": data}}
         finished_run(
-            runs_dir, 10 * (2 + number % 5), f"20260102-000000-{number:08x}", name=f"swept {number}", strategy=strategy,
-            data=data, seed=seed, fidelity="code", config=config, params={"budget": 1000, "active": 900 + number},
-        )  # fmt: skip
+            runs_dir,
+            10 * (2 + number % 5),
+            f"20260102-000000-{number:08x}",
+            name=f"swept {number}",
+            strategy=strategy,
+            data=data,
+            seed=seed,
+            fidelity="code",
+            config=config,
+            params={"budget": 1000, "active": 900 + number},
+        )
 
 
 @pytest.mark.journey

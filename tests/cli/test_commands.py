@@ -30,9 +30,23 @@ from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_rows, tiny_tokenizer, write_csv
 
 DOCUMENT = (
-    "id", "name", "status", "strategy", "model", "model_path", "data", "seed", "step", "max_steps", "metrics", "best",
-    "params", "ranks", "time", "config",
-)  # fmt: skip
+    "id",
+    "name",
+    "status",
+    "strategy",
+    "model",
+    "model_path",
+    "data",
+    "seed",
+    "step",
+    "max_steps",
+    "metrics",
+    "best",
+    "params",
+    "ranks",
+    "time",
+    "config",
+)
 ROW = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics")
 TEXTS = [row["text"] for row in tiny_rows(24, seed=7)]
 ARCHITECTURES = ("bert", "distilbert", "llama", "gpt2")
@@ -279,9 +293,17 @@ def test_texts_longer_than_the_model_takes(
     """A tokenizer that sets no limit of its own is held to the positions the model has learned, if it has any."""
     if architecture == "roberta":
         config = transformers.RobertaConfig(
-            vocab_size=40, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
-            max_position_embeddings=66, pad_token_id=1, bos_token_id=2, eos_token_id=3, type_vocab_size=1,
-        )  # fmt: skip
+            vocab_size=40,
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=66,
+            pad_token_id=1,
+            bos_token_id=2,
+            eos_token_id=3,
+            type_vocab_size=1,
+        )
         transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "model")
     else:
         transformers.AutoModel.from_pretrained(models[architecture]).save_pretrained(tmp_path / "model")
@@ -323,8 +345,12 @@ def test_unreachable_hub_is_told_within_seconds(tiny_data: Path, runs_dir: Path,
     start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "dynlora", "train", *arguments, "--runs-dir", str(runs_dir)],
-        capture_output=True, text=True, timeout=300, check=False, env=environment,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=environment,
+    )
     assert done.returncode == 2, done.stderr
     assert time.monotonic() - start < limit_s
     assert "someone/some-model" in done.stderr

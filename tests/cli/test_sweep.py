@@ -41,10 +41,15 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("raw", "values"),
     [
-        ("0..2", [0, 1, 2]), ("lora, dynamic", ["lora", "dynamic"]), ("1e-3,2", [0.001, 2]), ("[a, b]", [["a", "b"]]),
-        ("", [None]), ("-1..1", [-1, 0, 1]), ("true,false", [True, False]),
+        ("0..2", [0, 1, 2]),
+        ("lora, dynamic", ["lora", "dynamic"]),
+        ("1e-3,2", [0.001, 2]),
+        ("[a, b]", [["a", "b"]]),
+        ("", [None]),
+        ("-1..1", [-1, 0, 1]),
+        ("true,false", [True, False]),
     ],
-)  # fmt: skip
+)
 def test_listed_values(raw: str, values: list) -> None:
     assert choices_of(raw) == values
 
@@ -52,8 +57,11 @@ def test_listed_values(raw: str, values: list) -> None:
 def test_a_file_lists_values_or_text(tmp_path: Path) -> None:
     section = yaml.safe_load("seed: 0..1\ntrain.lr: [1e-3, 1e-4]\nadapter.targets: [[query], [value]]\nadapter.rank: 4")
     assert section_choices(section) == {
-        "seed": [0, 1], "train.lr": [0.001, 0.0001], "adapter.targets": [["query"], ["value"]], "adapter.rank": [4],
-    }  # fmt: skip
+        "seed": [0, 1],
+        "train.lr": [0.001, 0.0001],
+        "adapter.targets": [["query"], ["value"]],
+        "adapter.rank": [4],
+    }
     assert count(section_choices(section)) == 8
 
 
@@ -73,8 +81,9 @@ def test_combinations_keep_what_they_share_and_are_named_after_what_varies() -> 
     base = parse_config({"train": {"steps": 20}, "name": "try"}).model_dump(mode="json")
     found = combinations(base, {"seed": [0, 1], "train.lr": [0.01]}, None)
     assert [(item.title, item.seed, item.train.steps, item.train.lr) for item in found] == [
-        ("try seed=0", 0, 20, 0.01), ("try seed=1", 1, 20, 0.01),
-    ]  # fmt: skip
+        ("try seed=0", 0, 20, 0.01),
+        ("try seed=1", 1, 20, 0.01),
+    ]
 
 
 def test_what_a_user_chose_travels_in_a_file_and_is_queued_once(root: Path) -> None:

@@ -111,13 +111,21 @@ def test_every_form_gives_the_same_logits(architecture: str, make: Callable[[str
 def test_a_checkpoint_of_the_trainer_is_converted(tmp_path: Path) -> None:
     rows = Dataset.from_dict({"input_ids": TOKENS.repeat(4, 1).tolist(), "labels": TOKENS.repeat(4, 1).tolist()})
     config = peft.LoraConfig(
-        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM",
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "v_proj"],
+        task_type="CAUSAL_LM",
         **UNEQUAL,
-    )  # fmt: skip
+    )
     settings = TrainingArguments(
-        output_dir=str(tmp_path), max_steps=2, save_steps=2, learning_rate=0.1, report_to=[], disable_tqdm=True,
+        output_dir=str(tmp_path),
+        max_steps=2,
+        save_steps=2,
+        learning_rate=0.1,
+        report_to=[],
+        disable_tqdm=True,
         use_cpu=True,
-    )  # fmt: skip
+    )
     Trainer(peft.get_peft_model(llama(), config), settings, train_dataset=rows).train()
     source = tmp_path / "checkpoint-2"
     assert (source / "optimizer.pt").exists(), "what the Trainer leaves beside the adapter is no adapter"
@@ -166,8 +174,11 @@ def test_mlx_and_back_is_the_same_adapter(tmp_path: Path) -> None:
     convert(source, tmp_path / "mlx", FORMS["mlx"])
     config = json.loads((tmp_path / "mlx" / "adapter_config.json").read_text())
     assert config["lora_parameters"] == {
-        "rank": 8, "scale": 1.0, "dropout": 0.0, "keys": ["self_attn.q_proj", "self_attn.v_proj"],
-    }  # fmt: skip
+        "rank": 8,
+        "scale": 1.0,
+        "dropout": 0.0,
+        "keys": ["self_attn.q_proj", "self_attn.v_proj"],
+    }
     (mlx,) = check_engines(read_header(tmp_path / "mlx"), ("mlx",))
     assert mlx.verdict == RIGHT
     convert(tmp_path / "mlx", tmp_path / "back", FORMS["peft"])

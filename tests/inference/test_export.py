@@ -157,8 +157,17 @@ def test_nothing_of_a_run_is_markup_in_its_card(trained_run: Path, exported: Pat
         "metrics_after": {"loss": 0.5},
     }
     summary["labels"] = ["a|<img src=x onerror=1>", "b"]
-    facts = Facts(summary, "owner/base", True, True, "AutoModelForSequenceClassification", report, [(0, 0.7)],
-                  verdict="dynamic <img src=x> *beats* [lora](http://x) | `y`", modules=[(0, "query", 2)])  # fmt: skip
+    facts = Facts(
+        summary,
+        "owner/base",
+        True,
+        True,
+        "AutoModelForSequenceClassification",
+        report,
+        [(0, 0.7)],
+        verdict="dynamic <img src=x> *beats* [lora](http://x) | `y`",
+        modules=[(0, "query", 2)],
+    )
     card = model_card(facts)["README.md"]
     assert "\n# title" not in card
     assert "with rounded weights" in card
@@ -190,8 +199,17 @@ def test_the_card_of_a_model_that_writes_says_how_to_serve_it(form: str, command
     report = {"folder": "out", "format": FORMS[form].format, "form": form, "which": "last", "baked": False}
     report["metrics_after"] = {"loss": 0.5}
     summary = {"name": "n", "step": 1, "ranks": {"a`b": 24, "c": 0}}
-    facts = Facts(summary, "owner/base", True, False, "AutoModelForCausalLM", report, [],
-                  generates=True, modules=[(0, "query", 24), (1, "query", 0)])  # fmt: skip
+    facts = Facts(
+        summary,
+        "owner/base",
+        True,
+        False,
+        "AutoModelForCausalLM",
+        report,
+        [],
+        generates=True,
+        modules=[(0, "query", 24), (1, "query", 0)],
+    )
     card = model_card(facts)["README.md"]
     assert command in card.partition("## Serve it")[2]
     assert ("dynlora check" in card) == (form == "peft")

@@ -99,9 +99,7 @@ def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle
     os.kill(pid, signal.SIGSTOP)
     long = ["great film " * 1000] * 100  # more than a pipe holds: a child that hangs does not even read it
     with pytest.raises(DynloraError, match="did not respond within 1 s and was ended"):
-        child.ask(
-            "answers", timeout_s=1, folder=str(trained_run), which="last", texts=long, pairs=None, mode="adapter"
-        )  # fmt: skip
+        child.ask("answers", timeout_s=1, folder=str(trained_run), which="last", texts=long, pairs=None, mode="adapter")
     assert child.pid is None
     assert not psutil.pid_exists(pid)
 

@@ -118,7 +118,7 @@ CHANGED = WHOLE.having(replace(EFFECT, modules=(0,), delta=9.0))
         (replace(WHOLE, rows=8, effects=WHOLE.effects[:2]), replace(WHOLE, rows=8, effects=WHOLE.effects[:2])),
         (CHANGED, CHANGED),
     ],
-)  # fmt: skip
+)
 def test_what_is_whole_is_kept_until_something_whole_replaces_it(
     then: Knockouts, kept: Knockouts, tmp_path: Path
 ) -> None:
@@ -166,10 +166,15 @@ def test_rows_of_other_data_come_from_anywhere_in_it(examined: Examined, tmp_pat
 @given(
     st.sampled_from(["format", "which", "step", "rows", "loss", "groups", "n_modules", "effects"]),
     st.one_of(
-        st.none(), st.booleans(), st.integers(-5, 10**20), st.floats(allow_nan=False), st.text(max_size=5),
-        st.lists(st.integers(-2, 3), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+        st.none(),
+        st.booleans(),
+        st.integers(-5, 10**20),
+        st.floats(allow_nan=False),
+        st.text(max_size=5),
+        st.lists(st.integers(-2, 3), max_size=3),
+        st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
     ),
-)  # fmt: skip
+)
 def test_a_file_that_lies_is_no_file(tmp_path_factory: pytest.TempPathFactory, key: str, value: object) -> None:
     file = tmp_path_factory.mktemp("lies") / "knockout.json"
     FOUND.write(file)

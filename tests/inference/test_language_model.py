@@ -69,9 +69,7 @@ def test_both_exports_say_what_the_run_says_with_its_gates_at_their_means(
     bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
     inputs = tokenizer(["a2:"], return_tensors="pt")
     with torch.no_grad():
-        torch.testing.assert_close(
-            loaded(**inputs).logits, model.base.model(**inputs).logits, atol=1e-5, rtol=1e-5
-        )  # fmt: skip
+        torch.testing.assert_close(loaded(**inputs).logits, model.base.model(**inputs).logits, atol=1e-5, rtol=1e-5)
         greedy = loaded.generate(**inputs, max_new_tokens=12, do_sample=False)
     text = tokenizer.decode(greedy[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert text == model.answers(["a2:"])[0]["prediction"]

@@ -160,11 +160,13 @@ def test_the_same_seed_trains_the_same_run(classifier: Small, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("small", "at"),
     [
-        ("classification", 4), ("causal_lm", 0), pytest.param("classification", 0, marks=pytest.mark.torture),
+        ("classification", 4),
+        ("causal_lm", 0),
+        pytest.param("classification", 0, marks=pytest.mark.torture),
         pytest.param("causal_lm", 4, marks=pytest.mark.torture),
     ],
     indirect=["small"],
-)  # fmt: skip
+)
 def test_resume_is_bit_equal_and_needs_the_folder_no_more(
     small: Small, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
@@ -312,8 +314,11 @@ def test_the_command_queues_a_run_that_starts_from_the_size(
     assert {row["id"] for row in document(run(runs_dir, "runs", "--json"))} == {source.name, made.name}
     config, before = read_run_config(made), read_run_config(source)
     assert (config.data, config.seed, config.model, config.adapter) == (
-        before.data, before.seed, before.model, before.adapter
-    )  # fmt: skip
+        before.data,
+        before.seed,
+        before.model,
+        before.adapter,
+    )
     assert training.resume(runs_dir, made.name).state == "finished"
     losses = held_out_loss(made)
     assert losses[0] == pytest.approx(small.loss, abs=1e-5)
@@ -356,10 +361,16 @@ def test_what_a_run_says_of_itself_names_no_folder_elsewhere(classifier: Small, 
 @pytest.mark.parametrize(
     "origin",
     [
-        {"run": "../elsewhere"}, {"run": 7}, {"step": -1}, {"parameters": "many"}, {"share": float("nan")},
-        {"share": "all"}, "a text", None,
+        {"run": "../elsewhere"},
+        {"run": 7},
+        {"step": -1},
+        {"parameters": "many"},
+        {"share": float("nan")},
+        {"share": "all"},
+        "a text",
+        None,
     ],
-)  # fmt: skip
+)
 def test_an_origin_that_cannot_be_is_none(origin: Any, classifier: Small, runs_dir: Path) -> None:
     folder = plan(classifier.config()).create(runs_dir, "queued")
     good = queries.run_summary(folder)["origin"]

@@ -133,8 +133,13 @@ def test_a_chat_needs_a_template_and_is_told_by_it(writer: Path, tmp_path: Path)
     answering = Answering()
     found = asked(answering, "writer", folder=str(writer), which="last")["answer"]
     assert found == {
-        "chat": True, "learned_chat": False, "step": 12, "place": "adapter", "total": 256, "new": 12,
-    }  # fmt: skip
+        "chat": True,
+        "learned_chat": False,
+        "step": 12,
+        "place": "adapter",
+        "total": 256,
+        "new": 12,
+    }
     assert written(answering, writer, turns=TURNS)["messages"] != written(answering, writer)["messages"]
     data = save_lines(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b"}] * 20)
     values = lm_values(save_tiny_lm(tmp_path / "model", template=None), data, train__steps=2)
@@ -148,16 +153,20 @@ def test_a_run_that_predicts_writes_nothing(trained_run: Path) -> None:
     reply = asked(Answering(), "writer", folder=str(trained_run), which="last")
     assert reply["error"]["message"] == (
         "data.task=classification: this run's model writes no texts; ask for a prediction instead"
-    )  # fmt: skip
+    )
 
 
 def test_tokens_of_an_example_add_up_to_its_recorded_loss(writer: Path) -> None:
     examples = queries.examples_frame(writer, queries.run_summary(writer)["step"]).head(6)
     answering = Answering()
     name = asked(
-        answering, "token_losses", folder=str(writer), which="last", texts=examples["text"].tolist(),
+        answering,
+        "token_losses",
+        folder=str(writer),
+        which="last",
+        texts=examples["text"].tolist(),
         pairs=examples["text_pair"].tolist(),
-    )["answer"]  # fmt: skip
+    )["answer"]
     while answering.busy:
         answering.advance()
     found = asked(answering, "read", stream=name)["answer"]
@@ -168,9 +177,9 @@ def test_tokens_of_an_example_add_up_to_its_recorded_loss(writer: Path) -> None:
         assert sum(counted) / len(counted) == pytest.approx(loss, rel=1e-4)
         assert len(message["tokens"]) == len(message["adapter"]) == len(message["base"])
         assert message["adapter"][0] is None, "nothing is before the first token"
-    name = asked(
-        answering, "token_losses", folder=str(writer), which="last", texts=["not of the data"], pairs=[None]
-    )["answer"]  # fmt: skip
+    name = asked(answering, "token_losses", folder=str(writer), which="last", texts=["not of the data"], pairs=[None])[
+        "answer"
+    ]
     answering.advance()
     assert "is not among the held-out examples" in asked(answering, "read", stream=name)["answer"]["error"]["message"]
 

@@ -185,11 +185,22 @@ def test_no_tracker_calls_anybody_or_leaves_its_folder(runs_dir: Path, heard: Pa
     write_trackers(folder, {name: Written(place="elsewhere", run="../../../outside") for name in TRACKERS})
     environment = {name: value for name, value in listened_to(heard).items() if not name.startswith("WANDB_")}
     done = subprocess.run(
-        [sys.executable, "-m", "dynlora", "track", folder.name, "--runs-dir", str(runs_dir), "--to",
-         ",".join(name for name in TRACKERS if name != "mlflow")],
+        [
+            sys.executable,
+            "-m",
+            "dynlora",
+            "track",
+            folder.name,
+            "--runs-dir",
+            str(runs_dir),
+            "--to",
+            ",".join(name for name in TRACKERS if name != "mlflow"),
+        ],
         env={**environment, "HF_TOKEN": "hf_of_nobody", "HOME": str(heard.parent)},
-        capture_output=True, check=False, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr.decode()
     assert all(written.error is None for written in read_trackers(folder).values())
     assert [line for line in heard.read_text().splitlines() if "127.0.0.1" not in line] == []
@@ -200,9 +211,12 @@ def test_no_tracker_calls_anybody_or_leaves_its_folder(runs_dir: Path, heard: Pa
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "mlflow", "wandb", "aim"])
 def test_files_are_in_the_runs_folder_unless_a_variable_of_the_tracker_says_otherwise(name: str) -> None:
     variable = {
-        "tensorboard": "TENSORBOARD_LOGGING_DIR", "trackio": "TRACKIO_DIR", "mlflow": "MLFLOW_TRACKING_URI",
-        "wandb": "WANDB_DIR", "aim": "AIM_REPO",
-    }[name]  # fmt: skip
+        "tensorboard": "TENSORBOARD_LOGGING_DIR",
+        "trackio": "TRACKIO_DIR",
+        "mlflow": "MLFLOW_TRACKING_URI",
+        "wandb": "WANDB_DIR",
+        "aim": "AIM_REPO",
+    }[name]
     mine = place_of(name, RUNS, {})
     assert mine.is_own
     assert f"/runs/{FOLDER}/{name}" in mine.address

@@ -36,9 +36,12 @@ EVENTS = "events.out.tfevents.1.here"
 def framed(*events: bytes) -> bytes:
     """Return records as an event file holds them."""
     return b"".join(
-        (head := struct.pack("<Q", len(event))) + struct.pack("<I", masked_crc32c(head)) + event
-        + struct.pack("<I", masked_crc32c(event)) for event in events
-    )  # fmt: skip
+        (head := struct.pack("<Q", len(event)))
+        + struct.pack("<I", masked_crc32c(head))
+        + event
+        + struct.pack("<I", masked_crc32c(event))
+        for event in events
+    )
 
 
 def number(tag: str, step: int, value: float) -> bytes:
@@ -144,9 +147,16 @@ def test_nothing_is_made_beside_a_file_and_its_log_is_read(tmp_path: Path) -> No
 def test_values_of_any_kind_become_numbers_or_nothing(tmp_path: Path, runs_dir: Path) -> None:
     rows = [
         (1, {"a": "NaN", "b": "Infinity", "c": True, "d": "text", "e": {"_type": "trackio.image"}, "f": 10**400}),
-        (-1, {"a": 1}), ("two", {"a": 1}), (2**63 - 1, {"a": 1}), (None, {"a": 1}), (2, "[1]"), (3, "{"),
-        (4, "[" * 9999), (5, b"\xff\xfe"), (6, {"x" * 5000: 1.0, "\x1b[31m\n": 2.0, "": 3.0}),
-    ]  # fmt: skip
+        (-1, {"a": 1}),
+        ("two", {"a": 1}),
+        (2**63 - 1, {"a": 1}),
+        (None, {"a": 1}),
+        (2, "[1]"),
+        (3, "{"),
+        (4, "[" * 9999),
+        (5, b"\xff\xfe"),
+        (6, {"x" * 5000: 1.0, "\x1b[31m\n": 2.0, "": 3.0}),
+    ]
     [run] = trackio_runs(trackio_file(tmp_path / "a.db", *rows))
     assert repr(run.series["a"]) == "{1: nan}"
     assert run.series["b"] == run.series["f"] == {1: float("inf")}

@@ -36,9 +36,10 @@ def steps_of(runs_dir: Path) -> list[int]:
 def tracking(run_id: str) -> list[int]:
     """The processes that write a run to trackers."""
     return [
-        process.pid for process in psutil.process_iter(["cmdline"])
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
         if {"track", run_id} <= set(process.info["cmdline"] or ())
-    ]  # fmt: skip
+    ]
 
 
 def test_a_killed_run_ends_in_mlflow_and_a_resume_continues_it(
@@ -58,8 +59,10 @@ def test_a_killed_run_ends_in_mlflow_and_a_resume_continues_it(
 
     resumed = subprocess.run(
         [sys.executable, "-m", "dynlora", "resume", folder.name, "--runs-dir", str(runs_dir), "--json"],
-        capture_output=True, check=False, timeout=600,
-    )  # fmt: skip
+        capture_output=True,
+        check=False,
+        timeout=600,
+    )
     assert json.loads(resumed.stdout)["status"] == "finished", resumed.stderr.decode()
     assert rows(file, "SELECT status FROM runs") == [("FINISHED",)]
     assert rows(file, "SELECT 1 FROM metrics GROUP BY key, step HAVING count(*) > 1") == []

@@ -153,9 +153,12 @@ def test_a_resume_continues_the_run(tiny_bert: Path, tmp_path: Path, runs_dir: P
     again = RecordCallback("whole", runs_dir)
     settings = arguments(tmp_path / "out", eval_strategy="steps", eval_steps=6)
     Trainer(
-        adapted(tiny_bert), TrainingArguments(**settings), train_dataset=Rows(), eval_dataset=Rows(16),
+        adapted(tiny_bert),
+        TrainingArguments(**settings),
+        train_dataset=Rows(),
+        eval_dataset=Rows(16),
         callbacks=[again],
-    ).train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-6"))  # fmt: skip
+    ).train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-6"))
     assert again.folder == whole.folder
     assert len(queries.list_runs(runs_dir)) == 1
     run = dynlora.open_run(whole.folder)
@@ -174,9 +177,13 @@ def test_trl_is_recorded_too(tmp_path: Path, runs_dir: Path) -> None:
     callback = RecordCallback("talks", runs_dir)
     model: Any = tiny_decoder()
     SFTTrainer(
-        model, settings, train_dataset=rows, processing_class=byte_tokenizer(), callbacks=[callback],
+        model,
+        settings,
+        train_dataset=rows,
+        processing_class=byte_tokenizer(),
+        callbacks=[callback],
         peft_config=LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"),
-    ).train()  # fmt: skip
+    ).train()
     assert callback.folder is not None
     run = dynlora.open_run(callback.folder)
     assert (run.status, run.summary["task"], len(run.modules)) == ("finished", "causal_lm", 4)

@@ -158,9 +158,13 @@ def test_trl_prefers_and_is_recorded(tmp_path: Path, runs_dir: Path) -> None:
     callback = RecordCallback("prefers", runs_dir)
     model: Any = tiny_decoder()
     DPOTrainer(
-        model, args=settings, train_dataset=rows, processing_class=byte_tokenizer(), callbacks=[callback],
+        model,
+        args=settings,
+        train_dataset=rows,
+        processing_class=byte_tokenizer(),
+        callbacks=[callback],
         peft_config=LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"),
-    ).train()  # fmt: skip
+    ).train()
     assert callback.folder is not None
     found = dynlora.open_run(callback.folder)
     assert (found.status, len(found.modules)) == ("finished", 4)

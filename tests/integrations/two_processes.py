@@ -25,9 +25,15 @@ def main(base: Path, runs_dir: Path, folder: Path, rows: int) -> None:
             if hasattr(module, "p") and hasattr(module, "inplace"):
                 module.p = 0.0  # dropout draws for each process by itself
         settings = arguments(
-            folder, max_steps=STEPS, per_device_train_batch_size=rows, save_strategy="no", max_grad_norm=0,
-            average_tokens_across_devices=averages, lr_scheduler_type="constant", learning_rate=1e-3,
-        )  # fmt: skip
+            folder,
+            max_steps=STEPS,
+            per_device_train_batch_size=rows,
+            save_strategy="no",
+            max_grad_norm=0,
+            average_tokens_across_devices=averages,
+            lr_scheduler_type="constant",
+            learning_rate=1e-3,
+        )
         callback = RecordCallback(name, runs_dir, every=1, keep_adapter=False)
         Trainer(model, TrainingArguments(**settings), train_dataset=Rows(), callbacks=[callback]).train()
 

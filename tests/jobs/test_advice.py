@@ -20,16 +20,31 @@ from tests.waiting import until
 def answer(**changes: Any) -> dict[str, Any]:
     """What `dynlora advise --json` prints of a model with one module."""
     family = {
-        "name": "query", "modules": 1, "mean_rank": 2.0, "parameters_share": 1.0, "gain_share": 1.0,
-        "gain_per_parameter": 1.0, "low": 1.0, "high": 1.0, "can_go": False,
-    }  # fmt: skip
+        "name": "query",
+        "modules": 1,
+        "mean_rank": 2.0,
+        "parameters_share": 1.0,
+        "gain_share": 1.0,
+        "gain_per_parameter": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+        "can_go": False,
+    }
     module = {"name": "a.query", "layer": 0, "kind": "query", "d_in": 4, "d_out": 4, "rank": 2, "gain_share": 1.0}
     return {
-        "ranks": {"a.query": 2}, "scaling": {"a.query": 2.0}, "parameters": 16, "budget": 16, "uniform_rank": 2,
-        "task_type": "SEQ_CLS", "modules": [module], "families": [family], "layers": [],
+        "ranks": {"a.query": 2},
+        "scaling": {"a.query": 2.0},
+        "parameters": 16,
+        "budget": 16,
+        "uniform_rank": 2,
+        "task_type": "SEQ_CLS",
+        "modules": [module],
+        "families": [family],
+        "layers": [],
         "confidence": {"correlation": None, "agreement": 1.0, "level": "high"},
-        "look": {"warm_steps": 1, "look_steps": 2, "rows": 24, "seconds": 1.0}, **changes,
-    }  # fmt: skip
+        "look": {"warm_steps": 1, "look_steps": 2, "rows": 24, "seconds": 1.0},
+        **changes,
+    }
 
 
 @pytest.fixture
@@ -112,11 +127,17 @@ def test_a_refusal_is_the_child_s_sentence_and_can_be_asked_again(runs_dir: Path
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "{}", "x" * (Answer.MAX_BYTES + 1),
-        json.dumps(answer(ranks={"b": 2})), json.dumps(answer(families=[])), json.dumps(answer(budget=-1)),
-        json.dumps(answer(modules=[{"name": 3}])), json.dumps(answer(scaling={"a.query": "2"})),
+        "",
+        "[]",
+        "{}",
+        "x" * (Answer.MAX_BYTES + 1),
+        json.dumps(answer(ranks={"b": 2})),
+        json.dumps(answer(families=[])),
+        json.dumps(answer(budget=-1)),
+        json.dumps(answer(modules=[{"name": 3}])),
+        json.dumps(answer(scaling={"a.query": "2"})),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_advice_is_not_shown(runs_dir: Path, as_command: list[list[str]], text: str) -> None:
     file = advice.answer_file({}, runs_dir)
     file.parent.mkdir()

@@ -66,8 +66,13 @@ def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.Monk
 
 def test_no_choice_of_a_user_is_on_the_command_line() -> None:
     assert cli_client.preflight_command(Path("/r/.incoming/check-1.yaml"))[1:] == [
-        "-m", "dynlora", "preflight", "--config", "/r/.incoming/check-1.yaml", "--json",
-    ]  # fmt: skip
+        "-m",
+        "dynlora",
+        "preflight",
+        "--config",
+        "/r/.incoming/check-1.yaml",
+        "--json",
+    ]
 
 
 def test_a_check_leaves_nothing_and_hands_the_refusal_on(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:

@@ -330,23 +330,46 @@ def test_a_corrupt_run_can_be_deleted_and_a_link_cannot(tmp_path: Path) -> None:
 
 def test_children_inherit_what_they_need_and_no_more() -> None:
     given = {
-        "HF_HOME": "a", "PIP_INDEX_URL": "b", "https_proxy": "c", "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "0",
-        "PATH": "p", "DYNLORA_X": "1", "XDG_CACHE_HOME": "x", "AWS_SECRET_ACCESS_KEY": "s", "LD_PRELOAD": "evil.so",
-        "STREAMLIT_SERVER_PORT": "1", "RANK": "0",
-    }  # fmt: skip
+        "HF_HOME": "a",
+        "PIP_INDEX_URL": "b",
+        "https_proxy": "c",
+        "OMP_NUM_THREADS": "2",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "PATH": "p",
+        "DYNLORA_X": "1",
+        "XDG_CACHE_HOME": "x",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "LD_PRELOAD": "evil.so",
+        "STREAMLIT_SERVER_PORT": "1",
+        "RANK": "0",
+    }
     kept = spawn.child_environment(given)
     assert set(given) - set(kept) == {"AWS_SECRET_ACCESS_KEY", "LD_PRELOAD", "STREAMLIT_SERVER_PORT", "RANK"}
 
 
 def test_no_choice_of_a_user_is_on_a_command_line() -> None:
     assert launch.train_command(Path("/r/.incoming/k.yaml"), Path("/r")) == [
-        sys.executable, "-m", "dynlora", "train", "--config", "/r/.incoming/k.yaml", "--queue", "--stay", "--json",
+        sys.executable,
+        "-m",
+        "dynlora",
+        "train",
+        "--config",
+        "/r/.incoming/k.yaml",
+        "--queue",
+        "--stay",
+        "--json",
         "--runs-dir",
         "/r",
-    ]  # fmt: skip
+    ]
     assert run_queue.resume_command("id", Path("/r")) == [
-        sys.executable, "-m", "dynlora", "resume", "id", "--runs-dir", "/r",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "dynlora",
+        "resume",
+        "id",
+        "--runs-dir",
+        "/r",
+    ]
 
 
 def test_small_files_are_read_with_care(tmp_path: Path) -> None:

@@ -77,8 +77,10 @@ def test_the_command_lists_and_moves(tmp_path: Path) -> None:
     assert "no run waits in the queue" in run(tmp_path, "queue").stdout
     waiting(tmp_path, "one", "two")
     assert document(run(tmp_path, "queue", "two", "--move", "first", "--json")) == {
-        "id": "two", "position": 1, "waiting": 2,
-    }  # fmt: skip
+        "id": "two",
+        "position": 1,
+        "waiting": 2,
+    }
     assert [row["id"] for row in document(run(tmp_path, "queue", "--json"))] == ["two", "one"]
     assert "two is at position 2 of 2" in run(tmp_path, "queue", "two", "--move", "down").stdout
     for wrong in (["two"], ["--move", "up"]):

@@ -28,8 +28,14 @@ def child(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
 
 def test_options_become_arguments() -> None:
     assert arguments({"study": "s", "trials": 4, "each": "", "rates": True, "wait": False, "confirm": 0}) == [
-        "--study", "s", "--trials", "4", "--rates", "--confirm", "0",
-    ]  # fmt: skip
+        "--study",
+        "s",
+        "--trials",
+        "4",
+        "--rates",
+        "--confirm",
+        "0",
+    ]
 
 
 def test_a_search_that_runs_says_how_far_it_is_and_can_be_ended(
@@ -81,8 +87,10 @@ def test_what_lies_in_the_folder_by_chance_is_no_search(tmp_path: Path) -> None:
     (folder / "pipe.pid").write_text(json.dumps({"pid": 1, "start": start_time(1)}), "utf-8")
     (folder / "cut.job").write_text('{"kind": "sea', "utf-8")
     assert {name: job.status for name, job in searches(tmp_path).items()} == {
-        "pipe": "running", "dir": "done", "odd": "done",
-    }  # fmt: skip
+        "pipe": "running",
+        "dir": "done",
+        "odd": "done",
+    }
 
 
 def test_what_an_earlier_version_left_of_a_search_stays_readable(tmp_path: Path) -> None:

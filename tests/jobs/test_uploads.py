@@ -14,14 +14,24 @@ from dynlora.jobs import uploads
 @pytest.mark.parametrize(
     ("name", "kept"),
     [
-        ("reviews.csv", "reviews.csv"), ("my reviews (1).CSV", "my-reviews-1.csv"), ("../../etc/cron.d/x.csv", "x.csv"),
-        ("C:\\Windows\\a.jsonl", "a.jsonl"), ("a.tar.parquet", "a-tar.parquet"), (".csv", "data.csv"),
-        ("con.csv", "data.csv"), ("LPT1.tsv", "data.tsv"), ("$(touch x);.csv", "touch-x.csv"), ("-rf.csv", "rf.csv"),
-        ("a\x00b\n.csv", "a-b.csv"), ("Big Data.CSV.GZ", "Big-Data.csv.gz"),
-        ("a.xlsx", "a.xlsx"), ("a.json", "a.json"), ("\u202egnp.csv", "gnp.csv"),
+        ("reviews.csv", "reviews.csv"),
+        ("my reviews (1).CSV", "my-reviews-1.csv"),
+        ("../../etc/cron.d/x.csv", "x.csv"),
+        ("C:\\Windows\\a.jsonl", "a.jsonl"),
+        ("a.tar.parquet", "a-tar.parquet"),
+        (".csv", "data.csv"),
+        ("con.csv", "data.csv"),
+        ("LPT1.tsv", "data.tsv"),
+        ("$(touch x);.csv", "touch-x.csv"),
+        ("-rf.csv", "rf.csv"),
+        ("a\x00b\n.csv", "a-b.csv"),
+        ("Big Data.CSV.GZ", "Big-Data.csv.gz"),
+        ("a.xlsx", "a.xlsx"),
+        ("a.json", "a.json"),
+        ("\u202egnp.csv", "gnp.csv"),
         ("x" * 300 + ".csv", "x" * 80 + ".csv"),
     ],
-)  # fmt: skip
+)
 def test_names_are_made_plain(name: str, kept: str, runs_dir: Path) -> None:
     assert uploads.checked_name(name) == kept
     path = uploads.keep(runs_dir, name, b"text,label\n")
@@ -93,10 +103,14 @@ def test_an_adapter_is_kept_by_the_digest_of_both_files(runs_dir: Path) -> None:
 @pytest.mark.parametrize(
     "files",
     [
-        {}, {"a.json": b"{}"}, {"a.json": b"{}", "b.json": b"{}"}, {"a.json": b"{}", "b.bin": b"x"},
-        {"a.json": b"{}", "b.safetensors": b"x", "c.safetensors": b"x"}, {"json": b"{}", "safetensors": b""},
+        {},
+        {"a.json": b"{}"},
+        {"a.json": b"{}", "b.json": b"{}"},
+        {"a.json": b"{}", "b.bin": b"x"},
+        {"a.json": b"{}", "b.safetensors": b"x", "c.safetensors": b"x"},
+        {"json": b"{}", "safetensors": b""},
     ],
-)  # fmt: skip
+)
 def test_anything_but_the_two_files_of_an_adapter_is_refused(files: dict[str, bytes], runs_dir: Path) -> None:
     with pytest.raises(DataError, match=r"adapter has two|0 bytes"):
         uploads.keep_adapter(runs_dir, files)

@@ -24,9 +24,13 @@ RUN = "20260101-000000-00000007"
 def test_a_card_says_what_the_run_is_and_how_well_it_did() -> None:
     words = inert(dynlora.open_run(SAMPLES / MOVED)._repr_html_()).words
     for said in (
-        "dynamic on sentiment4, seed 0", "minilm on sentiment4, seed 0, 300 steps", "finished, step 300 of 300",
-        "0.851 (95 % CI 0.839 to 0.862, n = 3,678)", "164,676, 99.3 % of the budget", MOVED,
-    ):  # fmt: skip
+        "dynamic on sentiment4, seed 0",
+        "minilm on sentiment4, seed 0, 300 steps",
+        "finished, step 300 of 300",
+        "0.851 (95 % CI 0.839 to 0.862, n = 3,678)",
+        "164,676, 99.3 % of the budget",
+        MOVED,
+    ):
         assert said in " ".join(words.split())
 
 

@@ -22,11 +22,19 @@ SEEDS = (LORA, "20261127-145425-87d2856b", DYNAMIC, "20261127-150149-eac49b84")
 def several(runs_dir: Path, **about: Any) -> list[Path]:
     """Make three seeds of two methods, of which one moves rank."""
     return [
-        make_run(runs_dir, run_id=f"20260101-000000-0000000{2 * seed + place}", strategy=strategy, seed=seed,
-                 moves=strategy == "dynamic", gates=strategy == "dynamic", extras=True, **about)
+        make_run(
+            runs_dir,
+            run_id=f"20260101-000000-0000000{2 * seed + place}",
+            strategy=strategy,
+            seed=seed,
+            moves=strategy == "dynamic",
+            gates=strategy == "dynamic",
+            extras=True,
+            **about,
+        )
         for seed in range(3)
         for place, strategy in enumerate(("lora", "dynamic"))
-    ]  # fmt: skip
+    ]
 
 
 def test_runs_are_given_as_ids_folders_or_runs() -> None:

@@ -128,7 +128,7 @@ WRONG: list[tuple[Callable[[Plots], Any], str]] = [
     (lambda p: p.gates(301), r"^step=301: must be a whole number, a step from 0 to 300$"),
     (lambda p: p.shrink(-0.1), r"^tolerance=-0.1: must be 0 or more, in nats of held-out loss$"),
     (lambda p: p.knockouts("magic"), r"^score='magic': must be one of importance at the end"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("draw", "words"), WRONG)
@@ -142,7 +142,7 @@ MISSING: list[tuple[str, Callable[[Plots], Any], str]] = [
     (UNIFORM, Plots.gates, r"no figure gates\. This run has no gates, .*gates=module.*"),
     (WRITES, Plots.knockouts, rf"has no module ablation; measure it with `dynlora ablate {WRITES} --runs-dir .*`$"),
     (MOVED, Plots.shrink, rf"has no measured sizes .*; measure them with `dynlora compress {MOVED} --curve --runs-dir"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("run", "draw", "words"), MISSING)

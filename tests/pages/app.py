@@ -19,25 +19,58 @@ from tests.waiting import PATIENCE_S
 ROOT = Path(__file__).resolve().parents[2]
 VERDICT = "chart-verdict"
 """Key of the figure of the verdict."""
-PAGES = ("home", "runs", "launch", "run", "capacity", "inputs", "compare", "playground", "shrink", "decode",
-         "recycle", "methods", "tour")  # fmt: skip
+PAGES = (
+    "home",
+    "runs",
+    "launch",
+    "run",
+    "capacity",
+    "inputs",
+    "compare",
+    "playground",
+    "shrink",
+    "decode",
+    "recycle",
+    "methods",
+    "tour",
+)
 RUN_PAGES = ("run", "capacity", "inputs", "playground", "shrink")
 CATALOG = {
     "strategies": [
         {
-            "name": "dynamic", "title": "Dynamic LoRA", "summary": "Moves rank.", "formula": "h = W x",
+            "name": "dynamic",
+            "title": "Dynamic LoRA",
+            "summary": "Moves rank.",
+            "formula": "h = W x",
             "paper": "a paper",
-            "fidelity": "reconstruction", "cost": "little", "doc": "",
+            "fidelity": "reconstruction",
+            "cost": "little",
+            "doc": "",
             "fields": [
-                {"name": "allocation", "type": "str", "optional": False, "default": "rank", "help": "What moves.",
-                 "unit": "", "choices": ["rank", "random"]},
-                {"name": "moves", "type": "int", "optional": True, "default": None, "help": "Moves.",
-                 "unit": "components", "choices": [], "ge": 1},
+                {
+                    "name": "allocation",
+                    "type": "str",
+                    "optional": False,
+                    "default": "rank",
+                    "help": "What moves.",
+                    "unit": "",
+                    "choices": ["rank", "random"],
+                },
+                {
+                    "name": "moves",
+                    "type": "int",
+                    "optional": True,
+                    "default": None,
+                    "help": "Moves.",
+                    "unit": "components",
+                    "choices": [],
+                    "ge": 1,
+                },
             ],
         },
         {"name": "lora", "title": "LoRA", "summary": "Uniform.", "fidelity": "code", "cost": "none", "fields": []},
     ]
-}  # fmt: skip
+}
 
 
 def _no_manifests(max_workers: int | None = None) -> list[Any]:

@@ -65,10 +65,12 @@ def test_the_replay_holds_at_most_sixty_pictures(runs_dir: Path) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        {"step": "-1", "steps": "9-2", "signal": "nope"}, {"step": "9" * 30, "steps": "99999-", "module": "$x$"},
-        {"step": "x", "steps": "a-b", "rows": "x"}, {"steps": "1-2-3", "flow": "<b>"},
+        {"step": "-1", "steps": "9-2", "signal": "nope"},
+        {"step": "9" * 30, "steps": "99999-", "module": "$x$"},
+        {"step": "x", "steps": "a-b", "rows": "x"},
+        {"steps": "1-2-3", "flow": "<b>"},
     ],
-)  # fmt: skip
+)
 def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     assert len(charts(open_page("capacity", **address))) == 3

@@ -30,9 +30,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         strategy, lr, seed = ("dynamic", "lora")[number // 4], (1e-3, 2e-3)[number // 2 % 2], number % 2
         config = {"seed": seed, "strategy": {"name": strategy}, "train": {"lr": lr}, "adapter": {"rank": 4}}
         finished_run(
-            root, 10 * (1 + number % 4), run_id, name=f"run {number}", strategy=strategy, seed=seed,
-            fidelity="code", config=config, params={"budget": 1000, "active": 900, "gate": number},
-        )  # fmt: skip
+            root,
+            10 * (1 + number % 4),
+            run_id,
+            name=f"run {number}",
+            strategy=strategy,
+            seed=seed,
+            fidelity="code",
+            config=config,
+            params={"budget": 1000, "active": 900, "gate": number},
+        )
     return root
 
 

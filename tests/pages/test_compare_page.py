@@ -39,8 +39,9 @@ def test_seeds_of_one_configuration_are_one_band_with_n(runs_dir: Path) -> None:
     assert not app.error
     bands = [name for name in traces(app, 0) if "band" not in name]
     assert [name.replace("<br>", " ") for name in bands] == [
-        "dynamic (reconstruction), n = 3", "lora (reconstruction), n = 3"
-    ]  # fmt: skip
+        "dynamic (reconstruction), n = 3",
+        "lora (reconstruction), n = 3",
+    ]
     assert len(traces(app, 0)) == 4
     said = words(app).replace("\\", "")
     assert "The band covers the lowest to the highest run" in said
@@ -211,9 +212,15 @@ def test_the_default_prefers_a_run_that_trains_beside_plain_lora_with_the_same_s
         name = f"20260101-00000{number}-00000000"
         settings = config(strategy, 0) | {"train": {"steps": 40, "lr": lr}}
         make_run(
-            runs_dir, run_id=name, strategy=strategy, gates=False, moves=strategy != "lora", state=state, steps=steps,
+            runs_dir,
+            run_id=name,
+            strategy=strategy,
+            gates=False,
+            moves=strategy != "lora",
+            state=state,
+            steps=steps,
             about={"config": settings},
-        )  # fmt: skip
+        )
         return name
 
     plain, _, live = run(1, "lora", 0.001), run(2, "adalora", 0.001), run(3, "dynamic", 0.001, "running", 30)

@@ -89,9 +89,14 @@ def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_
     assert not [button for button in app.button if str(button.key).startswith("repair-")]
     data = shown_config(app)["data"]
     assert data["repair"] == [
-        "drop_empty_texts", "drop_empty_labels", {"merge": {"Good": "good", "good ": "good"}}, "drop_duplicates",
-        "drop_near_duplicates", "drop_conflicts", "drop_rare",
-    ]  # fmt: skip
+        "drop_empty_texts",
+        "drop_empty_labels",
+        {"merge": {"Good": "good", "good ": "good"}},
+        "drop_duplicates",
+        "drop_near_duplicates",
+        "drop_conflicts",
+        "drop_rare",
+    ]
     command = next(code.value for code in app.code if code.language == "bash")
     assert "data.repair=[drop_empty_texts, drop_empty_labels, {merge: {Good: good" in command
     values = tiny_values(tiny_bert, Path(data["path"]), train__steps=3)

@@ -154,8 +154,13 @@ class Child:
             "accepted": False,
             "discarded": "#### 99",
         }
-        end = {"ended": "end", "answer": "23", "tokens": {"draft_kept": 6, "draft_discarded": 4, "target": 5},
-               "flops": 60, "target_flops": 100}  # fmt: skip
+        end = {
+            "ended": "end",
+            "answer": "23",
+            "tokens": {"draft_kept": 6, "draft_discarded": 4, "target": 5},
+            "flops": 60,
+            "target_flops": 100,
+        }
         messages = [first, second, end][: self.looks][arguments.get("since", 0) :]
         status = "done" if self.looks >= 3 else "running"
         return {"messages": messages, "status": status, "progress": {"done": self.looks, "of": None}, "error": None}

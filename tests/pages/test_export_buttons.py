@@ -36,8 +36,13 @@ def test_the_export_is_chosen_by_where_it_goes(run: Path) -> None:
     app = open_page("run", run=run.name)
     where = app.selectbox(key="export-form")
     assert where.options == [
-        "PEFT, vLLM", "SGLang, TGI, LoRAX", "any engine: merged", "ONNX", "ONNX, gates kept", "Python, gates kept",
-    ]  # fmt: skip
+        "PEFT, vLLM",
+        "SGLang, TGI, LoRAX",
+        "any engine: merged",
+        "ONNX",
+        "ONNX, gates kept",
+        "Python, gates kept",
+    ]
     where.set_value("uniform").run()
     assert "Adapter for SGLang, TGI, LoRAX" in [one.proto.label for one in app.get("download_button")]
     assert any(f"--format uniform --out {run.name}-uniform.zip" in block.value for block in app.code)

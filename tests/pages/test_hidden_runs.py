@@ -73,8 +73,12 @@ def test_an_eye_hides_a_method_from_scatter_plots_and_sweeps_and_all_colours_sta
 
     def colours(app: AppTest) -> dict[str, str]:
         traces = [trace for chart in charts(app) for trace in chart["data"] if "markers" in trace.get("mode", "")]
-        return {name: trace["marker"].get("color") or trace["line"]["color"]
-                for trace in traces for name in STRATEGIES if name in trace.get("name", "")}  # fmt: skip
+        return {
+            name: trace["marker"].get("color") or trace["line"]["color"]
+            for trace in traces
+            for name in STRATEGIES
+            if name in trace.get("name", "")
+        }
 
     app = open_page("compare", runs=runs, section=section)
     before = colours(app)

@@ -30,10 +30,12 @@ def talks() -> bytes:
 
 
 HUB = {
-    ("models", "owner/tiny-bert"): {}, ("models", "owner/other"): {},
+    ("models", "owner/tiny-bert"): {},
+    ("models", "owner/other"): {},
     ("datasets", "owner/reviews"): {"data/train-00000-of-00001.parquet": talks()},
-    ("datasets", "owner/More-Reviews"): {}, ("datasets", "owner/..bad-reviews"): {},
-}  # fmt: skip
+    ("datasets", "owner/More-Reviews"): {},
+    ("datasets", "owner/..bad-reviews"): {},
+}
 
 
 @pytest.fixture

@@ -40,8 +40,10 @@ def others(name: str) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize("name", KINDS)
 def test_the_command_of_a_form_has_an_option_for_each_setting(name: str, runs_dir: Path) -> None:
     kind = registry()[name]
-    picked = {setting: ["a", "b"] if form._is_several(kind.settings.model_fields[setting]) else setting
-              for setting in form._run_fields(kind)}  # fmt: skip
+    picked = {
+        setting: ["a", "b"] if form._is_several(kind.settings.model_fields[setting]) else setting
+        for setting in form._run_fields(kind)
+    }
     for setting, value in others(name):
         _, command, *arguments = shlex.split(form.command(kind, {**picked, setting: value}))
         if name == "decode":
@@ -51,8 +53,10 @@ def test_the_command_of_a_form_has_an_option_for_each_setting(name: str, runs_di
         assert form._typed(read) == form._typed(value), setting
 
 
-@pytest.mark.parametrize(("name", "task"), [("decode", "causal_lm"), ("recycle", "classification"),
-                                            ("distil", "causal_lm"), ("merge", "regression")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [("decode", "causal_lm"), ("recycle", "classification"), ("distil", "causal_lm"), ("merge", "regression")],
+)
 def test_each_setting_of_a_kind_has_a_widget(name: str, task: str, runs_dir: Path) -> None:
     form._fit.clear()
     kind = registry()[name]

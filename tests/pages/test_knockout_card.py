@@ -160,10 +160,12 @@ def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: 
 
 @pytest.mark.parametrize(
     ("by", "said", "not_said"),
-    [(None, "This run has no saved adapter", "RecordCallback"),
-     ("transformers", "it is ablated in its own script: RecordCallback(..., ablate_rows=256)", "no saved adapter"),
-     ("a loop of its own", "its adapter is not here", "RecordCallback")],
-)  # fmt: skip
+    [
+        (None, "This run has no saved adapter", "RecordCallback"),
+        ("transformers", "it is ablated in its own script: RecordCallback(..., ablate_rows=256)", "no saved adapter"),
+        ("a loop of its own", "its adapter is not here", "RecordCallback"),
+    ],
+)
 def test_only_a_run_of_the_callback_is_sent_to_it(
     by: str | None, said: str, not_said: str, here: Here, runs_dir: Path
 ) -> None:
@@ -201,8 +203,15 @@ def test_lora_as_it_is_is_a_uniform_twin(more: dict[str, Any], is_uniform: bool)
 
 def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     same = {"status": "finished", "model": "m", "data": "d", "max_steps": 300, "params": {"budget": 8}}
-    other = {"seed3": {"seed": 3}, "seed1": {"seed": 1}, "short": {"max_steps": 120}, "big": {"params": {"budget": 9}},
-             "stopped": {"status": "stopped"}, "moved": {}, "own": {}}  # fmt: skip
+    other = {
+        "seed3": {"seed": 3},
+        "seed1": {"seed": 1},
+        "short": {"max_steps": 120},
+        "big": {"params": {"budget": 9}},
+        "stopped": {"status": "stopped"},
+        "moved": {},
+        "own": {},
+    }
     runs = pd.DataFrame(
         [{**same, "seed": 0, "id": key, "folder": str(tmp_path / key)} | row for key, row in other.items()]
     )

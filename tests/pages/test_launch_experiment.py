@@ -44,9 +44,10 @@ def test_lora_dynamic_and_the_control_over_three_seeds_are_one_press(
     app = open_page("launch", mode="experiment")
     assert "3 methods × 3 seeds = 9 runs." in said(app)
     assert shown_document(app)["sweep"] == {
-        "seed": [0, 1, 2], "adapter.rank": [4],
+        "seed": [0, 1, 2],
+        "adapter.rank": [4],
         "strategy": [{"name": "lora"}, {"name": "dynamic"}, {"name": "dynamic", "allocation": "random"}],
-    }  # fmt: skip
+    }
     button = app.button(key="start-experiment")
     assert button.label == "Start 9 runs"
     button.click().run()

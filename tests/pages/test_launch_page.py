@@ -159,8 +159,12 @@ def test_an_uploaded_table_offers_its_columns(uploaded: str, runs_dir: Path) -> 
     assert "In its 10 rows the label is good 5 times and bad 5 times" in said(app)
     path = runs_dir / ".uploads" / uploaded / "reviews.csv"
     assert shown_config(app)["data"] == {
-        "path": str(path), "text": "review", "label": "verdict", "group_by": "source", "max_eval": 500,
-    }  # fmt: skip
+        "path": str(path),
+        "text": "review",
+        "label": "verdict",
+        "group_by": "source",
+        "max_eval": 500,
+    }
     next(box for box in app.selectbox if box.label == "Second text column").set_value("source").run()
     assert shown_config(app)["data"]["text_pair"] == "source"
     assert app.dataframe[0].value["review"].tolist()[0] == "the film was great"

@@ -77,6 +77,7 @@ def test_the_command_of_the_form_says_the_same(runs_dir: Path) -> None:
     assert (program, name) == ("dynlora", "merge")
     options = main.commands[name].make_context(name, arguments).params
     assert {key: list(options[key]) if key == "sources" else options[key] for key in settings} == {
-        **settings, "weights": "0.3,0.2",
-    }  # fmt: skip
+        **settings,
+        "weights": "0.3,0.2",
+    }
     assert options["runs_dir"] == runs_dir

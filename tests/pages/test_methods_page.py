@@ -14,11 +14,23 @@ from dynlora.viz import methods as methods_model
 from tests.pages.app import open_page, words
 
 ANCHORS = {
-    "adalora": "ada-lo-ra", "aslora": "as-lo-ra", "beamlora": "beam-lo-ra", "diffora": "diffo-ra",
-    "dynamic": "dynamic-lo-ra", "elalora": "ela-lo-ra", "eva": "eva", "gelora": "ge-lo-ra", "glora": "g-lo-ra",
-    "gora": "go-ra", "l1ra": "l1-ra", "lora": "lo-ra", "lora_ensemble": "lo-ra-ensemble", "lora_sp": "lo-ra-sp",
-    "sora": "so-ra", "xgblora": "xgb-lo-ra",
-}  # fmt: skip
+    "adalora": "ada-lo-ra",
+    "aslora": "as-lo-ra",
+    "beamlora": "beam-lo-ra",
+    "diffora": "diffo-ra",
+    "dynamic": "dynamic-lo-ra",
+    "elalora": "ela-lo-ra",
+    "eva": "eva",
+    "gelora": "ge-lo-ra",
+    "glora": "g-lo-ra",
+    "gora": "go-ra",
+    "l1ra": "l1-ra",
+    "lora": "lo-ra",
+    "lora_ensemble": "lo-ra-ensemble",
+    "lora_sp": "lo-ra-sp",
+    "sora": "so-ra",
+    "xgblora": "xgb-lo-ra",
+}
 """What streamlit made of the titles when the page left it to it: links by these keep working."""
 
 

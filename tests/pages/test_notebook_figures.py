@@ -21,8 +21,11 @@ MOVED, SHRUNK = "20261125-133850-b965a50f", "20261127-144657-74ce2b75"
 """Runs with reallocations, gates and ablations, and with measured sizes of the adapter."""
 
 COMPARED = (
-    "20261127-144657-74ce2b75", "20261127-145425-87d2856b", "20261127-144833-de79b354", "20261127-150149-eac49b84",
-)  # fmt: skip
+    "20261127-144657-74ce2b75",
+    "20261127-145425-87d2856b",
+    "20261127-144833-de79b354",
+    "20261127-150149-eac49b84",
+)
 """Two seeds of `lora` and two of `dynamic`."""
 
 Figure = dict[str, Any]
@@ -69,8 +72,12 @@ def plot(run: str) -> Any:
 
 ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
     ("capacity", {}, "map-rank-", lambda: plot(MOVED).capacity()),
-    ("capacity", {"signal": "importance", "rows": "depth", "steps": "40-200", "step": "150"}, "map-importance-",
-     lambda: plot(MOVED).capacity("importance", 40, 200, step=150, order="depth")),
+    (
+        "capacity",
+        {"signal": "importance", "rows": "depth", "steps": "40-200", "step": "150"},
+        "map-importance-",
+        lambda: plot(MOVED).capacity("importance", 40, 200, step=150, order="depth"),
+    ),
     ("capacity", {"flow": "module", "steps": "40-200"}, "flow", lambda: plot(MOVED).flow(40, 200, by="module")),
     ("capacity", {}, "scatter-", lambda: plot(MOVED).importance_vs_rank()),
     ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
@@ -78,7 +85,7 @@ ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
     ("run", {}, "metric", lambda: plot(MOVED).training("metric")),
     ("inputs", {"gates": "all", "step": "90"}, "gates", lambda: plot(MOVED).gates(90, hide=False)),
     ("shrink", {"tolerance": "0.01"}, "shrink-curve", lambda: plot(SHRUNK).shrink(0.01)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("page", "address", "key", "draw"), ONE_RUN)

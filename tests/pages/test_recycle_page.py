@@ -30,10 +30,14 @@ class Child:
         labels = dict.fromkeys(label for _, label in arguments["support"])
         first = arguments["support"][0]
         return [
-            {"text": text, "label": first[1], "distances": dict.fromkeys(labels, 1.0),
-             "nearest": {"text": first[0], "label": first[1], "distance": 0.5}}
+            {
+                "text": text,
+                "label": first[1],
+                "distances": dict.fromkeys(labels, 1.0),
+                "nearest": {"text": first[0], "label": first[1], "distance": 0.5},
+            }
             for text in arguments["texts"]
-        ]  # fmt: skip
+        ]
 
 
 @pytest.fixture

@@ -67,8 +67,9 @@ def test_health_says_what_is_wrong_and_where_to_see_it(runs_dir: Path) -> None:
     assert "Passed" in plain(app)
     links = [link.proto for link in app.get("page_link") if link.proto.label == "Show"]
     assert [(link.page, link.query_string) for link in links] == [
-        ("run", f"run={RUN}"), ("capacity", f"run={RUN}&signal=importance"),
-    ]  # fmt: skip
+        ("run", f"run={RUN}"),
+        ("capacity", f"run={RUN}&signal=importance"),
+    ]
     assert "72 of 1,152 parameters" in plain(app)
 
 

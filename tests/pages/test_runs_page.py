@@ -62,13 +62,16 @@ def tick(app: AppTest, *rows: int) -> AppTest:
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
-        ({}, "run 3, run 2, run 1, run 0"), ({"sort": "oldest"}, "run 0, run 1, run 2, run 3"),
-        ({"q": "good"}, "run 1"), ({"status": "queued"}, "run 3"), ({"strategy": "lora"}, "run 2, run 1, run 0"),
+        ({}, "run 3, run 2, run 1, run 0"),
+        ({"sort": "oldest"}, "run 0, run 1, run 2, run 3"),
+        ({"q": "good"}, "run 1"),
+        ({"status": "queued"}, "run 3"),
+        ({"strategy": "lora"}, "run 2, run 1, run 0"),
         ({"q": "run", "sort": "highest", "status": "finished"}, "run 2, run 1, run 0"),
         ({"sort": "nonsense", "group": "<b>", "status": "dancing"}, "run 3, run 2, run 1, run 0"),
         ({"q": "nothing like it"}, ""),
     ],
-)  # fmt: skip
+)
 def test_a_link_restores_the_list(runs: Path, address: dict[str, str], shown: str) -> None:
     app = open_page("runs", **address)
     assert ", ".join(names(app)) == shown
@@ -83,8 +86,10 @@ def test_the_controls_write_the_address(runs: Path) -> None:
     app.selectbox(key="address-sort").set_value("oldest").run()
     assert not app.exception
     assert {key: "".join(app.query_params[key]) for key in ("q", "status", "sort")} == {
-        "q": "run", "status": "finished", "sort": "oldest",
-    }  # fmt: skip
+        "q": "run",
+        "status": "finished",
+        "sort": "oldest",
+    }
     assert names(app) == ["run 0", "run 1", "run 2"]
     app.multiselect(key="address-status").set_value([]).run()
     assert "status" not in app.query_params

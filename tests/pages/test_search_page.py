@@ -50,8 +50,9 @@ def test_a_link_restores_a_search_over_settings_results_and_tags(runs: Path) -> 
     assert names(app) == ["run 3", "run 1"]
     assert "2 of 4 runs match" in said(app)
     assert open_page("runs").text_input(key="address-q").set_value("not paper").run().query_params["q"] in (
-        "not paper", ["not paper"],
-    )  # fmt: skip
+        "not paper",
+        ["not paper"],
+    )
 
 
 def test_a_mistake_is_shown_in_its_place_and_hides_no_run(runs: Path) -> None:

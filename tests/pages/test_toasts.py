@@ -61,9 +61,9 @@ def test_runs_that_were_deleted_are_counted(runs_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("queue", "words"), [((0, 1), "Queued: 1 run"), ((1, 1), "Queued: 1 run, 1 run before"),
-                         ((1, 3), "Queued: 2 runs, 2 runs before")],
-)  # fmt: skip
+    ("queue", "words"),
+    [((0, 1), "Queued: 1 run"), ((1, 1), "Queued: 1 run, 1 run before"), ((1, 3), "Queued: 2 runs, 2 runs before")],
+)
 def test_a_queued_run_knows_its_place(
     queue: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch, runs_dir: Path
 ) -> None:

@@ -24,10 +24,16 @@ def document(text: str = "Hi <b>") -> dict[str, Any]:
     ]
     return {
         "rows": [{"place": "talks.jsonl, line 3", "pieces": pieces, "tokens": 5, "in_loss": 2, "cut": False}],
-        "counted": 12, "of": 12, "lost": {"count": 2, "places": "talks.jsonl, lines 4 and 9"},
-        "cut": {"count": 2, "places": "talks.jsonl, lines 4 and 9"}, "longest": 90, "limit": 64,
-        "loss_on": "completion", "is_chat": True, "notes": [],
-    }  # fmt: skip
+        "counted": 12,
+        "of": 12,
+        "lost": {"count": 2, "places": "talks.jsonl, lines 4 and 9"},
+        "cut": {"count": 2, "places": "talks.jsonl, lines 4 and 9"},
+        "longest": 90,
+        "limit": 64,
+        "loss_on": "completion",
+        "is_chat": True,
+        "notes": [],
+    }
 
 
 @pytest.fixture

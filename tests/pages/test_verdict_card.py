@@ -23,9 +23,14 @@ def make_both(runs_dir: Path, n: int) -> str:
     for number in range(2 * n):
         strategy = "dynamic" if number < n else "lora"
         make_run(
-            runs_dir, run_id=run_id(number), seed=number % n, strategy=strategy, gates=False, extras=True,
+            runs_dir,
+            run_id=run_id(number),
+            seed=number % n,
+            strategy=strategy,
+            gates=False,
+            extras=True,
             moves=number < n,
-        )  # fmt: skip
+        )
     return ",".join(map(run_id, range(2 * n)))
 
 

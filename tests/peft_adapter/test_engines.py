@@ -40,7 +40,7 @@ def llama() -> LlamaForCausalLM:
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=64,
-        )  # fmt: skip
+        )
     ).eval()
 
 

@@ -26,9 +26,16 @@ def llama() -> LlamaForCausalLM:
     """A random Llama of two blocks, two key heads for four of queries."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, rope_theta=10_000.0, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        rope_theta=10_000.0,
+        tie_word_embeddings=False,
+    )
     return LlamaForCausalLM(config).eval()
 
 

@@ -48,8 +48,11 @@ def test_an_empty_adapter_and_a_module_without_a_place_are_refused() -> None:
 def test_missing_layers_are_added_up_to_those_of_the_base_model() -> None:
     one = {"model.layers.1.mlp.up_proj": (4, 8), "lm_head": (4, 9)}
     assert list(shapes_in_every_layer(one, 3)) == [
-        "model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj", "model.layers.2.mlp.up_proj", "lm_head",
-    ]  # fmt: skip
+        "model.layers.0.mlp.up_proj",
+        "model.layers.1.mlp.up_proj",
+        "model.layers.2.mlp.up_proj",
+        "lm_head",
+    ]
     assert "model.layers.2.mlp.up_proj" not in shapes_in_every_layer(one, None)
 
 

@@ -17,12 +17,19 @@ class Running:
 
     def __init__(self, runs_dir: Path) -> None:
         """Start it."""
-        meta = {"name": "grows", "strategy": "dynamic", "model": "minilm", "data": "sentiment4", "seed": 0,
-                "config": config("dynamic", 0), "labels": ["no", "yes"],
-                "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24, "head": 10}}  # fmt: skip
+        meta = {
+            "name": "grows",
+            "strategy": "dynamic",
+            "model": "minilm",
+            "data": "sentiment4",
+            "seed": 0,
+            "config": config("dynamic", 0),
+            "labels": ["no", "yes"],
+            "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24, "head": 10},
+        }
         self.folder = RunWriter.create(
             runs_dir, run_id=RUN, config_yaml="seed: 0\n", meta=meta, max_steps=PLANNED, state="running"
-        )  # fmt: skip
+        )
         self.writer = RunWriter.open(self.folder, resume_from=None)
         define(self.writer, "grows", gates=True)
         self.step = -1

@@ -6,23 +6,47 @@ from typing import Any
 
 
 def listed(  # noqa: PLR0913
-    number: int, seed: int = 0, strategy: str = "dynamic", accuracy: float | None = 0.8, lr: float = 1e-3,
-    rank: int = 4, data: str = "sst2", status: str = "finished", name: str | None = None, **method: Any,
-) -> dict[str, Any]:  # fmt: skip
+    number: int,
+    seed: int = 0,
+    strategy: str = "dynamic",
+    accuracy: float | None = 0.8,
+    lr: float = 1e-3,
+    rank: int = 4,
+    data: str = "sst2",
+    status: str = "finished",
+    name: str | None = None,
+    **method: Any,
+) -> dict[str, Any]:
     """Return the row of a run."""
     config = {
-        "name": name, "seed": seed, "model": {"name": "minilm"}, "data": {"name": data, "path": None},
-        "adapter": {"rank": rank, "alpha": None}, "strategy": {"name": strategy, **method},
+        "name": name,
+        "seed": seed,
+        "model": {"name": "minilm"},
+        "data": {"name": data, "path": None},
+        "adapter": {"rank": rank, "alpha": None},
+        "strategy": {"name": strategy, **method},
         "train": {"lr": lr, "steps": 40},
-    }  # fmt: skip
+    }
     return {
-        "id": f"20260101-000000-{number:08x}", "name": name or f"run {number}", "status": status, "strategy": strategy,
-        "fidelity": "code", "model": "minilm", "data": data, "seed": seed, "step": 40, "max_steps": 40,
-        "metric": "accuracy", "best": {"accuracy": accuracy},
+        "id": f"20260101-000000-{number:08x}",
+        "name": name or f"run {number}",
+        "status": status,
+        "strategy": strategy,
+        "fidelity": "code",
+        "model": "minilm",
+        "data": data,
+        "seed": seed,
+        "step": 40,
+        "max_steps": 40,
+        "metric": "accuracy",
+        "best": {"accuracy": accuracy},
         "metrics": {} if accuracy is None else {"accuracy": accuracy, "loss": 1 - accuracy},
-        "params": {"budget": 1000 * rank, "active": 990 * rank, "gate": 4}, "time": {"train_s": 10.0 + number},
-        "config": config, "tags": [], "note": "",
-    }  # fmt: skip
+        "params": {"budget": 1000 * rank, "active": 990 * rank, "gate": 4},
+        "time": {"train_s": 10.0 + number},
+        "config": config,
+        "tags": [],
+        "note": "",
+    }
 
 
 def swept_rows() -> list[dict[str, Any]]:

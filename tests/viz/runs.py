@@ -17,9 +17,11 @@ from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 
 KINDS = (
-    ("attention.self.query", 8, 8), ("attention.self.key", 8, 8), ("attention.self.value", 8, 8),
+    ("attention.self.query", 8, 8),
+    ("attention.self.key", 8, 8),
+    ("attention.self.value", 8, 8),
     ("output.dense", 32, 8),
-)  # fmt: skip
+)
 LAYERS = 3
 N_MODULES = len(KINDS) * LAYERS
 GROUPS = ("movies", "tweets")
@@ -37,16 +39,32 @@ HOSTILE = (
 
 def config(strategy: str, seed: int) -> dict[str, object]:
     return {
-        "name": None, "seed": seed, "model": {"name": "minilm"}, "data": {"name": "sentiment4", "metric": "auto"},
-        "adapter": {"rank": 4}, "strategy": {"name": strategy}, "train": {"steps": 40},
-    }  # fmt: skip
+        "name": None,
+        "seed": seed,
+        "model": {"name": "minilm"},
+        "data": {"name": "sentiment4", "metric": "auto"},
+        "adapter": {"rank": 4},
+        "strategy": {"name": strategy},
+        "train": {"steps": 40},
+    }
 
 
 def make_run(  # noqa: PLR0913
-    runs_dir: Path, *, run_id: str, state: str = "finished", steps: int = 40, strategy: str = "dynamic",
-    text: str = "fine", gates: bool = True, error: str | None = None, seed: int = 0, extras: bool = False,
-    own: bool = False, moves: bool = True, about: Mapping[str, Any] | None = None,
-) -> Path:  # fmt: skip
+    runs_dir: Path,
+    *,
+    run_id: str,
+    state: str = "finished",
+    steps: int = 40,
+    strategy: str = "dynamic",
+    text: str = "fine",
+    gates: bool = True,
+    error: str | None = None,
+    seed: int = 0,
+    extras: bool = False,
+    own: bool = False,
+    moves: bool = True,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
     """Make a run; one that is over and has been made before is a copy of the first, its times those of now.
 
     Args:
@@ -65,9 +83,17 @@ def make_run(  # noqa: PLR0913
         about: what the run says of itself, in place of the usual.
     """
     given: dict[str, Any] = {
-        "state": state, "steps": steps, "strategy": strategy, "text": text, "gates": gates, "error": error,
-        "seed": seed, "extras": extras, "own": own, "moves": moves,
-    }  # fmt: skip
+        "state": state,
+        "steps": steps,
+        "strategy": strategy,
+        "text": text,
+        "gates": gates,
+        "error": error,
+        "seed": seed,
+        "extras": extras,
+        "own": own,
+        "moves": moves,
+    }
     if about is not None or state in ("queued", "running"):
         return _write(runs_dir, run_id, about=about, **given)
     files = _files(**given)
@@ -93,16 +119,34 @@ def _files(**given: Any) -> Mapping[str, bytes]:
 
 
 def _write(  # noqa: PLR0913
-    runs_dir: Path, run_id: str, *, state: str, steps: int, strategy: str, text: str, gates: bool, error: str | None,
-    seed: int, extras: bool, own: bool, moves: bool, about: Mapping[str, Any] | None = None,
-) -> Path:  # fmt: skip
+    runs_dir: Path,
+    run_id: str,
+    *,
+    state: str,
+    steps: int,
+    strategy: str,
+    text: str,
+    gates: bool,
+    error: str | None,
+    seed: int,
+    extras: bool,
+    own: bool,
+    moves: bool,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a run as `make_run` describes it."""
     meta = {
-        "name": text, "strategy": strategy, "model": "minilm", "data": "sentiment4", "seed": seed,
-        "fidelity": "reconstruction", "config": config(strategy, seed), "labels": [text[:40], "positive"],
+        "name": text,
+        "strategy": strategy,
+        "model": "minilm",
+        "data": "sentiment4",
+        "seed": seed,
+        "fidelity": "reconstruction",
+        "config": config(strategy, seed),
+        "labels": [text[:40], "positive"],
         "params": {"budget": 1152, "active": 1056, "allocated": 1600, "gate": 24 if gates else 0, "head": 10},
         "time": {"train_s": 4.0, "step_ms_median": 100.0, "strategy_ms_median": 0.5},
-    }  # fmt: skip
+    }
     meta |= about or {}
     if own:
         meta["own_signals"] = {
@@ -111,9 +155,13 @@ def _write(  # noqa: PLR0913
             "path": {"title": "path", "question": "Which path", "choices": [text, "low rank"], "grouping": False},
         }
     folder = RunWriter.create(
-        runs_dir, run_id=run_id, config_yaml="seed: 0\n", meta=meta, max_steps=max(40, steps),
+        runs_dir,
+        run_id=run_id,
+        config_yaml="seed: 0\n",
+        meta=meta,
+        max_steps=max(40, steps),
         state="queued" if state == "queued" else "running",
-    )  # fmt: skip
+    )
     if state == "queued":
         return folder
     writer = RunWriter.open(folder, resume_from=None)
@@ -172,9 +220,11 @@ def record_extras(writer: RunWriter, step: int, seed: int, strategy: str) -> Non
     writer.vector("base_loss", step, np.full(N_EXAMPLES, 0.7))
     writer.vector("base_prediction", step, np.zeros(N_EXAMPLES))
     for name, axis, values in (
-        ("group_ece", "group", [0.02, 0.3]), ("group_brier", "group", [0.1, 0.4]),
-        ("group_disagreement", "group", [0.01, 0.2]), ("probe_disagreement", "example", np.arange(N_EXAMPLES) / 100),
-    ):  # fmt: skip
+        ("group_ece", "group", [0.02, 0.3]),
+        ("group_brier", "group", [0.1, 0.4]),
+        ("group_disagreement", "group", [0.01, 0.2]),
+        ("probe_disagreement", "example", np.arange(N_EXAMPLES) / 100),
+    ):
         writer.define_signal(name, axis, "nats", len(values))
         writer.vector(name, step, values)
     writer.system({"rss_mib": 512.0, "cpu_percent": 150.0, "gpu_memory_mib": 2048.0})

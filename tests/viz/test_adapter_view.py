@@ -27,9 +27,11 @@ def module(name: str, layer: int | None, kind: str, values: tuple[float, ...], n
 def odd() -> Adapter:
     """An adapter with hostile names, a module outside of the blocks, an empty one and one that is not finite."""
     modules = (
-        module(f"l.0.{HOSTILE}", 0, HOSTILE, (3.0, 1.0), 10**0.5), module(f"l.11.{HOSTILE}", 11, HOSTILE, (2.0,), 2.0),
-        module(HOSTILE, None, HOSTILE + "head", (), 0.0), module("l.1.q", 1, "q", (), None),
-    )  # fmt: skip
+        module(f"l.0.{HOSTILE}", 0, HOSTILE, (3.0, 1.0), 10**0.5),
+        module(f"l.11.{HOSTILE}", 11, HOSTILE, (2.0,), 2.0),
+        module(HOSTILE, None, HOSTILE + "head", (), 0.0),
+        module("l.1.q", 1, "q", (), None),
+    )
     return Adapter("LORA", HOSTILE, modules, 12, ())
 
 
@@ -58,9 +60,10 @@ def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette)
     modules = adapter_frames.described(odd())
     grid, values = adapter_frames.over_depth(modules, "norm"), adapter_frames.spectra(modules)
     drawn = [
-        adapter_figures.depth_map(grid, "norm", "Frobenius norm", colours), adapter_figures.norm_lines(grid, colours),
+        adapter_figures.depth_map(grid, "norm", "Frobenius norm", colours),
+        adapter_figures.norm_lines(grid, colours),
         adapter_figures.spectra_map(values, modules, colours),
-    ]  # fmt: skip
+    ]
     allowed = set(re.findall(r"#[0-9A-F]{6}", str(colours))) | set(theme.CATEGORICAL)
     for figure in drawn:
         said = json.loads(str(figure.to_json()))

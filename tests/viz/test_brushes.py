@@ -36,7 +36,9 @@ def test_no_box_picks_what_lies_outside(sides: list[tuple[float, float, float, f
 
 
 def test_runs_are_listed_best_first_and_those_without_a_result_last() -> None:
-    rows = [{"id": str(n), "metrics": {} if value is None else {"accuracy": value}} for n, value in
-            enumerate((0.5, None, 0.9))]  # fmt: skip
+    rows = [
+        {"id": str(n), "metrics": {} if value is None else {"accuracy": value}}
+        for n, value in enumerate((0.5, None, 0.9))
+    ]
     assert [row["id"] for row in scatter_model.best_first(rows, "accuracy", low_is_good=False)] == ["2", "0", "1"]
     assert [row["id"] for row in scatter_model.best_first(rows, "accuracy", low_is_good=True)] == ["0", "2", "1"]

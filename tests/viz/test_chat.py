@@ -37,10 +37,12 @@ def turn(prompt: str, *answers: Answer) -> Turn:
 
 
 def test_each_voice_has_its_own_conversation_and_skips_what_it_did_not_answer() -> None:
-    talk = Talk([
-        turn("one", said(ADAPTER, "first"), said(BASE, "other")),
-        turn("two", said(ADAPTER, "second"), said(BASE, "", error="it failed")),
-    ])  # fmt: skip
+    talk = Talk(
+        [
+            turn("one", said(ADAPTER, "first"), said(BASE, "other")),
+            turn("two", said(ADAPTER, "second"), said(BASE, "", error="it failed")),
+        ]
+    )
     asked = talk.asked(ADAPTER, "three", CHAT)["turns"]
     assert [entry["content"] for entry in asked] == ["one", "first", "two", "second", "three"]
     assert [entry["role"] for entry in asked] == ["user", "assistant"] * 2 + ["user"]
@@ -116,10 +118,14 @@ def test_tokens_have_probabilities_and_their_sum_is_that_of_the_text() -> None:
 
 
 def test_modules_are_sorted_and_those_that_change_the_text_are_named() -> None:
-    modules = pd.DataFrame({
-        "position": [1, 0, 2], "short": ["query 0", "key 0", "key 1"], "label": ["query", "key", "key"],
-        "layer": [0, 0, 1],
-    })  # fmt: skip
+    modules = pd.DataFrame(
+        {
+            "position": [1, 0, 2],
+            "short": ["query 0", "key 0", "key 1"],
+            "label": ["query", "key", "key"],
+            "layer": [0, 0, 1],
+        }
+    )
     messages = [{"module": index, "adds": adds, "changes": adds > 1} for index, adds in enumerate([0.5, 2.0, -0.25])]
     frame = chat_model.ablation_frame(messages, modules)
     assert dict(zip(frame["short"], frame["adds"], strict=True)) == {"query 0": 2.0, "key 0": 0.5, "key 1": -0.25}

@@ -22,8 +22,10 @@ def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     both = pd.concat([series("a", [0, 10, 20], [1.0, 2.0, 3.0]), series("b", [0, 10], [3.0, 4.0])])
     found = seed_groups.bands(both, [Group("g", ("a", "b"))], between=False)
     assert found[["step", "mean", "low", "high", "n"]].to_numpy().tolist() == [
-        [0, 2, 1, 3, 2], [10, 3, 2, 4, 2], [20, 3, 3, 3, 1],
-    ]  # fmt: skip
+        [0, 2, 1, 3, 2],
+        [10, 3, 2, 4, 2],
+        [20, 3, 3, 3, 1],
+    ]
     figure = compare_figures.curves(found, "step", "loss, nats", theme.LIGHT)
     assert [trace.name for trace in traces_of(figure)] == ["g, n = 2, band", "g, n = 2"]
     assert list(traces_of(figure)[0].y) == [3, 4, 3, 3, 2, 1]
@@ -70,8 +72,9 @@ def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:
     summaries["c"]["params"] = {"active": 90}
     table = compare_model.by_group(summaries, seed_groups.grouped(list(summaries.values())), "accuracy")
     assert table[["n", "mean", "low", "high", "active", "pareto"]].to_numpy().tolist() == [
-        [2, pytest.approx(0.805), 0.8, 0.81, 104, True], [1, 0.8, 0.8, 0.8, 90, True],
-    ]  # fmt: skip
+        [2, pytest.approx(0.805), 0.8, 0.81, 104, True],
+        [1, 0.8, 0.8, 0.8, 90, True],
+    ]
     figure = compare_figures.frontier(table, "accuracy", theme.LIGHT)
     assert list(traces_of(figure)[0].x) == [90, 104]
     assert "2 points of 3 runs" in compare_text.frontier(table, "accuracy")
@@ -99,9 +102,11 @@ def test_is_an_allocation_reproducible() -> None:
     assert list(spread) == ["alike, n = 2", "all, n = 3"]
     assert compare_model.group_ranks(table, names, groups)["all, n = 3"].tolist() == pytest.approx([2, 7 / 3, 8 / 3, 3])
     rows = frames.described(
-        pd.DataFrame([(name, 0, "query", 8, 8, 8) for name in "wxyz"],
-                     columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"])
-    )  # fmt: skip
+        pd.DataFrame(
+            [(name, 0, "query", 8, 8, 8) for name in "wxyz"],
+            columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"],
+        )
+    )
     figure = compare_figures.final_ranks(spread, rows, theme.LIGHT, "Standard deviation of rank (components)")
     assert traces_of(figure)[0].colorbar.title.text == "Standard deviation of rank (components)"
     assert "mean rank correlation" in compare_text.reproducible(found)
@@ -121,9 +126,15 @@ def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> 
 
 @pytest.mark.parametrize(
     ("name", "strategy", "words"),
-    [("adalora and lora", "lora", "adalora and lora (odd)"), ("lora_sp", "lora", "lora_sp"), ("x", None, "x"),
-     ("lora (odd) too", "lora", "lora (odd) too"), ("a.c, abc", "a.c", "a.c (odd), abc"), ("\\1", "\\1", "\\1 (odd)")],
-)  # fmt: skip
+    [
+        ("adalora and lora", "lora", "adalora and lora (odd)"),
+        ("lora_sp", "lora", "lora_sp"),
+        ("x", None, "x"),
+        ("lora (odd) too", "lora", "lora (odd) too"),
+        ("a.c, abc", "a.c", "a.c (odd), abc"),
+        ("\\1", "\\1", "\\1 (odd)"),
+    ],
+)
 def test_only_a_strategy_that_stands_in_a_name_gets_its_fidelity(name: str, strategy: str | None, words: str) -> None:
     assert run_summary.named({"name": name, "strategy": strategy, "fidelity": "odd"}) == words
 

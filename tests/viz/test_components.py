@@ -107,9 +107,15 @@ def test_signals_over_components_are_drawn_by_what_is_recorded() -> None:
 
 @pytest.mark.parametrize(
     ("values", "is_factor", "neutral"),
-    [([0.46, 0.54], False, 0.5), ([0.46, 0.54], True, None), ([0.1, 0.9], False, None), ([-1.0, 2.0], True, 0.0),
-     ([0.5, 0.5], False, None), ([np.nan], False, None)],
-)  # fmt: skip
+    [
+        ([0.46, 0.54], False, 0.5),
+        ([0.46, 0.54], True, None),
+        ([0.1, 0.9], False, None),
+        ([-1.0, 2.0], True, 0.0),
+        ([0.5, 0.5], False, None),
+        ([np.nan], False, None),
+    ],
+)
 def test_values_far_from_zero_are_told_apart_by_their_mean(
     values: list[float], is_factor: bool, neutral: float | None
 ) -> None:

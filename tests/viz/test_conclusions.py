@@ -69,9 +69,14 @@ def traced(*rows: tuple[int, int, float]) -> pd.DataFrame:
 
 def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
     said = capacity.capacity_text(
-        state([2, 3, 5, 6], [1, 2, 3, 4]), np.full(4, 4.0), traced((0, 0, 60.0), (0, 2, 30.0), (1, -1, 10.0)),
-        capacity_frames.Balance(100, 90, 0, 10, 0), 0, 40, 2,
-    )  # fmt: skip
+        state([2, 3, 5, 6], [1, 2, 3, 4]),
+        np.full(4, 4.0),
+        traced((0, 0, 60.0), (0, 2, 30.0), (1, -1, 10.0)),
+        capacity_frames.Balance(100, 90, 0, 10, 0),
+        0,
+        40,
+        2,
+    )
     assert said == (
         "In steps 0 to 40, 2 reallocations moved 30 parameters (33.3 % of those in use) and released 10: value gained "
         "rank, query lost rank; rank and importance correlate with 1.00 (Spearman, n = 4 modules)."
@@ -134,10 +139,12 @@ def test_where_a_verdict_decides_the_means_name_no_other() -> None:
 
 @pytest.mark.parametrize(
     ("shown", "words"),
-    [(2, "2 methods: 1 checked against published code and 1 with gaps"),
-     (1, "1 of 2 methods fit the filters: 1 checked"),
-     (0, "None of 2 methods fits all filters.")],
-)  # fmt: skip
+    [
+        (2, "2 methods: 1 checked against published code and 1 with gaps"),
+        (1, "1 of 2 methods fit the filters: 1 checked"),
+        (0, "None of 2 methods fits all filters."),
+    ],
+)
 def test_methods_are_counted_by_their_fidelity(shown: int, words: str) -> None:
     every = [{"name": "a", "fidelity": "code"}, {"name": "b", "fidelity": "reconstruction"}]
     assert methods_model.conclusion(every[:shown], 2).startswith(words)

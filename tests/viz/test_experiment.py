@@ -23,9 +23,14 @@ STRATEGIES = {row["name"]: row for row in CATALOG["strategies"]}
 
 def row(**given: Any) -> dict[str, Any]:
     usual = {
-        "id": "a", "status": "finished", "step": 40, "max_steps": 40, "time": {"train_s": 20.0}, "is_own": True,
+        "id": "a",
+        "status": "finished",
+        "step": 40,
+        "max_steps": 40,
+        "time": {"train_s": 20.0},
+        "is_own": True,
         "config": {"train": {"steps": 40, "batch_size": 16}},
-    }  # fmt: skip
+    }
     return usual | given
 
 
@@ -85,9 +90,11 @@ def test_the_time_comes_from_finished_runs_of_the_same_pace() -> None:
     config = {"train": {"steps": 100, "batch_size": 16}}
     others = [
         row(time={"train_s": 400.0}, config={"train": {"batch_size": 64}}),
-        row(status="stopped", time={"train_s": 4.0}), row(time=None),
-        row(is_own=False, time={"train_s": 4000.0}), row(time={"train_s": float("nan")}),
-    ]  # fmt: skip
+        row(status="stopped", time={"train_s": 4.0}),
+        row(time=None),
+        row(is_own=False, time={"train_s": 4000.0}),
+        row(time={"train_s": float("nan")}),
+    ]
     assert experiment_model.seconds_per_run(pd.DataFrame([row(), *others]), config) == pytest.approx(50)
     assert experiment_model.seconds_per_run(pd.DataFrame(others), config) is None
     assert experiment_model.seconds_per_run(pd.DataFrame([]), config) is None

@@ -15,14 +15,28 @@ NOW = 1_000_000.0
 
 def listed(*rows: dict[str, Any]) -> pd.DataFrame:
     """Return a list of runs; what a row does not say is usual."""
-    usual = {"status": "finished", "is_own": True, "step": 9, "max_steps": 10, "created": NOW, "name": "a",
-             "strategy": "lora", "metrics": {"accuracy": 0.5}, "metric": "accuracy", "config": {}}  # fmt: skip
+    usual = {
+        "status": "finished",
+        "is_own": True,
+        "step": 9,
+        "max_steps": 10,
+        "created": NOW,
+        "name": "a",
+        "strategy": "lora",
+        "metrics": {"accuracy": 0.5},
+        "metric": "accuracy",
+        "config": {},
+    }
     return pd.DataFrame([{**usual, "id": str(place), **row} for place, row in enumerate(rows)])
 
 
 def test_running_runs_come_before_queued_ones_and_the_newest_first() -> None:
-    runs = listed({"status": "queued", "created": NOW}, {"status": "running", "created": NOW - 9},
-                  {"status": "stopping", "created": NOW - 5}, {})  # fmt: skip
+    runs = listed(
+        {"status": "queued", "created": NOW},
+        {"status": "running", "created": NOW - 9},
+        {"status": "stopping", "created": NOW - 5},
+        {},
+    )
     assert [row["id"] for row in home_model.active(runs)] == ["2", "1", "0"]
 
 
@@ -32,8 +46,13 @@ def test_only_a_run_that_made_a_step_is_shown_as_it_trains() -> None:
 
 
 def test_recent_runs_are_own_ones_that_ended() -> None:
-    runs = listed({"is_own": False}, {"status": "running"}, {"status": "corrupt"}, {"status": "failed", "created": 5.0},
-                  *({"created": NOW - place} for place in range(9)))  # fmt: skip
+    runs = listed(
+        {"is_own": False},
+        {"status": "running"},
+        {"status": "corrupt"},
+        {"status": "failed", "created": 5.0},
+        *({"created": NOW - place} for place in range(9)),
+    )
     found = home_model.recent(runs)
     assert [row["id"] for row in found] == ["4", "5", "6", "7", "8"]
     assert [row["id"] for row in home_model.recent(listed({"status": "failed"}))] == ["0"]
@@ -41,9 +60,14 @@ def test_recent_runs_are_own_ones_that_ended() -> None:
 
 @pytest.mark.parametrize(
     ("ago", "words"),
-    [(20, "created 20 s ago"), (725, "created 12 min ago"), (7300, "created 2 h ago"), (90_000, "created 1 day ago"),
-     (900_000, "created 10 days ago")],
-)  # fmt: skip
+    [
+        (20, "created 20 s ago"),
+        (725, "created 12 min ago"),
+        (7300, "created 2 h ago"),
+        (90_000, "created 1 day ago"),
+        (900_000, "created 10 days ago"),
+    ],
+)
 def test_a_result_is_said_with_its_age(ago: float, words: str) -> None:
     (row,) = records(listed({"created": NOW - ago}))
     assert home_model.result_words(row, NOW) == f"finished, accuracy 0.500, {words}"

@@ -22,9 +22,17 @@ def test_a_kind_looks_the_same_whoever_is_beside_it() -> None:
 
 def test_scatter_knock_out_and_ranks_by_kind_agree() -> None:
     state = pd.DataFrame(
-        {"label": KINDS, "short": KINDS, "name": KINDS, "rank": 4, "importance": 1.0, "importance_share": 0.25,
-         "rank_share": 0.25, "position": range(4)}
-    )  # fmt: skip
+        {
+            "label": KINDS,
+            "short": KINDS,
+            "name": KINDS,
+            "rank": 4,
+            "importance": 1.0,
+            "importance_share": 0.25,
+            "rank_share": 0.25,
+            "position": range(4),
+        }
+    )
     effect = pd.DataFrame(
         {"label": KINDS[::-1], "short": KINDS[::-1], "position": range(4), "delta": 0.1, "low": 0.0, "high": 0.2}
     )

@@ -45,12 +45,15 @@ def command_config(command: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     values=st.fixed_dictionaries(
         {"seed": st.integers(0, 9), "data.path": TEXT.filter(str.strip), "strategy.name": TEXT.filter(str.strip)},
         optional={
-            "name": TEXT.filter(str.strip), "data.text": TEXT, "train.lr": st.floats(1e-7, 10),
-            "train.steps": st.integers(1, 10_000), "adapter.targets": st.lists(TEXT, min_size=1, max_size=3),
+            "name": TEXT.filter(str.strip),
+            "data.text": TEXT,
+            "train.lr": st.floats(1e-7, 10),
+            "train.steps": st.integers(1, 10_000),
+            "adapter.targets": st.lists(TEXT, min_size=1, max_size=3),
             "strategy.allocation": st.sampled_from(["no", "1e3", "null", "~", "rank", "[", "{a: b}", "1_0"]),
         },
     )
-)  # fmt: skip
+)
 def test_command_and_file_mean_the_same_run(values: dict[str, Any]) -> None:
     config = form_model.nested(values)
     expected = parse_config(config)
@@ -101,12 +104,21 @@ def test_fields_say_unit_range_default_and_key() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "fits"),
     [
-        ("train.lr", 0.5, True), ("train.lr", 11, False), ("train.lr", "<b>", False), ("train.lr", True, False),
-        ("train.lr", None, False), ("train.steps", None, True), ("train.steps", 2.5, False), ("train.steps", 7, True),
-        ("train.schedule", "cosine", True), ("train.schedule", ["x"], False), ("data.text", "a column", True),
-        ("train.lr", float("nan"), False), ("train.steps", float("inf"), False),
+        ("train.lr", 0.5, True),
+        ("train.lr", 11, False),
+        ("train.lr", "<b>", False),
+        ("train.lr", True, False),
+        ("train.lr", None, False),
+        ("train.steps", None, True),
+        ("train.steps", 2.5, False),
+        ("train.steps", 7, True),
+        ("train.schedule", "cosine", True),
+        ("train.schedule", ["x"], False),
+        ("data.text", "a column", True),
+        ("train.lr", float("nan"), False),
+        ("train.steps", float("inf"), False),
     ],
-)  # fmt: skip
+)
 def test_values_of_other_runs_fit_or_are_left(key: str, value: object, fits: bool) -> None:
     field = form_model.config_field(key)
     assert field.fitting(value) == (value if fits else field.default)
@@ -148,10 +160,13 @@ def test_presets_are_configurations() -> None:
 def test_twins_keep_everything_else() -> None:
     config = parse_config(
         {
-            "name": "mine", "seed": 7, "adapter": {"rank": 5}, "train": {"steps": 33},
+            "name": "mine",
+            "seed": 7,
+            "adapter": {"rank": 5},
+            "train": {"steps": 33},
             "strategy": {"name": "dynamic", "moves": 3, "scaling": "rank_stabilized"},
         }
-    ).model_dump(mode="json")  # fmt: skip
+    ).model_dump(mode="json")
     uniform_fields = [{"name": "scaling", "type": "str", "default": "standard"}]
     strategies = STRATEGIES | {"lora": {**STRATEGIES["lora"], "fields": uniform_fields}}
     found = presets.twins(config, strategies)
@@ -174,8 +189,9 @@ def test_twins_keep_everything_else() -> None:
 def test_a_run_has_no_twin_that_is_itself() -> None:
     assert list(presets.twins({"strategy": {"name": "lora"}}, STRATEGIES)) == ["same"]
     assert list(presets.twins({"strategy": {"name": "dynamic", "allocation": "random"}}, STRATEGIES)) == [
-        "same", "uniform",
-    ]  # fmt: skip
+        "same",
+        "uniform",
+    ]
     assert list(presets.twins({"strategy": {"name": "unheard of"}}, {})) == ["same"]
 
 
@@ -210,11 +226,13 @@ def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
         ("a.csv", b"", "a.csv: the file is empty"),
         ("a.csv", b"text,label\n", "a.csv: has a header but no rows; add rows"),
         ("a.csv", b'text,label\n"a,1\n', "a.csv, line 2: a double quote opens there and never closes"),
-        ("a.csv", b"\xff\xfe\x00,\n\x80,1\n", "a.csv: "), ("a.csv", b"\n \n", "a.csv: has no header line; add one"),
+        ("a.csv", b"\xff\xfe\x00,\n\x80,1\n", "a.csv: "),
+        ("a.csv", b"\n \n", "a.csv: has no header line; add one"),
         ("a.csv", b"text,label\nx,1\na, b,1\n", "a.csv, line 3: has 3 cells where the header has 2; put texts"),
         ("a.jsonl", b"1\n", "a.jsonl, line 1: is not an object"),
         ("a.jsonl", b'{"a": ', "a.jsonl, line 1: is not JSON"),
-        ("a.jsonl", b"[" * 100_000, "a.jsonl: is nested too deep"), ("a.parquet", b"PAR1", "cannot be read as Parquet"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl: is nested too deep"),
+        ("a.parquet", b"PAR1", "cannot be read as Parquet"),
         ("a.json", b'[{"a": 1}\n{"a": 2}]', "a.json, line 2: is not JSON .a comma or . is missing"),
         ("a.json", b'{"train": [{}], "test": [{}]}', "a.json: holds several lists .train, test.; save each as a file"),
         ("a.json", b"[1, 2]", "a.json, line 1: a row that is not an"),
@@ -224,7 +242,7 @@ def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
         ("a.csv", b"text\na\0b\n", "holds NUL bytes"),
         ("a.csv", b",".join([b"c"] * 3000) + b"\n1", "a.csv: has 3,000 columns, at most 2,000 can be read; keep the"),
     ],
-)  # fmt: skip
+)
 def test_files_that_cannot_be_read_are_one_sentence(name: str, content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
@@ -338,10 +356,13 @@ def test_parameters_are_drawn_by_kind() -> None:
 
 def test_methods_in_words() -> None:
     strategy = {
-        "name": "x", "title": "X", "paper": "Someone 2025, arXiv 2501.14859", "fidelity": "reconstruction",
+        "name": "x",
+        "title": "X",
+        "paper": "Someone 2025, arXiv 2501.14859",
+        "fidelity": "reconstruction",
         "doc": "h = W x\n\n    How it\n    works.\n\n    More.\n\n    Paper: that one.\n    Differs: in one\n    thing."
         "\n\n    State.",
-    }  # fmt: skip
+    }
     assert methods_model.how(strategy) == ["How it works.", "More."]
     assert methods_model.departs(strategy) == "In one thing."
     assert methods_model.paper_link(strategy) == "https://arxiv.org/abs/2501.14859"

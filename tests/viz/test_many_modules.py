@@ -17,17 +17,31 @@ from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.knockout.figures import group_effects
 from tests.viz.drawn import layout_of, traces_of
 
-KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
-         "mlp.up_proj", "mlp.down_proj")  # fmt: skip
+KINDS = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
 
 
 def map_of(layers: int, share: float = 1.0) -> tuple[Any, Any, pd.DataFrame]:
     rows = [
-        {"position": layer * len(KINDS) + place, "name": f"model.layers.{layer}.{kind}", "layer": layer, "kind": kind,
-         "d_in": 8, "d_out": 8, "max_rank": 8}
+        {
+            "position": layer * len(KINDS) + place,
+            "name": f"model.layers.{layer}.{kind}",
+            "layer": layer,
+            "kind": kind,
+            "d_in": 8,
+            "d_out": 8,
+            "max_rank": 8,
+        }
         for layer in range(layers)
         for place, kind in enumerate(KINDS)
-    ]  # fmt: skip
+    ]
     modules = ordered(described(pd.DataFrame(rows)), "kind", np.full(len(rows), 8.0))
     values = pd.DataFrame(np.ones((len(rows), 3)), columns=[0, 1, 2])
     budget = pd.DataFrame({"step": [0, 2], "share": [share, 1.0], "parameters": [10, 10]})
@@ -112,9 +126,21 @@ def test_a_gap_of_several_rows_is_as_many_empty_rows() -> None:
 # What Chromium needs at the right of a map's bar, measured: plotly draws a map again that was given less.
 @pytest.mark.parametrize(
     ("low", "high", "pixels"),
-    [(0, 8, 72), (0, 16, 79), (0, 1, 83), (0, 0.05, 90), (0, 2048, 93), (0, 12345, 111), (0, 3.3e-4, 107),
-     (0, 9.9e-7, 117), (0, 2.2e-9, 117), (0.9, 1.1, 90), (0.999, 1.001, 103), (-3e-6, 3e-6, 116)],
-)  # fmt: skip
+    [
+        (0, 8, 72),
+        (0, 16, 79),
+        (0, 1, 83),
+        (0, 0.05, 90),
+        (0, 2048, 93),
+        (0, 12345, 111),
+        (0, 3.3e-4, 107),
+        (0, 9.9e-7, 117),
+        (0, 2.2e-9, 117),
+        (0.9, 1.1, 90),
+        (0.999, 1.001, 103),
+        (-3e-6, 3e-6, 116),
+    ],
+)
 def test_the_bar_of_a_map_has_its_room_from_the_start(low: float, high: float, pixels: int) -> None:
     room = bar_room({"zmin": low, "zmax": high, "colorbar": {"nticks": 5}})
     assert pixels <= room <= pixels + 4

@@ -15,10 +15,16 @@ from dynlora.viz.kit.charts import axis_within, limits
 @pytest.mark.parametrize(
     ("values", "shown"),
     [
-        ([1, 2000], "localized"), ([1.0, np.nan, 3.0], "localized"), ([], "localized"), ([np.nan], "localized"),
-        ([0.8549, 0.852], "%.4f"), ([0.5, 1.25], "%.2f"), ([0.123456, 12.0], "%.4f"), ([1e-4, 3e-5], "%.3g"),
+        ([1, 2000], "localized"),
+        ([1.0, np.nan, 3.0], "localized"),
+        ([], "localized"),
+        ([np.nan], "localized"),
+        ([0.8549, 0.852], "%.4f"),
+        ([0.5, 1.25], "%.2f"),
+        ([0.123456, 12.0], "%.4f"),
+        ([1e-4, 3e-5], "%.3g"),
     ],
-)  # fmt: skip
+)
 def test_a_column_has_one_format(values: list[float], shown: str) -> None:
     assert number_format(pd.Series(values, dtype=float)) == shown
     assert number_format(pd.Series(values, dtype=float).astype("Float64")) == shown

@@ -15,10 +15,14 @@ GROUPS = [Group("dynamic", ("b",)), Group("lora", ("a", "c"))]
 def frame(losses: list[float], predictions: list[float], texts: tuple[str, ...] = ("x", "y")) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "text": texts, "text_pair": None, "label": ["good", "bad"][: len(losses)], "loss": losses,
-            "prediction": predictions, "probability": [0.75, np.nan][: len(losses)],
+            "text": texts,
+            "text_pair": None,
+            "label": ["good", "bad"][: len(losses)],
+            "loss": losses,
+            "prediction": predictions,
+            "probability": [0.75, np.nan][: len(losses)],
         }
-    )  # fmt: skip
+    )
 
 
 def test_only_runs_with_the_same_probe_set_are_set_side_by_side() -> None:
@@ -35,7 +39,7 @@ def test_an_example_is_told_by_configuration_and_seed() -> None:
         ["dynamic", 1, "bad", "no", 0.75, 0.5],
         ["lora", 0, "good", "yes", 0.75, 0.1],
         ["lora", 2, "good", "yes", 0.75, 0.3],
-    ]  # fmt: skip
+    ]
     said = cards.sentence(found)
     assert said == "2 of 3 runs predict its label. Its loss runs from 0.1 nats (lora) to 0.5 nats (dynamic)."
     alike = cards.in_every_run(frames, 1, GROUPS, SUMMARIES)

@@ -19,9 +19,7 @@ from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
 from tests.viz.drawn import layout_of
 
-MODULES = pd.DataFrame(
-    {"position": [1, 0], "short": ["key 0", "query 0"], "label": ["key", "query"], "layer": [0, 0]}
-)  # fmt: skip
+MODULES = pd.DataFrame({"position": [1, 0], "short": ["key 0", "query 0"], "label": ["key", "query"], "layer": [0, 0]})
 
 
 def test_files_of_each_kind() -> None:
@@ -101,7 +99,7 @@ def test_everyone_has_a_column_in_the_table_of_a_file() -> None:
     frame = playground_model.answer_table({"adapter": [yes], "base model with head": [{**yes, "prediction": "bad"}]})
     assert frame.to_dict("records") == [
         {"text": "a", "prediction": "good", "certainty": 0.75, "base model with head": "bad"}
-    ]  # fmt: skip
+    ]
     numbers = playground_model.answer_table({"adapter": [{"text": "a", "prediction": 0.5}]})
     assert numbers["prediction"].tolist() == [0.5]
 
@@ -118,9 +116,10 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
     own = task()
     assert task(labels=["bad", "good"]) == own, "the order is the model's own affair"
     for other in (
-        task(labels=["negative", "positive"]), task(task="regression", labels=[]),
+        task(labels=["negative", "positive"]),
+        task(task="regression", labels=[]),
         task(config={"data": {"text_pair": "question2"}}),
-    ):  # fmt: skip
+    ):
         assert other != own
     assert playground_model.not_comparable(own, task(labels=["negative", "positive"])) == (
         "The other run of the link was trained on single texts, with the labels negative and positive, "
@@ -190,9 +189,7 @@ def test_modules_that_carry_an_answer() -> None:
 
 
 def test_gates_of_a_text_lie_by_kind_and_layer() -> None:
-    more = pd.DataFrame(
-        {"position": [3, 1, 0, 2], "label": ["key", "key", "query", "query"], "layer": [1, 0, 0, 1]}
-    )  # fmt: skip
+    more = pd.DataFrame({"position": [3, 1, 0, 2], "label": ["key", "key", "query", "query"], "layer": [1, 0, 0, 1]})
     found = playground_model.gates_by_place([1.1, 0.9, None, 1.2], more)
     assert found.columns.tolist() == [0, 1]
     assert found.loc["key"].to_numpy().tolist() == [0.9, 1.2]

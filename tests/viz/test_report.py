@@ -131,8 +131,15 @@ def test_no_path_of_this_machine_is_in_a_report(runs_dir: Path) -> None:
     folders = []
     for place, name in enumerate(("tickets.csv", "letters.csv")):
         source = {"path": f"/home/someone/secret/{name}", "text": "body", "train_groups": ["/home/someone/secret/a"]}
-        told = {"name": None, "seed": place, "model": {"name": "/home/someone/secret/own-model"}, "data": source,
-                "adapter": {"rank": 4}, "strategy": {"name": "lora"}, "train": {"steps": 40}}  # fmt: skip
+        told = {
+            "name": None,
+            "seed": place,
+            "model": {"name": "/home/someone/secret/own-model"},
+            "data": source,
+            "adapter": {"rank": 4},
+            "strategy": {"name": "lora"},
+            "train": {"steps": 40},
+        }
         about = {"config": told, "model": told["model"]["name"], "data": source["path"]}
         folders.append(make_run(runs_dir, run_id=f"{RUN[:-1]}{place}", strategy="lora", extras=True, about=about))
     for page in (run_report(folders[0]), comparison_report(folders), comparison_report(folders[:1] * 2)):
@@ -199,8 +206,15 @@ def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently(runs_dir
         for i, name in enumerate(["dynamic", "dynamic", "lora", "lora"])
     ]
     read = Read(comparison_report(folders))
-    for words in ("Comparison of 4 runs", "Paired over 2 common seeds", "strategy.name", "Pareto set",
-                  "Training loss", "Rank by module", "n = 2"):  # fmt: skip
+    for words in (
+        "Comparison of 4 runs",
+        "Paired over 2 common seeds",
+        "strategy.name",
+        "Pareto set",
+        "Training loss",
+        "Rank by module",
+        "n = 2",
+    ):
         assert words in read.said, words
     page_without_plotly = sum(len(words) for name, words in read.scripts.items() if name != "plotly")
     assert page_without_plotly < 400_000
@@ -216,11 +230,26 @@ def test_a_comparison_holds_the_configuration_and_the_versions(runs_dir: Path) -
     read = Read(comparison_report(folders))
     alike = next(words for words in read.words if "model:" in words)
     assert alike.splitlines() == [
-        "name: null", "model:", "  name: minilm", "data:", "  name: sentiment4", "  metric: auto", "adapter:",
-        "  rank: 4", "train:", "  steps: 40",
-    ]  # fmt: skip
-    for words in ("strategy.name", "seed", "Common configuration", "Versions and machine", "2.9.1+cpu",
-                  "3.11.9", "a processor"):  # fmt: skip
+        "name: null",
+        "model:",
+        "  name: minilm",
+        "data:",
+        "  name: sentiment4",
+        "  metric: auto",
+        "adapter:",
+        "  rank: 4",
+        "train:",
+        "  steps: 40",
+    ]
+    for words in (
+        "strategy.name",
+        "seed",
+        "Common configuration",
+        "Versions and machine",
+        "2.9.1+cpu",
+        "3.11.9",
+        "a processor",
+    ):
         assert words in read.said, words
 
 
@@ -270,11 +299,18 @@ def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> N
     read = Read(page)
     assert len(read.charts) == len(without.charts) + 1
     assert page == run_report(folder)
-    for words in ("Module ablation", "Of 12 modules, 11 help and 0 harm",
-                  "The loss rises most without ff out 2", "Loss without − with the module "
-                      "(nats)", "Rank correlation of each score",
-                  "importance at the last decision", "gradient at the end", "Spearman",
-                  "on 512 held-out", "Measured with the last adapter of step 40."):  # fmt: skip
+    for words in (
+        "Module ablation",
+        "Of 12 modules, 11 help and 0 harm",
+        "The loss rises most without ff out 2",
+        "Loss without − with the module (nats)",
+        "Rank correlation of each score",
+        "importance at the last decision",
+        "gradient at the end",
+        "Spearman",
+        "on 512 held-out",
+        "Measured with the last adapter of step 40.",
+    ):
         assert words in read.said + json.dumps(read.charts, ensure_ascii=False), words
     bars = next(chart for chart in read.charts if "customdata" in str(chart) and "nats (" in str(chart))
     assert numbers(bars["figure"]["data"][0]["y"]) == pytest.approx(
@@ -369,8 +405,9 @@ def test_the_command_writes_reports_and_refuses_in_a_sentence(runs_dir: Path, tm
     for arguments, words in (
         (["20260101-000000-00000009", "--out", str(out)], "20260101-000000-00000009"),
         ([RUN, "--out", str(tmp_path / "no" / "report.html")], "no/report.html: its folder does not exist"),
-        ([f"r{i}" for i in range(51)] + ["--out", str(out)], "at most 50"), ([RUN], "--out"),
-    ):  # fmt: skip
+        ([f"r{i}" for i in range(51)] + ["--out", str(out)], "at most 50"),
+        ([RUN], "--out"),
+    ):
         result = run(runs_dir, "report", *arguments)
         assert (result.exit_code, result.stdout) == (2, ""), arguments
         assert words in result.stderr

@@ -21,10 +21,13 @@ LABELS = ["negative", "positive"]
 def examples() -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "text": ["a", HOSTILE[0], "c", "d"], "text_pair": None, "label": ["negative", "1", "positive", "negative"],
-            "loss": [0.1, 0.2, 0.9, 0.8], "prediction": [0.0, 1.0, 0.0, 1.0],
+            "text": ["a", HOSTILE[0], "c", "d"],
+            "text_pair": None,
+            "label": ["negative", "1", "positive", "negative"],
+            "loss": [0.1, 0.2, 0.9, 0.8],
+            "prediction": [0.0, 1.0, 0.0, 1.0],
         }
-    )  # fmt: skip
+    )
 
 
 def wide(*rows: list[float]) -> pd.DataFrame:
@@ -38,9 +41,11 @@ def test_class_scores_are_sklearns() -> None:
     truth = np.repeat([0, 0, 1, 1, 1], [30, 5, 2, 40, 1])
     guess = np.repeat([0, 1, 0, 1, 2], [30, 5, 2, 40, 1])
     wanted = precision_recall_fscore_support(
-        truth, guess, labels=[0, 1, 2],
+        truth,
+        guess,
+        labels=[0, 1, 2],
         zero_division=np.nan,  # pyright: ignore[reportArgumentType] - scikit-learn has no types; its default is a text
-    )  # fmt: skip
+    )
     found = results.class_scores(counts, ["a", "b", "c"])
     for column, values in zip(("precision", "recall", "F1", "examples"), wanted, strict=True):
         assert found[column].tolist() == pytest.approx(np.asarray(values).tolist(), nan_ok=True)

@@ -19,7 +19,7 @@ ROWS = [
     listed(20, 0, "dynamic", 0.5, data="/data/cola.csv"),
     listed(21, 0, "lora", 0.5001, data="/data/cola.csv", rank=8),
     listed(22, 5, "lora", 0.9, status="running"),
-]  # fmt: skip
+]
 
 
 def test_rows_are_methods_and_columns_data_sets() -> None:
@@ -28,8 +28,9 @@ def test_rows_are_methods_and_columns_data_sets() -> None:
     assert [line.label for line in table.lines] == ["dynamic (from its code)", "lora (from its code)"]
     assert [results_table.format_parameters(line) for line in table.lines] == ["3,964", "7,924"]
     assert [[results_table.format_cell(cell, bold="[{}]") for cell in line.cells] for line in table.lines] == [
-        ["[0.810 ± 0.010] (3)", "[0.500] (1)"], ["0.705 ± 0.007 (2)", "[0.500] (1)"],
-    ]  # fmt: skip
+        ["[0.810 ± 0.010] (3)", "[0.500] (1)"],
+        ["0.705 ± 0.007 (2)", "[0.500] (1)"],
+    ]
     assert (table.left_out, table.cut, table.chosen) == (1, 0, ())
     assert "1 run not finished or without a result not included" in scatter_text.paper(table)
 
@@ -55,22 +56,28 @@ def test_what_was_trained_on_other_rows_is_another_column() -> None:
         row["config"]["data"]["max_length"] = 128
     rows[1]["config"]["data"]["max_train"] = 100
     assert results_table.paper(rows, "method").columns == (
-        "sst2 (accuracy)", "sst2 (accuracy), max_train 100", "x (accuracy) 3", "x (accuracy) 4",
-    )  # fmt: skip
+        "sst2 (accuracy)",
+        "sst2 (accuracy), max_train 100",
+        "x (accuracy) 3",
+        "x (accuracy) 4",
+    )
 
 
 def test_a_control_is_a_method_of_its_own() -> None:
     rows = [listed(1, lr=1e-3), listed(2, lr=2e-3, accuracy=0.9), listed(3, allocation="random", accuracy=0.95)]
     table = results_table.paper(rows, "method")
     assert [(line.label, results_table.format_cell(line.cells[0])) for line in table.lines] == [
-        ("dynamic (from its code)", "0.900 (1)"), ("dynamic (from its code), allocation random", "0.950 (1)"),
-    ]  # fmt: skip
+        ("dynamic (from its code)", "0.900 (1)"),
+        ("dynamic (from its code), allocation random", "0.950 (1)"),
+    ]
     assert table.chosen == ("dynamic (from its code)",)
 
 
 def test_of_an_error_the_lowest_is_best() -> None:
-    rows = [listed(i, strategy=name, accuracy=None) | {"metric": "mse", "metrics": {"mse": value}}
-            for i, (name, value) in enumerate((("a", 0.2), ("b", 0.1)))]  # fmt: skip
+    rows = [
+        listed(i, strategy=name, accuracy=None) | {"metric": "mse", "metrics": {"mse": value}}
+        for i, (name, value) in enumerate((("a", 0.2), ("b", 0.1)))
+    ]
     assert [line.cells[0].is_best for line in results_table.paper(rows, "method").lines if line.cells[0]] == [
         False,
         True,

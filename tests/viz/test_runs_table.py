@@ -46,14 +46,23 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("query", "statuses", "strategies", "found"),
     [
-        ("", [], [], "r1 r2 r3 r4 r5"), ("ALPHA", [], [], "r1"), ("good late", [], [], "r2"), ("keep", [], [], "r1"),
-        ("other", [], [], "r3"), ("", ["queued", "corrupt"], [], "r4 r5"), ("", [], ["dynamic"], "r3 r4"),
-        ("a", ["finished"], ["dynamic"], "r3"), ("nothing like it", [], [], ""), (".*", [], [], ""),
-        ("strategy=lora accuracy>=0.85", [], [], "r2"), ("tag:good or params.budget=10", [], [], "r1 r2 r3"),
-        ("not tag:good", ["finished"], [], "r3"), ("status=corrupt", [], [], "r5"),
+        ("", [], [], "r1 r2 r3 r4 r5"),
+        ("ALPHA", [], [], "r1"),
+        ("good late", [], [], "r2"),
+        ("keep", [], [], "r1"),
+        ("other", [], [], "r3"),
+        ("", ["queued", "corrupt"], [], "r4 r5"),
+        ("", [], ["dynamic"], "r3 r4"),
+        ("a", ["finished"], ["dynamic"], "r3"),
+        ("nothing like it", [], [], ""),
+        (".*", [], [], ""),
+        ("strategy=lora accuracy>=0.85", [], [], "r2"),
+        ("tag:good or params.budget=10", [], [], "r1 r2 r3"),
+        ("not tag:good", ["finished"], [], "r3"),
+        ("status=corrupt", [], [], "r5"),
         ("seed=1 not status=queued", [], [], "r1 r2 r3"),
     ],
-)  # fmt: skip
+)
 def test_filter(runs: pd.DataFrame, query: str, statuses: list[str], strategies: list[str], found: str) -> None:
     left = runs_table.filtered(runs_table.searched(runs, query), statuses, strategies)
     assert " ".join(sorted(left["id"])) == found
@@ -83,8 +92,12 @@ def test_every_order_is_one(runs: pd.DataFrame) -> None:
 def test_the_table_says_what_is_known(runs: pd.DataFrame) -> None:
     table = runs_table.runs_table(runs).set_index("id")
     assert table.loc["r2", ["result", "metric", "trend", "tags", "progress"]].to_numpy().tolist() == [
-        0.9, "accuracy", [0.45, 0.9], ["good", "late"], 100.0,
-    ]  # fmt: skip
+        0.9,
+        "accuracy",
+        [0.45, 0.9],
+        ["good", "late"],
+        100.0,
+    ]
     assert table.loc["r3", "of budget"] == 50
     assert table.loc["r5", "status"] == "unreadable"
     assert table["result"].isna()["r4"]
@@ -140,9 +153,11 @@ def test_a_strategy_is_never_averaged_over_models_or_data(tmp_path: Path) -> Non
     finished(tmp_path, "r4", 0.3, strategy="lora", data="/home/you/tickets")
     summary = runs_table.group_summary(runs_table.grouped(queries.list_runs(tmp_path), "strategy"))
     assert dict(zip(summary["group"], summary["mean"], strict=True)) == {
-        "lora, minilm on sst2": 0.9, "lora, bert on sst2": 0.7, "lora, minilm on /home/me/tickets": 0.5,
+        "lora, minilm on sst2": 0.9,
+        "lora, bert on sst2": 0.7,
+        "lora, minilm on /home/me/tickets": 0.5,
         "lora, minilm on /home/you/tickets": 0.3,
-    }  # fmt: skip
+    }
 
 
 def test_a_name_in_the_figure_is_text(tmp_path: Path) -> None:
@@ -187,8 +202,11 @@ def test_methods_bear_their_fidelity_and_are_found_by_their_name(tmp_path: Path)
     found = queries.list_runs(tmp_path)
     table = runs_table.ordered(runs_table.runs_table(found), "strategy")
     assert table["strategy"].tolist() == [
-        "lora (from its code)", "lora (from its code)", "lora_sp (from its description)", "lora_sp (reconstruction)",
-    ]  # fmt: skip
+        "lora (from its code)",
+        "lora (from its code)",
+        "lora_sp (from its description)",
+        "lora_sp (reconstruction)",
+    ]
     assert table["id"].tolist() == ["r3", "r1", "r2", "r0"], "newest first within a strategy, whatever its fidelity"
     assert set(runs_table.filtered(found, strategies=["lora_sp"])["id"]) == {"r0", "r2"}
     assert set(runs_table.searched(found, "strategy=lora_sp")["id"]) == {"r0", "r2"}

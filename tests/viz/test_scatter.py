@@ -22,9 +22,23 @@ ROWS = swept_rows()
 def test_the_numbers_of_a_run_are_results_then_costs_then_settings() -> None:
     table = scatter_model.number_table([listed(1), listed(2, accuracy=None, status="queued")])
     assert list(table) == [
-        "id", "name", "strategy", "accuracy", "loss", "best.accuracy", "params.used", "params.budget", "params.active",
-        "params.gate", "time.train_s", "step", "seed", "adapter.rank", "train.lr", "train.steps",
-    ]  # fmt: skip
+        "id",
+        "name",
+        "strategy",
+        "accuracy",
+        "loss",
+        "best.accuracy",
+        "params.used",
+        "params.budget",
+        "params.active",
+        "params.gate",
+        "time.train_s",
+        "step",
+        "seed",
+        "adapter.rank",
+        "train.lr",
+        "train.steps",
+    ]
     assert table["params.used"].tolist() == [3964, 3964]
     assert np.isnan(table["accuracy"].iloc[1])
     assert scatter_model.varying(table) == ["time.train_s"]
@@ -110,8 +124,10 @@ def test_a_name_in_a_figure_is_text(text: str) -> None:
     points = numbers[["name", "strategy"]].assign(x=numbers["time.train_s"], y=numbers["accuracy"])
     shown = scatter_model.axes(rows, list(scatter_model.swept(rows)), ["accuracy"])
     lines = scatter_model.lines(rows, shown, "accuracy", low_is_good=False)
-    for figure in (scatter_figures.scatter(points, (text, text), theme.LIGHT),
-                   scatter_figures.parallel(lines, shown, theme.LIGHT)):  # fmt: skip
+    for figure in (
+        scatter_figures.scatter(points, (text, text), theme.LIGHT),
+        scatter_figures.parallel(lines, shown, theme.LIGHT),
+    ):
         drawn = str(figure.to_json()).replace("\\u003c", "<")
         assert "<img" not in drawn
         assert "$x" not in drawn

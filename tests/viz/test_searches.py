@@ -44,8 +44,12 @@ def paths(history: Any) -> dict[str, Any]:
 def test_each_candidate_counts_once_in_the_round_it_was_first_tried() -> None:
     search = found(paths(HISTORY))
     assert search.tried[["round", "parameters", "loss"]].to_numpy().tolist() == [
-        [0, 100, 0.8], [0, 90, 0.7], [1, 50, 0.75], [1, 80, 0.5], [1, 50, 0.9],
-    ]  # fmt: skip
+        [0, 100, 0.8],
+        [0, 90, 0.7],
+        [1, 50, 0.75],
+        [1, 80, 0.5],
+        [1, 50, 0.9],
+    ]
     assert search.tried["pareto"].tolist() == [False, False, True, True, False]
     assert (search.step, search.failed, search.limit, search.chosen) == (10, 1, 100, (80, 0.5))
     table = searches.table(search)
@@ -64,9 +68,18 @@ def test_the_last_search_counts_and_a_method_may_set_a_lower_limit() -> None:
 
 @pytest.mark.parametrize(
     "history",
-    [None, 3, "x", [], [3], [{}], [{"population": 3}], [{"population": [3, [1], [1, 2, 3], ["a", 1], [None, 1]]}],
-     [{"population": [[True, 1.0], [10**400, 1.0], [1, float("nan")], [float("inf"), 1.0]]}]],
-)  # fmt: skip
+    [
+        None,
+        3,
+        "x",
+        [],
+        [3],
+        [{}],
+        [{"population": 3}],
+        [{"population": [3, [1], [1, 2, 3], ["a", 1], [None, 1]]}],
+        [{"population": [[True, 1.0], [10**400, 1.0], [1, float("nan")], [float("inf"), 1.0]]}],
+    ],
+)
 def test_what_is_no_history_is_left_out(history: Any) -> None:
     assert searches.last_search(log(paths(history), {"history": history}), {}) is None
 

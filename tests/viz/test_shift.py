@@ -17,7 +17,7 @@ from dynlora.viz.shift import model as shift_model
 
 MODULES = pd.DataFrame(
     {"position": [1, 0], "name": ["l.0.key", "l.0.query"], "short": ["key 0", "query 0"], "layer": [0, 0]}
-)  # fmt: skip
+)
 GOOD = Task("classification", ("bad", "good"), paired=False)
 SUMMARY = {"config": {"data": {"train_groups": ["short"]}}}
 
@@ -66,8 +66,10 @@ def test_groups_are_marked_only_where_some_were_left_out(config: Any) -> None:
 
 def shifted(after: str, loss: float, changed: float = 0.0) -> str:
     """Return the sentence under a perturbation that leads from `good film` to `after`."""
-    states = {"before": {"rows": 8, "metrics": {"loss": 0.5, "accuracy": 1.0}, "gate": None},
-              "after": {"rows": 8, "metrics": {"loss": loss, "accuracy": 1.0}, "gate": None}}  # fmt: skip
+    states = {
+        "before": {"rows": 8, "metrics": {"loss": 0.5, "accuracy": 1.0}, "gate": None},
+        "after": {"rows": 8, "metrics": {"loss": loss, "accuracy": 1.0}, "gate": None},
+    }
     examples = [{"before": "good film", "after": after}, {"before": "it", "after": "it"}]
     return shift_model.shift_caption(
         {**states, "changed": changed, "kind": "upper", "strength": 0.5, "examples": examples}, "accuracy"
@@ -102,9 +104,14 @@ def test_a_file_is_read_by_the_columns_of_the_run_or_by_what_they_are_like(tmp_p
     path.write_text("review,verdict\nthe film was great,good\nthe plot was dull,bad\n")
     section = shift_model.file_section(path, GOOD, {"text": "review", "label": "verdict"})
     assert section == {
-        "path": str(path), "text": "review", "text_pair": None, "label": "verdict", "task": "classification",
-        "group_by": "none", "eval_fraction": 0.5,
-    }  # fmt: skip
+        "path": str(path),
+        "text": "review",
+        "text_pair": None,
+        "label": "verdict",
+        "task": "classification",
+        "group_by": "none",
+        "eval_fraction": 0.5,
+    }
     assert shift_model.file_section(path, GOOD, {"text": None, "label": "label"}) == section
 
 

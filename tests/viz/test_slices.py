@@ -15,16 +15,22 @@ def row(
     run: str, lr: float, rank: int, loss: float | None, status: str = "finished", name: str = "same name"
 ) -> dict[str, Any]:
     return {
-        "id": run, "name": name, "status": status, "strategy": "lora",
+        "id": run,
+        "name": name,
+        "status": status,
+        "strategy": "lora",
         "metrics": {} if loss is None else {"loss": loss},
         "config": {"train": {"lr": lr}, "adapter": {"rank": rank}, "strategy": {"name": "lora"}},
-    }  # fmt: skip
+    }
 
 
 ROWS = [
-    row("a", 1e-4, 2, 0.9), row("b", 1e-3, 4, 0.5), row("c", 1e-2, 8, 0.3), row("d", 1e-1, 4, 0.2, "stopped"),
+    row("a", 1e-4, 2, 0.9),
+    row("b", 1e-3, 4, 0.5),
+    row("c", 1e-2, 8, 0.3),
+    row("d", 1e-1, 4, 0.2, "stopped"),
     row("e", 5e-3, 2, None, "failed"),
-]  # fmt: skip
+]
 
 
 def test_every_run_with_a_result_is_in_every_panel() -> None:

@@ -56,8 +56,9 @@ def test_a_frame_without_texts_is_left_alone() -> None:
 
 
 def test_what_the_pointer_shows_is_hidden_too() -> None:
-    points = pd.DataFrame({"text": [STRONG, CLEAN], "group": ["a", "a"], "x": [0.0, 1.0], "y": [0.0, 1.0],
-                           "loss": [1.0, 2.0]})  # fmt: skip
+    points = pd.DataFrame(
+        {"text": [STRONG, CLEAN], "group": ["a", "a"], "x": [0.0, 1.0], "y": [0.0, 1.0], "loss": [1.0, 2.0]}
+    )
     drawn = inputs_figures.probe_scatter(points, "group", LIGHT, ["a"], chosen=[], title="group", axes=("a", "b"))
     said = str(drawn.to_plotly_json())
     assert "shit" not in said

@@ -87,9 +87,11 @@ def test_a_line_holds_what_differs_in_the_axis_and_the_seed_alone() -> None:
 def test_a_line_a_method_is_its_best_at_each_value() -> None:
     lines = sweep_model.best_of_each(sweep_model.curves(ROWS, "params.budget", "accuracy"), low_is_good=False)
     assert lines[["group", "x", "n"]].to_numpy().tolist() == [
-        ["dynamic (from its code)", 2000, 3], ["dynamic (from its code)", 4000, 3],
-        ["lora (from its code)", 2000, 3], ["lora (from its code)", 4000, 3],
-    ]  # fmt: skip
+        ["dynamic (from its code)", 2000, 3],
+        ["dynamic (from its code)", 4000, 3],
+        ["lora (from its code)", 2000, 3],
+        ["lora (from its code)", 4000, 3],
+    ]
     assert lines["mean"].tolist() == pytest.approx([0.82, 0.83, 0.80, 0.81])
     said = text.along(lines, 2, 2, "params.budget", low_is_good=False, is_chosen=True)
     assert "which is optimistic" in said
@@ -119,9 +121,11 @@ def test_the_curve_has_a_band_and_says_when_the_best_lies_at_an_edge() -> None:
     lines = sweep_model.curves(ONE, "train.lr", "accuracy")
     figure = scatter_figures.along(lines, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=True)
     assert [trace.name for trace in traces_of(figure)] == [
-        "dynamic (from its code), rank 2, band", "dynamic (from its code), rank 2",
-        "dynamic (from its code), rank 4, band", "dynamic (from its code), rank 4",
-    ]  # fmt: skip
+        "dynamic (from its code), rank 2, band",
+        "dynamic (from its code), rank 2",
+        "dynamic (from its code), rank 4, band",
+        "dynamic (from its code), rank 4",
+    ]
     assert list(layout_of(figure).xaxis.tickvals) == [1e-3, 2e-3, 4e-3]
     said = text.along(lines, 2, 2, "train.lr", low_is_good=False)
     assert said.startswith(
@@ -144,8 +148,10 @@ def test_a_value_in_a_figure_is_text(text: str) -> None:
     rows = [listed(i, strategy=text, lr=1e-3 * (i + 1), init=f"{i}{text}") for i in range(3)]
     cells = sweep_model.grid(rows, "strategy.init", "train.lr", "accuracy")
     lines = sweep_model.curves(rows, "train.lr", "accuracy")
-    for figure in (scatter_figures.grid(cells, (text, text, text), theme.LIGHT, low_is_good=False),
-                   scatter_figures.along(lines, (text, text), theme.LIGHT, logarithmic=False)):  # fmt: skip
+    for figure in (
+        scatter_figures.grid(cells, (text, text, text), theme.LIGHT, low_is_good=False),
+        scatter_figures.along(lines, (text, text), theme.LIGHT, logarithmic=False),
+    ):
         drawn = str(figure.to_json()).replace("\\u003c", "<")
         assert "<img" not in drawn
         assert "$x" not in drawn

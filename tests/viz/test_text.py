@@ -18,9 +18,17 @@ from tests.viz.test_figures import modules
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(None, "–"), (float("nan"), "–"), (165888, "165,888"), (0.743, "0.743"), (1.79e-5, "1.79e-05"), (0, "0"),
-     (1e308, "1.00e+308"), (10**18, "1.00e+18")],
-)  # fmt: skip
+    [
+        (None, "–"),
+        (float("nan"), "–"),
+        (165888, "165,888"),
+        (0.743, "0.743"),
+        (1.79e-5, "1.79e-05"),
+        (0, "0"),
+        (1e308, "1.00e+308"),
+        (10**18, "1.00e+18"),
+    ],
+)
 def test_numbers(value: float | None, words: str) -> None:
     assert kit_text.number(value) == words
 
@@ -64,9 +72,18 @@ def test_long_names_stay_distinct() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "5 s"), (38, "40 s"), (58, "1 min"), (1951, "33 min"), (3590, "1 h"), (6700, "2 h"), (5300, "1.5 h"),
-     (90_000, "25 h"), (None, "–")],
-)  # fmt: skip
+    [
+        (0, "5 s"),
+        (38, "40 s"),
+        (58, "1 min"),
+        (1951, "33 min"),
+        (3590, "1 h"),
+        (6700, "2 h"),
+        (5300, "1.5 h"),
+        (90_000, "25 h"),
+        (None, "–"),
+    ],
+)
 def test_an_estimate_of_time_has_few_digits(seconds: float | None, words: str) -> None:
     assert kit_text.rough_duration(seconds) == words
 
@@ -146,8 +163,15 @@ def test_progress_says_what_a_run_does_and_how_long_it_still_takes() -> None:
     assert run_summary.format_progress({**summary, "activity": busy}) == expected
 
 
-@pytest.mark.parametrize("payload", [{}, {"confusion": [[1]], "labels": ["a", "b"]}, {"confusion": "x", "labels": []},
-                                     {"confusion": [["a", 1], [1, 2]], "labels": ["a", "b"]}])  # fmt: skip
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"confusion": [[1]], "labels": ["a", "b"]},
+        {"confusion": "x", "labels": []},
+        {"confusion": [["a", 1], [1, 2]], "labels": ["a", "b"]},
+    ],
+)
 def test_a_broken_confusion_matrix_is_none(payload: dict) -> None:
     assert run_summary.confusion(payload) is None
 
@@ -202,9 +226,14 @@ def test_one_form_has_one_key() -> None:
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        ("minilm", "minilm"), ("nyu-mll/glue:sst2", "nyu-mll/glue:sst2"), ("/data/my rows.csv", "my rows.csv"),
-        ("./rows/", "rows"), ("C:\\data\\rows.csv", "rows.csv"), ("/", "/"), ("?", "?"),
+        ("minilm", "minilm"),
+        ("nyu-mll/glue:sst2", "nyu-mll/glue:sst2"),
+        ("/data/my rows.csv", "my rows.csv"),
+        ("./rows/", "rows"),
+        ("C:\\data\\rows.csv", "rows.csv"),
+        ("/", "/"),
+        ("?", "?"),
     ],
-)  # fmt: skip
+)
 def test_a_path_is_called_by_its_last_part(source: str, name: str) -> None:
     assert kit_text.source_name(source) == name

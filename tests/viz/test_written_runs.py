@@ -63,15 +63,19 @@ def test_how_much_was_judged_is_no_metric() -> None:
 
 
 def test_generated_texts_are_counted_by_their_prompts() -> None:
-    summary = {"config": {"log": {"eval_rows": 256, "generate_rows": 32}}, "data_size": {"held_out": 480},
-               "max_steps": 10}  # fmt: skip
+    summary = {
+        "config": {"log": {"eval_rows": 256, "generate_rows": 32}},
+        "data_size": {"held_out": 480},
+        "max_steps": 10,
+    }
     shown = run_summary.with_rows(metrics(perplexity=[9.0, 8.0], exact_match=[0.1, 0.2]), summary)
     assert shown["examples"].tolist() == [256, 480, 32, 32]
 
 
 def test_examples_are_prompt_completion_and_right_tokens() -> None:
-    worst = pd.DataFrame({"loss": [2.9], "label": ["10 tokens"], "prediction": ["8 tokens"], "text": ["a2:"],
-                          "text_pair": ["aa"]})  # fmt: skip
+    worst = pd.DataFrame(
+        {"loss": [2.9], "label": ["10 tokens"], "prediction": ["8 tokens"], "text": ["a2:"], "text_pair": ["aa"]}
+    )
     found = results.as_written(worst)
     assert found.to_dict("records") == [{"loss": 2.9, "right tokens": "8 of 10", "prompt": "a2:", "completion": "aa"}]
     changed = pd.DataFrame({"true": ["9 tokens"], "prediction before": ["0"], "prediction after": ["8"], "text": ["x"]})
@@ -81,8 +85,9 @@ def test_examples_are_prompt_completion_and_right_tokens() -> None:
 
 
 def test_without_classes_no_example_is_called_wrong() -> None:
-    named = pd.DataFrame({"first_loss": [5.0], "last_loss": [2.0], "first": ["0"], "last": ["8"], "label": ["9 tokens"],
-                          "text": ["x"]})  # fmt: skip
+    named = pd.DataFrame(
+        {"first_loss": [5.0], "last_loss": [2.0], "first": ["0"], "last": ["8"], "label": ["9 tokens"], "text": ["x"]}
+    )
     drawn = result_figures.before_after(named, "Before", "After", "nats", LIGHT, has_classes=False)
     assert [trace["name"] for trace in traces_of(drawn)] == ["No change", "Example"]
 

@@ -125,16 +125,19 @@ def _tokens(view: InputsReading, frame: pd.DataFrame) -> None:
     chosen = view.examples.head(MOST_EXAMPLES)
     pairs = [pair if isinstance(pair, str) else None for pair in chosen["text_pair"]]
     messages = in_background(
-        "token-losses", f"Compute token losses of {len(chosen)} examples", "examples", view.folder, "token_losses",
-        texts=chosen["text"].tolist(), pairs=pairs,
-    )  # fmt: skip
+        "token-losses",
+        f"Compute token losses of {len(chosen)} examples",
+        "examples",
+        view.folder,
+        "token_losses",
+        texts=chosen["text"].tolist(),
+        pairs=pairs,
+    )
     whole = token_losses.all_tokens(messages, [int(index) for index in chosen.index])
     if whole.empty:
         note("Sorts the tokens of the probe examples by loss(base) − loss(adapter).")
         return
     order = segmented("token-order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
     shown = whole if order == "helped" else whole.iloc[::-1]
-    st.dataframe(
-        shown.head(200), hide_index=True, width="stretch", height=320, column_config=number_columns(shown)
-    )  # fmt: skip
+    st.dataframe(shown.head(200), hide_index=True, width="stretch", height=320, column_config=number_columns(shown))
     under(token_losses.all_tokens_caption(whole, len(messages), int(messages[0]["step"])), shown, "helped-tokens")

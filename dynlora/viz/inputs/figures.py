@@ -73,12 +73,15 @@ def _points(examples: pd.DataFrame) -> dict[str, object]:
             examples["group"],
             examples["loss"],
             strict=True,
-        )  # fmt: skip
+        )
     ]
     return {
-        "x": examples["x"], "y": examples["y"], "mode": "markers", "customdata": words,
+        "x": examples["x"],
+        "y": examples["y"],
+        "mode": "markers",
+        "customdata": words,
         "hovertemplate": "%{customdata[1]}<br>%{customdata[2]}, loss %{customdata[3]} nats<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def gates_over_depth(depth: pd.DataFrame, colours: Palette) -> go.Figure:
@@ -88,10 +91,14 @@ def gates_over_depth(depth: pd.DataFrame, colours: Palette) -> go.Figure:
     for example, part in depth.groupby("example", sort=False):
         colour, symbol, dash = style[str(example)]
         drawn.add_scatter(
-            x=part["layer"], y=part["gate"], mode="lines+markers", name=plotly_text(sentence_case(str(example)), 32),
-            line={"color": colour, "width": 1.6, "dash": dash}, marker={"symbol": symbol, "size": 7},
+            x=part["layer"],
+            y=part["gate"],
+            mode="lines+markers",
+            name=plotly_text(sentence_case(str(example)), 32),
+            line={"color": colour, "width": 1.6, "dash": dash},
+            marker={"symbol": symbol, "size": 7},
             hovertemplate="%{fullData.name}<br>layer %{x}: gate %{y:.4f}<extra></extra>",
-        )  # fmt: skip
+        )
     drawn.add_hline(y=1, line={"color": colours.muted, "width": 1, "dash": "dot"})
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Layer", dtick=1 if depth["layer"].nunique() <= 16 else None)

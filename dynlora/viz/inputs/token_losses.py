@@ -33,10 +33,16 @@ def by_example(examples: pd.DataFrame, base: pd.Series) -> pd.DataFrame:
         examples: as `input_frames.named` returns them.
         base: losses of the same examples at step 0, before anything was learned.
     """
-    found = pd.DataFrame({
-        "example": examples.index, "base": base.to_numpy(float), "adapter": examples["loss"].to_numpy(float),
-        "group": examples["group"], "text": examples["text"], "completion": examples["text_pair"],
-    })  # fmt: skip
+    found = pd.DataFrame(
+        {
+            "example": examples.index,
+            "base": base.to_numpy(float),
+            "adapter": examples["loss"].to_numpy(float),
+            "group": examples["group"],
+            "text": examples["text"],
+            "completion": examples["text_pair"],
+        }
+    )
     found.insert(3, "difference", found["base"] - found["adapter"])
     found = found.dropna(subset=["difference"]).sort_values("difference", ascending=False, kind="stable")
     return found.drop(columns=[name for name in ("group", "completion") if found[name].isna().all()])

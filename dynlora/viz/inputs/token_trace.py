@@ -35,9 +35,11 @@ class TokenTrace:
     def at(self, example: int, step: int) -> dict[str, Any]:
         """Return the tokens of an example at an evaluation, as the child returns those of a kept adapter."""
         return {
-            "tokens": list(self.texts[example]), "step": step,
-            "base": self._losses(example, 0), "adapter": self._losses(example, list(self.steps).index(step)),
-        }  # fmt: skip
+            "tokens": list(self.texts[example]),
+            "step": step,
+            "base": self._losses(example, 0),
+            "adapter": self._losses(example, list(self.steps).index(step)),
+        }
 
     def _losses(self, example: int, place: int) -> list[float | None]:
         start = sum(len(text) for text in self.texts[:example])

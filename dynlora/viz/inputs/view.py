@@ -30,9 +30,13 @@ def show_conclusion(view: InputsReading) -> None:
     summary = view.summary
     name, low_is_good = input_frames.group_title("metric", summary["metric"])
     words = inputs_text.conclusion(
-        view.groups, name, evaluated_rows(summary, view.step), view.effect, gated=not view.gates.empty,
+        view.groups,
+        name,
+        evaluated_rows(summary, view.step),
+        view.effect,
+        gated=not view.gates.empty,
         low_is_good=low_is_good,
-    )  # fmt: skip
+    )
     if view.reactions:
         words = f"{reaction_conclusion(view.reactions[0], loss_unit(summary))} {words}"
     then = "Below: results and gates by group, the probe examples, and what happens when inputs shift."
@@ -91,9 +95,15 @@ def depth_chart(view: InputsReading, chosen: list[int]) -> None:
 def selectable(figure: go.Figure, sentence: str, key: str) -> None:
     """Draw a scatter whose points can be selected; the choice goes to the address."""
     st.plotly_chart(
-        figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch",
-        on_select=lambda: _selected(f"chart-{key}"), selection_mode=("points", "box", "lasso"),
-    )  # fmt: skip
+        figure,
+        theme=None,
+        key=f"chart-{key}",
+        config=plot_config(key),
+        alt=sentence,
+        width="stretch",
+        on_select=lambda: _selected(f"chart-{key}"),
+        selection_mode=("points", "box", "lasso"),
+    )
 
 
 def _selected(key: str) -> None:

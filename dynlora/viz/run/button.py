@@ -99,9 +99,14 @@ def _whole(run: Chosen, format_: str) -> None:
     if job is not None and job.status == "done" and file.is_file():
         note(sentence_case(job.message.splitlines()[-1].partition("; ")[2]))
         st.download_button(
-            "Zip file, measured on all", file.read_bytes, f"{run.id}-{format_}.zip", "application/zip",
-            key=f"export-whole-{format_}", icon=":material/download:", type="tertiary",
-        )  # fmt: skip
+            "Zip file, measured on all",
+            file.read_bytes,
+            f"{run.id}-{format_}.zip",
+            "application/zip",
+            key=f"export-whole-{format_}",
+            icon=":material/download:",
+            type="tertiary",
+        )
     elif st.button("Measure on all held-out examples", icon=":material/speed:", key="export-measure", help=WHOLE):
         with guarded():
             start_whole(run.folder, format_)

@@ -52,9 +52,13 @@ class Nodes:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", NODES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, env={**os.environ, **LOOPBACK},
-        )  # fmt: skip
+            [sys.executable, "-c", NODES],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **LOOPBACK},
+        )
         said = json.loads(self._line())
         self.address, self.raylet = str(said["address"]), int(said["raylet"])
 
@@ -126,9 +130,14 @@ def facts(folder: Path) -> dict[str, Any]:
     steps, values = list(map(int, loss.steps)), [float(value) for value in loss.values]
     weights = (folder / "checkpoint" / "tensors.safetensors").read_bytes()
     return {
-        "name": name, "status": status.status, "step": status.step, "steps": steps, "loss": values,
-        "weights": weights, "resumed": resumed,
-    }  # fmt: skip
+        "name": name,
+        "status": status.status,
+        "step": status.step,
+        "steps": steps,
+        "loss": values,
+        "weights": weights,
+        "resumed": resumed,
+    }
 
 
 def test_twelve_runs_on_two_nodes_one_killed_are_those_without_ray(

@@ -42,9 +42,18 @@ def test_a_search_that_was_killed_continues_and_no_trial_runs_twice(
 ) -> None:
     runs = tmp_path / "runs"
     command = [
-        "sweep", "--search", "--study", "s", "--trials", "4", "--confirm", "1", "--pruner", "none",
+        "sweep",
+        "--search",
+        "--study",
+        "s",
+        "--trials",
+        "4",
+        "--confirm",
+        "1",
+        "--pruner",
+        "none",
         *tiny_arguments(tiny_bert, tiny_data, "train.steps=12", "train.lr=1e-4..1e-1:log", "adapter.rank=1..4"),
-    ]  # fmt: skip
+    ]
     first = subprocess.Popen([sys.executable, "-m", "dynlora", *command, "--runs-dir", str(runs)])
     try:
         until(lambda: len(list_runs(runs)) >= 3 if runs.is_dir() else False, "the second trial is a run", 300)
@@ -80,9 +89,11 @@ def test_a_poor_trial_is_a_stopped_run(tiny_bert: Path, tiny_data: Path, tmp_pat
     space = {"train.lr": optuna().distributions.FloatDistribution(1e-7, 2e-7, log=True)}
     for _ in range(6):
         good = optuna().trial.create_trial(
-            params={"train.lr": 1e-7}, distributions=space, value=1e-3,
+            params={"train.lr": 1e-7},
+            distributions=space,
+            value=1e-3,
             intermediate_values=dict.fromkeys(range(0, 200, 10), 1e-3),
-        )  # fmt: skip
+        )
         driver.study.add_trial(good)
     driver.run()
     trial = driver.study.trials[-1]
@@ -116,8 +127,11 @@ def test_what_confirms_a_new_best_is_a_new_run_and_what_is_there_is_not_made_aga
 
 @pytest.mark.parametrize("change", ["settings", "ranges", "objective"])
 def test_a_study_continues_with_what_it_began_with(driver: Driver, change: str) -> None:
-    asked = {"settings": {"base": {**driver.search.base, "seed": 5}}, "objective": {"objective": "perplexity"},
-             "ranges": {"space": {"train.lr": Range(1e-3, 1e-1, False, True)}}}[change]  # fmt: skip
+    asked = {
+        "settings": {"base": {**driver.search.base, "seed": 5}},
+        "objective": {"objective": "perplexity"},
+        "ranges": {"space": {"train.lr": Range(1e-3, 1e-1, False, True)}},
+    }[change]
     Driver(driver.search, driver.runs_dir, study_file(driver.runs_dir, "q"), print)
     with pytest.raises(ConfigError, match=f"--study q: this study has other {change} .*name another study"):
         Driver(replace(driver.search, **asked), driver.runs_dir, study_file(driver.runs_dir, "q"), print)
@@ -157,11 +171,23 @@ def test_how_a_trial_ended_is_told_as_it_was(
 def test_the_conclusion_comes_first() -> None:
     trial = {"number": 3, "value": 0.31, "values": {"train.lr": 0.0123456, "adapter.rank": 4}}
     study = {
-        "study": "s", "objective": "loss", "trials": [{"state": "complete"}, {"state": "pruned"}], "best": trial,
-        "importance": {"train.lr": 0.9, "adapter.rank": 0.1}, "default": {"value": 0.4},
-    }  # fmt: skip
-    one = {"what": "s: best", "against": "s: default", "n": 3, "key": "loss", "difference": -0.05, "low": -0.08,
-           "high": -0.02, "outcome": "better"}  # fmt: skip
+        "study": "s",
+        "objective": "loss",
+        "trials": [{"state": "complete"}, {"state": "pruned"}],
+        "best": trial,
+        "importance": {"train.lr": 0.9, "adapter.rank": 0.1},
+        "default": {"value": 0.4},
+    }
+    one = {
+        "what": "s: best",
+        "against": "s: default",
+        "n": 3,
+        "key": "loss",
+        "difference": -0.05,
+        "low": -0.08,
+        "high": -0.02,
+        "outcome": "better",
+    }
     text = words({"studies": [study], "comparisons": [one]}).splitlines()
     assert text[0] == ("s: best is better than s: default (loss −0.0500, 95 % CI −0.0800 to −0.0200, 3 new seeds)")
     assert "--set train.lr=0.01235 --set adapter.rank=4" in text[3]

@@ -59,9 +59,11 @@ def test_what_is_drawn_lies_in_the_range(low: float, factor: float, logarithmic:
     value = one.suggest(trial, "a")
     assert one.holds(value)
     assert space_of({"a": one.text()})["a"] == Range(
-        float(f"{low:g}"), float(f"{low * factor:g}"), all(map(_is_whole, one.text().removesuffix(":log").split(".."))),
+        float(f"{low:g}"),
+        float(f"{low * factor:g}"),
+        all(map(_is_whole, one.text().removesuffix(":log").split(".."))),
         logarithmic,
-    )  # fmt: skip
+    )
 
 
 def _is_whole(text: str) -> bool:
@@ -100,10 +102,11 @@ def test_the_configuration_is_checked_before_anything_is_made() -> None:
 @pytest.mark.parametrize(
     ("listed", "words"),
     [
-        ({"train.lrr": "1..2"}, "train.lrr"), ({"train.lr": "-1..1e-2"}, "train.lr=-1"),
+        ({"train.lrr": "1..2"}, "train.lrr"),
+        ({"train.lr": "-1..1e-2"}, "train.lr=-1"),
         ({"adapter.rank": "1..100000"}, "adapter.rank=100000"),
     ],
-)  # fmt: skip
+)
 def test_both_ends_of_a_range_are_checked_before_anything_is_made(listed: dict[str, str], words: str) -> None:
     with pytest.raises(DynloraError, match=words):
         searches(Request("s"), {}, listed)

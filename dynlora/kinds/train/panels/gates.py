@@ -120,16 +120,28 @@ def gate_map(
     whole = [plotly_text(name) for name in modules["name"]]
     drawn = theme.figure(colours, int(np.clip(210 + 34 * len(gates), 300, 700)))
     drawn.add_heatmap(
-        z=np.round(shown, 5), x=list(range(len(short))), y=[plotly_text(group, 24) for group in gates.index],
-        zmin=1 - reach, zmax=1 + reach, colorscale=colours.diverging_scale, hoverongaps=False,
-        xgap=theme.column_gap(len(short)), ygap=1,
+        z=np.round(shown, 5),
+        x=list(range(len(short))),
+        y=[plotly_text(group, 24) for group in gates.index],
+        zmin=1 - reach,
+        zmax=1 + reach,
+        colorscale=colours.diverging_scale,
+        hoverongaps=False,
+        xgap=theme.column_gap(len(short)),
+        ygap=1,
         customdata=np.tile(np.array(whole, dtype=object), (len(gates), 1)),
         colorbar={
-            "title": {"text": "Gate (factor)", "side": "right"}, "thickness": 9, "outlinewidth": 0, "nticks": 5,
-            "tickfont": {"size": 11, "color": colours.muted}, "len": 0.72, "y": 0, "yanchor": "bottom",
+            "title": {"text": "Gate (factor)", "side": "right"},
+            "thickness": 9,
+            "outlinewidth": 0,
+            "nticks": 5,
+            "tickfont": {"size": 11, "color": colours.muted},
+            "len": 0.72,
+            "y": 0,
+            "yanchor": "bottom",
         },
         hovertemplate="%{y}<br>%{customdata}<br>gate %{z:.4f}<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.update_xaxes(**theme.name_axis(short, colours), title_text="Module (by kind and depth)")
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False, domain=[0, 0.7])
     if effect is not None:
@@ -143,17 +155,30 @@ def _draw_effect(
     """Draw the share that the groups explain of each gate above the map, the baseline of chance as a line."""
     share = 100 * effect.share[order]
     drawn.add_bar(
-        x=list(range(len(share))), y=share, yaxis="y2", customdata=list(names),
+        x=list(range(len(share))),
+        y=share,
+        yaxis="y2",
+        customdata=list(names),
         marker={"color": [colours.accent if found else colours.muted for found in effect.found[order]]},
         hovertemplate="%{customdata}<br>the groups explain %{y:.1f} % of its variation<extra></extra>",
-    )  # fmt: skip
+    )
     drawn.add_shape(
-        type="line", xref="paper", x0=0, x1=1, yref="y2", y0=100 * effect.baseline, y1=100 * effect.baseline,
+        type="line",
+        xref="paper",
+        x0=0,
+        x1=1,
+        yref="y2",
+        y0=100 * effect.baseline,
+        y1=100 * effect.baseline,
         line={"color": colours.second, "width": 1.3, "dash": "dash"},
-    )  # fmt: skip
+    )
     drawn.update_layout(
         yaxis2={
-            **theme.axis(colours), "domain": [0.78, 1], "anchor": "x", "rangemode": "tozero", "nticks": 4,
+            **theme.axis(colours),
+            "domain": [0.78, 1],
+            "anchor": "x",
+            "rangemode": "tozero",
+            "nticks": 4,
             "title": {"text": "Explained (%)", "font": {"size": 11, "color": colours.muted}},
         }
-    )  # fmt: skip
+    )
