@@ -155,7 +155,7 @@ def _check_unpacked(source: Source) -> None:
 
 def _filled(name: str, rows: Iterator[Sequence[Any]], limit: int | None) -> Iterator[tuple[int, list[Any]]]:
     """Yield (row of the sheet, cells) of rows that are not empty: the header, and at most `limit` more."""
-    found = filled = 0
+    count = filled = 0
     for number, cells in enumerate(rows, 1):
         if len(cells) > MAX_COLUMNS:
             checked_columns(name, [str(cell) for cell in cells], number, "row")
@@ -167,8 +167,8 @@ def _filled(name: str, rows: Iterator[Sequence[Any]], limit: int | None) -> Iter
             raise refusal(name, f"has more than {MAX_CELLS:,} cells; save the table as CSV")
         if width:
             yield number, list(cells[:width])
-            found += 1
-        if limit is not None and found > limit:
+            count += 1
+        if limit is not None and count > limit:
             return
 
 

@@ -91,14 +91,14 @@ def _written_as(name: str, names: Sequence[str]) -> str:
     return name if name in names else next(same, name)
 
 
-def _generative(names: Sequence[str], wanted: Columns) -> Columns:
+def _generative(names: Sequence[str], columns: Columns) -> Columns:
     """Return the columns of texts to be written.
 
     Raises:
         DataError: when none holds a text, a completion or a conversation.
     """
     known = set(names)
-    prompt, completion, messages = wanted.text, wanted.text_pair, wanted.messages
+    prompt, completion, messages = columns.text, columns.text_pair, columns.messages
     if prompt is None and completion is None and messages is None:
         messages = next((name for name in MESSAGES if name in known), None)
     if messages is None and completion is None:
@@ -115,15 +115,15 @@ def _generative(names: Sequence[str], wanted: Columns) -> Columns:
                 f"data.text: none of the columns {listed(names)} is named text, prompt and completion, or messages; "
                 "set data.text, data.prompt and data.completion, or data.messages"
             )
-    answer = wanted.answer or next((name for name in ANSWERS if name in known and name != completion), None)
-    group = wanted.group_by or next((name for name in ("domain", DIFFICULTY) if name in known), "length")
+    answer = columns.answer or next((name for name in ANSWERS if name in known and name != completion), None)
+    group = columns.group_by or next((name for name in ("domain", DIFFICULTY) if name in known), "length")
     return Columns(prompt, completion, None, group, messages, answer, is_generative=True)
 
 
 def listed(names: Sequence[str]) -> str:
     """Return column names for a message: the first twenty, each cut, what cannot be printed left out."""
-    shown = ["".join(filter(str.isprintable, name))[:40] for name in names[:20]]
-    return ", ".join(shown) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
+    words = ["".join(filter(str.isprintable, name))[:40] for name in names[:20]]
+    return ", ".join(words) + (f" and {len(names) - 20:,} more" if len(names) > 20 else "")
 
 
 def missing(key: str, name: str, part: str, names: Sequence[str]) -> DataError:
@@ -175,9 +175,9 @@ def guessed_written(rows: pd.DataFrame) -> dict[str, str | None]:
 def _pair_of(names: Sequence[str], pairs: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Return the first pair of which both columns are there, as the table spells them."""
     for pair in pairs.items():
-        found = _named(names, pair)
-        if len(found) == 2:
-            return found[0], found[1]
+        columns = _named(names, pair)
+        if len(columns) == 2:
+            return columns[0], columns[1]
     return None, None
 
 
@@ -187,10 +187,10 @@ def _holds_conversations(rows: pd.DataFrame, name: str) -> bool:
     return 2 * sum(isinstance(cell, list) or is_conversation(cell) for cell in cells) > len(cells)
 
 
-def _named(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+def _named(names: Sequence[str], candidates: Sequence[str]) -> list[str]:
     """Return the columns with the wanted names, in the order wanted, whatever their case."""
     lower = {name.lower(): name for name in reversed(names)}
-    return [lower[name] for name in wanted if name in lower]
+    return [lower[name] for name in candidates if name in lower]
 
 
 def _longest_text(rows: pd.DataFrame) -> str | None:

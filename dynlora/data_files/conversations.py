@@ -61,8 +61,10 @@ def _turn(item: Any) -> Turn:
 def asked_and_said(turns: Sequence[Turn]) -> tuple[str, str]:
     """Return a conversation for reading: all before the assistant's last answer, and that answer, empty without one."""
     last = len(turns) - 1 if turns and turns[-1]["role"] == "assistant" else len(turns)
-    asked = turns[:last]
-    text = asked[0]["content"] if len(asked) == 1 else "\n".join(f"{turn['role']}: {turn['content']}" for turn in asked)
+    prompt = turns[:last]
+    text = (
+        prompt[0]["content"] if len(prompt) == 1 else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+    )
     return text, turns[last]["content"] if last < len(turns) else ""
 
 

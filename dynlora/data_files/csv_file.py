@@ -70,13 +70,13 @@ def _layout(source: Source) -> tuple[str, int]:
     Comma wins where it makes two columns or more: files that were read before stay as they are.
     """
     first = ("\t",) if source.path.name.lower().removesuffix(".gz").endswith(".tsv") else tuple(SEPARATORS)
-    found = {separator: _head(source, separator) for separator in first}
-    if not any(found.values()):
+    heads = {separator: _head(source, separator) for separator in first}
+    if not any(heads.values()):
         raise refusal(source.name, "has no header line; add one with the names of the columns")
-    fitting = [separator for separator, head in found.items() if head and len(head[0]) > 1 and _is_even(head)]
-    several = [separator for separator, head in found.items() if head and len(head[0]) > 1]
+    fitting = [separator for separator, head in heads.items() if head and len(head[0]) > 1 and _is_even(head)]
+    several = [separator for separator, head in heads.items() if head and len(head[0]) > 1]
     separator = next(iter([*fitting, *several]), first[0])
-    header = checked_columns(source.name, found[separator][0])
+    header = checked_columns(source.name, heads[separator][0])
     return separator, len(header)
 
 
@@ -120,15 +120,15 @@ def _too_long(source: Source, separator: str, line: int, cells: int, width: int)
 
 def _head(source: Source, separator: str) -> list[list[str]]:
     """Return the cells of the first records."""
-    found: list[list[str]] = []
+    rows: list[list[str]] = []
     try:
         for _, cells in records(source, separator):
-            found.append(cells)
-            if len(found) > _LOOKED_AT:
+            rows.append(cells)
+            if len(rows) > _LOOKED_AT:
                 break
     except csv.Error:
         pass
-    return found
+    return rows
 
 
 def _is_even(head: list[list[str]]) -> bool:
@@ -142,12 +142,12 @@ def _typed(source: Source, options: dict[str, Any]) -> tuple[pa.Table, list[str]
     Returns:
         The cells, and the columns that are text because their pieces are of several types.
     """
-    found: list[pa.Schema] = []
+    schemas: list[pa.Schema] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", (pd.errors.DtypeWarning, pd.errors.ParserWarning))  # pyright: ignore
         try:
             with source.open() as file, pd.read_csv(file, chunksize=PIECE, low_memory=False, **options) as pieces:
-                tables = [_noted(plain(pa.Table.from_pandas(frame)), found) for frame in pieces]
+                tables = [_noted(plain(pa.Table.from_pandas(frame)), schemas) for frame in pieces]
             if tables:
                 return pa.concat_tables([like(table, tables[0].schema) for table in tables]), []
         except ARROW_REFUSALS:
@@ -158,18 +158,18 @@ def _typed(source: Source, options: dict[str, Any]) -> tuple[pa.Table, list[str]
             rows = plain(pa.Table.from_pandas(frame))
         except ARROW_REFUSALS:  # numbers that are too large
             rows, _ = of_columns({str(name): [_or_gap(cell) for cell in frame[name].tolist()] for name in frame})
-        return rows, [item.name for item in rows.schema if _is_mixed(item, found)]
+        return rows, [item.name for item in rows.schema if _is_mixed(item, schemas)]
 
 
-def _noted(table: pa.Table, found: list[pa.Schema]) -> pa.Table:
+def _noted(table: pa.Table, schemas: list[pa.Schema]) -> pa.Table:
     """Return a piece, and remember the types of its cells; a column of gaps is of none."""
-    found.append(pa.schema(item for item in table.schema if table[item.name].null_count < len(table)))
+    schemas.append(pa.schema(item for item in table.schema if table[item.name].null_count < len(table)))
     return table
 
 
-def _is_mixed(column: pa.Field, found: list[pa.Schema]) -> bool:
+def _is_mixed(column: pa.Field, schemas: list[pa.Schema]) -> bool:
     """Say whether a column is text though pieces of it are of another type."""
-    types = [schema.field(column.name).type for schema in found if column.name in schema.names]
+    types = [schema.field(column.name).type for schema in schemas if column.name in schema.names]
     return is_text(column.type) and any(not is_text(each) for each in types)
 
 

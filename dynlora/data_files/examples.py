@@ -101,9 +101,9 @@ class Examples:
 
     def with_side(self, side: np.ndarray) -> Examples:
         """Return the rows with other sides, (n,); what is worked out of texts and labels serves both."""
-        found = replace(self, side=side)
-        object.__setattr__(found, "_kept", self._kept)
-        return found
+        examples = replace(self, side=side)
+        object.__setattr__(examples, "_kept", self._kept)
+        return examples
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return what is worked out of all rows when it is first asked for."""
@@ -152,21 +152,21 @@ class Examples:
         ]
 
     def _near_keys(self) -> list[Any]:
-        found = [
+        keys = [
             None if key is None else tuple(" ".join(_WORD.findall(part.casefold())) for part in key)
             for key in self.keys
         ]
-        return [key if key and any(key) else None for key in found]
+        return [key if key and any(key) else None for key in keys]
 
     def _classes(self) -> list[str | None]:
         known: dict[Any, str | None] = {}
-        found: list[str | None] = []
+        classes: list[str | None] = []
         for value in self.label:
             key = (type(value), value if isinstance(value, str | int | float) else str(value))
             if key not in known:
                 known[key] = None if is_empty(value) else class_name(value, self.class_names)
-            found.append(known[key])
-        return found
+            classes.append(known[key])
+        return classes
 
     @cached_property
     def is_numeric(self) -> bool:
@@ -213,18 +213,18 @@ def _read_conversations(tables: Sequence[Table], column: str) -> tuple[list[Any]
 
     What was said is None where the assistant has not the last word.
     """
-    found: list[tuple[Any, Any, tuple[str, ...]]] = []
+    rows: list[tuple[Any, Any, tuple[str, ...]]] = []
     for value in (value for table in tables for value in table.values(column)):
         try:
             turns = conversation(value)
         except ValueError:
-            found.append((None, None, ()))
+            rows.append((None, None, ()))
             continue
-        asked, said = asked_and_said(turns)
+        prompt, answer = asked_and_said(turns)
         roles = tuple(turn["role"] for turn in turns)
-        found.append((asked, said if roles[-1] == "assistant" else None, roles))
-    asked, said, roles = ([row[place] for row in found] for place in range(3))
-    return asked, said, roles
+        rows.append((prompt, answer if roles[-1] == "assistant" else None, roles))
+    prompts, answers, roles = ([row[place] for row in rows] for place in range(3))
+    return prompts, answers, roles
 
 
 def is_empty(value: Any) -> bool:
@@ -258,24 +258,24 @@ def counted(n: int, word: str) -> str:
 
 def several(words: Sequence[str], limit: int = SHOWN) -> str:
     """Return words as a phrase: a, b and c; more than `limit` end in "and n more"."""
-    shown = list(words) if len(words) <= limit else [*words[:limit], f"{len(words) - limit:,} more"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else ""
+    items = list(words) if len(words) <= limit else [*words[:limit], f"{len(words) - limit:,} more"]
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
 
 
 def quoted(name: str) -> str:
     """Return a class name for a message; with quotes where white space matters."""
-    shown = printable(name, 40)
-    return f"'{shown}'" if shown != shown.strip() or not shown.isidentifier() else shown
+    text = printable(name, 40)
+    return f"'{text}'" if text != text.strip() or not text.isidentifier() else text
 
 
 def places(rows: Examples, chosen: Sequence[int] | Any) -> str:
     """Return the places of rows: `rows.csv, lines 5, 9 and 12`; several files one after the other."""
-    found: dict[tuple[str, str], list[int]] = {}
+    numbers: dict[tuple[str, str], list[int]] = {}
     for row in chosen:
         name, unit, place = rows.where(int(row))
-        found.setdefault((name, unit), []).append(place)
-    said = [
+        numbers.setdefault((name, unit), []).append(place)
+    phrases = [
         f"{printable(name, 60)}, {unit}{'s' if len(at) > 1 else ''} {several([f'{place:,}' for place in at])}"
-        for (name, unit), at in found.items()
+        for (name, unit), at in numbers.items()
     ]
-    return "; ".join(said)
+    return "; ".join(phrases)

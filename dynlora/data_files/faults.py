@@ -182,17 +182,17 @@ def _of_labels(rows: Examples, has_classes: bool) -> Iterator[Fault]:
     where, none = f"{file}, data.label={column}", np.arange(0)
     total = sum(names.values())
     if names and (set(names) == {"-1"} or _hidden(rows)):
-        said = f"{where}: labels are -1, a hidden label; use a part of the data that has labels."
-        yield Fault("hidden", "Hidden labels", none, said, refuses=True)
+        sentence = f"{where}: labels are -1, a hidden label; use a part of the data that has labels."
+        yield Fault("hidden", "Hidden labels", none, sentence, refuses=True)
     elif has_classes and len(names) > ID_SHARE * total and len(rows) >= ID_ROWS:
         problem = f"{len(names):,} of {total:,} labels are distinct, so the column is an id or a number"
         remedy = "choose another column as data.label, or set data.task=regression for numbers"
-        said = f"{where}: {problem}; {remedy}."
-        yield Fault("id", "Label column is an id", none, said, refuses=len(names) > MAX_CLASSES)
+        sentence = f"{where}: {problem}; {remedy}."
+        yield Fault("id", "Label column is an id", none, sentence, refuses=len(names) > MAX_CLASSES)
     elif has_classes and len(names) == 1:
         problem = f"every label is {_shown(next(iter(names)))}, only one class, so there is nothing to learn"
-        said = f"{where}: {problem}; use data with two classes or more."
-        yield Fault("one_class", "One class only", none, said, refuses=True)
+        sentence = f"{where}: {problem}; use data with two classes or more."
+        yield Fault("one_class", "One class only", none, sentence, refuses=True)
 
 
 def _hidden(rows: Examples) -> bool:
@@ -213,8 +213,8 @@ def _of_texts(rows: Examples) -> Iterator[Fault]:
     chosen = np.flatnonzero(finders.no_texts(rows))
     if len(chosen):
         kind = type(rows.text[chosen[0]]).__name__
-        said = f"{places(rows, chosen)}: data.text={_shown(rows.columns.text)} is a {kind} where a text is expected"
-        yield Fault("no_text", "Not text", chosen, f"{said}; choose another column as data.text.", refuses=True)
+        problem = f"{places(rows, chosen)}: data.text={_shown(rows.columns.text)} is a {kind} where a text is expected"
+        yield Fault("no_text", "Not text", chosen, f"{problem}; choose another column as data.text.", refuses=True)
 
 
 def _header(rows: Examples) -> Iterator[Fault]:
@@ -267,9 +267,9 @@ def _spellings(rows: Examples) -> Iterator[Fault]:
             else (f"Merge {len(merge)} spellings")
         )
         spelled = ", ".join(f"{quoted(old)}: {quoted(new)}" for old, new in list(merge.items())[:3])
-        said = f"{places(rows, chosen)}: {several(pairs)} but for case or white space"
+        problem = f"{places(rows, chosen)}: {several(pairs)} but for case or white space"
         way = f"correct the label, or merge them with data.repair=[merge: {{{spelled}}}]"
-        yield Fault("spelling", "Class spelled in several ways", chosen, f"{said}; {way}.", {"merge": merge}, action)
+        yield Fault("spelling", "Class spelled in several ways", chosen, f"{problem}; {way}.", {"merge": merge}, action)
 
 
 def _on_both_sides(rows: Examples, has_classes: bool) -> Iterator[Fault]:
@@ -287,21 +287,21 @@ def _on_both_sides(rows: Examples, has_classes: bool) -> Iterator[Fault]:
             continue
         repair: Any = {"split_by": by} if by and not also else "drop_shared"
         action = f"Split by {_shown(by)}" if by and not also else f"Leave out {counted(int(shared.sum()), 'row')}"
-        said = (
+        remedy = (
             f"split by it with data.repair=[split_by: {by}]"
             if by and not also
             else ("leave the training examples out with data.repair=[drop_shared]")
         )
         problem = f"{places(rows, chosen)}: the training text is in the held-out part too{also}"
         effect = "so held-out results are too optimistic; keep it on one side"
-        yield Fault(kind, title, chosen, f"{problem}, {effect}, or {said}.", repair, action)
+        yield Fault(kind, title, chosen, f"{problem}, {effect}, or {remedy}.", repair, action)
 
 
 def _group_column(rows: Examples) -> str | None:
     """Return the column by which texts that are alike can be kept together: a group, else the text itself."""
     columns = rows.tables[0].columns
-    wanted = [rows.columns.group_by, *GROUPS]
-    for name in wanted:
+    candidates = [rows.columns.group_by, *GROUPS]
+    for name in candidates:
         if name in columns and name not in (rows.columns.text, rows.columns.label):
             values = rows.values(str(name))
             groups = {key: set[str]() for key in rows.keys if key is not None}

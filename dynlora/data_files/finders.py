@@ -103,7 +103,7 @@ def guessed_encoding(rows: Examples) -> np.ndarray:
     pairs, labels = (values or [""] * len(rows) for values in (rows.pair, rows.label))
     cells = zip(rows.table.tolist(), rows.text, pairs, labels, strict=True)
     return _where(
-        bool(rows.tables[table].guess) and not all(str(cell).isascii() for cell in found) for table, *found in cells
+        bool(rows.tables[table].guess) and not all(str(cell).isascii() for cell in texts) for table, *texts in cells
     )
 
 
@@ -114,8 +114,8 @@ def duplicates(rows: Examples) -> np.ndarray:
 
 def near_duplicates(rows: Examples) -> np.ndarray:
     """Return rows that are an earlier row of their side and class but for case, punctuation and spaces."""
-    found = _repeated(rows, [None if key is None else (key, name) for key, name in _labelled(rows, rows.near_keys)])
-    return found & ~duplicates(rows)
+    flags = _repeated(rows, [None if key is None else (key, name) for key, name in _labelled(rows, rows.near_keys)])
+    return flags & ~duplicates(rows)
 
 
 def similar(rows: Examples) -> np.ndarray:
@@ -128,9 +128,9 @@ def similar_shared(rows: Examples) -> np.ndarray:
     """Return training examples whose text is much like a held-out one of their class, and not the same."""
     same = _on_both_sides(rows, rows.near_keys)
     train, held = (np.flatnonzero(flags).tolist() for flags in ((rows.side == TRAIN) & ~same, rows.side == HELD_OUT))
-    found = np.zeros(len(rows), bool)
-    found[similarity.alike_to(train, held, _classes_or_none(rows), rows.sketches)] = True
-    return found
+    alike = np.zeros(len(rows), bool)
+    alike[similarity.alike_to(train, held, _classes_or_none(rows), rows.sketches)] = True
+    return alike
 
 
 def _classes_or_none(rows: Examples) -> Sequence[str | None]:
@@ -144,12 +144,12 @@ def _labelled(rows: Examples, keys: Sequence[Any]) -> list[tuple[Any, str | None
 
 def _repeated(rows: Examples, keys: Sequence[Hashable]) -> np.ndarray:
     """Return rows whose key an earlier row of their side has."""
-    seen, found = set[Any](), np.zeros(len(rows), bool)
+    seen, flags = set[Any](), np.zeros(len(rows), bool)
     for row, (key, side) in enumerate(zip(keys, rows.side.tolist(), strict=True)):
         if key is not None:
-            found[row] = (key, side) in seen
+            flags[row] = (key, side) in seen
             seen.add((key, side))
-    return found
+    return flags
 
 
 def conflicts(rows: Examples) -> np.ndarray:
@@ -207,17 +207,17 @@ def unseen(rows: Examples) -> np.ndarray:
     """
     names = [None if name is None else _folded(name) for name in rows.classes]
     trained = {name for name, side in zip(names, rows.side, strict=True) if side == TRAIN}
-    found = _where(name is not None and name not in trained for name in names) & (rows.side == HELD_OUT)
-    return found & ~rare(rows) if len(rows.tables) == 1 else found
+    flags = _where(name is not None and name not in trained for name in names) & (rows.side == HELD_OUT)
+    return flags & ~rare(rows) if len(rows.tables) == 1 else flags
 
 
 def spellings(rows: Examples) -> dict[str, str]:
     """Return classes that are another class but for case and white space, and the more frequent one they belong to."""
     counts = Counter(name for name in rows.classes if name is not None)
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name in sorted(counts, key=lambda name: (-counts[name], name)):
-        found.setdefault(_folded(name), []).append(name)
-    return {other: names[0] for names in found.values() for other in names[1:]}
+        groups.setdefault(_folded(name), []).append(name)
+    return {other: names[0] for names in groups.values() for other in names[1:]}
 
 
 def misspelled(rows: Examples) -> np.ndarray:

@@ -53,10 +53,10 @@ def _is_named_lines(source: Source) -> bool:
 def _is_row(line: bytes, has_more: bool) -> bool:
     """Say whether the first line is a row, and not an object that holds all rows."""
     try:
-        found = json.loads(line)
+        parsed = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and (has_more or not any(isinstance(value, list) for value in found.values()))
+    return isinstance(parsed, dict) and (has_more or not any(isinstance(value, list) for value in parsed.values()))
 
 
 # --- a row a line
@@ -64,10 +64,10 @@ def _is_row(line: bytes, has_more: bool) -> bool:
 
 def _read_lines(source: Source, limit: int | None) -> Table:
     """Return the rows of a file with an object on each line."""
-    places, kept = _object_lines(source, limit)
+    places, lines = _object_lines(source, limit)
     if not places:
         raise refusal(source.name, NO_LINES)
-    data = kept if kept is not None else source.whole().removeprefix(b"\xef\xbb\xbf")
+    data = lines if lines is not None else source.whole().removeprefix(b"\xef\xbb\xbf")
     mixed: list[str] = []
     try:
         rows = _typed(data)
@@ -82,7 +82,7 @@ def _read_lines(source: Source, limit: int | None) -> Table:
 def _object_lines(source: Source, limit: int | None) -> tuple[list[int], bytes | None]:
     """Return the lines that hold a row, each checked to be an object; and their text where only some are wanted."""
     places: list[int] = []
-    kept: list[bytes] = []
+    texts: list[bytes] = []
     with source.open() as file:
         for number, line in enumerate(file, 1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -93,8 +93,8 @@ def _object_lines(source: Source, limit: int | None) -> tuple[list[int], bytes |
             _check_object(source.name, text, number)
             places.append(number)
             if limit is not None:
-                kept.append(text)
-    return places, b"".join(kept) if limit is not None else None
+                texts.append(text)
+    return places, b"".join(texts) if limit is not None else None
 
 
 def _check_object(name: str, line: bytes, number: int) -> None:
@@ -133,9 +133,9 @@ def _typed_piece(piece: bytes) -> pa.Table:
     block = max(PIECE_BYTES // 32, 2**14)
     while True:
         try:
-            found = arrow_json.read_json(io.BytesIO(piece), read_options=arrow_json.ReadOptions(block_size=block))
-            found.validate()
-            return found
+            rows = arrow_json.read_json(io.BytesIO(piece), read_options=arrow_json.ReadOptions(block_size=block))
+            rows.validate()
+            return rows
         except pa.ArrowInvalid as error:
             if not ("straddling" in str(error) or "JSON conversion to" in str(error)) or block >= len(piece):
                 raise
@@ -192,11 +192,11 @@ def _object(name: str, text: str) -> dict[str, Any]:
     if text[start : start + 1] != "{":
         return {}
     try:
-        found, end = _DECODER.raw_decode(text, start)
+        value, end = _DECODER.raw_decode(text, start)
     except (ValueError, RecursionError) as error:
         raise _not_json(name, error) from None
     _check_end(name, text, end)
-    return found
+    return value
 
 
 def _check_end(name: str, text: str, end: int) -> None:
@@ -207,16 +207,16 @@ def _check_end(name: str, text: str, end: int) -> None:
         raise refusal(name, "continues after its list of rows ends; write one list, or one object on each line", line)
 
 
-def _value_place(text: str, wanted: str) -> int:
+def _value_place(text: str, name: str) -> int:
     """Return where the value of a key begins in the object that a text is; of a key that is there twice, the last."""
-    found, position = 0, _skip(text, _skip(text, 0) + 1)
+    place, position = 0, _skip(text, _skip(text, 0) + 1)
     while text[position] != "}":
         key, position = _DECODER.raw_decode(text, position)
         position = _skip(text, _skip(text, position) + 1)  # over the colon
-        found = position if key == wanted else found
+        place = position if key == name else place
         position = _skip(text, _DECODER.raw_decode(text, position)[1])
         position = _skip(text, position + 1) if text[position] == "," else position
-    return found
+    return place
 
 
 def _start_of_rows(name: str, text: str) -> tuple[int, str]:
@@ -224,21 +224,21 @@ def _start_of_rows(name: str, text: str) -> tuple[int, str]:
     start = _skip(text, 0)
     if text[start : start + 1] != "{":
         return start, ""
-    found = _object(name, text)
-    key = _rows_key(found)
+    whole = _object(name, text)
+    key = _rows_key(whole)
     if key is None:
-        lists = [str(each) for each, value in found.items() if isinstance(value, list)]
+        lists = [str(each) for each, value in whole.items() if isinstance(value, list)]
         if len(lists) > 1:
-            shown = ", ".join(lists[:4])
-            raise refusal(name, f"holds several lists ({shown}); save each as a file of its own, such as train.json")
+            names = ", ".join(lists[:4])
+            raise refusal(name, f"holds several lists ({names}); save each as a file of its own, such as train.json")
         raise refusal(name, "is one object without a list of rows; write a list of objects [{...}, {...}]")
     return _value_place(text, key), key
 
 
-def _rows_key(found: Mapping[str, Any]) -> str | None:
+def _rows_key(whole: Mapping[str, Any]) -> str | None:
     """Return the key under which an object holds its rows: the only list of objects in it."""
-    lists = [key for key, value in found.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    others = [key for key, value in found.items() if isinstance(value, str | int | float) and key in ("text", "label")]
+    lists = [key for key, value in whole.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    others = [key for key, value in whole.items() if isinstance(value, str | int | float) and key in ("text", "label")]
     return lists[0] if len(lists) == 1 and not others else None
 
 
@@ -269,8 +269,8 @@ def _items(name: str, text: str, start: int) -> tuple[list[Any], list[int], int]
 
 def _skip(text: str, position: int) -> int:
     """Return the next position that is no white space."""
-    found = _SPACE.match(text, position)
-    return position if found is None else found.end()
+    match = _SPACE.match(text, position)
+    return position if match is None else match.end()
 
 
 def _not_json(name: str, error: Exception) -> DataError:

@@ -198,9 +198,9 @@ def as_utf8(source: Source, *, in_lines: bool = True) -> Source:
 
 def _wide_encoding(head: bytes) -> tuple[str, str] | None:
     """Return Python's name of an encoding of two or four bytes a character, and what people call it."""
-    for mark, said in _KNOWN_MARKS:
+    for mark, encoding in _KNOWN_MARKS:
         if head.startswith(mark):
-            return said.lower(), said
+            return encoding.lower(), encoding
     pairs = len(head) // 2
     if pairs and head[1::2].count(0) > 0.4 * pairs > 10 * head[::2].count(0):
         return "utf-16-le", "UTF-16"
@@ -275,8 +275,8 @@ def _of_single_bytes(source: Source) -> Source:
     if (counts[:9].sum() + counts[14:32].sum()) * 50 > len(data):
         raise refusal(source.name, "is not text; save the table as CSV in UTF-8")
     is_windows = counts[0x80:0xA0].any() and not counts[_NOT_IN_WINDOWS].any()
-    codec, said = ("cp1252", "Windows-1252") if is_windows else ("latin-1", "Latin-1")
-    return replace(source, data=data.decode(codec).encode("utf-8"), encoding=said, guess=said)
+    codec, encoding = ("cp1252", "Windows-1252") if is_windows else ("latin-1", "Latin-1")
+    return replace(source, data=data.decode(codec).encode("utf-8"), encoding=encoding, guess=encoding)
 
 
 def _first_broken(data: bytes) -> int:

@@ -185,16 +185,16 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
     Raises:
         DataError: when a split is there twice.
     """
-    found: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if is_table(path) and not path.name.startswith("."):
-            found.setdefault(stem_of(path).split("-")[0].lower(), []).append(path)
+            files.setdefault(stem_of(path).split("-")[0].lower(), []).append(path)
     for split in ("train", *HELD_OUT_NAMES):
-        paths = found.get(split, [])
+        paths = files.get(split, [])
         if len(paths) > 1 and not all(SHARD.search(stem_of(path)) for path in paths):
-            said = " and ".join(path.name for path in paths[:3])
-            raise refusal(folder.name, f"has {said}; keep one of them, or give that file")
-    return found
+            names = " and ".join(path.name for path in paths[:3])
+            raise refusal(folder.name, f"has {names}; keep one of them, or give that file")
+    return files
 
 
 def _together(paths: list[Path], limit: int | None, encoding: str | None) -> Table:

@@ -96,8 +96,8 @@ def checked(value: Any) -> Any:
         if isinstance(item, Merge | SplitBy) or (isinstance(item, str) and item in DROPS):
             continue
         if not (isinstance(item, Mapping) and _fits(item)):
-            shown = str(item)[:80]
-            raise ValueError(f"data.repair={shown}: unknown repair; use one of {', '.join(DROPS)}, {EXAMPLES}")
+            text = str(item)[:80]
+            raise ValueError(f"data.repair={text}: unknown repair; use one of {', '.join(DROPS)}, {EXAMPLES}")
     return tuple(items)
 
 

@@ -53,11 +53,11 @@ def repaired(rows: Examples, repairs: Sequence[Repair], draw: Draw) -> tuple[Exa
     done: list[Done] = []
     for repair in repairs:
         if repair not in LATE and not isinstance(repair, SplitBy):
-            rows, said = _carried_out(rows, repair)
-            done.append(said)
+            rows, outcome = _carried_out(rows, repair)
+            done.append(outcome)
     group = next((repair.split_by for repair in repairs if isinstance(repair, SplitBy)), None)
-    rows, said = _split(rows, group, draw)
-    done += said
+    rows, outcomes = _split(rows, group, draw)
+    done += outcomes
     for repair in repairs:
         if repair in LATE:
             rows, late = _carried_out(rows, repair)
@@ -77,11 +77,11 @@ def _carried_out(rows: Examples, repair: Repair) -> tuple[Examples, Done]:
             plain(repair), int(changed.sum()), f"Merged {words}: {counted(int(changed.sum()), 'row')}."
         )
     name = str(repair)
-    found = finders.DROPPED_BY[name](rows)
-    count = int(found.sum())
+    flags = finders.DROPPED_BY[name](rows)
+    count = int(flags.sum())
     words = WRITTEN_DROPS.get(name, DROPS[name]) if rows.columns.is_generative else DROPS[name]
-    where = f" ({places(rows, np.flatnonzero(found))})" if count else ""
-    return rows.take(~found), Done(name, count, f"Left out {counted(count, 'row')}: {words}{where}.")
+    where = f" ({places(rows, np.flatnonzero(flags))})" if count else ""
+    return rows.take(~flags), Done(name, count, f"Left out {counted(count, 'row')}: {words}{where}.")
 
 
 def _split(rows: Examples, group: str | None, draw: Draw) -> tuple[Examples, list[Done]]:
@@ -100,5 +100,5 @@ def _split(rows: Examples, group: str | None, draw: Draw) -> tuple[Examples, lis
     if group is None:
         return split, []
     count = int(held_out.sum())
-    said = f"Split by {group}: {counted(count, 'row')} held out, no value of {group} is on both sides."
-    return split, [Done(plain(SplitBy(split_by=group)), count, said)]
+    sentence = f"Split by {group}: {counted(count, 'row')} held out, no value of {group} is on both sides."
+    return split, [Done(plain(SplitBy(split_by=group)), count, sentence)]

@@ -123,13 +123,13 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
     rows = Examples.of(sides, chosen, wanted.class_names or None)
     draw = repairs.Draw(wanted.seed, wanted.eval_fraction)
     early, split, done = _repaired(rows, wanted.repair, draw)
-    found = list(faults.found_in(early, split, wanted.has_classes, wanted.max_length, wanted.loss_on))
+    problems = list(faults.found_in(early, split, wanted.has_classes, wanted.max_length, wanted.loss_on))
     known = split if split is not None else early
     held_out = faults.held_out_count(known) if split is not None else 0
     given = [plain(repair) for repair in wanted.repair]
-    refused = [fault for fault in found if fault.refuses]
+    refused = [fault for fault in problems if fault.refuses]
     return CheckResult(
-        conclusion=_conclusion(path.name, len(known), found, done, is_part=is_part),
+        conclusion=_conclusion(path.name, len(known), problems, done, is_part=is_part),
         file=path.name,
         rows={"training": len(known) - held_out, "held-out": held_out},
         is_drawn=sides.held_out is None,
@@ -137,8 +137,10 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
         classes=dict(Counter(name for name in known.classes if name is not None).most_common(50)),
         notes=[*_notes(sides), *([f"only the first {MAX_CHECKED:,} rows"] if is_part else [])],
         repaired=[asdict(item) for item in done],
-        faults=[_plain(fault, split if split is not None and fault.kind in LATE_KINDS else early) for fault in found],
-        repairs=_all_repairs(given, found, sides.held_out is None),
+        faults=[
+            _plain(fault, split if split is not None and fault.kind in LATE_KINDS else early) for fault in problems
+        ],
+        repairs=_all_repairs(given, problems, sides.held_out is None),
         needed=_all_repairs(given, refused, sides.held_out is None),
     )
 
@@ -161,15 +163,15 @@ def split_rows(path: Path, wanted: CheckConfig) -> Examples:
     return repairs.repaired(rows, wanted.repair, repairs.Draw(wanted.seed, wanted.eval_fraction))[0]
 
 
-def _all_repairs(done: list[Any], found: Sequence[Fault], is_split_here: bool) -> list[Any]:
+def _all_repairs(done: list[Any], problems: Sequence[Fault], is_split_here: bool) -> list[Any]:
     """Return repairs that are in the configuration and those of all faults, each once."""
-    more = [fault.repair for fault in found if fault.repair is not None]
-    kept = [
+    more = [fault.repair for fault in problems if fault.repair is not None]
+    needed = [
         repair
         for repair in more
         if not is_split_here or COVERED_BY.get(repair if isinstance(repair, str) else next(iter(repair))) not in more
     ]
-    return [*done, *(repair for place, repair in enumerate(kept) if repair not in [*done, *kept[:place]])]
+    return [*done, *(repair for place, repair in enumerate(needed) if repair not in [*done, *needed[:place]])]
 
 
 def guess(path: Path, keys: Sequence[str], encoding: str | None = None) -> dict[str, str]:
@@ -188,8 +190,8 @@ def guess(path: Path, keys: Sequence[str], encoding: str | None = None) -> dict[
         written = column_names.guessed_written(rows)
         roles = {"completion": ("prompt", "completion"), "messages": ("messages",)}.get(kind, ())
         return {role: name for role in roles if (name := written[role]) is not None}
-    found = column_names.guessed(rows)
-    return {key: name for key in keys if (name := found[key]) is not None}
+    columns = column_names.guessed(rows)
+    return {key: name for key in keys if (name := columns[key]) is not None}
 
 
 LATE_KINDS = ("shared", "shared_prompt", "shared_other_label", "near_shared", "similar_shared", "unseen")
@@ -197,12 +199,12 @@ LATE_KINDS = ("shared", "shared_prompt", "shared_other_label", "near_shared", "s
 
 
 def _repaired(
-    rows: Examples, wanted: Sequence[Repair], draw: repairs.Draw
+    rows: Examples, repair_list: Sequence[Repair], draw: repairs.Draw
 ) -> tuple[Examples, Examples | None, list[repairs.Done]]:
     """Return the repaired rows on one side, and on both unless they are too few, and what was done."""
     if len(rows) < 2 and len(rows.tables) == 1:
         return rows, None, []
-    split, done = repairs.repaired(rows, wanted, draw)
+    split, done = repairs.repaired(rows, repair_list, draw)
     one_side = split if len(split.tables) > 1 else split.with_side(np.zeros(len(split), np.int64))
     return one_side, split, done
 
@@ -210,26 +212,26 @@ def _repaired(
 def first_refusal(path: Path, wanted: CheckConfig) -> str | None:
     """Return the sentence of the first fault for which training refuses the data, None where there is none."""
     try:
-        found = [fault for fault in look(path, wanted).faults if fault["refuses"]]
+        refusals = [fault for fault in look(path, wanted).faults if fault["refuses"]]
     except DataError:
         return None
-    if not found:
+    if not refusals:
         return None
-    more = f" ({counted(len(found) - 1, 'more fault')}: dynlora data check {path.name})" if len(found) > 1 else ""
-    return f"{found[0]['sentence'].rstrip('.')}{more}"
+    more = f" ({counted(len(refusals) - 1, 'more fault')}: dynlora data check {path.name})" if len(refusals) > 1 else ""
+    return f"{refusals[0]['sentence'].rstrip('.')}{more}"
 
 
 def _conclusion(
-    name: str, n: int, found: Sequence[Fault], done: Sequence[repairs.Done], *, is_part: bool = False
+    name: str, n: int, problems: Sequence[Fault], done: Sequence[repairs.Done], *, is_part: bool = False
 ) -> str:
     """Return the result in a sentence."""
     after = f" after {counted(len(done), 'repair')}" if done else ""
     file, rows = printable(name, 80), f"{'the first ' if is_part else ''}{counted(n, 'row')}"
-    if not found:
+    if not problems:
         return f"{file}: no faults in {rows}{after}."
-    refusing = sum(fault.refuses for fault in found)
+    refusing = sum(fault.refuses for fault in problems)
     stops = "; training refuses the file until it is repaired" if refusing else ""
-    return f"{file}: {counted(len(found), 'fault')} in {rows}{after}{stops}."
+    return f"{file}: {counted(len(problems), 'fault')} in {rows}{after}{stops}."
 
 
 def _notes(sides: Sides) -> list[str]:
@@ -240,14 +242,14 @@ def _notes(sides: Sides) -> list[str]:
 
 def _plain(fault: Fault, rows: Examples) -> dict[str, Any]:
     """Return a fault as plain values."""
-    shown = fault.rows[:EXAMPLES]
+    chosen = fault.rows[:EXAMPLES]
     return {
         "kind": fault.kind,
         "title": fault.title,
         "sentence": fault.sentence,
         "count": len(fault.rows),
         "places": [_place(rows, int(row)) for row in fault.rows[:MAX_PLACES]],
-        "examples": [_example(rows, int(row)) for row in shown],
+        "examples": [_example(rows, int(row)) for row in chosen],
         "repair": fault.repair,
         "action": fault.action,
         "refuses": fault.refuses,
@@ -262,10 +264,10 @@ def _place(rows: Examples, row: int) -> dict[str, Any]:
 def _example(rows: Examples, row: int) -> dict[str, Any]:
     """Return a row for reading."""
     name, unit, place = rows.where(row)
-    found = {"place": f"{name}, {unit} {place:,}", "text": _cut(rows.text[row])}
+    cells = {"place": f"{name}, {unit} {place:,}", "text": _cut(rows.text[row])}
     if rows.columns.is_generative:
-        return found | ({"completion": _cut(rows.pair[row])} if rows.pair else {})
-    return found | {"label": _cut(rows.label[row] if rows.label else None)}
+        return cells | ({"completion": _cut(rows.pair[row])} if rows.pair else {})
+    return cells | {"label": _cut(rows.label[row] if rows.label else None)}
 
 
 def _cut(value: Any) -> str:

@@ -120,7 +120,7 @@ def repeated(texts: Sequence[str | None], groups: Sequence[Hashable], sketches: 
 
     A row with the text of an earlier row shares its fate.
     """
-    found, index, known = np.zeros(len(texts), bool), {}, dict[Hashable, bool]()
+    flags, index, known = np.zeros(len(texts), bool), {}, dict[Hashable, bool]()
     for row, (text, group) in enumerate(zip(texts, groups, strict=True)):
         if text is None or sketches.texts[row] is None:
             continue
@@ -128,8 +128,8 @@ def repeated(texts: Sequence[str | None], groups: Sequence[Hashable], sketches: 
             known[text, group] = sketches.one_alike(row, index, group) is not None
             if not known[text, group]:
                 sketches.add(row, index, group)
-        found[row] = known[text, group]
-    return found
+        flags[row] = known[text, group]
+    return flags
 
 
 def alike_to(rows: Iterable[int], others: Iterable[int], groups: Sequence[Hashable], sketches: Sketches) -> list[int]:
@@ -147,7 +147,7 @@ def alike_to(rows: Iterable[int], others: Iterable[int], groups: Sequence[Hashab
 
 def _bands(texts: Sequence[str | None]) -> np.ndarray:
     """Return a number for each text and band, (n, BANDS), uint64; 0 where no other text has it."""
-    found = np.zeros((len(texts), BANDS), np.uint64)
+    bands = np.zeros((len(texts), BANDS), np.uint64)
     rows = [row for row, text in enumerate(texts) if text is not None]
     start = 0
     while start < len(rows):
@@ -155,12 +155,12 @@ def _bands(texts: Sequence[str | None]) -> np.ndarray:
         while end < len(rows) and (size == 0 or size < _CHUNK):
             size += len(texts[rows[end]] or "")
             end += 1
-        found[rows[start:end]] = _bands_of([texts[row] or "" for row in rows[start:end]])
+        bands[rows[start:end]] = _bands_of([texts[row] or "" for row in rows[start:end]])
         start = end
     for band in range(BANDS):
-        values, place, count = np.unique(found[:, band], return_inverse=True, return_counts=True)
-        found[:, band] = np.where(count[place] > 1, values[place], _NONE)
-    return found
+        values, place, count = np.unique(bands[:, band], return_inverse=True, return_counts=True)
+        bands[:, band] = np.where(count[place] > 1, values[place], _NONE)
+    return bands
 
 
 def _bands_of(texts: Sequence[str]) -> np.ndarray:

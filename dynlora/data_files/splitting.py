@@ -36,9 +36,9 @@ def held_out_rows(name: str, n: int, seed: int, fraction: float) -> np.ndarray:
     if n - count < 1:
         raise _too_few(name, n)
     order = np.random.default_rng(stream_seed(seed, "split")).permutation(n)
-    found = np.zeros(n, bool)
-    found[order[:count]] = True
-    return found
+    flags = np.zeros(n, bool)
+    flags[order[:count]] = True
+    return flags
 
 
 def held_out_groups(name: str, group: Sequence[Any], seed: int, fraction: float) -> np.ndarray:
@@ -56,9 +56,9 @@ def held_out_groups(name: str, group: Sequence[Any], seed: int, fraction: float)
     sizes = {each: 0 for each in known}
     for each in names:
         sizes[each] += 1
-    wanted, chosen, taken = max(1, round(len(names) * fraction)), set[str](), 0
+    count, chosen, taken = max(1, round(len(names) * fraction)), set[str](), 0
     for place in np.random.default_rng(stream_seed(seed, "split by")).permutation(len(known)):
-        if taken + sizes[known[place]] <= wanted and len(chosen) < len(known) - 1:
+        if taken + sizes[known[place]] <= count and len(chosen) < len(known) - 1:
             chosen.add(known[place])
             taken += sizes[known[place]]
     chosen = chosen or {min(known, key=sizes.__getitem__)}

@@ -153,12 +153,12 @@ def joined(tables: Sequence[Table]) -> Table:
 
 def plain(rows: pa.Table) -> pa.Table:
     """Return cells without what other libraries wrote into the schema, class names aside, and no dictionaries."""
-    kept = {key: value for key, value in (rows.schema.metadata or {}).items() if key == b"huggingface"}
+    metadata = {key: value for key, value in (rows.schema.metadata or {}).items() if key == b"huggingface"}
     fields = [
         pa.field(item.name, item.type.value_type) if pa.types.is_dictionary(item.type) else item.remove_metadata()
         for item in rows.schema
     ]
-    return rows.cast(pa.schema(fields, metadata=kept or None))
+    return rows.cast(pa.schema(fields, metadata=metadata or None))
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -223,5 +223,5 @@ def _as_text(value: Any) -> str:
 
 def as_text_note(names: Sequence[str]) -> tuple[str, ...]:
     """Return the note on columns that are text because their cells are of several types; none for no columns."""
-    said = ", ".join(printable(name, 40) for name in names[:5]) + (f" and {len(names) - 5} more" * (len(names) > 5))
-    return (f"{said} as text, because cells are of several types",) if names else ()
+    words = ", ".join(printable(name, 40) for name in names[:5]) + (f" and {len(names) - 5} more" * (len(names) > 5))
+    return (f"{words} as text, because cells are of several types",) if names else ()
