@@ -165,9 +165,9 @@ def _drawn(values: Sequence[str], random: Random) -> str:
 def _numbers(kind: Kind, random: Random, *, is_held_out: bool) -> dict[str, int]:
     """Draw the numbers of a problem; they decide its side, in whatever order, so that no two sides share them."""
     while True:
-        found = [low + int(random.random() * (high - low + 1)) for low, high in kind.ranges]
-        if (int(hashlib.sha256(repr(sorted(found)).encode()).hexdigest(), 16) % 5 == 0) == is_held_out:
-            return dict(zip("abcd", found, strict=False))
+        numbers = [low + int(random.random() * (high - low + 1)) for low, high in kind.ranges]
+        if (int(hashlib.sha256(repr(sorted(numbers)).encode()).hexdigest(), 16) % 5 == 0) == is_held_out:
+            return dict(zip("abcd", numbers, strict=False))
 
 
 def worked(steps: Sequence[tuple[str, str, str]], numbers: Mapping[str, int]) -> tuple[str, str]:

@@ -50,12 +50,12 @@ def verify_files(folder: Path, digests: Mapping[str, str]) -> None:
     """
     for name, expected in digests.items():
         try:
-            found = sha256_of(folder / name)
+            digest = sha256_of(folder / name)
         except OSError as error:
             raise AssetError(f"{folder / name} cannot be read ({error.strerror}): {_refetch(folder)}") from error
-        if found != expected:
+        if digest != expected:
             raise AssetError(
-                f"{folder / name} was changed after the download (sha256 {found[:12]}..., pinned "
+                f"{folder / name} was changed after the download (sha256 {digest[:12]}..., pinned "
                 f"{expected[:12]}...): {_refetch(folder)}"
             )
 

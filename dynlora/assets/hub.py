@@ -49,8 +49,8 @@ def snapshot(hub_id: str, kind: str, revision: str = "main") -> Path | None:
         return None
     if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
         return None
-    found = folder / "snapshots" / commit
-    return found if found.is_dir() else None
+    path = folder / "snapshots" / commit
+    return path if path.is_dir() else None
 
 
 def cached_model(hub_id: str) -> Path | None:
@@ -232,7 +232,7 @@ def search(kind: Kind, words: str) -> list[Hit]:
         return list(api.list_models(**options) if kind == "model" else api.list_datasets(**options))
 
     try:
-        found = ask(words, kind, SEARCH_S, listed)
+        items = ask(words, kind, SEARCH_S, listed)
     except UnavailableError as error:
         raise AssetError(f"the hub cannot be searched ({error}): {_REMEDY[kind]}") from None
-    return [Hit(item.id, int(item.downloads or 0)) for item in found if is_hub_id(str(item.id))]
+    return [Hit(item.id, int(item.downloads or 0)) for item in items if is_hub_id(str(item.id))]

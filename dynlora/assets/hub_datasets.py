@@ -145,7 +145,7 @@ def _by_config(paths: Iterable[str]) -> dict[str, SplitFiles]:
     Three layouts are in use: `[config/]split-00000-of-00001.parquet` (`data/` standing for no configuration),
     `config/split/0000.parquet` (the hub's own conversion) and `[config/]split.parquet`.
     """
-    found: dict[str, SplitFiles] = {}
+    configs: dict[str, SplitFiles] = {}
     for path in sorted(paths):
         *folders, name = PurePosixPath(path).parts
         if match := _SHARD.fullmatch(name):
@@ -155,8 +155,8 @@ def _by_config(paths: Iterable[str]) -> dict[str, SplitFiles]:
         else:
             split = name[:-8]
         config = folders[0] if folders and folders[0] != "data" else "default"
-        found.setdefault(config, {}).setdefault(split, []).append(path)
-    return found
+        configs.setdefault(config, {}).setdefault(split, []).append(path)
+    return configs
 
 
 def _splits_of(paths: Iterable[str], config: str) -> SplitFiles | None:

