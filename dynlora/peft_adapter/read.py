@@ -94,12 +94,12 @@ def read_adapter(folder: str | os.PathLike[str]) -> Adapter:
     path = check_folder(folder)
     settings = read_settings(path)
     with TensorFile(path / TENSORS_NAME) as tensors:
-        found = _factors(tensors.infos)
-        rest = sum(info.length for info in tensors.infos.values()) - _length(tensors.infos, found)
-        where = places(list(found))
+        tensor_names = _factors(tensors.infos)
+        rest = sum(info.length for info in tensors.infos.values()) - _length(tensors.infos, tensor_names)
+        where = places(list(tensor_names))
         modules = [
             _module(tensors, settings, name, place, factors)
-            for (name, factors), place in zip(found.items(), where, strict=True)
+            for (name, factors), place in zip(tensor_names.items(), where, strict=True)
         ]
     return Adapter(settings.peft_type, settings.base_model, tuple(modules), rest, _notes(settings, modules))
 
@@ -210,26 +210,26 @@ def _missing(path: Path, name: str) -> str:
 
 def _factors(infos: Mapping[str, TensorInfo]) -> dict[str, dict[str, str]]:
     """Return the tensors of each module by the factor they are: module to A, B, E to name; checked for their shapes."""
-    found: dict[str, dict[str, str]] = {}
+    tensor_names: dict[str, dict[str, str]] = {}
     for name in infos:
         match = _FACTOR.match(name)
         if match:
             module = match[1].removeprefix(PREFIX)
-            if match[2] in found.setdefault(module, {}):
+            if match[2] in tensor_names.setdefault(module, {}):
                 raise AdapterError(
                     f"{TENSORS_NAME}: module {printable(module)} has lora_{match[2]} twice; keep one adapter"
                 )
-            found[module][match[2]] = name
-    if not found:
+            tensor_names[module][match[2]] = name
+    if not tensor_names:
         raise AdapterError(f"{TENSORS_NAME}: none of its {len(infos)} tensors is a lora_A; give a LoRA adapter")
-    if len(found) > MAX_MODULES:
+    if len(tensor_names) > MAX_MODULES:
         raise AdapterError(
-            f"{TENSORS_NAME}: {len(found):,} modules are more than {MAX_MODULES:,}; give a smaller adapter"
+            f"{TENSORS_NAME}: {len(tensor_names):,} modules are more than {MAX_MODULES:,}; give a smaller adapter"
         )
-    for module, factors in found.items():
+    for module, factors in tensor_names.items():
         _check_shapes(module, {factor: infos[name].shape for factor, name in factors.items()})
-    order = sorted(found, key=lambda module: [_natural(part) for part in module.split(".")])
-    return {module: found[module] for module in order}
+    order = sorted(tensor_names, key=lambda module: [_natural(part) for part in module.split(".")])
+    return {module: tensor_names[module] for module in order}
 
 
 def _natural(word: str) -> tuple[int, str]:
@@ -256,8 +256,8 @@ def _check_shapes(module: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
         raise AdapterError(f"{TENSORS_NAME}: module {printable(module)} has rank {a[0]:,}, more than {MAX_RANK:,}")
 
 
-def _length(infos: Mapping[str, TensorInfo], found: Mapping[str, Mapping[str, str]]) -> int:
-    return sum(infos[name].length for factors in found.values() for name in factors.values())
+def _length(infos: Mapping[str, TensorInfo], tensor_names: Mapping[str, Mapping[str, str]]) -> int:
+    return sum(infos[name].length for factors in tensor_names.values() for name in factors.values())
 
 
 def _module(
@@ -267,8 +267,8 @@ def _module(
     place: tuple[int | None, str],
     factors: Mapping[str, str],
 ) -> AdaptedModule:
-    found = _read(tensors, factors)
-    lora_A, lora_B, factor = found.lora_A, found.lora_B, found.factor
+    matrices = _read(tensors, factors)
+    lora_A, lora_B, factor = matrices.lora_A, matrices.lora_B, matrices.factor
     stored = len(lora_A)
     scaling = settings.scaling(name, stored)
     values = singular_values(lora_A, lora_B, scaling, factor)
@@ -280,7 +280,7 @@ def _module(
         *place,
         lora_A.shape[1],
         lora_B.shape[0],
-        _reaching(found),
+        _reaching(matrices),
         stored,
         scaling,
         size,

@@ -192,10 +192,10 @@ def _header(name: str, raw: bytes) -> dict[str, Any]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    table = dict(pairs)
+    if len(table) != len(pairs):
         raise ValueError("a name is used twice")
-    return found
+    return table
 
 
 def _no_number(text: str) -> float:

@@ -33,10 +33,10 @@ def singular_values(
         with np.errstate(all="ignore"):  # what overflows is found below
             left, right = (_triangle(matrix) for matrix in (lora_B, lora_A.T))
             inner = (left if factor is None else left * factor.astype(np.float64)) @ right.T
-            found = abs(scaling) * np.linalg.svd(inner, compute_uv=False)[:length].astype(np.float64)
+            values = abs(scaling) * np.linalg.svd(inner, compute_uv=False)[:length].astype(np.float64)
     except np.linalg.LinAlgError:
         return None
-    return found if np.isfinite(found).all() else None
+    return values if np.isfinite(values).all() else None
 
 
 def _triangle(matrix: Matrix) -> Matrix:
