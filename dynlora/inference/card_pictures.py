@@ -47,11 +47,11 @@ def capacity_map(modules: Sequence[tuple[int | None, str, int]]) -> str:
     Args:
         modules: layer (None outside the blocks), kind and rank of each module, in order.
     """
-    shown = modules[:MOST_CELLS]
-    layers = sorted({-1 if layer is None else layer for layer, _, _ in shown})
-    kinds = list(dict.fromkeys(kind for _, kind, _ in shown))
+    entries = modules[:MOST_CELLS]
+    layers = sorted({-1 if layer is None else layer for layer, _, _ in entries})
+    kinds = list(dict.fromkeys(kind for _, kind, _ in entries))
     ranks: dict[tuple[int, str], int] = {}
-    for layer, kind, rank in shown:
+    for layer, kind, rank in entries:
         place = (-1 if layer is None else layer, kind)
         ranks[place] = ranks.get(place, 0) + rank
     most = max(ranks.values(), default=0) or 1

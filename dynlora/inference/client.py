@@ -230,12 +230,12 @@ class InferenceChild:
                 process.wait(ENDING_S)  # its output ended: let it end by itself, so that the reason is its own
         self._kill()
         code = None if process is None else process.returncode
-        said = next((line for line in reversed(self._said) if line.strip()), "no output")
+        last_line = next((line for line in reversed(self._said) if line.strip()), "no output")
         if code is not None and code < 0:
             return f"the model's process was ended by signal {-code}, possibly because of too little memory; try again"
         if any(word in line.lower() for line in self._said for word in _SHORT_OF_MEMORY):
             return "the model's process ran out of memory; stop other runs, or use a smaller model"
-        return f"the model's process ended (exit {code}): {said.strip()[-300:]}"
+        return f"the model's process ended (exit {code}): {last_line.strip()[-300:]}"
 
     def _kill(self) -> None:
         process, self._process = self._process, None
@@ -284,9 +284,9 @@ def _listen(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None], 
     lines.put(None)
 
 
-def _overhear(process: subprocess.Popen[bytes], _lines: queue.Queue[bytes | None], said: list[str]) -> None:
+def _overhear(process: subprocess.Popen[bytes], _lines: queue.Queue[bytes | None], lines: list[str]) -> None:
     """Keep the last of what the child says beside its answers."""
     with suppress(OSError, ValueError):
         for line in iter(lambda: process.stderr.readline(_LAST_WORDS), b""):  # pyright: ignore
-            said.append(line.decode("utf-8", "replace"))
-            del said[:-20]
+            lines.append(line.decode("utf-8", "replace"))
+            del lines[:-20]

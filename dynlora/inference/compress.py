@@ -128,23 +128,23 @@ class Compression:
 
     def measured(self, method: str, share: float) -> Size:
         """Measure one size; the model keeps it until the next one is measured."""
-        found, rows = self.curve.measured(method, share), self.curve.rows
+        measurement, rows = self.curve.measured(method, share), self.curve.rows
         return Size(
             method=method,
             share=share,
-            parameters=found.parameters,
-            ranks=found.ranks,
-            chosen_on=_half(found, rows.choosing),
-            reported_on=_half(found, rows.reporting),
+            parameters=measurement.parameters,
+            ranks=measurement.ranks,
+            chosen_on=_half(measurement, rows.choosing),
+            reported_on=_half(measurement, rows.reporting),
         )
 
     def sizes(self, which: str, plan: Sequence[tuple[str, float]]) -> Iterator[Compressed]:
         """Yield what is known, first without any size, then after each of the plan: a method and a share."""
-        found = self.empty(which, len(plan))
-        yield found
+        compressed = self.empty(which, len(plan))
+        yield compressed
         for method, share in plan:
-            found = found.having(self.measured(method, share))
-            yield found
+            compressed = compressed.having(self.measured(method, share))
+            yield compressed
 
 
 def whole_curve() -> list[tuple[str, float]]:
@@ -160,18 +160,18 @@ def kept_sizes(folder: Path, which: str, file: Path, rows: int) -> tuple[Iterato
     plan = whole_curve()
 
     def steps() -> Iterator[dict[str, Any]]:
-        for found in Compression.of_run(folder, which=which, rows=rows).sizes(which, plan):
-            if len(found.sizes) == found.planned:
-                found.write(file)
-            if found.sizes:
-                yield {"share": found.sizes[-1].share, "method": found.sizes[-1].method}
+        for compressed in Compression.of_run(folder, which=which, rows=rows).sizes(which, plan):
+            if len(compressed.sizes) == compressed.planned:
+                compressed.write(file)
+            if compressed.sizes:
+                yield {"share": compressed.sizes[-1].share, "method": compressed.sizes[-1].method}
 
     return steps(), len(plan)
 
 
-def _half(found: Measured, rows: np.ndarray) -> Half:
+def _half(measurement: Measured, rows: np.ndarray) -> Half:
     """Return what a size is worth on some rows, as the store keeps it; numbers that are not finite are left out."""
-    worth = asdict(found.on(rows))
+    worth = asdict(measurement.on(rows))
     worth["metrics"] = {name: value for name, value in worth["metrics"].items() if math.isfinite(value)}
     return Half(**worth)
 

@@ -187,8 +187,8 @@ def _write_peft(
     """Write an adapter as PEFT loads it, with what else the source's configuration says."""
     shaped = {name: _shaped(name, tensor, adapter.kernels) for name, tensor in tensors.items()}
     shaped |= {PREFIX + name: tensor for name, tensor in adapter.rest.items()}
-    kept = {key: value for key, value in adapter.config.items() if key not in ("init_r", "target_r", "peft_type")}
-    config = {"task_type": None, **kept, **settings, "base_model_name_or_path": base, "inference_mode": True}
+    rest = {key: value for key, value in adapter.config.items() if key not in ("init_r", "target_r", "peft_type")}
+    config = {"task_type": None, **rest, **settings, "base_model_name_or_path": base, "inference_mode": True}
     config["bias"] = adapter.config.get("bias", "none")
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in shaped.items()}, folder / TENSORS_NAME)
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2), "utf-8")

@@ -93,10 +93,10 @@ def _module(base: BaseModel, infos: Mapping[str, ModuleInfo], module: AdaptedMod
 def _load_head(base: BaseModel, tensors: TensorFile) -> None:
     """Take the head that was trained with the adapter, where the file has one."""
     head = head_parameters(base)
-    found = {name: PREFIX + name for name in head if PREFIX + name in tensors.infos}
-    if not found:
+    names = {name: PREFIX + name for name in head if PREFIX + name in tensors.infos}
+    if not names:
         return
-    state: dict[str, Any] = {name: _tensor(tensors.read(place)) for name, place in found.items()}
+    state: dict[str, Any] = {name: _tensor(tensors.read(place)) for name, place in names.items()}
     try:
         load_head_state(head, state)
     except (CorruptRunError, RuntimeError, ValueError):

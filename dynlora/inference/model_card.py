@@ -153,12 +153,12 @@ def _data(summary: Mapping[str, Any]) -> str:
 
 def _result(facts: Facts) -> str:
     metrics, where = _headline(facts)
-    shown = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float))
+    words = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float))
     rounded = (
         f" The base model was a copy of {_code(facts.base)} with rounded weights, so results with the weights on the "
         "hub differ slightly; the merged model holds the exact ones."
     )
-    return f"**On {where} of {_data(facts.summary)}: {shown}.**{rounded if facts.is_rounded else ''}"
+    return f"**On {where} of {_data(facts.summary)}: {words}.**{rounded if facts.is_rounded else ''}"
 
 
 def _headline(facts: Facts) -> tuple[Mapping[str, Any], str]:
@@ -268,12 +268,12 @@ def _base(facts: Facts) -> str:
 
 def _frozen(summary: Mapping[str, Any]) -> str:
     """Return how the frozen weights were kept while the adapter was trained, where not in fp32."""
-    kept = (summary.get("config") or {}).get("model") or {}
-    if (kind := kept.get("quantization")) is not None:
+    settings = (summary.get("config") or {}).get("model") or {}
+    if (kind := settings.get("quantization")) is not None:
         return (
             f", quantised to {_code(kind)} while training: on the whole weights the adapter's effect differs a little"
         )
-    return ", in bf16 while training" if kept.get("dtype") == "bf16" else ""
+    return ", in bf16 while training" if settings.get("dtype") == "bf16" else ""
 
 
 def _labels(summary: Mapping[str, Any]) -> str:
@@ -288,10 +288,10 @@ def _exactness(report: Mapping[str, Any], reaction: str | None) -> list[str]:
     if "compressed" in report:
         return []
     if not report["baked"]:
-        kept = FORMS[report["form"]].keeps_gates
-        what = "The gates react to the input here as they did in training" if kept else "The run has no gates"
+        has_gates = FORMS[report["form"]].keeps_gates
+        what = "The gates react to the input here as they did in training" if has_gates else "The run has no gates"
         exact = f"{what}: this is what was trained, exactly."
-        return ["## Gates", f"{reaction} {exact}" if reaction and kept else exact]
+        return ["## Gates", f"{reaction} {exact}" if reaction and has_gates else exact]
     changes = "; ".join(_changes(report["metrics_before"], report["metrics_after"]))
     gain = f"{reaction} " if reaction else ""
     return [
@@ -332,14 +332,14 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def _compressed(report: Mapping[str, Any]) -> list[str]:
     """Return what was left out of the trained adapter and what that costs; nothing where all of it is here."""
-    found = report.get("compressed")
-    if found is None:
+    size = report.get("compressed")
+    if size is None:
         return []
     return [
         "## Compressed",
-        f"This is {found['share']:.0%} of what was trained: {found['parameters']:,} of {found['of']:,} adapter "
-        f"parameters. On {found['rows']:,} held-out examples the loss differs from that of the whole adapter by "
-        f"{found['difference']:+.4f} (95 % CI {found['low']:+.4f} to {found['high']:+.4f}). Components were kept by "
+        f"This is {size['share']:.0%} of what was trained: {size['parameters']:,} of {size['of']:,} adapter "
+        f"parameters. On {size['rows']:,} held-out examples the loss differs from that of the whole adapter by "
+        f"{size['difference']:+.4f} (95 % CI {size['low']:+.4f} to {size['high']:+.4f}). Components were kept by "
         "one threshold over all modules, without further training.",
     ]
 

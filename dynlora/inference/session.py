@@ -108,19 +108,19 @@ class Examined:
         checked_texts([text], None if text_pair is None else [text_pair])
         if isinstance(self.model.task, WritingTask):
             raise ConfigError(f"explain: data.task={self.model.task.name} has no answer to attribute; generate instead")
-        found = explain(self.model, text, text_pair)
+        explanation = explain(self.model, text, text_pair)
         return {
-            "tokens": [asdict(piece) for piece in found.pieces],
+            "tokens": [asdict(piece) for piece in explanation.pieces],
             "labels": self.model.labels,
-            "answer": plain(found.answer),
-            "margin": found.margin,
-            "contribution": plain(found.contribution),
-            "base_contribution": plain(found.base_contribution),
-            "gate": plain(found.gate),
-            "token_gate": plain(found.token_gate),
-            "moved": plain(found.moved),
-            "without": plain(found.without),
-            "flipped": found.flipped.tolist(),
+            "answer": plain(explanation.answer),
+            "margin": explanation.margin,
+            "contribution": plain(explanation.contribution),
+            "base_contribution": plain(explanation.base_contribution),
+            "gate": plain(explanation.gate),
+            "token_gate": plain(explanation.token_gate),
+            "moved": plain(explanation.moved),
+            "without": plain(explanation.without),
+            "flipped": explanation.flipped.tolist(),
         }
 
     def knockouts(
@@ -143,26 +143,26 @@ class Examined:
             ConfigError: when a module is not one of the run's.
         """
         n = len(self.model.adapters)
-        wanted = [tuple(sorted(one)) for one in sets] if sets is not None else [(index,) for index in range(n)]
-        check_modules(wanted, n)
+        module_sets = [tuple(sorted(one)) for one in sets] if sets is not None else [(index,) for index in range(n)]
+        check_modules(module_sets, n)
         sample = self.sample(rows)
         tokens = self.model.tokens(sample)
         names, group = named_groups(sample)
         whole = self.model.predictions(tokens)
         loss, groups = float(whole.loss.mean()), tuple(names)
-        found = Knockouts(
+        knockouts = Knockouts(
             which=self.which, step=self.model.step, rows=len(sample), loss=loss, groups=groups, n_modules=n
         )
-        found = next((one for one in known if found.same_rows(one)), found)
-        if again and {one.modules for one in found.effects}.issuperset(wanted):
-            found = found.without(wanted)
-        yield found
-        for modules in wanted:
-            if all(modules != effect.modules for effect in found.effects):
+        knockouts = next((one for one in known if knockouts.same_rows(one)), knockouts)
+        if again and {one.modules for one in knockouts.effects}.issuperset(module_sets):
+            knockouts = knockouts.without(module_sets)
+        yield knockouts
+        for modules in module_sets:
+            if all(modules != effect.modules for effect in knockouts.effects):
                 effect = knocked_out(self.model, tokens, whole, modules, group=group, groups=len(names))
                 by_group = tuple(plain(np.array(effect.by_group)))
-                found = found.having(KnockedOut(**{**asdict(effect), "by_group": by_group}))
-            yield found
+                knockouts = knockouts.having(KnockedOut(**{**asdict(effect), "by_group": by_group}))
+            yield knockouts
 
     def shifted(self, kind: str, strength: float, rows: int = ROWS) -> dict[str, Any]:
         """Return how metrics, predictions and gates move when held-out texts are perturbed.
@@ -176,8 +176,8 @@ class Examined:
             sample, scored = conditioned_rows(task, sample)
             model = replace(model, task=task.after_prompts())
         shifted = perturbed_rows(sample, kind, strength, self.config.seed, is_written=model is not self.model)
-        found = {"kind": kind, "strength": strength, "scored": scored}
-        return self._both(sample, shifted, model) | found
+        settings = {"kind": kind, "strength": strength, "scored": scored}
+        return self._both(sample, shifted, model) | settings
 
     def elsewhere(self, data: Mapping[str, Any], rows: int = ROWS) -> dict[str, Any]:
         """Return metrics and gates on the held-out rows of other data, whose labels have the same names.
@@ -204,12 +204,12 @@ class Examined:
         """Return metrics and gates of each input group on held-out rows."""
         sample = self.sample(rows)
         names, group = named_groups(sample)
-        found = self._predicted(sample)
+        predictions = self._predicted(sample)
         parts = [np.flatnonzero(group == index) for index in range(len(names))] if group is not None else []
         return {
-            "whole": self._summary(sample, found),
+            "whole": self._summary(sample, predictions),
             "groups": {
-                name: self._summary(sample.take(part), found.take(part))
+                name: self._summary(sample.take(part), predictions.take(part))
                 for name, part in zip(names, parts, strict=True)
                 if len(part)
             },
@@ -231,9 +231,9 @@ class Examined:
         rows = Rows(list(texts), None if pairs is None else list(pairs), self.model.task.no_labels(len(texts)), None)
         with self.model.adapters.disabled():
             everything = np.arange(len(rows))
-            found = embed(self.model.base.model, self.model.tokens(rows), everything, 64, self.model.autocast)
+            embeddings = embed(self.model.base.model, self.model.tokens(rows), everything, 64, self.model.autocast)
         near = min(15, len(texts) - 1)
-        return plain(UMAP(n_neighbors=near, random_state=self.config.seed, n_jobs=1).fit_transform(found))
+        return plain(UMAP(n_neighbors=near, random_state=self.config.seed, n_jobs=1).fit_transform(embeddings))
 
     def _both(self, before: Rows, after: Rows, model: AdaptedModel) -> dict[str, Any]:
         """Return the summaries of the same rows in two states, and the share whose prediction is another."""
@@ -252,10 +252,10 @@ class Examined:
     def _predicted(self, rows: Rows) -> Predictions:
         return self.model.predictions(self.model.tokens(rows))
 
-    def _summary(self, rows: Rows, found: Predictions) -> dict[str, Any]:
+    def _summary(self, rows: Rows, predictions: Predictions) -> dict[str, Any]:
         """Return the number of rows, metrics and the mean gate of each module."""
-        gate = None if found.gate is None else found.gate.mean(0)
-        metrics = summarise(found, rows.label, self.model.task)
+        gate = None if predictions.gate is None else predictions.gate.mean(0)
+        metrics = summarise(predictions, rows.label, self.model.task)
         return {"rows": len(rows), "metrics": {name: finite(value) for name, value in metrics.items()}} | {
             "gate": plain(gate)
         }

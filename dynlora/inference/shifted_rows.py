@@ -33,11 +33,11 @@ def perturbed_rows(rows: Rows, kind: str, strength: float, seed: int, *, is_writ
     talks = rows.fields.get("messages")
     if talks is None:
         return replace(rows, text=text)
-    said = iter(perturbed([turn["content"] for talk in talks for turn in talk], kind, strength, seed))
+    contents = iter(perturbed([turn["content"] for talk in talks for turn in talk], kind, strength, seed))
     changed = [
         [
             {**turn, "content": new if turn["role"] == "user" else turn["content"]}
-            for turn, new in zip(talk, said, strict=False)
+            for turn, new in zip(talk, contents, strict=False)
         ]
         for talk in talks
     ]

@@ -247,11 +247,11 @@ def _kept(steps: Iterator[Knockouts], file: Path) -> Iterator[Knockouts]:
 
 def saved_at(folder: Path, which: str) -> int:
     """Return when a run's adapter was last written, ns since the epoch; 0 for one that is not there."""
-    found = 0
+    newest = 0
     for place in PLACES.get(which, ()):
         with suppress(OSError):
-            found = max(found, (folder / place / "state.json").stat().st_mtime_ns)
-    return found
+            newest = max(newest, (folder / place / "state.json").stat().st_mtime_ns)
+    return newest
 
 
 def serve(source: TextIO, out: TextIO, *, idle_s: float = IDLE_S) -> None:

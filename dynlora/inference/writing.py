@@ -213,24 +213,24 @@ def _losses_of(model: AdaptedModel, row: Rows) -> dict[str, Any]:
     return {"tokens": token_texts(model.base.tokenizer, ids), "step": model.step, **losses}
 
 
-def _alternatives(model: AdaptedModel, found: Scored, place: int) -> list[list[Any]]:
-    texts = token_texts(model.base.tokenizer, [int(token) for token in found.top[place]])
-    return [[text, float(value)] for text, value in zip(texts, found.top_probability[place], strict=True)]
+def _alternatives(model: AdaptedModel, scores: Scored, place: int) -> list[list[Any]]:
+    texts = token_texts(model.base.tokenizer, [int(token) for token in scores.top[place]])
+    return [[text, float(value)] for text, value in zip(texts, scores.top_probability[place], strict=True)]
 
 
 def _messages(
     model: AdaptedModel, prompt: Sequence[int], limits: Limits, state: Callable[[], AbstractContextManager[Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the messages of `written`."""
-    tokenizer, ids, shown = model.base.tokenizer, list[int](), ""
+    tokenizer, ids, sent = model.base.tokenizer, list[int](), ""
     most = max(1, min(limits.new_tokens, limits.total_tokens - len(prompt)))
     for token in write_steps(model.base.model, tokenizer, prompt, limits, model.adapters.gates, state):
         ids += [] if token.is_end else [token.id]
         is_last = token.is_end or len(ids) == most
         text = str(tokenizer.decode(ids, skip_special_tokens=True))
         whole = text if is_last else text.rstrip("�")  # a letter of several tokens waits for its last one
-        piece = whole[len(shown) :] if whole.startswith(shown) else ""
-        shown += piece
+        piece = whole[len(sent) :] if whole.startswith(sent) else ""
+        sent += piece
         message: dict[str, Any] = {"id": token.id, "text": piece}
         yield message | ({"end": "token" if token.is_end else "limit", "whole": text} if is_last else {})
 
@@ -260,12 +260,12 @@ def _check_text(text: str) -> None:
 
 def _turns(turns: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     try:
-        found = conversation([dict(turn) for turn in turns])
+        messages = conversation([dict(turn) for turn in turns])
     except ValueError as error:
         raise ConfigError(f"chat: the conversation {error}; give messages with role and content") from None
-    for turn in found:
+    for turn in messages:
         _check_text(turn["content"] or " ")
-    return found
+    return messages
 
 
 def _checked_ids(model: AdaptedModel, ids: Sequence[int]) -> list[int]:

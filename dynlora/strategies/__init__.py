@@ -23,7 +23,7 @@ from dynlora.renamed_settings import accept_old_names
 @functools.cache
 def registry() -> dict[str, type[Strategy]]:
     """Return every strategy class by its name, the name of its file or folder."""
-    found = {}
+    strategies = {}
     for item in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{item.name}" + (".strategy" if item.ispkg else ""))
         classes = [
@@ -32,8 +32,8 @@ def registry() -> dict[str, type[Strategy]]:
             if isinstance(value, type) and issubclass(value, Strategy) and value.__module__ == module.__name__
         ]
         if classes:
-            found[item.name] = classes[-1]
-    return dict(sorted(found.items()))
+            strategies[item.name] = classes[-1]
+    return dict(sorted(strategies.items()))
 
 
 def strategy_class(name: str) -> type[Strategy]:

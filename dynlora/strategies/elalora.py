@@ -135,10 +135,10 @@ class ElaLora(Strategy):
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record the triplets each module holds, and their mean score as its importance."""
         device = adapters[0].lora_A.device
-        found = {"rank": torch.tensor([float(module.rank) for module in adapters], device=device)}
+        signals = {"rank": torch.tensor([float(module.rank) for module in adapters], device=device)}
         if self.sensitivity:
-            found["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)
-        return found
+            signals["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)
+        return signals
 
     def _exchanged(self, adapters: Adapters, scores: Sequence[Sequence[float]], step: Step) -> list[Edit]:
         """Return who goes and who pays for whom; the averages follow."""

@@ -75,23 +75,23 @@ class Eva(Strategy):
         names = [info.name for info in modules]
         widest = max(1, round(self.rho * probe.rank))
 
-        def wanted(seen: Mapping[str, InputComponents]) -> dict[str, int]:
+        def ranks_of(seen: Mapping[str, InputComponents]) -> dict[str, int]:
             """Return the ranks of what was seen so far."""
             return dict(zip(names, self._earned(modules, probe, [seen[name] for name in names]), strict=True))
 
-        found = input_directions(
+        components = input_directions(
             probe.model,
             base_modules(probe.model, names),
             probe_batches(probe, self.max_batches),
-            wanted,
+            ranks_of,
             limit=widest,
             seed=probe.seed,
             tau=self.tau,
         )
         self.found.clear()
-        self.found.update(found)
-        ranks = [wanted(found)[name] for name in names]
-        self.explained = [float(found[name].ratio[:rank].sum()) for name, rank in zip(names, ranks, strict=True)]
+        self.found.update(components)
+        ranks = [ranks_of(components)[name] for name in names]
+        self.explained = [float(components[name].ratio[:rank].sum()) for name, rank in zip(names, ranks, strict=True)]
         return ranks
 
     @cached_property
@@ -105,9 +105,9 @@ class Eva(Strategy):
 
     def begin(self, adapters: Adapters, probe: Probe) -> list[Edit]:
         """Lay A along the components found, unless another start was chosen."""
-        found = dict(self.found)
+        components = dict(self.found)
         self.found.clear()
-        return along(adapters, found) if self.init == "eva" else super().begin(adapters, probe)
+        return along(adapters, components) if self.init == "eva" else super().begin(adapters, probe)
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:
         """Record the fraction of its inputs' variance that each module's components explained at the start."""

@@ -108,12 +108,12 @@ class Gora(Strategy):
 
     def begin(self, adapters: Adapters, probe: Probe) -> list[Edit]:
         """Set B so that each module starts a step down its gradient."""
-        found = dict(self.gradients)
+        gradients = dict(self.gradients)
         self.gradients.clear()
         edits: list[Edit] = []
         for index, module in enumerate(adapters):
             A = module.lora_A.detach()[: module.rank]
-            B = gradient_step(found[module.info.name], A, self.gora_lr, module.scaling)
+            B = gradient_step(gradients[module.info.name], A, self.gora_lr, module.scaling)
             edits.append(StartAt(index, A, B))
         return edits
 

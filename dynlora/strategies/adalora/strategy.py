@@ -132,18 +132,18 @@ class AdaLora(Strategy):
 
     def finish(self, adapters: Adapters) -> list[Edit]:
         """Take the masked triplets off; they no longer reach the output."""
-        for module, kept in zip(adapters, self.pattern, strict=True):
-            masked = [j for j, keep in enumerate(kept) if not keep]
+        for module, pattern in zip(adapters, self.pattern, strict=True):
+            masked = [j for j, keep in enumerate(pattern) if not keep]
             for averages in (self.sensitivity, self.uncertainty):
                 forget_triplets(module, averages, masked)
-        return [Drop(m, j, 0.0) for m, kept in enumerate(self.pattern) for j, keep in enumerate(kept) if not keep]
+        return [Drop(m, j, 0.0) for m, pattern in enumerate(self.pattern) for j, keep in enumerate(pattern) if not keep]
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record the rank of the last pruning, and the mean triplet score of each module as its importance."""
-        found = {"rank": torch.tensor([float(sum(kept)) for kept in self.pattern])}
+        signals = {"rank": torch.tensor([float(sum(pattern)) for pattern in self.pattern])}
         if self.sensitivity:
-            found["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)
-        return found
+            signals["importance"] = triplet_importance(adapters, self.sensitivity, self.uncertainty)
+        return signals
 
     def scalars(self, adapters: Adapters) -> dict[str, float | Tensor]:
         """Record the triplets that the last pruning allowed, and the highest score that went."""
@@ -180,8 +180,8 @@ class AdaLora(Strategy):
     def _mask(self, adapters: Adapters) -> list[Edit]:
         """Return edits that set the pruned entries of E to zero."""
         edits: list[Edit] = []
-        for m, (module, kept) in enumerate(zip(adapters, self.pattern, strict=True)):
-            if module.scale is not None and not all(kept):
-                values = torch.where(torch.tensor(kept, device=module.scale.device), module.scale.detach(), 0.0)
+        for m, (module, pattern) in enumerate(zip(adapters, self.pattern, strict=True)):
+            if module.scale is not None and not all(pattern):
+                values = torch.where(torch.tensor(pattern, device=module.scale.device), module.scale.detach(), 0.0)
                 edits.append(SetScale(m, tuple(values.tolist())))
         return edits

@@ -19,10 +19,10 @@ from dynlora.engine.model.modules import ModuleInfo
 
 def kinds_of(modules: Sequence[ModuleInfo]) -> dict[tuple[str, int, int], list[int]]:
     """Return the positions of the modules of each kind and shape, in order."""
-    found: dict[tuple[str, int, int], list[int]] = {}
+    kinds: dict[tuple[str, int, int], list[int]] = {}
     for index, info in enumerate(modules):
-        found.setdefault((info.kind, info.d_in, info.d_out), []).append(index)
-    return found
+        kinds.setdefault((info.kind, info.d_in, info.d_out), []).append(index)
+    return kinds
 
 
 def groups_of(adapters: Adapters) -> np.ndarray:
@@ -56,26 +56,26 @@ def closest_groups(adapters: Adapters, members: Sequence[int], wanted: int) -> l
     for index in members:
         value, size = held.get(int(groups[index]), (adapters[index].lora_B.detach(), 0))
         held[int(groups[index])] = (value, size + 1)
-    found: list[tuple[list[int], float]] = []
+    merges: list[tuple[list[int], float]] = []
     while len(held) > max(1, wanted):
         names = sorted(held)
         pairs = [(distance(held[a][0], held[b][0]), a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
         gap, a, b = min(pairs)
         (left, m), (right, n) = held[a], held.pop(b)
         held[a] = ((m * left + n * right) / (m + n), m + n)
-        found.append(([a, b], gap))
-    return found
+        merges.append(([a, b], gap))
+    return merges
 
 
 def nearest(adapters: Adapters, members: Sequence[int]) -> dict[int, float]:
     """Return how far each of `members` is from the nearest B among them that it does not share; NaN without another."""
     groups = groups_of(adapters)
-    found: dict[int, float] = {}
+    gaps: dict[int, float] = {}
     for index in members:
         others = {int(groups[other]) for other in members} - {int(groups[index])}
         own = adapters[index].lora_B.detach()
-        found[index] = min((distance(own, adapters[other].lora_B.detach()) for other in others), default=float("nan"))
-    return found
+        gaps[index] = min((distance(own, adapters[other].lora_B.detach()) for other in others), default=float("nan"))
+    return gaps
 
 
 @torch.no_grad()
@@ -123,8 +123,8 @@ class Tie(Change):
     @torch.no_grad()
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
         """Tie, with all modules that share a tensor with one of these already."""
-        wanted = {id(getattr(adapters[index], self.name)) for index in self.modules}
-        users = [module for module in adapters if id(getattr(module, self.name)) in wanted]
+        tied = {id(getattr(adapters[index], self.name)) for index in self.modules}
+        users = [module for module in adapters if id(getattr(module, self.name)) in tied]
         tensors: dict[int, Tensor] = {}
         weights: dict[int, int] = {}
         for module in users:

@@ -90,9 +90,9 @@ class AsLora(Strategy):
         for members in kinds_of(modules).values():
             first = modules[members[0]]
             allowed = probe.rank * first.cost * len(members) / (first.d_in + first.d_out * len(members))
-            wanted = allowed if self.rank_factor is None else probe.rank * self.rank_factor
+            rank = allowed if self.rank_factor is None else probe.rank * self.rank_factor
             for member in members:
-                ranks[member] = max(1, min(int(wanted), first.d_in, first.d_out))
+                ranks[member] = max(1, min(int(rank), first.d_in, first.d_out))
         return ranks
 
     def adapter(self, module: ModuleInfo, base: nn.Module, rank: int, max_rank: int, probe: Probe) -> LoraLinear:
@@ -118,11 +118,11 @@ class AsLora(Strategy):
         apart: dict[int, float] = {}
         for members in kinds_of([module.info for module in adapters]).values():
             last = max(1, math.ceil(self.group_share * len(members)))
-            wanted = len(members) - round(progress * (len(members) - last))
-            found = [Tie(tuple(pair), "lora_B", gap) for pair, gap in closest_groups(adapters, members, wanted)]
-            if found:
-                found[0] = replace(found[0], among=tuple(members), distances=distances(adapters, members))
-            ties += found
+            count = len(members) - round(progress * (len(members) - last))
+            merges = [Tie(tuple(pair), "lora_B", gap) for pair, gap in closest_groups(adapters, members, count)]
+            if merges:
+                merges[0] = replace(merges[0], among=tuple(members), distances=distances(adapters, members))
+            ties += merges
             apart |= nearest(adapters, members)
         self.apart = [apart[index] for index in range(len(adapters))]
         if ties:

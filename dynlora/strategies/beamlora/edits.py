@@ -32,13 +32,13 @@ class TakeSnapshot(Change):
         """Copy the tensors; moments are named after theirs, as `lora_A.exp_avg`."""
         self.into.clear()
         for module in adapters:
-            kept: dict[str, Tensor] = {}
+            tensors: dict[str, Tensor] = {}
             for name, _ in SIDES:
                 parameter = getattr(module, name)
-                kept[name] = parameter.detach().clone()
+                tensors[name] = parameter.detach().clone()
                 moments = state_of(optimizer, parameter)
-                kept |= {f"{name}.{key}": moments[key].clone() for key in MOMENTS if key in moments}
-            self.into.append(kept)
+                tensors |= {f"{name}.{key}": moments[key].clone() for key in MOMENTS if key in moments}
+            self.into.append(tensors)
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class CopyComponent(Change):
             moments = state_of(optimizer, getattr(module, name))
             for key in MOMENTS:
                 if key in moments and f"{name}.{key}" in self.past:
-                    kept = self.past[f"{name}.{key}"].select(dim, self.source)
-                    moments[key].select(dim, self.target).copy_(kept)
+                    moment = self.past[f"{name}.{key}"].select(dim, self.source)
+                    moments[key].select(dim, self.target).copy_(moment)
         for key, value in state_of(optimizer, module.score).items():
             if key in MOMENTS:
                 value[list(pair)] = 0

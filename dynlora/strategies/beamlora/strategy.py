@@ -148,8 +148,8 @@ class BeamLora(Strategy):
         self.copied = [n + len(pairs[m]) for m, n in enumerate(self.copied)]
         return [
             CopyComponent(m, source, target, values[m][source], values[m][target], past[m], split)
-            for m, found in pairs.items()
-            for source, target in found
+            for m, copies in pairs.items()
+            for source, target in copies
         ]
 
 

@@ -154,10 +154,10 @@ class DiffoRa(Strategy):
 
     def selected(self, adapters: Adapters) -> list[Edit]:
         """Return the edits that leave the best modules alone with the whole budget; the loss before is noted."""
-        kept = self.best(self.choice, self.search["weights"])
-        self.search = {"logits": self.search["logits"], "weights": kept.float()}
+        best = self.best(self.choice, self.search["weights"])
+        self.search = {"logits": self.search["logits"], "weights": best.float()}
         self.moments = {}
-        room = [module.max_rank if stays else 0 for module, stays in zip(adapters, kept.tolist(), strict=True)]
+        room = [module.max_rank if stays else 0 for module, stays in zip(adapters, best.tolist(), strict=True)]
         nothing = [np.zeros(0)] * len(adapters)
         ranks = greedy_ranks(nothing, adapters.costs, room, budget=adapters.spendable, min_rank=0)
         worth = np.zeros((len(adapters), max(module.max_rank for module in adapters)))

@@ -148,7 +148,7 @@ def spectral_allocation(
     most = np.array([module.max_rank for module in adapters])
     least, costs = np.full(len(most), min_rank), np.array(adapters.costs)
     ranks = proportional_ranks(effective_ranks, costs, budget=adapters.spendable, least=least, most=most)
-    scores = [np.full(rank, found) for rank, found in zip(ranks, effective_ranks, strict=True)]
+    scores = [np.full(rank, effective_rank) for rank, effective_rank in zip(ranks, effective_ranks, strict=True)]
     return toward_ranks(adapters, importance, ranks, scores)
 
 

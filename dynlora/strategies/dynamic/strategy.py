@@ -208,8 +208,10 @@ class Dynamic(Strategy):
         """Return the edits of the first reallocation, which sets all ranks at once."""
         directions = self.accumulation.directions(adapters)
         if self.rank_by == "spectral" and self.allocation != "random":
-            found = self.accumulation.effective_ranks(adapters)
-            return spectral_allocation(adapters, importance, found, min_rank=self.least(adapters.reference_rank))
+            effective_ranks = self.accumulation.effective_ranks(adapters)
+            return spectral_allocation(
+                adapters, importance, effective_ranks, min_rank=self.least(adapters.reference_rank)
+            )
         return one_shot_allocation(
             adapters,
             directions,

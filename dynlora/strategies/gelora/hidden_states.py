@@ -25,7 +25,7 @@ def layer_states(model: nn.Module, batches: Iterable[Batch], rows: int) -> list[
         rows: at most so many are read.
     """
     known: set[bytes] = set()
-    found: list[list[Tensor]] = []
+    batch_states: list[list[Tensor]] = []
     training = model.training
     model.eval()
     try:
@@ -41,10 +41,10 @@ def layer_states(model: nn.Module, batches: Iterable[Batch], rows: int) -> list[
             with leaving_last_block(model) as left:
                 states = list(model(**inputs, output_hidden_states=True).hidden_states)
             states[-1:] = left or states[-1:]
-            found.append([(state.float() * weight).sum(1)[fresh] for state in states])
+            batch_states.append([(state.float() * weight).sum(1)[fresh] for state in states])
     finally:
         model.train(training)
-    return [torch.cat(parts) for parts in zip(*found, strict=True)]
+    return [torch.cat(parts) for parts in zip(*batch_states, strict=True)]
 
 
 @contextmanager
@@ -70,8 +70,8 @@ def leaving_last_block(model: nn.Module) -> Iterator[list[Tensor]]:
 def _fresh(ids: Tensor, mask: Tensor, known: set[bytes], rows: int) -> list[int]:
     """Return which rows of a batch were not read before, and note them, up to `rows` in all."""
     fresh = []
-    for index, (row, kept) in enumerate(zip(ids.cpu(), mask.bool().cpu(), strict=True)):
-        key = row[kept].numpy().tobytes()
+    for index, (row, row_mask) in enumerate(zip(ids.cpu(), mask.bool().cpu(), strict=True)):
+        key = row[row_mask].numpy().tobytes()
         if key not in known and len(known) < rows:
             known.add(key)
             fresh.append(index)

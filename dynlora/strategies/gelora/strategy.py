@@ -137,20 +137,20 @@ class GeLora(Strategy):
 
     def estimate(self, model: nn.Module, batches: Iterable[Batch]) -> None:
         """Note dimension and standard error of the states before the first block and after each; NaN where unknown."""
-        found = [intrinsic_dimension(states, self.discard) for states in layer_states(model, batches, self.samples)]
-        self.dimension = [math.nan if one is None else one.value for one in found]
-        self.error = [math.nan if one is None else one.error for one in found]
+        estimates = [intrinsic_dimension(states, self.discard) for states in layer_states(model, batches, self.samples)]
+        self.dimension = [math.nan if one is None else one.value for one in estimates]
+        self.error = [math.nan if one is None else one.error for one in estimates]
 
     def asked_for(self, modules: Sequence[ModuleInfo], budget: int, most: Sequence[int]) -> list[int]:
         """Return the ranks that the dimensions ask for: scaled to the budget, and never more than it."""
         added = np.nan_to_num(np.diff(self.dimension)) if len(self.dimension) > 1 else np.zeros(1)  # unknown: nothing
         growth = np.maximum(np.round(added), 0) + 1
-        wanted = np.array([growth[self.block(info, len(growth))] for info in modules])
+        ranks = np.array([growth[self.block(info, len(growth))] for info in modules])
         cost, most_ = np.array([info.cost for info in modules]), np.array(most)
-        plain = np.minimum(wanted.astype(int), most_)
+        plain = np.minimum(ranks.astype(int), most_)
         if not self.normalise and plain @ cost <= budget:
             return plain.tolist()
-        return proportional_ranks(wanted, cost, budget=budget, least=np.ones_like(most_), most=most_)
+        return proportional_ranks(ranks, cost, budget=budget, least=np.ones_like(most_), most=most_)
 
     @staticmethod
     def block(info: ModuleInfo, blocks: int) -> int:

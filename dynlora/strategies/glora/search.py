@@ -50,16 +50,16 @@ class Space:
 
     def fitted(self, candidate: Candidate, rng: np.random.Generator) -> Candidate:
         """Return a candidate within the limit: modules drawn at random lose A, then B, then all, until it fits."""
-        found, left = list(candidate), self.cost(candidate)
+        paths, left = list(candidate), self.cost(candidate)
         for keep in (1, 2, 5):
-            for index in rng.permutation(len(found)).tolist():
+            for index in rng.permutation(len(paths)).tolist():
                 if left <= self.limit:
-                    return tuple(found)
-                smaller = "n" * keep + found[index][keep:]
+                    return tuple(paths)
+                smaller = "n" * keep + paths[index][keep:]
                 info, rank = self.modules[index], self.ranks[index]
-                left += path_cost(smaller, info, rank) - path_cost(found[index], info, rank)
-                found[index] = smaller
-        return tuple(found)
+                left += path_cost(smaller, info, rank) - path_cost(paths[index], info, rank)
+                paths[index] = smaller
+        return tuple(paths)
 
     def crossed(self, one: Candidate, other: Candidate, rng: np.random.Generator) -> Candidate:
         """Return a candidate whose every module comes from either of two."""
@@ -124,7 +124,7 @@ def loss_of(held_back: HeldBack, modules: Sequence[GloraLinear], candidate: Cand
     with ExitStack() as stack:
         for module, path in zip(modules, candidate, strict=True):
             stack.enter_context(module.trying(path))
-        found = predict(
+        predictions = predict(
             held_back.model, held_back.forward, tokens, held_back.task, batch_size=BATCH, autocast=held_back.autocast
         )
-    return float(found.loss.mean())
+    return float(predictions.loss.mean())

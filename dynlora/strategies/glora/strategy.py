@@ -173,8 +173,8 @@ class Glora(Strategy):
 
         def loss(candidate: Candidate) -> float:
             """Return a candidate's loss, the mean over the processes: they must all come to the same choice."""
-            found = loss_of(held_back, modules, candidate, self.search_rows)
-            return float(adapters.over_processes(torch.tensor(found, device=device)))
+            value = loss_of(held_back, modules, candidate, self.search_rows)
+            return float(adapters.over_processes(torch.tensor(value, device=device)))
 
         best, history = evolve(
             space,

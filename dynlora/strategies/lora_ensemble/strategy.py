@@ -151,5 +151,5 @@ class LoraEnsemble(Strategy):
 
     def signals(self, adapters: Adapters) -> dict[str, Tensor]:
         """Record how far the members' updates of each module are apart, the mean over their pairs."""
-        found = [module.distance() for module in adapters if isinstance(module, MemberLoraLinear)]
-        return {"member_distance": torch.stack(found)} if found else {}
+        distances = [module.distance() for module in adapters if isinstance(module, MemberLoraLinear)]
+        return {"member_distance": torch.stack(distances)} if distances else {}

@@ -68,8 +68,8 @@ class PartialLinear(LoraLinear):
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """Return what the optimizer trains, by the names of what it is a part of."""
-        found = {f"lora_{side}": self.whole(side) for side in SIDES if self.whole(side).requires_grad}
-        return found | {f"lora_{side}": self.get_parameter(f"part_{side}") for side, *_ in self.parts()}
+        parameters = {f"lora_{side}": self.whole(side) for side in SIDES if self.whole(side).requires_grad}
+        return parameters | {f"lora_{side}": self.get_parameter(f"part_{side}") for side, *_ in self.parts()}
 
     @torch.no_grad()
     def choose(self, seed: int, draw: int) -> None:
@@ -100,20 +100,20 @@ class PartialLinear(LoraLinear):
 
     def trained_shares(self) -> dict[str, float]:
         """Return the fraction of A and of B that is trained, by side."""
-        found = {side: float(self.whole(side).requires_grad) for side in SIDES}
-        return found | {side: len(index) / len(matrix) for side, matrix, _, index in self.parts()}
+        shares = {side: float(self.whole(side).requires_grad) for side in SIDES}
+        return shares | {side: len(index) / len(matrix) for side, matrix, _, index in self.parts()}
 
     def trained_of_components(self) -> Tensor:
         """Return the fraction of each component's numbers, a row of A and a column of B, that is trained, (rank,)."""
-        found = self.trained()
-        return (found["A"].sum(1) + found["B"].sum(0)) / self.info.cost
+        flags = self.trained()
+        return (flags["A"].sum(1) + flags["B"].sum(0)) / self.info.cost
 
     def trained(self) -> dict[str, Tensor]:
         """Return which entries of A and B are trained, by side, each as large as the matrix, 0 or 1."""
-        found = {side: torch.full_like(self.whole(side), float(self.whole(side).requires_grad)) for side in SIDES}
+        flags = {side: torch.full_like(self.whole(side), float(self.whole(side).requires_grad)) for side in SIDES}
         for side, matrix, _, index in self.parts():
-            found[side] = torch.zeros_like(matrix).index_fill_(0, index.long(), 1.0).view_as(self.whole(side))
-        return found
+            flags[side] = torch.zeros_like(matrix).index_fill_(0, index.long(), 1.0).view_as(self.whole(side))
+        return flags
 
 
 def trained_counts(info: ModuleInfo, rank: int, mask: str, share: float) -> dict[str, int]:

@@ -121,8 +121,8 @@ class BoostedLinear(LoraLinear):
 
 def likeness(modules: Iterable[nn.Module]) -> Tensor | None:
     """Return the mean cosine of successive boosters over the modules at their second or later, (); None without one."""
-    found = [module.likeness() for module in modules if isinstance(module, BoostedLinear)]
-    known = [cosine for cosine in found if cosine is not None]
+    cosines = [module.likeness() for module in modules if isinstance(module, BoostedLinear)]
+    known = [cosine for cosine in cosines if cosine is not None]
     return torch.stack(known).mean() if known else None
 
 

@@ -170,8 +170,8 @@ class XgbLora(Strategy):
 
     def _told(self, adapters: Adapters) -> dict[str, Tensor]:
         """Return what is recorded of a round: mean loss, mean norm of its boosters, their likeness to those before."""
-        found = {"booster_norm": booster_norm(adapters)}
+        signals = {"booster_norm": booster_norm(adapters)}
         if self.heard:
-            found["booster_loss"] = torch.as_tensor(self.heard["sum"] / self.heard["steps"])
+            signals["booster_loss"] = torch.as_tensor(self.heard["sum"] / self.heard["steps"])
         cosine = likeness(adapters)
-        return found if cosine is None else {**found, "booster_cosine": cosine}
+        return signals if cosine is None else {**signals, "booster_cosine": cosine}

@@ -48,11 +48,11 @@ def loss_cards(view: InputsReading, *, has_best: bool) -> None:
 def _examples(frame: pd.DataFrame, step: int) -> None:
     """List the probe examples by how much the loss fell."""
     order = segmented("order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
-    shown = frame if order == "helped" else frame.iloc[::-1]
-    is_shown = asked_for_texts(strong_language.count(shown), "helped")
-    seen = shown if is_shown else strong_language.hidden(shown)
+    table = frame if order == "helped" else frame.iloc[::-1]
+    is_shown = asked_for_texts(strong_language.count(table), "helped")
+    seen = table if is_shown else strong_language.hidden(table)
     st.dataframe(seen, hide_index=True, width="stretch", height=280, column_config=number_columns(seen))
-    under(f"{token_losses.example_caption(frame, step)} Base: the loss at step 0.", shown, "helped")
+    under(f"{token_losses.example_caption(frame, step)} Base: the loss at step 0.", table, "helped")
 
 
 def _trace(view: InputsReading) -> TokenTrace | None:
@@ -67,10 +67,10 @@ def _trace(view: InputsReading) -> TokenTrace | None:
 
 def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: bool) -> None:
     """Draw one example with each token in the colour of its loss."""
-    shown = strong_language.presentable_first(view.examples)
-    labels = {str(index): label for index, label in strong_language.labels(shown).items()}
-    wanted = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
-    if not wanted:
+    examples = strong_language.presentable_first(view.examples)
+    labels = {str(index): label for index, label in strong_language.labels(examples).items()}
+    example = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
+    if not example:
         note("Colours the tokens of a held-out example by their loss, with the adapter and without.")
         return
     colouring = segmented(
@@ -80,16 +80,16 @@ def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: boo
         token_losses.DIFFERENCE,
         token_losses.COLOURINGS.__getitem__,
     )
-    if trace is not None and trace.covers(int(wanted)):
-        found = _recorded(view, trace, int(wanted))
+    if trace is not None and trace.covers(int(example)):
+        losses = _recorded(view, trace, int(example))
     else:
         note(token_trace.why_not(trace))
-        found = _losses(view, shown.loc[int(wanted)], has_best=has_best) if has_model(view.folder) else {}
-    if not found:
+        losses = _losses(view, examples.loc[int(example)], has_best=has_best) if has_model(view.folder) else {}
+    if not losses:
         return
     scale = token_losses.HELPS if colouring == token_losses.DIFFERENCE else token_losses.COSTS
-    st.html(tokens_html(token_losses.lines_of(found, colouring), scale, colours()))
-    first = next(iter(found.values()))
+    st.html(tokens_html(token_losses.lines_of(losses, colouring), scale, colours()))
+    first = next(iter(losses.values()))
     words = f"{token_losses.token_caption(first)}{cut_words(len(first['tokens']))}"
     under(words, token_losses.token_frame(first), "token-view")
 
@@ -99,24 +99,24 @@ def _recorded(view: InputsReading, trace: TokenTrace, example: int) -> dict[str,
     best = (view.summary.get("best") or {}).get("step")
     words = token_trace.step_words(trace, best if isinstance(best, int) else None)
     step = among_steps("token-step", "Evaluation at step", list(trace.steps), words.__getitem__)
-    shown = dict.fromkeys((step, trace.steps[-1]))
-    return {f"adapter, step {words[one]}": trace.at(example, one) for one in shown}
+    steps = dict.fromkeys((step, trace.steps[-1]))
+    return {f"adapter, step {words[one]}": trace.at(example, one) for one in steps}
 
 
 def _losses(view: InputsReading, row: Any, *, has_best: bool) -> dict[str, dict[str, Any]]:
     """Return what the best and the last adapter make of an example, by their names; empty where they cannot say."""
     pair = row["text_pair"] if isinstance(row["text_pair"], str) else None
-    found = {}
+    answers = {}
     for which in ("last", "best") if has_best else ("last",):
         answer = ask_model(view.folder, "example_losses", which=which, text=row["text"], pair=pair)
         if answer is None:
             return {}
-        found[which] = answer
+        answers[which] = answer
     names = {
-        which: f"{'best ' if which == 'best' else ''}adapter, step {one['step']:,}" for which, one in found.items()
+        which: f"{'best ' if which == 'best' else ''}adapter, step {one['step']:,}" for which, one in answers.items()
     }
     return {
-        names[which]: one for which, one in found.items() if which == "last" or one["step"] != found["last"]["step"]
+        names[which]: one for which, one in answers.items() if which == "last" or one["step"] != answers["last"]["step"]
     }
 
 
@@ -138,6 +138,6 @@ def _tokens(view: InputsReading, frame: pd.DataFrame) -> None:
         note("Sorts the tokens of the probe examples by loss(base) − loss(adapter).")
         return
     order = segmented("token-order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
-    shown = whole if order == "helped" else whole.iloc[::-1]
-    st.dataframe(shown.head(200), hide_index=True, width="stretch", height=320, column_config=number_columns(shown))
-    under(token_losses.all_tokens_caption(whole, len(messages), int(messages[0]["step"])), shown, "helped-tokens")
+    table = whole if order == "helped" else whole.iloc[::-1]
+    st.dataframe(table.head(200), hide_index=True, width="stretch", height=320, column_config=number_columns(table))
+    under(token_losses.all_tokens_caption(whole, len(messages), int(messages[0]["step"])), table, "helped-tokens")

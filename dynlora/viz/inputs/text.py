@@ -35,8 +35,8 @@ def conclusion(
         return f"{name} is {high} in the one group, {group} ({where}). {tell} Set data.group_by to compare groups."
     if high == low:
         return f"{name} is {high} for all groups ({where}). {_gates_tell(effect, gated=gated)}"
-    said = f"best for {one_line(best['group'], 40)} ({high}) and worst for {one_line(worst['group'], 40)} ({low})"
-    return f"{name} is {said}: {where}. {_gates_tell(effect, gated=gated)}"
+    extremes = f"best for {one_line(best['group'], 40)} ({high}) and worst for {one_line(worst['group'], 40)} ({low})"
+    return f"{name} is {extremes}: {where}. {_gates_tell(effect, gated=gated)}"
 
 
 def _gates_tell(effect: GateEffect | None, *, gated: bool) -> str:

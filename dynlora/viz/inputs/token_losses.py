@@ -33,7 +33,7 @@ def by_example(examples: pd.DataFrame, base: pd.Series) -> pd.DataFrame:
         examples: as `input_frames.named` returns them.
         base: losses of the same examples at step 0, before anything was learned.
     """
-    found = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "example": examples.index,
             "base": base.to_numpy(float),
@@ -43,9 +43,9 @@ def by_example(examples: pd.DataFrame, base: pd.Series) -> pd.DataFrame:
             "completion": examples["text_pair"],
         }
     )
-    found.insert(3, "difference", found["base"] - found["adapter"])
-    found = found.dropna(subset=["difference"]).sort_values("difference", ascending=False, kind="stable")
-    return found.drop(columns=[name for name in ("group", "completion") if found[name].isna().all()])
+    table.insert(3, "difference", table["base"] - table["adapter"])
+    table = table.dropna(subset=["difference"]).sort_values("difference", ascending=False, kind="stable")
+    return table.drop(columns=[name for name in ("group", "completion") if table[name].isna().all()])
 
 
 def example_caption(frame: pd.DataFrame, step: int) -> str:
@@ -71,9 +71,9 @@ def lines_of(losses: Mapping[str, Mapping[str, Any]], colouring: str) -> dict[st
     """
     first = next(iter(losses.values()))
     lines = {} if colouring == DIFFERENCE else {"base": _tokens(first, first["base"], first["base"])}
-    for name, found in losses.items():
-        values = differences(found) if colouring == DIFFERENCE else found["adapter"]
-        lines[name] = _tokens(found, values, found["adapter"])
+    for name, message in losses.items():
+        values = differences(message) if colouring == DIFFERENCE else message["adapter"]
+        lines[name] = _tokens(message, values, message["adapter"])
     return lines
 
 
@@ -83,10 +83,10 @@ def differences(found: Mapping[str, Any]) -> list[float | None]:
     return [None if base is None or adapter is None else base - adapter for base, adapter in pairs]
 
 
-def _tokens(found: Mapping[str, Any], values: Sequence[float | None], own: Sequence[float | None]) -> list[TextToken]:
+def _tokens(message: Mapping[str, Any], values: Sequence[float | None], own: Sequence[float | None]) -> list[TextToken]:
     return [
         TextToken(text, value, _told(base, loss))
-        for text, value, base, loss in zip(found["tokens"], values, found["base"], own, strict=True)
+        for text, value, base, loss in zip(message["tokens"], values, message["base"], own, strict=True)
     ]
 
 
@@ -99,9 +99,9 @@ def _told(base: float | None, loss: float | None) -> str:
 
 def token_frame(found: Mapping[str, Any], example: int | None = None) -> pd.DataFrame:
     """Return the tokens of an example that count, by difference: token, context, base, adapter, difference (nats)."""
-    shown = [visible(text) for text in found["tokens"]]
+    texts = [visible(text) for text in found["tokens"]]
     rows = [
-        ("".join(found["tokens"][max(0, place - CONTEXT) : place]), shown[place], base, adapter, base - adapter)
+        ("".join(found["tokens"][max(0, place - CONTEXT) : place]), texts[place], base, adapter, base - adapter)
         for place, (base, adapter) in enumerate(zip(found["base"], found["adapter"], strict=True))
         if base is not None and adapter is not None
     ]
@@ -127,7 +127,7 @@ def token_caption(found: Mapping[str, Any]) -> str:
 
 def all_tokens(messages: Sequence[Mapping[str, Any]], examples: Sequence[int]) -> pd.DataFrame:
     """Return the tokens of several examples, those that the adapter makes most probable first."""
-    frames = [token_frame(found, example) for found, example in zip(messages, examples, strict=False)]
+    frames = [token_frame(message, example) for message, example in zip(messages, examples, strict=False)]
     if not frames:
         return pd.DataFrame(columns=["example", "context", "token", "base", "adapter", "difference"])
     whole = pd.concat(frames, ignore_index=True)
@@ -139,13 +139,13 @@ def all_tokens_caption(frame: pd.DataFrame, n: int, step: int) -> str:
     better = int((frame["difference"] > 0).sum())
     tenth = max(1, len(frame) // 10)
     gain = float(frame["difference"].sum())
-    said = (
+    words = (
         f"{better:,} of {plural(len(frame), 'token')} in {plural(n, 'example')} are more probable with the adapter "
         f"(step {step:,})."
     )
     if gain <= 0:
-        return f"{said} Summed over all tokens the loss rises by {score(-gain)} nats."
+        return f"{words} Summed over all tokens the loss rises by {score(-gain)} nats."
     top = float(frame["difference"].head(tenth).sum()) / gain
     return (
-        f"{said} The loss falls by {score(gain)} nats in all; {percent(top, 0)} of it is on {plural(tenth, 'token')}."
+        f"{words} The loss falls by {score(gain)} nats in all; {percent(top, 0)} of it is on {plural(tenth, 'token')}."
     )

@@ -62,10 +62,10 @@ def recorded(events: pd.DataFrame, losses: pd.DataFrame) -> TokenTrace | None:
 
 
 def _texts(payload: Any) -> list[list[str]]:
-    found = payload.get("tokens") if isinstance(payload, Mapping) else None
-    if not isinstance(found, list) or not all(isinstance(text, list) for text in found):
+    texts = payload.get("tokens") if isinstance(payload, Mapping) else None
+    if not isinstance(texts, list) or not all(isinstance(text, list) for text in texts):
         return []
-    return [[str(piece) for piece in text] for text in found]
+    return [[str(piece) for piece in text] for text in texts]
 
 
 def step_words(trace: TokenTrace, best: int | None) -> dict[int, str]:
@@ -77,7 +77,7 @@ def step_words(trace: TokenTrace, best: int | None) -> dict[int, str]:
         marks[best].append("best")
     if last != 0:
         marks[last].append("last")
-    return {step: f"{step:,} ({', '.join(said)})" if said else f"{step:,}" for step, said in marks.items()}
+    return {step: f"{step:,} ({', '.join(words)})" if words else f"{step:,}" for step, words in marks.items()}
 
 
 def why_not(trace: TokenTrace | None) -> str:

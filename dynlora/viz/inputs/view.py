@@ -66,9 +66,9 @@ def placed(view: InputsReading) -> tuple[pd.DataFrame, tuple[str, str]]:
     examples = view.examples
     if segmented("plane", "Projection", ["PCA", "UMAP"], "PCA") == "UMAP":
         pairs = list(examples["text_pair"]) if bool(examples["text_pair"].notna().to_numpy().all()) else None
-        found = ask_model(view.folder, "neighbours", texts=examples["text"].tolist(), pairs=pairs)
-        if found is not None:
-            x, y = np.array(found, dtype=float).T
+        points = ask_model(view.folder, "neighbours", texts=examples["text"].tolist(), pairs=pairs)
+        if points is not None:
+            x, y = np.array(points, dtype=float).T
             return examples.assign(x=x, y=y), ("UMAP dimension 1", "UMAP dimension 2")
     return examples, ("First principal component", "Second principal component")
 
@@ -108,5 +108,5 @@ def selectable(figure: go.Figure, sentence: str, key: str) -> None:
 
 def _selected(key: str) -> None:
     points = st.session_state[key]["selection"]["points"]
-    found = sorted({int(point["customdata"][0]) for point in points if point.get("customdata")})[:MOST_CHOSEN]
-    to_address(points=",".join(map(str, found)) or None)
+    positions = sorted({int(point["customdata"][0]) for point in points if point.get("customdata")})[:MOST_CHOSEN]
+    to_address(points=",".join(map(str, positions)) or None)
