@@ -59,6 +59,7 @@ def test_pages_left_alone_follow_a_run(
         expect(shown.get_by_role("slider").first).to_be_visible()
         settled(shown)
         shown.evaluate(WATCH)
+        shown.wait_for_function("() => window.thumbs.size > 0")  # a page that is drawn again has none for a moment
     before = {name: (shown.url, shown.evaluate("() => window.thumbs.size")) for name, shown in pages.items()}
     for _ in range(SECONDS):
         run.advance(run.step + 1)
