@@ -116,7 +116,7 @@ def kept_run(arguments: argparse.Namespace, method: str, seed: int, lr: float) -
         "loss": [loss / 1000 for loss in made["loss"]],
         "right": [int(one) for one in made["right"]],
         "parameters": made["parameters"]["used"],
-        "reaction": (made["metrics"].get("reaction") or {}).get("lowers_by"),
+        "reaction": (made.get("metrics", {}).get("reaction") or {}).get("lowers_by"),
     }
 
 
