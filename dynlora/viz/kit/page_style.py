@@ -9,6 +9,7 @@ def style_sheet(colours: Palette) -> str:
     """Return the page's style sheet: what streamlit's theme cannot say, cards as panels foremost.
 
     Streamlit's own "Stop", which ends the drawing of a slow page, goes: it looked as if it stopped the run.
+    The label of an opened tertiary button is the accent: streamlit's own is a shade that a dark page hides.
     The CSV button of streamlit's tables goes, because its files let a text be a formula; each table has a safe one.
     """
     return f"""<style>
@@ -29,6 +30,7 @@ def style_sheet(colours: Palette) -> str:
 button[aria-label^="Download as CSV"] {{ display: none; }}
 button[data-variant="segmented_control"][aria-checked="true"] p,
 button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; }}
+button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{ color: {colours.accent}; }}
 [data-testid="stMain"] [data-testid="stButtonGroup"] [role="radiogroup"] {{ flex-wrap: wrap; }}
 [data-testid="stMarkdownContainer"]:has(table) {{ overflow-x: auto; }}
 .katex-display {{ overflow-x: auto; overflow-y: hidden; }}

@@ -35,7 +35,7 @@ class GateReaction(Panel[Reactions]):
     title = "Gain from reacting to the input"
     about = "Loss with each gate at its mean, minus the loss with the gates"
     missing = "Recorded at the end of a run with gates, by this version and later ones."
-    width = 3
+    is_wide = True
 
     def applies(self, view: RunView) -> bool:
         """Say whether the run has gates."""
