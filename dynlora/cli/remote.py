@@ -144,7 +144,7 @@ def _check_kept(place: Place) -> None:
     """
     if place.protocol == "memory":
         raise ConfigError(
-            f"URL {place.shown}: is the memory of this command, gone when it ends; give a folder or a bucket"
+            f"URL {place.address}: is the memory of this command, gone when it ends; give a folder or a bucket"
         )
 
 
@@ -180,9 +180,9 @@ def _run_at(place: Place) -> tuple[Place, list[str]]:
             return place.parent(), [run_id]
     ids = run_ids(place)
     if not ids:
-        raise ConfigError(f"URL {place.shown}: holds no run; look at the address")
+        raise ConfigError(f"URL {place.address}: holds no run; look at the address")
     named = ", ".join(ids[:LISTED]) + (", ..." if len(ids) > LISTED else "")
-    raise ConfigError(f"URL {place.shown}: is a folder of {len(ids)} runs ({named}); name some of them, or add --all")
+    raise ConfigError(f"URL {place.address}: is a folder of {len(ids)} runs ({named}); name some of them, or add --all")
 
 
 def _all_or_one(items: Sequence[Any], one: Callable[[Any], Outcome], name: Callable[[Any], str]) -> list[Outcome]:
@@ -200,14 +200,16 @@ def _report(place: Place, outcomes: list[Outcome], as_json: bool) -> None:
 
 
 def _say(place: Place, outcomes: list[Outcome], as_json: bool, compact: bool = False) -> None:
-    document = {"url": place.shown, "runs": [asdict(outcome) for outcome in outcomes]}
+    document = {"url": place.address, "runs": [asdict(outcome) for outcome in outcomes]}
     if as_json:
         click.echo(json.dumps(document, indent=None if compact else 2))
         return
     moved = [outcome for outcome in outcomes if outcome.status != "unchanged"]
     lines = [_line(outcome) for outcome in moved]
     size = sum(outcome.moved_bytes for outcome in outcomes) / 1e6
-    lines.append(f"{place.shown}: {len(outcomes) - len(moved)} of {len(outcomes)} runs unchanged, {size:.1f} MB moved")
+    lines.append(
+        f"{place.address}: {len(outcomes) - len(moved)} of {len(outcomes)} runs unchanged, {size:.1f} MB moved"
+    )
     click.echo(shown("\n".join(lines)))
 
 

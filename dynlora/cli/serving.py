@@ -37,9 +37,9 @@ def ui(runs_dir: Path | str, **options: Any) -> None:
 
     mirror = Mirror(runs_dir)
     there = len(run_ids(mirror.place))  # a place that cannot be reached is said before a server starts
-    click.echo(f"read-only copy of {mirror.place.shown} (runs there: {there}), in {mirror.folder}", err=True)
+    click.echo(f"read-only copy of {mirror.place.address} (runs there: {there}), in {mirror.folder}", err=True)
     mirror.start()
-    sys.exit(serve(runs_dir=mirror.folder, mirror_of=mirror.place.shown, **options))
+    sys.exit(serve(runs_dir=mirror.folder, mirror_of=mirror.place.address, **options))
 
 
 @click.command()

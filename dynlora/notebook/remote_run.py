@@ -57,7 +57,7 @@ class RemoteRun(Run):
     @property
     def url(self) -> str:
         """Address of the run, without what is secret of it."""
-        return self._place.below(self._id).shown
+        return self._place.below(self._id).address
 
     @property
     def address(self) -> str:
@@ -164,4 +164,4 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     try:
         return RemoteRun(place.parent(), check_run_id(place.name))
     except ConfigError as error:
-        raise ConfigError(f"{place.shown}: {error}") from None
+        raise ConfigError(f"{place.address}: {error}") from None

@@ -41,7 +41,7 @@ class Place:
     """A folder of runs, or the folder of one run, somewhere.
 
     Attributes:
-        shown: its address without secrets.
+        address: its own without secrets.
         root: its path in the file system.
     """
 
@@ -57,10 +57,12 @@ class Place:
         url = url.rstrip("/") if is_url(url.rstrip("/")) or not is_url(url) else url  # of file:/// the slashes stay
         if url and not is_url(url):
             url = os.path.abspath(url)
-        self.shown = printable(without_secrets(url), 300).rstrip("/")
+        self.address = printable(without_secrets(url), 300).rstrip("/")
         is_bare = is_url(url) and not url.partition("://")[2]
         if not url or is_bare or "::" in url or not url.isprintable():
-            raise ConfigError(f"URL {self.shown!r}: is not the address of a folder; give one such as s3://bucket/runs")
+            raise ConfigError(
+                f"URL {self.address!r}: is not the address of a folder; give one such as s3://bucket/runs"
+            )
         from fsspec.core import url_to_fs
 
         self._url = url
@@ -74,7 +76,7 @@ class Place:
 
     def below(self, name: str) -> Place:
         """Return the folder of that name in this one."""
-        return self._at(f"{self.root}/{name}", f"{self.shown}/{name}")
+        return self._at(f"{self.root}/{name}", f"{self.address}/{name}")
 
     @property
     def name(self) -> str:
@@ -83,11 +85,11 @@ class Place:
 
     def parent(self) -> Place:
         """Return the folder that holds this one."""
-        return self._at(self.root.rpartition("/")[0], self.shown.rpartition("/")[0])
+        return self._at(self.root.rpartition("/")[0], self.address.rpartition("/")[0])
 
     def _at(self, root: str, title: str) -> Place:
         place = copy(self)
-        place.root, place.shown = root, title
+        place.root, place.address = root, title
         return place
 
     def folders(self) -> list[str]:
@@ -100,7 +102,7 @@ class Place:
             self.fs.invalidate_cache()
             try:
                 if self.is_web:
-                    return web.folders(self.fs, self.root, self.shown)
+                    return web.folders(self.fs, self.root, self.address)
                 entries: list[Mapping[str, Any]] = self.fs.ls(self.root, detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return []
@@ -137,7 +139,7 @@ class Place:
             except FileNotFoundError:
                 return None
         if len(data) > limit:
-            raise CorruptRunError(f"{self.shown}/{name}: has more than {limit:,} bytes, over the limit of dynlora")
+            raise CorruptRunError(f"{self.address}/{name}: has more than {limit:,} bytes, over the limit of dynlora")
         return data
 
     def read_each(self, names: Iterable[str], one: Callable[[str], T]) -> list[T]:
@@ -163,7 +165,7 @@ class Place:
             os.fsync(file.fileno())
         if got != size or digest.hexdigest() != sha256:
             raise CorruptRunError(
-                f"{self.shown}/{name}: is not the file that was sent, its digest differs; send it again"
+                f"{self.address}/{name}: is not the file that was sent, its digest differs; send it again"
             )
 
     def _pieces(self, name: str, size: int) -> Generator[bytes]:
@@ -194,7 +196,7 @@ class Place:
             file, _ = open_plain(path)
         except NotPlainFileError:
             raise CorruptRunError(
-                f"{self.shown}/{name}: is a link or no regular file; dynlora does not follow it"
+                f"{self.address}/{name}: is a link or no regular file; dynlora does not follow it"
             ) from None
         with file:
             file.seek(start)
@@ -245,14 +247,14 @@ class Place:
         except DynloraError:
             raise
         except ImportError as error:
-            extra = EXTRAS.get(self.shown.partition("://")[0])
+            extra = EXTRAS.get(self.address.partition("://")[0])
             remedy = f"pip install 'dynlora[{extra}]'" if extra else "install it"
-            raise ConfigError(f"URL {self.shown}: {self._said(error)}; {remedy}") from None
+            raise ConfigError(f"URL {self.address}: {self._said(error)}; {remedy}") from None
         except Exception as error:  # botocore, aiohttp and others have classes of their own
             if isinstance(error, OSError) and error.errno and getattr(self, "is_local", False):
-                raise RemoteError(f"{self.shown}: {system_reason(error)}") from None
+                raise RemoteError(f"{self.address}: {system_reason(error)}") from None
             raise RemoteError(
-                f"{self.shown} cannot be used ({self._said(error)}); check address, credentials and network"
+                f"{self.address} cannot be used ({self._said(error)}); check address, credentials and network"
             ) from None
 
     def _said(self, error: BaseException) -> str:

@@ -110,7 +110,7 @@ def manifest_of(place: Place, run_id: str) -> Manifest:
     """
     manifest = read_manifest(place, run_id)
     if manifest is None:
-        raise RemoteError(f"{place.shown} has no run {run_id!r}; look at the address")
+        raise RemoteError(f"{place.address} has no run {run_id!r}; look at the address")
     return manifest
 
 
@@ -139,7 +139,7 @@ def _fetch(place: Place, manifest: Manifest, folder: Path, replace: bool, is_mir
             make_store(aside, manifest.run, is_copy=not is_mirror)
             for path in (*(path for path in aside.rglob("*") if path.is_dir()), aside):
                 sync(path)
-            copied = Copied(url=place.shown, revision=manifest.revision, fingerprint=fingerprint(aside))
+            copied = Copied(url=place.address, revision=manifest.revision, fingerprint=fingerprint(aside))
             copied.write(aside / COPIED_NAME)
             status = _put_in_place(aside, folder, replace)
         finally:
@@ -154,7 +154,7 @@ def _check_replaceable(folder: Path, place: Place, replace: bool) -> None:
     copied = Copied.read(folder / COPIED_NAME)
     if copied is None or copied.fingerprint != fingerprint(folder):
         raise ConfigError(
-            f"URL {place.shown}: {folder.parent} has a run {folder.name} of its own that differs; add --replace to "
+            f"URL {place.address}: {folder.parent} has a run {folder.name} of its own that differs; add --replace to "
             "move that one to the trash"
         )
 
@@ -171,7 +171,9 @@ def fetch_files(place: Place, manifest: Manifest, folder: Path, choose: Callable
     size = sum(entry.size for entry in chosen)
     free = shutil.disk_usage(folder).free
     if free < _ROOM * size:
-        raise StorageError(f"{place.shown}: {size / 1e6:,.0f} MB are fetched, {free / 1e6:,.0f} MB are free; make room")
+        raise StorageError(
+            f"{place.address}: {size / 1e6:,.0f} MB are fetched, {free / 1e6:,.0f} MB are free; make room"
+        )
     for entry in chosen:
         target = folder / entry.path
         target.parent.mkdir(exist_ok=True)

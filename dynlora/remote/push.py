@@ -57,16 +57,16 @@ def check_target(place: Place, runs_dir: Path) -> None:
         ConfigError: when runs are trained there, or nothing can be written there.
     """
     if place.is_web:
-        raise ConfigError(f"URL {place.shown}: is read only; send runs to a folder or a bucket")
+        raise ConfigError(f"URL {place.address}: is read only; send runs to a folder or a bucket")
     if not place.is_local:
         return
     target = Path(os.path.realpath(place.root))
     inside = next((folder for folder in (target, *target.parents) if holds_run(folder)), None)
     if inside is not None:
-        raise ConfigError(f"URL {place.shown}: is in the folder of the run {inside.name}; give a folder of its own")
+        raise ConfigError(f"URL {place.address}: is in the folder of the run {inside.name}; give a folder of its own")
     if target == Path(os.path.realpath(runs_dir)) or any(holds_run(entry) for entry in _folders(target)):
         raise ConfigError(
-            f"URL {place.shown}: is a folder that runs are trained in; give another one, such as {place.shown}-sent"
+            f"URL {place.address}: is a folder that runs are trained in; give another one, such as {place.address}-sent"
         )
 
 
@@ -108,7 +108,7 @@ def read_manifest(place: Place, run_id: str) -> Manifest | None:
     """
     folder = place.below(check_run_id(run_id))
     data = folder.read(MANIFEST_NAME, MAX_BYTES)
-    return None if data is None else decoded(data, run_id, folder.shown)
+    return None if data is None else decoded(data, run_id, folder.address)
 
 
 def push(
@@ -138,7 +138,7 @@ def push(
         check_target(place, folder.parent)
     before = read_manifest(place, folder.name)
     sends_checkpoint = before is not None and before.has_checkpoint if with_checkpoint is None else with_checkpoint
-    known = record or PushRecord(folder.parent, place.shown)
+    known = record or PushRecord(folder.parent, place.address)
     mark = fingerprint(folder)
     if (
         before is not None
@@ -161,7 +161,7 @@ def _is_known(folder: Path, place: Place, before: Manifest, record: PushRecord, 
     copied = Copied.read(folder / COPIED_NAME)
     return (
         copied is not None
-        and copied.url == place.below(folder.name).shown
+        and copied.url == place.below(folder.name).address
         and (copied.revision, copied.fingerprint) == (before.revision, mark)
     )
 
@@ -170,7 +170,8 @@ def _send(contents: Contents, place: Place, before: Manifest | None, force: bool
     now = contents.manifest
     if before is not None and not force and (before.opened, before.heartbeat) > (now.opened, now.heartbeat):
         raise LaterThereError(
-            f"push {now.run}: {place.shown} has a later state of the run; fetch that one, or add --force to replace it"
+            f"push {now.run}: {place.address} has a later state of the run; fetch that one, or add "
+            "--force to replace it"
         )
     files, size = _send_files(contents, place)
     if before is None or before.revision != now.revision:
@@ -192,7 +193,7 @@ def _send_files(contents: Contents, place: Place) -> tuple[int, int]:
     for _ in range(2):  # a second time where somebody else's push removed one meanwhile
         there = place.sizes()
         if DB_NAME in there:
-            raise ConfigError(f"push: {place.shown} is the folder of a run that is trained there; give another place")
+            raise ConfigError(f"push: {place.address} is the folder of a run that is trained there; give another place")
         missing = [entry for key, entry in needed.items() if there.get(key) != entry.size]
         for entry in missing:
             place.put(contents.folder / entry.path, entry.key)
@@ -202,7 +203,7 @@ def _send_files(contents: Contents, place: Place) -> tuple[int, int]:
     there = place.sizes()
     lost = next((entry.path for key, entry in needed.items() if there.get(key) != entry.size), None)
     if lost is not None:
-        raise RemoteError(f"{place.shown}: {lost} was sent but is not there as it was sent; try again")
+        raise RemoteError(f"{place.address}: {lost} was sent but is not there as it was sent; try again")
     return files, size
 
 

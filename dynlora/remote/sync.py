@@ -87,7 +87,7 @@ def push_all(runs_dir: Path, place: Place, *, with_checkpoint: bool | None = Non
     """
     check_target(place, runs_dir)
     place.folders()
-    record = PushRecord(runs_dir, place.shown)
+    record = PushRecord(runs_dir, place.address)
 
     def one(folder: Path) -> Outcome:
         sent = push(folder, place, with_checkpoint=with_checkpoint, record=record)
@@ -116,7 +116,7 @@ def pull_all(
     """
     chosen = run_ids(place) if ids is None else ids
     if not chosen:
-        raise RemoteError(f"{place.shown} has no runs; look at the address")
+        raise RemoteError(f"{place.address} has no runs; look at the address")
 
     def one(run_id: str) -> Outcome:
         outcome = pull(place, run_id, runs_dir, replace=replace, is_mirror=is_mirror)
@@ -177,7 +177,7 @@ class Mirror:
             ConfigError: when it is no address.
         """
         self.place = Place(url)
-        name = hashlib.sha256(self.place.shown.encode("utf-8", "replace")).hexdigest()[:16]
+        name = hashlib.sha256(self.place.address.encode("utf-8", "replace")).hexdigest()[:16]
         self.folder = cache_dir() / "mirrors" / name
         self._said = ""
 
@@ -213,7 +213,7 @@ class Mirror:
             except (DynloraError, OSError) as error:
                 message = str(error)
             if message and message != self._said:
-                _log.warning("copy of %s: %s", self.place.shown, message)
+                _log.warning("copy of %s: %s", self.place.address, message)
             self._said = message
             if stop.wait(max(EVERY_S, REST * (time.monotonic() - began))):
                 return

@@ -342,7 +342,7 @@ def test_no_command_that_refuses_an_address_shows_its_secret(arguments: list[str
 
 def test_no_secret_of_an_address_is_shown_or_stored(runs_dir: Path, tmp_path: Path) -> None:
     place = Place(f"memory://me:hunter2@{tmp_path.name}/runs")
-    assert "hunter2" not in place.shown
+    assert "hunter2" not in place.address
 
     def fails(*_: Any, **__: Any) -> Any:
         raise ValueError("cannot log in as me with hunter2 at me:hunter2@host")

@@ -43,7 +43,7 @@ def test_it_holds_what_is_there_and_no_weights(place: Place, runs_dir: Path) -> 
     (folder / "adapter" / "tensors.safetensors").write_bytes(bytes(1000))
     push(folder, place)
     push(finished_run(runs_dir, 20, "run-2"), place)
-    mirror = Mirror(place.shown)
+    mirror = Mirror(place.address)
     assert sorted(one.id for one in mirror.refresh()) == ["run-1", "run-2"]
     assert not [name for name in tree_of(mirror.folder) if "adapter" in name or "tables" in name]
     assert {row["id"]: row["status"] for row in run_rows(mirror.folder)} == {"run-1": "finished", "run-2": "finished"}
@@ -55,7 +55,7 @@ def test_it_holds_what_is_there_and_no_weights(place: Place, runs_dir: Path) -> 
 
 def test_a_run_that_trains_elsewhere_is_shown_running(place: Place, runs_dir: Path) -> None:
     folder = new_run(runs_dir, "run-1")
-    mirror = Mirror(place.shown)
+    mirror = Mirror(place.address)
     with RunWriter.open(folder, resume_from=None) as writer:
         define(writer)
         record(writer, 1, 20)
@@ -76,7 +76,7 @@ def test_it_follows_by_itself_and_a_place_that_is_gone_keeps_what_was_there(
     monkeypatch.setattr(mirrors, "EVERY_S", 0.01)
     monkeypatch.setattr(mirrors, "REST", 0.0)
     push(finished_run(runs_dir, 20, "run-1"), place)
-    mirror, failed = Mirror(place.shown), []
+    mirror, failed = Mirror(place.address), []
 
     def shown() -> set[str]:
         return {row["id"] for row in run_rows(mirror.folder) if row["status"] == "finished"}
@@ -100,9 +100,9 @@ def test_a_page_of_a_copy_says_what_it_is_and_starts_nothing(
     place: Place, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(finished_run(runs_dir, 20, "run-1", name="the run that is shown"), place)
-    mirror = Mirror(place.shown)
+    mirror = Mirror(place.address)
     mirror.refresh()
-    found, said = serve.server_environment(mirror.folder, "127.0.0.1", "0123456789abcdef-token", place.shown)
+    found, said = serve.server_environment(mirror.folder, "127.0.0.1", "0123456789abcdef-token", place.address)
     assert said == ""
     for name in (run_picker.READ_ONLY_VARIABLE, run_picker.RUNS_DIR_VARIABLE, environment.MIRROR_VARIABLE):
         monkeypatch.setenv(name, found[name])
@@ -129,18 +129,18 @@ def test_the_command_serves_a_copy_read_only(place: Place, runs_dir: Path, monke
 
     monkeypatch.setattr(serve, "ui", ui)
     monkeypatch.setattr(Mirror, "start", lambda self: self.refresh())
-    found = CliRunner().invoke(main, ["ui", "--runs-dir", place.shown, "--port", "0"])
+    found = CliRunner().invoke(main, ["ui", "--runs-dir", place.address, "--port", "0"])
     assert found.exit_code == 0, found.output
-    assert asked["mirror_of"] == place.shown
-    assert asked["runs_dir"] == Mirror(place.shown).folder
-    assert f"read-only copy of {place.shown} (runs there: 1), in " in found.stderr
+    assert asked["mirror_of"] == place.address
+    assert asked["runs_dir"] == Mirror(place.address).folder
+    assert f"read-only copy of {place.address} (runs there: 1), in " in found.stderr
     found = CliRunner().invoke(main, ["ui", "--runs-dir", "nosuch://x"])
     assert (found.exit_code, found.stderr.count("\n")) == (2, 1)
 
 
 def test_a_copy_that_somebody_changed_is_made_again(place: Place, runs_dir: Path) -> None:
     push(finished_run(runs_dir, 20, "run-1"), place)
-    mirror = Mirror(place.shown)
+    mirror = Mirror(place.address)
     mirror.refresh()
     (mirror.folder / "run-1" / "config.yaml").write_text("seed: 2\n", "utf-8")
     assert pull(place, "run-1", mirror.folder, is_mirror=True).status == "updated"

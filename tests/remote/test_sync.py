@@ -236,7 +236,7 @@ def test_a_place_that_is_away_for_a_while_ends_no_sync(
 
     def away_at_times(place: Place) -> list[str]:
         if looks in (1, 2):
-            raise RemoteError(f"{place.shown} cannot be used (OSError: no route)")
+            raise RemoteError(f"{place.address} cannot be used (OSError: no route)")
         return folders(place)
 
     monkeypatch.setattr("dynlora.cli.remote.time.sleep", sleep)

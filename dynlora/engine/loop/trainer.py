@@ -334,8 +334,8 @@ class Trainer:
                 without = self.predictions(self.evaluation.tokens.take(self.evaluation.probe))
             self.evaluation.record_base(self.recorder, self.step, without)
             if self.adapters.gates is not None:
-                found = self.reaction(self.adapters.gates, predictions)
-                self.recorder.event(self.step, "gate_reaction", [], found)
+                gain = self.reaction(self.adapters.gates, predictions)
+                self.recorder.event(self.step, "gate_reaction", [], gain)
         keeper.checkpoint(self)
         self.timing.evaluated_s += time.perf_counter() - start
         self._tell("")

@@ -55,17 +55,17 @@ def take_sensitivity(
         beta1: fraction of the old mean that stays.
         beta2: fraction of the old deviation that stays.
     """
-    heard = {
+    sensitivities = {
         f"{module.info.name}.{name}": elementwise_sensitivity(tensor, tensor.grad)
         for module in adapters
         for name, tensor in module.adapter_parameters().items()
         if tensor.grad is not None
     }
-    if not heard:
+    if not sensitivities:
         return
-    now = list(heard.values())
-    smooth = [mean.setdefault(key, torch.zeros_like(value)) for key, value in heard.items()]
-    spread = [deviation.setdefault(key, torch.zeros_like(value)) for key, value in heard.items()]
+    now = list(sensitivities.values())
+    smooth = [mean.setdefault(key, torch.zeros_like(value)) for key, value in sensitivities.items()]
+    spread = [deviation.setdefault(key, torch.zeros_like(value)) for key, value in sensitivities.items()]
     torch._foreach_mul_(smooth, beta1)  # pyright: ignore
     torch._foreach_add_(smooth, now, alpha=1 - beta1)  # pyright: ignore
     gap = torch._foreach_abs(torch._foreach_sub(now, smooth))  # pyright: ignore

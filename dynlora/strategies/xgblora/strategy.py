@@ -66,7 +66,7 @@ class XgbLora(Strategy):
 
     paid: int = state(int)
     nth: int = state(int)
-    heard: dict[str, Tensor | int] = state(dict)
+    loss_sum: dict[str, Tensor | int] = state(dict, saved_as="heard")
     ended: dict[str, Tensor] = state(dict)
 
     def check(self, total: int, rank: int) -> None:
@@ -129,11 +129,11 @@ class XgbLora(Strategy):
         """Fold at the end of a round, and begin the next one's boosters."""
         self.ended = {}
         if step.loss is not None:
-            self.heard = {"sum": self.heard.get("sum", 0) + step.loss, "steps": self.heard.get("steps", 0) + 1}
+            self.loss_sum = {"sum": self.loss_sum.get("sum", 0) + step.loss, "steps": self.loss_sum.get("steps", 0) + 1}
         ends = self.ends(step.total, adapters.reference_rank)
         self.nth = 1 + sum(end < step.index for end in ends)
         if step.index in ends:
-            self.ended, self.heard = self._told(adapters), {}
+            self.ended, self.loss_sum = self._told(adapters), {}
         if step.index not in ends[:-1]:
             return []
         infos = [module.info for module in adapters]
@@ -171,7 +171,7 @@ class XgbLora(Strategy):
     def _told(self, adapters: Adapters) -> dict[str, Tensor]:
         """Return what is recorded of a round: mean loss, mean norm of its boosters, their likeness to those before."""
         signals = {"booster_norm": booster_norm(adapters)}
-        if self.heard:
-            signals["booster_loss"] = torch.as_tensor(self.heard["sum"] / self.heard["steps"])
+        if self.loss_sum:
+            signals["booster_loss"] = torch.as_tensor(self.loss_sum["sum"] / self.loss_sum["steps"])
         cosine = likeness(adapters)
         return signals if cosine is None else {**signals, "booster_cosine": cosine}

@@ -158,11 +158,5 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
 
 
 def _bar(unit: str, colours: Palette) -> dict[str, object]:
-    return {
-        "title": {"text": plotly_text(unit), "side": "right", "font": {"size": 11}},
-        "thickness": 9,
-        "outlinewidth": 0,
-        "nticks": 5,
-        "tickfont": {"size": 11, "color": colours.muted},
-        "exponentformat": "power",
-    }
+    heading = {"text": plotly_text(unit), "side": "right", "font": {"size": 11}}
+    return theme.colour_bar("", colours, title=heading, nticks=5, exponentformat="power")

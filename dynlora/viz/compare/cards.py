@@ -264,7 +264,7 @@ RANKS = {"mean": "Final rank", "spread": "Spread over seeds"}
 
 def capacity_conclusion(capacity: FinalRanks) -> None:
     """Draw what the section shows, in a sentence, and the link to what that means for the results."""
-    sentence = compare_text.capacity(capacity.drawn(), len(capacity.found.names))
+    sentence = compare_text.capacity(capacity.drawn(), len(capacity.compared.names))
     then = f"{compare_text.settings_that_differ(capacity.differing)} {compare_text.reproducible(capacity.alike)}"
     with conclusion(sentence, then):
         link("pages/compare.py", "Does it change the result? Results", **_selection())

@@ -52,14 +52,7 @@ def final_ranks(
         xgap=4 if ranks.shape[1] <= NAMED_COLUMNS else 1,
         ygap=row_look(len(modules))["ygap"],
         hoverongaps=False,
-        colorbar={
-            "title": {"text": plotly_text(title), "side": "right"},
-            "thickness": 9,
-            "outlinewidth": 0,
-            "len": 0.5,
-            "nticks": 5,
-            "tickfont": {"size": 11, "color": colours.muted},
-        },
+        colorbar=theme.colour_bar(plotly_text(title), colours, len=0.5, nticks=5),
         customdata=np.tile([plotly_text(name) for name in ranks.columns], (len(edges), 1)),
         hovertemplate="%{customdata}<br>%{y}<br>%{z:.3~g} components<extra></extra>",
     )

@@ -134,34 +134,34 @@ class FinalRanks:
     """The last ranks and the settings of runs that are compared.
 
     Attributes:
-        found: the runs.
+        compared: the runs.
         table: last ranks, a row per module name and a column per run.
         rows: the modules in the order of the rows.
     """
 
-    found: Compared
+    compared: Compared
     table: pd.DataFrame
     rows: pd.DataFrame
 
     @cached_property
     def by_config(self) -> list[seed_groups.Group]:
         """The runs by configuration."""
-        return seed_groups.grouped(list(self.found.summaries.values()))
+        return seed_groups.grouped(list(self.compared.summaries.values()))
 
     @cached_property
     def alike(self) -> pd.DataFrame:
         """How alike the ranks of the seeds of a configuration are, as `model.reproducibility` returns it."""
-        return compare_model.reproducibility(self.table, self.found.names, self.by_config)
+        return compare_model.reproducibility(self.table, self.compared.names, self.by_config)
 
     @cached_property
     def differing(self) -> pd.DataFrame:
         """The settings that are not the same in all runs, as `model.config_difference` returns them."""
-        return compare_model.config_difference(list(self.found.summaries.values()), self.found.names)
+        return compare_model.config_difference(list(self.compared.summaries.values()), self.compared.names)
 
     def drawn(self, *, spread: bool = False) -> pd.DataFrame:
         """Return the ranks, or their spread over seeds, as the map shows them."""
-        groups = self.by_config if spread else self.found.groups
-        return compare_model.group_ranks(self.table, self.found.names, groups, spread=spread)
+        groups = self.by_config if spread else self.compared.groups
+        return compare_model.group_ranks(self.table, self.compared.names, groups, spread=spread)
 
     def read(self, drawn: pd.DataFrame) -> pd.DataFrame:
         """Return what `drawn` returned with the short names of the modules."""

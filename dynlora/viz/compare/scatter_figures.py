@@ -193,13 +193,7 @@ def grid(cells: pd.DataFrame, titles: tuple[str, str, str], colours: Palette, *,
         hoverongaps=False,
         showscale=not is_written,
         reversescale=low_is_good,
-        colorbar={
-            "title": {"text": result, "side": "right"},
-            "thickness": 9,
-            "outlinewidth": 0,
-            "nticks": 5,
-            "tickfont": {"size": 11, "color": colours.muted},
-        },
+        colorbar=theme.colour_bar(result, colours, nticks=5),
         hovertemplate=f"{plotly_text(titles[0], 40)} %{{x}}<br>{plotly_text(titles[1], 40)} %{{y}}<br>"
         f"{result} %{{z:.4f}}, deviation %{{customdata[1]:.4f}}, n = %{{customdata[0]}}<extra></extra>",
     )

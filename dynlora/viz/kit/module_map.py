@@ -129,23 +129,22 @@ def grouped(values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, values.index, values.columns)
 
 
+def map_bar(title: str, colours: Palette, **more: Any) -> dict[str, Any]:
+    """Return the colour bar of a map, at the bottom of its right side; see `theme.colour_bar`."""
+    heading = {"text": plotly_text(title), "side": "right", "font": {"size": 11}}
+    return theme.colour_bar("", colours, title=heading, y=0.0, yanchor="bottom", x=1.015, **more)
+
+
 def _discrete(highest: int, names: Sequence[str], view: MapView, colours: Palette) -> dict[str, object]:
     """Return a colour for each of the values 0 to `highest`, named on the bar; 0 is the quiet one."""
     steps = [colours.sunken, *(theme.CATEGORICAL[i % len(theme.CATEGORICAL)] for i in range(highest))]
     edges = np.linspace(0, 1, len(steps) + 1)
     scale = [[edge, colour] for i, colour in enumerate(steps) for edge in (edges[i], edges[i + 1])]
     bar = {
-        "title": {"text": plotly_text(view.title), "side": "right", "font": {"size": 11}},
-        "thickness": 9,
-        "len": 0.6,
-        "y": 0.0,
-        "yanchor": "bottom",
-        "outlinewidth": 0,
-        "x": 1.015,
+        **map_bar(view.title, colours, len=0.6),
         "tickmode": "array",
         "tickvals": list(range(len(names))),
         "ticktext": [plotly_text(name, 24) for name in names],
-        "tickfont": {"size": 11, "color": colours.muted},
     }
     return {"colorscale": scale, "zmin": -0.5, "zmax": highest + 0.5, "colorbar": bar}
 
@@ -159,18 +158,7 @@ def colour_of(values: pd.DataFrame, view: MapView, colours: Palette) -> dict[str
         return _discrete(max(len(view.choices) - 1, int(high)), view.choices, view, colours)
     if view.grouping:
         return _discrete(max(1, int(high)), ("alone",), view, colours)
-    bar = {
-        "title": {"text": plotly_text(view.unit or view.title), "side": "right", "font": {"size": 11}},
-        "thickness": 9,
-        "len": 0.5,
-        "y": 0.0,
-        "yanchor": "bottom",
-        "outlinewidth": 0,
-        "x": 1.015,
-        "tickfont": {"size": 11, "color": colours.muted},
-        "nticks": 5,
-        "exponentformat": "power",
-    }
+    bar = map_bar(view.unit or view.title, colours, len=0.5, nticks=5, exponentformat="power")
     if view.centre is None:
         return {"colorscale": colours.sequential_scale, "zmin": 0, "zmax": high if high > 0 else 1.0, "colorbar": bar}
     reach = max(float(np.abs(finite - view.centre).max()) if len(finite) else 0.0, 1e-3)

@@ -220,6 +220,23 @@ def axis_title(words: str, colours: Palette) -> dict[str, Any]:
     return {**axis(colours)["title"], "text": words}
 
 
+def colour_bar(label: str, colours: Palette, **more: Any) -> dict[str, Any]:
+    """Return the bar that explains a colour scale: thin, without a frame, its title beside it.
+
+    Args:
+        label: what the scale measures, with the unit.
+        colours: of the mode.
+        more: of plotly's colour bar, such as `nticks` or `len`; what is given again replaces the usual.
+    """
+    return {
+        "title": {"text": label, "side": "right"},
+        "thickness": 9,
+        "outlinewidth": 0,
+        "tickfont": {"size": 11, "color": colours.muted},
+        **more,
+    }
+
+
 def interval(
     values: pd.Series, frame: pd.DataFrame, colour: str, low: str = "low", high: str = "high", **look: Any
 ) -> dict[str, Any]:

@@ -73,13 +73,7 @@ def group_effects(table: pd.DataFrame, colours: Palette) -> go.Figure:
         xgap=theme.column_gap(len(names)),
         ygap=1,
         customdata=np.tile(np.array(names, dtype=object), (len(table), 1)),
-        colorbar={
-            "title": {"text": "Loss change (nats)", "side": "right"},
-            "thickness": 9,
-            "outlinewidth": 0,
-            "nticks": 5,
-            "tickfont": {"size": 11, "color": colours.muted},
-        },
+        colorbar=theme.colour_bar("Loss change (nats)", colours, nticks=5),
         hovertemplate="%{y}<br>%{customdata}<br>%{z:+.5f} nats<extra></extra>",
     )
     drawn.update_xaxes(**theme.name_axis(names, colours))

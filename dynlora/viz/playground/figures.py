@@ -91,13 +91,7 @@ def layer_map(table: pd.DataFrame, neutral: float, least: float, words: tuple[st
         xgap=1,
         ygap=1,
         hoverongaps=False,
-        colorbar={
-            "title": {"text": words[0], "side": "right"},
-            "thickness": 9,
-            "outlinewidth": 0,
-            "nticks": 5,
-            "tickfont": {"size": 11, "color": colours.muted},
-        },
+        colorbar=theme.colour_bar(words[0], colours, nticks=5),
         hovertemplate=f"%{{y}}, layer %{{x}}<br>{words[1]}<extra></extra>",
     )
     drawn.update_xaxes(title_text="Layer", dtick=1 if table.shape[1] <= 16 else None, showgrid=False)

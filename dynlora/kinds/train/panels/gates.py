@@ -130,16 +130,7 @@ def gate_map(
         xgap=theme.column_gap(len(short)),
         ygap=1,
         customdata=np.tile(np.array(whole, dtype=object), (len(gates), 1)),
-        colorbar={
-            "title": {"text": "Gate (factor)", "side": "right"},
-            "thickness": 9,
-            "outlinewidth": 0,
-            "nticks": 5,
-            "tickfont": {"size": 11, "color": colours.muted},
-            "len": 0.72,
-            "y": 0,
-            "yanchor": "bottom",
-        },
+        colorbar=theme.colour_bar("Gate (factor)", colours, nticks=5, len=0.72, y=0, yanchor="bottom"),
         hovertemplate="%{y}<br>%{customdata}<br>gate %{z:.4f}<extra></extra>",
     )
     drawn.update_xaxes(**theme.name_axis(short, colours), title_text="Module (by kind and depth)")

@@ -16,6 +16,7 @@ from dynlora.kinds.train.panels.decisions import edits_of
 from dynlora.store.meta import is_number, section
 from dynlora.text import number, percent, plotly_text, plural, score
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.module_map import map_bar
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -220,6 +221,7 @@ def search_scatter(search: Search, colours: Palette) -> go.Figure:
     """
     figure, loss = theme.figure(colours, 380), plotly_text(search.loss_title)
     candidates = drawn(search.tried)
+    first, last = candidates["round"].min(), candidates["round"].max()
     best = search.tried[search.tried["pareto"]].sort_values("parameters")
     figure.add_scatter(
         x=best["parameters"],
@@ -241,19 +243,9 @@ def search_scatter(search: Search, colours: Palette) -> go.Figure:
             "size": 8,
             "line": {"width": 0.6, "color": colours.panel},
             "colorscale": [[i / 4, theme.shade(colours, FIRST_SHADE + (1 - FIRST_SHADE) * i / 4)] for i in range(5)],
-            "cmin": candidates["round"].min(),
-            "cmax": max(candidates["round"].max(), candidates["round"].min() + 1),
-            "colorbar": {
-                "title": {"text": "round", "side": "right", "font": {"size": 11}},
-                "thickness": 9,
-                "len": 0.6,
-                "y": 0.0,
-                "yanchor": "bottom",
-                "outlinewidth": 0,
-                "x": 1.015,
-                "dtick": 1 if candidates["round"].max() <= FEW_ROUNDS else None,
-                "tickfont": {"size": 11, "color": colours.muted},
-            },
+            "cmin": first,
+            "cmax": max(last, first + 1),
+            "colorbar": map_bar("round", colours, len=0.6, dtick=1 if last <= FEW_ROUNDS else None),
         },
         hovertemplate=f"round %{{customdata:.0f}}<br>%{{x:,.0f}} parameters<br>{loss} %{{y:.4f}}<extra></extra>",
     )
