@@ -32,7 +32,8 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
 }
 """`min_rank` is 0 here at every rank, as it is by default at rank 1.
 
-The random control drops components that have learned at every reallocation; after the first only, placements compare.
+Random ranks with a scale have the scales' parameters beyond those of uniform rank, one for each module. The control
+`allocation=random` drops components that have learned at every reallocation; after the first only, placements compare.
 """
 
 RATE_OF = {"dynamic, family, first only": "dynamic, family"}
