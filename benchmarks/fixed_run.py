@@ -74,7 +74,7 @@ def measured(values: Mapping[str, Any], *, by_token: bool = False) -> dict[str, 
     count, gates = trainer.adapters.adapter_parameter_count(), trainer.adapters.gates
     return {
         "reaction": None if gates is None else trainer.reaction(gates, found),
-        "scales": [float(one) for module in trainer.adapters if (one := module.module_scale()) is not None],
+        "scales": [float(one.detach()) for module in trainer.adapters if (one := module.module_scale()) is not None],
         "loss": np.round(loss, 4).tolist(),
         "right": np.asarray(right).astype(int).tolist(),
         "parameters": count["active"] + count["gate"],
