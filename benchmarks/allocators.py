@@ -7,11 +7,25 @@ from typing import Any
 RANDOM_RANKS = "random ranks"
 """Key of a side whose ranks are drawn once for each seed, before its first step, at the parameters of uniform rank."""
 
+FROZEN_SCALES = "frozen scales"
+"""Key of a side whose scales are those that `lora, scale` learned with the same seed, and stay.
+
+`learned`: where they were learned; `mean`: their mean everywhere; `shuffled`: dealt out to other modules.
+"""
+
 FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
+
+FROZEN: dict[str, Any] = {"name": "lora", "scale": "learned", "scale_lr_ratio": 0.0}
 
 ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora": {"name": "lora"},
     "lora, scale": {"name": "lora", "scale": "learned"},
+    "lora, scale at 0": {"name": "lora", "scale": "learned", "scale_lr_ratio": 0.0},
+    "lora, scale at 0.1": {"name": "lora", "scale": "learned", "scale_lr_ratio": 0.1},
+    "lora, scale at 10": {"name": "lora", "scale": "learned", "scale_lr_ratio": 10.0},
+    "lora, learned scale frozen": {**FROZEN, FROZEN_SCALES: "learned"},
+    "lora, mean scale frozen": {**FROZEN, FROZEN_SCALES: "mean"},
+    "lora, shuffled scale frozen": {**FROZEN, FROZEN_SCALES: "shuffled"},
     "lora, plus": {"name": "lora", "lr_ratio": 16.0},
     # alpha / √rank: at rank 1 it is `lora`
     "lora, stabilized": {"name": "lora", "scaling": "rank_stabilized"},
@@ -36,7 +50,10 @@ Random ranks with a scale have the scales' parameters beyond those of uniform ra
 `allocation=random` drops components that have learned at every reallocation; after the first only, placements compare.
 """
 
-RATE_OF = {"dynamic, family, first only": "dynamic, family"}
+WHY = tuple(name for name, values in ALLOCATORS.items() if values["name"] == "lora" and "scale_lr_ratio" in values)
+"""Sides that ask why a scale gains; they train at the rate of `lora, scale`."""
+
+RATE_OF = {"dynamic, family, first only": "dynamic, family", **dict.fromkeys(WHY, "lora, scale")}
 """Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
 
 OWN_RATE = (
@@ -61,3 +78,9 @@ OWN_RATE = (
 def tuned_as(method: str) -> str:
     """Return the method whose tuned learning rate a method takes."""
     return method if method in OWN_RATE else RATE_OF.get(method, "dynamic")
+
+
+def parts_of(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the strategy's settings of a method, and what a benchmark does itself: random ranks, frozen scales."""
+    values = dict(ALLOCATORS[method])
+    return values, {key: values.pop(key) for key in (RANDOM_RANKS, FROZEN_SCALES) if key in values}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dynlora.config import parse_config
 from dynlora.engine.loop.divergence import TrainingDiverged
+from dynlora.engine.loop.step_signals import spectrum
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.recorder import NullRecorder
 from dynlora.training.build import build_trainer, make_accelerator
@@ -34,13 +36,28 @@ def quiet(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "log": {"every": NEVER, "eval_every": NEVER, "checkpoint_every": NEVER, "generate_rows": 0}}
 
 
-def trained(values: Mapping[str, Any]) -> tuple[Trainer, float]:
+def set_scales(trainer: Trainer, scales: Sequence[float]) -> None:
+    """Give each module's learned scale 2σ(c) a value from 0 to 2, in the order of the modules."""
+    for module, scale in zip(trainer.adapters, scales, strict=True):
+        if module.scale_logit is None:
+            raise ValueError(f"{module.info.name} learns no scale; set strategy.scale=learned")
+        with torch.no_grad():
+            module.scale_logit.copy_(torch.tensor(scale / 2).logit())
+
+
+def trained(values: Mapping[str, Any], *, scales: Sequence[float] | None = None) -> tuple[Trainer, float]:
     """Return a trainer at its last step and the seconds of its steps.
+
+    Args:
+        values: of the config.
+        scales: with which each module's learned scale starts, instead of one.
 
     Raises:
         TrainingDiverged: when the loss became no number.
     """
     trainer = build_trainer(load_inputs(parse_config(quiet(values))), NullRecorder(), make_accelerator())
+    if scales is not None:
+        set_scales(trainer, scales)
     evaluation = trainer.evaluation
     held_out, probe, group = evaluation.tokens, evaluation.probe, evaluation.group
     evaluation.tokens, evaluation.probe = held_out.take(np.arange(2)), np.arange(2)
@@ -52,17 +69,20 @@ def trained(values: Mapping[str, Any]) -> tuple[Trainer, float]:
     return trainer, seconds
 
 
-def measured(values: Mapping[str, Any], *, by_token: bool = False) -> dict[str, Any]:
+def measured(
+    values: Mapping[str, Any], *, by_token: bool = False, scales: Sequence[float] | None = None
+) -> dict[str, Any]:
     """Train a run and return every held-out row's loss in nats, whether it is right, ranks, parameters and seconds.
 
-    With them what reacting to the input gains, None without gates, and the learned scales.
+    With them what reacting to the input gains, None without gates, the learned scales, and ‖ΔW‖_F of every module.
 
     Args:
         values: of the config.
+        scales: with which each module's learned scale starts, instead of one.
         by_token: the rows are texts: their loss is summed over their tokens, and right is who has every token right.
     """
     try:
-        trainer, seconds = trained(values)
+        trainer, seconds = trained(values, scales=scales)
     except TrainingDiverged:
         return {"diverged": True}
     found = trainer.predictions(trainer.evaluation.tokens)
@@ -75,6 +95,7 @@ def measured(values: Mapping[str, Any], *, by_token: bool = False) -> dict[str, 
     return {
         "reaction": None if gates is None else trainer.reaction(gates, found),
         "scales": [float(one.detach()) for module in trainer.adapters if (one := module.module_scale()) is not None],
+        "update_norms": [round(float(spectrum(module)[0]), 5) for module in trainer.adapters],
         "loss": np.round(loss, 4).tolist(),
         "right": np.asarray(right).astype(int).tolist(),
         "parameters": count["active"] + count["gate"],

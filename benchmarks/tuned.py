@@ -30,12 +30,13 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
-from benchmarks.allocators import ALLOCATORS, RANDOM_RANKS, tuned_as
+from benchmarks.allocators import FROZEN_SCALES, RANDOM_RANKS, parts_of, tuned_as
 from benchmarks.fixed_run import measured, written_ranks
 from benchmarks.headroom import mean_and_ends, modules_of, task_of, values_of
 from benchmarks.kept_runs import KeptRuns
 from benchmarks.placements import drawn
 from dynlora.analysis.stats import t_reach
+from dynlora.engine.randomness import stream_seed
 
 TUNING_SEED, FIRST_SEED = 1000, 1
 RATES = "0.004,0.006,0.01,0.015,0.02,0.03"
@@ -58,12 +59,13 @@ def trained(arguments: argparse.Namespace, job: Job) -> str:
     """Train a run, keep it and return a line about it; processes of a pool call this."""
     method, seed, lr = job
     values = argparse.Namespace(**{**vars(arguments), "lr": lr})
-    strategy = dict(ALLOCATORS[method])
+    strategy, own = parts_of(method)
+    scales = frozen_scales(arguments, own[FROZEN_SCALES], seed, lr) if FROZEN_SCALES in own else None
     with tempfile.TemporaryDirectory() as folder:
-        if strategy.pop(RANDOM_RANKS, False):
+        if RANDOM_RANKS in own:
             ranks = drawn(modules_of(arguments.model, task_of(values)), arguments.rank, seed).ranks
             strategy["ranks_from"] = written_ranks(ranks, Path(folder) / "ranks.json")
-        run = measured(values_of(values, seed, strategy))
+        run = measured(values_of(values, seed, strategy), scales=scales)
     about = {"method": method, "seed": seed, "lr": lr, "data": Path(arguments.data).name, "rank": arguments.rank}
     made: dict[str, Any] = {
         "job": about,
@@ -76,13 +78,27 @@ def trained(arguments: argparse.Namespace, job: Job) -> str:
             "parameters": {"used": run["parameters"], "budget": run["budget"]},
             "train_s": run["seconds"],
             "ranks": run["ranks"],
-            "metrics": {name: run[name] for name in ("reaction", "scales") if run[name]},
+            "metrics": {name: run[name] for name in ("reaction", "scales", "update_norms") if run[name]},
             "loss": [round(1000 * loss) for loss in run["loss"]],
             "right": "".join(map(str, run["right"])),
         }
     arguments.kept.keep(file_name(arguments, job), made)
     outcome = f"loss {np.mean(run['loss']):.4f}, right {np.mean(run['right']):.4f}" if "loss" in run else "diverged"
     return f"{method}, seed {seed}, rate {lr:g}: {outcome}, {run.get('seconds')} s"
+
+
+def frozen_scales(arguments: argparse.Namespace, form: str, seed: int, lr: float) -> list[float]:
+    """Return the scales by module that `lora, scale` learned with this seed: as they are, their mean, or shuffled.
+
+    Raises:
+        KeyError: while that run is not kept.
+    """
+    learned = arguments.kept[file_name(arguments, ("lora, scale", seed, lr))]["metrics"]["scales"]
+    if form == "mean":
+        return [float(np.mean(learned))] * len(learned)
+    if form == "shuffled":
+        return np.random.default_rng(stream_seed(seed, "shuffled scales", len(learned))).permutation(learned).tolist()
+    return learned
 
 
 def _quiet(threads: int) -> None:
@@ -117,6 +133,8 @@ def kept_run(arguments: argparse.Namespace, method: str, seed: int, lr: float) -
         "right": [int(one) for one in made["right"]],
         "parameters": made["parameters"]["used"],
         "reaction": (made.get("metrics", {}).get("reaction") or {}).get("lowers_by"),
+        "scales": made.get("metrics", {}).get("scales"),
+        "update_norms": made.get("metrics", {}).get("update_norms"),
     }
 
 

@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 
 from benchmarks import tuned
+from benchmarks.allocators import FROZEN_SCALES, parts_of
 from benchmarks.conflict import MADE, turned, two_tasks
+from benchmarks.fixed_run import measured
 from benchmarks.kept_runs import KeptRuns
+from tests.tiny import save_data, tiny_values
 
 SETUP = {"data": "data/clinc150", "model": "minilm", "rank": 1, "steps": 300, "rows": 1500}
 
@@ -33,6 +36,29 @@ def test_what_is_kept_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.M
     tuned.train_all(arguments, [("lora", 1, 0.01), ("lora", 2, 0.01), ("lora", 2, 0.01)])
     assert jobs == [("lora", 2, 0.01)]
     assert tuned.kept_run(arguments, "lora", 1, 0.01) == {"diverged": True}
+
+
+def test_frozen_scales_are_those_of_the_same_seed_their_mean_or_dealt_out_anew(tmp_path: Path) -> None:
+    arguments = argparse.Namespace(**SETUP, kept=KeptRuns.below(tmp_path))
+    learned = [0.5, 1.0, 1.5, 1.8]
+    for seed, values in ((1, learned), (2, [0.1])):
+        made = {"job": {}, "steps": 300, "diverged": False, "metrics": {"scales": values}}
+        arguments.kept.keep(tuned.file_name(arguments, ("lora, scale", seed, 0.015)), made)
+    scales = {form: tuned.frozen_scales(arguments, form, 1, 0.015) for form in ("learned", "mean", "shuffled")}
+    assert scales["learned"] == learned
+    assert scales["mean"] == pytest.approx([1.2] * 4)
+    assert sorted(scales["shuffled"]) == learned != scales["shuffled"]
+    with pytest.raises(KeyError):
+        tuned.frozen_scales(arguments, "learned", 3, 0.015)
+
+
+def test_a_frozen_scale_stays_and_the_factors_learn(tiny_bert: Path, tmp_path: Path) -> None:
+    strategy, own = parts_of("lora, learned scale frozen")
+    assert own == {FROZEN_SCALES: "learned"}
+    scales = [0.2 + 0.1 * place for place in range(12)]
+    run = measured(tiny_values(tiny_bert, save_data(tmp_path), strategy=strategy), scales=scales)
+    assert run["scales"] == pytest.approx(scales, abs=1e-6)
+    assert all(norm > 0 for norm in run["update_norms"])
 
 
 @pytest.fixture
