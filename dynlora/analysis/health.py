@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dynlora.analysis import health_checks as checks
 from dynlora.analysis.health_checks import PROBLEM, Evidence, Finding
+from dynlora.analysis.learning import LOOK_STEPS
 from dynlora.text import listed, plural
 
 
@@ -71,7 +72,15 @@ def _moves_rank(evidence: Evidence) -> bool:
 
 
 CHECKS = (
+    Check(
+        checks.learning,
+        "the adapters learn",
+        lambda e: e.learning is not None or e.step < min(LOOK_STEPS, e.max_steps),
+        "a look at the first steps",
+        checks.needs_look,
+    ),
     Check(checks.loss, "the loss is finite and does not diverge", lambda e: True, "the loss", checks.needs_loss),
+    Check(checks.flat, "the loss falls", lambda e: True, "the loss", checks.needs_flat),
     Check(
         checks.majority,
         "accuracy is above the majority class",

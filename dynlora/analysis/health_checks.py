@@ -15,6 +15,7 @@ import pandas as pd
 
 from dynlora.analysis.capacity_frames import event_steps
 from dynlora.analysis.frames import smoothed
+from dynlora.analysis.learning import LOOK_STEPS, MEANINGS, Symptom, message
 from dynlora.analysis.stats import spearman
 from dynlora.text import listed, minus, number, one_line, percent
 
@@ -41,6 +42,9 @@ DIVERGED_ABOVE = 1.5
 
 FEWEST_LOSSES, FEWEST_REALLOCATIONS, FEWEST_PAIRS = 5, 3, 3
 """Recorded losses, reallocations, and pairs of neighbouring windows below which nothing is said about them."""
+
+FEWEST_FOR_FLAT, FLAT_SHARE = 20, 0.02
+"""Recorded losses below which a flat loss is not spoken of, and the fall, as a fraction, from which it is not flat."""
 
 WINDOWS = 8
 """Windows of equal length that importance is averaged in."""
@@ -86,6 +90,8 @@ class Evidence:
         confusion: counts of the last evaluation, rows are the truth; None for regression.
         evaluated_at: its step.
         data_warnings: what was odd about the data.
+        learning: what a look at the first steps found; None where nobody looked.
+        learning_step: the step of that look.
         has_classes: the labels are classes, as far as the run says.
     """
 
@@ -105,6 +111,8 @@ class Evidence:
     confusion: Sequence[Sequence[float]] | None
     evaluated_at: int
     data_warnings: Sequence[str]
+    learning: Sequence[Symptom] | None = None
+    learning_step: int = 0
     has_classes: bool = True
 
 
@@ -263,6 +271,48 @@ def data(evidence: Evidence) -> Finding | None:
         return None
     words = " ".join(one_line(words, 200).rstrip(".") + "." for words in list(evidence.data_warnings)[:3])
     return Finding(NOTICE, "The data has warnings", words, "run", {"section": "machine"})
+
+
+def learning(evidence: Evidence) -> Finding | None:
+    """Find adapters that do not learn: without a gradient, not trained, or with updates of the wrong size."""
+    if not evidence.learning:
+        return None
+    first, *others = evidence.learning
+    words = " ".join(message(symptom, evidence.learning_step) for symptom in (first, *others))
+    return Finding(PROBLEM, MEANINGS[first.kind].title, words, "capacity", {"signal": "delta_norm"})
+
+
+def flat(evidence: Evidence) -> Finding | None:
+    """Find a loss that, from the first to the last quarter of at least half a run, falls by less than its noise."""
+    if needs_flat(evidence):
+        return None
+    values = evidence.loss["value"].to_numpy(float)
+    size = len(values) // 4
+    first, last = values[:size], values[-size:]
+    noise = 2 * math.sqrt(first.var(ddof=1) / size + last.var(ddof=1) / size)
+    fall = float(first.mean() - last.mean())
+    if not np.isfinite(fall) or fall > noise or fall > FLAT_SHARE * abs(first.mean()) or loss(evidence) is not None:
+        return None
+    rises = "" if fall < -noise else f", a change that its noise of ±{noise:.3f} explains"
+    return Finding(
+        NOTICE,
+        "The loss does not fall",
+        f"From the first to the last quarter of the steps, the mean training loss went from {first.mean():.3f} to "
+        f"{last.mean():.3f} nats{rises}. Check the labels, then try another learning rate.",
+        "run",
+    )
+
+
+def needs_flat(evidence: Evidence) -> str:
+    """Return what the check of a flat loss waits for; empty when it can be made."""
+    if len(evidence.loss) < FEWEST_FOR_FLAT:
+        return f"{FEWEST_FOR_FLAT} recorded steps"
+    return needs_half(evidence)
+
+
+def needs_look(evidence: Evidence) -> str:
+    """Return what the check of the first steps waits for; empty when it was made."""
+    return "" if evidence.learning is not None else f"step {min(LOOK_STEPS, evidence.max_steps):,}"
 
 
 def needs_loss(evidence: Evidence) -> str:

@@ -14,6 +14,7 @@ import pandas as pd
 from dynlora.analysis import capacity_frames, run_summary
 from dynlora.analysis.gate_effect import REACTION, Reaction, reactions
 from dynlora.analysis.health_checks import Evidence
+from dynlora.analysis.learning import LEARNING, symptoms_of
 from dynlora.analysis.run_queries import COLUMNS, RunQueries, SnapshotQueries
 from dynlora.store import queries
 from dynlora.store.meta import section, table
@@ -174,6 +175,12 @@ class RunReading:
         return reactions(self.store.ask_events(queries.events_frame, self.folder, (REACTION,)))
 
     @cached_property
+    def learning(self) -> tuple[int, Any] | None:
+        """Step and payload of the last look at whether the adapters learn; None where nobody looked."""
+        events = self.store.ask_events(queries.events_frame, self.folder, (LEARNING,))
+        return None if events.empty else (int(events["step"].iloc[-1]), events["payload"].iloc[-1])
+
+    @cached_property
     def event_steps(self) -> list[int]:
         """Steps of all reallocations that moved something."""
         return capacity_frames.event_steps(self.events)
@@ -209,7 +216,7 @@ class RunReading:
         evaluated = run_summary.evaluation(self.evaluations)
         counts = run_summary.confusion(evaluated[1]) if evaluated else None
         planned, warnings = summary.get("planned_events"), summary.get("data_warnings")
-        first = summary.get("first_reallocation")
+        first, look = summary.get("first_reallocation"), self.learning
         return Evidence(
             step=summary["step"],
             max_steps=summary["max_steps"],
@@ -227,6 +234,8 @@ class RunReading:
             confusion=counts[0] if counts else None,
             evaluated_at=evaluated[0] if evaluated else 0,
             has_classes=bool(summary.get("labels")) or not summary.get("task"),
+            learning=None if look is None else symptoms_of(look[1]),
+            learning_step=0 if look is None else look[0],
             data_warnings=[str(words) for words in warnings] if isinstance(warnings, list) else [],
         )
 

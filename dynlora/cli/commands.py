@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -186,10 +187,27 @@ def strategies() -> Report:
 
 
 @click.command()
+@click.argument("run_id", metavar="[ID]", required=False)
 @in_runs
 @reports
-def doctor(*, runs_dir: Path) -> Report:
-    """Say what this machine can do and whether everything needed is at hand."""
+def doctor(*, run_id: str | None, runs_dir: Path) -> Report:
+    """Say what this machine can do; with the ID of a run, whether anything is wrong with it, and what to do."""
+    return _machine(runs_dir) if run_id is None else _run_health(run_folder(runs_dir, run_id))
+
+
+def _run_health(folder: Path) -> Report:
+    """Return what the checks of a run find: does it learn, is the budget kept, did the loss fall."""
+    from dynlora.analysis.health import outcome
+    from dynlora.analysis.run_reading import read_run
+
+    health = outcome(read_run(folder).evidence)
+    document = {"id": folder.name, "conclusion": health.conclusion, **asdict(health)}
+    lines = [f"{one.level.capitalize()}: {one.title}. {one.words}" for one in health.findings]
+    return document, "\n".join([health.conclusion, *lines, *health.details])
+
+
+def _machine(runs_dir: Path) -> Report:
+    """Return what this machine can do, and whether everything needed is at hand."""
     import torch
 
     from dynlora.engine.loop.hardware import resolve_precision

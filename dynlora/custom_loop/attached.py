@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dynlora.analysis.learning import message
 from dynlora.custom_loop.files import Parts, adapter_form, check_folder, export_attached, restore, state_of
 from dynlora.custom_loop.loop_record import LoopRecord, detached
 from dynlora.custom_loop.trainer_callback import Allocate
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
+from dynlora.engine.loop.first_steps import FirstSteps
 from dynlora.errors import ConfigError, storing
 
 
@@ -32,8 +34,11 @@ class Attached(Parts):
     recording: LoopRecord | None = None
 
     def __post_init__(self) -> None:
-        """Notice an optimizer that steps while nobody calls `step`."""
+        """Notice an optimizer that steps while nobody calls `step`, and adapters that do not learn."""
         self.watch = Watch(self.optimizer, lambda: self.index)
+        peak = max(float(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups)
+        steps = range(self.index, self.total)
+        self.first_steps = FirstSteps(self.adapters, self.optimizer, steps, peak_lr=peak, model=self.model)
 
     def penalty(self) -> Tensor:
         """Return what the strategy adds to the loss; add it before `backward`."""
@@ -69,12 +74,14 @@ class Attached(Parts):
                 "with as many steps as the loop takes"
             )
         self.index += 1
+        self.first_steps.before_step()
         with torch.no_grad():
             self.strategy.observe(self.adapters, self._step())
 
     def reallocate(self, loss: Tensor | float | None = None) -> list[dict[str, Any]]:
         """Move rank after the optimizer moved the weights, gradients not yet cleared; the last part of `step`."""
         step = replace(self._step(), loss=detached(loss))
+        self._look_at_learning()
         if self.recording is not None:
             self.recording.capture_importance()
         with torch.no_grad():
@@ -88,6 +95,16 @@ class Attached(Parts):
             self.recording.step(step, made)
         self.adapters.streams.at(self.index)  # the next forward draws again
         return edits.describe(made)
+
+    def _look_at_learning(self) -> None:
+        """Warn where the adapters do not learn, once, and record it."""
+        symptoms = self.first_steps.after_step()
+        if symptoms is None:
+            return
+        if self.recording is not None:
+            self.recording.learning(self.index, symptoms)
+        for symptom in symptoms:
+            warnings.warn(f"dynlora: {message(symptom, self.index)}", stacklevel=3)
 
     def record(
         self, name: str, runs_dir: str | Path = "runs", *, data: str = "recorded", every: int = 10

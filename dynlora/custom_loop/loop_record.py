@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dynlora import strategies
+from dynlora.analysis.learning import LEARNING, Symptom, payload
 from dynlora.config import RunConfig, parse_config
 from dynlora.custom_loop.files import Parts
 from dynlora.engine import edits
@@ -66,6 +67,11 @@ class LoopRecord:
         self._since = now
         if step.index == step.total and self.ends_itself:
             self.finish()
+
+    def learning(self, step: int, symptoms: Sequence[Symptom]) -> None:
+        """Record what a look at the first steps found."""
+        if self._writer is not None:
+            self._writer.event(step, LEARNING, [], payload(symptoms))
 
     def loss(self, step: int, value: float) -> None:
         """Record a training loss that was not known when the step was taken."""

@@ -58,6 +58,21 @@ class Observed:
         B = self.lora_B.detach()
         return self.lora_A.detach(), B if self.lora_E is None else B * self.lora_E.detach().t()
 
+    @property
+    def is_off(self) -> bool:
+        """Whether the adapters are disabled, or merged into the weight, so that they are not trained."""
+        return bool(getattr(self.layer, "disable_adapters", False) or getattr(self.layer, "merged", False))
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight, (d_out, d_in), or as a quantised module keeps it."""
+        return self.layer.get_base_layer().weight
+
+    def trained_tensors(self) -> list[nn.Parameter]:
+        """Return A, B and AdaLoRA's factors."""
+        tensors: list[Any] = [self.lora_A, self.lora_B, self.lora_E]
+        return [tensor for tensor in tensors if tensor is not None]
+
     def importance(self) -> Tensor:
         """Return Σ_j |⟨b_j, ∂L/∂b_j⟩| / (r · (d_in + d_out)) of the gradients that are there, zero without any."""
         gradient = self.lora_B.grad

@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dynlora import tasks
+from dynlora.analysis.learning import LEARNING, message, payload
 from dynlora.config import ALL_ROWS, Section, parse_config
 from dynlora.custom_loop.trainer_callback import evaluated
+from dynlora.engine.loop.first_steps import FirstSteps
 from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
 from dynlora.errors import ConfigError, checked
 from dynlora.integrations.observed import Observed, ablated, observed, scalings
@@ -108,6 +110,7 @@ class RecordCallback(TrainerCallback):
         self._writer: RunWriter | None = None
         self._modules: list[Observed] = []
         self._seen: dict[str, Tensor] = {}
+        self._first: FirstSteps | None = None
         self._since = 0.0
 
     @never_failing
@@ -120,6 +123,8 @@ class RecordCallback(TrainerCallback):
         if not self._modules:
             raise ConfigError("the model has no LoRA or AdaLoRA modules of PEFT's that are in use")
         self._open(args, state, model)
+        steps, peak = range(state.global_step, state.max_steps), args.learning_rate
+        self._first = FirstSteps(self._modules, of.get("optimizer"), steps, peak_lr=peak, model=model)
         self._since = time.perf_counter()
 
     def _open(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
@@ -153,10 +158,23 @@ class RecordCallback(TrainerCallback):
     def on_pre_optimizer_step(self, *_: Any, **of: Any) -> None:
         """Look at the gradients: complete, and the weights have not moved."""
         if self._writer is not None:
+            if self._first is not None:
+                self._first.before_step()
             with torch.no_grad():
                 importance = torch.stack([module.importance() for module in self._modules])
                 norm = torch.stack([module.gradient_norm() for module in self._modules])
             self._seen = {"importance": importance / importance.sum().clamp_min(1e-30), "grad_norm": norm}
+
+    @never_failing
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, *_: Any, **of: Any) -> None:
+        """Look whether the adapters learn, once: the weights have moved, and gradients are still there."""
+        symptoms = None if self._first is None else self._first.after_step()
+        if self._writer is None or symptoms is None:
+            return
+        step = state.global_step + 1
+        self._writer.event(step, LEARNING, [], payload(symptoms))
+        for symptom in symptoms:
+            warnings.warn(f"dynlora: {message(symptom, step)}", stacklevel=2)
 
     @never_failing
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
@@ -167,7 +185,7 @@ class RecordCallback(TrainerCallback):
         ranks = torch.stack([module.active_rank_on_device() for module in self._modules])
         signals = {"importance": seen["importance"], "rank": ranks}
         if step % self.every == 0 or step == state.max_steps:
-            norm, effective = torch.stack([torch.stack(spectrum(one)) for one in self._modules]).unbind(1)  # pyright: ignore
+            norm, effective = torch.stack([torch.stack(spectrum(one)) for one in self._modules]).unbind(1)
             signals |= {"grad_norm": seen["grad_norm"], "delta_norm": norm, "effective_rank": effective}
         block = torch.stack(list(signals.values())).float().cpu().numpy()  # one copy for all of them
         for name, values in zip(signals, block, strict=True):
@@ -259,7 +277,7 @@ def _values(run: RecordCallback, args: TrainingArguments, state: TrainerState, m
         "seed": int(args.seed) % 2**31,
         "model": {"name": str(getattr(getattr(model, "config", None), "name_or_path", "") or "of a script")},
         "data": {"name": run.data},
-        "adapter": {"rank": rank, "alpha": float(getattr(settings, "lora_alpha", 2 * rank))},
+        "adapter": {"rank": rank, "alpha": float(getattr(settings, "lora_alpha", 0)) or None},
         "strategy": {"name": "adalora" if is_adalora else "lora"},
         "train": {
             "steps": state.max_steps,

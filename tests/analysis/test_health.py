@@ -13,6 +13,7 @@ import pytest
 from dynlora.analysis import frames, health
 from dynlora.analysis import health_checks as checks
 from dynlora.analysis.health_checks import NOTICE, PROBLEM, Evidence, Finding
+from dynlora.analysis.learning import Symptom
 from dynlora.analysis.run_reading import read_run
 from dynlora.store import queries
 
@@ -61,10 +62,13 @@ def well(**changes: object) -> Evidence:
         confusion=[[40, 10], [10, 40]],
         evaluated_at=100,
         data_warnings=[],
+        learning=[],
+        learning_step=20,
     )
     return dataclasses.replace(found, **changes)
 
 
+STILL = Symptom("unmoved", ("l.0.query",), 1)
 STARVED = np.array([4.0, 4, 4, 4, 4, 4, 4, 1])
 NOISE = [np.random.default_rng(i // 3).random(N) for i in range(24)]
 
@@ -80,6 +84,9 @@ CASES: list[tuple[str, Callable[[Evidence], Finding | None], dict[str, object], 
     ("saturated", checks.gates, {"gates": table([[1.0] * (N - 1) + [1.99]])}, PROBLEM, "1 of 8 gates"),
     ("noise", checks.noise, {"importance": table(NOISE)}, NOTICE, "rank correlation"),
     ("not a number", checks.loss, {"loss": loss([0.7, np.nan, 0.6])}, PROBLEM, "first at step 1"),
+    ("does not learn", checks.learning, {"learning": [STILL]}, PROBLEM, "B is still exactly 0, so the update is: all"),
+    ("flat", checks.flat, {"loss": loss([0.7, 0.69, 0.71] * 10)}, NOTICE, "a change that its noise of ±0.00"),
+    ("rises", checks.flat, {"loss": loss([0.5] * 15 + [0.6] * 15)}, NOTICE, "went from 0.500 to 0.600 nats. Check"),
     ("diverged", checks.loss, {"loss": loss([0.7] * 20 + [5.0] * 20)}, PROBLEM, "more than 1.5 times"),
     ("majority", checks.majority, {"confusion": [[60, 0], [40, 0]]}, PROBLEM, "60.0 % of the held-out predictions"),
     ("data", checks.data, {"data_warnings": ["3 rows are twice there"]}, NOTICE, "3 rows are twice there."),
@@ -100,9 +107,9 @@ def test_a_finding_appears_and_only_then(
 
 def test_all_good_is_said_with_what_was_checked() -> None:
     assert health.outcome(well()).findings == []
-    assert health.outcome(well()).conclusion == "9 of 9 checks passed."
+    assert health.outcome(well()).conclusion == "11 of 11 checks passed."
     found = health.outcome(well(planned_events=None, gates=pd.DataFrame()))
-    assert found.conclusion == "7 of 7 checks passed."
+    assert found.conclusion == "9 of 9 checks passed."
     assert "the budget is used and not exceeded" in found.passed
     assert found.details[-1] == "Not recorded in this run: planned reallocations and gates."
 
@@ -114,15 +121,18 @@ EARLY: dict[str, object] = {
     "importance": table([np.arange(N)] * 6),
     "loss": loss([0.7, 0.6]),
     "evaluated_at": 0,
+    "learning": None,
 }
 
 
 def test_a_check_that_is_not_possible_yet_has_not_passed() -> None:
     found = health.outcome(well(**EARLY))
-    assert found.conclusion == "3 of 9 checks passed; 6 not possible yet."
+    assert found.conclusion == "3 of 11 checks passed; 8 not possible yet."
     waits = " ".join(found.waiting)
     for needed in (
+        "step 20",
         "5 recorded steps",
+        "20 recorded steps",
         "an evaluation at step 25 or later",
         "step 23",
         "3 reallocations",
@@ -135,7 +145,7 @@ def test_a_check_that_is_not_possible_yet_has_not_passed() -> None:
 
 def test_what_a_run_that_is_over_could_not_check_is_not_awaited() -> None:
     found = health.outcome(well(reallocations=events([[]]), ranks=table([np.full(N, 4.0)])))
-    assert found.conclusion == "8 of 9 checks passed; 1 not possible."
+    assert found.conclusion == "10 of 11 checks passed; 1 not possible."
     assert found.details[1] == "Not possible: reallocations change the ranks (needs 3 reallocations)."
 
 

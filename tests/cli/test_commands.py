@@ -337,6 +337,15 @@ def test_lists_are_json_documents(runs_dir: Path) -> None:
     assert "dynlora train" in run(runs_dir, "runs").stdout
 
 
+def test_the_health_of_a_run_is_a_command(trained_run: Path) -> None:
+    arguments = ["doctor", trained_run.name, "--runs-dir", str(trained_run.parent)]
+    health = document(CliRunner().invoke(main, [*arguments, "--json"]))
+    assert (health["id"], "the adapters learn" in health["passed"]) == (trained_run.name, True)
+    lines = CliRunner().invoke(main, arguments).stdout.splitlines()
+    assert lines[0] == health["conclusion"]
+    assert any(line.startswith("Passed: the adapters learn") for line in lines)
+
+
 @pytest.mark.parametrize("limit_s", [90, pytest.param(15, marks=pytest.mark.torture, id="on a quiet machine")])
 def test_unreachable_hub_is_told_within_seconds(tiny_data: Path, runs_dir: Path, limit_s: float) -> None:
     """Nothing listens where the hub is said to be; Python's own start counts."""

@@ -18,12 +18,16 @@ from typing import Any
 
 from benchmarks.quality.markdown import methods_table, quality_table
 from benchmarks.quality.methods import ENDINGS, METHODS
+from dynlora.analysis.learning import MEANINGS
 from dynlora.kinds.registry import registry
 from dynlora.notebook.plots import Plots
 from tools.docs import measured
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKED = re.compile(r"(<!-- table: ([^>]*?) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+CODE = re.compile(r"[\w.]+(?:\([^()]*(?:\([^()]*\))?[^()]*\)|=(?:\{[^}]*\}|[\w.]+(?: \* r)?))")
+"""A call, or an assignment, in a sentence."""
 
 OWN = {name: function for name, function in vars(Plots).items() if name[0] != "_"}
 """The functions of `run.plot` that have arguments of their own."""
@@ -47,7 +51,20 @@ def panels() -> Iterator[str]:
         yield f"| {kind.name} | {', '.join(further)} |"
 
 
+def symptoms() -> Iterator[str]:
+    """Yield why adapters do not learn, with the usual cause and the remedy."""
+    yield from ("| dynlora says | because | usual cause | do this |", "|---|---|---|---|")
+    for meaning in MEANINGS.values():
+        yield f"| {meaning.title} | {meaning.effect} | {_with_code(meaning.cause)} | {_with_code(meaning.remedy)} |"
+
+
+def _with_code(words: str) -> str:
+    """Return words with calls and assignments in them set as code."""
+    return CODE.sub(lambda part: f"`{part[0]}`", words)
+
+
 KINDS = {
+    "symptoms": symptoms,
     "results": measured.results,
     "gates": measured.gates,
     "steps": measured.steps,

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 from dynlora.engine.allocation import scores
 from dynlora.engine.context import Step
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.randomness import stream
 from dynlora.engine.recorder import Recorder
 from dynlora.engine.strategy import Strategy
@@ -281,7 +280,20 @@ class StepSignals:
         return {"grad_norm": torch.stack(grads), "delta_norm": norm, "effective_rank": effective}
 
 
-def spectrum(module: LoraLinear) -> tuple[Tensor, Tensor]:
+class Measured(Protocol):
+    """An adapted module whose update is measured: ours, or one of PEFT's."""
+
+    @property
+    def scaling(self) -> float:
+        """What the update is multiplied with: alpha / r."""
+        ...
+
+    def measured(self) -> tuple[Tensor | None, Tensor]:
+        """Return A and B of the update; None and the update itself where it has no factors."""
+        ...
+
+
+def spectrum(module: Measured) -> tuple[Tensor, Tensor]:
     """Return two figures of the update ΔW = scaling · B diag(e) A, without forming it or its singular values σ.
 
     The norm is ‖ΔW‖_F = √Σσ². The effective rank is (Σσ²)² / Σσ⁴: how many components carry the update, from 1 to the

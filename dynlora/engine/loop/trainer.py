@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dynlora.analysis.learning import LEARNING, message, payload
 from dynlora.config import RunConfig
 from dynlora.engine import edits
 from dynlora.engine.context import Step
@@ -26,6 +27,7 @@ from dynlora.engine.evaluation.gate_reaction import MEAN_ROWS, MOST_ROWS, averag
 from dynlora.engine.evaluation.held_out_part import HeldOutPart, sample
 from dynlora.engine.evaluation.written import EXACT_MATCH
 from dynlora.engine.loop.divergence import check_loss, check_start
+from dynlora.engine.loop.first_steps import FirstSteps
 from dynlora.engine.loop.interim_texts import InterimTexts
 from dynlora.engine.loop.optimizer import clip, set_lr
 from dynlora.engine.loop.outlook import Outlook
@@ -111,6 +113,13 @@ class Trainer:
             per_row * train.batch_size * train.grad_accum,
             (interim, float(held_out.sum()) + probe),  # the last one looks at the probe set without adapters too
         )
+
+    @cached_property
+    def first_steps(self) -> FirstSteps:
+        """Watches the first steps of the run."""
+        plain: Any = self.accelerator.unwrap_model(self.model)
+        steps, peak = range(self.step, self.total), self.config.train.lr
+        return FirstSteps(self.adapters, self.optimizer, steps, peak_lr=peak, model=plain)
 
     @cached_property
     def texts(self) -> InterimTexts | None:
@@ -201,8 +210,10 @@ class Trainer:
             self.strategy.watch(step)
             self.strategy.observe(self.adapters, step)
         clip(self.optimizer, self.config.train.max_grad_norm)
+        self.first_steps.before_step()
         self.optimizer.step()
         self.step = index
+        self._look_at_learning()
         if signals is not None:
             signals.capture_importance()
         with self.timing.strategy(), torch.no_grad():
@@ -213,6 +224,15 @@ class Trainer:
                 edits.apply(self.adapters, last, self.optimizer, step=index)
                 made = [*made, *last]
         return loss, made
+
+    def _look_at_learning(self) -> None:
+        """Record whether the adapters learn, once, and say it in the log where they do not."""
+        symptoms = self.first_steps.after_step()
+        if symptoms is None:
+            return
+        self.recorder.event(self.step, LEARNING, [], payload(symptoms))
+        for symptom in symptoms:
+            self.recorder.log("warning", message(symptom, self.step))
 
     def _backward(self, order: BatchOrder, index: int) -> Tensor:
         """Accumulate the gradient of one optimizer step and return its mean loss, penalties left out."""

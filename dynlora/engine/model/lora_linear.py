@@ -96,6 +96,15 @@ class LoraLinear(nn.Module):
         """The frozen bias."""
         return self.base_layer.bias  # pyright: ignore - linear by construction
 
+    @property
+    def is_off(self) -> bool:
+        """Whether the frozen module is alone."""
+        return not self.enabled
+
+    def trained_tensors(self) -> list[nn.Parameter]:
+        """Return the parameters of the update, whether they require a gradient or not."""
+        return [tensor for name, tensor in self.named_parameters() if not name.startswith("base_layer.")]
+
     def reset_parameters(self, seed: int, gaussian: float | None = None) -> None:
         """Draw A from the module's own stream and set B = 0.
 
