@@ -19,11 +19,11 @@ LEARNING = "learning"
 LOOK_STEPS = 20
 """Steps after which adapters are looked at."""
 
-TOO_SMALL, TOO_LARGE = 1e-5, 1.0
+TOO_SMALL, TOO_LARGE = 1e-5, 10.0
 """‖ΔW‖ / ‖W‖ outside of which an update is no fine-tuning.
 
 Healthy adapters end at 0.001 to 0.1 of their weights. A hundredth of that, reckoned for the end of the run, is too
-small; an update as large as its weight is too large.
+small, and a hundred times that is too large.
 """
 
 
@@ -134,7 +134,7 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "large": Meaning(
         "The updates are too large",
-        "the update is larger than its weight",
+        f"the update is more than {TOO_LARGE:.0f} times as large as its weight",
         "the learning rate or the scaling alpha / r is too large",
         "lower the learning rate tenfold, or set lora_alpha to twice the rank",
     ),
@@ -147,7 +147,7 @@ def message(symptom: Symptom, step: int) -> str:
     meaning = MEANINGS[symptom.kind]
     of = "all adapters" if len(symptom.modules) == symptom.of else f"{len(symptom.modules)} of {symptom.of} adapters"
     names = "" if len(symptom.modules) == symptom.of else f" ({listed([one_line(one, 80) for one in symptom.modules])})"
-    ratio = "" if symptom.ratio is None else f"; now it is {number(symptom.ratio)} of its weight"
+    ratio = "" if symptom.ratio is None else f"; now it is {number(symptom.ratio)} times its weight"
     return (
         f"After {plural(step, 'step')}, {meaning.effect}{ratio}: {of}{names}. Usual cause: {meaning.cause}. "
         f"Remedy: {meaning.remedy}."
