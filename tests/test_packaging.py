@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 from dynlora.server.app_files import app_root, sample_runs_dir
@@ -50,6 +53,41 @@ def test_every_dependency_has_a_reason_and_no_reason_is_left_of_another() -> Non
     explained = _explained()
     assert sorted(_declared() ^ set(explained)) == []
     assert [name for name, reason in explained.items() if len(reason.split()) < 2] == []
+
+
+def _of_workflows(key: str) -> Iterator[str]:
+    """Yield every value of a key of a step, in all workflows."""
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
+        for job in yaml.safe_load(path.read_text("utf-8"))["jobs"].values():
+            yield from (step[key] for step in job["steps"] if key in step)
+
+
+def test_every_command_of_a_workflow_is_one_of_the_makefile() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    called = [word for run in _of_workflows("run") for line in run.splitlines() for word in _targets(line.strip())]
+    assert {"test", "journeys", "lint", "docs", "wheel"} <= set(called) <= targets
+
+
+def _targets(line: str) -> list[str]:
+    """Return the targets that a line makes."""
+    program, *words = line.split()
+    return [word for word in words if "=" not in word] if program == "make" else []
+
+
+def test_the_image_copies_what_there_is_and_nothing_that_is_left_out() -> None:
+    admitted = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE)
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    copied = [name for line in lines for name in line.split()]
+    assert sorted(copied) == sorted(admitted)
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    files = re.findall(r"^APP_FILES = (.+)$", (ROOT / "hatch_build.py").read_text("utf-8"), re.MULTILINE)
+    needed = [name.partition("/")[0] for name in ast.literal_eval(files[0])]
+    assert set(needed) <= set(copied), "the wheel is made of them"
+
+
+def test_the_version_to_cite_is_the_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"]
+    assert cited == tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 
 def test_a_checkout_serves_its_own_files() -> None:
