@@ -1,7 +1,8 @@
-"""Adapters that PEFT made, as they are looked at: nothing of the model is touched."""
+"""What is looked at while others train: adapters that PEFT made, or every linear layer. The model is not touched."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 
 from dynlora import tasks
 from dynlora.analysis.stats import bootstrap_interval
-from dynlora.engine.model.modules import ModuleInfo, describe_modules
+from dynlora.engine.loop.step_signals import UNITS, spectrum
+from dynlora.engine.model.modules import ModuleInfo, describe_modules, linear_features
+from dynlora.engine.randomness import stream
+from dynlora.errors import ConfigError
 from dynlora.store.knockouts import KnockedOut, Knockouts
 
 PREFIX = "base_model.model."
@@ -130,6 +134,149 @@ def _one(info: ModuleInfo, module: Any) -> Observed:
         return Observed(info, A, B, None, float(module.scaling[name]), module, name)
     scaling = float(module.scaling[name]) / float(module.ranknum[name])
     return Observed(info, A, B, module.lora_E[name], scaling, module, name)
+
+
+FRACTION = "fraction of the step"
+"""Unit of the importance: the Trainer clips gradients, all of a step by one factor, which a fraction is free of."""
+
+SAMPLED = 65_536
+"""Entries of a layer's weight that its update is estimated from; a smaller weight is compared whole."""
+
+
+class WatchedAdapters:
+    """The adapters of PEFT's in a model, step by step.
+
+    Attributes:
+        modules: the adapted modules, in order.
+    """
+
+    units = {**{name: unit for name, unit in UNITS.items() if name not in ("gate", "scale")}, "importance": FRACTION}
+
+    def __init__(self, model: nn.Module) -> None:
+        """Find the adapters in use.
+
+        Raises:
+            ConfigError: when there are none.
+        """
+        self.modules = observed(model)
+        self._before: dict[str, Tensor] = {}
+        if not self.modules:
+            raise ConfigError("the model has no LoRA or AdaLoRA modules of PEFT's that are in use")
+
+    @property
+    def infos(self) -> list[ModuleInfo]:
+        """Name, place and shape of each module."""
+        return [module.info for module in self.modules]
+
+    def ranks(self) -> list[int]:
+        """Return the components that each module was made with."""
+        return [module.rank for module in self.modules]
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Look at the gradients: complete, and the weights have not moved."""
+        importance = torch.stack([module.importance() for module in self.modules])
+        norm = torch.stack([module.gradient_norm() for module in self.modules])
+        self._before = {"importance": importance / importance.sum().clamp_min(1e-30), "grad_norm": norm}
+
+    def after_step(self, *, due: bool) -> dict[str, Tensor]:
+        """Return the signals of the step, norms where they are due; empty where no gradients were looked at."""
+        if not self._before:
+            return {}
+        before, self._before = self._before, {}
+        ranks = torch.stack([module.active_rank_on_device() for module in self.modules])
+        signals = {"importance": before["importance"], "rank": ranks}
+        if due:
+            norm, effective = torch.stack([torch.stack(spectrum(one)) for one in self.modules]).unbind(1)
+            signals |= {"grad_norm": before["grad_norm"], "delta_norm": norm, "effective_rank": effective}
+        return signals
+
+    def parameters(self) -> dict[str, int]:
+        """Return parameters: budget, active and allocated."""
+        whole = sum(module.rank * module.info.cost for module in self.modules)
+        active = sum(int(module.active_rank_on_device()) * module.info.cost for module in self.modules)
+        return {"budget": whole, "active": active, "allocated": whole, "gate": 0, "head": 0}
+
+
+class WatchedLayers:
+    """Every linear layer of a model, whatever trains it: norms of gradients and of updates.
+
+    The update of a layer is compared with where it began in `SAMPLED` entries, drawn once: ‖ΔW‖² ≈ Σ ΔW_i² · N / n. Its
+    rank is all that can change: the smaller side of a layer that is trained, 0 of a frozen one.
+
+    Attributes:
+        modules: none; no adapter is looked at.
+    """
+
+    units = {name: UNITS[name] for name in ("rank", "grad_norm", "delta_norm")}
+
+    def __init__(self, model: nn.Module) -> None:
+        """Find the linear layers.
+
+        Raises:
+            ConfigError: when there are none.
+        """
+        self.modules: list[Observed] = []
+        base = base_of(model)
+        shapes = {name: shape for name, part in base.named_modules() if (shape := linear_features(part)) is not None}
+        self.infos = describe_modules(base, shapes)
+        if not self.infos:
+            raise ConfigError("the model has no linear layers")
+        self._weights: list[Tensor] = [base.get_submodule(info.name).weight for info in self.infos]  # pyright: ignore
+        self._entries = [_entries(place, weight) for place, weight in enumerate(self._weights)]
+        self._start = [self._sample(place) for place in range(len(self.infos))]
+        self._norms: Tensor | None = None
+
+    def ranks(self) -> list[int]:
+        """Return the smaller side of each layer that is trained, 0 of the others."""
+        trained = [weight.requires_grad for weight in self._weights]
+        return [
+            min(info.d_in, info.d_out) if is_trained else 0
+            for info, is_trained in zip(self.infos, trained, strict=True)
+        ]
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Look at the gradients: complete, and the weights have not moved."""
+        zero = self._weights[0].new_zeros(())
+        gradients = [weight.grad for weight in self._weights]
+        self._norms = torch.stack([zero if one is None else one.float().norm().to(zero) for one in gradients])
+
+    @torch.no_grad()
+    def after_step(self, *, due: bool) -> dict[str, Tensor]:
+        """Return the signals of the step where they are due."""
+        if self._norms is None or not due:
+            return {}
+        norms, self._norms = self._norms, None
+        updates = torch.stack([self._update(place) for place in range(len(self.infos))]).to(norms)
+        return {"rank": norms.new_tensor(self.ranks()), "grad_norm": norms, "delta_norm": updates}
+
+    def parameters(self) -> dict[str, int]:
+        """Return the parameters that are trained in the layers; there is no budget."""
+        active = sum(weight.numel() for weight in self._weights if weight.requires_grad)
+        return {"budget": 0, "active": active, "allocated": active, "gate": 0, "head": 0}
+
+    def _sample(self, place: int) -> Tensor:
+        """Return the compared entries of a weight; none of a frozen one."""
+        weight, entries = self._weights[place].detach(), self._entries[place]
+        if not self._weights[place].requires_grad:
+            return weight.new_zeros(0)
+        return (weight.flatten() if entries is None else weight.flatten()[entries]).float().clone()
+
+    def _update(self, place: int) -> Tensor:
+        """Return ‖W − W_start‖_F, estimated from the compared entries."""
+        now, start = self._sample(place), self._start[place]
+        if not len(now) or len(now) != len(start):
+            return self._weights[place].new_zeros(())
+        return (now - start).norm() * math.sqrt(self._weights[place].numel() / len(now))
+
+
+def _entries(place: int, weight: Tensor) -> Tensor | None:
+    """Return the places of the entries that are compared, drawn once; None for all."""
+    if weight.numel() <= SAMPLED:
+        return None
+    draw = torch.randint(weight.numel(), (SAMPLED,), generator=stream(0, "watched layer", place))
+    return draw.to(weight.device)
 
 
 def scalings(modules: list[Observed]) -> Mapping[str, float]:

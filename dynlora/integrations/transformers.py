@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -28,9 +28,9 @@ from dynlora.analysis.learning import LEARNING, message, payload
 from dynlora.config import ALL_ROWS, Section, parse_config
 from dynlora.custom_loop.trainer_callback import evaluated
 from dynlora.engine.loop.first_steps import FirstSteps
-from dynlora.engine.loop.step_signals import PARAMETERS, UNITS, spectrum
+from dynlora.engine.loop.step_signals import PARAMETERS
 from dynlora.errors import ConfigError, checked
-from dynlora.integrations.observed import Observed, ablated, observed, scalings
+from dynlora.integrations.observed import WatchedAdapters, WatchedLayers, ablated, scalings
 from dynlora.store.knockouts import KNOCKOUT_NAME, keep_knockouts
 from dynlora.store.meta import meta_of
 from dynlora.store.rows import ModuleRow
@@ -38,10 +38,18 @@ from dynlora.store.schema import DB_NAME, run_folder
 from dynlora.store.summary import ADAPTER_DIR, CALLBACK, TrainerRun
 from dynlora.store.writer import RunWriter
 
-FRACTION = "fraction of the step"
-"""Unit of the importance: the Trainer clips gradients, all of a step by one factor, which a fraction is free of."""
+Watched = WatchedAdapters | WatchedLayers
+"""What is looked at of a model."""
 
-SIGNALS = {**{name: unit for name, unit in UNITS.items() if name != "gate"}, "importance": FRACTION}
+WATCHED: Mapping[str, Callable[[nn.Module], Watched]] = {
+    "adapters": WatchedAdapters,
+    "linear": WatchedLayers,
+}
+"""What can be recorded, by the value of `modules`."""
+
+FULL = "full"
+"""Name of the method where the model's own layers are trained."""
+
 RUN_NAME = "dynlora-run.json"
 """File of a Trainer's checkpoint that names the run."""
 
@@ -50,6 +58,7 @@ class Arguments(Section):
     """The numbers that `RecordCallback` takes; their meaning is there."""
 
     every: int = Field(10, ge=1, description="Steps between two records of norms and effective ranks.")
+    modules: Literal["adapters", "linear"] = Field("adapters", description="PEFT's adapters, or every linear layer.")
     ablate_rows: int = Field(0, ge=0, le=ALL_ROWS, description="Held-out examples of the module ablation; 0: none.")
 
 
@@ -87,6 +96,7 @@ class RecordCallback(TrainerCallback):
         every: int = 10,
         keep_adapter: bool = True,
         ablate_rows: int = 0,
+        modules: str = "adapters",
     ) -> None:
         """Record into a new run below `runs_dir`.
 
@@ -98,18 +108,21 @@ class RecordCallback(TrainerCallback):
             keep_adapter: whether the trained adapter is written into the run's folder, for *Shrink* and export.
             ablate_rows: held-out examples on which each module is switched off when training ends; 0 ablates nothing.
                 It takes a pass over them for each module.
+            modules: adapters, those of PEFT's; or linear, every linear layer of any model, fine-tuned in full or not:
+                norms of gradients and updates, and no adapter is kept or ablated.
 
         Raises:
-            ConfigError: when `every` is below 1, or `ablate_rows` below 0.
+            ConfigError: when `every` is below 1, `ablate_rows` below 0, or `modules` something else.
         """
-        settings = checked(Arguments, {"every": every, "ablate_rows": ablate_rows})
-        self.keep_adapter, self.ablate_rows = keep_adapter, settings.ablate_rows
+        settings = checked(Arguments, {"every": every, "ablate_rows": ablate_rows, "modules": modules})
+        has_adapters = settings.modules == "adapters"
+        self.keep_adapter, self.ablate_rows = keep_adapter and has_adapters, settings.ablate_rows * has_adapters
+        self._watch = WATCHED[settings.modules]
         self.name, self.runs_dir, self.data, self.every = name, Path(runs_dir), data, settings.every
         self.folder: Path | None = None
         self.is_broken = False
         self._writer: RunWriter | None = None
-        self._modules: list[Observed] = []
-        self._seen: dict[str, Tensor] = {}
+        self._watched: Watched | None = None
         self._first: FirstSteps | None = None
         self._since = 0.0
 
@@ -119,15 +132,15 @@ class RecordCallback(TrainerCallback):
         if not state.is_world_process_zero or self._writer is not None:
             return
         model: nn.Module = of["model"]
-        self._modules = observed(model)
-        if not self._modules:
-            raise ConfigError("the model has no LoRA or AdaLoRA modules of PEFT's that are in use")
-        self._open(args, state, model)
-        steps, peak = range(state.global_step, state.max_steps), args.learning_rate
-        self._first = FirstSteps(self._modules, of.get("optimizer"), steps, peak_lr=peak, model=model)
+        self._watched = self._watch(model)
+        self._open(args, state, self._watched, model)
+        if self._watched.modules:
+            steps, peak = range(state.global_step, state.max_steps), args.learning_rate
+            adapters, optimizer = self._watched.modules, of.get("optimizer")
+            self._first = FirstSteps(adapters, optimizer, steps, peak_lr=peak, model=model)
         self._since = time.perf_counter()
 
-    def _open(self, args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
+    def _open(self, args: TrainingArguments, state: TrainerState, watched: Watched, model: nn.Module) -> None:
         """Open the run that the Trainer's checkpoint names where it resumes from one, else a new one."""
         known = TrainerRun.read(_checkpoint(args, state) / RUN_NAME) if state.global_step else None
         if known is not None and (self.runs_dir / known.run / DB_NAME).is_file():
@@ -136,34 +149,30 @@ class RecordCallback(TrainerCallback):
             self._writer.event(state.global_step, "resume", [], {"step": state.global_step})
         else:
             config = parse_config(_values(self, args, state, model))
-            meta = meta_of(config, "code", {}) | _facts(model, self._modules)
+            meta = meta_of(config, "code", {}) | _facts(model, watched)
             self.folder = RunWriter.create(
                 self.runs_dir, config_yaml=config.to_yaml(), meta=meta, max_steps=state.max_steps, state="running"
             )
             self._writer = RunWriter.open(self.folder, resume_from=None)
-            self._define(self._writer)
+            self._define(self._writer, watched)
         atexit.register(self.close)
 
-    def _define(self, writer: RunWriter) -> None:
+    def _define(self, writer: RunWriter, watched: Watched) -> None:
         """Say which modules and signals there are, and the ranks at the start."""
-        infos = [module.info for module in self._modules]
-        rows = zip(infos, self._modules, strict=True)
-        writer.define_modules([ModuleRow.of(info, module.rank) for info, module in rows])
-        for name, unit in SIGNALS.items():
-            writer.define_signal(name, "module", unit, len(infos))
-        writer.vector("rank", 0, [float(module.rank) for module in self._modules])
+        ranks = watched.ranks()
+        writer.define_modules([ModuleRow.of(info, rank) for info, rank in zip(watched.infos, ranks, strict=True)])
+        for name, unit in watched.units.items():
+            writer.define_signal(name, "module", unit, len(ranks))
+        writer.vector("rank", 0, [float(rank) for rank in ranks])
         writer.commit()
 
     @never_failing
     def on_pre_optimizer_step(self, *_: Any, **of: Any) -> None:
         """Look at the gradients: complete, and the weights have not moved."""
-        if self._writer is not None:
+        if self._writer is not None and self._watched is not None:
+            self._watched.before_step()
             if self._first is not None:
                 self._first.before_step()
-            with torch.no_grad():
-                importance = torch.stack([module.importance() for module in self._modules])
-                norm = torch.stack([module.gradient_norm() for module in self._modules])
-            self._seen = {"importance": importance / importance.sum().clamp_min(1e-30), "grad_norm": norm}
 
     @never_failing
     def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, *_: Any, **of: Any) -> None:
@@ -179,23 +188,27 @@ class RecordCallback(TrainerCallback):
     @never_failing
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
         """Record the step: others may have masked components after the optimizer moved them."""
-        if self._writer is None or not self._seen:
+        if self._writer is None or self._watched is None:
             return
-        step, seen, self._seen = state.global_step, self._seen, {}
-        ranks = torch.stack([module.active_rank_on_device() for module in self._modules])
-        signals = {"importance": seen["importance"], "rank": ranks}
-        if step % self.every == 0 or step == state.max_steps:
-            norm, effective = torch.stack([torch.stack(spectrum(one)) for one in self._modules]).unbind(1)
-            signals |= {"grad_norm": seen["grad_norm"], "delta_norm": norm, "effective_rank": effective}
-        block = torch.stack(list(signals.values())).float().cpu().numpy()  # one copy for all of them
-        for name, values in zip(signals, block, strict=True):
-            self._writer.vector(name, step, values)
-        used = sum(float(n) * module.info.cost for n, module in zip(block[1], self._modules, strict=True))
-        self._writer.scalar(PARAMETERS, "train", step, used)
+        step = state.global_step
+        signals = self._watched.after_step(due=step % self.every == 0 or step == state.max_steps)
+        if signals:
+            self._record(self._writer, self._watched, step, signals)
         now = time.perf_counter()
         self._writer.scalar("step_ms", "train", step, 1000 * (now - self._since))
         self._since = now
         self._writer.progress(step)
+
+    @staticmethod
+    def _record(writer: RunWriter, watched: Watched, step: int, signals: Mapping[str, Tensor]) -> None:
+        """Write the signals of a step, and the parameters in use, in one copy from the device."""
+        block = torch.stack(list(signals.values())).float().cpu().numpy()  # one copy for all of them
+        for name, values in zip(signals, block, strict=True):
+            writer.vector(name, step, values)
+        if watched.modules:
+            ranks = block[list(signals).index("rank")]
+            used = sum(float(n) * info.cost for n, info in zip(ranks, watched.infos, strict=True))
+            writer.scalar(PARAMETERS, "train", step, used)
 
     @never_failing
     def on_log(
@@ -230,7 +243,8 @@ class RecordCallback(TrainerCallback):
         if self._writer is None or self.folder is None:
             return
         writer, self._writer = self._writer, None
-        writer.set_meta("params", _parameters(self._modules))
+        if self._watched is not None:
+            writer.set_meta("params", self._watched.parameters())
         try:
             if self.keep_adapter:
                 write_adapter(of["model"], self.folder)
@@ -243,7 +257,8 @@ class RecordCallback(TrainerCallback):
         """Switch each module off, and keep what the held-out examples lose."""
         if batches is None:
             raise ConfigError("no module was ablated, as the Trainer evaluated nothing; give it an eval_strategy")
-        effects = ablated(model, self._modules, batches, rows=self.ablate_rows, step=step, seed=seed)
+        modules = [] if self._watched is None else self._watched.modules
+        effects = ablated(model, modules, batches, rows=self.ablate_rows, step=step, seed=seed)
         keep_knockouts(folder / KNOCKOUT_NAME, effects)
 
     def close(self) -> None:
@@ -270,7 +285,7 @@ def _values(run: RecordCallback, args: TrainingArguments, state: TrainerState, m
     """Return the configuration that says the same of the run as the Trainer's arguments do."""
     settings = _peft_config(model)
     rank = int(getattr(settings, "init_r", None) or getattr(settings, "r", 0) or 8)
-    is_adalora = hasattr(settings, "init_r")
+    method = FULL if settings is None else "adalora" if hasattr(settings, "init_r") else "lora"
     processes = max(1, args.world_size)
     return {
         "name": run.name,
@@ -278,7 +293,7 @@ def _values(run: RecordCallback, args: TrainingArguments, state: TrainerState, m
         "model": {"name": str(getattr(getattr(model, "config", None), "name_or_path", "") or "of a script")},
         "data": {"name": run.data},
         "adapter": {"rank": rank, "alpha": float(getattr(settings, "lora_alpha", 0)) or None},
-        "strategy": {"name": "adalora" if is_adalora else "lora"},
+        "strategy": {"name": method},
         "train": {
             "steps": state.max_steps,
             "batch_size": args.per_device_train_batch_size * processes,
@@ -298,7 +313,7 @@ def _peft_config(model: Any) -> Any:
     return configs.get(active if isinstance(active, str) else next(iter(configs)), next(iter(configs.values())))
 
 
-def _facts(model: Any, modules: list[Observed]) -> dict[str, Any]:
+def _facts(model: Any, watched: Watched) -> dict[str, Any]:
     """Return what pages ask of a run and only its own training knows elsewhere."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     task = tasks.of_model(base)
@@ -310,13 +325,6 @@ def _facts(model: Any, modules: list[Observed]) -> dict[str, Any]:
         "task_facts": task.facts(),
         "labels": [str(labels[key]) for key in sorted(labels)] if task.trains_head else [],
         "planned_events": 0,
-        "params": _parameters(modules),
-        "scaling": dict(scalings(modules)),
+        "params": watched.parameters(),
+        "scaling": dict(scalings(watched.modules)),
     }
-
-
-def _parameters(modules: list[Observed]) -> dict[str, int]:
-    """Return parameters: budget, active and allocated."""
-    whole = sum(module.rank * module.info.cost for module in modules)
-    active = sum(int(module.active_rank_on_device()) * module.info.cost for module in modules)
-    return {"budget": whole, "active": active, "allocated": whole, "gate": 0, "head": 0}

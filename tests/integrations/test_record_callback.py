@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import dynlora
 from dynlora.cli.main import main
+from dynlora.integrations.observed import WatchedLayers
 from dynlora.integrations.transformers import RecordCallback
 from dynlora.store import queries
 from tests.custom_loop.test_attached import classifier
@@ -116,7 +117,7 @@ def test_what_breaks_is_said_once_and_training_goes_on(
     def broken(*_: Any) -> None:
         raise OSError("no room")
 
-    monkeypatch.setattr("dynlora.integrations.transformers.spectrum", broken)
+    monkeypatch.setattr("dynlora.integrations.observed.spectrum", broken)
     callback = RecordCallback("mine", runs_dir, every=2)
     with pytest.warns(UserWarning, match="records no more of 'mine', and training continues: no room") as said:
         trained(adapted(tiny_bert), tmp_path, [callback])
@@ -188,3 +189,46 @@ def test_trl_is_recorded_too(tmp_path: Path, runs_dir: Path) -> None:
     run = dynlora.open_run(callback.folder)
     assert (run.status, run.summary["task"], len(run.modules)) == ("finished", "causal_lm", 4)
     assert len(run.signal("importance")) == 4
+
+
+def test_every_layer_of_a_full_fine_tuning_is_recorded_and_changes_nothing(
+    tiny_bert: Path, tmp_path: Path, runs_dir: Path
+) -> None:
+    options = {"learning_rate": 1e-4}
+    plain = trained(frozen_below(classifier(tiny_bert)), tmp_path / "a", [], **options)
+    callback = RecordCallback("full", runs_dir, every=6, modules="linear")
+    start = {name: one.detach().clone() for name, one in classifier(tiny_bert).named_parameters()}
+    model = trained(frozen_below(classifier(tiny_bert)), tmp_path / "b", [callback], **options)
+    for (name, one), other in zip(plain.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other), name
+    assert callback.folder is not None
+    run = dynlora.open_run(callback.folder)
+    assert (run.summary["strategy"], run.status) == ("full", "finished")
+    layers = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
+    assert list(run.modules["name"]) == layers
+    updates, gradients = run.signal("delta_norm").iloc[-1], run.signal("grad_norm").iloc[-1]
+    for name in layers:
+        weight = model.get_submodule(name).weight
+        moved = float((weight.detach() - start[f"{name}.weight"]).norm())
+        assert updates[name] == pytest.approx(moved, rel=1e-4)
+        assert (gradients[name] > 0) == (moved > 0) == weight.requires_grad
+    for page in RUN_PAGES:
+        assert "may be out of date" not in words(open_page(page, run=callback.folder.name)), page
+
+
+def frozen_below(model: Any) -> Any:
+    """Freeze the first block."""
+    for parameter in model.bert.encoder.layer[0].parameters():
+        parameter.requires_grad_(False)
+    return model
+
+
+def test_the_update_of_a_large_layer_is_estimated() -> None:
+    layer = torch.nn.Linear(600, 500)
+    watched = WatchedLayers(torch.nn.Sequential(layer))
+    moved = torch.randn(500, 600, generator=torch.Generator().manual_seed(2)).pow(3)
+    with torch.no_grad():
+        layer.weight.add_(moved)
+    watched.before_step()
+    [norm] = watched.after_step(due=True)["delta_norm"].tolist()
+    assert norm == pytest.approx(float(moved.norm()), rel=0.05)
