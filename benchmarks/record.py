@@ -1,9 +1,9 @@
 """What recording a PEFT run costs: the time inside `RecordCallback`, beside the step that transformers' Trainer takes.
 
-    python -m benchmarks.record [--steps 60] [--model minilm] [--length 64]
+    python -m benchmarks.record [--steps 60] [--model minilm] [--length 64] [--modules adapters|linear]
 
 By attribution: the seconds inside the callback's hooks over those of the steps, the first five left out. PEFT's LoRA at
-rank 8 on every linear module of the blocks; random tokens of one length.
+rank 8 on every linear module of the blocks, or with `--modules linear` the whole model trained; random tokens of one length.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dynlora.engine.model.modules import find_modules
 from dynlora.integrations.transformers import RecordCallback
 
 GOAL, SKIPPED = 0.01, 5
-HOOKS = ("on_pre_optimizer_step", "on_step_end", "on_log")
+HOOKS = ("on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log")
 
 
 class Rows(Dataset[dict[str, Any]]):
@@ -63,7 +63,7 @@ def timed(name: str) -> Any:
     def hook(self: Timed, args: Any, state: Any, control: Any, **of: Any) -> None:
         start = time.perf_counter()
         inner(self, args, state, control, **of)
-        self.seconds[state.global_step + (name == "on_pre_optimizer_step")] += time.perf_counter() - start
+        self.seconds[state.global_step + name.endswith("optimizer_step")] += time.perf_counter() - start
 
     return hook
 
@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--length", type=int, default=64, help="tokens of a row")
+    parser.add_argument("--modules", default="adapters", choices=("adapters", "linear"), help="what is recorded")
     parser.add_argument("--quick", action="store_true", help="few steps")
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
@@ -102,10 +103,12 @@ def main() -> None:
     steps = 12 if arguments.quick else arguments.steps
     base = AutoModelForSequenceClassification.from_pretrained(assets.resolve_model(arguments.model), num_labels=2)
     names = [info.name for info in find_modules(base, None, ["classifier"])]
-    model: Any = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=names))
+    model: Any = base
+    if arguments.modules == "adapters":
+        model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=names))
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:
-        callback = Timed("recorded", Path(place) / "runs")
+        callback = Timed("recorded", Path(place) / "runs", modules=arguments.modules)
         settings = TrainingArguments(
             output_dir=place,
             max_steps=steps,
@@ -130,7 +133,8 @@ def main() -> None:
         "goal": GOAL,
     }
     print(f"recording takes {100 * inside / whole:.2f} % of a step of {1000 * whole / len(kept):.0f} ms (goal 1 %)")
-    results.write("record-quick" if arguments.quick else "record", found, "benchmarks.record")
+    name = "record" if arguments.modules == "adapters" else "record-linear"
+    results.write(f"{name}-quick" if arguments.quick else name, found, "benchmarks.record")
 
 
 if __name__ == "__main__":
