@@ -3,7 +3,7 @@
     python -m benchmarks.record [--steps 60] [--model minilm] [--length 64] [--modules adapters|linear]
 
 By attribution: the seconds inside the callback's hooks over those of the steps, the first five left out. PEFT's LoRA at
-rank 8 on every linear module of the blocks, or with `--modules linear` the whole model trained; random tokens of one length.
+rank 8 on every linear module of the blocks, or with `--modules linear` the whole model; random tokens of one length.
 """
 
 from __future__ import annotations
