@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from benchmarks.allocators import tuned_as
+
 ROOT = Path(__file__).resolve().parents[2]
 
 CELLS = (
@@ -84,6 +86,53 @@ def compared(other: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for label, task, rank, method, random in CELLS:
         found = {(one["method"], one["against"]): one for one in cell(task, rank)["differences"]}
         yield label.replace("`", ""), found[method, other or random]["loss"]
+
+
+SIDES = {
+    "lora": "uniform LoRA",
+    "lora, scale": "uniform LoRA with a learned scale",
+    "lora, plus": "LoRA+, B at 16 times the rate of A",
+    "random ranks": "random ranks, drawn once",
+    "random ranks, scale": "random ranks with a learned scale",
+    "dynamic": "`dynamic`, `gates=off`",
+    "dynamic, scale": "`dynamic`, `gates=scale`",
+    "dynamic, gates": "`dynamic`, `gates=module`",
+    "dynamic, token": "`dynamic`, `gates=token`",
+    "gates only": "gates without moving rank",
+    "dynamic, random, first only": "one reallocation at random",
+    "lora, scale at 0": "a scale that stays at 1",
+    "lora, scale at 0.1": "a scale at 0.1 times the rate",
+    "lora, scale at 10": "a scale at 10 times the rate",
+    "lora, learned scale frozen": "what it learned, from the start and frozen",
+    "lora, shuffled scale frozen": "the same, dealt out to other modules",
+    "lora, mean scale frozen": "its mean everywhere, frozen",
+}
+"""Sides of a comparison in which each has its own learning rate."""
+
+
+def tuned(name: str, *others: str) -> Iterator[str]:
+    """Yield a comparison of `benchmarks.tuned`: each side's rate, loss and accuracy, and its loss minus that of others.
+
+    Args:
+        name: of the file of results.
+        others: names of sides in `SIDES`, a hyphen for each comma and space.
+    """
+    found, against = figures(name), [side for side in SIDES if side.replace(", ", "-").replace(" ", "-") in others]
+    names = [f"minus {SIDES[side]}" for side in against]
+    yield from head(f"{len(found['seeds'])} seeds, {found['steps']} steps", "rate", "loss", "accuracy", *names)
+    for side, one in sorted(found["methods"].items(), key=lambda item: list(SIDES).index(item[0])):
+        if "loss" not in one:
+            yield row(SIDES[side], "", "diverged", *[""] * (len(against) + 1))
+            continue
+        cells = ["" if side == other else _bold(*one[f"loss - {other}"]) for other in against]
+        rate = found["chosen"][tuned_as(side)]
+        yield row(SIDES[side], f"{rate:g}", f"{one['loss']:.3f}", f"{100 * one['right']:.1f} %", *cells)
+
+
+def _bold(mean: float, low: float, high: float) -> str:
+    """Return a difference with its interval in brackets, bold where that excludes 0."""
+    words = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
+    return f"**{words}**" if low > 0 or high < 0 else words
 
 
 def _difference(found: Mapping[str, Any]) -> str:

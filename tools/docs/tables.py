@@ -3,8 +3,8 @@
 python -m tools.docs.tables          write every table between its marks again
 python -m tools.docs.tables --check  say which are old; exit 1 if any
 
-A mark is `<!-- table: quality TASK RANK against=METHODS [without=METHODS] -->`, or `<!-- table: NAME -->` for the other
-tables; the table ends at `<!-- /table -->`.
+A mark is `<!-- table: quality TASK RANK against=METHODS [without=METHODS] -->`, `<!-- table: tuned FILE SIDE ... -->`
+for sides at rates of their own, or `<!-- table: NAME -->` for the other tables; the table ends at `<!-- /table -->`.
 """
 
 from __future__ import annotations
@@ -81,6 +81,9 @@ def table(mark: str) -> Iterator[str]:
     kind, *words = mark.split()
     if kind in KINDS:
         yield from KINDS[kind]()
+        return
+    if kind == "tuned":
+        yield from measured.tuned(*words)
         return
     if kind == "methods":
         yield from methods_table(measured.figures("methods"))
