@@ -125,8 +125,14 @@ def tuned(name: str, *others: str) -> Iterator[str]:
             yield row(SIDES[side], "", "diverged", *[""] * (len(against) + 1))
             continue
         cells = ["" if side == other else _bold(*one[f"loss - {other}"]) for other in against]
-        rate = found["chosen"][tuned_as(side)]
-        yield row(SIDES[side], f"{rate:g}", f"{one['loss']:.3f}", f"{100 * one['right']:.1f} %", *cells)
+        rate = found["chosen"].get(tuned_as(side))
+        yield row(
+            SIDES[side],
+            "" if rate is None else f"{rate:g}",
+            f"{one['loss']:.3f}",
+            f"{100 * one['right']:.1f} %",
+            *cells,
+        )
 
 
 def _bold(mean: float, low: float, high: float) -> str:
