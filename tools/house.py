@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 BEGIN, END = "<!-- map: begin; written by `python -m tools.house` -->", "<!-- map: end -->"
 
 LAYERS = (
-    ("words and errors", "What a message says and how a number is written.", "text errors addresses"),
+    ("words and errors", "What a message says and how a number is written.", "text errors addresses discovery"),
     (
         "settings and files",
         "What a run is asked to do, and every file that comes from outside: configs, data, models, adapters.",

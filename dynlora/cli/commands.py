@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from dynlora import assets
+from dynlora import assets, discovery
 from dynlora.analysis import advice_text as text
 from dynlora.cli.kinds import resumed
 from dynlora.cli.options import (
@@ -222,6 +222,7 @@ def _machine(runs_dir: Path) -> Report:
         "threads": torch.get_num_threads(),
         "models": {name: model.cached for name, model in assets.MODELS.items()},
         "datasets": {name: data.cached for name, data in assets.DATASETS.items()},
+        "plugins": discovery.installed(),
         "missing_extras": [],  # none is needed any more; the key stays for scripts that read it
         "runs_dir": str(folder),
         "runs_dir_writable": os.access(folder if folder.exists() else folder.parent, os.W_OK),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dynlora.kinds
+from dynlora.discovery import classes_in, joined, plugged_in
 from dynlora.errors import ConfigError
 from dynlora.kinds.run_kind import RunKind
 from dynlora.store.meta import kind_of
@@ -17,17 +16,11 @@ from dynlora.store.reader import RunReader
 
 @functools.cache
 def registry() -> Mapping[str, RunKind]:
-    """Return every kind by its name, the name of its folder."""
-    kinds: dict[str, RunKind] = {}
-    for item in pkgutil.iter_modules(dynlora.kinds.__path__):
-        if item.ispkg:
-            module = importlib.import_module(f"{dynlora.kinds.__name__}.{item.name}.kind")
-            kinds |= {
-                value.name: value()
-                for value in vars(module).values()
-                if isinstance(value, type) and issubclass(value, RunKind) and value.__module__ == module.__name__
-            }
-    return kinds
+    """Return every kind by its name: that of its folder, or that a plug-in declares."""
+    folders = classes_in(dynlora.kinds, RunKind, lambda item: f"{item.name}.kind" * item.ispkg)
+    own = {kind.name: kind for _, kind in folders}
+    kinds: dict[str, Callable[[], RunKind]] = {**joined(own, plugged_in("kinds", RunKind))}
+    return {name: made() for name, made in kinds.items()}
 
 
 def kind_of_run(folder: Path) -> RunKind:

@@ -203,11 +203,12 @@ class RunKind(ABC):
 
     @functools.cached_property
     def panels(self) -> tuple[Panel[Any], ...]:
-        """The figures of its page, in their order: those of its folder `panels/`."""
-        from dynlora.viz.kit.panel import panels_in
+        """The figures of its page, in their order: those of its folder `panels/`, and those of plug-ins."""
+        from dynlora.viz.kit.panel import panels_in, panels_of_plugins
 
         package = f"{type(self).__module__.rpartition('.')[0]}.panels"
-        return panels_in(importlib.import_module(package)) if importlib.util.find_spec(package) else ()
+        own = panels_in(importlib.import_module(package)) if importlib.util.find_spec(package) else ()
+        return tuple(sorted((*own, *panels_of_plugins(self.name)), key=lambda panel: panel.order))
 
     def panel(self, name: str) -> Panel[Any]:
         """Return a panel by its id."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import importlib
-import pkgutil
+import sys
 import typing
 from collections.abc import Mapping
 from typing import Any
 
+from dynlora.discovery import classes_in, joined, plugged_in
 from dynlora.engine.fields import kind_of, settings_model, settings_of
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import UnknownStrategyError, checked
@@ -22,18 +22,9 @@ from dynlora.renamed_settings import accept_old_names
 
 @functools.cache
 def registry() -> dict[str, type[Strategy]]:
-    """Return every strategy class by its name, the name of its file or folder."""
-    strategies = {}
-    for item in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{item.name}" + (".strategy" if item.ispkg else ""))
-        classes = [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, Strategy) and value.__module__ == module.__name__
-        ]
-        if classes:
-            strategies[item.name] = classes[-1]
-    return dict(sorted(strategies.items()))
+    """Return every strategy class by its name: that of its file or folder, or that a plug-in declares."""
+    own = dict(classes_in(sys.modules[__name__], Strategy, lambda item: item.name + ".strategy" * item.ispkg))
+    return dict(sorted(joined(own, plugged_in("strategies", Strategy)).items()))
 
 
 def strategy_class(name: str) -> type[Strategy]:

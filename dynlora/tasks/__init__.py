@@ -6,31 +6,23 @@ Everything that depends on the task is behind `base.Task`. To add one, add a fil
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
-import pkgutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from dynlora.data_files.columns import Columns
+from dynlora.discovery import classes_in, joined, plugged_in
 from dynlora.tasks.base import LabelledTask, Task, WritingTask
 from dynlora.tasks.labels import LabelColumn
 
 
 @functools.cache
 def registry() -> dict[str, type[Task]]:
-    """Return every task class by its name, those that claim data first in front."""
-    classes = []
-    for item in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{item.name}")
-        classes += [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
-        ]
-    concrete = [cls for cls in classes if not inspect.isabstract(cls)]
-    return {cls.name: cls for cls in sorted(concrete, key=lambda cls: (cls.order, cls.name))}
+    """Return every task class by its name, plug-ins' among them; those that claim data first in front."""
+    own = {kind.name: kind for _, kind in classes_in(sys.modules[__name__], Task, lambda item: item.name)}
+    kinds = joined(own, plugged_in("tasks", Task))
+    return {kind.name: kind for kind in sorted(kinds.values(), key=lambda kind: (kind.order, kind.name))}
 
 
 def build(name: str, labels: Sequence[str] = (), settings: Mapping[str, str] | None = None) -> Task:

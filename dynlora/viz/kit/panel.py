@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis.run_queries import RunQueries
+from dynlora.discovery import classes_in, plugged_in
 from dynlora.viz.kit.theme import Palette
 
 
@@ -99,6 +97,7 @@ class Panel(ABC, Generic[Data]):
     """One figure with its caption, its numbers, and the sentence where nothing was recorded.
 
     Attributes:
+        kind: of run that a plug-in's panel is of; one in the folder of a kind is of that.
         id: its name in addresses of cards and in `run.plot`.
         order: place among the panels of its page, rising.
         title: of the card.
@@ -112,6 +111,7 @@ class Panel(ABC, Generic[Data]):
         element: of a page, which draws it where a figure cannot; a document leaves it out. Empty for none.
     """
 
+    kind: ClassVar[str] = "train"
     id: ClassVar[str]
     order: ClassVar[int]
     title: ClassVar[str]
@@ -206,15 +206,13 @@ class Panel(ABC, Generic[Data]):
 @functools.cache
 def panels_in(package: ModuleType) -> tuple[Panel[Any], ...]:
     """Return the panels that the modules of a package define, in their order: one appears by existing."""
-    panels: list[Panel[Any]] = []
-    for item in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{item.name}")
-        panels += [
-            value()
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and issubclass(value, Panel)
-            and value.__module__ == module.__name__
-            and not inspect.isabstract(value)
-        ]
-    return tuple(sorted(panels, key=lambda panel: panel.order))
+    kinds: list[Callable[[], Panel[Any]]] = [kind for _, kind in classes_in(package, Panel, lambda item: item.name)]
+    return tuple(sorted((make() for make in kinds), key=lambda panel: panel.order))
+
+
+@functools.cache
+def panels_of_plugins(kind: str) -> tuple[Panel[Any], ...]:
+    """Return the panels that plug-ins bring for a kind of run."""
+    plugins = plugged_in("panels", Panel).values()
+    makers: list[Callable[[], Panel[Any]]] = [panel for panel in plugins if panel.kind == kind]
+    return tuple(make() for make in makers)

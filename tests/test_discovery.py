@@ -1,0 +1,131 @@
+"""Plug-ins are found by their entry points; what is broken, or takes a name that is taken, breaks nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import dynlora
+from dynlora import discovery, strategies
+from dynlora.cli.main import main
+from dynlora.engine.strategy import Strategy
+from dynlora.kinds.registry import registry as kinds
+from dynlora.viz.kit.panel import panels_of_plugins
+from dynlora.viz.report.one_run import run_document
+from tests.command_line import document
+from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
+from tests.kinds.train import samples
+from tests.strategies import test_contract as contract
+
+PLUGIN = Path(__file__).resolve().parents[1] / "examples" / "plugin"
+
+
+def install(folder: Path, points: Mapping[str, Mapping[str, str]]) -> None:
+    """Write what an installer leaves of a package: its name, and its entry points."""
+    about = folder / "dynlora_example-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: dynlora-example\nVersion: 0.1.0\n", "utf-8")
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in of.items()) for group, of in points.items()
+    ]
+    (about / "entry_points.txt").write_text("\n".join(lines), "utf-8")
+
+
+def forget() -> None:
+    """Look for plug-ins again."""
+    strategies.registry.cache_clear()
+    panels_of_plugins.cache_clear()
+    for kind in kinds().values():
+        vars(kind).pop("panels", None)
+
+
+@pytest.fixture
+def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The example as it is after an installation, on the path of this process."""
+    shutil.copytree(PLUGIN / "dynlora_example", tmp_path / "dynlora_example")
+    install(tmp_path, tomllib.loads((PLUGIN / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    forget()
+    yield tmp_path
+    monkeypatch.undo()
+    forget()
+
+
+def test_a_method_of_a_plug_in_is_listed_described_and_holds_the_contract(plugged: Path) -> None:
+    assert strategies.describe("halve")["title"] == "Halve"
+    listed = {row["name"] for row in document(CliRunner().invoke(main, ["strategies", "--json"]))}
+    assert "halve" in listed
+    contract.test_starts_as_the_base_model("halve", "bert")
+    contract.test_same_seed_same_run_with_or_without_recording("halve")
+    contract.test_resume_is_bit_equal("halve", 5)
+    contract.test_budget_holds_after_every_step_and_events_are_recorded("halve")
+    trainer = make_trainer(tiny_config("halve"), recorder=ListRecorder())
+    before = trainer.adapters.ranks
+    trainer.train(MemoryKeeper())
+    assert trainer.adapters.ranks == [rank - rank // 2 for rank in before]
+
+
+def test_a_figure_of_a_plug_in_is_on_the_page_in_the_report_and_in_a_notebook(plugged: Path) -> None:
+    folder = samples.TRAININGS[0]
+    assert "lowest_ranks" in [panel.id for panel in kinds()["train"].panels]
+    picture = dynlora.open_run(folder).plot.lowest_ranks()
+    titles = {one.title for part in run_document(samples.view_of(folder).result).parts for one in part.blocks}
+    assert "Smallest ranks" in titles
+    assert picture.caption.startswith("The smallest rank is ")
+
+
+def test_what_is_plugged_in_is_told(plugged: Path) -> None:
+    doctor = document(CliRunner().invoke(main, ["doctor", "--json"]))["plugins"]
+    assert [(one["group"], one["name"], one["package"]) for one in doctor] == [
+        ("dynlora.panels", "lowest_ranks", "dynlora-example 0.1.0"),
+        ("dynlora.strategies", "halve", "dynlora-example 0.1.0"),
+    ]
+
+
+def test_a_broken_plug_in_is_named_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('half written')\n", "utf-8")
+    points = {"absent": "no_such_module:Thing", "broken": "broken_plugin:Thing", "other": "json:JSONDecoder"}
+    install(tmp_path, {"dynlora.strategies": points})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with caplog.at_level(logging.WARNING, "dynlora.discovery"):
+        assert discovery.plugged_in("strategies", Strategy) == {}
+    told = "\n".join(caplog.messages)
+    assert (
+        "plug-in broken of dynlora.strategies (dynlora-example 0.1.0) is left out: RuntimeError: half written" in told
+    )
+    assert "plug-in absent" in told
+    assert "plug-in other of dynlora.strategies (dynlora-example 0.1.0) is left out: it must be a concrete" in told
+
+
+def test_the_names_of_dynlora_stay_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "dynlora.discovery"):
+        assert discovery.joined({"lora": 1}, {"lora": 2, "mine": 3}) == {"lora": 1, "mine": 3}
+    assert caplog.messages == ["plug-in lora is left out: dynlora has that name; give it another one"]
+
+
+@pytest.mark.journey
+def test_the_example_is_a_package_that_pip_installs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(PLUGIN)]
+    subprocess.run(command, check=True, timeout=300, stdin=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PLUGIN.parents[1])])}
+    listed = subprocess.run(
+        [sys.executable, "-m", "dynlora", "strategies", "--json"],
+        check=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=environment,
+    )
+    assert "halve" in {row["name"] for row in json.loads(listed.stdout)}
