@@ -46,8 +46,8 @@ class Dynamic(Strategy):
     title = "Dynamic LoRA"
     summary = (
         "Starts as uniform LoRA. After a few steps, a sketch of the frozen weights' gradients sets all ranks at once; "
-        "later, the least important components are moved to modules where rank helps most. A gate reacts to each "
-        "input. Never more parameters than uniform LoRA."
+        "later, the least important components are moved to modules where rank helps most. A gate scales the update "
+        "of each module; where that gains, it acts as a learned scale. Never more parameters than uniform LoRA."
     )
     formula = r"h = W_0 x + s\,B(e \odot g(\varphi) \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"

@@ -96,6 +96,7 @@ STOPS = (
             "Above 1 the update counts more for these inputs, below 1 less.",
             "Rows are input groups. The bars show how much of the variation of a gate the groups explain. The dashed "
             "line is the level that chance alone reaches. Only bars above it are a finding.",
+            "Differing is not gaining. Where gates gained most, a factor that is blind to the input gained as much.",
         ),
     ),
     Stop(
