@@ -169,7 +169,7 @@ def eye_styles(styles: Sequence[LineStyle | None], colours: Palette) -> str:
 
 
 def short_label(name: str, length: int = LABEL_LENGTH) -> str:
-    """Return a configuration's name for the end of its line: without fidelity and number of runs."""
+    """Return a configuration's name for the end of its line: without remarks in brackets and number of runs."""
     plain = re.sub(r", n = \d+\Z", "", re.sub(r" \([^()]*\)", "", name))
     return one_line(plain, length)
 
