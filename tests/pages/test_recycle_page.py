@@ -56,7 +56,7 @@ def press(app: AppTest, label: str) -> AppTest:
 
 def test_without_a_recycle_the_page_says_what_it_is_for(runs_dir: Path) -> None:
     said = words(open_page("recycle"))
-    assert "Finished classifiers teach one meta" in said
+    assert "One adapter is made of several finished ones" in said
     assert "No finished run can teach yet" in said
 
 
@@ -126,4 +126,4 @@ def test_pasted_examples_are_answered_at_once(runs_dir: Path, child: Child) -> N
 
 
 def test_without_a_meta_lora_the_tab_leads_to_where_one_is_made(runs_dir: Path) -> None:
-    assert "Finished classifiers teach one meta" in words(open_page("playground", tab="few-shot"))
+    assert "One adapter is made of several finished ones" in words(open_page("playground", tab="few-shot"))
