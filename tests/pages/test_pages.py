@@ -32,7 +32,7 @@ def test_finished_run(page: str, runs_dir: Path) -> None:
     assert not app.error
     if page == "capacity":
         assert "moved from query in layer 0 to value in layer 0" in words(app)
-    assert len(charts(app)) == {"run": 6, "capacity": 3, "inputs": 3, "compare": 5}.get(page, 0)
+    assert len(charts(app)) == {"run": 4, "capacity": 3, "inputs": 3, "compare": 5}.get(page, 0)
 
 
 @pytest.mark.parametrize("page", ["run", "playground", "shrink"])  # all others in test_states.py
