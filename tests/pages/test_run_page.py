@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.jobs import launch
 from dynlora.store.process import request_stop, this_process
 from dynlora.viz.ui import run_picker
-from tests.pages.app import RUN_PAGES, charts, open_page, words
+from tests.pages.app import RUN_PAGES, actions, charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
@@ -111,7 +111,7 @@ def test_hostile_text_is_text_in_every_section(text: str, section: str, runs_dir
 def test_a_page_that_only_looks_has_no_buttons(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(runs_dir, run_id=RUN, state="stopped", steps=7)
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
-    assert [button.label for button in open_page("run", run=RUN).button] == []
+    assert actions(open_page("run", run=RUN)) == []
 
 
 def test_the_methods_own_numbers_have_charts(runs_dir: Path) -> None:

@@ -50,7 +50,6 @@ button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{
   [class*="st-key-health-"] > div:nth-child(2) {{
     flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 }}
-[data-testid="stPopoverBody"]:has([data-testid="stDataFrame"]) {{ width: min(46rem, 94vw); max-width: 94vw; }}
 @media (max-width: 960px) {{
   .st-key-tour-stop [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"]) {{ flex-direction: column; }}
   .st-key-tour-stop [data-testid="stColumn"] {{ width: 100% !important; flex: 1 1 100% !important; }}
@@ -76,10 +75,17 @@ _CHART_STYLES = """.st-key-page-tools, [data-testid="stLayoutWrapper"]:has(> .st
 [class*="st-key-tools-"] { margin-top: -0.35rem; align-items: center; }
 [class*="st-key-tools-"] button { min-height: 1.9rem; padding-top: 0; padding-bottom: 0; }
 [class*="st-key-tools-"]:empty { display: none; }
-.dynlora-tools { display: inline-flex; align-items: center; gap: 0.15rem; }
-.dynlora-tools button { font: inherit; font-size: 0.75rem; color: inherit; opacity: 0.7; background: none; border: 0;
-  border-radius: 6px; padding: 0.2rem 0.4rem; cursor: pointer; }
-.dynlora-tools button:hover, .dynlora-tools button:focus-visible { opacity: 1; background: rgba(128, 128, 128, 0.15); }
+[class*="st-key-table-"] [data-testid="stPopoverButton"] p { position: absolute; width: 1px; height: 1px;
+  overflow: hidden; clip-path: inset(50%); }
+[class*="st-key-table-"] [data-testid="stPopoverButton"] > div > div[aria-hidden] { display: none; }
+[class*="st-key-table-"] [data-testid="stPopoverButton"] { min-height: 1.7rem; padding: 0 0.3rem; }
+[data-testid="stPopoverBody"]:has([class*="st-key-csv-"]) { min-width: 9rem; width: 9.5rem; padding: 0.5rem 0.7rem; }
+[data-testid="stPopoverBody"]:has([class*="st-key-csv-"]) [data-testid="stVerticalBlock"] { gap: 0.1rem; }
+[data-testid="stPopoverBody"] [class*="st-key-csv-"] { display: flex; flex-direction: column; align-items: flex-start; }
+.dynlora-tools { display: flex; flex-direction: column; align-items: flex-start; }
+.dynlora-tools button { font: inherit; font-size: 0.88rem; color: inherit; background: none; border: 0;
+  border-radius: 6px; padding: 0.35rem 0.4rem 0.35rem 1.5rem; width: 100%; text-align: left; cursor: pointer; }
+.dynlora-tools button:hover, .dynlora-tools button:focus-visible { background: rgba(128, 128, 128, 0.15); }
 .dynlora-mark { position: absolute; display: none; width: 0; z-index: 2; pointer-events: none; }
 .dynlora-mark span { position: absolute; top: 0; font-size: 11px; white-space: nowrap; padding: 0 3px;
   border-radius: 3px; opacity: 0.92; }
@@ -149,6 +155,15 @@ def _view_styles(colours: Palette) -> str:
 .st-key-card-strip h3 {{ padding: 0; font-size: 1.7rem; font-weight: 650; }}
 .st-key-card-strip a, .st-key-card-strip [data-testid="stPopover"] button {{ padding: 0; min-height: 1.6rem; }}
 .st-key-card-strip a p, .st-key-card-strip [data-testid="stPopover"] button p {{ font-size: 0.84rem; }}
+.st-key-copy-code pre {{ display: none; }}
+.st-key-copy-code [data-testid="stCode"], .st-key-copy-code [data-testid="stCode"] * {{ position: static;
+  background: none; width: auto; min-width: 0; height: auto; padding: 0; transform: none; opacity: 1;
+  visibility: visible; box-shadow: none; justify-content: flex-start !important; }}
+.st-key-copy-code button {{ padding: 0; border: 0; color: {colours.text}; font-size: 0.84rem; white-space: nowrap;
+  text-decoration: underline; text-underline-offset: 3px; }}
+.st-key-copy-code button svg {{ width: 0.9rem !important; margin-right: 0.3rem; }}
+.st-key-copy-code button::after {{ content: "Copy LoraConfig"; }}
+[class*="st-key-actions"] a:not(:hover) {{ background: none; }}
 @media (min-width: 641px) {{
   .st-key-card-strip [data-testid="stColumn"] + [data-testid="stColumn"] {{
     border-left: 1px solid {colours.hairline}; }}

@@ -78,9 +78,12 @@ def run_strip(
         with of_ranks:
             _answer(strip.ranks)
             if ranks is not None and settings is not None:
-                with st.container(horizontal=True, gap="small", key="strip-ranks"):
-                    with st.popover("Copy LoraConfig", type="tertiary", key="lora-config"):
-                        snippets(ranks_to_use_text.snippets(settings), 300)
+                code, *others = ranks_to_use_text.snippets(settings).items()
+                with st.container(horizontal=True, vertical_alignment="center", gap="small", key="strip-ranks"):
+                    with st.container(width="content", key="copy-code"):
+                        st.code(code[1][0], language=code[1][1])
+                    with st.popover("YAML", type="tertiary", key="other-code"):
+                        snippets(dict(others), 300)
                     link("pages/capacity.py", "Where and when it moved", run=run.id)
         with cost:
             _answer(strip.cost)

@@ -22,7 +22,7 @@ from dynlora.store.lifecycle import active_ids
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.ui import browser
-from dynlora.viz.ui.cards import unseen_chart
+from dynlora.viz.ui.cards import close_tables, unseen_chart
 from dynlora.viz.ui.guard import show_toasts
 from dynlora.viz.ui.live import following, reused
 from dynlora.viz.ui.run_picker import (
@@ -190,6 +190,7 @@ def prepare(current: StreamlitPage) -> None:
             unseen_chart()
         browser.chart_tools({"line": colours.second, "panel": colours.panel, "text": colours.text})
         browser.page_keys(PAGE_KEYS)
+    close_tables(current.url_path)
     show_toasts()
 
 
