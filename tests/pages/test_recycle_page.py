@@ -126,4 +126,4 @@ def test_pasted_examples_are_answered_at_once(runs_dir: Path, child: Child) -> N
 
 
 def test_without_a_meta_lora_the_tab_leads_to_where_one_is_made(runs_dir: Path) -> None:
-    assert "One adapter is made of several finished ones" in words(open_page("playground", tab="few-shot"))
+    assert "Finished classifiers teach one meta" in words(open_page("playground", tab="few-shot"))

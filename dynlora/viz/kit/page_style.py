@@ -138,6 +138,8 @@ def _view_styles(colours: Palette) -> str:
 .st-key-menu-run-here a {{ background: {colours.hairline}; }}
 .st-key-menu-run-here a p {{ font-weight: 600; }}
 @media (min-width: 641px) {{ .st-key-head-of-run > .st-key-address-run {{ flex: 0 0 17rem !important; }} }}
+@media (max-width: 640px) {{ .st-key-head-of-run {{ row-gap: 0.4rem; }}
+  .st-key-head-of-run > div {{ flex: 1 1 100% !important; min-width: 100% !important; }} }}
 [data-testid="stLayoutWrapper"]:has(> [class*="st-key-head-of-"]) {{ margin-bottom: -0.6rem; }}
 .st-key-views-of-run {{ flex-wrap: nowrap !important; overflow-x: auto; overflow-y: hidden; column-gap: 1.6rem;
   border-bottom: 1px solid {colours.hairline}; }}
@@ -155,6 +157,7 @@ def _view_styles(colours: Palette) -> str:
 .st-key-card-strip h3 {{ padding: 0; font-size: 1.7rem; font-weight: 650; }}
 .st-key-card-strip a, .st-key-card-strip [data-testid="stPopover"] button {{ padding: 0; min-height: 1.6rem; }}
 .st-key-card-strip a p, .st-key-card-strip [data-testid="stPopover"] button p {{ font-size: 0.84rem; }}
+[data-testid="stLayoutWrapper"]:has(> .st-key-copy-code) {{ flex: 0 0 auto !important; width: max-content; }}
 .st-key-copy-code pre {{ display: none; }}
 .st-key-copy-code [data-testid="stCode"], .st-key-copy-code [data-testid="stCode"] * {{ position: static;
   background: none; width: auto; min-width: 0; height: auto; padding: 0; transform: none; opacity: 1;
