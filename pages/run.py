@@ -19,6 +19,7 @@ from dynlora.viz.ui.cached_queries import CACHED, one_refresh
 from dynlora.viz.verdict.cards import JudgedRun, judged_run, verdict_evidence
 
 frame.enter()
+url_state.keep_address()
 run = run_picker.pick_run()
 with guard.guarded():
     BEFORE = queries.run_summary(run.folder)
