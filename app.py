@@ -7,26 +7,26 @@ import streamlit as st
 from dynlora.viz.ui import frame, guard
 
 PAGES = {
-    "Start": [
+    "": [
         st.Page("pages/home.py", title="Home", icon=":material/home:", default=True),
         st.Page("pages/runs.py", title="Runs", icon=":material/list:"),
         st.Page("pages/launch.py", title="Launch", icon=":material/rocket_launch:"),
+        st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
     ],
-    "Look": [
+    "Run": [
         st.Page("pages/run.py", title="Run", icon=":material/monitoring:"),
         st.Page("pages/capacity.py", title="Capacity", icon=":material/grid_on:"),
         st.Page("pages/inputs.py", title="Inputs", icon=":material/scatter_plot:"),
-        st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
-    ],
-    "Use": [
         st.Page("pages/playground.py", title="Playground", icon=":material/psychology:"),
         st.Page("pages/shrink.py", title="Shrink", icon=":material/compress:"),
-        st.Page("pages/decode.py", title="Decode", icon=":material/edit_note:"),
-        st.Page("pages/recycle.py", title="Recycle", icon=":material/recycling:"),
     ],
     "Learn": [
         st.Page("pages/tour.py", title="Tour", icon=":material/school:"),
         st.Page("pages/methods.py", title="Methods", icon=":material/menu_book:"),
+    ],
+    "Labs": [
+        st.Page("pages/decode.py", title="Decode", icon=":material/edit_note:"),
+        st.Page("pages/recycle.py", title="Recycle", icon=":material/recycling:"),
     ],
 }
 # With its own icon before `st.navigation`: for a page's icon the browser would ask a server of fonts.

@@ -207,6 +207,16 @@ def rough_duration(seconds: float | None) -> str:
     return f"{halves / 2:g} h" if halves < 20 else f"{math.floor(minutes / 60 + 0.5):,} h"
 
 
+def ago(seconds: float | None) -> str:
+    """Return how long ago something was, in its larger unit; empty where that is not known."""
+    if seconds is None or not math.isfinite(seconds) or seconds < 0:
+        return ""
+    minutes, hours, days = (int(seconds // unit) for unit in (60, 3600, 86_400))
+    if days:
+        return f"{plural(days, 'day')} ago"
+    return f"{hours} h ago" if hours else f"{minutes} min ago" if minutes else "just now"
+
+
 def listed(words: Sequence[str], limit: int = 3) -> str:
     """Return words as a phrase: a, b and c; more than `limit` end in "and n more"."""
     if len(words) > limit:

@@ -44,7 +44,7 @@ def show_summary_and_map() -> None:
     with guard.guarded():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         view = capacity.capacity_view(run.folder, summary)
-    cards.titled(f"Capacity: {summary['name']}", run_summary.about(summary))
+    run_picker.run_views(run.id, summary, "capacity")
     cards.status_line(summary)
     if view is None:
         cards.note("No ranks have been recorded yet. The map appears after the first steps.")
@@ -74,11 +74,10 @@ def show_knockouts() -> None:
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if len(modules) and summary["step"]:
             knockout_card.knockout_card(run, summary, modules)
-            ranks_card(run, summary, here="capacity")
+            ranks_card(run, summary)
 
 
 show_now()
 show_decisions()
 show_knockouts()
-run_picker.links(run.id, here="capacity")
 adapter_cards.adapter_link()

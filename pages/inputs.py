@@ -33,7 +33,7 @@ def show_inputs() -> None:
     with guard.guarded():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         names = cached_queries.signal_names(run.folder)
-        cards.titled(f"Inputs: {summary['name']}", run_summary.about(summary))
+        run_picker.run_views(run.id, summary, "inputs")
         cards.status_line(summary)
         if "probe_loss" not in names and "group_loss" not in names:
             cards.note("The run has not been evaluated yet. Groups and examples appear with the first evaluation.")
@@ -84,4 +84,3 @@ def show_probe(view: Any) -> None:
 show_inputs()
 with guard.guarded():
     shift_cards.model_cards(run.folder)
-run_picker.links(run.id, here="inputs")

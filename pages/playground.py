@@ -37,8 +37,8 @@ with guard.guarded():
     modules = cached_queries.modules(run.folder)
     examples = queries.examples_frame(run.folder, summary["step"])
     signals = cached_queries.signal_names(run.folder)
-cards.titled(f"Playground: {summary['name']}", run_summary.about(summary))
 KIND = registry()[summary["kind"]]
+run_picker.run_views(run.id, summary, "playground" if KIND.allocates else "")
 if not summary["step"] or (modules.empty and KIND.allocates):
     cards.note("The run has not trained any step yet. The playground is available after the first checkpoint.")
     st.stop()
@@ -55,7 +55,5 @@ else:
         playground_cards.answers_card(asked)
         playground_cards.explained_cards(asked, modules)
     playground_cards.file_card(asked)
-if KIND.allocates:
-    run_picker.links(run.id, here="playground")
-else:
+if not KIND.allocates:
     run_picker.link(f"pages/{KIND.page}.py", "How it was made", run=run.id)

@@ -1,25 +1,25 @@
-"""One run: training curves, results, machine and log."""
+"""One run: its result in a line each, what it learned, what it gets wrong, and everything else behind an opener."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.analysis import run_summary
-from dynlora.analysis.run_reading import POINTS
+from dynlora.analysis import ranks_to_use, run_summary
+from dynlora.analysis.run_reading import read_run
 from dynlora.analysis.run_summary import STATUS_WORDS
 from dynlora.store import queries
+from dynlora.store.summary import RunSummary
 from dynlora.viz.health import health_card
-from dynlora.viz.ranks.card import ranks_card
+from dynlora.viz.kit.panel import RunView
+from dynlora.viz.ranks.card import ranks_of_run
 from dynlora.viz.report.button import report_button
-from dynlora.viz.run import live_cards
-from dynlora.viz.run.result_cards import run_results
-from dynlora.viz.ui import frame, guard, live, run_picker, url_state
-from dynlora.viz.ui.cached_queries import ask, ask_events, one_refresh
-from dynlora.viz.verdict.cards import verdict_of_run
-
-SECTIONS = {"training": "Training", "results": "Results", "machine": "Machine and log"}
+from dynlora.viz.run import live_cards, result_cards
+from dynlora.viz.ui import cards, frame, guard, live, run_picker, url_state
+from dynlora.viz.ui.cached_queries import CACHED, one_refresh
+from dynlora.viz.verdict.cards import JudgedRun, judged_run, verdict_evidence
 
 frame.enter()
+url_state.keep_address()
 run = run_picker.pick_run()
 with guard.guarded():
     BEFORE = queries.run_summary(run.folder)
@@ -34,20 +34,47 @@ def show_run() -> None:
         summary = queries.run_summary(run.folder)
         if IS_ACTIVE and summary["status"] not in run_summary.ACTIVE:
             st.rerun()
-        scalars = ask(queries.scalars_frame, run.folder, None, None, POINTS)
-        times = run_summary.step_times(scalars)
-        events = ask_events(queries.events_frame, run.folder, ("evaluate", "resume"))
-        live_cards.run_head(run, summary, times, events, report_button)
-        verdict_of_run(run, summary)
-        ranks_card(run, summary)
-        health_card(run.folder, summary)
-        section = url_state.segmented("section", "Section", list(SECTIONS), "training", SECTIONS.__getitem__)
-        if section == "results":
-            run_results(run, summary, events)
-        elif section == "machine":
-            live_cards.run_machine(run, summary)
-        else:
-            live_cards.run_training(run, summary, scalars)
+        judged, ranks = judged_run(run, summary), ranks_of_run(run, summary)
+        is_detailed = url_state.from_address("section", ["machine"], "") == "machine"
+        run_picker.run_views(run.id, summary, "run")
+        live_cards.run_strip(run, summary, judged, ranks, ranks_to_use.lora_settings(summary, summary["ranks"]))
+        live_cards.run_actions(run, summary, report_button, is_detailed=is_detailed)
+        if is_detailed:
+            live_cards.run_details(run, summary)
+        reading = read_run(run.folder, CACHED, summary)
+        view = RunView(run.folder, reading, reading.store)
+        if reading.scalars.empty:
+            cards.note("No data has been recorded yet. Charts appear after the first steps.")
+            health_card(run.folder, summary)
+            return
+        live_cards.training_panels(view, FIRST)
+        show_results(summary, view, judged)
 
+
+def show_results(summary: RunSummary, view: RunView, judged: JudgedRun) -> None:
+    """Draw what the run writes or gets wrong, its health, and openers for all else."""
+    texts = result_cards.texts_by_step(run)
+    left, right = st.columns([3, 2])
+    with left:
+        result_cards.generated_texts(texts) if texts else result_cards.wrong_card(view)
+    with right:
+        health_card(run.folder, summary)
+        if texts:
+            live_cards.panel_column(view, SECOND)
+    if not texts:
+        live_cards.training_panels(view, SECOND)
+    with url_state.section("results", "All results: classes, groups, before and after") as is_open:
+        if is_open:
+            verdict_evidence(judged)
+            if texts:
+                result_cards.wrong_card(view)
+            result_cards.run_results(run, summary, view, SECOND)
+    with url_state.section("training", "All of training: budget, learning rate, step time") as is_open:
+        if is_open:
+            live_cards.training_panels(view, without=(*FIRST, *SECOND))
+
+
+FIRST, SECOND = ("loss", "kinds"), ("metric", "confusion")
+"""Panels that the page shows first, and below what the run gets wrong."""
 
 show_run()

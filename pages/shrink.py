@@ -17,7 +17,7 @@ with guard.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
     found = shrink_cards.measured(run, summary)
-cards.titled(f"Shrink: {summary['name']}", run_summary.about(summary))
+run_picker.run_views(run.id, summary, "shrink")
 if summary["status"] in run_summary.ACTIVE or modules.empty:
     cards.note("The sizes of an adapter are measured once its run has ended.")
     st.stop()
@@ -38,4 +38,3 @@ else:
     shrink_cards.config_card(shown)
     with cards.card("Measure again", "shrink-again"):
         shrink_cards.measuring(run, found)
-run_picker.links(run.id, here="shrink")

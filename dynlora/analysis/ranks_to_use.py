@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dynlora.analysis import ablations
+from dynlora.analysis.run_reading import RunReading
+
 HELPS, UNCLEAR, HARMS, UNKNOWN = "helps", "not shown to help", "harms", "not measured"
 """What an ablation says of a module: its 95 % interval is above 0, includes 0, is below 0; or there is none."""
 
@@ -82,6 +85,29 @@ def evidence(
     frame["finding"] = [_finding(low, high) for low, high in zip(frame["low"], frame["high"], strict=True)]
     seeds = pd.DataFrame([[one.get(name) for one in (ranks, *others)] for name in frame["name"]])
     return Evidence(frame.reset_index(drop=True), seeds, rows if len(effects) else 0)
+
+
+def evidence_of(run: RunReading, others: Sequence[Mapping[str, int]] = ()) -> Evidence | None:
+    """Return what a run says of its ranks; None where it has not ended, or where its ranks are none of a LoRA's.
+
+    Args:
+        run: with its summary.
+        others: last ranks of runs of the same configuration with other seeds.
+    """
+    summary = run.summary
+    settings = lora_settings(summary, summary["ranks"])
+    if summary["status"] not in ("finished", "stopped") or settings is None or run.modules.empty:
+        return None
+    ablation = ablations.kept(run.folder)
+    return evidence(
+        run.modules,
+        summary["ranks"],
+        run.values("rank", None),
+        ablations.effects(ablation, run.modules),
+        0 if ablation is None else ablation.rows,
+        {name: run.values(name, run.last) for name in ("delta_norm", "effective_rank")},
+        others,
+    )
 
 
 def _finding(low: float, high: float) -> str:

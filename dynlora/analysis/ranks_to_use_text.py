@@ -36,7 +36,7 @@ def headline(evidence: Evidence) -> str:
     if means.nunique() == 1:
         of = _kind(kinds.iloc[0]) if len(kinds) == 1 else "every kind"
         return (
-            f"The mean rank of {of} is {_mean(means.iloc[0])}; single modules have ranks from {ranks.min()} to "
+            f"The mean rank of {of} is {mean_words(means.iloc[0])}; single modules have ranks from {ranks.min()} to "
             f"{ranks.max()}{since}."
         )
     top, bottom = (kinds[means == value] for value in (means.max(), means.min()))
@@ -48,10 +48,11 @@ def _tied(verb: str, kinds: pd.DataFrame, what: str = "") -> str:
     """Return kinds of one mean rank with it."""
     names = listed([one_line(name, 40) for name in kinds["kind"]])
     tie = "" if len(kinds) == 1 else "tie at "
-    return f"{verb} {names} ({tie}{what}{_mean(kinds['rank'].iloc[0])})"
+    return f"{verb} {names} ({tie}{what}{mean_words(kinds['rank'].iloc[0])})"
 
 
-def _mean(rank: float) -> str:
+def mean_words(rank: float) -> str:
+    """Return a mean rank with no more decimals than it has."""
     return f"{rank:.{SHOWN}f}".rstrip("0").rstrip(".")
 
 
@@ -74,22 +75,21 @@ def _kind(row: pd.Series) -> str:
     return one_line(row["kind"], 40)
 
 
-def confidence(evidence: Evidence, why_not: str = "", where: str = "on Capacity") -> str:
+def confidence(evidence: Evidence, why_not: str = "") -> str:
     """Say how sure the ranks are: by ablations, and by other seeds.
 
     Args:
         evidence: of the run.
         why_not: why no ablation can be made of it; empty where one can.
-        where: an ablation is started.
     """
-    return f"{_by_knockouts(evidence, why_not, where)} {_by_seeds(evidence)}"
+    return f"{_by_knockouts(evidence, why_not)} {_by_seeds(evidence)}"
 
 
-def _by_knockouts(evidence: Evidence, why_not: str, where: str) -> str:
+def _by_knockouts(evidence: Evidence, why_not: str) -> str:
     if not evidence.rows and why_not:
         return f"Confidence by ablation: none. {why_not}"
     if not evidence.rows:
-        return f"Confidence by ablation: none yet. Run the module ablation {where} to see which modules help."
+        return "Confidence by ablation: none yet. Run the module ablation to see which modules help."
     counts = evidence.modules["finding"].value_counts()
     helping, unclear, harming = (int(counts.get(name, 0)) for name in (HELPS, UNCLEAR, HARMS))
     measured = len(evidence.modules) - int(counts.get(UNKNOWN, 0))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from dynlora.analysis import run_summary
+from dynlora.text import one_line, plural
 
 ANSWERS = ("Correct in both", "Wrong, then correct", "Correct, then wrong", "Wrong in both")
 """What can become of an answer between two models, in the order of the figures."""
@@ -35,6 +39,25 @@ def class_scores(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> pd
             "examples": true.astype(int),
         }
     )
+
+
+def errors(payload: Mapping[str, Any]) -> str:
+    """Return how many held-out examples are wrong, and the most frequent error; empty where no classes were counted.
+
+    Args:
+        payload: of an evaluation.
+    """
+    matrix = run_summary.confusion(payload)
+    if matrix is None:
+        return ""
+    counts, labels = np.asarray(matrix[0], float), matrix[1]
+    wrong, total = counts - np.diag(np.diag(counts)), int(counts.sum())
+    n = int(wrong.sum())
+    if not n:
+        return f"Nothing: all {plural(total, 'held-out example')} are right."
+    truth, guess = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    most = f"{one_line(labels[int(truth)], 40)} read as {one_line(labels[int(guess)], 40)}"
+    return f"{n:,} of {plural(total, 'held-out example')}. Most often {most}: {int(wrong.max()):,}."
 
 
 def probe_ends(examples: pd.DataFrame, loss: pd.DataFrame, prediction: pd.DataFrame) -> pd.DataFrame:

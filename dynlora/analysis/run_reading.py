@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from dynlora.store.meta import section, table
 from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.store.summary import RunSummary
-from dynlora.text import one_line, sentence_case
+from dynlora.text import number, one_line, sentence_case
 
 WORDS = {
     "rank": "rank",
@@ -333,6 +334,19 @@ def recorded_over(folder: Path, axis: str) -> dict[str, str]:
     with RunReader(folder) as reader:
         rows = reader.signals()
         return {name: rows[name].unit for name in reader.recorded() if rows[name].axis == axis}
+
+
+def setup_frame(summary: Mapping[str, Any]) -> pd.DataFrame:
+    """Return how a run was made: method, its fidelity, size, versions and machine; columns what and value."""
+    created = summary.get("created")
+    facts = {"id": str(summary["id"]), "strategy": run_summary.method_with_fidelity(summary)}
+    if isinstance(created, int | float) and 0 <= created < 4e9:
+        facts["created"] = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    facts |= {
+        f"parameters, {name}": number(value) for name, value in summary["params"].items() if isinstance(value, int)
+    }
+    facts |= machine(summary)
+    return pd.DataFrame({"what": list(facts), "value": list(facts.values())}, dtype=object)
 
 
 def machine(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from dynlora.store.catalogue import deciding_metric
 from dynlora.store.meta import finite
-from dynlora.text import metric_words, one_line, percent, rough_duration, score, sentence_case, source_name
+from dynlora.text import ago, metric_words, one_line, percent, plural, rough_duration, score, sentence_case, source_name
 
 LOW_IS_GOOD = ("loss", "perplexity", "mse", "mae", "rmse", "ece", "brier")
 """Metrics of which less is better."""
@@ -120,12 +119,12 @@ def with_rows(series: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
     frame = series.assign(examples=[counts[int(step >= summary["max_steps"])] for step in series["step"]])
     if "name" in frame:
         is_generated = frame["name"] == GENERATED
-        prompts = frame["step"].map(lambda step: _prompts_at(summary, step))
+        prompts = frame["step"].map(lambda step: evaluated_prompts(summary, step))
         frame["examples"] = frame["examples"].mask(is_generated & prompts.notna(), prompts)
     return frame
 
 
-def _prompts_at(summary: Mapping[str, Any], step: int) -> int | None:
+def evaluated_prompts(summary: Mapping[str, Any], step: int) -> int | None:
     """Return how many prompts the evaluation of a step continued; None when that is not known."""
     log, size = ((summary.get("config") or {}).get("log") or {}), summary.get("data_size") or {}
     prompts, interim, of = log.get("generate_rows"), log.get("generate_interim"), size.get("held_out")
@@ -136,11 +135,21 @@ def _prompts_at(summary: Mapping[str, Any], step: int) -> int | None:
 
 
 def about(summary: Mapping[str, Any]) -> str:
-    """Return the line under a run's title."""
-    seed = "" if summary.get("seed") is None else f", seed {summary['seed']}"
+    """Return the line under a run's title: method, model and data, steps, seed."""
     model, data = (source_name(summary.get(key) or "?") for key in ("model", "data"))
-    words = f"{format_strategy(summary)}: {model} on {data}{seed}"
-    return f"{words}, {summary['max_steps']:,} steps"
+    parts = [format_strategy(summary), f"{model} on {data}", plural(summary["max_steps"], "step")]
+    return " · ".join(parts if summary.get("seed") is None else [*parts, f"seed {summary['seed']}"])
+
+
+def state_words(summary: Mapping[str, Any]) -> str:
+    """Return the state of a run, of one that has ended with the step it reached and how long ago that was."""
+    word = STATUS_WORDS.get(str(summary["status"]), str(summary["status"]))
+    if summary["status"] in ACTIVE:
+        return word
+    is_whole, age = summary["step"] >= summary["max_steps"], ago(summary.get("heartbeat_age_s"))
+    if is_whole:
+        return f"{word} {age}".rstrip()
+    return f"{word} at step {summary['step']:,}{', ' if age else ''}{age}"
 
 
 def origin_words(origin: Mapping[str, Any], name: str) -> str:
@@ -160,20 +169,17 @@ def origin_words(origin: Mapping[str, Any], name: str) -> str:
 
 
 def format_strategy(row: Mapping[str, Any]) -> str:
-    """Return the strategy with its fidelity, which belongs wherever methods are set side by side."""
-    name, fidelity = (value if isinstance(value := row.get(key), str) else "" for key in ("strategy", "fidelity"))
+    """Return the name of the strategy; its fidelity is said on Methods and in the details of a run."""
+    name = row.get("strategy")
+    return name if isinstance(name, str) and name else "no strategy"
+
+
+def method_with_fidelity(row: Mapping[str, Any]) -> str:
+    """Return the name of the strategy with how close it is to its paper."""
+    name, fidelity = format_strategy(row), row.get("fidelity")
+    fidelity = fidelity if isinstance(fidelity, str) else ""
     words = f"from its {fidelity}" if fidelity in ("code", "description") else one_line(fidelity, 30)
-    return f"{name or 'no strategy'} ({words})" if words else name or "no strategy"
-
-
-def named(row: Mapping[str, Any]) -> str:
-    """Return a run's name for where runs are set side by side: one that names its strategy says the fidelity too."""
-    name, strategy = one_line(row["name"], 60), row.get("strategy")
-    if not isinstance(strategy, str) or not strategy:
-        return name
-    words = one_line(format_strategy(row), 60)
-    as_word = rf"(?<!\w){re.escape(strategy)}(?!\w)"
-    return name if words in name else re.sub(as_word, lambda _: words, name, count=1)
+    return f"{name} ({words})" if words else name
 
 
 def headline(summary: Mapping[str, Any], reallocations: int, times: pd.DataFrame) -> dict[str, str]:

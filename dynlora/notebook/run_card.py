@@ -12,13 +12,13 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import frames, run_summary
-from dynlora.analysis.capacity_frames import event_steps
+from dynlora.analysis import ranks_to_use, run_summary
 from dynlora.analysis.frames import number_format
+from dynlora.analysis.result_strip import result_strip
+from dynlora.analysis.run_reading import read_run
 from dynlora.analysis.run_summary import STATUS_WORDS
-from dynlora.analysis.stats import share_interval
-from dynlora.store import queries
-from dynlora.text import duration, metric_words, one_line, percent, score, sentence_case
+from dynlora.analysis.verdict import run_verdict
+from dynlora.text import one_line, score
 from dynlora.viz.kit import rank_picture, theme
 
 _FILES = files("dynlora.notebook")
@@ -165,8 +165,8 @@ def run_card(folder: Path) -> str:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    summary = queries.run_summary(folder)
-    modules = frames.described(queries.modules_frame(folder))
+    run = read_run(folder)
+    summary, modules = run.summary, run.modules
     is_over = summary["status"] not in run_summary.ACTIVE
     return filled(
         "run_card.html",
@@ -176,35 +176,19 @@ def run_card(folder: Path) -> str:
         steps=run_summary.format_progress(summary),
         share=None if is_over else run_summary.progress_share(summary),
         error=summary.get("error") or "",
-        figures=_figures(summary, len(event_steps(queries.events_frame(folder, ("reallocate",))))),
+        strip=result_strip(summary, run_verdict(folder, summary), ranks_to_use.evidence_of(run)).answers,
+        figures=_figures(summary, len(run.event_steps)),
         id=folder.name,
         ranks=rank_grid(summary["ranks"], modules),
     )
 
 
 def _figures(summary: Mapping[str, Any], moved: int) -> dict[str, str]:
-    """Return the figures that matter first: label to value; what is not known yet is left out."""
-    name, value = run_summary.main_metric(summary)
-    metrics, params, time = (summary.get(key) or {} for key in ("metrics", "params", "time"))
-    loss, used = metrics.get("loss"), run_summary.parameters_in_use(params)
-    share = run_summary.budget_share(params)
-    of = "" if share is None else f", {percent(share / 100)} of the budget"
+    """Return what the strip does not say: label to value; what is not known yet is left out."""
+    loss = (summary.get("metrics") or {}).get("loss")
+    is_said = loss is None or run_summary.main_metric(summary)[0] == "loss"
     figures = {
-        f"{sentence_case(metric_words(name))}, held-out": None if value is None else _result(summary, name, value),
-        f"Loss, held-out ({run_summary.loss_unit(summary)})": None if loss is None or name == "loss" else score(loss),
-        "Adapter parameters in use": None if used is None else f"{used:,}{of}",
+        f"Loss, held-out ({run_summary.loss_unit(summary)})": None if is_said else score(loss),
         "Reallocations": f"{moved}" if moved else None,
-        "Training time": duration(time["train_s"]) if time.get("train_s") else None,
     }
     return {label: words for label, words in figures.items() if words is not None}
-
-
-def _result(summary: Mapping[str, Any], name: str, value: float) -> str:
-    """Return the metric that decides, with the number of examples and, of a share of them, its 95 % interval."""
-    rows = (summary.get("evaluated") or {}).get("rows") or run_summary.evaluated_rows(summary, summary["step"])
-    if not rows or name == run_summary.GENERATED:
-        return score(value)
-    if name != "accuracy" or not 0 <= value <= 1:
-        return f"{score(value)} (n = {rows:,})"
-    low, high = share_interval(round(value * rows), rows)
-    return f"{score(value)} (95 % CI {score(low)} to {score(high)}, n = {rows:,})"

@@ -66,7 +66,7 @@ def capacity_controls(view: RunReading) -> RunReading:
         step_range(view.summary["step"], last_planned_step(view.summary))
     with right:
         short = view.short
-        choose("module", "Module", ["", *short], "", lambda name: short.get(name, "None"))
+        choose("module", "Module", ["", *short], "", lambda name: short.get(name, "All modules"))
     return as_addressed(view)
 
 

@@ -26,7 +26,7 @@ from dynlora.analysis.run_summary import (
 from dynlora.errors import DynloraError
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
-from dynlora.text import duration, markdown_text, one_line, score
+from dynlora.text import ago, markdown_text, one_line, score
 from dynlora.viz.capacity import capacity_view, has_moved
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.tour import stops as tour_stops
@@ -93,15 +93,7 @@ def _age(created: Any, now: float) -> list[str]:
     """Return how long ago a run was created, in its larger unit; nothing when that is not known."""
     if not isinstance(created, int | float) or not 0 < created <= now:
         return []
-    days = int((now - created) // 86_400)
-    if days:
-        return [f"created {days} {'day' if days == 1 else 'days'} ago"]
-    return [f"created {_larger(duration(now - created))} ago"]
-
-
-def _larger(length: str) -> str:
-    """Return the first number and unit of a length of time."""
-    return " ".join(length.split()[:2])
+    return [f"created {ago(now - created)}"]
 
 
 TITLE = "dynlora trains LoRA adapters, moves rank to the modules that need it, and shows every step."

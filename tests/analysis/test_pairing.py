@@ -46,9 +46,9 @@ def test_runs_that_differ_in_seed_and_name_are_one_group() -> None:
     groups = seed_groups.grouped(runs)
     assert [group.runs for group in groups] == [("a", "b"), ("c",), ("d",)]
     assert [group.title for group in groups] == [
-        "dynamic (from its code), n = 2",
-        "dynamic (from its code), allocation random, n = 1",
-        "lora (from its code), n = 1",
+        "dynamic, n = 2",
+        "dynamic, allocation random, n = 1",
+        "lora, n = 1",
     ]
 
 

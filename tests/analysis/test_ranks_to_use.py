@@ -68,7 +68,7 @@ def test_kinds_are_ordered_by_the_rank_they_ended_with() -> None:
     said = ranks_to_use_text.confidence(evidence)
     assert "1 module helps (95 % CI above 0), 1 harms, 1 is not shown" in said
     assert "Ablation on 500 held-out examples, 3 of 6 modules measured so far: " in said
-    assert "Run the module ablation above to see" in ranks_to_use_text.confidence(found([2] * 6), where="above")
+    assert "Run the module ablation to see" in ranks_to_use_text.confidence(found([2] * 6))
 
 
 def test_kinds_of_equal_mean_rank_tie() -> None:

@@ -78,17 +78,17 @@ THREE = of(*seeds(3, "lora"), *seeds(3, "dynamic"))
 @pytest.mark.parametrize(
     ("points", "spread", "outcome", "ending"),
     [
-        (2.0, 2.0, "better", "Use dynamic (from its code)."),
-        (-2.0, 2.0, "worse", "Use lora (from its code)."),
-        (0.1, 5.0, "unclear", "Use lora (from its code), the simpler one."),
-        (0.0, 0.0, "tie", "Use lora (from its code), the simpler one."),
+        (2.0, 2.0, "better", "Use dynamic."),
+        (-2.0, 2.0, "worse", "Use lora."),
+        (0.1, 5.0, "unclear", "Use lora, the simpler one."),
+        (0.0, 0.0, "tie", "Use lora, the simpler one."),
     ],
 )
 def test_the_verdict_names_the_configuration_to_use(points: float, spread: float, outcome: str, ending: str) -> None:
     found, words = said(THREE, gains(points, spread))
     assert found.decisive is not None
     assert found.decisive.outcome == outcome
-    assert words.startswith("On tickets, dynamic (from its code) ")
+    assert words.startswith("On tickets, dynamic ")
     assert words.endswith(ending)
     if outcome != "tie":
         assert "95 % CI" in words
@@ -128,7 +128,7 @@ def test_runs_without_a_common_seed_are_no_pairs() -> None:
 
 def test_one_configuration_asks_for_a_second() -> None:
     found, words = said(of(*seeds(2, "lora")), gains(0.0))
-    assert words.startswith("On tickets, lora (from its code) reaches accuracy 0.800 (2 seeds). There is no other")
+    assert words.startswith("On tickets, lora reaches accuracy 0.800 (2 seeds). There is no other")
     assert found.is_plain
     assert next_runs(found, THREE) is None
 

@@ -63,7 +63,7 @@ PRESS = """([part, buttons, done, left_out]) => {
 """Presses the first button of a part of the page that was not pressed: its label, without the names of icons."""
 
 
-NAMED = {"run": {"Adapter", "Merged model", "Results"}, "launch": {"Experiment", "Sweep"}}
+NAMED = {"run": {"Adapter", "Merged model", "Table"}, "launch": {"Experiment", "Sweep"}}
 """Labels that are pressed on a page in any case."""
 
 FEWEST = {"run": 15, "capacity": 15, "inputs": 15, "compare": 15, "playground": 8, "decode": 8}

@@ -61,7 +61,7 @@ def test_the_step_under_the_pointer_is_marked_in_all_charts_and_asks_the_server_
 
     until(are_marked)
     words = marks(page)
-    assert {"metric", "budget", "lr"} <= set(words)
+    assert {"metric", "kinds"} <= set(words)
     assert words.pop("loss") == "", "the chart under the pointer has plotly's own label"
     assert len(set(words.values())) == 1
     page.mouse.move(1, 1)
@@ -83,13 +83,24 @@ def test_playing_moves_the_other_pictures_of_capacity(server: str, page: Page) -
 @pytest.mark.journey
 def test_a_chart_is_saved_and_shown_on_the_full_screen(server: str, page: Page, tmp_path: Path) -> None:
     open_chart(page, f"{server}/run?run={OTHER}", "loss")
-    tools = page.locator(".st-key-tools-loss .dynlora-tools")
+    menu = page.locator(".st-key-table-loss").get_by_role("button", name="Menu")
+    tools = page.locator(".st-key-csv-loss .dynlora-tools")
+
+    def is_open() -> bool:
+        """Open the menu: a file that is saved closes it."""
+        if not tools.is_visible():
+            menu.press("Enter")
+            page.wait_for_timeout(300)
+        return tools.is_visible()
+
     for label, starts in (("Save as PNG", b"\x89PNG"), ("Save as SVG", b"<svg")):
+        until(is_open, "the menu")
         with page.expect_download() as saved:
             tools.get_by_role("button", name=label).click()
         saved.value.save_as(tmp_path / "chart")
         assert (tmp_path / "chart").read_bytes().startswith(starts)
         assert saved.value.suggested_filename == f"loss.{label[-3:].lower()}"
+    until(is_open, "the menu")
     tools.get_by_role("button", name="Full screen").click()
     sheet = page.locator(".dynlora-full")
     sheet.locator(".main-svg").first.wait_for()
@@ -99,6 +110,14 @@ def test_a_chart_is_saved_and_shown_on_the_full_screen(server: str, page: Page, 
     assert "Training loss" in sheet.inner_text()
     sheet.get_by_role("button", name="Close").click()
     sheet.wait_for(state="detached")
+    until(is_open, "the menu")
+    page.get_by_role("button", name="Table", exact=True).press("Enter")
+    dialog = page.get_by_role("dialog").filter(has=page.get_by_test_id("stDataFrame"))
+    dialog.wait_for()
+    assert "Training loss" in dialog.inner_text()
+    page.wait_for_function("() => !document.querySelector('.st-key-csv-loss')")
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
 
 
 def press_both(page: Page, letter: str, address: str) -> None:

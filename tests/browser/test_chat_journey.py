@@ -97,9 +97,9 @@ def test_a_chat_is_streamed_stopped_and_kept_over_pages(server: str, page: Page,
     expect(stop).to_have_count(0)
     expect(card.get_by_text("b1:", exact=True)).to_be_visible()
 
-    page.get_by_role("link", name="Inputs").last.click()
+    page.locator(".st-key-views-of-run").get_by_role("link", name="Inputs").click()
     expect(page.get_by_role("heading", name="Loss by token")).to_be_visible()
-    page.get_by_role("link", name="Playground").last.click()
+    page.locator(".st-key-views-of-run").get_by_role("link", name="Playground").click()
     expect(page.locator(".dl-asked")).to_have_count(2)
     settled(page)
     page.get_by_role("button", name="Clear conversation").click()

@@ -13,7 +13,6 @@ import pytest
 from dynlora.store import queries
 from tests.browser.conftest import OTHER, Window, settled
 from tests.tiny import tiny_rows, write_csv
-from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -91,15 +90,7 @@ def _downloads(page: Page, server: str, run: str, tmp_path: Path) -> int:
 def _copies(page: Page, server: str, run: str) -> int:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     _begin(page, f"{server}/run?run={run}")
-    code = page.locator('[class*="st-key-card-ranks"] [data-testid="stCode"]').first
-    button = code.locator("button").first
-
-    def is_shown() -> bool:
-        code.hover()
-        return button.is_visible()
-
-    until(is_shown, "the button that copies")
-    button.click()
+    page.locator(".st-key-copy-code button").click()
     assert "LoraConfig(" in page.evaluate("navigator.clipboard.readText()")
     return _clicks(page)
 

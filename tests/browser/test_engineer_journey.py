@@ -77,15 +77,7 @@ def test_an_engineer_goes_from_a_csv_with_odd_rows_to_an_adapter(
 def _copied(page: Page) -> peft.LoraConfig:
     """Copy the ranks with one click, and return what the code makes."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    code = page.locator('[class*="st-key-card-ranks"] [data-testid="stCode"]').first
-    button = code.locator("button").first
-
-    def is_shown() -> bool:
-        code.hover()  # again where the page moved under the pointer: the button is there under it only
-        return button.is_visible()
-
-    until(is_shown, "the button that copies")
-    button.click()
+    page.locator(".st-key-copy-code button").click()
     names: dict = {}
     exec(page.evaluate("navigator.clipboard.readText()"), names)
     return names["config"]

@@ -90,7 +90,7 @@ def test_a_killed_server_comes_back_to_the_same_run_and_view(
         assert trainer(runs_dir, trained) == pid, "the run must go on in the process it began in"
 
         page.goto(f"http://127.0.0.1:{port}/run?run={trained}")
-        expect(page.locator('[class*="st-key-head"]').get_by_text("running")).to_be_visible()
+        expect(page.get_by_text("· running").first).to_be_visible()
         expect(page.get_by_text(re.compile(r"step [\d,]+ of 100,000"))).to_be_visible()
         picture(page, "restarted", full_page=True)
     finally:

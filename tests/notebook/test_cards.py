@@ -25,10 +25,11 @@ def test_a_card_says_what_the_run_is_and_how_well_it_did() -> None:
     words = inert(dynlora.open_run(SAMPLES / MOVED)._repr_html_()).words
     for said in (
         "dynamic on sentiment4, seed 0",
-        "minilm on sentiment4, seed 0, 300 steps",
+        "dynamic · minilm on sentiment4 · 300 steps · seed 0",
         "finished, step 300 of 300",
-        "0.851 (95 % CI 0.839 to 0.862, n = 3,678)",
-        "164,676, 99.3 % of the budget",
+        "Accuracy, 3,678 held-out examples 85.1 % 95 % CI 83.9 to 86.2",
+        "164,676 parameters, 99.3 % of the budget",
+        "Does dynamic help here?",
         MOVED,
     ):
         assert said in " ".join(words.split())

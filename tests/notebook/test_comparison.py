@@ -99,7 +99,7 @@ def test_a_card_shows_the_verdict_and_every_row() -> None:
     words = " ".join(inert(comparison._repr_html_()).words.split())
     assert comparison.verdict in words
     assert "Comparison of 4 runs" in words
-    for value in ("0.8208", "165,888", "lora (from its code), n = 2"):
+    for value in ("0.8208", "165,888", "lora, n = 2"):
         assert value in words
 
 

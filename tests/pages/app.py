@@ -102,6 +102,11 @@ def open_page(page: str, **address: str | list[str]) -> AppTest:
     return app
 
 
+def actions(app: AppTest) -> list[str]:
+    """Return the labels of the buttons of a page but those that open a card's table."""
+    return [button.label for button in app.button if not str(button.key).startswith("open-")]
+
+
 def words(app: AppTest) -> str:
     """Return what the page says."""
     kinds = ("title", "caption", "markdown", "error", "warning", "info", "success")

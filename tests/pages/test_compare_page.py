@@ -39,15 +39,15 @@ def test_seeds_of_one_configuration_are_one_band_with_n(runs_dir: Path) -> None:
     assert not app.error
     bands = [name for name in traces(app, 0) if "band" not in name]
     assert [name.replace("<br>", " ") for name in bands] == [
-        "dynamic (reconstruction), n = 3",
-        "lora (reconstruction), n = 3",
+        "dynamic, n = 3",
+        "lora, n = 3",
     ]
     assert len(traces(app, 0)) == 4
     said = words(app).replace("\\", "")
     assert "The band covers the lowest to the highest run" in said
     assert "Paired over 3 common seeds and 40 examples" in said
     assert re.search(
-        r"dynamic \(reconstruction\) minus lora .*nats of loss on held-out examples.*"
+        r"dynamic minus lora.*nats of loss on held-out examples.*"
         r"better \(the CI excludes 0\)",
         said,
     )
@@ -74,7 +74,7 @@ def test_the_address_restores_axis_grouping_and_pair(runs_dir: Path) -> None:
     app = open_page("compare", runs=runs, x="seconds", group="runs", first="lora (reconstruction)")
     assert charts(app)[0]["layout"]["xaxis"]["title"]["text"] == "Training time (s)"
     assert len(traces(app, 0)) == 6
-    assert app.selectbox(key="address-first").value == "lora (reconstruction)"
+    assert app.selectbox(key="address-first").value == "lora"
     app = open_page("compare", runs=runs, section="capacity", ranks="spread")
     assert "Standard deviation" in json.dumps(charts(app)[-1])
 
@@ -120,9 +120,7 @@ def test_many_runs_stay_readable(runs_dir: Path) -> None:
     assert len({name for name in traces(app, 0) if "band" not in name}) == 13
     assert [trace.get("mode") for trace in charts(app)[0]["data"]].count("text") == 6, "six have a name at their end"
     assert len(app.multiselect(key="address-runs").value) == 26
-    app = open_page(
-        "compare", runs=",".join(ids(26)), highlight="s9 (reconstruction), n = 2", scale="log", smoothing="none"
-    )
+    app = open_page("compare", runs=",".join(ids(26)), highlight="s9, n = 2", scale="log", smoothing="none")
     (end,) = [trace for trace in charts(app)[0]["data"] if trace.get("mode") == "text"]
     assert end["text"] == ["\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}s9"]
     assert charts(app)[0]["layout"]["yaxis"]["type"] == "log"

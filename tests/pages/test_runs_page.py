@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.store.notes import Notes, annotate_notes, read_notes
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page, words
+from tests.pages.app import actions, charts, open_page, words
 from tests.store.builder import finished_run, new_run
 
 IDS = [f"20260101-000000-0000000{number}" for number in range(4)]
@@ -177,7 +177,7 @@ def test_a_sweep_that_cannot_be_is_one_sentence(runs: Path, lines: str, said: st
 def test_a_dashboard_that_only_looks_offers_no_change(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     app = tick(open_page("runs"), 1)
-    assert [button.key for button in app.button] == ["hide"]
+    assert actions(app) == [app.button(key="hide").label]
     assert json.dumps([area.label for area in app.text_area]) == "[]"
 
 

@@ -20,7 +20,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.notes import annotate_notes
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page, words
+from tests.pages.app import actions, charts, open_page, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN_ID = "20260101-000000-00000001"
@@ -195,7 +195,7 @@ def test_a_store_of_unreadable_runs_only(page: str, runs_dir: Path) -> None:
 def test_a_dashboard_that_only_looks(page: str, state: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     make(runs_dir, state)
-    assert not open_page(page, run=RUN_ID).button
+    assert not actions(open_page(page, run=RUN_ID))
 
 
 def test_a_run_that_vanishes_while_it_is_looked_at(runs_dir: Path) -> None:

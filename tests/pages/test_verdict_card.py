@@ -47,8 +47,8 @@ def test_compare_begins_with_a_verdict_that_agrees_with_the_paired_difference(ru
     assert "is worse than" in headline or "is better than" in headline
     mean = headline.partition("loss ")[2].partition(" nats")[0]
     assert mean[0] in "+−"
-    (pair, *_) = [line for line in found.splitlines() if "lora (reconstruction):" in line and "minus" in line]
-    assert f"dynamic (reconstruction) minus lora (reconstruction): {mean} nats" in pair, "one number, one sign"
+    (pair, *_) = [line for line in found.splitlines() if "lora:" in line and "minus" in line]
+    assert f"dynamic minus lora: {mean} nats" in pair, "one number, one sign"
     assert not [button for button in app.button if button.key == "verdict-run"], "it is clear already"
 
 
@@ -92,20 +92,21 @@ def test_a_refused_sweep_is_a_sentence(runs_dir: Path, monkeypatch: pytest.Monke
 def test_a_run_is_set_against_plain_lora_on_the_same_data(runs_dir: Path) -> None:
     make_both(runs_dir, 3)
     make_run(runs_dir, run_id=run_id(70), seed=0, strategy="lora", steps=50)  # of another length
-    found = said(open_page("run", run=run_id(1)))
-    assert found.index("##### Verdict") < found.index("##### Training loss")
-    assert "**On sentiment4, dynamic (reconstruction) is" in found
-    assert "lora (reconstruction)" in found
-    assert "##### Verdict" in said(open_page("run", run=run_id(4))), "the baseline says it too"
+    found = said(open_page("run", run=run_id(1), section="results"))
+    assert found.index("Does dynamic help here?") < found.index("##### Training loss")
+    assert "**Yes: " in found
+    assert "over lora**" in found
+    assert "**On sentiment4, dynamic is" in found, "the whole verdict is among all results"
+    assert "Does dynamic help here?" in said(open_page("run", run=run_id(4))), "the baseline says it too"
 
 
 def test_a_run_alone_leads_to_its_baseline(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=run_id(0), extras=True)
     app = open_page("run", run=run_id(0))
-    assert "There is no plain LoRA run of this model, data set and length" in said(app)
+    assert "**No plain LoRA run to compare with**" in said(app)
     assert "Train plain LoRA at the same budget" in [one.proto.label for one in app.get("page_link")]
     make_run(runs_dir, run_id=run_id(1), state="running", steps=7)
-    assert "##### Verdict" not in said(open_page("run", run=run_id(1))), "it is not finished"
+    assert "The verdict comes when the run has finished" in said(open_page("run", run=run_id(1)))
 
 
 def test_a_run_alone_in_the_address_of_compare_brings_its_like(runs_dir: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_neighbour_that_cannot_be_read_breaks_nothing(runs_dir: Path, monkeypa
         broken.execute("UPDATE modules SET layer = -9223372036854775808")
     app = open_page("run", run=run_id(0))
     assert not app.error
-    assert "have 2 common seeds, too few to decide" in said(app), "the third seed is the one that cannot be read"
+    assert "2 seeds, same examples. It needs 3." in said(app), "the third seed is the one that cannot be read"
 
     def unreadable(*_: object) -> list[object]:
         raise CorruptRunError("run x: run.db cannot be read")

@@ -116,9 +116,7 @@ def test_equal_means_are_said_once_and_one_configuration_has_its_name() -> None:
     assert "2 configurations all have mean accuracy 0.800 (2 runs)" in runs.sentence(tied)
     alone = runs.task_results([listed(1)])
     assert alone is not None
-    assert (
-        runs.sentence(alone) == "On sst2 with minilm, 40 steps, dynamic (from its code) reaches accuracy 0.800 (n = 1)."
-    )
+    assert runs.sentence(alone) == "On sst2 with minilm, 40 steps, dynamic reaches accuracy 0.800 (n = 1)."
     assert runs.task_results([listed(1, accuracy=None)]) is None
     assert runs.standing(["finished", "running", "finished"]) == "3 runs: 2 finished and 1 running."
 

@@ -61,7 +61,7 @@ def test_recent_runs_are_own_ones_that_ended() -> None:
 @pytest.mark.parametrize(
     ("ago", "words"),
     [
-        (20, "created 20 s ago"),
+        (20, "created just now"),
         (725, "created 12 min ago"),
         (7300, "created 2 h ago"),
         (90_000, "created 1 day ago"),

@@ -25,7 +25,7 @@ ROWS = [
 def test_rows_are_methods_and_columns_data_sets() -> None:
     table = results_table.paper(ROWS, "method")
     assert table.columns == ("sst2 (accuracy)", "cola.csv (accuracy)")
-    assert [line.label for line in table.lines] == ["dynamic (from its code)", "lora (from its code)"]
+    assert [line.label for line in table.lines] == ["dynamic", "lora"]
     assert [results_table.format_parameters(line) for line in table.lines] == ["3,964", "7,924"]
     assert [[results_table.format_cell(cell, bold="[{}]") for cell in line.cells] for line in table.lines] == [
         ["[0.810 ± 0.010] (3)", "[0.500] (1)"],
@@ -42,11 +42,11 @@ def test_of_several_configurations_the_best_is_chosen_and_that_is_said() -> None
         "0.830 ± 0.010 (3)",
         "0.810 ± 0.010 (3)",
     ]
-    assert table.chosen == ("dynamic (from its code)", "lora (from its code)")
+    assert table.chosen == ("dynamic", "lora")
     assert "which is optimistic" in scatter_text.paper(table)
     every = results_table.paper(rows, "configuration")
     assert len(every.lines) == 12
-    assert "lora (from its code), rank 2, lr 0.002" in [line.label for line in every.lines]
+    assert "lora, rank 2, lr 0.002" in [line.label for line in every.lines]
     assert sum(cell is not None and cell.is_best for line in every.lines for cell in line.cells) == 1
 
 
@@ -67,10 +67,10 @@ def test_a_control_is_a_method_of_its_own() -> None:
     rows = [listed(1, lr=1e-3), listed(2, lr=2e-3, accuracy=0.9), listed(3, allocation="random", accuracy=0.95)]
     table = results_table.paper(rows, "method")
     assert [(line.label, results_table.format_cell(line.cells[0])) for line in table.lines] == [
-        ("dynamic (from its code)", "0.900 (1)"),
-        ("dynamic (from its code), allocation random", "0.950 (1)"),
+        ("dynamic", "0.900 (1)"),
+        ("dynamic, allocation random", "0.950 (1)"),
     ]
-    assert table.chosen == ("dynamic (from its code)",)
+    assert table.chosen == ("dynamic",)
 
 
 def test_of_an_error_the_lowest_is_best() -> None:
@@ -91,8 +91,8 @@ def test_latex() -> None:
         r"  \toprule",
         r"  Method & Adapter parameters & sst2 (accuracy) & cola.csv (accuracy) \\",
         r"  \midrule",
-        r"  dynamic (from its code) & 3,964 & \textbf{0.810 $\pm$ 0.010} (3) & \textbf{0.500} (1) \\",
-        r"  lora (from its code) & 7,924 & 0.705 $\pm$ 0.007 (2) & \textbf{0.500} (1) \\",
+        r"  dynamic & 3,964 & \textbf{0.810 $\pm$ 0.010} (3) & \textbf{0.500} (1) \\",
+        r"  lora & 7,924 & 0.705 $\pm$ 0.007 (2) & \textbf{0.500} (1) \\",
         r"  \bottomrule",
         r"\end{tabular}",
     ]
@@ -101,7 +101,7 @@ def test_latex() -> None:
 def test_markdown() -> None:
     lines = results_table.markdown(results_table.paper(ROWS, "method")).splitlines()
     assert lines[1] == "| --- | ---: | :---: | :---: |"
-    assert lines[2] == r"| dynamic \(from its code\) | 3,964 | **0.810 ± 0.010** (3) | **0.500** (1) |"
+    assert lines[2] == r"| dynamic | 3,964 | **0.810 ± 0.010** (3) | **0.500** (1) |"
 
 
 def test_no_finished_run_is_an_empty_table() -> None:

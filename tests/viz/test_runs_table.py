@@ -193,7 +193,7 @@ def test_tags_by_use(runs: pd.DataFrame) -> None:
     assert runs_table.all_tags(runs[runs["status"] == "corrupt"]) == []
 
 
-def test_methods_bear_their_fidelity_and_are_found_by_their_name(tmp_path: Path) -> None:
+def test_methods_are_found_by_their_name_whatever_their_fidelity(tmp_path: Path) -> None:
     for number, (strategy, fidelity) in enumerate(
         [("lora_sp", "reconstruction"), ("lora", "code"), ("lora_sp", "description"), ("lora", "code")]
     ):
@@ -202,20 +202,20 @@ def test_methods_bear_their_fidelity_and_are_found_by_their_name(tmp_path: Path)
     found = queries.list_runs(tmp_path)
     table = runs_table.ordered(runs_table.runs_table(found), "strategy")
     assert table["strategy"].tolist() == [
-        "lora (from its code)",
-        "lora (from its code)",
-        "lora_sp (from its description)",
-        "lora_sp (reconstruction)",
+        "lora",
+        "lora",
+        "lora_sp",
+        "lora_sp",
     ]
     assert table["id"].tolist() == ["r3", "r1", "r2", "r0"], "newest first within a strategy, whatever its fidelity"
     assert set(runs_table.filtered(found, strategies=["lora_sp"])["id"]) == {"r0", "r2"}
     assert set(runs_table.searched(found, "strategy=lora_sp")["id"]) == {"r0", "r2"}
     members = runs_table.grouped(found, "strategy")
     summary = runs_table.group_summary(members).set_index("group")
-    assert summary["runs"].to_dict() == {"lora (from its code)": 2, "lora_sp (from its description)": 2}
-    assert "lora_sp (reconstruction) on x, seed 0" in members["name"].tolist()
+    assert summary["runs"].to_dict() == {"lora": 2, "lora_sp": 2}
+    assert "lora_sp on x, seed 0" in members["name"].tolist()
     figure = runs_figures.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
-    assert list(layout_of(figure).yaxis.ticktext) == ["lora_sp<br>(from its description)", "lora (from its code)"]
+    assert list(layout_of(figure).yaxis.ticktext) == ["lora_sp", "lora"]
 
 
 def test_the_column_of_results_is_named_by_the_metric_that_all_runs_share() -> None:

@@ -55,7 +55,7 @@ def test_swept_settings_the_most_varied_first() -> None:
     found = scatter_model.swept(ROWS)
     assert list(found) == ["train.lr", "adapter.rank", "strategy.name"]
     assert found["adapter.rank"][:6] == [2, 2, 2, 4, 4, 4]
-    assert set(found["strategy.name"]) == {"dynamic (from its code)", "lora (from its code)"}
+    assert set(found["strategy.name"]) == {"dynamic", "lora"}
     odd = scatter_model.swept([listed(1), listed(2, merge=True), listed(3, merge=False, data="/home/x/my data")])
     assert odd["strategy.merge"] == [None, "yes", "no"]
     assert odd["data.name"] == ["sst2", "sst2", "my data"]
@@ -92,7 +92,7 @@ def test_the_scatter_shows_every_run_in_the_look_of_its_strategy() -> None:
     numbers = scatter_model.number_table(ROWS)
     points = numbers[["name", "strategy"]].assign(x=numbers["train.lr"], y=numbers["accuracy"])
     figure = scatter_figures.scatter(points, ("learning rate", "accuracy"), theme.LIGHT, logarithmic=(True, False))
-    assert [trace.name for trace in traces_of(figure)] == ["dynamic (from its code)", "lora (from its code)"]
+    assert [trace.name for trace in traces_of(figure)] == ["dynamic", "lora"]
     assert sum(len(trace.x) for trace in traces_of(figure)) == 36
     assert layout_of(figure).xaxis.type == "log"
     said = text.scatter(points, ("learning rate", "accuracy"), 40)

@@ -30,7 +30,7 @@ class DecodeKind(RunKind):
     page = "decode"
     settings = DecodeSettings
     form = StartForm(
-        text.WHAT,
+        text.PURPOSE,
         "Decode",
         "Start decoding",
         "There is no finished run of a language model: a target, a draft and a judge on arithmetic can be trained.",

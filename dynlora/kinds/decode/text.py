@@ -12,6 +12,10 @@ WHAT = (
     "A cheap draft writes each step of a solution. A reward judges the step. Where the score is too low, the target "
     "writes the step again. This page shows where the draft was trusted, and what that saved."
 )
+PURPOSE = (
+    "A small model drafts each step of an answer and a large one rewrites the weak steps: for when the large model "
+    "alone costs too much."
+)
 ONLY_FIRST = (
     "The threshold decided while the texts were written. Another threshold changes the text from its first rejected "
     "step on, so each threshold is a decode of its own."

@@ -168,6 +168,10 @@ WHAT = (
     "Finished classifiers teach one meta-LoRA, without their data: synthetic inputs are made of each teacher, and the "
     "meta-LoRA learns to tell their classes by a few examples. A new task then needs a few examples and no training."
 )
+PURPOSE = (
+    "One adapter is made of several finished ones, without their data: for when you have many adapters, or their data "
+    "is gone."
+)
 STAGES = {"inversion": "making synthetic inputs", "episodes": "learning from episodes", "noise": "learning from noise"}
 """What happens in each stage."""
 

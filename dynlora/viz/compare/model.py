@@ -12,18 +12,15 @@ import pandas as pd
 from dynlora.analysis import run_summary
 from dynlora.analysis.config_fields import SOURCES, flat
 from dynlora.analysis.frames import smoothed
-from dynlora.analysis.run_summary import LOW_IS_GOOD, format_strategy, main_metric, named, parameters_in_use
+from dynlora.analysis.run_summary import LOW_IS_GOOD, format_strategy, main_metric, parameters_in_use
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.stats import spearman
 from dynlora.text import listed, metric_words, number, one_line, source_name
 
-METHOD = "strategy.name"
-"""The setting whose value is shown with its fidelity."""
-
 
 def distinct_names(summaries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return a display name for each run id, as `listing.named` words it; equal names get the end of the id."""
-    names = [named(summary) for summary in summaries]
+    """Return a display name for each run id; equal names get the end of the id."""
+    names = [one_line(summary["name"], 60) for summary in summaries]
     return {
         summary["id"]: name if names.count(name) == 1 else f"{name} ({summary['id'][-4:]})"
         for summary, name in zip(summaries, names, strict=True)
@@ -44,17 +41,12 @@ def shared_metric(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def config_difference(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> pd.DataFrame:
-    """Return the settings that are not the same in all runs: column `setting`, then one per run.
-
-    A strategy is with its fidelity.
-    """
+    """Return the settings that are not the same in all runs: column `setting`, then one per run."""
     configs = {names[summary["id"]]: flat(summary.get("config") or {}) for summary in summaries}
     keys = list(dict.fromkeys(key for config in configs.values() for key in config))
     rows = [[key, *(_shown(config, key) for config in configs.values())] for key in keys if key != "name"]
     differ = [_by_name(row) for row in rows if len(set(row[1:])) > 1]
-    table = pd.DataFrame(differ, columns=["setting", *configs])
-    table.loc[table["setting"] == METHOD, list(configs)] = [one_line(format_strategy(one), 120) for one in summaries]
-    return table
+    return pd.DataFrame(differ, columns=["setting", *configs])
 
 
 def _shown(config: Mapping[str, Any], key: str) -> str:
@@ -78,7 +70,7 @@ def final_table(summaries: Sequence[Mapping[str, Any]], names: Mapping[str, str]
         rows.append(
             {
                 "name": names[summary["id"]],
-                "method (fidelity)": format_strategy(summary),
+                "method": format_strategy(summary),
                 "status": summary["status"],
                 "seed": summary.get("seed"),
                 "steps": summary["step"],

@@ -57,7 +57,7 @@ class Line:
     """A row of the table.
 
     Attributes:
-        label: the method with its fidelity, and what sets its configuration apart.
+        label: the method, and what sets its configuration apart.
         parameters: mean of the adapter parameters in use, gates included; None when no run says.
         cells: one for each data set; None where there is no finished run.
     """

@@ -18,7 +18,7 @@ from dynlora.analysis.run_summary import format_strategy, parameters_in_use
 from dynlora.analysis.seed_groups import NOT_COMPARED
 from dynlora.store import search_fields
 from dynlora.text import number, one_line, source_name
-from dynlora.viz.compare.model import METHOD, distinct_names
+from dynlora.viz.compare.model import distinct_names
 
 Row = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ WORDS = {
     "ece": "calibration error (ece)",
     "brier": "Brier score",
     "adapter.rank": "rank",
-    METHOD: "strategy",
+    "strategy.name": "strategy",
     "model.name": "model",
     "data.name": "data",
     "data.path": "data file",
@@ -89,7 +89,7 @@ def _is_number(value: Any) -> bool:
 
 
 def number_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return one row per run: id, name (distinct), strategy (with its fidelity), then a column for each number."""
+    """Return one row per run: id, name (distinct), strategy, then a column for each number."""
     names = distinct_names(rows)
     about = [
         {"id": row["id"], "name": names[row["id"]], "strategy": one_line(format_strategy(row), 60)} for row in rows
@@ -116,14 +116,11 @@ def varying(table: pd.DataFrame) -> list[str]:
 def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """Return the settings that differ between runs, seed and name aside, each with its value in every run.
 
-    The most varied come first, numbers before text. None is where a run does not set it. A strategy is with its
-    fidelity.
+    The most varied come first, numbers before text. None is where a run does not set it.
     """
     settings = [search_fields.settings(row) for row in rows]
     keys = [key for key in dict.fromkeys(key for one in settings for key in one) if _is_said(key, settings)]
     columns = {key: [_plain(key, one.get(key)) for one in settings] for key in keys}
-    if METHOD in columns:
-        columns[METHOD] = [one_line(format_strategy(row), 60) for row in rows]
     counts = {key: len(set(map(str, values))) for key, values in columns.items()}
     is_text = {key: not any(_is_number(value) for value in columns[key]) for key in columns}
     chosen = sorted((key for key in columns if counts[key] > 1), key=lambda key: (-counts[key], is_text[key]))

@@ -39,7 +39,7 @@ button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{
 [class*="st-key-card-"] [data-testid="stMarkdownContainer"]:has(h5) {{ margin-bottom: 0 !important; }}
 [class*="st-key-card-"] h5 {{ padding: 0 0 0.45rem; font-weight: 650; font-size: 0.98rem; }}
 [class*="st-key-card-"] [data-testid="stCaptionContainer"] p {{ font-size: 0.84rem; overflow-wrap: anywhere; }}
-{_text_styles(colours)}{_home_styles(colours)}{_LIST_STYLES}{_CHART_STYLES}
+{_text_styles(colours)}{_home_styles(colours)}{_view_styles(colours)}{_LIST_STYLES}{_CHART_STYLES}
 [class*="st-key-under-"] {{ flex-wrap: nowrap !important; }}
 [class*="st-key-under-"] > div:first-child {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
@@ -50,15 +50,16 @@ button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{
   [class*="st-key-health-"] > div:nth-child(2) {{
     flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 }}
-[data-testid="stPopoverBody"]:has([data-testid="stDataFrame"]) {{ width: min(46rem, 94vw); max-width: 94vw; }}
 @media (max-width: 960px) {{
   .st-key-tour-stop [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"]) {{ flex-direction: column; }}
   .st-key-tour-stop [data-testid="stColumn"] {{ width: 100% !important; flex: 1 1 100% !important; }}
 }}
 @media (max-width: 640px) {{
-  [data-testid="stLayoutWrapper"]:has(> .st-key-views-of-run) {{ flex: 1 0 100%; }}
-  .st-key-views-of-run {{ column-gap: 0.2rem; }}
-  .st-key-views-of-run a {{ padding: 0.25rem 0.45rem 0.25rem 0; }}
+  [data-testid="stLayoutWrapper"]:has(> .st-key-links-of-run) {{ flex: 1 0 100%; }}
+  .st-key-links-of-run {{ column-gap: 0.2rem; }}
+  .st-key-links-of-run a {{ padding: 0.25rem 0.45rem 0.25rem 0; }}
+  .st-key-views-of-run {{ column-gap: 1rem; }}
+  .st-key-views-of-run a p {{ font-size: 0.86rem; }}
   .st-key-tour-hint {{ flex-wrap: wrap !important; }}
   [data-testid="stButtonGroup"] [role="radiogroup"] {{ flex-wrap: wrap; }}
   [class*="st-key-method-head-"] [data-testid="stCaptionContainer"] {{ display: none; }}
@@ -74,10 +75,17 @@ _CHART_STYLES = """.st-key-page-tools, [data-testid="stLayoutWrapper"]:has(> .st
 [class*="st-key-tools-"] { margin-top: -0.35rem; align-items: center; }
 [class*="st-key-tools-"] button { min-height: 1.9rem; padding-top: 0; padding-bottom: 0; }
 [class*="st-key-tools-"]:empty { display: none; }
-.dynlora-tools { display: inline-flex; align-items: center; gap: 0.15rem; }
-.dynlora-tools button { font: inherit; font-size: 0.75rem; color: inherit; opacity: 0.7; background: none; border: 0;
-  border-radius: 6px; padding: 0.2rem 0.4rem; cursor: pointer; }
-.dynlora-tools button:hover, .dynlora-tools button:focus-visible { opacity: 1; background: rgba(128, 128, 128, 0.15); }
+[class*="st-key-table-"] [data-testid="stPopoverButton"] p { position: absolute; width: 1px; height: 1px;
+  overflow: hidden; clip-path: inset(50%); }
+[class*="st-key-table-"] [data-testid="stPopoverButton"] > div > div[aria-hidden] { display: none; }
+[class*="st-key-table-"] [data-testid="stPopoverButton"] { min-height: 1.7rem; padding: 0 0.3rem; }
+[data-testid="stPopoverBody"]:has([class*="st-key-csv-"]) { min-width: 9rem; width: 9.5rem; padding: 0.5rem 0.7rem; }
+[data-testid="stPopoverBody"]:has([class*="st-key-csv-"]) [data-testid="stVerticalBlock"] { gap: 0.1rem; }
+[data-testid="stPopoverBody"] [class*="st-key-csv-"] { display: flex; flex-direction: column; align-items: flex-start; }
+.dynlora-tools { display: flex; flex-direction: column; align-items: flex-start; }
+.dynlora-tools button { font: inherit; font-size: 0.88rem; color: inherit; background: none; border: 0;
+  border-radius: 6px; padding: 0.35rem 0.4rem 0.35rem 1.5rem; width: 100%; text-align: left; cursor: pointer; }
+.dynlora-tools button:hover, .dynlora-tools button:focus-visible { background: rgba(128, 128, 128, 0.15); }
 .dynlora-mark { position: absolute; display: none; width: 0; z-index: 2; pointer-events: none; }
 .dynlora-mark span { position: absolute; top: 0; font-size: 11px; white-space: nowrap; padding: 0 3px;
   border-radius: 3px; opacity: 0.92; }
@@ -119,6 +127,51 @@ def _text_styles(colours: Palette) -> str:
 .dl-legend {{ display: flex; flex-wrap: wrap; gap: 0.25rem 0.6rem; align-items: center; }}
 .dl-legend b {{ display: inline-flex; border: 1px solid {colours.hairline}; }}
 .dl-legend i {{ width: 0.9rem; height: 0.7rem; }}
+"""
+
+
+def _view_styles(colours: Palette) -> str:
+    """Return the styles of the menu's entry of a run, and of the row of its views under its name."""
+    return f""".st-key-menu-views, [data-testid="stLayoutWrapper"]:has(> .st-key-menu-views) {{ display: none; }}
+[class*="st-key-menu-run-"] a p {{ display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
+  overflow: hidden; white-space: normal; line-height: 1.3; }}
+.st-key-menu-run-here a {{ background: {colours.hairline}; }}
+.st-key-menu-run-here a p {{ font-weight: 600; }}
+@media (min-width: 641px) {{ .st-key-head-of-run > .st-key-address-run {{ flex: 0 0 17rem !important; }} }}
+@media (max-width: 640px) {{ .st-key-head-of-run {{ row-gap: 0.4rem; }}
+  .st-key-head-of-run > div {{ flex: 1 1 100% !important; min-width: 100% !important; }} }}
+[data-testid="stLayoutWrapper"]:has(> [class*="st-key-head-of-"]) {{ margin-bottom: -0.6rem; }}
+.st-key-views-of-run {{ flex-wrap: nowrap !important; overflow-x: auto; overflow-y: hidden; column-gap: 1.6rem;
+  border-bottom: 1px solid {colours.hairline}; }}
+[class*="st-key-view-"] {{ flex: 0 0 auto !important; }}
+[class*="st-key-view-"] a {{ padding: 0 0 0.1rem; margin: 0; border-radius: 0; background: none !important; }}
+[class*="st-key-view-"] a p {{ color: {colours.muted} !important; }}
+[class*="st-key-view-"] a:hover p, [class*="st-key-view-here-"] a p {{ color: {colours.accent} !important; }}
+[class*="st-key-view-here-"] {{ box-shadow: inset 0 -2px {colours.accent}; }}
+[class*="st-key-view-here-"] a p {{ font-weight: 650; }}
+.st-key-card-strip {{ padding: 0.8rem 0 0.5rem; }}
+.st-key-card-strip [data-testid="stColumn"] {{ padding: 0 1.1rem; }}
+.st-key-card-strip [data-testid="stColumn"] > div {{ gap: 0.2rem; }}
+.st-key-card-strip [data-testid="stMarkdownContainer"], .st-key-card-strip [data-testid="stCaptionContainer"],
+.st-key-card-strip p {{ margin: 0 !important; }}
+.st-key-card-strip h3 {{ padding: 0; font-size: 1.7rem; font-weight: 650; }}
+.st-key-card-strip a, .st-key-card-strip [data-testid="stPopover"] button {{ padding: 0; min-height: 1.6rem; }}
+.st-key-card-strip a p, .st-key-card-strip [data-testid="stPopover"] button p {{ font-size: 0.84rem; }}
+[data-testid="stLayoutWrapper"]:has(> .st-key-copy-code) {{ flex: 0 0 auto !important; width: max-content; }}
+.st-key-copy-code pre {{ display: none; }}
+.st-key-copy-code [data-testid="stCode"], .st-key-copy-code [data-testid="stCode"] * {{ position: static;
+  background: none; width: auto; min-width: 0; height: auto; padding: 0; transform: none; opacity: 1;
+  visibility: visible; box-shadow: none; justify-content: flex-start !important; }}
+.st-key-copy-code button {{ padding: 0; border: 0; color: {colours.text}; font-size: 0.84rem; white-space: nowrap;
+  text-decoration: underline; text-underline-offset: 3px; }}
+.st-key-copy-code button svg {{ width: 0.9rem !important; margin-right: 0.3rem; }}
+.st-key-copy-code button::after {{ content: "Copy LoraConfig"; }}
+[class*="st-key-actions"] a:not(:hover) {{ background: none; }}
+@media (min-width: 641px) {{
+  .st-key-card-strip [data-testid="stColumn"] + [data-testid="stColumn"] {{
+    border-left: 1px solid {colours.hairline}; }}
+  .st-key-card-strip [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"]) {{ gap: 0; }}
+}}
 """
 
 

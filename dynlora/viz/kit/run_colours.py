@@ -16,9 +16,6 @@ from dynlora.text import one_line
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
 
-ORDER = (0, 5, 2, 4, 3, 1, 6, 7)
-"""Places of the palette in an order in which neighbours differ most."""
-
 PLACES = {
     "lora": 0,
     "dynamic": 4,
@@ -43,6 +40,9 @@ PLACES = {
 MOST_STYLES = 48
 """Styles of one colour: its markers by the dashes. More configurations than that look alike."""
 
+SHADES = ((0, 0.0), (0, 0.22), (255, 0.4))
+"""What the configurations of a method mix into its colour: grey value and fraction; nothing, black, white."""
+
 Style = tuple[str, str, str]
 """Colour, marker and dash."""
 
@@ -61,18 +61,19 @@ def run_colour(row: Mapping[str, Any]) -> str:
 def styles(methods: Mapping[str, str]) -> dict[str, Style]:
     """Return (colour, marker, dash) of configurations that are seen together, no two alike.
 
-    The oldest configuration of a method has the method's style. Its others have the method's colour too and differ in
-    marker and dash, unless all are of one method: then colours distinguish them, and the first is the method's.
+    The oldest configuration of a method has the method's style. Its others have a shade of the method's colour, and
+    differ in marker and dash, whatever else is on the page.
 
     Args:
         methods: of the configurations, by the id of the oldest run of each; the order changes nothing.
     """
-    is_alone = len(set(methods.values())) == 1
     firsts = {method_place(method): _style(method_place(method), 0) for method in methods.values()}
     styles: dict[str, Style] = {}
+    begun: set[str] = set()
     for run, method in sorted(methods.items()):
-        place = method_place(method)
-        others = (_style(place, step, is_alone=is_alone) for step in range(1, MOST_STYLES))
+        place, is_new = method_place(method), method not in begun
+        begun.add(method)
+        others = [_style(place, step, is_first=is_new) for step in range(1, MOST_STYLES)]
         taken = {*styles.values(), *firsts.values()}
         is_first = firsts[place] not in styles.values()
         styles[run] = (
@@ -81,16 +82,20 @@ def styles(methods: Mapping[str, str]) -> dict[str, Style]:
     return styles
 
 
-def _style(place: int, step: int, *, is_alone: bool = False) -> Style:
-    """Return the style of a place, or the `step`-th other one of its method."""
+def _style(place: int, step: int, *, is_first: bool = False) -> Style:
+    """Return the style of a place, or the `step`-th other one; the first of a method has its colour as it is."""
     size = len(theme.CATEGORICAL)
-    colour, dash = place % size, place // size
+    colour, dash = place % size, place // size + step
     marker = colour + step + step // 24
-    if is_alone:
-        colour, dash = ORDER[(ORDER.index(colour) + step) % size], dash + step // size
-    else:
-        dash += step
-    return theme.CATEGORICAL[colour], theme.SYMBOLS[marker % len(theme.SYMBOLS)], theme.DASHES[dash % len(theme.DASHES)]
+    shade = shades(theme.CATEGORICAL[colour])[0 if is_first else step % len(SHADES)]
+    return shade, theme.SYMBOLS[marker % len(theme.SYMBOLS)], theme.DASHES[dash % len(theme.DASHES)]
+
+
+def shades(colour: str) -> tuple[str, ...]:
+    """Return a colour as it is, darker and lighter: the configurations of one method."""
+    parts = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+    mixed = ([round(part + (grey - part) * share) for part in parts] for grey, share in SHADES)
+    return tuple("#{:02X}{:02X}{:02X}".format(*one) for one in mixed)
 
 
 MOST_COLOURED = 6
@@ -169,7 +174,7 @@ def eye_styles(styles: Sequence[LineStyle | None], colours: Palette) -> str:
 
 
 def short_label(name: str, length: int = LABEL_LENGTH) -> str:
-    """Return a configuration's name for the end of its line: without fidelity and number of runs."""
+    """Return a configuration's name for the end of its line: without remarks in brackets and number of runs."""
     plain = re.sub(r", n = \d+\Z", "", re.sub(r" \([^()]*\)", "", name))
     return one_line(plain, length)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from dynlora.analysis import ablations, ranks_to_use, ranks_to_use_text, verdict_text
+from dynlora.analysis import ranks_to_use, ranks_to_use_text, verdict_text
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.verdict import Verdict
 from dynlora.viz.report.document import Block, Chart, Part, Table, Text
@@ -27,18 +27,9 @@ def verdict_part(verdict: Verdict) -> Part:
 def ranks_part(run: RunReading) -> Part:
     """Return the ranks that a finished or stopped run ended with, as a table by kind and as code for PEFT."""
     summary, title = run.summary, "Ranks to use"
-    settings = ranks_to_use.lora_settings(summary, summary["ranks"])
-    if summary["status"] not in ("finished", "stopped") or settings is None or run.modules.empty:
+    evidence, settings = ranks_to_use.evidence_of(run), ranks_to_use.lora_settings(summary, summary["ranks"])
+    if evidence is None or settings is None:
         return Part(title, [])
-    measured = ablations.kept(run.folder)
-    evidence = ranks_to_use.evidence(
-        run.modules,
-        summary["ranks"],
-        run.values("rank", None),
-        ablations.effects(measured, run.modules),
-        0 if measured is None else measured.rows,
-        {name: run.values(name, run.last) for name in ("delta_norm", "effective_rank")},
-    )
     kinds = ranks_to_use_text.kinds_table(evidence)
     return Part(
         title,

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.analysis.result_strip import Answer
 from dynlora.text import number, one_line
 from dynlora.viz.kit.theme import Palette
 
@@ -83,6 +84,7 @@ class Document:
         facts: figures that matter first, by their label.
         parts: in order; those without blocks and notes are left out.
         notes: what stands right under the facts.
+        strip: questions with their answers, above the facts.
     """
 
     title: str
@@ -90,6 +92,7 @@ class Document:
     facts: Mapping[str, str]
     parts: Sequence[Part]
     notes: Sequence[str] = field(default_factory=tuple)
+    strip: Sequence[Answer] = ()
 
     @property
     def shown(self) -> list[Part]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import ablations, health, results, run_summary
+from dynlora.analysis import ablations, health, ranks_to_use, results, run_summary
 from dynlora.analysis import run_summary as words
 from dynlora.analysis.config_fields import by_name
-from dynlora.analysis.run_reading import RunReading, machine
+from dynlora.analysis.result_strip import result_strip
+from dynlora.analysis.run_reading import RunReading, setup_frame
 from dynlora.analysis.verdict import run_verdict
 from dynlora.config_files import yaml_text
 from dynlora.kinds.registry import registry
@@ -37,25 +37,13 @@ if TYPE_CHECKING:
 
 def setup_part(summary: Mapping[str, Any]) -> Part:
     """Return how the run was made: its configuration, and the versions and machine it was made with."""
-    created = summary.get("created")
-    facts = {"id": summary["id"], "strategy": run_summary.format_strategy(summary)}
-    if isinstance(created, int | float) and 0 <= created < 4e9:
-        facts["created"] = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    facts |= {
-        f"parameters, {name}": number(value) for name, value in summary["params"].items() if isinstance(value, int)
-    }
     return Part(
         "Setup",
         [
             Text("Configuration", yaml_text(by_name(summary["config"]))),
-            Table("Versions, machine and size", facts_frame(facts | machine(summary))),
+            Table("Versions, machine and size", setup_frame(summary)),
         ],
     )
-
-
-def facts_frame(facts: Mapping[str, str]) -> pd.DataFrame:
-    """Return facts as a table of two columns."""
-    return pd.DataFrame({"what": list(facts), "value": list(facts.values())}, dtype=object)
 
 
 HALF = 4
@@ -213,6 +201,9 @@ def run_document(run: RunReading) -> Document:
     summary, view = run.summary, document_view(run)
     times = run_summary.step_times(run.scalars)
     judged = run_verdict(run.folder, summary)
+    strip = result_strip(summary, judged, ranks_to_use.evidence_of(run))
+    in_strip = ("Adapter parameters in use", "Budget used", strip.metric.question.partition(",")[0])
+    facts = run_summary.headline(summary, len(run.event_steps), times)
     parts = [
         *([] if judged is None else [verdict_part(judged)]),
         ranks_part(run),
@@ -227,9 +218,10 @@ def run_document(run: RunReading) -> Document:
     return Document(
         one_line(summary["name"], 120),
         run_summary.about(summary),
-        {"status": _status(summary), **run_summary.headline(summary, len(run.event_steps), times)},
+        {"Status": _status(summary), **{name: words for name, words in facts.items() if name not in in_strip}},
         parts,
         _health(run),
+        strip.answers,
     )
 
 

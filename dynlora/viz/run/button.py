@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -38,7 +38,7 @@ def export_buttons(run: Chosen) -> None:
 
     Nothing without an adapter, and nothing where the dashboard only looks: each download starts a process with torch.
     """
-    if not adapter_button(run):
+    if not adapter_button(run, is_main=True):
         return
     summary = cached_queries.ask(queries.run_summary, run.folder)
     generates, has_gates = bool(summary["task_facts"].get("generates")), bool(summary["params"].get("gate"))
@@ -127,15 +127,23 @@ def _running(run: Chosen, format_: str) -> None:
         st.rerun()
 
 
-def adapter_button(run: Chosen) -> bool:
-    """Draw the download of the adapter where there is one and a process may be started, and say whether it is drawn."""
+def adapter_button(run: Chosen, *, is_main: bool = False) -> bool:
+    """Draw the download of the adapter where there is one and a process may be started, and say whether it is drawn.
+
+    Args:
+        run: the run.
+        is_main: whether it is the first thing to do on its page.
+    """
     if not has_model(run.folder) or is_read_only():
         return False
-    _download(run, "Adapter", "peft", "Zip file: the adapter as PEFT loads it, and a model card with the code.")
+    help_ = "Zip file: the adapter as PEFT loads it, and a model card with the code."
+    _download(run, "Adapter", "peft", help_, "primary" if is_main else "tertiary")
     return True
 
 
-def _download(run: Chosen, label: str, format_: str, help_: str) -> None:
+def _download(
+    run: Chosen, label: str, format_: str, help_: str, type_: Literal["primary", "tertiary"] = "tertiary"
+) -> None:
     st.download_button(
         label,
         partial(exported, run.folder, format_),
@@ -145,7 +153,7 @@ def _download(run: Chosen, label: str, format_: str, help_: str) -> None:
         on_click=announce,
         args=(MAKING, ":material/hourglass_top:"),
         icon=":material/download:",
-        type="tertiary",
+        type=type_,
         help=help_,
     )
 

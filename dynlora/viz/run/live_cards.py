@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -10,20 +10,22 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import run_summary
-from dynlora.analysis.run_reading import read_run
+from dynlora.analysis import ranks_to_use_text, run_summary
+from dynlora.analysis.ranks_to_use import Evidence, LoraSettings
+from dynlora.analysis.result_strip import Answer, result_strip
+from dynlora.analysis.run_reading import setup_frame
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
-from dynlora.store.summary import RunSummary
 from dynlora.text import duration, markdown_text
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.run import result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import badge, card, chart, colours, note, status_line, titled
-from dynlora.viz.ui.panel_cards import panel_cards
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, snippets, status_line
+from dynlora.viz.ui.panel_cards import panel_card, panel_cards
 from dynlora.viz.ui.run_actions import run_buttons
-from dynlora.viz.ui.run_picker import Chosen, is_known, link, links
+from dynlora.viz.ui.run_picker import Chosen, has_model, is_known, link
+from dynlora.viz.verdict.cards import JudgedRun, next_step
 
 
 def minutes(system: pd.DataFrame) -> pd.DataFrame:
@@ -53,28 +55,88 @@ PROCESSOR = {"cpu_percent": "Process"}
 """Readings of the processor, in percent of one core."""
 
 
-def run_head(
-    run: Chosen,
-    summary: Mapping[str, Any],
-    times: pd.DataFrame,
-    events: pd.DataFrame,
-    report_button: Callable[[Sequence[Chosen]], None],
+def run_strip(
+    run: Chosen, summary: Mapping[str, Any], judged: JudgedRun, ranks: Evidence | None, settings: LoraSettings | None
 ) -> None:
-    """Draw name, status, progress, the buttons, and the links to other views and to runs like this one."""
-    titled(summary["name"], run_summary.about(summary))
+    """Draw the four answers of a run, each with what leads on from it.
+
+    Args:
+        run: the run.
+        summary: as `queries.run_summary` returns it.
+        judged: the run among its like.
+        ranks: that it ended with; None before.
+        settings: the same ranks as PEFT takes them; None where there are none.
+    """
+    strip = result_strip(summary, judged.verdict, ranks)
+    with st.container(border=True, key="card-strip"):
+        metric, verdict, of_ranks, cost = st.columns(WIDTHS)
+        with metric:
+            _answer(strip.metric, is_large=True)
+        with verdict:
+            _answer(strip.verdict)
+            next_step(judged)
+        with of_ranks:
+            _answer(strip.ranks)
+            if ranks is not None and settings is not None:
+                code, *others = ranks_to_use_text.snippets(settings).items()
+                with st.container(horizontal=True, vertical_alignment="center", gap="small", key="strip-ranks"):
+                    with st.container(width="content", key="copy-code"):
+                        st.code(code[1][0], language=code[1][1])
+                    with st.popover("YAML", type="tertiary", key="other-code"):
+                        snippets(dict(others), 300)
+                    link("pages/capacity.py", "Where and when it moved", run=run.id)
+        with cost:
+            _answer(strip.cost)
+
+
+WIDTHS = (5, 9, 8, 5)
+"""Of the four answers, the metric first."""
+
+
+def _answer(answer: Answer, *, is_large: bool = False) -> None:
+    """Draw a question, its answer in bold, or large, and what the answer rests on."""
+    st.caption(safe(answer.question))
+    st.markdown(f"{'### ' if is_large else '**'}{safe(answer.answer)}{'' if is_large else '**'}")
+    if answer.basis:
+        st.caption(safe(answer.basis))
+
+
+def run_actions(
+    run: Chosen, summary: Mapping[str, Any], report_button: Callable[[Sequence[Chosen]], None], *, is_detailed: bool
+) -> None:
+    """Draw what can be done with a run, how far it is while it trains, and what is wrong with it.
+
+    Args:
+        run: the run.
+        summary: as `queries.run_summary` returns it.
+        report_button: draws the button of the report.
+        is_detailed: whether the details are shown; the same link hides them.
+    """
+    with st.container(horizontal=True, vertical_alignment="center", key="actions"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="actions-left"):
+            run_buttons(run, summary["status"])
+            export_buttons(run)
+            if has_model(run.folder):
+                link("pages/shrink.py", "Shrink it", run=run.id)
+            with st.popover("Run again…", icon=":material/content_copy:", type="tertiary", key="again"):
+                start = {"from": run.id}
+                link("pages/launch.py", "Duplicate with changes", **start)
+                link("pages/launch.py", "Uniform baseline: same budget, equal ranks", **start, twin="uniform")
+                link("pages/launch.py", "Random control: same moves, at random", **start, twin="random")
+        with st.container(
+            horizontal=True, vertical_alignment="center", gap="small", width="content", key="actions-right"
+        ):
+            link("pages/compare.py", "Compare", runs=run.id)
+            report_button([run])
+            if is_detailed:
+                link("pages/run.py", "Hide details", run=run.id)
+            else:
+                link("pages/run.py", "Details", run=run.id, section="machine")
     _origin(summary)
-    with st.container(horizontal=True, vertical_alignment="center", key="head"):
-        badge(summary["status"])
-        run_buttons(run, summary["status"])
-        links(run.id, here="run")
-        with st.popover("Run again", icon=":material/content_copy:", type="tertiary", key="again"):
-            link("pages/launch.py", "Duplicate with changes", **{"from": run.id})
-            link("pages/launch.py", "Uniform baseline: same budget, equal ranks", **{"from": run.id, "twin": "uniform"})
-            link("pages/launch.py", "Random control: same moves, at random", **{"from": run.id, "twin": "random"})
-        export_buttons(run)
-        report_button([run])
-    phase = run_summary.phase(summary, lambda: queries.logs_frame(run.folder, 20))
-    st.progress(run_summary.progress_share(summary), text=markdown_text(run_summary.format_progress(summary, phase)))
+    if summary["status"] in run_summary.ACTIVE:
+        phase = run_summary.phase(summary, lambda: queries.logs_frame(run.folder, 20))
+        words = run_summary.format_progress(summary, phase)
+        st.progress(run_summary.progress_share(summary), text=markdown_text(words))
     status_line(summary)
 
 
@@ -89,26 +151,34 @@ def _origin(summary: Mapping[str, Any]) -> None:
     st.html(f'<p class="dl-origin">{words}</p>')
 
 
-def run_training(run: Chosen, summary: RunSummary, scalars: pd.DataFrame) -> None:
-    """Draw what the run learns and what that costs.
+def training_panels(view: RunView, ids: Collection[str] = (), without: Collection[str] = ()) -> None:
+    """Draw panels of what a run learns, found and costs.
+
+    Args:
+        view: of the run.
+        ids: of the panels; empty for all of its training and its cost.
+        without: ids of panels that stand elsewhere.
+    """
+    panels = registry()["train"].panels
+    rest = (panel for panel in panels if panel.part in ("Training", "Cost") and panel.id not in without)
+    panel_cards((panel for panel in panels if panel.id in ids) if ids else rest, view)
+
+
+def panel_column(view: RunView, ids: Collection[str]) -> None:
+    """Draw panels one below the other."""
+    for panel in registry()["train"].panels:
+        if panel.id in ids and panel.applies(view):
+            panel_card(panel, view)
+
+
+def run_details(run: Chosen, summary: Mapping[str, Any]) -> None:
+    """Draw how a run was made, the machine in use, and the log.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
-    if scalars.empty:
-        note("No data has been recorded yet. Charts appear after the first steps.")
-        return
-    reading = read_run(run.folder, cached_queries.CACHED, summary)
-    panels = (panel for panel in registry()["train"].panels if panel.part in ("Training", "Cost"))
-    panel_cards(panels, RunView(run.folder, reading, reading.store))
-
-
-def run_machine(run: Chosen, summary: Mapping[str, Any]) -> None:
-    """Draw the machine in use, what it is, and the log.
-
-    Raises:
-        DynloraError: when the run cannot be read.
-    """
+    with card("Setup", "setup"):
+        rows(setup_frame(summary))
     readings = minutes(cached_queries.ask(queries.system_frame, run.folder))
     left, right = st.columns(2)
     for place, title, names, unit, key in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import streamlit as st
 
 from dynlora.analysis import results, run_summary
 from dynlora.analysis.gate_effect import reaction_conclusion
-from dynlora.analysis.run_reading import read_run
+from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
@@ -22,22 +22,28 @@ from dynlora.viz.kit.panel import RunView
 from dynlora.viz.run import generations, result_figures
 from dynlora.viz.run.generations import Generated
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, table, texts
+from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, safe, table, texts
 from dynlora.viz.ui.panel_cards import panel_cards
-from dynlora.viz.ui.run_picker import Chosen
+from dynlora.viz.ui.run_picker import Chosen, link
 
 KEY = "generations"
 
 
-def generated_texts(run: Chosen) -> None:
-    """Draw what the model wrote at its evaluations; nothing for a run that writes nothing.
+def texts_by_step(run: Chosen) -> dict[int, list[Generated]]:
+    """Return what the model wrote at its evaluations; empty for a run that writes nothing.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
-    steps = generations.by_step(cached_queries.ask_events(queries.events_frame, run.folder, ("generations",)))
-    if not steps:
-        return
+    return generations.by_step(cached_queries.ask_events(queries.events_frame, run.folder, ("generations",)))
+
+
+def generated_texts(steps: Mapping[int, list[Generated]]) -> None:
+    """Draw what the model wrote at its evaluations.
+
+    Args:
+        steps: the texts of each evaluation by its step; at least one.
+    """
     with card("Generated texts", KEY, generations.conclusion(steps)):
         step = _step(list(steps))
         first = next(iter(steps.values()))
@@ -88,40 +94,70 @@ def _line(text: str) -> str:
     return flat if len(flat) <= 80 else f"{flat[:79]}…"
 
 
+MOST_WRONG_PX = 250
+"""Height of the list of what a run gets wrong, pixels."""
+
+
+def wrong_card(view: RunView) -> None:
+    """Draw what a run gets wrong at its last evaluation: how much, the most frequent error, and the costliest rows."""
+    run: RunReading = view.result
+    with card("What it gets wrong", "worst"):
+        panel = next(panel for panel in registry()["train"].panels if panel.id == "worst")
+        evaluated, rows = run_summary.evaluation(run.evaluations), panel.data(view)
+        if evaluated is None:
+            note("The run has not been evaluated yet. Results appear with the first evaluation.")
+            return
+        words = results.errors(evaluated[1])
+        if words:
+            st.markdown(safe(words))
+        if rows is None:
+            note(panel.missing)
+            return
+        texts(rows, "worst", MOST_WRONG_PX)
+        with st.container(horizontal=True, vertical_alignment="center", key="worst-foot"):
+            note(f"{panel.heading(view)}. {panel.caption(rows)}")
+            link("pages/playground.py", "Open in Playground", run=run.folder.name)
+
+
 NOT_RECORDED = "Not recorded in this run. Newer runs evaluate the base model on the probe set at their end."
 
 
-def run_results(run: Chosen, summary: RunSummary, events: pd.DataFrame) -> None:
-    """Draw scores by class and group, the worst examples, and the probe set before and after.
+def run_results(run: Chosen, summary: RunSummary, view: RunView, without: Collection[str]) -> None:
+    """Draw scores by class and group, and the probe set before and after.
+
+    Args:
+        run: the run.
+        summary: as `queries.run_summary` returns it.
+        view: of the run.
+        without: ids of panels that stand elsewhere.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
-    evaluated = run_summary.evaluation(events)
+    reading: RunReading = view.result
+    evaluated = run_summary.evaluation(reading.evaluations)
     if evaluated is None:
         note("The run has not been evaluated yet. Results appear with the first evaluation.")
         return
     _, payload = evaluated
     labels = [str(label) for label in (payload.get("labels") or [])]
-    reading = read_run(run.folder, cached_queries.CACHED, summary)
     if reading.reactions:
         note(reaction_conclusion(reading.reactions[0], run_summary.loss_unit(summary)))
-    generated_texts(run)
-    panels = (panel for panel in registry()["train"].panels if panel.part == "Results")
-    panel_cards(panels, RunView(run.folder, reading, reading.store))
+    panels = registry()["train"].panels
+    panel_cards((one for one in panels if one.part == "Results" and one.id not in (*without, "worst")), view)
     unit = run_summary.loss_unit(summary)
     examples = cached_queries.ask_events(queries.examples_frame, run.folder)
-    view = Shown(labels, unit, run_summary.writes(summary))
+    texts_view = Shown(labels, unit, run_summary.writes(summary))
     ends = results.probe_ends(examples, *(_probe(run.folder, name) for name in ("probe_loss", "probe_prediction")))
     with card("Changes since the first evaluation", "changed"):
-        _before_after(ends, ("at the first evaluation", "now"), view, "changed")
+        _before_after(ends, ("at the first evaluation", "now"), texts_view, "changed")
     base = (_last(run.folder, name) for name in ("base_loss", "base_prediction"))
     with card("Effect of the adapters", "base"):
         ends = results.base_ends(examples, *base)
         if ends.empty:
             note(NOT_RECORDED)
         else:
-            _before_after(ends, ("with adapters off", "with adapters on"), view, "base")
+            _before_after(ends, ("with adapters off", "with adapters on"), texts_view, "base")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from dynlora.analysis.run_summary import (
     budget_share,
     format_strategy,
     main_metric,
-    named,
     parameters_in_use,
 )
 from dynlora.store import search_fields
@@ -92,7 +91,7 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame:
 
 
 def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:
-    """Return the table in an order of `SORTS`, strategies without their fidelity; what has no value comes last."""
+    """Return the table in an order of `SORTS`; what has no value comes last."""
     keys = {
         "newest": ("created", False),
         "oldest": ("created", True),
@@ -104,9 +103,7 @@ def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:
         "budget": ("of budget", False),
     }
     column, up = keys[sort]
-    key = {"name": lambda texts: texts.str.casefold(), "strategy": lambda texts: texts.str.partition(" (")[0]}.get(
-        column
-    )
+    key = {"name": lambda texts: texts.str.casefold()}.get(column)
     return table.sort_values(column, ascending=up, kind="stable", na_position="last", key=key).reset_index(drop=True)
 
 
@@ -166,28 +163,20 @@ def grouped(runs: pd.DataFrame, by: str) -> pd.DataFrame:
 
     Args:
         runs: as `queries.list_runs` returns them.
-        by: a key of `GROUPS` but `none`; by tag a run belongs to each of its tags, and a group of a strategy bears the
-            fidelity that its newest run says.
+        by: a key of `GROUPS` but `none`; by tag a run belongs to each of its tags.
     """
     rows: list[dict[str, Any]] = []
     finished = records(runs[runs["status"] == "finished"])
-    words = {str(row["strategy"]): format_strategy(row) for row in reversed(finished)}
     places = _data_labels(finished)
     for row in finished:
         metric, value = main_metric(row)
         if metric and value is not None:
-            shared = {"metric": metric, "value": float(value), "name": named(row), "id": row["id"]}
+            shared = {"metric": metric, "value": float(value), "name": one_line(row["name"], 60), "id": row["id"]}
             place = places[row["model"], row["data"]]
             where = f", {place}" if len(places) > 1 and by != "data" else ""
-            groups = [place] if by == "data" else _groups_of(row, by, words)
+            groups = {"data": [place], "tag": list(row["tags"]) or ["no tag"]}.get(by, [str(row["strategy"])])
             rows += [{"group": f"{one_line(group, 80)}{where}", **shared} for group in groups]
     return pd.DataFrame(rows, columns=["group", "metric", "value", "name", "id"]).astype({"value": float})
-
-
-def _groups_of(row: Mapping[str, Any], by: str, words: Mapping[str, str]) -> list[str]:
-    if by == "tag":
-        return list(row["tags"]) or ["no tag"]
-    return [words[str(row["strategy"])]]
 
 
 def _data_labels(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[Any, Any], str]:

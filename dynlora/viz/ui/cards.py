@@ -57,7 +57,10 @@ def titled(title: str, about: str = "") -> None:
 
 
 _HEAD: ContextVar[list[Any] | None] = ContextVar("head", default=None)
-"""The place in the head of the card that is drawn, for the table of its first picture; empty once it is taken."""
+"""The place in the head of the card that is drawn, for the menu of its first picture; empty once it is taken."""
+
+_TITLE: ContextVar[str] = ContextVar("title", default="Table")
+"""The title of the card that is drawn, which a table that is opened from it has too."""
 
 
 @contextmanager
@@ -69,11 +72,12 @@ def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
             head = st.container(horizontal=True, gap="xxsmall", width="content", key=f"tools-{key}")
         if subtitle:
             st.caption(markdown_text(subtitle))
-        before = _HEAD.set([head])
+        before, above = _HEAD.set([head]), _TITLE.set(markdown_text(title))
         try:
             yield
         finally:
             _HEAD.reset(before)
+            _TITLE.reset(above)
 
 
 def unseen_chart() -> None:
@@ -171,36 +175,29 @@ def brushable(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -
 
 
 def under(sentence: str, frame: pd.DataFrame, key: str) -> None:
-    """Draw what is under a picture: its sentence, and its numbers on demand, in the head for a card's first one."""
-    head = _HEAD.get()
+    """Draw what is under a picture: its sentence, and its menu, in the head for a card's first one."""
     with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"under-{key}"):
         st.caption(markdown_text(sentence, 800), width="stretch")
-        with head.pop() if head else nullcontext():
-            table(frame, key)
+        table(frame, key)
 
 
 def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> None:
-    """Offer a frame as a table and as a CSV file; both travel only when somebody opens it.
+    """Draw the menu of a picture or a list, in the head for a card's first one.
+
+    It has the table and the CSV file, which travel only when somebody asks for them; of a chart `browser.chart_tools`
+    adds what saves it and shows it on the full screen.
 
     Args:
         frame: the table.
         key: of the elements, and the name of the file.
         whole: what the file holds in its place; without it, texts with strong language are in the file only.
     """
-    place = st.popover("Table", icon=":material/table:", type="tertiary", key=f"table-{key}", on_change="rerun")
-    if not place.open:
-        return
-    with place:
-        seen = strong_language.hidden(frame.head(5000)) if whole is None else frame.head(5000)
-        st.dataframe(
-            seen,
-            hide_index=True,
-            width="stretch",
-            height=min(400, 38 + 35 * min(len(frame), 10)),
-            column_config=number_columns(seen),
-        )
-        if len(frame) > 5000:
-            st.caption(f"The first 5,000 of {len(frame):,} rows. The CSV file has all rows.")
+    head = _HEAD.get()
+    with (
+        head.pop() if head else nullcontext(),
+        st.popover("Menu", icon=":material/more_horiz:", type="tertiary", key=f"table-{key}"),
+    ):
+        st.button("Table", key=f"open-{key}", icon=":material/table:", type="tertiary", on_click=_open, args=(key,))
         st.download_button(
             "CSV",
             lambda: csv_text(frame if whole is None else whole),
@@ -209,7 +206,43 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
             key=f"csv-{key}",
             on_click="ignore",
             icon=":material/download:",
+            type="tertiary",
         )
+    if st.session_state.get(OPENED) == key:
+        seen = frame.head(MOST_ROWS)
+        seen = strong_language.hidden(seen) if whole is None else seen
+        st.dialog(_TITLE.get(), width="large", on_dismiss=_open)(_show_table)(seen, len(frame))
+
+
+OPENED, OPENED_ON = "opened-table", "opened-on"
+"""Keys of the session: key of the table that is open, and the page that was drawn last."""
+
+MOST_ROWS = 5000
+"""Rows of a table that a page shows."""
+
+
+def _open(key: str | None = None) -> None:
+    """Open a table in a dialog, or close the one that is open: a live page draws it again and again."""
+    st.session_state[OPENED] = key
+
+
+def close_tables(page: str) -> None:
+    """Close the table that was left open on another page."""
+    if st.session_state.get(OPENED_ON) != page:
+        st.session_state[OPENED_ON], st.session_state[OPENED] = page, None
+
+
+def _show_table(seen: pd.DataFrame, n: int) -> None:
+    """Draw a table of `n` rows, wide, its first values in sight."""
+    st.dataframe(
+        seen,
+        hide_index=True,
+        width="stretch",
+        height=min(560, 38 + 35 * max(len(seen), 1)),
+        column_config=number_columns(seen),
+    )
+    if n > len(seen):
+        st.caption(f"The first {len(seen):,} of {n:,} rows. The CSV file has all rows.")
 
 
 def rows(frame: pd.DataFrame, dots: Sequence[str | None] = ()) -> None:

@@ -22,10 +22,19 @@ from dynlora.store.lifecycle import active_ids
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.ui import browser
-from dynlora.viz.ui.cards import unseen_chart
+from dynlora.viz.ui.cards import close_tables, unseen_chart
 from dynlora.viz.ui.guard import show_toasts
 from dynlora.viz.ui.live import following, reused
-from dynlora.viz.ui.run_picker import UNLOCKED, count_active, is_read_only, mirror_of, runs_dir, serves_others
+from dynlora.viz.ui.run_picker import (
+    UNLOCKED,
+    VIEWS,
+    count_active,
+    is_read_only,
+    mirror_of,
+    run_in_menu,
+    runs_dir,
+    serves_others,
+)
 
 
 def say_read_only() -> None:
@@ -148,9 +157,6 @@ EXPLAINED_BY = {
 }
 """The page of the documentation that the menu leads to, by the page it is opened on; the start for all others."""
 
-OF_A_RUN = ("run", "capacity", "inputs", "playground", "shrink")
-"""Pages that show one run; the menu's links to them keep the run."""
-
 COUNTED_EVERY_S = 5
 """Seconds between two counts of the runs that train or wait, while there are any."""
 
@@ -184,6 +190,7 @@ def prepare(current: StreamlitPage) -> None:
             unseen_chart()
         browser.chart_tools({"line": colours.second, "panel": colours.panel, "text": colours.text})
         browser.page_keys(PAGE_KEYS)
+    close_tables(current.url_path)
     show_toasts()
 
 
@@ -193,15 +200,22 @@ def tab_title(words: str) -> None:
 
 
 def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -> None:
-    """Draw the links to the pages by group; those of a run keep the one that is being looked at."""
-    run, active = st.query_params.get("run") or st.session_state.get("last_run"), count_active()
+    """Draw the links to the pages by group; the pages of a run are one entry, which has the run's name."""
+    active = count_active()
     with st.sidebar:
         st.markdown("##### dynlora")
         for group, members in pages.items():
-            with st.container(gap="xxsmall", key=f"menu-{group.lower()}"):
-                st.caption(group)
+            with st.container(gap="xxsmall", key=f"menu-{group.lower() or 'start'}"):
+                if group:
+                    st.caption(group)
+                if members[0].url_path in VIEWS:
+                    _run_entry(members, current)
+                    continue
                 for page in members:
-                    _menu_link(page, run, active)
+                    if page.url_path == "runs":
+                        _link_to_runs(page, active)
+                    else:
+                        st.page_link(page, width="stretch")
         with st.container(gap="xxsmall", key="menu-help"):
             documentation("Documentation", EXPLAINED_BY.get(current.url_path, "index"))
             shortcuts()
@@ -209,13 +223,20 @@ def menu(pages: Mapping[str, Sequence[StreamlitPage]], current: StreamlitPage) -
         unlock()
 
 
-def _menu_link(page: StreamlitPage, run: str | None, active: int) -> None:
-    """Draw the link to a page; that to the list of runs counts those that train or wait."""
-    if page.url_path == "runs":
-        _link_to_runs(page, active)
-    else:
-        query = {"run": run} if run and page.url_path in OF_A_RUN else None
-        st.page_link(page, query_params=query, width="stretch")
+def _run_entry(members: Sequence[StreamlitPage], current: StreamlitPage) -> None:
+    """Draw the link to the run that is being looked at; its other views are links for the keyboard alone.
+
+    Args:
+        members: the views of a run, the first of them its result.
+        current: the page; any of the views marks the entry.
+    """
+    run_id, name = run_in_menu(current.url_path)
+    query = {"run": run_id} if run_id else None
+    with st.container(key="menu-run-here" if current.url_path in VIEWS else "menu-run-away"):
+        st.page_link(members[0], label=markdown_text(name, 60), query_params=query, width="stretch")
+    with st.container(key="menu-views"):
+        for page in members[1:]:
+            st.page_link(page, query_params=query)
 
 
 def _link_to_runs(page: StreamlitPage, first: int) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
 from dynlora.analysis.frames import records
-from dynlora.analysis.run_summary import ACTIVE, STATUS_WORDS, format_strategy
+from dynlora.analysis.run_summary import ACTIVE, STATUS_WORDS, about, format_strategy, state_words
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunNotFoundError
 from dynlora.jobs.environment import MIRROR_VARIABLE
 from dynlora.jobs.launch import in_queue
@@ -27,6 +27,7 @@ from dynlora.server.host_check import is_local
 from dynlora.store import queries, schema
 from dynlora.store.meta import TRAIN
 from dynlora.text import markdown_text, one_line
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import titled
 from dynlora.viz.ui.url_state import put, to_address
 
@@ -34,6 +35,18 @@ RUNS_DIR_VARIABLE = "DYNLORA_RUNS_DIR"
 READ_ONLY_VARIABLE = "DYNLORA_READ_ONLY"
 MOST_TRIED = 30
 """Newest runs of one's own that are looked at for one that suits a page."""
+
+VIEWS = {
+    "run": "Result",
+    "capacity": "Capacity",
+    "inputs": "Inputs",
+    "playground": "Playground",
+    "shrink": "Shrink",
+}
+"""Pages that show one run, in the order of their links, and what the links say."""
+
+SELECTION = ("module", "step", "steps")
+"""Names in the address of what was selected in a run: links between its views carry them."""
 
 UNLOCKED = "unlocked"
 """Key of the session that has given the token."""
@@ -198,25 +211,64 @@ def pick_run(
         empty_store(without)
     words = run_labels(runs)
     remembered = st.session_state.get(f"last_{page}")
+    is_default = remembered is None and "run" not in st.query_params
     run_id = st.query_params.get("run") or (remembered if remembered in words else _first(runs, suits))
     chosen, problem = _opened(run_id)
     if chosen is not None and chosen.id not in words:
         words = {chosen.id: chosen.id, **words}
     put("address-run", chosen.id if chosen else None)
-    st.selectbox(
-        label,
-        list(words),
-        key="address-run",
-        format_func=words.__getitem__,
-        label_visibility="collapsed",
-        on_change=_other_run,
-        placeholder="Select another run",
-    )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"head-of-{page}"):
+        if page in VIEWS and chosen is not None and problem is None:
+            titled(dict(zip(runs["id"], runs["name"], strict=True)).get(chosen.id, chosen.id))
+        st.selectbox(
+            label,
+            list(words),
+            key="address-run",
+            format_func=words.__getitem__,
+            label_visibility="collapsed",
+            on_change=_other_run,
+            placeholder="Select another run",
+        )
     if chosen is None or problem is not None:
         cannot_open(problem)
     if chosen.id not in set(runs["id"][runs["kind"].isin(list(others))]):
         st.session_state[f"last_{page}"] = chosen.id
+        if is_default and page in VIEWS and st.session_state.get(IN_MENU, chosen.id) != chosen.id:
+            st.rerun()  # the menu, which is drawn before, has another name
     return chosen
+
+
+IN_MENU = "run-in-menu"
+"""Key of the session: id of the run that the menu leads to."""
+
+
+def run_in_menu(page: str) -> tuple[str, str]:
+    """Return id and name of the run that the menu leads to: the one that is looked at, was looked at last, or is first.
+
+    Without any run the id is empty.
+
+    Args:
+        page: the current one; only those of `VIEWS` have a run of theirs in the address.
+    """
+    kinds = kinds_of_page("run")
+    for run_id in (st.query_params.get("run") if page in VIEWS else None, st.session_state.get("last_run")):
+        name = _name_of(run_id, kinds) if run_id else None
+        if name is not None:
+            break
+    else:
+        runs = list_all(kinds)
+        run_id = "" if runs.empty else _first(runs, None)
+        name = _name_of(run_id, kinds) or "Run"
+    st.session_state[IN_MENU] = run_id
+    return str(run_id), name
+
+
+def _name_of(run_id: str, kinds: Collection[str]) -> str | None:
+    """Return the name of a run; None where there is none, it cannot be read, or it is of another kind."""
+    with suppress(DynloraError, OSError):
+        summary = cached_queries.ask(queries.run_summary, find_run(run_id).folder)
+        return one_line(summary["name"], 120) if summary["kind"] in kinds else None
+    return None
 
 
 def page_of(kind: str) -> str | None:
@@ -343,10 +395,27 @@ def link(page: str, label: str, **params: str) -> None:
         st.caption(label)
 
 
-def links(run_id: str, *, here: str = "") -> None:
-    """Draw the links from a run to its other views."""
-    with st.container(horizontal=True, gap="small", key="views-of-run"):
-        for page in ("run", "capacity", "inputs", "shrink", "playground"):
-            if page != here:
-                link(f"pages/{page}.py", page.capitalize(), run=run_id)
+def links(run_id: str) -> None:
+    """Draw the links from a list of runs to the views of one, and to its comparison."""
+    with st.container(horizontal=True, gap="small", key="links-of-run"):
+        for page, label in VIEWS.items():
+            link(f"pages/{page}.py", label, run=run_id)
         link("pages/compare.py", "Compare", runs=run_id)
+
+
+def run_views(run_id: str, summary: Mapping[str, Any], here: str) -> None:
+    """Draw what follows the name of a run: a line about it, and the row of its views.
+
+    Args:
+        run_id: of the run.
+        summary: as `queries.run_summary` returns it.
+        here: the view that is drawn; empty for a run of another kind, which has no such views.
+    """
+    st.caption(markdown_text(f"{about(summary)} · {state_words(summary)}", 400))
+    if not here:
+        return
+    selection = {name: st.query_params[name] for name in SELECTION if name in st.query_params}
+    with st.container(horizontal=True, gap="medium", key="views-of-run"):
+        for page, label in VIEWS.items():
+            with st.container(width="content", key=f"view-here-{page}" if page == here else f"view-{page}"):
+                link(f"pages/{page}.py", label, run=run_id, **selection)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,14 @@ BOUND = "address-steps-bound"
 
 def from_address(name: str, options: Sequence[Any], default: Any) -> Any:
     """Return the option whose text is in the address under `name`, else the default."""
-    value = st.query_params.get(name)
-    return next((option for option in options if str(option) == value), default)
+    value = st.query_params.get(name, "")
+    texts = (value, _without_fidelity(value))
+    return next((option for text in texts for option in options if str(option) == text), default)
+
+
+def _without_fidelity(name: str) -> str:
+    """Return a configuration's name as it is today: addresses of earlier versions have the method's fidelity in it."""
+    return re.sub(r" \((?:from its [a-z]+|reconstruction)\)", "", name)
 
 
 def to_address(**values: Any) -> None:
@@ -78,6 +85,30 @@ def segmented(
         **more,
     )
     return current if chosen is None else chosen
+
+
+@contextmanager
+def section(name: str, label: str) -> Iterator[bool]:
+    """Draw an opener and yield whether it is open; what is drawn inside the block is inside it.
+
+    Args:
+        name: value of `section` in the address that opens it.
+        label: of the opener.
+    """
+    key = f"section-{name}"
+    if key not in st.session_state:
+        st.session_state[key] = st.query_params.get("section") == name
+    place = st.expander(label, key=key, on_change=_section_changed, args=(name, key))
+    with place:
+        yield bool(place.open)
+
+
+def _section_changed(name: str, key: str) -> None:
+    """Write the opener that was opened last to the address; one that is closed leaves it."""
+    if st.session_state[key]:
+        to_address(section=name)
+    elif st.query_params.get("section") == name:
+        to_address(section=None)
 
 
 def choose(
@@ -237,7 +268,7 @@ def several(
 ) -> tuple[str, ...]:
     """Draw a choice of several options and return those chosen; `none` says what it means to choose none."""
     key = f"address-{name}"
-    values = set(st.query_params.get_all(name))
+    values = {text for value in st.query_params.get_all(name) for text in (value, _without_fidelity(value))}
     put(key, [option for option in options if option in values])
     chosen = st.multiselect(
         label,

@@ -6,6 +6,7 @@ import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +45,55 @@ def verdict_of_runs(folders: Mapping[str, Path], summaries: Mapping[str, Mapping
     result = verdict(summaries, RunPairs(folders, summaries, cached_queries.ask_events).differences)
     if result is None:
         return None
-    _draw(result, summaries, compared=list(summaries))
+    with card("Verdict", "verdict", ABOUT):
+        _words(result)
+        with st.container(horizontal=True, vertical_alignment="center", key="verdict-next"):
+            _next(result, next_runs(result, summaries), summaries, list(summaries))
+        _evidence(result)
     contest = result.decisive
     return None if contest is None else (result.baseline.runs[0], contest.group.runs[0])
 
 
-def verdict_of_run(run: Chosen, summary: Mapping[str, Any]) -> None:
-    """Draw the verdict on one finished run, against plain LoRA on the same data where there is such a run."""
+@dataclass(frozen=True)
+class JudgedRun:
+    """A run among its like.
+
+    Attributes:
+        verdict: None where there is none.
+        summaries: of the runs that may have a part in it, by id.
+        problem: why there is none, where another run cannot be read.
+    """
+
+    verdict: Verdict | None = None
+    summaries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    problem: str = ""
+
+
+def judged_run(run: Chosen, summary: Mapping[str, Any]) -> JudgedRun:
+    """Return a run set against plain LoRA on the same data, where it has finished and there is such a run."""
     if summary["status"] != "finished":
-        return
+        return JudgedRun()
     try:
-        result, summaries = _against_alike(run, summary)
+        return JudgedRun(*_against_alike(run, summary))
     except DynloraError as error:  # of another run, which is no reason to keep this one from being seen
-        with card("Verdict", "verdict"):
-            note(f"There is no verdict, because a run on the same data cannot be read: {error}")
-        return
-    if result is not None:
-        _draw(result, summaries)
+        return JudgedRun(problem=f"There is no verdict, because a run on the same data cannot be read: {error}")
+
+
+def next_step(judged: JudgedRun) -> None:
+    """Draw the one next step to a surer verdict, or why there is none."""
+    if judged.problem:
+        note(judged.problem)
+    if judged.verdict is not None:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="verdict-next"):
+            _next(judged.verdict, next_runs(judged.verdict, judged.summaries), judged.summaries, ())
+
+
+def verdict_evidence(judged: JudgedRun) -> None:
+    """Draw what the verdict on a run rests on; nothing without one."""
+    if judged.verdict is not None:
+        with card("Verdict", "verdict", ABOUT):
+            _words(judged.verdict)
+            _evidence(judged.verdict)
 
 
 def verdict_sentence(run: Chosen, summary: Mapping[str, Any]) -> str:
@@ -98,21 +131,18 @@ def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:
     return [find_run(run_id) for run_id in alike.loc[alike["status"].isin(["finished", *ACTIVE]), "id"].head(MOST_READ)]
 
 
-def _draw(result: Verdict, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str] = ()) -> None:
-    runs = next_runs(result, summaries)
-    with card("Verdict", "verdict", ABOUT):
-        st.markdown(_bold(result))
-        notes = " ".join(filter(None, (verdict_text.outlook(result), verdict_text.left_out(result))))
-        if notes:
-            note(notes)
-        with st.container(horizontal=True, vertical_alignment="center", key="verdict-next"):
-            _next(result, runs, summaries, compared)
-        if result.contests:
-            _evidence(result)
+def _words(result: Verdict) -> None:
+    """Draw the verdict in a sentence, and what would change it."""
+    st.markdown(_bold(result))
+    notes = " ".join(filter(None, (verdict_text.outlook(result), verdict_text.left_out(result))))
+    if notes:
+        note(notes)
 
 
 def _evidence(result: Verdict) -> None:
     """Draw the differences that the verdict rests on; as a table alone where nothing can be drawn."""
+    if not result.contests:
+        return
     contests, table = verdict_figures.drawable(result), verdict_text.table(result)
     if contests:
         caption = verdict_text.drawn(result, len(contests))
@@ -134,7 +164,12 @@ def _next(
         link("pages/launch.py", "Train another configuration like this", **{"from": newest})
     elif runs is not None and runs.n and not is_read_only():
         configs = {run: dict(summaries[run]["config"]) for run in runs.seeds}
-        if st.button(verdict_text.button(runs), icon=":material/add:", key="verdict-run", type="primary"):
+        if st.button(
+            verdict_text.button(runs),
+            icon=":material/add:",
+            key="verdict-run",
+            type="primary" if compared else "secondary",
+        ):
             _queue(configs, runs, compared)
         with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="verdict-command"):
             st.code("\n".join(_commands(runs)), language="bash", wrap_lines=True)

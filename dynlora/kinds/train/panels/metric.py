@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from dynlora.analysis import run_summary
 from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.run_reading import RunReading
-from dynlora.text import metric_words, plotly_text, score, sentence_case
+from dynlora.text import listed, metric_words, plotly_text, score, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import HEIGHT, OWN_SCALE, axis_within, titled
 from dynlora.viz.kit.panel import Panel, RunView
@@ -52,9 +52,14 @@ class HeldOutMetrics(Panel[Metrics]):
         run: RunReading = view.result
         rows = run_summary.with_rows(run_summary.held_out(run.scalars), run.summary)
         deciding = run.summary.get("metric") or run_summary.main_metric(run.summary)[0]
+        rows = rows[self.holds(rows["name"], deciding)]
         if rows.empty:
             return None
         return Metrics(rows, deciding, run.series(deciding, "validation"), run_summary.sample_words(run.summary))
+
+    def holds(self, names: pd.Series, deciding: str) -> pd.Series:
+        """Return which metrics are drawn: what decides, and what most people know."""
+        return ~names.isin(MORE) | (names == deciding)
 
     def caption(self, data: Metrics) -> str:
         """Return the last and the best value of the metric that decides."""
@@ -67,6 +72,37 @@ class HeldOutMetrics(Panel[Metrics]):
     def figure(self, data: Metrics, colours: Palette) -> go.Figure:
         """Draw the metrics."""
         return metric_lines(data.rows, colours)
+
+
+MORE = ("brier", "ece", "matthews")
+"""Metrics that few people ask for; they have a panel of their own."""
+
+
+class MoreMetrics(HeldOutMetrics):
+    """The held-out metrics that few people ask for: calibration and correlation."""
+
+    id = "more_metrics"
+    order = 13
+    title = "More metrics"
+    missing = "The run has no calibration and no Matthews correlation."
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether there are such metrics."""
+        return self.data(view) is not None
+
+    def holds(self, names: pd.Series, deciding: str) -> pd.Series:
+        """Return which metrics are drawn."""
+        return names.isin(MORE) & (names != deciding)
+
+    def caption(self, data: Metrics) -> str:
+        """Return the last value of each."""
+        last = data.rows.dropna(subset=["value"]).groupby("name", sort=False).tail(1)
+        if last.empty:
+            return self.missing
+        values = [
+            f"{metric_words(name)} {score(value)}" for name, value in zip(last["name"], last["value"], strict=True)
+        ]
+        return f"{sentence_case(listed(values))} at step {int(last['step'].max())}. {data.sample}".strip()
 
 
 def metric(series: pd.DataFrame, name: str) -> str:

@@ -56,6 +56,8 @@ class OwnNumbers(Panel[OwnNumber]):
     def caption(self, data: OwnNumber) -> str:
         """Return its first and its last value."""
         first, last = (number(data.series["value"].iloc[place]) for place in (0, -1))
+        if first == last:
+            return f"{sentence_case(data.word)} is {last} at the end, as at the start."
         return f"{sentence_case(data.word)} changed from {first} to {last}."
 
     def table(self, data: OwnNumber) -> pd.DataFrame:

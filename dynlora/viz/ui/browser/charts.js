@@ -1,9 +1,8 @@
-// For all charts of a page: buttons that save a chart or show it on the full screen, and the step under the pointer, or
+// For all charts of a page: entries of their menus that save a chart or show it on the full screen, and the step under the pointer, or
 // that a player shows, as a line through every chart over steps. Nothing here asks the server for anything.
 
 const AXES = ["Step", "Training tokens", "Training examples", "Training time (s)", "Adapter parameters × steps"];
-const SVG = "http://www.w3.org/2000/svg";
-const RANKED = "scatter", LOOK_MS = 150, REST_MS = 700, SPARE = 60, FIT_MS = 150;
+const RANKED = "scatter", LOOK_MS = 60, REST_MS = 700, SPARE = 60, FIT_MS = 150;
 
 export default function ({ data }) {
   window.dynloraCharts = window.dynloraCharts || new Charts();
@@ -26,8 +25,8 @@ class Charts {
   }
 
   look() {
-    for (const row of document.querySelectorAll(".dynlora-tools")) {  // streamlit may draw another chart in the same place
-      if (!row.parentElement.querySelector(table(row.dataset.chart))) row.remove();
+    if (document.querySelector("[data-testid=stDialog]")) {  // a table was opened: its menu would be drawn over it
+      document.querySelector('[class*="st-key-table-"] button[aria-expanded="true"]')?.click();
     }
     for (const chart of this.all()) {
       if (!chart.dynlora) {
@@ -68,16 +67,15 @@ class Charts {
   }
 
   tools(chart) {
-    const place = beside(chart), key = name(chart);
-    if (!place || !window.Plotly || [...place.children].some((row) => row.dataset.chart === key)) return;
+    const key = name(chart), place = document.querySelector(files(key));  // there while the menu is open
+    if (!place || !window.Plotly || place.querySelector(".dynlora-tools")) return;
     const now = () => this.all().find((other) => name(other) === key);  // a page drawn again may have another element
     const row = document.createElement("span");
     row.className = "dynlora-tools";
-    row.dataset.chart = key;
     row.append(
       button("PNG", "Save as PNG", () => save(now(), "png", this.colours)),
       button("SVG", "Save as SVG", () => save(now(), "svg", this.colours)),
-      button("", "Full screen", () => this.enlarge(now()), corners()),
+      button("Full screen", "Full screen", () => this.enlarge(now())),
     );
     place.append(row);
   }
@@ -112,30 +110,14 @@ function name(chart) {
   return (chart._context.toImageButtonOptions || {}).filename || "chart";
 }
 
-function table(name) {
-  return `.st-key-table-${CSS.escape(name.replace(/[^A-Za-z0-9_-]/g, "-"))}`;
+function files(name) {
+  return `.st-key-csv-${CSS.escape(name.replace(/[^A-Za-z0-9_-]/g, "-"))}`;
 }
 
-function beside(chart) {
-  const numbers = document.querySelector(table(name(chart)));
-  const row = numbers && numbers.closest('[class*="st-key-tools-"], [class*="st-key-under-"]');
-  return row && row.closest('[class*="st-key-card-"]') === chart.closest('[class*="st-key-card-"]') ? row : null;
-}
-
-function button(words, about, act, ...icon) {
+function button(words, about, act) {
   const made = document.createElement("button");
   Object.assign(made, { type: "button", textContent: words, title: about, ariaLabel: about, onclick: act });
-  made.append(...icon);
   return made;
-}
-
-function corners() {
-  const icon = document.createElementNS(SVG, "svg"), path = document.createElementNS(SVG, "path");
-  Object.entries({ width: 13, height: 13, viewBox: "0 0 14 14", "aria-hidden": true }).forEach((pair) => icon.setAttribute(...pair));
-  const look = { d: "M1 5V1h4M9 1h4v4M13 9v4H9M5 13H1V9", fill: "none", stroke: "currentColor", "stroke-width": 1.6 };
-  Object.entries(look).forEach((pair) => path.setAttribute(...pair));
-  icon.append(path);
-  return icon;
 }
 
 function save(chart, format, colours) {

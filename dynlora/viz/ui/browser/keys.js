@@ -20,6 +20,8 @@ function pressed(event, keys) {
   const follows = Date.now() - keys.began < WAIT_MS;
   keys.began = event.key.toLowerCase() === "g" && !follows ? Date.now() : 0;
   if (follows && event.key.toLowerCase() in keys.places) return open(event, keys.places[event.key.toLowerCase()]);
+  // A live page draws an open table again, and the focus leaves it: Escape closes it all the same.
+  if (event.key === "Escape" && (!at || at === document.body)) return go(event, document.querySelector('[data-testid="stDialog"] button[aria-label="Close"]'), "click");
   if (event.key === "/") return go(event, document.querySelector(".st-key-address-q input"), "focus");
   if (event.key === "?") return go(event, document.querySelector(".st-key-keyboard button"), "click");
   if (event.key === " " && (!at || at === document.body)) return go(event, player(), "click");
