@@ -93,6 +93,7 @@ def test_all_of_it_is_lora_to_the_bit() -> None:
     assert same(*found)
 
 
+@pytest.mark.filterwarnings("ignore:dynlora. After 6 steps, A and B do not require a gradient:UserWarning")
 def test_nothing_of_it_is_the_base_model() -> None:
     """A share of 0 is refused as a setting, since nothing would learn; the adapter itself must still be the base."""
     info = ModuleInfo("m", 0, "m", 7, 5)

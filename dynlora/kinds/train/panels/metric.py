@@ -82,7 +82,7 @@ class MoreMetrics(HeldOutMetrics):
     """The held-out metrics that few people ask for: calibration and correlation."""
 
     id = "more_metrics"
-    order = 13
+    order = 18
     title = "More metrics"
     missing = "The run has no calibration and no Matthews correlation."
 
