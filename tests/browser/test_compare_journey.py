@@ -59,7 +59,7 @@ def test_a_finding_is_one_click_from_its_evidence(server: str, page: Page, pictu
 
     page.goto(f"{server}/run?run={OTHER}")
     expect(page.get_by_text("Importance is mostly noise")).to_be_visible()
-    page.get_by_text("Results", exact=True).click()
+    page.get_by_text("All results: classes, groups, before and after").click()
     expect(page.get_by_role("heading", name="Scores by class")).to_be_visible()
     assert "section=results" in page.url
     picture(page, "run-results", full_page=True)
