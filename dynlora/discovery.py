@@ -1,4 +1,4 @@
-"""What exists is found: classes that the modules of a package define, and those of installed plug-ins.
+"""Discovery of classes: those that the modules of a package define, and those of installed plug-ins.
 
 A plug-in is a package that declares entry points of a group, such as `dynlora.strategies`, each naming a class.
 """
@@ -55,18 +55,18 @@ def plugged_in(group: str, base: type[T]) -> dict[str, type[T]]:
         group: a key of `GROUPS`.
         base: what each class must be a subclass of.
     """
-    found: dict[str, type[T]] = {}
+    classes: dict[str, type[T]] = {}
     for point in sorted(_points(group), key=lambda point: (point.name, point.value)):
         value = _loaded(point)
         if value is None:
             continue
         if not (isinstance(value, type) and issubclass(value, base)) or inspect.isabstract(value):
             logger.warning("%s is left out: it must be a concrete subclass of %s", _about(point), base.__name__)
-        elif point.name in found:
+        elif point.name in classes:
             logger.warning("%s is left out: another plug-in has the name %s", _about(point), point.name)
         else:
-            found[point.name] = value
-    return found
+            classes[point.name] = value
+    return classes
 
 
 def joined(own: Mapping[str, T], plugins: Mapping[str, T]) -> dict[str, T]:

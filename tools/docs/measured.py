@@ -117,15 +117,15 @@ def tuned(name: str, *others: str) -> Iterator[str]:
         name: of the file of results.
         others: names of sides in `SIDES`, a hyphen for each comma and space.
     """
-    found, against = figures(name), [side for side in SIDES if side.replace(", ", "-").replace(" ", "-") in others]
+    comparison, against = figures(name), [side for side in SIDES if side.replace(", ", "-").replace(" ", "-") in others]
     names = [f"minus {SIDES[side]}" for side in against]
-    yield from head(f"{len(found['seeds'])} seeds, {found['steps']} steps", "rate", "loss", "accuracy", *names)
-    for side, one in sorted(found["methods"].items(), key=lambda item: list(SIDES).index(item[0])):
+    yield from head(f"{len(comparison['seeds'])} seeds, {comparison['steps']} steps", "rate", "loss", "accuracy", *names)
+    for side, one in sorted(comparison["methods"].items(), key=lambda item: list(SIDES).index(item[0])):
         if "loss" not in one:
             yield row(SIDES[side], "", "diverged", *[""] * (len(against) + 1))
             continue
         cells = ["" if side == other else _bold(*one[f"loss - {other}"]) for other in against]
-        rate = found["chosen"].get(tuned_as(side))
+        rate = comparison["chosen"].get(tuned_as(side))
         yield row(
             SIDES[side],
             "" if rate is None else f"{rate:g}",
