@@ -119,7 +119,8 @@ def tuned(name: str, *others: str) -> Iterator[str]:
     """
     comparison, against = figures(name), [side for side in SIDES if side.replace(", ", "-").replace(" ", "-") in others]
     names = [f"minus {SIDES[side]}" for side in against]
-    yield from head(f"{len(comparison['seeds'])} seeds, {comparison['steps']} steps", "rate", "loss", "accuracy", *names)
+    first = f"{len(comparison['seeds'])} seeds, {comparison['steps']} steps"
+    yield from head(first, "rate", "loss", "accuracy", *names)
     for side, one in sorted(comparison["methods"].items(), key=lambda item: list(SIDES).index(item[0])):
         if "loss" not in one:
             yield row(SIDES[side], "", "diverged", *[""] * (len(against) + 1))
