@@ -292,15 +292,24 @@ def open_run(page: Page) -> None:
 
 
 def repair_each(page: Page) -> None:
-    """Press the button of each fault of the data check until none is left: first that of all blockers."""
+    """Press the button of each fault of the data check, first that of all blockers, until the check finds none.
+
+    Between two drawings there may be no button for a moment: the check says when it is done.
+    """
     from playwright.sync_api import TimeoutError as NotInTime
 
-    settled(page)
     buttons = page.locator('[class*="st-key-repair-"] button')
-    while buttons.count():
+    clean = page.get_by_text("no faults in").first
+
+    def repaired() -> bool:
+        settled(page)
+        if clean.is_visible():
+            return True
         with suppress(NotInTime):  # the last one may go while it is pressed
             buttons.first.click(timeout=10_000)
-        settled(page)
+        return False
+
+    until(repaired, "a data check without faults")
 
 
 def settled(page: Page) -> None:
