@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
@@ -202,8 +202,8 @@ def compared(arguments: argparse.Namespace, chosen: dict[str, float], seeds: lis
     }
 
 
-def arguments_of() -> argparse.Namespace:
-    """Read the command line."""
+def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line, or what is given in its place."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="sentiment4", help="name or folder")
     parser.add_argument("--model", default="minilm")
@@ -219,7 +219,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="runs side by side; cores are shared among them")
     parser.add_argument("--pack", action="store_true", help="move finished runs into the committed file, and end")
     parser.add_argument("--quick", action="store_true", help="few steps and rows: does it work, nothing more")
-    found, _ = parser.parse_known_args()
+    found, _ = parser.parse_known_args(given)
     if found.quick:
         found.steps, found.rows, found.seeds, found.rates = 12, 64, 2, "0.004,0.01"
         found.methods = "lora;dynamic"
