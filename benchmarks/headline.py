@@ -48,7 +48,9 @@ def _difference(figures: Mapping[str, Any], side: str, other: str) -> str:
 def main() -> None:
     """Train, print the sentence, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of CLINC150: train and validation, columns text and label")
+    parser.add_argument(
+        "--data", required=True, help="folder of CLINC150: train and validation, columns text and label"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2, help="runs side by side; cores are shared among them")
     parser.add_argument("--quick", action="store_true", help="few steps and rows: does it work, nothing more")

@@ -139,7 +139,9 @@ def kept_run(arguments: argparse.Namespace, method: str, seed: int, lr: float) -
 
 
 def curve_of(arguments: argparse.Namespace, method: str) -> dict[str, float | None]:
-    """Return a method's mean loss at each rate over the tuning seeds; None where a run diverged."""
+    """Return a method's mean loss at each rate over the tuning seeds; None where a run diverged, or nothing is tuned."""
+    if len(arguments.rates) == 1:
+        return {f"{arguments.rates[0]:g}": None}
     curve: dict[str, float | None] = {}
     for lr in arguments.rates:
         runs = [kept_run(arguments, method, TUNING_SEED + seed, lr) for seed in range(arguments.tuning_seeds)]
@@ -156,7 +158,9 @@ def known_curves(name: str | None) -> dict[str, dict[str, float | None]]:
 
 
 def chosen_rate(curve: dict[str, float | None]) -> float:
-    """Return the rate with the least loss."""
+    """Return the rate with the least loss, or the only one."""
+    if len(curve) == 1:
+        return float(next(iter(curve)))
     return float(min((loss, lr) for lr, loss in curve.items() if loss is not None)[1])
 
 
@@ -237,7 +241,7 @@ def main() -> None:
         return
     known = known_curves(arguments.rates_from)
     own = [method for method in dict.fromkeys(map(tuned_as, arguments.methods)) if method not in known]
-    tuning = range(TUNING_SEED, TUNING_SEED + arguments.tuning_seeds)
+    tuning = range(TUNING_SEED, TUNING_SEED + arguments.tuning_seeds) if len(arguments.rates) > 1 else range(0)
     train_all(arguments, [(method, seed, lr) for seed in tuning for method in own for lr in arguments.rates])
     curves = known | {method: curve_of(arguments, method) for method in own}
     chosen = {method: chosen_rate(curve) for method, curve in curves.items()}
