@@ -2,10 +2,10 @@
 
     python -m benchmarks.headline --data path/to/clinc150 [--seeds 3] [--processes 2] [--quick]
 
-Uniform LoRA, uniform LoRA with a learned scale, and `dynamic` with a learned scale train at the learning rates that were
-chosen in `tuned-clinc150-r1-scale`, on seeds 1, 2, ...; the sentence has what those runs and the committed ones give.
-Runs of this command are kept apart from the committed ones, in `benchmarks/out/kept/headline`: what was ended early
-continues, and nothing is taken from where the claim comes from but the rates.
+Uniform LoRA, uniform LoRA with a learned scale, and `dynamic` with one train on seeds 1, 2, ..., each at the
+rate that was chosen in `tuned-clinc150-r1-scale`. Each line has the difference of these runs and of the committed ones.
+Runs of this command are kept apart, in `benchmarks/out/kept/headline`: what was ended early continues, and nothing is
+taken from where the claim comes from but the rates.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def kept_run(arguments: argparse.Namespace, method: str, seed: int, lr: float) -
 
 
 def curve_of(arguments: argparse.Namespace, method: str) -> dict[str, float | None]:
-    """Return a method's mean loss at each rate over the tuning seeds; None where a run diverged, or nothing is tuned."""
+    """Return a method's mean loss at each rate over the tuning seeds; None where a run diverged or nothing is tuned."""
     if len(arguments.rates) == 1:
         return {f"{arguments.rates[0]:g}": None}
     curve: dict[str, float | None] = {}

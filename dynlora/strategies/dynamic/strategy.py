@@ -37,18 +37,18 @@ class Dynamic(Strategy):
     the leading directions of each frozen weight's gradient predict to first order. Later the least important components
     pay for new ones in the modules where rank helps most: I_j = |⟨b_j, ∂L/∂b_j⟩|, the first-order change of the loss
     when component j goes, averaged over steps after the absolute value. Growth keeps the function (b = 0);
-    s = alpha / r never changes. g is one learned factor per module; other modes of `gates` make it react to the input.
+    s = alpha / r never changes. g is one learned factor per module; other modes of `gates` react to the input.
 
     Paper: Liao et al. 2025, arXiv 2501.14859, its abstract: importance, reallocation, a strategy on input features.
-    Differs: importance formula, solver, schedule and gate are a reconstruction. The default factor does not see the input:
-    gates that do were not significantly different from it (docs/research/scale.md).
+    Differs: importance formula, solver, schedule and gate are a reconstruction. The default factor does not see the
+    input: gates that do were not significantly different (docs/research/scale.md).
     """
 
     title = "Dynamic LoRA"
     summary = (
         "Starts as uniform LoRA. After a few steps, a sketch of the frozen weights' gradients sets all ranks at once; "
-        "later, the least important components are moved to modules where rank helps most. One learned factor scales the "
-        "update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform LoRA."
+        "later, the least important components are moved to modules where rank helps most. One learned factor scales "
+        "the update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform LoRA."
     )
     formula = r"h = W_0 x + s\,g\,B(e \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
