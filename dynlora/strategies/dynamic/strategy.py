@@ -48,7 +48,8 @@ class Dynamic(Strategy):
     summary = (
         "Starts as uniform LoRA. After a few steps, a sketch of the frozen weights' gradients sets all ranks at once; "
         "later, the least important components are moved to modules where rank helps most. One learned factor scales "
-        "the update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform LoRA."
+        "the update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform "
+        "LoRA."
     )
     formula = r"h = W_0 x + s\,g\,B(e \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
