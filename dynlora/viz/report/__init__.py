@@ -51,7 +51,7 @@ COMPARISON = "comparison.html"
 
 
 def gallery(folders: Sequence[Path], title: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a static site of runs, by name: a report of each, their comparison, and last the first page.
+    """Yield the files of a static site of runs by name: reports, the comparison of trained ones, the first page.
 
     Args:
         folders: of the runs, in the order of the first page.
@@ -64,9 +64,10 @@ def gallery(folders: Sequence[Path], title: str) -> Iterator[tuple[str, bytes]]:
     for folder in folders:
         entries.append(Entry(f"{folder.name}.html", _document(folder)))
         yield entries[-1].file, page(entries[-1].document)
-    comparison = None
-    if len(entries) > 1:
-        compared = comparison_document([read_run(folder) for folder in folders], [])
-        comparison = Comparison(COMPARISON, compared.about)
+    comparison, trained = None, [folder for folder in folders if kind_of_run(folder).allocates]
+    if len(trained) > 1:
+        compared = comparison_document([read_run(folder) for folder in trained])
+        first = compared.shown[0].notes
+        comparison = Comparison(COMPARISON, compared.title, first[0] if first else compared.about)
         yield COMPARISON, page(compared)
     yield "index.html", index(title, entries, comparison)

@@ -111,10 +111,12 @@ class Comparison(NamedTuple):
 
     Attributes:
         file: name of its file, beside the index.
-        sentence: what it concludes; empty where it concludes nothing.
+        title: of the comparison.
+        sentence: what it concludes.
     """
 
     file: str
+    title: str
     sentence: str
 
 
