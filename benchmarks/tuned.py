@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
@@ -139,7 +139,9 @@ def kept_run(arguments: argparse.Namespace, method: str, seed: int, lr: float) -
 
 
 def curve_of(arguments: argparse.Namespace, method: str) -> dict[str, float | None]:
-    """Return a method's mean loss at each rate over the tuning seeds; None where a run diverged."""
+    """Return a method's mean loss at each rate over the tuning seeds; None where a run diverged or nothing is tuned."""
+    if len(arguments.rates) == 1:
+        return {f"{arguments.rates[0]:g}": None}
     curve: dict[str, float | None] = {}
     for lr in arguments.rates:
         runs = [kept_run(arguments, method, TUNING_SEED + seed, lr) for seed in range(arguments.tuning_seeds)]
@@ -156,7 +158,9 @@ def known_curves(name: str | None) -> dict[str, dict[str, float | None]]:
 
 
 def chosen_rate(curve: dict[str, float | None]) -> float:
-    """Return the rate with the least loss."""
+    """Return the rate with the least loss, or the only one."""
+    if len(curve) == 1:
+        return float(next(iter(curve)))
     return float(min((loss, lr) for lr, loss in curve.items() if loss is not None)[1])
 
 
@@ -202,8 +206,8 @@ def compared(arguments: argparse.Namespace, chosen: dict[str, float], seeds: lis
     }
 
 
-def arguments_of() -> argparse.Namespace:
-    """Read the command line."""
+def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line, or what is given in its place."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="sentiment4", help="name or folder")
     parser.add_argument("--model", default="minilm")
@@ -219,7 +223,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="runs side by side; cores are shared among them")
     parser.add_argument("--pack", action="store_true", help="move finished runs into the committed file, and end")
     parser.add_argument("--quick", action="store_true", help="few steps and rows: does it work, nothing more")
-    found, _ = parser.parse_known_args()
+    found, _ = parser.parse_known_args(given)
     if found.quick:
         found.steps, found.rows, found.seeds, found.rates = 12, 64, 2, "0.004,0.01"
         found.methods = "lora;dynamic"
@@ -237,7 +241,7 @@ def main() -> None:
         return
     known = known_curves(arguments.rates_from)
     own = [method for method in dict.fromkeys(map(tuned_as, arguments.methods)) if method not in known]
-    tuning = range(TUNING_SEED, TUNING_SEED + arguments.tuning_seeds)
+    tuning = range(TUNING_SEED, TUNING_SEED + arguments.tuning_seeds) if len(arguments.rates) > 1 else range(0)
     train_all(arguments, [(method, seed, lr) for seed in tuning for method in own for lr in arguments.rates])
     curves = known | {method: curve_of(arguments, method) for method in own}
     chosen = {method: chosen_rate(curve) for method, curve in curves.items()}

@@ -18,7 +18,7 @@ from dynlora.blocks import SOME_BLOCKS, SomeBlocks
 from dynlora.data_files import repair_list
 from dynlora.data_files.opening import Encoding
 from dynlora.errors import ConfigError, checked, keys_of, nearest, section_in
-from dynlora.renamed_settings import accept_old_names
+from dynlora.renamed_settings import accept_old_names, with_written_defaults
 from dynlora.text import printable
 
 TASKS: Mapping[str, bool | None] = {"auto": None, "classification": True, "regression": False, "causal_lm": False}
@@ -321,9 +321,14 @@ class RunConfig(Section):
             raise ValueError(f"train.precision=fp32: weights kept in bf16 compute in bf16; {remedy}")
         return self
 
+    def stored(self) -> dict[str, Any]:
+        """Return the config as plain values for a run's folder: defaults that changed between versions are in them."""
+        values = self.model_dump(mode="json")
+        return {**values, "strategy": with_written_defaults(values["strategy"])}
+
     def to_yaml(self) -> str:
-        """Return the config as YAML that `load_config` reads back to an equal object."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        """Return the config as YAML for a run's folder; `load_config` reads one that means the same."""
+        return yaml.safe_dump(self.stored(), sort_keys=False, allow_unicode=True)
 
     @property
     def title(self) -> str:

@@ -14,6 +14,7 @@ import yaml
 from dynlora.addresses import is_url, without_secrets
 from dynlora.config import ALL_ROWS, LogConfig, RunConfig, nearest_key, parse_config, section_of
 from dynlora.errors import ConfigError, system_message
+from dynlora.renamed_settings import with_earlier_defaults, without_written_defaults
 from dynlora.safe_files import why_not_a_file
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -87,7 +88,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping a YAML file holds.
+    """Return the mapping a YAML file holds; what a run's folder leaves out is as it was when the run was made.
 
     Raises:
         ConfigError: when the file is missing, too large, not YAML or no mapping.
@@ -104,7 +105,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         kind = {"str": "text", "list": "a list"}.get(type(values).__name__, "one value")
         raise ConfigError(f"--config {path}: is {kind}; write keys such as `seed: 0`")
-    return values
+    return as_made(values) if (path.parent / STORE).is_file() else values
 
 
 def _config_bytes(path: Path) -> bytes:
@@ -153,6 +154,12 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return parse_config(values)
 
 
+STORE = "run.db"
+"""File of a run's folder that says that it is one."""
+
+METHOD = "strategy.name"
+"""Setting that names the method."""
+
 RANKS_FROM = "ranks_from"
 """Setting of a method that names a run, a folder or a file."""
 
@@ -164,7 +171,7 @@ def with_run_folder(config: RunConfig, runs_dir: Path) -> RunConfig:
     """Return the config with the id of a run whose ranks are taken replaced by the run's folder."""
     source = config.strategy.fields.get(RANKS_FROM)
     is_name = isinstance(source, str) and source == Path(source).name and not Path(source).exists()
-    if not is_name or not (runs_dir / str(source) / "run.db").is_file():
+    if not is_name or not (runs_dir / str(source) / STORE).is_file():
         return config
     values = config.model_dump()
     values["strategy"][RANKS_FROM] = os.path.abspath(runs_dir / str(source))
@@ -189,16 +196,20 @@ def read_run_config(folder: Path) -> RunConfig:
 
 
 def as_made(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run as they were when it was made, where the default of a new setting is another one.
+    """Return the settings of a run as they were when it was made, where the default of a setting is another one now.
 
     Runs made before `log.eval_rows` was a setting took all held-out examples at every evaluation, and those made before
-    `log.generate_interim` all prompts.
+    `log.generate_interim` all prompts. A method's defaults that changed are those of `renamed_settings`.
     """
-    log = values.get("log")
-    if not isinstance(log, Mapping):
-        return dict(values)
-    prompts = log.get("generate_rows", LogConfig.model_fields["generate_rows"].default)
-    return {**values, "log": {"eval_rows": ALL_ROWS, "generate_interim": prompts, **log}}
+    made, log, strategy = dict(values), values.get("log"), values.get("strategy")
+    if "kind" in values:
+        return made
+    if isinstance(strategy, Mapping):
+        made["strategy"] = with_earlier_defaults(strategy)
+    if isinstance(log, Mapping):
+        prompts = log.get("generate_rows", LogConfig.model_fields["generate_rows"].default)
+        made["log"] = {"eval_rows": ALL_ROWS, "generate_interim": prompts, **log}
+    return made
 
 
 def _is_too_much(value: Any) -> bool:
@@ -283,6 +294,8 @@ def value_text(value: Any) -> str:
 def set_key(values: dict[str, Any], key: str, value: Any) -> None:
     """Put `value` at a dotted key, making sections on the way.
 
+    Another method takes the defaults that a run wrote down for its own out of the section.
+
     Raises:
         ConfigError: when the key runs through a value, or names a section.
     """
@@ -298,4 +311,7 @@ def set_key(values: dict[str, Any], key: str, value: Any) -> None:
         inner = section_of(key)
         example = f", such as {key}.{next(iter(inner.model_fields))}" if inner is not None else ""
         raise ConfigError(f"--set {key}={value}: {key} is a section; set one of its keys{example}")
+    if key == METHOD and values.get(last) != value:
+        for name in set(values) - set(without_written_defaults(values)):
+            del values[name]
     values[last] = value

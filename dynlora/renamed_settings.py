@@ -1,4 +1,4 @@
-"""Old names of settings and of their values, which stay accepted, and settings that are gone."""
+"""Old names of settings and of their values, which stay accepted, settings that are gone, and defaults that changed."""
 
 from __future__ import annotations
 
@@ -51,6 +51,14 @@ GONE: Mapping[str, Mapping[str, Any]] = {
 No other value was shown to help; docs/methods/dynamic.md has what each of them gave.
 """
 
+CHANGED_DEFAULTS: Mapping[str, Mapping[str, tuple[Any, Any]]] = {
+    "dynamic": {"gates": ("module", "scale")},
+}
+"""Settings of a method whose default changed: the earlier one, which runs without the setting have, and that of now.
+
+A run writes such a default to its folder, so that a later change leaves it as it is.
+"""
+
 
 def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
     """Return a strategy section with its settings under their current names, and tell the log of each old one.
@@ -84,6 +92,27 @@ def with_current_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
         if new == key or new not in strategy:
             found[new] = values.get(new, {}).get(value, value) if isinstance(value, str) else value
     return found
+
+
+def with_earlier_defaults(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the strategy section of a run's folder with the defaults that it was made with."""
+    return {**{key: before for key, (before, _) in _changed_defaults(strategy).items()}, **strategy}
+
+
+def with_written_defaults(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a strategy section as a run's folder keeps it: defaults that changed once are written down."""
+    return {**strategy, **{key: now for key, (_, now) in _changed_defaults(strategy).items() if key not in strategy}}
+
+
+def without_written_defaults(strategy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a strategy section without the defaults that a run wrote down: another method has no such setting."""
+    defaults = {key: now for key, (_, now) in _changed_defaults(strategy).items()}
+    return {key: value for key, value in strategy.items() if key not in defaults or value != defaults[key]}
+
+
+def _changed_defaults(strategy: Mapping[str, Any]) -> Mapping[str, tuple[Any, Any]]:
+    """Return the settings of a section's method whose default changed."""
+    return CHANGED_DEFAULTS.get(_method(strategy), {})
 
 
 def gone_values(strategy: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import pytest
 
 from dynlora import renamed_settings
 from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import load_config, read_run_config, set_key
 from dynlora.engine.fields import settings_of
 from dynlora.errors import ConfigError
-from dynlora.renamed_settings import GONE, RENAMED, RENAMED_VALUES
+from dynlora.renamed_settings import CHANGED_DEFAULTS, GONE, RENAMED, RENAMED_VALUES
 from dynlora.store import meta
 from dynlora.strategies import registry, strategy_class
 from dynlora.training.resumable import check_method
@@ -145,3 +146,41 @@ def test_a_method_of_ones_own_may_use_an_old_name(tmp_path: Path) -> None:
         "rows": 3,
         "budget": 1,
     }
+
+
+def test_a_changed_default_is_that_of_the_method() -> None:
+    for name, keys in CHANGED_DEFAULTS.items():
+        defaults = {key: field.default for key, field in settings_of(strategy_class(name)).items()}
+        assert {key: defaults[key] for key in keys} == {key: now for key, (_, now) in keys.items()}
+        assert all(before != now for before, now in keys.values())
+
+
+@pytest.mark.parametrize("written", [{}, {"gates": "off"}, {"gates": "module"}, {"gates": "scale"}])
+def test_a_run_keeps_the_defaults_that_it_was_made_with(tmp_path: Path, written: dict[str, str]) -> None:
+    """A folder of before names no default that changed, one of now does; both are read alike wherever they are read."""
+    before = {"strategy": {"name": "dynamic", **written}, "data": {"name": "sentiment4"}}
+    (tmp_path / "run.db").touch()
+    (tmp_path / "config.yaml").write_text(json.dumps(before), "utf-8")
+    gates = written.get("gates", "module")
+    assert read_run_config(tmp_path).strategy.fields["gates"] == gates
+    assert load_config(tmp_path / "config.yaml").strategy.fields["gates"] == gates
+    assert meta.config(before)["strategy"]["gates"] == gates
+
+    now = parse_config(before)
+    (tmp_path / "config.yaml").write_text(now.to_yaml(), "utf-8")
+    assert read_run_config(tmp_path).strategy.fields["gates"] == written.get("gates", "scale")
+    assert meta.meta_of(now, None, {})["config"]["strategy"]["gates"] == written.get("gates", "scale")
+
+
+def test_a_file_of_ones_own_takes_the_defaults_of_now(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("strategy: {name: dynamic}", "utf-8")
+    assert "gates" not in load_config(tmp_path / "mine.yaml").strategy.fields
+
+
+@pytest.mark.parametrize(("gates", "left"), [("scale", {}), ("module", {"gates": "module"})])
+def test_another_method_leaves_what_a_run_wrote_down_for_its_own(gates: str, left: dict[str, str]) -> None:
+    values: dict[str, Any] = {"strategy": {"name": "dynamic", "gates": gates}}
+    set_key(values, "strategy.name", "dynamic")
+    assert values["strategy"]["gates"] == gates
+    set_key(values, "strategy.name", "lora")
+    assert values["strategy"] == {"name": "lora", **left}

@@ -31,7 +31,7 @@ from dynlora.engine.model.base_model import BaseModel, load_base
 from dynlora.engine.model.modules import find_modules
 from dynlora.engine.randomness import seed_global_stream
 from dynlora.engine.recorder import NullRecorder
-from dynlora.renamed_settings import gone_values
+from dynlora.renamed_settings import gone_values, with_earlier_defaults
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.inputs import Inputs
 
@@ -168,7 +168,8 @@ def _train_ours(
     config: RunConfig, method: Method, base: BaseModel, data: TextData
 ) -> tuple[Predictions, dict[str, int], dict[str, Any]]:
     """Train one of our strategies with the one training loop."""
-    strategy = strategies.build(method.strategy, method.fields)
+    fields = with_earlier_defaults({"name": method.strategy, **method.fields})  # as the committed runs
+    strategy = strategies.build(fields.pop("name"), fields)
     total = config.train.max_steps(len(data.train))
     strategy.check(total, config.adapter.rank)
     trainer = build_trainer(Inputs(config, strategy, data, base, total), NullRecorder(), make_accelerator())

@@ -16,6 +16,7 @@ from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.kinds.registry import registry
+from dynlora.safe_files import storing
 from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import RunSummary, readable, run_summary
 
@@ -249,6 +250,30 @@ def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
     write_out(out, page)
     document = {"runs": ids, "out": str(out), "bytes": len(page)}
     return document, f"wrote {out}, {len(page) / 1e6:.1f} MB; open it in a browser"
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--title", default="Runs of dynlora", show_default=True, help="Heading of the first page.")
+@in_runs
+@reports
+def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> Any:
+    """Write a static site of runs to the folder OUT: a first page, a report of each run, and their comparison."""
+    from dynlora.viz.report import gallery as files_of
+
+    ids = list(dict.fromkeys(run_ids))
+    if len(ids) > MAX_REPORTED:
+        raise ConfigError(f"ID: has {len(ids)} runs, at most {MAX_REPORTED} are allowed in a gallery; give fewer")
+    folders = [run_folder(runs_dir, run_id) for run_id in ids]
+    sizes = {}
+    with storing(str(out)):
+        out.mkdir(parents=True, exist_ok=True)
+    for name, page in files_of(folders, title):
+        write_out(out / name, page)
+        sizes[name] = len(page)
+    document = {"runs": ids, "out": str(out), "files": sizes}
+    return document, f"wrote {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB; open {out / 'index.html'}"
 
 
 @click.command()

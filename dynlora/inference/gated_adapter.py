@@ -13,6 +13,7 @@ from torch import nn
 
 from dynlora import assets
 from dynlora.config import RunConfig, parse_config
+from dynlora.config_files import as_made
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, checked_state
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
@@ -100,7 +101,7 @@ def load_gated(folder: str | Path, base: Any = None) -> Any:
             f"{path}: holds no {SETTINGS_NAME}; give a folder that `dynlora export ID --format gated` wrote"
         )
     try:
-        config = parse_config({**written.settings, "data": {"name": "sentiment4"}})
+        config = parse_config({**as_made(written.settings), "data": {"name": "sentiment4"}})
         state = checked_state(read_checkpoint(path / STATE))
         model = adapted(_base(path, written, config, state, base), config, state)
     except (ConfigError, CorruptRunError) as error:

@@ -77,6 +77,7 @@ DEMO = {
     "adapter.rank": 4,
     "data.max_eval": 600,
     "log.eval_every": 20,
+    "strategy.gates": "module",
 }
 """The demo's settings: short enough to be watched to its end on two cores."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from dynlora.config import RunConfig
-from dynlora.renamed_settings import with_current_names
+from dynlora.renamed_settings import with_current_names, with_earlier_defaults
 from dynlora.store.jsontext import MAX_WHOLE
 
 SECTIONS = ("model", "data", "adapter", "strategy", "train", "log")
@@ -83,9 +83,14 @@ def text(value: Any) -> str | None:
 
 
 def config(value: Any) -> dict[str, Any]:
-    """Return a configuration in which every section is an object, settings of the method under their current names."""
+    """Return the configuration of a run, every section an object.
+
+    The method's settings have their current names, and the defaults that the run was made with.
+    """
     sections = {key: table(item) if key in SECTIONS else item for key, item in table(value).items()}
-    return {**sections, "strategy": with_current_names(sections["strategy"])} if "strategy" in sections else sections
+    if "strategy" in sections:
+        sections["strategy"] = with_earlier_defaults(with_current_names(sections["strategy"]))
+    return sections
 
 
 def section(config: Any, name: str) -> Mapping[str, Any]:
@@ -109,7 +114,7 @@ def meta_of(config: RunConfig, fidelity: str | None, own_signals: Mapping[str, A
         "model": config.model.name,
         "data": config.data.source,
         "seed": config.seed,
-        "config": config.model_dump(mode="json"),
+        "config": config.stored(),
     }
 
 

@@ -112,7 +112,7 @@ def record_changes(writer: RunWriter, step: int, config: RunConfig, total: int, 
     changes = ", ".join(f"{key} from {old} to {new}" for key, (old, new) in changed.items())
     writer.log("warning", f"config.yaml was changed before step {step} was continued: {changes}")
     for key, value in (
-        ("config", config.model_dump(mode="json")),
+        ("config", config.stored()),
         ("model", config.model.name),
         ("data", config.data.source),
     ):

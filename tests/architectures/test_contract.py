@@ -59,7 +59,8 @@ def ended_tokens() -> Tokens:
 
 def trainer_of(architecture: str, use: str, method: str, **overrides: Any) -> Trainer:
     """Return a trainer on a tiny model of an architecture."""
-    config = tiny_config(method, train__lr=5e-3, **overrides)
+    gates = {"strategy__gates": "module"} if method == "dynamic" and "strategy" not in overrides else {}
+    config = tiny_config(method, train__lr=5e-3, **gates, **overrides)
     if use == "write":
         return make_trainer(config, WRITER, model=tiny.tiny_writer(architecture))
     return make_trainer(config, model=tiny.tiny_classifier(architecture), tokens=ended_tokens())
@@ -228,7 +229,8 @@ def test_the_check_before_a_run_takes_a_step(
     architecture: str, use: str, data: dict[str, Path], tmp_path: Path
 ) -> None:
     save, values = (tiny.save_writer, lm_values) if use == "write" else (tiny.save_classifier, tiny_values)
-    found = preflight(parse_config(values(save(architecture, tmp_path), data[use], strategy={"name": "dynamic"})))
+    gated = {"name": "dynamic", "gates": "module"}
+    found = preflight(parse_config(values(save(architecture, tmp_path), data[use], strategy=gated)))
     assert found["modules"] > 0
     assert found["params"]["active"] > 0
     assert any("no gate" in warning for warning in found["warnings"]) == (architecture in WITHOUT_GATE)

@@ -50,7 +50,9 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         values = lm_values(tiny.save_writer(architecture, folder / "model"), save_problems(folder / "data"))
     else:
         values = tiny_values(tiny.save_classifier(architecture, folder / "model"), save_data(folder / "data"))
-    outcome = training.train(parse_config({**values, "strategy": {"name": "dynamic"}}), folder / "runs")
+    outcome = training.train(
+        parse_config({**values, "strategy": {"name": "dynamic", "gates": "module"}}), folder / "runs"
+    )
     assert outcome.state == "finished", outcome.error
     return architecture, use, outcome.folder
 

@@ -66,7 +66,7 @@ def trained(
     runs_dir = tmp_path_factory.mktemp("trained")
     said = {}
     for name, model in models.items():
-        arguments = tiny_arguments(model, tiny_data, "strategy.min_rank=0", "strategy.moves=4")
+        arguments = tiny_arguments(model, tiny_data, "strategy.min_rank=0", "strategy.moves=4", "strategy.gates=module")
         said[name] = document(run(runs_dir, "train", *arguments, "--name", f"tiny {name}", "--json"))
     return runs_dir, said
 

@@ -102,7 +102,13 @@ def test_a_state_of_other_arguments_or_none_is_refused(tiny_bert: Path, tmp_path
 
 @pytest.mark.parametrize(
     "options",
-    [{"gates": "off"}, {"gates": "scale"}, {"strategy": "lora", "scale": "learned"}, {}, {"gates": "rank"}],
+    [
+        {"gates": "off"},
+        {"gates": "scale"},
+        {"strategy": "lora", "scale": "learned"},
+        {"gates": "module"},
+        {"gates": "rank"},
+    ],
     ids=["no gates", "scale", "lora with a scale", "module", "component"],
 )
 def test_peft_loads_what_was_exported(tiny_bert: Path, tmp_path: Path, options: dict[str, Any]) -> None:
@@ -132,7 +138,7 @@ def test_peft_loads_what_was_exported(tiny_bert: Path, tmp_path: Path, options: 
 
 
 def test_gates_are_averaged_over_something(tiny_bert: Path, tmp_path: Path) -> None:
-    attached = attached_to(classifier(tiny_bert), calibration=[])
+    attached = attached_to(classifier(tiny_bert), gates="module", calibration=[])
     with pytest.raises(ConfigError, match=r"export: the strategy has gates.*give batches="):
         attached.export(tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()

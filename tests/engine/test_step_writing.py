@@ -25,7 +25,9 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A trained tiny Llama whose gates look at all that was written so far."""
     folder = tmp_path_factory.mktemp("gated")
     (folder / "data").mkdir()
-    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "dynamic"})
+    values = lm_values(
+        save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "dynamic", "gates": "module"}
+    )
     outcome = training.train(parse_config(values), folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return load_run(outcome.folder), read_data(parse_config(values))

@@ -34,13 +34,15 @@ from tests.waiting import until
 
 TEXTS = ["the film was great", "a dull plot that never ends"]
 
+GATED = {"name": "dynamic", "gates": "module"}
+
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `dynamic` with gates on a tiny Llama."""
     folder = tmp_path_factory.mktemp("writer")
     (folder / "data").mkdir()
-    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "dynamic"})
+    values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy=GATED)
     outcome = training.train(parse_config(values), folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder

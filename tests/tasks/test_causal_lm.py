@@ -263,7 +263,7 @@ def test_an_answer_is_checked_by_its_value_after_the_last_marker(answer: str, wr
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_decoder_in_a_loop_of_ones_own_keeps_its_head(tied: bool) -> None:
     model = tiny_decoder(tied=tied)
-    attached = dynlora.attach(model, strategy="dynamic", budget=2, steps=8, lr=2e-2)
+    attached = dynlora.attach(model, strategy="dynamic", gates="module", budget=2, steps=8, lr=2e-2)
     assert not model.get_output_embeddings().weight.requires_grad
     assert attached.adapters.gates is not None
     assert attached.adapters.gates.is_causal

@@ -190,6 +190,27 @@ def test_hostile_text_stays_text(text: str, runs_dir: Path) -> None:
         assert "\u202e" not in page.decode()
 
 
+def test_a_gallery_lists_each_run_with_its_report_and_stays_text(runs_dir: Path, tmp_path: Path) -> None:
+    ids = [RUN, RUN[:-1] + "2"]
+    make_run(runs_dir, run_id=ids[0], text=BREAK_OUT)
+    make_run(runs_dir, run_id=ids[1], text="second", strategy="lora")
+    out = tmp_path / "site" / "runs"
+    written = document(run(runs_dir, "gallery", str(out), *ids, "--title", BREAK_OUT, "--json"))
+    assert sorted(written["files"]) == sorted(path.name for path in out.iterdir())
+    assert (out / f"{ids[1]}.html").read_bytes() == run_report(runs_dir / ids[1])
+    first = Read((out / "index.html").read_bytes())
+    assert [address for address in first.addresses if not address.startswith("data:")] == [
+        "comparison.html",
+        *(f"{run_id}.html" for run_id in ids),
+    ]
+    assert all((out / address).is_file() for address in first.addresses if not address.startswith("data:"))
+    assert "script" not in first.tags
+    assert "img" not in first.tags
+    assert first.handlers == []
+    refused = run(runs_dir, "gallery", str(out / "index.html"), ids[0])
+    assert refused.exit_code == 2
+
+
 @pytest.mark.parametrize(("state", "steps"), [("queued", 0), ("running", 0), ("failed", 17), ("stopped", 17)])
 def test_every_state_of_a_run_has_a_report(state: str, steps: int, runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN, state=state, steps=steps, gates=False, error="the disk is full")

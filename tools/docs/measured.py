@@ -73,6 +73,34 @@ TUNED = "CLINC150, rank 1, tuned"
 """Label of the task on which each side has its own learning rate."""
 
 
+def parts() -> Iterator[str]:
+    """Yield the first table of Results: uniform LoRA, the best `dynamic`, and what of the difference is which part."""
+    yield from head(
+        "task", "uniform LoRA", "`dynamic`", "difference", "of it a scale", "of it moving rank", "of it reacting"
+    )
+    scale = figures("tuned-clinc150-r1-scale")["methods"]
+    yield row(
+        "CLINC150, rank 1, 8 seeds",
+        f"{scale['lora']['loss']:.3f}",
+        f"{scale['dynamic, scale']['loss']:.3f}",
+        *(_bold(*scale[side][f"loss - {other}"]) for side, other in PARTS),
+        f"−{scale['dynamic, gates']['reaction'][0]:.3f}, with `gates=module`",
+    )
+    for label, task, rank, method, _ in CELLS:
+        runs = cell(task, rank)
+        by_seed = {one["method"]: dict(zip(one["seeds"], one["loss_by_seed"], strict=True)) for one in runs["methods"]}
+        common = by_seed["lora"].keys() & by_seed[method].keys()
+        losses = [sum(by_seed[side][seed] for seed in common) / len(common) for side in ("lora", method)]
+        (found,) = [one["loss"] for one in runs["differences"] if (one["method"], one["against"]) == (method, "lora")]
+        difference = _bold(found["mean"], found["wide_low"], found["wide_high"], 4)
+        label = f"{label}, {found['seeds']} seeds"
+        yield row(label, *(f"{loss:.4f}" for loss in losses), difference, *["not measured"] * 2, "")
+
+
+PARTS = (("dynamic, scale", "lora"), ("lora, scale", "lora"), ("dynamic, scale", "lora, scale"))
+"""Sides whose differences are the whole gain on CLINC150, that of the scale, and that of moving rank."""
+
+
 def compared(other: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield what `dynamic` loses against another method, by task: mean, `wide_low`, `wide_high` and seeds.
 
@@ -136,9 +164,9 @@ def tuned(name: str, *others: str) -> Iterator[str]:
         )
 
 
-def _bold(mean: float, low: float, high: float) -> str:
+def _bold(mean: float, low: float, high: float, digits: int = 3) -> str:
     """Return a difference with its interval in brackets, bold where that excludes 0."""
-    words = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
+    words = f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]".replace("-", "−")
     return f"**{words}**" if low > 0 or high < 0 else words
 
 

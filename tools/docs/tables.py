@@ -65,6 +65,7 @@ def _with_code(words: str) -> str:
 
 KINDS = {
     "symptoms": symptoms,
+    "parts": measured.parts,
     "results": measured.results,
     "gates": measured.gates,
     "steps": measured.steps,

@@ -31,25 +31,27 @@ HYSTERESIS = 0.1
 
 @dataclass
 class Dynamic(Strategy):
-    """h = W0 x + s · B(e ⊙ g(φ) ⊙ A x) with ranks that move between modules under one budget of parameters.
+    """h = W0 x + s · g · B(e ⊙ A x) with ranks that move between modules under one budget of parameters.
 
     It starts as uniform LoRA. The first reallocation sets all ranks at once, by the loss reduction per parameter that
     the leading directions of each frozen weight's gradient predict to first order. Later the least important components
     pay for new ones in the modules where rank helps most: I_j = |⟨b_j, ∂L/∂b_j⟩|, the first-order change of the loss
     when component j goes, averaged over steps after the absolute value. Growth keeps the function (b = 0);
-    s = alpha / r never changes.
+    s = alpha / r never changes. g is one learned factor per module; other modes of `gates` react to the input.
 
     Paper: Liao et al. 2025, arXiv 2501.14859, its abstract: importance, reallocation, a strategy on input features.
-    Differs: importance formula, solver, schedule and gate are a reconstruction.
+    Differs: importance formula, solver, schedule and gate are a reconstruction. The default factor does not see the
+    input: gates that do were not significantly different (docs/research/scale.md).
     """
 
     title = "Dynamic LoRA"
     summary = (
         "Starts as uniform LoRA. After a few steps, a sketch of the frozen weights' gradients sets all ranks at once; "
-        "later, the least important components are moved to modules where rank helps most. A gate scales the update "
-        "of each module; where that gains, it acts as a learned scale. Never more parameters than uniform LoRA."
+        "later, the least important components are moved to modules where rank helps most. One learned factor scales "
+        "the update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform "
+        "LoRA."
     )
-    formula = r"h = W_0 x + s\,B(e \odot g(\varphi) \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
+    formula = r"h = W_0 x + s\,g\,B(e \odot A x),\; I_j = |\langle b_j, \partial L/\partial b_j\rangle|"
     paper = "Liao et al. 2025, arXiv 2501.14859"
     fidelity = "reconstruction"
     as_lora = {"allocation": "none", "gates": "off"}
@@ -67,9 +69,9 @@ class Dynamic(Strategy):
         0, "Seed of the random control, beside the run's own; change it to draw another random allocation.", ge=0
     )
     gates: str = setting(
-        "module",
-        "Input gates: off; one per module and sequence (module), per component (rank) or per token (token); or one "
-        "learned factor per module, blind to the input (scale).",
+        "scale",
+        "What scales the update: one learned factor per module, blind to the input (scale); input gates, one per "
+        "module and sequence (module), per component (rank) or per token (token); or nothing (off).",
         choices=("off", "scale", *MODES),
     )
     scale_lr_ratio: float = setting(

@@ -24,6 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "strategy.final_steps": 20,
         "strategy.allocate_every": 7,
         "strategy.moves": 12,
+        "strategy.gates": "module",
     },
     "Instruction tuning": {
         "model.name": "smollm2-135m",
@@ -58,7 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 PRESET_WORDS = {
     "Quick look": "100 steps, to check that everything works.",
-    "Teaching": "A tiny run for learning: frequent rank transfers, and an evaluation every few steps.",
+    "Teaching": "A tiny run for learning: frequent rank transfers, gates that see the input, many evaluations.",
     "Instruction tuning": "A language model learns to answer: prompts with completions, or conversations. "
     "Built-in word problems, or a file of your own.",
     "Language modelling": "A language model learns to continue plain text.",

@@ -7,17 +7,18 @@ run gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import kind_of_run
 from dynlora.store import queries
 from dynlora.viz.report.comparing import comparison_document
+from dynlora.viz.report.document import Document
 from dynlora.viz.report.one_run import kind_document, run_document
-from dynlora.viz.report.page import page
+from dynlora.viz.report.page import Comparison, Entry, index, page
 
-__all__ = ["comparison_report", "run_report"]
+__all__ = ["comparison_report", "gallery", "run_report"]
 
 
 def run_report(folder: Path) -> bytes:
@@ -26,8 +27,13 @@ def run_report(folder: Path) -> bytes:
     Raises:
         DynloraError: when the run cannot be read.
     """
+    return page(_document(folder))
+
+
+def _document(folder: Path) -> Document:
+    """Return what the report of one run says."""
     kind = kind_of_run(folder)
-    return page(run_document(read_run(folder)) if kind.allocates else kind_document(folder, kind))
+    return run_document(read_run(folder)) if kind.allocates else kind_document(folder, kind)
 
 
 def comparison_report(folders: Sequence[Path]) -> bytes:
@@ -38,3 +44,30 @@ def comparison_report(folders: Sequence[Path]) -> bytes:
     """
     runs, damaged = queries.readable(folders)
     return page(comparison_document([read_run(folder) for folder in runs], damaged))
+
+
+COMPARISON = "comparison.html"
+"""File of a gallery that compares its runs."""
+
+
+def gallery(folders: Sequence[Path], title: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a static site of runs by name: reports, the comparison of trained ones, the first page.
+
+    Args:
+        folders: of the runs, in the order of the first page.
+        title: of the first page.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    entries: list[Entry] = []
+    for folder in folders:
+        entries.append(Entry(f"{folder.name}.html", _document(folder)))
+        yield entries[-1].file, page(entries[-1].document)
+    comparison, trained = None, [folder for folder in folders if kind_of_run(folder).allocates]
+    if len(trained) > 1:
+        compared = comparison_document([read_run(folder) for folder in trained])
+        first = compared.shown[0].notes
+        comparison = Comparison(COMPARISON, compared.title, first[0] if first else compared.about)
+        yield COMPARISON, page(compared)
+    yield "index.html", index(title, entries, comparison)

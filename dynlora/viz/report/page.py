@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -94,24 +94,56 @@ MOST_LINE = 2000
 """Characters of one line of text."""
 
 
+class Entry(NamedTuple):
+    """A report in an index.
+
+    Attributes:
+        file: name of its file, beside the index.
+        document: what it says.
+    """
+
+    file: str
+    document: document.Document
+
+
+class Comparison(NamedTuple):
+    """The comparison of the reports of an index.
+
+    Attributes:
+        file: name of its file, beside the index.
+        title: of the comparison.
+        sentence: what it concludes.
+    """
+
+    file: str
+    title: str
+    sentence: str
+
+
+def index(title: str, entries: Sequence[Entry], comparison: Comparison | None) -> bytes:
+    """Return the first page of a gallery as HTML, without a script: each run with its answers and its report."""
+    words = {"title": title, "entries": entries, "comparison": comparison}
+    return _rendered("gallery.html", policy=policy(), **words)
+
+
 def page(report: document.Document) -> bytes:
     """Return a report as HTML; the same report always gives the same bytes."""
     script, bundle = _read("report.js"), plotly_bundle()
-    return (
-        _templates()
-        .get_template("report.html")
-        .render(
-            policy=policy(digest(script.encode()), bundle.digest),
-            report=report,
-            cards=document.cards(report),
-            versions=f"Written by dynlora {_version('dynlora')} with plotly {_version('plotly')}.",
-            style=Markup(_style()),
-            charts=Markup(script_json(chart_data(report.charts))),
-            plotly=Markup(bundle.packed),
-            script=Markup(script),
-        )
-        .encode()
+    return _rendered(
+        "report.html",
+        policy=policy(digest(script.encode()), bundle.digest),
+        report=report,
+        cards=document.cards(report),
+        charts=Markup(script_json(chart_data(report.charts))),
+        plotly=Markup(bundle.packed),
+        script=Markup(script),
     )
+
+
+def _rendered(template: str, **values: Any) -> bytes:
+    """Return a page made of a template, in the style of all."""
+    versions = f"Written by dynlora {_version('dynlora')} with plotly {_version('plotly')}."
+    return _templates().get_template(template).render(versions=versions, style=Markup(_style()), **values).encode()
 
 
 @cache

@@ -44,7 +44,9 @@ def made_roles(place: Path) -> Path:
     common = {"train__steps": 60, "log__eval_every": 60, "log__checkpoint_every": 60, "strategy": {"name": "lora"}}
     configs = {
         "draft": parse_config(lm_values(model, data, model__layers=1, **common)),
-        "target": parse_config(lm_values(model, data, **{**common, "strategy": {"name": "dynamic"}})),
+        "target": parse_config(
+            lm_values(model, data, **{**common, "strategy": {"name": "dynamic", "gates": "module"}})
+        ),
         "judge": tiny_config(save_tiny("bert", place / "bert"), judged, train__steps=10),
     }
     for name, config in configs.items():
