@@ -25,6 +25,7 @@ from dynlora.analysis.run_summary import (
 )
 from dynlora.errors import DynloraError
 from dynlora.kinds.registry import registry
+from dynlora.kinds.train.replay_speech import speech
 from dynlora.store import queries
 from dynlora.text import ago, markdown_text, one_line, score
 from dynlora.viz.capacity import capacity_view, has_moved
@@ -167,7 +168,8 @@ def picture(view: RunReading, *, is_live: bool) -> None:
     with card(title, "picture"):
         panel = registry()["train"].panel("replay")
         data = panel.data(RunView(view.folder, view, view.store))
-        replay(panel.element_values(data, colours()), plays=not is_live, is_linked=False)
+        values = panel.element_values(data, colours())
+        replay({**values, **speech(values, view)}, plays=not is_live, is_linked=False)
         note(picture_words(view.summary, panel.caption(data)))
 
 
