@@ -30,6 +30,7 @@ from dynlora.store import queries
 from dynlora.text import ago, markdown_text, one_line, score
 from dynlora.viz.capacity import capacity_view, has_moved
 from dynlora.viz.kit.panel import RunView
+from dynlora.viz.race import race_card, races
 from dynlora.viz.tour import stops as tour_stops
 from dynlora.viz.tour.model import is_tour_taken
 from dynlora.viz.ui.cards import card, colours, note
@@ -171,6 +172,12 @@ def picture(view: RunReading, *, is_live: bool) -> None:
         values = panel.element_values(data, colours())
         replay({**values, **speech(values, view)}, plays=not is_live, is_linked=False)
         note(picture_words(view.summary, panel.caption(data)))
+
+
+def race(runs: pd.DataFrame) -> None:
+    """Draw whether moving rank helps: the sample runs that show it, and those that do not; nothing without them."""
+    with suppress(DynloraError):
+        race_card(races(runs))
 
 
 def no_picture() -> None:
