@@ -43,6 +43,8 @@ def show_picture() -> None:
 
 
 with right:
+    with guard.guarded():
+        home_cards.race(FIRST)
     place = st.container()
     show_runs()
 with guard.guarded(), left, st.spinner("Loading a run"):

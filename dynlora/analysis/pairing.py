@@ -33,6 +33,11 @@ def same_task(runs: pd.DataFrame, summary: Mapping[str, Any]) -> pd.DataFrame:
     return alike
 
 
+def terms(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what runs share that can be set against each other: model, data, steps, budget, and whose they are."""
+    return row["model"], row["data"], row["max_steps"], (row["params"] or {}).get("budget"), row["is_own"]
+
+
 def pairs(
     summaries: Mapping[str, Mapping[str, Any]], first: Group, second: Group
 ) -> tuple[list[tuple[int, str, str]], str]:

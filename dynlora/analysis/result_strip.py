@@ -123,7 +123,9 @@ def _outcome(contest: Contest, baseline: str) -> tuple[str, str]:
     if contest.outcome == "tie":
         return f"No difference from {baseline}", f"No example differs, {seeds}."
     basis = [f"95 % CI {low} to {high}, {seeds}, same examples.", _outlook(contest)]
-    if contest.other:
+    if contest.has_own_rate:
+        basis.append("Each has its own learning rate.")
+    elif contest.other:
         basis.append(f"They also differ in {listed([one_line(key, 40) for key in contest.other])}.")
     return answers[contest.outcome], " ".join(filter(None, basis))
 

@@ -71,6 +71,11 @@ class Contest:
         return 0 if self.difference is None else self.difference.seeds
 
     @property
+    def has_own_rate(self) -> bool:
+        """Whether the learning rate is all, beside the method, in which the two sides differ."""
+        return set(self.other) == {"train.lr"}
+
+    @property
     def is_tie(self) -> bool:
         """Whether no seed differs at all."""
         difference = self.difference

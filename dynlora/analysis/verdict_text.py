@@ -122,6 +122,8 @@ def unlike(contest: Contest) -> str:
     if not contest.other:
         return ""
     parts = [f"{one_line(key, 40)} ({ours} against {theirs})" for key, (ours, theirs) in contest.other.items()]
+    if contest.has_own_rate:
+        return f" Each has its own learning rate, {parts[0]}: that is fair where both were tuned."
     return f" They also differ in {listed(parts)}, so the difference may not be the method's."
 
 

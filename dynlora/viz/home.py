@@ -25,10 +25,12 @@ from dynlora.analysis.run_summary import (
 )
 from dynlora.errors import DynloraError
 from dynlora.kinds.registry import registry
+from dynlora.kinds.train.replay_speech import speech
 from dynlora.store import queries
 from dynlora.text import ago, markdown_text, one_line, score
 from dynlora.viz.capacity import capacity_view, has_moved
 from dynlora.viz.kit.panel import RunView
+from dynlora.viz.race import race_card, races
 from dynlora.viz.tour import stops as tour_stops
 from dynlora.viz.tour.model import is_tour_taken
 from dynlora.viz.ui.cards import card, colours, note
@@ -167,8 +169,15 @@ def picture(view: RunReading, *, is_live: bool) -> None:
     with card(title, "picture"):
         panel = registry()["train"].panel("replay")
         data = panel.data(RunView(view.folder, view, view.store))
-        replay(panel.element_values(data, colours()), plays=not is_live, is_linked=False)
+        values = panel.element_values(data, colours())
+        replay({**values, **speech(values, view)}, plays=not is_live, is_linked=False)
         note(picture_words(view.summary, panel.caption(data)))
+
+
+def race(runs: pd.DataFrame) -> None:
+    """Draw whether moving rank helps: the sample runs that show it, and those that do not; nothing without them."""
+    with suppress(DynloraError):
+        race_card(races(runs))
 
 
 def no_picture() -> None:

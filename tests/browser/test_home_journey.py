@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,11 +42,31 @@ def test_the_picture_plays_by_itself_and_again(server: str, window: Window) -> N
 
 
 @pytest.mark.journey
+def test_within_a_minute_and_without_scrolling_home_says_what_moves_and_whether_it_helps(
+    server: str, window: Window, picture: Picture
+) -> None:
+    page = window(1400, 900, reduced_motion="no-preference").new_page()
+    page.goto(server)
+    bubbles = page.locator(".replay .bubbles p")
+    for words in ("Its length is its rank", "share one budget", "Colour is importance", "gives", "At the end"):
+        bubbles.filter(has_text=words).first.wait_for(timeout=60_000)
+        box = bubbles.first.bounding_box()
+        assert box is not None
+        assert 0 <= box["y"] <= 900 - box["height"], words
+        picture(page, f"home-says-{words.replace(' ', '-').lower()}")
+    figure = page.get_by_role("heading", name=re.compile(r"Yes: \+\d\.\d points over lora"))
+    for box in (figure.bounding_box(), page.get_by_role("link", name="Test yours").bounding_box()):
+        assert box is not None
+        assert box["y"] + box["height"] <= 900
+
+
+@pytest.mark.journey
 def test_whoever_asked_for_less_motion_starts_the_picture(server: str, page: Page) -> None:
     page.goto(server)
     player = page.locator(".replay")
     player.get_by_role("button", name="Play training").wait_for()
     settled(page)
+    assert player.get_by_role("listitem").filter(has_text="Its length is its rank").is_visible()
     assert player.evaluate(STEP) > 0
     assert player.get_by_role("button", name="Pause").count() == 0
 

@@ -16,6 +16,7 @@ PLAYER = Path(replay_package.__file__).with_name("replay.js").read_text("utf-8")
 COLOURS = {"mode": "light", "scale": list(theme.LIGHT.sequential)} | {
     name: getattr(theme.LIGHT, name) for name in ("sunken", "hairline", "muted", "panel")
 }
+COLOURS["mark"] = theme.LIGHT.second
 DATA = {
     "version": "1",
     "steps": [0, 10],
@@ -67,3 +68,69 @@ def test_a_picture_of_one_step_plays_to_its_end(page: Page) -> None:
     page.get_by_role("button", name="Pause").click()
     assert troubles == []
     assert page.locator(".replay").get_attribute("data-step") == "7"
+
+
+SPEECH = {
+    "steps": [0, 10, 20],
+    "frame": 2,
+    "rank": [[4, 4], [4, 4], [1, 7]],
+    "shade": [[0.2, 1.0]] * 3,
+    "limit": 8,
+    "blocks": [{"label": "layer 0", "count": 2}],
+    "modules": [{"short": f"{name} 0", "name": name, "marked": False, "position": 0} for name in ("query", "value")],
+    "plays": True,
+    "cues": [
+        {"frame": 0, "rows": [0], "words": ["A bar is one module."]},
+        {"frame": 0, "rows": [1], "words": ["Colour is importance."]},
+        {"frame": 2, "rows": [0, 1], "words": ["query 0 gives 3 ranks", "value 0 gets 3 ranks"]},
+    ],
+    "due": ["next reallocation: step 20", "next reallocation: step 20", "no reallocation left"],
+}
+
+
+def test_a_picture_speaks_each_sentence_on_its_bars_while_it_plays(page: Page) -> None:
+    page.emulate_media(reduced_motion="no-preference")
+    troubles = drawn(page, {**DATA, **SPEECH})
+    bubbles = page.locator(".bubbles p")
+    bubbles.filter(has_text="A bar is one module.").wait_for()
+    assert "next reallocation: step 20" in page.locator("output").inner_text()
+    bubbles.filter(has_text="Colour is importance.").wait_for()
+    assert bubbles.count() == 1
+    bubbles.filter(has_text="query 0 gives 3 ranks").wait_for()
+    assert bubbles.all_inner_texts() == ["query 0 gives 3 ranks", "value 0 gets 3 ranks"]
+    assert "no reallocation left" in page.locator("output").inner_text()
+    giver, taker = (dot.bounding_box() for dot in page.locator("circle[visibility=visible]").all())
+    assert giver is not None
+    assert taker is not None
+    assert taker["x"] > giver["x"], "each dot is at the end of its bar"
+    page.get_by_role("button", name="Pause").click()
+    assert bubbles.count() == 2, "what was said last stays"
+    assert troubles == []
+
+
+def test_the_sentences_of_two_bars_do_not_cover_each_other_and_stay_inside(page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    drawn(page, {**DATA, **SPEECH})
+    for width in (290, 400, 900):
+        page.evaluate("width => { document.getElementById('place').style.width = `${width}px`; }", width)
+        page.wait_for_function("width => document.querySelector('svg').viewBox.baseVal.width === width", arg=width)
+        stage = page.locator(".stage").bounding_box()
+        first, second = (one.bounding_box() for one in page.locator(".bubbles p").all())
+        assert stage is not None
+        assert first is not None
+        assert second is not None
+        for box in (first, second):
+            assert box["x"] >= stage["x"]
+            assert box["x"] + box["width"] <= stage["x"] + stage["width"] + 1
+        assert first["y"] + first["height"] <= second["y"]
+
+
+def test_whoever_asked_for_less_motion_reads_all_sentences_and_nothing_plays(page: Page) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    drawn(page, {**DATA, **SPEECH})
+    assert page.get_by_role("button", name="Play training").count() == 1
+    assert page.locator(".sentences li").all_inner_texts() == [
+        "A bar is one module.",
+        "Colour is importance.",
+        "query 0 gives 3 ranks, value 0 gets 3 ranks.",
+    ]

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
+CARD = ':is([class*="st-key-card-tour"], .st-key-card-race)'
+"""The card of a stop."""
+
+
 @pytest.mark.journey
 def test_from_stop_to_stop_and_back(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
@@ -30,7 +34,7 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, picture: Picture) -
     for stop in tour_model.STOPS[1:]:
         page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
         expect(page.get_by_role("heading", name=stop.short, exact=True)).to_be_visible()
-        expect(page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first).to_be_visible()
+        expect(page.locator(f"{CARD} .js-plotly-plot").first).to_be_visible()
         expect(page).to_have_url(re.compile(f"stop={stop.key}"))
         until(lambda: _has_menus_of_its_charts(page), f"the menus of the charts of {stop.key}")
         picture(page, f"tour-{stop.key}", full_page=True)
@@ -41,7 +45,7 @@ def test_from_stop_to_stop_and_back(server: str, page: Page, picture: Picture) -
 
 def _has_menus_of_its_charts(page: Page) -> bool:
     """Say whether the card has one menu for each of its charts, and none of the stop before."""
-    card = page.locator('[class*="st-key-card-tour"]').first
+    card = page.locator(CARD).first
     return card.locator('[class*="st-key-table-"]').count() == card.locator(".js-plotly-plot:visible").count()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.viz.tour.model import is_tour_taken, mark_tour_taken
 from dynlora.viz.ui import run_picker
-from tests.pages.app import components, open_page, words
+from tests.pages.app import charts, components, open_page, words
 from tests.viz.growing import RUN, Running
 from tests.viz.runs import make_run
 
@@ -48,6 +49,28 @@ def test_the_first_page_says_what_dynlora_is_and_leads_on() -> None:
     assert found["Choose data"] == ("launch", "data=upload")
     assert found["Compare runs"] == ("compare", "")
     assert found["Take the tour"][0] == "tour"
+
+
+@pytest.mark.usefixtures("_samples")
+def test_the_first_page_says_rank_importance_and_budget_and_one_figure_for_whether_it_helps() -> None:
+    app = open_page("home")
+    said = " ".join(words for cue in picture(app)["cues"] for words in cue["words"])
+    for sentence in ("Its length is its rank", "Colour is importance", "share one budget", "gives", "gets"):
+        assert sentence in said
+    assert any("next reallocation" in due for due in picture(app)["due"])
+    card = words(app).replace("\\", "").replace("\u200b", "")
+    assert re.search(r"Yes: \+\d\.\d points over lora", card)
+    assert re.search(r"95 % CI \+\d\.\d to \+\d\.\d, 3 seeds", card)
+    assert "Not shown" in card, "where it does not help is said too"
+    assert len(charts(app)) == 2
+    assert links(app)["Test yours"] == ("launch", "data=upload")
+
+
+def test_without_samples_there_is_no_race(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id="20260101-000000-00000001")
+    app = open_page("home")
+    assert not app.error
+    assert not charts(app)
 
 
 @pytest.mark.usefixtures("_samples")

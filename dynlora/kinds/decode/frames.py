@@ -161,15 +161,41 @@ def best(result: Decode) -> Point | None:
     The cheapest of those whose accuracy is at most `TOLERATED` below the target's alone; without one, or without the
     target alone, the most accurate, of equal ones the cheapest.
     """
-    rows = [
-        (_accuracy(result, point.key), _cost(solutions_of(result, point.key), "flops"), point)
-        for point in offered(result)
-    ]
-    goal = _accuracy(result, TARGET) - TOLERATED if TARGET in result.solved else 2.0
-    enough = [row for row in rows if row[0] >= goal]
-    if enough:
-        return min(enough, key=lambda row: row[1])[2]
-    return max(rows, key=lambda row: (row[0], -row[1]))[2] if rows else None
+    if enough := _as_good(result):
+        return enough[0]
+    return max(offered(result), key=lambda point: (_accuracy(result, point.key), -_flops(result, point)), default=None)
+
+
+def opening(result: Decode) -> Point | None:
+    """Return the point to open with; None before anything is solved.
+
+    The cheapest as good as the target alone at which draft and target share the work of a right answer; where there is
+    no such answer the point to recommend.
+    """
+    shared = (
+        point
+        for point in _as_good(result)
+        if any(is_shared(one) and one.right for one in solutions_of(result, point.key))
+    )
+    return next(shared, None) or best(result)
+
+
+def is_shared(solution: Solution) -> bool:
+    """Say whether both draft and target wrote a step of a solution."""
+    return {step.by for step in solution.steps} == {DRAFT, TARGET}
+
+
+def _as_good(result: Decode) -> list[Point]:
+    """Return the points whose accuracy is at most `TOLERATED` below the target's alone, the cheapest first."""
+    if TARGET not in result.solved:
+        return []
+    goal = _accuracy(result, TARGET) - TOLERATED
+    enough = [point for point in offered(result) if _accuracy(result, point.key) >= goal]
+    return sorted(enough, key=lambda point: _flops(result, point))
+
+
+def _flops(result: Decode, point: Point) -> float:
+    return _cost(solutions_of(result, point.key), "flops")
 
 
 def _accuracy(result: Decode, key: str) -> float:

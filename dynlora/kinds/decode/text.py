@@ -109,7 +109,7 @@ def point_choice(result: Decode) -> Choice | None:
     points = {point.key: point for point in result.points if point.key in result.solved}
     if not points:
         return None
-    usual = frames.best(result) or next(iter(points.values()))
+    usual = frames.opening(result) or next(iter(points.values()))
     words = {key: frames.label(point) for key, point in points.items()}
     return Choice("point", "Threshold", words, usual.key, help=ONLY_FIRST)
 

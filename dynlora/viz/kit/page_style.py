@@ -189,6 +189,11 @@ def _home_styles(colours: Palette) -> str:
 [class*="st-key-method-head-"] > div:nth-child(2) {{
   flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
 [data-testid="stMain"] [data-testid="stPageLink"] a p {{ color: {colours.accent}; }}
+.st-key-card-race h4 {{ padding: 0; font-size: 1.2rem; color: {colours.accent}; }}
+.st-key-race-next a {{ border: 1px solid {colours.hairline}; border-radius: 8px; padding: 0.3rem 0.8rem; }}
+@media (prefers-reduced-motion: no-preference) {{
+  .st-key-card-race .scatterlayer {{ animation: dynlora-race 6s linear; }} }}
+@keyframes dynlora-race {{ from {{ clip-path: inset(-5px 100% -5px 0); }} to {{ clip-path: inset(-5px 0 -5px 0); }} }}
 [class*="st-key-conclusion-next"] a,
 [class*="st-key-card-"]:not([class*="st-key-card-door-"]) > div > [data-testid="stPageLink"] a {{ padding-left: 0; }}
 [class*="st-key-card-"] [data-testid="stPageLink"] a:not(:hover) {{ background: none; }}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from dynlora.analysis.pairing import terms
 from dynlora.analysis.run_summary import main_metric
 from dynlora.analysis.stats import spearman
 from dynlora.safe_files import NotPlainFileError, read_plain, write_text
@@ -107,7 +108,8 @@ STOPS = (
             "Moving ranks are not a result by themselves. The result is the quality on held-out examples, compared "
             "with plain LoRA at the same number of parameters, over several seeds.",
             "A line is the mean of runs that differ only in the seed. The band covers the lowest to the highest run. "
-            "Where bands overlap, the comparison is inconclusive: it needs more seeds or another task.",
+            "Under it is the difference with its 95 % interval. An interval that includes 0 decides nothing.",
+            "Whether it helps depends on the task: test yours.",
             "Rank, importance and gates are the same for classification, regression and language models. Most methods "
             "learn all three tasks. Methods says which do not, and filters by task.",
         ),
@@ -159,7 +161,7 @@ def alike(rows: Sequence[Mapping[str, Any]], run_id: str, at_most: int = 20) -> 
         at_most: of them.
     """
     own = next(row for row in rows if row["id"] == run_id)
-    ids = [row["id"] for row in rows if _terms(row) == _terms(own) and main_metric(row)[1] is not None]
+    ids = [row["id"] for row in rows if terms(row) == terms(own) and main_metric(row)[1] is not None]
     return list(dict.fromkeys([run_id, *ids]))[:at_most]
 
 
@@ -187,13 +189,9 @@ def comparable_first(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     methods: dict[tuple[Any, ...], set[Any]] = {}
     for row in rows:
         if main_metric(row)[1] is not None:
-            methods.setdefault(_terms(row), set()).add(row["strategy"])
-    comparable = [row["id"] for row in rows if len(methods.get(_terms(row), ())) > 1]
+            methods.setdefault(terms(row), set()).add(row["strategy"])
+    comparable = [row["id"] for row in rows if len(methods.get(terms(row), ())) > 1]
     return [comparable, [row["id"] for row in rows if row["id"] not in set(comparable)]]
-
-
-def _terms(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["model"], row["data"], row["max_steps"], (row["params"] or {}).get("budget"), row["is_own"]
 
 
 MARK_NAME = ".tour-taken"

@@ -24,6 +24,7 @@ from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.run_colours import line_styles
+from dynlora.viz.race import race_card, races
 from dynlora.viz.tour import model as tour_model
 from dynlora.viz.tour.model import mark_tour_taken
 from dynlora.viz.ui import cached_queries
@@ -32,7 +33,7 @@ from dynlora.viz.ui.frame import documentation
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import chosen_step, segmented
-from dynlora.viz.verdict.cards import verdict_sentence
+from dynlora.viz.verdict.cards import bold, verdict_sentence
 
 MOST_LOOKED_AT = 60
 """Runs that are looked at for the tour, the samples first."""
@@ -199,6 +200,18 @@ def _gates(tour: Toured) -> None:
 
 
 def _worth(tour: Toured) -> None:
+    found = races(list_all())
+    if not found:
+        _own_comparison(tour)
+        return
+    race_card(found)
+    for race in found:
+        st.markdown(bold(race.verdict))
+    documentation("Results over more seeds and tasks", "RESULTS")
+
+
+def _own_comparison(tour: Toured) -> None:
+    """Draw the run of the tour beside those of its budget, where no samples are there to race."""
     folders = {run_id: find_run(run_id).folder for run_id in tour.alike}
     summaries = {run_id: queries.run_summary(folder) for run_id, folder in folders.items()}
     groups, metric = (

@@ -101,7 +101,7 @@ def verdict_sentence(run: Chosen, summary: Mapping[str, Any]) -> str:
     with suppress(DynloraError):
         result, _ = _against_alike(run, summary)
         if result is not None:
-            return _bold(result)
+            return bold(result)
     return ""
 
 
@@ -113,7 +113,8 @@ def _against_alike(run: Chosen, summary: Mapping[str, Any]) -> tuple[Verdict | N
     return verdict(summaries, differences, focus=run.id), summaries
 
 
-def _bold(result: Verdict) -> str:
+def bold(result: Verdict) -> str:
+    """Return a verdict in a sentence, as Markdown."""
     return f"**{safe(verdict_text.headline(result)).replace('95 % CI', UNBROKEN)}**"
 
 
@@ -133,7 +134,7 @@ def _runs_like(run: Chosen, summary: Mapping[str, Any]) -> list[Chosen]:
 
 def _words(result: Verdict) -> None:
     """Draw the verdict in a sentence, and what would change it."""
-    st.markdown(_bold(result))
+    st.markdown(bold(result))
     notes = " ".join(filter(None, (verdict_text.outlook(result), verdict_text.left_out(result))))
     if notes:
         note(notes)

@@ -6,15 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from dynlora.analysis.run_queries import SnapshotQueries
 from dynlora.kinds.decode import frames, steps_view, text
 from dynlora.kinds.decode.panels.frontier import AccuracyAgainstCost, Frontier
 from dynlora.kinds.decode.panels.nested import NestedRanks
 from dynlora.kinds.decode.panels.reliability import Reliability
 from dynlora.kinds.decode.panels.rewards import Judged, Rewards
+from dynlora.kinds.decode.panels.solution import SolutionSteps
 from dynlora.kinds.decode.panels.tokens import Tokens
 from dynlora.kinds.decode.result import Decode, read_decode
+from dynlora.kinds.registry import kind_of_run
+from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.writer import RunWriter
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import RunView
 from tests.kinds.decode.written import POINTS, solution, written_decode
 from tests.viz.drawn import traces_of
 
@@ -172,3 +177,16 @@ def test_the_frontier_rings_the_chosen_point_and_names_each_rule(found: Decode) 
     named = [trace.name for trace in traces_of(drawn) if trace.showlegend is not False]
     assert set(named) == {"Threshold", "Constant (control)", "Draft alone", "Target alone"}
     assert list(traces_of(drawn)[-1].x) == [80]
+
+
+def test_a_sample_decode_opens_where_draft_and_target_share_the_work_and_the_answer_is_right() -> None:
+    """At the recommended threshold of the sample no such problem ended right: the first one shown was wrong."""
+    (folder,) = (one for one in sample_runs_dir().iterdir() if one.is_dir() and kind_of_run(one).name == "decode")
+    found = read_decode(folder)
+    view = RunView(folder, found, SnapshotQueries(), {})
+    solved = SolutionSteps().data(view)
+    assert solved is not None
+    assert solved.solution.right is True
+    assert {step.by for step in solved.solution.steps} == {"draft", "target"}
+    target, opened = (frames.solutions_of(found, key) for key in ("target", solved.point.key))
+    assert sum(one.right is True for one in opened) >= sum(one.right is True for one in target)

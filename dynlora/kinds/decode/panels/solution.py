@@ -35,13 +35,11 @@ class SolutionSteps(Panel[Solved]):
     is_wide = True
 
     def choice(self, view: RunView) -> Choice | None:
-        """Return the problems; first one with a rejected step, which the page is about, that ended right."""
+        """Return the problems; first a right one, of these one that draft and target share, which the page is about."""
         solved = _solved(view)
         if not solved:
             return None
-        usual = max(
-            solved, key=lambda key: (any(step.discarded for step in solved[key].steps), solved[key].right is True)
-        )
+        usual = max(solved, key=lambda key: (solved[key].right is True, frames.is_shared(solved[key])))
         words = {
             str(key): f"{key + 1} ({MARKS[one.right]}): {one_line(one.question, 60)}" for key, one in solved.items()
         }

@@ -1,12 +1,15 @@
 // The model as a picture, at each of at most 60 steps: blocks stacked, a bar per module, its length the rank, its shade
 // the importance. All frames come with the first drawing; playing and scrubbing ask the server for nothing. The step one
 // stops on is handed back once, so that it can stand in the page's address. A picture that plays by itself begins again
-// and again, and waits to be started where a viewer asked for less motion.
+// and again, and waits to be started where a viewer asked for less motion. With cues it speaks: it stops at their frames,
+// each sentence beside the bar that it is about; whoever asked for less motion has all sentences as a list.
 
 const SVG = "http://www.w3.org/2000/svg";
 const BAR = 9, PITCH = 10.5, BLOCK_GAP = 14, LEFT = 62, RIGHT = 10, TOP = 8, AXIS = 40;
 const ALL_BARS = 760, LEAST_PITCH = 2.4, LABEL = 13; // pixels of all bars, of one, and of a label
 const PLAY_MS = 8000, SETTLE_MS = 450, REST_MS = 2500;
+const READ_MS = 1400, LETTER_MS = 32; // of a sentence: at least, and more for each letter
+const BUBBLE = 250, APART = 10; // widest bubble, and its distance from its bar, pixels
 
 export default function ({ data, parentElement, setTriggerValue }) {
   let root = parentElement.querySelector(".replay");
@@ -34,7 +37,16 @@ class Player {
     const controls = document.createElement("div");
     controls.className = "controls";
     controls.append(this.button, this.slider, this.output, this.save);
-    root.append(this.svg, controls);
+    this.bubbles = document.createElement("div");
+    this.bubbles.className = "bubbles";
+    this.sentences = document.createElement("ol");
+    this.sentences.className = "sentences";
+    const stage = document.createElement("div");
+    stage.className = "stage";
+    stage.append(this.svg, this.bubbles);
+    root.append(stage, controls, this.sentences);
+    this.cue = null;
+    this.spoken = 0;
     new ResizeObserver(() => this.layout()).observe(root);
   }
 
@@ -43,9 +55,13 @@ class Player {
     this.settled = settled;
     if (same) return;
     const playing = Boolean(this.timer);
-    this.data = data;
+    this.data = { cues: [], due: [], ...data };
+    data = this.data;
+    this.sentences.replaceChildren(...data.cues.map((cue) => listed(cue.words)));
+    this.root.classList.toggle("speaks", data.cues.length > 0);
     this.slider.max = data.steps.length - 1;
     if (!playing || this.frame >= data.steps.length) this.frame = data.frame;
+    if (!playing) this.cue = this.here() ?? this.lastMove();
     this.width = 0;
     this.layout();
     this.label();
@@ -56,25 +72,52 @@ class Player {
   play() {
     if (this.frame >= this.data.steps.length - 1) {
       this.frame = 0;
+      this.cue = null;
       this.paint();
     }
-    this.timer = setInterval(() => this.tick(), Math.max(60, PLAY_MS / this.data.steps.length));
+    this.spoken = 0;
+    this.wait();
     this.label();
+  }
+
+  wait() {
+    const read = this.cue ? this.cue.words.reduce((ms, words) => ms + READ_MS + LETTER_MS * words.length, 0) : 0;
+    this.timer = setTimeout(() => this.tick(), read || Math.max(60, PLAY_MS / this.data.steps.length));
   }
 
   tick() {
     if (!this.root.isConnected) return this.pause();
-    this.frame = Math.min(this.frame + 1, this.data.steps.length - 1);
+    const cues = this.data.cues.filter((cue) => cue.frame === this.frame);
+    this.cue = cues[this.spoken] ?? null;
+    this.spoken += 1;
+    if (this.cue) {
+      this.speak();
+      return this.wait();
+    }
+    if (this.frame >= this.data.steps.length - 1) return this.end();
+    this.frame += 1;
+    this.spoken = 0;
     this.moved = true;
     this.paint();
-    if (this.frame < this.data.steps.length - 1) return;
+    if (this.frame < this.data.steps.length - 1 || this.data.cues.length) return this.wait();
+    this.end();
+  }
+
+  end() {
     if (!this.data.plays) return this.pause();
-    clearInterval(this.timer);
     this.timer = setTimeout(() => this.play(), REST_MS);
   }
 
+  here() {
+    return this.data.cues.findLast((cue) => cue.frame === this.frame) ?? null;
+  }
+
+  lastMove() {
+    return this.data.cues.findLast((cue) => cue.rows.length > 1 && cue.frame <= this.frame) ?? null;
+  }
+
   pause() {
-    clearInterval(this.timer);
+    clearTimeout(this.timer);
     this.timer = null;
     this.label();
     this.tell(false);
@@ -82,9 +125,10 @@ class Player {
   }
 
   scrub() {
-    clearInterval(this.timer);
+    clearTimeout(this.timer);
     this.timer = null;
     this.frame = Number(this.slider.value);
+    this.cue = this.here();
     this.moved = true;
     this.label();
     this.paint();
@@ -112,7 +156,12 @@ class Player {
     this.bars = [];
     const pitch = Math.min(PITCH, Math.max(LEAST_PITCH, ALL_BARS / modules.length)), scale = pitch / PITCH;
     const gap = Math.max(4, BLOCK_GAP * scale), inner = 5 * scale, outer = 4 * scale;
-    let y = TOP, index = 0, labelled = -Infinity;
+    const speaks = this.data.cues.length > 0;
+    let y = TOP + (speaks && uniform ? LABEL : 0), index = 0, labelled = -Infinity;
+    if (speaks && uniform) {
+      const x = LEFT + uniform * this.unit, isLate = x > width / 2;
+      this.svg.append(text(`uniform LoRA: rank ${uniform}`, x, LABEL - 4, { fill: colours.muted, "text-anchor": isLate ? "end" : "start" }));
+    }
     for (const block of blocks) {
       const height = block.count * pitch + inner;
       this.svg.append(element("rect", {
@@ -139,6 +188,9 @@ class Player {
     const height = bottom + AXIS - 17;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.style.height = `${height}px`;
+    this.arc = element("path", { fill: "none", stroke: colours.mark, "stroke-width": 1.6, "stroke-dasharray": "1 4", "stroke-linecap": "round", "pointer-events": "none" });
+    this.dots = [0, 1].map(() => element("circle", { r: 4, fill: colours.mark, "pointer-events": "none", visibility: "hidden" }));
+    this.svg.append(this.arc, ...this.dots);
     this.paint();
   }
 
@@ -153,11 +205,11 @@ class Player {
     const title = element("title");
     zone.append(title);
     this.svg.append(bar, zone);
-    return { bar, title, name: `${module.short}\n${module.name}` };
+    return { bar, title, name: `${module.short}\n${module.name}`, middle: y + height / 2 };
   }
 
   paint() {
-    const { steps, rank, shade, colours, about } = this.data;
+    const { steps, rank, shade, colours, about, due } = this.data;
     const step = steps[this.frame], ranks = rank[this.frame], shades = shade[this.frame];
     this.bars.forEach(({ bar, title, name }, index) => {
       bar.setAttribute("width", Math.max(0, ranks[index] * this.unit));
@@ -166,10 +218,26 @@ class Player {
     });
     this.slider.value = this.frame;
     this.slider.setAttribute("aria-valuetext", `step ${step}`);
-    this.output.textContent = `step ${step.toLocaleString("en")}`;
+    this.output.textContent = `step ${step.toLocaleString("en")}${due[this.frame] ? ` · ${due[this.frame]}` : ""}`;
     this.svg.setAttribute("aria-label", `${about} Step ${step}.`);
     this.root.dataset.step = step;
+    this.speak();
     if (this.moved) this.tell(Boolean(this.timer));
+  }
+
+  speak() {
+    const cue = this.cue, { rank, colours } = this.data;
+    const points = cue ? cue.rows.map((row) => ({ x: LEFT + rank[this.frame][row] * this.unit, y: this.bars[row].middle })) : [];
+    this.dots.forEach((dot, index) => {
+      const point = points[index];
+      dot.setAttribute("visibility", point ? "visible" : "hidden");
+      if (point) Object.entries({ cx: point.x, cy: point.y }).forEach(([key, value]) => dot.setAttribute(key, value));
+    });
+    this.arc.setAttribute("d", points.length > 1 ? arc(points[0], points[1]) : "");
+    if (this.bubbles.cue === cue && this.bubbles.wide === this.width && this.bubbles.frame === this.frame) return;
+    Object.assign(this.bubbles, { cue, wide: this.width, frame: this.frame });
+    this.bubbles.replaceChildren(...points.map((_, index) => bubble(cue.words[index], colours)));
+    place([...this.bubbles.children], points, this.width, this.svg.clientHeight);
   }
 
   tell(plays) {
@@ -189,6 +257,40 @@ class Player {
     link.click();
     URL.revokeObjectURL(link.href);
   }
+}
+
+function listed(words) {
+  const item = document.createElement("li");
+  item.textContent = `${words.join(", ").replace(/\.$/, "")}.`;
+  return item;
+}
+
+function bubble(words, colours) {
+  const made = document.createElement("p");
+  made.textContent = words;
+  Object.assign(made.style, { background: colours.panel, borderColor: colours.mark, maxWidth: `${BUBBLE}px` });
+  return made;
+}
+
+// Bubbles stand at the right of their points, at the left where there is no room, and none covers another.
+function place(bubbles, points, width, height) {
+  let taken = null;
+  const order = bubbles.map((made, index) => ({ made, point: points[index] })).sort((a, b) => a.point.y - b.point.y);
+  for (const { made, point } of order) {
+    const wide = made.offsetWidth, high = made.offsetHeight;
+    const right = point.x + APART + 4, isRight = right + wide <= width;
+    const left = isRight ? right : Math.max(0, Math.min(point.x - APART - 4 - wide, width - wide));
+    let top = Math.max(0, Math.min(point.y - high / 2, height - high));
+    if (!isRight && left + wide > point.x - 4) top = point.y + APART + high <= height ? point.y + APART : point.y - APART - high;
+    if (taken && top < taken) top = taken;
+    taken = top + high + 4;
+    Object.assign(made.style, { left: `${left}px`, top: `${top}px` });
+  }
+}
+
+function arc(from, to) {
+  const x = Math.max(from.x, to.x) + 24 + Math.abs(from.y - to.y) / 6;
+  return `M ${from.x} ${from.y} C ${x} ${from.y}, ${x} ${to.y}, ${to.x} ${to.y}`;
 }
 
 function element(name, attributes = {}) {

@@ -1,0 +1,105 @@
+"""What the moving picture says while it plays: what is drawn, who gives rank to whom, when rank moves next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dynlora.analysis.run_reading import RunReading
+from dynlora.analysis.run_summary import ACTIVE
+from dynlora.store.meta import section
+from dynlora.text import number, plural
+
+MOST_MOVES = 3
+"""Frames at which the picture stops to say which module gives rank and which one gets it."""
+
+
+def speech(values: Mapping[str, Any], run: RunReading) -> dict[str, Any]:
+    """Return what the player says, as plain values to add to those that it draws.
+
+    They are `cues`, in the order of their frames: each has a frame, the rows that it points at, and a sentence for each
+    row. A cue of a move points first at the module that lost most rank since the frame before, then at the one that won
+    most. `due` says for each frame when rank moves next.
+
+    Args:
+        values: as `ModelReplay.element_values` returns them.
+        run: the run that is drawn.
+    """
+    ranks, names = np.array(values["rank"]), [module["short"] for module in values["modules"]]
+    if not ranks.size:
+        return {"cues": [], "due": []}
+    cues = [*_introduction(values, names, run.summary), *_moves(ranks, names)]
+    if run.summary["status"] not in ACTIVE:
+        cues.append(_end(ranks, names))
+    cues.sort(key=lambda cue: cue["frame"])
+    return {"cues": cues, "due": [due(run, step) for step in values["steps"]]}
+
+
+def _cue(frame: int, *pointed: tuple[int, str]) -> dict[str, Any]:
+    return {"frame": frame, "rows": [row for row, _ in pointed], "words": [words for _, words in pointed]}
+
+
+def _introduction(values: Mapping[str, Any], names: Sequence[str], summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what a bar, the budget and the colour are, the colour where importance is first known."""
+    middle, budget = len(names) // 2, (summary.get("params") or {}).get("budget")
+    bar = f"A bar is one module, here {names[middle]}. Its length is its rank: how much its update can learn."
+    cues = [_cue(0, (middle, bar))]
+    if isinstance(budget, int):
+        total = plural(int(sum(values["rank"][0])), "rank")
+        shared = f"All bars share one budget: {number(budget)} parameters, at the start {total}. It never grows."
+        cues.append(_cue(0, (0, shared)))
+    known = [frame for frame, shades in enumerate(values["shade"]) if any(shade is not None for shade in shades)]
+    if known:
+        shades = values["shade"][known[0]]
+        strongest = max(range(len(names)), key=lambda row: -1 if shades[row] is None else shades[row])
+        colour = (
+            f"Colour is importance: how much the loss depends on a module. Now it is highest in {names[strongest]}."
+        )
+        cues.append(_cue(known[0], (strongest, colour)))
+    return cues
+
+
+def _moves(ranks: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the frames in which most rank moved: the module that lost most, and the one that won most."""
+    changes = np.diff(ranks, axis=0)
+    size = np.minimum(np.clip(changes, 0, None).sum(axis=1), np.clip(-changes, 0, None).sum(axis=1))
+    largest = [int(frame) for frame in np.argsort(-size, kind="stable")[:MOST_MOVES] if size[frame]]
+    return [_move(frame + 1, changes[frame], names) for frame in sorted(largest)]
+
+
+def _move(frame: int, change: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    giver, taker = int(change.argmin()), int(change.argmax())
+    given, taken = plural(-int(change[giver]), "rank"), plural(int(change[taker]), "rank")
+    return _cue(frame, (giver, f"{names[giver]} gives {given}"), (taker, f"{names[taker]} gets {taken}"))
+
+
+def _end(ranks: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Return where rank ended."""
+    last = ranks[-1]
+    most, least = int(last.argmax()), int(last.argmin())
+    words = f"At the end {names[most]} has rank {last[most]} and {names[least]} {last[least]}, within the same budget."
+    return _cue(len(ranks) - 1, (most, words))
+
+
+def due(run: RunReading, step: int) -> str:
+    """Say after which step rank moves next; empty where the run plans no move, or does not say when.
+
+    A run that trains moves at even distances, as many times as it planned: two moves give the distance.
+    """
+    done = [event for event in _event_steps(run) if event <= step]
+    later = next((event for event in _event_steps(run) if event > step), None)
+    planned, first = run.summary.get("planned_events"), run.summary.get("first_reallocation")
+    if later is None and run.summary["status"] in ACTIVE and isinstance(planned, int) and len(done) < planned:
+        apart = section(run.summary.get("config"), "strategy").get("allocate_every")
+        apart = apart if isinstance(apart, int) else done[-1] - done[-2] if len(done) > 1 else None
+        later = first if not done else None if apart is None else done[-1] + apart
+    if later is not None:
+        return f"next reallocation: step {later:,}"
+    return "no reallocation left" if done and len(done) >= (planned or 0) else ""
+
+
+def _event_steps(run: RunReading) -> list[int]:
+    """Return the steps of all reallocations, those that moved nothing among them."""
+    return sorted({int(step) for step in run.events["step"]})

@@ -1,0 +1,106 @@
+"""What the moving picture says: true of the ranks that it draws, in under a minute, for every sample run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dynlora.analysis.run_reading import RunReading, read_run
+from dynlora.kinds.train.panels.replay import ModelReplay
+from dynlora.kinds.train.replay_speech import due, speech
+from dynlora.viz.kit import theme
+from dynlora.viz.kit.panel import RunView
+from tests.kinds.train.samples import TRAININGS
+from tests.viz.growing import PLANNED, Running
+
+PLAYER = (Path(__file__).resolve().parents[3] / "dynlora/viz/ui/replay/replay.js").read_text("utf-8")
+MOVE = re.compile(r"(?P<name>.+) (?P<verb>gives|gets) (?P<n>\d+) ranks?")
+
+
+def spoken(run: RunReading) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the player draws of a run, and what it says."""
+    panel = ModelReplay()
+    values = panel.element_values(panel.data(RunView(run.folder, run, run.store)), theme.LIGHT)
+    return values, speech(values, run)
+
+
+def constant(name: str) -> float:
+    """Return a number of the player's source."""
+    found = re.search(rf"\b{name} = (\d+)", PLAYER)
+    assert found is not None
+    return float(found[1])
+
+
+@pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
+def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
+    run = read_run(folder)
+    values, said = spoken(run)
+    ranks, names = np.array(values["rank"]), [module["short"] for module in values["modules"]]
+    assert len(said["due"]) == len(values["steps"])
+    moves = [cue for cue in said["cues"] if len(cue["rows"]) == 2]
+    changes = np.diff(ranks, axis=0)
+    assert bool(moves) == ((changes > 0).any(axis=1) & (changes < 0).any(axis=1)).any()
+    for cue in moves:
+        change = ranks[cue["frame"]] - ranks[cue["frame"] - 1]
+        for row, words, sign in zip(cue["rows"], cue["words"], (-1, 1), strict=True):
+            told = MOVE.fullmatch(words)
+            assert told is not None
+            assert told["name"] == names[row]
+            assert change[row] == sign * int(told["n"])
+    texts = " ".join(words for cue in said["cues"] for words in cue["words"])
+    assert "A bar is one module" in texts
+    assert f"{run.summary['params']['budget']:,} parameters" in texts
+    assert ("Colour is importance" in texts) == ("importance" in run.signals)
+    last = ranks[-1]
+    assert f"has rank {last.max()}" in said["cues"][-1]["words"][0]
+    events = sorted({int(step) for step in run.events["step"]})
+    for step, words in zip(values["steps"], said["due"], strict=True):
+        later = [event for event in events if event > step]
+        assert not later or words == f"next reallocation: step {later[0]:,}"
+
+
+@pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
+def test_all_is_said_within_a_minute(folder: Path) -> None:
+    values, said = spoken(read_run(folder))
+    sentences = [words for cue in said["cues"] for words in cue["words"]]
+    reading = sum(constant("READ_MS") + constant("LETTER_MS") * len(words) for words in sentences)
+    playing = len(values["steps"]) * max(60, constant("PLAY_MS") / len(values["steps"]))
+    assert reading + playing < 45_000, "a page needs time to load"
+
+
+def reading(planned: int | None, events: list[int], status: str = "running", **strategy: Any) -> RunReading:
+    """Return a run of which nothing is known but its schedule."""
+    facts = {"status": status, "planned_events": planned, "first_reallocation": 51, "config": {"strategy": strategy}}
+    run = read_run(TRAININGS[0])
+    return replace(run, summary={**run.summary, **facts}, events=pd.DataFrame({"step": events}))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("run", "step", "words"),
+    [
+        (reading(4, []), 20, "next reallocation: step 51"),
+        (reading(4, [51]), 55, ""),
+        (reading(4, [51], allocate_every=15), 55, "next reallocation: step 66"),
+        (reading(4, [51, 66]), 70, "next reallocation: step 81"),
+        (reading(4, [51, 66, 81, 96]), 99, "no reallocation left"),
+        (reading(4, [51, 66], "stopped"), 70, ""),
+        (reading(0, []), 20, ""),
+        (reading(None, []), 20, ""),
+    ],
+)
+def test_the_next_reallocation_is_the_one_that_is_due(run: RunReading, step: int, words: str) -> None:
+    assert due(run, step) == words
+
+
+def test_a_run_that_trains_does_not_speak_of_its_end(tmp_path: Path) -> None:
+    run = Running(tmp_path)
+    run.advance(40)
+    _, said = spoken(read_run(run.folder))
+    assert not any("At the end" in words for cue in said["cues"] for words in cue["words"])
+    assert read_run(run.folder).summary["step"] < PLANNED

@@ -1,0 +1,66 @@
+"""The races on Home and at the end of the tour: real sample runs, at equal budget, with the verdict of Compare."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dynlora.analysis.pairing import FEWEST_SEEDS
+from dynlora.analysis.verdict import run_verdict
+from dynlora.server.app_files import sample_runs_dir
+from dynlora.store.summary import run_summary
+from dynlora.viz.kit import theme
+from dynlora.viz.race import Race, caption, figure, races
+from dynlora.viz.ui import run_picker
+from tests.viz.drawn import traces_of
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Race]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
+        patch.setenv(run_picker.RUNS_DIR_VARIABLE, str(tmp_path_factory.mktemp("runs")))
+        yield races(run_picker.list_all())
+
+
+def test_one_race_is_won_and_one_is_not(found: list[Race]) -> None:
+    assert [race.is_won for race in found] == [True, False]
+    won, other = found
+    assert won.contest.is_clear
+    assert won.contest.excludes_0
+    assert re.fullmatch(r"Yes: \+\d+\.\d points over lora", won.answer.answer)
+    assert not other.contest.is_clear
+
+
+def test_all_runs_of_a_race_share_model_data_steps_and_budget(found: list[Race]) -> None:
+    for race in found:
+        summaries = [run_summary(Path(sample_runs_dir()) / run) for run in race.runs]
+        assert len({(one["model"], one["data"], one["max_steps"], one["params"]["budget"]) for one in summaries}) == 1
+        assert race.contest.seeds >= FEWEST_SEEDS
+        assert race.verdict.is_plain
+
+
+def test_the_figure_is_the_verdict_that_a_page_of_one_run_reaches(found: list[Race]) -> None:
+    for race in found:
+        folder = Path(sample_runs_dir()) / race.contest.group.runs[0]
+        alone = run_verdict(folder, run_summary(folder))
+        assert alone is not None
+        assert alone.decisive is not None
+        assert alone.decisive.difference == race.contest.difference
+
+
+def test_the_lines_end_where_the_runs_ended(found: list[Race]) -> None:
+    for race in found:
+        sides = race.verdict.baseline.runs, race.contest.group.runs
+        means = [
+            sum(float(run_summary(Path(sample_runs_dir()) / run)["metrics"]["loss"] or 0) for run in runs) / len(runs)
+            for runs in sides
+        ]
+        drawn = [trace for trace in traces_of(figure(race, theme.LIGHT)) if trace.name in race.names]
+        assert [trace.name for trace in drawn] == race.names
+        assert [trace.y[-1] for trace in drawn] == pytest.approx(means)
+        for name, mean in zip(race.names, means, strict=True):
+            assert f"{name} {mean:.3f}" in caption(race)
