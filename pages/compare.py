@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from dynlora.viz.compare import cards as compare_cards
@@ -37,6 +39,10 @@ with guard.guarded():
 section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
 
 
+opener = partial(url_state.section, address="part")
+"""Draws an opener of the results; `section` is that of the whole page."""
+
+
 def show_results() -> None:
     """Draw how the runs ended, how they got there, and whether the difference is more than chance."""
     run_selection.say_how_many(chosen)
@@ -57,9 +63,15 @@ def show_results() -> None:
         with st.expander("Each run: status, steps, best result, time", icon=":material/table_rows:"):
             cards.rows(compare_model.final_table(summaries, found.names, metric), compare_cards.dots_of_runs(found))
     compare_cards.compared_curves(found)
-    compare_cards.compared_pairs(found, about)
-    compare_cards.compared_frontier(found)
-    compare_cards.compared_example(found)
+    with opener("pairs", "Paired difference of two groups, seed by seed", ("first", "second")) as is_open:
+        if is_open:
+            compare_cards.compared_pairs(found, about)
+    with opener("parameters", "Quality against parameters") as is_open:
+        if is_open:
+            compare_cards.compared_frontier(found)
+    with opener("examples", "One example in every run", ("example",)) as is_open:
+        if is_open:
+            compare_cards.compared_example(found)
 
 
 def show_capacity() -> None:
