@@ -40,7 +40,8 @@ def show_inputs() -> None:
         place = st.container()
         bound = run_summary.last_planned_step(summary)
         step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
-        reading = replace(read_run(run.folder, cached_queries.CACHED, summary), step=step)
+        reading = read_run(run.folder, cached_queries.CACHED, summary)
+        reading = replace(reading, step=step, module=url_state.from_address("module", list(reading.short), None))
         view = inputs_of(reading)
         with place:
             inputs_view.show_conclusion(view)
