@@ -76,7 +76,7 @@ def show_knockouts() -> None:
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if not len(modules) or not summary["step"]:
             return
-        words = "What each module is worth: the loss without it, against the scores"
+        words = "Importance of each module: the loss without it, against the scores"
         with url_state.section("ablation", words, ("heldout", "score")) as is_open:
             if is_open:
                 knockout_card.knockout_card(run, summary, modules)
