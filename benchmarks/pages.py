@@ -150,20 +150,19 @@ def _live_part(app: AppTest, writer: RunWriter, last: int, ranks: np.ndarray) ->
         record(writer, step, 10**9, ranks)
     writer.commit()
     clock: list[tuple[float, float]] = []
-    begin, end = url_state.follow_address, capacity_cards.capacity_cards
+    begin, end = url_state.follow_address, capacity_cards.live_cards
 
     def started(*names: str) -> None:
         clock.append((time.perf_counter(), time.process_time()))
         begin(*names)
 
-    def ended(run: Any, *, is_live: bool) -> None:
-        end(run, is_live=is_live)
-        if is_live:
-            clock.append((time.perf_counter(), time.process_time()))
+    def ended(run: Any) -> None:
+        end(run)
+        clock.append((time.perf_counter(), time.process_time()))
 
     with (
         mock.patch.object(url_state, "follow_address", started),
-        mock.patch.object(capacity_cards, "capacity_cards", ended),
+        mock.patch.object(capacity_cards, "live_cards", ended),
     ):
         drawn(app)
     return Spent(clock[1][0] - clock[0][0], clock[1][1] - clock[0][1])

@@ -9,9 +9,9 @@ from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
 from dynlora.viz import capacity
 from dynlora.viz.adapter import cards as adapter_cards
-from dynlora.viz.capacity import capacity_cards, capacity_conclusion
+from dynlora.viz.capacity import capacity_conclusion
 from dynlora.viz.knockout import card as knockout_card
-from dynlora.viz.ranks.card import ranks_card
+from dynlora.viz.ranks.card import are_final, ranks_card
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
 
 
@@ -54,7 +54,7 @@ def show_summary_and_map() -> None:
         scalars = cached_queries.ask(queries.scalars_frame, run.folder, None, None, POINTS)
     cards.figures(run_summary.headline(summary, len(view.event_steps), run_summary.step_times(scalars)))
     with guard.guarded():
-        capacity_cards(capacity.capacity_controls(view), is_live=True)
+        capacity.live_cards(capacity.capacity_controls(view))
 
 
 @live.following(15, active=IS_ACTIVE)
@@ -65,16 +65,25 @@ def show_decisions() -> None:
         view = capacity.capacity_view(run.folder, queries.run_summary(run.folder))
         if view is None:
             return
-        capacity_cards(capacity.as_addressed(view), is_live=False)
+        capacity.decision_sections(capacity.as_addressed(view))
 
 
+@guard.fragment(run_every=None)
 def show_knockouts() -> None:
     """Draw what ablations say of the scores, and the ranks to use; an ablation needs the trained model."""
-    with guard.guarded(), cached_queries.one_refresh():
+    url_state.follow_address("signal", "rows", "flow")
+    with cached_queries.one_refresh():
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
-        if len(modules) and summary["step"]:
-            knockout_card.knockout_card(run, summary, modules)
-            ranks_card(run, summary)
+        if not len(modules) or not summary["step"]:
+            return
+        words = "Importance of each module: the loss without it, against the scores"
+        with url_state.section("ablation", words, ("heldout", "score")) as is_open:
+            if is_open:
+                knockout_card.knockout_card(run, summary, modules)
+        if are_final(summary):
+            with url_state.section("ranks", "Ranks to use: by module kind, and as a LoraConfig") as is_open:
+                if is_open:
+                    ranks_card(run, summary)
 
 
 show_now()

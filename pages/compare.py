@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import streamlit as st
 
 from dynlora.viz.compare import cards as compare_cards
@@ -37,11 +40,17 @@ with guard.guarded():
 section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
 
 
+opener = partial(url_state.section, address="part")
+"""Draws an opener of the results; `section` is that of the whole page."""
+
+
 def show_results() -> None:
     """Draw how the runs ended, how they got there, and whether the difference is more than chance."""
     run_selection.say_how_many(chosen)
     found = compare_cards.read(chosen.runs, chosen.summaries)
-    about = verdict_of_runs(found.folders, found.summaries)
+    judged = verdict_of_runs(found.folders, found.summaries)
+    if judged is not None:  # what leads the verdict leads every list and legend
+        found = replace(found, groups=judged.in_order(found.groups))
     with st.container(horizontal=True, vertical_alignment="center", key="compare-controls"):
         compare_cards.group_controls(found)
         report_button(chosen.runs)
@@ -52,14 +61,19 @@ def show_results() -> None:
     with cards.card("Final results", "final"):
         table = compare_model.by_group(found.summaries, found.groups, metric)
         cards.rows(compare_model.group_table(table, metric), dots(table["group"], found.styles))
-        low = metric in compare_model.LOW_IS_GOOD
-        cards.note(compare_text.groups(table, metric, low_is_good=low, is_judged=about is not None))
+        cards.note(compare_text.groups(table, metric, is_judged=judged is not None and judged.decisive is not None))
         with st.expander("Each run: status, steps, best result, time", icon=":material/table_rows:"):
             cards.rows(compare_model.final_table(summaries, found.names, metric), compare_cards.dots_of_runs(found))
     compare_cards.compared_curves(found)
-    compare_cards.compared_pairs(found, about)
-    compare_cards.compared_frontier(found)
-    compare_cards.compared_example(found)
+    with opener("pairs", "Paired difference of two groups, seed by seed", ("first", "second")) as is_open:
+        if is_open:
+            compare_cards.compared_pairs(found, None if judged is None else judged.sides)
+    with opener("parameters", "Quality against parameters") as is_open:
+        if is_open:
+            compare_cards.compared_frontier(found)
+    with opener("examples", "One example in every run", ("example",)) as is_open:
+        if is_open:
+            compare_cards.compared_example(found)
 
 
 def show_capacity() -> None:

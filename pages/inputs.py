@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import streamlit as st
 
 from dynlora.analysis import input_frames, run_summary
 from dynlora.analysis.gate_effect import served
-from dynlora.analysis.inputs_reading import inputs_of
+from dynlora.analysis.inputs_reading import InputsReading, inputs_of
 from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
@@ -19,7 +18,7 @@ from dynlora.viz.inputs import view as inputs_view
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.shift import cards as shift_cards
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
-from dynlora.viz.ui.panel_cards import panel_cards
+from dynlora.viz.ui.panel_cards import pairs, panel_card, panel_cards
 
 frame.enter()
 run = run_picker.pick_run()
@@ -41,17 +40,35 @@ def show_inputs() -> None:
         place = st.container()
         bound = run_summary.last_planned_step(summary)
         step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
-        reading = replace(read_run(run.folder, cached_queries.CACHED, summary), step=step)
+        reading = read_run(run.folder, cached_queries.CACHED, summary)
+        reading = replace(reading, step=step, module=url_state.from_address("module", list(reading.short), None))
         view = inputs_of(reading)
         with place:
             inputs_view.show_conclusion(view)
-        panels = (panel for panel in registry()["train"].panels if panel.part == "Inputs")
-        panel_cards(panels, RunView(run.folder, reading, reading.store))
-        show_served(view)
-        show_probe(view)
+        panels = [panel for panel in registry()["train"].panels if panel.part == "Inputs"]
+        drawn = RunView(run.folder, reading, reading.store)
+        panel_cards((panel for panel in panels if panel.id == "gates"), drawn)
+        groups = [(one, part, end) for one in panels if one.id == "group" for end, part in one.views(drawn).items()]
+        left, right = st.columns(2)
+        with left:
+            for panel, part, end in groups[:1]:
+                panel_card(panel, part, end)
+        with right:
+            chosen = show_map(view)
+        if chosen:
+            show_examples(view, chosen)
+        with url_state.section("groups", "All of the groups: other scores, modules, gain from the gates") as is_open:
+            if is_open:
+                panel_cards((panel for panel in panels if panel.id not in ("gates", "group")), drawn)
+                pairs(groups[1:])
+                show_served(view)
+        if not chosen and len(view.examples):
+            with url_state.section("examples", "Probe examples by loss") as is_open:
+                if is_open:
+                    show_examples(view, chosen)
 
 
-def show_served(view: Any) -> None:
+def show_served(view: InputsReading) -> None:
     """List the groups with the modules that open and close for them."""
     if len(view.groups):
         with cards.card("Modules by input group", "served"):
@@ -60,11 +77,11 @@ def show_served(view: Any) -> None:
             cards.note("Values: gate minus its mean over the groups. Only differences beyond chance are listed.")
 
 
-def show_probe(view: Any) -> None:
-    """Draw the probe set, and the examples that were selected in it."""
+def show_map(view: InputsReading) -> list[int]:
+    """Draw the probe set as points that can be selected, and return those that are."""
     if view.examples.empty:
         cards.note("This run has no probe set.")
-        return
+        return []
     chosen = inputs_view.chosen_examples()
     with cards.card("Map of the probe examples", "probe"):
         kinds = input_frames.colourings(view.examples, gated=len(view.probe_gates) > 0)
@@ -75,12 +92,22 @@ def show_probe(view: Any) -> None:
         figure = inputs_figures.probe_scatter(points, by, cards.colours(), names, chosen=chosen, title=title, axes=axes)
         inputs_view.selectable(figure, inputs_text.probe(view.examples), "probe")
         cards.under(inputs_text.probe(view.examples), points, "probe")
+    return chosen
+
+
+def show_examples(view: InputsReading, chosen: list[int]) -> None:
+    """List the examples that were selected, or all."""
     with cards.card(f"Selected examples: {len(chosen)}" if chosen else "Probe examples by loss", "listed"):
         cards.texts(input_frames.listed(view.examples, chosen, writes=view.writes))
         inputs_view.pin_link(run.id, chosen)
         inputs_view.depth_chart(view, chosen)
 
 
+@guard.fragment(run_every=None)
+def show_model() -> None:
+    """Draw what the trained model is asked."""
+    shift_cards.model_sections(run.folder)
+
+
 show_inputs()
-with guard.guarded():
-    shift_cards.model_cards(run.folder)
+show_model()

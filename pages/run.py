@@ -35,7 +35,7 @@ def show_run() -> None:
         if IS_ACTIVE and summary["status"] not in run_summary.ACTIVE:
             st.rerun()
         judged, ranks = judged_run(run, summary), ranks_of_run(run, summary)
-        is_detailed = url_state.from_address("section", ["machine"], "") == "machine"
+        is_detailed = "machine" in st.query_params.get_all(url_state.SECTION)
         run_picker.run_views(run.id, summary, "run")
         live_cards.run_strip(run, summary, judged, ranks, ranks_to_use.lora_settings(summary, summary["ranks"]))
         live_cards.run_actions(run, summary, report_button, is_detailed=is_detailed)

@@ -98,6 +98,10 @@ class Contest:
         return ("better" if self.gain > 0 else "worse") if self.is_clear else "unclear"
 
 
+def _members(group: Group) -> tuple[str, ...]:
+    return (*group.runs, *group.repeats)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The result of runs of one model, data set, metric and length.
@@ -131,6 +135,21 @@ class Verdict:
         known = [contest for contest in self.contests if contest.difference is not None]
         clear = [contest for contest in known if contest.outcome == "better"]
         return next(iter(clear or known), None)
+
+    @property
+    def sides(self) -> tuple[str, str] | None:
+        """A run of the baseline and one of the decisive configuration; None where nothing is set against it."""
+        return None if self.decisive is None else (self.baseline.runs[0], self.decisive.group.runs[0])
+
+    def in_order(self, groups: Sequence[Group]) -> list[Group]:
+        """Return groups in the order of the verdict: by gain over the baseline, which has none; unknown ones last.
+
+        Args:
+            groups: of the same runs, whole configurations or single runs; those of one configuration keep their order.
+        """
+        gains = {run: contest.gain for contest in self.contests for run in _members(contest.group)}
+        gains |= dict.fromkeys(_members(self.baseline), 0.0)
+        return sorted(groups, key=lambda group: -gains.get(group.runs[0], -math.inf))
 
     @property
     def use(self) -> Group | None:

@@ -21,12 +21,20 @@ from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.text import listed, minus, number, one_line, percent, plural, sentence_case
-from dynlora.viz.kit.panel import RunView
+from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.panel_cards import conclusion, panel_cards
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import has_model, link
-from dynlora.viz.ui.url_state import addressed_range, choose, chosen_step, from_address, segmented, step_range
+from dynlora.viz.ui.url_state import (
+    addressed_range,
+    choose,
+    chosen_step,
+    from_address,
+    section,
+    segmented,
+    step_range,
+)
 
 
 def has_moved(folder: Path) -> int:
@@ -179,15 +187,41 @@ def capacity_conclusion(run: RunReading) -> None:
             link("pages/launch.py", "Train it with a method that moves rank", **{"from": run_id})
 
 
-def capacity_cards(run: RunReading, *, is_live: bool) -> None:
-    """Draw the panels of a run's capacity.
-
-    Args:
-        run: with the choices of the reader.
-        is_live: those that change with every step; else those that change with the allocator's decisions.
+def live_cards(run: RunReading) -> None:
+    """Draw the panels that change with every step; `run` has the choices of the reader.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
-    panels = (one for one in registry()["train"].panels if one.part == "Capacity" and one.is_live == is_live)
-    panel_cards(panels, RunView(run.folder, run, run.store), {"replay": replay})
+    panel_cards((one for one in _panels() if one.is_live), _view(run), {"replay": replay})
+
+
+TRANSFERS = ("flow", "importance_vs_rank", "stability")
+"""Panels of what the allocator moved, and of whether it followed importance."""
+
+
+def decision_sections(run: RunReading) -> None:
+    """Draw the openers of the panels that change with the allocator's decisions; `run` has the choices of the reader.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    view, rest = _view(run), [one for one in _panels() if not one.is_live and one.id not in TRANSFERS]
+    with section(
+        "transfers", "Where rank came from and went, and whether it followed importance", ("flow",)
+    ) as is_open:
+        if is_open:
+            panel_cards((one for one in _panels() if one.id in TRANSFERS), view)
+    titles = [one.title for one in rest if one.applies(view)]
+    if titles:
+        with section("method", f"More of this method: {listed([title.lower() for title in titles])}") as is_open:
+            if is_open:
+                panel_cards(rest, view)
+
+
+def _panels() -> list[Panel[Any]]:
+    return [one for one in registry()["train"].panels if one.part == "Capacity"]
+
+
+def _view(run: RunReading) -> RunView:
+    return RunView(run.folder, run, run.store)

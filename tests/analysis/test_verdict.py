@@ -283,3 +283,16 @@ def test_whatever_comes_out_it_is_one_sentence_with_a_next_step_within_reason(
         assert decided in ("few", "unclear")
         assert 0 < more.n <= 2 * MOST_SEEDS
         assert all(seed not in range(n) for todo in more.seeds.values() for seed in todo)
+
+
+def test_groups_are_in_the_order_of_the_verdict_whatever_their_own_means() -> None:
+    runs = [run("plain", seed) for seed in range(4)]
+    runs += [run("mover", seed, "dynamic") | {"metrics": {"accuracy": 0.99}} for seed in range(4)]
+    result = verdict(of(*runs), gains(-2.0))
+    assert result is not None
+    groups = seed_groups.grouped(runs)
+    assert [group.method for group in result.in_order(groups[::-1])] == ["lora", "dynamic"]
+    alone = seed_groups.alone({one["id"]: one["id"] for one in runs}, of(*runs))
+    assert [group.runs[0][:5] for group in result.in_order(alone[::-1])] == ["plain"] * 4 + ["mover"] * 4
+    assert result.sides is not None
+    assert {side[:5] for side in result.sides} == {"plain", "mover"}

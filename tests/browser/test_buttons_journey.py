@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.conftest import OTHER, settled
-from tests.pages.app import PAGES, RUN_PAGES
+from tests.pages.app import OPENERS, PAGES, RUN_PAGES
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def test_every_button_leaves_its_page_in_its_style(
     query = f"?run={trained_run.name}" if name in RUN_PAGES else ""
     if name == "compare":  # the samples beside them would draw the same charts with more lines
         query = f"?runs={trained_run.name}%2C{OTHER}"
+    query += "".join(f"&{key}={part}" for key, parts in OPENERS.get(name, {}).items() for part in parts)
     named = NAMED.get(name, set())
     pressed = list(_press_all(page, f"{server}/{'' if name == 'home' else name}{query}", named))
     assert named <= set(pressed), pressed

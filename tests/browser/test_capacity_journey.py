@@ -43,7 +43,7 @@ def test_the_replay_plays_without_the_server_and_its_step_can_be_linked(
 ) -> None:
     from playwright.sync_api import expect
 
-    sent = _open(page, f"{server}/capacity?run={OTHER}")
+    sent = _open(page, f"{server}/capacity?run={OTHER}&section=transfers")
     player = page.locator(".replay")
     widths = "bars => bars.map(bar => bar.getAttribute('width')).join()"
     slider = player.get_by_role("slider", name="Step shown")
@@ -77,7 +77,7 @@ def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, l
         plot = page.locator('[class*="st-key-card-map"] .js-plotly-plot')
         return plot.evaluate("plot => plot._fullData[0].x.length - 1")
 
-    _open(page, f"{server}/capacity?run={long_run}")
+    _open(page, f"{server}/capacity?run={long_run}&section=transfers")
     expect(page.get_by_text("400 of 1,201 recorded steps shown")).to_be_visible()
     assert columns() == 400
     handle = page.get_by_role("slider", name="Steps shown").first
@@ -101,7 +101,7 @@ def test_a_range_of_steps_is_drawn_at_full_resolution(server: str, page: Page, l
 def test_the_flow_adds_up_between_two_steps(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 
-    _open(page, f"{server}/capacity?run={OTHER}&steps=5-30")
+    _open(page, f"{server}/capacity?run={OTHER}&section=transfers&steps=5-30")
     expect(page.get_by_text("The totals match")).to_be_visible()
     plot = page.locator('[class*="st-key-card-flow"] .js-plotly-plot')
     sides = plot.evaluate(

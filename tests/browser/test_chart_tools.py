@@ -70,7 +70,7 @@ def test_the_step_under_the_pointer_is_marked_in_all_charts_and_asks_the_server_
 
 
 def test_playing_moves_the_other_pictures_of_capacity(server: str, page: Page) -> None:
-    open_chart(page, f"{server}/capacity?run={OTHER}", "scatter")
+    open_chart(page, f"{server}/capacity?run={OTHER}&section=transfers", "scatter")
     watch_drawing(page)
     slider = page.locator(".replay input")
     slider.evaluate("slider => { slider.value = 0; slider.oninput(); }")
@@ -162,6 +162,7 @@ def test_the_keys_of_the_list_work_anywhere_but_in_a_field(server: str, page: Pa
 def test_space_starts_the_player_and_stops_it(server: str, page: Page) -> None:
     open_chart(page, f"{server}/capacity?run={OTHER}", "map")
     button = page.locator(".replay button").first
+    button.wait_for()
     for name in ("Pause", "Play training"):
         page.keyboard.press("Space")
         page.locator(f".replay button[aria-label='{name}']").wait_for()

@@ -98,6 +98,7 @@ def test_a_chat_is_streamed_stopped_and_kept_over_pages(server: str, page: Page,
     expect(card.get_by_text("b1:", exact=True)).to_be_visible()
 
     page.locator(".st-key-views-of-run").get_by_role("link", name="Inputs").click()
+    page.get_by_text("Loss by example and token").click()
     expect(page.get_by_role("heading", name="Loss by token")).to_be_visible()
     page.locator(".st-key-views-of-run").get_by_role("link", name="Playground").click()
     expect(page.locator(".dl-asked")).to_have_count(2)

@@ -28,7 +28,7 @@ def test_three_seeds_another_axis_and_a_link_that_restores_it(
 ) -> None:
     from playwright.sync_api import expect
 
-    page.goto(f"{server}/compare?runs={_seeds(runs_dir)}")
+    page.goto(f"{server}/compare?runs={_seeds(runs_dir)}&part=pairs")
     card = page.locator('[class*="st-key-card-loss"]')
     expect(card.locator(".legendtext").first).to_contain_text("n = 3")
     assert card.locator(".legendtext").count() == 2

@@ -111,6 +111,9 @@ def _agree(page: Page, headline: str) -> None:
     (mean, low, high) = re.findall(
         r"(?:loss|accuracy) (\S+) \w*,? ?95.CI (\S+) to ([^,]+),", headline.replace("\u00a0%\u00a0", ".")
     )[0]
+    page.get_by_text("Paired difference of two groups").click()
+    page.locator('[class*="st-key-card-paired"] .js-plotly-plot').first.wait_for()
+    settled(page)
     paired = page.locator('[class*="st-key-card-paired"]').inner_text()
     assert mean in paired
     assert low in paired

@@ -64,7 +64,7 @@ def test_launch_watch_stop_resume_look_compare(server: str, page: Page, picture:
     assert f"run={run_id}" in page.url
     picture(page, "4-capacity", full_page=True)
 
-    page.goto(f"{server}/compare?runs={run_id},{OTHER}")
+    page.goto(f"{server}/compare?runs={run_id},{OTHER}&part=parameters")
     for card in ("loss", "metric", "frontier"):
         expect(page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot')).to_be_visible()
     page.get_by_text("Capacity and settings", exact=True).click()
@@ -151,7 +151,7 @@ def test_what_the_model_says_fits_a_telephone(
     asked = (
         ("playground", f"playground?{of_run}&text=the+film+was+great+and+the+plot+{'lovely' * 12}", said),
         ("inputs", f"inputs?{of_run}&example=2", said),
-        ("capacity", f"capacity?{of_run}", page.get_by_role("button", name="Measure all modules")),
+        ("capacity", f"capacity?{of_run}&section=ablation", page.get_by_role("button", name="Measure all modules")),
         ("tour", "tour", page.locator(".replay svg")),
         ("tour-gates", "tour?stop=gates", page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first),
     )

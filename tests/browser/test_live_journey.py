@@ -55,7 +55,7 @@ def test_pages_left_alone_follow_a_run(
     pages = {"inputs": other_page, "capacity": page}
     for name, shown in pages.items():
         show(shown)
-        shown.goto(f"{server}/{name}?run={RUN}")
+        shown.goto(f"{server}/{name}?run={RUN}&section=transfers")
         expect(shown.get_by_role("slider").first).to_be_visible()
         settled(shown)
         shown.evaluate(WATCH)

@@ -22,7 +22,7 @@ def _points(page: Page, card: str, trace: int) -> Locator:
 def test_a_click_on_a_row_and_on_a_point_follows_a_module(server: str, page: Page, picture: Picture) -> None:
     from playwright.sync_api import expect
 
-    page.goto(f"{server}/capacity?run={OTHER}")
+    page.goto(f"{server}/capacity?run={OTHER}&section=transfers")
     handles = _points(page, "map", 0)
     expect(handles.first).to_be_attached()
     expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)

@@ -72,7 +72,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     expect(page).to_have_url(re.compile("text=the"))
     picture(page, "playground", full_page=True)
 
-    page.goto(f"{server}/inputs?run={folder.name}")
+    page.goto(f"{server}/inputs?run={folder.name}&section=tokens")
     by_word = page.locator('[class*="st-key-card-token-view"]')
     settled(page)
     pick_second(page, by_word.get_by_role("combobox"))
@@ -89,7 +89,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     page.get_by_role("button", name="Predict").click()
     expect(page.get_by_title(re.compile("log-odds")).filter(has_text="dull").first).to_be_visible()
 
-    page.goto(f"{server}/capacity?run={folder.name}")
+    page.goto(f"{server}/capacity?run={folder.name}&section=ablation")
     page.get_by_role("button", name="Measure all modules").click()
     expect(page.get_by_text(re.compile("help and .* harm"))).to_be_visible()
     expect(page.get_by_role("button", name="Measure again")).to_be_visible()

@@ -64,7 +64,7 @@ def test_an_adapter_is_brought_along(
 
     folder = small_adapter(tmp_path / "adapter", layers=6)
     page.goto(f"{server}/capacity")
-    expect(page.locator('[class*="st-key-card-flow"] .js-plotly-plot')).to_be_visible()
+    expect(page.locator('[class*="st-key-card-map"] .js-plotly-plot')).to_be_visible()
     expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
     page.get_by_role("link", name="Open adapter").click()
     expect(page.get_by_role("heading", name="Open adapter")).to_be_visible()

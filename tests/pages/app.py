@@ -102,6 +102,19 @@ def open_page(page: str, **address: str | list[str]) -> AppTest:
     return app
 
 
+OPENERS = {
+    "capacity": {"section": ["transfers", "method", "ablation", "ranks"]},
+    "inputs": {"section": ["groups", "examples", "tokens", "shift"]},
+    "compare": {"part": ["pairs", "parameters", "examples"]},
+}
+"""What opens every part of a page, in its address."""
+
+
+def open_whole(page: str, **address: str | list[str]) -> AppTest:
+    """Open a page with all its parts."""
+    return open_page(page, **OPENERS.get(page, {}), **address)
+
+
 def actions(app: AppTest) -> list[str]:
     """Return the labels of the buttons of a page but those that open a card's table."""
     return [button.label for button in app.button if not str(button.key).startswith("open-")]
@@ -136,7 +149,7 @@ from streamlit.testing.v1 import AppTest
 manifest_scanner.scan_component_manifests = lambda: []  # a server looks once, and not at each run of a script
 for page in json.loads(sys.argv[1]):
     app = AppTest.from_file("app.py", default_timeout=300)
-    app.query_params.update(json.loads(sys.argv[2]))
+    app.query_params.update(json.loads(sys.argv[2]) | json.loads(sys.argv[3]).get(page, {}))
     app.switch_page(f"pages/{page}.py").run()
     assert not app.exception, app.exception
     assert len(app.dataframe) > 0, page
@@ -146,7 +159,7 @@ sys.exit(", ".join({"torch", "transformers", "datasets"} & set(sys.modules)) or 
 
 def draw_alone(pages: Sequence[str], runs_dir: Path, **address: str) -> None:
     """Draw pages with their tables in a process of their own and check that it loads neither torch nor data sets."""
-    command = [sys.executable, "-c", ALONE, json.dumps(pages), json.dumps(address)]
+    command = [sys.executable, "-c", ALONE, json.dumps(pages), json.dumps(address), json.dumps(OPENERS)]
     environment = {**os.environ, run_picker.RUNS_DIR_VARIABLE: str(runs_dir)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.pages.app import charts, components, open_page, words
+from tests.pages.app import charts, components, open_page, open_whole, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
@@ -25,7 +25,7 @@ def replay(app: AppTest) -> dict:
 def test_an_address_restores_the_whole_view(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     name = "bert.encoder.layer.1.attention.self.key"
-    app = open_page("capacity", run=RUN, signal="importance", rows="depth", step="5", steps="2-30", module=name)
+    app = open_whole("capacity", run=RUN, signal="importance", rows="depth", step="5", steps="2-30", module=name)
     assert app.slider(key="address-steps").value == (2, 30)
     assert app.selectbox(key="address-module").value == name
     assert "key 1: importance over time" in words(app).replace("\u200b", "")
@@ -38,9 +38,21 @@ def test_an_address_restores_the_whole_view(runs_dir: Path) -> None:
     assert edges.tolist() == [step - 0.5 for step in range(2, 32)]  # one column for each step shown
 
 
-def test_a_changed_range_goes_to_the_address(runs_dir: Path) -> None:
+def test_parts_are_closed_until_an_address_names_them_or_a_control_in_them(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("capacity", run=RUN)
+    assert len(charts(app)) == 1, "what is closed is not computed"
+    assert "LoraConfig" not in str([code.value for code in app.code])
+    assert "Rank transfers" in words(open_page("capacity", run=RUN, flow="depth"))
+    app = open_page("capacity", run=RUN, section=["transfers", "ranks"])
+    assert "Rank transfers" in words(app)
+    assert "LoraConfig" in str([code.value for code in app.code])
+    assert "Module ablation" not in words(app)
+
+
+def test_a_changed_range_goes_to_the_address(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_whole("capacity", run=RUN)
     app.slider(key="address-steps").set_range(12, 20).run()
     assert not app.exception
     assert app.query_params["steps"] in ("12-20", ["12-20"])
@@ -57,7 +69,7 @@ def test_the_flow_adds_up_by_kind_depth_and_module(runs_dir: Path) -> None:
 
 def test_the_replay_holds_at_most_sixty_pictures(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    found = replay(open_page("capacity", run=RUN))
+    found = replay(open_whole("capacity", run=RUN))
     assert found["steps"] == list(range(41))
     assert found["rank"][9] != found["rank"][10]
 
@@ -73,24 +85,24 @@ def test_the_replay_holds_at_most_sixty_pictures(runs_dir: Path) -> None:
 )
 def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    assert len(charts(open_page("capacity", **address))) == 3
+    assert len(charts(open_whole("capacity", **address))) == 3
 
 
 def test_a_methods_own_signals_and_decisions_are_drawn_without_knowing_it(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text="sharing groups")
-    app = open_page("capacity", run=RUN, signal="group")
+    app = open_whole("capacity", run=RUN, signal="group")
     assert "12 modules form 6 groups. The largest group has 2 modules" in words(app).replace("\\", "")
     assert "Other decisions" in words(app)
     assert "6 decisions at 1 step: 6 × tie" in words(app).replace("\u200b", "")
     assert app.dataframe[0].value["modules"].tolist()[0] == "query 0, key 0"
-    app = open_page("capacity", run=RUN, signal="path")
+    app = open_whole("capacity", run=RUN, signal="path")
     assert list(charts(app)[0]["data"][0]["colorbar"]["ticktext"]) == ["sharing groups", "low rank"]
     assert "At step 40: 6 sharing groups and 6 low rank" in words(app).replace("\u200b", "")
 
 
 def test_what_a_method_records_of_its_components_is_drawn_without_knowing_it(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text="which rows learn")
-    app = open_page("capacity", run=RUN, step="20", module="bert.encoder.layer.1.attention.self.key")
+    app = open_whole("capacity", run=RUN, step="20", module="bert.encoder.layer.1.attention.self.key")
     said = words(app).replace("\\", "").replace("\u200b", "")
     assert "Components: kept part share" in said
     assert "At step 20, kept part share ranges from 0.5 (query 0, component 0) to 0.52 (query 0, component 2)" in said
@@ -103,15 +115,15 @@ def test_what_a_method_records_of_its_components_is_drawn_without_knowing_it(run
 
 def test_a_search_is_drawn_without_knowing_the_method(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True)
-    said = words(open_page("capacity", run=RUN)).replace("\\", "").replace("\u200b", "")
+    said = words(open_whole("capacity", run=RUN)).replace("\\", "").replace("\u200b", "")
     assert "Search candidates" in said
     assert "tried 3 candidates in 2 rounds and chose one with 1,000 parameters, 86.8 % of the limit of 1,152" in said
-    assert "Search candidates" not in words(open_page("capacity", run=RUN, steps="0-10")), "it came later"
+    assert "Search candidates" not in words(open_whole("capacity", run=RUN, steps="0-10")), "it came later"
 
 
 def test_a_title_is_made_safe_once(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text="low-rank [A]")
-    titles = [one.value for one in open_page("capacity", run=RUN, signal="group").markdown]
+    titles = [one.value for one in open_whole("capacity", run=RUN, signal="group").markdown]
     assert "##### Low\\-rank \\[A\\] by module over time" in titles, "twice, and people would read the backslashes"
 
 
@@ -125,7 +137,7 @@ def test_a_title_is_made_safe_once(runs_dir: Path) -> None:
 )
 def test_what_a_method_calls_its_signals_is_text(text: str, signal: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text=text)
-    app = open_page("capacity", run=RUN, signal=signal)
+    app = open_whole("capacity", run=RUN, signal=signal)
     assert not app.exception
     drawn = json.dumps(charts(app)[0])
     assert "<img" not in json.dumps(charts(app))

@@ -13,7 +13,7 @@ from dynlora.jobs.launch import RunHandle
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store import queries
 from dynlora.viz.ui import run_actions, run_picker
-from tests.pages.app import charts, open_page, verdict_chart, words
+from tests.pages.app import charts, open_page, open_whole, verdict_chart, words
 from tests.viz.runs import HOSTILE, config, make_run
 
 
@@ -35,7 +35,7 @@ def traces(app: object, number: int) -> list[str]:
 
 
 def test_seeds_of_one_configuration_are_one_band_with_n(runs_dir: Path) -> None:
-    app = open_page("compare", runs=seeds(runs_dir, extras=True))
+    app = open_whole("compare", runs=seeds(runs_dir, extras=True))
     assert not app.error
     bands = [name for name in traces(app, 0) if "band" not in name]
     assert [name.replace("<br>", " ") for name in bands] == [
@@ -85,14 +85,14 @@ def test_an_axis_that_was_not_recorded_says_so(runs_dir: Path) -> None:
 
 
 def test_a_changed_axis_goes_to_the_address(runs_dir: Path) -> None:
-    app = open_page("compare", runs=seeds(runs_dir, steps=3))
+    app = open_whole("compare", runs=seeds(runs_dir, steps=3))
     app.segmented_control(key="address-x").set_value("parameter-steps").run()
     assert not app.exception
     assert app.query_params["x"] in ("parameter-steps", ["parameter-steps"])
 
 
 def test_without_held_out_losses_the_probe_set_is_paired(runs_dir: Path) -> None:
-    said = words(open_page("compare", runs=seeds(runs_dir, steps=1))).replace("\\", "")
+    said = words(open_whole("compare", runs=seeds(runs_dir, steps=1))).replace("\\", "")
     assert "nats of loss on the probe set" in said
     assert "points of accuracy on the probe set" in said
 
@@ -102,8 +102,8 @@ def test_one_configuration_or_no_shared_seed_says_why_nothing_is_paired(runs_dir
     make_run(runs_dir, run_id=first)
     make_run(runs_dir, run_id=second, seed=1)
     make_run(runs_dir, run_id=third, seed=2, strategy="lora")
-    assert "A paired difference needs two" in words(open_page("compare", runs=f"{first},{second}"))
-    assert "share no seed" in words(open_page("compare", runs=f"{first},{third}"))
+    assert "A paired difference needs two" in words(open_whole("compare", runs=f"{first},{second}"))
+    assert "share no seed" in words(open_whole("compare", runs=f"{first},{third}"))
 
 
 def test_queued_runs_are_compared_calmly(runs_dir: Path) -> None:
@@ -233,7 +233,7 @@ def test_runs_with_other_settings_are_said_to_differ_in_them(runs_dir: Path) -> 
     for run, strategy, lr in zip(ids(2), ("dynamic", "lora"), (0.008, 0.001), strict=True):
         settings = config(strategy, 0) | {"train": {"steps": 40, "lr": lr}}
         make_run(runs_dir, run_id=run, strategy=strategy, gates=False, about={"config": settings})
-    said = words(open_page("compare", runs=",".join(ids(2)))).replace("\\", "")
+    said = words(open_whole("compare", runs=",".join(ids(2)))).replace("\\", "")
     assert "Each has its own learning rate, train.lr (0.008 against 0.001)" in said
 
 

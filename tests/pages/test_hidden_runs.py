@@ -101,6 +101,6 @@ def test_the_dot_of_a_run_is_the_colour_of_its_line(runs_dir: Path) -> None:
         (found,) = [dot for title, dot in dots.items() if name in title]
         assert found == dot_picture(colour)
     listed = open_page("runs", sort="name").dataframe[0].value
-    own = {run: theme.CATEGORICAL[run_colours.method_place(name)] for run, name in zip(IDS, STRATEGIES, strict=True)}
+    own = {run: theme.METHODS[run_colours.method_place(name)] for run, name in zip(IDS, STRATEGIES, strict=True)}
     assert dict(zip(listed["id"], listed[DOT], strict=True)) == {run: dot_picture(own[run]) for run in IDS}
     assert [lines[name] for name in STRATEGIES] == list(own.values()), "a method has its colour everywhere"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages.app import charts, open_page, words
+from dynlora.viz.kit import theme
+from tests.pages.app import charts, open_page, open_whole, words
 from tests.viz.runs import N_EXAMPLES, make_run
 
 RUN = "20260101-000000-00000001"
@@ -15,7 +16,7 @@ RUN = "20260101-000000-00000001"
 
 def test_only_the_gate_that_differs_is_named(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    said = words(open_page("inputs", run=RUN)).replace("\\", "")
+    said = words(open_whole("inputs", run=RUN)).replace("\\", "")
     assert "1 of 12 gates differ between groups beyond chance" in said
     assert "The groups explain the largest fraction of the variation in key 0" in said
 
@@ -32,6 +33,14 @@ def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
     assert "their mean gates differ most in layer" in words(app).replace("\\", "")
 
 
+def test_a_module_that_was_selected_elsewhere_is_followed_here(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("inputs", run=RUN, module="bert.encoder.layer.1.attention.self.key")
+    (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
+    assert bars["marker"]["color"].count(theme.LIGHT.second) == 1
+    assert "key 1: " in words(app).replace("\\", "").replace("\u200b", "")
+
+
 @pytest.mark.parametrize("colour", ["group", "loss", "prediction", "gate"])
 def test_the_probe_set_can_be_coloured(colour: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
@@ -44,7 +53,7 @@ def test_the_probe_set_can_be_coloured(colour: str, runs_dir: Path) -> None:
 @pytest.mark.parametrize("points", ["x", "-1", "99999", "1,,2;3", ",".join(map(str, range(999)))])
 def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    app = open_page("inputs", run=RUN, points=points)
+    app = open_whole("inputs", run=RUN, points=points)
     tables = [
         frame.value for frame in app.dataframe if "example" in frame.value.columns and "text" in frame.value.columns
     ]
@@ -53,24 +62,24 @@ def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
 
 def test_members_that_disagree_are_shown_by_group_and_example(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, extras=True)
-    app = open_page("inputs", run=RUN, colour="disagreement")
+    app = open_whole("inputs", run=RUN, colour="disagreement")
     said = words(app).replace("\\", "")
     assert "Disagreement by input group" in said
     assert "disagreement is best for fine (0.010) and worst for tweets (0.200)" in said
-    assert json.dumps(charts(app)[-1]).count('"Disagreement"') == 1
+    assert json.dumps(charts(app)[2]).count('"Disagreement"') == 1
     assert any("disagreement" in frame.value.columns for frame in app.dataframe)
 
 
 def test_a_method_without_members_says_nothing_of_disagreement(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    app = open_page("inputs", run=RUN, colour="disagreement")
+    app = open_whole("inputs", run=RUN, colour="disagreement")
     assert "disagreement" not in words(app)
     assert not any("disagreement" in frame.value.columns for frame in app.dataframe)
 
 
 def test_groups_say_how_far_their_probabilities_can_be_believed(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, extras=True)
-    app = open_page("inputs", run=RUN)
+    app = open_whole("inputs", run=RUN)
     said = words(app)
     assert "Calibration error by input group" in said
     assert "Brier score by input group" in said
@@ -82,7 +91,7 @@ def test_groups_say_how_far_their_probabilities_can_be_believed(runs_dir: Path) 
 def test_strong_language_is_shown_when_asked_for(runs_dir: Path) -> None:
     """Profane tweets led the list of examples; their rows, their order and their numbers stay."""
     make_run(runs_dir, run_id=RUN, text="what a crock of shit")
-    app = open_page("inputs", run=RUN)
+    app = open_whole("inputs", run=RUN)
     before = next(frame.value for frame in app.dataframe if "text" in frame.value.columns)
     assert set(before["text"]) == {"(hidden: strong language)"}
     app.toggle(key="show-texts").set_value(True).run()

@@ -29,7 +29,7 @@ from tests.waiting import until
 @pytest.fixture(autouse=True)
 def _card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the other cards of Capacity, most of the time of a look; `test_playground_page` draws all of them."""
-    for name in ("capacity_conclusion", "capacity_cards"):
+    for name in ("capacity_conclusion", "live_cards", "decision_sections"):
         monkeypatch.setattr(capacity_cards, name, lambda *_, **__: None)
     monkeypatch.setattr(ranks, "ranks_card", lambda *_, **__: None)
 
@@ -75,9 +75,9 @@ def measured(folder: Path) -> Knockouts:
 
 def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path) -> None:
     here.pace = 1
-    app = open_page("capacity", run=run.name)
+    app = open_page("capacity", run=run.name, section="ablation")
     press(app, "Measure all modules")
-    other = open_page("capacity", run=run.name)
+    other = open_page("capacity", run=run.name, section="ablation")
     assert "of 12 modules measured" in str(other.get("progress")[0].proto)
     press(other, "Stop")
     assert not other.get("progress")
@@ -92,7 +92,7 @@ def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path
 
 
 def test_measured_again_it_keeps_what_it_has_until_it_has_more(here: Here, measured_run: Path) -> None:
-    app = open_page("capacity", run=measured_run.name)
+    app = open_page("capacity", run=measured_run.name, section="ablation")
     whole = measured(measured_run)
     app.selectbox(key="address-heldout").set_value(128)
     press(app, "Measure again")
@@ -104,7 +104,7 @@ def test_measured_again_it_keeps_what_it_has_until_it_has_more(here: Here, measu
 
 
 def test_a_pair_is_measured_on_the_page(here: Here, measured_run: Path) -> None:
-    app = open_page("capacity", run=measured_run.name)
+    app = open_page("capacity", run=measured_run.name, section="ablation")
     app.multiselect(key="knockout-pair").set_value([4, 1]).run()
     press(app, "Measure pair")
     said = watched(app, here)
@@ -113,13 +113,13 @@ def test_a_pair_is_measured_on_the_page(here: Here, measured_run: Path) -> None:
 
 
 def test_a_child_that_dies_in_the_middle_is_told(here: Here, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = open_page("capacity", run=run.name)
+    app = open_page("capacity", run=run.name, section="ablation")
     press(app, "Measure all modules")
     monkeypatch.setattr(Here, "pid", property(lambda self: None))
     app.run()
     assert "The ablation ended early: the model's process ended; the measurements are saved" in plain(app)
     assert not app.get("progress")
-    assert "ended early" in plain(open_page("capacity", run=run.name)), "others are told too"
+    assert "ended early" in plain(open_page("capacity", run=run.name, section="ablation")), "others are told too"
     monkeypatch.setattr(Here, "pid", property(lambda self: 2))
     press(app, "Measure again")
     assert "ended early" not in plain(app)
@@ -135,7 +135,7 @@ def test_a_sample_stays_as_it_came(
     empty.mkdir()
     monkeypatch.setattr(run_picker, "sample_runs_dir", lambda: samples)
     monkeypatch.setenv("DYNLORA_RUNS_DIR", str(empty))
-    app = open_page("capacity", run=measured_run.name)
+    app = open_page("capacity", run=measured_run.name, section="ablation")
     assert "Spearman" in plain(app)
     app.selectbox(key="address-heldout").set_value(128)
     press(app, "Measure again")
@@ -151,7 +151,7 @@ def test_a_sample_stays_as_it_came(
 def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: Here, measured_run: Path) -> None:
     for name in ("adapter", "checkpoint"):
         shutil.rmtree(measured_run / name, ignore_errors=True)
-    app = open_page("capacity", run=measured_run.name)
+    app = open_page("capacity", run=measured_run.name, section="ablation")
     said = plain(app)
     assert "This run has no saved adapter" in said
     assert "Spearman" in said
@@ -172,7 +172,7 @@ def test_only_a_run_of_the_callback_is_sent_to_it(
     folder = make_run(runs_dir, run_id="20260101-000000-00000001")
     if by is not None:
         annotate(folder, meta={"recorded_by": by})
-    found = plain(open_page("capacity", run=folder.name))
+    found = plain(open_page("capacity", run=folder.name, section="ablation"))
     assert said in found
     assert not_said not in found
 
@@ -234,4 +234,4 @@ def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
     found = ablations.Agreement(0.5, 0.2, 0.7, 12)
     said = ablations.agreement_caption("importance", found, ablations.Agreement(0.3, -0.1, 0.6, 12))
     assert "of the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in said
-    assert words(open_page("capacity", run=run.name))
+    assert words(open_page("capacity", run=run.name, section="ablation"))

@@ -15,7 +15,7 @@ from dynlora.config import parse_config
 from dynlora.store import queries
 from dynlora.training import run as training
 from dynlora.viz.ui import cached_queries
-from tests.pages.app import charts, open_page, words
+from tests.pages.app import charts, open_page, open_whole, words
 from tests.pages.trained import Here, plain
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
@@ -89,7 +89,7 @@ def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: st
 
 def test_examples_have_prompts_completions_and_right_tokens_on_every_page(writer: str) -> None:
     for page, address in (("run", {"section": "results"}), ("inputs", {})):
-        frames = [one.value for one in open_page(page, run=writer, **address).dataframe]
+        frames = [one.value for one in open_whole(page, run=writer, **address).dataframe]
         written = [frame for frame in frames if "completion" in frame.columns]
         assert any(str(name).startswith("right tokens") for frame in written for name in frame.columns), page
         for frame in written:
@@ -115,7 +115,7 @@ def test_exact_match_is_paired_over_the_prompts_that_both_continued(writer: str,
     side = next(side for side in found if side.key == "exact_match")
     assert side.differences[0].tolist() == expected
     assert not side.low_is_good
-    said = plain(open_page("compare", runs=f"{writer},{gated}"))
+    said = plain(open_whole("compare", runs=f"{writer},{gated}"))
     assert "nats of loss on held-out examples (95 % CI" in said
     assert "points of exact match on generated texts (95 % CI" in said
     assert "Paired over 1 common seed and 6 examples" in said
@@ -269,7 +269,7 @@ def test_inputs_shows_where_the_adapter_helps_by_example_and_by_token(here: Here
 
 
 def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: Here, gated: str) -> None:
-    app = open_page("inputs", run=gated, lab="group", apart="on")
+    app = open_whole("inputs", run=gated, lab="group", apart="on")
     said = plain(app)
     assert not app.error
     for title in ("Perplexity by input group", "Loss by input group", "Token accuracy by input group"):

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 import dynlora
 from dynlora.viz.kit import theme
 from dynlora.viz.ui import run_picker
-from tests.pages.app import ROOT, components, open_page
+from tests.pages.app import ROOT, components, open_page, open_whole
 
 SAMPLES = ROOT / "sample_runs"
 MOVED, SHRUNK = "20261125-133850-b965a50f", "20261127-144657-74ce2b75"
@@ -40,7 +40,7 @@ def _samples(_dashboard: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @functools.cache
 def opened(page: str, *address: tuple[str, str]) -> AppTest:
     """Return a page of the sample runs as it is first drawn; several figures are read from one."""
-    return open_page(page, **dict(address))
+    return open_whole(page, **dict(address))
 
 
 def on_page(app: AppTest, key: str) -> Figure:

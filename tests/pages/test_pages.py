@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
 from dynlora.viz.ui import run_picker
-from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, draw_alone, open_page, words
+from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, draw_alone, open_page, open_whole, words
 from tests.viz.runs import HOSTILE, make_run
 
 COLD_INIT = PagesManager.__init__
@@ -28,7 +28,7 @@ def test_empty_store_says_what_to_do(page: str) -> None:
 def test_finished_run(page: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001")
     make_run(runs_dir, run_id="20260101-000000-00000002", strategy="lora", gates=False)
-    app = open_page(page)
+    app = open_whole(page)
     assert not app.error
     if page == "capacity":
         assert "moved from query in layer 0 to value in layer 0" in words(app)

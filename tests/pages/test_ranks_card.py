@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.store.lifecycle import annotate
-from tests.pages.app import open_page, words
+from tests.pages.app import open_page, open_whole, words
 from tests.pages.trained import plain
 from tests.viz.runs import HOSTILE, make_run
 
@@ -27,7 +27,7 @@ def test_the_result_of_a_run_has_its_ranks_as_code(runs_dir: Path) -> None:
 def test_a_finished_run_hands_over_its_ranks(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, seed=0, gates=False)
     make_run(runs_dir, run_id=OTHER, seed=1, gates=False)
-    app = open_page("capacity", run=RUN)
+    app = open_whole("capacity", run=RUN)
     said = words(app).replace("\\", "").replace("\u200b", "")
     assert "##### Ranks to use" in said
     assert "2 seeds" in said
@@ -45,11 +45,11 @@ def links(app: AppTest) -> set[str]:
 
 def test_an_ablation_is_offered_only_where_there_is_an_adapter(runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN)
-    app = open_page("capacity", run=RUN)
+    app = open_whole("capacity", run=RUN)
     assert "Confidence by ablation: none. This run has no saved adapter" in plain(app)
     assert "Help: modules" not in plain(app), "the table has no such column"
     (folder / "adapter").mkdir()
-    app = open_page("capacity", run=RUN)
+    app = open_whole("capacity", run=RUN)
     assert "Confidence by ablation: none yet" in plain(app)
 
 

@@ -12,7 +12,7 @@ from dynlora.store import queries
 from dynlora.viz.playground.model import Task
 from dynlora.viz.shift.cards import other_data
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page
+from tests.pages.app import charts, open_page, open_whole
 from tests.pages.trained import Here, plain, save_rows, train
 from tests.tiny import save_data
 
@@ -52,7 +52,7 @@ def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, told: str, here:
 
 
 def test_switches_are_kept_in_the_address(here: Here, run: Path) -> None:
-    app = open_page("inputs", run=run.name)
+    app = open_whole("inputs", run=run.name)
     next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(True).run()
     assert address(app, "tried") == ["on"]
     next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(False).run()
@@ -69,7 +69,7 @@ def test_the_gates_of_each_group_are_drawn(here: Here, run: Path) -> None:
 
 def test_groups_that_were_not_trained_on_are_marked(here: Here, short_run: Path, runs_dir: Path) -> None:
     shutil.copytree(short_run, runs_dir / short_run.name)
-    app = open_page("inputs", run=short_run.name, lab="group", apart="on")
+    app = open_whole("inputs", run=short_run.name, lab="group", apart="on")
     served = next(frame.value for frame in app.dataframe if "held-out loss" in frame.value.columns)
     assert set(served["group"]) == {"short", "long (not trained on)"}
     apart = next(frame.value for frame in app.dataframe if "examples" in frame.value.columns)

@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.errors import CorruptRunError
 from dynlora.viz.verdict import cards as verdict_cards
-from tests.pages.app import open_page, words
+from tests.pages.app import open_page, open_whole, words
 from tests.viz.runs import make_run
 
 
@@ -39,7 +39,7 @@ def said(app: AppTest) -> str:
 
 
 def test_compare_begins_with_a_verdict_that_agrees_with_the_paired_difference(runs_dir: Path) -> None:
-    app = open_page("compare", runs=make_both(runs_dir, 3))
+    app = open_whole("compare", runs=make_both(runs_dir, 3))
     found = said(app)
     begin, paired = found.index("##### Verdict"), found.index("##### Final results")
     assert begin < paired

@@ -29,7 +29,7 @@ def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     figure = compare_figures.curves(found, "step", "loss, nats", theme.LIGHT)
     assert [trace.name for trace in traces_of(figure)] == ["g, n = 2, band", "g, n = 2"]
     assert list(traces_of(figure)[0].y) == [3, 4, 3, 3, 2, 1]
-    assert "The band covers" in compare_text.curves(found, low_is_good=True)
+    assert "The band covers" in compare_text.curves(found)
 
 
 def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
@@ -78,7 +78,7 @@ def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:
     figure = compare_figures.frontier(table, "accuracy", theme.LIGHT)
     assert list(traces_of(figure)[0].x) == [90, 104]
     assert "2 points of 3 runs" in compare_text.frontier(table, "accuracy")
-    assert "the difference may be chance" in compare_text.groups(table, "accuracy", low_is_good=False)
+    assert "the order may be chance" in compare_text.groups(table, "accuracy", is_judged=False)
 
 
 def test_forest_has_a_row_per_seed_and_one_for_all() -> None:

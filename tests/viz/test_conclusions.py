@@ -130,7 +130,7 @@ def test_the_means_are_those_of_the_configurations(accuracies: list[float]) -> N
 
 def test_where_a_verdict_decides_the_means_name_no_other() -> None:
     table = pd.DataFrame({"group": ["a, n = 2", "b, n = 1"], "n": [2, 1], "mean": [0.7, 0.8], "low": 0.7, "high": 0.8})
-    said = compare_text.groups(table, "accuracy", low_is_good=False, is_judged=True)
+    said = compare_text.groups(table, "accuracy", is_judged=True)
     assert "best" not in said
     assert said.startswith("Mean accuracy from 0.700 to 0.800 over 2 groups, each over its own seeds.")
 

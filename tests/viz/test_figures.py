@@ -79,7 +79,7 @@ def some_flows() -> pd.DataFrame:
 
 @pytest.mark.parametrize("colours", MODES, ids=["light", "dark"])
 def test_every_figure_is_safe_and_uses_the_theme(colours: theme.Palette) -> None:
-    allowed = {"#FFFFFF"} | set(re.findall(r"#[0-9A-F]{6}", str(colours))) | set(theme.CATEGORICAL)
+    allowed = {"#FFFFFF"} | set(re.findall(r"#[0-9A-F]{6}", str(colours))) | set(theme.METHODS)
     for name, figure in every_figure(colours).items():
         text = json.dumps(json.loads(str(figure.to_json())), ensure_ascii=False)
         assert "<img" not in text, name

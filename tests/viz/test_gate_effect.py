@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import frames, input_frames
-from dynlora.analysis.gate_effect import gate_effect, served
+from dynlora.analysis.gate_effect import GateEffect, gate_effect, served
 from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.kinds.train.panels.gates import gates as gate_caption
 from dynlora.viz.inputs import figures as inputs_figures
@@ -68,3 +68,12 @@ def test_selected_points_stay_and_the_others_fade() -> None:
     figure = inputs_figures.probe_scatter(probe, "group", theme.LIGHT, chosen=[2])
     assert [list(trace.selectedpoints) for trace in traces_of(figure)] == [[1], []]
     assert all(trace.unselected.marker.opacity < 0.5 for trace in traces_of(figure))
+
+
+def test_the_module_that_is_followed_is_marked_and_a_click_on_a_bar_follows_one() -> None:
+    gates = pd.DataFrame(np.ones((2, 4)), index=["a", "b"])
+    effect = GateEffect(np.array([0.5, 0.5, 0.05, 0.05]), 0.1, 9, 2)
+    shown = gate_map(gates, modules(4), effect, theme.LIGHT, module="layer.2.query")
+    (bars,) = [trace for trace in traces_of(shown) if trace.type == "bar"]
+    assert [row[-1] for row in bars.customdata] == modules(4)["position"].tolist()
+    assert list(bars.marker.color) == [theme.LIGHT.accent, theme.LIGHT.accent, theme.LIGHT.second, theme.LIGHT.muted]

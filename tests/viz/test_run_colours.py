@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from dynlora.viz.kit import run_colours, theme
 from dynlora.viz.kit.run_colours import eye_styles, line_styles
 from dynlora.viz.runs.table import runs_table
 from tests.viz.listed import listed
+from tests.viz.test_playground import contrast
 
 METHODS = st.sampled_from([*run_colours.PLACES, "a plugin", "", "another"])
 RUNS = st.dictionaries(st.text("abcdef0123456789-", min_size=4, max_size=12), METHODS, min_size=1, max_size=20)
@@ -31,7 +35,7 @@ def test_a_method_has_one_colour_in_every_comparison(runs: dict[str, str]) -> No
     found = run_colours.styles(runs)
     for method in set(runs.values()):
         colours = {found[run][0] for run, other in sorted(runs.items()) if other == method}
-        own = theme.CATEGORICAL[run_colours.method_place(method) % len(theme.CATEGORICAL)]
+        own = theme.METHODS[run_colours.method_place(method)]
         assert own in colours
         assert colours <= set(run_colours.shades(own))
         first = min(run for run, other in runs.items() if other == method)
@@ -47,10 +51,33 @@ def test_a_newer_configuration_changes_no_style_among_several_methods(runs: dict
 
 def test_the_methods_of_dynlora_look_different_and_grey_is_no_methods() -> None:
     styles = run_colours.styles({f"{i:02}": method for i, method in enumerate(run_colours.PLACES)})
-    assert len(set(styles.values())) == len(run_colours.PLACES)
-    for colour in theme.CATEGORICAL:
+    assert len({colour for colour, _, _ in styles.values()}) == len(run_colours.PLACES) == len(theme.METHODS)
+    for colour in theme.METHODS:
         parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert max(parts) - min(parts) > 60, f"{colour} is grey"
+
+
+def test_the_colours_of_methods_are_apart_and_seen_on_both_panels() -> None:
+    for one, other in itertools.combinations(theme.METHODS, 2):
+        assert np.linalg.norm(perceived(one) - perceived(other)) > 0.1, (one, other)
+    for colour in theme.METHODS:
+        on_panels = [contrast(colour, palette.panel) for palette in (theme.LIGHT, theme.DARK)]
+        assert min(on_panels) > 2.2, (colour, on_panels)
+        assert max(on_panels) > 3.0, (colour, on_panels)
+
+
+def test_methods_of_one_dash_have_markers_of_their_own() -> None:
+    styles = run_colours.styles({f"{i:02}": method for i, method in enumerate(run_colours.PLACES)})
+    assert len({(marker, dash) for _, marker, dash in styles.values()}) == len(styles)
+
+
+def perceived(colour: str) -> np.ndarray:
+    """Return a colour in Oklab, in which equal distances look equally far apart (Ottosson, 2020)."""
+    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    cones = np.array([[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]])
+    lab = np.array([[0.21045, 0.79362, -0.00407], [1.97800, -2.42859, 0.45059], [0.02590, 0.78277, -0.80868]])
+    return lab @ np.cbrt(cones @ linear)
 
 
 def test_the_list_of_runs_shows_a_method_in_one_colour_and_its_random_control_in_another() -> None:

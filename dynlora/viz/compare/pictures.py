@@ -211,7 +211,7 @@ def curves(
     figure = compare_figures.curves(
         bands, seed_groups.CLOCKS[kind], axis, colours, marks=not is_train, styles=runs.styles, is_log=is_log
     )
-    words = compare_text.curves(bands, low_is_good=is_train or name in compare_model.LOW_IS_GOOD)
+    words = compare_text.curves(bands)
     sampled = "" if is_train else compare_model.sample_words(list(runs.summaries.values()))
     missing = [runs.names[run] for run, one in clocks.items() if one is None]
     more = compare_text.left_out(missing, seed_groups.CLOCKS[kind])

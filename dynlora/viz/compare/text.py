@@ -17,21 +17,18 @@ from dynlora.viz.compare.sweep_model import MOST_LINES
 BAND = "The band covers the lowest to the highest run of a group."
 
 
-def curves(bands: pd.DataFrame, *, low_is_good: bool) -> str:
-    """Say which group ends best, and what the band is."""
+def curves(bands: pd.DataFrame) -> str:
+    """Say between which values the curves end, and what the band is; which is best is for a verdict to say."""
     if bands.empty:
         return "None of these runs has recorded this value yet."
     last = bands.drop_duplicates("group", keep="last")
-    best = last.loc[at_lowest(last["mean"]) if low_is_good else at_highest(last["mean"])]
-    side = "Lowest" if low_is_good else "Highest"
-    alike = int((last["mean"].map(score) == score(best["mean"])).sum())
-    if alike > 1:
-        whole = "All" if alike == len(last) else f"{alike} of {len(last)}"
-        tie = f"{whole} curves end with the {side.lower()} value, {score(best['mean'])} (tie)."
-        return f"{tie} {BAND}" if (bands["n"] > 1).any() else tie
-    words = f"{side} at the last step: {one_line(best['group'], 80)}, {best['mean']:.3f} at step {int(best['step']):,}"
-    if best["n"] > 1:
-        words += f" (from {best['low']:.3f} to {best['high']:.3f})"
+    low, high = score(last["mean"].min()), score(last["mean"].max())
+    if len(last) == 1:
+        words = f"The curve ends at {low}"
+    elif low == high:
+        words = f"All {len(last)} curves end at {low}"
+    else:
+        words = f"The {len(last)} curves end between {low} and {high}"
     return f"{words}." + (f" {BAND}" if (bands["n"] > 1).any() else "")
 
 
@@ -42,39 +39,20 @@ def left_out(named: list[str], x_title: str) -> str:
     return f"Not shown because {x_title} is not recorded: {listed([one_line(name, 40) for name in named])}."
 
 
-def groups(table: pd.DataFrame, metric: str, *, low_is_good: bool, is_judged: bool = False) -> str:
-    """Say which group leads, by how much, and how far apart its runs are.
+def groups(table: pd.DataFrame, metric: str, *, is_judged: bool) -> str:
+    """Say between which values the means of the groups are; a mean without an interval names no winner.
 
     Args:
         table: as `model.by_group` returns it.
         metric: that decides.
-        low_is_good: of the metric.
-        is_judged: a verdict on the same page says which to use: means over other seeds must not name another.
+        is_judged: a verdict on the same page says which to use.
     """
-    known = table.dropna(subset=["mean"]).sort_values("mean", ascending=low_is_good)
+    known = table.dropna(subset=["mean"])
     if len(known) < 2:
         return f"Fewer than two groups have a final {one_line(metric, 40)}."
-    if is_judged:
-        low, high = score(known["mean"].min()), score(known["mean"].max())
-        return (
-            f"Mean {one_line(metric, 40)} from {low} to {high} over {len(known)} groups, each over its own seeds. "
-            "The verdict compares common seeds."
-        )
-    first, second = known.iloc[0], known.iloc[1]
-    lead = abs(first["mean"] - second["mean"])
-    if score(first["mean"]) == score(second["mean"]):
-        alike = known[known["mean"].map(score) == score(first["mean"])]
-        names = listed([one_line(name, 80) for name in alike["group"]], limit=5)
-        return f"Tie: {names} have the same mean {one_line(metric, 40)}, {score(first['mean'])}."
-    words = (
-        f"{one_line(first['group'], 80)} has the best mean {one_line(metric, 40)}, {score(first['mean'])}, better by "
-        f"{lead:.3f} than {one_line(second['group'], 80)}"
-    )
-    if min(first["n"], second["n"]) < 2:
-        return f"{words}. With a single run on one side, the difference may be chance."
-    spread = max(first["high"] - first["low"], second["high"] - second["low"])
-    verdict = "less than" if lead < spread else "more than"
-    return f"{words}. This is {verdict} the range of {spread:.3f} between runs of one group."
+    low, high = score(known["mean"].min()), score(known["mean"].max())
+    then = "The verdict compares common seeds." if is_judged else "Without common seeds, the order may be chance."
+    return f"Mean {one_line(metric, 40)} from {low} to {high} over {len(known)} groups, each over its own seeds. {then}"
 
 
 def frontier(table: pd.DataFrame, metric: str) -> str:

@@ -39,7 +39,7 @@ def map_height(n: int, above: int, least: int) -> int:
         above: pixels of what is beside the rows.
         least: pixels of the whole.
     """
-    return int(np.clip(above + 10.5 * n, least, max(900.0, above + 2.6 * n)))
+    return int(np.clip(above + 10.5 * n, least, max(720.0, above + 2.6 * n)))
 
 
 def row_look(n: int) -> dict[str, Any]:

@@ -35,7 +35,7 @@ PLACES = {
     "glora": 15,
     "lora_ensemble": 16,
 }
-"""Places of the methods; those beyond the palette's length are its colours again, drawn otherwise."""
+"""Places of the methods among the colours of `theme.METHODS`, each its own."""
 
 MOST_STYLES = 48
 """Styles of one colour: its markers by the dashes. More configurations than that look alike."""
@@ -49,13 +49,13 @@ Style = tuple[str, str, str]
 
 def method_place(method: str) -> int:
     """Return the place of a method; one that dynlora does not have takes a place by its name."""
-    by_name = int.from_bytes(hashlib.sha256(method.encode()).digest()[:4], "big") % len(theme.CATEGORICAL)
+    by_name = int.from_bytes(hashlib.sha256(method.encode()).digest()[:4], "big") % len(theme.METHODS)
     return PLACES.get(method, by_name)
 
 
 def run_colour(row: Mapping[str, Any]) -> str:
     """Return the colour of a run in lists: that of its method."""
-    return theme.CATEGORICAL[method_place(method_of(row)) % len(theme.CATEGORICAL)]
+    return theme.METHODS[method_place(method_of(row))]
 
 
 def styles(methods: Mapping[str, str]) -> dict[str, Style]:
@@ -84,10 +84,9 @@ def styles(methods: Mapping[str, str]) -> dict[str, Style]:
 
 def _style(place: int, step: int, *, is_first: bool = False) -> Style:
     """Return the style of a place, or the `step`-th other one; the first of a method has its colour as it is."""
-    size = len(theme.CATEGORICAL)
-    colour, dash = place % size, place // size + step
-    marker = colour + step + step // 24
-    shade = shades(theme.CATEGORICAL[colour])[0 if is_first else step % len(SHADES)]
+    row, column = divmod(place, len(theme.SYMBOLS))
+    marker, dash = column + step + step // 24, row + step
+    shade = shades(theme.METHODS[place])[0 if is_first else step % len(SHADES)]
     return shade, theme.SYMBOLS[marker % len(theme.SYMBOLS)], theme.DASHES[dash % len(theme.DASHES)]
 
 

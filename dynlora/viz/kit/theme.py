@@ -21,6 +21,16 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-seri
 CATEGORICAL = ("#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#D55E00", "#8C6BB1", "#9C6B4E")
 """Okabe and Ito's palette without black, which vanishes on a dark panel; two more at the end. Grey is for the rest."""
 
+METHODS = (
+    *CATEGORICAL,
+    *("#C02870", "#78C040", "#F880F0", "#4888F8", "#989848", "#F89080", "#6058E0", "#C068E8", "#007868"),
+)
+"""A colour for each method: the palette, and nine that are as far from it and from each other as its own are.
+
+Each can be seen on a light and on a dark panel. No seventeen colours survive colour blindness: lines of the further
+ones are dashed, and neighbours have other markers.
+"""
+
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 

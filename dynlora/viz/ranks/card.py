@@ -31,6 +31,12 @@ def ranks_of_run(run: Chosen, summary: RunSummary) -> ranks_to_use.Evidence | No
     return ranks_to_use.evidence_of(reading, _other_seeds(run, summary))
 
 
+def are_final(summary: RunSummary) -> bool:
+    """Say whether a run has ended with ranks that plain LoRA can take."""
+    has_ended = summary["status"] in ("finished", "stopped")
+    return has_ended and ranks_to_use.lora_settings(summary, summary["ranks"]) is not None
+
+
 def ranks_card(run: Chosen, summary: RunSummary) -> None:
     """Draw the ranks of a run that has ended; nothing before, or where it recorded none.
 

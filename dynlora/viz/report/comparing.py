@@ -79,7 +79,7 @@ def comparison_document(runs: Sequence[RunReading], notes: Sequence[str] = ()) -
     summed_up = verdict(compared.summaries, _pairs_of(compared).differences)
     parts = [
         *([] if summed_up is None else [verdict_part(summed_up)]),
-        _ended(compared, is_judged=summed_up is not None and summed_up.decisive is not None),
+        _ended(compared, summed_up),
         _learned(compared),
         _paired(compared, _baseline_first(configurations, summed_up)),
         _ranks(compared, configurations),
@@ -111,17 +111,18 @@ def _in_own_colours(draw: Callable[..., go.Figure], compared: Compared) -> Calla
     return lambda colours: draw(colours, styles=line_styles(list(groups), colours, (), groups))
 
 
-def _ended(compared: Compared, *, is_judged: bool) -> Part:
+def _ended(compared: Compared, judged: Verdict | None) -> Part:
     summaries = list(compared.summaries.values())
-    points = compare_model.by_group(compared.summaries, compared.groups, compared.metric)
-    low = compared.metric in compare_model.LOW_IS_GOOD
+    groups = compared.groups if judged is None else judged.in_order(compared.groups)
+    points = compare_model.by_group(compared.summaries, groups, compared.metric)
+    is_judged = judged is not None and judged.decisive is not None
     return Part(
         "Final results",
         [
             Table(
                 "By configuration",
                 compare_model.group_table(points, compared.metric),
-                compare_text.groups(points, compared.metric, low_is_good=low, is_judged=is_judged),
+                compare_text.groups(points, compared.metric, is_judged=is_judged),
                 is_wide=True,
             ),
             Table("Each run", compare_model.final_table(summaries, compared.names, compared.metric), is_wide=True),
@@ -153,7 +154,7 @@ def _learned(compared: Compared) -> Part:
         series = compare_model.together(each, smoothing="usual" if is_train else "none")
         bands = seed_groups.bands(series.assign(x=series["step"]), compared.groups, between=is_train)
         if len(bands):
-            words = compare_text.curves(bands, low_is_good=is_train or compared.metric in compare_model.LOW_IS_GOOD)
+            words = compare_text.curves(bands)
             drawn = partial(compare_figures.curves, bands, "step", title, marks=not is_train)
             blocks.append(Chart(label, _in_own_colours(drawn, compared), words, bands))
     return Part("Training", blocks)

@@ -28,7 +28,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model, prepare_model
 from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
-from dynlora.viz.ui.url_state import choose, from_where_it_started, put, segmented, several, to_address
+from dynlora.viz.ui.url_state import choose, from_where_it_started, put, section, segmented, several, to_address
 
 LABS = {
     "text": "Perturbed text",
@@ -66,22 +66,35 @@ def shift_lab(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame, g
             _train_without(folder, summary, groups)
 
 
-def model_cards(folder: Path) -> None:
-    """Draw what the Inputs page asks the trained model: one example word by word, and the lab.
+TOKEN_CONTROLS = ("example", "order", "token-colour", "token-step", "token-order")
+SHIFT_CONTROLS = ("lab", "kind", "strength", "tried", "apart", "source", "path", "left")
+"""Names in the address of what is chosen in the two parts that ask the model."""
+
+
+def model_sections(folder: Path) -> None:
+    """Draw openers of what the Inputs page asks the trained model: one example word by word, and the lab.
 
     Raises:
         DynloraError: when the run cannot be read.
     """
     summary = cached_queries.ask(queries.run_summary, folder)
-    if summary["step"]:
-        prepare_model()
-        view = inputs_of(read_run(folder, cached_queries.CACHED, summary))
-        task = run_task(folder)
-        if task is not None and task.writes:
-            loss_cards(view, has_best=(folder / "adapter-best").is_dir())
-        else:
-            token_card(view)
-        shift_lab(folder, summary, view.modules, view.names)
+    if not summary["step"]:
+        return
+    task = run_task(folder)
+    writes = task is not None and task.writes
+    words = "Loss by example and token" if writes else "Effect of each token"
+    view = inputs_of(read_run(folder, cached_queries.CACHED, summary))
+    with section("tokens", words, TOKEN_CONTROLS) as is_open:
+        if is_open:
+            prepare_model()
+            if writes:
+                loss_cards(view, has_best=(folder / "adapter-best").is_dir())
+            else:
+                token_card(view)
+    with section("shift", "Robustness and distribution shift", SHIFT_CONTROLS) as is_open:
+        if is_open:
+            prepare_model()
+            shift_lab(folder, summary, view.modules, view.names)
 
 
 def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) -> None:

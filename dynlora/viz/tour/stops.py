@@ -227,8 +227,7 @@ def _own_comparison(tour: Toured) -> None:
         titles = {group.title: group for group in groups}
         styles = line_styles(list(titles), colours(), (), titles)
         figure = compare_figures.curves(bands, "step", f"{metric} (held-out)", colours(), marks=True, styles=styles)
-        low = metric in compare_model.LOW_IS_GOOD
-        words = compare_text.groups(table, metric, low_is_good=low, is_judged=len(groups) > 1)
+        words = compare_text.groups(table, metric, is_judged=len(groups) > 1)
         chart(figure, words, compare_model.group_table(table, metric), "tour-worth")
         with place:  # last: it reads the examples of all these runs
             if sentence := verdict_sentence(tour.run, tour.summary):

@@ -54,13 +54,13 @@ def panel_cards(panels: Iterable[Panel[Any]], view: RunView, elements: Elements 
             if not panel.is_wide:
                 narrow.append((panel, one, end))
                 continue
-            _pairs(narrow, elements)
+            pairs(narrow, elements)
             narrow = []
             panel_card(panel, one, end, elements)
-    _pairs(narrow, elements)
+    pairs(narrow, elements)
 
 
-def _pairs(cards: list[Card], elements: Elements) -> None:
+def pairs(cards: Sequence[Card], elements: Elements = NONE) -> None:
     """Draw cards in rows of two, so that a narrow screen shows them in their order too."""
     for start in range(0, len(cards), 2):
         pair = cards[start : start + 2]

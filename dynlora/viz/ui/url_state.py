@@ -87,28 +87,44 @@ def segmented(
     return current if chosen is None else chosen
 
 
+SECTION = "section"
+"""Name in the address of the openers that are open."""
+
+
 @contextmanager
-def section(name: str, label: str) -> Iterator[bool]:
+def section(name: str, label: str, controls: Sequence[str] = (), address: str = SECTION) -> Iterator[bool]:
     """Draw an opener and yield whether it is open; what is drawn inside the block is inside it.
 
+    A link opens it by its name, or by naming a control that is inside it; a reader who closes it then keeps it closed.
+
     Args:
-        name: value of `section` in the address that opens it.
+        name: value in the address that opens it.
         label: of the opener.
+        controls: names in the address of what is inside.
+        address: name in the address of the openers that are open.
     """
     key = f"section-{name}"
-    if key not in st.session_state:
-        st.session_state[key] = st.query_params.get("section") == name
-    place = st.expander(label, key=key, on_change=_section_changed, args=(name, key))
+    linked: dict[str, str | bool] = {one: st.query_params.get(one, "") for one in controls}
+    linked[address] = name in st.query_params.get_all(address)
+    before = st.session_state.get(f"{key}-linked", {}) if key in st.session_state else {}
+    if any(value and value != before.get(one) for one, value in linked.items()):
+        st.session_state[key] = True
+    elif key not in st.session_state:
+        st.session_state[key] = False
+    st.session_state[f"{key}-linked"] = linked
+    place = st.expander(label, key=key, on_change=_section_changed, args=(name, key, address))
     with place:
         yield bool(place.open)
 
 
-def _section_changed(name: str, key: str) -> None:
-    """Write the opener that was opened last to the address; one that is closed leaves it."""
-    if st.session_state[key]:
-        to_address(section=name)
-    elif st.query_params.get("section") == name:
-        to_address(section=None)
+def _section_changed(name: str, key: str, address: str) -> None:
+    """Write to the address that an opener is open; one that is closed leaves it."""
+    others = [one for one in st.query_params.get_all(address) if one != name]
+    opened = [*others, name] if st.session_state[key] else others
+    if opened:
+        st.query_params[address] = opened
+    else:
+        st.query_params.pop(address, None)
 
 
 def choose(
@@ -239,7 +255,7 @@ def follow_address(*own: str) -> None:
         own: names in the address that concern one part alone.
     """
     before, now = st.session_state.get("drawn-for", {}), st.query_params.to_dict()
-    if any(before.get(name) != now.get(name) for name in {*before, *now} - {*own}):
+    if any(before.get(name) != now.get(name) for name in {*before, *now} - {SECTION, *own}):
         st.rerun()
 
 

@@ -36,8 +36,8 @@ MOST_READ = 30
 """Most runs of a task that are opened for the verdict on one of them."""
 
 
-def verdict_of_runs(folders: Mapping[str, Path], summaries: Mapping[str, Mapping[str, Any]]) -> tuple[str, str] | None:
-    """Draw the verdict on runs that are compared, and return a run of the baseline and of what it is about.
+def verdict_of_runs(folders: Mapping[str, Path], summaries: Mapping[str, Mapping[str, Any]]) -> Verdict | None:
+    """Draw the verdict on runs that are compared, and return it; None where there is none.
 
     Raises:
         DynloraError: when a run cannot be read.
@@ -50,8 +50,7 @@ def verdict_of_runs(folders: Mapping[str, Path], summaries: Mapping[str, Mapping
         with st.container(horizontal=True, vertical_alignment="center", key="verdict-next"):
             _next(result, next_runs(result, summaries), summaries, list(summaries))
         _evidence(result)
-    contest = result.decisive
-    return None if contest is None else (result.baseline.runs[0], contest.group.runs[0])
+    return result
 
 
 @dataclass(frozen=True)

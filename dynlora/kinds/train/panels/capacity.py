@@ -186,24 +186,45 @@ def rank_moved(modules: pd.DataFrame, start: np.ndarray, end: np.ndarray, step: 
     past = [event for event in events if event <= step]
     since = f"; the last reallocation was after step {past[-1]}" if past and past[-1] < step else ""
     lost, won = modules[(change < 0).to_numpy()], modules[(change > 0).to_numpy()]
-    source = _places(lost, change[(change < 0).to_numpy()].abs())
-    target = _places(won, change[(change > 0).to_numpy()])
+    source = _places(lost, change[(change < 0).to_numpy()].abs(), modules)
+    target = _places(won, change[(change > 0).to_numpy()], modules)
     if not len(won):
         return f"Up to step {step}, rank was removed from {source}{since}."
     return f"Up to step {step}, rank moved from {source} to {target}{since}."
 
 
-def _places(modules: pd.DataFrame, amount: pd.Series) -> str:
-    """Return the kinds with the largest changes and the layers they lie in."""
+MOST_SPANS = 3
+"""Most spans of layers that are named; of more they are counted."""
+
+
+def _layers(layers: Sequence[int], of: Sequence[int]) -> str:
+    """Return in which layers some modules of a kind lie, in words that can be read once.
+
+    Args:
+        layers: of the modules.
+        of: of all modules of the kind.
+    """
+    here, every = set(layers), set(of)
+    if not here:
+        return ""
+    if here == every and len(every) > 1:
+        return " in all layers"
+    words = spans(here)
+    if words.count(",") >= MOST_SPANS:
+        return f" in {len(here)} of {len(every)} layers"
+    return f" in {'layer' if len(here) == 1 else 'layers'} {words}"
+
+
+def _places(modules: pd.DataFrame, amount: pd.Series, every: pd.DataFrame) -> str:
+    """Return the kinds with the largest changes and the layers they lie in, among all modules."""
     if not len(modules):
         return "unused budget"
     rows = modules.assign(amount=amount.to_numpy())
     order = rows.groupby("label", sort=False)["amount"].sum().sort_values(ascending=False, kind="stable").index
     places: dict[str, list[str]] = {}
     for label in order[:3]:
-        layers = [int(layer) for layer in rows.loc[rows["label"] == label, "layer"].dropna()]
-        where = f" in {'layer' if len(set(layers)) == 1 else 'layers'} {spans(layers)}" if layers else ""
-        places.setdefault(where, []).append(one_line(label, 40))
+        layers, of = (frame.loc[frame["label"] == label, "layer"].dropna().astype(int) for frame in (rows, every))
+        places.setdefault(_layers(layers.tolist(), of.tolist()), []).append(one_line(label, 40))
     words = [listed(labels) + where for where, labels in places.items()]
     return listed(words, limit=4) + (" and others" if len(order) > 3 else "")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from dynlora.analysis.gate_effect import GateEffect
 from dynlora.analysis.inputs_reading import InputsReading, inputs_of
 from dynlora.text import one_line, percent, plotly_text
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.panel import Choice, Panel, RunView
+from dynlora.viz.kit.panel import Choice, Panel, Picks, RunView
 from dynlora.viz.kit.theme import Palette
 
 SHOWN = Choice("gates", "Gates shown", {"beyond": "Significant gates", "all": "All gates"}, "beyond", is_row=True)
@@ -23,10 +23,11 @@ SHOWN = Choice("gates", "Gates shown", {"beyond": "Significant gates", "all": "A
 
 @dataclass(frozen=True)
 class Gates:
-    """The inputs of a run with gates, and whether what is not beyond chance is left out."""
+    """The inputs of a run with gates, whether what chance explains is left out, and the module that is followed."""
 
     inputs: InputsReading
     hides_chance: bool
+    module: str | None = None
 
 
 class GatesByGroup(Panel[Gates]):
@@ -53,7 +54,11 @@ class GatesByGroup(Panel[Gates]):
     def data(self, view: RunView) -> Gates | None:
         """Return the gates; None for a run without gates, and before the first evaluation."""
         inputs = inputs_of(view.result)
-        return None if inputs.gates.empty else Gates(inputs, SHOWN.of(view) == "beyond")
+        return None if inputs.gates.empty else Gates(inputs, SHOWN.of(view) == "beyond", view.result.module)
+
+    def picks(self, view: RunView) -> Picks:
+        """Return that a click on a bar follows its module, by its position."""
+        return Picks("module", view.result.modules.sort_values("position")["name"].tolist())
 
     def reason_missing(self, view: RunView) -> str:
         """Return why there is no map: there are no gates, or no evaluation yet."""
@@ -64,7 +69,8 @@ class GatesByGroup(Panel[Gates]):
     def caption(self, data: Gates) -> str:
         """Return whether gates differ between groups beyond chance, and where most."""
         inputs = data.inputs
-        return gates(inputs.gates, inputs.modules, inputs.effect, inputs.step)
+        words = gates(inputs.gates, inputs.modules, inputs.effect, inputs.step)
+        return f"{words} {of_module(inputs, data.module)}".strip()
 
     def table(self, data: Gates) -> pd.DataFrame:
         """Return the gates, a row for each group."""
@@ -73,7 +79,9 @@ class GatesByGroup(Panel[Gates]):
     def figure(self, data: Gates, colours: Palette) -> go.Figure:
         """Draw the map."""
         inputs = data.inputs
-        return gate_map(inputs.gates, inputs.modules, inputs.effect, colours, hide=data.hides_chance)
+        return gate_map(
+            inputs.gates, inputs.modules, inputs.effect, colours, hide=data.hides_chance, module=data.module
+        )
 
 
 def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, step: int) -> str:
@@ -100,8 +108,29 @@ def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None,
     )
 
 
+def of_module(inputs: InputsReading, name: str | None) -> str:
+    """Say how the gate of one module differs between groups; empty without a module or its gate."""
+    chosen = inputs.modules.loc[inputs.modules["name"] == name]
+    if chosen.empty or inputs.effect is None:
+        return ""
+    position = int(chosen["position"].iloc[0])
+    column = pd.Series(inputs.gates.to_numpy(float)[:, position], index=inputs.gates.index).dropna()
+    if column.empty:
+        return ""
+    return (
+        f"{one_line(chosen['short'].iloc[0], 40)}: {column.min():.3f} ({one_line(column.idxmin(), 40)}) to "
+        f"{column.max():.3f} ({one_line(column.idxmax(), 40)}), {percent(inputs.effect.share[position])} explained."
+    )
+
+
 def gate_map(
-    gates: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None, colours: Palette, *, hide: bool = True
+    gates: pd.DataFrame,
+    modules: pd.DataFrame,
+    effect: GateEffect | None,
+    colours: Palette,
+    *,
+    hide: bool = True,
+    module: str | None = None,
 ) -> go.Figure:
     """Draw the mean gate of each group and module, 1 is neutral, and above it how much the groups explain.
 
@@ -111,6 +140,7 @@ def gate_map(
         effect: of the groups on the gates; None when it is not known.
         colours: of the mode.
         hide: leave out what is not beyond chance.
+        module: name of the module to mark.
     """
     order = modules["position"].to_numpy()
     values = gates.to_numpy(float)[:, order]
@@ -136,22 +166,28 @@ def gate_map(
     drawn.update_xaxes(**theme.name_axis(short, colours), title_text="Module (by kind and depth)")
     drawn.update_yaxes(type="category", autorange="reversed", showgrid=False, domain=[0, 0.7])
     if effect is not None:
-        _draw_effect(drawn, effect, order, whole, colours)
+        _draw_effect(drawn, effect, modules, colours, module)
     return drawn
 
 
 def _draw_effect(
-    drawn: go.Figure, effect: GateEffect, order: np.ndarray, names: Sequence[str], colours: Palette
+    drawn: go.Figure, effect: GateEffect, modules: pd.DataFrame, colours: Palette, module: str | None
 ) -> None:
     """Draw the share that the groups explain of each gate above the map, the baseline of chance as a line."""
+    order = modules["position"].to_numpy()
     share = 100 * effect.share[order]
+    inks = [colours.accent if found else colours.muted for found in effect.found[order]]
     drawn.add_bar(
         x=list(range(len(share))),
         y=share,
         yaxis="y2",
-        customdata=list(names),
-        marker={"color": [colours.accent if found else colours.muted for found in effect.found[order]]},
-        hovertemplate="%{customdata}<br>the groups explain %{y:.1f} % of its variation<extra></extra>",
+        customdata=[[plotly_text(name), int(at)] for name, at in zip(modules["name"], order, strict=True)],
+        marker={
+            "color": [
+                colours.second if name == module else ink for name, ink in zip(modules["name"], inks, strict=True)
+            ]
+        },
+        hovertemplate="%{customdata[0]}<br>the groups explain %{y:.1f} % of its variation<extra></extra>",
     )
     drawn.add_shape(
         type="line",

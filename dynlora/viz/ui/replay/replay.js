@@ -6,7 +6,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const BAR = 9, PITCH = 10.5, BLOCK_GAP = 14, LEFT = 62, RIGHT = 10, TOP = 8, AXIS = 40;
-const ALL_BARS = 760, LEAST_PITCH = 2.4, LABEL = 13; // pixels of all bars, of one, and of a label
+const ALL_BARS = 500, LEAST_PITCH = 2.4, LABEL = 13; // pixels of all bars, of one, and of a label
 const PLAY_MS = 8000, SETTLE_MS = 450, REST_MS = 2500;
 const READ_MS = 1400, LETTER_MS = 32; // of a sentence: at least, and more for each letter
 const BUBBLE = 250, APART = 10; // widest bubble, and its distance from its bar, pixels

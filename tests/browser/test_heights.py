@@ -1,0 +1,43 @@
+"""The pages end before anybody tires: on the samples each is under 2,000 pixels until something is opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.conftest import settled, show
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+HIGHEST = 2000
+"""Pixels of a page that is 1,400 wide."""
+
+CLASSIFIER, WRITER, METHOD = "20261125-133850-b965a50f", "20261127-232946-6305f22e", "20261125-142142-091b68c2"
+"""Samples of 36 modules, of 210 modules, and of a method with figures of its own."""
+
+HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(f"{name}?run={run}" for name in ("run", "capacity", "inputs") for run in (CLASSIFIER, WRITER, METHOD)),
+        "compare?runs=20261125-134523-f2854937,20261125-134532-a9d7786f,20261125-142142-091b68c2",
+        "launch",
+    ],
+)
+def test_a_page_is_short_until_something_is_opened(address: str, server: str, page: Page) -> None:
+    show(page, 1400, 600)
+    page.goto(f"{server}/{address}")
+    page.get_by_role("heading", level=1).wait_for()
+    settled(page)
+    if "run" in address:
+        page.locator(".js-plotly-plot:visible").first.wait_for()
+        settled(page)
+    heights = [0, page.evaluate(HEIGHT)]
+    while heights[-1] != heights[-2]:  # charts come one after the other
+        page.wait_for_timeout(1000)
+        heights.append(page.evaluate(HEIGHT))
+    assert 600 < heights[-1] < HIGHEST, heights
