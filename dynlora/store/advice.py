@@ -87,3 +87,58 @@ class Answer(Record):
         if not {module.name for module in self.modules} == set(self.ranks) == set(self.scaling):
             raise ValueError("ranks of other modules")
         return self
+
+
+class RateTest(Part):
+    """One range test: the loss before each step, None where it is not finite."""
+
+    seed: Count
+    rates: Row[float] = Field(min_length=1, max_length=10_000)
+    losses: Row[float | None] = Field(min_length=1, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse a test whose steps have no rate."""
+        if len(self.rates) != len(self.losses):
+            raise ValueError("another number of losses")
+        return self
+
+
+class RateLook(Part):
+    """What a suggested rate is made from."""
+
+    method: str
+    rank: Count
+    steps: Count
+    rows: Count
+    seconds: float
+
+
+class RateAnswer(Record):
+    """A suggested learning rate as `dynlora advise --rate --out` writes it.
+
+    Attributes:
+        rate: None where the tests suggest none.
+        why: then: flat, breaks or short.
+        low, high: least and largest rate that a half of the steps of a test suggests; None where one suggests none.
+        level: how far these agree.
+        steepest: rate at which the loss falls fastest.
+        lowest: rate from which on it rises; None where it falls to the end.
+        breaks: rate at which training breaks; None where it does not.
+        default: the rate in the settings.
+        tests: one, or two where the halves of the first one disagree.
+    """
+
+    MAX_BYTES: ClassVar[int] = 1_000_000
+
+    rate: float | None
+    why: str
+    low: float | None
+    high: float | None
+    level: Literal["high", "moderate", "low"]
+    steepest: float | None
+    lowest: float | None
+    breaks: float | None
+    default: float
+    tests: Row[RateTest] = Field(min_length=1, max_length=10)
+    look: RateLook

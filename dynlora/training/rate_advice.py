@@ -1,0 +1,94 @@
+"""A learning rate before training: a range test on the user's model, data, method and rank, a second one where in doubt.
+
+Nothing is recorded and nothing is written. Capacity does not move meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import Any
+
+from dynlora.analysis.suggested_rate import ALIKE, RateCurve, level, mean_curve, span, suggested_rate
+from dynlora.config import RunConfig
+from dynlora.engine.loop.range_test import STEPS, range_test, rates_of
+from dynlora.jobs import helper_job
+from dynlora.training.advice import TOLD_EVERY, probing_trainer
+from dynlora.training.build import explained
+
+logger = logging.getLogger(__name__)
+
+LATER = 10
+"""Length of the run that a test pretends to be the start of, in tests: no method moves capacity within a tenth."""
+
+NEXT_SEED = 1
+"""What is added to the seed for a second test."""
+
+
+def advise_rate(settings: RunConfig, steps: int = STEPS) -> dict[str, Any]:
+    """Return the learning rate that range tests suggest for a config, as plain values of a `RateAnswer`.
+
+    Args:
+        settings: of the run; its train.lr, length and schedule are not used.
+        steps: of a test.
+
+    Raises:
+        ConfigError, AssetError, DataError: where `train` would refuse, in the same sentence.
+    """
+    start = time.perf_counter()
+    helper_job.tell(0, 2 * steps, "loading model and data")
+    with explained(settings):
+        curves = [_test(settings, steps, 0)]
+        if (between := span(curves)) is None or between[1] > ALIKE * between[0]:
+            curves.append(_test(settings, steps, 1))
+    suggestion, between = suggested_rate(mean_curve(curves)), span(curves)
+    taken = sum(len(curve.rates) for curve in curves)
+    return {
+        "rate": suggestion.rate,
+        "why": suggestion.why,
+        "low": between[0] if between else None,
+        "high": between[1] if between else None,
+        "level": level(between),
+        "steepest": suggestion.steepest,
+        "lowest": suggestion.lowest,
+        "breaks": suggestion.breaks,
+        "default": settings.train.lr,
+        "tests": [
+            {
+                "seed": settings.seed + number * NEXT_SEED,
+                "rates": list(curve.rates),
+                "losses": [loss if math.isfinite(loss) else None for loss in curve.losses],
+            }
+            for number, curve in enumerate(curves)
+        ],
+        "look": {
+            "method": settings.strategy.name,
+            "rank": settings.adapter.rank,
+            "steps": taken,
+            "rows": taken * settings.train.batch_size * settings.train.grad_accum,
+            "seconds": time.perf_counter() - start,
+        },
+    }
+
+
+def _test(settings: RunConfig, steps: int, number: int) -> RateCurve:
+    """Return the range test with this number: 0 for the first one."""
+
+    def tell(taken: int) -> None:
+        if taken % TOLD_EVERY == 0:
+            phase = "range test" if number == 0 else "range test with another seed"
+            helper_job.tell(number * steps + taken, 2 * steps, phase)
+            logger.info("%s: step %d of %d", phase.capitalize(), taken, steps)
+
+    training = {"steps": LATER * steps, "epochs": None, "warmup": 0.0, "schedule": "constant"}
+    fields = {**settings.strategy.fields, "lr_backoff": 0.0}  # it would hide the rate that breaks training
+    strategy = type(settings.strategy).model_validate({**fields, "name": settings.strategy.name})
+    tested = settings.model_copy(
+        update={
+            "seed": settings.seed + number * NEXT_SEED,
+            "train": settings.train.model_copy(update=training),
+            "strategy": strategy,
+        }
+    )
+    return range_test(probing_trainer(tested), rates_of(steps), tell)
