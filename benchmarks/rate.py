@@ -3,10 +3,10 @@
     python -m benchmarks.rate --choose ../shared/data/clinc150 [--data ../shared/data/hwu64] [--seeds 1] [--steps 150]
         [--rank 1] [--method lora] [--rates 0.001,0.0025,0.00625,0.0156,0.039] [--rows 500] [--model minilm]
 
-On each data set and seed a range test suggests a rate (`dynlora advise --rate`), and runs train at each rate of the grid.
-On the data sets of `--choose` the loss of each rule, at each factor below its landmark, is read off the grid: linear over
-log rate, the nearest end outside of it. On those of `--data` a run also trains at the rate that is suggested. Figures
-are the loss on held-out rows less that of the grid's best. Results are written after each data set and seed.
+On each data set and seed a range test suggests a rate (`dynlora advise --rate`), and runs train at each rate of the
+grid. On the data sets of `--choose` the loss of each rule, at each factor below its landmark, is read off the grid:
+linear over log rate, the nearest end outside of it. On those of `--data` a run also trains at the suggested rate.
+Figures are losses on held-out rows less that of the grid's best. They are written after each data set and seed.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def one(data: str, seed: int, setting: Setting, place: Path, *, is_trained: bool
 
 
 def read_off(losses: Mapping[str, float | None], rate: float) -> float:
-    """Return the loss of a rate, linear over log rate between those of the grid; a run that diverged is infinitely bad."""
+    """Return the loss of a rate, linear over log rate; a run that diverged is infinitely bad."""
     rates = [float(one) for one in losses]
     known = [np.inf if loss is None else loss for loss in losses.values()]
     return float(np.interp(np.log(rate), np.log(rates), known))
@@ -188,7 +188,9 @@ def main() -> None:
                     "summary": summary(runs),
                     "runs": runs,
                 }
-                results.write(f"{arguments.out}-quick" if arguments.quick else arguments.out, figures, "benchmarks.rate")
+                results.write(
+                    f"{arguments.out}-quick" if arguments.quick else arguments.out, figures, "benchmarks.rate"
+                )
                 report(figures)
 
 

@@ -21,6 +21,9 @@ LEAST_STEPS = 10
 CLEAR = 4.0
 """A change of the smoothed loss counts when it is this many times its noise."""
 
+ROUNDING = 1e-9
+"""A fall counts from this part of the loss on."""
+
 CLIMB = 0.5
 """Part of the fall that the loss climbs back at the rate that breaks training."""
 
@@ -97,7 +100,7 @@ def suggested_rate(curve: RateCurve, rule: str = RULE) -> RateSuggestion:
     up = np.flatnonzero(smooth[place:] > smooth[place] + max(CLIMB * fall, CLEAR * noise))
     breaks = float(rates[place + up[0]]) if len(up) else broken
     line = tuple(smooth.tolist())
-    if fall <= CLEAR * noise:
+    if fall <= max(CLEAR * noise, ROUNDING * float(np.abs(smooth).max())):
         return RateSuggestion(None, "flat" if breaks is None else "breaks", breaks=breaks, smoothed=line)
     slope = np.gradient(smooth, np.log(rates[:n]))[: place + 1]
     steepest = float(rates[int(slope.argmin())])

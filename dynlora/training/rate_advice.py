@@ -1,4 +1,4 @@
-"""A learning rate before training: a range test on the user's model, data, method and rank, a second one where in doubt.
+"""A learning rate before training: a range test on the user's model, data, method and rank, two where in doubt.
 
 Nothing is recorded and nothing is written. Capacity does not move meanwhile.
 """
@@ -37,7 +37,7 @@ def advise_rate(settings: RunConfig, steps: int = STEPS) -> dict[str, Any]:
         ConfigError, AssetError, DataError: where `train` would refuse, in the same sentence.
     """
     start = time.perf_counter()
-    helper_job.tell(0, 2 * steps, "loading model and data")
+    helper_job.tell(0, steps, "loading model and data")
     with explained(settings):
         curves = [_test(settings, steps, 0)]
         if (between := span(curves)) is None or between[1] > ALIKE * between[0]:
@@ -78,7 +78,7 @@ def _test(settings: RunConfig, steps: int, number: int) -> RateCurve:
     def tell(taken: int) -> None:
         if taken % TOLD_EVERY == 0:
             phase = "range test" if number == 0 else "range test with another seed"
-            helper_job.tell(number * steps + taken, 2 * steps, phase)
+            helper_job.tell(number * steps + taken, (number + 1) * steps, phase)
             logger.info("%s: step %d of %d", phase.capitalize(), taken, steps)
 
     training = {"steps": LATER * steps, "epochs": None, "warmup": 0.0, "schedule": "constant"}

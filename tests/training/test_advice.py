@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dynlora
+from dynlora.analysis import advice_text
 from dynlora.config import parse_config
+from dynlora.engine.loop.range_test import HIGHEST, range_test, rates_of
 from dynlora.errors import ConfigError
 from dynlora.store import queries
-from dynlora.training.advice import AdviceRequest, advise
+from dynlora.store.advice import RateAnswer
+from dynlora.training.advice import AdviceRequest, advise, probing_trainer
+from dynlora.training.rate_advice import advise_rate
 from tests.command_line import document
 from tests.tiny import tiny_arguments, tiny_config, tiny_values
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
@@ -74,3 +80,57 @@ def test_ranks_of_the_command_train_and_are_what_it_says(
     words = CliRunner().invoke(main, arguments).stdout
     assert words.startswith("Give ")
     assert "no guarantee" in words
+
+
+def test_a_range_test_is_the_same_again_and_suggests_a_rate_that_learns(tiny_bert: Path, tiny_data: Path) -> None:
+    settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "dynamic", "lr_backoff": 0.1})
+    answer, again = advise_rate(settings, 60), advise_rate(settings, 60)
+    assert {**answer, "look": None} == {**again, "look": None}
+    assert RateAnswer.from_values(answer).look.method == "dynamic"
+    rates = answer["tests"][0]["rates"]
+    growth = [later / earlier for earlier, later in itertools.pairwise(rates)]
+    assert growth == pytest.approx([growth[0]] * len(growth))
+    assert answer["rate"] is not None
+    assert rates[0] < answer["rate"] < HIGHEST
+    other = advise_rate(settings.model_copy(update={"train": settings.train.model_copy(update={"lr": 0.5})}), 60)
+    assert (other["rate"], other["default"]) == (answer["rate"], 0.5)
+
+
+def test_the_rates_of_a_range_test_are_those_of_the_optimizer(tiny_bert: Path, tiny_data: Path) -> None:
+    taken: list[tuple[float, float]] = []
+    config = tiny_config(tiny_bert, tiny_data, train__head_lr=0.007, train__warmup=0, train__schedule="constant")
+    trainer = probing_trainer(config)
+
+    def note(_: int) -> None:
+        adapter, *_others, head = (group["lr"] for group in trainer.optimizer.param_groups)
+        taken.append((adapter, head))
+
+    curve = range_test(trainer, [0.001, 0.002, 0.004], note)
+    assert taken == [(rate, 0.007) for rate in curve.rates]
+    assert len(curve.losses) == trainer.step == 3
+
+
+def test_a_range_test_ends_where_training_breaks(tiny_bert: Path, tiny_data: Path) -> None:
+    trainer = probing_trainer(tiny_config(tiny_bert, tiny_data, train__steps=1000))
+    losses = iter([1.0] * 15 + [0.9] * 5 + [5.0] * 80)
+    trainer.probe_step = lambda order: setattr(trainer, "loss", next(losses)) or 0.0
+    assert len(range_test(trainer, rates_of(100), lambda _: None).rates) < 25
+    trainer.probe_step = lambda order: setattr(trainer, "loss", math.nan) or 0.0
+    assert len(range_test(trainer, rates_of(100), lambda _: None).rates) == 1
+
+
+def test_the_command_suggests_a_rate(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from dynlora.cli.main import main
+
+    file = tmp_path / "rate.json"
+    arguments = ["advise", "--rate", "--steps", "40", *tiny_arguments(tiny_bert, tiny_data)]
+    answer = document(CliRunner().invoke(main, [*arguments, "--json", "--out", str(file)]))
+    assert json.loads(file.read_text("utf-8")) == answer
+    assert RateAnswer.read(file) is not None
+    words = CliRunner().invoke(main, arguments).stdout
+    assert advice_text.rate_headline(answer) in words
+    assert "no guarantee" in words
+    refused = CliRunner().invoke(main, [*arguments, "--leave-out"])
+    assert (refused.exit_code, "--leave-out: is about ranks" in refused.stderr) == (2, True)

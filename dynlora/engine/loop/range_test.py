@@ -1,4 +1,4 @@
-"""A learning-rate range test: the training loop takes steps whose rate grows by the same factor, until training breaks."""
+"""A learning-rate range test: the training loop takes steps whose rate grows by one factor, until training breaks."""
 
 from __future__ import annotations
 
