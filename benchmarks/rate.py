@@ -2,11 +2,14 @@
 
     python -m benchmarks.rate --choose ../shared/data/clinc150 [--data ../shared/data/hwu64] [--seeds 1] [--steps 150]
         [--rank 1] [--method lora] [--rates 0.001,0.0025,0.00625,0.0156,0.039] [--rows 500] [--model minilm]
+        [--known rate-hwu64] [--grid-from tuned-clinc150-r1,tuned-clinc150-r1-scale]
 
 On each data set and seed a range test suggests a rate (`dynlora advise --rate`), and runs train at each rate of the
 grid. On the data sets of `--choose` the loss of each rule, at each factor below its landmark, is read off the grid:
 linear over log rate, the nearest end outside of it. On those of `--data` a run also trains at the suggested rate.
 Figures are losses on held-out rows less that of the grid's best. They are written after each data set and seed.
+With `--known` the range tests and grids of earlier files of results are taken: a suggestion is made of the test again.
+With `--grid-from` the data sets of `--choose` train no grid: they take that of files of `benchmarks.tuned`.
 """
 
 from __future__ import annotations
@@ -28,11 +31,11 @@ from benchmarks import results
 from benchmarks.settings_arguments import add_fields, given
 from dynlora import open_run
 from dynlora.analysis.suggested_rate import BELOW, RULE, curve_of, mean_curve, suggested_rate
-from dynlora.config import TrainConfig, parse_config
+from dynlora.config import parse_config
 from dynlora.training import run as training
 from dynlora.training.rate_advice import advise_rate
 
-DEFAULT = TrainConfig().lr
+DEFAULT = parse_config({}).train.lr
 """The rate of a run that names none; it has to be in the grid."""
 
 FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -90,15 +93,36 @@ def loss_at(values: Mapping[str, Any], lr: float, place: Path) -> float | None:
     return float(last.to_numpy(float).mean())
 
 
-def one(data: str, seed: int, setting: Setting, place: Path, *, is_trained: bool) -> dict[str, Any]:
-    """Return the range test, the losses of the grid, and with `is_trained` the loss at the suggested rate."""
-    values = values_of(data, seed, setting)
+def tuned_grid(names: str, method: str) -> dict[str, float | None]:
+    """Return the loss by rate that `benchmarks.tuned` came to with a method; of a rate in several files, the last."""
+    losses: dict[str, float | None] = {}
+    for name in (name for name in names.split(",") if name):
+        losses |= json.loads((results.RESULTS / f"{name}.json").read_text("utf-8"))["figures"]["rates"][method]
+    return dict(sorted(losses.items(), key=lambda item: float(item[0])))
+
+
+def one(values: Mapping[str, Any], setting: Setting, place: Path, grid: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return a range test with the processor time that it took, and the losses of the grid where there is none yet."""
     began = time.process_time()
     answer = advise_rate(parse_config(values))
     cpu_s = time.process_time() - began
-    suggested = loss_at(values, answer["rate"], place) if is_trained and answer["rate"] else None
-    losses = {f"{rate:g}": loss_at(values, rate, place) for rate in setting.grid}
-    return {"answer": answer, "cpu_s": cpu_s, "grid": losses, "suggested": suggested}
+    losses = dict(grid) or {f"{rate:g}": loss_at(values, rate, place) for rate in setting.grid}
+    return {"answer": answer, "cpu_s": cpu_s, "grid": losses, "suggested": None}
+
+
+def known_runs(names: str, setting: Setting) -> dict[str, dict[str, Any]]:
+    """Return what earlier files of results hold.
+
+    Raises:
+        SystemExit: where they are of another setting.
+    """
+    runs: dict[str, dict[str, Any]] = {}
+    for name in (name for name in names.split(",") if name):
+        figures = json.loads((results.RESULTS / f"{name}.json").read_text("utf-8"))["figures"]
+        if {**figures["setting"], "seeds": 0} != {**vars(setting), "seeds": 0}:
+            raise SystemExit(f"--known {name}: was made with another setting")
+        runs |= figures["runs"]
+    return runs
 
 
 def read_off(losses: Mapping[str, float | None], rate: float) -> float:
@@ -123,12 +147,13 @@ def of_rules(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return table
 
 
-def _rate_by(answer: Mapping[str, Any], rule: str) -> float | None:
+def _rate_by(answer: Mapping[str, Any], rule: str = RULE) -> float | None:
     return suggested_rate(mean_curve([curve_of(test) for test in answer["tests"]]), rule).rate
 
 
 def _best(losses: Mapping[str, float | None]) -> tuple[float, float]:
-    return min((loss, float(rate)) for rate, loss in losses.items() if loss is not None)[::-1]
+    loss, rate = min((loss, float(rate)) for rate, loss in losses.items() if loss is not None)
+    return rate, loss
 
 
 def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -136,9 +161,9 @@ def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for name, run in runs.items():
         rate, least = _best(run["grid"])
-        default = run["grid"][f"{DEFAULT:g}"]
+        default = run["grid"].get(f"{DEFAULT:g}")
         rows[name] = {
-            "suggested_rate": run["answer"]["rate"],
+            "suggested_rate": _rate_by(run["answer"]),
             "level": run["answer"]["level"],
             "best_rate": rate,
             "best_loss": least,
@@ -163,6 +188,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--choose", default="", help="names or folders that choose the rule, separated by commas")
     parser.add_argument("--data", default="", help="names or folders that report it")
+    parser.add_argument("--known", default="", help="names of earlier files of results, separated by commas")
+    parser.add_argument("--grid-from", default="", help="names of files of benchmarks.tuned, for those that choose")
     parser.add_argument("--out", default="rate", help="name of the file of results")
     parser.add_argument("--quick", action="store_true", help="few steps: does it work, nothing more")
     add_fields(parser, Setting())
@@ -173,12 +200,16 @@ def main() -> None:
     if arguments.quick:
         setting, reporting = replace(setting, steps=20, rows=64, rates=f"{DEFAULT:g},0.01"), "sentiment4"
     runs: dict[str, dict[str, Any]] = {}
+    known = known_runs(arguments.known, setting)
     choosing = [data for data in arguments.choose.split(",") if data]
     with tempfile.TemporaryDirectory() as place:
         for data in [*choosing, *(data for data in reporting.split(",") if data)]:
             for seed in range(setting.seeds):
-                run = one(data, seed, setting, Path(place), is_trained=data not in choosing)
-                runs[f"{Path(data).name}, seed {seed}"] = run
+                grid = tuned_grid(arguments.grid_from, setting.method) if data in choosing else {}
+                name, values = f"{Path(data).name}, seed {seed}", values_of(data, seed, setting)
+                runs[name] = run = dict(known.get(name) or one(values, setting, Path(place), grid))
+                if data not in choosing and (rate := _rate_by(run["answer"])) is not None:
+                    run["suggested"] = loss_at(values, rate, Path(place))
                 choice = {name: run for name, run in runs.items() if run["suggested"] is None}
                 figures = {
                     "setting": vars(setting),

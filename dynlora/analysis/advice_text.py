@@ -123,6 +123,26 @@ def rate_curve(answer: Mapping[str, Any]) -> str:
     return f"The loss falls fastest at {number(answer['steepest'])} and {rise}."
 
 
+CAPACITY = {
+    "ample": "This rank is ample",
+    "tight": "This rank is tight",
+    "too small": "This rank is too small, if all of it is to be learned",
+}
+
+
+def rank_capacity(answer: Mapping[str, Any]) -> str:
+    """Say whether the rank is enough; empty where that is not known."""
+    known = answer.get("capacity")
+    if not known:
+        return ""
+    return (
+        f"{CAPACITY[known['verdict']]}: at most {number(round(known['bits']))} bits are to be learned "
+        f"({number(known['examples'])} examples of {known['nats'] - known['irreducible']:.2f} nats that the base model "
+        f"does not know), and {number(known['parameters'])} parameters hold about {number(round(known['capacity']))}. "
+        "Two bits a parameter are a rule of thumb."
+    )
+
+
 def rate_look(answer: Mapping[str, Any]) -> str:
     """Say what the suggestion is made from, and what it cost."""
     of, tests = answer["look"], plural(len(answer["tests"]), "range test")

@@ -280,6 +280,7 @@ def suggested_rate(
         write_out(out, (json.dumps(document, indent=1) + "\n").encode())
     lines = [text.rate_headline(answer), text.rate_confidence(answer), text.rate_curve(answer)]
     lines += [f"next: dynlora train --set train.lr={answer['rate']:.3g} ..."] if answer["rate"] else []
+    lines += [line] if (line := text.rank_capacity(answer)) else []
     return document, "\n".join([*lines, text.RATE_EVIDENCE, text.rate_look(answer)])
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+import itertools
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -89,18 +90,27 @@ class Answer(Record):
         return self
 
 
+Rate = Annotated[float, Field(gt=0, le=1e3)]
+"""A learning rate."""
+
+Loss = Annotated[float, Field(ge=-1e30, le=1e30)]
+"""A loss that a picture can hold."""
+
+
 class RateTest(Part):
-    """One range test: the loss before each step, None where it is not finite."""
+    """One range test: the loss before each step, None where it is no number to draw."""
 
     seed: Count
-    rates: Row[float] = Field(min_length=1, max_length=10_000)
-    losses: Row[float | None] = Field(min_length=1, max_length=10_000)
+    rates: Row[Rate] = Field(min_length=1, max_length=10_000)
+    losses: Row[Loss | None] = Field(min_length=1, max_length=10_000)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """Refuse a test whose steps have no rate."""
+        """Refuse steps without a rate, and rates that do not grow."""
         if len(self.rates) != len(self.losses):
             raise ValueError("another number of losses")
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.rates)):
+            raise ValueError("rates that do not grow")
         return self
 
 
@@ -112,6 +122,28 @@ class RateLook(Part):
     steps: Count
     rows: Count
     seconds: float
+
+
+class RankCapacity(Part):
+    """Whether the rank is enough.
+
+    Attributes:
+        nats: loss of the base model per example, with a fitted head for classes.
+        irreducible: part of it that is known to be chance.
+        examples: of the training data.
+        bits: to be learned, at most.
+        parameters: of the adapters.
+        capacity: bits that these hold, about.
+        verdict: of the two.
+    """
+
+    nats: float
+    irreducible: float
+    examples: Count
+    bits: float
+    parameters: Count
+    capacity: float
+    verdict: Literal["ample", "tight", "too small"]
 
 
 class RateAnswer(Record):
@@ -127,18 +159,27 @@ class RateAnswer(Record):
         breaks: rate at which training breaks; None where it does not.
         default: the rate in the settings.
         tests: one, or two where the halves of the first one disagree.
+        capacity: whether the rank is enough; None where the task's loss is not in nats.
     """
 
     MAX_BYTES: ClassVar[int] = 1_000_000
 
-    rate: float | None
-    why: str
-    low: float | None
-    high: float | None
+    rate: Rate | None
+    why: Literal["", "flat", "breaks", "short"]
+    low: Rate | None
+    high: Rate | None
     level: Literal["high", "moderate", "low"]
-    steepest: float | None
-    lowest: float | None
-    breaks: float | None
-    default: float
+    steepest: Rate | None
+    lowest: Rate | None
+    breaks: Rate | None
+    default: Rate
     tests: Row[RateTest] = Field(min_length=1, max_length=10)
     look: RateLook
+    capacity: RankCapacity | None = None
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Self:
+        """Refuse an answer that has neither a rate nor a reason."""
+        if (self.rate is None) != bool(self.why):
+            raise ValueError("no rate and no reason")
+        return self

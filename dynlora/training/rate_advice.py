@@ -6,14 +6,18 @@ Nothing is recorded and nothing is written. Capacity does not move meanwhile.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from typing import Any
 
+from dynlora.analysis.rank_capacity import bits_to_learn, capacity_bits, verdict
 from dynlora.analysis.suggested_rate import ALIKE, RateCurve, level, mean_curve, span, suggested_rate
 from dynlora.config import RunConfig
+from dynlora.engine.evaluation.to_learn import labels_to_learn, sampled, texts_to_learn
 from dynlora.engine.loop.range_test import STEPS, range_test, rates_of
+from dynlora.engine.loop.trainer import Trainer
 from dynlora.jobs import helper_job
+from dynlora.tasks import WritingTask
+from dynlora.tasks.classification import Classification
 from dynlora.training.advice import TOLD_EVERY, probing_trainer
 from dynlora.training.build import explained
 
@@ -21,6 +25,12 @@ logger = logging.getLogger(__name__)
 
 LATER = 10
 """Length of the run that a test pretends to be the start of, in tests: no method moves capacity within a tenth."""
+
+LABELS, TEXTS = 1024, 64
+"""Training rows that a head is fitted on, and texts whose loss is taken."""
+
+MOST_LOSS = 1e30
+"""Larger losses, and NaN, are no numbers to draw."""
 
 NEXT_SEED = 1
 """What is added to the seed for a second test."""
@@ -39,9 +49,12 @@ def advise_rate(settings: RunConfig, steps: int = STEPS) -> dict[str, Any]:
     start = time.perf_counter()
     helper_job.tell(0, steps, "loading model and data")
     with explained(settings):
-        curves = [_test(settings, steps, 0)]
+        trainer = _trainer(settings, steps, 0)
+        helper_job.tell(0, steps, "measuring what is to be learned")
+        capacity = _capacity(trainer)
+        curves = [_test(trainer, steps, 0)]
         if (between := span(curves)) is None or between[1] > ALIKE * between[0]:
-            curves.append(_test(settings, steps, 1))
+            curves.append(_test(_trainer(settings, steps, 1), steps, 1))
     suggestion, between = suggested_rate(mean_curve(curves)), span(curves)
     taken = sum(len(curve.rates) for curve in curves)
     return {
@@ -58,7 +71,7 @@ def advise_rate(settings: RunConfig, steps: int = STEPS) -> dict[str, Any]:
             {
                 "seed": settings.seed + number * NEXT_SEED,
                 "rates": list(curve.rates),
-                "losses": [loss if math.isfinite(loss) else None for loss in curve.losses],
+                "losses": [loss if abs(loss) < MOST_LOSS else None for loss in curve.losses],
             }
             for number, curve in enumerate(curves)
         ],
@@ -69,10 +82,40 @@ def advise_rate(settings: RunConfig, steps: int = STEPS) -> dict[str, Any]:
             "rows": taken * settings.train.batch_size * settings.train.grad_accum,
             "seconds": time.perf_counter() - start,
         },
+        "capacity": capacity,
     }
 
 
-def _test(settings: RunConfig, steps: int, number: int) -> RateCurve:
+def _capacity(trainer: Trainer) -> dict[str, Any] | None:
+    """Return whether the rank is enough, as a `RankCapacity`; None where the loss is not in nats."""
+    tokens, seed = trainer.tokens, trainer.config.seed
+    task, model = trainer.evaluation.task, trainer.accelerator.unwrap_model(trainer.model)
+    with trainer.adapters.disabled():
+        if isinstance(task, WritingTask):
+            rows = sampled(len(tokens), TEXTS, seed)
+            some = tokens.take(rows)
+            known = texts_to_learn(trainer.predictions(some).loss, some.label)
+        elif isinstance(task, Classification):
+            rows = sampled(len(tokens), LABELS, seed)
+            known = labels_to_learn(model, tokens, rows, trainer.autocast)
+        else:
+            known = None
+    if known is None:
+        return None
+    count = trainer.adapters.adapter_parameter_count()
+    bits, parameters = bits_to_learn(known.nats, known.irreducible, len(tokens)), count["active"] + count["gate"]
+    return {
+        "nats": known.nats,
+        "irreducible": known.irreducible,
+        "examples": len(tokens),
+        "bits": bits,
+        "parameters": parameters,
+        "capacity": capacity_bits(parameters),
+        "verdict": verdict(bits, parameters),
+    }
+
+
+def _test(trainer: Trainer, steps: int, number: int) -> RateCurve:
     """Return the range test with this number: 0 for the first one."""
 
     def tell(taken: int) -> None:
@@ -81,6 +124,11 @@ def _test(settings: RunConfig, steps: int, number: int) -> RateCurve:
             helper_job.tell(number * steps + taken, (number + 1) * steps, phase)
             logger.info("%s: step %d of %d", phase.capitalize(), taken, steps)
 
+    return range_test(trainer, rates_of(steps), tell)
+
+
+def _trainer(settings: RunConfig, steps: int, number: int) -> Trainer:
+    """Return a trainer for the range test with this number, at a constant rate and the start of a long run."""
     training = {"steps": LATER * steps, "epochs": None, "warmup": 0.0, "schedule": "constant"}
     fields = {**settings.strategy.fields, "lr_backoff": 0.0}  # it would hide the rate that breaks training
     strategy = type(settings.strategy).model_validate({**fields, "name": settings.strategy.name})
@@ -91,4 +139,4 @@ def _test(settings: RunConfig, steps: int, number: int) -> RateCurve:
             "strategy": strategy,
         }
     )
-    return range_test(probing_trainer(tested), rates_of(steps), tell)
+    return probing_trainer(tested)

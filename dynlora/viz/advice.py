@@ -211,6 +211,8 @@ def _draw_rate(answer: Mapping[str, Any], field: str) -> None:
                     f"Use {rate:g}", icon=":material/check:", key="advice-use-rate", on_click=_use, args=(field, rate)
                 )
         chart(rate_picture(answer, colours()), text.rate_curve(answer), rate_rows(answer), "advice-rate-curve")
+        if line := text.rank_capacity(answer):
+            note(line)
         note(text.rate_look(answer))
 
 

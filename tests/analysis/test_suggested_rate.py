@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynlora.analysis.rank_capacity import AMPLE, TIGHT, TOO_SMALL, bits_to_learn, verdict
 from dynlora.analysis.suggested_rate import BELOW, RateCurve, level, mean_curve, span, suggested_rate
 
 RATES = tuple(np.geomspace(1e-5, 1.0, 100).tolist())
@@ -104,3 +105,17 @@ def test_halves_that_agree_are_sure_and_those_that_do_not_are_not() -> None:
     assert level(span([valley(0.02, noise=0.01)])) == "high"
     assert level(span([valley(0.02), valley(0.002)])) == "low"
     assert level(span([RateCurve(RATES, (2.0,) * 100)])) == "low"
+
+
+@given(st.floats(0, 20), st.floats(0, 20), st.integers(0, 10**7), st.integers(1, 10**9))
+def test_more_to_learn_never_makes_a_rank_roomier(nats: float, chance: float, examples: int, parameters: int) -> None:
+    order = [AMPLE, TIGHT, TOO_SMALL]
+    bits = bits_to_learn(nats, chance, examples)
+    assert bits >= 0
+    place = order.index(verdict(bits, parameters))
+    assert order.index(verdict(bits_to_learn(nats + 1, chance, examples), parameters)) >= place
+    assert order.index(verdict(bits, 2 * parameters)) <= place
+
+
+def test_a_rank_is_tight_from_half_of_its_bits_on() -> None:
+    assert [verdict(bits, 100) for bits in (100, 101, 200, 201)] == [AMPLE, TIGHT, TIGHT, TOO_SMALL]

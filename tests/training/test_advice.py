@@ -8,11 +8,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import dynlora
 from dynlora.analysis import advice_text
 from dynlora.config import parse_config
+from dynlora.engine.data.batches import Tokens
+from dynlora.engine.evaluation.to_learn import label_noise
 from dynlora.engine.loop.range_test import HIGHEST, range_test, rates_of
 from dynlora.errors import ConfigError
 from dynlora.store import queries
@@ -134,3 +137,37 @@ def test_the_command_suggests_a_rate(tiny_bert: Path, tiny_data: Path, tmp_path:
     assert "no guarantee" in words
     refused = CliRunner().invoke(main, [*arguments, "--leave-out"])
     assert (refused.exit_code, "--leave-out: is about ranks" in refused.stderr) == (2, True)
+
+
+def test_what_classes_hold_beyond_a_fitted_head_is_little_where_the_words_tell_them(
+    tiny_bert: Path, tiny_data: Path
+) -> None:
+    answer = advise_rate(tiny_config(tiny_bert, tiny_data, strategy={"name": "lora"}), 20)
+    known = answer["capacity"]
+    assert 0 <= known["nats"] < math.log(2), "better than chance"
+    assert known["bits"] == pytest.approx(
+        max(0.0, known["nats"] - known["irreducible"]) * known["examples"] / math.log(2)
+    )
+    small = advise_rate(tiny_config(tiny_bert, tiny_data, strategy={"name": "lora"}, adapter__rank=1), 20)["capacity"]
+    assert small["parameters"] * 2 == known["parameters"]
+    assert small["capacity"] == 2 * small["parameters"]
+    assert advice_text.rank_capacity(answer).startswith("This rank is")
+
+
+def test_texts_hold_the_loss_of_all_their_tokens(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    values = lm_values(save_tiny_lm(tmp_path / "model"), save_problems(data))
+    known = advise_rate(parse_config(values), 12)["capacity"]
+    assert known["irreducible"] == 0
+    assert known["nats"] > math.log(2), "an untrained model knows nothing of several tokens"
+    assert known["verdict"] in ("ample", "tight", "too small")
+
+
+def test_repeated_texts_with_other_labels_are_chance() -> None:
+    def tokens(label: list[int]) -> Tokens:
+        rows = [{"input_ids": [1 + row % 2]} for row in range(len(label))]
+        return Tokens(rows, np.array(label), np.ones(len(label)), {"input_ids": 0})
+
+    assert label_noise(tokens([0, 1, 0, 1])) == 0
+    assert label_noise(tokens([0, 1, 1, 1])) == pytest.approx(math.log(2) / 2)
