@@ -204,7 +204,8 @@ def main() -> None:
     choosing = [data for data in arguments.choose.split(",") if data]
     with tempfile.TemporaryDirectory() as place:
         for data in [*choosing, *(data for data in reporting.split(",") if data)]:
-            for seed in range(setting.seeds):
+            earlier = [name for name in known if name.startswith(f"{Path(data).name}, seed ")]
+            for seed in range(max(setting.seeds, len(earlier))):
                 grid = tuned_grid(arguments.grid_from, setting.method) if data in choosing else {}
                 name, values = f"{Path(data).name}, seed {seed}", values_of(data, seed, setting)
                 runs[name] = run = dict(known.get(name) or one(values, setting, Path(place), grid))
@@ -215,6 +216,7 @@ def main() -> None:
                     "setting": vars(setting),
                     "rule": f"{RULE} / {BELOW[RULE]:g}",
                     "chosen_on": list(choice),
+                    "grid_from": arguments.grid_from,
                     "rules": of_rules(list(choice.values()) or list(runs.values())),
                     "summary": summary(runs),
                     "runs": runs,

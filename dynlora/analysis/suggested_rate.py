@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-WIDTH = 2.5
-"""Standard deviation of the smoothing, in steps."""
+WIDTH = 0.29
+"""Standard deviation of the smoothing over ln(rate): a factor of 1.34, so that a half is as smooth as the whole."""
 
 LEAST_STEPS = 10
 """Finite losses below which a curve says nothing."""
@@ -27,10 +27,10 @@ ROUNDING = 1e-9
 CLIMB = 0.5
 """Part of the fall that the loss climbs back at the rate that breaks training."""
 
-BELOW = {"steepest": 1.0, "lowest": 3.0, "breaks": 10.0}
+BELOW = {"steepest": 1.0, "lowest": 1.5, "breaks": 3.0}
 """How many times below each of its landmarks a rule places the rate."""
 
-RULE = "lowest"
+RULE = "steepest"
 """The rule that is used."""
 
 ALIKE = 2.0
@@ -94,7 +94,7 @@ def suggested_rate(curve: RateCurve, rule: str = RULE) -> RateSuggestion:
     if n < LEAST_STEPS:
         return RateSuggestion(None, "short" if broken is None else "breaks", breaks=broken)
     losses = np.asarray(curve.losses[:n], dtype=float)
-    smooth, noise = _smoothed(losses)
+    smooth, noise = _smoothed(np.log(rates[:n]), losses)
     place = int(smooth.argmin())
     fall = float(smooth[: place + 1].max() - smooth[place])
     up = np.flatnonzero(smooth[place:] > smooth[place] + max(CLIMB * fall, CLEAR * noise))
@@ -110,10 +110,9 @@ def suggested_rate(curve: RateCurve, rule: str = RULE) -> RateSuggestion:
     return RateSuggestion(rate, "", steepest, lowest, breaks, line)
 
 
-def _smoothed(losses: np.ndarray) -> tuple[np.ndarray, float]:
+def _smoothed(place: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the losses, smoothed, and the noise of that: a robust standard deviation, (n,)."""
-    steps = np.arange(len(losses))
-    weights = np.exp(-0.5 * ((steps[:, None] - steps) / WIDTH) ** 2)
+    weights = np.exp(-0.5 * ((place[:, None] - place) / WIDTH) ** 2)
     weights /= weights.sum(1, keepdims=True)
     smooth = weights @ losses
     jumps = np.diff(losses, 2) / math.sqrt(6)  # without trend; a draw's weights in it are 1, -2 and 1

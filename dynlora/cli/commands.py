@@ -271,10 +271,9 @@ def suggested_rate(
         if ranks[name] != (1.0 if name == "budget" else False):
             raise ConfigError(f"{option}: is about ranks, and --rate suggests a learning rate; give one of them")
     settings = _advised(config, overrides, out)
-    from dynlora.engine.loop.range_test import STEPS
     from dynlora.training.rate_advice import advise_rate
 
-    answer = advise_rate(settings, steps or STEPS)
+    answer = advise_rate(settings, steps)
     document = {**answer, "evidence": text.RATE_EVIDENCE}
     if out is not None:
         write_out(out, (json.dumps(document, indent=1) + "\n").encode())

@@ -13,7 +13,7 @@ from dynlora.analysis.rank_capacity import bits_to_learn, capacity_bits, verdict
 from dynlora.analysis.suggested_rate import ALIKE, RateCurve, level, mean_curve, span, suggested_rate
 from dynlora.config import RunConfig
 from dynlora.engine.evaluation.to_learn import labels_to_learn, sampled, texts_to_learn
-from dynlora.engine.loop.range_test import STEPS, range_test, rates_of
+from dynlora.engine.loop.range_test import STEPS, range_test, rates_of, usual_steps
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.jobs import helper_job
 from dynlora.tasks import WritingTask
@@ -27,32 +27,27 @@ LATER = 10
 """Length of the run that a test pretends to be the start of, in tests: no method moves capacity within a tenth."""
 
 LABELS, TEXTS = 1024, 64
-"""Training rows that a head is fitted on, and texts whose loss is taken."""
+"""Training examples that a head is fitted on, and texts whose loss is taken."""
 
 MOST_LOSS = 1e30
 """Larger losses, and NaN, are no numbers to draw."""
 
-NEXT_SEED = 1
-"""What is added to the seed for a second test."""
 
-
-def advise_rate(settings: RunConfig, steps: int = STEPS) -> dict[str, Any]:
+def advise_rate(settings: RunConfig, steps: int | None = None) -> dict[str, Any]:
     """Return the learning rate that range tests suggest for a config, as plain values of a `RateAnswer`.
 
     Args:
         settings: of the run; its train.lr, length and schedule are not used.
-        steps: of a test.
+        steps: of a test; None for what suits the model.
 
     Raises:
         ConfigError, AssetError, DataError: where `train` would refuse, in the same sentence.
     """
     start = time.perf_counter()
-    helper_job.tell(0, steps, "loading model and data")
+    helper_job.tell(0, 0, "loading model and data")
     with explained(settings):
-        trainer = _trainer(settings, steps, 0)
-        helper_job.tell(0, steps, "measuring what is to be learned")
-        capacity = _capacity(trainer)
-        curves = [_test(trainer, steps, 0)]
+        capacity, curve = _capacity_and_test(settings, steps)
+        curves = [curve]
         if (between := span(curves)) is None or between[1] > ALIKE * between[0]:
             curves.append(_test(_trainer(settings, steps, 1), steps, 1))
     suggestion, between = suggested_rate(mean_curve(curves)), span(curves)
@@ -69,7 +64,7 @@ def advise_rate(settings: RunConfig, steps: int = STEPS) -> dict[str, Any]:
         "default": settings.train.lr,
         "tests": [
             {
-                "seed": settings.seed + number * NEXT_SEED,
+                "seed": settings.seed + number,
                 "rates": list(curve.rates),
                 "losses": [loss if abs(loss) < MOST_LOSS else None for loss in curve.losses],
             }
@@ -84,6 +79,13 @@ def advise_rate(settings: RunConfig, steps: int = STEPS) -> dict[str, Any]:
         },
         "capacity": capacity,
     }
+
+
+def _capacity_and_test(settings: RunConfig, steps: int | None) -> tuple[dict[str, Any] | None, RateCurve]:
+    """Return whether the rank is enough, and the first range test; the model is gone afterwards."""
+    trainer = _trainer(settings, steps, 0)
+    helper_job.tell(0, 0, "measuring what is to be learned")
+    return _capacity(trainer), _test(trainer, steps, 0)
 
 
 def _capacity(trainer: Trainer) -> dict[str, Any] | None:
@@ -115,8 +117,9 @@ def _capacity(trainer: Trainer) -> dict[str, Any] | None:
     }
 
 
-def _test(trainer: Trainer, steps: int, number: int) -> RateCurve:
+def _test(trainer: Trainer, steps: int | None, number: int) -> RateCurve:
     """Return the range test with this number: 0 for the first one."""
+    steps = steps or usual_steps(trainer.model)
 
     def tell(taken: int) -> None:
         if taken % TOLD_EVERY == 0:
@@ -127,14 +130,14 @@ def _test(trainer: Trainer, steps: int, number: int) -> RateCurve:
     return range_test(trainer, rates_of(steps), tell)
 
 
-def _trainer(settings: RunConfig, steps: int, number: int) -> Trainer:
+def _trainer(settings: RunConfig, steps: int | None, number: int) -> Trainer:
     """Return a trainer for the range test with this number, at a constant rate and the start of a long run."""
-    training = {"steps": LATER * steps, "epochs": None, "warmup": 0.0, "schedule": "constant"}
+    training = {"steps": LATER * max(STEPS, steps or 0), "epochs": None, "warmup": 0.0, "schedule": "constant"}
     fields = {**settings.strategy.fields, "lr_backoff": 0.0}  # it would hide the rate that breaks training
     strategy = type(settings.strategy).model_validate({**fields, "name": settings.strategy.name})
     tested = settings.model_copy(
         update={
-            "seed": settings.seed + number * NEXT_SEED,
+            "seed": settings.seed + number,
             "train": settings.train.model_copy(update=training),
             "strategy": strategy,
         }

@@ -43,7 +43,7 @@ def labels_to_learn(model: nn.Module, tokens: Tokens, rows: np.ndarray, autocast
 
     Args:
         model: the base, its adapters off.
-        tokens: all training rows.
+        tokens: all training examples.
         rows: those to look at.
         autocast: makes the precision's context.
     """

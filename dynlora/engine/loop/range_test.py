@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from torch import nn
 
 from dynlora.analysis.suggested_rate import RateCurve
 from dynlora.engine.data.batches import BatchOrder
@@ -15,14 +16,22 @@ from dynlora.engine.loop.trainer import Trainer
 LOWEST, HIGHEST = 3e-5, 1.0
 """First and last rate."""
 
-STEPS = 90
-"""Steps of a test."""
+STEPS, STEPS_OF_LARGE = 90, 45
+"""Steps of a test, and of one of a large model, whose steps take long."""
+
+LARGE = 50_000_000
+"""Parameters from which on a model is large."""
 
 WINDOW = 5
 """Steps of the means that say whether training broke for good."""
 
 NOISE_SHARE = 0.1
 """Least climb that counts, as a part of the first mean."""
+
+
+def usual_steps(model: nn.Module) -> int:
+    """Return the steps of a test of a model."""
+    return STEPS if sum(parameter.numel() for parameter in model.parameters()) < LARGE else STEPS_OF_LARGE
 
 
 def rates_of(steps: int) -> list[float]:
