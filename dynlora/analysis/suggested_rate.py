@@ -22,7 +22,7 @@ CLEAR = 4.0
 """A change of the smoothed loss counts when it is this many times its noise."""
 
 ROUNDING = 1e-9
-"""A fall counts from this part of the loss on."""
+"""A change counts from this part of the loss on."""
 
 CLIMB = 0.5
 """Part of the fall that the loss climbs back at the rate that breaks training."""
@@ -95,12 +95,13 @@ def suggested_rate(curve: RateCurve, rule: str = RULE) -> RateSuggestion:
         return RateSuggestion(None, "short" if broken is None else "breaks", breaks=broken)
     losses = np.asarray(curve.losses[:n], dtype=float)
     smooth, noise = _smoothed(np.log(rates[:n]), losses)
+    least = max(CLEAR * noise, ROUNDING * float(np.abs(smooth).max()))
     place = int(smooth.argmin())
     fall = float(smooth[: place + 1].max() - smooth[place])
-    up = np.flatnonzero(smooth[place:] > smooth[place] + max(CLIMB * fall, CLEAR * noise))
+    up = np.flatnonzero(smooth[place:] > smooth[place] + max(CLIMB * fall, least))
     breaks = float(rates[place + up[0]]) if len(up) else broken
     line = tuple(smooth.tolist())
-    if fall <= max(CLEAR * noise, ROUNDING * float(np.abs(smooth).max())):
+    if fall <= least:
         return RateSuggestion(None, "flat" if breaks is None else "breaks", breaks=breaks, smoothed=line)
     slope = np.gradient(smooth, np.log(rates[:n]))[: place + 1]
     steepest = float(rates[int(slope.argmin())])
