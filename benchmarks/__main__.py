@@ -31,6 +31,7 @@ PLAIN = (
     "headroom",
     "fact_memory",
     "advise",
+    "rate",
     "memory",
     "record",
     "remote",

@@ -100,6 +100,12 @@ def advise(figures: Mapping[str, Any]) -> Claims:
         yield "no arm is far from uniform ranks", all(abs(one[0]) < CHANCE for one in row["difference"].values())
 
 
+def rate(figures: Mapping[str, Any]) -> Claims:
+    """A suggested rate learns more than the default one."""
+    for row in figures["summary"].values():
+        yield "the suggested rate is better than the default", row["suggested"] < row["default"]
+
+
 def memory(figures: Mapping[str, Any]) -> Claims:
     """Memory follows the rank."""
     yield "dynamic takes hardly more memory than lora", all(ratio < 1.02 for ratio in figures["ratio"].values())
@@ -249,6 +255,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         language_model,
         compress,
         advise,
+        rate,
         memory,
         record,
         headroom,

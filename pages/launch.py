@@ -70,10 +70,10 @@ def show_run() -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
         launch_form.start_button(configs, missing)
         preflight_card.check_button(plans, missing, training)
-        advice.advise_button(configs[0], missing)
+        advice.advise_buttons(configs[0], missing)
         cards.note(missing or form_model.queue_caption(training, waiting, len(configs)))
     launch_form.show_launched()
-    advice.show_advice(configs[0])
+    advice.show_advice(configs[0], launch_form.field_key(form_model.config_field("train.lr"), start))
     preflight_card.show_check(plans)
     if not source.missing:
         launch_form.show_command(configs)

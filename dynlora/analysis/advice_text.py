@@ -1,11 +1,11 @@
-"""What advice says in words: the conclusion, how sure it is, and what was measured of advice of that kind."""
+"""What advice on ranks and on the learning rate says in words: the conclusion, how sure it is, and what it rests on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dynlora.text import listed, one_line, percent
+from dynlora.text import listed, number, one_line, percent, plural
 
 NAMED = 2
 """Families that the conclusion names at each end."""
@@ -76,4 +76,77 @@ def look(answer: Mapping[str, Any]) -> str:
     return (
         f"From {of['look_steps']} steps of plain LoRA at rank {answer['uniform_rank']} after {of['warm_steps']} steps "
         f"to warm up: {of['rows']:,} training examples, {of['seconds']:.0f} s. Nothing was saved."
+    )
+
+
+RATE_EVIDENCE = (
+    "A short test, no guarantee: docs/guides/advise.md says how near to the best of a grid such rates were. "
+    "A longer run or a larger batch can have another best rate."
+)
+"""What goes with every suggested rate."""
+
+RATE_LEVELS = {"high": "High", "moderate": "Moderate", "low": "Low"}
+
+NO_RATE = {
+    "flat": "No rate is suggested: the loss does not fall beyond its noise at any rate up to {last}.",
+    "breaks": "No rate is suggested: training breaks at {breaks} before the loss falls.",
+    "short": "No rate is suggested: the test has too few steps.",
+}
+"""What is said in the place of a rate."""
+
+
+def rate_headline(answer: Mapping[str, Any]) -> str:
+    """Say which rate is suggested, and from which on training breaks."""
+    breaks, last = answer["breaks"], number(max(test["rates"][-1] for test in answer["tests"]))
+    if answer["rate"] is None:
+        return NO_RATE[answer["why"]].format(last=last, breaks=number(breaks))
+    end = f"training breaks at {number(breaks)}" if breaks else f"training does not break up to {last}"
+    return f"Train with the rate {number(answer['rate'])}; {end}."
+
+
+def rate_confidence(answer: Mapping[str, Any]) -> str:
+    """Say how far two halves of each test agree."""
+    level, tests = RATE_LEVELS[answer["level"]], answer["tests"]
+    halves = "its two halves suggest" if len(tests) == 1 else f"the halves of {len(tests)} tests suggest"
+    if answer["low"] is None:
+        return f"{level} confidence: a half of the steps suggests no rate."
+    same = number(answer["low"]) == number(answer["high"])
+    between = number(answer["low"]) if same else f"{number(answer['low'])} to {number(answer['high'])}"
+    return f"{level} confidence: {halves} {between}."
+
+
+def rate_curve(answer: Mapping[str, Any]) -> str:
+    """Say where the landmarks of the curve are."""
+    if answer["rate"] is None:
+        return "Loss of each step; the rate grows by the same factor from step to step."
+    rise = f"rises from {number(answer['lowest'])} on" if answer["lowest"] else "falls to the end"
+    return f"The loss falls fastest at {number(answer['steepest'])} and {rise}."
+
+
+CAPACITY = {
+    "ample": "This rank is ample",
+    "tight": "This rank is tight",
+    "too small": "This rank is too small, if all of it is to be learned",
+}
+
+
+def rank_capacity(answer: Mapping[str, Any]) -> str:
+    """Say whether the rank is enough; empty where that is not known."""
+    known = answer.get("capacity")
+    if not known:
+        return ""
+    return (
+        f"{CAPACITY[known['verdict']]}: at most {number(round(known['bits']))} bits are to be learned "
+        f"({number(known['examples'])} examples of {known['nats'] - known['irreducible']:.2f} nats that the base model "
+        f"does not know), and {number(known['parameters'])} parameters hold about {number(round(known['capacity']))}. "
+        "Two bits a parameter are a rule of thumb."
+    )
+
+
+def rate_look(answer: Mapping[str, Any]) -> str:
+    """Say what the suggestion is made from, and what it cost."""
+    of, tests = answer["look"], plural(len(answer["tests"]), "range test")
+    return (
+        f"From {tests} of {of['method']} at rank {of['rank']}: {of['steps']} steps, "
+        f"{of['rows']:,} training examples, {of['seconds']:.0f} s. Nothing was saved."
     )

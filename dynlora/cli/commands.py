@@ -231,6 +231,7 @@ def _machine(runs_dir: Path) -> Report:
 
 
 @click.command()
+@click.option("--rate", is_flag=True, help="Suggest a learning rate instead, from a range test of the method.")
 @click.option(
     "--budget",
     type=Real(0, 1, above=True),
@@ -240,15 +241,59 @@ def _machine(runs_dir: Path) -> Report:
     help="Of the parameters that uniform LoRA has at adapter.rank.",
 )
 @click.option("--leave-out", is_flag=True, help="Give no rank to the families that may be left out.")
-@click.option("--steps", type=Whole(2, MOST_STEPS), default=None, help="Steps of the probe, split into two halves.")
+@click.option("--steps", type=Whole(2, MOST_STEPS), default=None, help="Steps of the probe, or of a range test.")
 @click.option("--no-timing", is_flag=True, help="Do not time steps without the lowest layers.")
-@click.option("--out", type=OutFile(), default=None, help="Write the ranks: strategy.ranks_from; - is standard output.")
+@click.option(
+    "--out", type=OutFile(), default=None, help="Write the answer (ranks: strategy.ranks_from); - is standard output."
+)
 @configured
 @reports
-def advise(**options: Any) -> Any:
-    """Suggest modules and ranks from a short look at gradients; nothing is trained to the end, no run is made."""
+def advise(*, rate: bool, **options: Any) -> Any:
+    """Suggest modules and ranks, or a learning rate, from a short probe; nothing is trained to the end, no run made."""
     del options["name"]  # of a run, and this makes none
-    return suggested(**options)
+    return suggested_rate(**options) if rate else suggested(**options)
+
+
+RATE_TAKES_NO = {"budget": "--budget", "leave_out": "--leave-out", "no_timing": "--no-timing"}
+"""Options that are about ranks alone."""
+
+
+def suggested_rate(
+    *, config: Path | None, overrides: tuple[str, ...], steps: int | None, out: Path | None, **ranks: Any
+) -> tuple[Any, str]:
+    """Test rates, write what was asked for, and report.
+
+    Raises:
+        ConfigError: when the configuration cannot be used, an option is about ranks, or `out` is taken.
+        StorageError: when `out` cannot be written.
+    """
+    for name, option in RATE_TAKES_NO.items():
+        if ranks[name] != (1.0 if name == "budget" else False):
+            raise ConfigError(f"{option}: is about ranks, and --rate suggests a learning rate; give one of them")
+    settings = _advised(config, overrides, out)
+    from dynlora.training.rate_advice import advise_rate
+
+    answer = advise_rate(settings, steps)
+    document = {**answer, "evidence": text.RATE_EVIDENCE}
+    if out is not None:
+        write_out(out, (json.dumps(document, indent=1) + "\n").encode())
+    lines = [text.rate_headline(answer), text.rate_confidence(answer), text.rate_curve(answer)]
+    lines += [f"next: dynlora train --set train.lr={answer['rate']:.3g} ..."] if answer["rate"] else []
+    lines += [line] if (line := text.rank_capacity(answer)) else []
+    return document, "\n".join([*lines, text.RATE_EVIDENCE, text.rate_look(answer)])
+
+
+def _advised(config: Path | None, overrides: tuple[str, ...], out: Path | None) -> RunConfig:
+    """Return the configuration to advise on, with model and data at hand.
+
+    Raises:
+        ConfigError: when it cannot be used, or `out` is taken.
+    """
+    if out not in (None, STDOUT) and out.exists():
+        raise ConfigError(f"--out {out}: exists already; give another file")
+    settings = with_run_folder(read_config(config, overrides, None), DEFAULT_RUNS_DIR)
+    fetch(settings)
+    return settings
 
 
 def suggested(
@@ -267,10 +312,7 @@ def suggested(
         ConfigError: when the configuration cannot be used, or `out` is taken.
         StorageError: when `out` cannot be written.
     """
-    if out not in (None, STDOUT) and out.exists():
-        raise ConfigError(f"--out {out}: exists already; give another file")
-    settings = with_run_folder(read_config(config, overrides, None), DEFAULT_RUNS_DIR)
-    fetch(settings)
+    settings = _advised(config, overrides, out)
     from dynlora.training.advice import LOOK_STEPS, AdviceRequest
     from dynlora.training.advice import advise as look
 

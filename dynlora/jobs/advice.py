@@ -1,7 +1,9 @@
 """Advice that is asked for from a page: a job of its own, which continues when the page is left, and its answer.
 
+It is about ranks, or about the learning rate: a `Topic` says what differs.
+
 All of it is in the folder `.advice` of the runs folder, under a name that follows from the question: the same question
-finds the answer that is there. The file of an answer is what `strategy.ranks_from` takes.
+finds the answer that is there. The file of an answer on ranks is what `strategy.ranks_from` takes.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import hashlib
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,8 @@ from dynlora.jobs import helper_job
 from dynlora.jobs.helper_job import Failure, HelperJob
 from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
 from dynlora.safe_files import write_text
-from dynlora.store.advice import Answer
+from dynlora.store.advice import Answer, RateAnswer
+from dynlora.store.record import Record
 
 ADVICE_DIR = ".advice"
 """Folder of a runs folder that holds advice."""
@@ -28,7 +32,47 @@ MOST = 40
 """Answers that stay; the oldest go."""
 
 
-def ask(config: Mapping[str, Any], runs_dir: Folder) -> None:
+@dataclass(frozen=True)
+class Topic:
+    """What advice is about.
+
+    Attributes:
+        name: ranks or rate.
+        record: of an answer.
+        options: of `dynlora advise`.
+        question: what belongs to the question beside the settings and the data.
+        without: sections of the settings that the look does not depend on.
+        without_training: of section `train`, those settings.
+    """
+
+    name: str
+    record: type[Record]
+    options: tuple[str, ...]
+    question: Mapping[str, Any]
+    without: tuple[str, ...]
+    without_training: tuple[str, ...] = ()
+
+    def asks(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that the answer depends on."""
+        settings = {key: value for key, value in config.items() if key not in self.without}
+        training = settings.get("train")
+        if self.without_training and isinstance(training, Mapping):
+            settings["train"] = {key: one for key, one in training.items() if key not in self.without_training}
+        return {key: value for key, value in settings.items() if value != {} or not self.without_training}
+
+
+RANKS = Topic("ranks", Answer, (), {"budget": 1.0, "leave_out": False}, ("name", "strategy", "log"))
+RATE = Topic(
+    "rate",
+    RateAnswer,
+    ("--rate",),
+    {"topic": "rate"},
+    ("name", "log"),
+    ("lr", "steps", "epochs", "warmup", "schedule"),
+)
+
+
+def ask(config: Mapping[str, Any], runs_dir: Folder, topic: Topic = RANKS) -> None:
     """Start the look for a configuration of plain values, unless it runs already or its answer is there.
 
     Raises:
@@ -36,9 +80,9 @@ def ask(config: Mapping[str, Any], runs_dir: Folder) -> None:
         OSError: when no process can be started.
     """
     folder = own_folder(runs_root(runs_dir, make=True), ADVICE_DIR)
-    answer = answer_file(config, runs_dir)
+    answer = answer_file(config, runs_dir, topic)
     with locked(folder / "ask.lock", 10.0):
-        job = look(config, runs_dir)
+        job = look(config, runs_dir, topic)
         if job is not None and job.status in ("running", "done"):
             return
         helper_job.forget(answer)
@@ -46,34 +90,33 @@ def ask(config: Mapping[str, Any], runs_dir: Folder) -> None:
         request = answer.with_suffix(".yaml")
         with storing("the configuration to advise on"):
             write_text(request, yaml_text(dict(config)))
-        helper_job.start("advice", _command(request, answer), answer.with_suffix(helper_job.ENDING))
+        helper_job.start("advice", _command(request, answer, *topic.options), answer.with_suffix(helper_job.ENDING))
 
 
-def look(config: Mapping[str, Any], runs_dir: Folder) -> HelperJob | None:
+def look(config: Mapping[str, Any], runs_dir: Folder, topic: Topic = RANKS) -> HelperJob | None:
     """Return how a question stands, its answer as the result; None where nobody asked. Nothing is started."""
-    answer = answer_file(config, runs_dir)
+    answer = answer_file(config, runs_dir, topic)
     job = helper_job.follow(answer.with_suffix(helper_job.ENDING))
     if not answer.exists():
         return job
-    advice = Answer.read(answer)  # done where its file is there, whichever version wrote it
+    advice = topic.record.read(answer)  # done where its file is there, whichever version wrote it
     if advice is None:
         damaged = f"{answer.name} holds no advice; remove it, and ask again"
         return HelperJob(kind="advice", status="failed", error=Failure(kind="CorruptRunError", message=damaged))
     return HelperJob(kind="advice", status="done", result=advice.model_dump(mode="json"))
 
 
-def cancel(config: Mapping[str, Any], runs_dir: Folder) -> None:
+def cancel(config: Mapping[str, Any], runs_dir: Folder, topic: Topic = RANKS) -> None:
     """End a look that runs, and forget it."""
-    answer = answer_file(config, runs_dir)
+    answer = answer_file(config, runs_dir, topic)
     if not answer.exists():
         helper_job.cancel(answer.with_suffix(helper_job.ENDING))
         helper_job.forget(answer)
 
 
-def answer_file(config: Mapping[str, Any], runs_dir: Folder) -> Path:
+def answer_file(config: Mapping[str, Any], runs_dir: Folder, topic: Topic = RANKS) -> Path:
     """Return the file of a question's answer; what the look does not depend on is not in its name."""
-    question = {key: value for key, value in config.items() if key not in ("name", "strategy", "log")}
-    text = yaml_text({"config": question, "data": _version(config), "budget": 1.0, "leave_out": False})
+    text = yaml_text({"config": topic.asks(config), "data": _version(config), **topic.question})
     return runs_root(runs_dir) / ADVICE_DIR / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
 
 
@@ -87,5 +130,5 @@ def _version(config: Mapping[str, Any]) -> list[int]:
     return []
 
 
-def _command(request: Path, answer: Path) -> list[str]:
-    return [sys.executable, "-m", "dynlora", "advise", "--config", str(request), "--out", str(answer)]
+def _command(request: Path, answer: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "dynlora", "advise", *options, "--config", str(request), "--out", str(answer)]

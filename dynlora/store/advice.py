@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+import itertools
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -86,4 +87,99 @@ class Answer(Record):
         """Refuse ranks or scalings of other modules."""
         if not {module.name for module in self.modules} == set(self.ranks) == set(self.scaling):
             raise ValueError("ranks of other modules")
+        return self
+
+
+Rate = Annotated[float, Field(gt=0, le=1e3)]
+"""A learning rate."""
+
+Loss = Annotated[float, Field(ge=-1e30, le=1e30)]
+"""A loss that a picture can hold."""
+
+
+class RateTest(Part):
+    """One range test: the loss before each step, None where it is no number to draw."""
+
+    seed: Count
+    rates: Row[Rate] = Field(min_length=1, max_length=10_000)
+    losses: Row[Loss | None] = Field(min_length=1, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse steps without a rate, and rates that do not grow."""
+        if len(self.rates) != len(self.losses):
+            raise ValueError("another number of losses")
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.rates)):
+            raise ValueError("rates that do not grow")
+        return self
+
+
+class RateLook(Part):
+    """What a suggested rate is made from."""
+
+    method: str
+    rank: Count
+    steps: Count
+    rows: Count
+    seconds: float
+
+
+class RankCapacity(Part):
+    """Whether the rank is enough.
+
+    Attributes:
+        nats: loss of the base model per example, with a fitted head for classes.
+        irreducible: part of it that is known to be chance.
+        examples: of the training data.
+        bits: to be learned, at most.
+        parameters: of the adapters.
+        capacity: bits that these hold, about.
+        verdict: of the two.
+    """
+
+    nats: float
+    irreducible: float
+    examples: Count
+    bits: float
+    parameters: Count
+    capacity: float
+    verdict: Literal["ample", "tight", "too small"]
+
+
+class RateAnswer(Record):
+    """A suggested learning rate as `dynlora advise --rate --out` writes it.
+
+    Attributes:
+        rate: None where the tests suggest none.
+        why: then: flat, breaks or short.
+        low, high: least and largest rate that a half of the steps of a test suggests; None where one suggests none.
+        level: how far these agree.
+        steepest: rate at which the loss falls fastest.
+        lowest: rate from which on it rises; None where it falls to the end.
+        breaks: rate at which training breaks; None where it does not.
+        default: the rate in the settings.
+        tests: one, or two where the halves of the first one disagree.
+        capacity: whether the rank is enough; None where the task's loss is not in nats.
+    """
+
+    MAX_BYTES: ClassVar[int] = 1_000_000
+
+    rate: Rate | None
+    why: Literal["", "flat", "breaks", "short"]
+    low: Rate | None
+    high: Rate | None
+    level: Literal["high", "moderate", "low"]
+    steepest: Rate | None
+    lowest: Rate | None
+    breaks: Rate | None
+    default: Rate
+    tests: Row[RateTest] = Field(min_length=1, max_length=10)
+    look: RateLook
+    capacity: RankCapacity | None = None
+
+    @model_validator(mode="after")
+    def _says_why(self) -> Self:
+        """Refuse an answer that has neither a rate nor a reason."""
+        if (self.rate is None) != bool(self.why):
+            raise ValueError("no rate and no reason")
         return self

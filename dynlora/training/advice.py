@@ -98,7 +98,7 @@ def advise(settings: RunConfig, request: AdviceRequest = AdviceRequest()) -> dic
 
 def _look(settings: RunConfig, request: AdviceRequest) -> dict[str, Any]:
     start = time.perf_counter()
-    trainer = _plain_trainer(settings)
+    trainer = probing_trainer(settings.model_copy(update={"strategy": StrategyConfig(name="lora")}))
     adapters, rank = trainer.adapters, settings.adapter.rank
     order = BatchOrder(trainer.tokens.length, settings.train.batch_size, settings.seed)
     adapters.over_processes = lambda value: value
@@ -131,12 +131,15 @@ def _look(settings: RunConfig, request: AdviceRequest) -> dict[str, Any]:
     }
 
 
-def _plain_trainer(settings: RunConfig) -> Trainer:
-    """Return a trainer of plain LoRA on the run's data, which records nothing."""
+def probing_trainer(settings: RunConfig) -> Trainer:
+    """Return a trainer on the run's data, which records nothing and evaluates next to nothing.
+
+    Raises:
+        ConfigError, AssetError, DataError: where `train` would refuse, in the same sentence.
+    """
     data = settings.data.model_copy(update={"max_eval": min(settings.data.max_eval or HELD_OUT, HELD_OUT)})
     log = settings.log.model_copy(update={"generate_rows": 0})
-    plain = settings.model_copy(update={"strategy": StrategyConfig(name="lora"), "data": data, "log": log})
-    inputs = load_inputs(plain)
+    inputs = load_inputs(settings.model_copy(update={"data": data, "log": log}))
     trainer_check(inputs)
     return build_trainer(inputs, NullRecorder(), make_accelerator())
 

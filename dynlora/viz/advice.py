@@ -1,20 +1,25 @@
-"""Ranks and modules that a short look at gradients suggests before training."""
+"""Ranks and modules that a short look at gradients suggests before training, and the learning rate of a range test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from dynlora.analysis import advice_text as text
 from dynlora.analysis import ranks_to_use_text
 from dynlora.analysis.frames import described
 from dynlora.analysis.ranks_to_use import LoraSettings, lora_settings
+from dynlora.analysis.suggested_rate import curve_of, mean_curve, suggested_rate
 from dynlora.jobs import advice
+from dynlora.jobs.advice import RANKS, RATE, Topic
 from dynlora.text import markdown_text, sentence_case
-from dynlora.viz.kit import rank_picture
+from dynlora.viz.kit import rank_picture, theme
+from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, snippets, under
 from dynlora.viz.ui.guard import announce, fragment, guarded
 from dynlora.viz.ui.run_actions import start_once
@@ -78,51 +83,69 @@ MADE = "advice-made"
 """Key of the run that was queued from here last."""
 
 
-def advise_button(config: Mapping[str, Any], missing: str = "") -> None:
-    """Draw the button that asks which ranks to use.
+BUTTONS = (
+    (RATE, ":material/speed:", "advise-rate", "A range test, about a minute: which learning rate to use."),
+    (RANKS, ":material/tune:", "advise", "A short look at gradients, about a minute: which modules and ranks to use."),
+)
+"""Topic, icon, key and what it is, of each button."""
+
+
+def advise_buttons(config: Mapping[str, Any], missing: str = "") -> None:
+    """Draw the buttons that ask which ranks and which learning rate to use.
 
     Args:
         config: the configuration, as plain values.
-        missing: what has to be given first, in a sentence; the button waits for it.
+        missing: what has to be given first, in a sentence; the buttons wait for it.
     """
     if is_read_only():
         return
-    pressed = st.button(
-        "Suggest ranks",
-        icon=":material/tune:",
-        key="advise",
-        disabled=bool(missing),
-        help=missing or "A short look at gradients, about a minute: which modules and ranks to use. Trains no run.",
-    )
-    if pressed:
-        with guarded():
-            advice.ask(config, runs_dir())
+    for topic, icon, key, about in BUTTONS:
+        pressed = st.button(
+            f"Suggest {topic.name}",
+            icon=icon,
+            key=key,
+            disabled=bool(missing),
+            help=missing or f"{about} Trains no run.",
+        )
+        if pressed:
+            with guarded():
+                advice.ask(config, runs_dir(), topic)
 
 
-def show_advice(config: Mapping[str, Any]) -> None:
-    """Draw the state of the question for these settings; nothing where none was asked."""
-    job = advice.look(config, runs_dir())
+def show_advice(config: Mapping[str, Any], rate_field: str) -> None:
+    """Draw the state of the questions for these settings; nothing where none was asked.
+
+    Args:
+        config: the configuration, as plain values.
+        rate_field: key of the field of the learning rate in the form.
+    """
+    _show(config, RATE, lambda answer: _draw_rate(answer, rate_field))
+    _show(config, RANKS, lambda answer: _draw(answer, config))
+
+
+def _show(config: Mapping[str, Any], topic: Topic, draw: Callable[[Mapping[str, Any]], None]) -> None:
+    job = advice.look(config, runs_dir(), topic)
     if job is None:
         return
     if job.status == "running":
-        _running(dict(config))
+        _running(dict(config), topic)
     elif job.error is not None:
         st.error(markdown_text(job.error.message, 2000))
     elif job.status == "done":
-        _draw(job.result, config)
+        draw(job.result)
 
 
 @fragment(run_every=POLL_S)
-def _running(config: dict[str, Any]) -> None:
+def _running(config: dict[str, Any], topic: Topic) -> None:
     """Draw how far the look is, again and again, and what cancels it."""
-    job = advice.look(config, runs_dir())
+    job = advice.look(config, runs_dir(), topic)
     if job is None or job.status != "running":
         st.rerun()
     done, of, phase = job.progress.done, job.progress.of, job.progress.phase or "loading model and data"
     step = f": step {done} of {of}" if 0 < done < of else ""
     st.progress(done / max(1, of), f"{sentence_case(phase)}{step}")
-    if st.button("Cancel", icon=":material/stop:", key="advise-cancel"):
-        advice.cancel(config, runs_dir())
+    if st.button("Cancel", icon=":material/stop:", key=f"cancel-{topic.name}"):
+        advice.cancel(config, runs_dir(), topic)
         st.rerun()
 
 
@@ -170,3 +193,78 @@ def _train(config: Mapping[str, Any], strategy: dict[str, Any], words: str) -> N
     announce(f"Queued: lora, {words}")
     st.session_state[MADE] = made.id
     st.rerun()
+
+
+# --- the learning rate
+
+
+def _draw_rate(answer: Mapping[str, Any], field: str) -> None:
+    """Draw the conclusion, what puts it into the form, and the evidence."""
+    with card("Suggested learning rate", "advice-rate"):
+        st.markdown(f"**{safe(text.rate_headline(answer))}**")
+        note(text.rate_confidence(answer))
+        note(text.RATE_EVIDENCE)
+        if answer["rate"] is not None and not is_read_only():
+            rate = float(f"{answer['rate']:.3g}")
+            with st.container(horizontal=True, vertical_alignment="center", key="advice-rate-next"):
+                st.button(
+                    f"Use {rate:g}", icon=":material/check:", key="advice-use-rate", on_click=_use, args=(field, rate)
+                )
+        chart(rate_picture(answer, colours()), text.rate_curve(answer), rate_rows(answer), "advice-rate-curve")
+        if line := text.rank_capacity(answer):
+            note(line)
+        note(text.rate_look(answer))
+
+
+def _use(field: str, rate: float) -> None:
+    """Put a rate into the form; before it is drawn, so a callback does it."""
+    st.session_state[field] = rate
+    announce(f"Learning rate: {rate:g}")
+
+
+def rate_rows(answer: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the steps of all tests as a table that people read."""
+    return pd.DataFrame(
+        [
+            {"seed": test["seed"], "learning rate": rate, "loss (nats)": math.nan if loss is None else loss}
+            for test in answer["tests"]
+            for rate, loss in zip(test["rates"], test["losses"], strict=True)
+        ]
+    )
+
+
+def rate_picture(answer: Mapping[str, Any], colours: Palette) -> go.Figure:
+    """Draw the losses over the rate, smoothed, with the suggested rate and the one that breaks training."""
+    drawn = theme.figure(colours, 260)
+    steps = rate_rows(answer)
+    drawn.add_scatter(
+        x=steps["learning rate"],
+        y=steps["loss (nats)"],
+        mode="markers",
+        name="Step",
+        marker={"size": 4, "color": theme.faded(colours.accent, 0.35)},
+        hovertemplate="rate %{x:.3g}<br>loss %{y:.4f}<extra></extra>",
+    )
+    curve = mean_curve([curve_of(test) for test in answer["tests"]])
+    smooth = suggested_rate(curve).smoothed
+    drawn.add_scatter(
+        x=curve.rates[: len(smooth)],
+        y=smooth,
+        mode="lines",
+        name="Smoothed",
+        line={"color": colours.accent, "width": 2},
+        hovertemplate="rate %{x:.3g}<br>smoothed %{y:.4f}<extra></extra>",
+    )
+    for rate, words, colour in (
+        (answer["rate"], "suggested", colours.text),
+        (answer["breaks"], "breaks", colours.muted),
+    ):
+        if rate is not None:
+            drawn.add_vline(
+                x=rate,
+                line={"color": colour, "width": 1.4, "dash": "dot"},
+                annotation={"text": words, "font": {"size": 11, "color": colour}, "x": math.log10(rate)},
+            )
+    drawn.update_xaxes(type="log", title_text="Learning rate", exponentformat="power")
+    drawn.update_yaxes(title_text="Loss (nats)")
+    return drawn

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dynlora.jobs import advice, helper_job
+from dynlora.jobs.advice import RATE
 from dynlora.jobs.helper_job import Failure
 from dynlora.store.advice import Answer
 from tests.jobs.helpers import fails, helper, waits
@@ -43,6 +45,25 @@ def answer(**changes: Any) -> dict[str, Any]:
         "layers": [],
         "confidence": {"correlation": None, "agreement": 1.0, "level": "high"},
         "look": {"warm_steps": 1, "look_steps": 2, "rows": 24, "seconds": 1.0},
+        **changes,
+    }
+
+
+def rate_answer(**changes: Any) -> dict[str, Any]:
+    """What `dynlora advise --rate --json` prints."""
+    rates = np.geomspace(1e-4, 0.1, 61).tolist()
+    return {
+        "rate": 0.0057,
+        "why": "",
+        "low": 0.0045,
+        "high": 0.0051,
+        "level": "high",
+        "steepest": 0.0095,
+        "lowest": 0.017,
+        "breaks": 0.03,
+        "default": 0.001,
+        "tests": [{"seed": 0, "rates": rates, "losses": [*np.linspace(5, 4, 50).tolist(), *[5.0] * 10, None]}],
+        "look": {"method": "lora", "rank": 1, "steps": 61, "rows": 1952, "seconds": 20.0},
         **changes,
     }
 
@@ -160,3 +181,36 @@ def test_old_answers_go(runs_dir: Path, as_command: list[list[str]], monkeypatch
     kept = [seed for seed in range(5) if state({"seed": seed}, runs_dir) != "none"]
     assert len(kept) == 3
     assert 4 in kept
+
+
+def test_a_rate_is_another_question_which_the_rate_and_length_of_the_run_do_not_change(
+    runs_dir: Path, as_command: list[list[str]]
+) -> None:
+    config = {"train": {"batch_size": 8}}
+    as_command.append(helper(WRITES, str(advice.answer_file(config, runs_dir, RATE)), json.dumps(rate_answer())))
+    advice.ask(config, runs_dir, RATE)
+    until(lambda: (job := advice.look(config, runs_dir, RATE)) is not None and job.status == "done", "the answer")
+    assert state(config, runs_dir) == "none", "nobody asked about ranks"
+    other = {"name": "x", "train": {"batch_size": 8, "lr": 0.3, "steps": 7, "schedule": "cosine"}}
+    assert advice.look(other, runs_dir, RATE) is not None
+    for changed in ({"train": {"batch_size": 9}}, {**config, "strategy": {"name": "lora"}}, {**config, "seed": 2}):
+        assert advice.look(changed, runs_dir, RATE) is None
+    assert advice.answer_file({}, runs_dir, RATE) == advice.answer_file({"train": {"lr": 0.3}}, runs_dir, RATE)
+
+
+@pytest.mark.parametrize("changes", [{"tests": []}, {"level": "sure"}, {"rate": "0.1"}, {"look": {}}])
+def test_a_file_that_is_no_rate_is_not_shown(runs_dir: Path, changes: dict[str, Any]) -> None:
+    file = advice.answer_file({}, runs_dir, RATE)
+    file.parent.mkdir()
+    file.write_text(json.dumps(rate_answer(**changes)), "utf-8")
+    job = advice.look({}, runs_dir, RATE)
+    assert job is not None
+    assert (job.status, job.result) == ("failed", None)
+    file.write_text(json.dumps(rate_answer()), "utf-8")
+    assert (advice.look({}, runs_dir, RATE) or job).status == "done"
+
+
+def test_the_command_of_each_question_is_the_one_that_answers_it(tmp_path: Path) -> None:
+    ranks, rate = (advice._command(tmp_path, tmp_path, *topic.options) for topic in (advice.RANKS, RATE))
+    assert "--rate" not in ranks
+    assert [option for option in rate if option not in ranks] == ["--rate"]

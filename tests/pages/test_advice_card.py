@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import advice, quick_launch
 from tests.jobs.helpers import fails, waits
-from tests.jobs.test_advice import answer
+from tests.jobs.test_advice import answer, rate_answer
 from tests.pages.app import charts, open_page
 from tests.pages.trained import plain
 from tests.waiting import until
@@ -29,7 +29,9 @@ def press(app: AppTest, label: str) -> AppTest:
 
 def answered(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
     """Let the look be a process that writes an answer."""
-    monkeypatch.setattr(advice, "_command", lambda _, out: [sys.executable, "-c", WRITES, str(out), json.dumps(found)])
+    monkeypatch.setattr(
+        advice, "_command", lambda _, out, *__: [sys.executable, "-c", WRITES, str(out), json.dumps(found)]
+    )
 
 
 @pytest.fixture
@@ -85,3 +87,27 @@ def test_a_look_can_be_cancelled_and_says_why_it_failed(monkeypatch: pytest.Monk
     monkeypatch.setattr(advice, "_command", lambda *_: fails("no room"))
     press(app, "Suggest ranks")
     until(lambda: any("no room" in str(error.value) for error in app.run().error), "the reason")
+
+
+def test_a_rate_is_suggested_drawn_and_put_into_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered(monkeypatch, rate_answer())
+    app = press(open_page("launch", preset="Quick look"), "Suggest rate")
+    until(lambda: "Train with the rate 0.0057" in plain(app.run()), "the answer")
+    assert "High confidence: its two halves suggest 0.0045 to 0.0051" in plain(app)
+    [curve] = [figure for figure in charts(app) if "Learning rate" in json.dumps(figure["layout"])]
+    assert [shape["x0"] for shape in curve["layout"]["shapes"]] == [0.0057, 0.03]
+    [field] = [one for one in app.number_input if one.label.startswith("Learning rate")]
+    assert field.value != 0.0057
+    press(app, "Use 0.0057")
+    [field] = [one for one in app.number_input if one.label.startswith("Learning rate")]
+    assert field.value == 0.0057
+    assert "train.lr=0.0057" in app.code[0].value + app.code[1].value
+    assert "Train with the rate 0.0057" in plain(app), "the answer is about any rate"
+
+
+def test_without_a_rate_the_card_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    none = {"rate": None, "low": None, "high": None, "steepest": None, "lowest": None}
+    answered(monkeypatch, rate_answer(**none, why="breaks", level="low"))
+    app = press(open_page("launch", preset="Quick look"), "Suggest rate")
+    until(lambda: "No rate is suggested: training breaks at 0.03" in plain(app.run()), "the answer")
+    assert not any(button.label.startswith("Use ") for button in app.button)

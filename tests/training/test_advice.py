@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import dynlora
+from dynlora.analysis import advice_text
 from dynlora.config import parse_config
+from dynlora.engine.data.batches import Tokens
+from dynlora.engine.evaluation.to_learn import label_noise
+from dynlora.engine.loop.range_test import HIGHEST, range_test, rates_of
 from dynlora.errors import ConfigError
 from dynlora.store import queries
-from dynlora.training.advice import AdviceRequest, advise
+from dynlora.store.advice import RateAnswer
+from dynlora.training.advice import AdviceRequest, advise, probing_trainer
+from dynlora.training.rate_advice import advise_rate
 from tests.command_line import document
 from tests.tiny import tiny_arguments, tiny_config, tiny_values
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
@@ -74,3 +83,91 @@ def test_ranks_of_the_command_train_and_are_what_it_says(
     words = CliRunner().invoke(main, arguments).stdout
     assert words.startswith("Give ")
     assert "no guarantee" in words
+
+
+def test_a_range_test_is_the_same_again_and_suggests_a_rate_that_learns(tiny_bert: Path, tiny_data: Path) -> None:
+    settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "dynamic", "lr_backoff": 0.1})
+    answer, again = advise_rate(settings, 60), advise_rate(settings, 60)
+    assert {**answer, "look": None} == {**again, "look": None}
+    assert RateAnswer.from_values(answer).look.method == "dynamic"
+    rates = answer["tests"][0]["rates"]
+    growth = [later / earlier for earlier, later in itertools.pairwise(rates)]
+    assert growth == pytest.approx([growth[0]] * len(growth))
+    assert answer["rate"] is not None
+    assert rates[0] < answer["rate"] < HIGHEST
+    other = advise_rate(settings.model_copy(update={"train": settings.train.model_copy(update={"lr": 0.5})}), 60)
+    assert (other["rate"], other["default"]) == (answer["rate"], 0.5)
+
+
+def test_the_rates_of_a_range_test_are_those_of_the_optimizer(tiny_bert: Path, tiny_data: Path) -> None:
+    taken: list[tuple[float, float]] = []
+    config = tiny_config(tiny_bert, tiny_data, train__head_lr=0.007, train__warmup=0, train__schedule="constant")
+    trainer = probing_trainer(config)
+
+    def note(_: int) -> None:
+        adapter, *_others, head = (group["lr"] for group in trainer.optimizer.param_groups)
+        taken.append((adapter, head))
+
+    curve = range_test(trainer, [0.001, 0.002, 0.004], note)
+    assert taken == [(rate, 0.007) for rate in curve.rates]
+    assert len(curve.losses) == trainer.step == 3
+
+
+def test_a_range_test_ends_where_training_breaks(tiny_bert: Path, tiny_data: Path) -> None:
+    trainer = probing_trainer(tiny_config(tiny_bert, tiny_data, train__steps=1000))
+    losses = iter([1.0] * 15 + [0.9] * 5 + [5.0] * 80)
+    trainer.probe_step = lambda order: setattr(trainer, "loss", next(losses)) or 0.0
+    assert len(range_test(trainer, rates_of(100), lambda _: None).rates) < 25
+    trainer.probe_step = lambda order: setattr(trainer, "loss", math.nan) or 0.0
+    assert len(range_test(trainer, rates_of(100), lambda _: None).rates) == 1
+
+
+def test_the_command_suggests_a_rate(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from dynlora.cli.main import main
+
+    file = tmp_path / "rate.json"
+    arguments = ["advise", "--rate", "--steps", "40", *tiny_arguments(tiny_bert, tiny_data)]
+    answer = document(CliRunner().invoke(main, [*arguments, "--json", "--out", str(file)]))
+    assert json.loads(file.read_text("utf-8")) == answer
+    assert RateAnswer.read(file) is not None
+    words = CliRunner().invoke(main, arguments).stdout
+    assert advice_text.rate_headline(answer) in words
+    assert "no guarantee" in words
+    refused = CliRunner().invoke(main, [*arguments, "--leave-out"])
+    assert (refused.exit_code, "--leave-out: is about ranks" in refused.stderr) == (2, True)
+
+
+def test_what_classes_hold_beyond_a_fitted_head_is_little_where_the_words_tell_them(
+    tiny_bert: Path, tiny_data: Path
+) -> None:
+    answer = advise_rate(tiny_config(tiny_bert, tiny_data, strategy={"name": "lora"}), 20)
+    known = answer["capacity"]
+    assert 0 <= known["nats"] < math.log(2), "better than chance"
+    assert known["bits"] == pytest.approx(
+        max(0.0, known["nats"] - known["irreducible"]) * known["examples"] / math.log(2)
+    )
+    small = advise_rate(tiny_config(tiny_bert, tiny_data, strategy={"name": "lora"}, adapter__rank=1), 20)["capacity"]
+    assert small["parameters"] * 2 == known["parameters"]
+    assert small["capacity"] == 2 * small["parameters"]
+    assert advice_text.rank_capacity(answer).startswith("This rank is")
+
+
+def test_texts_hold_the_loss_of_all_their_tokens(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    values = lm_values(save_tiny_lm(tmp_path / "model"), save_problems(data))
+    known = advise_rate(parse_config(values), 12)["capacity"]
+    assert known["irreducible"] == 0
+    assert known["nats"] > math.log(2), "an untrained model knows nothing of several tokens"
+    assert known["verdict"] in ("ample", "tight", "too small")
+
+
+def test_repeated_texts_with_other_labels_are_chance() -> None:
+    def tokens(label: list[int]) -> Tokens:
+        rows = [{"input_ids": [1 + row % 2]} for row in range(len(label))]
+        return Tokens(rows, np.array(label), np.ones(len(label)), {"input_ids": 0})
+
+    assert label_noise(tokens([0, 1, 0, 1])) == 0
+    assert label_noise(tokens([0, 1, 1, 1])) == pytest.approx(math.log(2) / 2)

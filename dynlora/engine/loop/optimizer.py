@@ -42,7 +42,24 @@ def build_optimizer(
 
 def peak_rate(group: Mapping[str, Any], lr: float) -> float:
     """Return a group's peak rate: its own, or the run's times its factor, but at least the least it asks for."""
-    return group.get("peak_lr", max(lr * group.get("lr_factor", 1.0), group.get("least_lr", 0.0)))
+    return group.get("peak_lr", following_rate(group, lr))
+
+
+def following_rate(group: Mapping[str, Any], lr: float) -> float:
+    """Return the peak rate of a group that has none of its own."""
+    return max(lr * group.get("lr_factor", 1.0), group.get("least_lr", 0.0))
+
+
+def set_peak(optimizer: Optimizer, config: TrainConfig, lr: float) -> None:
+    """Give the groups that follow `train.lr` the peaks that they have at another one.
+
+    A head with a rate of its own keeps it, and so does a group whose rate is constant.
+    """
+    for group in optimizer.param_groups:
+        is_head = group.get("backs_off") is False
+        if group.get("constant") or (is_head and config.head_lr is not None):
+            continue
+        group["peak_lr"] = following_rate(group, lr)
 
 
 def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, backoff: float = 1.0) -> float:

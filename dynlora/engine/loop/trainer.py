@@ -379,11 +379,14 @@ class Trainer:
         return reaction(held.loss, predictions.loss[rows], of, group, evaluation.group_names)
 
     def probe_step(self, order: BatchOrder) -> float:
-        """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run."""
+        """Take one step that is recorded nowhere, and return its seconds; a trainer that was probed trains no run.
+
+        `loss` is that of its batch.
+        """
         start = time.perf_counter()
         self.step = min(self.step, self.total - 1)  # schedules end with the last step
         loss, _ = self._advance(order)
-        float(loss)  # waits for the device
+        self.loss = float(loss)  # waits for the device
         self._clear_gradients()
         return time.perf_counter() - start
 

@@ -1,0 +1,150 @@
+"""The learning rate that a range test suggests: the loss of a short run whose rate grows by the same factor each step.
+
+The rule is the one that `benchmarks/rate.py` chose; docs/guides/advise.md has its figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+WIDTH = 0.29
+"""Standard deviation of the smoothing over ln(rate): a factor of 1.34, so that a half is as smooth as the whole."""
+
+LEAST_STEPS = 10
+"""Finite losses below which a curve says nothing."""
+
+CLEAR = 4.0
+"""A change of the smoothed loss counts when it is this many times its noise."""
+
+ROUNDING = 1e-9
+"""A change counts from this part of the loss on."""
+
+CLIMB = 0.5
+"""Part of the fall that the loss climbs back at the rate that breaks training."""
+
+BELOW = {"steepest": 1.0, "lowest": 1.5, "breaks": 3.0}
+"""How many times below each of its landmarks a rule places the rate."""
+
+RULE = "steepest"
+"""The rule that is used."""
+
+ALIKE = 2.0
+"""Factor within which two suggestions agree."""
+
+LEVELS = ((1.5, "high"), (3.0, "moderate"))
+"""Up to which factor between the suggestions of the halves confidence has a name."""
+
+
+@dataclass(frozen=True)
+class RateCurve:
+    """A range test.
+
+    Attributes:
+        rates: of the steps, rising.
+        losses: of the batches, before the step; not finite where training broke.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    def halves(self) -> tuple[RateCurve, RateCurve]:
+        """Return every other step from the first, and from the second on."""
+        first, second = ((self.rates[start::2], self.losses[start::2]) for start in (0, 1))
+        return RateCurve(*first), RateCurve(*second)
+
+
+@dataclass(frozen=True)
+class RateSuggestion:
+    """What a curve suggests.
+
+    Attributes:
+        rate: None where the curve says nothing.
+        why: empty with a rate; else `flat` (the loss does not fall beyond its noise), `breaks` (training breaks before
+            it falls) or `short` (too few steps).
+        steepest: rate at which the smoothed loss falls fastest.
+        lowest: rate from which on it rises; None where it still falls at the end.
+        breaks: rate at which it has climbed back by half, or is not finite; None where it does not come to that.
+        smoothed: the smoothed losses, of the finite steps.
+    """
+
+    rate: float | None
+    why: str = ""
+    steepest: float | None = None
+    lowest: float | None = None
+    breaks: float | None = None
+    smoothed: tuple[float, ...] = ()
+
+
+def suggested_rate(curve: RateCurve, rule: str = RULE) -> RateSuggestion:
+    """Return the rate that a curve suggests.
+
+    Args:
+        curve: of one range test, or the mean of several.
+        rule: a key of `BELOW`: the landmark that the rate is placed below.
+    """
+    rates = np.asarray(curve.rates, dtype=float)
+    finite = np.isfinite(np.asarray(curve.losses, dtype=float))
+    n = len(finite) if finite.all() else int(finite.argmin())
+    broken = float(rates[n]) if n < len(rates) else None
+    if n < LEAST_STEPS:
+        return RateSuggestion(None, "short" if broken is None else "breaks", breaks=broken)
+    losses = np.asarray(curve.losses[:n], dtype=float)
+    smooth, noise = _smoothed(np.log(rates[:n]), losses)
+    least = max(CLEAR * noise, ROUNDING * float(np.abs(smooth).max()))
+    place = int(smooth.argmin())
+    fall = float(smooth[: place + 1].max() - smooth[place])
+    up = np.flatnonzero(smooth[place:] > smooth[place] + max(CLIMB * fall, least))
+    breaks = float(rates[place + up[0]]) if len(up) else broken
+    line = tuple(smooth.tolist())
+    if fall <= least:
+        return RateSuggestion(None, "flat" if breaks is None else "breaks", breaks=breaks, smoothed=line)
+    slope = np.gradient(smooth, np.log(rates[:n]))[: place + 1]
+    steepest = float(rates[int(slope.argmin())])
+    lowest = float(rates[place]) if breaks is not None or place < n - 1 else None
+    marks = {"steepest": steepest, "lowest": float(rates[place]), "breaks": breaks or float(rates[-1])}
+    rate = float(np.clip(marks[rule] / BELOW[rule], rates[0], rates[-1]))
+    return RateSuggestion(rate, "", steepest, lowest, breaks, line)
+
+
+def _smoothed(place: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the losses, smoothed, and the noise of that: a robust standard deviation, (n,)."""
+    weights = np.exp(-0.5 * ((place[:, None] - place) / WIDTH) ** 2)
+    weights /= weights.sum(1, keepdims=True)
+    smooth = weights @ losses
+    jumps = np.diff(losses, 2) / math.sqrt(6)  # without trend; a draw's weights in it are 1, -2 and 1
+    middle = weights[len(losses) // 2]
+    return smooth, 1.4826 * float(np.median(np.abs(jumps))) * float(np.sqrt((middle**2).sum()))
+
+
+def mean_curve(curves: Sequence[RateCurve]) -> RateCurve:
+    """Return the mean of range tests over the same rates; one that broke breaks it."""
+    n = max(len(curve.rates) for curve in curves)
+    losses = np.full((len(curves), n), math.nan)
+    for row, curve in zip(losses, curves, strict=True):
+        row[: len(curve.losses)] = curve.losses
+    rates = next(curve.rates for curve in curves if len(curve.rates) == n)
+    return RateCurve(rates, tuple(losses.mean(0).tolist()))
+
+
+def curve_of(test: Mapping[str, Any]) -> RateCurve:
+    """Return a test of a `RateAnswer`, as plain values; NaN where a loss was not finite."""
+    return RateCurve(tuple(test["rates"]), tuple(math.nan if loss is None else loss for loss in test["losses"]))
+
+
+def span(curves: Sequence[RateCurve]) -> tuple[float, float] | None:
+    """Return the least and the largest suggestion of the curves' halves; None where one suggests none."""
+    rates = [suggested_rate(half).rate for curve in curves for half in curve.halves()]
+    known = [rate for rate in rates if rate is not None]
+    return (min(known), max(known)) if known and len(known) == len(rates) else None
+
+
+def level(between: tuple[float, float] | None) -> str:
+    """Return how sure a suggestion is by the span of the halves: high, moderate or low."""
+    if between is None:
+        return "low"
+    return next((name for most, name in LEVELS if between[1] <= most * between[0]), "low")

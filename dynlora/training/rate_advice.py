@@ -1,0 +1,145 @@
+"""A learning rate before training: a range test on the user's model, data, method and rank, two where in doubt.
+
+Nothing is recorded and nothing is written. Capacity does not move meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from dynlora.analysis.rank_capacity import bits_to_learn, capacity_bits, verdict
+from dynlora.analysis.suggested_rate import ALIKE, RateCurve, level, mean_curve, span, suggested_rate
+from dynlora.config import RunConfig
+from dynlora.engine.evaluation.to_learn import labels_to_learn, sampled, texts_to_learn
+from dynlora.engine.loop.range_test import STEPS, range_test, rates_of, usual_steps
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.jobs import helper_job
+from dynlora.tasks import WritingTask
+from dynlora.tasks.classification import Classification
+from dynlora.training.advice import TOLD_EVERY, probing_trainer
+from dynlora.training.build import explained
+
+logger = logging.getLogger(__name__)
+
+LATER = 10
+"""Length of the run that a test pretends to be the start of, in tests: no method moves capacity within a tenth."""
+
+LABELS, TEXTS = 1024, 64
+"""Training examples that a head is fitted on, and texts whose loss is taken."""
+
+MOST_LOSS = 1e30
+"""Larger losses, and NaN, are no numbers to draw."""
+
+
+def advise_rate(settings: RunConfig, steps: int | None = None) -> dict[str, Any]:
+    """Return the learning rate that range tests suggest for a config, as plain values of a `RateAnswer`.
+
+    Args:
+        settings: of the run; its train.lr, length and schedule are not used.
+        steps: of a test; None for what suits the model.
+
+    Raises:
+        ConfigError, AssetError, DataError: where `train` would refuse, in the same sentence.
+    """
+    start = time.perf_counter()
+    helper_job.tell(0, 0, "loading model and data")
+    with explained(settings):
+        capacity, curve = _capacity_and_test(settings, steps)
+        curves = [curve]
+        if (between := span(curves)) is None or between[1] > ALIKE * between[0]:
+            curves.append(_test(_trainer(settings, steps, 1), steps, 1))
+    suggestion, between = suggested_rate(mean_curve(curves)), span(curves)
+    taken = sum(len(curve.rates) for curve in curves)
+    return {
+        "rate": suggestion.rate,
+        "why": suggestion.why,
+        "low": between[0] if between else None,
+        "high": between[1] if between else None,
+        "level": level(between),
+        "steepest": suggestion.steepest,
+        "lowest": suggestion.lowest,
+        "breaks": suggestion.breaks,
+        "default": settings.train.lr,
+        "tests": [
+            {
+                "seed": settings.seed + number,
+                "rates": list(curve.rates),
+                "losses": [loss if abs(loss) < MOST_LOSS else None for loss in curve.losses],
+            }
+            for number, curve in enumerate(curves)
+        ],
+        "look": {
+            "method": settings.strategy.name,
+            "rank": settings.adapter.rank,
+            "steps": taken,
+            "rows": taken * settings.train.batch_size * settings.train.grad_accum,
+            "seconds": time.perf_counter() - start,
+        },
+        "capacity": capacity,
+    }
+
+
+def _capacity_and_test(settings: RunConfig, steps: int | None) -> tuple[dict[str, Any] | None, RateCurve]:
+    """Return whether the rank is enough, and the first range test; the model is gone afterwards."""
+    trainer = _trainer(settings, steps, 0)
+    helper_job.tell(0, 0, "measuring what is to be learned")
+    return _capacity(trainer), _test(trainer, steps, 0)
+
+
+def _capacity(trainer: Trainer) -> dict[str, Any] | None:
+    """Return whether the rank is enough, as a `RankCapacity`; None where the loss is not in nats."""
+    tokens, seed = trainer.tokens, trainer.config.seed
+    task, model = trainer.evaluation.task, trainer.accelerator.unwrap_model(trainer.model)
+    with trainer.adapters.disabled():
+        if isinstance(task, WritingTask):
+            rows = sampled(len(tokens), TEXTS, seed)
+            some = tokens.take(rows)
+            known = texts_to_learn(trainer.predictions(some).loss, some.label)
+        elif isinstance(task, Classification):
+            rows = sampled(len(tokens), LABELS, seed)
+            known = labels_to_learn(model, tokens, rows, trainer.autocast)
+        else:
+            known = None
+    if known is None:
+        return None
+    count = trainer.adapters.adapter_parameter_count()
+    bits, parameters = bits_to_learn(known.nats, known.irreducible, len(tokens)), count["active"] + count["gate"]
+    return {
+        "nats": known.nats,
+        "irreducible": known.irreducible,
+        "examples": len(tokens),
+        "bits": bits,
+        "parameters": parameters,
+        "capacity": capacity_bits(parameters),
+        "verdict": verdict(bits, parameters),
+    }
+
+
+def _test(trainer: Trainer, steps: int | None, number: int) -> RateCurve:
+    """Return the range test with this number: 0 for the first one."""
+    steps = steps or usual_steps(trainer.model)
+
+    def tell(taken: int) -> None:
+        if taken % TOLD_EVERY == 0:
+            phase = "range test" if number == 0 else "range test with another seed"
+            helper_job.tell(number * steps + taken, (number + 1) * steps, phase)
+            logger.info("%s: step %d of %d", phase.capitalize(), taken, steps)
+
+    return range_test(trainer, rates_of(steps), tell)
+
+
+def _trainer(settings: RunConfig, steps: int | None, number: int) -> Trainer:
+    """Return a trainer for the range test with this number, at a constant rate and the start of a long run."""
+    training = {"steps": LATER * max(STEPS, steps or 0), "epochs": None, "warmup": 0.0, "schedule": "constant"}
+    fields = {**settings.strategy.fields, "lr_backoff": 0.0}  # it would hide the rate that breaks training
+    strategy = type(settings.strategy).model_validate({**fields, "name": settings.strategy.name})
+    tested = settings.model_copy(
+        update={
+            "seed": settings.seed + number,
+            "train": settings.train.model_copy(update=training),
+            "strategy": strategy,
+        }
+    )
+    return probing_trainer(tested)
