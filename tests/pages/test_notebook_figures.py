@@ -83,7 +83,7 @@ ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
     ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
     ("capacity", {"score": "final rank"}, "against", lambda: plot(MOVED).knockouts("final rank")),
     ("run", {}, "metric", lambda: plot(MOVED).training("metric")),
-    ("inputs", {"gates": "all", "step": "90"}, "gates", lambda: plot(MOVED).gates(90, hide=False)),
+    ("inputs", {"gates": "all", "step": "90"}, "gates-", lambda: plot(MOVED).gates(90, hide=False)),
     ("shrink", {"tolerance": "0.01"}, "shrink-curve", lambda: plot(SHRUNK).shrink(0.01)),
 ]
 
