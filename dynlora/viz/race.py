@@ -21,6 +21,7 @@ from dynlora.text import listed, one_line, plotly_text, plural, score, source_na
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare.figures import add_band
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.run_colours import run_colour
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, safe
@@ -35,16 +36,21 @@ class Race:
     """A method against plain LoRA at the same budget, over common seeds.
 
     Attributes:
-        summary: of a run of the method, as `queries.run_summary` returns it.
+        summaries: of a run of plain LoRA and of one of the method, as `queries.run_summary` returns them.
         verdict: on the method.
         contest: of the verdict: the method against plain LoRA.
         bands: held-out loss over steps of both, as `seed_groups.bands` returns it; plain LoRA first.
     """
 
-    summary: Mapping[str, Any]
+    summaries: tuple[Mapping[str, Any], Mapping[str, Any]]
     verdict: Verdict
     contest: Contest
     bands: pd.DataFrame
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Of a run of the method."""
+        return self.summaries[1]
 
     @property
     def is_won(self) -> bool:
@@ -122,7 +128,8 @@ def _race(rows: Sequence[Mapping[str, Any]]) -> Race | None:
     each = {run: _losses(folders[run]) for group in groups for run in group.runs}
     series = compare_model.together(each)
     bands = seed_groups.bands(series.assign(x=series["step"]), groups, between=False)
-    return Race(summaries[contest.group.runs[0]], result, contest, bands)
+    first, second = (summaries[group.runs[0]] for group in groups)
+    return Race((first, second), result, contest, bands)
 
 
 def _losses(folder: Path) -> pd.DataFrame:
@@ -164,11 +171,11 @@ def caption(race: Race) -> str:
 
 
 def figure(race: Race, colours: Palette) -> go.Figure:
-    """Draw the mean loss of both sides over steps, with the band of their seeds; plain LoRA is grey."""
+    """Draw the mean loss of both sides over steps, with the band of their seeds, each in its method's colour."""
     drawn = theme.figure(colours, HEIGHT, left=36)
     drawn.update_layout(margin={"t": 6, "r": 6, "b": 40})
     groups = dict.fromkeys(race.bands["group"])
-    for group, name, colour in zip(groups, race.names, (colours.muted, colours.accent), strict=True):
+    for group, name, colour in zip(groups, race.names, map(run_colour, race.summaries), strict=True):
         part, label = race.bands[race.bands["group"] == group], plotly_text(name)
         add_band(drawn, part, label, colour)
         drawn.add_scatter(
