@@ -380,7 +380,7 @@ def test_preflight_counts_what_dropout_keeps(tiny_bert: Path, tiny_data: Path) -
 def test_preflight_counts_what_train_makes(
     tiny_bert: Path, tiny_data: Path, trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
-    arguments = tiny_arguments(tiny_bert, tiny_data, "strategy.min_rank=0", "strategy.moves=4")
+    arguments = tiny_arguments(tiny_bert, tiny_data, "strategy.min_rank=0", "strategy.moves=4", "strategy.gates=module")
     before = sorted(tiny_data.rglob("*"))
     found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
     assert sorted(tiny_data.rglob("*")) == before

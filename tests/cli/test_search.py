@@ -14,7 +14,14 @@ from tests.store.builder import finished_run
 def two(runs_dir: Path) -> Path:
     config = {"seed": 1, "strategy": {"name": "dynamic", "gates": "module"}, "train": {"lr": 2e-3}}
     finished_run(runs_dir, 20, "20260101-000000-00000001", name="first", strategy="dynamic", config=config)
-    finished_run(runs_dir, 10, "20260101-000000-00000002", name="second", strategy="lora")
+    finished_run(
+        runs_dir,
+        10,
+        "20260101-000000-00000002",
+        name="second",
+        strategy="lora",
+        config={"seed": 1, "strategy": {"name": "lora"}},
+    )
     return runs_dir
 
 

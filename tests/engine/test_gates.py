@@ -12,10 +12,12 @@ from dynlora.engine.evaluation.gate_reaction import reaction
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from tests.engine.harness import TASK, ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 
+GATED = {"name": "dynamic", "gates": "module"}
+
 
 def gated():
     """Return a trainer with gates, trained a little."""
-    trainer = make_trainer(tiny_config("dynamic", train__lr=1e-2))
+    trainer = make_trainer(tiny_config("dynamic", strategy=GATED, train__lr=1e-2))
     trainer.train(MemoryKeeper())
     return trainer
 
@@ -27,7 +29,7 @@ def adapted(trainer) -> AdaptedModel:
 
 
 def test_gates_start_at_exactly_one() -> None:
-    trainer = make_trainer(tiny_config("dynamic"))
+    trainer = make_trainer(tiny_config("dynamic", strategy=GATED))
     trainer.model(**{k: v for k, v in tiny_tokens().batch(range(5)).items() if k != "labels"})
     gates = trainer.adapters.gates
     assert gates.values.shape == (5, len(trainer.adapters))
@@ -35,7 +37,7 @@ def test_gates_start_at_exactly_one() -> None:
 
 
 def test_features_are_standardised_on_the_calibration_batches() -> None:
-    trainer = make_trainer(tiny_config("dynamic"))
+    trainer = make_trainer(tiny_config("dynamic", strategy=GATED))
     gates = trainer.adapters.gates
     trainer.model.eval()
     with torch.no_grad():
@@ -45,7 +47,7 @@ def test_features_are_standardised_on_the_calibration_batches() -> None:
 
 
 def test_calibration_runs_no_block_and_leaves_the_model_as_it_was() -> None:
-    trainer = make_trainer(tiny_config("dynamic"))
+    trainer = make_trainer(tiny_config("dynamic", strategy=GATED))
     gates, batch = trainer.adapters.gates, {k: v for k, v in tiny_tokens().batch(range(16)).items() if k != "labels"}
     trainer.model.eval()
     with torch.no_grad():
@@ -165,7 +167,7 @@ def test_token_gates_start_at_one_and_are_standardised(architecture: str) -> Non
     assert torch.equal(gates.column(1), torch.ones_like(gates.column(1)))
 
 
-PER_COMPONENT = {"name": "dynamic", "gates": "rank"}
+PER_COMPONENT = {**GATED, "gates": "rank"}
 
 
 def test_every_component_has_its_own_gate_paid_from_the_budget() -> None:
@@ -229,7 +231,7 @@ def test_baked_component_gates_are_their_means() -> None:
 
 
 def test_a_gate_that_rounds_to_zero_has_a_finite_gradient() -> None:
-    trainer = make_trainer(tiny_config("dynamic"))
+    trainer = make_trainer(tiny_config("dynamic", strategy=GATED))
     gates = trainer.adapters.gates
     with torch.no_grad():
         gates.bias.fill_(-200.0)
@@ -240,7 +242,7 @@ def test_a_gate_that_rounds_to_zero_has_a_finite_gradient() -> None:
 
 def test_a_learned_scale_is_a_gate_that_does_not_see_the_input() -> None:
     """With weights held at zero a gate is its bias alone: both must give the same output and the same gradient."""
-    trainer = make_trainer(tiny_config("dynamic", strategy={"name": "dynamic", "allocation": "none"}))
+    trainer = make_trainer(tiny_config("dynamic", strategy={**GATED, "allocation": "none"}))
     gates, batch = trainer.adapters.gates, tiny_tokens().batch(range(6))
     with torch.no_grad():
         gates.bias.copy_(torch.linspace(-1, 1, len(gates.bias)))

@@ -28,8 +28,8 @@ def trained_writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         (folder / name).mkdir()
     model, data = save_tiny_lm(folder / "model"), save_problems(folder / "data")
     found = []
-    for name in ("lora", "dynamic"):
-        values = lm_values(model, data, train__steps=4, strategy={"name": name}, data__group_by="difficulty")
+    for strategy in ({"name": "lora"}, {"name": "dynamic", "gates": "module"}):
+        values = lm_values(model, data, train__steps=4, strategy=strategy, data__group_by="difficulty")
         outcome = training.train(parse_config(values), folder / "runs", progress=False)
         assert outcome.state == "finished", outcome.error
         found.append(outcome.folder)

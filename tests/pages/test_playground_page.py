@@ -16,7 +16,7 @@ from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import Knockouts
 from dynlora.viz.kit import strong_language
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page, words
+from tests.pages.app import charts, open_page, open_whole, words
 from tests.pages.trained import Here, plain
 from tests.viz.runs import make_run
 
@@ -84,7 +84,7 @@ def test_a_child_that_fails_is_one_sentence_and_the_page_goes_on(here: Here, run
 @pytest.mark.parametrize("page", ["playground", "inputs", "capacity"])
 def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    app = open_page(page, run=RUN, text="great", example="1")
+    app = open_whole(page, run=RUN, text="great", example="1")
     assert not app.exception
     said = {"capacity": "no saved adapter"}.get(
         page, "has no last adapter; it was not saved, or no step has been trained yet"
@@ -93,7 +93,7 @@ def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) ->
 
 
 def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
-    app = open_page("capacity", run=run.name)
+    app = open_whole("capacity", run=run.name)
     assert "Module ablation" in words(app)
     before = len(charts(app))
     next(button for button in app.button if button.label == "Measure all modules").click().run()

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.store.notes import annotate_notes
 from dynlora.store.saved_views import VIEWS_NAME, View, read_views, save_view
 from dynlora.viz.ui import run_picker
-from tests.pages.app import charts, open_page, words
+from tests.pages.app import charts, open_page, open_whole, words
 from tests.store.builder import finished_run
 
 IDS = [f"20260101-000000-0000000{number}" for number in range(4)]
@@ -104,7 +104,7 @@ def test_a_dashboard_that_only_looks_offers_views_and_changes_none(runs: Path, m
 
 
 def test_compare_takes_what_a_search_fits(runs: Path) -> None:
-    app = open_page("compare", q="train.lr>=2e-3")
+    app = open_whole("compare", q="train.lr>=2e-3")
     assert "3 of 4 runs match and are compared" in said(app)
     assert not app.multiselect
     assert len(charts(app)) >= 3

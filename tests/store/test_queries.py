@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from dynlora.errors import ConfigError, RunNotFoundError
-from dynlora.store import catalogue, queries, tables
+from dynlora.store import catalogue, meta, queries, tables
 from dynlora.store.run import open_run
 from dynlora.store.writer import RunWriter
 from tests.store.builder import CONFIG, define, finished_run, new_run, record, values
@@ -46,7 +46,7 @@ def test_a_summary_has_the_documented_shape(folder: Path) -> None:
     ]
     assert found["ranks"] == dict(zip(NAMES, [4, 0, 2], strict=True))
     assert found["metrics"] == {"accuracy": 0.04}
-    assert found["config"] == CONFIG
+    assert found["config"] == meta.config(CONFIG)
     assert (found["status"], found["step"], found["max_steps"], found["seed"]) == ("finished", 40, 100, 1)
     json.dumps(found, allow_nan=False)
 
@@ -163,7 +163,7 @@ def test_a_kept_row_is_used_until_the_store_says_otherwise(tmp_path: Path, monke
 
 def test_a_run_opens_as_an_object(folder: Path) -> None:
     run = open_run(folder)
-    assert (run.id, run.status, run.config) == (folder.name, "finished", CONFIG)
+    assert (run.id, run.status, run.config) == (folder.name, "finished", meta.config(CONFIG))
     assert repr(run) == f"Run('{folder.name}', status='finished')"
     assert run.signals() == ["importance", "rank", "group_gate", "probe_loss"]
     assert run.modules["name"].tolist() == NAMES

@@ -53,7 +53,7 @@ RESUMED_AT = (0, 5, 15)
 LR = 2e-2
 """Of the run that tests share; every method learns as much in its 20 steps as in 40 at half of this rate."""
 
-USUAL_SIGNALS = {"rank", "importance", "gate", "grad_norm", "delta_norm", "effective_rank"}
+USUAL_SIGNALS = {"rank", "importance", "gate", "scale", "grad_norm", "delta_norm", "effective_rank"}
 
 
 def sampled(others: Sequence[Any], suits: Callable[[type[Strategy]], bool] = lambda _: True) -> list[Any]:

@@ -56,7 +56,7 @@ def test_training_is_the_same_with_all_room_held(
     lean = trainer_of(tiny_bert, tiny_data, **strategy)
     assert any(module.holds_live for module in lean.adapters)
     assert lean.adapters.adapter_parameter_count()["allocated"] == sum(
-        module.held * module.info.cost for module in lean.adapters
+        module.held * module.info.cost + (module.scale_logit is not None) for module in lean.adapters
     )
     found = ranks_and_losses(lean)
     monkeypatch.setattr(LoraLinear, "hold_live", lambda _: None)

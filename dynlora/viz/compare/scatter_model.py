@@ -16,6 +16,7 @@ import pandas as pd
 from dynlora.analysis.config_fields import LABELS
 from dynlora.analysis.run_summary import format_strategy, parameters_in_use
 from dynlora.analysis.seed_groups import NOT_COMPARED
+from dynlora.config_files import METHOD
 from dynlora.store import search_fields
 from dynlora.text import number, one_line, source_name
 from dynlora.viz.compare.model import distinct_names
@@ -128,11 +129,19 @@ def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 
 def _is_said(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
-    """Say whether a setting can be an axis: what runs of an earlier version lack they were not set apart by."""
+    """Say whether a setting can be an axis: what runs of an earlier version lack they were not set apart by.
+
+    A setting of a method is one where it differs among the runs of a method; otherwise the method says it.
+    """
     if key in NOT_SETTINGS:
         return False
+    if key.startswith("strategy.") and key != METHOD:
+        by_method: dict[str, set[str]] = {}
+        for one in settings:
+            by_method.setdefault(str(one.get(METHOD)), set()).add(str(one.get(key)))
+        return any(len(values) > 1 for values in by_method.values())
     told = [one[key] for one in settings if key in one]
-    return key.startswith("strategy.") or len(set(map(str, told))) > 1
+    return key == METHOD or len(set(map(str, told))) > 1
 
 
 def _plain(key: str, value: Any) -> Any:

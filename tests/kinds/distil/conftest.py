@@ -70,7 +70,8 @@ def writers(decoder: Path, once: Once, tmp_path_factory: pytest.TempPathFactory)
 
     def teach(folder: Path) -> Path:
         for number, (said, strategy) in enumerate(zip(SAID, ("lora", "dynamic", "lora"), strict=True)):
-            train_writer(folder / "runs", decoder, said, number, strategy__name=strategy)
+            gates = {"strategy__gates": "module"} if strategy == "dynamic" else {}
+            train_writer(folder / "runs", decoder, said, number, strategy__name=strategy, **gates)
         return folder / "runs"
 
     return shutil.copytree(once.made("writers", teach), tmp_path_factory.mktemp("writers") / "runs")
