@@ -40,7 +40,7 @@ def test_steps_are_recorded_and_change_nothing(tiny_bert: Path, runs_dir: Path) 
     assert run.signal("rank").query("step > 0").drop(columns="step").astype(int).to_numpy().tolist() == ranks
     assert list(run.scalars("loss", "train")["step"]) == list(range(1, STEPS + 1))
     assert list(run.scalars("accuracy", "validation")["value"]) == [0.75]
-    assert (run.signal("gate")["step"] > 0).any()
+    assert (run.signal("scale")["step"] > 0).any()
     assert (run.events()["kind"] == "reallocate").any()
     summary = queries.run_summary(record.folder)
     assert (summary["strategy"], summary["config"]["strategy"]["moves"]) == ("dynamic", 4)

@@ -57,7 +57,6 @@ class Dynamic(Strategy):
     as_lora = {"allocation": "none", "gates": "off"}
     cost = "one dot product per component and step; a gradient sketch over 8 steps; gates are paid from the budget"
     step_cost = "more"
-    state_memory = "more"
     resizes = True
 
     allocation: str = setting(
