@@ -13,6 +13,7 @@ import pytest
 from dynlora.jobs.queue import read_status
 from dynlora.kinds.decode.result import read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
+from dynlora.text import one_line
 from tests.browser.conftest import MODES, Picture, fits, settled, show
 from tests.conftest import Once
 from tests.kinds.decode.conftest import made_roles
@@ -92,7 +93,7 @@ def test_a_user_decodes_with_three_runs_and_opens_a_rejected_step(
 
 
 def _opens_a_rejected_step(page: Page, folder: Path) -> None:
-    """Move to a threshold at which something was rejected, and unfold it."""
+    """Move to a threshold and a problem at which something was rejected, and unfold it."""
     from playwright.sync_api import expect
 
     found = read_decode(folder)
@@ -102,6 +103,7 @@ def _opens_a_rejected_step(page: Page, folder: Path) -> None:
     before = page.url
     choose(page, "address-point", _point_words(rejected.point))
     until(lambda: page.url != before, "the threshold in the address; the usual one is not named there")
+    choose(page, "address-problem", one_line(rejected.question, 60))  # a right answer is shown first
     unfolding = card(page, "solution").locator("details").first
     unfolding.locator("summary").click()
     expect(unfolding.locator("s")).to_be_visible()

@@ -35,11 +35,16 @@ class SolutionSteps(Panel[Solved]):
     is_wide = True
 
     def choice(self, view: RunView) -> Choice | None:
-        """Return the problems; first a right one, of these one that draft and target share, which the page is about."""
+        """Return the problems; first a right one, of these one that both models wrote, then one with a rejection."""
         solved = _solved(view)
         if not solved:
             return None
-        usual = max(solved, key=lambda key: (solved[key].right is True, frames.is_shared(solved[key])))
+
+        def order_of(key: int) -> tuple[bool, bool, bool]:
+            one = solved[key]
+            return one.right is True, frames.is_shared(one), any(step.discarded is not None for step in one.steps)
+
+        usual = max(solved, key=order_of)
         words = {
             str(key): f"{key + 1} ({MARKS[one.right]}): {one_line(one.question, 60)}" for key, one in solved.items()
         }
