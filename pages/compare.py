@@ -47,33 +47,35 @@ opener = partial(url_state.section, address="part")
 def show_results() -> None:
     """Draw how the runs ended, how they got there, and whether the difference is more than chance."""
     run_selection.say_how_many(chosen)
-    found = compare_cards.read(chosen.runs, chosen.summaries)
-    judged = verdict_of_runs(found.folders, found.summaries)
+    compared = compare_cards.read(chosen.runs, chosen.summaries)
+    judged = verdict_of_runs(compared.folders, compared.summaries)
     if judged is not None:  # what leads the verdict leads every list and legend
-        found = replace(found, groups=judged.in_order(found.groups))
+        compared = replace(compared, groups=judged.in_order(compared.groups))
     with st.container(horizontal=True, vertical_alignment="center", key="compare-controls"):
-        compare_cards.group_controls(found)
+        compare_cards.group_controls(compared)
         report_button(chosen.runs)
-    eyes(found.all_groups, found.styles)
-    summaries, metric = list(found.summaries.values()), found.metric
+    eyes(compared.all_groups, compared.styles)
+    summaries, metric = list(compared.summaries.values()), compared.metric
     for words in compare_model.warnings(summaries):
         st.warning(cards.safe(words))
     with cards.card("Final results", "final"):
-        table = compare_model.by_group(found.summaries, found.groups, metric)
-        cards.rows(compare_model.group_table(table, metric), dots(table["group"], found.styles))
+        table = compare_model.by_group(compared.summaries, compared.groups, metric)
+        cards.rows(compare_model.group_table(table, metric), dots(table["group"], compared.styles))
         cards.note(compare_text.groups(table, metric, is_judged=judged is not None and judged.decisive is not None))
         with st.expander("Each run: status, steps, best result, time", icon=":material/table_rows:"):
-            cards.rows(compare_model.final_table(summaries, found.names, metric), compare_cards.dots_of_runs(found))
-    compare_cards.compared_curves(found)
+            cards.rows(
+                compare_model.final_table(summaries, compared.names, metric), compare_cards.dots_of_runs(compared)
+            )
+    compare_cards.compared_curves(compared)
     with opener("pairs", "Paired difference of two groups, seed by seed", ("first", "second")) as is_open:
         if is_open:
-            compare_cards.compared_pairs(found, None if judged is None else judged.sides)
+            compare_cards.compared_pairs(compared, None if judged is None else judged.sides)
     with opener("parameters", "Quality against parameters") as is_open:
         if is_open:
-            compare_cards.compared_frontier(found)
+            compare_cards.compared_frontier(compared)
     with opener("examples", "One example in every run", ("example",)) as is_open:
         if is_open:
-            compare_cards.compared_example(found)
+            compare_cards.compared_example(compared)
 
 
 def show_capacity() -> None:

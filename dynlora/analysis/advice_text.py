@@ -92,7 +92,7 @@ NO_RATE = {
     "breaks": "No rate is suggested: training breaks at {breaks} before the loss falls.",
     "short": "No rate is suggested: the test has too few steps.",
 }
-"""What is said in the place of a rate."""
+"""Sentences on why no rate is suggested, by `RateSuggestion.why`."""
 
 
 def rate_headline(answer: Mapping[str, Any]) -> str:

@@ -98,7 +98,13 @@ Loss = Annotated[float, Field(ge=-1e30, le=1e30)]
 
 
 class RateTest(Part):
-    """One range test: the loss before each step, None where it is no number to draw."""
+    """One range test.
+
+    Attributes:
+        seed: of its batches and draws.
+        rates: of the steps, rising.
+        losses: of each step's batch, nats, before the step; None where it is no number to draw.
+    """
 
     seed: Count
     rates: Row[Rate] = Field(min_length=1, max_length=10_000)
@@ -115,7 +121,15 @@ class RateTest(Part):
 
 
 class RateLook(Part):
-    """What a suggested rate is made from."""
+    """What a suggested rate is made from.
+
+    Attributes:
+        method: that was tested.
+        rank: uniform rank of the adapters.
+        steps: of all tests.
+        rows: training examples that these steps took.
+        seconds: of a clock, loading included.
+    """
 
     method: str
     rank: Count

@@ -25,6 +25,7 @@ from dynlora.viz.kit.run_colours import run_colour
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, safe
+from dynlora.viz.ui.frame import documentation
 from dynlora.viz.ui.run_picker import link
 
 HEIGHT = 168
@@ -137,20 +138,21 @@ def _losses(folder: Path) -> pd.DataFrame:
     return run_summary.series(scalars, "loss", "validation")
 
 
-def race_card(found: Sequence[Race]) -> None:
-    """Draw the races side by side, each with the figure that it ends with."""
-    if not found:
+def race_card(cases: Sequence[Race]) -> None:
+    """Draw races side by side, each with the figure that it ends with; nothing where there are none."""
+    if not cases:
         return
-    baseline, method = found[0].names
-    gates = " and has gates" if (found[0].summary["params"] or {}).get("gate") else ""
+    baseline, method = cases[0].names
+    gates = " and has gates" if (cases[0].summary["params"] or {}).get("gate") else ""
     with card(f"Does {method} help?", "race"):
         note(f"{method} moves rank{gates}; uniform {baseline} does not. Recorded runs, equal budget.")
-        for race, place in zip(found, st.columns(len(found), gap="small"), strict=True):
+        for race, place in zip(cases, st.columns(len(cases), gap="small"), strict=True):
             with place:
                 _one(race)
         with st.container(horizontal=True, gap="small", key="race-next"):
             link("pages/launch.py", "Test yours", data="upload")
-            link("pages/compare.py", "Compare these runs", runs=",".join(found[0].runs))
+            link("pages/compare.py", "Compare these runs", runs=",".join(cases[0].runs))
+            documentation("What of it is moving rank", "RESULTS")
 
 
 def _one(race: Race) -> None:

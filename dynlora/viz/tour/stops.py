@@ -200,14 +200,13 @@ def _gates(tour: Toured) -> None:
 
 
 def _worth(tour: Toured) -> None:
-    found = races(list_all())
-    if not found:
+    cases = races(list_all())
+    if not cases:
         _own_comparison(tour)
         return
-    race_card(found)
-    for race in found:
-        st.markdown(bold(race.verdict))
-    documentation("Results over more seeds and tasks", "RESULTS")
+    race_card(cases)
+    for case in cases:
+        st.markdown(bold(case.verdict))
 
 
 def _own_comparison(tour: Toured) -> None:

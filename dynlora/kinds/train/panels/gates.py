@@ -176,7 +176,7 @@ def _draw_effect(
     """Draw the share that the groups explain of each gate above the map, the baseline of chance as a line."""
     order = modules["position"].to_numpy()
     share = 100 * effect.share[order]
-    inks = [colours.accent if found else colours.muted for found in effect.found[order]]
+    inks = [colours.accent if is_beyond else colours.muted for is_beyond in effect.found[order]]
     drawn.add_bar(
         x=list(range(len(share))),
         y=share,
