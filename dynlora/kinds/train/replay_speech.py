@@ -79,7 +79,7 @@ def _end(ranks: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """Return where rank ended."""
     last = ranks[-1]
     most, least = int(last.argmax()), int(last.argmin())
-    words = f"At the end {names[most]} has rank {last[most]} and {names[least]} {last[least]}, within the same budget."
+    words = f"At the end {names[most]} has rank {last[most]} and {names[least]} rank {last[least]}, within the budget."
     return _cue(len(ranks) - 1, (most, words))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,14 @@ def test_a_run_that_trains_does_not_speak_of_its_end(tmp_path: Path) -> None:
     _, said = spoken(read_run(run.folder))
     assert not any("At the end" in words for cue in said["cues"] for words in cue["words"])
     assert read_run(run.folder).summary["step"] < PLANNED
+
+
+def test_another_run_of_the_same_length_is_another_picture(tmp_path: Path) -> None:
+    """The player keeps its frames while the version is the same; a run is never drawn with those of another one."""
+    first = TRAININGS[0]
+    second = shutil.copytree(first, tmp_path / "20260101-000000-00000001")
+    runs = [read_run(folder) for folder in (first, second)]
+    assert runs[0].store.version(first) == runs[1].store.version(second)
+    one, other = (spoken(run)[0] for run in runs)
+    assert one["rank"] == other["rank"]
+    assert one["version"] != other["version"]

@@ -85,7 +85,8 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
     def element_values(self, data: ModelOverSteps, colours: Palette) -> dict[str, Any]:
         """Return what the player draws, as `frames` does."""
         run = data.run
-        version = repr((run.store.version(run.folder), run.first, run.last, run.step, run.module, colours.mode))
+        store = run.store.version(run.folder)  # runs of one length and schedule have the same one
+        version = repr((run.folder.name, store, run.first, run.last, run.step, run.module, colours.mode))
         look = Look(run.step, run_reading.uniform_rank(run.summary), run.module, self.caption(data), version)
         return frames(run.modules, data.ranks, data.importance, look, colours)
 
