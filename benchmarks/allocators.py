@@ -10,7 +10,8 @@ RANDOM_RANKS = "random ranks"
 FROZEN_SCALES = "frozen scales"
 """Key of a side whose scales are those that `lora, scale` learned with the same seed, and stay.
 
-`learned`: where they were learned; `mean`: their mean everywhere; `shuffled`: dealt out to other modules.
+`learned`: where they were learned; `mean`: their mean everywhere; `shuffled`: dealt out to other modules; `half`: 0.5
+everywhere, which is half of alpha.
 """
 
 FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
@@ -26,6 +27,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora, learned scale frozen": {**FROZEN, FROZEN_SCALES: "learned"},
     "lora, mean scale frozen": {**FROZEN, FROZEN_SCALES: "mean"},
     "lora, shuffled scale frozen": {**FROZEN, FROZEN_SCALES: "shuffled"},
+    "lora, half scale frozen": {**FROZEN, FROZEN_SCALES: "half"},
     "lora, plus": {"name": "lora", "lr_ratio": 16.0},
     # alpha / √rank: at rank 1 it is `lora`
     "lora, stabilized": {"name": "lora", "scaling": "rank_stabilized"},
@@ -51,7 +53,7 @@ Random ranks with a scale have the scales' parameters beyond those of uniform ra
 """
 
 WHY = tuple(name for name, values in ALLOCATORS.items() if values["name"] == "lora" and "scale_lr_ratio" in values)
-"""Sides that ask why a scale gains; they train at the rate of `lora, scale`."""
+"""Sides that ask why a scale gains; they train at the rate of `lora, scale` unless `OWN_RATE` names them."""
 
 RATE_OF = {"dynamic, family, first only": "dynamic, family", **dict.fromkeys(WHY, "lora, scale")}
 """Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
@@ -59,6 +61,7 @@ RATE_OF = {"dynamic, family, first only": "dynamic, family", **dict.fromkeys(WHY
 OWN_RATE = (
     "lora",
     "lora, scale",
+    "lora, half scale frozen",
     "lora, plus",
     "lora, stabilized",
     "random ranks",

@@ -60,7 +60,7 @@ def trained(arguments: argparse.Namespace, job: Job) -> str:
     method, seed, lr = job
     values = argparse.Namespace(**{**vars(arguments), "lr": lr})
     strategy, own = parts_of(method)
-    scales = frozen_scales(arguments, own[FROZEN_SCALES], seed, lr) if FROZEN_SCALES in own else None
+    scales = frozen_scales(values, own[FROZEN_SCALES], seed, lr) if FROZEN_SCALES in own else None
     with tempfile.TemporaryDirectory() as folder:
         if RANDOM_RANKS in own:
             ranks = drawn(modules_of(arguments.model, task_of(values)), arguments.rank, seed).ranks
@@ -88,11 +88,13 @@ def trained(arguments: argparse.Namespace, job: Job) -> str:
 
 
 def frozen_scales(arguments: argparse.Namespace, form: str, seed: int, lr: float) -> list[float]:
-    """Return the scales by module that `lora, scale` learned with this seed: as they are, their mean, or shuffled.
+    """Return the scales by module: those that `lora, scale` learned with this seed, their mean, shuffled, or 0.5.
 
     Raises:
-        KeyError: while that run is not kept.
+        KeyError: while a run whose scales are needed is not kept.
     """
+    if form == "half":
+        return [0.5] * len(modules_of(arguments.model, task_of(arguments)))
     learned = arguments.kept[file_name(arguments, ("lora, scale", seed, lr))]["metrics"]["scales"]
     if form == "mean":
         return [float(np.mean(learned))] * len(learned)
