@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -77,6 +78,75 @@ def test_playing_moves_the_other_pictures_of_capacity(server: str, page: Page) -
     first = page.evaluate("() => document.querySelector('.st-key-card-scatter .js-plotly-plot').data.map(one => one.y)")
     assert marks(page)["map-rank"] == marks(page)["scatter"] == "step 0"
     assert len({round(y, 6) for trace in first if isinstance(trace, list) for y in trace}) == 1, "equal ranks at step 0"
+    assert page.evaluate("window.drawn") == 0
+
+
+def of_address(page: Page) -> dict[str, str]:
+    """Return what the address chooses: module, step, steps."""
+    query = {name: values[-1] for name, values in parse_qs(urlsplit(page.url).query).items()}
+    return {name: query[name] for name in ("module", "step", "steps") if name in query}
+
+
+def at(page: Page, card: str, across: float, down: float) -> tuple[float, float]:
+    """Return a point of a chart's picture, in shares of its width and height, once it is in sight."""
+    chart = page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot').first
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    assert box is not None
+    return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+
+def brush(page: Page, card: str) -> None:
+    """Draw over the middle fifth of a chart."""
+    page.mouse.move(*at(page, card, 0.4, 0.6))
+    page.mouse.down()
+    page.mouse.move(*at(page, card, 0.6, 0.6), steps=8)
+    page.mouse.up()
+
+
+def test_a_click_on_a_cell_or_a_band_chooses_and_steps_drawn_over_are_those_of_the_page(
+    server: str, page: Page
+) -> None:
+    open_chart(page, f"{server}/capacity?run={OTHER}&section=transfers&flow=module", "map")
+
+    def chooses(card: str, across: float, down: float, names: set[str]) -> bool:
+        """Click until the page has drawn a chart that takes it."""
+        page.mouse.click(*at(page, card, across, down))
+        page.wait_for_timeout(700)
+        settled(page)
+        return set(of_address(page)) == names
+
+    until(lambda: chooses("map", 0.5, 0.5, {"module", "step"}), "a cell was chosen")
+    assert int(of_address(page)["step"]) > 0
+    page.locator(".st-key-address-module").get_by_text("All modules").wait_for(state="hidden")
+    until(lambda: chooses("map", 0.5, 0.5, set()), "a second click takes it back")
+    brush(page, "map")
+    page.wait_for_url(lambda url: "steps=" in url)
+    settled(page)
+    first, last = of_address(page)["steps"].split("-")
+    assert 0 < int(first) < int(last)
+    page.mouse.dblclick(*at(page, "map", 0.5, 0.5))
+    page.wait_for_url(lambda url: "steps=" not in url)
+    assert not of_address(page), "a double click chooses no cell"
+
+
+RANGES = """() => Object.fromEntries([...document.querySelectorAll('.js-plotly-plot')]
+  .filter(chart => (chart._fullLayout?.xaxis?.title?.text) === 'Step')
+  .map(chart => [chart._context.toImageButtonOptions.filename, chart._fullLayout.xaxis.range.map(Math.round)]))"""
+"""The steps that each chart shows, by the name of its card."""
+
+
+@pytest.mark.journey
+def test_steps_drawn_over_in_one_chart_are_those_of_all_and_ask_the_server_for_nothing(server: str, page: Page) -> None:
+    open_chart(page, f"{server}/run?run={OTHER}", "loss")
+    watch_drawing(page)
+    before = page.evaluate(RANGES)
+    assert {"loss", "metric", "kinds"} <= set(before)
+    until(lambda: (brush(page, "loss"), page.wait_for_timeout(400), page.evaluate(RANGES) != before)[-1])
+    ranges = page.evaluate(RANGES)
+    assert len({tuple(steps) for steps in ranges.values()}) == 1
+    page.mouse.dblclick(*at(page, "loss", 0.5, 0.6))
+    page.wait_for_function(f"before => JSON.stringify(({RANGES})()) === JSON.stringify(before)", arg=before)
     assert page.evaluate("window.drawn") == 0
 
 

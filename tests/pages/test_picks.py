@@ -1,6 +1,8 @@
-"""A click on a point of a chart: what it writes to the address, and what it leaves alone."""
+"""A click on a point, a cell or a band of a chart: what it writes to the address, and what it leaves alone."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -34,3 +36,49 @@ def test_only_a_chart_that_is_shown_can_be_clicked(address: str, before: str, pl
     app.run()
     assert not app.exception
     assert app.query_params.get("module", "") in (after, [after])
+
+
+def told(name: str, value: object) -> None:
+    """Tell of a click or a brush as the browser does; `map` is a chart that was drawn."""
+    import streamlit as st
+
+    from dynlora.viz.kit.panel import Picks
+    from dynlora.viz.ui import browser, cards
+
+    st.session_state["picks-map"] = Picks("module", ["key", "value"])
+    st.session_state[browser.CHARTS] = {name: value}
+    (cards.picked_in_browser if name == "click" else cards.brushed_in_browser)()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "before", "after"),
+    [
+        ("click", {"chart": "map", "place": 1, "step": 40}, {}, {"module": "value", "step": "40"}),
+        ("click", {"chart": "map", "place": 1, "step": None}, {"step": "3"}, {"module": "value", "step": "3"}),
+        ("click", {"chart": "map", "place": 1, "step": 40}, {"module": "value", "step": "40"}, {}),
+        (
+            "click",
+            {"chart": "map", "place": 1, "step": 40},
+            {"module": "key", "step": "40"},
+            {"module": "value", "step": "40"},
+        ),
+        ("click", {"chart": "map", "place": 2, "step": 40}, {}, {}),
+        ("click", {"chart": "map", "place": -1, "step": 40}, {}, {}),
+        ("click", {"chart": "other", "place": 0, "step": 40}, {}, {}),
+        ("click", {"chart": "map", "place": 0, "step": -1}, {}, {"module": "key"}),
+        ("click", {"chart": "map", "place": "0"}, {}, {}),
+        ("click", ["map", 0], {"module": "key"}, {"module": "key"}),
+        ("brush", {"first": 10, "last": 20}, {}, {"steps": "10-20"}),
+        ("brush", {"all": True}, {"steps": "10-20"}, {}),
+        ("brush", {"first": 20, "last": 10}, {"steps": "3-"}, {}),
+        ("brush", {"first": 0.5, "last": "9&run=x"}, {}, {}),
+    ],
+)
+def test_what_a_browser_tells_is_checked(name: str, value: Any, before: dict[str, str], after: dict[str, str]) -> None:
+    app = AppTest.from_function(told, args=(name, value))
+    for key, text in before.items():
+        app.query_params[key] = text
+    app.run()
+    assert not app.exception
+    address = {key: values[-1] if isinstance(values, list) else values for key, values in app.query_params.items()}
+    assert address == after

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,29 @@ def map_height(n: int, above: int, least: int) -> int:
 def row_look(n: int) -> dict[str, Any]:
     """Return the room between the rows of a heat map, and the size of a row's handle, by the number of rows."""
     return {"ygap": 0.6, "handle": 9} if n < THIN_FROM else {"ygap": 0, "handle": 4}
+
+
+def modules_of_cells(axis: str, places: Iterable[float], positions: Iterable[int]) -> dict[str, Any]:
+    """Return what a heat map says of its modules to the browser, which tells the server of a click on a cell.
+
+    Args:
+        axis: along which the modules are, `x` or `y`.
+        places: of the modules on that axis.
+        positions: of the modules as recorded.
+    """
+    return {"axis": axis, "places": [float(place) for place in places], "positions": [int(one) for one in positions]}
+
+
+def modules_of_bands(ends: Sequence[str], targets: Sequence[str], positions: Mapping[str, int]) -> dict[str, list[int]]:
+    """Return what a flow says of its modules to the browser: -1 where an end or the target of a band is none.
+
+    Args:
+        ends: labels in their order.
+        targets: label of the target of each band.
+        positions: of the modules as recorded, by label.
+    """
+    places = {"ends": ends, "bands": targets}
+    return {name: [int(positions.get(label, -1)) for label in labels] for name, labels in places.items()}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from dynlora.viz.kit import strong_language, theme
 from dynlora.viz.kit.module_map import HANDLES
 from dynlora.viz.kit.panel import Picks, Picture
 from dynlora.viz.kit.theme import Palette
+from dynlora.viz.ui import browser
+from dynlora.viz.ui.url_state import to_address
 
 STATUS_LOOK = {
     "queued": ("gray", ":material/hourglass_empty:"),
@@ -104,6 +106,7 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
     else:
         # Another choice makes another chart: streamlit keeps the last click, which would be taken back by the next.
         before = st.query_params.get(picks.name, "")
+        st.session_state[f"picks-{key}"] = picks
         name = f"chart-{key}-{before}"[:300]
         invitation = "%{text}<br>click to follow this module<extra></extra>"
         figure.update_traces(hovertemplate=invitation, selector={"name": HANDLES})
@@ -148,6 +151,30 @@ def _picked(key: str, picks: Picks, before: str) -> None:
         st.query_params[picks.name] = values[0]
     else:
         st.query_params.pop(picks.name, None)
+
+
+def picked_in_browser() -> None:
+    """Write the module of a cell or a band that was clicked to the address, and its step; a second click removes both.
+
+    A map of 10,000 steps and 224 modules has too many cells to be points of their own: the browser says which it was.
+    """
+    click = browser.clicked()
+    if click is None:
+        return
+    chart, place, step = click
+    picks = st.session_state.get(f"picks-{chart}")
+    if not isinstance(picks, Picks) or place >= len(picks.values):
+        return
+    chosen = {picks.name: picks.values[place]} | ({} if step is None else {"step": str(step)})
+    if all(st.query_params.get(name) == value for name, value in chosen.items()):
+        chosen = dict.fromkeys(chosen)
+    to_address(**chosen)
+
+
+def brushed_in_browser() -> None:
+    """Write the steps that were drawn over in a chart to the address, which all cards of the page follow."""
+    steps = browser.brushed()
+    to_address(steps=None if steps is None else f"{steps[0]}-{steps[1]}")
 
 
 def brushable(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from dynlora.store.lifecycle import active_ids
 from dynlora.text import markdown_text, one_line
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.ui import browser
-from dynlora.viz.ui.cards import close_tables, unseen_chart
+from dynlora.viz.ui.cards import brushed_in_browser, close_tables, picked_in_browser, unseen_chart
 from dynlora.viz.ui.guard import show_toasts
 from dynlora.viz.ui.live import following, reused
 from dynlora.viz.ui.run_picker import (
@@ -188,7 +188,8 @@ def prepare(current: StreamlitPage) -> None:
     with st.container(key="page-tools"):
         if host is not None and current.url_path in WITH_CHARTS:
             unseen_chart()
-        browser.chart_tools({"line": colours.second, "panel": colours.panel, "text": colours.text})
+        look = {"line": colours.second, "panel": colours.panel, "text": colours.text}
+        browser.chart_tools(look, picked_in_browser, brushed_in_browser)
         browser.page_keys(PAGE_KEYS)
     close_tables(current.url_path)
     show_toasts()

@@ -25,6 +25,7 @@ from dynlora.viz.kit.module_map import (
     grouped,
     label_rows,
     map_height,
+    modules_of_cells,
     row_edges,
     row_look,
     with_gaps,
@@ -299,6 +300,7 @@ def capacity_map(
         y=rows,
         hoverongaps=False,
         ygap=look["ygap"],
+        meta=modules_of_cells("y", centres, modules["position"]),
         **scale,
         hovertemplate=f"%{{y}}<br>step %{{x:.0f}}<br>{plotly_text(view.title)} %{{z:.4~g}}<extra></extra>",
     )
@@ -317,7 +319,7 @@ def capacity_map(
 def _handles(
     drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, x: float, view: MapView, colours: Palette
 ) -> None:
-    """Draw a point at the left of each row: a heat map takes no clicks, a point does."""
+    """Draw a point at the left of each row, which is larger than a thin row and marks the chosen one."""
     drawn.add_scatter(
         x=[x] * len(modules),
         y=centres,

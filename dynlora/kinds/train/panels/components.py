@@ -22,6 +22,7 @@ from dynlora.viz.kit.module_map import (
     frame_module,
     label_rows,
     map_height,
+    modules_of_cells,
     row_edges,
     row_look,
     with_gaps,
@@ -125,6 +126,7 @@ class Components(ComponentPanel):
     """A signal over the components of all modules at the chosen step."""
 
     id = "components"
+    chooses_module = True
     card = "components-all"
     order = 7
     title = "Components"
@@ -471,6 +473,7 @@ def all_components(
         hoverongaps=False,
         ygap=row_look(len(modules))["ygap"],
         xgap=2 if columns <= FEW else 0.6,
+        meta=modules_of_cells("y", centres, modules["position"]),
         **colour_of(whole, look, colours),
         hovertemplate=f"%{{y}}<br>component %{{x}}<br>{plotly_text(look.title)} %{{z:.4~g}}<extra></extra>",
     )

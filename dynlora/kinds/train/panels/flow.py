@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,12 @@ from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.train.capacity_panel import CapacityPanel
 from dynlora.text import number, plotly_text, plural
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.module_map import modules_of_bands
 from dynlora.viz.kit.panel import Choice, RunView
 from dynlora.viz.kit.theme import Palette
+
+NO_MODULES: Mapping[str, int] = MappingProxyType({})
+"""The ends of a flow are no modules."""
 
 BY = Choice("flow", "Group transfers", capacity_frames.BY, "kind", is_row=True)
 """What the ends stand for."""
@@ -46,6 +51,7 @@ class RankTransfers(CapacityPanel[Transfers]):
 
     id = "flow"
     order = 4
+    chooses_module = True
     title = "Rank transfers"
     missing = "No ranks have been recorded in these steps."
 
@@ -80,7 +86,8 @@ class RankTransfers(CapacityPanel[Transfers]):
 
     def figure(self, data: Transfers, colours: Palette) -> go.Figure:
         """Draw the bands."""
-        return rank_flow(data.bands, data.ends, colours)
+        modules = data.run.modules
+        return rank_flow(data.bands, data.ends, colours, dict(zip(modules["short"], modules["position"], strict=True)))
 
 
 def flow(traced: pd.DataFrame, sides: Balance, events: int, first: int, last: int) -> str:
@@ -98,13 +105,16 @@ def flow(traced: pd.DataFrame, sides: Balance, events: int, first: int, last: in
     )
 
 
-def rank_flow(bands: pd.DataFrame, labels: Sequence[str], colours: Palette) -> go.Figure:
+def rank_flow(
+    bands: pd.DataFrame, labels: Sequence[str], colours: Palette, positions: Mapping[str, int] = NO_MODULES
+) -> go.Figure:
     """Draw who gave to whom, in parameters; pale bands stayed where they were.
 
     Args:
         bands: as `capacity_frames.flows` returns them.
         labels: of the ends, in the order they are drawn and coloured.
         colours: of the mode.
+        positions: of modules as recorded, by the label of their end; a click on a band chooses the receiver.
     """
     drawn = theme.figure(colours, 340, left=8)
     bands = bands.drop(bands.index[bands["kept"] & (bands["source"] == OTHERS)])  # it would dwarf what is named
@@ -139,6 +149,7 @@ def rank_flow(bands: pd.DataFrame, labels: Sequence[str], colours: Palette) -> g
             "hovertemplate": "%{customdata}<extra></extra>",
         },
         textfont={"size": 12, "color": colours.text, "shadow": _halo(colours.panel)},
+        meta=modules_of_bands([*left, *right], bands["target"].tolist(), positions),
     )
     drawn.update_layout(margin={"l": 8, "r": 8, "t": 8, "b": 12})
     return drawn

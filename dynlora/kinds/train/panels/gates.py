@@ -14,6 +14,7 @@ from dynlora.analysis.gate_effect import GateEffect
 from dynlora.analysis.inputs_reading import InputsReading, inputs_of
 from dynlora.text import one_line, percent, plotly_text
 from dynlora.viz.kit import theme
+from dynlora.viz.kit.module_map import modules_of_cells
 from dynlora.viz.kit.panel import Choice, Panel, Picks, RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -160,6 +161,7 @@ def gate_map(
         xgap=theme.column_gap(len(short)),
         ygap=1,
         customdata=np.tile(np.array(whole, dtype=object), (len(gates), 1)),
+        meta=modules_of_cells("x", range(len(short)), order),
         colorbar=theme.colour_bar("Gate (factor)", colours, nticks=5, len=0.72, y=0, yanchor="bottom"),
         hovertemplate="%{y}<br>%{customdata}<br>gate %{z:.4f}<extra></extra>",
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+import streamlit as st
 from streamlit.components.v2 import component
 
 _FILES = files("dynlora.viz.ui.browser")
@@ -19,13 +20,48 @@ def _element(name: str, css: str | None = None) -> Any:
 _charts, _keys, _notice = _element("charts"), _element("keys"), _element("notice", "notice.css")
 
 
-def chart_tools(colours: Mapping[str, str]) -> None:
+CHARTS = "chart-tools"
+"""Key of the element that looks after the charts of a page."""
+
+
+def chart_tools(colours: Mapping[str, str], on_click: Callable[[], None], on_brush: Callable[[], None]) -> None:
     """Give the page's charts their buttons, and mark the step under the pointer, or of a player, in all of them.
+
+    A part of the steps that is drawn over in one chart is what all charts of the page show then.
 
     Args:
         colours: `line`, `panel` and `text`, of the mode.
+        on_click: called after a click on a cell of a map or a band of a flow; `clicked` says on what.
+        on_brush: called after steps were drawn over on a page that has a range of steps; `brushed` says which.
     """
-    _charts(key="chart-tools", data=dict(colours))
+    _charts(key=CHARTS, data=dict(colours), on_click_change=on_click, on_brush_change=on_brush)
+
+
+def clicked() -> tuple[str, int, int | None] | None:
+    """Return the chart that was clicked, the place of what was clicked among its picks, and the step.
+
+    The step is None in a chart without steps. What a browser sends is untrusted: None for anything else.
+    """
+    match _sent("click"):
+        case {"chart": str(chart), "place": int(place), "step": int() | None as step} if place >= 0:
+            return chart, place, step if step is None or 0 <= step < MOST_STEPS else None
+    return None
+
+
+def brushed() -> tuple[int, int] | None:
+    """Return the steps that were drawn over; None for all of them."""
+    match _sent("brush"):
+        case {"first": int(first), "last": int(last)} if 0 <= first < last < MOST_STEPS:
+            return first, last
+    return None
+
+
+MOST_STEPS = 10**12
+"""No run has as many steps."""
+
+
+def _sent(name: str) -> Any:
+    return (st.session_state.get(CHARTS) or {}).get(name)
 
 
 def page_keys(places: Mapping[str, str]) -> None:

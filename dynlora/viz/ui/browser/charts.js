@@ -1,12 +1,14 @@
 // For all charts of a page: entries of their menus that save a chart or show it on the full screen, and the step under the pointer, or
-// that a player shows, as a line through every chart over steps. Nothing here asks the server for anything.
+// that a player shows, as a line through every chart over steps. Steps that are drawn over in one chart are those of all. The server is
+// told of two things alone: the module of a cell or a band that was clicked, and the steps of a page that has a range of steps.
 
 const AXES = ["Step", "Training tokens", "Training examples", "Training time (s)", "Adapter parameters × steps"];
-const RANKED = "scatter", LOOK_MS = 60, REST_MS = 700, SPARE = 60, FIT_MS = 150;
+const RANKED = "scatter", LOOK_MS = 60, REST_MS = 700, SPARE = 60, FIT_MS = 150, TWICE_MS = 320;
 
-export default function ({ data }) {
+export default function ({ data, setTriggerValue }) {
   window.dynloraCharts = window.dynloraCharts || new Charts();
   window.dynloraCharts.colours = data;
+  window.dynloraCharts.tell = setTriggerValue;
   window.dynloraCharts.soon();
 }
 
@@ -33,6 +35,9 @@ class Charts {
         chart.dynlora = true;
         chart.addEventListener("pointermove", (event) => this.hovered(chart, event));
         chart.addEventListener("pointerleave", () => this.clear());
+        chart.on("plotly_click", (event) => this.clicked(chart, event));
+        chart.on("plotly_relayout", (changes) => this.brushed(chart, changes));
+        chart.on("plotly_doubleclick", () => this.reset(chart));
       }
       this.tools(chart);
     }
@@ -44,6 +49,37 @@ class Charts {
     if (!AXES.includes(title(chart)) || x < 0 || x > axis._length || y < 0 || y > size.h) return this.clear();
     const place = axis.p2l(x);
     this.mark(axis.type === "log" ? 10 ** place : Math.round(place), title(chart), chart);
+  }
+
+  // Told after a moment: of a double click, which shows all steps again, the first click chooses nothing.
+  clicked(chart, { points: [point], event }) {
+    const place = point ? module(chart, point, event) : -1;
+    if (place < 0 || this.pressed || event.detail > 1) return;
+    const axis = chart._fullLayout.xaxis, x = event.clientX - chart.getBoundingClientRect().left - (axis ? axis._offset : 0);
+    const step = title(chart) === "Step" ? Math.max(0, Math.round(axis.p2d(x))) : null;
+    this.pressed = setTimeout(() => { this.pressed = null; this.tell("click", { chart: name(chart), place, step }); }, TWICE_MS);
+  }
+
+  brushed(chart, { "xaxis.range[0]": first, "xaxis.range[1]": last }) {
+    const from = Math.max(0, Math.round(first)), to = Math.round(last), begin = whole(chart)["xaxis.range"];
+    if (first === undefined || (begin && first === begin[0] && last === begin[1])) return;
+    this.follow(chart, () => ({ "xaxis.range": [first, last] }), to > from ? { first: from, last: to } : null);
+  }
+
+  reset(chart) {
+    clearTimeout(this.pressed);
+    this.pressed = null;
+    this.follow(chart, whole, { all: true });
+  }
+
+  // A relayout tells of itself: what this sets in the other charts is no brush.
+  follow(chart, range, steps) {
+    const axis = title(chart);
+    if (this.follows || !AXES.includes(axis)) return;
+    this.follows = true;
+    const others = this.all().filter((other) => other !== chart && title(other) === axis);
+    Promise.all(others.map((other) => window.Plotly.relayout(other, range(other)))).finally(() => { this.follows = false; });
+    if (steps && axis === "Step" && document.querySelector(".st-key-address-steps")) this.tell("brush", steps);
   }
 
   mark(place, axis, from) {
@@ -104,6 +140,24 @@ class Charts {
 function title(chart) {
   const axis = chart._fullLayout.xaxis;
   return axis && axis.type !== "category" && axis.title ? axis.title.text : null;
+}
+
+// What a double click leads back to: the range that a chart was drawn with, or that of its points.
+function whole(chart) {
+  const { _rangeInitial0: first, _rangeInitial1: last } = chart._fullLayout.xaxis;
+  return first === undefined ? { "xaxis.autorange": true } : { "xaxis.range": [first, last] };
+}
+
+// Of a cell its module by the place on the axis along which the modules are; of a band its receiver.
+function module(chart, point, event) {
+  const meta = (point.data || point.trace || (chart.data.length === 1 && chart.data[0]) || {}).meta;
+  if (!meta) return -1;
+  if (meta.bands) return (point.source === undefined ? meta.ends : meta.bands)[point.pointNumber] ?? -1;
+  if (!meta.places) return -1;
+  const axis = chart._fullLayout[`${meta.axis}axis`], box = chart.getBoundingClientRect();
+  const at = axis.p2d((meta.axis === "x" ? event.clientX - box.left : event.clientY - box.top) - axis._offset);
+  const away = meta.places.map((place) => Math.abs(place - at)), least = Math.min(...away);
+  return least > 1 ? -1 : meta.positions[away.indexOf(least)];
 }
 
 function name(chart) {
