@@ -10,9 +10,11 @@ RANDOM_RANKS = "random ranks"
 FROZEN_SCALES = "frozen scales"
 """Key of a side whose scales are those that `lora, scale` learned with the same seed, and stay.
 
-`learned`: where they were learned; `mean`: their mean everywhere; `shuffled`: dealt out to other modules; `half`: 0.5
-everywhere, which is half of alpha.
+`learned`: where they were learned; `mean`: their mean everywhere; `shuffled`: dealt out to other modules.
 """
+
+SCALING = "alpha / r"
+"""Key of a side whose scaling is another than 2, that of all others."""
 
 FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
 
@@ -27,7 +29,9 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora, learned scale frozen": {**FROZEN, FROZEN_SCALES: "learned"},
     "lora, mean scale frozen": {**FROZEN, FROZEN_SCALES: "mean"},
     "lora, shuffled scale frozen": {**FROZEN, FROZEN_SCALES: "shuffled"},
-    "lora, half scale frozen": {**FROZEN, FROZEN_SCALES: "half"},
+    "lora, scaling 1": {"name": "lora", SCALING: 1.0},
+    "lora, scaling 0.5": {"name": "lora", SCALING: 0.5},
+    "lora, scaling 0.25": {"name": "lora", SCALING: 0.25},
     "lora, plus": {"name": "lora", "lr_ratio": 16.0},
     # alpha / √rank: at rank 1 it is `lora`
     "lora, stabilized": {"name": "lora", "scaling": "rank_stabilized"},
@@ -36,6 +40,10 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "scale only": {"name": "dynamic", "allocation": "none", "gates": "scale"},
     "dynamic": FREE,
     "dynamic, scale": {**FREE, "gates": "scale"},
+    "dynamic, scale at 10": {**FREE, "gates": "scale", "scale_lr_ratio": 10.0},
+    "dynamic, scaling 1": {**FREE, SCALING: 1.0},
+    "dynamic, scaling 0.5": {**FREE, SCALING: 0.5},
+    "dynamic, scaling 0.25": {**FREE, SCALING: 0.25},
     "dynamic, token": {**FREE, "gates": "token"},
     "dynamic, gates": {**FREE, "gates": "module"},
     "gates only": {"name": "dynamic", "allocation": "none", "gates": "module"},
@@ -53,7 +61,7 @@ Random ranks with a scale have the scales' parameters beyond those of uniform ra
 """
 
 WHY = tuple(name for name, values in ALLOCATORS.items() if values["name"] == "lora" and "scale_lr_ratio" in values)
-"""Sides that ask why a scale gains; they train at the rate of `lora, scale` unless `OWN_RATE` names them."""
+"""Sides that ask why a scale gains; they train at the rate of `lora, scale` where `OWN_RATE` names them not."""
 
 RATE_OF = {"dynamic, family, first only": "dynamic, family", **dict.fromkeys(WHY, "lora, scale")}
 """Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
@@ -61,13 +69,20 @@ RATE_OF = {"dynamic, family, first only": "dynamic, family", **dict.fromkeys(WHY
 OWN_RATE = (
     "lora",
     "lora, scale",
-    "lora, half scale frozen",
+    "lora, scale at 10",
+    "lora, scaling 1",
+    "lora, scaling 0.5",
+    "lora, scaling 0.25",
     "lora, plus",
     "lora, stabilized",
     "random ranks",
     "random ranks, scale",
     "scale only",
     "dynamic, scale",
+    "dynamic, scale at 10",
+    "dynamic, scaling 1",
+    "dynamic, scaling 0.5",
+    "dynamic, scaling 0.25",
     "dynamic, token",
     "dynamic",
     "dynamic, gates",
@@ -84,6 +99,6 @@ def tuned_as(method: str) -> str:
 
 
 def parts_of(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the strategy's settings of a method, and what a benchmark does itself: random ranks, frozen scales."""
+    """Return the strategy's settings of a method, and what a benchmark sets itself: random ranks, frozen scales, alpha."""
     values = dict(ALLOCATORS[method])
-    return values, {key: values.pop(key) for key in (RANDOM_RANKS, FROZEN_SCALES) if key in values}
+    return values, {key: values.pop(key) for key in (RANDOM_RANKS, FROZEN_SCALES, SCALING) if key in values}

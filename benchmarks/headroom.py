@@ -127,15 +127,19 @@ def table_of(runs: Mapping[str, Mapping[str, Any]], names: list[str], seeds: lis
     return found
 
 
+SCALING_OF_ALL = 2
+"""alpha / r of every arm: the default of the engine."""
+
+
 def values_of(arguments: argparse.Namespace, seed: int, strategy: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of one run; the scaling is 2 in every arm."""
+    """Return the values of one run; the scaling is that of all arms."""
     data, rank = arguments.data, arguments.rank
     where = {"path": data} if Path(data).exists() else {"name": data}
     return {
         "seed": seed,
         "model": {"name": arguments.model},
         "data": {**where, "max_eval": arguments.rows},
-        "adapter": {"rank": rank, "alpha": 2 * rank},
+        "adapter": {"rank": rank, "alpha": SCALING_OF_ALL * rank},
         "strategy": dict(strategy),
         "train": {"steps": arguments.steps, "lr": arguments.lr},
     }

@@ -30,9 +30,9 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
-from benchmarks.allocators import FROZEN_SCALES, RANDOM_RANKS, parts_of, tuned_as
+from benchmarks.allocators import FROZEN_SCALES, RANDOM_RANKS, SCALING, parts_of, tuned_as
 from benchmarks.fixed_run import measured, written_ranks
-from benchmarks.headroom import mean_and_ends, modules_of, task_of, values_of
+from benchmarks.headroom import SCALING_OF_ALL, mean_and_ends, modules_of, task_of, values_of
 from benchmarks.kept_runs import KeptRuns
 from benchmarks.placements import drawn
 from dynlora.analysis.stats import t_reach
@@ -60,12 +60,14 @@ def trained(arguments: argparse.Namespace, job: Job) -> str:
     method, seed, lr = job
     values = argparse.Namespace(**{**vars(arguments), "lr": lr})
     strategy, own = parts_of(method)
-    scales = frozen_scales(values, own[FROZEN_SCALES], seed, lr) if FROZEN_SCALES in own else None
+    scales = frozen_scales(arguments, own[FROZEN_SCALES], seed, lr) if FROZEN_SCALES in own else None
     with tempfile.TemporaryDirectory() as folder:
         if RANDOM_RANKS in own:
             ranks = drawn(modules_of(arguments.model, task_of(values)), arguments.rank, seed).ranks
             strategy["ranks_from"] = written_ranks(ranks, Path(folder) / "ranks.json")
-        run = measured(values_of(values, seed, strategy), scales=scales)
+        config = values_of(values, seed, strategy)
+        config["adapter"]["alpha"] = own.get(SCALING, SCALING_OF_ALL) * arguments.rank
+        run = measured(config, scales=scales)
     about = {"method": method, "seed": seed, "lr": lr, "data": Path(arguments.data).name, "rank": arguments.rank}
     made: dict[str, Any] = {
         "job": about,
@@ -88,13 +90,11 @@ def trained(arguments: argparse.Namespace, job: Job) -> str:
 
 
 def frozen_scales(arguments: argparse.Namespace, form: str, seed: int, lr: float) -> list[float]:
-    """Return the scales by module: those that `lora, scale` learned with this seed, their mean, shuffled, or 0.5.
+    """Return the scales by module that `lora, scale` learned with this seed: as they are, their mean, or shuffled.
 
     Raises:
-        KeyError: while a run whose scales are needed is not kept.
+        KeyError: while that run is not kept.
     """
-    if form == "half":
-        return [0.5] * len(modules_of(arguments.model, task_of(arguments)))
     learned = arguments.kept[file_name(arguments, ("lora, scale", seed, lr))]["metrics"]["scales"]
     if form == "mean":
         return [float(np.mean(learned))] * len(learned)
