@@ -99,6 +99,6 @@ def tuned_as(method: str) -> str:
 
 
 def parts_of(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the strategy's settings of a method, and what a benchmark sets itself: random ranks, frozen scales, alpha."""
+    """Return the settings of a method, and what a benchmark sets itself: random ranks, frozen scales, alpha."""
     values = dict(ALLOCATORS[method])
     return values, {key: values.pop(key) for key in (RANDOM_RANKS, FROZEN_SCALES, SCALING) if key in values}
