@@ -12,11 +12,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from dynlora.blocks import SOME_BLOCKS, SomeBlocks
 from dynlora.data_files import repair_list
 from dynlora.data_files.opening import Encoding
+from dynlora.discovery import declared
 from dynlora.errors import ConfigError, checked, keys_of, nearest, section_in
 from dynlora.renamed_settings import accept_old_names, with_written_defaults
 from dynlora.text import printable
@@ -167,10 +177,16 @@ class DataConfig(Section):
                 raise ValueError(f"data.{new}={value}: give data.{new} or data.{old}, not both")
         return self
 
+    @field_validator("task", mode="wrap")
+    @classmethod
+    def _of_a_plug_in(cls, value: Any, of_dynlora: ValidatorFunctionWrapHandler) -> Any:
+        """Accept the name of a task that an installed plug-in brings; it is looked up, and nothing of it is loaded."""
+        return value if value not in TASKS and value in declared("tasks") else of_dynlora(value)
+
     @property
     def has_classes(self) -> bool | None:
-        """Whether the labels are classes; None where the labels say so."""
-        return TASKS[self.task]
+        """Whether the labels are classes; None where the labels say so, and of a plug-in's task."""
+        return TASKS.get(self.task)
 
     @property
     def is_generative(self) -> bool | None:

@@ -69,6 +69,11 @@ def plugged_in(group: str, base: type[T]) -> dict[str, type[T]]:
     return classes
 
 
+def declared(group: str) -> frozenset[str]:
+    """Return the names that installed plug-ins declare in a group, without loading them."""
+    return frozenset(point.name for point in _points(group))
+
+
 def joined(own: Mapping[str, T], plugins: Mapping[str, T]) -> dict[str, T]:
     """Return what dynlora and plug-ins bring; dynlora's own names stay its own."""
     for name in sorted(set(own) & set(plugins)):

@@ -16,7 +16,7 @@ FIRST = (
     "tests/training/",
     "tests/pages/test_model_trouble.py",
     "tests/docs/",
-    "tests/strategies/test_contract.py",
+    "dynlora/contracts/test_strategies.py",
     "tests/assets/",
     "tests/cli/",
     "tests/jobs/",
@@ -29,7 +29,7 @@ FIRST = (
 """Files and folders in the order in which they begin, the longest first; all else comes last."""
 
 BROWSER = "tests/browser/"
-BY_METHOD = "tests/strategies/test_contract.py"
+BY_METHOD = "dynlora/contracts/test_strategies.py"
 """Its tests of one method share one run."""
 
 ALONE = (

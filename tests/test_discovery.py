@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,14 +19,15 @@ from click.testing import CliRunner
 import dynlora
 from dynlora import discovery, strategies
 from dynlora.cli.main import main
+from dynlora.contracts import test_strategies as contract
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine.strategy import Strategy
+from dynlora.errors import ConfigError
 from dynlora.kinds.registry import registry as kinds
 from dynlora.viz.kit.panel import panels_of_plugins
 from dynlora.viz.report.one_run import run_document
 from tests.command_line import document
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from tests.kinds.train import samples
-from tests.strategies import test_contract as contract
 
 PLUGIN = Path(__file__).resolve().parents[1] / "examples" / "plugin"
 
@@ -84,6 +86,14 @@ def test_a_figure_of_a_plug_in_is_on_the_page_in_the_report_and_in_a_notebook(pl
     assert picture.caption.startswith("The smallest rank is ")
 
 
+def test_a_task_of_a_plug_in_can_be_named_in_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, {"dynlora.tasks": {"ordinal": "no_such_module:Ordinal"}})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert tiny_config("lora", data__task="ordinal").data.has_classes is None
+    with pytest.raises(ConfigError, match="data.task=cardinal"):
+        tiny_config("lora", data__task="cardinal")
+
+
 def test_what_is_plugged_in_is_told(plugged: Path) -> None:
     doctor = document(CliRunner().invoke(main, ["doctor", "--json"]))["plugins"]
     assert [(one["group"], one["name"], one["package"]) for one in doctor] == [
@@ -116,16 +126,25 @@ def test_the_names_of_dynlora_stay_its_own(caplog: pytest.LogCaptureFixture) -> 
 
 
 @pytest.mark.journey
-def test_the_example_is_a_package_that_pip_installs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(PLUGIN)]
-    subprocess.run(command, check=True, timeout=300, stdin=subprocess.DEVNULL)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PLUGIN.parents[1])])}
-    listed = subprocess.run(
-        [sys.executable, "-m", "dynlora", "strategies", "--json"],
-        check=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=environment,
-    )
-    assert "halve" in {row["name"] for row in json.loads(listed.stdout)}
+def test_the_example_is_a_package_that_pip_installs_and_its_author_can_test(tmp_path: Path) -> None:
+    def run(*command: str) -> str:
+        """Run Python as in an empty folder, with the plug-in installed beside dynlora."""
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            check=False,
+            timeout=900,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(PLUGIN.parents[1])])},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(PLUGIN))
+    assert "halve" in {row["name"] for row in json.loads(run("dynlora", "strategies", "--json"))}
+    chosen = ("-k", "halve or lowest_ranks", "-m", "not torture", "-p", "no:cacheprovider")
+    passed = re.search(r"(\d+) passed", run("pytest", "-q", "--pyargs", "dynlora.contracts", *chosen))
+    assert passed is not None
+    assert int(passed[1]) > 15

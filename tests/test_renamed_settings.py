@@ -12,13 +12,13 @@ import pytest
 from dynlora import renamed_settings
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import load_config, read_run_config, set_key
+from dynlora.contracts.harness import MemoryKeeper, make_trainer, same, tiny_config, weights
 from dynlora.engine.fields import settings_of
 from dynlora.errors import ConfigError
 from dynlora.renamed_settings import CHANGED_DEFAULTS, GONE, RENAMED, RENAMED_VALUES
 from dynlora.store import meta
 from dynlora.strategies import registry, strategy_class
 from dynlora.training.resumable import check_method
-from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, weights
 
 OLD = {
     "dynamic": {"lot": 3, "promises": "layer", "guard": 0.3},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.config import RunConfig, parse_config
+from dynlora.contracts import overridden
 
 GOOD = ("great", "lovely", "superb")
 BAD = ("awful", "dull", "broken")
@@ -94,17 +95,6 @@ def save_data(folder: Path) -> Path:
     write_csv(folder / "train.csv", tiny_rows(200, seed=1))
     write_csv(folder / "validation.csv", tiny_rows(80, seed=2))
     return folder
-
-
-def overridden(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with others in their place; `train__lr=1` sets train.lr, `seed=3` sets seed."""
-    for key, value in overrides.items():
-        section, _, last = key.partition("__")
-        if last:
-            values.setdefault(section, {})[last] = value
-        else:
-            values[section] = value
-    return values
 
 
 def tiny_values(model: Path, data: Path, **overrides: Any) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.tiny import overridden
+from dynlora.contracts import overridden
+from dynlora.contracts.harness import tiny_decoder
 
 END, PAD, BEGIN = "<|end|>", "<|pad|>", "<|begin|>"
 
@@ -56,41 +57,6 @@ def byte_tokenizer(*, pad_is_end: bool = False, begins: bool = False, template: 
     )
     found.chat_template = template
     return found
-
-
-def tiny_decoder(architecture: str = "llama", seed: int = 0, *, tied: bool = True, words: int = 259) -> Any:
-    """Return a tiny random decoder with two blocks."""
-    import torch
-    import transformers
-
-    common: dict[str, Any] = {
-        "vocab_size": words,
-        "bos_token_id": 2,
-        "eos_token_id": 0,
-        "pad_token_id": 1,
-        "initializer_range": 0.1,
-        "tie_word_embeddings": tied,
-    }
-    layers: dict[str, Any] = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "intermediate_size": 48,
-        "max_position_embeddings": 256,
-    }
-    configs: dict[str, Callable[[], Any]] = {
-        "llama": lambda: transformers.LlamaConfig(**layers, **common),
-        "qwen2": lambda: transformers.Qwen2Config(**layers, **common),
-        "gpt2": lambda: transformers.GPT2Config(
-            n_embd=32, n_layer=2, n_head=2, n_positions=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **common
-        ),
-        "gemma": lambda: transformers.GemmaConfig(**layers, head_dim=16, **common),
-        "gemma2": lambda: transformers.Gemma2Config(**layers, head_dim=16, final_logit_softcapping=5.0, **common),
-        "mistral": lambda: transformers.MistralConfig(**layers, **common),
-    }
-    torch.manual_seed(seed)
-    return transformers.AutoModelForCausalLM.from_config(configs[architecture]())
 
 
 def save_tiny_lm(folder: Path, architecture: str = "llama", **tokenizer: Any) -> Path:

@@ -206,7 +206,13 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class LabelledTask(Task):
-    """A task with one label for each text, or pair of texts: the model has a new head, and what it says are logits."""
+    """A task with one label for each text, or pair of texts: the model has a new head, and what it says are logits.
+
+    Attributes:
+        example: labels of a small table of this task; `dynlora.contracts` tries it with them.
+    """
+
+    example: ClassVar[LabelColumn]
 
     @classmethod
     @abstractmethod

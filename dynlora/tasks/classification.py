@@ -39,6 +39,7 @@ class Classification(LabelledTask):
     group_metrics = ("ece", "brier")
     prediction_unit = "class"
     output_unit = "probability"
+    example = LabelColumn("label", ["a", "b", "b"], ["c", "a"], None)
 
     @classmethod
     def claims(cls, column: LabelColumn) -> bool:

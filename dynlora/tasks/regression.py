@@ -27,6 +27,7 @@ class Regression(LabelledTask):
     prediction_unit = "number"
     output_unit = "number"
     disagreement_unit = "number"
+    example = LabelColumn("label", [0.5, 1.0, 2.0], [0.25, 3.0], None)
 
     @classmethod
     def claims(cls, column: LabelColumn) -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from dynlora import strategies
 from dynlora.config import parse_config
+from dynlora.contracts.harness import WRITER, ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.generate import Limits, write
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
@@ -20,7 +21,6 @@ from dynlora.errors import AssetError, ConfigError, DynloraError
 from dynlora.training.plan import plan
 from dynlora.training.preflight import preflight
 from tests.architectures import tiny_models as tiny
-from tests.engine.harness import WRITER, ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 from tests.tiny import save_data, tiny_values
 from tests.tiny_lm import lm_values, save_problems
 

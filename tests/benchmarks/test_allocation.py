@@ -13,8 +13,8 @@ from benchmarks.fact_memory import world
 from benchmarks.fact_memory.__main__ import World, tuned_as
 from benchmarks.headroom import conclusion, halves, verdict
 from benchmarks.placements import arms, drawn, placed
+from dynlora.contracts.harness import make_trainer, tiny_config
 from dynlora.engine.model.modules import ModuleInfo
-from tests.engine.harness import make_trainer, tiny_config
 
 SIZES = {
     "even": {"self_attn.q_proj": (32, 32), "self_attn.o_proj": (32, 32), "mlp.up": (32, 96), "mlp.down": (96, 32)},

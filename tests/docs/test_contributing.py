@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from dynlora import strategies
 from dynlora.cli.main import main
+from dynlora.contracts import test_strategies as contract
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.viz.launch import form_model
 from tests.command_line import document, run
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
-from tests.strategies import test_contract as contract
 
 TEXT = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text("utf-8")
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from dynlora.contracts.harness import tiny_model
 from dynlora.engine import edits
 from dynlora.engine.allocation import scores
 from dynlora.engine.edits.moments import component_tensors
@@ -16,7 +17,6 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, find_modules, head_names
 from dynlora.errors import ConfigError
-from tests.engine.harness import tiny_model
 
 
 def adapter(d_in: int = 6, d_out: int = 5, rank: int = 3, max_rank: int = 6, seed: int = 0) -> LoraLinear:

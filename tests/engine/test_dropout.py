@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from dynlora.contracts.harness import make_trainer, tiny_config, tiny_model
 from dynlora.engine.model.dropout import DropoutStreams, SparseDropout, dropped_positions, use_sparse_dropout, zero_
-from tests.engine.harness import make_trainer, tiny_config, tiny_model
 
 
 @settings(max_examples=100, deadline=None)

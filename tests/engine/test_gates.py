@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from dynlora.contracts.harness import TASK, ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.evaluation.gate_reaction import reaction
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
-from tests.engine.harness import TASK, ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 
 GATED = {"name": "dynamic", "gates": "module"}
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynlora.contracts.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
 from dynlora.engine.allocation.greedy import greedy_ranks
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, Grow, SketchGradients, apply
@@ -17,7 +18,6 @@ from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.gradient_sketch import Directions, GradientSketch, entropy_rank
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.strategies.dynamic.one_shot import ACCUMULATED_STEPS, GradientAccumulation, predicted_gain, within_groups
-from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
 
 pytestmark = pytest.mark.slow  # together
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynlora.contracts.harness import make_trainer, tiny_config, tiny_tokens
 from dynlora.engine.data.held_back import set_apart
-from tests.engine.harness import make_trainer, tiny_config, tiny_tokens
 
 
 @settings(max_examples=50, deadline=None)

@@ -12,17 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from dynlora import attach
-from dynlora.engine.data.batches import BatchOrder, calibration_batches
-from dynlora.engine.edits import Drop, Grow, apply
-from dynlora.engine.edits.set_start import StartAt
-from dynlora.engine.init.initializers import BATCHES, gradient_pair, gradient_step
-from dynlora.engine.init.input_svd import EXACT, InputComponents, input_directions, leading
-from dynlora.engine.init.weight_gradients import mean_product, weight_gradients
-from dynlora.engine.loop.optimizer import set_lr
-from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.model.offset_linear import OffsetLinear
-from dynlora.errors import ConfigError
-from tests.engine.harness import (
+from dynlora.contracts.harness import (
     ARCHITECTURES,
     TASK,
     MemoryKeeper,
@@ -33,6 +23,16 @@ from tests.engine.harness import (
     tiny_tokens,
     weights,
 )
+from dynlora.engine.data.batches import BatchOrder, calibration_batches
+from dynlora.engine.edits import Drop, Grow, apply
+from dynlora.engine.edits.set_start import StartAt
+from dynlora.engine.init.initializers import BATCHES, gradient_pair, gradient_step
+from dynlora.engine.init.input_svd import EXACT, InputComponents, input_directions, leading
+from dynlora.engine.init.weight_gradients import mean_product, weight_gradients
+from dynlora.engine.loop.optimizer import set_lr
+from dynlora.engine.model.modules import ModuleInfo
+from dynlora.engine.model.offset_linear import OffsetLinear
+from dynlora.errors import ConfigError
 
 GA = {"name": "lora", "init": "lora_ga"}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import dynlora
+from dynlora.contracts.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_model, weights
 from dynlora.engine.lr_backoff import PATIENCE, LearningRateBackoff
 from dynlora.errors import ConfigError
-from tests.engine.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_model, weights
 
 
 def watched(losses: np.ndarray, tolerance: float = 0.3) -> LearningRateBackoff:

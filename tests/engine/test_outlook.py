@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.config import RunConfig, parse_config
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper
 from dynlora.engine.evaluation.written import WritingCost
 from dynlora.engine.loop import outlook as outlook_module
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
@@ -18,7 +19,6 @@ from dynlora.engine.recorder import NullRecorder
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import training_state
 from dynlora.training.inputs import load_inputs
-from tests.engine.harness import ListRecorder, MemoryKeeper
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
 

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from torch import nn
 
+from dynlora.contracts.harness import WRITER, make_trainer, tiny_config, tiny_texts
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.packing import check_packing, pack
 from dynlora.errors import ConfigError
 from dynlora.tasks.causal_lm import CausalLM
-from tests.engine.harness import WRITER, make_trainer, tiny_config, tiny_texts
 from tests.tiny_lm import DECODERS, tiny_decoder
 
 WIDTH = 24

@@ -12,12 +12,12 @@ from peft.tuners.glora.layer import GloraLinear as PeftGloraLinear
 from torch import Tensor, nn
 
 from dynlora import strategies
+from dynlora.contracts.harness import TASK, make_trainer, tiny_config, tiny_model, tiny_tokens
 from dynlora.engine.data.batches import BatchOrder
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import replace_module
 from dynlora.engine.model.dropout import DropoutStreams
-from tests.engine.harness import TASK, make_trainer, tiny_config, tiny_model, tiny_tokens
 
 STEPS = 20
 

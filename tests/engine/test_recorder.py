@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine.allocation import scores
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters
 from dynlora.tasks.metrics import calibration_metrics
 from dynlora.training.progress_stream import Readings
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 
 
 def test_every_evaluation_keeps_the_loss_and_answer_of_each_row() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.schedule import Phases
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.adalora.edits import MaskScales
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 
 
 def adalora(**fields: object) -> dict[str, object]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 from dynlora.engine.context import Step
 from dynlora.engine.edits import apply, describe
 from dynlora.engine.loop.adapter_state import adapter_state
@@ -23,7 +24,6 @@ from dynlora.strategies.aslora.sharing import (
     merge_jump,
     nearest,
 )
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 
 
 def trainer_of(steps: int = 20, **fields):

@@ -11,6 +11,7 @@ from torch import nn
 
 import dynlora
 from dynlora.analysis.capacity_frames import trace
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.model.adapters import Adapters
@@ -19,7 +20,6 @@ from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.beamlora.edits import CopyComponent, TakeSnapshot
 from dynlora.strategies.beamlora.layer import BeamLinear, factors_of, jump, pairing, pruned
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 
 SCORES = st.lists(st.floats(-0.3, 0.3), min_size=2, max_size=8)
 

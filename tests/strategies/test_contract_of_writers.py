@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from dynlora import strategies
+from dynlora.contracts.harness import WRITER, make_trainer, same, tiny_config, tiny_model, tiny_texts, weights
+from dynlora.contracts.test_strategies import WRITERS, trained, whole
 from dynlora.engine.context import Probe
 from dynlora.errors import ConfigError
 from dynlora.tasks.causal_lm import CausalLM
-from tests.engine.harness import WRITER, make_trainer, same, tiny_config, tiny_model, tiny_texts, weights
-from tests.strategies.test_contract import WRITERS, trained, whole
 
 TRIED = {"dynamic", "lora", "adalora", "glora"}
 """Methods that are tried as writers at once; the others in `make torture`."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dynlora import attach, strategies
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model, tiny_tokens
 from dynlora.engine import edits
 from dynlora.engine.adapt import adapt
 from dynlora.engine.context import Step
@@ -26,7 +27,6 @@ from dynlora.errors import ConfigError
 from dynlora.strategies.diffora.edits import Look, TakeIn, Weigh
 from dynlora.strategies.diffora.selection import Choice, adam_step
 from dynlora.tasks.regression import Regression
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model, tiny_tokens
 
 WIDTH, LAYERS, KINDS = 6, 2, ("q", "k", "v")
 PLANTED = ("layers.0.v", "layers.1.q")

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dynlora
-from dynlora.engine import edits
-from dynlora.engine.context import Step
-from dynlora.engine.edits import Drop, SetScale
-from dynlora.engine.loop.trainer import Trainer
-from dynlora.engine.model.adapters import Adapters
-from dynlora.errors import ConfigError
-from dynlora.strategies import build
-from tests.engine.harness import (
+from dynlora.contracts.harness import (
     ListRecorder,
     MemoryKeeper,
     make_trainer,
@@ -27,6 +20,13 @@ from tests.engine.harness import (
     tiny_config,
     weights,
 )
+from dynlora.engine import edits
+from dynlora.engine.context import Step
+from dynlora.engine.edits import Drop, SetScale
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.adapters import Adapters
+from dynlora.errors import ConfigError
+from dynlora.strategies import build
 from tests.pairwise import pairwise
 
 

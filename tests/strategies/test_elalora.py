@@ -10,13 +10,13 @@ from torch import nn
 
 import dynlora
 from dynlora.api import Attached
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.model.svd_form import take_sensitivity, triplet_scores
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.elalora import exchange
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 
 
 def on_blocks(*shapes: tuple[int, int], rank: int = 3, steps: int = 3, **fields: object) -> Attached:

@@ -10,8 +10,8 @@ import torch
 from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from peft.utils.incremental_pca import IncrementalPCA
 
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model, tiny_tokens
 from dynlora.engine.data.batches import calibration_batches
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model, tiny_tokens
 
 
 def eva(**fields: Any) -> dict[str, Any]:

@@ -13,12 +13,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dynlora import attach, strategies
+from dynlora.contracts.harness import (
+    ListRecorder,
+    MemoryKeeper,
+    make_trainer,
+    same,
+    tiny_config,
+    tiny_model,
+    tiny_tokens,
+)
+from dynlora.contracts.harness import weights as weights_of
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies.gelora.hidden_states import layer_states
 from dynlora.strategies.gelora.two_nn import intrinsic_dimension
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, same, tiny_config, tiny_model, tiny_tokens
-from tests.engine.harness import weights as weights_of
 
 
 def gelora(**fields: Any) -> dict[str, Any]:

@@ -14,6 +14,16 @@ from torch import nn
 
 import dynlora
 from dynlora.config import parse_config
+from dynlora.contracts.harness import (
+    ListRecorder,
+    MemoryKeeper,
+    make_trainer,
+    same,
+    tiny_config,
+    tiny_model,
+    tiny_tokens,
+    weights,
+)
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
@@ -24,16 +34,6 @@ from dynlora.strategies import build
 from dynlora.strategies.glora.layer import LORA, GloraLinear, SettlePaths
 from dynlora.training import run as training
 from dynlora.training.plan import plan
-from tests.engine.harness import (
-    ListRecorder,
-    MemoryKeeper,
-    make_trainer,
-    same,
-    tiny_config,
-    tiny_model,
-    tiny_tokens,
-    weights,
-)
 from tests.tiny import save_data, save_tiny, tiny_values
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name

@@ -11,12 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora import strategies
-from dynlora.engine.allocation.solvers import proportional_ranks
-from dynlora.engine.data.batches import calibration_batches
-from dynlora.engine.init.weight_gradients import weight_gradients
-from dynlora.engine.loop.trainer import Trainer
-from dynlora.errors import ConfigError
-from tests.engine.harness import (
+from dynlora.contracts.harness import (
     ARCHITECTURES,
     TASK,
     ListRecorder,
@@ -27,7 +22,12 @@ from tests.engine.harness import (
     tiny_tokens,
     weights,
 )
-from tests.engine.harness import tiny_model as fresh_model
+from dynlora.contracts.harness import tiny_model as fresh_model
+from dynlora.engine.allocation.solvers import proportional_ranks
+from dynlora.engine.data.batches import calibration_batches
+from dynlora.engine.init.weight_gradients import weight_gradients
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.errors import ConfigError
 
 
 def gora(**fields: Any) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from torch import nn
 
 import dynlora
 from dynlora.api import Attached
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
 from dynlora.engine.allocation.redistribute import Budget, redistribute
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, Grow, Move
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.strategies import build
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 
 TOTAL = 1000
 PULL = 2e-2 * 1e-3

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynlora.config import parse_config
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model, tiny_tokens
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.step_signals import spectrum
@@ -32,7 +33,6 @@ from dynlora.strategies.lora_ensemble.layer import (
 from dynlora.tasks.classification import Classification
 from dynlora.tasks.regression import Regression
 from dynlora.training import run as training
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_model, tiny_tokens
 from tests.tiny import save_data, save_tiny, tiny_values
 
 M, MEMBER_RANK, D_IN, D_OUT = 3, 2, 6, 5

@@ -8,14 +8,7 @@ import torch
 from torch import nn
 
 import dynlora
-from dynlora.engine.context import Step
-from dynlora.engine.loop.optimizer import clip
-from dynlora.engine.model.modules import ModuleInfo
-from dynlora.errors import ConfigError
-from dynlora.strategies import build
-from dynlora.strategies.lora_sp.layer import PartialLinear
-from dynlora.strategies.lora_sp.strategy import LoraSp
-from tests.engine.harness import (
+from dynlora.contracts.harness import (
     ListRecorder,
     MemoryKeeper,
     make_trainer,
@@ -25,6 +18,13 @@ from tests.engine.harness import (
     tiny_tokens,
     weights,
 )
+from dynlora.engine.context import Step
+from dynlora.engine.loop.optimizer import clip
+from dynlora.engine.model.modules import ModuleInfo
+from dynlora.errors import ConfigError
+from dynlora.strategies import build
+from dynlora.strategies.lora_sp.layer import PartialLinear
+from dynlora.strategies.lora_sp.strategy import LoraSp
 
 
 def trainer_of(mask: str, steps: int = 20, **fields):

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import dynlora
+from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 from dynlora.engine import edits
 from dynlora.engine.edits.shrink import ShrinkScales, shrunk
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.strategies import build
 from dynlora.strategies.sora import thresholds
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 
 
 def test_prox_by_hand() -> None:

@@ -10,12 +10,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 import dynlora
+from dynlora.contracts.harness import (
+    ListRecorder,
+    MemoryKeeper,
+    make_trainer,
+    same,
+    tiny_config,
+    tiny_model,
+    tiny_tokens,
+)
 from dynlora.engine.edits import apply
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.xgblora.layer import NextBooster
-from tests.engine.harness import ListRecorder, MemoryKeeper, make_trainer, same, tiny_config, tiny_model, tiny_tokens
 
 
 def trained(**fields):

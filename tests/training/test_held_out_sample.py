@@ -17,6 +17,7 @@ from dynlora.analysis import run_summary
 from dynlora.analysis.pairing import RunPairs
 from dynlora.config import ALL_ROWS, RunConfig
 from dynlora.config_files import read_run_config
+from dynlora.contracts.harness import same
 from dynlora.engine.data.groups import probe_rows
 from dynlora.engine.evaluation.held_out_part import sample, whole
 from dynlora.engine.loop.checkpoint import pack, read_checkpoint
@@ -26,7 +27,6 @@ from dynlora.training.resumable import changed_settings
 from dynlora.training.run import resume
 from dynlora.viz.compare import model as compare_model
 from tests.command_line import run
-from tests.engine.harness import same
 from tests.tiny import tiny_config, tiny_rows, write_csv
 
 HELD_OUT, ROWS = 400, 300

@@ -20,16 +20,7 @@ import torch
 import dynlora
 from dynlora import strategies
 from dynlora.config import RunConfig
-from dynlora.engine.context import Step
-from dynlora.engine.evaluation.export import AdapterFacts, export_model
-from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
-from dynlora.engine.loop.trainer import Trainer
-from dynlora.engine.model.base_model import BaseModel
-from dynlora.engine.model.lora_linear import LoraLinear
-from dynlora.engine.strategy import Strategy
-from dynlora.errors import ConfigError, NotMergeableError
-from dynlora.peft_adapter.forms import FORMS
-from tests.engine.harness import (
+from dynlora.contracts.harness import (
     ARCHITECTURES,
     WRITER,
     ListRecorder,
@@ -43,11 +34,20 @@ from tests.engine.harness import (
     tokens_of,
     weights,
 )
+from dynlora.engine.context import Step
+from dynlora.engine.evaluation.export import AdapterFacts, export_model
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
+from dynlora.engine.loop.trainer import Trainer
+from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.strategy import Strategy
+from dynlora.errors import ConfigError, NotMergeableError
+from dynlora.peft_adapter.forms import FORMS
 
 STRATEGIES = sorted(strategies.registry())
 KINDS = (*ARCHITECTURES, WRITER)
-WRITERS = [name for name in STRATEGIES if name != "lora_ensemble"]
-"""Methods that can train a model to write; an ensemble's members share class probabilities."""
+WRITERS = [name for name in STRATEGIES if "causal_lm" in strategies.strategy_class(name).learns()]
+"""Methods that can train a model to write."""
 
 RESUMED_AT = (0, 5, 15)
 LR = 2e-2
@@ -94,6 +94,7 @@ class Whole:
 
     @property
     def config(self) -> RunConfig:
+        """Its configuration."""
         return tiny_config(self.name, adapter__dropout=0.1, train__lr=LR)
 
     def copy(self, step: int = 20) -> Trainer:
@@ -110,6 +111,7 @@ def whole(name: str, architecture: str = "bert") -> Whole:
 
 @pytest.mark.parametrize(("name", "architecture"), sampled(KINDS, lambda method: method.starts_as_base))
 def test_starts_as_the_base_model(name: str, architecture: str) -> None:
+    """Before its first step the adapted model gives the logits of the base model, to the bit."""
     batch = tokens_of(architecture).batch(range(6))
     base = tiny_model(architecture).eval()
     adapted = make_trainer(tiny_config(name), architecture).model.eval()
@@ -119,6 +121,7 @@ def test_starts_as_the_base_model(name: str, architecture: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_learns_and_leaves_the_base_alone(name: str) -> None:
+    """The loss falls in 20 steps, and no weight of the base model changes."""
     run, fresh = whole(name), make_trainer(whole(name).config)
     start, end = (trainer.predictions(trainer.tokens).loss.mean() for trainer in (fresh, run.trainer))
     assert end < start - 0.02
@@ -130,6 +133,7 @@ def test_learns_and_leaves_the_base_alone(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "architecture"), sampled(KINDS, lambda method: method.as_lora is not None))
 def test_without_its_dynamics_it_is_lora(name: str, architecture: str) -> None:
+    """With the values of `as_lora` its losses are those of plain LoRA, step by step."""
     recorder = ListRecorder()
     off = {"name": name, **(strategies.strategy_class(name).as_lora or {})}
     config = tiny_config(name, strategy=off, adapter__dropout=0.1, train__lr=LR)
@@ -147,12 +151,14 @@ def plain_losses(architecture: str) -> list[float]:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_same_seed_same_run_with_or_without_recording(name: str) -> None:
+    """Two runs of one seed end equal to the bit, one recorded and one not."""
     silent = trained(make_trainer(whole(name).config))
     assert same(weights(silent), whole(name).weights)
 
 
 @pytest.mark.parametrize(("name", "step"), sampled(RESUMED_AT))
 def test_resume_is_bit_equal(name: str, step: int) -> None:
+    """A run that continues from a checkpoint ends as one that nothing interrupted, to the bit."""
     resumed = trained(whole(name).copy(step))
     assert same(whole(name).weights, weights(resumed))
     assert [m.rank for m in whole(name).trainer.adapters] == [m.rank for m in resumed.adapters]
@@ -160,6 +166,7 @@ def test_resume_is_bit_equal(name: str, step: int) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_budget_holds_after_every_step_and_events_are_recorded(name: str) -> None:
+    """No step exceeds the budget, and every change of rank is an event."""
     run = whole(name)
     recorder, trainer, counts = run.recorder, run.trainer, run.counts
     if trainer.strategy.budget_in == "parameters":
@@ -182,6 +189,7 @@ def test_budget_holds_after_every_step_and_events_are_recorded(name: str) -> Non
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_accumulated_gradients_equal_the_larger_batch(name: str) -> None:
+    """Two half batches train as one whole batch does."""
     tokens = tiny_tokens()
     even = np.full(len(tokens), 8)
     features = [{key: (value * 3)[:8] for key, value in row.items()} for row in tokens.features]
@@ -193,7 +201,8 @@ def test_accumulated_gradients_equal_the_larger_batch(name: str) -> None:
     for index in range(4):
         rows = np.arange(8) + 8 * index
         first, second = rows[:4], rows[4:]
-        for trainer, order in ((parts, {2 * index: first, 2 * index + 1: second}), (whole, {index: rows})):
+        orders: list[tuple[Trainer, Any]] = [(parts, {2 * index: first, 2 * index + 1: second}), (whole, {index: rows})]
+        for trainer, order in orders:
             trainer._advance(order)
             trainer.optimizer.zero_grad()
     for key, value in weights(whole).items():
@@ -202,6 +211,7 @@ def test_accumulated_gradients_equal_the_larger_batch(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_trains_in_bf16(name: str) -> None:
+    """It learns in half precision, and every weight stays finite."""
     trainer = make_trainer(tiny_config(name, train__precision="bf16", train__steps=10, train__lr=2e-2))
     start = trainer.predictions(trainer.tokens).loss.mean()
     trained(trainer)
@@ -211,6 +221,7 @@ def test_trains_in_bf16(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_hyper_parameters_round_trip(name: str) -> None:
+    """Its settings are described, and built from what is described."""
     described = strategies.describe(name)
     defaults = {item["name"]: item["default"] for item in described["fields"]}
     assert strategies.build(name, defaults) == strategies.build(name, {})
@@ -267,6 +278,7 @@ COMMON = (
 def test_a_field_that_all_have_is_honoured_or_refused(
     name: str, field: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A setting that all methods have changes the run, or a sentence refuses it."""
     monkeypatch.setattr("dynlora.engine.lr_backoff.PATIENCE", 2)
     key, value = field
     usual = getattr(strategies.build(name, {}), key)
@@ -307,6 +319,7 @@ def usually_after_eight_steps(name: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_penalties_are_recorded_beside_the_loss(name: str) -> None:
+    """Each term that it adds to the loss is recorded at every step."""
     recorder, trainer = whole(name).recorder, whole(name).trainer
     terms = {f"penalty/{term}" for term in trainer.strategy.penalty(trainer.adapters)}
     found = {series for series, split in recorder.scalars if split == "train" and series.startswith("penalty/")}
@@ -317,6 +330,7 @@ def test_penalties_are_recorded_beside_the_loss(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_state_survives_packing(name: str) -> None:
+    """A checkpoint has the weights of the adapters as they are, and which are shared."""
     run = whole(name)
     kept, live = run.keeper.state(20)["adapters"]["modules"], full_state(run.trainer)["adapters"]["modules"]
     for module in live:
@@ -358,6 +372,7 @@ def refused(attempt: Callable[[], Any]) -> bool:
 
 @pytest.mark.parametrize(("name", "architecture"), sampled(KINDS))
 def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
+    """Merged into the base it gives the same outputs, or a sentence says why it cannot be."""
     model = as_used(finished(name, architecture))
     before = model.readings(tokens_of(architecture))
     if refused(lambda: merge(model)):
@@ -370,6 +385,7 @@ def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
 @pytest.mark.parametrize("form", ["peft", "uniform"])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_peft_says_what_we_said(name: str, form: str, tmp_path: Path) -> None:
+    """PEFT reads its export and gives the same logits, or a sentence refuses the export."""
     model = as_used(whole(name).copy())
     before = model.readings(tiny_tokens())
     if refused(lambda: export_model(model, tmp_path, FORMS[form], AdapterFacts("tiny", 4, 2))):
@@ -384,6 +400,7 @@ def test_peft_says_what_we_said(name: str, form: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_saved_and_loaded_it_says_the_same(name: str) -> None:
+    """Loaded from a checkpoint it has the same losses and as many parameters."""
     loaded, trained_once = whole(name).copy(), whole(name).trainer
     np.testing.assert_array_equal(
         loaded.predictions(loaded.tokens).loss, trained_once.predictions(trained_once.tokens).loss

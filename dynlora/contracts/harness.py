@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 
 from dynlora import strategies
 from dynlora.config import RunConfig, parse_config
+from dynlora.contracts import overridden
 from dynlora.engine.adapt import adapt
 from dynlora.engine.data.batches import Tokens, calibration_batches
 from dynlora.engine.data.held_back import HeldBack, set_apart
@@ -32,8 +34,6 @@ from dynlora.engine.recorder import NullRecorder
 from dynlora.tasks import Task
 from dynlora.tasks.causal_lm import CausalLM
 from dynlora.tasks.classification import Classification
-from tests.tiny import overridden
-from tests.tiny_lm import tiny_decoder
 
 VOCABULARY, WIDTH = 60, 32
 TASK = Classification(("no", "yes"))
@@ -47,7 +47,8 @@ def tiny_model(architecture: str = "bert", seed: int = 0, labels: int = 2) -> tr
     """Return a tiny random model with two blocks and no dropout of its own: a classifier, or the `WRITER`."""
     if architecture == WRITER:
         return tiny_decoder("llama", seed, words=VOCABULARY)
-    common = {"vocab_size": VOCABULARY, "pad_token_id": 0, "num_labels": labels, "bos_token_id": 1, "eos_token_id": 2}
+    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    common: dict[str, Any] = {"vocab_size": VOCABULARY, "num_labels": labels, **ends}
     configs = {
         "bert": lambda: transformers.BertConfig(
             hidden_size=WIDTH,
@@ -72,6 +73,38 @@ def tiny_model(architecture: str = "bert", seed: int = 0, labels: int = 2) -> tr
     }
     torch.manual_seed(seed)
     return transformers.AutoModelForSequenceClassification.from_config(configs[architecture]())
+
+
+def tiny_decoder(architecture: str = "llama", seed: int = 0, *, tied: bool = True, words: int = 259) -> Any:
+    """Return a tiny random decoder with two blocks."""
+    common: dict[str, Any] = {
+        "vocab_size": words,
+        "bos_token_id": 2,
+        "eos_token_id": 0,
+        "pad_token_id": 1,
+        "initializer_range": 0.1,
+        "tie_word_embeddings": tied,
+    }
+    layers: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 48,
+        "max_position_embeddings": 256,
+    }
+    configs: dict[str, Callable[[], Any]] = {
+        "llama": lambda: transformers.LlamaConfig(**layers, **common),
+        "qwen2": lambda: transformers.Qwen2Config(**layers, **common),
+        "gpt2": lambda: transformers.GPT2Config(
+            n_embd=32, n_layer=2, n_head=2, n_positions=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **common
+        ),
+        "gemma": lambda: transformers.GemmaConfig(**layers, head_dim=16, **common),
+        "gemma2": lambda: transformers.Gemma2Config(**layers, head_dim=16, final_logit_softcapping=5.0, **common),
+        "mistral": lambda: transformers.MistralConfig(**layers, **common),
+    }
+    torch.manual_seed(seed)
+    return transformers.AutoModelForCausalLM.from_config(configs[architecture]())
 
 
 @functools.cache
@@ -183,7 +216,7 @@ def make_trainer(
         targets=config.adapter.targets,
         total=total,
         seed=config.seed,
-        batches=lambda n: calibration_batches(tokens, n, config.seed),
+        batches=lambda n: [*calibration_batches(tokens, n, config.seed)],
         sizes=None if state is None else saved_sizes(state["adapters"]),
     )
     if state is not None:

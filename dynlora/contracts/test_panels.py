@@ -1,0 +1,68 @@
+"""What every figure of a training must hold, tried on the sample runs: on a page, in a report and in a notebook."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+import dynlora
+from dynlora.analysis.run_reading import read_run
+from dynlora.kinds.registry import kind_of_run, registry
+from dynlora.server.app_files import sample_runs_dir
+from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.theme import DARK, LIGHT
+from dynlora.viz.report.document import Chart, Table
+from dynlora.viz.report.one_run import document_view, run_document
+
+TRAININGS = [one for one in sorted(sample_runs_dir().iterdir()) if one.is_dir() and kind_of_run(one).name == "train"]
+PANELS = registry()["train"].panels
+each = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.id)
+
+
+def views(panel: Panel[Any]) -> list[RunView]:
+    """Return every view of a panel that it offers of a sample run."""
+    runs = [(folder, read_run(folder)) for folder in TRAININGS]
+    of_runs = [RunView(folder, run, run.store) for folder, run in runs]
+    return [one for view in of_runs if panel.applies(view) for one in panel.views(view).values()]
+
+
+def test_names_and_places_are_their_own() -> None:
+    """No two panels share their name or their place."""
+    assert len({panel.id for panel in PANELS}) == len(PANELS)
+    assert all(panel.title and panel.missing.endswith(".") for panel in PANELS)
+
+
+@each
+def test_it_is_drawn_light_and_dark_and_says_what_it_shows(panel: Panel[Any]) -> None:
+    """Of each sample run it has a caption and a table, and what it draws is the same kind of thing in both modes."""
+    for view in views(panel):
+        data = panel.data(view)
+        if data is None:
+            assert panel.reason_missing(view).endswith(".")
+            continue
+        assert panel.caption(data)
+        assert len(panel.table(data))
+        for colours in (LIGHT, DARK):
+            figure = panel.figure(data, colours)
+            assert (figure is not None) == panel.has_figure
+            assert figure is None or (isinstance(figure, go.Figure) and list(figure.data))
+            assert "<script" not in panel.html(data, colours)
+            assert bool(panel.element) == bool(panel.element_values(data, colours))
+
+
+@pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
+def test_report_and_notebook_hold_every_panel(folder: Path) -> None:
+    """What applies to a run is in its report with the same caption, and among `run.plot`."""
+    run, plots = read_run(folder), dynlora.open_run(folder).plot
+    blocks = {one.title: one for part in run_document(run).parts for one in part.blocks}
+    view = document_view(run)
+    for panel in (panel for panel in PANELS if panel.applies(view)):
+        assert panel.id in dir(plots)
+        for one in [] if panel.element else panel.document_views(view).values():
+            if (data := panel.data(one)) is not None:
+                block = blocks[panel.heading(one)]
+                assert isinstance(block, Chart | Table)
+                assert block.sentence == panel.caption(data)
