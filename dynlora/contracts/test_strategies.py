@@ -19,7 +19,7 @@ import torch
 
 import dynlora
 from dynlora import strategies
-from dynlora.config import RunConfig
+from dynlora.config import GENERATIVE, RunConfig
 from dynlora.contracts.harness import (
     ARCHITECTURES,
     WRITER,
@@ -46,7 +46,7 @@ from dynlora.peft_adapter.forms import FORMS
 
 STRATEGIES = sorted(strategies.registry())
 KINDS = (*ARCHITECTURES, WRITER)
-WRITERS = [name for name in STRATEGIES if "causal_lm" in strategies.strategy_class(name).learns()]
+WRITERS = [name for name in STRATEGIES if set(GENERATIVE) & set(strategies.strategy_class(name).learns())]
 """Methods that can train a model to write."""
 
 RESUMED_AT = (0, 5, 15)
@@ -98,7 +98,7 @@ class Whole:
         return tiny_config(self.name, adapter__dropout=0.1, train__lr=LR)
 
     def copy(self, step: int = 20) -> Trainer:
-        """Return a trainer made anew from what was kept at a step."""
+        """Return a trainer made from what was kept at a step."""
         model = tiny_model(self.architecture, seed=0)
         return make_trainer(self.config, self.architecture, state=self.keeper.state(step), model=model)
 

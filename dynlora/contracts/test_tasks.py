@@ -62,7 +62,7 @@ def test_labels_survive_encoding(name: str) -> None:
 
 @each
 def test_losses_are_per_example_and_least_at_the_truth(name: str) -> None:
-    """The loss has one value an example, a gradient, full precision, and is least where the output is right."""
+    """The loss has one value per example, a gradient and full precision, and is least where the output is right."""
     task = task_of(name)
     labels = torch.from_numpy(task.encode(KINDS[name].example.train, None))
     n = outputs_of(task)
