@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALL := CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python tools/install.py
 
 .DEFAULT_GOAL := test
-.PHONY: help demo test test-fast journeys check lint format types supply docs wheel bench bench-quick bench-trackers torture browser clean
+.PHONY: help demo test test-fast journeys check lint format types supply docs wheel bench bench-quick bench-trackers gpu torture browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/' | expand -t 16
@@ -58,6 +58,9 @@ bench-quick: $(VENV)/.installed-bench  ## the benchmarks that take minutes
 
 bench-trackers: $(VENV)/.installed-bench .venv-trackers/.installed  ## our store against four trackers, in .venv-trackers
 	$(BIN)/python -m benchmarks.store $(ARGS)
+
+gpu: $(VENV)/.installed-bench  ## what only a GPU can tell: step time, memory and waits; says "not measured" without one
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 torture: $(VENV)/.installed-test  ## the full products of what `make test` samples; runs killed at many points
 	$(BIN)/python -m pytest -m torture $(ARGS)

@@ -41,7 +41,15 @@ from dynlora.engine.randomness import stream_seed
 TUNING_SEED, FIRST_SEED = 1000, 1
 RATES = "0.004,0.006,0.01,0.015,0.02,0.03"
 METHODS = "lora;dynamic;dynamic, family;dynamic, family, first only;dynamic, random, first only"
-COMPARED_WITH = ("lora", "lora, scale", "dynamic", "dynamic, scale", "random ranks", "dynamic, random, first only")
+COMPARED_WITH = (
+    "lora",
+    "lora, scaling 0.5",
+    "lora, scale",
+    "dynamic",
+    "dynamic, scale",
+    "random ranks",
+    "dynamic, random, first only",
+)
 KEPT = KeptRuns.of("tuned")
 
 Job = tuple[str, int, float]
