@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from dynlora import strategies
+from dynlora.analysis.retention import RETENTION, Retention
 from dynlora.engine.context import Probe
 from dynlora.errors import ConfigError
 from dynlora.tasks.causal_lm import CausalLM
 from tests.engine.harness import WRITER, make_trainer, same, tiny_config, tiny_model, tiny_texts, weights
-from tests.strategies.test_contract import WRITERS, trained, whole
+from tests.strategies.test_contract import LR, WRITERS, trained, whole
 
 TRIED = {"dynamic", "lora", "adalora", "glora"}
 """Methods that are tried as writers at once; the others in `make torture`."""
@@ -24,8 +25,10 @@ def test_a_writer_learns_the_same_whatever_disturbs_it(name: str) -> None:
     run = whole(name, WRITER)
     losses = run.recorder.scalars["loss", "validation"]
     assert losses[20] < losses[0]
-    silent = trained(make_trainer(run.config, WRITER))
+    silent = trained(make_trainer(tiny_config(name, adapter__dropout=0.1, train__lr=LR), WRITER))
     assert same(weights(silent), run.weights)
+    measured = [Retention.of(step, payload) for step, kind, _, payload in run.recorder.events if kind == RETENTION]
+    assert [one.step for one in measured if one is not None and one.kl is not None] == [0, 10, 20]
     resumed = trained(run.copy(5))
     assert same(run.weights, weights(resumed))
 
