@@ -169,8 +169,8 @@ def _strength_lines(curve: Sequence[AtStrength], best: AtStrength, document: Map
     if len(curve) > 1:
         told = "" if best.strength == 1 else f"; {'not significantly ' if best.is_like_trained else ''}lower than at 1"
         lines.append(
-            f"Lowest held-out loss at strength {best.strength:g}, on {document['rows']:,} of {document['of']:,} held-out "
-            f"examples{told}. It was chosen on these examples, so others gain less."
+            f"Lowest held-out loss at strength {best.strength:g}, on {document['rows']:,} of {document['of']:,} "
+            f"held-out examples{told}. It was chosen on these examples, so others gain less."
         )
     if document["exported"]:
         lines.append(f"wrote {document['exported']['folder']} (strength {best.strength:g} folded into the weights)")
