@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from dynlora.store.meta import finite, whole
 from dynlora.text import percent, plural, signed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RETENTION = "retention"
 """Kind of the events that hold it, and split of its numbers."""

@@ -14,11 +14,8 @@ from dynlora.engine.evaluation.evaluate import Predictions, summarise
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.errors import ConfigError
-from dynlora.inference.session import Examined, finite
+from dynlora.inference.session import Examined, check_strength, finite
 from dynlora.tasks import WritingTask
-
-MOST = 4.0
-"""Factor on an adapter at most: beyond it no trained update has been seen to be of use."""
 
 MOST_STRENGTHS = 50
 
@@ -74,18 +71,8 @@ def checked_strengths(strengths: Sequence[float]) -> list[float]:
     if not 0 < len(chosen) <= MOST_STRENGTHS:
         raise ConfigError(f"--steps: {len(chosen)} strengths given; give 1 to {MOST_STRENGTHS}, such as 0,0.5,1")
     for one in chosen:
-        check_strength(one, "--steps")
+        check_strength(one, "--steps ")
     return chosen
-
-
-def check_strength(strength: float, name: str = "strength") -> None:
-    """Refuse a number that no adapter is multiplied by.
-
-    Raises:
-        ConfigError: when it is out of range.
-    """
-    if not 0 <= strength <= MOST:
-        raise ConfigError(f"{name} {strength:g}: must be from 0 (the base model) to {MOST:g}; 1 is as trained")
 
 
 def strength_curve(examined: Examined, strengths: Sequence[float], rows: int) -> Iterator[AtStrength]:
