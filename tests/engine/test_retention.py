@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch.nn import functional as F
 
 import dynlora
 from dynlora.analysis.retention import RETENTION, Retention, retention_conclusion, retentions
+from dynlora.analysis.run_reading import read_run
 from dynlora.assets.public_text import digest_of, public_sentences
 from dynlora.config import parse_config
 from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.engine.loop.trainer import Trainer
+from dynlora.errors import NotRecordedError
 from dynlora.inference.load import load_run
 from dynlora.kinds.train.panels.retention import RetentionOverTime
 from dynlora.store import queries
@@ -24,6 +27,7 @@ from dynlora.tasks import Task
 from dynlora.tasks.causal_lm import CausalLM
 from dynlora.training import run as training
 from dynlora.viz.kit.theme import DARK, LIGHT
+from dynlora.viz.report.comparing import comparison_document
 from tests.engine.harness import TASK, WRITER, make_trainer, tiny_config, tokens_of
 from tests.kinds.train.samples import view_of
 from tests.tiny import tiny_config as run_config
@@ -186,6 +190,18 @@ def test_the_panel_shows_it_where_it_is_measured(runs: dict[int, Path], tiny_ber
             assert [trace.name for trace in panel.figure(data, colours).data][: len(names)] == names  # pyright: ignore[reportAttributeAccessIssue]
         assert len(panel.table(data)) == len(data)
     assert dynlora.open_run(classifier).plot.retention().caption.startswith("On 70 public sentences")
+
+
+def test_reports_and_notebooks_compare_it(runs: dict[int, Path]) -> None:
+    drawn = dynlora.compare(list(runs.values())).plot.retention()
+    assert len(drawn.table) == 1, "three runs of one configuration: log.retention changes nothing that is compared"
+    assert "forgets least" in drawn.caption
+    readings = [read_run(folder) for folder in (runs[1], runs[2])]
+    titles = [block.title for part in comparison_document(readings).parts for block in part.blocks]
+    assert "Gain against forgetting" in titles
+    copy = shutil.copytree(runs[0], runs[0].parent / "20260101-000000-00000000")
+    with pytest.raises(NotRecordedError, match=r"train with log\.retention=1"):
+        dynlora.compare([runs[0], copy]).plot.retention()
 
 
 def test_an_event_of_anybody_is_read_or_left_out() -> None:
