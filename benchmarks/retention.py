@@ -1,10 +1,11 @@
 """What runs forget at the suggested learning rate, and at one ten times too high.
 
     python -m benchmarks.retention [--model smollm2-135m] [--data arithmetic] [--steps 60] [--batch 8] [--rank 8]
-        [--method lora] [--times 10] [--seeds 1]
+        [--method lora] [--times 10] [--seeds 1] [--rate 0.00016]
 
-`dynlora advise --rate` suggests a rate. One run trains at it, one at `--times` of it, both with `log.retention` at each
-evaluation; a third trains at the suggested rate without it, and has to end with the same bits.
+`dynlora advise --rate` suggests a rate, unless `--rate` gives one that it suggested before. One run trains at it, one
+at `--times` of it, both with `log.retention` at each evaluation; a third trains at the suggested rate without it, and
+has to end with the same bits. With `--evaluations 1` there is one before the first step and one after the last.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
 from benchmarks.settings_arguments import add_fields, given
-from dynlora.analysis.retention import RETENTION, retention_conclusion, retentions
+from dynlora.analysis.retention import RETENTION, Retention, retention_conclusion, retentions
 from dynlora.config import parse_config
 from dynlora.store import queries
 from dynlora.training import run as training
@@ -40,6 +41,8 @@ class Setting:
         steps: optimizer steps of each run.
         batch: examples of a step.
         rows: held-out examples, at most.
+        evaluations: after the one before the first step.
+        rate: suggested before; 0: by a test here.
         times: factor on the suggested rate that is too high.
         seeds: from 0 on.
     """
@@ -51,6 +54,8 @@ class Setting:
     steps: int = 60
     batch: int = 8
     rows: int = 100
+    evaluations: int = 4
+    rate: float = 0.0
     times: float = 10.0
     seeds: int = 1
 
@@ -64,7 +69,11 @@ def values_of(setting: Setting, seed: int) -> dict[str, Any]:
         "adapter": {"rank": setting.rank},
         "strategy": {"name": setting.method},
         "train": {"steps": setting.steps, "batch_size": setting.batch},
-        "log": {"checkpoint_every": setting.steps, "generate_rows": 0},
+        "log": {
+            "eval_every": max(1, setting.steps // setting.evaluations),
+            "checkpoint_every": setting.steps,
+            "generate_rows": 0,
+        },
     }
 
 
@@ -85,14 +94,13 @@ def measured(folder: Path | None) -> dict[str, Any] | None:
         "held_out_loss": loss,
         "retention": [asdict(one) for one in read],
         "forgotten": read[-1].forgotten,
-        "conclusion": retention_conclusion(read[-1]),
     }
 
 
 def one(setting: Setting, seed: int, place: Path) -> dict[str, Any]:
     """Return a suggested rate, the run at it, the run above it, and whether retention left the bits as they are."""
     values = values_of(setting, seed)
-    rate = advise_rate(parse_config(values))["rate"]
+    rate = setting.rate or advise_rate(parse_config(values))["rate"]
     if rate is None:
         raise SystemExit("no rate is suggested here: choose other data or more steps")
     folders = [trained(values, lr, n, place) for lr, n in ((rate, 1), (rate * setting.times, 1), (rate, 0))]
@@ -124,7 +132,8 @@ def main() -> None:
             runs[f"seed {seed}"] = run = one(setting, seed, Path(place))
         results.write(out, {"setting": vars(setting), "runs": runs}, "benchmarks.retention")
         for name in ("suggested", "too_high"):
-            told = "diverged" if run[name] is None else run[name]["conclusion"]
+            side = run[name]
+            told = "diverged" if side is None else retention_conclusion(Retention(**side["retention"][-1]))
             print(f"seed {seed}, {name}: {told}")
         print(json.dumps({"rate": run["rate"], "is_equal_without": run["is_equal_without"]}), flush=True)
 

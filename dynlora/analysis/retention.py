@@ -80,24 +80,23 @@ def retention_conclusion(last: Retention) -> str:
     if last.rise is not None:
         verb = "rises" if last.rise >= 0 else "falls"
         return (
-            f"On {texts} the loss {verb} from {last.base_loss:.3f} to {last.loss:.3f} nats per token, by "
-            f"{signed(last.rise, 3)} against the base model{_interval(last)}: {_verdict(last)}. "
-            f"KL to the base model {last.kl:.3f} nats per token."
+            f"On {texts} the loss {verb} from {last.base_loss:.3f} to {last.loss:.3f} nats per token "
+            f"({signed(last.rise, 3)}{_interval(last)}): {_verdict(last)}. KL to the base model {last.kl:.3f}."
         )
     near = "" if last.agreement is None else f" {percent(last.agreement)} of them keep their nearest sentence."
     return (
-        f"On {texts} the pooled hidden states have a mean cosine of {last.cosine:.3f} to those of the base "
-        f"model{_interval(last)}.{near}"
+        f"On {texts} the hidden states have a mean cosine of {last.cosine:.3f}{_interval(last)} to those of the base "
+        f"model.{near}"
     )
 
 
 def _interval(last: Retention) -> str:
-    """Return the interval in brackets; empty where there is none."""
+    """Return the interval after a comma; empty where there is none."""
     if last.low is None or last.high is None:
         return ""
     is_rise = last.rise is not None
     ends = [signed(end, 3) if is_rise else f"{end:.3f}" for end in (last.low, last.high)]
-    return f" (95 % CI {ends[0]} to {ends[1]})"
+    return f", 95 % CI {ends[0]} to {ends[1]}{'' if is_rise else ','}"
 
 
 def _verdict(last: Retention) -> str:
@@ -105,5 +104,5 @@ def _verdict(last: Retention) -> str:
     if last.low is not None and last.low > 0:
         return "the adapter forgets"
     if last.high is not None and last.high < 0:
-        return "the adapter reads it better than the base model"
+        return "the adapter reads them better than the base model"
     return "no forgetting is shown"

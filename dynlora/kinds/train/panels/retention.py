@@ -60,4 +60,4 @@ class RetentionOverTime(Panel[list[Retention]]):
                 hovertemplate="step %{x}<br>%{fullData.name} %{y:.4f}<extra></extra>",
             )
         drawn.update_layout(showlegend=True)
-        return titled(drawn, "loss on public text (nats per token)" if is_writer else "score")
+        return titled(drawn, "loss (nats per token)" if is_writer else "score")
