@@ -40,6 +40,7 @@ PLAIN = (
     "search",
     "tuned",
     "recycle",
+    "retention",
     "distil",
     "gpu",
     "llama_cpp",

@@ -210,6 +210,14 @@ def distil(figures: Mapping[str, Any]) -> Claims:
     yield "all students and models are measured", len(nearness) == len(figures["loss"]["sums"]) == 9
 
 
+def retention(figures: Mapping[str, Any]) -> Claims:
+    """A rate that is too high forgets more than the suggested one, and retention leaves every bit of a run as it is."""
+    for seed, run in figures["runs"].items():
+        high, low = run["too_high"], run["suggested"]
+        yield f"the higher rate forgets more ({seed})", high is None or high["forgotten"] > low["forgotten"]
+        yield f"retention leaves the run as it is ({seed})", run["is_equal_without"]
+
+
 def gpu(figures: Mapping[str, Any]) -> Claims:
     """Every variant took its steps; without a GPU nothing is said of memory."""
     alone = figures["alone"]
@@ -266,6 +274,7 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         search,
         tuned,
         recycle,
+        retention,
         distil,
         gpu,
         llama_cpp,

@@ -313,6 +313,13 @@ class LogConfig(Section):
         "that would take more than a fifth of the run, all where data.metric is exact_match.",
     )
     generate_max: int = Field(128, ge=1, le=8192, description="Most tokens that are generated after a prompt.")
+    retention: int = Field(
+        0,
+        ge=0,
+        le=1_000,
+        description="Measure what was forgotten at every n-th evaluation and at the last: the adapter against the base "
+        "model on the public text of the package. 1: at each; 0: never. Training does not change.",
+    )
     to: tuple[Tracker, ...] | None = Field(None, description="Trackers to write to while training; empty: none.")
     _one_text = field_validator("to", mode="before")(_parts)
 

@@ -73,6 +73,9 @@ def show_results() -> None:
     with opener("parameters", "Quality against parameters") as is_open:
         if is_open:
             compare_cards.compared_frontier(compared)
+    with opener("retention", "Gain against forgetting") as is_open:
+        if is_open:
+            compare_cards.compared_retention(compared)
     with opener("examples", "One example in every run", ("example",)) as is_open:
         if is_open:
             compare_cards.compared_example(compared)

@@ -48,6 +48,7 @@ def show_run() -> None:
             health_card(run.folder, summary)
             return
         live_cards.training_panels(view, FIRST)
+        live_cards.retention_line(view)
         show_results(summary, view, judged)
 
 

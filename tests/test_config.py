@@ -170,6 +170,7 @@ BAD: dict[str, list[Any]] = {
     "log.generate_rows": [-1, None, "all"],
     "log.generate_interim": [-1, None, "all"],
     "log.generate_max": [0, 8193, None],
+    "log.retention": [-1, 1_001, None, "often"],
     "log.to": ["comet", ["tensorboard", "comet"], 3, [""], [None]],
 }
 

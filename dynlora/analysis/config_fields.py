@@ -49,6 +49,7 @@ LABELS = {
     "log.checkpoint_every": "checkpoint every (steps)",
     "log.eval_rows": "held-out examples per interim evaluation",
     "log.every": "gradient norms every (steps)",
+    "log.retention": "retention every (evaluations)",
     "log.to": "trackers",
 }
 """Names of the configuration's fields, with the unit, where the key alone does not say it; a label capitalizes them."""

@@ -16,6 +16,7 @@ from dynlora.analysis import capacity_frames, run_summary
 from dynlora.analysis.gate_effect import REACTION, Reaction, reactions
 from dynlora.analysis.health_checks import Evidence
 from dynlora.analysis.learning import LEARNING, symptoms_of
+from dynlora.analysis.retention import RETENTION, Retention, retentions
 from dynlora.analysis.run_queries import COLUMNS, RunQueries, SnapshotQueries
 from dynlora.store import queries
 from dynlora.store.meta import section, table
@@ -174,6 +175,11 @@ class RunReading:
     def reactions(self) -> list[Reaction]:
         """What reacting to the input gains, of all examples and of each group; empty where it was not recorded."""
         return reactions(self.store.ask_events(queries.events_frame, self.folder, (REACTION,)))
+
+    @cached_property
+    def retention(self) -> list[Retention]:
+        """What was forgotten, by evaluation; empty where it was not measured."""
+        return retentions(self.store.ask_events(queries.events_frame, self.folder, (RETENTION,)))
 
     @cached_property
     def learning(self) -> tuple[int, Any] | None:

@@ -33,6 +33,7 @@ NOT_COMPARED = (
     "log.generate_rows",
     "log.generate_interim",
     "log.generate_max",
+    "log.retention",
     "log.to",
     "train.gradient_checkpointing",
 )

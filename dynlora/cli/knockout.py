@@ -1,18 +1,26 @@
-"""Commands that examine a trained run: ablations, and the child process that answers pages."""
+"""Commands that examine a trained run: ablations, its strength, and the child process that answers pages."""
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, Real, Whole, in_runs, reports
+from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, Real, Whole, formed, in_runs, reports
 from dynlora.errors import ConfigError
 from dynlora.jobs import helper_job
+from dynlora.kinds.registry import kind_of_run
+from dynlora.peft_adapter.forms import Form
 from dynlora.store.schema import run_folder
+from dynlora.store.summary import recorded_adapter
+
+if TYPE_CHECKING:
+    from dynlora.inference.strength import AtStrength
 
 
 @click.command()
@@ -37,6 +45,31 @@ knockout = copy(ablate)
 """The command under its former name, which scripts may use."""
 
 knockout.name, knockout.hidden = "knockout", True
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option(
+    "--steps",
+    default="0,0.25,0.5,0.75,1,1.25",
+    show_default=True,
+    metavar="S,T,...",
+    help="Numbers that the adapter is multiplied by: 0 is the base model, 1 as trained.",
+)
+@click.option("--rows", type=Whole(1, MOST_ROWS), default=512, show_default=True, help="Number of held-out examples.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Export the adapter at the best strength: a new or empty folder, or a .zip file.",
+)
+@click.option("--which", default="last", show_default=True, help="last or best.")
+@formed
+@in_runs
+@reports
+def strength(**options: Any) -> Any:
+    """Adapter strength: held-out loss and what is forgotten with the adapter scaled from 0 to 1.25."""
+    return compare_strengths(**options)
 
 
 @click.command(hidden=True)
@@ -71,6 +104,77 @@ def measure(
     if result is None:
         raise ConfigError(f"run {run_id}: has no modules to measure")
     return _report(folder, result)
+
+
+def compare_strengths(
+    *, run_id: str, steps: str, rows: int, out: Path | None, which: str, form: Form, runs_dir: Path
+) -> tuple[Any, str]:
+    """Measure an adapter at several strengths, name the best, and export that where told so."""
+    strengths = _strengths(steps)
+    folder = run_folder(runs_dir, run_id)
+    if (kind := kind_of_run(folder).name) != "train":
+        raise ConfigError(
+            f"run {run_id}: is of the kind {kind}, and strength scales a trained adapter; give a training"
+        )
+    if recorded_adapter(folder):
+        raise ConfigError(f"run {run_id}: was recorded, and its model is not here; give a run that dynlora trained")
+    from dynlora.inference.export import export_run
+    from dynlora.inference.session import Examined
+    from dynlora.inference.strength import best_of, checked_strengths, strength_curve
+
+    strengths = checked_strengths(strengths)
+    examined = Examined(folder, which)
+    curve = []
+    for done, point in enumerate(strength_curve(examined, strengths, rows), 1):
+        curve.append(point)
+        helper_job.tell(done, len(strengths), "strengths measured")
+    best = best_of(curve)
+    n, of, step = min(rows, len(examined.data.held_out)), len(examined.data.held_out), examined.model.step
+    exported = None
+    if out is not None:
+        factor = best.strength
+        exported = export_run(folder, out, format=form.name, which=which, strength=factor, retention=best.forgotten)
+    document = {
+        "id": folder.name,
+        "which": which,
+        "step": step,
+        "rows": n,
+        "of": of,
+        "best": best.strength,
+        "strengths": [point.document() for point in curve],
+        "exported": exported,
+    }
+    return document, _strength_lines(curve, best, document)
+
+
+def _strengths(text: str) -> list[float]:
+    """Return the numbers in a text such as 0,0.5,1."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(math.isfinite(number) for number in numbers):
+        raise ConfigError(f"--steps {text}: must be numbers separated by commas, such as 0,0.5,1")
+    return numbers
+
+
+def _strength_lines(curve: Sequence[AtStrength], best: AtStrength, document: Mapping[str, Any]) -> str:
+    """Return a line for each strength, the best one in a sentence, and where it was written."""
+    unit = curve[0].forgotten.unit
+    lines = [f"strength   held-out loss (95 % CI)        minus that at 1 (95 % CI)         forgotten ({unit})"]
+    for point in curve:
+        loss = f"{point.loss:.4f} ({point.low:.4f} to {point.high:.4f})"
+        gap = f"{point.difference:+.4f} ({point.difference_low:+.4f} to {point.difference_high:+.4f})"
+        lines.append(f"{point.strength:<10g} {loss:30} {gap:33} {point.forgotten.forgotten:+.4f}")
+    if len(curve) > 1:
+        told = "" if best.strength == 1 else f"; {'not significantly ' if best.is_like_trained else ''}lower than at 1"
+        lines.append(
+            f"Lowest held-out loss at strength {best.strength:g}, on {document['rows']:,} of {document['of']:,} "
+            f"held-out examples{told}. It was chosen on these examples, so others gain less."
+        )
+    if document["exported"]:
+        lines.append(f"wrote {document['exported']['folder']} (strength {best.strength:g} folded into the weights)")
+    return "\n".join(lines)
 
 
 def _positions(text: str) -> list[int]:

@@ -23,7 +23,7 @@ from dynlora.cli.commands import advise, datasets, doctor, models, preflight, st
 from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.decode import rsd
-from dynlora.cli.knockout import ablate, answer, knockout
+from dynlora.cli.knockout import ablate, answer, knockout, strength
 from dynlora.cli.options import check_texts, configured, formed, in_runs, reports, shown
 from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import pull, push, sync
@@ -188,7 +188,7 @@ def export(**options: Any) -> Any:
     return cli_export.export(**options)
 
 
-for _command in (predict, evaluate, advise, compress, recycle, fewshot, merge, ablate, knockout, rsd, queue):
+for _command in (predict, evaluate, advise, compress, recycle, fewshot, merge, ablate, knockout, strength, rsd, queue):
     main.add_command(_command)
 
 for _command in (push, pull, sync, answer, warm, check_queued):

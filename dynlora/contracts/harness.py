@@ -19,6 +19,7 @@ from dynlora.engine.adapt import adapt
 from dynlora.engine.data.batches import Tokens, calibration_batches
 from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.evaluation.evaluate import Evaluation
+from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.engine.loop.adapter_state import (
     adapter_state,
     load_adapter_state,
@@ -235,7 +236,9 @@ def make_trainer(
         strategy.load_state_dict(state["strategy"])
     group = np.arange(len(tokens)) % 2
     metric = task.usual_metric("tiny")
-    evaluation = Evaluation(tokens, ["text"] * len(tokens), None, group, ["a", "b"], task, np.arange(8), metric)
+    general = GeneralText(tokens_of(architecture).take(np.arange(12)), task) if config.log.retention else None
+    texts = ["text"] * len(tokens)
+    evaluation = Evaluation(tokens, texts, None, group, ["a", "b"], task, np.arange(8), metric, general=general)
     recorder = recorder or NullRecorder()
     evaluation.define(recorder, len(adapters), np.zeros((8, 2)), adapters.gates is not None)
     trainer = Trainer(

@@ -19,6 +19,7 @@ import torch
 
 import dynlora
 from dynlora import strategies
+from dynlora.analysis.retention import RETENTION, Retention
 from dynlora.config import GENERATIVE, RunConfig
 from dynlora.contracts.harness import (
     ARCHITECTURES,
@@ -95,7 +96,7 @@ class Whole:
     @property
     def config(self) -> RunConfig:
         """Its configuration."""
-        return tiny_config(self.name, adapter__dropout=0.1, train__lr=LR)
+        return tiny_config(self.name, adapter__dropout=0.1, train__lr=LR, log__retention=1)
 
     def copy(self, step: int = 20) -> Trainer:
         """Return a trainer made from what was kept at a step."""
@@ -151,9 +152,25 @@ def plain_losses(architecture: str) -> list[float]:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_same_seed_same_run_with_or_without_recording(name: str) -> None:
-    """Two runs of one seed end equal to the bit, one recorded and one not."""
-    silent = trained(make_trainer(whole(name).config))
-    assert same(weights(silent), whole(name).weights)
+    """Two runs of one seed end equal to the bit: recorded, with what is forgotten, and not."""
+    run = whole(name)
+    silent = trained(make_trainer(tiny_config(name, adapter__dropout=0.1, train__lr=LR)))
+    assert same(weights(silent), run.weights)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_what_was_forgotten_is_measured_at_each_evaluation(name: str) -> None:
+    """What is forgotten is measured from the first evaluation on, and nothing is at the start."""
+    run = whole(name)
+    measured = {step: payload for step, kind, _, payload in run.recorder.events if kind == RETENTION}
+    assert list(measured) == [0, 10, 20]
+    read = [Retention.of(step, payload) for step, payload in measured.items()]
+    first, *_, last = [one for one in read if one is not None]
+    if run.trainer.strategy.starts_as_base:
+        assert first.cosine == pytest.approx(1)
+        assert first.agreement == 1
+    assert last.forgotten > 1e-7
+    assert run.recorder.scalars["cosine", RETENTION] == {step: one["cosine"] for step, one in measured.items()}
 
 
 @pytest.mark.parametrize(("name", "step"), sampled(RESUMED_AT))
@@ -387,6 +404,7 @@ def test_merged_says_what_unmerged_said(name: str, architecture: str) -> None:
 def test_peft_says_what_we_said(name: str, form: str, tmp_path: Path) -> None:
     """PEFT reads its export and gives the same logits, or a sentence refuses the export."""
     model = as_used(whole(name).copy())
+    model.adapters.scale(0.75)
     before = model.readings(tiny_tokens())
     if refused(lambda: export_model(model, tmp_path, FORMS[form], AdapterFacts("tiny", 4, 2))):
         assert list(tmp_path.iterdir()) == []
@@ -396,6 +414,29 @@ def test_peft_says_what_we_said(name: str, form: str, tmp_path: Path) -> None:
     del batch["labels"]
     with torch.no_grad():
         torch.testing.assert_close(loaded(**batch).logits, before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "architecture"), sampled(KINDS))
+def test_scaled_it_says_the_same_whether_for_a_while_or_for_good(name: str, architecture: str) -> None:
+    """At half of its strength it gives the same outputs live, for good and merged; at none it is the base."""
+    trainer = finished(name, architecture)
+    model, tokens, before = as_used(trainer), tokens_of(architecture), weights(trainer)
+    whole_readings = model.readings(tokens)
+    with model.adapters.disabled():
+        base = model.readings(tokens)
+    with model.adapters.scaled(0.0):
+        torch.testing.assert_close(model.readings(tokens), base, rtol=1e-5, atol=1e-6)
+    with model.adapters.scaled(0.5):
+        half = model.readings(tokens)
+    assert same(weights(trainer), before)
+    assert torch.equal(model.readings(tokens), whole_readings)
+    assert not torch.allclose(half, whole_readings, rtol=1e-4, atol=1e-5)
+    model.adapters.scale(0.5)
+    torch.testing.assert_close(model.readings(tokens), half, rtol=1e-4, atol=1e-5)
+    with model.adapters.disabled():
+        torch.testing.assert_close(model.readings(tokens), base, rtol=1e-4, atol=1e-5)
+    if not refused(lambda: merge(model)):
+        torch.testing.assert_close(model.readings(tokens), half, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from dynlora import assets
 from dynlora.analysis.gate_effect import REACTION, reaction_conclusion, reactions
+from dynlora.analysis.retention import RETENTION, Retention, retention_conclusion, retentions
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.engine.data.batches import Tokens
@@ -57,6 +58,8 @@ def export_run(
     which: str = "last",
     verdict: str | None = None,
     measure: str = SAMPLE,
+    strength: float = 1.0,
+    retention: Retention | None = None,
 ) -> dict[str, Any]:
     """Write a run's adapter for others to load; report what averaging the gates changed.
 
@@ -69,10 +72,12 @@ def export_run(
         which: last or best.
         verdict: on the run among those beside it, for the model card.
         measure: on which held-out rows the change is measured: a sample, or all.
+        strength: the update is multiplied by it; 1 is as trained.
+        retention: of the adapter at that strength, for the model card; None takes what the run recorded.
 
     Returns:
-        folder, format, form, which, baked (whether gates were averaged), rows and of (how many held-out rows were
-        measured, none where the training's metrics are the export's), max_abs_logit_gap over them, and the metrics
+        folder, format, form, which, strength, baked (whether gates were averaged), rows and of (how many held-out rows
+        were measured, none where the training's metrics are the export's), max_abs_logit_gap over them, and the metrics
         before and after.
 
     Raises:
@@ -87,8 +92,11 @@ def export_run(
         return _export_recorded(folder, recorded, out, form, which)
     with staged(out) as staging:
         config, model, summary = read_run_config(folder), load_run(folder, which), queries.run_summary(folder)
-        recorded = summary["metrics"] if which == "last" and summary["status"] == "finished" else None
-        report = {"folder": str(out), "format": form.format, "form": form.name, "which": which}
+        is_recorded = which == "last" and summary["status"] == "finished" and strength == 1
+        recorded = summary["metrics"] if is_recorded else None
+        if strength != 1:
+            model.adapters.scale(strength)
+        report = {"folder": str(out), "format": form.format, "form": form.name, "which": which, "strength": strength}
         report |= _averaged(config, model, form, measure, recorded or {})
         write_adapter(staging, config, model, form, summary["name"])
         if form.format == "peft":
@@ -97,7 +105,7 @@ def export_run(
                 run=folder.name, name=summary["name"], which=which, step=model.step, parameters=whole, of=whole
             )
             origin.write(staging / ORIGIN_NAME)
-        describe(staging, folder, config, model, report, verdict)
+        describe(staging, folder, config, model, report, verdict, retention)
     return report
 
 
@@ -214,6 +222,7 @@ def describe(
     model: AdaptedModel,
     report: dict[str, Any],
     verdict: str | None = None,
+    retention: Retention | None = None,
 ) -> None:
     """Write the model card and its pictures; numbers of the adapter are those of what is exported."""
     name, base = config.model.name, assets.shared_model_name(config.model.name)
@@ -237,6 +246,7 @@ def describe(
         verdict=verdict,
         layers=config.model.layers,
         reaction=_reaction(folder, model.task.loss_unit),
+        retention=_retention(folder, model.step, report) if retention is None else retention_conclusion(retention),
     )
     for name, text in model_card(facts).items():
         (staging / name).write_text(text, "utf-8")
@@ -246,6 +256,14 @@ def _reaction(folder: Path, unit: str) -> str | None:
     """Return what reacting to the input gained in a run, a sentence; None where it was not recorded."""
     read = reactions(queries.events_frame(folder, (REACTION,)))
     return reaction_conclusion(read[0], unit) if read else None
+
+
+def _retention(folder: Path, step: int, report: Mapping[str, Any]) -> str | None:
+    """Return what the adapter of a step forgot, a sentence; None where that was not recorded of what is exported."""
+    if report.get("strength", 1) != 1 or "compressed" in report:
+        return None
+    read = {one.step: one for one in retentions(queries.events_frame(folder, (RETENTION,)))}
+    return retention_conclusion(read[step]) if step in read else None
 
 
 def _padding(model: AdaptedModel) -> Padding | None:

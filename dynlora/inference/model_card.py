@@ -60,6 +60,7 @@ class Facts:
         verdict: on the run among those beside it, one sentence; None where there is none.
         layers: which blocks of the base model were used; None for all.
         reaction: what reacting to the input gained in the run, a sentence; None where it was not recorded.
+        retention: what the adapter forgot, in sentences; None where it was not measured.
     """
 
     summary: Mapping[str, Any]
@@ -75,6 +76,7 @@ class Facts:
     verdict: str | None = None
     layers: Blocks | None = None
     reaction: str | None = None
+    retention: str | None = None
 
 
 def model_card(facts: Facts) -> dict[str, str]:
@@ -102,6 +104,8 @@ def model_card(facts: Facts) -> dict[str, str]:
         _training(facts),
         *([f"![Held-out loss over the steps]({CURVE})"] if len(facts.curve) > 1 else []),
         *(["## Compared", _prose(facts.verdict)] if facts.verdict else []),
+        *_strength(report),
+        *(["## Retention", _prose(facts.retention)] if facts.retention else []),
         *_exactness(report, facts.reaction),
         *_compressed(report),
         "## Ranks",
@@ -290,7 +294,7 @@ def _exactness(report: Mapping[str, Any], reaction: str | None) -> list[str]:
     if not report["baked"]:
         has_gates = FORMS[report["form"]].keeps_gates
         what = "The gates react to the input here as they did in training" if has_gates else "The run has no gates"
-        exact = f"{what}: this is what was trained, exactly."
+        exact = f"{what}: this is what was trained, exactly." if report.get("strength", 1) == 1 else f"{what}."
         return ["## Gates", f"{reaction} {exact}" if reaction and has_gates else exact]
     changes = "; ".join(_changes(report["metrics_before"], report["metrics_after"]))
     gain = f"{reaction} " if reaction else ""
@@ -299,6 +303,18 @@ def _exactness(report: Mapping[str, Any], reaction: str | None) -> list[str]:
         f"{gain}The gates of this run react to the input, which no format of PEFT holds. They were replaced by their "
         f"means over training examples. On {_measured_on(report)}: {changes}. An output changed by at most "
         f"{report['max_abs_logit_gap']:.2g}. To train without gates, set `strategy.gates=off`.",
+    ]
+
+
+def _strength(report: Mapping[str, Any]) -> list[str]:
+    """Return what the trained update was multiplied by; nothing where it is as it was trained."""
+    strength = report.get("strength", 1)
+    if strength == 1:
+        return []
+    return [
+        "## Strength",
+        f"The trained update is multiplied by {strength:g}. The factor is in the weights of this adapter, so nothing "
+        "has to be set to load it.",
     ]
 
 

@@ -82,33 +82,39 @@ class Examined:
         """Return at most n held-out rows, the same every time."""
         return drawn_rows(self.data.held_out, n, self.config.seed)
 
-    def answers(self, texts: Sequence[str], pairs: Sequence[str] | None, mode: str = "adapter") -> list[dict[str, Any]]:
+    def answers(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, mode: str = "adapter", strength: float = 1.0
+    ) -> list[dict[str, Any]]:
         """Return predictions in words as `AdaptedModel.answers` does.
 
         Args:
             texts: to predict.
             pairs: their second texts, or None.
             mode: adapter; base (the trained head on the frozen model) or frozen (each gate at its mean).
+            strength: the adapter is multiplied by it.
 
         Raises:
-            ConfigError: when a text is empty or too long, or there are too many.
+            ConfigError: when a text is empty or too long, there are too many, or the strength is out of range.
         """
         checked_texts(texts, pairs)
+        check_strength(strength)
         gates, mean = self.model.adapters.gates, self.mean_gate if mode == "frozen" else None
         held = gates.holding(mean) if gates is not None and mean is not None else nullcontext()
-        with self.model.adapters.disabled() if mode == "base" else held:
+        with self.model.adapters.disabled() if mode == "base" else held, self.model.adapters.scaled(strength):
             return self.model.answers(texts, pairs)
 
-    def explained(self, text: str, text_pair: str | None) -> dict[str, Any]:
-        """Return one text under the lens, see `explain`.
+    def explained(self, text: str, text_pair: str | None, strength: float = 1.0) -> dict[str, Any]:
+        """Return one text under the lens, see `explain`, with the adapter multiplied by `strength`.
 
         Raises:
-            ConfigError: when the text is empty or too long, or the model writes texts.
+            ConfigError: when the text is empty or too long, the model writes texts, or the strength is out of range.
         """
+        check_strength(strength)
         checked_texts([text], None if text_pair is None else [text_pair])
         if isinstance(self.model.task, WritingTask):
             raise ConfigError(f"explain: data.task={self.model.task.name} has no answer to attribute; generate instead")
-        explanation = explain(self.model, text, text_pair)
+        with self.model.adapters.scaled(strength):
+            explanation = explain(self.model, text, text_pair)
         return {
             "tokens": [asdict(piece) for piece in explanation.pieces],
             "labels": self.model.labels,
@@ -265,6 +271,20 @@ def drawn_rows(rows: Rows, n: int, seed: int) -> Rows:
     """Return at most n of some rows, the same every time and from anywhere: data may come sorted."""
     draw = np.random.default_rng(stream_seed(seed, "examined rows"))
     return rows.take(np.sort(draw.permutation(len(rows))[:n]))
+
+
+MOST_STRENGTH = 4.0
+"""Number that an adapter is multiplied by at most: 1 is as it was trained."""
+
+
+def check_strength(strength: float, what: str = "strength=") -> None:
+    """Refuse a number that no adapter is multiplied by; `what` begins the sentence.
+
+    Raises:
+        ConfigError: when it is out of range.
+    """
+    if not 0 <= strength <= MOST_STRENGTH:
+        raise ConfigError(f"{what}{strength:g}: must be from 0 (the base model) to {MOST_STRENGTH:g}; 1 is as trained")
 
 
 def checked_texts(texts: Sequence[str], pairs: Sequence[str] | None) -> None:

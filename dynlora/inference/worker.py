@@ -105,11 +105,13 @@ class Answering:
         """Whether an ablation or a stream is under way."""
         return self.streams.busy or any(not job.ended for job in self.jobs.values())
 
-    def _answers(self, folder: str, which: str, texts: list[str], pairs: list[str] | None, mode: str) -> Any:
-        return self.model(folder, which).answers(texts, pairs, mode)
+    def _answers(
+        self, folder: str, which: str, texts: list[str], pairs: list[str] | None, mode: str, strength: float = 1.0
+    ) -> Any:
+        return self.model(folder, which).answers(texts, pairs, mode, strength)
 
-    def _explain(self, folder: str, which: str, text: str, pair: str | None) -> Any:
-        return self.model(folder, which).explained(text, pair)
+    def _explain(self, folder: str, which: str, text: str, pair: str | None, strength: float = 1.0) -> Any:
+        return self.model(folder, which).explained(text, pair, strength)
 
     def _shift(self, folder: str, which: str, kind: str, strength: float, rows: int = ROWS) -> Any:
         return self.model(folder, which).shifted(kind, strength, rows)
@@ -160,7 +162,15 @@ class Answering:
         return writing.about(self.model(folder, which))
 
     def _write(
-        self, folder: str, which: str, mode: str, temperature: float, seed: int, new_tokens: int, **prompt: Any
+        self,
+        folder: str,
+        which: str,
+        mode: str,
+        temperature: float,
+        seed: int,
+        new_tokens: int,
+        strength: float = 1.0,
+        **prompt: Any,
     ) -> Any:
         steps = writing.written(
             self.model(folder, which),
@@ -169,17 +179,18 @@ class Answering:
             temperature=temperature,
             seed=seed,
             new_tokens=new_tokens,
+            strength=strength,
         )
         return self.streams.begin(steps, new_tokens)
 
-    def _token_view(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:
-        return writing.token_view(self.model(folder, which), writing.Prompt(**prompt), ids)
+    def _token_view(self, folder: str, which: str, ids: list[int], strength: float = 1.0, **prompt: Any) -> Any:
+        return writing.token_view(self.model(folder, which), writing.Prompt(**prompt), ids, strength)
 
-    def _estimate_text(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:
-        return writing.estimate(self.model(folder, which), writing.Prompt(**prompt), ids)
+    def _estimate_text(self, folder: str, which: str, ids: list[int], strength: float = 1.0, **prompt: Any) -> Any:
+        return writing.estimate(self.model(folder, which), writing.Prompt(**prompt), ids, strength)
 
-    def _ablate_text(self, folder: str, which: str, ids: list[int], **prompt: Any) -> Any:
-        return self.streams.begin(*writing.ablation(self.model(folder, which), writing.Prompt(**prompt), ids))
+    def _ablate_text(self, folder: str, which: str, ids: list[int], strength: float = 1.0, **prompt: Any) -> Any:
+        return self.streams.begin(*writing.ablation(self.model(folder, which), writing.Prompt(**prompt), ids, strength))
 
     def _token_losses(self, folder: str, which: str, texts: list[str], pairs: list[str | None]) -> Any:
         if not 0 < len(texts) == len(pairs) <= writing.MOST_ROWS:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from dynlora.engine.evaluation.token_scores import Scored, ablated, estimated, r
 from dynlora.engine.evaluation.token_trace import token_texts
 from dynlora.errors import ConfigError
 from dynlora.inference.load import PLACES
-from dynlora.inference.session import MAX_CHARACTERS, Examined, plain
+from dynlora.inference.session import MAX_CHARACTERS, Examined, check_strength, plain
 from dynlora.tasks import WritingTask
 from dynlora.tasks.token_rows import begun, templated
 
@@ -99,12 +100,20 @@ class Prompt:
 
 
 def written(
-    examined: Examined, prompt: Prompt, mode: str, *, temperature: float, seed: int, new_tokens: int
+    examined: Examined,
+    prompt: Prompt,
+    mode: str,
+    *,
+    temperature: float,
+    seed: int,
+    new_tokens: int,
+    strength: float = 1.0,
 ) -> Iterator[dict[str, Any]]:
     """Return what yields one message for each token that is written after a prompt.
 
     Each has `id` and `text`, what the token adds to the text for reading ("" while a letter is not yet whole), and the
-    last one `end`, "token" where the model ended the text, which that token is, or "limit", and `whole`, the text.
+    last one `end`, "token" where the model ended the text, which that token is, or "limit", and `whole`, the text. The
+    adapter is multiplied by `strength`.
 
     Raises:
         ConfigError: when a value is not allowed, or the prompt cannot be used.
@@ -119,11 +128,11 @@ def written(
     model = examined.model
     ids = prompt.ids(model)
     limits = Limits(new_tokens, total_tokens(model), temperature, seed)
-    return _messages(model, ids, limits, _state(model, mode))
+    return _messages(model, ids, limits, _state(model, mode, strength))
 
 
-def token_view(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> dict[str, Any]:
-    """Return the tokens of a text after its prompt, with what adapter and base make of each.
+def token_view(examined: Examined, prompt: Prompt, ids: Sequence[int], strength: float = 1.0) -> dict[str, Any]:
+    """Return the tokens of a text after its prompt, with what adapter, times `strength`, and base make of each.
 
     `tokens`: one row each with text, adapter and base (log-probabilities, nats) and for each of the two the most
     probable tokens, `adapter_top` and `base_top`, as [text, probability].
@@ -136,7 +145,7 @@ def token_view(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> dict[s
     before, ids = prompt.ids(model), _checked_ids(model, ids)
     by = {}
     for mode in MODES:
-        with _state(model, mode)():
+        with _state(model, mode, strength)():
             by[mode] = scored(model, before, ids)
     texts = token_texts(model.base.tokenizer, ids)
     rows = [
@@ -148,8 +157,12 @@ def token_view(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> dict[s
     return {"tokens": rows, "step": model.step}
 
 
-def ablation(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> tuple[Iterator[dict[str, Any]], int]:
+def ablation(
+    examined: Examined, prompt: Prompt, ids: Sequence[int], strength: float = 1.0
+) -> tuple[Iterator[dict[str, Any]], int]:
     """Return what yields for each module what a text loses without it, and how many modules there are.
+
+    The adapter is multiplied by `strength`.
 
     Each message has `module`, its position; `adds`, log p(text) less what it is without the module, nats; `changes`,
     whether greedy decoding would write another text without it.
@@ -160,25 +173,41 @@ def ablation(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> tuple[It
     model = examined.model
     _writer(examined)
     before, ids = prompt.ids(model), _checked_ids(model, ids)
-    return _measured(model, before, ids), len(model.adapters)
+    return _measured(model, before, ids, _state(model, "adapter", strength)), len(model.adapters)
 
 
-def _measured(model: AdaptedModel, prompt: Sequence[int], ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Yield the messages of `ablation`, the modules with the largest estimates first."""
-    order = np.argsort(-np.abs(estimated(model, prompt, ids)), kind="stable").tolist()
-    for index, adds, changes in ablated(model, prompt, ids, order):
+def _measured(
+    model: AdaptedModel, prompt: Sequence[int], ids: Sequence[int], state: Callable[[], AbstractContextManager[Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the messages of `ablation`, the modules with the largest estimates first.
+
+    The model is in `state` while a module is measured, and as it was between two of them: others ask it meanwhile.
+    """
+    with state():
+        order = np.argsort(-np.abs(estimated(model, prompt, ids)), kind="stable").tolist()
+    steps = ablated(model, prompt, ids, order)
+    while True:
+        with state():
+            step = next(steps, None)
+        if step is None:
+            return
+        index, adds, changes = step
         yield {"module": index, "adds": adds, "changes": changes}
 
 
-def estimate(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> dict[str, Any]:
+def estimate(examined: Examined, prompt: Prompt, ids: Sequence[int], strength: float = 1.0) -> dict[str, Any]:
     """Return to first order what each module adds to a text: `adds`, nats, by position; see `estimated`.
+
+    The adapter is multiplied by `strength`.
 
     Raises:
         ConfigError: as `token_view` does.
     """
     model = examined.model
     _writer(examined)
-    return {"adds": plain(estimated(model, prompt.ids(model), _checked_ids(model, ids)))}
+    before, ids = prompt.ids(model), _checked_ids(model, ids)
+    with _state(model, "adapter", strength)():
+        return {"adds": plain(estimated(model, before, ids))}
 
 
 def held_out_losses(examined: Examined, texts: Sequence[str], pairs: Sequence[str | None]) -> Iterator[dict[str, Any]]:
@@ -235,10 +264,16 @@ def _messages(
         yield message | ({"end": "token" if token.is_end else "limit", "whole": text} if is_last else {})
 
 
-def _state(model: AdaptedModel, mode: str) -> Callable[[], AbstractContextManager[Any]]:
+def _state(model: AdaptedModel, mode: str, strength: float = 1.0) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what puts the model into the state of who is asked.
+
+    Raises:
+        ConfigError: when there is no such mode, or the strength is out of range.
+    """
     if mode not in MODES:
         raise ConfigError(f"mode={mode}: must be {' or '.join(MODES)}")
-    return model.adapters.disabled if mode == "base" else nullcontext
+    check_strength(strength)
+    return model.adapters.disabled if mode == "base" else partial(model.adapters.scaled, strength)
 
 
 def _writer(examined: Examined) -> WritingTask:

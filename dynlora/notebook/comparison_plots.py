@@ -82,6 +82,17 @@ class ComparisonPlots:
             raise NotRecordedError("no run of these has a result yet; wait for the first evaluation")
         return figures.shown(picture, self._colours)
 
+    def retention(self) -> PageFigure:
+        """Draw the last metric of each configuration against what it forgot on public text.
+
+        Raises:
+            NotRecordedError: when no run measured it.
+        """
+        picture = compare_pictures.retention(self._compared(self._colours), self._colours)
+        if picture is None:
+            raise NotRecordedError("no run of these measured what it forgot; train with log.retention=1")
+        return figures.shown(picture, self._colours)
+
     def differences(self) -> PageFigure:
         """Draw the difference of each configuration from the baseline, with its 95 % interval: the verdict's figure.
 

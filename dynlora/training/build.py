@@ -22,6 +22,7 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.evaluate import Evaluation
 from dynlora.engine.evaluation.generate import LONGEST, Limits
 from dynlora.engine.evaluation.held_out_part import sample
+from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.engine.evaluation.token_trace import TokenTrace
 from dynlora.engine.evaluation.written import EXACT_MATCH, Prompts
 from dynlora.engine.loop.adapter_state import load_adapter_state, load_head_state, saved_sizes
@@ -277,6 +278,7 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) 
         looked_at,
         _prompts(inputs, held_out, group),
         TokenTrace.of(tokens, probe, base.tokenizer) if is_kept and isinstance(data.task, WritingTask) else None,
+        GeneralText.of(base.tokenizer, data.task) if config.log.retention else None,
     )
     if not is_kept:
         return evaluation, np.zeros((len(probe), 2))

@@ -105,7 +105,7 @@ def open_page(page: str, **address: str | list[str]) -> AppTest:
 OPENERS = {
     "capacity": {"section": ["transfers", "method", "ablation", "ranks"]},
     "inputs": {"section": ["groups", "examples", "tokens", "shift"]},
-    "compare": {"part": ["pairs", "parameters", "examples"]},
+    "compare": {"part": ["pairs", "parameters", "retention", "examples"]},
 }
 """What opens every part of a page, in its address."""
 

@@ -29,7 +29,8 @@ def trained_writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     model, data = save_tiny_lm(folder / "model"), save_problems(folder / "data")
     found = []
     for strategy in ({"name": "lora"}, {"name": "dynamic", "gates": "module"}):
-        values = lm_values(model, data, train__steps=4, strategy=strategy, data__group_by="difficulty")
+        own = {"strategy": strategy, "data__group_by": "difficulty", "log__retention": 1}
+        values = lm_values(model, data, train__steps=4, **own)
         outcome = training.train(parse_config(values), folder / "runs", progress=False)
         assert outcome.state == "finished", outcome.error
         found.append(outcome.folder)
@@ -80,6 +81,7 @@ def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: st
     said = words(app).replace("\\", "")
     assert "Generated texts" in said
     assert "of 6 answers are correct (95 % CI" in said
+    assert "Retention: On 70 public sentences the loss" in plain(app)
     assert app.select_slider(key="generations-step-2").options == ["0", "4"]
     app.selectbox(key="generations-prompt").set_value(1).run()
     assert not app.exception
@@ -116,6 +118,7 @@ def test_exact_match_is_paired_over_the_prompts_that_both_continued(writer: str,
     assert side.differences[0].tolist() == expected
     assert not side.low_is_good
     said = plain(open_whole("compare", runs=f"{writer},{gated}"))
+    assert "forgets least" in said
     assert "nats of loss on held-out examples (95 % CI" in said
     assert "points of exact match on generated texts (95 % CI" in said
     assert "Paired over 1 common seed and 6 examples" in said
@@ -136,6 +139,16 @@ def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(her
     assert "Base model · " in shown
     assert "so far" not in shown
     assert "Attribution by word" not in said
+
+
+def test_at_strength_0_the_adapter_writes_as_the_base_model(here: Here, writer: str) -> None:
+    here.pace = 50
+    app = open_page("playground", run=writer, text="a2:", strength="0.0")
+    finished(app)
+    assert not app.error
+    said = plain(app)
+    assert "The adapter continues the text as the base model does" in said
+    assert "adapter strength 0)" in said
 
 
 def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, writer: str) -> None:

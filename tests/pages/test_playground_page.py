@@ -5,6 +5,7 @@ The model answers in this process instead of in a child: the same code, without 
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -69,6 +70,22 @@ def test_a_second_run_answers_beside(here: Here, run: Path, trained_run: Path, r
     shutil.copytree(trained_run, other)
     app = open_page("playground", run=run.name, text="dull plot", other=other.name)
     assert "the other run predicts" in plain(app)
+
+
+def test_a_slider_scales_the_adapter_of_the_answer(here: Here, run: Path) -> None:
+    app = open_page("playground", run=run.name, text="the film was great", strength="0.0")
+    said = plain(app)
+    assert "The adapter is at strength 0." in said
+    adapter, base = (re.search(rf"{who} predicts ([^;.]+\.\d %)", said) for who in ("adapter", "with head"))
+    assert adapter is not None
+    assert base is not None
+    assert adapter[1] == base[1]
+    app.select_slider(key="address-strength").set_value(1.0).run()
+    assert "strength" not in app.query_params
+    assert "The adapter is at strength" not in plain(app)
+    app.select_slider(key="address-strength").set_value(0.5).run()
+    assert app.query_params["strength"] in ("0.5", ["0.5"])
+    assert "The adapter is at strength 0.5." in plain(app)
 
 
 def test_a_child_that_fails_is_one_sentence_and_the_page_goes_on(here: Here, run: Path) -> None:

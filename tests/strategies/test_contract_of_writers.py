@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from dynlora import strategies
+from dynlora.analysis.retention import RETENTION, Retention
 from dynlora.contracts.harness import WRITER, make_trainer, same, tiny_config, tiny_model, tiny_texts, weights
-from dynlora.contracts.test_strategies import WRITERS, trained, whole
+from dynlora.contracts.test_strategies import LR, WRITERS, trained, whole
 from dynlora.engine.context import Probe
 from dynlora.errors import ConfigError
 from dynlora.tasks.causal_lm import CausalLM
@@ -24,8 +25,10 @@ def test_a_writer_learns_the_same_whatever_disturbs_it(name: str) -> None:
     run = whole(name, WRITER)
     losses = run.recorder.scalars["loss", "validation"]
     assert losses[20] < losses[0]
-    silent = trained(make_trainer(run.config, WRITER))
+    silent = trained(make_trainer(tiny_config(name, adapter__dropout=0.1, train__lr=LR), WRITER))
     assert same(weights(silent), run.weights)
+    measured = [Retention.of(step, payload) for step, kind, _, payload in run.recorder.events if kind == RETENTION]
+    assert [one.step for one in measured if one is not None and one.kl is not None] == [0, 10, 20]
     resumed = trained(run.copy(5))
     assert same(run.weights, weights(resumed))
 

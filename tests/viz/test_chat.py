@@ -51,6 +51,10 @@ def test_each_voice_has_its_own_conversation_and_skips_what_it_did_not_answer() 
     another = Voice("adapter", "adapter", Path("another run"), "adapter")
     assert len(talk.asked(another, "three", CHAT)["turns"]) == 1, "another run did not say what this one said"
     assert talk.asked(ADAPTER, "three", Settings()) == {"text": "three"}
+    half = Settings(strength=0.5)
+    assert talk.asked(ADAPTER, "three", half) == {"text": "three", "strength": 0.5}
+    assert talk.asked(BASE, "three", half) == {"text": "three"}, "only the run's own adapter has a strength"
+    assert half.words == "greedy, at most 64 tokens, adapter strength 0.5"
 
 
 @pytest.mark.parametrize(

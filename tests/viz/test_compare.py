@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import frames, pairing, run_summary, seed_groups
+from dynlora.analysis.retention import Retention
 from dynlora.analysis.seed_groups import Group
 from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import model as compare_model
@@ -65,6 +66,33 @@ def test_pareto_set() -> None:
     cost, value = pd.Series([1, 2, 3, 2, np.nan]), pd.Series([0.5, 0.7, 0.7, 0.6, 0.9])
     assert compare_model.pareto(cost, value) == [True, True, False, False, False]
     assert compare_model.pareto(cost, value, low_is_good=True) == [True, False, False, False, False]
+
+
+def test_gain_against_forgetting_marks_the_pareto_set_and_leaves_out_other_units() -> None:
+    summaries = {
+        run["id"]: run for run in (summary("a"), summary("b", 1), summary("c", 0, "lora"), summary("d", 0, "eva"))
+    }
+    groups = seed_groups.grouped(list(summaries.values()))
+    points = compare_model.by_group(summaries, groups, "accuracy")
+    last = {
+        "a": Retention(9, 3, cosine=0.9),
+        "b": Retention(9, 3, cosine=0.7),
+        "c": Retention(9, 3, cosine=0.99),
+        "d": Retention(9, 3, 1.0, 1.5, 0.2),
+    }
+    table = compare_model.by_retention(points, groups, last, "accuracy")
+    assert table["forgotten"].tolist() == pytest.approx([0.2, 0.01])
+    assert table["unit"].tolist() == ["1 − cosine"] * 2
+    words = compare_text.retention(table, "accuracy")
+    assert words.startswith(
+        f"{table['group'].iloc[1]} forgets least (+0.010 1 − cosine), {table['group'].iloc[0]} most"
+    )
+    figure = compare_figures.retention(table, "accuracy", theme.LIGHT)
+    assert sorted(x for trace in traces_of(figure)[1:] for x in trace.x) == pytest.approx([0.01, 0.2])
+    assert figure.layout.xaxis.title.text == "Forgotten on public text (1 − cosine)"
+    nothing = compare_model.by_retention(points, groups, {}, "accuracy")
+    assert nothing.empty
+    assert "log.retention" in compare_text.retention(nothing, "accuracy")
 
 
 def test_frontier_marks_the_pareto_set_and_counts_runs() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from torch import nn
+from torch import Tensor, nn
 
 from dynlora.engine.data.batches import Tokens, sorted_batches
 from dynlora.engine.randomness import stream_seed
@@ -23,9 +24,7 @@ def embed(
     model: nn.Module, tokens: Tokens, rows: np.ndarray, batch_size: int, autocast: Callable[[], Any]
 ) -> np.ndarray:
     """Return the frozen model's embeddings of rows, averaged over their tokens, (n, d)."""
-    backbone = getattr(model, "base_model", model)
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        backbone = model.get_encoder()  # pyright: ignore - a decoder may need an input of its own
+    backbone = _backbone(model)
     training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -36,13 +35,35 @@ def embed(
             del batch["labels"]
             with autocast():
                 hidden = backbone(**batch).last_hidden_state.float()
-            mask = batch["attention_mask"].unsqueeze(-1).float()
-            pooled = (hidden * mask).sum(1) / mask.sum(1).clamp_min(1)
-            for index, vector in zip(indices, pooled.cpu().numpy(), strict=True):
+            for index, vector in zip(indices, pooled(hidden, batch["attention_mask"]).cpu().numpy(), strict=True):
                 vectors[index] = vector
     finally:
         model.train(training)
     return np.stack(vectors) if vectors else np.empty((0, 0))
+
+
+def pooled(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return hidden states (n, length, d) averaged over the tokens that a mask (n, length) counts, (n, d)."""
+    weight = mask.unsqueeze(-1).float()
+    return (hidden.float() * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+@contextmanager
+def pooled_from(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the hidden states that `embed` averages, of every forward of the model inside the block."""
+    seen: list[Tensor] = []
+    handle = _backbone(model).register_forward_hook(lambda _module, _inputs, output: seen.append(output[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _backbone(model: nn.Module) -> Any:
+    """Return the part of a model that makes hidden states of its texts."""
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return model.get_encoder()  # pyright: ignore - a decoder may need an input of its own
+    return getattr(model, "base_model", model)
 
 
 def plane(embedding: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dynlora.engine.data.batches import Tokens, sorted_batches
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.evaluation.held_out_part import HeldOutPart, whole
+from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.engine.evaluation.token_trace import TokenTrace
 from dynlora.engine.evaluation.written import Prompts
 from dynlora.engine.model.gates import Gates
@@ -172,6 +173,7 @@ class Evaluation:
         sample: the rows of an evaluation before the last; None: all rows.
         prompts: what a model that writes texts continues at each evaluation; None: nothing is written.
         trace: examples of the probe set whose losses are recorded token by token; None: of no example.
+        general: text on which is measured what was forgotten; None: nothing is.
     """
 
     tokens: Tokens
@@ -185,6 +187,7 @@ class Evaluation:
     sample: HeldOutPart | None = None
     prompts: Prompts | None = None
     trace: TokenTrace | None = None
+    general: GeneralText | None = None
 
     def traced(self, part: HeldOutPart) -> frozenset[int]:
         """Return the places in a part of the rows whose losses are recorded token by token."""

@@ -22,6 +22,7 @@ from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.data.batches import BatchOrder, Tokens, divisors
 from dynlora.engine.edits.moments import state_bytes
+from dynlora.engine.evaluation import retention
 from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
 from dynlora.engine.evaluation.gate_reaction import MEAN_ROWS, MOST_ROWS, averaged_gates, reaction
 from dynlora.engine.evaluation.held_out_part import HeldOutPart, sample
@@ -107,11 +108,14 @@ class Trainer:
         per_row = float(self.tokens.length.mean()) if len(self.tokens) else 0.0
         interim = float(held_out[self.evaluation.part(last=False).rows].sum())
         probe = float(held_out[self.evaluation.probe].sum())
+        general = self.evaluation.general
+        compared = 2.0 * float(general.tokens.length.sum()) if general is not None else 0.0
         self.outlook = Outlook(
             self.total,
             eval_every(self.config, self.total),
             per_row * train.batch_size * train.grad_accum,
-            (interim, float(held_out.sum()) + probe),  # the last one looks at the probe set without adapters too
+            # the last one looks at the probe set without adapters too
+            (interim + compared / max(1, self.config.log.retention), float(held_out.sum()) + probe + compared),
         )
 
     @cached_property
@@ -356,9 +360,21 @@ class Trainer:
             if self.adapters.gates is not None:
                 gain = self.reaction(self.adapters.gates, predictions)
                 self.recorder.event(self.step, "gate_reaction", [], gain)
+        self._measure_retention()
         keeper.checkpoint(self)
         self.timing.evaluated_s += time.perf_counter() - start
         self._tell("")
+
+    def _measure_retention(self) -> None:
+        """Record what the adapters changed on general text, where this evaluation is to."""
+        general, every = self.evaluation.general, self.config.log.retention
+        number = self.step // eval_every(self.config, self.total)
+        if general is None or not every or (number % every and self.step < self.total):
+            return
+        self._tell("measuring retention")
+        plain: Any = self.accelerator.unwrap_model(self.model)
+        measured = general.measured(plain, self.adapters, self.strategy.forward, self.autocast)
+        retention.record(self.recorder, self.step, measured)
 
     def reaction(self, gates: Gates, predictions: Predictions) -> dict[str, Any]:
         """Return what reacting to the input gains, as `gate_reaction.reaction` does.

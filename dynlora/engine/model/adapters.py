@@ -131,10 +131,48 @@ class Adapters(Sequence[LoraLinear]):
             for module, enabled in zip(self.modules, before, strict=True):
                 module.enabled = enabled
 
+    @torch.no_grad()
+    def scale(self, factor: float) -> None:
+        """Multiply the update of every module by a factor, for good: the factor is in B, and any form can hold it."""
+        tensors = {id(tensor): tensor for module in self.modules for tensor in module.outer_tensors()}
+        for tensor in tensors.values():  # modules may share one
+            tensor.mul_(factor)
+        for module in self.modules:
+            module.rescaled(factor)
+
+    @contextmanager
+    def scaled(self, factor: float) -> Iterator[None]:
+        """Multiply the update of every module by a factor inside the block: 0 is the base model, 1 as it was trained.
+
+        What a module adds is taken from its output: every method has it, and afterwards all bits are as before.
+        """
+        handles = [] if factor == 1 else [module.register_forward_hook(_scaling(factor)) for module in self.modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
     def clear_gradients(self) -> None:
         """Forget the gradients of A and B, also where the optimizer holds other tensors than these."""
         for module in self.modules:
             module.lora_A.grad = module.lora_B.grad = None
+
+
+def _scaling(factor: float) -> Callable[[LoraLinear, tuple[Tensor, ...], Tensor], Tensor | None]:
+    """Return a hook that multiplies what a module adds to its frozen map by a factor."""
+
+    def scale(module: LoraLinear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if not module.enabled:
+            return None
+        module.enabled = False
+        try:
+            frozen = module.forward(*inputs)  # called as it is: hooks are for the output of the whole
+        finally:
+            module.enabled = True
+        return frozen + factor * (output - frozen)
+
+    return scale
 
 
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:

@@ -329,6 +329,13 @@ class LoraLinear(nn.Module):
         parts: list[tuple[Tensor, int]] = [(self.lora_A, 0), (self.lora_B, 1)]
         return parts if self.scale is None else [*parts, (self.scale, 0)]
 
+    def outer_tensors(self) -> list[Tensor]:
+        """Return the tensors that the update is linear in, all at once: twice as large, they double it."""
+        return [self.lora_B]
+
+    def rescaled(self, factor: float) -> None:
+        """Do what is left to do once the outer tensors were multiplied by a factor; LoRA has nothing."""
+
     def packed(self) -> None:
         """Do what is left to do once components have gone and the others moved up; LoRA has nothing."""
 

@@ -61,6 +61,14 @@ class OffsetLinear(LoraLinear):
         """Return the tensors of each component, what it started as among them: one that goes takes its offset along."""
         return [*super().component_parts(), (self.offset_A, 0), (self.offset_B, 1)]
 
+    def outer_tensors(self) -> list[Tensor]:
+        """Return B and B0: the update is the difference of two products."""
+        return [self.lora_B, self.offset_B]
+
+    def rescaled(self, factor: float) -> None:
+        """Let the copy that computes be rebuilt."""
+        self._cast = None
+
     def packed(self) -> None:
         """Count the offset's components again, and let the copy that computes be rebuilt."""
         self.loaded()

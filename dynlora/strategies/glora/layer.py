@@ -252,6 +252,11 @@ class GloraLinear(LoraLinear):
         """Return b0 ⊙ D + E + W0 C, (d_out,), or None."""
         return self._bias(self._path)
 
+    def outer_tensors(self) -> list[Tensor]:
+        """Return the first factor of each support: all of its forms are linear in it."""
+        parts = (self.lora_B, self.A_down, self.C_down, self.D, self.E)
+        return [part for part in parts if part is not None]
+
     def low_rank(self) -> tuple[Tensor, Tensor]:
         """Return A and B where the path is LoRA's, or empty ones where it uses nothing.
 

@@ -56,7 +56,7 @@ class BoostedLinear(LoraLinear):
         self.boosters_A[place], self.boosters_B[:, place] = self.lora_A[0], self.lora_B[:, 0]
         self.folded += 1
         self.count += 1
-        self._add(place)
+        self._add(self._booster(place))
         self.lora_A.zero_()
         self.lora_B.zero_()
         self.rank = 0
@@ -66,7 +66,14 @@ class BoostedLinear(LoraLinear):
         """Fold the saved boosters into the frozen weight one by one, as training did: equal to the last bit."""
         self.count = int(self.folded)
         for place in range(self.count):
-            self._add(place)
+            self._add(self._booster(place))
+
+    def rescaled(self, factor: float) -> None:
+        """Multiply the boosters by the factor too, those in the frozen weight with them."""
+        n = self.count
+        change = (factor - 1) * self.scaling * (self.boosters_B[:, :n] @ self.boosters_A[:n])
+        self.boosters_B.mul_(factor)
+        self._add(change)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, ..., d_in) to (batch, ..., d_out); disabled, the boosters are taken out again."""
@@ -94,9 +101,12 @@ class BoostedLinear(LoraLinear):
         """Return the room for the boosters and the trained component."""
         return (len(self.boosters_A) + self.max_rank) * self.info.cost
 
-    def _add(self, place: int) -> None:
-        """Add one booster to the frozen weight."""
-        delta = self.scaling * torch.outer(self.boosters_B[:, place], self.boosters_A[place])
+    def _booster(self, place: int) -> Tensor:
+        """Return what one booster adds to the frozen weight, (d_out, d_in)."""
+        return self.scaling * torch.outer(self.boosters_B[:, place], self.boosters_A[place])
+
+    def _add(self, delta: Tensor) -> None:
+        """Add an update, (d_out, d_in), to the frozen weight."""
         delta = delta if isinstance(self.base_layer, nn.Linear) else delta.t()
         weight: Tensor = self.base_layer.weight  # pyright: ignore - linear by construction
         if weight.element_size() >= delta.element_size():

@@ -174,6 +174,20 @@ def compared_frontier(runs: Compared) -> None:
         picture(pictures.frontier(runs, colours()), "frontier")
 
 
+def compared_retention(runs: Compared) -> None:
+    """Draw quality against what was forgotten.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    with card("Gain against forgetting", "retention"):
+        drawn = pictures.retention(runs, colours())
+        if drawn is None:
+            note("None of these runs has measured what it forgot. Train with log.retention=1 to measure it.")
+        else:
+            picture(drawn, "retention")
+
+
 def compared_pairs(runs: Compared, usual: tuple[str, str] | None = None) -> None:
     """Draw the paired difference of two groups, over shared seeds and examples.
 

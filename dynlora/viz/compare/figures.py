@@ -198,25 +198,49 @@ def frontier(
         colours: of the mode.
         styles: of the groups; None takes those of the groups that are drawn.
     """
+    drawn = _against(points, metric, "active", "%{x:,.0f} parameters", colours, styles)
+    drawn.update_xaxes(title_text="Adapter parameters in use", tickformat=",")
+    return drawn
+
+
+def retention(
+    points: pd.DataFrame, metric: str, colours: Palette, styles: Mapping[str, LineStyle] | None = None
+) -> go.Figure:
+    """Draw quality against what was forgotten, as `frontier` does; points as `comparison.by_retention` returns them."""
+    unit = plotly_text(points["unit"].iloc[0], 40)
+    drawn = _against(points, metric, "forgotten", f"forgotten %{{x:+.4f}} {unit}", colours, styles)
+    drawn.update_xaxes(title_text=f"Forgotten on public text ({unit})")
+    return drawn
+
+
+def _against(
+    points: pd.DataFrame,
+    metric: str,
+    cost: str,
+    told: str,
+    colours: Palette,
+    styles: Mapping[str, LineStyle] | None,
+) -> go.Figure:
+    """Draw quality against a cost, a column of the points; `told` is what the pointer says of it."""
     names = [str(name) for name in points["group"]]
     styles = line_styles(names, colours) if styles is None else styles
     coloured = [name for name in names if not styles[name].is_muted]
     drawn = theme.figure(colours, 270 + _legend_height(coloured))
-    best = points[points["pareto"]].sort_values("active")
+    best = points[points["pareto"]].sort_values(cost)
     drawn.add_scatter(
-        x=best["active"],
+        x=best[cost],
         y=best["mean"],
         mode="lines",
         line={"color": colours.muted, "width": 1.2, "dash": "dot"},
         hoverinfo="skip",
         name="Pareto set",
     )
-    known = points.dropna(subset=["active", "mean"])
+    known = points.dropna(subset=[cost, "mean"])
     for name in sorted(names, key=lambda name: not styles[name].is_muted):
         colour, symbol, is_muted = styles[name].colour, styles[name].symbol, styles[name].is_muted
         for row in known[known["group"] == name].to_dict("records"):
             drawn.add_scatter(
-                x=[row["active"]],
+                x=[row[cost]],
                 y=[row["mean"]],
                 mode="markers",
                 name=_legend(name),
@@ -236,11 +260,10 @@ def frontier(
                     "visible": row["n"] > 1,
                     "color": colour if is_muted else theme.faded(colour, 0.6),
                 },
-                hovertemplate=f"%{{fullData.name}}<br>%{{x:,.0f}} parameters<br>{plotly_text(metric, 40)} %{{y:.4f}}"
+                hovertemplate=f"%{{fullData.name}}<br>{told}<br>{plotly_text(metric, 40)} %{{y:.4f}}"
                 f"{', in the Pareto set' if row['pareto'] else ''}<extra></extra>",
             )
     drawn.update_layout(showlegend=True)
-    drawn.update_xaxes(title_text="Adapter parameters in use", tickformat=",")
     drawn.update_yaxes(title_text=plotly_text(sentence_case(metric)), **axis_within(metric))
     return drawn
 

@@ -12,6 +12,7 @@ import pandas as pd
 from dynlora.analysis import run_summary
 from dynlora.analysis.config_fields import SOURCES, flat
 from dynlora.analysis.frames import smoothed
+from dynlora.analysis.retention import Retention
 from dynlora.analysis.run_summary import LOW_IS_GOOD, format_strategy, main_metric, parameters_in_use
 from dynlora.analysis.seed_groups import Group
 from dynlora.analysis.stats import spearman
@@ -170,6 +171,33 @@ def by_group(summaries: Mapping[str, Mapping[str, Any]], groups: Sequence[Group]
     table = pd.DataFrame(rows, columns=["group", "n", "mean", "low", "high", "active"])
     table["pareto"] = pareto(table["active"], table["mean"], low_is_good=metric in LOW_IS_GOOD)
     return table
+
+
+def by_retention(
+    points: pd.DataFrame, groups: Sequence[Group], last: Mapping[str, Retention], metric: str
+) -> pd.DataFrame:
+    """Return the rows of `by_group` whose runs measured what they forgot, with its mean over them.
+
+    The column forgotten is in the unit of the first run; runs that count it in another are left out. pareto: no other
+    group is as good and forgets as little, one of both better.
+
+    Args:
+        points: as `by_group` returns them.
+        groups: of the runs.
+        last: what each run forgot in the end, by id; without those that did not measure it.
+        metric: of the points.
+    """
+    unit = next(iter(last.values())).unit if last else ""
+    known = {run: one.forgotten for run, one in last.items() if one.unit == unit}
+    means = {
+        group.title: _mean([known[run] for run in group.runs if run in known])
+        for group in groups
+        if any(run in known for run in group.runs)
+    }
+    table = points[points["group"].isin(list(means))].dropna(subset=["mean"]).drop(columns="pareto")
+    table = table.assign(forgotten=[means[title] for title in table["group"]], unit=unit)
+    best = pareto(table["forgotten"], table["mean"], low_is_good=metric in LOW_IS_GOOD)
+    return table.assign(pareto=best)
 
 
 def _mean(values: Sequence[float]) -> float:

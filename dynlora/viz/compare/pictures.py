@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis import run_summary, seed_groups
+from dynlora.analysis.retention import RETENTION, retentions
 from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
@@ -230,6 +231,24 @@ def frontier(runs: Compared, colours: Palette) -> Picture:
     points = compare_model.by_group(runs.summaries, runs.groups, runs.metric)
     figure = compare_figures.frontier(points, runs.metric, colours, runs.styles)
     return Picture(figure, compare_text.frontier(points, runs.metric), points)
+
+
+def retention(runs: Compared, colours: Palette) -> Picture | None:
+    """Return the last metric of each group against what it forgot; None where no run measured it.
+
+    Raises:
+        DynloraError: when a run cannot be read.
+    """
+    events = {
+        run: runs.store.ask_events(queries.events_frame, folder, (RETENTION,)) for run, folder in runs.folders.items()
+    }
+    last = {run: read[-1] for run, frame in events.items() if (read := retentions(frame))}
+    points = compare_model.by_group(runs.summaries, runs.groups, runs.metric)
+    points = compare_model.by_retention(points, runs.groups, last, runs.metric)
+    if points.empty:
+        return None
+    figure = compare_figures.retention(points, runs.metric, colours, runs.styles)
+    return Picture(figure, compare_text.retention(points, runs.metric), points)
 
 
 def final_ranks(capacity: FinalRanks, colours: Palette, *, is_spread: bool = False) -> Picture:

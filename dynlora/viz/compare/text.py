@@ -68,6 +68,20 @@ def frontier(table: pd.DataFrame, metric: str) -> str:
     )
 
 
+def retention(table: pd.DataFrame, metric: str) -> str:
+    """Say which group forgets least, which most, and which make up the Pareto set; the columns of `by_retention`."""
+    if table.empty:
+        return "None of these runs has measured what it forgot. Train with log.retention to measure it."
+    ordered = table.sort_values("forgotten", kind="stable")
+    least, most = ordered.iloc[0], ordered.iloc[-1]
+    unit = least["unit"]
+    words = f"{one_line(least['group'], 60)} forgets least ({signed(least['forgotten'], 3)} {unit})"
+    if len(table) > 1:
+        words += f", {one_line(most['group'], 60)} most ({signed(most['forgotten'], 3)})"
+    names = listed([one_line(name, 60) for name in table[table["pareto"]]["group"]], limit=5)
+    return f"{words}. Pareto set of {one_line(metric, 40)} and retention (outlined): {names}."
+
+
 def allocation(ranks: pd.DataFrame, is_spread: bool) -> str:
     """Say how far the last ranks of the groups differ, or which module's rank differs most between seeds."""
     if is_spread:

@@ -62,6 +62,7 @@ RECORDING = (
     "log.generate_rows",
     "log.generate_interim",
     "log.generate_max",
+    "log.retention",
     "log.to",
 )
 """Keys of the configuration as the form groups them, in their order."""

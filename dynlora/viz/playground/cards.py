@@ -25,7 +25,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.run_picker import Chosen, askable, find_run, has_model, link, list_all, run_labels, runs_dir
-from dynlora.viz.ui.url_state import choose, put, to_address
+from dynlora.viz.ui.url_state import choose, from_address, put, to_address
 
 MOST_SUGGESTED = 3
 """Examples that are offered where no text is given."""
@@ -50,6 +50,7 @@ class Asked:
         text: the text, empty while there is none.
         pair: the second text of a pair, None for tasks with one.
         other: a second run, or None.
+        strength: the run's own adapter is multiplied by it.
     """
 
     run: Chosen
@@ -58,6 +59,7 @@ class Asked:
     text: str
     pair: str | None
     other: Chosen | None
+    strength: float = 1.0
 
     @property
     def voices(self) -> dict[str, tuple[Path, str]]:
@@ -71,7 +73,8 @@ class Asked:
         """Return what each voice says of some texts; empty, and the page says why, when the run's own model cannot."""
         answers_by_model: dict[str, list[dict[str, Any]]] = {}
         for who, (folder, mode) in self.voices.items():
-            answer = ask_model(folder, "answers", texts=texts, pairs=pairs, mode=mode)
+            scaled = {"strength": self.strength} if folder == self.run.folder and self.strength != 1 else {}
+            answer = ask_model(folder, "answers", texts=texts, pairs=pairs, mode=mode, **scaled)
             if answer is not None:
                 answers_by_model[who] = answer
             elif folder == self.run.folder:
@@ -114,6 +117,7 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
     with st.container(horizontal=True, vertical_alignment="bottom", key="playground-choices"):
         other = other_run(run, task)
         example_choice(examples, _ask)
+        strength = strength_slider()
     other_id = st.query_params.get("other")
     if other_id and other is None:
         note(why_not(other_id, task))
@@ -133,7 +137,7 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
         note("Enter a text and press Predict. The answer appears below. The link of this page includes the text.")
         _suggestions(examples)
         text = ""
-    return Asked(run, task, gated, text, pair if task.paired else None, other)
+    return Asked(run, task, gated, text, pair if task.paired else None, other, strength)
 
 
 def _suggestions(examples: pd.DataFrame) -> None:
@@ -156,6 +160,31 @@ def _ask(text: str, pair: str) -> None:
     short = len(text) + len(pair) <= playground_model.MAX_SHARED
     to_address(text=text if text and short else None, pair=pair if pair and short else None)
     st.session_state[LONG] = ("", "") if short else (text, pair)
+
+
+STRENGTHS = tuple(place / 20 for place in range(26))
+"""That the adapter of the answers can be multiplied by."""
+
+
+def strength_slider() -> float:
+    """Draw the slider and return what the adapter is multiplied by; without one in the address it is 1."""
+    key = "address-strength"
+    put(key, from_address("strength", STRENGTHS, 1.0))
+    return st.select_slider(
+        "Adapter strength",
+        STRENGTHS,
+        key=key,
+        width=260,
+        format_func=lambda strength: f"{strength:.2f}",
+        on_change=_strength_changed,
+        help="The update of the adapter is multiplied by this number: 0 is the base model, 1 the adapter as trained. "
+        "`dynlora strength ID` measures held-out loss and what is forgotten at each, and exports the best.",
+    )
+
+
+def _strength_changed() -> None:
+    value = st.session_state["address-strength"]
+    to_address(strength=None if value == 1 else value)
 
 
 def run_task(folder: Path) -> Task | None:
@@ -222,9 +251,9 @@ def answers_card(request: Asked) -> None:
         if not answers:
             return
         frame = playground_model.side_by_side({who: answer[0] for who, answer in answers.items()})
-        chart(
-            playground_figures.answer_bars(frame, colours()), playground_model.answers_caption(frame), frame, "answers"
-        )
+        scaled = "" if request.strength == 1 else f" The adapter is at strength {request.strength:g}."
+        caption = f"{playground_model.answers_caption(frame)}{scaled}"
+        chart(playground_figures.answer_bars(frame, colours()), caption, frame, "answers")
         if answers["adapter"][0].get("unusual"):
             st.warning(
                 "The ensemble members disagree more than on about 99 % of held-out examples: the text is "
@@ -234,7 +263,8 @@ def answers_card(request: Asked) -> None:
 
 def explained_cards(request: Asked, modules: pd.DataFrame) -> None:
     """Draw what each token, each gate and each module has to do with the answer."""
-    explanation = ask_model(request.run.folder, "explain", text=request.text, pair=request.pair)
+    scaled = {} if request.strength == 1 else {"strength": request.strength}
+    explanation = ask_model(request.run.folder, "explain", text=request.text, pair=request.pair, **scaled)
     if explanation is None:
         return
     unit = "log-odds" if explanation["labels"] else "number"

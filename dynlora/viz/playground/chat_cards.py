@@ -76,7 +76,7 @@ def _conversation(talk: Talk, voices: list[Voice], settings: Settings) -> None:
 
 def _voices(run: Chosen, other: Chosen | None) -> list[Voice]:
     """Return who answers: adapter, base model, and the adapter of the second run."""
-    voices = [Voice("adapter", "adapter", run.folder, "adapter"), Voice("base", "base model", run.folder, "base")]
+    voices = [Voice(chat_model.OWN, "adapter", run.folder, "adapter"), Voice("base", "base model", run.folder, "base")]
     if other is not None:
         name = one_line(cached_queries.ask(queries.run_summary, other.folder)["name"], 40)
         voices.append(Voice("other", f"run {name}", other.folder, "adapter"))

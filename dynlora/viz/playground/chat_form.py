@@ -9,11 +9,12 @@ from typing import Any
 import streamlit as st
 
 from dynlora.viz.playground import model as playground_model
+from dynlora.viz.playground.cards import strength_slider
 from dynlora.viz.playground.chat_model import MOST_NEW, TEMPERATURES, Settings, Talk
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.url_state import put, segmented, to_address
 
-NAMES = ("mode", "temperature", "seed", "tokens", "other", "text")
+NAMES = ("mode", "temperature", "seed", "tokens", "strength", "other", "text")
 """What the page keeps in its address."""
 
 COMPLETION, CHAT = "completion", "chat"
@@ -70,9 +71,10 @@ def settings_row(about: Mapping[str, Any]) -> Settings:
             step=1,
             help=f"Prompt and text together have at most {about['total']:,} tokens.",
         )
+        strength = strength_slider()
     if not about["chat"]:
         note("The tokenizer of this run has no chat template, so the model can only continue texts.")
-    return Settings(mode == CHAT, float(temperature), int(seed), int(tokens))
+    return Settings(mode == CHAT, float(temperature), int(seed), int(tokens), strength)
 
 
 def completion_form() -> None:

@@ -21,6 +21,8 @@ MOST_NEW = 1024
 """Tokens that a text may be asked to have on the page."""
 
 TEMPERATURES = (0.0, 2.0)
+OWN = "adapter"
+"""Key of the voice of the run's own adapter, which alone has a strength."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,21 @@ class Settings:
         temperature: 0 takes the most probable token.
         seed: of what is drawn.
         new_tokens: at most so many are written.
+        strength: the run's own adapter is multiplied by it.
     """
 
     chat: bool = False
     temperature: float = 0.0
     seed: int = 0
     new_tokens: int = 64
+    strength: float = 1.0
 
     @property
     def words(self) -> str:
         """The settings in a line."""
         drawn = "greedy" if not self.temperature else f"temperature {self.temperature:g}, seed {self.seed}"
-        return f"{drawn}, at most {plural(self.new_tokens, 'token')}"
+        strength = "" if self.strength == 1 else f", adapter strength {self.strength:g}"
+        return f"{drawn}, at most {plural(self.new_tokens, 'token')}{strength}"
 
 
 @dataclass(frozen=True)
@@ -156,14 +161,15 @@ class Talk:
 
     def asked(self, voice: Voice, prompt: str, settings: Settings) -> dict[str, Any]:
         """Return what a voice is asked: the text alone, or the conversation that it had itself, and the new turn."""
+        strength = {} if voice.key != OWN or settings.strength == 1 else {"strength": settings.strength}
         if not settings.chat:
-            return {"text": prompt}
+            return {"text": prompt, **strength}
         turns = []
         for turn in self.turns:
             answer = turn.answers.get(voice.key)
             if answer is not None and answer.voice == voice and answer.text:
                 turns += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": answer.text}]
-        return {"turns": [*turns, {"role": "user", "content": prompt}]}
+        return {"turns": [*turns, {"role": "user", "content": prompt}], **strength}
 
 
 def caption(turn: Turn) -> str:

@@ -133,8 +133,20 @@ def _ended(compared: Compared, judged: Verdict | None) -> Part:
                 points,
                 is_wide=True,
             ),
+            *_retention(compared, points),
         ],
     )
+
+
+def _retention(compared: Compared, points: pd.DataFrame) -> list[Block]:
+    """Return quality against what was forgotten; nothing where no run measured it."""
+    last = {run.summary["id"]: run.retention[-1] for run in compared.runs if run.retention}
+    forgotten = compare_model.by_retention(points, compared.groups, last, compared.metric)
+    if forgotten.empty:
+        return []
+    drawn = _in_own_colours(partial(compare_figures.retention, forgotten, compared.metric), compared)
+    words = compare_text.retention(forgotten, compared.metric)
+    return [Chart("Gain against forgetting", drawn, words, forgotten, is_wide=True)]
 
 
 def _learned(compared: Compared) -> Part:

@@ -13,6 +13,7 @@ import streamlit as st
 from dynlora.analysis import ranks_to_use_text, run_summary
 from dynlora.analysis.ranks_to_use import Evidence, LoraSettings
 from dynlora.analysis.result_strip import Answer, result_strip
+from dynlora.analysis.retention import retention_conclusion
 from dynlora.analysis.run_reading import setup_frame
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
@@ -162,6 +163,12 @@ def training_panels(view: RunView, ids: Collection[str] = (), without: Collectio
     panels = registry()["train"].panels
     rest = (panel for panel in panels if panel.part in ("Training", "Cost") and panel.id not in without)
     panel_cards((panel for panel in panels if panel.id in ids) if ids else rest, view)
+
+
+def retention_line(view: RunView) -> None:
+    """Say in a line what the run has forgotten; nothing where it was not measured."""
+    if view.result.retention:
+        note(f"Retention: {retention_conclusion(view.result.retention[-1])}")
 
 
 def panel_column(view: RunView, ids: Collection[str]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from dynlora.assets.public_text import digest_of, public_sentences
 from dynlora.kinds.recycle.work.meta_model import MetaModel, add_meta_lora, load_backbone, pooled
-from dynlora.kinds.recycle.work.teacher_space import Moments, digest_of, public_sentences, text_moments
+from dynlora.kinds.recycle.work.teacher_space import Moments, text_moments
 from dynlora.kinds.recycle.work.token_space import TokenSpace, reading
 from tests.tiny import save_tiny
 

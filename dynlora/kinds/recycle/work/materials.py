@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dynlora.assets.public_text import digest_of, public_sentences
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
 from dynlora.engine.loop.checkpoint import pack, unpack
@@ -17,7 +18,7 @@ from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.inversion import Inversion
 from dynlora.kinds.recycle.work.meta_model import MetaModel, add_meta_lora, load_backbone
-from dynlora.kinds.recycle.work.teacher_space import Moments, TeacherSpace, digest_of, public_sentences, text_moments
+from dynlora.kinds.recycle.work.teacher_space import Moments, TeacherSpace, text_moments
 from dynlora.kinds.recycle.work.teachers import Part, Teacher, base_folder, parts_of, teachers_of
 from dynlora.kinds.recycle.work.token_space import TokenSpace
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +13,6 @@ from torch import Tensor
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.kinds.recycle.work.meta_model import MetaModel
 from dynlora.kinds.recycle.work.token_space import TokenSpace, reading
-
-PUBLIC_TEXT = Path(__file__).with_name("public_text.txt")
-"""Sentences of books and documents in the public domain, one a line."""
 
 LEAST_DEVIATION = 1e-3
 """Deviations are counted as at least this fraction of the layer's mean deviation."""
@@ -52,16 +47,6 @@ class Moments:
         size = self.deviation.maximum(least)
         means = ((other.mean - self.mean) / size).square()
         return (means + ((other.deviation - self.deviation) / size).square()).mean()
-
-
-def public_sentences() -> list[str]:
-    """Return the public text, a sentence each."""
-    return [line for line in PUBLIC_TEXT.read_text("utf-8").splitlines() if line.strip()]
-
-
-def digest_of(sentences: Sequence[str]) -> str:
-    """Return the SHA-256 of a text, in hexadecimal."""
-    return hashlib.sha256("\n".join(sentences).encode()).hexdigest()
 
 
 @torch.no_grad()
