@@ -1,4 +1,6 @@
-"""A run, or a comparison of runs, as one HTML file with interactive charts that needs no network and no dynlora.
+"""What is taken away of a run: a report, pictures to share, and a static site of several.
+
+A report is a run, or a comparison, as one HTML file with interactive charts that needs no network and no dynlora.
 
 It requests nothing: plotly.js is the installed package's own file, packed into the page (`bundle.py`). A content
 security policy names the digests of the two scripts that may run; without JavaScript, texts and tables remain. The same
@@ -10,15 +12,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dynlora.analysis import ranks_to_use
+from dynlora.analysis.result_strip import result_strip
 from dynlora.analysis.run_reading import read_run
+from dynlora.analysis.verdict import run_verdict
 from dynlora.kinds.registry import kind_of_run
 from dynlora.store import queries
+from dynlora.viz.kit import theme
 from dynlora.viz.report.comparing import comparison_document
 from dynlora.viz.report.document import Document
 from dynlora.viz.report.one_run import kind_document, run_document
 from dynlora.viz.report.page import Comparison, Entry, index, page
+from dynlora.viz.report.pictures import Missing, Progress, Shared, Subject, pictures, untold
 
-__all__ = ["comparison_report", "gallery", "run_report"]
+__all__ = ["Missing", "Shared", "comparison_report", "gallery", "run_report", "shared_files"]
 
 
 def run_report(folder: Path) -> bytes:
@@ -34,6 +41,40 @@ def _document(folder: Path) -> Document:
     """Return what the report of one run says."""
     kind = kind_of_run(folder)
     return run_document(read_run(folder)) if kind.allocates else kind_document(folder, kind)
+
+
+NO_RANKS = "Such a run moves no ranks, so there are no pictures of them. The report has its result."
+"""What is said of a run that is no training."""
+
+
+def shared_files(folder: Path, *, is_dark: bool = False, progress: Progress = untold) -> Iterator[Shared | Missing]:
+    """Yield what is shared of a run: its pictures, or why there is none, and its report.
+
+    Args:
+        folder: of the run.
+        is_dark: whether the pictures are dark.
+        progress: is told after each frame of the moving picture.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    if kind_of_run(folder).allocates:
+        yield from pictures(subject_of(folder), theme.palette("dark" if is_dark else "light"), progress)
+    else:
+        yield Missing("Pictures", NO_RANKS)
+    report = f"dynlora-{folder.name}.html"
+    yield Shared("Report", report, "text/html", run_report(folder), "Report of the run with interactive charts.")
+
+
+def subject_of(folder: Path) -> Subject:
+    """Return a training and the answers that are written on its pictures.
+
+    Raises:
+        DynloraError: when the run cannot be read.
+    """
+    run = read_run(folder)
+    judged = run_verdict(folder, run.summary)
+    return Subject(run, result_strip(run.summary, judged, ranks_to_use.evidence_of(run)))
 
 
 def comparison_report(folders: Sequence[Path]) -> bytes:
