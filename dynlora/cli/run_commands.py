@@ -298,7 +298,7 @@ def _frames_drawn(done: int, of: int) -> None:
 @in_runs
 @reports
 def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> Any:
-    """Write a static site of runs to the folder OUT: a first page, a report of each run, and their comparison."""
+    """Write a static site of runs to the folder OUT: a first page, moving pictures, reports, and a comparison."""
     from dynlora.viz.report import gallery as files_of
 
     ids = list(dict.fromkeys(run_ids))
@@ -311,6 +311,8 @@ def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> 
     for name, page in files_of(folders, title):
         write_out(out / name, page)
         sizes[name] = len(page)
+        if name.removesuffix(".html") in ids:
+            helper_job.tell(ids.index(name.removesuffix(".html")) + 1, len(ids), "runs written")
     document = {"runs": ids, "out": str(out), "files": sizes}
     return document, f"wrote {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB; open {out / 'index.html'}"
 

@@ -12,7 +12,7 @@ import streamlit as st
 from dynlora.analysis.result_strip import ResultStrip
 from dynlora.analysis.run_reading import read_run
 from dynlora.viz.report import comparison_report, run_report
-from dynlora.viz.report.pictures import Missing, Shared, Subject, pictures
+from dynlora.viz.report.pictures import Missing, Shared, Subject, pictures_of
 from dynlora.viz.ui.cached_queries import CACHED
 from dynlora.viz.ui.cards import colours, is_opened, note, open_dialog
 from dynlora.viz.ui.guard import guarded
@@ -74,8 +74,9 @@ def _show(run: Chosen, strip: ResultStrip) -> None:
         kept = st.session_state.get(DRAWN)
         if kept is None or kept[0] != key:
             kept = st.session_state[DRAWN] = (key, _drawn(run, strip))
-    for one in kept[1]:
-        _picture(one)
+    for place, one in zip([*st.columns(2), *st.columns(2)], kept[1], strict=False):
+        with place:
+            _picture(one)
     st.caption("The same files on the command line:")
     command = ["dynlora", "share", run.id, "--runs-dir", str(run.folder.parent)]
     st.code(shlex.join(command), language="bash", wrap_lines=True)
@@ -89,7 +90,7 @@ def _drawn(run: Chosen, strip: ResultStrip) -> list[Shared | Missing]:
     def progress(done: int, of: int) -> None:
         place.progress(done / of, f"Drawing the moving picture: {done} of {of} frames")
 
-    made = list(pictures(Subject(read_run(run.folder, CACHED), strip), colours(), progress))
+    made = list(pictures_of(Subject(read_run(run.folder, CACHED), strip), colours(), progress))
     place.empty()
     return made
 

@@ -32,7 +32,7 @@ SPACING = 1.3
 MOST_BYTES = 3_000_000
 """Largest file of a moving picture: what chats and mails take."""
 
-PLAIN = {"–": "-", "−": "-", "·": "|", "’": "'", "“": '"', "”": '"', "…": "..."}
+PLAIN = {"–": "-", "−": "-", "’": "'", "“": '"', "”": '"', "…": "..."}
 """What is written for a character that a typeface lacks; of others the letter without its accent, or a ?."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -225,19 +225,34 @@ FRAME_MS, FIRST_MS, LAST_MS = 160, 900, 3200
 
 
 def in_palette(image: Image.Image, colours: Palette) -> Image.Image:
-    """Return a picture in the 256 colours that all frames of a moving picture share."""
-    return image.quantize(palette=_palette(colours), dither=Image.Dither.NONE)
+    """Return a picture in the colours that all frames of a moving picture share, each pixel in the nearest."""
+    palette, nearest = _palette(colours)
+    parts = np.asarray(image, np.uint8) >> (8 - BITS)
+    made = Image.fromarray(nearest[parts[..., 0], parts[..., 1], parts[..., 2]], "P")
+    made.putpalette(palette)
+    return made
+
+
+BITS = 5
+"""Bits of each part of a colour by which the nearest of the palette is looked up."""
 
 
 @lru_cache(maxsize=2)
-def _palette(colours: Palette) -> Image.Image:
-    """Return the colours of the scale, and those between the panel and all that is written on it."""
+def _palette(colours: Palette) -> tuple[list[int], np.ndarray]:
+    """Return at most 256 colours, and which of them is the nearest to any, by the first bits of its parts.
+
+    They are those of the scale, and those between the panel and all that is written on it.
+    """
     scale = [theme.shade(colours, level / LEVELS) for level in range(LEVELS + 1)]
     inks = ((colours.text, 60), (colours.muted, 50), (colours.second, 24), (colours.accent, 32), (colours.hairline, 4))
     ramps = [theme.mixed(colours.panel, ink, step / steps) for ink, steps in inks for step in range(1, steps + 1)]
-    image = Image.new("P", (1, 1))
-    image.putpalette([part for colour in [*scale, *ramps, colours.panel, colours.sunken] for part in _rgb(colour)])
-    return image
+    every = np.array([_rgb(colour) for colour in [*ramps, *scale, colours.sunken, colours.panel]])
+    size = 1 << BITS
+    middles = (np.indices((size, size, size)).reshape(3, -1).T + 0.5) * (256 / size)
+    distance = (every**2).sum(axis=1) - 2 * middles @ every.T
+    nearest = distance.argmin(axis=1).astype(np.uint8).reshape(size, size, size)
+    nearest[tuple((every >> (8 - BITS)).T)] = np.arange(len(every))  # a colour of the palette stays, the last of equals
+    return every.ravel().tolist(), nearest
 
 
 def gif(frames: Sequence[Image.Image], description: str, most_bytes: int = MOST_BYTES) -> tuple[bytes, int]:

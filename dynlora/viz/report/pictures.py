@@ -494,9 +494,9 @@ def _is_legible(text: str) -> bool:
     return all(is_drawable(character) for character in text if not character.isspace())
 
 
-def pictures(subject: Subject, colours: Palette, progress: Progress = untold) -> Iterator[Shared | Missing]:
+def pictures_of(subject: Subject, colours: Palette, progress: Progress = untold) -> Iterator[Shared | Missing]:
     """Yield each picture of a run, or why there is none; those that a run of its sort never has are left out."""
-    for draw in (map_picture, texts_picture, partial(moving_picture, progress=progress)):
+    for draw in (map_picture, partial(moving_picture, progress=progress), texts_picture):
         one = draw(subject, colours)
         if isinstance(one, Shared) or one.reason:
             yield one
