@@ -14,7 +14,7 @@ from dynlora.viz.health import health_card
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.ranks.card import ranks_of_run
 from dynlora.viz.report.button import share_button
-from dynlora.viz.run import live_cards, result_cards
+from dynlora.viz.run import live_cards, present_cards, result_cards
 from dynlora.viz.ui import cards, frame, guard, live, run_picker, url_state
 from dynlora.viz.ui.cached_queries import CACHED, one_refresh
 from dynlora.viz.verdict.cards import JudgedRun, judged_run, verdict_evidence
@@ -36,9 +36,12 @@ def show_run() -> None:
         if IS_ACTIVE and summary["status"] not in run_summary.ACTIVE:
             st.rerun()
         judged, ranks = judged_run(run, summary), ranks_of_run(run, summary)
+        strip = result_strip(summary, judged.verdict, ranks)
+        if present_cards.is_presenting():
+            present_cards.present(strip, read_run(run.folder, CACHED, summary), judged)
+            return
         is_detailed = "machine" in st.query_params.get_all(url_state.SECTION)
         run_picker.run_views(run.id, summary, "run")
-        strip = result_strip(summary, judged.verdict, ranks)
         settings = ranks_to_use.lora_settings(summary, summary["ranks"])
         live_cards.run_strip(run, strip, judged, ranks, settings, share_button)
         live_cards.run_actions(run, summary, is_detailed=is_detailed)

@@ -217,6 +217,25 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
     return go.Figure(layout=look)
 
 
+SIZES = ("size", "height", "thickness", "width", "standoff", "l", "r", "t", "b", "xshift", "yshift")
+"""What a figure says in pixels."""
+
+
+def enlarged(drawn: go.Figure, times: float) -> go.Figure:
+    """Return a figure whose words, marks, lines and height are larger, as it is seen from the end of a room."""
+    return go.Figure(_grown(drawn.to_plotly_json(), times))
+
+
+def _grown(value: Any, times: float) -> Any:
+    """Return part of a figure with its sizes multiplied."""
+    if isinstance(value, dict):
+        return {
+            key: times * one if key in SIZES and isinstance(one, int | float) else _grown(one, times)
+            for key, one in value.items()
+        }
+    return [_grown(one, times) for one in value] if isinstance(value, list | tuple) else value
+
+
 def axis(colours: Palette) -> dict[str, Any]:
     """Return the look of an axis: a hairline grid, muted ticks, no zero line."""
     return {

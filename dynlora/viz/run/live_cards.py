@@ -130,6 +130,7 @@ def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -
             horizontal=True, vertical_alignment="center", gap="small", width="content", key="actions-right"
         ):
             link("pages/compare.py", "Compare", runs=run.id)
+            link("pages/run.py", "Present", run=run.id, present="1")
             if is_detailed:
                 link("pages/run.py", "Hide details", run=run.id)
             else:
