@@ -100,7 +100,6 @@ def comparison_report(folders: Sequence[Path]) -> bytes:
 COMPARISON = "comparison.html"
 """File of a gallery that compares its runs."""
 
-
 DARK, STILL = "(prefers-color-scheme: dark)", "(prefers-reduced-motion: reduce)"
 """What a reader's system asks for: dark pages, and no pictures that move."""
 

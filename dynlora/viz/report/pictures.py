@@ -466,11 +466,10 @@ def _written(canvas: Canvas, box: Box, label: str, text: str, most: int) -> int:
 
 
 def _foot(canvas: Canvas, subject: Subject, sentence: str) -> None:
-    """Draw the verdict and what all texts show, below the one that is drawn."""
-    verdict = subject.strip.verdict
-    words = f"{verdict.question} {verdict.answer.rstrip('.')}. {verdict.basis}".rstrip()
-    box = Box(MARGIN + 110, 574, WIDTH - 2 * MARGIN - 110, 0)
-    lines = [line for text, most in ((sentence, 1), (words, 2)) for line in wrapped(text, font(SMALL), box.width, most)]
+    """Draw what all texts show, and the metric and the verdict, below the text that is drawn."""
+    box, lines = Box(MARGIN + 110, 574, WIDTH - 2 * MARGIN - 110, 0), list[str]()
+    for words, most in ((sentence, 1), (subject.answers, 2)):
+        lines += wrapped(words, font(SMALL), box.width, most)
     canvas.paragraph(box, "\n".join(lines), SMALL, canvas.colours.muted, most=3)
 
 
