@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.analysis import ranks_to_use, run_summary
+from dynlora.analysis.result_strip import result_strip
 from dynlora.analysis.run_reading import read_run
 from dynlora.analysis.run_summary import STATUS_WORDS
 from dynlora.store import queries
@@ -12,8 +13,8 @@ from dynlora.store.summary import RunSummary
 from dynlora.viz.health import health_card
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.ranks.card import ranks_of_run
-from dynlora.viz.report.button import report_button
-from dynlora.viz.run import live_cards, result_cards
+from dynlora.viz.report.button import share_button
+from dynlora.viz.run import live_cards, present_cards, result_cards
 from dynlora.viz.ui import cards, frame, guard, live, run_picker, url_state
 from dynlora.viz.ui.cached_queries import CACHED, one_refresh
 from dynlora.viz.verdict.cards import JudgedRun, judged_run, verdict_evidence
@@ -35,10 +36,15 @@ def show_run() -> None:
         if IS_ACTIVE and summary["status"] not in run_summary.ACTIVE:
             st.rerun()
         judged, ranks = judged_run(run, summary), ranks_of_run(run, summary)
+        strip = result_strip(summary, judged.verdict, ranks)
+        if present_cards.is_presenting():
+            present_cards.present(strip, read_run(run.folder, CACHED, summary), judged)
+            return
         is_detailed = "machine" in st.query_params.get_all(url_state.SECTION)
         run_picker.run_views(run.id, summary, "run")
-        live_cards.run_strip(run, summary, judged, ranks, ranks_to_use.lora_settings(summary, summary["ranks"]))
-        live_cards.run_actions(run, summary, report_button, is_detailed=is_detailed)
+        settings = ranks_to_use.lora_settings(summary, summary["ranks"])
+        live_cards.run_strip(run, strip, judged, ranks, settings, share_button)
+        live_cards.run_actions(run, summary, is_detailed=is_detailed)
         if is_detailed:
             live_cards.run_details(run, summary)
         reading = read_run(run.folder, CACHED, summary)

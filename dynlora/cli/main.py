@@ -197,7 +197,17 @@ for _command in (push, pull, sync, answer, warm, check_queued):
 for _command in (preflight, models, datasets, strategies, ui, demo, docs, doctor):
     main.add_command(_command)
 
-for _command in (data, cli_report.report, cli_report.gallery, inspect, check, convert, track, import_):
+for _command in (
+    data,
+    cli_report.report,
+    cli_report.share,
+    cli_report.gallery,
+    inspect,
+    check,
+    convert,
+    track,
+    import_,
+):
     main.add_command(_command)
 
 check_texts(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from dynlora.cli.kinds import facts_of
 from dynlora.cli.options import STDOUT, OutFile, in_runs, reports, write_out
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs import launch
+from dynlora.jobs import helper_job, launch
 from dynlora.kinds.registry import registry
 from dynlora.safe_files import storing
 from dynlora.store.schema import command_text, run_folder
@@ -253,13 +254,51 @@ def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
 
 
 @click.command()
+@click.argument("run_id", metavar="ID")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder to write to; by default the current one.",
+)
+@click.option("--dark", is_flag=True, help="Draw the pictures light on dark.")
+@in_runs
+@reports
+def share(run_id: str, out: Path, dark: bool, runs_dir: Path) -> Any:
+    """Write what can be shared of a run: pictures with its verdict (PNG, and GIF up to 3 MB), and its report."""
+    from dynlora.viz.report import Shared, shared_files
+
+    launch.wake(runs_dir)
+    folder = run_folder(runs_dir, run_id)
+    with storing(str(out)):
+        out.mkdir(parents=True, exist_ok=True)
+    files, missing = {}, {}
+    for one in shared_files(folder, is_dark=dark, progress=_frames_drawn):
+        if isinstance(one, Shared):
+            write_out(out / one.file, one.content)
+            files[one.file] = {"what": one.name, "bytes": len(one.content), "alt": one.alt}
+        else:
+            missing[one.name] = one.reason
+    lines = [f"wrote {out / name}, {file['bytes'] / 1e6:.1f} MB" for name, file in files.items()]
+    lines += [f"{name}: {reason}" for name, reason in missing.items()]
+    return {"id": run_id, "out": str(out), "files": files, "missing": missing}, "\n".join(lines)
+
+
+def _frames_drawn(done: int, of: int) -> None:
+    """Say how far the moving picture is."""
+    helper_job.tell(done, of, "frames drawn")
+    if sys.stderr.isatty():
+        click.echo(f"\r{done} of {of} frames drawn", nl=done == of, err=True)
+
+
+@click.command()
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--title", default="Runs of dynlora", show_default=True, help="Heading of the first page.")
 @in_runs
 @reports
 def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> Any:
-    """Write a static site of runs to the folder OUT: a first page, a report of each run, and their comparison."""
+    """Write a static site of runs to the folder OUT: a first page, moving pictures, reports, and a comparison."""
     from dynlora.viz.report import gallery as files_of
 
     ids = list(dict.fromkeys(run_ids))
@@ -272,6 +311,8 @@ def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> 
     for name, page in files_of(folders, title):
         write_out(out / name, page)
         sizes[name] = len(page)
+        if name.removesuffix(".html") in ids:
+            helper_job.tell(ids.index(name.removesuffix(".html")) + 1, len(ids), "runs written")
     document = {"runs": ids, "out": str(out), "files": sizes}
     return document, f"wrote {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB; open {out / 'index.html'}"
 

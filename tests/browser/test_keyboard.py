@@ -70,6 +70,32 @@ def test_a_table_takes_the_keys_of_the_list(server: str, page: Page) -> None:
     assert {keys for where, keys, _ in KEYS if where == "Table"} == {"← → ↑ ↓", "Shift Space", "Ctrl F"}
 
 
+def test_arrow_keys_lead_through_the_screens_of_a_presentation_and_escape_ends_it(server: str, page: Page) -> None:
+    from playwright.sync_api import expect
+
+    page.goto(f"{server}/run?run={OTHER}")
+    settled(page)
+    page.get_by_role("link", name="Present", exact=True).click()
+    expect(page.get_by_text("Does dynamic help here?")).to_be_visible()
+    expect(page.get_by_test_id("stSidebar")).to_be_hidden()
+    expect(page.get_by_role("button", name="Previous")).to_be_disabled()
+    size = "getComputedStyle(document.documentElement).fontSize"
+    assert page.evaluate(size) != "16px"
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".replay.large")).to_be_visible()
+    assert "present=2" in page.url
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_text("1 of 2", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Next").click()
+    page.get_by_text("2 of 2", exact=True).wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".st-key-card-strip").wait_for()
+    expect(page.get_by_test_id("stSidebar")).to_be_visible()
+    assert page.evaluate(size) == "16px"
+    assert "present" not in page.url
+    assert {keys for where, keys, _ in KEYS if where == "Present"} == {"← →", "Esc"}
+
+
 def test_the_menu_lists_the_keys(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 

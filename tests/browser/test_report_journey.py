@@ -125,6 +125,8 @@ def test_the_button_gives_a_report_that_opens_without_the_server(
     measured = Knockouts(which="last", step=40, rows=512, loss=0.6, groups=GROUPS, n_modules=N_MODULES, effects=effects)
     measured.write(runs_dir / OTHER / "knockout.json")
     page.goto(f"{server}/{address}")
+    if address.startswith("run"):
+        page.get_by_role("button", name="Share", exact=True).click()
     with page.expect_download() as downloading:
         page.get_by_role("button", name="Report", exact=True).click()
     assert downloading.value.suggested_filename == name

@@ -25,7 +25,7 @@ def labels(run_id: str) -> list[str]:
 
 
 def test_a_trained_run_offers_its_adapter_and_the_commands(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [label for label in labels(run.name) if label != "CSV"] == ["Adapter", "Merged model", "Report"]
+    assert [label for label in labels(run.name) if label != "CSV"] == ["Adapter", "Merged model"]
     commands = [block.value for block in open_page("run", run=run.name).code]
     assert any(f"dynlora export {run.name} --format merged --out {run.name}-merged.zip" in text for text in commands)
     monkeypatch.setattr(export_button, "is_read_only", lambda: True)

@@ -10,8 +10,9 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
 from dynlora.store.process import request_stop, this_process
+from dynlora.viz.report import button as report_buttons
 from dynlora.viz.ui import run_picker
-from tests.pages.app import RUN_PAGES, actions, charts, open_page, words
+from tests.pages.app import RUN_PAGES, actions, charts, components, open_page, verdict_chart, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
@@ -122,11 +123,114 @@ def test_the_methods_own_numbers_have_charts(runs_dir: Path) -> None:
     assert "Threshold changed from 0 to 1" in plain(app)
 
 
-@pytest.mark.parametrize(("page", "address"), [("run", {"run": RUN}), ("compare", {"runs": f"{RUN},{RUN[:-1]}2"})])
-def test_a_report_is_offered(page: str, address: dict[str, str], runs_dir: Path) -> None:
+def test_a_comparison_offers_its_report(runs_dir: Path) -> None:
     for run_id in (RUN, f"{RUN[:-1]}2"):
         make_run(runs_dir, run_id=run_id)
-    assert "Report" in [button.label for button in open_page(page, **address).download_button]
+    app = open_page("compare", runs=f"{RUN},{RUN[:-1]}2")
+    assert "Report" in [button.label for button in app.download_button]
+
+
+def downloads(app: AppTest) -> list[str]:
+    return [button.label.partition(",")[0] for button in app.download_button if not str(button.key).startswith("csv-")]
+
+
+SHARED = ["Report", "Map (PNG", "Moving picture (GIF"]
+
+
+@pytest.mark.parametrize("is_read_only", [False, True])
+def test_a_run_is_shared_as_pictures_with_words_and_as_a_report(
+    is_read_only: bool, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(runs_dir, run_id=RUN, text="<b>$x$</b>")
+    if is_read_only:
+        monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
+    app = open_page("run", run=RUN)
+    assert downloads(app) == []
+    app.button(key="open-share").click().run()
+    assert not app.exception
+    assert downloads(app) == SHARED
+    pictures = [one.proto.body for one in app.get("html") if 'class="dl-shared"' in one.proto.body]
+    alts = [re.findall(r'alt="([^"]*)"', picture) for picture in pictures]
+    assert [alt[0].partition(" over")[0].partition(" from")[0] for alt in alts] == [
+        "Map of the rank of 12 modules",
+        "The rank of 12 modules",
+    ]
+    assert all("Does dynamic help here?" in alt[0] for alt in alts)
+    assert "<b>" not in "".join(pictures)
+    assert any(f"dynlora share {RUN}" in block.value for block in app.code)
+    app.button(key="open-loss").click().run()
+    assert downloads(app) == [], "one dialog at a time"
+
+
+def test_the_pictures_of_a_run_that_trains_are_drawn_once_for_a_dialog(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(runs_dir, run_id=RUN, state="running", steps=17)
+    calls: list[str] = []
+    drawn = report_buttons._drawn
+    monkeypatch.setattr(report_buttons, "_drawn", lambda run, strip: calls.append(run.id) or drawn(run, strip))
+    app = open_page("run", run=RUN)
+    app.button(key="open-share").click().run()
+    app.run()
+    assert downloads(app) == SHARED
+    assert calls == [RUN]
+    app.button(key="open-share").click().run()
+    assert calls == [RUN, RUN], "opened again, they are of now"
+
+
+def test_a_run_without_pictures_has_a_sentence_and_its_report(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, state="queued", steps=0)
+    app = open_page("run", run=RUN)
+    app.button(key="open-share").click().run()
+    assert downloads(app) == ["Report"]
+    assert plain(app).count("The run has not recorded any ranks yet.") == 2
+
+
+def screen(app: AppTest) -> str:
+    return next(caption.value for caption in app.caption if re.fullmatch(r"\d of \d", caption.value))
+
+
+def test_a_presentation_has_the_result_the_replay_and_the_verdict_and_nothing_else(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, extras=True, gates=False, text="<b>$x$</b>")
+    make_run(runs_dir, run_id=f"{RUN[:-1]}2", strategy="lora", extras=True, gates=False, text="<b>$x$</b>", moves=False)
+    app = open_page("run", run=RUN, present="1")
+    assert screen(app) == "1 of 3"
+    answers = next(one.proto.body for one in app.get("html") if 'class="dl-answers"' in one.proto.body)
+    assert answers.count("<strong>") == 4
+    assert "Does dynamic help here?" in answers
+    assert charts(app) == []
+    assert app.download_button == []
+    assert [button.key for button in app.main.button] == ["present-previous", "present-next", "present-end"]
+    assert app.button(key="present-previous").disabled
+    app.button(key="present-next").click().run()
+    assert screen(app) == "2 of 3"
+    assert len(components(app)) == 1
+    app.button(key="present-next").click().run()
+    drawn = verdict_chart(app)
+    assert drawn is not None
+    assert app.button(key="present-next").disabled
+    assert app.query_params["present"] == "3"
+    app.button(key="present-end").click().run()
+    assert "present" not in app.query_params
+    assert "Ranks to use" in plain(app)
+    own = verdict_chart(open_page("run", run=RUN, section="results"))
+    assert own is not None
+    assert drawn["layout"]["height"] == pytest.approx(1.6 * own["layout"]["height"])
+    assert drawn["layout"]["font"]["size"] == pytest.approx(1.6 * own["layout"]["font"]["size"])
+    assert drawn["data"][0]["x"] == own["data"][0]["x"]
+
+
+@pytest.mark.parametrize(("given", "shown"), [("9", "2 of 2"), ("0", "1 of 2"), ("x", "1 of 2"), ("-1", "1 of 2")])
+def test_a_presentation_without_a_verdict_has_fewer_screens_and_any_address_opens_one(
+    given: str, shown: str, runs_dir: Path
+) -> None:
+    make_run(runs_dir, run_id=RUN, state="running", steps=17)
+    assert screen(open_page("run", run=RUN, present=given)) == shown
+
+
+def test_a_run_in_the_queue_presents_its_state(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, state="queued", steps=0)
+    assert screen(open_page("run", run=RUN, present="2")) == "1 of 1"
 
 
 def test_a_run_that_is_stopping_says_so_and_can_be_ended_at_once(

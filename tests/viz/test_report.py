@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from dynlora.analysis import ablations
 from dynlora.analysis.measurement_files import knockout_file
@@ -197,18 +198,57 @@ def test_a_gallery_lists_each_run_with_its_report_and_stays_text(runs_dir: Path,
     out = tmp_path / "site" / "runs"
     written = document(run(runs_dir, "gallery", str(out), *ids, "--title", BREAK_OUT, "--json"))
     assert sorted(written["files"]) == sorted(path.name for path in out.iterdir())
-    assert (out / f"{ids[1]}.html").read_bytes() == run_report(runs_dir / ids[1])
     first = Read((out / "index.html").read_bytes())
-    assert [address for address in first.addresses if not address.startswith("data:")] == [
+    assert [address for address in first.addresses if address.endswith(".html")] == [
         "comparison.html",
         *(f"{run_id}.html" for run_id in ids),
     ]
-    assert all((out / address).is_file() for address in first.addresses if not address.startswith("data:"))
+    pages = [first, *(Read((out / f"{run_id}.html").read_bytes()) for run_id in ids)]
+    for read in pages:
+        own = [address for address in read.addresses if not address.startswith(("data:", "#part-"))]
+        assert all((out / address).is_file() for address in own)
+        assert read.handlers == []
+        assert "img-src data: blob: 'self';" in read.policy
     assert "script" not in first.tags
-    assert "img" not in first.tags
-    assert first.handlers == []
+    assert [read.tags.count("img") for read in pages] == [2, 1, 1]
     refused = run(runs_dir, "gallery", str(out / "index.html"), ids[0])
     assert refused.exit_code == 2
+
+
+def test_a_gallery_plays_what_moved_and_shows_the_still_picture_to_those_who_want_no_motion(
+    runs_dir: Path, tmp_path: Path
+) -> None:
+    moved, still = RUN, RUN[:-1] + "2"
+    make_run(runs_dir, run_id=moved)
+    make_run(runs_dir, run_id=still, strategy="lora", moves=False)
+    out = tmp_path / "site"
+    document(run(runs_dir, "gallery", str(out), moved, still, "--json"))
+    for name in ("index.html", f"{moved}.html"):
+        page = (out / name).read_text()
+        (picture,) = re.findall(rf"<picture[^>]*>(?:(?!</picture>).)*src=\"{moved}.*?</picture>", page, re.DOTALL)
+        assert re.findall(r'media="([^"]*)" srcset="([^"]*)"', picture) == [
+            ("(prefers-reduced-motion: reduce) and (prefers-color-scheme: dark)", f"{moved}-map-dark.png"),
+            ("(prefers-reduced-motion: reduce)", f"{moved}-map-light.png"),
+            ("(prefers-color-scheme: dark)", f"{moved}-moving-dark.gif"),
+        ]
+        assert f'src="{moved}-moving-light.gif" alt="The rank of 12 modules from step 0 to 40, fine.' in picture
+    page = (out / f"{still}.html").read_text()
+    assert f'src="{still}-map-light.png" alt="Map of the rank of 12 modules' in page
+    assert f"{still}-moving" not in page
+    for mode in ("light", "dark"):
+        with Image.open(out / f"{moved}-moving-{mode}.gif") as image:
+            assert getattr(image, "n_frames", 1) > 10
+    alone = run_report(runs_dir / moved).decode()
+    assert "<img" not in alone
+    assert "This file is complete and loads nothing" in alone
+
+
+def test_what_is_no_training_has_its_report_in_a_gallery(tmp_path: Path) -> None:
+    sample = next(path for path in sorted(sample_runs_dir().iterdir()) if _config(path).startswith("kind: decode"))
+    out = tmp_path / "site"
+    told = document(run(sample.parent, "gallery", str(out), sample.name, "--json"))
+    assert sorted(told["files"]) == [f"{sample.name}.html", "index.html"]
+    assert "<img" not in (out / "index.html").read_text()
 
 
 @pytest.mark.parametrize(("state", "steps"), [("queued", 0), ("running", 0), ("failed", 17), ("stopped", 17)])

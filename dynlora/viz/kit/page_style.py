@@ -116,6 +116,8 @@ def _text_styles(colours: Palette) -> str:
 .dl-text pre {{ white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.6rem; font-size: 0.84rem; }}
 .dl-text small {{ color: {colours.muted}; }}
 .dl-text mark {{ background: {colours.accent}33; color: inherit; }}
+.dl-shared {{ width: 100%; border: 1px solid {colours.hairline}; border-radius: 10px; }}
+@media (prefers-reduced-motion: reduce) {{ .dl-shared[src^="data:image/gif"] {{ display: none; }} }}
 .dl-pale pre {{ color: {colours.muted}; }}
 .dl-origin {{ margin: 0; font-size: 0.875rem; overflow-wrap: anywhere; color: {colours.muted}; }}
 .dl-origin a {{ color: {colours.accent}; }}

@@ -13,19 +13,21 @@ def digest(script: bytes) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode('ascii')}"
 
 
-def policy(*scripts: str) -> str:
+def policy(*scripts: str, has_pictures: bool = False) -> str:
     """Return the content security policy of a page: nothing is fetched, sent or framed, only these scripts run.
 
-    Styles stay free, because plotly.js sets them; a style cannot run anything, and no picture can be fetched.
+    Styles stay free, because plotly.js sets them; a style cannot run anything, and no picture can be fetched from
+    elsewhere.
 
     Args:
         scripts: digests of the scripts that may run.
+        has_pictures: whether it shows pictures that are files beside it.
     """
     rules = {
         "default-src": ["'none'"],
         "script-src": [f"'{script}'" for script in scripts],
         "style-src": ["'unsafe-inline'"],
-        "img-src": ["data:", "blob:"],
+        "img-src": ["data:", "blob:", *(["'self'"] if has_pictures else [])],
         "base-uri": ["'none'"],
         "form-action": ["'none'"],
     }

@@ -158,7 +158,7 @@ def shade(colours: Palette, share: float) -> str:
     stops = colours.sequential
     place = min(max(share, 0.0), 1.0) * (len(stops) - 1)
     low = min(int(place), len(stops) - 2)
-    return _mixed(stops[low], stops[low + 1], place - low)
+    return mixed(stops[low], stops[low + 1], place - low)
 
 
 def diverging(colours: Palette, share: float) -> str:
@@ -166,7 +166,13 @@ def diverging(colours: Palette, share: float) -> str:
     stops = colours.diverging
     place = (min(max(share, -1.0), 1.0) + 1) / 2 * (len(stops) - 1)
     low = min(int(place), len(stops) - 2)
-    return _mixed(stops[low], stops[low + 1], place - low)
+    return mixed(stops[low], stops[low + 1], place - low)
+
+
+def mixed(first: str, second: str, share: float) -> str:
+    """Return the colour between two at a fraction from 0, the first, to 1."""
+    parts = ((int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(a + (b - a) * share):02X}" for a, b in parts)
 
 
 def ink_on(colours: Palette, background: str) -> str:
@@ -209,6 +215,25 @@ def figure(colours: Palette, height: int, left: int = 56) -> go.Figure:
         "yaxis": axis(colours),
     }
     return go.Figure(layout=look)
+
+
+SIZES = ("size", "height", "thickness", "width", "standoff", "l", "r", "t", "b", "xshift", "yshift")
+"""What a figure says in pixels."""
+
+
+def enlarged(drawn: go.Figure, times: float) -> go.Figure:
+    """Return a figure whose words, marks, lines and height are larger, as it is seen from the end of a room."""
+    return go.Figure(_grown(drawn.to_plotly_json(), times))
+
+
+def _grown(value: Any, times: float) -> Any:
+    """Return part of a figure with its sizes multiplied."""
+    if isinstance(value, dict):
+        return {
+            key: times * one if key in SIZES and isinstance(one, int | float) else _grown(one, times)
+            for key, one in value.items()
+        }
+    return [_grown(one, times) for one in value] if isinstance(value, list | tuple) else value
 
 
 def axis(colours: Palette) -> dict[str, Any]:
@@ -325,11 +350,6 @@ _NO_TEMPLATE = go.layout.Template()
 
 def _scale(colours: Sequence[str]) -> list[list[float | str]]:
     return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
-
-
-def _mixed(first: str, second: str, share: float) -> str:
-    parts = ((int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(a + (b - a) * share):02X}" for a, b in parts)
 
 
 def _contrast(first: str, second: str) -> float:

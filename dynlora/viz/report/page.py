@@ -94,16 +94,32 @@ MOST_LINE = 2000
 """Characters of one line of text."""
 
 
+class Replay(NamedTuple):
+    """The moving picture of a run beside its report, with what is shown in its place.
+
+    Attributes:
+        file: name of its file, or of the still one where nothing moved.
+        alt: what it shows.
+        sources: other files, by the media query under which each is shown: the dark ones, and those that do not move.
+    """
+
+    file: str
+    alt: str
+    sources: Sequence[tuple[str, str]]
+
+
 class Entry(NamedTuple):
     """A report in an index.
 
     Attributes:
         file: name of its file, beside the index.
         document: what it says.
+        picture: of the run; None where it has none.
     """
 
     file: str
     document: document.Document
+    picture: Replay | None = None
 
 
 class Comparison(NamedTuple):
@@ -123,16 +139,22 @@ class Comparison(NamedTuple):
 def index(title: str, entries: Sequence[Entry], comparison: Comparison | None) -> bytes:
     """Return the first page of a gallery as HTML, without a script: each run with its answers and its report."""
     words = {"title": title, "entries": entries, "comparison": comparison}
-    return _rendered("gallery.html", policy=policy(), **words)
+    return _rendered("gallery.html", policy=policy(has_pictures=True), **words)
 
 
-def page(report: document.Document) -> bytes:
-    """Return a report as HTML; the same report always gives the same bytes."""
+def page(report: document.Document, picture: Replay | None = None) -> bytes:
+    """Return a report as HTML; the same report always gives the same bytes.
+
+    Args:
+        report: what it says.
+        picture: of the run, in files beside the report; None where the report is alone.
+    """
     script, bundle = _read("report.js"), plotly_bundle()
     return _rendered(
         "report.html",
-        policy=policy(digest(script.encode()), bundle.digest),
+        policy=policy(digest(script.encode()), bundle.digest, has_pictures=picture is not None),
         report=report,
+        picture=picture,
         cards=document.cards(report),
         charts=Markup(script_json(chart_data(report.charts))),
         plotly=Markup(bundle.packed),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +12,7 @@ import streamlit as st
 
 from dynlora.analysis import ranks_to_use_text, run_summary
 from dynlora.analysis.ranks_to_use import Evidence, LoraSettings
-from dynlora.analysis.result_strip import Answer, result_strip
+from dynlora.analysis.result_strip import Answer, ResultStrip
 from dynlora.analysis.retention import retention_conclusion
 from dynlora.analysis.run_reading import setup_frame
 from dynlora.kinds.registry import registry
@@ -57,18 +57,23 @@ PROCESSOR = {"cpu_percent": "Process"}
 
 
 def run_strip(
-    run: Chosen, summary: Mapping[str, Any], judged: JudgedRun, ranks: Evidence | None, settings: LoraSettings | None
+    run: Chosen,
+    strip: ResultStrip,
+    judged: JudgedRun,
+    ranks: Evidence | None,
+    settings: LoraSettings | None,
+    share_button: Callable[[Chosen, ResultStrip], None],
 ) -> None:
     """Draw the four answers of a run, each with what leads on from it.
 
     Args:
         run: the run.
-        summary: as `queries.run_summary` returns it.
+        strip: its answers.
         judged: the run among its like.
         ranks: that it ended with; None before.
         settings: the same ranks as PEFT takes them; None where there are none.
+        share_button: draws the button that opens what can be shared.
     """
-    strip = result_strip(summary, judged.verdict, ranks)
     with st.container(border=True, key="card-strip"):
         metric, verdict, of_ranks, cost = st.columns(WIDTHS)
         with metric:
@@ -88,6 +93,7 @@ def run_strip(
                     link("pages/capacity.py", "Where and when it moved", run=run.id)
         with cost:
             _answer(strip.cost)
+            share_button(run, strip)
 
 
 WIDTHS = (5, 9, 8, 5)
@@ -102,15 +108,12 @@ def _answer(answer: Answer, *, is_large: bool = False) -> None:
         st.caption(safe(answer.basis))
 
 
-def run_actions(
-    run: Chosen, summary: Mapping[str, Any], report_button: Callable[[Sequence[Chosen]], None], *, is_detailed: bool
-) -> None:
+def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -> None:
     """Draw what can be done with a run, how far it is while it trains, and what is wrong with it.
 
     Args:
         run: the run.
         summary: as `queries.run_summary` returns it.
-        report_button: draws the button of the report.
         is_detailed: whether the details are shown; the same link hides them.
     """
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
@@ -128,7 +131,7 @@ def run_actions(
             horizontal=True, vertical_alignment="center", gap="small", width="content", key="actions-right"
         ):
             link("pages/compare.py", "Compare", runs=run.id)
-            report_button([run])
+            link("pages/run.py", "Present", run=run.id, present="1")
             if is_detailed:
                 link("pages/run.py", "Hide details", run=run.id)
             else:

@@ -224,7 +224,9 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
         head.pop() if head else nullcontext(),
         st.popover("Menu", icon=":material/more_horiz:", type="tertiary", key=f"table-{key}"),
     ):
-        st.button("Table", key=f"open-{key}", icon=":material/table:", type="tertiary", on_click=_open, args=(key,))
+        st.button(
+            "Table", key=f"open-{key}", icon=":material/table:", type="tertiary", on_click=open_dialog, args=(key,)
+        )
         st.download_button(
             "CSV",
             lambda: csv_text(frame if whole is None else whole),
@@ -235,26 +237,34 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
             icon=":material/download:",
             type="tertiary",
         )
-    if st.session_state.get(OPENED) == key:
+    if is_opened(key):
         seen = frame.head(MOST_ROWS)
         seen = strong_language.hidden(seen) if whole is None else seen
-        st.dialog(_TITLE.get(), width="large", on_dismiss=_open)(_show_table)(seen, len(frame))
+        st.dialog(_TITLE.get(), width="large", on_dismiss=open_dialog)(_show_table)(seen, len(frame))
 
 
 OPENED, OPENED_ON = "opened-table", "opened-on"
-"""Keys of the session: key of the table that is open, and the page that was drawn last."""
+"""Keys of the session: key of the table or other dialog that is open, and the page that was drawn last."""
 
 MOST_ROWS = 5000
 """Rows of a table that a page shows."""
 
 
-def _open(key: str | None = None) -> None:
-    """Open a table in a dialog, or close the one that is open: a live page draws it again and again."""
+def open_dialog(key: str | None = None) -> None:
+    """Open the dialog of a table, or another one, or close the one that is open.
+
+    A live page draws it again and again. There is one at a time.
+    """
     st.session_state[OPENED] = key
 
 
+def is_opened(key: str) -> bool:
+    """Say whether the dialog of a key is the one that is open."""
+    return st.session_state.get(OPENED) == key
+
+
 def close_tables(page: str) -> None:
-    """Close the table that was left open on another page."""
+    """Close the table or other dialog that was left open on another page."""
     if st.session_state.get(OPENED_ON) != page:
         st.session_state[OPENED_ON], st.session_state[OPENED] = page, None
 

@@ -128,6 +128,8 @@ KEYS = (
     ("Player", "← →", "previous, next step"),
     ("Player", "Home End", "first, last step"),
     ("Player", "Space", "play or pause, on its button"),
+    ("Present", "← →", "previous, next screen"),
+    ("Present", "Esc", "end it"),
     ("Table", "← → ↑ ↓", "another cell"),
     ("Table", "Shift Space", "tick the row"),
     ("Table", "Ctrl F", "search, on a Mac with ⌘"),

@@ -22,6 +22,7 @@ from dynlora.errors import DynloraError
 from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
 from dynlora.text import plural
+from dynlora.viz.kit import theme
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
 from dynlora.viz.ui.guard import announce, refusal
@@ -87,12 +88,12 @@ def next_step(judged: JudgedRun) -> None:
             _next(judged.verdict, next_runs(judged.verdict, judged.summaries), judged.summaries, ())
 
 
-def verdict_evidence(judged: JudgedRun) -> None:
-    """Draw what the verdict on a run rests on; nothing without one."""
+def verdict_evidence(judged: JudgedRun, times: float = 1.0) -> None:
+    """Draw what the verdict on a run rests on, its chart so many times as large; nothing without one."""
     if judged.verdict is not None:
         with card("Verdict", "verdict", ABOUT):
             _words(judged.verdict)
-            _evidence(judged.verdict)
+            _evidence(judged.verdict, times)
 
 
 def verdict_sentence(run: Chosen, summary: Mapping[str, Any]) -> str:
@@ -139,14 +140,15 @@ def _words(result: Verdict) -> None:
         note(notes)
 
 
-def _evidence(result: Verdict) -> None:
+def _evidence(result: Verdict, times: float = 1.0) -> None:
     """Draw the differences that the verdict rests on; as a table alone where nothing can be drawn."""
     if not result.contests:
         return
     contests, table = verdict_figures.drawable(result), verdict_text.table(result)
     if contests:
         caption = verdict_text.drawn(result, len(contests))
-        chart(verdict_figures.differences(result, colours()), caption, table, "verdict")
+        drawn = verdict_figures.differences(result, colours())
+        chart(drawn if times == 1 else theme.enlarged(drawn, times), caption, table, "verdict")
     else:
         rows(table)
 

@@ -18,15 +18,17 @@ _element = component(
 )
 
 
-def replay(data: dict[str, Any], *, plays: bool = False, is_linked: bool = True) -> None:
+def replay(data: dict[str, Any], *, plays: bool = False, is_linked: bool = True, is_large: bool = False) -> None:
     """Draw the picture with its player.
 
     Args:
         data: as `replay_frames.frames` returns it.
         plays: it starts by itself and begins again at its end, except where a viewer asked for less motion.
         is_linked: the step that a viewer stops on goes to the address.
+        is_large: its words are larger, for a room.
     """
-    _element(key="replay", data={**data, "plays": plays, "linked": is_linked}, on_step_change=_stopped)
+    values = {**data, "plays": plays, "linked": is_linked, "large": is_large}
+    _element(key="replay", data=values, on_step_change=_stopped)
 
 
 def _stopped() -> None:

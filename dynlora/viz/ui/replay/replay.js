@@ -6,7 +6,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const BAR = 9, PITCH = 10.5, BLOCK_GAP = 14, LEFT = 62, RIGHT = 10, TOP = 8, AXIS = 40;
-const ALL_BARS = 500, LEAST_PITCH = 2.4, LABEL = 13; // pixels of all bars, of one, and of a label
+const ALL_BARS = 500, LEAST_PITCH = 2.4, LABEL = 13, LARGE = 19; // pixels of all bars, of one, and of a label
 const PLAY_MS = 8000, SETTLE_MS = 450, REST_MS = 2500;
 const READ_MS = 1400, LETTER_MS = 32; // of a sentence: at least, and more for each letter
 const BUBBLE = 250, APART = 10; // widest bubble, and its distance from its bar, pixels
@@ -53,6 +53,7 @@ class Player {
   show(data, settled) {
     const same = this.data && this.data.version === data.version;
     this.settled = settled;
+    this.root.classList.toggle("large", Boolean(data.large));
     if (same) return;
     const playing = Boolean(this.timer);
     this.data = { cues: [], due: [], ...data };
@@ -168,7 +169,7 @@ class Player {
         x: LEFT, y: y - outer, width: width - LEFT - RIGHT, height: height + outer / 2, rx: 3 * scale,
         fill: colours.sunken, stroke: colours.hairline,
       }));
-      const middle = y + height / 2, isFirst = middle - labelled >= LABEL;
+      const middle = y + height / 2, isFirst = middle - labelled >= (this.data.large ? LARGE : LABEL);
       if (isFirst) labelled = middle;
       if (isFirst) this.svg.append(text(block.label, LEFT - 8, middle, { fill: colours.muted, "text-anchor": "end", "dominant-baseline": "middle" }));
       for (let row = 0; row < block.count; row += 1, index += 1) this.bars.push(this.bar(modules[index], y + row * pitch, pitch));
