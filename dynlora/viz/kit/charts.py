@@ -48,7 +48,8 @@ def line(
 
 def titled(drawn: go.Figure, title: str) -> go.Figure:
     """Title the axes: steps below, `title` at the side; few steps get a tick each."""
-    steps = [step for trace in drawn.data if len(trace.x) for step in (trace.x[0], trace.x[-1])]
+    traces: Any = drawn.data
+    steps = [step for trace in traces if len(trace.x) for step in (trace.x[0], trace.x[-1])]
     drawn.update_xaxes(title_text="Step", dtick=1 if steps and max(steps) - min(steps) <= 8 else None)
     drawn.update_yaxes(title_text=plotly_text(sentence_case(title)))
     return drawn
