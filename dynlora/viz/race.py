@@ -145,7 +145,9 @@ def race_card(cases: Sequence[Race]) -> None:
     baseline, method = cases[0].names
     gates = " and has gates" if (cases[0].summary["params"] or {}).get("gate") else ""
     with card(f"Does {method} help?", "race"):
-        note(f"{method} moves rank{gates}; uniform {baseline} does not. Recorded runs, equal budget.")
+        note(
+            f"{method} moves rank{gates}; uniform {baseline} does not. Recorded runs, equal budget{_scaling(cases[0])}."
+        )
         for race, place in zip(cases, st.columns(len(cases), gap="small"), strict=True):
             with place:
                 _one(race)
@@ -153,6 +155,15 @@ def race_card(cases: Sequence[Race]) -> None:
             link("pages/launch.py", "Test yours", data="upload")
             link("pages/compare.py", "Compare these runs", runs=",".join(cases[0].runs))
             documentation("What of it is moving rank", "RESULTS")
+
+
+def _scaling(race: Race) -> str:
+    """Return the scaling that both sides have, in a sentence: its choice can matter as much as the method."""
+    adapters = [section(summary["config"], "adapter") for summary in race.summaries]
+    values = {(one.get("alpha") or 2 * one["rank"]) / one["rank"] for one in adapters if one.get("rank")}
+    return (
+        f" alpha / rank is {values.pop():g}; another alpha can matter more than the method." if len(values) == 1 else ""
+    )
 
 
 def _one(race: Race) -> None:

@@ -78,9 +78,15 @@ def parts() -> Iterator[str]:
     yield from head(
         "task", "uniform LoRA", "`dynamic`", "difference", "of it a scale", "of it moving rank", "of it reacting"
     )
-    scale = figures("tuned-clinc150-r1-scale")["methods"]
+    alpha, scale = (figures(f"tuned-clinc150-r1-{name}")["methods"] for name in ("alpha", "scale"))
+    moving = _bold(*alpha["dynamic, scaling 0.5"]["loss - lora, scaling 0.5"])
     yield row(
-        "CLINC150, rank 1, 8 seeds",
+        "CLINC150, rank 1, `alpha / r` = 0.5, 3 seeds",
+        *(f"{alpha[side]['loss']:.3f}" for side in ("lora, scaling 0.5", "dynamic, scaling 0.5")),
+        *(moving, "no scale", moving, ""),
+    )
+    yield row(
+        "CLINC150, rank 1, `alpha / r` = 2, 8 seeds",
         f"{scale['lora']['loss']:.3f}",
         f"{scale['dynamic, scale']['loss']:.3f}",
         *(_bold(*scale[side][f"loss - {other}"]) for side, other in PARTS),
