@@ -7,7 +7,8 @@ import math
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from dynlora.addresses import is_url, without_secrets
 from dynlora.errors import ConfigError
 from dynlora.jobs import helper_job
 from dynlora.peft_adapter.forms import FORMS, RANKS, TARGETS, form_of
-from dynlora.safe_files import kind_of_file, output_file, write_output
+from dynlora.safe_files import kind_of_file, output_file, storing, write_output
 from dynlora.store.schema import DEFAULT_RUNS_DIR
 from dynlora.text import is_text
 
@@ -176,6 +177,25 @@ def write_out(out: Path, content: bytes) -> None:
         sys.stdout.buffer.write(content)
     else:
         write_output(out, content)
+
+
+@contextmanager
+def files_into(out: Path) -> Iterator[None]:
+    """Make the folder that a command writes files to; where none could be written, no folder is left.
+
+    Raises:
+        StorageError: when the folder cannot be made.
+    """
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    with storing(str(out)):
+        out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except Exception:
+        for folder in new:
+            with suppress(OSError):  # it holds what could be written
+                folder.rmdir()
+        raise
 
 
 class PathOrName(click.ParamType):

@@ -12,12 +12,11 @@ import click
 from dynlora import assets
 from dynlora.analysis.run_summary import format_metrics
 from dynlora.cli.kinds import facts_of
-from dynlora.cli.options import STDOUT, OutFile, in_runs, reports, write_out
+from dynlora.cli.options import STDOUT, OutFile, files_into, in_runs, reports, write_out
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import helper_job, launch
 from dynlora.kinds.registry import registry
-from dynlora.safe_files import storing
 from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import RunSummary, readable, run_summary
 
@@ -270,15 +269,14 @@ def share(run_id: str, out: Path, dark: bool, runs_dir: Path) -> Any:
 
     launch.wake(runs_dir)
     folder = run_folder(runs_dir, run_id)
-    with storing(str(out)):
-        out.mkdir(parents=True, exist_ok=True)
     files, missing = {}, {}
-    for one in shared_files(folder, is_dark=dark, progress=_frames_drawn):
-        if isinstance(one, Shared):
-            write_out(out / one.file, one.content)
-            files[one.file] = {"what": one.name, "bytes": len(one.content), "alt": one.alt}
-        else:
-            missing[one.name] = one.reason
+    with files_into(out):
+        for one in shared_files(folder, is_dark=dark, progress=_frames_drawn):
+            if isinstance(one, Shared):
+                write_out(out / one.file, one.content)
+                files[one.file] = {"what": one.name, "bytes": len(one.content), "alt": one.alt}
+            else:
+                missing[one.name] = one.reason
     lines = [f"wrote {out / name}, {file['bytes'] / 1e6:.1f} MB" for name, file in files.items()]
     lines += [f"{name}: {reason}" for name, reason in missing.items()]
     return {"id": run_id, "out": str(out), "files": files, "missing": missing}, "\n".join(lines)
@@ -306,13 +304,12 @@ def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> 
         raise ConfigError(f"ID: has {len(ids)} runs, at most {MAX_REPORTED} are allowed in a gallery; give fewer")
     folders = [run_folder(runs_dir, run_id) for run_id in ids]
     sizes = {}
-    with storing(str(out)):
-        out.mkdir(parents=True, exist_ok=True)
-    for name, page in files_of(folders, title):
-        write_out(out / name, page)
-        sizes[name] = len(page)
-        if name.removesuffix(".html") in ids:
-            helper_job.tell(ids.index(name.removesuffix(".html")) + 1, len(ids), "runs written")
+    with files_into(out):
+        for name, page in files_of(folders, title):
+            write_out(out / name, page)
+            sizes[name] = len(page)
+            if name.removesuffix(".html") in ids:
+                helper_job.tell(ids.index(name.removesuffix(".html")) + 1, len(ids), "runs written")
     document = {"runs": ids, "out": str(out), "files": sizes}
     return document, f"wrote {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB; open {out / 'index.html'}"
 

@@ -190,6 +190,7 @@ def test_trust_in_remote_code_is_always_denied_where_a_model_is_loaded() -> None
     loads = [
         (path.name, {key.arg: ast.unparse(key.value) for key in call.keywords})
         for path in SOURCES
+        if "contracts" not in path.parts  # tests: they load what they have just written, into a model of their own
         for name, call in calls(path)
         if name.endswith(".from_pretrained")
     ]

@@ -78,7 +78,7 @@ ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
         "map-importance-",
         lambda: plot(MOVED).capacity("importance", 40, 200, step=150, order="depth"),
     ),
-    ("capacity", {"flow": "module", "steps": "40-200"}, "flow", lambda: plot(MOVED).flow(40, 200, by="module")),
+    ("capacity", {"flow": "module", "steps": "40-200"}, "flow-", lambda: plot(MOVED).flow(40, 200, by="module")),
     ("capacity", {}, "scatter-", lambda: plot(MOVED).importance_vs_rank()),
     ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
     ("capacity", {"score": "final rank"}, "against", lambda: plot(MOVED).knockouts("final rank")),
@@ -118,7 +118,7 @@ def test_the_spread_over_seeds_is_that_of_compare() -> None:
 
 
 def test_a_notebook_plays_the_frames_of_the_page() -> None:
-    own = ("version", "linked")  # when to draw again, and whether the step goes to the address
+    own = ("version", "linked", "large")  # when to draw again, whether the step goes to the address, for a room
     element = components(opened("capacity", ("run", MOVED)))[0]
     shown = json.loads(element.proto.json)
     played = {**plot(MOVED).replay().data}
@@ -129,5 +129,5 @@ def test_a_notebook_plays_the_frames_of_the_page() -> None:
 
 def test_the_caption_is_the_sentence_under_the_figure(tmp_path: Path) -> None:
     app = opened("capacity", ("run", MOVED))
-    alt = next(one.proto.alt for one in app.get("plotly_chart") if one.proto.id.endswith("chart-flow"))
+    alt = next(one.proto.alt for one in app.get("plotly_chart") if one.proto.id.endswith("chart-flow-"))
     assert plot(MOVED).flow().caption == alt
