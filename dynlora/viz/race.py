@@ -142,12 +142,8 @@ def race_card(cases: Sequence[Race]) -> None:
     """Draw races side by side, each with the figure that it ends with; nothing where there are none."""
     if not cases:
         return
-    baseline, method = cases[0].names
-    gates = " and has gates" if (cases[0].summary["params"] or {}).get("gate") else ""
-    with card(f"Does {method} help?", "race"):
-        note(
-            f"{method} moves rank{gates}; uniform {baseline} does not. Recorded runs, equal budget{_scaling(cases[0])}."
-        )
+    with card(f"Does {cases[0].names[1]} help?", "race"):
+        note(conditions(cases[0]))
         for race, place in zip(cases, st.columns(len(cases), gap="small"), strict=True):
             with place:
                 _one(race)
@@ -157,13 +153,16 @@ def race_card(cases: Sequence[Race]) -> None:
             documentation("What of it is moving rank", "RESULTS")
 
 
-def _scaling(race: Race) -> str:
-    """Return the scaling that both sides have, in a sentence: its choice can matter as much as the method."""
+def conditions(race: Race) -> str:
+    """Say what the sides do, and what both have: the budget, and the scaling where it is the same."""
+    baseline, method = race.names
+    gates = " and has gates" if (race.summary["params"] or {}).get("gate") else ""
+    words = f"{method} moves rank{gates}; uniform {baseline} does not. Recorded runs, equal budget."
     adapters = [section(summary["config"], "adapter") for summary in race.summaries]
-    values = {(one.get("alpha") or 2 * one["rank"]) / one["rank"] for one in adapters if one.get("rank")}
-    return (
-        f" alpha / rank is {values.pop():g}; another alpha can matter more than the method." if len(values) == 1 else ""
-    )
+    scalings = {(one.get("alpha") or 2 * one["rank"]) / one["rank"] for one in adapters if one.get("rank")}
+    if len(scalings) != 1:
+        return words
+    return f"{words} alpha / rank is {scalings.pop():g}; another alpha can matter more than the method."
 
 
 def _one(race: Race) -> None:

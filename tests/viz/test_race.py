@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from dynlora.analysis.verdict import run_verdict
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.summary import run_summary
 from dynlora.viz.kit import theme
-from dynlora.viz.race import Race, caption, figure, races
+from dynlora.viz.race import Race, caption, conditions, figure, races
 from dynlora.viz.ui import run_picker
 from tests.viz.drawn import traces_of
 
@@ -64,3 +65,12 @@ def test_the_lines_end_where_the_runs_ended(found: list[Race]) -> None:
         assert [trace.y[-1] for trace in drawn] == pytest.approx(means)
         for name, mean in zip(race.names, means, strict=True):
             assert f"{name} {mean:.3f}" in caption(race)
+
+
+def test_the_scaling_that_both_sides_have_is_named(found: list[Race]) -> None:
+    for race in found:
+        words = conditions(race)
+        assert words.endswith("equal budget. alpha / rank is 2; another alpha can matter more than the method.")
+        assert words.startswith("dynamic moves rank")
+    differs = replace(found[0], summaries=({"config": {"adapter": {"rank": 1, "alpha": 1.0}}}, found[0].summary))
+    assert conditions(differs).endswith("equal budget.")
