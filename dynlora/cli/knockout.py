@@ -50,7 +50,7 @@ knockout.name, knockout.hidden = "knockout", True
 @click.command()
 @click.argument("run_id", metavar="ID")
 @click.option(
-    "--steps",
+    "--strengths",
     default="0,0.25,0.5,0.75,1,1.25",
     show_default=True,
     metavar="S,T,...",
@@ -107,10 +107,10 @@ def measure(
 
 
 def compare_strengths(
-    *, run_id: str, steps: str, rows: int, out: Path | None, which: str, form: Form, runs_dir: Path
+    *, run_id: str, strengths: str, rows: int, out: Path | None, which: str, form: Form, runs_dir: Path
 ) -> tuple[Any, str]:
     """Measure an adapter at several strengths, name the best, and export that where told so."""
-    strengths = _strengths(steps)
+    numbers = _strengths(strengths)
     folder = run_folder(runs_dir, run_id)
     if (kind := kind_of_run(folder).name) != "train":
         raise ConfigError(
@@ -122,12 +122,12 @@ def compare_strengths(
     from dynlora.inference.session import Examined
     from dynlora.inference.strength import best_of, checked_strengths, strength_curve
 
-    strengths = checked_strengths(strengths)
+    chosen = checked_strengths(numbers)
     examined = Examined(folder, which)
     curve = []
-    for done, point in enumerate(strength_curve(examined, strengths, rows), 1):
+    for done, point in enumerate(strength_curve(examined, chosen, rows), 1):
         curve.append(point)
-        helper_job.tell(done, len(strengths), "strengths measured")
+        helper_job.tell(done, len(chosen), "strengths measured")
     best = best_of(curve)
     n, of, step = min(rows, len(examined.data.held_out)), len(examined.data.held_out), examined.model.step
     exported = None
@@ -154,7 +154,7 @@ def _strengths(text: str) -> list[float]:
     except ValueError:
         numbers = [math.nan]
     if not all(math.isfinite(number) for number in numbers):
-        raise ConfigError(f"--steps {text}: must be numbers separated by commas, such as 0,0.5,1")
+        raise ConfigError(f"--strengths {text}: must be numbers separated by commas, such as 0,0.5,1")
     return numbers
 
 

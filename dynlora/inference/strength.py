@@ -69,9 +69,9 @@ def checked_strengths(strengths: Sequence[float]) -> list[float]:
     """
     chosen = sorted(set(strengths))
     if not 0 < len(chosen) <= MOST_STRENGTHS:
-        raise ConfigError(f"--steps: {len(chosen)} strengths given; give 1 to {MOST_STRENGTHS}, such as 0,0.5,1")
+        raise ConfigError(f"--strengths: {len(chosen)} strengths given; give 1 to {MOST_STRENGTHS}, such as 0,0.5,1")
     for one in chosen:
-        check_strength(one, "--steps ")
+        check_strength(one, "--strengths ")
     return chosen
 
 

@@ -59,7 +59,7 @@ def test_each_strength_is_the_loss_of_the_scaled_adapter(examined: Examined, wri
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
 def test_the_best_strength_is_exported_folded_in(writer: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    told = document(run(writer.parent, "strength", writer.name, "--steps", "0.75", "--out", str(out), "--json"))
+    told = document(run(writer.parent, "strength", writer.name, "--strengths", "0.75", "--out", str(out), "--json"))
     assert (told["best"], told["exported"]["strength"], told["rows"]) == (0.75, 0.75, 40)
     model = load_run(writer)
     with model.adapters.scaled(0.75):
@@ -92,7 +92,7 @@ def test_the_card_says_what_the_run_forgot(writer: Path, tmp_path: Path) -> None
 
 
 def test_the_command_says_each_strength_and_the_best(writer: Path) -> None:
-    told = run(writer.parent, "strength", writer.name, "--steps", "1,0", "--rows", "20").stdout
+    told = run(writer.parent, "strength", writer.name, "--strengths", "1,0", "--rows", "20").stdout
     lines = told.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["0", "1"]
     assert "Lowest held-out loss at strength 1, on 20 of 40 held-out examples." in lines[3]
@@ -101,10 +101,10 @@ def test_the_command_says_each_strength_and_the_best(writer: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--steps", "0,x"), "--steps 0,x: must be numbers separated by commas, such as 0,0.5,1"),
-        (("--steps", "0,nan"), "--steps 0,nan: must be numbers separated by commas"),
-        (("--steps", "5"), "--steps 5: must be from 0 (the base model) to 4; 1 is as trained"),
-        (("--steps", "-1"), "--steps -1: must be from 0 (the base model) to 4"),
+        (("--strengths", "0,x"), "--strengths 0,x: must be numbers separated by commas, such as 0,0.5,1"),
+        (("--strengths", "0,nan"), "--strengths 0,nan: must be numbers separated by commas"),
+        (("--strengths", "5"), "--strengths 5: must be from 0 (the base model) to 4; 1 is as trained"),
+        (("--strengths", "-1"), "--strengths -1: must be from 0 (the base model) to 4"),
         (("--which", "first"), "first"),
     ],
 )
