@@ -309,8 +309,10 @@ def test_a_field_that_all_have_is_honoured_or_refused(
     except ConfigError as error:
         refusal = str(error)
     else:
-        found = after_eight_steps(trainer)
-        assert not same(found, usually_after_eight_steps(name)), f"{key}={value} changed nothing and nobody said so"
+        weights_then = after_eight_steps(trainer)
+        assert not same(weights_then, usually_after_eight_steps(name)), (
+            f"{key}={value} changed nothing and nobody said so"
+        )
         return
     assert f"strategy.{key}={value}" in refusal
 
@@ -339,8 +341,8 @@ def test_penalties_are_recorded_beside_the_loss(name: str) -> None:
     """Each term that it adds to the loss is recorded at every step."""
     recorder, trainer = whole(name).recorder, whole(name).trainer
     terms = {f"penalty/{term}" for term in trainer.strategy.penalty(trainer.adapters)}
-    found = {series for series, split in recorder.scalars if split == "train" and series.startswith("penalty/")}
-    assert found == terms
+    recorded = {series for series, split in recorder.scalars if split == "train" and series.startswith("penalty/")}
+    assert recorded == terms
     for term in terms:
         assert set(recorder.scalars[term, "train"]) == set(range(1, 21))
 

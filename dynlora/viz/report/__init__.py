@@ -113,17 +113,17 @@ def _replay(folder: Path) -> tuple[Replay | None, dict[str, bytes]]:
     if not kind_of_run(folder).allocates:
         return None, {}
     subject, files = subject_of(folder), {}
-    shown: dict[str, list[Shared]] = {}
+    by_mode: dict[str, list[Shared]] = {}
     for colours in (theme.LIGHT, theme.DARK):
         for one in (map_picture(subject, colours), moving_picture(subject, colours)):
             if isinstance(one, Shared):
                 name = f"{one.name.partition(' ')[0].lower()}-{colours.mode}.{one.mime.removeprefix('image/')}"
                 one = replace(one, file=f"{folder.name}-{name}")
                 files[one.file] = one.content
-                shown.setdefault(colours.mode, []).append(one)
+                by_mode.setdefault(colours.mode, []).append(one)
     if not files:
         return None, {}
-    light, dark = shown["light"], shown["dark"]
+    light, dark = by_mode["light"], by_mode["dark"]
     sources = [(DARK, dark[-1].file)]
     if len(light) > 1:
         sources = [(f"{STILL} and {DARK}", dark[0].file), (STILL, light[0].file), *sources]

@@ -71,10 +71,11 @@ def _show(run: Chosen, strip: ResultStrip) -> None:
         note("One HTML file with all charts. It opens in any browser, offline.")
     with guarded():
         key = (run.id, colours().mode)
-        kept = st.session_state.get(DRAWN)
-        if kept is None or kept[0] != key:
-            kept = st.session_state[DRAWN] = (key, _drawn(run, strip))
-    for place, one in zip([*st.columns(2), *st.columns(2)], kept[1], strict=False):
+        before, pictures = st.session_state.get(DRAWN, (None, []))
+        if before != key:
+            pictures = _drawn(run, strip)
+            st.session_state[DRAWN] = (key, pictures)
+    for place, one in zip([*st.columns(2), *st.columns(2)], pictures, strict=False):
         with place:
             _picture(one)
     st.caption("The same files on the command line:")
