@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,8 +56,9 @@ PRESS = """([part, buttons, done, left_out]) => {
     if (!button.offsetParent || done.includes(key)) continue;
     pressed.push({key, label});
     if (left_out.some(pattern => new RegExp(pattern).test(label))) continue;
+    const opens = Boolean(button.closest('[data-testid=stPopover]'));
     button.click();  // in the same moment: a page that is drawn again replaces its buttons
-    return {pressed, label};
+    return {pressed, label, opens};
   }
   return {pressed, label: null, is_there: Boolean(document.querySelector(part))};
 }"""
@@ -128,6 +130,8 @@ def _press_next(page: Page, done: set[str]) -> str | None:
         answer = page.evaluate(PRESS, [part, BUTTONS, sorted(done), list(NOT_PRESSED)])
         done.update(button["key"] for button in answer["pressed"])
         if answer["label"] is not None:
+            if answer["opens"]:  # on a busy machine its buttons come later than the next press would
+                page.locator("[data-testid=stPopoverBody]").get_by_text(re.compile(r"\S")).first.wait_for()
             return answer["label"]
         if answer["is_there"] and part == "[data-testid=stPopoverBody]":
             page.keyboard.press("Escape")
