@@ -1,6 +1,6 @@
 """Pictures of what was measured, for the documents: plotly's figures, photographed in a Chromium.
 
-python -m benchmarks.pictures     draws the picture of docs/RESULTS.md again, from the committed figures
+python -m benchmarks.pictures     draws those of docs/RESULTS.md and docs/research/scale.md again, from committed runs
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
+from PIL import Image
 
+from benchmarks.kept_runs import KeptRuns
 from dynlora.viz.kit import theme
 from tools.docs import measured
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 WIDTH, HEIGHT = 960, 380
+COLOURS = 128
 NAMES = {"scoring": "scoring", "allocating": "allocating", "gating": "gates", "gate product": "gates, in the product"}
 
 
@@ -84,6 +88,136 @@ def results() -> Path | None:
     return photograph(drawn, IMAGES / "results.png")
 
 
+ALPHA = {
+    "uniform LoRA": (
+        "lora, scaling 0.25",
+        "lora, scaling 0.5",
+        "lora, scaling 1",
+        "lora",
+        "lora, scale",
+        "lora, scale at 10",
+    ),
+    "dynamic": (
+        None,
+        "dynamic, scaling 0.5",
+        "dynamic, scaling 1",
+        "dynamic",
+        "dynamic, scale",
+        "dynamic, scale at 10",
+    ),
+}
+"""Sides of the first picture of the scale, in the order of `ALPHA_PLACES`; None where nothing ran."""
+
+ALPHA_PLACES = ("0.25", "0.5", "1", "2", "2, a scale", "2, a scale at<br>10 times the rate")
+
+SCALES = {
+    "stays at 1": "lora, scale at 0",
+    "0.1 times the rate": "lora, scale at 0.1",
+    "the rate of A": "lora, scale",
+    "10 times the rate": "lora, scale at 10",
+    "what it learned,<br>frozen": "lora, learned scale frozen",
+    "the same, dealt out<br>to other modules": "lora, shuffled scale frozen",
+    "its mean,<br>frozen": "lora, mean scale frozen",
+}
+"""Labels and sides of the second picture of the scale."""
+
+NORMS = {
+    "uniform LoRA": "lora",
+    "a learned scale": "lora, scale",
+    "a scale at 10 times the rate": "lora, scale at 10",
+    "uniform LoRA, alpha / r = 0.25": "lora, scaling 0.25",
+}
+"""Labels and sides of the third picture of the scale."""
+
+MOST_LOSS = 0.7
+"""Upper end of the axis of losses, nats; a run above it ended at chance."""
+
+
+def clinc150_runs(side: str) -> list[Mapping[str, Any]]:
+    """Return the committed runs of a side on CLINC150 at rank 1, those of seeds that chose no rate."""
+    runs = KeptRuns.of("tuned").finished(f"clinc150-minilm-r1-300-1500-{side.replace(' ', '_')}")
+    return [run for run in runs if run["job"]["method"] == side and run["job"]["seed"] < 1000]
+
+
+def scale_pictures() -> list[Path | None]:
+    """Draw the three pictures of docs/research/scale.md: alpha, the rate of the scale, sizes of updates."""
+    figures = {"scale-alpha": alpha_figure(), "scale-rate": rate_figure(), "scale-norms": norms_figure()}
+    return [photograph(figure, IMAGES / f"{name}.png") for name, figure in figures.items()]
+
+
+def alpha_figure() -> go.Figure:
+    """Return held-out losses over `alpha / r`, and with a learned scale in its place; a point for each seed."""
+    figure = _losses("alpha / r")
+    for (name, sides), (colour, symbol, _) in zip(ALPHA.items(), theme.contrasting(list(ALPHA)).values(), strict=True):
+        losses = {
+            place: [np.mean(run["loss"]) / 1000 for run in clinc150_runs(side)]
+            for place, side in zip(ALPHA_PLACES, sides, strict=True)
+            if side is not None
+        }
+        _add_points(figure, name, losses, colour, symbol)
+        means = [float(np.mean(losses[place])) if place in losses else None for place in ALPHA_PLACES]
+        for part in (slice(0, 4), slice(4, 6)):  # the scale's places are no values of alpha
+            figure.add_scatter(
+                x=ALPHA_PLACES[part], y=means[part], mode="lines", line={"color": colour, "width": 2}, showlegend=False
+            )
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def rate_figure() -> go.Figure:
+    """Return held-out losses of uniform LoRA with a learned scale, by the rate of the scale and by what is frozen."""
+    figure = _losses("learning rate of the scale")
+    losses = {label: [np.mean(run["loss"]) / 1000 for run in clinc150_runs(side)] for label, side in SCALES.items()}
+    _add_points(figure, "uniform LoRA with a scale", losses, theme.CATEGORICAL[0], "circle")
+    for label, of in losses.items():
+        for loss in of:
+            if loss > MOST_LOSS:
+                figure.add_annotation(x=label, y=MOST_LOSS - 0.02, text=f"{loss:.2f}, chance ↑", showarrow=False)
+    return figure
+
+
+def norms_figure() -> go.Figure:
+    """Return the Frobenius norm of the update of each module, the mean over seeds, with a learned scale and without."""
+    colours = theme.LIGHT
+    figure = theme.figure(colours, HEIGHT)
+    for (name, side), (colour, symbol, dash) in zip(
+        NORMS.items(), theme.contrasting(list(NORMS)).values(), strict=True
+    ):
+        norms = np.mean([run["metrics"]["update_norms"] for run in clinc150_runs(side)], axis=0)
+        figure.add_scatter(
+            x=list(range(1, len(norms) + 1)),
+            y=norms,
+            name=f"{name}, mean {norms.mean():.1f}",
+            mode="lines+markers",
+            line={"color": colour, "dash": dash, "width": 1.5},
+            marker={"symbol": symbol, "size": 7},
+        )
+    figure.update_layout(showlegend=True, width=WIDTH, paper_bgcolor=colours.panel, margin={"t": 44, "r": 24})
+    figure.update_xaxes(title={"text": "module, from the first layer to the last"})
+    figure.update_yaxes(title={"text": "Frobenius norm of the update"}, rangemode="tozero")
+    return figure
+
+
+def _losses(title: str) -> go.Figure:
+    """Return an empty figure of held-out losses over places with names."""
+    figure = theme.figure(theme.LIGHT, HEIGHT)
+    figure.update_layout(width=WIDTH, paper_bgcolor=theme.LIGHT.panel, margin={"t": 44, "r": 24, "b": 64})
+    figure.update_xaxes(title={"text": title}, type="category")
+    figure.update_yaxes(title={"text": "held-out loss, nats"}, range=[0.3, MOST_LOSS])
+    return figure
+
+
+def _add_points(figure: go.Figure, name: str, losses: Mapping[str, Sequence[float]], colour: str, symbol: str) -> None:
+    """Add a point for each run."""
+    figure.add_scatter(
+        x=[place for place, of in losses.items() for _ in of],
+        y=[loss for of in losses.values() for loss in of],
+        mode="markers",
+        name=name,
+        marker={"color": colour, "symbol": symbol, "size": 8, "opacity": 0.75},
+    )
+
+
 def photograph(figure: go.Figure, path: Path) -> Path | None:
     """Write a figure as PNG; None where there is no Playwright or no Chromium."""
     if find_spec("playwright") is None:
@@ -102,8 +236,9 @@ def photograph(figure: go.Figure, path: Path) -> Path | None:
         page.locator(".js-plotly-plot .main-svg").first.wait_for()
         page.locator(".js-plotly-plot").first.screenshot(path=path)
         browser.close()
+    Image.open(path).quantize(COLOURS).save(path, optimize=True)  # a third of the size
     return path
 
 
 if __name__ == "__main__":
-    print("drawn:", results())
+    print("drawn:", results(), *scale_pictures())
