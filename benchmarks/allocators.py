@@ -16,6 +16,9 @@ FROZEN_SCALES = "frozen scales"
 SCALING = "alpha / r"
 """Key of a side whose scaling is another than 2, that of all others."""
 
+HEAD_RATE = "head_lr"
+"""Key of a side whose head has a learning rate of its own; elsewhere it is that of the adapters."""
+
 FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
 
 FROZEN: dict[str, Any] = {"name": "lora", "scale": "learned", "scale_lr_ratio": 0.0}
@@ -32,6 +35,8 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora, scaling 1": {"name": "lora", SCALING: 1.0},
     "lora, scaling 0.5": {"name": "lora", SCALING: 0.5},
     "lora, scaling 0.25": {"name": "lora", SCALING: 0.25},
+    "lora, fast head": {"name": "lora", HEAD_RATE: 0.0175},
+    "lora, scaling 0.25, slow head": {"name": "lora", SCALING: 0.25, HEAD_RATE: 0.004},
     "lora, plus": {"name": "lora", "lr_ratio": 16.0},
     # alpha / √rank: at rank 1 it is `lora`
     "lora, stabilized": {"name": "lora", "scaling": "rank_stabilized"},
@@ -41,6 +46,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic": FREE,
     "dynamic, scale": {**FREE, "gates": "scale"},
     "dynamic, scale at 10": {**FREE, "gates": "scale", "scale_lr_ratio": 10.0},
+    "dynamic, scale, fast head": {**FREE, "gates": "scale", HEAD_RATE: 0.0175},
     "dynamic, scaling 1": {**FREE, SCALING: 1.0},
     "dynamic, scaling 0.5": {**FREE, SCALING: 0.5},
     "dynamic, scaling 0.25": {**FREE, SCALING: 0.25},
@@ -65,7 +71,11 @@ Random ranks with a scale have the scales' parameters beyond those of uniform ra
 WHY = tuple(name for name, values in ALLOCATORS.items() if values["name"] == "lora" and "scale_lr_ratio" in values)
 """Sides that ask why a scale gains; they train at the rate of `lora, scale` where `OWN_RATE` names them not."""
 
-RATE_OF = {"dynamic, family, first only": "dynamic, family", **dict.fromkeys(WHY, "lora, scale")}
+RATE_OF = {
+    "dynamic, family, first only": "dynamic, family",
+    "lora, scaling 0.25, slow head": "lora, scaling 0.25",
+    **dict.fromkeys(WHY, "lora, scale"),
+}
 """Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
 
 OWN_RATE = (
@@ -75,6 +85,7 @@ OWN_RATE = (
     "lora, scaling 1",
     "lora, scaling 0.5",
     "lora, scaling 0.25",
+    "lora, fast head",
     "lora, plus",
     "lora, stabilized",
     "random ranks",
@@ -82,6 +93,7 @@ OWN_RATE = (
     "scale only",
     "dynamic, scale",
     "dynamic, scale at 10",
+    "dynamic, scale, fast head",
     "dynamic, scaling 1",
     "dynamic, scaling 0.5",
     "dynamic, scaling 0.25",
@@ -103,6 +115,6 @@ def tuned_as(method: str) -> str:
 
 
 def parts_of(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a method, and what a benchmark sets itself: random ranks, frozen scales, alpha."""
+    """Return the settings of a method, and what a benchmark sets itself: random ranks, frozen scales, alpha, the head."""
     values = dict(ALLOCATORS[method])
-    return values, {key: values.pop(key) for key in (RANDOM_RANKS, FROZEN_SCALES, SCALING) if key in values}
+    return values, {key: values.pop(key) for key in (RANDOM_RANKS, FROZEN_SCALES, SCALING, HEAD_RATE) if key in values}

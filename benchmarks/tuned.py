@@ -30,7 +30,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
-from benchmarks.allocators import FROZEN_SCALES, RANDOM_RANKS, SCALING, parts_of, tuned_as
+from benchmarks.allocators import FROZEN_SCALES, HEAD_RATE, RANDOM_RANKS, SCALING, parts_of, tuned_as
 from benchmarks.fixed_run import measured, written_ranks
 from benchmarks.headroom import SCALING_OF_ALL, mean_and_ends, modules_of, task_of, values_of
 from benchmarks.kept_runs import KeptRuns
@@ -75,6 +75,7 @@ def trained(arguments: argparse.Namespace, job: Job) -> str:
             strategy["ranks_from"] = written_ranks(ranks, Path(folder) / "ranks.json")
         config = values_of(values, seed, strategy)
         config["adapter"]["alpha"] = own.get(SCALING, SCALING_OF_ALL) * arguments.rank
+        config["train"]["head_lr"] = own.get(HEAD_RATE)
         run = measured(config, scales=scales)
     about = {"method": method, "seed": seed, "lr": lr, "data": Path(arguments.data).name, "rank": arguments.rank}
     made: dict[str, Any] = {
