@@ -115,6 +115,6 @@ def tuned_as(method: str) -> str:
 
 
 def parts_of(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a method, and what a benchmark sets itself: ranks, frozen scales, alpha, the head's rate."""
+    """Return the settings of a method, and what a benchmark sets itself: ranks, scales, alpha, the rate of a head."""
     values = dict(ALLOCATORS[method])
     return values, {key: values.pop(key) for key in (RANDOM_RANKS, FROZEN_SCALES, SCALING, HEAD_RATE) if key in values}
