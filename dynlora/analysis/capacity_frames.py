@@ -33,6 +33,22 @@ def module_state(modules: pd.DataFrame, ranks: np.ndarray, importance: np.ndarra
     return state
 
 
+def selected(modules: pd.DataFrame, kind: str | None, depth: str | None) -> pd.DataFrame:
+    """Return the modules of one kind and of one band of layers.
+
+    Args:
+        modules: as `described` returns them.
+        kind: their column `label`; None for every kind.
+        depth: as `depth_bands` names it; None for every layer.
+    """
+    is_selected = np.ones(len(modules), bool)
+    if kind is not None:
+        is_selected &= (modules["label"] == kind).to_numpy()
+    if depth is not None:
+        is_selected &= (depth_bands(modules) == depth).to_numpy()
+    return modules[is_selected].reset_index(drop=True)
+
+
 def ordered(modules: pd.DataFrame, order: str, ranks: np.ndarray) -> pd.DataFrame:
     """Return the modules in the order of a map's rows, with columns `group` and `side`, the words beside them.
 
@@ -93,8 +109,9 @@ def reallocations(events: pd.DataFrame, step: int | None = None) -> int:
 
 
 def wide(values: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
-    """Return a map's values as a table: column `step`, then one per module by its name."""
-    frame = pd.DataFrame(values.to_numpy(float).T, columns=modules.sort_values("position")["name"].tolist())
+    """Return a map's values as a table: column `step`, then one per module by its name; modules may be some of all."""
+    rows = modules.sort_values("position")
+    frame = pd.DataFrame(values.to_numpy(float)[rows["position"]].T, columns=rows["name"].tolist())
     frame.insert(0, "step", values.columns.to_numpy(), allow_duplicates=True)
     return frame
 
@@ -142,7 +159,7 @@ def bands(modules: pd.DataFrame, by: str, moves: pd.DataFrame) -> pd.Series:
         moves: as `queries.rank_moves` returns them.
     """
     if by == "depth":
-        return _depth_bands(modules)
+        return depth_bands(modules)
     if by == "module":
         moved = pd.concat([moves["donor"], moves["receiver"]]).value_counts()
         busiest = set(moved.sort_values(ascending=False, kind="stable").index[: MOST_BANDS - 1])
@@ -153,7 +170,8 @@ def bands(modules: pd.DataFrame, by: str, moves: pd.DataFrame) -> pd.Series:
     return pd.Series(modules["label"].to_numpy(), index=modules["name"])
 
 
-def _depth_bands(modules: pd.DataFrame) -> pd.Series:
+def depth_bands(modules: pd.DataFrame) -> pd.Series:
+    """Return the neighbouring layers that each module belongs to, at most `MOST_BANDS` bands, by module name."""
     layers = sorted(int(layer) for layer in modules["layer"].dropna().unique())
     size = max(1, -(-len(layers) // MOST_BANDS))
     names = {}

@@ -123,6 +123,8 @@ class RunReading:
         signal: over modules, that a map shows.
         order: of a map's rows, a key of `capacity_frames.ORDERS`.
         module: name of the module that is followed, or None.
+        kind: label of the only kind of modules that is drawn; None for all.
+        depth: the only band of layers that is drawn, as `capacity_frames.depth_bands` names it; None for all.
         columns: most columns of a heat map.
     """
 
@@ -138,6 +140,8 @@ class RunReading:
     signal: str = "rank"
     order: str = "kind"
     module: str | None = None
+    kind: str | None = None
+    depth: str | None = None
     columns: int = COLUMNS
 
     # --- the whole run
@@ -272,14 +276,22 @@ class RunReading:
         return rows[(rows["step"] > self.first) & (rows["step"] <= self.last)]
 
     @property
+    def selected(self) -> pd.DataFrame:
+        """The modules of the chosen kind and depth; all where there are none of both, as a link may ask for."""
+        modules = capacity_frames.selected(self.modules, self.kind, self.depth)
+        return modules if len(modules) else self.modules
+
+    @property
     def rows(self) -> pd.DataFrame:
-        """The modules in the order of a map's rows."""
-        return capacity_frames.ordered(self.modules, self.order, self.ranks(self.last))
+        """The selected modules in the order of a map's rows."""
+        return capacity_frames.ordered(self.selected, self.order, self.ranks(self.last))
 
     @property
     def state(self) -> pd.DataFrame:
-        """The modules at the chosen step, as `capacity_frames.module_state` returns them."""
-        return capacity_frames.module_state(self.modules, self.ranks(self.step), self.values("importance", self.step))
+        """The selected modules at the chosen step, as `module_state` returns them; shares are of all modules."""
+        ranks, importance = self.ranks(self.step), self.values("importance", self.step)
+        state = capacity_frames.module_state(self.modules, ranks, importance)
+        return state[state["position"].isin(self.selected["position"])].reset_index(drop=True)
 
     @property
     def budget(self) -> pd.DataFrame:

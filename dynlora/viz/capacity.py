@@ -69,13 +69,28 @@ def capacity_controls(view: RunReading) -> RunReading:
         segmented(
             "rows", "Order of the modules", list(capacity_frames.ORDERS), "kind", capacity_frames.ORDERS.__getitem__
         )
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    with left:
+    steps, *places = st.columns([4, 2, 2, 2], vertical_alignment="bottom")
+    with steps:
         step_range(view.summary["step"], last_planned_step(view.summary))
-    with right:
-        short = view.short
-        choose("module", "Module", ["", *short], "", lambda name: short.get(name, "All modules"))
+    short = view.short
+    lists = {
+        "kind": ("Kind of module", _kinds_of(view), lambda label: one_line(label, 40) or "All kinds"),
+        "depth": ("Layers", _depths_of(view), lambda band: sentence_case(band) or "All layers"),
+        "module": ("Module", list(short), lambda name: short.get(name, "All modules")),
+    }
+    for place, (name, (label, options, words)) in zip(places, lists.items(), strict=True):
+        with place:
+            choose(name, label, ["", *options], "", words)
     return as_addressed(view)
+
+
+def _kinds_of(view: RunReading) -> list[str]:
+    return list(dict.fromkeys(view.modules["label"]))
+
+
+def _depths_of(view: RunReading) -> list[str]:
+    bands = capacity_frames.depth_bands(view.modules)
+    return capacity_frames.band_order(view.modules, bands, "depth")
 
 
 def _signal_name(view: RunReading) -> Callable[[str], str]:
@@ -94,6 +109,8 @@ def as_addressed(view: RunReading) -> RunReading:
         signal=from_address("signal", list(view.signals), "rank"),
         order=from_address("rows", list(capacity_frames.ORDERS), "kind"),
         module=from_address("module", list(view.short), None),
+        kind=from_address("kind", _kinds_of(view), None),
+        depth=from_address("depth", _depths_of(view), None),
     )
 
 
@@ -177,7 +194,7 @@ def capacity_conclusion(run: RunReading) -> None:
     Raises:
         DynloraError: when the run cannot be read.
     """
-    state, run_id = replace(run, step=run.last).state, str(run.summary["id"])
+    state, run_id = replace(run, step=run.last, kind=None, depth=None).state, str(run.summary["id"])
     steps = (run.first, run.last, len(run.events_shown))
     words = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
     with conclusion(words, outlook(run.summary, len(run.event_steps))):

@@ -22,6 +22,11 @@ def replay(app: AppTest) -> dict:
     return json.loads(element.proto.json)
 
 
+def conclusion(app: AppTest) -> str:
+    """Return the sentence that the page begins with."""
+    return next(line for line in words(app).splitlines() if "In steps 0 to 40" in line)
+
+
 def test_an_address_restores_the_whole_view(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     name = "bert.encoder.layer.1.attention.self.key"
@@ -36,6 +41,20 @@ def test_an_address_restores_the_whole_view(runs_dir: Path) -> None:
     assert [module["name"] for module in found["modules"] if module["marked"]] == [name]
     edges = np.frombuffer(base64.b64decode(charts(app)[0]["data"][0]["x"]["bdata"]))
     assert edges.tolist() == [step - 0.5 for step in range(2, 32)]  # one column for each step shown
+
+
+def test_a_kind_and_a_depth_select_the_modules_of_every_card(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_whole("capacity", run=RUN, kind="key", depth="layer 1")
+    assert (app.selectbox(key="address-kind").value, app.selectbox(key="address-depth").value) == ("key", "layer 1")
+    assert [module["short"] for module in replay(app)["modules"]] == ["key 1"]
+    assert len(charts(app)[0]["data"][0]["meta"]["positions"]) == 1
+    assert "Bands from or to the selected modules are drawn" in words(app)
+    app.selectbox(key="address-depth").select("").run()
+    assert not app.exception
+    assert "depth" not in app.query_params
+    assert [module["short"] for module in replay(app)["modules"]] == ["key 2", "key 1", "key 0"]
+    assert conclusion(app) == conclusion(open_whole("capacity", run=RUN)), "the conclusion is of the whole run"
 
 
 def test_parts_are_closed_until_an_address_names_them_or_a_control_in_them(runs_dir: Path) -> None:
@@ -81,6 +100,7 @@ def test_the_replay_holds_at_most_sixty_pictures(runs_dir: Path) -> None:
         {"step": "9" * 30, "steps": "99999-", "module": "$x$"},
         {"step": "x", "steps": "a-b", "rows": "x"},
         {"steps": "1-2-3", "flow": "<b>"},
+        {"kind": "<b>", "depth": "layer 99"},
     ],
 )
 def test_nonsense_in_the_address_is_ignored(address: dict[str, str], runs_dir: Path) -> None:

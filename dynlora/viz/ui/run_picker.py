@@ -45,7 +45,7 @@ VIEWS = {
 }
 """Pages that show one run, in the order of their links, and what the links say."""
 
-SELECTION = ("module", "step", "steps", "points", "example")
+SELECTION = ("module", "kind", "depth", "step", "steps", "points", "example")
 """Names in the address of what was selected in a run: links between its views carry them."""
 
 UNLOCKED = "unlocked"

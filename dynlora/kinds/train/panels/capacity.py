@@ -117,18 +117,18 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
         """Return where the signal is at the chosen step, and how many of the recorded steps are drawn."""
         run = data.run
         if run.signal == "rank" and data.start is not None:
-            words = rank_caption(run.modules, data.start, data.values, run.step, run.event_steps)
+            words = rank_caption(run.selected, data.start, data.values, run.step, run.event_steps)
         else:
-            words = sentence(run.about, run.modules, data.values, run.step)
+            words = sentence(run.about, run.selected, data.values, run.step)
         return f"{words} {binned(data.heat)}".strip()
 
     def table(self, data: SignalOverSteps) -> pd.DataFrame:
         """Return every step that is drawn, a column for each module."""
-        return capacity_frames.wide(data.heat.frame, data.run.modules)
+        return capacity_frames.wide(data.heat.frame, data.run.selected)
 
     def short_table(self, data: SignalOverSteps) -> pd.DataFrame:
         """Return first, last, lowest and highest value of each module."""
-        modules, values = data.run.modules, data.heat.frame.to_numpy(float)
+        modules, values = data.run.selected, data.heat.frame.to_numpy(float)
         order = modules["position"].to_numpy()
         numbers = pd.DataFrame(values[order])
         return pd.DataFrame(

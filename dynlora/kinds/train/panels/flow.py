@@ -69,8 +69,9 @@ class RankTransfers(CapacityPanel[Transfers]):
         traced, balance = run.traced()
         by = BY.of(view)
         band = capacity_frames.bands(run.modules, by, run.moves)
+        drawn = traced[traced[["origin", "holder"]].isin(run.selected["position"].tolist()).any(axis=1)]
         bands, ends = (
-            capacity_frames.flows(run.modules, traced, band),
+            capacity_frames.flows(run.modules, drawn, band),
             capacity_frames.band_order(run.modules, band, by),
         )
         return Transfers(run, traced, balance, bands, ends)
@@ -78,7 +79,9 @@ class RankTransfers(CapacityPanel[Transfers]):
     def caption(self, data: Transfers) -> str:
         """Return how much rank moved, and whether the totals match."""
         run = data.run
-        return flow(data.traced, data.balance, len(run.events_shown), run.first, run.last)
+        words = flow(data.traced, data.balance, len(run.events_shown), run.first, run.last)
+        some = len(run.selected) < len(run.modules)
+        return f"{words} Bands from or to the selected modules are drawn; the numbers are of all." if some else words
 
     def table(self, data: Transfers) -> pd.DataFrame:
         """Return the bands."""

@@ -86,9 +86,11 @@ class ModelReplay(CapacityPanel[ModelOverSteps]):
         """Return what the player draws, as `frames` does."""
         run = data.run
         store = run.store.version(run.folder)  # runs of one length and schedule have the same one
-        version = repr((run.folder.name, store, run.first, run.last, run.step, run.module, colours.mode))
+        version = repr(
+            (run.folder.name, store, run.first, run.last, run.step, run.module, run.kind, run.depth, colours.mode)
+        )
         look = Look(run.step, run_reading.uniform_rank(run.summary), run.module, self.caption(data), version)
-        return frames(run.modules, data.ranks, data.importance, look, colours)
+        return frames(run.selected, data.ranks, data.importance, look, colours)
 
 
 def _frames_of(run: RunReading, signal: str) -> pd.DataFrame:

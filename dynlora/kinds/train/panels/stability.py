@@ -30,7 +30,10 @@ class ImportanceStability(CapacityPanel[pd.DataFrame]):
     def data(self, view: RunView) -> pd.DataFrame | None:
         """Return columns step and value; None before the second reallocation."""
         run: RunReading = view.result
-        agreement = capacity_frames.steadiness(run.whole("importance"), run.event_steps)
+        importance = run.whole("importance")
+        if not importance.empty:
+            importance = importance.iloc[run.selected["position"]]
+        agreement = capacity_frames.steadiness(importance, run.event_steps)
         return None if agreement.empty else agreement
 
     def caption(self, data: pd.DataFrame) -> str:
