@@ -36,6 +36,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora, scaling 0.5": {"name": "lora", SCALING: 0.5},
     "lora, scaling 0.25": {"name": "lora", SCALING: 0.25},
     "lora, fast head": {"name": "lora", HEAD_RATE: 0.0175},
+    "lora, head at 0.01": {"name": "lora", HEAD_RATE: 0.01},
     "lora, scaling 0.25, slow head": {"name": "lora", SCALING: 0.25, HEAD_RATE: 0.004},
     "lora, plus": {"name": "lora", "lr_ratio": 16.0},
     # alpha / √rank: at rank 1 it is `lora`
@@ -86,6 +87,7 @@ OWN_RATE = (
     "lora, scaling 0.5",
     "lora, scaling 0.25",
     "lora, fast head",
+    "lora, head at 0.01",
     "lora, plus",
     "lora, stabilized",
     "random ranks",
