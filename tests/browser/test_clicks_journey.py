@@ -39,10 +39,11 @@ def test_the_usual_ways_take_few_clicks(
         "see where the capacity of the newest run went": _sees_capacity(page, server, run),
         "download the adapter from Run": _downloads(page, server, run, tmp_path),
         "copy the ranks from Run": _copies(page, server, run),
+        "see how small the adapter may be": _shrinks(page, server, run),
         "launch on an own file, once it is chosen": _launches(page, server, tmp_path, tiny_bert),
         "compare methods at one budget over three seeds": _compares(page, server, runs_dir, tiny_bert),
     }
-    allowed = dict(zip(taken, (1, 1, 1, 1, 3, 4), strict=True))
+    allowed = dict(zip(taken, (1, 1, 1, 1, 1, 3, 4), strict=True))
     assert {way: clicks for way, clicks in taken.items() if clicks > allowed[way]} == {}, taken
     assert min(taken.values()) > 0, "clicks are counted"
 
@@ -92,6 +93,14 @@ def _copies(page: Page, server: str, run: str) -> int:
     _begin(page, f"{server}/run?run={run}")
     page.locator(".st-key-copy-code button").click()
     assert "LoraConfig(" in page.evaluate("navigator.clipboard.readText()")
+    return _clicks(page)
+
+
+def _shrinks(page: Page, server: str, run: str) -> int:
+    _begin(page, f"{server}/run?run={run}")
+    page.get_by_role("link", name="Shrink", exact=True).first.click()
+    page.wait_for_url(re.compile("/shrink"))
+    page.get_by_role("button", name="Measure the sizes").wait_for()
     return _clicks(page)
 
 
