@@ -58,7 +58,7 @@ def values_of(data: str, seed: int, setting: Setting, model: str) -> dict[str, A
         "data": {**where, "max_eval": setting.rows},
         "adapter": {"rank": setting.rank, "alpha": 2 * setting.rank},
         "strategy": {"name": "lora"},
-        "train": {"steps": setting.steps},
+        "train": {"steps": setting.steps, "head_lr": None},
         "log": {"eval_every": setting.steps, "checkpoint_every": setting.steps, "generate_rows": 0},
     }
 

@@ -57,7 +57,7 @@ def values_of(data: str, strategy: str, rank: int, seed: int, setting: Setting) 
         "data": {**where, "max_eval": setting.rows},
         "adapter": {"rank": rank, "alpha": 2 * rank},
         "strategy": {"name": strategy},
-        "train": {"steps": setting.steps},
+        "train": {"steps": setting.steps, "head_lr": None},
         "log": {"eval_every": setting.steps, "checkpoint_every": setting.steps},
     }
 

@@ -141,7 +141,7 @@ def values_of(arguments: argparse.Namespace, seed: int, strategy: Mapping[str, A
         "data": {**where, "max_eval": arguments.rows},
         "adapter": {"rank": rank, "alpha": SCALING_OF_ALL * rank},
         "strategy": dict(strategy),
-        "train": {"steps": arguments.steps, "lr": arguments.lr},
+        "train": {"steps": arguments.steps, "lr": arguments.lr, "head_lr": None},
     }
 
 

@@ -96,6 +96,7 @@ ALPHA = {
         "lora",
         "lora, scale",
         "lora, scale at 10",
+        "lora, fast head",
     ),
     "dynamic": (
         None,
@@ -104,11 +105,12 @@ ALPHA = {
         "dynamic",
         "dynamic, scale",
         "dynamic, scale at 10",
+        "dynamic, scale, fast head",
     ),
 }
 """Sides of the first picture of the scale, in the order of `ALPHA_PLACES`; None where nothing ran."""
 
-ALPHA_PLACES = ("0.25", "0.5", "1", "2", "2, a scale", "2, a scale at<br>10 times the rate")
+ALPHA_PLACES = ("0.25", "0.5", "1", "2", "2, a scale", "2, a scale at<br>10 times the rate", "2, a fast head")
 
 SCALES = {
     "stays at 1": "lora, scale at 0",

@@ -79,7 +79,7 @@ def values_of(data: str, seed: int, setting: Setting) -> dict[str, Any]:
         "data": {**where, "max_eval": setting.rows},
         "adapter": {"rank": setting.rank},
         "strategy": {"name": setting.method},
-        "train": {"steps": setting.steps},
+        "train": {"steps": setting.steps, "head_lr": None},
         "log": {"eval_every": setting.steps, "checkpoint_every": setting.steps, "generate_rows": 0},
     }
 

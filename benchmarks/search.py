@@ -67,6 +67,7 @@ def command(runs_dir: Path, size: Size) -> list[str]:
         f"data.max_eval={size.rows}",
         f"train.steps={size.steps}",
         f"log.eval_every={size.steps}",
+        "train.head_lr=null",
     )
     sets = [part for one in (*fixed, *SPACE) for part in ("--set", one)]
     asked = ["--study", STUDY, "--trials", str(size.trials), "--confirm", str(size.seeds), "--pruner", "none", "--json"]

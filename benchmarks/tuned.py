@@ -44,6 +44,8 @@ METHODS = "lora;dynamic;dynamic, family;dynamic, family, first only;dynamic, ran
 COMPARED_WITH = (
     "lora",
     "lora, scaling 0.5",
+    "lora, scaling 0.25",
+    "lora, fast head",
     "lora, scale",
     "dynamic",
     "dynamic, scale",

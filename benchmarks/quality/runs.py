@@ -148,7 +148,7 @@ def _config(job: Job, task: Task, method: Method, base: BaseModel) -> RunConfig:
             "model": {"name": job.model},
             "data": {"max_length": task.max_length},
             "adapter": {"rank": rank, "alpha": 2 * rank, "targets": _targets(method, base)},
-            "train": {"steps": steps, "lr": job.lr, "batch_size": task.batch_size},
+            "train": {"steps": steps, "lr": job.lr, "head_lr": None, "batch_size": task.batch_size},
             "log": {"every": 10**6, "eval_every": 10**6, "checkpoint_every": 10**6},
         }
     )

@@ -89,7 +89,7 @@ class Work:
                     "data": {"path": str(file), "max_length": 32},
                     "adapter": {"rank": 4},
                     "strategy": {"name": "lora"},
-                    "train": {"steps": of.steps, "lr": 2e-3},
+                    "train": {"steps": of.steps, "lr": 2e-3, "head_lr": None},
                     "log": {"eval_every": of.steps, "checkpoint_every": of.steps},
                 }
             ),

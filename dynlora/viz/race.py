@@ -154,15 +154,13 @@ def race_card(cases: Sequence[Race]) -> None:
 
 
 def conditions(race: Race) -> str:
-    """Say what the sides do, and what both have: the budget, and the scaling where it is the same."""
+    """Say what the sides do, and what both have: the budget, and where it is so the learning rate of the head."""
     baseline, method = race.names
     gates = " and has gates" if (race.summary["params"] or {}).get("gate") else ""
     words = f"{method} moves rank{gates}; uniform {baseline} does not. Recorded runs, equal budget."
-    adapters = [section(summary["config"], "adapter") for summary in race.summaries]
-    scalings = {(one.get("alpha") or 2 * one["rank"]) / one["rank"] for one in adapters if one.get("rank")}
-    if len(scalings) != 1:
+    if any(section(summary["config"], "train").get("head_lr") for summary in race.summaries):
         return words
-    return f"{words} alpha / rank is {scalings.pop():g}; another alpha can matter more than the method."
+    return f"{words} The head has the learning rate of the adapters: one of its own matters more than the method."
 
 
 def _one(race: Race) -> None:

@@ -67,10 +67,12 @@ def test_the_lines_end_where_the_runs_ended(found: list[Race]) -> None:
             assert f"{name} {mean:.3f}" in caption(race)
 
 
-def test_the_scaling_that_both_sides_have_is_named(found: list[Race]) -> None:
+def test_a_head_at_the_rate_of_the_adapters_is_named(found: list[Race]) -> None:
     for race in found:
         words = conditions(race)
-        assert words.endswith("equal budget. alpha / rank is 2; another alpha can matter more than the method.")
+        assert words.endswith(
+            "head has the learning rate of the adapters: one of its own matters more than the method."
+        )
         assert words.startswith("dynamic moves rank")
-    differs = replace(found[0], summaries=({"config": {"adapter": {"rank": 1, "alpha": 1.0}}}, found[0].summary))
-    assert conditions(differs).endswith("equal budget.")
+    own = replace(found[0], summaries=({"config": {"train": {"head_lr": 0.01}}}, found[0].summary))
+    assert conditions(own).endswith("equal budget.")

@@ -78,15 +78,23 @@ def parts() -> Iterator[str]:
     yield from head(
         "task", "uniform LoRA", "`dynamic`", "difference", "of it a scale", "of it moving rank", "of it reacting"
     )
-    alpha, scale = (figures(f"tuned-clinc150-r1-{name}")["methods"] for name in ("alpha", "scale"))
+    alpha, scale, fast = (figures(f"tuned-clinc150-r1-{name}")["methods"] for name in ("alpha", "scale", "head"))
+    sides = ("lora, fast head", "dynamic, scale, fast head")
+    yield row(
+        "CLINC150, rank 1, the head at a rate of its own, 3 seeds",
+        *(f"{fast[side]['loss']:.3f}" for side in sides),
+        _bold(*fast[sides[1]][f"loss - {sides[0]}"]),
+        *["not measured"] * 2,
+        "",
+    )
     moving = _bold(*alpha["dynamic, scaling 0.5"]["loss - lora, scaling 0.5"])
     yield row(
-        "CLINC150, rank 1, `alpha / r` = 0.5, 3 seeds",
+        "CLINC150, rank 1, one rate for all, `alpha / r` = 0.5, 3 seeds",
         *(f"{alpha[side]['loss']:.3f}" for side in ("lora, scaling 0.5", "dynamic, scaling 0.5")),
         *(moving, "no scale", moving, ""),
     )
     yield row(
-        "CLINC150, rank 1, `alpha / r` = 2, 8 seeds",
+        "CLINC150, rank 1, one rate for all, `alpha / r` = 2, 8 seeds",
         f"{scale['lora']['loss']:.3f}",
         f"{scale['dynamic, scale']['loss']:.3f}",
         *(_bold(*scale[side][f"loss - {other}"]) for side, other in PARTS),
@@ -127,6 +135,9 @@ SIDES = {
     "lora, scaling 1": "uniform LoRA, `alpha / r` = 1",
     "lora, scaling 0.5": "uniform LoRA, `alpha / r` = 0.5",
     "lora, scaling 0.25": "uniform LoRA, `alpha / r` = 0.25",
+    "lora, scaling 0.25, slow head": "uniform LoRA, `alpha / r` = 0.25, the head at 0.004",
+    "lora, fast head": "uniform LoRA, the head at 0.0175",
+    "lora, head at 0.01": "uniform LoRA, the head at 0.01",
     "lora, scale": "uniform LoRA with a learned scale",
     "lora, plus": "LoRA+, B at 16 times the rate of A",
     "random ranks": "random ranks, drawn once",
@@ -137,8 +148,11 @@ SIDES = {
     "dynamic, scaling 0.25": "`dynamic`, `gates=off`, `alpha / r` = 0.25",
     "dynamic, scale": "`dynamic`, `gates=scale`",
     "dynamic, scale at 10": "`dynamic`, a scale at 10 times the rate",
+    "dynamic, scale, fast head": "`dynamic`, `gates=scale`, the head at 0.0175",
     "dynamic, gates": "`dynamic`, `gates=module`",
+    "dynamic, gates at 10": "`dynamic`, `gates=module` at 10 times the rate",
     "dynamic, token": "`dynamic`, `gates=token`",
+    "dynamic, token at 10": "`dynamic`, `gates=token` at 10 times the rate",
     "gates only": "gates without moving rank",
     "dynamic, random, first only": "one reallocation at random",
     "lora, scale at 0": "a scale that stays at 1",
@@ -174,6 +188,27 @@ def tuned(name: str, *others: str) -> Iterator[str]:
             f"{one['loss']:.3f}",
             f"{100 * one['right']:.1f} %",
             *cells,
+        )
+
+
+HEAD_RATES = {"clinc150": "CLINC150", "hwu64": "HWU64", "sentiment4": "`sentiment4`", "sst2": "SST-2", "mrpc": "MRPC"}
+"""Tasks on which a head with a rate of its own was compared with the default of before, and what they are called."""
+
+
+def head_rates() -> Iterator[str]:
+    """Yield what a head at 0.01 changes at the default settings, a task a row."""
+    yield from head("task", "the head at 0.001, too", "the head at 0.01", "difference in nats", "accuracy")
+    for name, label in HEAD_RATES.items():
+        found = figures(f"tuned-{name}-r8-head")
+        before, after = (found["methods"][side] for side in ("lora", "lora, head at 0.01"))
+        accuracy = " → ".join(f"{100 * side['right']:.1f} %" for side in (before, after))
+        difference = _bold(*after["loss - lora"])
+        yield row(
+            f"{label}, {len(found['seeds'])} seeds",
+            f"{before['loss']:.3f}",
+            f"{after['loss']:.3f}",
+            difference,
+            accuracy,
         )
 
 

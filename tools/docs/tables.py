@@ -68,6 +68,7 @@ KINDS = {
     "parts": measured.parts,
     "results": measured.results,
     "gates": measured.gates,
+    "head_rates": measured.head_rates,
     "steps": measured.steps,
     "precision": measured.precision,
     "ablation": measured.ablation,

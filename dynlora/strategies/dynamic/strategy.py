@@ -41,8 +41,8 @@ class Dynamic(Strategy):
 
     Paper: Liao et al. 2025, arXiv 2501.14859, its abstract: importance, reallocation, a strategy on input features.
     Differs: importance formula, solver, schedule and gate are a reconstruction. The default factor does not see the
-    input: gates that do were not significantly different. Where alpha is chosen, moving rank is not shown to gain
-    over uniform LoRA (docs/research/scale.md).
+    input: gates that do were not significantly different. Beside uniform LoRA whose head has a rate of its own no
+    gain is shown (docs/research/scale.md).
     """
 
     title = "Dynamic LoRA"
