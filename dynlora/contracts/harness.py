@@ -30,7 +30,7 @@ from dynlora.engine.loop.checkpoint import load_optimizer_state, optimizer_state
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
-from dynlora.engine.model.base_model import BaseModel, freeze, head_parameters
+from dynlora.engine.model.base_model import BaseModel, freeze, head_parameters, hidden_head
 from dynlora.engine.recorder import NullRecorder
 from dynlora.tasks import Task
 from dynlora.tasks.causal_lm import CausalLM
@@ -225,7 +225,7 @@ def make_trainer(
     autocast = autocast_context(config.train.precision, torch.device("cpu"))
     strategy.attach_held_back(HeldBack(model, strategy.forward, reserve, config.train.batch_size, autocast, task))
     head = head_parameters(base)
-    optimizer = build_optimizer(strategy, adapters, head.values(), config.train)
+    optimizer = build_optimizer(strategy, adapters, head.values(), config.train, hidden_head(base))
     if state is None:
         if adapters.gates is not None:
             adapters.gates.calibrate(model, [tokens.batch(range(16))])

@@ -31,7 +31,7 @@ from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.loop.optimizer import build_optimizer
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import Adapters
-from dynlora.engine.model.base_model import BaseModel, checkpoint_blocks, head_parameters
+from dynlora.engine.model.base_model import BaseModel, checkpoint_blocks, head_parameters, hidden_head
 from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.engine.strategy import Batch
 from dynlora.errors import AssetError, ConfigError, DynloraError, first_line
@@ -113,7 +113,7 @@ def build_trainer(
         HeldBack(model, inputs.strategy.forward, reserve, config.train.batch_size, autocast, data.task)
     )
     head = head_parameters(base)
-    optimizer = build_optimizer(inputs.strategy, adapters, head.values(), config.train)
+    optimizer = build_optimizer(inputs.strategy, adapters, head.values(), config.train, hidden_head(base))
     if state is not None:
         load_head_state(head, state["head"])
         load_optimizer_state(optimizer, state["optimizer"])

@@ -293,6 +293,23 @@ def refusal(architecture: str, use: str, method: str) -> str | None:
     return None
 
 
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "deberta_v2", "bart", "t5"])
+def test_the_output_layer_of_a_head_alone_has_the_rate_of_the_head(architecture: str) -> None:
+    trainer = trainer_of(architecture, "classify", "lora", train__head_lr=0.05)
+    peaks = {id(tensor): group["peak_lr"] for group in trainer.optimizer.param_groups for tensor in group["params"]}
+    model: Any = trainer.model
+    classes = model.config.num_labels
+    head = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad and "lora_" not in name}
+    rates = {name: (peaks[id(one)], 0.05 if one.shape[0] == classes else 0.005) for name, one in head.items()}
+    assert rates
+    assert all(rate == due for rate, due in rates.values()), rates
+    assert (0.005 in {rate for rate, _ in rates.values()}) == (architecture != "bert"), (
+        "a head of one layer has no other"
+    )
+    same = trainer_of(architecture, "classify", "lora", train__head_lr=None)
+    assert {group["peak_lr"] for group in same.optimizer.param_groups} == {0.005}
+
+
 @pytest.mark.parametrize("architecture", ["bart", "t5"])
 def test_a_method_that_compares_blocks_refuses_an_encoder_with_a_decoder(
     architecture: str, data: dict[str, Path], tmp_path: Path

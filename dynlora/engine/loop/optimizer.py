@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -19,9 +20,21 @@ FUSED = {"cpu", "cuda", "xpu", "mps"}
 
 
 def build_optimizer(
-    strategy: Strategy, adapters: Adapters, head: Iterable[nn.Parameter], config: TrainConfig
+    strategy: Strategy,
+    adapters: Adapters,
+    head: Iterable[nn.Parameter],
+    config: TrainConfig,
+    hidden: Iterable[nn.Parameter] = (),
 ) -> Optimizer:
-    """Return AdamW over the strategy's groups, and the head as the last one."""
+    """Return AdamW over the strategy's groups, and the head at the end.
+
+    Args:
+        strategy: of the run.
+        adapters: of the model.
+        head: what is trained in full, layer by layer.
+        config: of the optimisation.
+        hidden: the part of the head below its output layer.
+    """
     groups: list[dict[str, Any]] = [
         {
             "weight_decay": config.weight_decay,
@@ -32,12 +45,32 @@ def build_optimizer(
         for group in strategy.groups(adapters)
         if group["params"]
     ]
-    head = list(head)
-    if head:
-        peak = config.lr if config.head_lr is None else config.head_lr
-        groups.append({"params": head, "weight_decay": config.weight_decay, "peak_lr": peak, "backs_off": False})
+    groups += head_groups(list(head), config, {id(tensor) for tensor in hidden})
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     return AdamW(groups, lr=config.lr, fused=devices <= FUSED)
+
+
+def head_groups(head: Sequence[nn.Parameter], config: TrainConfig, hidden: Set[int]) -> list[dict[str, Any]]:
+    """Return the groups of the head, in the order of its layers: its output layer at `head_lr`, all else at `lr`.
+
+    A hidden layer ends in a nonlinearity, which steps of `head_lr` in each of its many weights would saturate.
+
+    Args:
+        head: what is trained in full, layer by layer.
+        config: of the optimisation.
+        hidden: ids of the tensors below the output layer.
+    """
+    if not head:
+        return []
+    same = {"weight_decay": config.weight_decay}
+    if config.head_lr is None:
+        return [{**same, "params": list(head), "peak_lr": config.lr, "backs_off": False}]
+    rates = {True: (config.head_lr, False), False: (config.lr, True)}
+    groups = []
+    for is_output, layer in groupby(head, lambda tensor: id(tensor) not in hidden):
+        peak, backs_off = rates[is_output]
+        groups.append({**same, "params": list(layer), "peak_lr": peak, "backs_off": backs_off})
+    return groups
 
 
 def peak_rate(group: Mapping[str, Any], lr: float) -> float:
@@ -53,7 +86,7 @@ def following_rate(group: Mapping[str, Any], lr: float) -> float:
 def set_peak(optimizer: Optimizer, config: TrainConfig, lr: float) -> None:
     """Give the groups that follow `train.lr` the peaks that they have at another one.
 
-    A head with a rate of its own keeps it, and so does a group whose rate is constant.
+    The output layer of a head with a rate of its own keeps it, and so does a group whose rate is constant.
     """
     for group in optimizer.param_groups:
         is_head = group.get("backs_off") is False

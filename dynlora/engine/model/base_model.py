@@ -297,6 +297,18 @@ def head_parameters(base: BaseModel) -> dict[str, nn.Parameter]:
     }
 
 
+def hidden_head(base: BaseModel) -> list[nn.Parameter]:
+    """Return the head's tensors below its output layer: linear layers of another size than it, and normalisations."""
+    outputs = int(base.model.config.num_labels) if base.head else 0
+    layers = [layer for name in base.head for layer in base.model.get_submodule(name).modules()]
+    hidden = [
+        layer
+        for layer in layers
+        if (isinstance(layer, nn.Linear) and layer.out_features != outputs) or isinstance(layer, nn.LayerNorm)
+    ]
+    return [tensor for layer in hidden for tensor in layer.parameters(recurse=False)]
+
+
 def _configure(config, task: Task, dropout: float | None) -> None:
     """Write the task into the model's config, and the dropout where one is asked for.
 
