@@ -21,7 +21,7 @@ from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker
 from dynlora.viz.ui.panel_cards import pairs, panel_card, panel_cards
 
 frame.enter()
-run = run_picker.pick_run()
+run = run_picker.pick_run(suits=inputs_view.shows)
 with guard.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,14 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dynlora.analysis import input_frames
-from dynlora.analysis.gate_effect import reaction_conclusion
+from dynlora.analysis.gate_effect import REACTION, reaction_conclusion, reactions
 from dynlora.analysis.inputs_reading import InputsReading
 from dynlora.analysis.run_summary import evaluated_rows, loss_unit
+from dynlora.errors import DynloraError
+from dynlora.store import queries
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import text as inputs_text
+from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import chart, colours, plot_config
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.panel_cards import conclusion
@@ -23,6 +27,18 @@ from dynlora.viz.ui.url_state import choose, segmented, to_address
 
 MOST_CHOSEN = 200
 """Examples that a selection may hold; an address must stay short."""
+
+
+def shows(folder: Path) -> int:
+    """Say how much there is to show of a run: more with gates, most where reacting to the input is shown to gain."""
+    try:
+        names = cached_queries.signal_names(folder)
+        measured = reactions(cached_queries.ask_events(queries.events_frame, folder, (REACTION,)))
+    except DynloraError:
+        return 0
+    if "probe_loss" not in names and "group_loss" not in names:
+        return 0
+    return 1 + ("gate" in names) + any(one.low is not None and one.low > 0 for one in measured[:1])
 
 
 def show_conclusion(view: InputsReading) -> None:
