@@ -52,8 +52,8 @@ class Run(StoredRun):
 
         Examples:
             >>> model = dynlora.open_run("trained").load()
-            >>> [sorted(answer) for answer in model.answers(["a good film"])]
-        [['prediction', 'probabilities']]
+            >>> len(model.answers(["a good film", "a bad film"]))
+            2
         """
         from dynlora.kinds.registry import kind_of_run
 
