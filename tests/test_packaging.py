@@ -86,6 +86,14 @@ def test_the_image_copies_what_there_is_and_nothing_that_is_left_out() -> None:
     assert set(needed) <= set(copied), "the wheel is made of them"
 
 
+def test_the_space_serves_the_port_of_the_image() -> None:
+    text = (ROOT / ".github" / "space" / "README.md").read_text("utf-8")
+    front = yaml.safe_load(text.split("---\n")[1])
+    (port,) = re.findall(r"^EXPOSE (\d+)$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    assert (front["sdk"], front["app_port"]) == ("docker", int(port))
+    assert len(front["short_description"]) <= 60, "the hub refuses a longer one"
+
+
 def test_package_metadata_citation_and_changelog_have_one_version() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     heads = re.findall(r"^## (\S+)(?: - (\S+))?$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
