@@ -51,7 +51,7 @@ class Replay:
     Examples:
         >>> replay = dynlora.open_run("sample_runs/20261125-133850-b965a50f").plot.replay()
         >>> replay.write_html("replay.html")
-        >>> "<script>" in replay.html, replay.height > 100, replay.caption[-1]
+        >>> "</script>" in replay.html, replay.height > 100, replay.caption[-1]
         (True, True, '.')
     """
 
