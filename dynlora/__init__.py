@@ -27,7 +27,7 @@ Threads that wait awake for milliseconds keep a second process from the cores th
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT  # read once, when torch is imported; a user's own choice stays
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["attach", "compare", "load", "load_config", "open_run", "speculate", "train"]
 
 _HOMES = {

@@ -27,6 +27,12 @@ def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", 
 
     Raises:
         DynloraError: when something the config names cannot be used, or the run fails.
+
+    Examples:
+        >>> data = {"path": "reviews", "max_length": 16}
+        >>> run = dynlora.train({"model": {"name": "my-bert"}, "data": data, "train": {"steps": 4}}, progress=False)
+        >>> run.status
+        'finished'
     """
     from dynlora.training import run as training
 
@@ -50,6 +56,11 @@ def load(folder: str | Path, base: Any = None) -> Any:
     Raises:
         AdapterError: when the folder holds no such adapter, or it belongs to another base model.
         AssetError: when the base model cannot be loaded.
+
+    Examples:
+        >>> model = dynlora.load("gated")  # of `dynlora export ID --format gated --out gated`
+        >>> type(model).__name__, model.training
+        ('BertForSequenceClassification', False)
     """
     from dynlora.inference.gated_adapter import load_gated
 
@@ -89,6 +100,11 @@ def speculate(
 
     Raises:
         DynloraError: when something that is named cannot be used, or the decode fails.
+
+    Examples:
+        >>> decode = dynlora.speculate("draft", "target", "target-token", limit=1, new_tokens=4, progress=False)
+        >>> [point["threshold"] for point in decode.summary["results"]["points"]]
+        [0.7]
     """
     from dynlora.kinds.decode.settings import OWN, DecodeSettings
     from dynlora.kinds.decode.work.run import decode

@@ -80,6 +80,11 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = ()) -
 
     Raises:
         ConfigError: when the file cannot be read, is no mapping, or a value breaks a rule.
+
+    Examples:
+        >>> config = dynlora.load_config(overrides=["adapter.rank=2", "seed=1"])
+        >>> config.adapter.rank, config.seed
+        (2, 1)
     """
     values = read_yaml(Path(path)) if path is not None else {}
     for override in overrides:

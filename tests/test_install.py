@@ -38,6 +38,12 @@ def test_the_same_is_installed_by_either(extra: str, target: str) -> None:
     assert "--constraint" not in install.command(extra, None, "")
 
 
+def test_it_says_what_takes_the_time_and_how_to_do_without() -> None:
+    assert install.CPU_INDEX in install.what_takes_long("linux", is_configured=False)
+    for platform, is_configured in (("linux", True), ("darwin", False)):
+        assert "CUDA" not in install.what_takes_long(platform, is_configured)
+
+
 def test_where_pip_was_told_to_look_pip_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(install, "PYTHON", tmp_path / "no-python")
     assert install.pip_is_configured({"PIP_INDEX_URL": "https://mirror"})

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+import dynlora
 from dynlora.server.app_files import app_root, sample_runs_dir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,9 +86,21 @@ def test_the_image_copies_what_there_is_and_nothing_that_is_left_out() -> None:
     assert set(needed) <= set(copied), "the wheel is made of them"
 
 
-def test_the_version_to_cite_is_the_version() -> None:
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"]
-    assert cited == tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+def test_the_space_serves_the_port_of_the_image() -> None:
+    text = (ROOT / ".github" / "space" / "README.md").read_text("utf-8")
+    front = yaml.safe_load(text.split("---\n")[1])
+    (port,) = re.findall(r"^EXPOSE (\d+)$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    assert (front["sdk"], front["app_port"]) == ("docker", int(port))
+    assert len(front["short_description"]) <= 60, "the hub refuses a longer one"
+
+
+def test_package_metadata_citation_and_changelog_have_one_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    heads = re.findall(r"^## (\S+)(?: - (\S+))?$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    released = next(head for head in heads if head[0] != "Unreleased")
+    assert released == (dynlora.__version__, cited["date-released"].isoformat())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert cited["version"] == project["version"] == dynlora.__version__
 
 
 def test_a_checkout_serves_its_own_files() -> None:

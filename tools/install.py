@@ -72,13 +72,31 @@ def seconds() -> Iterator[float]:
         yield time.monotonic()
 
 
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+def what_takes_long(platform: str, is_configured: bool) -> str:
+    """Return what most of the time goes into, and how there would be less of it.
+
+    Args:
+        platform: `sys.platform`.
+        is_configured: whether pip was told where packages are, such as a CPU build of torch.
+    """
+    if platform == "linux" and not is_configured:
+        return (
+            "most of the time goes into torch's CUDA libraries, 2.5 GB to fetch; "
+            f"without a GPU, PIP_EXTRA_INDEX_URL={CPU_INDEX} does without them"
+        )
+    return "one to two minutes the first time, most of it for torch"
+
+
 def install(extra: str, constraints: str) -> int:
     """Install and show progress on standard error; return the installer's exit code, its last words on failure."""
-    uv = shutil.which("uv")
-    uv = None if uv and pip_is_configured() else uv
+    is_configured = pip_is_configured()
+    uv = None if is_configured else shutil.which("uv")
     print(
         f"installing dynlora{f'[{extra}]' if extra else ''} into .venv with {'uv' if uv else 'pip'}; "
-        "one to two minutes the first time, most of it for torch",
+        + what_takes_long(sys.platform, is_configured),
         file=sys.stderr,
     )
     process = subprocess.Popen(

@@ -77,6 +77,17 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
 
     Raises:
         ConfigError: when a value breaks a rule, no module matches, or the model has adapters already.
+
+    Examples:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        >>> attached = dynlora.attach(model, budget=2, steps=3, targets=["0", "2"], gates="off")
+        >>> for _ in range(3):
+        ...     loss = model(torch.randn(16, 8)).square().mean() + attached.penalty()
+        ...     loss.backward()
+        ...     moved = attached.step()
+        >>> len(attached.adapters.ranks)
+        2
     """
     _check_model(model)
     names = targets if isinstance(targets, str) or not isinstance(targets, Iterable) else list(targets)

@@ -29,6 +29,31 @@ class Attached(Parts):
 
     Call `step()` where the loop would call `optimizer.step()`: gradients complete, and before they are cleared. Of
     transformers' Trainer `callback()` does.
+
+    Examples:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        >>> attached = dynlora.attach(model, strategy="lora", budget=2, steps=4, targets=["0", "2"])
+        >>> record = attached.record("my loop")
+        >>> loss = model(torch.randn(16, 8)).square().mean() + attached.penalty()
+        >>> loss.backward()
+        >>> attached.step(loss)
+        []
+        >>> record.metrics(1, {"accuracy": 0.9})
+        >>> attached.save("state")
+        >>> attached.load("state")
+
+        In two parts, around an optimizer step that somebody else takes:
+
+        >>> model(torch.randn(16, 8)).square().mean().backward()
+        >>> attached.observe()
+        >>> attached.optimizer.step()
+        >>> attached.reallocate()
+        []
+        >>> attached.export("adapter").name
+        'adapter'
+        >>> record.finish()
+        >>> callbacks = [attached.callback()]  # for transformers' Trainer
     """
 
     recording: LoopRecord | None = None

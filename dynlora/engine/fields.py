@@ -58,6 +58,15 @@ def state(factory: Callable[[], Any], *, saved_as: str | None = None) -> Any:
     Args:
         factory: makes its value at the start.
         saved_as: its name in checkpoints, where that is another one; checkpoints outlive names in the code.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> from dynlora.engine.strategy import Strategy, state
+        >>> @dataclass
+        ... class Counted(Strategy):
+        ...     moves: dict[int, int] = state(dict)
+        >>> Counted().moves
+        {}
     """
     return dataclasses.field(
         init=False, default_factory=factory, repr=False, compare=False, metadata={"saved_as": saved_as}

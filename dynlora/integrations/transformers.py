@@ -85,6 +85,13 @@ class RecordCallback(TrainerCallback):
         name: of the run, for people.
         folder: of the run once training began; None before, and in every process but the first.
         is_broken: whether recording ended early.
+
+    Examples:
+        >>> from dynlora.integrations.transformers import RecordCallback
+        >>> callback = RecordCallback("my run")  # Trainer(..., callbacks=[callback]): examples/record.py
+        >>> callback.folder is None  # until training begins
+        True
+        >>> callback.close()  # the end of training does so too; before it, the run counts as interrupted
     """
 
     def __init__(

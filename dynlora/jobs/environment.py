@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -111,7 +112,15 @@ def begin() -> None:
     _state["is_own"] = True
     os.environ.setdefault(NO_BARS, "1")
     gc.set_threshold(*WHILE_IMPORTING)
-    atexit.register(gc.freeze)  # registered first, so called last: what is left then goes with the process
+    atexit.register(_leave)  # registered first, so called last: what is left then goes with the process
+
+
+def _leave() -> None:
+    """Spare the collector what is left, unless Triton is loaded: its bindings print a line for each object that stays.
+
+    PyPI's torch for Linux brings Triton; CPU builds do not.
+    """
+    gc.unfreeze() if "triton" in sys.modules else gc.freeze()
 
 
 def imported() -> None:

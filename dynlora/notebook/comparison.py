@@ -43,6 +43,10 @@ def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs") -> Comparis
         ConfigError: when these are no list of at least two runs.
         RunNotFoundError: when one of them is not there.
         CorruptRunError: when one of them cannot be read.
+
+    Examples:
+        >>> dynlora.compare(["20261125-133850-b965a50f", "20261125-133850-d21e73ce"], "sample_runs")
+        Comparison('20261125-133850-b965a50f', '20261125-133850-d21e73ce')
     """
     if isinstance(runs, str | os.PathLike | Run):
         raise ConfigError(f"runs={str(runs)!r}: must be a list of two or more runs, such as [run, 'runs/ID', 'ID']")
@@ -69,7 +73,20 @@ def _opened(run: Run | Folder, runs_dir: Folder) -> Run:
 
 
 class Comparison:
-    """Runs side by side; each call reads what is there now, so a sweep can be watched while it trains."""
+    """Runs side by side; each call reads what is there now, so a sweep can be watched while it trains.
+
+    Examples:
+        >>> runs = ["20261127-144833-de79b354", "20261127-144657-74ce2b75"]
+        >>> comparison = dynlora.compare(runs, "sample_runs")
+        >>> list(comparison.folders) == runs
+        True
+        >>> len(comparison.table()), len(comparison.table(each_run=True))
+        (2, 2)
+        >>> comparison.verdict[-1]
+        '.'
+        >>> comparison.plot
+        ComparisonPlots(theme='light'): capacity, differences, results, retention, training
+    """
 
     def __init__(self, runs: Iterable[Run]) -> None:
         """Point at runs; use `dynlora.compare`, which checks them."""

@@ -22,6 +22,15 @@ class ComparisonPlots:
 
     Every figure is a plotly figure with a `caption` and a `table`, drawn by the code of its page.
     `comparison.plot(theme="dark")` returns the same figures for a dark notebook.
+
+    Examples:
+        >>> runs = ["20261130-014133-886d825e", "20261130-014133-c29ab26e"]
+        >>> plot = dynlora.compare(runs, "sample_runs").plot(theme="dark")
+        >>> plot.training("loss").table.columns[0]
+        'group'
+        >>> figures = [plot.results(), plot.differences(), plot.capacity()]
+        >>> all(figure.caption for figure in figures)
+        True
     """
 
     def __init__(
@@ -87,6 +96,13 @@ class ComparisonPlots:
 
         Raises:
             NotRecordedError: when no run measured it.
+
+        Examples:
+            >>> data = {"path": "reviews", "max_length": 16}
+            >>> short = {"model": {"name": "my-bert"}, "data": data, "train": {"steps": 4}, "log": {"retention": 1}}
+            >>> runs = [dynlora.train({**short, "seed": seed}, progress=False) for seed in (0, 1)]
+            >>> dynlora.compare(runs).plot.retention().caption[-1]
+            '.'
         """
         picture = compare_pictures.retention(self._compared(self._colours), self._colours)
         if picture is None:

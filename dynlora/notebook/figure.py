@@ -26,6 +26,12 @@ class PageFigure(go.Figure):
     Attributes:
         caption: the sentence under it on the page, computed from its numbers.
         table: its numbers.
+
+    Examples:
+        >>> figure = dynlora.open_run("sample_runs/20261125-133850-b965a50f").plot.flow()
+        >>> figure = figure.update_layout(title="Where rank went")
+        >>> figure.caption[-1], len(figure.table) > 0
+        ('.', True)
     """
 
     caption: str = ""

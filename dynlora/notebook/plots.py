@@ -36,6 +36,17 @@ class Plots:
 
     Every figure is a plotly figure with a `caption` and a `table`, drawn by the code of its page.
     `run.plot(theme="dark")` returns the same figures for a dark notebook.
+
+    Examples:
+        >>> plot = dynlora.open_run("sample_runs/20261125-133850-b965a50f").plot
+        >>> figures = [plot.capacity("importance", order="rank"), plot.flow(by="depth"), plot.ranks(), plot.gates()]
+        >>> figures += [plot.importance_vs_rank(step=100), plot.training("loss"), plot.knockouts()]
+        >>> all(figure.caption for figure in figures)
+        True
+        >>> plot.replay(plays=True).data["steps"][-1]
+        300
+        >>> dynlora.open_run("sample_runs/20261127-144657-74ce2b75").plot.shrink(tolerance=0.01).caption[-1]
+        '.'
     """
 
     def __init__(self, run: StoredRun, theme: str = "light") -> None:

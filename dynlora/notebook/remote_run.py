@@ -155,6 +155,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         RemoteError: when the address cannot be reached or holds no run.
         CorruptRunError: when what it holds cannot be read.
         ConfigError: when the path is none.
+
+    Examples:
+        >>> dynlora.open_run("sample_runs/20261125-133850-b965a50f")
+        Run('20261125-133850-b965a50f', status='finished')
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"path={path!r:.60}: must be the folder of a run, such as runs/ID, or an address")

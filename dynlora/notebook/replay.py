@@ -47,6 +47,12 @@ class Replay:
 
     Attributes:
         data: what the player draws, as the page Capacity hands it to the same player.
+
+    Examples:
+        >>> replay = dynlora.open_run("sample_runs/20261125-133850-b965a50f").plot.replay()
+        >>> replay.write_html("replay.html")
+        >>> "</script>" in replay.html, replay.height > 100, replay.caption[-1]
+        (True, True, '.')
     """
 
     def __init__(self, run_id: str, data: Mapping[str, Any], colours: Palette, plays: bool) -> None:

@@ -16,6 +16,9 @@ from urllib.parse import SplitResult, urlsplit
 HOSTS_VARIABLE = "DYNLORA_HOSTS"
 """Names that the dashboard is served under, with commas between; `dynlora ui` sets it for its server."""
 
+SPACE_VARIABLE = "SPACE_HOST"
+"""Name that Hugging Face serves a Space under; it sets the variable there."""
+
 LOCAL = ("127.0.0.1", "localhost", "::1")
 """Names of this machine for itself."""
 
@@ -44,7 +47,10 @@ def is_local(host: str) -> bool:
 
 
 def served_names(host: str) -> tuple[str, ...]:
-    """Return the names that a dashboard bound to `host` answers to; a name that only a foreign DNS knows is none."""
+    """Return the names that a dashboard bound to `host` answers to; a name that only a foreign DNS knows is none.
+
+    Bound to everything it also answers to the name of the Space that it runs in.
+    """
     if host in LOCAL:
         return LOCAL
     if host not in EVERYWHERE:
@@ -54,7 +60,9 @@ def served_names(host: str) -> tuple[str, ...]:
     families = (socket.AF_INET, socket.AF_INET6)
     own = [entry for entries in psutil.net_if_addrs().values() for entry in entries if entry.family in families]
     addresses = [entry.address.partition("%")[0] for entry in own]
-    return tuple(dict.fromkeys([*LOCAL, socket.gethostname().lower(), *addresses]))
+    space = os.environ.get(SPACE_VARIABLE, "").strip().lower()
+    spaces = [space] if space.endswith(".hf.space") else []
+    return tuple(dict.fromkeys([*LOCAL, socket.gethostname().lower(), *addresses, *spaces]))
 
 
 def names_of_server() -> tuple[str, ...]:

@@ -235,8 +235,19 @@ def _warm() -> None:
         launch.catalog()
 
 
+ON_WINDOWS = (
+    "dynlora is tested on Linux and macOS; on Windows these are missing: a limit on the memory of models that answer, "
+    "lower priority for checks, and an end to processes that a stopped check has started. WSL has all of them"
+)
+
+
 def demo(*, runs_dir: Path, port: int) -> int:
-    """Serve the dashboard at once, and start the demo run through the queue beside it; the first page shows it."""
+    """Serve the dashboard at once, and start the demo run through the queue beside it; the first page shows it.
+
+    What the system lacks is said first.
+    """
+    if sys.platform == "win32":
+        click.echo(ON_WINDOWS, err=True)
     threading.Thread(target=_start_demo, args=(runs_dir,), daemon=True).start()
     return ui(runs_dir=runs_dir, port=port, host="127.0.0.1")
 

@@ -21,6 +21,7 @@ from dynlora.server import serve as serving
 from dynlora.server.host_check import (
     HOSTS_VARIABLE,
     LOCAL,
+    SPACE_VARIABLE,
     OwnPagesOnly,
     is_local,
     is_own_page,
@@ -188,6 +189,15 @@ def test_bound_to_everything_it_answers_to_this_machines_names_only() -> None:
     assert "0.0.0.0" not in names
     assert served_names("box.example") == ("box.example", *LOCAL)
     assert not is_welcome("evil.example:8501", None, names)
+
+
+@pytest.mark.parametrize(("name", "is_known"), [("owner-dynlora.hf.space", True), ("evil.example", False)])
+def test_in_a_space_it_answers_to_the_name_of_the_space(
+    name: str, is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SPACE_VARIABLE, name)
+    assert is_welcome(name, f"https://{name}", served_names("0.0.0.0")) is is_known
+    assert not is_welcome(name, None, served_names("127.0.0.1"))
 
 
 def test_bound_elsewhere_it_is_read_only_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def dropped_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     strategies.registry.cache_clear()
     yield "drop_one"
     strategies.registry.cache_clear()
+
+
+def test_the_guides_package_names_the_example() -> None:
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "guides" / "add-a-method.md").read_text("utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    points = tomllib.loads(text)["project"]["entry-points"]
+    assert points == {"dynlora.strategies": {"drop_one": "my_lora.drop_one:DropOne"}}
+    assert "class DropOne(Strategy)" in TEXT
 
 
 def test_example_strategy_is_registered_described_and_trains(dropped_in: str) -> None:

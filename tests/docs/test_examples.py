@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import doctest
+import inspect
+import re
 import runpy
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dynlora
+from dynlora.inference.export import export_run
+from tests.kinds.decode.conftest import Runs
+from tests.kinds.decode.conftest import runs as runs  # a fixture
 from tests.store.builder import finished_run
 from tests.tiny import tiny_arguments, tiny_values
+from tools.docs import pages
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -63,3 +74,88 @@ def test_a_run_that_was_sent_is_opened_there_and_fetched(tmp_path: Path, cache: 
     folder = finished_run(tmp_path / "runs")
     copy = runpy.run_path(str(EXAMPLES / "remote.py"))["main"](folder, str(tmp_path / "there"), tmp_path / "here")
     assert dynlora.open_run(copy).events().equals(dynlora.open_run(folder).events())
+
+
+def members(one: Any) -> list[str]:
+    """Return the public methods and properties that a class has from classes of ours, but for a Trainer's hooks."""
+    ours = [cls for cls in inspect.getmro(one) if cls.__module__.startswith("dynlora.")] if inspect.isclass(one) else []
+    values = {name: value for cls in reversed(ours) for name, value in vars(cls).items()}
+    own = {name for name, value in values.items() if inspect.isfunction(value) or isinstance(value, property)}
+    return sorted(name for name in own if not name.startswith(("_", "on_")))
+
+
+def documented(one: Any) -> Iterator[str]:
+    """Yield the docstring of a public name, and those of its members."""
+    yield inspect.getdoc(one) or ""
+    for name in members(one):
+        member = inspect.getattr_static(one, name)
+        yield inspect.getdoc(member) or ""
+
+
+def examples_of(one: Any) -> list[list[doctest.Example]]:
+    """Return the examples in each docstring of a public name and its members."""
+    return [found for text in documented(one) if (found := doctest.DocTestParser().get_examples(text))]
+
+
+@pytest.fixture
+def workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bert: Path, tiny_data: Path, trained_run: Path, runs: Runs
+) -> Path:
+    """A folder with what the page of the Python interface says its examples have."""
+    export_run(trained_run, tmp_path / "gated", format="gated")
+    folders = {"my-bert": tiny_bert, "reviews": tiny_data, "trained": trained_run}
+    folders |= {"draft": runs.folder / runs.draft, "target": runs.folder / runs.target}
+    for name, source in folders.items():
+        shutil.copytree(source, tmp_path / name)
+    (tmp_path / "sample_runs").symlink_to(EXAMPLES.parent / "sample_runs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_every_example_of_a_public_name_shows_what_it_says(workspace: Path) -> None:
+    failed: list[str] = []
+    for name, one in {**pages.public(), **pages.of_plug_ins()}.items():
+        for number, examples in enumerate(examples_of(one)):
+            runner, told = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE), []
+            test = doctest.DocTest(examples, {"dynlora": dynlora}, f"{name} {number}", None, None, None)
+            if runner.run(test, out=told.append).failed:
+                failed.append("".join(told))
+    assert "".join(failed) == ""
+
+
+@pytest.mark.parametrize("name", pages.public())
+def test_every_public_name_has_an_example_and_so_has_each_member(name: str) -> None:
+    one = pages.public()[name]
+    source = "".join(example.source for examples in examples_of(one) for example in examples)
+    assert name in source or inspect.isclass(one)
+    assert source
+    assert [member for member in members(one) if not re.search(rf"\.{member}\b", source)] == []
+
+
+@pytest.mark.parametrize("name", pages.public())
+def test_every_public_name_is_typed(name: str) -> None:
+    one = pages.public()[name]
+    functions = [one] if inspect.isfunction(one) else [inspect.getattr_static(one, member) for member in members(one)]
+    for function in (value.fget if isinstance(value, property) else value for value in functions):
+        signature = inspect.signature(function)
+        parameters = [value for key, value in signature.parameters.items() if key != "self"]
+        hints = [signature.return_annotation, *(value.annotation for value in parameters)]
+        assert inspect.Signature.empty not in hints, f"{name}: {function.__qualname__}"
+
+
+def test_what_a_plug_in_may_import_is_in_the_example_or_has_one() -> None:
+    files = (EXAMPLES / "plugin").rglob("*.py")
+    imports = [node for path in files for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    used = {
+        f"{node.module}.{alias.name}"
+        for node in imports
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("dynlora.")
+        for alias in node.names
+    }
+    listed = pages.of_plug_ins()
+    modules = {name.rpartition(".")[0] for name in listed}
+    assert used - set(listed) - modules == set(), "tools.docs.pages.PLUG_INS lists them"
+    shown = "".join(example.source for one in listed.values() for examples in examples_of(one) for example in examples)
+    others = [name.rpartition(".") for name in set(listed) - used]
+    assert [name for module, _, name in others if module not in used and not re.search(rf"\b{name}\b", shown)] == []

@@ -57,6 +57,13 @@ def test_what_is_open_at_the_end_is_written_and_later_handlers_run(tmp_path: Pat
     assert (tmp_path / "b").read_text("utf-8") == "this too"
 
 
+def test_where_triton_is_loaded_its_bindings_find_nothing_left_at_the_end() -> None:
+    program = "import atexit, gc, sys\natexit.register(lambda: print(gc.get_freeze_count() > 0))\n" + BEGIN
+    program += "environment.imported()\n"
+    assert said(program).split() == ["True"]
+    assert said(f"{program}sys.modules['triton'] = sys\n").split() == ["False"]
+
+
 @pytest.mark.parametrize(("arguments", "code"), [(["models"], 0), (["show", "no-such-run"], 2)])
 def test_a_command_ends_with_its_exit_code(arguments: list[str], code: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dynlora", *arguments]

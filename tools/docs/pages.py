@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ import dynlora
 from dynlora import strategies
 from dynlora.cli.main import main
 from dynlora.config import RunConfig, section_of
+from dynlora.custom_loop.attached import Attached
 from dynlora.engine.strategy import Strategy
+from dynlora.integrations.transformers import RecordCallback
+from dynlora.notebook.comparison import Comparison
 from dynlora.notebook.comparison_plots import ComparisonPlots
 from dynlora.notebook.figure import PageFigure
 from dynlora.notebook.plots import Plots
 from dynlora.notebook.replay import Replay
+from dynlora.notebook.run import Run
 from dynlora.viz import methods as methods_model
 from tools.docs import measured
 
@@ -176,17 +181,65 @@ def _kind(option: Mapping[str, Any]) -> str:
     return ", ".join([words.get(option.get("type", ""), ""), *said])
 
 
+PUBLIC_CLASSES = (Run, Comparison, Attached, Plots, ComparisonPlots, PageFigure, Replay, RecordCallback)
+"""What the public functions return and hand on, and the callback of the Trainer."""
+
+PLUG_INS = {
+    "dynlora.engine.strategy": ("Strategy", "Step", "setting", "state"),
+    "dynlora.engine.edits": ("Edit", "Drop", "Grow", "Move"),
+    "dynlora.engine.model.adapters": ("Adapters",),
+    "dynlora.engine.allocation.scores": ("saliency",),
+    "dynlora.analysis.run_reading": ("RunReading",),
+    "dynlora.viz.kit.panel": ("Panel", "RunView"),
+    "dynlora.viz.kit.theme": ("Palette", "figure"),
+}
+"""What a plug-in imports, by module."""
+
+POLICY = """\
+## What is public
+
+Public are the names on this page, the commands and their options, the keys of the configuration, the addresses of
+pages, and the [run store](../STORE.md). Everything else may change in any version, and so may the entry points of kinds
+of run and of tasks, as long as no example of one is here.
+
+- A public name that is renamed or removed works for two more minor versions, and for six months at least.
+- Meanwhile it says what to use: a `DeprecationWarning` in Python, a line in the log for a setting or a command. The
+  [changelog](../CHANGELOG.md) lists it under Changed.
+- Before 1.0 a minor version may change a default; the changelog says so, and runs keep what they were made with.
+- A run of any version can be opened by every later one.
+
+Every public name has an example here or in `examples/`, and the tests run it. In the examples `my-bert` is the folder
+of a model, `reviews` one with `train.csv` and `validation.csv`, and `trained`, `draft` and `target` are folders of
+runs."""
+
+
+def public() -> dict[str, Any]:
+    """Return the public functions and classes, those of plug-ins left out, by name."""
+    functions = {name: getattr(dynlora, name) for name in dynlora.__all__}
+    return functions | {cls.__name__: cls for cls in PUBLIC_CLASSES}
+
+
+def of_plug_ins() -> dict[str, Any]:
+    """Return what a plug-in may import, by its whole name."""
+    return {
+        f"{module}.{name}": getattr(import_module(module), name) for module, names in PLUG_INS.items() for name in names
+    }
+
+
 def python() -> str:
     """Return the page of the public Python interface; mkdocstrings fills it in."""
     parts = [
         "# Python",
         "The public functions are loaded on first use: `import dynlora` imports neither torch nor streamlit.",
+        POLICY,
     ]
-    found = [getattr(dynlora, name) for name in dynlora.__all__]
-    found += [inspect.signature(one, eval_str=True).return_annotation for one in (dynlora.open_run, dynlora.compare)]
-    found += [Plots, ComparisonPlots, PageFigure, Replay]
-    parts += [f"::: {one.__module__}.{one.__qualname__}" for one in found]
+    parts += [f"::: {one.__module__}.{one.__qualname__}" for one in public().values()]
+    rows = [(f"`{name}`", (inspect.getdoc(one) or "").partition("\n\n")[0]) for name, one in of_plug_ins().items()]
     parts += [
+        "## For plug-ins",
+        "What a [package of its own](../guides/add-a-method.md#as-a-package-of-its-own) may import, as "
+        "`examples/plugin/` does.",
+        table(("name", "what it is"), rows),
         "## Hooks of a strategy",
         "A method is a subclass of `dynlora.engine.strategy.Strategy`, in one file; see "
         "[Add a method](../guides/add-a-method.md). Every hook has a default that does nothing.",

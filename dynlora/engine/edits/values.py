@@ -14,7 +14,13 @@ from dynlora.engine.model.adapters import Adapters
 
 @dataclass(frozen=True)
 class Drop:
-    """Take component `component` (its current position) off module `module`; `score` is its importance."""
+    """Take component `component` (its current position) off module `module`; `score` is its importance.
+
+    Examples:
+        >>> from dynlora.engine.edits import Drop
+        >>> Drop(module=3, component=0, score=0.01)
+        Drop(module=3, component=0, score=0.01)
+    """
 
     module: int
     component: int
@@ -44,7 +50,14 @@ class Grow:
 
 @dataclass(frozen=True)
 class Move:
-    """Take components off `donors` to give one to `receiver`; several cheap ones may pay for a large one."""
+    """Take components off `donors` to give one to `receiver`; several cheap ones may pay for a large one.
+
+    Examples:
+        >>> from dynlora.engine.edits import Drop, Grow, Move
+        >>> move = Move((Drop(module=3, component=0),), Grow(module=5, score=0.2))  # from module 3 to module 5
+        >>> move.receiver.module
+        5
+    """
 
     donors: tuple[Drop, ...]
     receiver: Grow
