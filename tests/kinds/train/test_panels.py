@@ -8,10 +8,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import dynlora
+from dynlora.contracts.test_panels import QUARTER
 from dynlora.errors import NotRecordedError
 from tests.kinds.train import samples
 
 each_run = pytest.mark.parametrize("folder", samples.TRAININGS, ids=lambda folder: folder.name)
+each_drawn_run = pytest.mark.parametrize(
+    "folder",
+    [run if run in QUARTER else pytest.param(run, marks=pytest.mark.torture) for run in samples.TRAININGS],
+    ids=lambda folder: folder.name,
+)
 
 
 @each_run
@@ -33,7 +39,7 @@ def page(folder: str) -> None:
     panel_cards(samples.PANELS, samples.view_of(Path(folder)), {"replay": replay})
 
 
-@each_run
+@each_drawn_run
 def test_a_page_draws_every_panel(folder: Path) -> None:
     app = AppTest.from_function(page, args=(str(folder),), default_timeout=60).run()
     assert not app.exception
