@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import IS_DARK, OTHER, Picture, Window, fits, settled, show
+from tests.browser.conftest import IS_DARK, MODES, OTHER, Picture, Window, fits, settled, show
 from tests.viz.growing import RUN, Running
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def test_a_run_that_trains_appears_on_home_by_itself(server: str, runs_dir: Path
     run.writer.close()
 
 
+@pytest.mark.journey
 def test_the_mode_is_switched_in_the_menu(server: str, page: Page) -> None:
     page.goto(server)
     settled(page)
@@ -125,11 +126,13 @@ def test_the_mode_is_switched_in_the_menu(server: str, page: Page) -> None:
     page.wait_for_function(IS_DARK, arg=True)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_home_fits_a_narrow_window(scheme: str, server: str, page: Page, picture: Picture) -> None:
+@pytest.mark.journey
+def test_home_fits_a_narrow_window(server: str, page: Page, picture: Picture) -> None:
     for width in (1400, 1024, 375):
-        show(page, width=width, scheme=scheme)  # pyright: ignore[reportArgumentType]
+        show(page, width=width)
         page.goto(server)
         page.locator(".replay").wait_for()
-        fits(page, scheme)  # pyright: ignore[reportArgumentType]
-        picture(page, f"home-{width}-{scheme}", full_page=True)
+        for scheme in MODES:
+            show(page, width=width, scheme=scheme)
+            fits(page, scheme)
+            picture(page, f"home-{width}-{scheme}", full_page=True)

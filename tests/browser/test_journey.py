@@ -169,6 +169,7 @@ def test_what_the_model_says_fits_a_telephone(
     assert troubles == []
 
 
+@pytest.mark.journey
 def test_back_returns_to_the_view_before(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 
