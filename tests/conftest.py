@@ -99,6 +99,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _same_priority() -> Iterator[None]:
+    """Find the test that lowers the priority of its worker, which every later test, and every process it starts, keeps.
+
+    Beside two others on two cores such a worker stands nearly still.
+    """
+    if not hasattr(os, "nice"):
+        yield
+        return
+    before = os.nice(0)
+    yield
+    assert os.nice(0) == before, "this test lowered the priority of the process that runs all others"
+
+
 class Once:
     """Makes what takes long once for all workers of a test run; whoever needs to change it takes a copy."""
 
