@@ -40,7 +40,9 @@ logging.getLogger("streamlit.runtime.caching.cache_data_api").disabled = True
 
 gc.disable()  # until all tests are loaded: what is made meanwhile is kept
 
-settings.register_profile("dynlora", deadline=None)  # no test is a test of this machine's speed
+# No test is a test of this machine's speed. Each run draws other examples; `--hypothesis-profile thorough` draws more.
+settings.register_profile("thorough", deadline=None)
+settings.register_profile("dynlora", deadline=None, max_examples=30)
 settings.load_profile("dynlora")
 
 

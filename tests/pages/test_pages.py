@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
 from dynlora.viz.ui import run_picker
-from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, draw_alone, open_page, open_whole, words
+from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, open_page, open_whole, words
 from tests.pairwise import alternating
 from tests.viz.runs import HOSTILE, make_run
 
@@ -142,11 +142,6 @@ def test_many_runs_are_listed(runs_dir: Path) -> None:
         make_run(runs_dir, run_id=f"20260101-000000-{number:08x}", state="queued")
     app = open_page("runs")
     assert len(app.dataframe[0].value) == 60
-
-
-def test_the_whole_app_runs_without_torch(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001")
-    draw_alone(("runs", "run", "capacity", "inputs", "compare"), runs_dir)
 
 
 def test_capacity_begins_with_the_newest_run_in_which_rank_moved(runs_dir: Path) -> None:
