@@ -113,8 +113,8 @@ def picture() -> Picture:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The dashboard on a free port: its address, and the folder whose runs it shows.
 
-    It keeps no warm spare: each page with a form would have one import torch for the next. `tests/jobs/test_warm.py` has
-    real ones, and the server of `test_server_restart.py` keeps one.
+    It keeps no warm spare: each page with a form would have one import torch for the next. Real ones are tried by
+    `tests/jobs/test_warm.py`, and the server of `test_server_restart.py` keeps one.
     """
     folder = tmp_path_factory.mktemp("served") / "runs"
     folder.mkdir()
