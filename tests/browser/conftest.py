@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import pytest
 
 from dynlora.jobs import launch
-from dynlora.jobs.environment import WARM_VARIABLE
 from dynlora.store import queries
 from tests.browser.chromium import find_chromium
 from tests.viz.runs import make_run
@@ -111,18 +110,14 @@ def picture() -> Picture:
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The dashboard on a free port: its address, and the folder whose runs it shows.
-
-    It keeps no warm spare: each page with a form would have one import torch for the next. Real ones are tried by
-    `tests/jobs/test_warm.py`, and the server of `test_server_restart.py` keeps one.
-    """
+    """The dashboard on a free port: its address, and the folder whose runs it shows."""
     folder = tmp_path_factory.mktemp("served") / "runs"
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "dynlora", "ui", "--port", str(port), "--runs-dir", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), WARM_VARIABLE: "0"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (
         open(folder.with_name(LOG), "wb") as log,
         subprocess.Popen(
