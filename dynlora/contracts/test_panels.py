@@ -46,9 +46,8 @@ def test_names_and_places_are_their_own() -> None:
 @each
 def test_it_is_drawn_light_and_dark_and_says_what_it_shows(panel: Panel[Any], folders: Sequence[Path]) -> None:
     """Of each sample run it has a caption and a table, and what it draws is the same kind of thing in both modes."""
-    of_all = [(view, panel.data(view)) for view in views(panel, folders)]
-    assert any(data is not None for _, data in of_all), "one of the sample runs has data for it"
-    for view, data in of_all:
+    for view in views(panel, folders):
+        data = panel.data(view)
         if data is None:
             assert panel.reason_missing(view).endswith(".")
             continue
