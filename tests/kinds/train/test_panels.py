@@ -47,9 +47,10 @@ def test_a_page_draws_every_panel(folder: Path) -> None:
     assert len(app.get("plotly_chart")) == sum(panel.has_figure for panel in drawn)
 
 
-def test_the_runs_that_are_always_drawn_have_data_for_every_panel() -> None:
+def test_the_runs_that_are_always_drawn_have_data_for_every_panel_of_the_samples() -> None:
     cards = (card for folder in QUARTER for card in samples.cards(samples.view_of(folder)))
-    assert {panel.id for panel, _, view in cards if panel.data(view) is not None} == {one.id for one in samples.PANELS}
+    drawn = {panel.id for panel, _, view in cards if panel.data(view) is not None}
+    assert drawn == {file.stem for file in samples.CAPTIONS.glob("*.txt")}
 
 
 def test_what_is_no_figure_and_what_needs_a_choice_say_so() -> None:
