@@ -138,7 +138,7 @@ def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer:
         dynlora.load(tmp_path / "gated", AutoModelForCausalLM.from_pretrained(name))
 
 
-@pytest.mark.parametrize("form", ["onnx", "onnx-gated"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx-gated", marks=pytest.mark.torture)])
 def test_onnx_answers_as_the_model_does_in_any_batch(form: str, trained_run: Path, exported: Exported) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     out = exported(trained_run, form)
@@ -320,8 +320,10 @@ def test_a_header_is_known_before_the_export(writer: Path, tmp_path: Path) -> No
     assert check_engines(header) == check_engines(written)
 
 
-def test_every_form_has_code_that_loads_it_on_its_card(trained_run: Path, writer: Path, exported: Exported) -> None:
-    for name, form in FORMS.items():
-        out = exported(trained_run if form.format == "onnx" else writer, name)
+def test_every_form_has_code_that_loads_it_on_its_card(
+    trained_run: Path, pair_run: Path, writer: Path, exported: Exported
+) -> None:
+    for name in FORMS:
+        out = exported({"onnx": trained_run, "onnx-gated": pair_run}.get(name, writer), name)
         load = (out / "README.md").read_text("utf-8").partition("## Load it")[2].partition("\n## ")[0]
         assert load.count("```") == 2
