@@ -1,4 +1,4 @@
-"""Samples of a product in which each two values of two parameters meet; the whole product is `make torture`."""
+"""Samples of a product: each two values of two parameters meet, or each value is tried; all else in `make torture`."""
 
 from __future__ import annotations
 
@@ -36,3 +36,24 @@ def pairwise(names: str, *values: Sequence[Any]) -> pytest.MarkDecorator:
         for row in product(*(range(len(some)) for some in values))
     ]
     return pytest.mark.parametrize(names, rows)
+
+
+def alternating(names: str, first: Sequence[Any], second: Sequence[Any], every: int = 2) -> pytest.MarkDecorator:
+    """Parametrize a test by a product: one of `every` pairs always, in which each value is; all else in `make torture`.
+
+    Args:
+        names: of both parameters, with a comma between.
+        first, second: their values.
+        every: how many pairs there are for each that is always tried; no more than the shorter list has values.
+    """
+    rows = [
+        pytest.param(one, other, marks=() if (i + j) % every == 0 else pytest.mark.torture, id=f"{_word(one, i)}-{j}")
+        for i, one in enumerate(first)
+        for j, other in enumerate(second)
+    ]
+    return pytest.mark.parametrize(names, rows)
+
+
+def _word(value: Any, at: int) -> str:
+    """Return what a value is called in the name of a test."""
+    return value if isinstance(value, str) and value.isidentifier() else str(at)

@@ -1,8 +1,8 @@
 """Which tests share a worker: those that share something made once, so that it is made once.
 
-A file's tests stay together; all browser tests but those of a long file share one browser and one dashboard; the
-contract's tests of one method read one trained run. What takes longest begins first, so that no worker is left alone
-with it at the end.
+A file's tests stay together; browser tests that are no journeys share one browser and one dashboard; the contract's
+tests of one method read one trained run. What takes longest begins first, so that no worker is left alone with it at
+the end. Journeys come in every worker one after the other, so each worker has one browser for all of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ FIRST = (
 )
 """Files and folders in the order in which they begin, the longest first; all else comes last."""
 
-BROWSER = "tests/browser/"
+BROWSER, JOURNEYS = "tests/browser/", "_journey.py"
+"""Folder of the browser tests, and how the names of files end that hold long ones alone."""
+
 BY_METHOD = "dynlora/contracts/test_strategies.py"
 """Its tests of one method share one run."""
 
@@ -51,7 +53,7 @@ def rank(nodeid: str) -> int:
 def kinship(nodeid: str) -> str:
     """Return what a test shares with others; those with the same run in one worker, one after the other."""
     file, _, test = nodeid.partition("::")
-    if file.startswith(BROWSER) and file not in ALONE:
+    if file.startswith(BROWSER) and not file.endswith(JOURNEYS):
         return BROWSER
     if file == BY_METHOD and (found := re.search(r"\[(\w+)", test)):
         return f"{file}[{found[1]}"

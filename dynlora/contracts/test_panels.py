@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,21 @@ from dynlora.viz.report.document import Chart, Table
 from dynlora.viz.report.one_run import document_view, run_document
 
 TRAININGS = [one for one in sorted(sample_runs_dir().iterdir()) if one.is_dir() and kind_of_run(one).name == "train"]
+QUARTER = TRAININGS[1::4]
+"""Sample runs that are always tried; together they have data for every panel. The others in `make torture`."""
+
 PANELS = registry()["train"].panels
 each = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.id)
+of_runs = pytest.mark.parametrize(
+    "folders", [QUARTER, pytest.param(TRAININGS, marks=pytest.mark.torture)], ids=["a quarter", "all"]
+)
 
 
-def views(panel: Panel[Any]) -> list[RunView]:
-    """Return every view of a panel that it offers of a sample run."""
-    runs = [(folder, read_run(folder)) for folder in TRAININGS]
-    of_runs = [RunView(folder, run, run.store) for folder, run in runs]
-    return [one for view in of_runs if panel.applies(view) for one in panel.views(view).values()]
+def views(panel: Panel[Any], folders: Sequence[Path]) -> list[RunView]:
+    """Return every view of a panel that it offers of sample runs."""
+    runs = [(folder, read_run(folder)) for folder in folders]
+    of_each = [RunView(folder, run, run.store) for folder, run in runs]
+    return [one for view in of_each if panel.applies(view) for one in panel.views(view).values()]
 
 
 def test_names_and_places_are_their_own() -> None:
@@ -35,10 +42,11 @@ def test_names_and_places_are_their_own() -> None:
     assert all(panel.title and panel.missing.endswith(".") for panel in PANELS)
 
 
+@of_runs
 @each
-def test_it_is_drawn_light_and_dark_and_says_what_it_shows(panel: Panel[Any]) -> None:
+def test_it_is_drawn_light_and_dark_and_says_what_it_shows(panel: Panel[Any], folders: Sequence[Path]) -> None:
     """Of each sample run it has a caption and a table, and what it draws is the same kind of thing in both modes."""
-    for view in views(panel):
+    for view in views(panel, folders):
         data = panel.data(view)
         if data is None:
             assert panel.reason_missing(view).endswith(".")
@@ -53,7 +61,11 @@ def test_it_is_drawn_light_and_dark_and_says_what_it_shows(panel: Panel[Any]) ->
             assert bool(panel.element) == bool(panel.element_values(data, colours))
 
 
-@pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder",
+    [one if one in QUARTER else pytest.param(one, marks=pytest.mark.torture) for one in TRAININGS],
+    ids=lambda folder: folder.name,
+)
 def test_report_and_notebook_hold_every_panel(folder: Path) -> None:
     """What applies to a run is in its report with the same caption, and among `run.plot`."""
     run, plots = read_run(folder), dynlora.open_run(folder).plot

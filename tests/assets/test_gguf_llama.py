@@ -274,6 +274,7 @@ def smollm2() -> Path:
 
 
 class TestSmolLM2:
+    @pytest.mark.journey
     @pytest.mark.slow
     def test_it_knows_the_capital_of_france(self, smollm2: Path) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)

@@ -1,4 +1,4 @@
-"""Ask which ranks to use, and train with them, in a real browser and with real processes."""
+"""Upload a table, see what a run on it costs and which ranks to use, and train with them, in a real browser."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ SMALL = {"Steps": "6", "Batch size (examples)": "8", "Maximum length (tokens)": 
 
 
 @pytest.mark.journey
-def test_ranks_are_suggested_and_trained(
+def test_a_table_is_uploaded_checked_and_trained_on_with_suggested_ranks(
     server: str, page: Page, picture: Picture, runs_dir: Path, tmp_path: Path, tiny_bert: Path
 ) -> None:
     from playwright.sync_api import expect
 
     rows = [{"review": row["text"], "verdict": row["label"]} for row in tiny_rows(60)]
+    table = write_csv(tmp_path / "my reviews.csv", rows)
     page.goto(f"{server}/launch?data=upload")
-    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(write_csv(tmp_path / "reviews.csv", rows))
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(table)
     expect(page.get_by_text("In its 60 rows the label is")).to_be_visible()
     command = page.locator('[class*="st-key-card-command"] code').first
     for label, value in {"Model": str(tiny_bert), **SMALL}.items():
@@ -37,6 +39,10 @@ def test_ranks_are_suggested_and_trained(
         expect(command).to_contain_text(value)
     settled(page)
 
+    page.get_by_role("button", name="Check", exact=True).click()
+    expect(page.get_by_role("heading", name="Tokenized examples")).to_be_visible()
+    expect(page.locator(".js-plotly-plot:visible")).to_have_count(2)
+    picture(page, "launch-checked", full_page=True)
     page.get_by_role("button", name="Suggest ranks").click()
     card = page.locator('[class*="st-key-card-advice"]')
     expect(card.get_by_role("heading", name="Suggested ranks")).to_be_visible()
@@ -52,4 +58,8 @@ def test_ranks_are_suggested_and_trained(
     [run_id] = [run for run in queries.list_runs(runs_dir)["id"] if run != OTHER]
     until(lambda: queries.run_summary(runs_dir / run_id)["status"] == "finished", "the run")
     [answer] = (runs_dir / ".advice").glob("*.json")
-    assert dict(queries.run_summary(runs_dir / run_id)["ranks"]) == json.loads(answer.read_text("utf-8"))["ranks"]
+    summary = queries.run_summary(runs_dir / run_id)
+    kept = Path(summary["config"]["data"]["path"])
+    assert kept.relative_to(runs_dir.resolve()).parts[0] == ".uploads"
+    assert kept.read_bytes() == table.read_bytes()
+    assert dict(summary["ranks"]) == json.loads(answer.read_text("utf-8"))["ranks"]

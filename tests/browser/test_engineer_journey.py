@@ -43,7 +43,7 @@ def test_an_engineer_goes_from_a_csv_with_odd_rows_to_an_adapter(
 
     table = tmp_path / "reviews.csv"
     table.write_text(csv_text(WITH_ODD_ROWS, ";"), "utf-8")
-    page.goto(f"{server}/launch?mode=experiment&data=upload")
+    page.goto(f"{server}/launch?mode=experiment&data=upload&methods=lora,dynamic")
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(table)
     expect(page.get_by_text("training refuses the file until it is repaired").first).to_be_visible()
     settled(page)
@@ -54,11 +54,11 @@ def test_an_engineer_goes_from_a_csv_with_odd_rows_to_an_adapter(
     expect(document).to_contain_text("drop_empty_texts")
     _fill(page, {"Model": str(tiny_bert), **FIELDS})
 
-    page.get_by_role("button", name="Start 6 runs").click()
+    page.get_by_role("button", name="Start 4 runs").click()
     expect(page).to_have_url(re.compile(r"/compare\?runs="))
     ids = re.findall(r"\d{8}-\d{6}-[0-9a-f]{8}", page.url)
-    assert len(ids) == 6
-    until(lambda: _finished(runs_dir, ids), "the end of six runs")
+    assert len(ids) == 4
+    until(lambda: _finished(runs_dir, ids), "the end of four runs")
     headline = page.locator('[class*="st-key-card-verdict"] strong').first
     expect(headline).to_contain_text("2 common seeds, too few to decide")
     expect(page.locator('[class*="st-key-card-progress"]')).to_have_count(0)

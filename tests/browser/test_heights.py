@@ -23,7 +23,11 @@ HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
 @pytest.mark.parametrize(
     "address",
     [
-        *(f"{name}?run={run}" for name in ("run", "capacity", "inputs") for run in (CLASSIFIER, WRITER, METHOD)),
+        *(
+            pytest.param(f"{name}?run={run}", marks=() if at == of else pytest.mark.torture)
+            for at, name in enumerate(("run", "capacity", "inputs"))
+            for of, run in enumerate((METHOD, WRITER, CLASSIFIER))
+        ),
         "compare?runs=20261125-134523-f2854937,20261125-134532-a9d7786f,20261125-142142-091b68c2",
         "launch",
     ],

@@ -1,4 +1,4 @@
-"""The Home page in a browser: the picture plays by itself, old links arrive, deep links cause no error."""
+"""The Home page in a browser: the picture plays by itself, old links arrive, it fits and follows a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import IS_DARK, OTHER, Picture, Window, fits, settled, show
+from tests.browser.conftest import IS_DARK, MODES, Picture, Window, fits, settled, show
 from tests.viz.growing import RUN, Running
 
 if TYPE_CHECKING:
@@ -17,36 +17,29 @@ if TYPE_CHECKING:
 STEP = "element => Number(element.dataset.step)"
 
 
+AGAIN = """element => new Promise(done => {
+  let before = Number(element.dataset.step), fell = 0;
+  new MutationObserver(() => {
+    const step = Number(element.dataset.step);
+    fell += step < before;
+    before = step;
+    if (fell && step > 0) done();
+  }).observe(element, { attributes: true });
+})"""
+"""Waits until the picture has reached its end and begun again."""
+
+
 @pytest.mark.journey
-def test_the_picture_plays_by_itself_and_again(server: str, window: Window) -> None:
-    page = window(reduced_motion="no-preference").new_page()
+def test_the_picture_plays_by_itself_and_says_within_a_minute_without_scrolling_what_moves_and_whether_it_helps(
+    server: str, window: Window, picture: Picture
+) -> None:
+    page = window(1400, 900, reduced_motion="no-preference").new_page()
     asked: list[str] = []
     page.goto(server)
     player = page.locator(".replay")
     player.get_by_role("button", name="Pause").wait_for()
     settled(page)
     page.on("request", lambda request: asked.append(request.url))
-    player.evaluate("""element => new Promise(done => {
-      let before = Number(element.dataset.step), fell = 0;
-      new MutationObserver(() => {
-        const step = Number(element.dataset.step);
-        fell += step < before;
-        before = step;
-        if (fell && step > 0) done();
-      }).observe(element, { attributes: true });
-    })""")  # it reached its end and began again
-    assert asked == []
-    assert "step=" not in page.url
-    player.get_by_role("button", name="Pause").click()
-    player.get_by_role("button", name="Play training").wait_for()
-
-
-@pytest.mark.journey
-def test_within_a_minute_and_without_scrolling_home_says_what_moves_and_whether_it_helps(
-    server: str, window: Window, picture: Picture
-) -> None:
-    page = window(1400, 900, reduced_motion="no-preference").new_page()
-    page.goto(server)
     bubbles = page.locator(".replay .bubbles p")
     for words in ("Its length is its rank", "share one budget", "Colour is importance", "gives", "At the end"):
         bubbles.filter(has_text=words).first.wait_for(timeout=60_000)
@@ -58,6 +51,11 @@ def test_within_a_minute_and_without_scrolling_home_says_what_moves_and_whether_
     for box in (figure.bounding_box(), page.get_by_role("link", name="Test yours").bounding_box()):
         assert box is not None
         assert box["y"] + box["height"] <= 900
+    player.evaluate(AGAIN)
+    assert asked == []
+    assert "step=" not in page.url
+    player.get_by_role("button", name="Pause").click()
+    player.get_by_role("button", name="Play training").wait_for()
 
 
 @pytest.mark.journey
@@ -69,23 +67,6 @@ def test_whoever_asked_for_less_motion_starts_the_picture(server: str, page: Pag
     assert player.get_by_role("listitem").filter(has_text="Its length is its rank").is_visible()
     assert player.evaluate(STEP) > 0
     assert player.get_by_role("button", name="Pause").count() == 0
-
-
-@pytest.mark.journey
-@pytest.mark.parametrize("name", ["home", "run", "capacity", "runs"])
-def test_a_deep_link_causes_no_error(name: str, server: str, page: Page) -> None:
-    """Streamlit asked `/run/_stcore/health` and `/run/_stcore/host-config` before it asked at the root."""
-    wrong: list[str] = []
-    page.on("response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-    page.goto(f"{server}/{'' if name == 'home' else name}?run={OTHER}")
-    page.get_by_role("heading", level=1).wait_for()
-    settled(page)
-    assert wrong == []
-    page.get_by_role("link", name="Methods", exact=True).click()
-    page.wait_for_url(f"{server}/methods")
-    page.get_by_role("heading", name="Methods", level=1).wait_for()
-    assert wrong == []
 
 
 @pytest.mark.journey
@@ -117,6 +98,7 @@ def test_a_run_that_trains_appears_on_home_by_itself(server: str, runs_dir: Path
     run.writer.close()
 
 
+@pytest.mark.journey
 def test_the_mode_is_switched_in_the_menu(server: str, page: Page) -> None:
     page.goto(server)
     settled(page)
@@ -125,11 +107,13 @@ def test_the_mode_is_switched_in_the_menu(server: str, page: Page) -> None:
     page.wait_for_function(IS_DARK, arg=True)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_home_fits_a_narrow_window(scheme: str, server: str, page: Page, picture: Picture) -> None:
+@pytest.mark.journey
+def test_home_fits_a_narrow_window(server: str, page: Page, picture: Picture) -> None:
     for width in (1400, 1024, 375):
-        show(page, width=width, scheme=scheme)  # pyright: ignore[reportArgumentType]
+        show(page, width=width)
         page.goto(server)
         page.locator(".replay").wait_for()
-        fits(page, scheme)  # pyright: ignore[reportArgumentType]
-        picture(page, f"home-{width}-{scheme}", full_page=True)
+        for scheme in MODES:
+            show(page, width=width, scheme=scheme)
+            fits(page, scheme)
+            picture(page, f"home-{width}-{scheme}", full_page=True)

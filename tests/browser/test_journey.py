@@ -111,9 +111,15 @@ def _steps(runs_dir: Path) -> list[tuple[str, int]]:
 
 @pytest.mark.journey
 @pytest.mark.parametrize("looks", LOOKS)
-def test_every_page_fits_and_follows_the_mode(server: str, page: Page, picture: Picture, looks: Looks) -> None:
+def test_every_page_is_a_link_without_error_fits_and_follows_the_mode(
+    server: str, page: Page, picture: Picture, looks: Looks
+) -> None:
+    """Streamlit asked `/run/_stcore/health` and `/run/_stcore/host-config` before it asked at the root."""
     from playwright.sync_api import expect
 
+    wrong: list[str] = []
+    page.on("response", lambda answer: wrong.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+    page.on("console", lambda message: wrong.append(message.text) if is_trouble(message) else None)
     for place, name in enumerate(("capacity", "run", "inputs", "compare", "runs", "home")):
         turned = looks[:: -1 if place % 2 else 1]  # some pages are loaded in one look, some in the other
         show(page, turned[0][0], 1000, turned[0][1])
@@ -128,6 +134,13 @@ def test_every_page_fits_and_follows_the_mode(server: str, page: Page, picture: 
             show(page, width, 1000, scheme)
             fits(page, scheme)
             picture(page, f"{name}-{scheme}-{width}")
+        assert wrong == [], name
+    show(page)
+    page.goto(f"{server}/run?run={OTHER}")
+    page.get_by_role("link", name="Methods", exact=True).click()
+    page.wait_for_url(f"{server}/methods")
+    page.get_by_role("heading", name="Methods", level=1).wait_for()
+    assert wrong == []
 
 
 def is_trouble(message: ConsoleMessage) -> bool:
@@ -169,6 +182,7 @@ def test_what_the_model_says_fits_a_telephone(
     assert troubles == []
 
 
+@pytest.mark.journey
 def test_back_returns_to_the_view_before(server: str, page: Page) -> None:
     from playwright.sync_api import expect
 

@@ -1,4 +1,4 @@
-"""Upload a table in a real browser, see what a run on it costs, and train on it to the end."""
+"""The launch form in a real browser: it fits, and a table with odd rows is repaired in it."""
 
 from __future__ import annotations
 
@@ -8,75 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dynlora.store import queries
-from tests.browser.conftest import MODES, OTHER, Picture, Window, fits, open_run, repair_each, show
+from tests.browser.conftest import MODES, Picture, Window, fits, repair_each, show
 from tests.data_files.files import csv_text
 from tests.data_files.odd import CLEAN, ODD
-from tests.tiny import tiny_rows, write_csv
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-
-@pytest.mark.journey
-def test_upload_check_train(
-    server: str, page: Page, window: Window, picture: Picture, runs_dir: Path, tmp_path: Path, tiny_bert: Path
-) -> None:
-    from playwright.sync_api import expect
-
-    rows = [{"review": row["text"], "verdict": row["label"], "source": row["domain"]} for row in tiny_rows(60)]
-    table = write_csv(tmp_path / "my reviews.csv", rows)
-
-    page.goto(f"{server}/launch?data=upload")
-    expect(page.get_by_text("Upload a file first.").first).to_be_visible()
-    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
-    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(table)
-    expect(page.get_by_text("In its 60 rows the label is")).to_be_visible()
-    command = page.locator('[class*="st-key-card-command"] code').first
-    expect(command).to_contain_text("data.text=review")
-    _fill(page, {"Model": str(tiny_bert), "Steps": "6", "Batch size (examples)": "8", "Maximum length (tokens)": "16"})
-    expect(command).to_contain_text("max_length=16")
-
-    page.get_by_role("button", name="Check", exact=True).click()
-    expect(page.get_by_role("heading", name="Tokenized examples")).to_be_visible()
-    expect(page.locator(".js-plotly-plot:visible")).to_have_count(2)
-    picture(page, "launch-checked", full_page=True)
-
-    page.get_by_role("button", name="Start", exact=True).dblclick()
-    started = page.get_by_text(re.compile(r"Started as \S+\."))
-    expect(started).to_be_visible()
-    open_run(page)
-    expect(page.get_by_text("· finished").first).to_be_visible()
-    picture(page, "launch-finished", full_page=True)
-
-    runs = queries.list_runs(runs_dir)
-    [run_id] = [run for run in runs["id"] if run != OTHER]  # one run, although the button was pressed twice
-    summary = queries.run_summary(runs_dir / run_id)
-    kept = Path(summary["config"]["data"]["path"])
-    assert summary["status"] == "finished"
-    assert kept.relative_to(runs_dir.resolve()).parts[0] == ".uploads"
-    assert kept.read_bytes() == table.read_bytes()
-
-    other = window().new_page()  # a link in another browser restores the view
-    other.goto(f"{server}/launch?data=upload&upload={kept.parent.name}")
-    expect(other.get_by_text("In its 60 rows the label is")).to_be_visible()
-    other.goto(f"{server}/launch?from={run_id}&twin=uniform")
-    again = other.locator('[class*="st-key-card-command"] code').first
-    expect(again).to_contain_text("strategy.name=lora")
-    expect(again).to_contain_text(str(kept))
-    other.context.close()
-
-
-def _fill(page: Page, values: dict[str, str]) -> None:
-    """Enter values into the form's fields, by their labels, each as soon as the one before has arrived."""
-    from playwright.sync_api import expect
-
-    command = page.locator('[class*="st-key-card-command"] code').first
-    for label, value in values.items():
-        box = page.get_by_label(label, exact=True)
-        box.fill(value)
-        box.press("Enter")
-        expect(command).to_contain_text(value)
 
 
 @pytest.mark.journey

@@ -10,11 +10,14 @@ import pytest
 
 from dynlora.store import queries
 from dynlora.viz.tour import model as tour_model
-from tests.browser.conftest import OTHER, Picture, Window, open_run, settled
+from tests.browser.conftest import OTHER, Picture, Window, open_run, settled, show
 from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+CARD = ':is([class*="st-key-card-tour"], .st-key-card-race)'
+"""The card of a stop."""
 
 FIELDS = {
     "Steps": "12",
@@ -41,9 +44,7 @@ def test_a_newcomer_sees_it_move_takes_the_tour_and_trains(
     picture(page, "newcomer-home", full_page=True)
 
     page.get_by_role("link", name="Take the tour").click()
-    for stop in tour_model.STOPS[1:]:
-        page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
-        expect(page.get_by_role("heading", name=stop.short, exact=True)).to_be_visible()
+    _takes_the_tour(page, picture)
     page.get_by_role("link", name="Launch a similar run").click()
     expect(page).to_have_url(re.compile("/launch"))
     settled(page)
@@ -58,6 +59,41 @@ def test_a_newcomer_sees_it_move_takes_the_tour_and_trains(
     assert page.get_by_role("link", name="Take the tour").count() == 0, "it was taken"
 
 
+def _takes_the_tour(page: Page, picture: Picture) -> None:
+    """Go from stop to stop, back from the last one, and forward again."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(".replay svg")).to_be_visible()
+    for width, is_beside in ((1280, True), (961, True), (780, False)):
+        show(page, width)
+        until(lambda beside=is_beside: _is_picture_beside_the_text(page) == beside, f"the columns at {width} px")
+    show(page)
+    for stop in tour_model.STOPS[1:]:
+        page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
+        expect(page.get_by_role("heading", name=stop.short, exact=True)).to_be_visible()
+        expect(page.locator(f"{CARD} .js-plotly-plot").first).to_be_visible()
+        expect(page).to_have_url(re.compile(f"stop={stop.key}"))
+        until(lambda: _has_menus_of_its_charts(page), f"the menus of the charts of {stop.key}")
+        picture(page, f"tour-{stop.key}", full_page=True)
+    page.go_back()
+    expect(page.get_by_role("heading", name="Gates", exact=True)).to_be_visible()
+    page.go_forward()
+    expect(page.get_by_role("link", name="Launch a similar run")).to_be_visible()
+
+
+def _has_menus_of_its_charts(page: Page) -> bool:
+    """Say whether the card has one menu for each of its charts, and none of the stop before."""
+    card = page.locator(CARD).first
+    return card.locator('[class*="st-key-table-"]').count() == card.locator(".js-plotly-plot:visible").count()
+
+
+def _is_picture_beside_the_text(page: Page) -> bool:
+    text, picture = (page.locator(".st-key-tour-stop [data-testid=stColumn]").nth(n).bounding_box() for n in (0, 1))
+    assert text is not None
+    assert picture is not None
+    return picture["x"] >= text["x"] + text["width"]
+
+
 def _train(page: Page, runs_dir: Path, tiny_bert: Path) -> str:
     """Start a short run from the form and open its page once it has finished; return its id."""
     from playwright.sync_api import expect
@@ -67,13 +103,14 @@ def _train(page: Page, runs_dir: Path, tiny_bert: Path) -> str:
         box.fill(value)
         box.press("Enter")
         settled(page)
-    page.get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Start", exact=True).dblclick()
     expect(page.get_by_text(re.compile(r"Started as \S+"))).to_be_visible()
     until(lambda: _finished(runs_dir), "the end of the run")
     open_run(page)
     expect(page.get_by_text("· finished").first).to_be_visible()
     settled(page)
-    return _finished(runs_dir)[0]
+    [run_id] = [run for run in queries.list_runs(runs_dir)["id"] if run != OTHER]  # one, although it was pressed twice
+    return run_id
 
 
 def _finished(runs_dir: Path) -> list[str]:

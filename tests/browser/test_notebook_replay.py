@@ -47,8 +47,14 @@ def test_the_replay_has_the_colours_of_its_theme(page: Page, mode: str, picture:
     picture(page, f"notebook-replay-{mode}")
 
 
-@pytest.mark.parametrize("run", [MOVED, LARGE])
-@pytest.mark.parametrize("width", [860, 360])
+@pytest.mark.parametrize(
+    ("run", "width"),
+    [
+        (LARGE, 860),
+        (MOVED, 360),
+        *(pytest.param(*rest, marks=pytest.mark.torture) for rest in ((MOVED, 860), (LARGE, 360))),
+    ],
+)
 def test_the_replay_fits_its_frame(page: Page, run: str, width: int) -> None:
     frame = framed(page, dynlora.open_run(SAMPLES / run).plot.replay()._repr_html_(), width)
     used = frame.locator(".replay").evaluate("element => element.getBoundingClientRect().bottom")

@@ -147,6 +147,7 @@ def test_the_button_gives_a_report_that_opens_without_the_server(
     assert found.troubles == []
 
 
+@pytest.mark.journey
 def test_without_javascript_the_tables_remain(window: Window, runs_dir: Path, tmp_path: Path) -> None:
     path = tmp_path / "run.html"
     path.write_bytes(run_report(make_run(runs_dir, run_id="20260101-000000-00000001")))

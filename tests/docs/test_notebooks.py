@@ -51,24 +51,20 @@ def foreign(calls: str) -> list[str]:
     return [line for line in calls.splitlines() if "127.0.0.1" not in line and "localhost" not in line]
 
 
-def test_the_notebook_runs_shows_its_figures_and_calls_nobody(
+@pytest.mark.journey
+def test_the_notebook_runs_shows_its_figures_the_same_each_time_and_calls_nobody(
     monkeypatch: pytest.MonkeyPatch,
     heard: Path,  # noqa: F811
 ) -> None:
-    notebook = executed(monkeypatch, listened_to(heard))
-    found = outputs(notebook)
+    with monkeypatch.context() as patch:
+        found = outputs(executed(patch, listened_to(heard)))
     assert "too few to decide" in found["compare"]["text/html"]
     assert all(answer in found["run"]["text/html"] for answer in ("85.1 %", "95 % CI ", "Does dynamic help here?"))
     assert found["play"]["text/html"].startswith("<iframe ")
     for cell in ("differences", "training", "ranks", "capacity", "flow", "ablation", "score"):
         assert found[cell][PLOTLY]["data"], cell
     assert foreign(heard.read_text()) == []
-
-
-@pytest.mark.journey
-def test_the_notebook_shows_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = (outputs(executed(monkeypatch, dict(os.environ))) for _ in range(2))
-    assert first == second
+    assert outputs(executed(monkeypatch, dict(os.environ))) == found
 
 
 def test_printed_pieces_are_joined() -> None:
@@ -110,6 +106,7 @@ def test_the_marimo_notebook_runs_as_a_script_and_calls_nobody(heard: Path) -> N
     marimo(heard, str(MARIMO))
 
 
+@pytest.mark.journey
 def test_marimo_can_show_every_cell(heard: Path) -> None:  # noqa: F811
     shown = json.loads(marimo(heard, "-c", SHOWN, str(MARIMO)).splitlines()[-1])
     assert [trouble for *_, trouble in shown if trouble] == []

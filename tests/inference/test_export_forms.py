@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,9 @@ TEXTS = ["the film was great", "a dull plot that never ends"]
 
 GATED = {"name": "dynamic", "gates": "module"}
 
+Exported = Callable[[Path, str], Path]
+"""Exports a run in a form and returns the folder."""
+
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,6 +51,19 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = training.train(parse_config(values), folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Exports a run in a form, once for all tests of this file; they only read it."""
+
+    @functools.cache
+    def export(run: Path, form: str) -> Path:
+        folder = tmp_path_factory.mktemp("exported") / form
+        export_run(run, folder, format=form)
+        return folder
+
+    return export
 
 
 def averaged(folder: Path) -> AdaptedModel:
@@ -120,19 +138,19 @@ def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer:
         dynlora.load(tmp_path / "gated", AutoModelForCausalLM.from_pretrained(name))
 
 
-@pytest.mark.parametrize("form", ["onnx", "onnx-gated"])
-def test_onnx_answers_as_the_model_does_in_any_batch(form: str, trained_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["onnx", pytest.param("onnx-gated", marks=pytest.mark.torture)])
+def test_onnx_answers_as_the_model_does_in_any_batch(form: str, trained_run: Path, exported: Exported) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    export_run(trained_run, tmp_path / "out", format=form)
+    out = exported(trained_run, form)
     model = load_run(trained_run) if form == "onnx-gated" else averaged(trained_run)
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    tokenizer = AutoTokenizer.from_pretrained(out)
     for texts in (TEXTS, ["great"], [*TEXTS, "x " * 12]):
         tokens = tokenizer(texts, padding=True, return_tensors="pt")
         inputs = {one.name: tokens[one.name].numpy() for one in session.get_inputs()}
         (found,) = session.run(None, inputs)
         np.testing.assert_allclose(found, answers(model.base.model, tokens), atol=1e-4)
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
+    assert json.loads((out / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
 
 
 @pytest.fixture(scope="module")
@@ -154,13 +172,13 @@ def pair_run(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return outcome.folder
 
 
-@pytest.mark.parametrize("form", ["onnx", "onnx-gated"])
-def test_onnx_answers_pairs_of_texts_in_any_batch(form: str, pair_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [pytest.param("onnx", marks=pytest.mark.torture), "onnx-gated"])
+def test_onnx_answers_pairs_of_texts_in_any_batch(form: str, pair_run: Path, exported: Exported) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    export_run(pair_run, tmp_path / "out", format=form)
+    out = exported(pair_run, form)
     model = load_run(pair_run) if form == "onnx-gated" else averaged(pair_run)
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    tokenizer = AutoTokenizer.from_pretrained(out)
     assert "token_type_ids" in [one.name for one in session.get_inputs()]
     for texts, others in (
         (TEXTS, TEXTS[::-1]),
@@ -184,9 +202,11 @@ def test_onnx_is_for_models_that_classify(writer: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["gguf", "ollama"])
-def test_llama_cpp_answers_as_the_merged_model_does(form: str, writer: Path, tmp_path: Path) -> None:
+def test_llama_cpp_answers_as_the_merged_model_does(
+    form: str, writer: Path, exported: Exported, tmp_path: Path
+) -> None:
     pytest.importorskip("llama_cpp_py_sync")
-    export_run(writer, tmp_path / "out", format=form)
+    out = exported(writer, form)
     model = averaged(writer)
     config = {**model.base.model.config.to_dict(), "rope_theta": 10_000.0}
     name = queries.run_summary(writer)["config"]["model"]["name"]
@@ -194,20 +214,19 @@ def test_llama_cpp_answers_as_the_merged_model_does(form: str, writer: Path, tmp
     write_base({name: one.numpy() for name, one in plain.state_dict().items()}, config, tmp_path / "base.gguf")
     tokens = model.base.tokenizer("a2: b1: a a b", return_tensors="pt")
     merge(model)
-    found = llama_logits(tmp_path / "base.gguf", tokens["input_ids"][0].tolist(), tmp_path / "out" / "adapter.gguf")
+    found = llama_logits(tmp_path / "base.gguf", tokens["input_ids"][0].tolist(), out / "adapter.gguf")
     np.testing.assert_allclose(found, answers(model.base.model, tokens)[0], atol=1e-4)
-    assert (tmp_path / "out" / "Modelfile").exists() == (form == "ollama")
+    assert (out / "Modelfile").exists() == (form == "ollama")
 
 
-def test_each_form_is_read_right_by_the_engines_that_it_goes_to(writer: Path, tmp_path: Path) -> None:
+def test_each_form_is_read_right_by_the_engines_that_it_goes_to(writer: Path, exported: Exported) -> None:
     peft_format = {name for name in ENGINES if name != "mlx"}
     expected = {"peft": {"peft", "vllm"}, "uniform": peft_format, "mlx": {"mlx"}}
     for form, right in expected.items():
-        export_run(writer, tmp_path / form, format=form)
-        readings = check_engines(read_header(tmp_path / form))
+        readings = check_engines(read_header(exported(writer, form)))
         assert {one.engine for one in readings if one.verdict == RIGHT} == right
         assert set(FORMS[form].engines) <= right
-    ranks = {module.name: module.rank for module in read_adapter(tmp_path / "uniform").modules}
+    ranks = {module.name: module.rank for module in read_adapter(exported(writer, "uniform")).modules}
     assert ranks == queries.run_summary(writer)["ranks"]
 
 
@@ -220,10 +239,11 @@ def test_each_form_is_read_right_by_the_engines_that_it_goes_to(writer: Path, tm
         ("gated", r"dynlora_adapter\.json says an adapter with its gates, which only dynlora\.load reads"),
     ],
 )
-def test_a_form_that_is_no_adapter_beside_a_model_is_told(form: str, why: str, writer: Path, tmp_path: Path) -> None:
-    export_run(writer, tmp_path / "out", format=form)
+def test_a_form_that_is_no_adapter_beside_a_model_is_told(
+    form: str, why: str, writer: Path, exported: Exported
+) -> None:
     with pytest.raises(AdapterError, match=why):
-        read_header(tmp_path / "out")
+        read_header(exported(writer, form))
 
 
 def test_an_export_is_measured_on_a_sample_unless_all_is_asked_for(trained_run: Path, tmp_path: Path) -> None:
@@ -300,9 +320,10 @@ def test_a_header_is_known_before_the_export(writer: Path, tmp_path: Path) -> No
     assert check_engines(header) == check_engines(written)
 
 
-def test_every_form_has_code_that_loads_it_on_its_card(trained_run: Path, writer: Path, tmp_path: Path) -> None:
-    for name, form in FORMS.items():
-        run = trained_run if form.format == "onnx" else writer
-        export_run(run, tmp_path / name, format=name)
-        load = (tmp_path / name / "README.md").read_text("utf-8").partition("## Load it")[2].partition("\n## ")[0]
+def test_every_form_has_code_that_loads_it_on_its_card(
+    trained_run: Path, pair_run: Path, writer: Path, exported: Exported
+) -> None:
+    for name in FORMS:
+        out = exported({"onnx": trained_run, "onnx-gated": pair_run}.get(name, writer), name)
+        load = (out / "README.md").read_text("utf-8").partition("## Load it")[2].partition("\n## ")[0]
         assert load.count("```") == 2

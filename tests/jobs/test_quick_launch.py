@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dynlora.analysis import run_summary
+from dynlora.cli import warm
 from dynlora.cli.warm import refusal
 from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
@@ -27,8 +28,9 @@ from tests.tiny import tiny_values
 
 @pytest.fixture
 def resting(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """A queue that starts nothing; the commands of checks that would be started."""
+    """A queue that starts nothing; the commands of checks that would be started. A check here keeps the priority."""
     asked: list[list[str]] = []
+    monkeypatch.setattr(warm, "NICE", 0)
     monkeypatch.setattr(quick_launch, "wake", lambda _: None)
     monkeypatch.setattr(quick_launch, "spawn_detached", lambda command, log: asked.append(command) or 0)
     return asked

@@ -20,6 +20,7 @@ from dynlora.errors import ConfigError, DynloraError, NotRecordedError
 from dynlora.notebook.figure import Figures, PageFigure
 from dynlora.notebook.plots import Plots
 from dynlora.viz.kit import theme
+from tests.pairwise import alternating
 from tests.viz.drawn import layout_of, traces_of
 from tests.viz.growing import Running
 from tests.viz.runs import make_run
@@ -40,8 +41,7 @@ def drawn(found: Any) -> list[PageFigure]:
     return list(found) if isinstance(found, Figures) else [found]
 
 
-@pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.parametrize("mode", ["light", "dark"])
+@alternating("name, mode", list(FIGURES), ["light", "dark"])  # both of each: dynlora/contracts/test_panels.py
 def test_every_figure_is_plotlys_own_with_a_caption_and_numbers_in_both_themes(name: str, mode: str) -> None:
     colours = theme.palette(mode)
     for figure in drawn(getattr(plot(MOVED)(theme=mode), name)()):

@@ -347,10 +347,12 @@ def test_a_read_only_server_reads_no_files(uploaded: str, monkeypatch: pytest.Mo
         assert "path" not in shown_config(app)["data"]
 
 
-def test_form_and_methods_are_drawn_without_torch(uploaded: str, runs_dir: Path, cache: Path) -> None:
+def test_the_whole_app_is_drawn_without_torch(uploaded: str, runs_dir: Path, cache: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
     cache.mkdir()
     (cache / f"strategies-{cli_client._catalog_version()}.json").write_text(json.dumps(CATALOG))
-    draw_alone(("launch", "methods"), runs_dir, data="upload", upload=uploaded)
+    pages = ("runs", "run", "capacity", "inputs", "compare", "launch", "methods")
+    draw_alone(pages, runs_dir, data="upload", upload=uploaded)
 
 
 def test_the_methods_page_tells_each_method() -> None:

@@ -70,15 +70,18 @@ def plot(run: str) -> Any:
     return dynlora.open_run(SAMPLES / run).plot
 
 
+SHOWN = {"signal": "importance", "rows": "depth", "steps": "40-200", "step": "150", "flow": "module"}
+"""What a reader chose of Capacity; two figures are read from one page."""
+
 ONE_RUN: list[tuple[str, dict[str, str], str, Callable[[], Any]]] = [
     ("capacity", {}, "map-rank-", lambda: plot(MOVED).capacity()),
     (
         "capacity",
-        {"signal": "importance", "rows": "depth", "steps": "40-200", "step": "150"},
+        SHOWN,
         "map-importance-",
         lambda: plot(MOVED).capacity("importance", 40, 200, step=150, order="depth"),
     ),
-    ("capacity", {"flow": "module", "steps": "40-200"}, "flow-", lambda: plot(MOVED).flow(40, 200, by="module")),
+    ("capacity", SHOWN, "flow-", lambda: plot(MOVED).flow(40, 200, by="module")),
     ("capacity", {}, "scatter-", lambda: plot(MOVED).importance_vs_rank()),
     ("capacity", {}, "effects-", lambda: plot(MOVED).knockouts()),
     ("capacity", {"score": "final rank"}, "against", lambda: plot(MOVED).knockouts("final rank")),

@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
 from dynlora.viz.ui import run_picker
-from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, draw_alone, open_page, open_whole, words
+from tests.pages.app import PAGES, ROOT, RUN_PAGES, actions, charts, open_page, open_whole, words
+from tests.pairwise import alternating
 from tests.viz.runs import HOSTILE, make_run
 
 COLD_INIT = PagesManager.__init__
@@ -35,16 +36,13 @@ def test_finished_run(page: str, runs_dir: Path) -> None:
     assert len(charts(app)) == {"run": 4, "capacity": 3, "inputs": 3, "compare": 5}.get(page, 0)
 
 
-@pytest.mark.parametrize("page", ["run", "playground", "shrink"])  # all others in test_states.py
-@pytest.mark.parametrize("state", ["queued", "running", "failed", "stopped"])
+@alternating(
+    "page, state", ["playground", "shrink"], ["queued", "running", "failed", "stopped"]
+)  # others in test_states.py
 def test_states(page: str, state: str, runs_dir: Path) -> None:
     error = "the disk is full" if state == "failed" else None
     make_run(runs_dir, run_id="20260101-000000-00000001", state=state, steps=7, error=error)
-    app = open_page(page, run="20260101-000000-00000001")
-    if state == "failed" and page == "run":
-        assert "the disk is full" in words(app)
-    if page == "run":
-        assert actions(app) == (["Resume"] if state in ("failed", "stopped") else ["Stop"])
+    open_page(page, run="20260101-000000-00000001")
 
 
 @pytest.mark.parametrize("page", RUN_PAGES)
@@ -61,8 +59,7 @@ def test_runs_page_lists_what_cannot_be_read(runs_dir: Path) -> None:
     assert "1 unreadable" in [expander.label for expander in open_page("runs").expander]
 
 
-@pytest.mark.parametrize("run_id", ["../../etc", "nothing", "con", "a/b", "<b>x</b>", "%00"])
-@pytest.mark.parametrize("page", ["run", "capacity"])
+@alternating("page, run_id", ["run", "capacity"], ["../../etc", "nothing", "con", "a/b", "<b>x</b>", "%00"])
 def test_ids_from_the_address_are_checked(page: str, run_id: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001")
     app = open_page(page, run=run_id)
@@ -70,8 +67,7 @@ def test_ids_from_the_address_are_checked(page: str, run_id: str, runs_dir: Path
     assert "<b>" not in app.error[0].value
 
 
-@pytest.mark.parametrize("page", ["home", "runs", "playground", "shrink", "compare"])  # all others in test_states.py
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+@alternating("page, text", ["home", "runs", "playground", "shrink", "compare"], HOSTILE)  # others in test_states.py
 def test_hostile_text_is_text(page: str, text: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001", text=text)
     make_run(runs_dir, run_id="20260101-000000-00000002", text=text)
@@ -146,11 +142,6 @@ def test_many_runs_are_listed(runs_dir: Path) -> None:
         make_run(runs_dir, run_id=f"20260101-000000-{number:08x}", state="queued")
     app = open_page("runs")
     assert len(app.dataframe[0].value) == 60
-
-
-def test_the_whole_app_runs_without_torch(runs_dir: Path) -> None:
-    make_run(runs_dir, run_id="20260101-000000-00000001")
-    draw_alone(("runs", "run", "capacity", "inputs", "compare"), runs_dir)
 
 
 def test_capacity_begins_with_the_newest_run_in_which_rank_moved(runs_dir: Path) -> None:

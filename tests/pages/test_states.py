@@ -80,13 +80,22 @@ STATES: dict[str, tuple[str, int, Callable[[Path], None], str]] = {
 }
 """State to (stored state, last step, what is done to the folder, what the Run page says)."""
 
+ACTIONS = {"queued": ["Stop"], "running": ["Stop"], "failed": ["Resume"], "stopped": ["Resume"]}
+"""Buttons of the Run page that the state decides."""
+
 UNREADABLE = ("corrupt", "truncated", "newer")
 PAIRS = [
-    pytest.param(page, state, text, gates, id=f"{page}-{state}")
-    for (page, state), text, gates in zip(
-        product(RUN_PAGES, STATES), cycle(TEXTS), cycle([True, True, False]), strict=False
+    pytest.param(
+        *(page, state, text, gates),
+        id=f"{page}-{state}",
+        marks=() if page == "run" or place % 2 == RUN_PAGES.index(page) - 1 else pytest.mark.torture,
+    )
+    for place, ((page, state), text, gates) in enumerate(
+        zip(product(RUN_PAGES, STATES), cycle(TEXTS), cycle([True, True, False]), strict=False)
     )
 ]
+"""The Run page meets every state, Capacity and Inputs half of them each; all of them in `make torture`."""
+
 UNSAFE = re.compile(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:")
 
 
@@ -109,6 +118,8 @@ def test_every_page_of_a_run_in_every_state(page: str, state: str, text: str, ga
     if state in UNREADABLE:
         assert "This run cannot be opened" in said
     assert STATES[state][3] in said
+    if page == "run" and state in ACTIONS:
+        assert actions(app) == ACTIONS[state]
 
 
 @pytest.mark.parametrize("page", ["runs", "compare"])
@@ -146,14 +157,17 @@ def names(run_id: str) -> str:
 
 
 FIRST = {names(run_id): run_id for run_id in reversed(SAMPLES)}
-"""The first sample of each method, model and data; `make test` draws these, and `make torture` the others."""
+"""The first sample of each method, model and data."""
+
+TRIED = sorted(FIRST.values())[::4]
+"""A quarter of them; `make torture` draws the others. Their figures are tried by `tests/kinds/train/test_panels.py`."""
 
 
 @pytest.mark.parametrize(
     ("page", "address"),
     [
         *(
-            pytest.param(page, {"run": run_id}, marks=() if run_id in FIRST.values() else pytest.mark.torture)
+            pytest.param(page, {"run": run_id}, marks=() if run_id in TRIED else pytest.mark.torture)
             for page, run_id in zip(cycle(RUN_PAGES), SAMPLES, strict=False)
         ),
         ("runs", {"group": "strategy"}),

@@ -19,7 +19,7 @@ from tests.store.builder import define, finished_run, new_run, read_all, record
 pytestmark = pytest.mark.slow  # together
 
 STEPS = 60
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,10 @@ def test_a_file_with_flipped_bits(closed: Path, tmp_path: Path, flips: list[tupl
 def test_most_of_what_is_flipped_is_noticed_at_all(closed: Path, tmp_path: Path) -> None:
     draw = random.Random(7)
     refused = 0
-    for _ in range(300):
+    for _ in range(100):
         flips = [(draw.random(), draw.randrange(8)) for _ in range(draw.choice([1, 1, 8]))]
         refused += damaged(closed, tmp_path / "runs", "run.db", _flipped(closed / "run.db", flips))
-    assert refused > 20, "else nothing would have been read"
+    assert refused > 6, "else nothing would have been read"
 
 
 @MANY

@@ -145,7 +145,7 @@ def test_two_processes_equal_one(tmp_path: Path, tiny_bert: Path, tiny_data: Pat
     close(only_run(two), only_run(one))
 
 
-@pytest.mark.journey
+@pytest.mark.torture  # one task of two; `test_two_processes_equal_one` is a journey
 def test_two_processes_equal_one_that_writes(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     values = lm_values(save_tiny_lm(tmp_path / "model"), save_problems(tmp_path / "data"), strategy__name="dynamic")

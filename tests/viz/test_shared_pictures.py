@@ -200,7 +200,13 @@ def test_a_queued_and_an_imported_run_have_a_sentence_in_place_of_pictures(runs_
     }
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(text, id=str(at), marks=() if at in (0, len(HOSTILE) - 1) else pytest.mark.torture)
+        for at, text in enumerate(HOSTILE)
+    ],
+)
 def test_any_text_can_be_drawn(text: str, runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN, text=text, extras=True, own=True)
     for one in pictures_of(subject_of(folder), theme.LIGHT):

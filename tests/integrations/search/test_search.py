@@ -47,7 +47,7 @@ def test_a_search_that_was_killed_continues_and_no_trial_runs_twice(
         "--study",
         "s",
         "--trials",
-        "4",
+        "3",
         "--confirm",
         "1",
         "--pruner",
@@ -62,11 +62,11 @@ def test_a_search_that_was_killed_continues_and_no_trial_runs_twice(
         first.wait()
     found = document(run(runs, *command, "--json"))
     (study,) = found["studies"]
-    assert [trial["state"] for trial in study["trials"]] == ["complete"] * 4
+    assert [trial["state"] for trial in study["trials"]] == ["complete"] * 3
     ids = [trial["run"] for trial in study["trials"]]
-    assert len(set(ids)) == 4
+    assert len(set(ids)) == 3
     table = list_runs(runs)
-    assert len(table) == 4 + 1 + 2, "trials, default, and the best and the default on a new seed"
+    assert len(table) == 3 + 1 + 2, "trials, default, and the best and the default on a new seed"
     assert set(table["status"]) == {"finished"}
     assert all(read_notes(runs / run_id).tags == ("s",) for run_id in table["id"])
     assert study["best"]["value"] == min(trial["value"] for trial in study["trials"])
@@ -74,7 +74,7 @@ def test_a_search_that_was_killed_continues_and_no_trial_runs_twice(
     assert compared["n"] == 1
     assert compared["outcome"] == "few"
     assert document(run(runs, *command, "--json")) == found, "all is there: nothing is trained again"
-    assert len(list_runs(runs)) == 7
+    assert len(list_runs(runs)) == 6
 
 
 @pytest.mark.journey

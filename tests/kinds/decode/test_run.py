@@ -150,7 +150,7 @@ def test_a_killed_decode_continues_to_the_same_result(
     assert without_seconds(next(results)) == without_seconds(next(results))
 
 
-@pytest.mark.journey
+@pytest.mark.torture  # `make journeys` has test_killed.py, which kills forked decodes at chosen calls
 def test_a_process_that_is_killed_loses_nothing_that_was_solved(named: tuple[str, ...], runs_dir: Path) -> None:
     limits = ("--step-string", STEP, "--max-tokens", "60", "--step-tokens", "5", "--threshold", "0:1:9")
     arguments = [sys.executable, "-m", "dynlora", "rsd", *named, *limits, "--runs-dir", str(runs_dir)]

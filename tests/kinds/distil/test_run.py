@@ -119,7 +119,7 @@ def test_data_that_is_gone_leaves_out_the_losses_alone(decoder: Path, tmp_path: 
     assert set(results["kl"]) == {"base", "averaged", "student"}
 
 
-@pytest.mark.parametrize("step", [4, 14])
+@pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.torture), 14])
 def test_killed_anywhere_and_resumed_is_bit_equal(
     step: int, finished: Path, writers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import dynlora
+from dynlora.contracts.test_panels import QUARTER
 from dynlora.errors import NotRecordedError
 from tests.kinds.train import samples
 
 each_run = pytest.mark.parametrize("folder", samples.TRAININGS, ids=lambda folder: folder.name)
+each_drawn_run = pytest.mark.parametrize(
+    "folder",
+    [run if run in QUARTER else pytest.param(run, marks=pytest.mark.torture) for run in samples.TRAININGS],
+    ids=lambda folder: folder.name,
+)
 
 
 @each_run
@@ -33,12 +39,18 @@ def page(folder: str) -> None:
     panel_cards(samples.PANELS, samples.view_of(Path(folder)), {"replay": replay})
 
 
-@each_run
+@each_drawn_run
 def test_a_page_draws_every_panel(folder: Path) -> None:
     app = AppTest.from_function(page, args=(str(folder),), default_timeout=60).run()
     assert not app.exception
     drawn = [panel for panel, _, view in samples.cards(samples.view_of(folder)) if panel.data(view) is not None]
     assert len(app.get("plotly_chart")) == sum(panel.has_figure for panel in drawn)
+
+
+def test_the_runs_that_are_always_drawn_have_data_for_every_panel_of_the_samples() -> None:
+    cards = (card for folder in QUARTER for card in samples.cards(samples.view_of(folder)))
+    drawn = {panel.id for panel, _, view in cards if panel.data(view) is not None}
+    assert drawn == {file.stem for file in samples.CAPTIONS.glob("*.txt")}
 
 
 def test_what_is_no_figure_and_what_needs_a_choice_say_so() -> None:
