@@ -115,7 +115,9 @@ def figures_of(found: Mapping[str, Any], runs_dir: Path, size: Size, had: int | 
     study = found["studies"][0]
     ids = [trial["run"] for trial in study["trials"]]
     sides = ("best", "default")
-    losses = [[run_summary(runs_dir / row[side])["metrics"]["loss"] for side in sides] for row in study["seeds"]]
+    losses = [
+        [run_summary(runs_dir / row[side])["metrics"]["loss"] or np.nan for side in sides] for row in study["seeds"]
+    ]
     differences = np.array([best - default for best, default in losses])
     return {
         "trials": len(ids),

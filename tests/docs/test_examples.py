@@ -136,7 +136,9 @@ def test_every_public_name_has_an_example_and_so_has_each_member(name: str) -> N
 @pytest.mark.parametrize("name", pages.public())
 def test_every_public_name_is_typed(name: str) -> None:
     one = pages.public()[name]
-    functions = [one] if inspect.isfunction(one) else [inspect.getattr_static(one, member) for member in members(one)]
+    functions: list[Any] = (
+        [one] if inspect.isfunction(one) else [inspect.getattr_static(one, member) for member in members(one)]
+    )
     for function in (value.fget if isinstance(value, property) else value for value in functions):
         signature = inspect.signature(function)
         parameters = [value for key, value in signature.parameters.items() if key != "self"]

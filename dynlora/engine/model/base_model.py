@@ -299,7 +299,7 @@ def head_parameters(base: BaseModel) -> dict[str, nn.Parameter]:
 
 def hidden_head(base: BaseModel) -> list[nn.Parameter]:
     """Return the head's tensors below its output layer: linear layers of another size than it, and normalisations."""
-    outputs = int(base.model.config.num_labels) if base.head else 0
+    outputs = base.model.config.num_labels
     layers = [layer for name in base.head for layer in base.model.get_submodule(name).modules()]
     hidden = [
         layer
