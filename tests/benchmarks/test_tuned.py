@@ -87,13 +87,14 @@ def test_an_example_of_two_tasks_is_labelled_by_the_question_before_it(table: pd
 
 def test_the_headline_is_said_beside_what_is_committed() -> None:
     sides = {
-        "lora, scaling 0.5": {"loss - lora": [-0.1, -0.2, 0.0]},
-        "dynamic, scale": {"loss - lora": [-0.25, -0.5, 0.25], "loss - lora, scaling 0.5": [0.5, 0.25, 1.0]},
+        "dynamic, scale": {"loss - lora": [-0.25, -0.5, 0.25]},
+        "lora, fast head": {"loss - lora": [-0.1, -0.2, 0.0]},
+        "dynamic, scale, fast head": {"loss - lora, fast head": [0.5, 0.25, 1.0]},
     }
     claim = {"seeds": [1, 2], "steps": 300, "methods": sides}
-    diverged = {**claim, "methods": {**sides, "lora, scaling 0.5": {"diverged": 1}}}
+    diverged = {**claim, "methods": {**sides, "lora, fast head": {"diverged": 1}}}
     lines = headline.sentences(diverged, claim)
-    assert lines[2] == "lora, scaling 0.5 minus lora: diverged; committed: -0.100 (-0.200 to +0.000, n = 2)"
+    assert lines[2] == "lora, fast head minus lora: diverged; committed: -0.100 (-0.200 to +0.000, n = 2)"
     assert lines[3].startswith(
-        "dynamic, scale minus lora, scaling 0.5: +0.500 (+0.250 to +1.000, n = 2); committed: +0.500"
+        "dynamic, scale, fast head minus lora, fast head: +0.500 (+0.250 to +1.000, n = 2); committed: +0.500"
     )
