@@ -200,9 +200,11 @@ def test_a_spare_ends_with_whoever_keeps_it(tmp_path: Path) -> None:
         [sys.executable, "-c", program], env={**os.environ, WARM_VARIABLE: "1"}, stdout=subprocess.PIPE
     ) as keeper:
         assert keeper.stdout is not None
-        pid = int(keeper.stdout.readline())
-        assert process.is_ours(process.command_line(pid), ["warm"])
-        keeper.kill()
+        try:
+            pid = int(keeper.stdout.readline())
+            until(lambda: process.is_ours(process.command_line(pid), ["warm"]), "the spare, which has just been forked")
+        finally:
+            keeper.kill()
         until(lambda: process.start_time(pid) is None, "the spare ends when its input is closed")
 
 
