@@ -147,12 +147,12 @@ def tokens_of(architecture: str) -> Tokens:
 
 
 def tiny_config(name: str = "lora", /, **overrides: Any) -> RunConfig:
-    """Return a config for 20 small steps; `train__lr=1` sets train.lr."""
+    """Return a config for 20 small steps with one learning rate for all; `train__lr=1` sets train.lr."""
     values: dict[str, Any] = {
         "seed": 0,
         "adapter": {"rank": 2, "dropout": 0.0},
         "strategy": {"name": name},
-        "train": {"steps": 20, "batch_size": 8, "lr": 1e-3, "precision": "fp32", "warmup": 0.1},
+        "train": {"steps": 20, "batch_size": 8, "lr": 1e-3, "head_lr": None, "precision": "fp32", "warmup": 0.1},
         "log": {"every": 5, "eval_every": 10, "checkpoint_every": 5},
     }
     return parse_config(overridden(values, overrides))

@@ -97,7 +97,7 @@ def peft_lora(ours: Trainer, **fields: Any) -> nn.Module:
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])
 def test_lora_follows_peft(architecture: str, dropout: float) -> None:
-    config = tiny_config("lora", adapter__dropout=dropout, train__lr=1e-3, train__head_lr=None)
+    config = tiny_config("lora", adapter__dropout=dropout, train__lr=1e-3)
     ours = make_trainer(config, architecture)
     names = [module.info.name for module in ours.adapters]
     peft = get_peft_model(
@@ -124,9 +124,7 @@ def test_rank_stabilised_scaling_follows_peft() -> None:
 
 
 def test_a_rate_of_its_own_for_b_is_lora_plus() -> None:
-    ours = make_trainer(
-        tiny_config("lora", strategy={"name": "lora", "lr_ratio": 4.0}, train__lr=1e-3, train__head_lr=None)
-    )
+    ours = make_trainer(tiny_config("lora", strategy={"name": "lora", "lr_ratio": 4.0}, train__lr=1e-3))
     theirs = peft_lora(ours)
     named = [(name, p) for name, p in theirs.named_parameters() if p.requires_grad]
     groups = [
