@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +63,16 @@ PRESS = """([part, buttons, done, left_out]) => {
 }"""
 """Presses the first button of a part of the page that was not pressed: its label, without the names of icons."""
 
+
+OPENED = """async () => {
+  for (let frame = 0; frame < 60; frame++) {
+    const body = document.querySelector('[data-testid=stPopoverBody]');
+    if (body && body.innerText.trim()) return true;
+    await new Promise(requestAnimationFrame);
+  }
+  return false;
+}"""
+"""Waits for what a button opened, and says whether it came; frames, as a busy browser draws few of them."""
 
 NAMED = {"run": {"Adapter", "Merged model", "Table"}, "launch": {"Experiment", "Sweep"}}
 """Labels that are pressed on a page in any case."""
@@ -130,8 +139,10 @@ def _press_next(page: Page, done: set[str]) -> str | None:
         answer = page.evaluate(PRESS, [part, BUTTONS, sorted(done), list(NOT_PRESSED)])
         done.update(button["key"] for button in answer["pressed"])
         if answer["label"] is not None:
-            if answer["opens"]:  # on a busy machine its buttons come later than the next press would
-                page.locator("[data-testid=stPopoverBody]").get_by_text(re.compile(r"\S")).first.wait_for()
+            key = answer["pressed"][-1]["key"]
+            if answer["opens"] and not page.evaluate(OPENED) and f"{key}, again" not in done:
+                done.add(f"{key}, again")  # a page that was just being drawn has closed it: once more
+                done.discard(key)
             return answer["label"]
         if answer["is_there"] and part == "[data-testid=stPopoverBody]":
             page.keyboard.press("Escape")
