@@ -50,6 +50,7 @@ def test_a_knock_out_outlives_the_process_that_measures_it(
     ended = re.compile("The ablation ended early")
     expect(page.get_by_text(ended)).to_be_visible()
     expect(other_page.get_by_text(ended)).to_be_visible()
+    settled(page)  # a page that is being drawn loses the click
     page.get_by_role("button", name=re.compile("Measure all modules|Measure again")).click()
     expect(page.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
     found = Knockouts.read(slow_run / "knockout.json")
