@@ -139,7 +139,8 @@ def test_every_public_name_is_typed(name: str) -> None:
     functions: list[Any] = (
         [one] if inspect.isfunction(one) else [inspect.getattr_static(one, member) for member in members(one)]
     )
-    for function in (value.fget if isinstance(value, property) else value for value in functions):
+    for value in functions:
+        function: Any = value.fget if isinstance(value, property) else value
         signature = inspect.signature(function)
         parameters = [value for key, value in signature.parameters.items() if key != "self"]
         hints = [signature.return_annotation, *(value.annotation for value in parameters)]
