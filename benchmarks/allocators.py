@@ -36,6 +36,8 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora, scaling 0.5": {"name": "lora", SCALING: 0.5},
     "lora, scaling 0.25": {"name": "lora", SCALING: 0.25},
     "lora, fast head": {"name": "lora", HEAD_RATE: 0.0175},
+    "lora, plus, fast head": {"name": "lora", "lr_ratio": 16.0, HEAD_RATE: 0.0175},
+    "random ranks, fast head": {"name": "lora", RANDOM_RANKS: True, HEAD_RATE: 0.0175},
     "lora, head at 0.01": {"name": "lora", HEAD_RATE: 0.01},
     "lora, scaling 0.25, slow head": {"name": "lora", SCALING: 0.25, HEAD_RATE: 0.004},
     "lora, plus": {"name": "lora", "lr_ratio": 16.0},
@@ -47,6 +49,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic": FREE,
     "dynamic, scale": {**FREE, "gates": "scale"},
     "dynamic, scale at 10": {**FREE, "gates": "scale", "scale_lr_ratio": 10.0},
+    "dynamic, fast head": {**FREE, HEAD_RATE: 0.0175},
     "dynamic, scale, fast head": {**FREE, "gates": "scale", HEAD_RATE: 0.0175},
     "dynamic, scaling 1": {**FREE, SCALING: 1.0},
     "dynamic, scaling 0.5": {**FREE, SCALING: 0.5},
@@ -75,6 +78,8 @@ WHY = tuple(name for name, values in ALLOCATORS.items() if values["name"] == "lo
 RATE_OF = {
     "dynamic, family, first only": "dynamic, family",
     "lora, scaling 0.25, slow head": "lora, scaling 0.25",
+    "random ranks, fast head": "lora, fast head",
+    "dynamic, fast head": "dynamic, scale, fast head",
     **dict.fromkeys(WHY, "lora, scale"),
 }
 """Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
@@ -88,6 +93,7 @@ OWN_RATE = (
     "lora, scaling 0.25",
     "lora, fast head",
     "lora, head at 0.01",
+    "lora, plus, fast head",
     "lora, plus",
     "lora, stabilized",
     "random ranks",
