@@ -35,6 +35,9 @@ def test_inputs_begins_with_the_sample_whose_gates_react() -> None:
     app = open_page("inputs")
     assert app.selectbox(key="address-run").value == REACTS
     assert "Reacting to the input lowers the held-out loss by 0.014 nats" in words(app).replace("\\", "")
+    labels = [one.proto.label for one in app.get("page_link")]
+    assert "Worst examples" in labels
+    assert "Try a text of your own" not in labels, "its adapter is not kept, so no model could answer"
 
 
 def test_a_run_of_ones_own_that_suits_comes_before_every_sample(runs_dir: Path) -> None:

@@ -22,7 +22,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import chart, colours, plot_config
 from dynlora.viz.ui.model_client import ask_model
 from dynlora.viz.ui.panel_cards import conclusion
-from dynlora.viz.ui.run_picker import link
+from dynlora.viz.ui.run_picker import has_model, link
 from dynlora.viz.ui.url_state import choose, segmented, to_address
 
 MOST_CHOSEN = 200
@@ -57,7 +57,8 @@ def show_conclusion(view: InputsReading) -> None:
         words = f"{reaction_conclusion(view.reactions[0], loss_unit(summary))} {words}"
     then = "Below: results and gates by group, the probe examples, and what happens when inputs shift."
     with conclusion(words, then):
-        link("pages/playground.py", "Try a text of your own", run=summary["id"])
+        if has_model(view.folder):
+            link("pages/playground.py", "Try a text of your own", run=summary["id"])
         link("pages/run.py", "Worst examples", run=summary["id"], section="results")
 
 
