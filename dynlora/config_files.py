@@ -212,8 +212,8 @@ def as_made(values: Mapping[str, Any]) -> dict[str, Any]:
         return made
     if isinstance(strategy, Mapping):
         made["strategy"] = with_earlier_defaults(strategy)
-    if isinstance(train, Mapping):
-        made["train"] = {"head_lr": None, **train}
+    if train is None or isinstance(train, Mapping):
+        made["train"] = {"head_lr": None, **(train or {})}
     if isinstance(log, Mapping):
         prompts = log.get("generate_rows", LogConfig.model_fields["generate_rows"].default)
         made["log"] = {"eval_rows": ALL_ROWS, "generate_interim": prompts, **log}

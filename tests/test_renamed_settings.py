@@ -174,9 +174,21 @@ def test_a_run_keeps_the_defaults_that_it_was_made_with(tmp_path: Path, written:
     assert meta.meta_of(now, None, {})["config"]["strategy"]["gates"] == written.get("gates", "scale")
 
 
+@pytest.mark.parametrize("written", [{}, {"train": {"lr": 0.004}}, {"train": {"head_lr": None}}])
+def test_the_head_of_a_run_of_before_keeps_the_rate_of_its_adapters(tmp_path: Path, written: dict[str, Any]) -> None:
+    (tmp_path / "run.db").touch()
+    (tmp_path / "config.yaml").write_text(json.dumps({"data": {"name": "sentiment4"}, **written}), "utf-8")
+    assert read_run_config(tmp_path).train.head_lr is None
+    assert load_config(tmp_path / "config.yaml").train.head_lr is None
+    now = parse_config({"data": {"name": "sentiment4"}})
+    (tmp_path / "config.yaml").write_text(now.to_yaml(), "utf-8")
+    assert read_run_config(tmp_path).train.head_lr == 0.01
+
+
 def test_a_file_of_ones_own_takes_the_defaults_of_now(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("strategy: {name: dynamic}", "utf-8")
     assert "gates" not in load_config(tmp_path / "mine.yaml").strategy.fields
+    assert load_config(tmp_path / "mine.yaml").train.head_lr == 0.01
 
 
 @pytest.mark.parametrize(("gates", "left"), [("scale", {}), ("module", {"gates": "module"})])
