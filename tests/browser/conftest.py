@@ -39,6 +39,12 @@ LOG = "server.log"
 DREW = "A fragment rerun was triggered with a callback that displays one or more elements"
 """Streamlit's warning that the page has lost its first elements, the style sheet among them."""
 
+DRAWING = '[data-testid="stApp"][data-test-script-state="running"]'
+"""A page whose script runs."""
+
+DRAWN_IN_MS = 5_000
+"""Milliseconds that an action waits for a page that is drawn."""
+
 WIDTH, HEIGHT = 1280, 1000
 """Of a page, pixels."""
 
@@ -184,6 +190,7 @@ def window(browser: Browser) -> Iterator[Window]:
     def open_one(width: int = WIDTH, height: int = HEIGHT, **options: Any) -> BrowserContext:
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(PATIENCE_MS)
+        context.on("page", wait_while_drawn)
         opened.append(context)
         return context
 
@@ -197,6 +204,7 @@ def tabs(browser: Browser) -> Iterator[Tabs]:
     """The window that tests use one after the other."""
     context = browser.new_context(reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_MS)
+    context.on("page", wait_while_drawn)
     yield Tabs(context)
     context.close()
 
@@ -312,6 +320,20 @@ def repair_each(page: Page) -> None:
     until(repaired, "a data check without faults")
 
 
+def wait_while_drawn(page: Page) -> None:
+    """Let each action on a page wait while the page is drawn, as a person does: a click on what is replaced is lost.
+
+    A page that is drawn for longer, as an answer is while it is written, takes the action meanwhile.
+    """
+    from playwright.sync_api import TimeoutError as NotInTime
+
+    def wait() -> None:
+        with suppress(NotInTime):
+            page.wait_for_function(f"() => !document.querySelector('{DRAWING}')", timeout=DRAWN_IN_MS)
+
+    page.add_locator_handler(page.locator(DRAWING), wait, no_wait_after=True)
+
+
 def settled(page: Page) -> None:
     """Wait until nothing is being drawn: what is typed or picked before may be lost when it is drawn again."""
     from playwright.sync_api import expect
@@ -320,25 +342,37 @@ def settled(page: Page) -> None:
     expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
 
 
-def click_point(page: Page, point: Locator) -> None:
-    """Click the middle of a chart's point: plotly listens to the pointer and not to the element."""
-    places: list[tuple[float, float]] = []
+def click_point(page: Page, point: Locator, address: re.Pattern[str]) -> None:
+    """Click the middle of a chart's point, again where a click came while the chart was drawn, until the page is there.
 
-    def is_found() -> bool:
-        from playwright.sync_api import Error
+    Plotly listens to the pointer and not to the element.
 
+    Args:
+        page: that shows the chart.
+        point: of the chart.
+        address: what the click puts into the address of the page.
+    """
+    from playwright.sync_api import Error, expect
+
+    def leads_there() -> bool:
+        settled(page)
+        if address.search(page.url):
+            return True
         try:
-            point.scroll_into_view_if_needed()
-            box = point.bounding_box()
+            point.scroll_into_view_if_needed(timeout=10_000)
+            box = point.bounding_box(timeout=10_000)
         except Error:  # the chart is drawn again meanwhile
             return False
-        if box is not None:
-            places.append((box["x"] + box["width"] / 2, box["y"] + box["height"] / 2))
-        return box is not None
+        if box is None:
+            return False
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(*middle)
+        page.mouse.click(*middle)
+        with suppress(AssertionError):
+            expect(page).to_have_url(address, timeout=10_000)
+        return address.search(page.url) is not None
 
-    until(is_found, "a point that stays")
-    page.mouse.move(*places[-1])
-    page.mouse.click(*places[-1])
+    until(leads_there, f"a click that leads to {address.pattern}")
 
 
 def _is_foreign(address: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import Picture, fits, show
+from tests.browser.conftest import Picture, fits, settled, show
 from tests.peft_adapter.files import small_adapter
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def test_an_adapter_is_brought_along(
     folder = small_adapter(tmp_path / "adapter", layers=6)
     page.goto(f"{server}/capacity")
     expect(page.locator('[class*="st-key-card-map"] .js-plotly-plot')).to_be_visible()
-    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
+    settled(page)
     page.get_by_role("link", name="Open adapter").click()
     expect(page.get_by_role("heading", name="Open adapter")).to_be_visible()
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(sorted(folder.iterdir()))

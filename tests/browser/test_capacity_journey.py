@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import OTHER, Picture, show
+from tests.browser.conftest import OTHER, Picture, settled, show
 from tests.viz.runs import make_run
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _open(page: Page, address: str) -> list[str | bytes]:
     page.on("websocket", lambda socket: socket.on("framesent", lambda message: sent.append(message)))
     page.goto(address)
     expect(page.locator('[class*="st-key-card-flow"] .js-plotly-plot')).to_be_visible()
-    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
+    settled(page)
     sent.clear()
     return sent
 

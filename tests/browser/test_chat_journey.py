@@ -10,7 +10,7 @@ import pytest
 
 from dynlora.config import parse_config
 from dynlora.training import run as training
-from tests.browser.conftest import MODES, Picture, fits, settled, show
+from tests.browser.conftest import DRAWING, MODES, Picture, fits, settled, show, wait_while_drawn
 from tests.tiny_lm import byte_tokenizer, lm_values, save_lines, tiny_problems
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def test_a_chat_is_streamed_stopped_and_kept_over_pages(server: str, page: Page,
     tokens.press("Enter")
     expect(page).to_have_url(re.compile("tokens=1024"))
     settled(page)
+    page.remove_locator_handler(page.locator(DRAWING))  # the answer is stopped while it is written
     send(page, "b1:")
     stop = page.get_by_role("button", name="Stop", exact=True)
     expect(card.get_by_text(re.compile("so far")).first).to_be_visible()
@@ -96,6 +97,7 @@ def test_a_chat_is_streamed_stopped_and_kept_over_pages(server: str, page: Page,
     expect(card.get_by_text(re.compile(", stopped")).first).to_be_visible()
     expect(stop).to_have_count(0)
     expect(card.get_by_text("b1:", exact=True)).to_be_visible()
+    wait_while_drawn(page)
 
     page.locator(".st-key-views-of-run").get_by_role("link", name="Inputs").click()
     page.get_by_text("Loss by example and token").click()

@@ -36,8 +36,7 @@ def test_an_expert_compares_fifteen_runs_follows_a_module_and_pins_an_example(
     picture(page, "expert-compare", full_page=True)
 
     page.goto(f"{server}/capacity?run={RUNS[3]}")
-    click_point(page, _points(page, "map").nth(2))
-    expect(page).to_have_url(re.compile("module=bert"))
+    click_point(page, _points(page, "map").nth(2), re.compile("module=bert"))
     module = re.findall(r"module=([^&]+)", page.url)[0]
     expect(page.get_by_text(f"is the module {module}.").first).to_be_attached()
     expect(page.locator('[class*="st-key-card-module"] .js-plotly-plot')).to_be_visible()
@@ -46,7 +45,7 @@ def test_an_expert_compares_fifteen_runs_follows_a_module_and_pins_an_example(
     picture(page, "expert-module", full_page=True)
 
     page.goto(f"{server}/inputs?run={RUNS[3]}")
-    click_point(page, _points(page, "probe").nth(3))
+    click_point(page, _points(page, "probe").nth(3), re.compile(r"points=\d+"))
     expect(page.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
     pinned = re.findall(r"points=(\d+)", page.url)[0]
     page.get_by_role("link", name="Compare this example across runs").click()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.conftest import OTHER, Picture, show
+from tests.browser.conftest import OTHER, Picture, click_point, show
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -22,14 +22,7 @@ def test_a_point_of_the_probe_set_leads_to_its_text(
     page.goto(f"{server}/inputs?run={OTHER}")
     plot = page.locator('[class*="st-key-card-probe"] .js-plotly-plot')
     expect(plot).to_be_visible()
-    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
-    plot.scroll_into_view_if_needed()
-    point = plot.locator(".scatterlayer .trace").first.locator(".point").nth(3)
-    point.hover(force=True)
-    box = point.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    expect(page).to_have_url(re.compile(r"points=\d+"))
+    click_point(page, plot.locator(".scatterlayer .trace").first.locator(".point").nth(3), re.compile(r"points=\d+"))
     expect(page.get_by_role("heading", name="Selected examples: 1")).to_be_visible()
     chosen = re.findall(r"points=(\d+)", page.url)[0]
     expect(page.get_by_text(f"example {chosen}").first).to_be_attached()

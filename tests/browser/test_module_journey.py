@@ -25,15 +25,11 @@ def test_a_click_on_a_row_and_on_a_point_follows_a_module(server: str, page: Pag
     page.goto(f"{server}/capacity?run={OTHER}&section=transfers")
     handles = _points(page, "map", 0)
     expect(handles.first).to_be_attached()
-    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
-    click_point(page, handles.nth(1))
-    expect(page).to_have_url(re.compile(r"module=bert"))
+    click_point(page, handles.nth(1), re.compile(r"module=bert"))
     by_row = re.findall(r"module=([^&]+)", page.url)[0]
     expect(page.locator('[class*="st-key-card-module"]')).to_be_visible()
 
-    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
-    click_point(page, _points(page, "scatter", 0).nth(1))
-    expect(page).to_have_url(re.compile(rf"module=(?!{re.escape(by_row)}(?:&|$))"))
+    click_point(page, _points(page, "scatter", 0).nth(1), re.compile(rf"module=(?!{re.escape(by_row)}(?:&|$))"))
     by_point = re.findall(r"module=([^&]+)", page.url)[0]
     expect(page.get_by_text(f"is the module {by_point}.").first).to_be_attached()
     picture(page, "capacity-module", full_page=True)
