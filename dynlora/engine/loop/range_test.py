@@ -26,7 +26,7 @@ WINDOW = 5
 """Steps of the means that say whether training broke for good."""
 
 NOISE_SHARE = 0.1
-"""Least climb that counts, as a part of the first mean."""
+"""Least fall or climb that counts, as a part of the first mean."""
 
 
 def usual_steps(model: nn.Module) -> int:
@@ -64,9 +64,10 @@ def range_test(trainer: Trainer, rates: Sequence[float], on_step: Callable[[int]
 
 
 def _is_hopeless(losses: Sequence[float]) -> bool:
-    """Say whether the loss is as far above its start as it was below: training broke for good."""
+    """Say whether training broke for good: a loss that fell is above its start again, or one that never did is far."""
     if len(losses) < 3 * WINDOW:
         return False
     means = np.convolve(losses, np.ones(WINDOW) / WINDOW, "valid")
-    fall = max(means[0] - means.min(), NOISE_SHARE * means[0])
-    return bool(means[-1] > means[0] + fall)
+    least = NOISE_SHARE * means[0]
+    fell = means[0] - means.min() > least
+    return bool(means[-1] > means[0] + (0.0 if fell else least))
