@@ -115,10 +115,14 @@ def _smoothed(place: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float]
     """Return the losses, smoothed, and the noise of that: a robust standard deviation, (n,)."""
     weights = np.exp(-0.5 * ((place[:, None] - place) / WIDTH) ** 2)
     weights /= weights.sum(1, keepdims=True)
-    smooth = weights @ losses
-    jumps = np.diff(losses, 2) / math.sqrt(6)  # without trend; a draw's weights in it are 1, -2 and 1
     middle = weights[len(losses) // 2]
-    return smooth, 1.4826 * float(np.median(np.abs(jumps))) * float(np.sqrt((middle**2).sum()))
+    return weights @ losses, batch_noise(losses) * float(np.sqrt((middle**2).sum()))
+
+
+def batch_noise(losses: np.ndarray) -> float:
+    """Return the noise of the loss of a batch, whatever its trend: a robust standard deviation."""
+    jumps = np.diff(losses, 2) / math.sqrt(6)  # a draw's weights in it are 1, -2 and 1
+    return 1.4826 * float(np.median(np.abs(jumps)))
 
 
 def mean_curve(curves: Sequence[RateCurve]) -> RateCurve:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import nn
 
-from dynlora.analysis.suggested_rate import RateCurve
+from dynlora.analysis.suggested_rate import CLEAR, RateCurve, batch_noise
 from dynlora.engine.data.batches import BatchOrder
 from dynlora.engine.loop.optimizer import set_peak
 from dynlora.engine.loop.trainer import Trainer
@@ -26,7 +26,7 @@ WINDOW = 5
 """Steps of the means that say whether training broke for good."""
 
 NOISE_SHARE = 0.1
-"""Least fall or climb that counts, as a part of the first mean."""
+"""Least fall or climb that counts beside the noise, as a part of the first mean."""
 
 
 def usual_steps(model: nn.Module) -> int:
@@ -68,6 +68,6 @@ def _is_hopeless(losses: Sequence[float]) -> bool:
     if len(losses) < 3 * WINDOW:
         return False
     means = np.convolve(losses, np.ones(WINDOW) / WINDOW, "valid")
-    least = NOISE_SHARE * means[0]
+    least = max(NOISE_SHARE * means[0], CLEAR * batch_noise(np.asarray(losses)) / math.sqrt(WINDOW))
     fell = means[0] - means.min() > least
     return bool(means[-1] > means[0] + (0.0 if fell else least))
