@@ -236,14 +236,14 @@ def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="runs side by side; cores are shared among them")
     parser.add_argument("--pack", action="store_true", help="move finished runs into the committed file, and end")
     parser.add_argument("--quick", action="store_true", help="few steps and rows: does it work, nothing more")
-    found, _ = parser.parse_known_args(given)
-    if found.quick:
-        found.steps, found.rows, found.seeds, found.rates = 12, 64, 2, "0.004,0.01"
-        found.methods = "lora;dynamic"
-    found.kept = KeptRuns.below(results.emptied("tuned")) if found.quick else KEPT
-    found.rates = [float(rate) for rate in found.rates.split(",")]
-    found.methods = found.methods.split(";")
-    return found
+    arguments, _ = parser.parse_known_args(given)
+    if arguments.quick:
+        arguments.steps, arguments.rows, arguments.seeds, arguments.rates = 12, 64, 2, "0.004,0.01"
+        arguments.methods = "lora;dynamic"
+    arguments.kept = KeptRuns.below(results.emptied("tuned")) if arguments.quick else KEPT
+    arguments.rates = [float(rate) for rate in arguments.rates.split(",")]
+    arguments.methods = arguments.methods.split(";")
+    return arguments
 
 
 def main() -> None:
