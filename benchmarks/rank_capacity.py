@@ -109,9 +109,7 @@ def to_learn(task: str, folder: Path | None) -> dict[str, Any]:
     trainer = build_trainer(load_inputs(config), NullRecorder(), make_accelerator())
     rows = sampled(len(trainer.tokens), LABELS, 0)
     with trainer.adapters.disabled():
-        known = labels_to_learn(
-            trainer.accelerator.unwrap_model(trainer.model), trainer.tokens, rows, trainer.autocast
-        )
+        known = labels_to_learn(trainer.accelerator.unwrap_model(trainer.model), trainer.tokens, rows, trainer.autocast)
     if known is None:
         raise SystemExit(f"{task}: has too few rows")
     examples = len(task_data(TASKS[task], folder, "report").train)

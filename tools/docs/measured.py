@@ -243,6 +243,30 @@ def against_lora(method: str) -> list[str]:
     return said
 
 
+def retention() -> Iterator[str]:
+    """Yield what a run forgets at the suggested learning rate, and at a multiple of it, a run a row."""
+    yield from head(
+        "run", "rate", "held-out loss before → after", "cosine to the base, 95 % CI", "same nearest sentence"
+    )
+    of = figures("retention-minilm")
+    setting = of["setting"]
+    task = f"`{setting['model']}`, `{setting['data']}`, {setting['method']}, rank {setting['rank']}"
+    for name, run in of["runs"].items():
+        for side, times in (("suggested", 1), ("too_high", setting["times"])):
+            label = f"{task}, {setting['steps']} steps, {name}" if times == 1 else f"the same, {times:g} times the rate"
+            if run[side] is None:
+                yield row(label, f"{times * run['rate']:.2g}", "diverged", "", "")
+                continue
+            losses, last = run[side]["held_out_loss"], run[side]["retention"][-1]
+            yield row(
+                label,
+                f"{times * run['rate']:.2g}",
+                f"{losses[0]:.3f} → {losses[-1]:.3f}",
+                f"{last['cosine']:.3f} [{last['low']:.3f}, {last['high']:.3f}]",
+                f"{100 * last['agreement']:.0f} %",
+            )
+
+
 def gates() -> Iterator[str]:
     """Yield the table of input gates: held-out loss by domain, and what gates change in it."""
     by_domain = {(one["trained_without"], one["domain"], one["gates"]): one for one in figures("domains")["by_domain"]}

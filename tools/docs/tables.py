@@ -69,6 +69,7 @@ KINDS = {
     "results": measured.results,
     "gates": measured.gates,
     "head_rates": measured.head_rates,
+    "retention": measured.retention,
     "steps": measured.steps,
     "precision": measured.precision,
     "ablation": measured.ablation,
