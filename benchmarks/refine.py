@@ -1,10 +1,10 @@
-"""Does reweighting the singular values of a finished adapter make it better, without training? (Spectral Surgery)
+"""Does reweighting the singular values of a finished adapter make it better without training, as in Spectral Surgery?
 
     python -m benchmarks.refine --data ../shared/data/clinc150,../shared/data/glue/sst2 [--seeds 2] [--steps 150]
         [--batches 8] [--rank 8]
 
-A run of uniform LoRA is trained. Its updates are taken apart into singular triplets, and the gradient of the loss by each
-singular value is read on `--batches` batches of training examples. Then every singular value σ is multiplied:
+A run of uniform LoRA is trained. Its updates are taken apart into singular triplets, and the gradient of the loss by
+each singular value is read on `--batches` batches of training examples. Then every singular value σ is multiplied:
 
 - `absolute`: by 1 + 0.2 tanh(z), with z the mean absolute gradient of the module's triplets, standardised;
 - `signed`: by 1 - 0.2 tanh(z), with z the mean gradient over its root mean square in the module;
