@@ -267,6 +267,23 @@ def retention() -> Iterator[str]:
             )
 
 
+def rank_line() -> Iterator[str]:
+    """Yield what the capacity line says of a rank, and what the next larger one gained, a setting a row."""
+    yield from head("setting", "rank", "bits to learn a parameter", "the line says", "more rank gains, nats an example")
+    for name in ("facts", "tasks"):
+        for one in figures(f"rank_capacity-{name}")["rows"]:
+            if "gain" not in one:
+                continue
+            gain, low, high = one["gain"]
+            yield row(
+                f"{HEAD_RATES.get(one['name'], one['name'])}, {one['seeds']} seeds",
+                f"{one['rank']} → {one['larger']}",
+                f"{one['bits'] / one['parameters']:.2f}",
+                one["verdict"],
+                f"{gain:+.3f}".replace("-", "−") if low is None else _bold(gain, low, high),
+            )
+
+
 def gates() -> Iterator[str]:
     """Yield the table of input gates: held-out loss by domain, and what gates change in it."""
     by_domain = {(one["trained_without"], one["domain"], one["gates"]): one for one in figures("domains")["by_domain"]}

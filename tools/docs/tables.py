@@ -69,6 +69,7 @@ KINDS = {
     "results": measured.results,
     "gates": measured.gates,
     "head_rates": measured.head_rates,
+    "rank_line": measured.rank_line,
     "retention": measured.retention,
     "steps": measured.steps,
     "precision": measured.precision,
