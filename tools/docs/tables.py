@@ -53,9 +53,9 @@ def panels() -> Iterator[str]:
 
 def symptoms() -> Iterator[str]:
     """Yield why adapters do not learn, with the usual cause and the remedy."""
-    yield from ("| dynlora says | because | usual cause | do this |", "|---|---|---|---|")
+    yield from ("| dynlora says | usual cause | do this |", "|---|---|---|")
     for meaning in MEANINGS.values():
-        yield f"| {meaning.title} | {meaning.effect} | {_with_code(meaning.cause)} | {_with_code(meaning.remedy)} |"
+        yield f"| {meaning.title} | {_with_code(meaning.cause)} | {_with_code(meaning.remedy)} |"
 
 
 def _with_code(words: str) -> str:
