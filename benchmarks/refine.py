@@ -224,8 +224,8 @@ def main() -> None:
     if arguments.quick:
         setting, out = replace(setting, steps=20, rows=64, seeds=1, batches=2), f"{out}-quick"
     runs: dict[str, list[dict[str, Any]]] = {}
-    for data in arguments.data.split(","):
-        for seed in range(setting.seeds):
+    for seed in range(setting.seeds):
+        for data in arguments.data.split(","):
             runs.setdefault(Path(data).name, []).append(one(data, seed, setting))
             figures = {"setting": vars(setting), "summary": summary(runs)}
             results.write(out, figures, "benchmarks.refine")
