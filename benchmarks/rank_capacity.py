@@ -105,7 +105,9 @@ def facts(numbers: Sequence[int], ranks: Sequence[int], seeds: int, steps: int) 
 def to_learn(task: str, folder: Path | None) -> dict[str, Any]:
     """Return what is to be learned of a task of `benchmarks.quality`, as advice would measure it, and parameters."""
     section = TASKS[task].section(folder)
-    config = parse_config({"model": {"name": "minilm"}, "data": section, "adapter": {"rank": 1}})
+    config = parse_config(
+        {"model": {"name": "minilm"}, "data": section, "adapter": {"rank": 1}, "strategy": {"name": "lora"}}
+    )
     trainer = build_trainer(load_inputs(config), NullRecorder(), make_accelerator())
     rows = sampled(len(trainer.tokens), LABELS, 0)
     with trainer.adapters.disabled():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dynlora.config import RunConfig
+from dynlora.config import parse_config
 from dynlora.store import queries
 from tests.browser.conftest import OTHER, Picture, fits, settled
 from tests.tiny import tiny_rows, write_csv
@@ -99,7 +99,7 @@ def test_a_suggested_rate_is_put_into_the_form_and_trains_better_than_the_defaul
     settled(page)
     suggested = _trained(page, runs_dir, {OTHER, default})
     rates = [queries.run_summary(runs_dir / run)["config"]["train"]["lr"] for run in (default, suggested)]
-    assert rates == [RunConfig().train.lr, rate]
+    assert rates == [parse_config({}).train.lr, rate]
     losses = [
         queries.scalars_frame(runs_dir / run, "loss", "validation")["value"].iloc[-1] for run in (default, suggested)
     ]

@@ -17,7 +17,7 @@ from dynlora.analysis.health import outcome
 from dynlora.analysis.learning import MEANINGS, symptoms_of
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.cli.main import main as cli
-from dynlora.config import RunConfig
+from dynlora.config import parse_config
 from dynlora.integrations.transformers import RecordCallback
 from dynlora.store import queries
 from dynlora.training import run as training
@@ -362,7 +362,7 @@ def test_inspect_says_that_every_update_is_zero(tiny_bert: Path, tmp_path: Path)
     ],
 )
 def test_every_method_learns_at_the_default_rates(strategy: str, tiny_bert: Path, tmp_path: Path) -> None:
-    rates = {f"train__{name}": getattr(RunConfig().train, name) for name in ("lr", "head_lr")}
+    rates = {f"train__{name}": getattr(parse_config({}).train, name) for name in ("lr", "head_lr")}
     config = tiny_config(tiny_bert, save_data(tmp_path), strategy={"name": strategy}, train__steps=40, **rates)
     outcome_of = training.train(config, tmp_path / "runs", progress=False)
     assert outcome_of.state == "finished", outcome_of.error
