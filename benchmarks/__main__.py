@@ -41,6 +41,8 @@ PLAIN = (
     "tuned",
     "recycle",
     "retention",
+    "rank_capacity",
+    "refine",
     "distil",
     "gpu",
     "llama_cpp",

@@ -218,6 +218,19 @@ def retention(figures: Mapping[str, Any]) -> Claims:
         yield f"retention leaves the run as it is ({seed})", run["is_equal_without"]
 
 
+def rank_capacity(figures: Mapping[str, Any]) -> Claims:
+    """More rank has more parameters and room, and no adapter learns more than there is."""
+    small, large = figures["rows"]
+    yield "more rank has more room", large["capacity"] > small["capacity"]
+    yield "nothing is learned that is not there", all(row["learned"] <= row["bits"] for row in figures["rows"])
+
+
+def refine(figures: Mapping[str, Any]) -> Claims:
+    """Every way was measured on the same examples; none breaks the model."""
+    for data, row in figures["summary"].items():
+        yield f"no way breaks the model ({data})", all(abs(row[way][0]) < 1 for way in ("absolute", "signed", "random"))
+
+
 def gpu(figures: Mapping[str, Any]) -> Claims:
     """Every variant took its steps; without a GPU nothing is said of memory."""
     alone = figures["alone"]
@@ -275,6 +288,8 @@ CHECKS: Mapping[str, Callable[[Any], Claims]] = {
         tuned,
         recycle,
         retention,
+        rank_capacity,
+        refine,
         distil,
         gpu,
         llama_cpp,

@@ -27,6 +27,8 @@ MOST_ROWS = 400
 MOST_COMPONENTS = 256
 """Most singular values of a module that are drawn, the largest."""
 
+NOTHING = "Every update is zero: the adapter changes nothing."
+
 _TURNS = {word: turn for turn, word in enumerate(dict.fromkeys(KIND_WORDS.values()))}
 
 OUTSIDE = "outside"
@@ -137,10 +139,12 @@ def depth_caption(modules: pd.DataFrame, column: str, title: str) -> str:
 
 
 def norms(modules: pd.DataFrame) -> str:
-    """Say which kind of module moved its weights most, by its fraction of the squared norms."""
+    """Say which kind of module moved its weights most, by its fraction of the squared norms, or that none did."""
+    if len(modules) and (modules["norm"] == 0).all():
+        return f"{NOTHING} It was saved before the first step, or B never moved."
     shares = modules.groupby("label", sort=False)["share"].sum()
     if not np.isfinite(modules["share"]).any() or not shares.sum():
-        return "No update changes the weights: every norm is zero or not finite."
+        return "No update can be compared: its norm is zero or not finite."
     return (
         f"{one_line(shares.idxmax(), 40)} has the largest updates, with {percent(shares.max() / 100)} of the total "
         f"squared norm; {one_line(shares.idxmin(), 40)} has the smallest, with {percent(shares.min() / 100)}."
@@ -151,7 +155,7 @@ def spectra_caption(modules: pd.DataFrame, drawn_rows: int) -> str:
     """Say how many of the components carry the updates, and how many modules are drawn."""
     known = modules[modules["norm"] > 0]
     if known.empty:
-        return "Every update is zero: no component has an effect yet."
+        return NOTHING
     used, have = float(known["effective_rank"].sum()), int(known["rank"].sum())
     narrow = one_line(known.loc[at_lowest(known["effective_rank"] / known["rank"].clip(lower=1)), "short"], 40)
     cut = f" {drawn_rows:,} of {len(modules):,} modules shown; the table has all." if drawn_rows < len(modules) else ""

@@ -30,13 +30,14 @@ def inspect(folder: Path) -> Any:
 
 
 def _format_adapter(adapter: Adapter) -> str:
-    """Return an adapter as a sentence, a line per module, and what the numbers do not show."""
+    """Return an adapter as a sentence, a line per module, where its updates are, and what the numbers do not show."""
     from dynlora.analysis import adapter_frames
 
     modules = adapter_frames.described(adapter)
     table = adapter_frames.table(modules).drop(columns="name")
     lines = table.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}")
-    return "\n".join([adapter_frames.overview(adapter, modules), lines, *adapter.notes])
+    told = [adapter_frames.overview(adapter, modules), lines, adapter_frames.norms(modules), *adapter.notes]
+    return "\n".join(told)
 
 
 @click.command()

@@ -61,9 +61,8 @@ class Attached(Parts):
     def __post_init__(self) -> None:
         """Notice an optimizer that steps while nobody calls `step`, and adapters that do not learn."""
         self.watch = Watch(self.optimizer, lambda: self.index)
-        peak = max(float(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups)
         steps = range(self.index, self.total)
-        self.first_steps = FirstSteps(self.adapters, self.optimizer, steps, peak_lr=peak, model=self.model)
+        self.first_steps = FirstSteps(self.adapters, self.optimizer, steps, model=self.model)
 
     def penalty(self) -> Tensor:
         """Return what the strategy adds to the loss; add it before `backward`."""

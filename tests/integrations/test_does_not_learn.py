@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import dynlora
 from dynlora import strategies
 from dynlora.analysis.health import outcome
 from dynlora.analysis.learning import MEANINGS, symptoms_of
 from dynlora.analysis.run_reading import RunReading, read_run
+from dynlora.cli.main import main as cli
+from dynlora.config import parse_config
 from dynlora.integrations.transformers import RecordCallback
 from dynlora.store import queries
 from dynlora.training import run as training
@@ -99,6 +102,19 @@ def no_rate(folder: Path) -> tuple[Any, dict[str, Any]]:
     return model, {"optimizers": (torch.optim.AdamW(groups), None)}
 
 
+class Skipping(torch.optim.AdamW):
+    """An optimizer that takes no step, as a scaler skips each one while gradients are not finite."""
+
+    def step(self, closure: Any = None) -> None:
+        """Leave the weights."""
+
+
+def skipped(folder: Path) -> tuple[Any, dict[str, Any]]:
+    model = adapted(folder)
+    trained = [one for one in model.parameters() if one.requires_grad]
+    return model, {"optimizers": (Skipping(trained, lr=1e-2), None)}
+
+
 def rounded(folder: Path) -> tuple[Any, dict[str, Any]]:
     return adapted(folder).to(torch.bfloat16), {"learning_rate": 1e-5}
 
@@ -149,6 +165,7 @@ BROKEN: list[tuple[Setup, str, bool]] = [
     (no_scaling, "no_scaling", True),
     (both_zero, "zero_gradient", True),
     (no_rate, "no_rate", True),
+    (skipped, "unmoved", True),
     (rounded, "rounded", True),
     (small, "small", True),
     (large, "large", True),
@@ -209,19 +226,132 @@ def test_what_learns_is_silent(setup: Setup, tiny_bert: Path, tmp_path: Path) ->
     assert "the adapters learn" in outcome(reading(run).evidence).passed
 
 
-def steps_taken(attached: Any, steps: int) -> None:
+def test_the_twelve_set_ups_are_of_every_symptom() -> None:
+    assert {kind for _, kind, _ in BROKEN} == set(MEANINGS)
+    assert len(BROKEN) == 12
+
+
+# --- our own loop
+
+
+def attached(folder: Path, **options: Any) -> Any:
+    """The tiny BERT in a loop of one's own; plain LoRA where nothing else is asked for."""
+    return dynlora.attach(classifier(folder), **{"strategy": "lora", "budget": 3, "steps": 20, "lr": 1e-2, **options})
+
+
+def own_factors(loop: Any) -> list[Any]:
+    """A and B of all modules."""
+    return [tensor for module in loop.adapters for tensor in module.trained_tensors()]
+
+
+def loop_frozen(loop: Any) -> None:
+    for tensor in own_factors(loop):
+        tensor.requires_grad_(False)
+
+
+def loop_outside(loop: Any) -> None:
+    own = {id(tensor) for tensor in own_factors(loop)}
+    for group in loop.optimizer.param_groups:
+        group["params"] = [one for one in group["params"] if id(one) not in own]
+
+
+def loop_detached(loop: Any) -> None:
+    loop.model.bert.encoder.layer[0].register_forward_hook(lambda *seen: _cut(seen[-1]))
+
+
+def loop_both_zero(loop: Any) -> None:
+    for tensor in own_factors(loop):
+        torch.nn.init.zeros_(tensor)
+
+
+def loop_no_rate(loop: Any) -> None:
+    for group in loop.optimizer.param_groups:  # a schedule that nobody meant
+        group["lr"] = 0.0
+
+
+def loop_fast_head(loop: Any) -> None:
+    """A head at the rate that is usual for one does not hide how slow the adapters are."""
+    loop.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1e-2})
+
+
+def loop_skipped(loop: Any) -> None:
+    loop.optimizer.step = lambda: None
+
+
+def loop_disabled(loop: Any) -> None:
+    for module in loop.adapters:
+        module.enabled = False
+
+
+LOOPS: list[tuple[Callable[[Any], None], str, dict[str, Any]]] = [
+    (loop_frozen, "frozen", {}),
+    (loop_outside, "outside", {}),
+    (loop_disabled, "disabled", {}),
+    (loop_detached, "no_gradient", {}),
+    (loop_both_zero, "zero_gradient", {}),
+    (loop_no_rate, "no_rate", {}),
+    (loop_skipped, "unmoved", {}),
+    (loop_fast_head, "small", {"lr": 1e-7}),
+    (lambda loop: None, "large", {"lr": 1e-2, "alpha": 3000}),
+]
+"""What is done to a loop of one's own after `attach`, the symptom, and options of `attach`."""
+
+
+def steps_taken(loop: Any, steps: int = 20) -> None:
     """Take steps in a loop of one's own."""
     for step in range(steps):
-        attached.model(**batch(step)).loss.backward()
-        attached.step()
+        loop.model(**batch(step)).loss.backward()
+        loop.step()
 
 
-def test_a_loop_of_ones_own_is_warned(tiny_bert: Path) -> None:
-    attached = dynlora.attach(classifier(tiny_bert), strategy="lora", budget=3, steps=20, lr=1e-2)
-    for group in attached.optimizer.param_groups:  # a schedule that nobody meant
-        group["lr"] = 0.0
-    with pytest.warns(UserWarning, match="the optimizer steps at a learning rate of 0: all adapters"):
-        steps_taken(attached, 20)
+@pytest.mark.parametrize(("spoil", "kind", "options"), LOOPS, ids=lambda one: getattr(one, "__name__", ""))
+def test_a_loop_of_ones_own_is_warned(
+    spoil: Callable[[Any], None], kind: str, options: dict[str, Any], tiny_bert: Path
+) -> None:
+    loop = attached(tiny_bert, **options)
+    spoil(loop)
+    with pytest.warns(UserWarning, match="dynlora: After 20 steps") as warned:
+        steps_taken(loop)
+    assert [one.kind for one in loop.first_steps.symptoms] == [kind]
+    assert MEANINGS[kind].remedy in "".join(str(one.message) for one in warned)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"strategy": "dynamic", "warmup_steps": 2, "allocate_every": 2, "final_steps": 2, "moves": 4},
+        {"strategy": "adalora"},
+        {"steps": 100, "lr": 2e-4},
+        {"dropout": 0.1, "alpha": 3},
+        {"strategy": "lora", "budget": 1},
+    ],
+    ids=["lora", "dynamic", "adalora", "slow", "dropout", "rank 1"],
+)
+def test_a_loop_that_learns_is_silent(options: dict[str, Any], tiny_bert: Path) -> None:
+    loop = attached(tiny_bert, **{"calibration": [batch(100)], **options})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "dynlora")
+        steps_taken(loop)
+    assert loop.first_steps.symptoms == []
+
+
+def test_doctor_and_the_page_say_it_of_a_recorded_loop(tiny_bert: Path, tmp_path: Path) -> None:
+    loop = attached(tiny_bert)
+    loop_no_rate(loop)
+    record = loop.record("mine", tmp_path / "runs")
+    steps_taken(loop)
+    record.finish()
+    told = CliRunner().invoke(cli, ["doctor", record.folder.name, "--runs-dir", str(tmp_path / "runs")])
+    page = [finding.words for finding in outcome(reading(dynlora.open_run(record.folder)).evidence).findings]
+    for words in (told.output, " ".join(page)):
+        assert "the optimizer steps at a learning rate of 0: all adapters" in " ".join(words.split())
+
+
+def test_inspect_says_that_every_update_is_zero(tiny_bert: Path, tmp_path: Path) -> None:
+    adapted(tiny_bert).save_pretrained(tmp_path / "adapter")
+    told = CliRunner().invoke(cli, ["inspect", str(tmp_path / "adapter")])
+    assert "Every update is zero" in " ".join(told.output.split())
 
 
 @pytest.mark.parametrize(
@@ -231,8 +361,9 @@ def test_a_loop_of_ones_own_is_warned(tiny_bert: Path) -> None:
         for at, name in enumerate(sorted(strategies.registry()))
     ],
 )
-def test_every_method_learns_in_the_loop(strategy: str, tiny_bert: Path, tmp_path: Path) -> None:
-    config = tiny_config(tiny_bert, save_data(tmp_path), strategy={"name": strategy}, train__steps=24, train__lr=5e-3)
+def test_every_method_learns_at_the_default_rates(strategy: str, tiny_bert: Path, tmp_path: Path) -> None:
+    rates = {f"train__{name}": getattr(parse_config({}).train, name) for name in ("lr", "head_lr")}
+    config = tiny_config(tiny_bert, save_data(tmp_path), strategy={"name": strategy}, train__steps=40, **rates)
     outcome_of = training.train(config, tmp_path / "runs", progress=False)
     assert outcome_of.state == "finished", outcome_of.error
     assert symptoms(dynlora.open_run(outcome_of.folder)) == []

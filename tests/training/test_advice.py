@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import dynlora
 from dynlora.analysis import advice_text
 from dynlora.config import parse_config
 from dynlora.engine.data.batches import Tokens
-from dynlora.engine.evaluation.to_learn import label_noise
+from dynlora.engine.evaluation.to_learn import label_noise, labels_to_learn
 from dynlora.engine.loop.range_test import HIGHEST, range_test, rates_of
 from dynlora.errors import ConfigError
 from dynlora.store import queries
@@ -151,6 +152,16 @@ def test_what_classes_hold_beyond_a_fitted_head_is_little_where_the_words_tell_t
     assert small["parameters"] * 2 == known["parameters"]
     assert small["capacity"] == 2 * small["parameters"]
     assert advice_text.rank_capacity(answer).startswith("This rank is")
+
+
+def test_labels_that_no_text_tells_hold_their_entropy_and_no_more(tiny_bert: Path, tiny_data: Path) -> None:
+    trainer = probing_trainer(tiny_config(tiny_bert, tiny_data))
+    label = np.random.default_rng(0).integers(2, size=len(trainer.tokens))
+    rows = np.arange(len(label))
+    known = labels_to_learn(trainer.model, replace(trainer.tokens, label=label), rows, trainer.autocast)
+    assert known is not None
+    share = label.mean()
+    assert known.nats == pytest.approx(-share * math.log(share) - (1 - share) * math.log(1 - share))
 
 
 def test_texts_hold_the_loss_of_all_their_tokens(tmp_path: Path) -> None:

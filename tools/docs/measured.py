@@ -243,6 +243,47 @@ def against_lora(method: str) -> list[str]:
     return said
 
 
+def retention() -> Iterator[str]:
+    """Yield what a run forgets at the suggested learning rate, and at a multiple of it, a run a row."""
+    yield from head(
+        "run", "rate", "held-out loss before → after", "cosine to the base, 95 % CI", "same nearest sentence"
+    )
+    of = figures("retention-minilm")
+    setting = of["setting"]
+    task = f"`{setting['model']}`, `{setting['data']}`, {setting['method']}, rank {setting['rank']}"
+    for name, run in of["runs"].items():
+        for side, times in (("suggested", 1), ("too_high", setting["times"])):
+            label = f"{task}, {setting['steps']} steps, {name}" if times == 1 else f"the same, {times:g} times the rate"
+            if run[side] is None:
+                yield row(label, f"{times * run['rate']:.2g}", "diverged", "", "")
+                continue
+            losses, last = run[side]["held_out_loss"], run[side]["retention"][-1]
+            yield row(
+                label,
+                f"{times * run['rate']:.2g}",
+                f"{losses[0]:.3f} → {losses[-1]:.3f}",
+                f"{last['cosine']:.3f} [{last['low']:.3f}, {last['high']:.3f}]",
+                f"{100 * last['agreement']:.0f} %",
+            )
+
+
+def rank_line() -> Iterator[str]:
+    """Yield what the capacity line says of a rank, and what the next larger one gained, a setting a row."""
+    yield from head("setting", "rank", "bits to learn a parameter", "the line says", "more rank gains, nats an example")
+    for name in ("facts", "tasks"):
+        for one in figures(f"rank_capacity-{name}")["rows"]:
+            if "gain" not in one:
+                continue
+            gain, low, high = one["gain"]
+            yield row(
+                f"{HEAD_RATES.get(one['name'], one['name'])}, {one['seeds']} seeds",
+                f"{one['rank']} → {one['larger']}",
+                f"{one['bits'] / one['parameters']:.2f}",
+                one["verdict"],
+                f"{gain:+.3f}".replace("-", "−") if low is None else _bold(gain, low, high),
+            )
+
+
 def gates() -> Iterator[str]:
     """Yield the table of input gates: held-out loss by domain, and what gates change in it."""
     by_domain = {(one["trained_without"], one["domain"], one["gates"]): one for one in figures("domains")["by_domain"]}

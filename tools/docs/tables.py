@@ -53,9 +53,9 @@ def panels() -> Iterator[str]:
 
 def symptoms() -> Iterator[str]:
     """Yield why adapters do not learn, with the usual cause and the remedy."""
-    yield from ("| dynlora says | because | usual cause | do this |", "|---|---|---|---|")
+    yield from ("| dynlora says | usual cause | do this |", "|---|---|---|")
     for meaning in MEANINGS.values():
-        yield f"| {meaning.title} | {meaning.effect} | {_with_code(meaning.cause)} | {_with_code(meaning.remedy)} |"
+        yield f"| {meaning.title} | {_with_code(meaning.cause)} | {_with_code(meaning.remedy)} |"
 
 
 def _with_code(words: str) -> str:
@@ -69,6 +69,8 @@ KINDS = {
     "results": measured.results,
     "gates": measured.gates,
     "head_rates": measured.head_rates,
+    "rank_line": measured.rank_line,
+    "retention": measured.retention,
     "steps": measured.steps,
     "precision": measured.precision,
     "ablation": measured.ablation,

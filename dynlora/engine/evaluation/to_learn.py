@@ -41,6 +41,8 @@ def sampled(n: int, most: int, seed: int) -> np.ndarray:
 def labels_to_learn(model: nn.Module, tokens: Tokens, rows: np.ndarray, autocast: Callable[[], Any]) -> ToLearn | None:
     """Return what classes hold beyond a linear head on the frozen model; None with too few rows of too few classes.
 
+    A head that loses more than the frequencies of the classes do is overfitted: then their entropy counts.
+
     Args:
         model: the base, its adapters off.
         tokens: all training examples.
@@ -57,7 +59,9 @@ def labels_to_learn(model: nn.Module, tokens: Tokens, rows: np.ndarray, autocast
         _head_losses(features[fit], label[fit], features[judge], label[judge], classes)
         for fit, judge in KFold(FOLDS).split(features)
     ]
-    return ToLearn(float(np.concatenate(losses).mean()), label_noise(tokens))
+    share = np.unique(label, return_counts=True)[1] / len(label)
+    entropy = -float((share * np.log(share)).sum())
+    return ToLearn(min(float(np.concatenate(losses).mean()), entropy), label_noise(tokens))
 
 
 def _head_losses(

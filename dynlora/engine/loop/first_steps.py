@@ -63,7 +63,7 @@ class FirstSteps:
         optimizer: Any,
         steps: range,
         *,
-        peak_lr: float,
+        peak_lr: float | None = None,
         model: nn.Module | None = None,
     ) -> None:
         """Watch the adapters.
@@ -73,13 +73,15 @@ class FirstSteps:
             optimizer: that is to train them; its parameter groups are read.
             steps: from the number of optimizer steps that were taken before to that of the run; what was taken before
                 is not looked at.
-            peak_lr: the largest learning rate of the schedule.
+            peak_lr: the largest learning rate of the schedule; None for that of the adapters' parameter groups, which
+                have it as `initial_lr` where a scheduler was made.
             model: asked whether it checkpoints gradients; None when it is not known.
         """
         self._at = min(LOOK_STEPS, steps.stop)
         self.symptoms: list[Symptom] | None = [] if steps.start >= self._at else None
         self._adapters, self._optimizer, self._model = adapters, optimizer, model
-        self._planned = SPENT_SHARE * peak_lr * steps.stop
+        peak = self._rate("initial_lr") if peak_lr is None else peak_lr
+        self._planned = SPENT_SHARE * peak * steps.stop
         self._steps, self._rates = steps.start, 0.0
         self._reached: set[int] = set()
         self._before: dict[int, Tensor] = {}
@@ -113,12 +115,16 @@ class FirstSteps:
         self.symptoms = [_symptom(kind, by_kind[kind], len(live)) for kind in MEANINGS if kind in by_kind]
         return self.symptoms
 
-    def _rate(self) -> float:
-        """Return the learning rate of the adapters' groups, the largest; of all groups where they are in none."""
+    def _rate(self, name: str = "lr") -> float:
+        """Return the learning rate of the adapters' groups, the largest; of all groups where they are in none.
+
+        Args:
+            name: of the rate in a group; a group without it has `lr`.
+        """
         own = {id(tensor) for adapter in self._adapters for tensor in adapter.trained_tensors()}
         groups: list[Mapping[str, Any]] = list(self._optimizer.param_groups)
         with_own = [group for group in groups if any(id(tensor) in own for tensor in group["params"])]
-        return max((float(group["lr"]) for group in with_own or groups), default=0.0)
+        return max((float(group.get(name, group["lr"])) for group in with_own or groups), default=0.0)
 
     def _held(self) -> set[int]:
         """Return the identities of the optimizer's parameters."""
