@@ -82,3 +82,24 @@ def test_what_a_browser_tells_is_checked(name: str, value: Any, before: dict[str
     assert not app.exception
     address = {key: values[-1] if isinstance(values, list) else values for key, values in app.query_params.items()}
     assert address == after
+
+
+def opened(columns: list[str]) -> None:
+    """Draw the table that a menu opens, whose second row was clicked."""
+    from unittest import mock
+
+    import pandas as pd
+
+    from dynlora.viz.ui import cards
+
+    rows = pd.DataFrame({column: ["a.key", "a.value"] for column in columns})
+    clicked = {"selection": {"rows": [], "cells": [(1, columns[0])]}}
+    with mock.patch.object(cards.st, "dataframe", return_value=clicked), mock.patch.object(cards.st, "rerun"):
+        cards._show_table(rows, len(rows), "map")
+
+
+@pytest.mark.parametrize(("columns", "module"), [(["module", "name"], "a.value"), (["name", "value"], "")])
+def test_a_row_of_a_table_of_modules_chooses_its_module(columns: list[str], module: str) -> None:
+    app = AppTest.from_function(opened, args=(columns,)).run()
+    assert not app.exception
+    assert app.query_params.get("module", "") in (module, [module])

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import number, one_line, plotly_text, signed
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.panel import Panel, Picks, RunView
 from dynlora.viz.kit.theme import Palette
 
 
@@ -22,10 +22,14 @@ class RankByKind(Panel[pd.DataFrame]):
     missing = "No ranks have been recorded yet."
 
     def data(self, view: RunView) -> pd.DataFrame | None:
-        """Return column step, then one per kind; None before the first rank."""
+        """Return column step, then one per kind that is chosen; None before the first rank."""
         run: RunReading = view.result
-        totals = components_by_kind(run.whole("rank", run.columns), run.modules)
+        totals = components_by_kind(run.whole("rank", run.columns), run.selected)
         return None if totals.empty else totals
+
+    def picks(self, view: RunView) -> Picks:
+        """Return that a click on a band chooses its kind."""
+        return Picks("kind", list(dict.fromkeys(view.result.selected["label"])))
 
     def caption(self, data: pd.DataFrame) -> str:
         """Return which kind gained and which lost most."""
@@ -41,9 +45,9 @@ def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFra
 
     Args:
         ranks: one row per module as recorded, one column per step.
-        modules: as `capacity.described` returns them.
+        modules: all or some, as `capacity.described` returns them.
     """
-    if len(ranks) != len(modules) or not ranks.shape[1]:
+    if not ranks.shape[1] or modules["position"].max() >= len(ranks):
         return pd.DataFrame({"step": []})
     columns = {"step": ranks.columns.to_numpy()}
     for label, part in modules.groupby("label", sort=False):
@@ -70,7 +74,8 @@ def by_kind(totals: pd.DataFrame) -> str:
 def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw how many components each kind of module holds over the steps, stacked; column step, then one per kind."""
     drawn = theme.figure(colours, 250)
-    for kind, (colour, _, _) in theme.kind_styles([str(name) for name in totals.columns[1:]]).items():
+    styles = theme.kind_styles([str(name) for name in totals.columns[1:]])
+    for place, (kind, (colour, _, _)) in enumerate(styles.items()):
         drawn.add_scatter(
             x=totals["step"],
             y=totals[kind],
@@ -79,6 +84,7 @@ def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
             name=plotly_text(kind, 24),
             line={"color": colour, "width": 0.8, "shape": "hv"},
             fillcolor=theme.faded(colour, 0.55),
+            meta={"place": place},
             hovertemplate=f"step %{{x}}<br>{plotly_text(kind, 24)}: %{{y:,}} components<extra></extra>",
         )
     drawn.update_layout(showlegend=True)
