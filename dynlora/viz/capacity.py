@@ -71,9 +71,8 @@ def capacity_controls(view: RunReading) -> RunReading:
     """Draw the controls and return the view as they set it; their values are in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
         segmented("signal", "Signal", list(view.signals), "rank", _signal_name(view))
-        segmented(
-            "rows", "Order of the modules", list(capacity_frames.ORDERS), "kind", capacity_frames.ORDERS.__getitem__
-        )
+        orders = _orders_of(view)
+        segmented("rows", "Order of the modules", orders, orders[0], capacity_frames.ORDERS.__getitem__)
     steps, *places = st.columns([4, 2, 2, 2], vertical_alignment="bottom")
     with steps:
         step_range(view.summary["step"], last_planned_step(view.summary))
@@ -111,6 +110,12 @@ def selection_note(view: RunReading) -> None:
             st.button("Show all", key="show-all", type="tertiary", on_click=partial(to_address, **all_of))
 
 
+def _orders_of(view: RunReading) -> list[str]:
+    """Return the orders of a map's rows, the usual one first: few modules are not folded."""
+    orders = [order for order in capacity_frames.ORDERS if order != "layer"]
+    return ["layer", *orders] if capacity_frames.foldable(view.modules) else orders
+
+
 def _kinds_of(view: RunReading) -> list[str]:
     return list(dict.fromkeys(view.modules["label"]))
 
@@ -134,7 +139,8 @@ def as_addressed(view: RunReading) -> RunReading:
         last=last,
         step=chosen_step(first, last),
         signal=from_address("signal", list(view.signals), "rank"),
-        order=from_address("rows", list(capacity_frames.ORDERS), "kind"),
+        order=from_address("rows", _orders_of(view), _orders_of(view)[0]),
+        opened=from_address("open", view.modules["layer"].dropna().astype(int).unique().tolist(), None),
     )
 
 

@@ -45,7 +45,7 @@ def told(name: str, value: object) -> None:
     from dynlora.viz.kit.panel import Picks
     from dynlora.viz.ui import browser, cards
 
-    st.session_state["picks-map"] = Picks("module", ["key", "value"])
+    st.session_state["picks-map"] = Picks("module", ["key", "value"], {8: ("open", "6")})
     st.session_state[browser.CHARTS] = {name: value}
     (cards.picked_in_browser if name == "click" else cards.brushed_in_browser)()
 
@@ -68,6 +68,8 @@ def told(name: str, value: object) -> None:
         ("click", {"chart": "map", "place": 0, "step": -1}, {}, {"module": "key"}),
         ("click", {"chart": "map", "place": "0"}, {}, {}),
         ("click", ["map", 0], {"module": "key"}, {"module": "key"}),
+        ("click", {"chart": "map", "place": 8, "step": 40}, {"module": "key"}, {"module": "key", "open": "6"}),
+        ("click", {"chart": "map", "place": 8, "step": 40}, {"open": "6", "step": "3"}, {"step": "3"}),
         ("brush", {"first": 10, "last": 20}, {}, {"steps": "10-20"}),
         ("brush", {"all": True}, {"steps": "10-20"}, {}),
         ("brush", {"first": 20, "last": 10}, {"steps": "3-"}, {}),

@@ -53,7 +53,7 @@ def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame
 
     @fragment(run_every=1.5 if under_way else None)
     def live() -> None:
-        follow_address("signal", "rows", "flow")
+        follow_address()
         with card("Module ablation", "knockout"):
             state = _progress(run.folder)
             if under_way and state is None and not shared().is_under_way(run.folder):

@@ -106,16 +106,15 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
         st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch")
     else:
         # Another choice makes another chart: streamlit keeps the last click, which would be taken back by the next.
-        before = st.query_params.get(picks.name, "")
+        before = picks.chosen(st.query_params)
         st.session_state[f"picks-{key}"] = picks
         name = f"chart-{key}-{before}"[:300]
-        invitation = "%{text}<br>click to follow this module<extra></extra>"
+        invitation = "%{text}<br>click to select<extra></extra>"
         figure.update_traces(hovertemplate=invitation, selector={"name": HANDLES})
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "bar"})
-        for trace in figure.data:
-            if isinstance(trace.meta, Mapping) and "place" in trace.meta:
-                trace.hovertemplate = f"%{{fullData.name}}<br>click: this {picks.name} alone<extra></extra>"
+        alone = f"%{{fullData.name}}<br>click: this {picks.name} alone<extra></extra>"
+        figure.update_traces(hovertemplate=alone, selector=lambda trace: "place" in (trace.meta or ()))
         st.plotly_chart(
             figure,
             theme=None,
@@ -153,15 +152,12 @@ def _picked(key: str, picks: Picks, before: str) -> None:
     A chart that was drawn for another choice than the address has now, `before`, was not clicked: after Back the
     browser tells of the clicks on charts that are gone, which would be taken for a second click.
     """
-    if before != st.query_params.get(picks.name, ""):
+    if before != picks.chosen(st.query_params):
         return
     points = st.session_state[key]["selection"]["points"]
-    places = [int(point["customdata"][-1]) for point in points if point.get("customdata")]
-    values = [picks.values[place] for place in places if 0 <= place < len(picks.values)]
-    if values and values[0] != st.query_params.get(picks.name):
-        st.query_params[picks.name] = values[0]
-    else:
-        st.query_params.pop(picks.name, None)
+    choices = [picks.at(int(point["customdata"][-1])) for point in points if point.get("customdata")]
+    name, value = next((choice for choice in choices if choice is not None), (picks.name, None))
+    to_address(**{name: None if value == st.query_params.get(name) else value})
 
 
 def picked_in_browser() -> None:
@@ -174,9 +170,10 @@ def picked_in_browser() -> None:
         return
     chart, place, step = click
     picks = st.session_state.get(f"picks-{chart}")
-    if not isinstance(picks, Picks) or place >= len(picks.values):
+    choice = picks.at(place) if isinstance(picks, Picks) else None
+    if choice is None:
         return
-    chosen = {picks.name: picks.values[place]} | ({} if step is None else {"step": str(step)})
+    chosen = dict([choice]) | ({} if step is None or choice[0] == "open" else {"step": str(step)})
     if all(st.query_params.get(name) == value for name, value in chosen.items()):
         chosen = dict.fromkeys(chosen)
     to_address(**chosen)

@@ -254,14 +254,14 @@ def remember_address() -> None:
     st.session_state["drawn-for"] = st.query_params.to_dict()
 
 
-def follow_address(*own: str) -> None:
-    """Redraw the whole page when a control in a live part has changed what the other parts show too.
+OF_ONE_PART = {SECTION, "signal", "rows", "open", "flow"}
+"""Names in the address that concern one live part of a page alone."""
 
-    Args:
-        own: names in the address that concern one part alone.
-    """
+
+def follow_address() -> None:
+    """Redraw the whole page when a control in a live part has changed what the other parts show too."""
     before, now = st.session_state.get("drawn-for", {}), st.query_params.to_dict()
-    if any(before.get(name) != now.get(name) for name in {*before, *now} - {SECTION, *own}):
+    if any(before.get(name) != now.get(name) for name in {*before, *now} - OF_ONE_PART):
         st.rerun()
 
 
