@@ -17,7 +17,7 @@ ORDERS = {"kind": "By kind", "depth": "By depth", "rank": "By rank", "layer": "B
 """The orders of a map's rows, and what people call them; `layer` is by depth with the modules of a layer folded."""
 
 FOLD_FROM = 140
-"""Modules from which a map begins with one row a layer."""
+"""Modules from which a map begins with one row per layer."""
 
 
 def module_state(modules: pd.DataFrame, ranks: np.ndarray, importance: np.ndarray | None) -> pd.DataFrame:
@@ -73,12 +73,12 @@ def ordered(modules: pd.DataFrame, order: str, ranks: np.ndarray) -> pd.DataFram
 
 
 def foldable(modules: pd.DataFrame) -> bool:
-    """Say whether there are so many modules that a map begins with one row a layer."""
+    """Say whether there are so many modules that a map begins with one row per layer."""
     return len(modules) >= FOLD_FROM and modules["layer"].nunique() > 1
 
 
 def folded(rows: pd.DataFrame, values: pd.DataFrame, opened: Collection[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of a map with one row a layer, and its values with that row's: the mean over its modules.
+    """Return the rows of a map with one row per layer, and its values with that row's: the mean over its modules.
 
     Modules outside of layers stay. The row of an opened layer is followed by its modules. A layer's row has the
     position `len(values) + layer`.
@@ -97,7 +97,7 @@ def folded(rows: pd.DataFrame, values: pd.DataFrame, opened: Collection[int]) ->
         words = {"name": f"layer {layer}", "short": f"layer {layer}, mean of {plural(n, 'module')}", "side": ""}
         parts.append(part.head(1).assign(position=len(values) + layer, group=f"layer {layer}", **words))
         if layer in opened:
-            parts.append(part.assign(group=part["short"]))
+            parts.append(part.assign(group=part["label"]))
     return pd.concat(parts, ignore_index=True), pd.DataFrame(every, columns=values.columns)
 
 

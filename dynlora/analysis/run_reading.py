@@ -290,7 +290,7 @@ class RunReading:
 
     @property
     def is_folded(self) -> bool:
-        """Whether a map has one row a layer; what is no amount has no mean."""
+        """Whether a map has one row per layer; what is no amount has no mean."""
         about = self.about
         return (
             self.order == "layer" and not about.choices and not about.grouping and self.selected["layer"].notna().any()

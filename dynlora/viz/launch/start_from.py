@@ -122,7 +122,7 @@ def twin_button(run: Chosen, *, is_main: bool = False) -> str:
 
 
 def _start(run: Chosen, config: Mapping[str, Any], name: str) -> None:
-    """Queue the twin and compare both; a second press before the page is refreshed queues nothing more."""
+    """Queue the other run and compare both; a second press before the page is refreshed queues nothing more."""
     with guarded():
         strategies = {row["name"]: row for row in launch.catalog()["strategies"]}
         settings = form_model.nested(presets.twins(config, strategies)[name])

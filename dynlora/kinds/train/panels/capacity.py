@@ -303,8 +303,9 @@ def capacity_map(
         view: what else is shown.
         colours: of the mode.
     """
-    drawn = theme.figure(colours, map_height(len(modules), 170, 330), left=78)
     edges, centres = row_edges(modules["group"])
+    n = max(len(modules), round(0.9 * edges[-1]))  # a row that is a group has room for its label
+    drawn = theme.figure(colours, map_height(n, 170, 330), left=78)
     values = grouped(values) if view.grouping else values
     z = with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
     x = np.append(first_step - 0.5, values.columns.to_numpy()[-1] + 0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -12,7 +14,15 @@ from dynlora.viz.kit.panel import Panel, Picks, RunView
 from dynlora.viz.kit.theme import Palette
 
 
-class RankByKind(Panel[pd.DataFrame]):
+@dataclass(frozen=True)
+class KindTotals:
+    """Components over the steps: column step, then one per kind; and of which modules, in words."""
+
+    totals: pd.DataFrame
+    modules: str
+
+
+class RankByKind(Panel[KindTotals]):
     """Components by kind of module, stacked."""
 
     id = "kinds"
@@ -21,23 +31,28 @@ class RankByKind(Panel[pd.DataFrame]):
     title = "Rank by module kind over time"
     missing = "No ranks have been recorded yet."
 
-    def data(self, view: RunView) -> pd.DataFrame | None:
-        """Return column step, then one per kind that is chosen; None before the first rank."""
+    def data(self, view: RunView) -> KindTotals | None:
+        """Return the components of the chosen modules; None before the first rank."""
         run: RunReading = view.result
         totals = components_by_kind(run.whole("rank", run.columns), run.selected)
-        return None if totals.empty else totals
+        chosen = " of ".join(one_line(part, 40) for part in (run.kind, run.depth) if part)
+        return None if totals.empty else KindTotals(totals, f"the modules of {chosen}" if chosen else "the adapters")
 
     def picks(self, view: RunView) -> Picks:
         """Return that a click on a band chooses its kind."""
         return Picks("kind", list(dict.fromkeys(view.result.selected["label"])))
 
-    def caption(self, data: pd.DataFrame) -> str:
+    def caption(self, data: KindTotals) -> str:
         """Return which kind gained and which lost most."""
-        return by_kind(data)
+        return by_kind(data.totals, data.modules)
 
-    def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
+    def table(self, data: KindTotals) -> pd.DataFrame:
+        """Return column step, then one per kind."""
+        return data.totals
+
+    def figure(self, data: KindTotals, colours: Palette) -> go.Figure:
         """Draw the components."""
-        return ranks_by_kind(data, colours)
+        return ranks_by_kind(data.totals, colours)
 
 
 def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
@@ -55,11 +70,11 @@ def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame(columns)
 
 
-def by_kind(totals: pd.DataFrame) -> str:
-    """Say which kind gained and which lost most components; column step, then one per kind."""
+def by_kind(totals: pd.DataFrame, modules: str = "the adapters") -> str:
+    """Say which kind gained and which lost most components; column step, then one per kind of these modules."""
     first, last = totals.iloc[0, 1:], totals.iloc[-1, 1:]
     change = (last - first).astype(float)
-    words = f"At step {int(totals['step'].iloc[-1]):,}, the adapters have {number(int(last.sum()))} components"
+    words = f"At step {int(totals['step'].iloc[-1]):,}, {modules} have {number(int(last.sum()))} components"
     if not change.abs().max():
         return f"{words}; no kind changed since the start."
     won, lost = change.idxmax(), change.idxmin()
