@@ -105,4 +105,5 @@ def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Step")
     drawn.update_yaxes(title_text="Rank (components)", rangemode="tozero")
+    theme.single_step(drawn, totals["step"])
     return drawn
