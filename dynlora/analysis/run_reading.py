@@ -291,10 +291,8 @@ class RunReading:
     @property
     def is_folded(self) -> bool:
         """Whether a map has one row per layer; what is no amount has no mean."""
-        about = self.about
-        return (
-            self.order == "layer" and not about.choices and not about.grouping and self.selected["layer"].notna().any()
-        )
+        is_amount = not self.about.choices and not self.about.grouping
+        return self.order == "layer" and is_amount and bool(self.selected["layer"].notna().any())
 
     @property
     def opened_layers(self) -> set[int]:
