@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from dynlora.viz.ui.frame import KEYS, PAGES
-from tests.browser.conftest import OTHER, settled
+from tests.browser.conftest import OTHER, settled, show
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -162,6 +162,18 @@ ROW = """(layer) => {
   return [box.left + box.width / 2, box.top + axis._offset + axis.l2p(places[layer]), positions.length];
 }"""
 """The middle of a layer's row in the map, and how many rows there are."""
+
+
+def test_the_keys_of_a_presentation_cover_nothing_on_a_phone(server: str, page: Page) -> None:
+    show(page, 375, 800)
+    page.goto(f"{server}/run?run={MANY}&present=2")
+    page.get_by_role("button", name="Play").wait_for()
+    settled(page)
+    card, keys = (page.locator(key).bounding_box() for key in (".st-key-card-present-replay", ".st-key-present-keys"))
+    assert card is not None
+    assert keys is not None
+    assert card["height"] > 800, "it is deeper than the screen"
+    assert keys["y"] >= card["y"] + card["height"]
 
 
 @pytest.mark.journey

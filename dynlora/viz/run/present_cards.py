@@ -69,8 +69,7 @@ section[data-testid="stSidebar"], [data-testid="stHeader"], [data-testid="stExpa
 .st-key-present-keys {{ position: fixed; right: 2vw; bottom: 0.6rem; width: auto !important; z-index: 2;
   padding: 0 0.8rem; border-radius: 10px; background: {colours.background}; }}
 @media (max-width: 640px) {{
-  .st-key-present-keys {{ position: sticky; right: auto; bottom: 0; width: 100% !important; }}
-  [data-testid="stMainBlockContainer"] {{ padding-bottom: 0 !important; }}
+  .st-key-present-keys {{ position: static; width: 100% !important; }}
 }}
 </style><span></span>"""
 
