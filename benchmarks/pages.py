@@ -152,9 +152,9 @@ def _live_part(app: AppTest, writer: RunWriter, last: int, ranks: np.ndarray) ->
     clock: list[tuple[float, float]] = []
     begin, end = url_state.follow_address, capacity_cards.live_cards
 
-    def started(*names: str) -> None:
+    def started() -> None:
         clock.append((time.perf_counter(), time.process_time()))
-        begin(*names)
+        begin()
 
     def ended(run: Any) -> None:
         end(run)

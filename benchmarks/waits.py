@@ -1,6 +1,6 @@
-"""What a person waits for, in a real browser: start, first step, check, answers, pages; and a step beside another.
+"""What a person waits for, in a real browser: start, check, answers, pages, first paint; a step beside another.
 
-python -m benchmarks.waits [--quick] [--only steps,launch,answers,pages]
+python -m benchmarks.waits [--quick] [--only steps,launch,answers,pages,paint]
 
 The dashboard is served as `dynlora ui` serves it. Model and data are in the cache before the clock starts. Every time
 is from the click, or the request, until what it brings is on screen. Runs are real: minilm on sentiment4 at defaults,
@@ -14,6 +14,8 @@ import json
 import os
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +34,7 @@ from dynlora.analysis import run_summary
 from dynlora.jobs.environment import WARM_VARIABLE
 from dynlora.jobs.launch import catalog
 from dynlora.store import queries
+from dynlora.viz.ui import frame
 from tests.browser.chromium import find_chromium
 
 STEPS = 60
@@ -65,11 +68,12 @@ GOALS: Mapping[str, float] = {
     "page launch": 1.5,
     LARGE_MAP: 1.2,
     "changed control": 0.4,
+    "frames with unstyled text": 0,
     "evaluation's share": 0.2,
     "a step beside another": 1.0,
     "a step alone, over today's": 1.03,
 }
-"""Goals on a quiet machine: seconds, but for the share and the ratio."""
+"""Goals on a quiet machine: seconds, but for the frames, the share and the ratio."""
 
 Page = Any
 """A page of playwright."""
@@ -238,6 +242,75 @@ def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, fl
     return found
 
 
+PAINTS = """(() => {
+  const found = window.dynloraPaints = { frames: 0, plain: [] };
+  const size = (element) => parseFloat(getComputedStyle(element).fontSize);
+  const plain = () => {
+    const heading = [...document.querySelectorAll("[data-testid=stMain] h1")].find((one) => size(one) > 32);
+    if (heading) return "size " + heading.textContent;
+    const cards = [...document.querySelectorAll("[class*=st-key-card-]")];
+    const card = cards.find((one) => getComputedStyle(one).backgroundColor === "rgba(0, 0, 0, 0)");
+    if (card) return "card " + card.textContent;
+    const text = document.querySelector("#root [data-testid] p, #root h1, #root a");
+    if (text && /^(serif|"?Times)/.test(getComputedStyle(text).fontFamily)) return "font " + text.textContent;
+    return "";
+  };
+  const look = () => {
+    if (document.querySelector("#root h1, #root p")) {
+      found.frames += 1;
+      const words = plain();
+      if (words) found.plain.push(words.slice(0, 80));
+    }
+    requestAnimationFrame(look);
+  };
+  requestAnimationFrame(look);
+})()"""
+"""Counts the frames that have text, and those in which a heading, a card or the font is not ours."""
+
+
+def first_paint(runs_dir: Path, repeats: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return how many frames of cold loads of every page had unstyled text, beside two processes that never wait."""
+    from playwright.sync_api import sync_playwright
+
+    pages = {}
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        with served(runs_dir, warm=True) as (address, _), sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=find_chromium(),
+                args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            )
+            for name in frame.PAGES.values():
+                loads = [_frames(browser, f"{address}/{'' if name == 'home' else name}") for _ in range(repeats)]
+                pages[name] = {
+                    "frames": sum(n for n, _ in loads),
+                    "plain": [words for _, plain in loads for words in plain],
+                }
+                print(
+                    f"  {name:12} {pages[name]['frames']:5} frames, {len(pages[name]['plain'])} with unstyled text",
+                    flush=True,
+                )
+            browser.close()
+    finally:
+        for process in busy:
+            process.kill()
+    return {"frames with unstyled text": sum(len(one["plain"]) for one in pages.values())}, pages
+
+
+def _frames(browser: Any, address: str) -> tuple[int, list[str]]:
+    """Load a page as a browser does that has nothing kept of it; return its frames with text, and the unstyled ones."""
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.add_init_script(PAINTS)
+    page.goto(address)
+    seen(page.locator("[data-testid=stMain] h1").first)
+    settled(page)
+    found = page.evaluate("window.dynloraPaints")
+    context.close()
+    return found["frames"], found["plain"]
+
+
 def large_map(runs_dir: Path, size: tuple[int, int], repeats: int) -> dict[str, float]:
     """Return the seconds of a large heat map and of another signal in it."""
     folder = finish_run(start_run(runs_dir, *size, "a large run"))
@@ -277,15 +350,18 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few steps and repeats: does it work, nothing more")
-    parser.add_argument("--only", default="steps,launch,answers,pages", help="parts to measure, separated by commas")
+    parser.add_argument(
+        "--only", default="steps,launch,answers,pages,paint", help="parts to measure, separated by commas"
+    )
     arguments = parser.parse_args()
     parts, quick = set(arguments.only.split(",")), arguments.quick
     steps, repeats = (8, 2) if quick else (STEPS, 5)
     found: dict[str, float] = {}
     figures: dict[str, Any] = {"load_before": os.getloadavg(), "goals": GOALS, "steps": steps}
-    assets.resolve_model("minilm")
-    assets.resolve_data("sentiment4")
-    catalog()
+    if parts != {"paint"}:
+        assets.resolve_model("minilm")
+        assets.resolve_data("sentiment4")
+        catalog()
     if "steps" in parts:
         found_steps, figures["spin_counts"] = step_waits(quick=quick)
         found |= found_steps
@@ -302,6 +378,9 @@ def main() -> None:
             if "pages" in parts:
                 found |= page_waits(runs_dir, run_ids, repeats)
                 found |= large_map(runs_dir, (500, 36) if quick else LARGE, repeats)
+        if "paint" in parts:
+            painted, figures["paint"] = first_paint(runs_dir, 1 if quick else 10)
+            found |= painted
     figures |= {"waits": found, "load_after": os.getloadavg()}
     show(found)
     print("\nload of the machine before and after:", json.dumps([figures["load_before"], figures["load_after"]]))

@@ -34,7 +34,7 @@ with guard.guarded():
 @live.following(3, active=IS_ACTIVE)
 def show_now() -> None:
     """Draw what changes with every step: the map and the model."""
-    url_state.follow_address("signal", "rows", "flow")
+    url_state.follow_address()
     with cached_queries.one_refresh():
         show_summary_and_map()
 
@@ -60,7 +60,7 @@ def show_summary_and_map() -> None:
 @live.following(15, active=IS_ACTIVE)
 def show_decisions() -> None:
     """Draw what changes with the allocator's decisions, which come less often."""
-    url_state.follow_address("signal", "rows", "flow")
+    url_state.follow_address()
     with guard.guarded(), cached_queries.one_refresh():
         view = capacity.capacity_view(run.folder, queries.run_summary(run.folder))
         if view is None:
@@ -71,7 +71,7 @@ def show_decisions() -> None:
 @guard.fragment(run_every=None)
 def show_knockouts() -> None:
     """Draw what ablations say of the scores, and the ranks to use; an ablation needs the trained model."""
-    url_state.follow_address("signal", "rows", "flow")
+    url_state.follow_address()
     with cached_queries.one_refresh():
         summary, modules = queries.run_summary(run.folder), cached_queries.modules(run.folder)
         if not len(modules) or not summary["step"]:

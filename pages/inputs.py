@@ -12,6 +12,7 @@ from dynlora.analysis.inputs_reading import InputsReading, inputs_of
 from dynlora.analysis.run_reading import read_run
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
+from dynlora.viz.capacity import choose_modules, with_chosen_modules
 from dynlora.viz.inputs import figures as inputs_figures
 from dynlora.viz.inputs import text as inputs_text
 from dynlora.viz.inputs import view as inputs_view
@@ -39,9 +40,12 @@ def show_inputs() -> None:
             return
         place = st.container()
         bound = run_summary.last_planned_step(summary)
-        step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
-        reading = read_run(run.folder, cached_queries.CACHED, summary)
-        reading = replace(reading, step=step, module=url_state.from_address("module", list(reading.short), None))
+        reading = with_chosen_modules(read_run(run.folder, cached_queries.CACHED, summary))
+        steps, *places = st.columns([6, 2, 2] if "gate" in reading.signals else [1], vertical_alignment="bottom")
+        with steps:
+            step = url_state.step_slider(summary["step"], bound, "Step (the last evaluation up to it is shown)")
+        choose_modules(reading, places)
+        reading = replace(reading, step=step)
         view = inputs_of(reading)
         with place:
             inputs_view.show_conclusion(view)

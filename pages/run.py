@@ -10,6 +10,7 @@ from dynlora.analysis.run_reading import read_run
 from dynlora.analysis.run_summary import STATUS_WORDS
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
+from dynlora.viz.capacity import selection_note, with_chosen_modules
 from dynlora.viz.health import health_card
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.ranks.card import ranks_of_run
@@ -47,12 +48,13 @@ def show_run() -> None:
         live_cards.run_actions(run, summary, is_detailed=is_detailed)
         if is_detailed:
             live_cards.run_details(run, summary)
-        reading = read_run(run.folder, CACHED, summary)
+        reading = with_chosen_modules(read_run(run.folder, CACHED, summary))
         view = RunView(run.folder, reading, reading.store)
         if reading.scalars.empty:
             cards.note("No data has been recorded yet. Charts appear after the first steps.")
             health_card(run.folder, summary)
             return
+        selection_note(reading)
         live_cards.training_panels(view, FIRST)
         live_cards.retention_line(view)
         show_results(summary, view, judged)

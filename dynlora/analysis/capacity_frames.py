@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,13 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from dynlora.analysis.stats import spearman
+from dynlora.text import plural
 
-ORDERS = {"kind": "By kind", "depth": "By depth", "rank": "By rank"}
-"""The orders of a map's rows, and what people call them."""
+ORDERS = {"kind": "By kind", "depth": "By depth", "rank": "By rank", "layer": "By layer"}
+"""The orders of a map's rows, and what people call them; `layer` is by depth with the modules of a layer folded."""
+
+FOLD_FROM = 140
+"""Modules from which a map begins with one row per layer."""
 
 
 def module_state(modules: pd.DataFrame, ranks: np.ndarray, importance: np.ndarray | None) -> pd.DataFrame:
@@ -54,18 +58,47 @@ def ordered(modules: pd.DataFrame, order: str, ranks: np.ndarray) -> pd.DataFram
 
     Args:
         modules: as `described` returns them.
-        order: `kind`, `depth` or `rank` (the widest first).
+        order: a key of `ORDERS`; by rank the widest are first.
         ranks: by module as recorded, at the last step shown.
     """
     layer = ["" if pd.isna(value) else str(value) for value in modules["layer"]]
     if order == "kind":
         return modules.assign(group=modules["label"], side=layer)
-    if order == "depth":
+    if order in ("depth", "layer"):
         rows = modules.assign(group=[f"layer {value}" if value else "outside" for value in layer], side="")
         return rows.sort_values(["layer", "position"], kind="stable").reset_index(drop=True)
     last = np.nan_to_num(ranks)[modules["position"]].astype(int)
     rows = modules.assign(group=[f"rank {value}" for value in last], side="", last=last)
     return rows.sort_values("last", ascending=False, kind="stable").drop(columns="last").reset_index(drop=True)
+
+
+def foldable(modules: pd.DataFrame) -> bool:
+    """Say whether there are so many modules that a map begins with one row per layer."""
+    return len(modules) >= FOLD_FROM and modules["layer"].nunique() > 1
+
+
+def folded(rows: pd.DataFrame, values: pd.DataFrame, opened: Collection[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of a map with one row per layer, and its values with that row's: the mean over its modules.
+
+    Modules outside of layers stay. The row of an opened layer is followed by its modules. A layer's row has the
+    position `len(values) + layer`.
+
+    Args:
+        rows: as `ordered` returns them by depth.
+        values: one row per module as recorded, one column per bin.
+        opened: layers that are opened.
+    """
+    parts, last = [rows[rows["layer"].isna()]], len(values) + int(rows["layer"].max())
+    every = values.to_numpy(float)
+    every = np.vstack([every, np.full((last + 1 - len(values), every.shape[1]), np.nan)])
+    for number, part in rows.dropna(subset=["layer"]).groupby("layer"):
+        layer, n = int(float(str(number))), len(part)
+        every[len(values) + layer] = every[part["position"]].mean(axis=0)
+        words = {"name": f"layer {layer}", "short": f"layer {layer}, mean of {plural(n, 'module')}", "side": ""}
+        parts.append(part.head(1).assign(position=len(values) + layer, group=f"layer {layer}", **words))
+        if layer in opened:
+            parts.append(part.assign(group=part["label"]))
+    return pd.concat(parts, ignore_index=True), pd.DataFrame(every, columns=values.columns)
 
 
 def steadiness(importance: pd.DataFrame, events: Sequence[int]) -> pd.DataFrame:

@@ -169,15 +169,15 @@ def served(
     frame = scores.rename(columns=words).reset_index(drop=True)
     if effect is None or gates.empty or len(gates) != len(frame):
         return frame
-    short = modules.sort_values("position")["short"].to_numpy()
+    short = dict(zip(modules["position"], modules["short"], strict=True))
     against = gates.to_numpy(float) - np.nanmean(gates.to_numpy(float), axis=0)
-    beyond = np.flatnonzero(effect.found)
+    beyond = [module for module in np.flatnonzero(effect.found).tolist() if module in short]
     for column, sign in (("larger gates", 1), ("smaller gates", -1)):
         frame[column] = [_named(row, sign, beyond, short) for row in against]
     return frame
 
 
-def _named(row: np.ndarray, sign: int, beyond: np.ndarray, short: np.ndarray) -> str:
+def _named(row: np.ndarray, sign: int, beyond: Sequence[int], short: Mapping[int, str]) -> str:
     """Return the three modules whose gate differs most in one direction, with the difference."""
     order = sorted((m for m in beyond if sign * row[m] > 0), key=lambda m: -sign * row[m])[:3]
     return ", ".join(f"{short[m]} {signed(float(row[m]), 3)}" for m in order) or "none significant"

@@ -105,10 +105,10 @@ def over_depth(gates: pd.DataFrame, modules: pd.DataFrame, chosen: Sequence[int]
         modules: as `capacity.described` returns them.
         chosen: positions of examples.
     """
-    layers = modules.sort_values("position")["layer"]
+    layers, columns = modules["layer"].to_numpy(), modules["position"].to_numpy()
     rows = []
     for position in [place for place in chosen if place < len(gates)][:MOST_LINES]:
-        values = pd.Series(gates.iloc[position].to_numpy(float)).groupby(layers.to_numpy()).mean()
+        values = pd.Series(gates.iloc[position].to_numpy(float)[columns]).groupby(layers).mean()
         rows += [(f"example {position}", int(layer), float(value)) for layer, value in values.items()]
     return pd.DataFrame(rows, columns=["example", "layer", "gate"])
 

@@ -26,7 +26,7 @@ class InputsReading:
     Attributes:
         folder: of the run.
         summary: as `queries.run_summary` returns it.
-        modules: as `capacity.described` returns them.
+        modules: those of the chosen kind and depth, as `capacity.described` returns them.
         step: the step.
         store: answers the questions to the store.
         reactions: what reacting to the input gains, as `gate_effect.reactions` returns it.
@@ -110,4 +110,4 @@ class InputsReading:
 
 def inputs_of(run: RunReading) -> InputsReading:
     """Return the inputs of a run at the last evaluation up to the chosen step."""
-    return InputsReading(run.folder, run.summary, run.modules, run.step, run.store, run.reactions)
+    return InputsReading(run.folder, run.summary, run.selected, run.step, run.store, run.reactions)

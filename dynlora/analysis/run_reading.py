@@ -125,6 +125,7 @@ class RunReading:
         module: name of the module that is followed, or None.
         kind: label of the only kind of modules that is drawn; None for all.
         depth: the only band of layers that is drawn, as `capacity_frames.depth_bands` names it; None for all.
+        opened: number of the layer whose modules a map by layers shows; None for none.
         columns: most columns of a heat map.
     """
 
@@ -142,6 +143,7 @@ class RunReading:
     module: str | None = None
     kind: str | None = None
     depth: str | None = None
+    opened: int | None = None
     columns: int = COLUMNS
 
     # --- the whole run
@@ -285,6 +287,18 @@ class RunReading:
     def rows(self) -> pd.DataFrame:
         """The selected modules in the order of a map's rows."""
         return capacity_frames.ordered(self.selected, self.order, self.ranks(self.last))
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether a map has one row per layer; what is no amount has no mean."""
+        is_amount = not self.about.choices and not self.about.grouping
+        return self.order == "layer" and is_amount and bool(self.selected["layer"].notna().any())
+
+    @property
+    def opened_layers(self) -> set[int]:
+        """The layers whose modules a map by layers has: the opened one, and that of the module that is followed."""
+        layers = self.modules.loc[self.modules["name"] == self.module, "layer"].dropna()
+        return {*layers.astype(int), *([] if self.opened is None else [self.opened])}
 
     @property
     def state(self) -> pd.DataFrame:

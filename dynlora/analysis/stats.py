@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -139,15 +140,30 @@ def paired_difference(differences: Sequence[np.ndarray], draws: int = DRAWS) -> 
     """
     table = np.stack([np.asarray(row, float) for row in differences])
     seeds, examples = table.shape
-    draw = np.random.default_rng(0)
     if examples > BLOCKS:
-        blocks = np.array_split(draw.permutation(examples), BLOCKS)
+        blocks = np.array_split(np.random.default_rng(0).permutation(examples), BLOCKS)
         table = np.stack([table[:, block].mean(axis=1) for block in blocks], axis=1)
+    return Difference(float(table.mean()), *_resampled(table.tobytes(), seeds, examples, draws), seeds, examples)
+
+
+@lru_cache(maxsize=256)
+def _resampled(table: bytes, seeds: int, examples: int, draws: int) -> tuple[float, float]:
+    """Return the bootstrap interval of `paired_difference`; pages that are drawn again ask for the same ones.
+
+    Args:
+        table: mean differences, seeds by blocks of examples, or by examples where there are few.
+        seeds: rows of the table.
+        examples: in its blocks.
+        draws: of the bootstrap.
+    """
+    rows, draw = np.frombuffer(table).reshape(seeds, -1), np.random.default_rng(0)
+    if examples > BLOCKS:
+        draw.permutation(examples)  # which made the blocks
     means = np.empty(draws)
     for number in range(draws):
-        chosen = table[draw.integers(seeds, size=seeds)].mean(axis=0)
+        chosen = rows[draw.integers(seeds, size=seeds)].mean(axis=0)
         means[number] = chosen[draw.integers(len(chosen), size=len(chosen))].mean()
-    return Difference(float(table.mean()), *percentile_interval(means), seeds, examples)
+    return percentile_interval(means)
 
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.capacity_frames import Balance
@@ -23,17 +25,20 @@ from dynlora.store.summary import RunSummary
 from dynlora.text import listed, minus, number, one_line, percent, plural, sentence_case
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.ui import cached_queries
+from dynlora.viz.ui.cards import safe
 from dynlora.viz.ui.panel_cards import conclusion, panel_cards
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import has_model, link
 from dynlora.viz.ui.url_state import (
     addressed_range,
+    brushed_steps,
     choose,
     chosen_step,
     from_address,
     section,
     segmented,
     step_range,
+    to_address,
 )
 
 
@@ -66,22 +71,49 @@ def capacity_controls(view: RunReading) -> RunReading:
     """Draw the controls and return the view as they set it; their values are in the address."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="capacity-controls"):
         segmented("signal", "Signal", list(view.signals), "rank", _signal_name(view))
-        segmented(
-            "rows", "Order of the modules", list(capacity_frames.ORDERS), "kind", capacity_frames.ORDERS.__getitem__
-        )
+        orders = _orders_of(view)
+        segmented("rows", "Order of the modules", orders, orders[0], capacity_frames.ORDERS.__getitem__)
     steps, *places = st.columns([4, 2, 2, 2], vertical_alignment="bottom")
     with steps:
         step_range(view.summary["step"], last_planned_step(view.summary))
+    choose_modules(view, places)
+    return as_addressed(view)
+
+
+def choose_modules(view: RunReading, places: Sequence[DeltaGenerator]) -> None:
+    """Draw the lists of kinds, of layers and of modules; all cards of a run's views follow them.
+
+    Args:
+        view: of the run.
+        places: where each list is drawn; the last ones are left out where there are fewer.
+    """
     short = view.short
     lists = {
         "kind": ("Kind of module", _kinds_of(view), lambda label: one_line(label, 40) or "All kinds"),
         "depth": ("Layers", _depths_of(view), lambda band: sentence_case(band) or "All layers"),
         "module": ("Module", list(short), lambda name: short.get(name, "All modules")),
     }
-    for place, (name, (label, options, words)) in zip(places, lists.items(), strict=True):
+    for place, (name, (label, options, words)) in zip(places, lists.items(), strict=False):
         with place:
             choose(name, label, ["", *options], "", words)
-    return as_addressed(view)
+
+
+def selection_note(view: RunReading) -> None:
+    """Say which modules and steps are chosen, beside the button that shows all again; nothing where all are."""
+    steps = brushed_steps()
+    words = [one_line(part, 40) for part in (view.kind, view.depth, view.short.get(view.module or "")) if part]
+    words += [] if steps is None else [f"steps {steps[0]:,} to {'the last' if steps[1] is None else f'{steps[1]:,}'}"]
+    if words:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="selection"):
+            st.caption(safe(f"Selected: {', '.join(words)}."), width="content")
+            all_of = dict.fromkeys(("kind", "depth", "module", "steps"))
+            st.button("Show all", key="show-all", type="tertiary", on_click=partial(to_address, **all_of))
+
+
+def _orders_of(view: RunReading) -> list[str]:
+    """Return the orders of a map's rows, the usual one first: few modules are not folded."""
+    orders = [order for order in capacity_frames.ORDERS if order != "layer"]
+    return ["layer", *orders] if capacity_frames.foldable(view.modules) else orders
 
 
 def _kinds_of(view: RunReading) -> list[str]:
@@ -102,12 +134,20 @@ def as_addressed(view: RunReading) -> RunReading:
     """Return the view that the address asks for."""
     first, last = addressed_range(view.summary["step"])
     return replace(
-        view,
+        with_chosen_modules(view),
         first=first,
         last=last,
         step=chosen_step(first, last),
         signal=from_address("signal", list(view.signals), "rank"),
-        order=from_address("rows", list(capacity_frames.ORDERS), "kind"),
+        order=from_address("rows", _orders_of(view), _orders_of(view)[0]),
+        opened=from_address("open", view.modules["layer"].dropna().astype(int).unique().tolist(), None),
+    )
+
+
+def with_chosen_modules(view: RunReading) -> RunReading:
+    """Return the view with the module, the kind and the layers that the address asks for."""
+    return replace(
+        view,
         module=from_address("module", list(view.short), None),
         kind=from_address("kind", _kinds_of(view), None),
         depth=from_address("depth", _depths_of(view), None),

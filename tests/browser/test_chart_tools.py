@@ -9,11 +9,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from dynlora.viz.ui.frame import KEYS, PAGES
-from tests.browser.conftest import OTHER, settled
+from tests.browser.conftest import OTHER, settled, show
 from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
+MANY = "20261125-141501-0a5e8658"
+"""A sample of 210 modules in 30 layers."""
 
 MARKS = """() => [...document.querySelectorAll('.dynlora-mark')].filter(mark => mark.style.display === 'block')
   .map(mark => [mark.closest('[class*=st-key-card-]').className.match(/st-key-card-(\\S+)/)[1], mark.innerText])"""
@@ -137,17 +140,69 @@ RANGES = """() => Object.fromEntries([...document.querySelectorAll('.js-plotly-p
 
 
 @pytest.mark.journey
-def test_steps_drawn_over_in_one_chart_are_those_of_all_and_ask_the_server_for_nothing(server: str, page: Page) -> None:
+def test_steps_drawn_over_in_one_chart_are_those_of_all_and_of_the_other_views(server: str, page: Page) -> None:
     open_chart(page, f"{server}/run?run={OTHER}", "loss")
-    watch_drawing(page)
     before = page.evaluate(RANGES)
     assert {"loss", "metric", "kinds"} <= set(before)
     until(lambda: (brush(page, "loss"), page.wait_for_timeout(400), page.evaluate(RANGES) != before)[-1])
-    ranges = page.evaluate(RANGES)
-    assert len({tuple(steps) for steps in ranges.values()}) == 1
+    page.wait_for_url(lambda url: "steps=" in url)
+    settled(page)
+    first, last = map(int, of_address(page)["steps"].split("-"))
+    assert {tuple(steps) for steps in page.evaluate(RANGES).values()} == {(first, last)}
+    capacity = page.locator(".st-key-views-of-run").get_by_role("link", name="Capacity").get_attribute("href")
+    assert f"steps={first}-{last}" in str(capacity)
     page.mouse.dblclick(*at(page, "loss", 0.5, 0.6))
+    page.wait_for_url(lambda url: "steps=" not in url)
     page.wait_for_function(f"before => JSON.stringify(({RANGES})()) === JSON.stringify(before)", arg=before)
-    assert page.evaluate("window.drawn") == 0
+
+
+ROW = """(layer) => {
+  const plot = document.querySelector('[class*="st-key-card-map"] .js-plotly-plot'), axis = plot._fullLayout.yaxis;
+  const { places, positions } = plot.data[0].meta, box = plot.getBoundingClientRect();
+  return [box.left + box.width / 2, box.top + axis._offset + axis.l2p(places[layer]), positions.length];
+}"""
+"""The middle of a layer's row in the map, and how many rows there are."""
+
+
+def test_the_keys_of_a_presentation_cover_nothing_on_a_phone(server: str, page: Page) -> None:
+    show(page, 375, 800)
+    page.goto(f"{server}/run?run={MANY}&present=2")
+    page.get_by_role("button", name="Play").wait_for()
+    settled(page)
+    card, keys = (page.locator(key).bounding_box() for key in (".st-key-card-present-replay", ".st-key-present-keys"))
+    assert card is not None
+    assert keys is not None
+    assert card["height"] > 800, "it is deeper than the screen"
+    assert keys["y"] >= card["y"] + card["height"]
+
+
+@pytest.mark.journey
+def test_a_click_opens_a_layer_and_chooses_a_kind(server: str, page: Page) -> None:
+    open_chart(page, f"{server}/capacity?run={MANY}", "map")
+
+    def rows_after_a_click(layer: int) -> int:
+        """Click on the row of a layer and return how many rows the map has then."""
+        x, y, _ = page.evaluate(ROW, layer)
+        page.mouse.click(x, y)
+        page.wait_for_timeout(700)
+        settled(page)
+        return page.evaluate(ROW, 0)[2]
+
+    until(lambda: rows_after_a_click(1) == 37, "a layer was opened")
+    assert parse_qs(urlsplit(page.url).query)["open"] == ["1"]
+    until(lambda: rows_after_a_click(1) == 30, "a second click closes it")
+    open_chart(page, f"{server}/run?run={OTHER}", "kinds")
+
+    def kinds_after_a_click() -> list[str]:
+        """Click into the chart of ranks by kind and return the kinds in the address."""
+        page.mouse.click(*at(page, "kinds", 0.6, 0.7))
+        page.wait_for_timeout(700)
+        settled(page)
+        return parse_qs(urlsplit(page.url).query).get("kind", [])
+
+    until(lambda: kinds_after_a_click() != [], "a kind was chosen")
+    page.get_by_role("button", name="Show all").click()
+    page.wait_for_url(lambda url: "kind=" not in url)
 
 
 @pytest.mark.journey

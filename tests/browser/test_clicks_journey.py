@@ -40,10 +40,12 @@ def test_the_usual_ways_take_few_clicks(
         "download the adapter from Run": _downloads(page, server, run, tmp_path),
         "copy the ranks from Run": _copies(page, server, run),
         "see how small the adapter may be": _shrinks(page, server, run),
+        "ablate the modules of a run": _ablates(page, server, run),
+        "train the twin of a run": _trains_a_twin(page, server, runs_dir, run),
         "launch on an own file, once it is chosen": _launches(page, server, tmp_path, tiny_bert),
         "compare methods at one budget over three seeds": _compares(page, server, runs_dir, tiny_bert),
     }
-    allowed = dict(zip(taken, (1, 1, 1, 1, 1, 3, 4), strict=True))
+    allowed = dict(zip(taken, (1, 1, 1, 1, 1, 1, 1, 3, 4), strict=True))
     assert {way: clicks for way, clicks in taken.items() if clicks > allowed[way]} == {}, taken
     assert min(taken.values()) > 0, "clicks are counted"
 
@@ -104,6 +106,27 @@ def _shrinks(page: Page, server: str, run: str) -> int:
     return _clicks(page)
 
 
+def _ablates(page: Page, server: str, run: str) -> int:
+    _begin(page, f"{server}/run?run={run}")
+    page.get_by_role("button", name="Ablate modules").click()
+    page.get_by_text(re.compile("12 modules, .* help and .* harm")).wait_for()
+    assert "/capacity?" in page.url
+    return _clicks(page)
+
+
+def _trains_a_twin(page: Page, server: str, runs_dir: Path, run: str) -> int:
+    _begin(page, f"{server}/run?run={run}")
+    page.get_by_role("button", name="Train its plain LoRA baseline").click()
+    page.wait_for_url(re.compile(rf"/compare\?runs={run}"))
+    twin, original = (queries.run_summary(runs_dir / one) for one in (re.findall(RUN_ID, page.url)[-1], run))
+    assert (twin["strategy"], original["strategy"]) == ("lora", "dynamic")
+    assert (twin["seed"], twin["config"]["train"]) == (original["seed"], original["config"]["train"])
+    return _clicks(page)
+
+
+RUN_ID = r"\d{8}-\d{6}-[0-9a-f]{8}"
+
+
 def _launches(page: Page, server: str, tmp_path: Path, tiny_bert: Path) -> int:
     """Choose the file first, as a person does; what makes the run small is typed and not clicked."""
     rows = [{"review": row["text"], "verdict": row["label"]} for row in tiny_rows(60)]
@@ -128,7 +151,7 @@ def _compares(page: Page, server: str, runs_dir: Path, tiny_bert: Path) -> int:
     _fill(page, {"Model": str(tiny_bert), **SMALL, "Maximum training examples": "64"})
     page.get_by_role("button", name=re.compile(r"Start \d+ runs")).click()
     page.wait_for_url(re.compile(r"/compare\?runs="))
-    found = [queries.run_summary(runs_dir / one) for one in re.findall(r"\d{8}-\d{6}-[0-9a-f]{8}", page.url)]
+    found = [queries.run_summary(runs_dir / one) for one in re.findall(RUN_ID, page.url)]
     assert len({one["strategy"] for one in found}) > 1
     assert sorted(one["seed"] or 0 for one in found) == sorted([0, 1, 2] * (len(found) // 3))
     assert len({one["config"]["adapter"]["rank"] for one in found}) == 1, "one budget"

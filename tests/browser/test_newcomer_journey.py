@@ -50,7 +50,7 @@ def test_a_newcomer_sees_it_move_takes_the_tour_and_trains(
     settled(page)
     run_id = _train(page, runs_dir, tiny_bert)
     expect(page.get_by_text("No plain LoRA run to compare with")).to_be_visible()
-    expect(page.get_by_role("link", name="Train plain LoRA at the same budget")).to_be_visible()
+    expect(page.get_by_role("button", name="Train its plain LoRA baseline")).to_be_visible()
     picture(page, "newcomer-verdict", full_page=True)
     assert queries.run_summary(runs_dir / run_id)["status"] == "finished"
 

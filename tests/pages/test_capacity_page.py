@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dynlora.server.app_files import sample_runs_dir
+from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, components, open_page, open_whole, words
 from tests.viz.runs import HOSTILE, make_run
 
 RUN = "20260101-000000-00000001"
+MANY = "20261125-141501-0a5e8658"
+"""A sample of 210 modules in 30 layers."""
 
 
 def replay(app: AppTest) -> dict:
@@ -55,6 +59,19 @@ def test_a_kind_and_a_depth_select_the_modules_of_every_card(runs_dir: Path) -> 
     assert "depth" not in app.query_params
     assert [module["short"] for module in replay(app)["modules"]] == ["key 2", "key 1", "key 0"]
     assert conclusion(app) == conclusion(open_whole("capacity", run=RUN)), "the conclusion is of the whole run"
+
+
+@pytest.mark.parametrize(
+    ("address", "rows"),
+    [({}, 30), ({"open": "14"}, 37), ({"module": "model.layers.3.mlp.up_proj"}, 37), ({"rows": "kind"}, 210)],
+)
+def test_a_map_of_many_modules_begins_with_its_layers(
+    address: dict[str, str], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
+    app = open_page("capacity", run=MANY, **address)
+    assert len(charts(app)[0]["data"][0]["meta"]["positions"]) == rows
+    assert ("A row is the mean of" in words(app)) == (rows < 210)
 
 
 def test_parts_are_closed_until_an_address_names_them_or_a_control_in_them(runs_dir: Path) -> None:

@@ -41,6 +41,16 @@ def test_a_module_that_was_selected_elsewhere_is_followed_here(runs_dir: Path) -
     assert "key 1: " in words(app).replace("\\", "").replace("\u200b", "")
 
 
+def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_whole("inputs", run=RUN, kind="value", depth="layer 1")
+    assert (app.selectbox(key="address-kind").value, app.selectbox(key="address-depth").value) == ("value", "layer 1")
+    (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
+    assert [name for name, _ in bars["customdata"]] == ["bert.encoder.layer.1.attention.self.value"]
+    said = words(app).replace("\\", "").replace("\u200b", "")
+    assert "no gate differs between groups beyond chance" in said, "the one that does is of another kind"
+
+
 @pytest.mark.parametrize("colour", ["group", "loss", "prediction", "gate"])
 def test_the_probe_set_can_be_coloured(colour: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)

@@ -45,7 +45,7 @@ def told(name: str, value: object) -> None:
     from dynlora.viz.kit.panel import Picks
     from dynlora.viz.ui import browser, cards
 
-    st.session_state["picks-map"] = Picks("module", ["key", "value"])
+    st.session_state["picks-map"] = Picks("module", ["key", "value"], {8: ("open", "6")})
     st.session_state[browser.CHARTS] = {name: value}
     (cards.picked_in_browser if name == "click" else cards.brushed_in_browser)()
 
@@ -68,6 +68,8 @@ def told(name: str, value: object) -> None:
         ("click", {"chart": "map", "place": 0, "step": -1}, {}, {"module": "key"}),
         ("click", {"chart": "map", "place": "0"}, {}, {}),
         ("click", ["map", 0], {"module": "key"}, {"module": "key"}),
+        ("click", {"chart": "map", "place": 8, "step": 40}, {"module": "key"}, {"module": "key", "open": "6"}),
+        ("click", {"chart": "map", "place": 8, "step": 40}, {"open": "6", "step": "3"}, {"step": "3"}),
         ("brush", {"first": 10, "last": 20}, {}, {"steps": "10-20"}),
         ("brush", {"all": True}, {"steps": "10-20"}, {}),
         ("brush", {"first": 20, "last": 10}, {"steps": "3-"}, {}),
@@ -82,3 +84,24 @@ def test_what_a_browser_tells_is_checked(name: str, value: Any, before: dict[str
     assert not app.exception
     address = {key: values[-1] if isinstance(values, list) else values for key, values in app.query_params.items()}
     assert address == after
+
+
+def opened(columns: list[str]) -> None:
+    """Draw the table that a menu opens, whose second row was clicked."""
+    from unittest import mock
+
+    import pandas as pd
+
+    from dynlora.viz.ui import cards
+
+    rows = pd.DataFrame({column: ["a.key", "a.value"] for column in columns})
+    clicked = {"selection": {"rows": [], "cells": [(1, columns[0])]}}
+    with mock.patch.object(cards.st, "dataframe", return_value=clicked), mock.patch.object(cards.st, "rerun"):
+        cards._show_table(rows, len(rows), "map")
+
+
+@pytest.mark.parametrize(("columns", "module"), [(["module", "name"], "a.value"), (["name", "value"], "")])
+def test_a_row_of_a_table_of_modules_chooses_its_module(columns: list[str], module: str) -> None:
+    app = AppTest.from_function(opened, args=(columns,)).run()
+    assert not app.exception
+    assert app.query_params.get("module", "") in (module, [module])

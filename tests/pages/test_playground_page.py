@@ -128,7 +128,7 @@ def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
 
 
 def test_texts_can_be_perturbed_and_groups_told_apart(here: Here, run: Path) -> None:
-    app = open_page("inputs", run=run.name, kind="cut", strength="0.75")
+    app = open_page("inputs", run=run.name, perturbation="cut", strength="0.75")
     next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(True).run()
     said = plain(app)
     assert "Truncated (75 %): accuracy" in said

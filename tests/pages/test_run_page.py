@@ -49,6 +49,18 @@ def test_the_result_comes_first_and_a_finished_run_has_no_progress(runs_dir: Pat
     assert len(open_page("run", run=going.name).get("progress")) == 1
 
 
+def test_a_kind_and_steps_that_were_selected_elsewhere_are_the_only_ones_here(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN)
+    app = open_page("run", run=RUN, kind="key", steps="2-7")
+    loss, ranks = charts(app)[:2]
+    assert [trace["name"] for trace in ranks["data"]] == ["key"]
+    assert [chart["layout"]["xaxis"]["range"] for chart in (loss, ranks)] == [[2, 7]] * 2
+    assert "Selected: key, steps 2 to 7." in plain(app)
+    app.button(key="show-all").click().run()
+    assert not {"kind", "steps"} & set(app.query_params)
+    assert len(charts(app)[1]["data"]) > 1
+
+
 @pytest.mark.parametrize("page", RUN_PAGES)
 def test_the_views_of_a_run_are_a_row_that_keeps_the_selection(page: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)

@@ -104,7 +104,7 @@ def test_a_run_alone_leads_to_its_baseline(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=run_id(0), extras=True)
     app = open_page("run", run=run_id(0))
     assert "**No plain LoRA run to compare with**" in said(app)
-    assert "Train plain LoRA at the same budget" in [one.proto.label for one in app.get("page_link")]
+    assert [one.label for one in app.button if one.key == "start-twin"] == ["Train its plain LoRA baseline"]
     make_run(runs_dir, run_id=run_id(1), state="running", steps=7)
     assert "The verdict comes when the run has finished" in said(open_page("run", run=run_id(1)))
 

@@ -170,7 +170,8 @@ def test_twins_keep_everything_else() -> None:
     uniform_fields = [{"name": "scaling", "type": "str", "default": "standard"}]
     strategies = STRATEGIES | {"lora": {**STRATEGIES["lora"], "fields": uniform_fields}}
     found = presets.twins(config, strategies)
-    assert list(found) == ["same", "uniform", "random"] == list(presets.TWINS) == list(presets.TWIN_WORDS)
+    assert list(found) == ["same", "uniform", "random"] == list(presets.TWINS)[:3]
+    assert list(presets.TWINS) == list(presets.TWIN_WORDS)
 
     def without(values: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in values.items() if not key.startswith("strategy.") and key != "name"}
@@ -186,8 +187,19 @@ def test_twins_keep_everything_else() -> None:
     assert parse_config(form_model.nested(found["same"])) == parse_config(config)
 
 
+def test_plain_lora_has_a_twin_that_moves_rank() -> None:
+    strategies = STRATEGIES | {"dynamic": {**STRATEGIES["dynamic"], "fields": [{"name": "scaling", "type": "str"}]}}
+    plain = {"name": "mine", "seed": 7, "strategy": {"name": "lora", "scaling": "rank_stabilized", "scale": "learned"}}
+    assert presets.twins(plain, strategies)["default"] == {
+        "name": "dynamic like mine",
+        "seed": 7,
+        "strategy.name": "dynamic",
+        "strategy.scaling": "rank_stabilized",
+    }
+
+
 def test_a_run_has_no_twin_that_is_itself() -> None:
-    assert list(presets.twins({"strategy": {"name": "lora"}}, STRATEGIES)) == ["same"]
+    assert list(presets.twins({"strategy": {"name": "lora"}}, STRATEGIES)) == ["same", "default"]
     assert list(presets.twins({"strategy": {"name": "dynamic", "allocation": "random"}}, STRATEGIES)) == [
         "same",
         "uniform",

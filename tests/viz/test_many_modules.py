@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis.capacity_frames import ordered
+from dynlora.analysis.capacity_frames import folded, ordered
 from dynlora.analysis.frames import described
 from dynlora.kinds.train.panels.capacity import capacity_map, rank_moved
 from dynlora.kinds.train.panels.gates import gate_map
@@ -164,3 +164,22 @@ def test_layers_are_named_where_they_are_few_spans_and_counted_where_many(lost: 
     end[[layer * len(KINDS) + 1 for layer in lost]] = 12
     said = rank_moved(modules, start, end, 40, [20])
     assert f"rank moved from {words.replace('self_attn.q_proj', label)} to " in said
+
+
+@pytest.mark.parametrize("opened", [(), (1,)])
+def test_folded_rows_are_the_means_of_their_layers(opened: Sequence[int]) -> None:
+    _, _, modules = map_of(3)
+    n = len(modules)
+    values = pd.DataFrame(np.arange(2.0 * n).reshape(n, 2), columns=[0, 5])
+    rows, every = folded(ordered(modules, "layer", np.full(n, 8.0)), values, opened)
+    layers = rows[rows["position"] >= n]
+    assert layers["name"].tolist() == ["layer 0", "layer 1", "layer 2"]
+    assert len(rows) == 3 + len(KINDS) * len(opened)
+    for layer, position in enumerate(layers["position"]):
+        members = modules.loc[modules["layer"] == layer, "position"]
+        assert every.iloc[position].tolist() == values.iloc[members].mean().tolist()
+    if opened:
+        place = rows["name"].tolist().index("layer 1")
+        below = rows.iloc[place + 1 : place + 1 + len(KINDS)]
+        assert set(below["layer"]) == {1}
+        assert (below["position"] < n).all()

@@ -77,7 +77,8 @@ class KindPage:
 
     def _head(self, run: Chosen, summary: Mapping[str, Any], about: str, done: str) -> None:
         """Draw what the run is, how far it is, its buttons, and what is wrong with it."""
-        titled(f"{self.title}: {summary['name']}", about)
+        name = str(summary["name"])
+        titled(name if name.lower().startswith(self.name) else f"{self.title}: {name}", about)
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{self.name}-head"):
             badge(summary["status"])
             st.caption(done, width="content")

@@ -220,15 +220,17 @@ def label_rows(drawn: go.Figure, modules: pd.DataFrame, centres: np.ndarray, col
         for short, name in zip(modules["short"], modules["name"], strict=True)
     ]
     drawn.update_yaxes(tickmode="array", tickvals=centres, ticktext=names, showticklabels=False)
-    groups: dict[str, list[tuple[float, str]]] = {}
+    groups: list[tuple[str, list[tuple[float, str]]]] = []
     for label, side, centre in zip(modules["group"], modules["side"], centres.tolist(), strict=True):
-        groups.setdefault(label, []).append((centre, side))
+        if not groups or groups[-1][0] != label:
+            groups.append((label, []))
+        groups[-1][1].append((centre, side))
     place = {"x": 0, "xref": "paper", "xanchor": "right", "yref": "y", "showarrow": False}
     words: list[dict[str, Any]] = []  # added at once: plotly checks all it has again with each one that is added
     height: Any = drawn.layout["height"]
     room = LABEL * (float(centres[-1]) + 0.5) / (0.8 * (height or 400)) if len(centres) else 0.0
     last = -np.inf
-    for label, part in groups.items():
+    for label, part in groups:
         font, middle = {"size": 12, "color": colours.text}, sum(centre for centre, _ in part) / len(part)
         if middle - last >= room:
             last = middle

@@ -161,6 +161,7 @@ def _view_styles(colours: Palette) -> str:
 .st-key-card-strip a p, .st-key-card-strip [data-testid="stPopover"] button p {{ font-size: 0.84rem; }}
 [data-testid="stLayoutWrapper"]:has(> .st-key-copy-code) {{ flex: 0 0 auto !important; width: max-content; }}
 .st-key-copy-code pre {{ display: none; }}
+.st-key-copy-code [data-testid="stElementContainer"] {{ min-width: 0 !important; width: auto !important; }}
 .st-key-copy-code [data-testid="stCode"], .st-key-copy-code [data-testid="stCode"] * {{ position: static;
   background: none; width: auto; min-width: 0; height: auto; padding: 0; transform: none; opacity: 1;
   visibility: visible; box-shadow: none; justify-content: flex-start !important; }}

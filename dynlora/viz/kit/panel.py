@@ -41,10 +41,21 @@ class Picks:
         name: in the address.
         values: what can be chosen; the last of a point's `customdata` is a place among them, so that no text of a run
             is in the figure but what is escaped.
+        others: further places, and the name and the value in the address that each stands for.
     """
 
     name: str
     values: Sequence[str]
+    others: Mapping[int, tuple[str, str]] = field(default_factory=dict[int, tuple[str, str]])
+
+    def at(self, place: int) -> tuple[str, str] | None:
+        """Return the name and the value that a place stands for; None for none."""
+        return (self.name, self.values[place]) if 0 <= place < len(self.values) else self.others.get(place)
+
+    def chosen(self, address: Mapping[str, str]) -> str:
+        """Return what an address has of these choices."""
+        names = (self.name, *dict.fromkeys(name for name, _ in self.others.values()))
+        return "-".join(filter(None, (address.get(name, "") for name in names)))
 
 
 Data = TypeVar("Data")

@@ -69,7 +69,7 @@ LABEL = 70
 
 
 DELICATE = re.compile(
-    r"\b(?:sex\w*|porn\w*|nud(?:e|es|ity)|naked|lust\w*|di(?:e|es|ed)|dying|dead\w*|death\w*|kill\w*|murder\w*|rap(?:e|ed|ist)"
+    r"\b(?:sex\w*|porn\w*|nud(?:e|es|ity)|naked|lust\w*|di(?:e|es|ed)|dying|dead\w*|death\w*|kill\w*|murder\w*|assassin\w*|assault\w*|militia\w*|rap(?:e|ed|ist)"
     r"|suicid\w*|guns?|shoot\w*|shot|bomb\w*|terror\w*|war|wars|blood\w*|abus\w*|drugs?|drunk\w*|weed|hat(?:e|ed|es|ers?)"
     r"|hell|damn\w*|stupid\w*|idiot\w*|dumb\w*|ugly|racis\w*|nazi\w*|god|jesus|christ\w*|muslim\w*|islam\w*|jew\w*|catholic\w*"
     r"|isis|trump|obama|biden|clinton|putin|gay\w*|lesbian\w*|black people|white people|abortion\w*)\b|@\w|https?:",

@@ -30,6 +30,12 @@ from dynlora.viz.ui.url_state import choose, follow_address
 SIZES = (128, 512, 2048)
 """Held-out examples that can be looked at."""
 
+ABOUT = (
+    "Turns off the adapter of one module at a time and measures the change in held-out loss. Importance scores "
+    "estimate this change. Each module needs about one forward pass over the held-out examples."
+)
+"""What an ablation is."""
+
 MOST_TWINS = 24
 """Runs that are looked at for one that spreads the same budget evenly."""
 
@@ -47,7 +53,7 @@ def knockout_card(run: Chosen, summary: Mapping[str, Any], modules: pd.DataFrame
 
     @fragment(run_every=1.5 if under_way else None)
     def live() -> None:
-        follow_address("signal", "rows", "flow")
+        follow_address()
         with card("Module ablation", "knockout"):
             state = _progress(run.folder)
             if under_way and state is None and not shared().is_under_way(run.folder):
@@ -68,10 +74,7 @@ def _draw(
     _controls(run, summary, knockouts, state)
     effect = ablations.effects(knockouts, modules)
     if knockouts is None or effect.empty:
-        note(
-            "Turns off the adapter of one module at a time and measures the change in held-out loss. Importance scores "
-            "estimate this change. Each module needs about one forward pass over the held-out examples."
-        )
+        note(ABOUT)
         return
     names = modules.sort_values("position")["name"].tolist()
     bars = knockout_text.effects(knockouts, modules, colours(), st.query_params.get("module"))
@@ -109,8 +112,8 @@ def _controls(
     with st.container(horizontal=True, vertical_alignment="bottom", key="knockout-controls"):
         size = choose("heldout", "Held-out examples", SIZES, SIZES[1], width=160)
         words = "Measure all modules" if knockouts is None else "Measure again"
-        if st.button(words, icon=":material/science:", key="knockout-start"):
-            _start(run, None, int(size))
+        if st.button(words, icon=":material/science:", key="knockout-start") and _start(run, None, int(size)):
+            st.rerun()
 
 
 def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
@@ -162,7 +165,9 @@ def _pairs(run: Chosen, knockouts: Knockouts, modules: pd.DataFrame, step: int) 
                 "Two modules", list(names), format_func=names.__getitem__, max_selections=2, key="knockout-pair"
             )
             if st.button("Measure pair", key="knockout-pair-start", disabled=len(chosen) != 2 or not able):
-                _start(run, [sorted(int(one) for one in chosen)], knockouts.rows)
+                pair = sorted(int(one) for one in chosen)
+                if _start(run, [pair], knockouts.rows):
+                    st.rerun()
         measured = ablations.pairs(knockouts, modules)
         if len(measured):
             rows(measured.round(5))
@@ -171,12 +176,27 @@ def _pairs(run: Chosen, knockouts: Knockouts, modules: pd.DataFrame, step: int) 
             )
 
 
-def _start(run: Chosen, sets: list[list[int]] | None, size: int) -> None:
-    """Ask the child for an ablation, and say why it could not start."""
+def ablation_button(run: Chosen) -> None:
+    """Draw what leads to the ablations of a run: a button that starts them where none were measured, else a link.
+
+    Nothing is drawn where they can neither be measured nor read.
+    """
+    place = {"run": run.id, "section": "ablation"}
+    if ablations.kept(run.folder) is not None:
+        link("pages/capacity.py", "Ablation", **place)
+    elif has_model(run.folder) and not is_read_only():
+        label, icon = "Ablate modules", ":material/science:"
+        if st.button(label, icon=icon, type="tertiary", key="ablate", help=ABOUT) and _start(run, None, SIZES[1]):
+            st.switch_page("pages/capacity.py", query_params=place)
+
+
+def _start(run: Chosen, sets: list[list[int]] | None, size: int) -> bool:
+    """Ask the child for an ablation and return whether it has started; else the page says why not."""
     with _said_on_the_page(), st.spinner("Loading the model"):
         file = knockout_target(run.folder, is_own=run.is_own)
         shared().knock_out(run.folder, file, sets=sets, rows=size, again=True)
-        st.rerun()
+        return True
+    return False
 
 
 def _progress(folder: Path) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynlora.analysis.config_fields import flat
+from dynlora.config import StrategyConfig
 from dynlora.text import one_line
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -72,6 +73,7 @@ TWINS = {
     "same": "Same settings",
     "uniform": "Uniform baseline",
     "random": "Random control",
+    "default": "Default method",
 }
 """Name in the address and words of what can be made of another run."""
 
@@ -79,11 +81,15 @@ TWIN_WORDS = {
     "same": "The settings of the other run, for changes.",
     "uniform": "The same rank, seed, data and steps, with one rank for all modules: the baseline for dynamic ranks.",
     "random": "The same number of moves, chosen at random: the control for importance-based moves.",
+    "default": "The same rank, seed, data and steps, with the default method, which moves rank.",
 }
 """What each baseline is for."""
 
 UNIFORM = "lora"
 """The strategy in which every module keeps the same rank: the control at an equal budget."""
+
+DEFAULT = StrategyConfig().name  # pyright: ignore[reportCallIssue]
+"""The method of a run whose configuration names none."""
 
 CONTROL = ("allocation", "random")
 """The field, and its value, by which a strategy offers random moves."""
@@ -99,23 +105,28 @@ def twins(config: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]
     values = {key: value for key, value in flat(config).items() if value is not None}
     title = one_line(values.get("name") or "a run", 80)
     configs = {"same": values}
-    uniform = _uniform(values, strategies)
+    uniform = _by_method(UNIFORM, values, strategies)
     if uniform is not None:
         configs["uniform"] = uniform | {"name": f"uniform baseline of {title}"}
     key, value = f"strategy.{CONTROL[0]}", CONTROL[1]
     if has_control(strategies.get(str(values.get("strategy.name")), {})) and values.get(key) != value:
         configs["random"] = values | {key: value, "name": f"random control of {title}"}
+    usual = None if values.get("strategy.name") == DEFAULT else _by_method(DEFAULT, values, strategies)
+    if usual is not None:
+        configs["default"] = usual | {"name": f"{DEFAULT} like {title}"}
     return configs
 
 
-def _uniform(values: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the values with the uniform strategy and those of its fields that were set; None for its own runs."""
-    if UNIFORM not in strategies:
+def _by_method(
+    name: str, values: Mapping[str, Any], strategies: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Return the values with another method and those of its fields that were set; None where they are the same."""
+    if name not in strategies:
         return None
-    settings = {f"strategy.{row['name']}" for row in strategies[UNIFORM].get("fields", [])}
-    uniform = {key: value for key, value in values.items() if not key.startswith("strategy.") or key in settings}
-    uniform["strategy.name"] = UNIFORM
-    return None if uniform == dict(values) else uniform
+    settings = {f"strategy.{row['name']}" for row in strategies[name].get("fields", [])}
+    changed = {key: value for key, value in values.items() if not key.startswith("strategy.") or key in settings}
+    changed["strategy.name"] = name
+    return None if changed == dict(values) else changed
 
 
 def has_control(strategy: Mapping[str, Any]) -> bool:

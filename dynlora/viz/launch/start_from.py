@@ -85,33 +85,49 @@ def _start_over(name: str, value: str | None) -> None:
 
 
 def baseline_button(run: Chosen) -> None:
-    """Draw the button; where the page may only look, or the run is plain LoRA itself, the link that comes next.
+    """Draw the button that trains the baseline of a run, what leads to its settings, and what it is.
 
     Args:
         run: the run that has nothing to be compared with.
     """
+    with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
+        twin = twin_button(run, is_main=True)
+        link("pages/launch.py", "Change its settings first", **{"from": run.id, "twin": twin})
+    note(f"{presets.TWIN_WORDS[twin]} This page then follows both runs.")
+
+
+def twin_button(run: Chosen, *, is_main: bool = False) -> str:
+    """Draw the button that trains the same with plain LoRA, or with the default method where the run is plain LoRA.
+
+    Both runs are then compared. Nothing is drawn where the page may only look.
+
+    Args:
+        run: the run.
+        is_main: whether it is what the page is for.
+
+    Returns:
+        Which of `presets.TWINS` it trains.
+    """
     with guarded():
         config = queries.run_summary(run.folder)["config"]
-        strategies = {row["name"]: row for row in launch.catalog()["strategies"]}
-        twin = presets.twins(config, strategies).get("uniform")
-    if twin is None:
-        link("pages/launch.py", "Train another configuration like this", **{"from": run.id})
-        return
+    is_plain = (config.get("strategy") or {}).get("name") == presets.UNIFORM
+    twin, words = (
+        ("default", f"Train it with {presets.DEFAULT}") if is_plain else ("uniform", "Train its plain LoRA baseline")
+    )
     if is_read_only():
-        note("A plain LoRA run with the same settings would be its baseline. This dashboard is read-only.")
-        return
-    with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
-        if st.button("Train its plain LoRA baseline", icon=":material/add:", type="primary", key="start-twin"):
-            _start(run, form_model.nested(twin))
-        link("pages/launch.py", "Change its settings first", **{"from": run.id, "twin": "uniform"})
-    note(f"{presets.TWIN_WORDS['uniform']} This page then follows both runs.")
+        note("A run with the same settings would show whether it helps. This dashboard is read-only.")
+    elif st.button(words, icon=":material/add:", type="primary" if is_main else "secondary", key="start-twin"):
+        _start(run, config, twin)
+    return twin
 
 
-def _start(run: Chosen, config: dict[str, object]) -> None:
-    """Queue the baseline and compare both; a second press before the page is refreshed queues nothing more."""
-    twin = start_once(config, "twin")
+def _start(run: Chosen, config: Mapping[str, Any], name: str) -> None:
+    """Queue the other run and compare both; a second press before the page is refreshed queues nothing more."""
+    with guarded():
+        strategies = {row["name"]: row for row in launch.catalog()["strategies"]}
+        settings = form_model.nested(presets.twins(config, strategies)[name])
+    twin = start_once(settings, "twin")
     if twin is None:
         return
-    st.query_params["runs"] = f"{run.id},{twin.id}"
-    announce("Queued: the plain LoRA baseline")
-    st.rerun()
+    announce(f"Queued: {settings.get('name') or twin.id}")
+    st.switch_page("pages/compare.py", query_params={"runs": f"{run.id},{twin.id}"})

@@ -19,6 +19,7 @@ from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.text import duration, markdown_text
 from dynlora.viz.kit.panel import RunView
+from dynlora.viz.knockout.card import ablation_button
 from dynlora.viz.run import result_figures
 from dynlora.viz.run.button import export_buttons
 from dynlora.viz.ui import cached_queries
@@ -122,6 +123,8 @@ def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -
             export_buttons(run)
             if has_model(run.folder):
                 link("pages/shrink.py", "Shrink it", run=run.id)
+            if summary["step"]:
+                ablation_button(run)
             with st.popover("Run again…", icon=":material/content_copy:", type="tertiary", key="again"):
                 start = {"from": run.id}
                 link("pages/launch.py", "Duplicate with changes", **start)

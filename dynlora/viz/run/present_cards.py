@@ -68,6 +68,9 @@ section[data-testid="stSidebar"], [data-testid="stHeader"], [data-testid="stExpa
 .dl-answers div:first-child strong {{ font-size: 4rem; }}
 .st-key-present-keys {{ position: fixed; right: 2vw; bottom: 0.6rem; width: auto !important; z-index: 2;
   padding: 0 0.8rem; border-radius: 10px; background: {colours.background}; }}
+@media (max-width: 640px) {{
+  .st-key-present-keys {{ position: static; width: 100% !important; }}
+}}
 </style><span></span>"""
 
 

@@ -66,8 +66,11 @@ def shift_lab(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame, g
             _train_without(folder, summary, groups)
 
 
+PERTURBATION = "perturbation"
+"""Name in the address of the perturbation of texts; it was `kind`, which is that of modules on all views of a run."""
+
 TOKEN_CONTROLS = ("example", "order", "token-colour", "token-step", "token-order")
-SHIFT_CONTROLS = ("lab", "kind", "strength", "tried", "apart", "source", "path", "left")
+SHIFT_CONTROLS = ("lab", PERTURBATION, "strength", "tried", "apart", "source", "path", "left")
 """Names in the address of what is chosen in the two parts that ask the model."""
 
 
@@ -80,6 +83,8 @@ def model_sections(folder: Path) -> None:
     summary = cached_queries.ask(queries.run_summary, folder)
     if not summary["step"]:
         return
+    if st.query_params.get("kind") in shift_model.KINDS:
+        to_address(**{PERTURBATION: st.query_params["kind"], "kind": None})
     task = run_task(folder)
     writes = task is not None and task.writes
     words = "Loss by example and token" if writes else "Effect of each token"
@@ -101,7 +106,7 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
     """Draw a perturbation of the held-out texts and what it does."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="shift-controls"):
         kind = choose(
-            "kind",
+            PERTURBATION,
             "Perturbation",
             list(shift_model.KINDS),
             "cut",

@@ -19,7 +19,7 @@ from dynlora.viz.kit.module_map import HANDLES
 from dynlora.viz.kit.panel import Picks, Picture
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui import browser
-from dynlora.viz.ui.url_state import to_address
+from dynlora.viz.ui.url_state import brushed_steps, to_address
 
 STATUS_LOOK = {
     "queued": ("gray", ":material/hourglass_empty:"),
@@ -98,6 +98,7 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
         key: of the chart, one on the page.
         picks: what a click on a point puts into the address; a second click removes it.
     """
+    _zoom(figure)
     if not figure.data:  # plotly numbers the axes of nothing from -1
         figure.update_xaxes(showticklabels=False)
         figure.update_yaxes(showticklabels=False)
@@ -105,13 +106,15 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
         st.plotly_chart(figure, theme=None, key=f"chart-{key}", config=plot_config(key), alt=sentence, width="stretch")
     else:
         # Another choice makes another chart: streamlit keeps the last click, which would be taken back by the next.
-        before = st.query_params.get(picks.name, "")
+        before = picks.chosen(st.query_params)
         st.session_state[f"picks-{key}"] = picks
         name = f"chart-{key}-{before}"[:300]
-        invitation = "%{text}<br>click to follow this module<extra></extra>"
+        invitation = "%{text}<br>click to select<extra></extra>"
         figure.update_traces(hovertemplate=invitation, selector={"name": HANDLES})
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "scatter"})
         figure.update_traces(unselected={"marker": {"opacity": 1}}, selector={"type": "bar"})
+        alone = f"%{{fullData.name}}<br>click: this {picks.name} alone<extra></extra>"
+        figure.update_traces(hovertemplate=alone, selector=lambda trace: "place" in (trace.meta or ()))
         st.plotly_chart(
             figure,
             theme=None,
@@ -123,6 +126,13 @@ def chart(figure: go.Figure, sentence: str, frame: pd.DataFrame, key: str, picks
             selection_mode="points",
         )
     under(sentence, frame, key)
+
+
+def _zoom(figure: go.Figure) -> None:
+    """Show the steps of the address in a figure over steps that has no range of its own."""
+    steps, axis = brushed_steps(), figure.layout.xaxis
+    if steps is not None and axis.title.text == "Step" and axis.range is None:
+        figure.update_xaxes(range=list(steps))
 
 
 def picture(shown: Picture, key: str, picks: Picks | None = None) -> None:
@@ -142,15 +152,12 @@ def _picked(key: str, picks: Picks, before: str) -> None:
     A chart that was drawn for another choice than the address has now, `before`, was not clicked: after Back the
     browser tells of the clicks on charts that are gone, which would be taken for a second click.
     """
-    if before != st.query_params.get(picks.name, ""):
+    if before != picks.chosen(st.query_params):
         return
     points = st.session_state[key]["selection"]["points"]
-    places = [int(point["customdata"][-1]) for point in points if point.get("customdata")]
-    values = [picks.values[place] for place in places if 0 <= place < len(picks.values)]
-    if values and values[0] != st.query_params.get(picks.name):
-        st.query_params[picks.name] = values[0]
-    else:
-        st.query_params.pop(picks.name, None)
+    choices = [picks.at(int(point["customdata"][-1])) for point in points if point.get("customdata")]
+    name, value = next((choice for choice in choices if choice is not None), (picks.name, None))
+    to_address(**{name: None if value == st.query_params.get(name) else value})
 
 
 def picked_in_browser() -> None:
@@ -163,9 +170,10 @@ def picked_in_browser() -> None:
         return
     chart, place, step = click
     picks = st.session_state.get(f"picks-{chart}")
-    if not isinstance(picks, Picks) or place >= len(picks.values):
+    choice = picks.at(place) if isinstance(picks, Picks) else None
+    if choice is None:
         return
-    chosen = {picks.name: picks.values[place]} | ({} if step is None else {"step": str(step)})
+    chosen = dict([choice]) | ({} if step is None or choice[0] == "open" else {"step": str(step)})
     if all(st.query_params.get(name) == value for name, value in chosen.items()):
         chosen = dict.fromkeys(chosen)
     to_address(**chosen)
@@ -240,7 +248,7 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
     if is_opened(key):
         seen = frame.head(MOST_ROWS)
         seen = strong_language.hidden(seen) if whole is None else seen
-        st.dialog(_TITLE.get(), width="large", on_dismiss=open_dialog)(_show_table)(seen, len(frame))
+        st.dialog(_TITLE.get(), width="large", on_dismiss=open_dialog)(_show_table)(seen, len(frame), key)
 
 
 OPENED, OPENED_ON = "opened-table", "opened-on"
@@ -269,15 +277,27 @@ def close_tables(page: str) -> None:
         st.session_state[OPENED_ON], st.session_state[OPENED] = page, None
 
 
-def _show_table(seen: pd.DataFrame, n: int) -> None:
-    """Draw a table of `n` rows, wide, its first values in sight."""
-    st.dataframe(
+def _show_table(seen: pd.DataFrame, n: int, key: str) -> None:
+    """Draw a table of `n` rows, wide, its first values in sight; in one of modules a click on a row chooses one."""
+    has_modules = {"module", "name"} <= set(seen.columns)
+    picked: Any = st.dataframe(
         seen,
+        key=f"rows-{key}",
         hide_index=True,
         width="stretch",
         height=min(560, 38 + 35 * max(len(seen), 1)),
         column_config=number_columns(seen),
+        on_select="rerun" if has_modules else "ignore",
+        selection_mode=("single-row", "single-cell"),
     )
+    if has_modules:
+        st.caption("Click a row: every view of this run follows its module.")
+        chosen = picked["selection"]
+        places = [*chosen["rows"], *(row for row, _ in chosen["cells"])]
+        if places and places[0] < len(seen):
+            open_dialog()
+            to_address(module=seen["name"].iloc[places[0]])
+            st.rerun()
     if n > len(seen):
         st.caption(f"The first {len(seen):,} of {n:,} rows. The CSV file has all rows.")
 

@@ -196,12 +196,18 @@ def _step_changed() -> None:
 
 def addressed_range(last: int) -> tuple[int, int]:
     """Return the ends of the range of steps in the address; without one in it, everything up to `last`."""
-    if last < 1:
+    bounds = brushed_steps()
+    if last < 1 or bounds is None:
         return 0, last
+    first, end = bounds
+    first = min(first, last - 1)
+    return first, max(last if end is None else min(end, last), first + 1)
+
+
+def brushed_steps() -> tuple[int, int | None] | None:
+    """Return the ends of the range of steps as the address has them, the second None for the newest; None for all."""
     bounds = re.fullmatch(r"(\d{1,12})-(\d{0,12})", st.query_params.get("steps", ""))
-    first = min(int(bounds[1]), last - 1) if bounds else 0
-    end = min(int(bounds[2]), last) if bounds and bounds[2] else last
-    return first, max(end, first + 1)
+    return None if bounds is None else (int(bounds[1]), int(bounds[2]) if bounds[2] else None)
 
 
 def step_range(last: int, bound: int, label: str = "Steps shown") -> None:
@@ -248,14 +254,14 @@ def remember_address() -> None:
     st.session_state["drawn-for"] = st.query_params.to_dict()
 
 
-def follow_address(*own: str) -> None:
-    """Redraw the whole page when a control in a live part has changed what the other parts show too.
+OF_ONE_PART = {SECTION, "signal", "rows", "open", "flow"}
+"""Names in the address that concern one live part of a page alone."""
 
-    Args:
-        own: names in the address that concern one part alone.
-    """
+
+def follow_address() -> None:
+    """Redraw the whole page when a control in a live part has changed what the other parts show too."""
     before, now = st.session_state.get("drawn-for", {}), st.query_params.to_dict()
-    if any(before.get(name) != now.get(name) for name in {*before, *now} - {SECTION, *own}):
+    if any(before.get(name) != now.get(name) for name in {*before, *now} - OF_ONE_PART):
         st.rerun()
 
 

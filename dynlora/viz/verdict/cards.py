@@ -23,10 +23,11 @@ from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
 from dynlora.text import plural
 from dynlora.viz.kit import theme
+from dynlora.viz.launch.start_from import twin_button
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
 from dynlora.viz.ui.guard import announce, refusal
-from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, runs_dir
+from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, list_all, runs_dir
 from dynlora.viz.verdict import figures as verdict_figures
 
 UNBROKEN = "95\u00a0%\u00a0CI"
@@ -160,10 +161,8 @@ def _next(
     if runs is not None and runs.under_way:
         note(verdict_text.under_way(runs))
     newest = max(result.baseline.runs)
-    if not result.contests and not result.is_plain:
-        link("pages/launch.py", "Train plain LoRA at the same budget", **{"from": newest, "twin": "uniform"})
-    elif not result.contests:
-        link("pages/launch.py", "Train another configuration like this", **{"from": newest})
+    if not result.contests:
+        twin_button(find_run(newest))
     elif runs is not None and runs.n and not is_read_only():
         configs = {run: dict(summaries[run]["config"]) for run in runs.seeds}
         if st.button(

@@ -30,7 +30,7 @@ from dynlora.viz.kit.module_map import (
     row_look,
     with_gaps,
 )
-from dynlora.viz.kit.panel import RunView
+from dynlora.viz.kit.panel import Picks, RunView
 from dynlora.viz.kit.theme import Palette
 
 USUAL = ("rank", "importance", "gate")
@@ -113,6 +113,15 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
         start, values = (run.values(run.signal, step) for step in (run.first, run.step))
         return SignalOverSteps(run, heat, start, values, run.rows, run.budget, look)
 
+    def picks(self, view: RunView) -> Picks | None:
+        """Return that a click chooses a module, or of a row of a layer opens it."""
+        run, picks = view.result, super().picks(view)
+        if picks is None or not run.is_folded:
+            return picks
+        n = len(run.modules)
+        layers = {n + int(layer): ("open", str(int(layer))) for layer in run.modules["layer"].dropna().unique()}
+        return replace(picks, others=layers)
+
     def caption(self, data: SignalOverSteps) -> str:
         """Return where the signal is at the chosen step, and how many of the recorded steps are drawn."""
         run = data.run
@@ -120,7 +129,7 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
             words = rank_caption(run.selected, data.start, data.values, run.step, run.event_steps)
         else:
             words = sentence(run.about, run.selected, data.values, run.step)
-        return f"{words} {binned(data.heat)}".strip()
+        return f"{words} {FOLDED if run.is_folded else ''} {binned(data.heat)}".replace("  ", " ").strip()
 
     def table(self, data: SignalOverSteps) -> pd.DataFrame:
         """Return every step that is drawn, a column for each module."""
@@ -144,7 +153,14 @@ class SignalMap(CapacityPanel[SignalOverSteps]):
 
     def figure(self, data: SignalOverSteps, colours: Palette) -> go.Figure:
         """Draw the map."""
-        return capacity_map(data.heat.frame, data.heat.first_step, data.rows, data.budget, data.look, colours)
+        rows, values = data.rows, data.heat.frame
+        if data.run.is_folded:
+            rows, values = capacity_frames.folded(rows, values, data.run.opened_layers)
+        return capacity_map(values, data.heat.first_step, rows, data.budget, data.look, colours)
+
+
+FOLDED = "A row is the mean of a layer's modules; a click on it opens the layer."
+"""What is said of a map by layers."""
 
 
 def rank_caption(
@@ -287,8 +303,9 @@ def capacity_map(
         view: what else is shown.
         colours: of the mode.
     """
-    drawn = theme.figure(colours, map_height(len(modules), 170, 330), left=78)
     edges, centres = row_edges(modules["group"])
+    n = max(len(modules), round(0.9 * edges[-1]))  # a row that is a group has room for its label
+    drawn = theme.figure(colours, map_height(n, 170, 330), left=78)
     values = grouped(values) if view.grouping else values
     z = with_gaps(values.to_numpy(float)[modules["position"]], modules["group"])
     x = np.append(first_step - 0.5, values.columns.to_numpy()[-1] + 0.5)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import number, one_line, plotly_text, signed
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.panel import Panel, RunView
+from dynlora.viz.kit.panel import Panel, Picks, RunView
 from dynlora.viz.kit.theme import Palette
 
 
-class RankByKind(Panel[pd.DataFrame]):
+@dataclass(frozen=True)
+class KindTotals:
+    """Components over the steps: column step, then one per kind; and of which modules, in words."""
+
+    totals: pd.DataFrame
+    modules: str
+
+
+class RankByKind(Panel[KindTotals]):
     """Components by kind of module, stacked."""
 
     id = "kinds"
@@ -21,19 +31,28 @@ class RankByKind(Panel[pd.DataFrame]):
     title = "Rank by module kind over time"
     missing = "No ranks have been recorded yet."
 
-    def data(self, view: RunView) -> pd.DataFrame | None:
-        """Return column step, then one per kind; None before the first rank."""
+    def data(self, view: RunView) -> KindTotals | None:
+        """Return the components of the chosen modules; None before the first rank."""
         run: RunReading = view.result
-        totals = components_by_kind(run.whole("rank", run.columns), run.modules)
-        return None if totals.empty else totals
+        totals = components_by_kind(run.whole("rank", run.columns), run.selected)
+        chosen = " of ".join(one_line(part, 40) for part in (run.kind, run.depth) if part)
+        return None if totals.empty else KindTotals(totals, f"the modules of {chosen}" if chosen else "the adapters")
 
-    def caption(self, data: pd.DataFrame) -> str:
+    def picks(self, view: RunView) -> Picks:
+        """Return that a click on a band chooses its kind."""
+        return Picks("kind", list(dict.fromkeys(view.result.selected["label"])))
+
+    def caption(self, data: KindTotals) -> str:
         """Return which kind gained and which lost most."""
-        return by_kind(data)
+        return by_kind(data.totals, data.modules)
 
-    def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
+    def table(self, data: KindTotals) -> pd.DataFrame:
+        """Return column step, then one per kind."""
+        return data.totals
+
+    def figure(self, data: KindTotals, colours: Palette) -> go.Figure:
         """Draw the components."""
-        return ranks_by_kind(data, colours)
+        return ranks_by_kind(data.totals, colours)
 
 
 def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFrame:
@@ -41,9 +60,9 @@ def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFra
 
     Args:
         ranks: one row per module as recorded, one column per step.
-        modules: as `capacity.described` returns them.
+        modules: all or some, as `capacity.described` returns them.
     """
-    if len(ranks) != len(modules) or not ranks.shape[1]:
+    if not ranks.shape[1] or modules["position"].max() >= len(ranks):
         return pd.DataFrame({"step": []})
     columns = {"step": ranks.columns.to_numpy()}
     for label, part in modules.groupby("label", sort=False):
@@ -51,11 +70,11 @@ def components_by_kind(ranks: pd.DataFrame, modules: pd.DataFrame) -> pd.DataFra
     return pd.DataFrame(columns)
 
 
-def by_kind(totals: pd.DataFrame) -> str:
-    """Say which kind gained and which lost most components; column step, then one per kind."""
+def by_kind(totals: pd.DataFrame, modules: str = "the adapters") -> str:
+    """Say which kind gained and which lost most components; column step, then one per kind of these modules."""
     first, last = totals.iloc[0, 1:], totals.iloc[-1, 1:]
     change = (last - first).astype(float)
-    words = f"At step {int(totals['step'].iloc[-1]):,}, the adapters have {number(int(last.sum()))} components"
+    words = f"At step {int(totals['step'].iloc[-1]):,}, {modules} have {number(int(last.sum()))} components"
     if not change.abs().max():
         return f"{words}; no kind changed since the start."
     won, lost = change.idxmax(), change.idxmin()
@@ -70,7 +89,8 @@ def by_kind(totals: pd.DataFrame) -> str:
 def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
     """Draw how many components each kind of module holds over the steps, stacked; column step, then one per kind."""
     drawn = theme.figure(colours, 250)
-    for kind, (colour, _, _) in theme.kind_styles([str(name) for name in totals.columns[1:]]).items():
+    styles = theme.kind_styles([str(name) for name in totals.columns[1:]])
+    for place, (kind, (colour, _, _)) in enumerate(styles.items()):
         drawn.add_scatter(
             x=totals["step"],
             y=totals[kind],
@@ -79,9 +99,11 @@ def ranks_by_kind(totals: pd.DataFrame, colours: Palette) -> go.Figure:
             name=plotly_text(kind, 24),
             line={"color": colour, "width": 0.8, "shape": "hv"},
             fillcolor=theme.faded(colour, 0.55),
+            meta={"place": place},
             hovertemplate=f"step %{{x}}<br>{plotly_text(kind, 24)}: %{{y:,}} components<extra></extra>",
         )
     drawn.update_layout(showlegend=True)
     drawn.update_xaxes(title_text="Step")
     drawn.update_yaxes(title_text="Rank (components)", rangemode="tozero")
+    theme.single_step(drawn, totals["step"])
     return drawn

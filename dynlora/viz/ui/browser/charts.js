@@ -56,7 +56,7 @@ class Charts {
     const place = point ? module(chart, point, event) : -1;
     if (place < 0 || this.pressed || event.detail > 1) return;
     const axis = chart._fullLayout.xaxis, x = event.clientX - chart.getBoundingClientRect().left - (axis ? axis._offset : 0);
-    const step = title(chart) === "Step" ? Math.max(0, Math.round(axis.p2d(x))) : null;
+    const step = title(chart) === "Step" && point.data?.meta?.places ? Math.max(0, Math.round(axis.p2d(x))) : null;
     this.pressed = setTimeout(() => { this.pressed = null; this.tell("click", { chart: name(chart), place, step }); }, TWICE_MS);
   }
 
@@ -79,7 +79,7 @@ class Charts {
     this.follows = true;
     const others = this.all().filter((other) => other !== chart && title(other) === axis);
     Promise.all(others.map((other) => window.Plotly.relayout(other, range(other)))).finally(() => { this.follows = false; });
-    if (steps && axis === "Step" && document.querySelector(".st-key-address-steps")) this.tell("brush", steps);
+    if (steps && axis === "Step" && document.querySelector(".st-key-views-of-run")) this.tell("brush", steps);
   }
 
   mark(place, axis, from) {
@@ -152,6 +152,7 @@ function whole(chart) {
 function module(chart, point, event) {
   const meta = (point.data || point.trace || (chart.data.length === 1 && chart.data[0]) || {}).meta;
   if (!meta) return -1;
+  if (meta.place !== undefined) return meta.place;  // a line that stands for something itself
   if (meta.bands) return (point.source === undefined ? meta.ends : meta.bands)[point.pointNumber] ?? -1;
   if (!meta.places) return -1;
   const axis = chart._fullLayout[`${meta.axis}axis`], box = chart.getBoundingClientRect();
