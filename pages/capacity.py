@@ -17,7 +17,7 @@ from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker
 
 def shows(folder: Path) -> int:
     """Say how much there is to show of a run: nothing where no rank moved, more where its modules were ablated."""
-    moved = capacity.has_moved(folder)
+    moved = run_picker.has_moved(folder)
     return moved and moved + (ablations.kept(folder) is not None)
 
 

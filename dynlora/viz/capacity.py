@@ -18,9 +18,7 @@ from dynlora.analysis.capacity_frames import Balance
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.analysis.run_summary import ACTIVE, last_planned_step
 from dynlora.analysis.stats import spearman
-from dynlora.errors import DynloraError
 from dynlora.kinds.registry import registry
-from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.text import listed, minus, number, one_line, percent, plural, sentence_case
 from dynlora.viz.kit.panel import Panel, RunView
@@ -28,7 +26,7 @@ from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import safe
 from dynlora.viz.ui.panel_cards import conclusion, panel_cards
 from dynlora.viz.ui.replay import replay
-from dynlora.viz.ui.run_picker import has_model, link
+from dynlora.viz.ui.run_picker import link
 from dynlora.viz.ui.url_state import (
     addressed_range,
     brushed_steps,
@@ -40,21 +38,6 @@ from dynlora.viz.ui.url_state import (
     step_range,
     to_address,
 )
-
-
-def has_moved(folder: Path) -> int:
-    """Say whether rank moved between the modules of a run: 0 where none did, or the run cannot be read.
-
-    It is 2 where the adapter is there, so that its modules can be ablated.
-    """
-    try:
-        ranks = list(cached_queries.ask(queries.run_summary, folder)["ranks"].values())
-        start = cached_queries.at_step(folder, "rank", None)
-    except DynloraError:
-        return 0
-    if start is None or len(set(ranks)) == 1 or np.array_equal(start, ranks):
-        return 0
-    return 1 + has_model(folder)
 
 
 def capacity_view(folder: Path, summary: RunSummary) -> RunReading | None:

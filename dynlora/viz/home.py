@@ -28,14 +28,14 @@ from dynlora.kinds.registry import registry
 from dynlora.kinds.train.replay_speech import speech
 from dynlora.store import queries
 from dynlora.text import ago, markdown_text, one_line, score
-from dynlora.viz.capacity import capacity_view, has_moved
+from dynlora.viz.capacity import capacity_view
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.race import race_card, races
 from dynlora.viz.tour import stops as tour_stops
 from dynlora.viz.tour.model import is_tour_taken
 from dynlora.viz.ui.cards import card, colours, note
 from dynlora.viz.ui.replay import replay
-from dynlora.viz.ui.run_picker import find_run, link, no_runs, runs_dir
+from dynlora.viz.ui.run_picker import find_run, has_moved, link, no_runs, runs_dir
 
 LIST_KEYS = ("q", "status", "strategy", "sort", "group")
 """What the address of the list of runs holds; the list was the first page once, so links of then lead to it."""

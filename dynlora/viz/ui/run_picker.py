@@ -299,12 +299,31 @@ def _lead_to_its_page(page: str, others: Others) -> None:
     st.switch_page(own_page, query_params={"run": chosen.id})
 
 
+def has_moved(folder: Path) -> int:
+    """Say whether rank moved between the modules of a run: 0 where none did, or the run cannot be read.
+
+    It is 2 where the adapter is there, so that its modules can be ablated.
+    """
+    try:
+        ranks = list(cached_queries.ask(queries.run_summary, folder)["ranks"].values())
+        start = cached_queries.at_step(folder, "rank", None)
+    except DynloraError:
+        return 0
+    if start is None or len(set(ranks)) == 1 or np.array_equal(start, ranks):
+        return 0
+    return 1 + has_model(folder)
+
+
 def _first(runs: pd.DataFrame, suits: Callable[[Path], int] | None) -> str:
-    """Return the run that a page begins with, as `pick_run` describes; the newest that can be read where none suits."""
+    """Return the run that a page begins with, as `pick_run` describes; the newest that can be read where none suits.
+
+    A page that shows every run begins with the newest of one's own, and with a sample in which rank moved without any.
+    """
     readable = runs[runs["status"] != "corrupt"]
     newest = (readable["id"].tolist() or runs["id"].tolist())[0]
-    if suits is None:
+    if suits is None and readable["is_own"].any():
         return newest
+    suits = suits or has_moved
     own, samples = readable[readable["is_own"]].head(MOST_TRIED), readable[~readable["is_own"]]
     for run_id, folder in zip(own["id"], own["folder"], strict=True):
         if suits(Path(folder)):
