@@ -135,16 +135,20 @@ def read_off(losses: Mapping[str, float | None], rate: float) -> float:
 
 
 def of_rules(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return, by rule and factor, the mean loss read off the grid, less that of its best rate."""
+    """Return, by rule and factor, the mean loss read off the grid, less that of its best rate.
+
+    Runs whose test suggests no rate are left out: no rule would do so.
+    """
+    with_rate = [run for run in runs if _rate_by(run["answer"]) is not None]
     table: dict[str, float | None] = {}
     for rule in BELOW:
         for factor in FACTORS:
             differences = [
                 read_off(run["grid"], rate * BELOW[rule] / factor) - _best(run["grid"])[1]
-                for run in runs
+                for run in with_rate
                 if (rate := _rate_by(run["answer"], rule)) is not None
             ]
-            mean = float(np.mean(differences)) if len(differences) == len(runs) else np.inf
+            mean = float(np.mean(differences)) if differences and len(differences) == len(with_rate) else np.inf
             table[f"{rule} / {factor:g}"] = mean if np.isfinite(mean) else None
     return table
 
@@ -202,6 +206,7 @@ def main() -> None:
     if arguments.quick:
         setting, reporting = replace(setting, steps=20, rows=64, rates=f"{DEFAULT:g},0.01"), "sentiment4"
     runs: dict[str, dict[str, Any]] = {}
+    choice: dict[str, dict[str, Any]] = {}
     known = known_runs(arguments.known, setting)
     choosing = [data for data in arguments.choose.split(",") if data]
     with tempfile.TemporaryDirectory() as place:
@@ -211,9 +216,10 @@ def main() -> None:
                 grid = tuned_grid(arguments.grid_from, setting.method) if data in choosing else {}
                 name, values = f"{Path(data).name}, seed {seed}", values_of(data, seed, setting)
                 runs[name] = run = dict(known.get(name) or one(values, setting, Path(place), grid))
-                if data not in choosing and (rate := _rate_by(run["answer"])) is not None:
+                if data in choosing:
+                    choice[name] = run
+                elif run["suggested"] is None and (rate := _rate_by(run["answer"])) is not None:
                     run["suggested"] = loss_at(values, rate, Path(place))
-                choice = {name: run for name, run in runs.items() if run["suggested"] is None}
                 figures = {
                     "setting": vars(setting),
                     "rule": f"{RULE} / {BELOW[RULE]:g}",

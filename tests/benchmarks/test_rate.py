@@ -44,3 +44,11 @@ def test_committed_grids_are_read_with_the_last_file_deciding() -> None:
     grid = rate.tuned_grid("tuned-clinc150-r1,tuned-clinc150-r1-scale", "lora")
     assert list(grid) == sorted(grid, key=float)
     assert grid["0.01"] == 0.58579
+
+
+def test_a_test_that_suggests_no_rate_judges_no_rule() -> None:
+    flat = rate_answer()
+    for test in flat["tests"]:
+        test["losses"] = [1.0] * len(test["losses"])
+    assert rate.of_rules([run(), run(answer=flat)]) == rate.of_rules([run()])
+    assert set(rate.of_rules([run(answer=flat)]).values()) == {None}

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from benchmarks import rate
 from benchmarks.allocators import tuned_as
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,8 +43,8 @@ def figures(name: str) -> dict[str, Any]:
 
 def cell(task: str, rank: int) -> dict[str, Any]:
     """Return the longest runs of a task and rank."""
-    found = [one for one in figures("quality")["cells"] if (one["task"], one["rank"]) == (task, rank)]
-    return max(found, key=lambda one: one["steps"])
+    cells = [one for one in figures("quality")["cells"] if (one["task"], one["rank"]) == (task, rank)]
+    return max(cells, key=lambda one: one["steps"])
 
 
 def row(*cells: str) -> str:
@@ -65,12 +66,20 @@ def results() -> Iterator[str]:
     """Yield the table of Results: `dynamic` against the random control and against PEFT LoRA."""
     yield from head("`dynamic` minus", "random reallocation", "PEFT LoRA")
     for label, task, rank, method, control in CELLS:
-        found = {(one["method"], one["against"]): one for one in cell(task, rank)["differences"]}
-        yield row(label, *(_difference(found[method, other]) for other in (control, "peft-lora")))
+        differences = {(one["method"], one["against"]): one for one in cell(task, rank)["differences"]}
+        yield row(label, *(_difference(differences[method, other]) for other in (control, "peft-lora")))
 
 
 TUNED = "CLINC150, rank 1, tuned"
 """Label of the task on which each side has its own learning rate."""
+
+
+FAST_HEADS = {
+    "tuned-clinc150-r1-head-8": ("CLINC150, rank 1", "lora, fast head", "dynamic, scale, fast head"),
+    "tuned-hwu64-r1-head-own": ("HWU64, rank 1", "lora, fast head", "dynamic, scale, fast head"),
+    "tuned-clinc150-r4-head": ("CLINC150, rank 4", "lora, fast head", "dynamic, scale, fast head"),
+}
+"""Files of `benchmarks.tuned` whose heads have a rate of their own: the task, and the sides that are compared."""
 
 
 def parts() -> Iterator[str]:
@@ -78,15 +87,19 @@ def parts() -> Iterator[str]:
     yield from head(
         "task", "uniform LoRA", "`dynamic`", "difference", "of it a scale", "of it moving rank", "of it reacting"
     )
-    alpha, scale, fast = (figures(f"tuned-clinc150-r1-{name}")["methods"] for name in ("alpha", "scale", "head"))
-    sides = ("lora, fast head", "dynamic, scale, fast head")
-    yield row(
-        "CLINC150, rank 1, the head at a rate of its own, 3 seeds",
-        *(f"{fast[side]['loss']:.3f}" for side in sides),
-        _bold(*fast[sides[1]][f"loss - {sides[0]}"]),
-        *["not measured"] * 2,
-        "",
-    )
+    for name, (label, lora, dynamic) in FAST_HEADS.items():
+        file = figures(name)
+        sides = [file["methods"][side] for side in (lora, dynamic)]
+        without = file["methods"].get("dynamic, fast head")
+        yield row(
+            f"{label}, the head at a rate of its own, {len(file['seeds'])} seeds",
+            *(f"{side['loss']:.3f}" for side in sides),
+            _bold(*sides[1][f"loss - {lora}"]),
+            "not measured",
+            "not measured" if without is None else _bold(*without[f"loss - {lora}"]),
+            "",
+        )
+    alpha, scale = (figures(f"tuned-clinc150-r1-{name}")["methods"] for name in ("alpha", "scale"))
     moving = _bold(*alpha["dynamic, scaling 0.5"]["loss - lora, scaling 0.5"])
     yield row(
         "CLINC150, rank 1, one rate for all, `alpha / r` = 0.5, 3 seeds",
@@ -105,9 +118,9 @@ def parts() -> Iterator[str]:
         by_seed = {one["method"]: dict(zip(one["seeds"], one["loss_by_seed"], strict=True)) for one in runs["methods"]}
         common = by_seed["lora"].keys() & by_seed[method].keys()
         losses = [sum(by_seed[side][seed] for seed in common) / len(common) for side in ("lora", method)]
-        (found,) = [one["loss"] for one in runs["differences"] if (one["method"], one["against"]) == (method, "lora")]
-        difference = _bold(found["mean"], found["wide_low"], found["wide_high"], 4)
-        label = f"{label}, {found['seeds']} seeds"
+        (minus,) = [one["loss"] for one in runs["differences"] if (one["method"], one["against"]) == (method, "lora")]
+        difference = _bold(minus["mean"], minus["wide_low"], minus["wide_high"], 4)
+        label = f"{label}, {minus['seeds']} seeds"
         yield row(label, *(f"{loss:.4f}" for loss in losses), difference, *["not measured"] * 2, "")
 
 
@@ -126,8 +139,8 @@ def compared(other: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     mean, low, high = tuned["methods"]["dynamic, gates"][f"loss - {control}"]
     yield TUNED, {"mean": mean, "wide_low": low, "wide_high": high, "seeds": len(tuned["seeds"])}
     for label, task, rank, method, random in CELLS:
-        found = {(one["method"], one["against"]): one for one in cell(task, rank)["differences"]}
-        yield label.replace("`", ""), found[method, other or random]["loss"]
+        differences = {(one["method"], one["against"]): one for one in cell(task, rank)["differences"]}
+        yield label.replace("`", ""), differences[method, other or random]["loss"]
 
 
 SIDES = {
@@ -137,7 +150,9 @@ SIDES = {
     "lora, scaling 0.25": "uniform LoRA, `alpha / r` = 0.25",
     "lora, scaling 0.25, slow head": "uniform LoRA, `alpha / r` = 0.25, the head at 0.004",
     "lora, fast head": "uniform LoRA, the head at 0.0175",
+    "lora, head at 0.005": "uniform LoRA, the head at 0.005",
     "lora, head at 0.01": "uniform LoRA, the head at 0.01",
+    "lora, head at 0.04": "uniform LoRA, the head at 0.04",
     "lora, plus, fast head": "LoRA+, B at 16 times the rate of A, the head at 0.0175",
     "random ranks, fast head": "random ranks, drawn once, the head at 0.0175",
     "lora, scale": "uniform LoRA with a learned scale",
@@ -149,6 +164,7 @@ SIDES = {
     "dynamic, scaling 0.5": "`dynamic`, `gates=off`, `alpha / r` = 0.5",
     "dynamic, scaling 0.25": "`dynamic`, `gates=off`, `alpha / r` = 0.25",
     "dynamic, scale": "`dynamic`, `gates=scale`",
+    "dynamic, scale, head at 0.01": "`dynamic`, `gates=scale`, the head at 0.01",
     "dynamic, scale at 10": "`dynamic`, a scale at 10 times the rate",
     "dynamic, fast head": "`dynamic`, `gates=off`, the head at 0.0175",
     "dynamic, scale, fast head": "`dynamic`, `gates=scale`, the head at 0.0175",
@@ -194,20 +210,72 @@ def tuned(name: str, *others: str) -> Iterator[str]:
         )
 
 
-HEAD_RATES = {"clinc150": "CLINC150", "hwu64": "HWU64", "sentiment4": "`sentiment4`", "sst2": "SST-2", "mrpc": "MRPC"}
-"""Tasks on which a head with a rate of its own was compared with the default of before, and what they are called."""
+RATES = ("rate-head-r1-intents", "rate-head-r1-pairs", "rate-head-r8", "rate-head-r1-dynamic")
+"""Files of `benchmarks.rate` whose heads have a rate of their own."""
+
+DATA = {
+    "clinc150": "CLINC150",
+    "hwu64": "HWU64",
+    "sst2": "SST-2",
+    "cola": "CoLA",
+    "mrpc": "MRPC",
+    "sentiment4": "`sentiment4`",
+}
+"""Data sets, and what they are called."""
+
+
+def rates() -> Iterator[str]:
+    """Yield what range tests suggested beside the best of a grid; first the data sets that chose nothing."""
+    yield from head("data, method, rank", "suggested", "best of five", "suggested", "default 0.001", "confidence")
+    rows: dict[bool, list[str]] = {False: [], True: []}
+    for file in map(figures, RATES):
+        what = "`{method}`, {rank}".format(**file["setting"])
+        for name, one in file["summary"].items():
+            chooses = name in file["chosen_on"]
+            loss = one["suggested"]
+            if chooses and one["suggested_rate"] is not None:
+                loss = rate.read_off(file["runs"][name]["grid"], one["suggested_rate"]) - one["best_loss"]
+            rows[chooses].append(
+                row(
+                    f"{DATA[name.split(',')[0]]}, {what}{', chose the rule' if chooses else ''}",
+                    "none" if one["suggested_rate"] is None else f"{one['suggested_rate']:.2g}",
+                    f"{one['best_rate']:.2g}",
+                    "" if loss is None else f"{loss:+.3f}".replace("-", "−"),
+                    "diverged" if one["default"] is None else f"{one['default']:+.3f}".replace("-", "−"),
+                    one["level"],
+                )
+            )
+    yield from rows[False] + rows[True]
+
+
+def rate_rules() -> Iterator[str]:
+    """Yield how far each rule is from the best of a grid, on the data sets that choose, by the factor below it."""
+    chosen = [file["runs"][name] for file in map(figures, RATES) for name in file["chosen_on"]]
+    yield from head("rule", *(f"/ {factor:g}" for factor in rate.FACTORS))
+    losses = rate.of_rules(chosen)
+    for rule, label in RULES.items():
+        cells = [losses[f"{rule} / {factor:g}"] for factor in rate.FACTORS]
+        yield row(label, *("diverged" if mean is None else f"{mean:.3f}" for mean in cells))
+
+
+RULES = {"steepest": "the steepest fall", "lowest": "the first rise", "breaks": "the break"}
+"""Rules of a range test, and what they are called."""
+
+
+HEAD_RATES = ("clinc150", "hwu64", "sentiment4", "sst2", "mrpc")
+"""Data sets on which a head with a rate of its own was compared with the default of before."""
 
 
 def head_rates() -> Iterator[str]:
     """Yield what a head at 0.01 changes at the default settings, a task a row."""
     yield from head("task", "the head at 0.001, too", "the head at 0.01", "difference in nats", "accuracy")
-    for name, label in HEAD_RATES.items():
-        found = figures(f"tuned-{name}-r8-head")
-        before, after = (found["methods"][side] for side in ("lora", "lora, head at 0.01"))
+    for name in HEAD_RATES:
+        file = figures(f"tuned-{name}-r8-head")
+        before, after = (file["methods"][side] for side in ("lora", "lora, head at 0.01"))
         accuracy = " → ".join(f"{100 * side['right']:.1f} %" for side in (before, after))
         difference = _bold(*after["loss - lora"])
         yield row(
-            f"{label}, {len(found['seeds'])} seeds",
+            f"{DATA[name]}, {len(file['seeds'])} seeds",
             f"{before['loss']:.3f}",
             f"{after['loss']:.3f}",
             difference,
@@ -221,10 +289,10 @@ def _bold(mean: float, low: float, high: float, digits: int = 3) -> str:
     return f"**{words}**" if low > 0 or high < 0 else words
 
 
-def _difference(found: Mapping[str, Any]) -> str:
+def _difference(difference: Mapping[str, Any]) -> str:
     """Return a difference with interval and seeds, bold where both intervals exclude 0."""
-    loss = found["loss"]
-    mean = signed(loss["mean"]) if found["verdict"] == "open" else f"**{signed(loss['mean'])}**"
+    loss = difference["loss"]
+    mean = signed(loss["mean"]) if difference["verdict"] == "open" else f"**{signed(loss['mean'])}**"
     return f"{mean} (95 % CI {signed(loss['wide_low'])} to {signed(loss['wide_high'])}, {loss['seeds']} seeds)"
 
 
@@ -233,14 +301,14 @@ TASKS = {"mrpc": "MRPC", "sentiment4": "`sentiment4`"}
 
 def against_lora(method: str) -> list[str]:
     """Return how a method did against LoRA in the comparison of every method, a sentence per task; empty if not run."""
-    said = []
+    sentences = []
     for one in figures("methods")["cells"]:
-        for found in one["differences"]:
-            if (found["method"], found["against"]) == (method, "lora"):
-                worse = "worse" if found["loss"]["mean"] > 0 else "better"
-                verdict = "not significantly different" if found["verdict"] == "open" else worse
-                said.append(f"{TASKS[one['task']]}: {_difference(found)}, {verdict}.")
-    return said
+        for difference in one["differences"]:
+            if (difference["method"], difference["against"]) == (method, "lora"):
+                worse = "worse" if difference["loss"]["mean"] > 0 else "better"
+                verdict = "not significantly different" if difference["verdict"] == "open" else worse
+                sentences.append(f"{TASKS[one['task']]}: {_difference(difference)}, {verdict}.")
+    return sentences
 
 
 def retention() -> Iterator[str]:
@@ -290,10 +358,10 @@ def gates() -> Iterator[str]:
     overall = {one["gates"]: one for one in figures("domains")["overall"]}
     yield from head("evaluated on", "trained on", "without gates", *GATES.values())
     for left_out, domain in chain((("all", name) for name in DOMAINS), ((name, name) for name in DOMAINS)):
-        found = [by_domain[left_out, domain, gate]["loss_difference"] for gate in GATES]
+        differences = [by_domain[left_out, domain, gate]["loss_difference"] for gate in GATES]
         trained_on = "all four" if left_out == "all" else "the other three"
         loss = f"{by_domain[left_out, domain, 'off']['loss']:.4f}"
-        yield row(DOMAINS[domain], trained_on, loss, *map(_bracketed, found))
+        yield row(DOMAINS[domain], trained_on, loss, *map(_bracketed, differences))
     for key, label, trained_on in (
         ("seen", "all examples", "all four"),
         ("unseen", "all examples", "the other three"),
@@ -302,9 +370,9 @@ def gates() -> Iterator[str]:
         yield row(label, trained_on, "", *(_bracketed(overall[gate][key]) for gate in GATES))
 
 
-def _bracketed(found: Mapping[str, float]) -> str:
+def _bracketed(minus: Mapping[str, float]) -> str:
     """Return a mean with Student's interval in brackets."""
-    return f"{found['mean']:+.4f} [{found['wide_low']:+.4f}, {found['wide_high']:+.4f}]".replace("-", "−")
+    return f"{minus['mean']:+.4f} [{minus['wide_low']:+.4f}, {minus['wide_high']:+.4f}]".replace("-", "−")
 
 
 def steps() -> Iterator[str]:
@@ -340,32 +408,32 @@ def precision() -> Iterator[str]:
         "an evaluation of 32 rows in fp32, ms",
         "in bf16 / fp32",
     )
-    for name, found in figures("precision")["settings"].items():
+    for name, setting in figures("precision")["settings"].items():
         model, tokens = name.split(", ")
         cells = [
             cell
-            for part in (found["step"], found["evaluation"])
+            for part in (setting["step"], setting["evaluation"])
             for cell in (f"{part['median_ms']['fp32']:,.0f}", _ratio(part["bf16/fp32"]))
         ]
         yield row(f"`{model}`, {tokens}", *cells)
 
 
-def _ratio(found: Mapping[str, float]) -> str:
-    return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+def _ratio(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
 
 
-def _met(found: Mapping[str, float], goal: float) -> str:
-    return "met" if found["median"] <= goal else "**not met**"
+def _met(ratio: Mapping[str, float], goal: float) -> str:
+    return "met" if ratio["median"] <= goal else "**not met**"
 
 
 def ablation() -> Iterator[str]:
     """Yield the table of module ablation: how each score agrees with the effects."""
     runs = figures("knockouts")["runs"]
-    found = {name: {one["score"]: one for one in run["scores"]} for name, run in runs.items()}
+    by_score = {name: {one["score"]: one for one in run["scores"]} for name, run in runs.items()}
     against = "the same against `lora`'s effects"
     yield from head("score", "`lora`", "`dynamic` (reconstruction)", against, "`adalora`", against)
     for score in SCORES:
-        lora, dynamic, adalora = (found[name].get(score, {}) for name in ("lora", "dynamic", "adalora"))
+        lora, dynamic, adalora = (by_score[name].get(score, {}) for name in ("lora", "dynamic", "adalora"))
         cells = [_correlation(one.get(key)) for one in (dynamic, adalora) for key in ("own", "uniform")]
         yield row(score, "all equal" if score == "final rank" else _correlation(lora.get("own")), *cells)
     helps = {name: f"{run['helps']} of {run['modules']}" for name, run in runs.items()}
@@ -373,9 +441,9 @@ def ablation() -> Iterator[str]:
     yield row(label, helps["lora"], helps["dynamic"], "", helps["adalora"], "")
 
 
-def _correlation(found: Mapping[str, float] | None) -> str:
+def _correlation(correlation: Mapping[str, float] | None) -> str:
     """Return a correlation with its interval, bold where that excludes 0."""
-    if not found:
+    if not correlation:
         return ""
-    text = f"{found['rho']:.2f} [{found['low']:.2f}, {found['high']:.2f}]".replace("-", "−")
-    return f"**{text}**" if found["low"] > 0 or found["high"] < 0 else text
+    text = f"{correlation['rho']:.2f} [{correlation['low']:.2f}, {correlation['high']:.2f}]".replace("-", "−")
+    return f"**{text}**" if correlation["low"] > 0 or correlation["high"] < 0 else text

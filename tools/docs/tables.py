@@ -71,6 +71,8 @@ KINDS = {
     "head_rates": measured.head_rates,
     "rank_line": measured.rank_line,
     "retention": measured.retention,
+    "rates": measured.rates,
+    "rate_rules": measured.rate_rules,
     "steps": measured.steps,
     "precision": measured.precision,
     "ablation": measured.ablation,
@@ -110,7 +112,7 @@ def _is_compared(name: str) -> bool:
 
 def renewed(text: str) -> str:
     """Return a document with every marked table as the figures have it now."""
-    return MARKED.sub(lambda found: found[1] + "".join(f"{line}\n" for line in table(found[2])) + found[3], text)
+    return MARKED.sub(lambda mark: mark[1] + "".join(f"{line}\n" for line in table(mark[2])) + mark[3], text)
 
 
 def main() -> int:
