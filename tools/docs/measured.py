@@ -344,7 +344,7 @@ def rank_line() -> Iterator[str]:
                 continue
             gain, low, high = one["gain"]
             yield row(
-                f"{HEAD_RATES.get(one['name'], one['name'])}, {one['seeds']} seeds",
+                f"{DATA.get(one['name'], one['name'])}, {one['seeds']} seeds",
                 f"{one['rank']} → {one['larger']}",
                 f"{one['bits'] / one['parameters']:.2f}",
                 one["verdict"],
