@@ -21,7 +21,7 @@ PIP_SAYS = [
 
 
 def test_a_line_says_where_it_is() -> None:
-    found = list(install.shown(iter(PIP_SAYS), iter(itertools.count(0.0, 2.0))))
+    found = list(install.progress_lines(iter(PIP_SAYS), iter(itertools.count(0.0, 2.0))))
     assert found[-1].endswith("2 packages looked up: Installing all of them")
     assert any("Collecting torch" in line and "from" not in line for line in found)
     assert [float(line.split()[0]) for line in found] == sorted(float(line.split()[0]) for line in found)

@@ -41,7 +41,7 @@ class GateEffect:
     groups: int
 
     @property
-    def found(self) -> np.ndarray:
+    def is_significant(self) -> np.ndarray:
         """By module, whether the effect is beyond chance."""
         return self.share > self.baseline
 

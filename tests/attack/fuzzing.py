@@ -287,7 +287,7 @@ class Targets:
         try:
             scan.look(path, scan.CheckConfig())
             rows = data_file.first_rows(path)
-            data_file.shown(rows)
+            data_file.preview_rows(rows)
             data_file.label_caption(rows, list(rows.columns)[0])
         finally:
             path.unlink()

@@ -89,11 +89,11 @@ class _Fetched(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.addresses: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         names = {"a": (), "link": ("href",)}.get(tag, ("src", "srcset", "href", "data", "poster"))
-        self.found += [value for name, value in attrs if name in names and value]
+        self.addresses += [value for name, value in attrs if name in names and value]
 
 
 @pytest.mark.journey
@@ -102,7 +102,7 @@ def test_no_page_or_style_names_another_machine_to_fetch_from(site: Path) -> Non
     for path in site.rglob("*.html"):
         parser = _Fetched()
         parser.feed(path.read_text("utf-8"))
-        broken += [f"{path.name}: {address}" for address in parser.found if re.match(r"(https?:)?//", address)]
+        broken += [f"{path.name}: {address}" for address in parser.addresses if re.match(r"(https?:)?//", address)]
     for path in site.rglob("*.css"):
         broken += [f"{path.name}: {found}" for found in re.findall(r"url\([\"']?(?:https?:)?//[^)]+", path.read_text())]
     assert broken == []

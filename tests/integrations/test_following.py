@@ -254,7 +254,7 @@ def test_a_password_of_a_trackers_address_is_in_no_file_and_in_no_sentence(
     assert found.place == "postgresql+nosuchdriver://127.0.0.1:9/mlflow"
     assert found.error
     place = place_of("mlflow", runs_dir, os.environ)
-    assert (place.address, place.shown) == (address, found.place)
+    assert (place.address, place.public_address) == (address, found.place)
     said = [caplog.text, place.view, str(found), *(path.read_text("utf-8", "replace") for path in folder.iterdir())]
     assert [text for text in said if "hunter2" in text or "othersecret" in text] == []
     assert "MLFLOW_TRACKING_URI" in place.view

@@ -43,17 +43,17 @@ def test_each_voice_has_its_own_conversation_and_skips_what_it_did_not_answer() 
             turn("two", said(ADAPTER, "second"), said(BASE, "", error="it failed")),
         ]
     )
-    asked = talk.asked(ADAPTER, "three", CHAT)["turns"]
+    asked = talk.request_for(ADAPTER, "three", CHAT)["turns"]
     assert [entry["content"] for entry in asked] == ["one", "first", "two", "second", "three"]
     assert [entry["role"] for entry in asked] == ["user", "assistant"] * 2 + ["user"]
-    asked = talk.asked(BASE, "three", CHAT)["turns"]
+    asked = talk.request_for(BASE, "three", CHAT)["turns"]
     assert [entry["content"] for entry in asked] == ["one", "other", "three"]
     another = Voice("adapter", "adapter", Path("another run"), "adapter")
-    assert len(talk.asked(another, "three", CHAT)["turns"]) == 1, "another run did not say what this one said"
-    assert talk.asked(ADAPTER, "three", Settings()) == {"text": "three"}
+    assert len(talk.request_for(another, "three", CHAT)["turns"]) == 1, "another run did not say what this one said"
+    assert talk.request_for(ADAPTER, "three", Settings()) == {"text": "three"}
     half = Settings(strength=0.5)
-    assert talk.asked(ADAPTER, "three", half) == {"text": "three", "strength": 0.5}
-    assert talk.asked(BASE, "three", half) == {"text": "three"}, "only the run's own adapter has a strength"
+    assert talk.request_for(ADAPTER, "three", half) == {"text": "three", "strength": 0.5}
+    assert talk.request_for(BASE, "three", half) == {"text": "three"}, "only the run's own adapter has a strength"
     assert half.words == "greedy, at most 64 tokens, adapter strength 0.5"
 
 
@@ -116,8 +116,8 @@ def test_tokens_have_probabilities_and_their_sum_is_that_of_the_text() -> None:
     assert frame["difference"].tolist() == pytest.approx([2.0, -0.5])
     assert "log-probability +1.5 nats against the base model (2 tokens)" in chat_model.token_caption(frame)
     tokens = chat_model.text_tokens(found)
-    assert "p(token): adapter 90.5 %, base 12.2 %" in tokens[0].told
-    assert "adapter: a 90 %, ␣ 10 %" in tokens[0].told
+    assert "p(token): adapter 90.5 %, base 12.2 %" in tokens[0].tooltip
+    assert "adapter: a 90 %, ␣ 10 %" in tokens[0].tooltip
     assert chat_model.alternatives(found["tokens"][0]).shape == (2, 5)
 
 
@@ -159,7 +159,7 @@ def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:
     lines = token_losses.lines_of({"adapter": found}, token_losses.LOSS)
     assert list(lines) == ["base", "adapter"]
     assert [token.value for token in lines["base"]] == [None, 2.0, 1.0]
-    assert lines["adapter"][0].told == "not part of the loss"
+    assert lines["adapter"][0].tooltip == "not part of the loss"
     assert list(token_losses.lines_of({"adapter": found}, token_losses.DIFFERENCE)) == ["adapter"]
     assert "1 token of the prompt is not part of the loss" in token_losses.token_caption(found)
     whole = token_losses.all_tokens([found, found], [4, 9])

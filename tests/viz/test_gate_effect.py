@@ -28,7 +28,7 @@ def test_the_map_hides_what_may_be_chance() -> None:
     gates = pd.DataFrame(np.ones((4, 6)), index=GROUPS)
     hidden = gate_map(gates, modules(), effect, theme.LIGHT)
     shown = gate_map(gates, modules(), effect, theme.LIGHT, hide=False)
-    assert np.isfinite(np.asarray(traces_of(hidden)[0].z, float)).any(axis=0).tolist() == effect.found.tolist()
+    assert np.isfinite(np.asarray(traces_of(hidden)[0].z, float)).any(axis=0).tolist() == effect.is_significant.tolist()
     assert np.isfinite(np.asarray(traces_of(shown)[0].z, float)).all()
     assert np.asarray(traces_of(hidden)[1].y).tolist() == pytest.approx((100 * effect.share).tolist())
 

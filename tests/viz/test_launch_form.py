@@ -295,7 +295,7 @@ def test_the_label_in_words(values: list[Any], said: str) -> None:
 
 @pytest.mark.parametrize("empty", [None, float("nan"), pd.NA])
 def test_a_cell_without_a_value_is_read_as_nothing(empty: object) -> None:
-    assert data_file.shown(pd.DataFrame({"label": pd.Series(["x", empty], dtype=object)}))["label"].tolist() == [
+    assert data_file.preview_rows(pd.DataFrame({"label": pd.Series(["x", empty], dtype=object)}))["label"].tolist() == [
         "x",
         "",
     ]
