@@ -213,8 +213,8 @@ def test_what_does_not_learn_is_named(
     assert (len(symptom.modules) == symptom.of) == all_modules
     [text] = [str(one.message) for one in warned if "After 20 steps" in str(one.message)]
     assert MEANINGS[kind].remedy in text
-    found = outcome(reading(run).evidence).findings
-    assert MEANINGS[kind].title in [finding.title for finding in found]
+    findings = outcome(reading(run).evidence).findings
+    assert MEANINGS[kind].title in [finding.title for finding in findings]
 
 
 @pytest.mark.parametrize("setup", HEALTHY, ids=lambda one: one.__name__)
