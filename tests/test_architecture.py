@@ -70,16 +70,16 @@ def _package_of(path: Path) -> list[str]:
 @cache
 def _imports(path: Path) -> set[str]:
     """Dotted names a file imports anywhere, also inside functions; relative ones made absolute."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in _run_time_nodes(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = _package_of(path)
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return found
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 def _package_edges() -> Iterator[tuple[str, str]]:
@@ -349,8 +349,8 @@ NOT_HERE = {"umap": ["umap-learn"]}
 def _declared(extra: str | None = None) -> set[str]:
     """Distributions that `pip install dynlora`, or `dynlora[extra]`, brings, by their normalized names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
-    return {canonicalize_name(Requirement(text).name) for text in found}
+    requirements = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
 
 
 def test_every_package_that_is_imported_is_declared() -> None:
