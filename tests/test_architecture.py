@@ -210,6 +210,17 @@ def test_one_z_serves_every_interval() -> None:
     assert broken == []
 
 
+def test_a_name_is_the_thing_it_holds() -> None:
+    folders = ("dynlora", "pages", "examples", "tools", "benchmarks", "tests")
+    broken = [
+        f"{_name(path)}:{line} {name}"
+        for path in _sources(*(f"{folder}/**/*.py" for folder in folders))
+        if not _name(path).startswith(house.NAMES_LEFT)
+        for line, name in house.misnamed(path)
+    ]
+    assert broken == []
+
+
 def test_a_method_imports_no_other_method() -> None:
     broken = [
         f"{name} imports {target}"
