@@ -306,9 +306,9 @@ def _frames(browser: Any, address: str) -> tuple[int, list[str]]:
     page.goto(address)
     seen(page.locator("[data-testid=stMain] h1").first)
     settled(page)
-    found = page.evaluate("window.dynloraPaints")
+    paints = page.evaluate("window.dynloraPaints")
     context.close()
-    return found["frames"], found["plain"]
+    return paints["frames"], paints["plain"]
 
 
 def large_map(runs_dir: Path, size: tuple[int, int], repeats: int) -> dict[str, float]:
@@ -376,13 +376,13 @@ def main() -> None:
             if "answers" in parts:
                 times |= answer_waits(runs_dir, run_ids[-1])
             if "pages" in parts:
-                found |= page_waits(runs_dir, run_ids, repeats)
-                found |= large_map(runs_dir, (500, 36) if quick else LARGE, repeats)
+                times |= page_waits(runs_dir, run_ids, repeats)
+                times |= large_map(runs_dir, (500, 36) if quick else LARGE, repeats)
         if "paint" in parts:
             painted, figures["paint"] = first_paint(runs_dir, 1 if quick else 10)
-            found |= painted
-    figures |= {"waits": found, "load_after": os.getloadavg()}
-    show(found)
+            times |= painted
+    figures |= {"waits": times, "load_after": os.getloadavg()}
+    show(times)
     print("\nload of the machine before and after:", json.dumps([figures["load_before"], figures["load_after"]]))
     print("written:", results.write("waits-quick" if quick else "waits", figures, "benchmarks.waits"))
 

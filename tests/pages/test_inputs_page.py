@@ -47,8 +47,8 @@ def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path)
     assert (app.selectbox(key="address-kind").value, app.selectbox(key="address-depth").value) == ("value", "layer 1")
     (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
     assert [name for name, _ in bars["customdata"]] == ["bert.encoder.layer.1.attention.self.value"]
-    said = words(app).replace("\\", "").replace("\u200b", "")
-    assert "no gate differs between groups beyond chance" in said, "the one that does is of another kind"
+    text = words(app).replace("\\", "").replace("\u200b", "")
+    assert "no gate differs between groups beyond chance" in text, "the one that does is of another kind"
 
 
 @pytest.mark.parametrize("colour", ["group", "loss", "prediction", "gate"])

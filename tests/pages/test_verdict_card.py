@@ -103,7 +103,7 @@ def test_a_run_is_set_against_plain_lora_on_the_same_data(runs_dir: Path) -> Non
 def test_a_run_alone_leads_to_its_baseline(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=run_id(0), extras=True)
     app = open_page("run", run=run_id(0))
-    assert "**No plain LoRA run to compare with**" in said(app)
+    assert "**No plain LoRA run to compare with**" in card_text(app)
     assert [one.label for one in app.button if one.key == "start-twin"] == ["Train its plain LoRA baseline"]
     make_run(runs_dir, run_id=run_id(1), state="running", steps=7)
     assert "The verdict comes when the run has finished" in card_text(open_page("run", run=run_id(1)))

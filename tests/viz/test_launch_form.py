@@ -169,8 +169,8 @@ def test_twins_keep_everything_else() -> None:
     ).model_dump(mode="json")
     uniform_fields = [{"name": "scaling", "type": "str", "default": "standard"}]
     strategies = STRATEGIES | {"lora": {**STRATEGIES["lora"], "fields": uniform_fields}}
-    found = presets.twins(config, strategies)
-    assert list(found) == ["same", "uniform", "random"] == list(presets.TWINS)[:3]
+    twins = presets.twins(config, strategies)
+    assert list(twins) == ["same", "uniform", "random"] == list(presets.TWINS)[:3]
     assert list(presets.TWINS) == list(presets.TWIN_WORDS)
 
     def without(values: dict[str, Any]) -> dict[str, Any]:

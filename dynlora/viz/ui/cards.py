@@ -135,7 +135,7 @@ def _zoom(figure: go.Figure) -> None:
         figure.update_xaxes(range=list(steps))
 
 
-def picture(shown: Picture, key: str, picks: Picks | None = None) -> None:
+def picture(drawing: Picture, key: str, picks: Picks | None = None) -> None:
     """Draw a picture as `chart` draws a figure.
 
     Args:

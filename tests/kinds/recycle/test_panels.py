@@ -141,13 +141,13 @@ def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
 
 
 def test_the_class_that_is_shown_first_has_words_for_a_room(tmp_path: Path) -> None:
-    found = read_recycle(written_recycle(tmp_path))
-    first, second, *_ = sorted(found.inverted)
-    view = RunView(tmp_path, found)
+    recycle = read_recycle(written_recycle(tmp_path))
+    first, second, *_ = sorted(recycle.inverted)
+    view = RunView(tmp_path, recycle)
     assert (choice := words.Words().choice(view)) is not None
     assert choice.usual == str(first)
-    harsh = replace(found.inverted[first], inputs=(("calm",), ("assassination", "militia")))
-    view = RunView(tmp_path, replace(found, inverted={**found.inverted, first: harsh}))
+    harsh = replace(recycle.inverted[first], inputs=(("calm",), ("assassination", "militia")))
+    view = RunView(tmp_path, replace(recycle, inverted={**recycle.inverted, first: harsh}))
     assert (choice := words.Words().choice(view)) is not None
     assert choice.usual == str(second)
 

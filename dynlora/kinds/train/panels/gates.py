@@ -97,7 +97,7 @@ def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None,
         "groups, shuffled labels)"
     )
     order = modules["position"].to_numpy()
-    differing = int(effect.found[order].sum())
+    differing = int(effect.is_significant[order].sum())
     if not differing:
         return f"At step {step}, no gate differs between groups beyond chance; {chance}."
     module = int(order[effect.share[order].argmax()])
