@@ -63,13 +63,13 @@ def values_of(data: str, seed: int, setting: Setting, model: str) -> dict[str, A
     }
 
 
-def drawn_ranks(found: Mapping[str, Any], seed: int) -> dict[str, int]:
+def drawn_ranks(advice: Mapping[str, Any], seed: int) -> dict[str, int]:
     """Return random ranks under the same budget and limits."""
-    infos = [ModuleInfo(row["name"], row["layer"], row["kind"], row["d_in"], row["d_out"]) for row in found["modules"]]
-    rank, rng = found["uniform_rank"], np.random.default_rng([seed, 9])
+    infos = [ModuleInfo(row["name"], row["layer"], row["kind"], row["d_in"], row["d_out"]) for row in advice["modules"]]
+    rank, rng = advice["uniform_rank"], np.random.default_rng([seed, 9])
     limits = [max(rank, round(GROWTH_LIMIT * rank), 4) for _ in infos]
     gains = [np.sort(rng.random(limit))[::-1] * info.cost for limit, info in zip(limits, infos, strict=True)]
-    ranks = RankRequest(infos, rank, limits, found["budget"]).ranks(gains)
+    ranks = RankRequest(infos, rank, limits, advice["budget"]).ranks(gains)
     return {info.name: int(one) for info, one in zip(infos, ranks, strict=True)}
 
 
@@ -89,17 +89,17 @@ def losses(values: Mapping[str, Any], ranks: Mapping[str, int] | None, place: Pa
 def one(data: str, seed: int, setting: Setting, model: str, place: Path) -> dict[str, Any]:
     """Advise, train every arm, and return the losses of each with its ranks and the advice's own figures."""
     values = values_of(data, seed, setting, model)
-    found = advise(parse_config(values), AdviceRequest(is_timed=False))
+    advice = advise(parse_config(values), AdviceRequest(is_timed=False))
     smaller = advise(parse_config(values), AdviceRequest(leave_out=True, is_timed=False))
     ranks: dict[str, Mapping[str, int] | None] = {
         "uniform": None,
-        "advised": found["ranks"],
+        "advised": advice["ranks"],
         "weak left out": smaller["ranks"],
-        "random": drawn_ranks(found, seed),
+        "random": drawn_ranks(advice, seed),
     }
     return {
-        "confidence": found["confidence"],
-        "families": {family["name"]: family["gain_per_parameter"] for family in found["families"]},
+        "confidence": advice["confidence"],
+        "families": {family["name"]: family["gain_per_parameter"] for family in advice["families"]},
         "left_out": sorted(family["name"] for family in smaller["families"] if family["can_go"]),
         "loss": {arm: losses(values, ranks[arm], place).tolist() for arm in ARMS},
     }
@@ -107,11 +107,11 @@ def one(data: str, seed: int, setting: Setting, model: str, place: Path) -> dict
 
 def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return, by data set, the loss of uniform ranks and what every other arm differs by: mean and 95 % interval."""
-    found: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     for data in dict.fromkeys(name.partition(", seed")[0] for name in runs):
         mine = [run for name, run in runs.items() if name.startswith(f"{data}, seed")]
         base = _of(mine, ARMS[0])
-        found[data] = {
+        rows[data] = {
             "seeds": len(mine),
             "examples": base.shape[1],
             "loss": float(base.mean()),
@@ -119,16 +119,16 @@ def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             "agreement": float(np.mean([run["confidence"]["agreement"] for run in mine])),
             "left_out": mine[0]["left_out"],
         }
-    return found
+    return rows
 
 
 def _of(runs: Sequence[Mapping[str, Any]], arm: str) -> np.ndarray:
     return np.array([run["loss"][arm] for run in runs])
 
 
-def report(found: Mapping[str, Any]) -> None:
+def report(rows: Mapping[str, Any]) -> None:
     """Print what was found."""
-    for data, row in found.items():
+    for data, row in rows.items():
         print(f"\n{data}: uniform {row['loss']:.4f} nats, {row['seeds']} seeds, {row['examples']} examples")
         for arm, (mean, low, high) in row["difference"].items():
             print(f"  {arm:14} {mean:+.4f} (95 % CI {low:+.4f} to {high:+.4f})")

@@ -131,8 +131,8 @@ class Racer:
     def shares(self) -> dict[str, float]:
         """Return each part's share of the time of a step, and `gate product`, which is measured apart."""
         step_s = statistics.mean(self.block_s)
-        found = {part: statistics.mean(block[part] for block in self.parts) / step_s for part in PARTS}
-        return found | {"gate product": gate_product_s(self.trainer) / step_s}
+        shares = {part: statistics.mean(block[part] for block in self.parts) / step_s for part in PARTS}
+        return shares | {"gate product": gate_product_s(self.trainer) / step_s}
 
     def close(self) -> None:
         """End the record."""

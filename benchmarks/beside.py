@@ -100,26 +100,26 @@ def reading(setting: Mapping[str, str], steps: int) -> float:
 
 def measure(steps: int, rounds: int, names: list[str]) -> dict[str, dict[str, Any]]:
     """Return the median seconds of a step by setting: alone, beside another process, and every reading."""
-    found: dict[str, dict[str, Any]] = {name: {"alone": [], "beside": []} for name in names}
+    readings: dict[str, dict[str, Any]] = {name: {"alone": [], "beside": []} for name in names}
     for number in range(rounds):
         turn = number % len(names)
         for name in (*names[turn:], *names[:turn]):
             setting = SETTINGS[name]
-            found[name]["alone"].append(reading(setting, steps))
+            readings[name]["alone"].append(reading(setting, steps))
             with another(setting):
-                found[name]["beside"].append(reading(setting, steps))
+                readings[name]["beside"].append(reading(setting, steps))
     return {
         name: {"alone_s": statistics.median(row["alone"]), "beside_s": statistics.median(row["beside"]), **row}
-        for name, row in found.items()
+        for name, row in readings.items()
     }
 
 
-def show(found: Mapping[str, Mapping[str, Any]]) -> None:
+def show(figures: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the settings: seconds alone and beside, and alone over what torch does without a setting."""
-    first = next(iter(found.values()))["alone_s"]
+    first = next(iter(figures.values()))["alone_s"]
     print("\nA training step (lora, defaults): seconds, median")
     print(f"  {'GOMP_SPINCOUNT':26} {'alone':>8} {'beside':>8} {'alone over the first':>22}")
-    for name, row in found.items():
+    for name, row in figures.items():
         print(f"  {name:26} {row['alone_s']:8.3f} {row['beside_s']:8.3f} {row['alone_s'] / first:22.3f}")
 
 
@@ -136,15 +136,15 @@ def main() -> None:
         child(None if arguments.child < 0 else arguments.child)
         return
     today, *others = SETTINGS
-    asked = [name for name in arguments.settings.split(",") if name] or (["10000"] if arguments.quick else others)
-    if unknown := set(asked) - set(others):
+    settings = [name for name in arguments.settings.split(",") if name] or (["10000"] if arguments.quick else others)
+    if unknown := set(settings) - set(others):
         parser.error(f"--settings {', '.join(sorted(unknown))}: none of them; choose from {', '.join(others)}")
     steps = arguments.steps or (5 if arguments.quick else 40)
     rounds = arguments.rounds or (1 if arguments.quick else 3)
     load_before = os.getloadavg()
-    found = measure(steps, rounds, [today, *asked])
-    show(found)
-    figures = {"steps": steps, "rounds": rounds, "load": [load_before, os.getloadavg()], "spin_counts": found}
+    spin_counts = measure(steps, rounds, [today, *settings])
+    show(spin_counts)
+    figures = {"steps": steps, "rounds": rounds, "load": [load_before, os.getloadavg()], "spin_counts": spin_counts}
     print("written:", results.write("beside-quick" if arguments.quick else "beside", figures, "benchmarks.beside"))
 
 

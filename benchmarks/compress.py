@@ -72,18 +72,18 @@ def trained(folder: Path, *of: Any) -> Path:
 
 def sizes_of(folder: Path, rows: int) -> dict[str, Any]:
     """Return the losses of every held-out example at each size, by weighting and method."""
-    found: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
     for weighting in WEIGHTINGS:
         subject = Compression.of_run(folder, rows=rows, weighting=weighting)
-        found["full"] = {"parameters": subject.curve.adapter.parameters, "loss": subject.curve.whole.loss.tolist()}
+        sizes["full"] = {"parameters": subject.curve.adapter.parameters, "loss": subject.curve.whole.loss.tolist()}
         for method in METHODS:
             if method == "random" and weighting != WEIGHTINGS[0]:
                 continue
             for share in SHARES:
                 size = subject.curve.measured(method, share)
                 key = f"{weighting}, {method}, {share:.0%}"
-                found[key] = {"parameters": size.parameters, "loss": size.predictions.loss.tolist()}
-    return found
+                sizes[key] = {"parameters": size.parameters, "loss": size.predictions.loss.tolist()}
+    return sizes
 
 
 def cut_to(folder: Path, rows: int, parameters: int, weighting: str) -> dict[str, Any]:
@@ -101,14 +101,14 @@ def whole(folder: Path, rows: int) -> dict[str, Any]:
 
 def one(data: str, seed: int, setting: Setting, folder: Path) -> dict[str, Any]:
     """Train and measure the runs of one data set and seed."""
-    found = sizes_of(trained(folder, data, "lora", RANK, seed, setting), setting.rows)
+    losses = sizes_of(trained(folder, data, "lora", RANK, seed, setting), setting.rows)
     wide = trained(folder, data, "lora", 2 * RANK, seed, setting)
     for weighting in WEIGHTINGS:
-        small = cut_to(wide, setting.rows, found["full"]["parameters"], weighting)
-        found[f"rank {2 * RANK} cut to rank {RANK}, {weighting}"] = small
-    found[f"rank {2 * RANK}"] = whole(wide, setting.rows)
-    found["dynamic"] = whole(trained(folder, data, "dynamic", RANK, seed, setting), setting.rows)
-    return found
+        small = cut_to(wide, setting.rows, losses["full"]["parameters"], weighting)
+        losses[f"rank {2 * RANK} cut to rank {RANK}, {weighting}"] = small
+    losses[f"rank {2 * RANK}"] = whole(wide, setting.rows)
+    losses["dynamic"] = whole(trained(folder, data, "dynamic", RANK, seed, setting), setting.rows)
+    return losses
 
 
 def kept(data: str, seed: int, setting: Setting, folder: Path, runs: KeptRuns) -> dict[str, Any]:
@@ -121,15 +121,15 @@ def kept(data: str, seed: int, setting: Setting, folder: Path, runs: KeptRuns) -
 
 def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return, by data set, what every size differs by from the whole rank-8 adapter: mean and 95 % interval."""
-    found: dict[str, Any] = {}
+    by_data: dict[str, Any] = {}
     for data in dict.fromkeys(name.partition(", seed")[0] for name in runs):
         mine = [run for name, run in runs.items() if name.startswith(f"{data}, seed")]
         full = np.array([run["full"]["loss"] for run in mine])
-        found[data] = {"seeds": len(mine), "examples": full.shape[1], "loss": float(full.mean())}
+        by_data[data] = {"seeds": len(mine), "examples": full.shape[1], "loss": float(full.mean())}
         for key in mine[0]:
             if key != "full":
                 losses = np.array([run[key]["loss"] for run in mine])
-                found[data][key] = {
+                by_data[data][key] = {
                     "parameters": mine[0][key]["parameters"],
                     "difference": results.mean_and_ends(losses - full),
                 }
@@ -139,15 +139,15 @@ def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                     np.array([run[f"{weighting}, {method}, {share:.0%}"]["loss"] for run in mine])
                     for method in ("global", "uniform")
                 )
-                found[data][f"{weighting}, global - uniform, {share:.0%}"] = {
+                by_data[data][f"{weighting}, global - uniform, {share:.0%}"] = {
                     "difference": results.mean_and_ends(ours - theirs)
                 }
-    return found
+    return by_data
 
 
-def report(found: Mapping[str, Any]) -> None:
+def report(by_data: Mapping[str, Any]) -> None:
     """Print what was found beside the goal."""
-    for data, rows in found.items():
+    for data, rows in by_data.items():
         print(f"\n{data}: loss {rows['loss']:.4f}, {rows['seeds']} seeds, {rows['examples']} examples")
         for key, row in rows.items():
             if isinstance(row, dict):
@@ -175,11 +175,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for seed in range(seeds):
             for data in arguments.data.split(","):
-                found = kept(data, seed, setting, Path(place), measured)
-                runs[f"{Path(data).name}, seed {seed}"] = found
+                losses = kept(data, seed, setting, Path(place), measured)
+                runs[f"{Path(data).name}, seed {seed}"] = losses
                 figures = {"steps": setting.steps, "summary": summary(runs)}
                 results.write(file, figures, "benchmarks.compress")
-                means = {key: round(float(np.mean(row["loss"])), 4) for key, row in found.items()}
+                means = {key: round(float(np.mean(row["loss"])), 4) for key, row in losses.items()}
                 print(f"{data}, seed {seed}: {json.dumps(means)}", flush=True)
     report(summary(runs))
 

@@ -53,29 +53,29 @@ def flops(trainer: Trainer, order: BatchOrder) -> dict[str, float]:
         trainer.probe_step(order)
     inputs.remove()
     batch, width = _shape(trainer, order)
-    found = {"counted": float(counter.get_total_flops()), "frozen": 0.0, "adapters": 0.0}
+    counts = {"counted": float(counter.get_total_flops()), "frozen": 0.0, "adapters": 0.0}
     for module, (tokens, back) in inputs.seen.items():
         if isinstance(module, LoraLinear):
             info = module.info
-            found["frozen"] += 2 * tokens * info.d_in * info.d_out * (1 + back)
+            counts["frozen"] += 2 * tokens * info.d_in * info.d_out * (1 + back)
             # A x and B a, the gradients of A, B and a; that of x only where something in front of it learns
-            found["adapters"] += 2 * tokens * module.rank * ((2 + back) * info.d_in + 3 * info.d_out)
+            counts["adapters"] += 2 * tokens * module.rank * ((2 + back) * info.d_in + 3 * info.d_out)
         elif isinstance(module, nn.Linear):
             learned = module.weight.requires_grad
-            found["frozen"] += 2 * tokens * module.weight.numel() * (1 + learned + back)
-    found |= _gates(trainer, batch, width)
+            counts["frozen"] += 2 * tokens * module.weight.numel() * (1 + learned + back)
+    counts |= _gates(trainer, batch, width)
     scored = type(trainer.strategy).observe is not Strategy.observe
-    found["scoring"] = float(sum(2 * m.lora_B.numel() for m in trainer.adapters)) if scored else 0.0
+    counts["scoring"] = float(sum(2 * m.lora_B.numel() for m in trainer.adapters)) if scored else 0.0
     config: Any = trainer.model.config
     # QKᵀ and PV forward, and four products of that size backward
-    found["attention"] = 6.0 * 2 * batch * width**2 * config.hidden_size * config.num_hidden_layers
-    found["formula"] = sum(found[key] for key in ("frozen", "adapters", "gates", "scoring", "attention"))
+    counts["attention"] = 6.0 * 2 * batch * width**2 * config.hidden_size * config.num_hidden_layers
+    counts["formula"] = sum(counts[key] for key in ("frozen", "adapters", "gates", "scoring", "attention"))
     batched = sum(n for op, n in counter.get_flop_counts()["Global"].items() if str(op) in ("aten.bmm", "aten.baddbmm"))
-    split = batched > found["gate_products"]
-    found["to_be_counted"] = (
-        sum(found[key] for key in ("frozen", "adapters", "gate_products")) + split * found["attention"]
+    split = batched > counts["gate_products"]
+    counts["to_be_counted"] = (
+        sum(counts[key] for key in ("frozen", "adapters", "gate_products")) + split * counts["attention"]
     )
-    return found
+    return counts
 
 
 def _shape(trainer: Trainer, order: BatchOrder) -> tuple[int, int]:

@@ -24,9 +24,9 @@ def pages(figures: Mapping[str, Any]) -> Claims:
 
 def waits(figures: Mapping[str, Any]) -> Claims:
     """A run is queued before it has made a step, and a check by a warm process takes less."""
-    found = figures["waits"]
-    yield "a run is queued before its first step", found["start until queued"] < found["start until the first step"]
-    yield "a check takes less where a process is kept warm", found["check, warm"] < found["check, cold"]
+    seconds = figures["waits"]
+    yield "a run is queued before its first step", seconds["start until queued"] < seconds["start until the first step"]
+    yield "a check takes less where a process is kept warm", seconds["check, warm"] < seconds["check, cold"]
 
 
 def store(figures: Mapping[str, Any]) -> Claims:
@@ -167,10 +167,10 @@ def remote(figures: Mapping[str, Any]) -> Claims:
 
 def many_runs(figures: Mapping[str, Any]) -> Claims:
     """A list that was read before comes sooner, and each run has as many files."""
-    for number, found in figures["sizes"].items():
-        listed = [found[name]["cpu_s"] for name in ("list, warm", "list, first of all")]
+    for number, row in figures["sizes"].items():
+        listed = [row[name]["cpu_s"] for name in ("list, warm", "list, first of all")]
         yield f"a list of {number} runs read before comes sooner", listed[0] < listed[1]
-        yield f"{number} runs have five files and folders each", found["entries"] == 5 * int(number) + 1
+        yield f"{number} runs have five files and folders each", row["entries"] == 5 * int(number) + 1
 
 
 def rsd(figures: Mapping[str, Any]) -> Claims:
@@ -195,9 +195,9 @@ def tuned(figures: Mapping[str, Any]) -> Claims:
 def recycle(figures: Mapping[str, Any]) -> Claims:
     """Teachers recognise what was inverted, and all ways are tested on the same episodes."""
     yield "teachers recognise the inverted inputs", min(figures["agreement"].values()) > 0.9
-    found = figures["methods"]
-    yield "inverted and real data are tested", {"base", "inverted", "noise", "real"} <= set(found)
-    accuracies = [row["accuracy"][0] for by_shots in found.values() for row in by_shots.values()]
+    by_method = figures["methods"]
+    yield "inverted and real data are tested", {"base", "inverted", "noise", "real"} <= set(by_method)
+    accuracies = [row["accuracy"][0] for by_shots in by_method.values() for row in by_shots.values()]
     yield "accuracies are fractions", all(0 <= one <= 1 for one in accuracies)
 
 

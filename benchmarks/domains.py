@@ -96,23 +96,23 @@ def table_of(made: Sequence[Mapping[str, Any]]) -> Table:
 
 def by_domain(table: Table) -> list[dict[str, Any]]:
     """Return, by where the runs were trained and which domain was read, gates minus no gates: loss and accuracy."""
-    found = []
+    rows = []
     for left_out, domain, gates in sorted(table):
         mine, off = table[left_out, domain, gates], table.get((left_out, domain, "off"), {})
         row: dict[str, Any] = {"trained_without": left_out, "domain": domain, "gates": gates, "seeds": sorted(mine)}
         row |= {key: float(np.mean([run[key].mean() for run in mine.values()])) for key in ("loss", "right")}
-        found.append(row | (_difference(mine, off) if gates != "off" else {}))
-    return found
+        rows.append(row | (_difference(mine, off) if gates != "off" else {}))
+    return rows
 
 
 def _difference(mine: Mapping[int, Any], off: Mapping[int, Any]) -> dict[str, Any]:
     """Return the paired differences of two sides over the seeds that both have."""
     seeds = sorted(set(mine) & set(off))
-    found = {}
+    differences = {}
     for key in ("loss", "right") if seeds else ():
         here, there = ([side[seed][key] for seed in seeds] for side in (mine, off))
-        found[f"{key}_difference"] = dataclasses.asdict(paired_difference(here, there))
-    return found
+        differences[f"{key}_difference"] = dataclasses.asdict(paired_difference(here, there))
+    return differences
 
 
 def overall(table: Table) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ def overall(table: Table) -> list[dict[str, Any]]:
     help more where the domain is new.
     """
     names = sorted({domain for _, domain, _ in table})
-    found = []
+    overall_rows = []
     for gates in sorted({gates for _, _, gates in table} - {"off"}):
         seen = [(_joined(table, names, side, False)) for side in (gates, "off")]
         unseen = [(_joined(table, names, side, True)) for side in (gates, "off")]
@@ -137,8 +137,8 @@ def overall(table: Table) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"gates": gates, "seeds": seeds, "domains": names}
         row |= {kind: dataclasses.asdict(paired_difference(rows, nothing)) for kind, rows in gained.items()}
         row["between"] = dataclasses.asdict(paired_difference(gained["unseen"], gained["seen"]))
-        found.append(row)
-    return found
+        overall_rows.append(row)
+    return overall_rows
 
 
 def _joined(table: Table, names: Sequence[str], gates: str, unseen: bool) -> dict[int, np.ndarray]:
@@ -148,7 +148,7 @@ def _joined(table: Table, names: Sequence[str], gates: str, unseen: bool) -> dic
     return {seed: np.concatenate([part[seed]["loss"] for part in parts]) for seed in seeds}
 
 
-def told(difference: Mapping[str, Any]) -> str:
+def interval_text(difference: Mapping[str, Any]) -> str:
     """Return a difference with its wider interval."""
     return f"{difference['mean']:+.4f} [{difference['wide_low']:+.4f}, {difference['wide_high']:+.4f}]"
 
@@ -159,10 +159,10 @@ def show(figures: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         trained = "all domains" if row["trained_without"] == EVERYTHING else "the other three"
         text = f"{row['domain']:8} trained on {trained:16} gates {row['gates']:7} loss {row['loss']:.4f}  "
         text += f"accuracy {100 * row['right']:.2f} %"
-        text += f"  against no gates {told(row['loss_difference'])}" if "loss_difference" in row else ""
+        text += f"  against no gates {interval_text(row['loss_difference'])}" if "loss_difference" in row else ""
         print(text)
     for row in figures["overall"]:
-        parts = "  ".join(f"{kind} {told(row[kind])}" for kind in ("seen", "unseen", "between"))
+        parts = "  ".join(f"{kind} {interval_text(row[kind])}" for kind in ("seen", "unseen", "between"))
         print(f"all rows, gates {row['gates']:7} {parts}  {len(row['seeds'])} seeds")
 
 

@@ -85,15 +85,15 @@ def measured(
         trainer, seconds = trained(values, scales=scales)
     except TrainingDiverged:
         return {"diverged": True}
-    found = trainer.predictions(trainer.evaluation.tokens)
-    if not np.isfinite(found.loss).all():
+    predictions = trainer.predictions(trainer.evaluation.tokens)
+    if not np.isfinite(predictions.loss).all():
         return {"diverged": True}
-    loss, right = found.loss, found.prediction == trainer.evaluation.tokens.label
+    loss, right = predictions.loss, predictions.prediction == trainer.evaluation.tokens.label
     if by_token:
-        loss, right = found.output[:, 0], found.output[:, 1] == found.output[:, 2]
+        loss, right = predictions.output[:, 0], predictions.output[:, 1] == predictions.output[:, 2]
     count, gates = trainer.adapters.adapter_parameter_count(), trainer.adapters.gates
     return {
-        "reaction": None if gates is None else trainer.reaction(gates, found),
+        "reaction": None if gates is None else trainer.reaction(gates, predictions),
         "scales": [float(one.detach()) for module in trainer.adapters if (one := module.module_scale()) is not None],
         "update_norms": [round(float(spectrum(module)[0]), 5) for module in trainer.adapters],
         "loss": np.round(loss, 4).tolist(),

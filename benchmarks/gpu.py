@@ -38,7 +38,7 @@ def waits(step: OurStep | PlainStep, first: int) -> float | None:
     """
     if not torch.cuda.is_available():
         return None
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
@@ -46,7 +46,7 @@ def waits(step: OurStep | PlainStep, first: int) -> float | None:
                 step(first + number)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(one.message) for one in said) / COUNTED
+    return sum("synchroniz" in str(one.message) for one in warned) / COUNTED
 
 
 def alone(name: str, setting: Setting) -> dict[str, Any]:
@@ -60,13 +60,13 @@ def alone(name: str, setting: Setting) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
     step(WARM_UP)
     peak = torch.cuda.max_memory_allocated() / MIB if has_gpu else None
-    found = {"peak_mib": None if peak is None else round(peak, 1), "waits_per_step": waits(step, WARM_UP + 1)}
+    costs = {"peak_mib": None if peak is None else round(peak, 1), "waits_per_step": waits(step, WARM_UP + 1)}
     step.close()
     del step
     gc.collect()
     if has_gpu:
         torch.cuda.empty_cache()
-    return found
+    return costs
 
 
 def device_name() -> str:
@@ -93,31 +93,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="steps of every variant that count")
     parser.add_argument("--precision", default="bf16", choices=["bf16", "fp32"])
     parser.add_argument("--quick", action="store_true", help="a tiny shape, also without a GPU: does it work")
-    asked = parser.parse_args()
-    if asked.quick:
-        asked.shape, asked.seq, asked.batch_size, asked.rounds = "tiny", 32, 4, 6
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.shape, arguments.seq, arguments.batch_size, arguments.rounds = "tiny", 32, 4, 6
     elif not torch.cuda.is_available():
         print("not measured: this machine has no GPU that torch can use; --quick tries the script")
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_data(folder / "data", 2 * asked.seq)
+        write_data(folder / "data", 2 * arguments.seq)
         setting = Setting(
-            model=random_model(asked.shape, folder / asked.shape),
+            model=random_model(arguments.shape, folder / arguments.shape),
             folder=folder,
-            precision=asked.precision,
-            length=asked.seq,
+            precision=arguments.precision,
+            length=arguments.seq,
             dropout=True,
-            batch_size=asked.batch_size,
-            rank=asked.rank,
-            steps=WARM_UP + COUNTED + asked.rounds + 2,
+            batch_size=arguments.batch_size,
+            rank=arguments.rank,
+            steps=WARM_UP + COUNTED + arguments.rounds + 2,
         )
         kept = {name: alone(name, setting) for name in VARIANTS}
-        timed = run_setting(setting, list(VARIANTS), asked.rounds, "wall")
+        timed = run_setting(setting, list(VARIANTS), arguments.rounds, "wall")
     show(timed)
     table(kept)
-    figures = {"device": device_name() or "not measured: no GPU", "shape": asked.shape, "alone": kept, "in turn": timed}
-    results.write("gpu-quick" if asked.quick else "gpu", figures, "benchmarks.gpu")
+    figures = {
+        "device": device_name() or "not measured: no GPU",
+        "shape": arguments.shape,
+        "alone": kept,
+        "in turn": timed,
+    }
+    results.write("gpu-quick" if arguments.quick else "gpu", figures, "benchmarks.gpu")
 
 
 if __name__ == "__main__":

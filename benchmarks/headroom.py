@@ -89,42 +89,44 @@ def verdict(losses: Losses) -> dict[str, Any]:
     }
 
 
-def conclusion(found: Mapping[str, Any]) -> str:
+def conclusion(decision: Mapping[str, Any]) -> str:
     """Return what the arms show in one sentence."""
-    mean, low, high = found["best - uniform"]
-    if found["has headroom"]:
+    mean, low, high = decision["best - uniform"]
+    if decision["has headroom"]:
         return (
-            f"The best fixed placement ({found['best']}) beats uniform by {-mean:.4f} nats "
-            f"(95 % CI {-high:.4f} to {-low:.4f}), so allocation has headroom here (chosen on {found['chosen on']})."
+            f"The best fixed placement ({decision['best']}) beats uniform by {-mean:.4f} nats "
+            f"(95 % CI {-high:.4f} to {-low:.4f}), so allocation has headroom here (chosen on {decision['chosen on']})."
         )
-    if found["seeds"] < ENOUGH_SEEDS:
+    if decision["seeds"] < ENOUGH_SEEDS:
         return (
             f"Not decided, as runs differ and there are fewer than {ENOUGH_SEEDS} seeds: the best fixed placement, "
-            f"{found['best']}, differs from uniform by {mean:+.4f} nats (chosen on {found['chosen on']}); train it and "
-            "uniform on other seeds."
+            f"{decision['best']}, differs from uniform by {mean:+.4f} nats (chosen on {decision['chosen on']}); "
+            "train it and uniform on other seeds."
         )
     return (
-        f"No fixed placement is shown to beat uniform: the best, {found['best']}, differs by {mean:+.4f} nats "
-        f"(95 % CI {low:+.4f} to {high:+.4f}; chosen on {found['chosen on']}); the task is not used for this question."
+        f"No fixed placement is shown to beat uniform: the best, {decision['best']}, differs by {mean:+.4f} nats "
+        f"(95 % CI {low:+.4f} to {high:+.4f}; chosen on {decision['chosen on']}); the task is not used for this "
+        "question."
     )
 
 
-def report(found: Mapping[str, Any]) -> None:
+def report(decision: Mapping[str, Any]) -> None:
     """Print all arms, the worst last, and the conclusion."""
-    print(f"\nuniform {found['uniform loss']:.4f}, {found['seeds']} seeds, {found['rows']} rows; arm minus uniform:")
-    for name, (mean, low, high) in sorted(found["differences"].items(), key=lambda item: item[1][0]):
+    seeds, rows = decision["seeds"], decision["rows"]
+    print(f"\nuniform {decision['uniform loss']:.4f}, {seeds} seeds, {rows} rows; arm minus uniform:")
+    for name, (mean, low, high) in sorted(decision["differences"].items(), key=lambda item: item[1][0]):
         print(f"  {name:34} {mean:+.4f} ({low:+.4f} to {high:+.4f})")
-    print(conclusion(found))
+    print(conclusion(decision))
 
 
 def table_of(runs: Mapping[str, Mapping[str, Any]], names: list[str], seeds: list[int]) -> dict[str, np.ndarray]:
     """Return the losses of the arms that every seed has, (seeds, rows) each; a run that diverged ends its arm."""
-    found = {}
+    tables = {}
     for name in names:
         mine = [runs.get(f"{name}, seed {seed}", {}).get("loss") for seed in seeds]
         if all(loss is not None for loss in mine):
-            found[name] = np.array(mine, float)
-    return found
+            tables[name] = np.array(mine, float)
+    return tables
 
 
 SCALING_OF_ALL = 2
@@ -197,12 +199,12 @@ def main() -> None:
             for name in wanted:
                 ranks = written_ranks(placements[name].ranks, Path(place) / "ranks.json")
                 strategy = {"name": "lora", "ranks_from": ranks}
-                runs[f"{name}, seed {seed}"] = said(name, seed, measured(values_of(arguments, seed, strategy)))
+                runs[f"{name}, seed {seed}"] = printed(name, seed, measured(values_of(arguments, seed, strategy)))
             write(file, runs, wanted, seeds[: seeds.index(seed) + 1], placements)
     report(write(file, runs, wanted, seeds, placements))
 
 
-def said(name: str, seed: int, run: dict[str, Any]) -> dict[str, Any]:
+def printed(name: str, seed: int, run: dict[str, Any]) -> dict[str, Any]:
     """Print what a run came to, and return it."""
     print(f"{name}, seed {seed}: {np.mean(run.get('loss', np.nan)):.4f} in {run.get('seconds')} s", flush=True)
     return run
@@ -210,15 +212,15 @@ def said(name: str, seed: int, run: dict[str, Any]) -> dict[str, Any]:
 
 def methods(arguments: argparse.Namespace, file: str) -> None:
     """Train `lora` and variants of `dynamic` on each seed, and write their differences to `lora` and a control."""
-    runs, found = {}, {}
+    runs, rows = {}, {}
     wanted = [name for name in ALLOCATORS if name in arguments.methods.split(";")]
     seeds = list(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
     for seed in seeds:
         for name in wanted:
             values = values_of(arguments, seed, ALLOCATORS[name])
-            runs[f"{name}, seed {seed}"] = said(name, seed, measured(values))
+            runs[f"{name}, seed {seed}"] = printed(name, seed, measured(values))
         losses = table_of(runs, wanted, seeds[: seeds.index(seed) + 1])
-        found = {
+        rows = {
             name: {
                 "loss": round(float(table.mean()), 5),
                 "loss by seed": table.mean(1).round(5).tolist(),
@@ -232,9 +234,9 @@ def methods(arguments: argparse.Namespace, file: str) -> None:
             for name, table in losses.items()
         }
         results.write(
-            file, {"seeds": seeds[: seeds.index(seed) + 1], "lr": arguments.lr, "methods": found}, "benchmarks.headroom"
+            file, {"seeds": seeds[: seeds.index(seed) + 1], "lr": arguments.lr, "methods": rows}, "benchmarks.headroom"
         )
-    for name, row in found.items():
+    for name, row in rows.items():
         print(f"{name:30} {row}")
 
 
@@ -242,7 +244,7 @@ def write(
     file: str, runs: Mapping[str, Any], names: list[str], seeds: list[int], placements: Mapping[str, Placement]
 ) -> dict[str, Any]:
     """Write what was found so far and return the verdict."""
-    found = verdict(table_of(runs, names, seeds))
+    decision = verdict(table_of(runs, names, seeds))
     kept = {
         name: {
             "loss": round(float(np.mean(run["loss"])), 5),
@@ -253,9 +255,9 @@ def write(
         else run
         for name, run in runs.items()
     }
-    figures = {"verdict": found, "conclusion": conclusion(found), "runs": kept, "arms": about(placements)}
+    figures = {"verdict": decision, "conclusion": conclusion(decision), "runs": kept, "arms": about(placements)}
     results.write(file, figures, "benchmarks.headroom")
-    return found
+    return decision
 
 
 if __name__ == "__main__":

@@ -44,6 +44,6 @@ def read_found(file: Path) -> dict[str, Any]:
         return {}
 
 
-def write_found(file: Path, found: Mapping[str, Any]) -> None:
+def write_found(file: Path, rows: Mapping[str, Any]) -> None:
     """Write an object whole or not at all."""
-    write_text(file, json.dumps(found))
+    write_text(file, json.dumps(rows))

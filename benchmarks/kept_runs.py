@@ -95,9 +95,9 @@ class KeptRuns:
         """Move what lies loose into the Parquet file."""
         loose = sorted(self.loose.glob("*.json"))
         if loose:
-            found = dict(_read(self.packed, _version(self.packed)))
-            found |= {path.name: json.loads(path.read_text("utf-8")) for path in loose}
-            _write(self.packed, found)
+            runs = dict(_read(self.packed, _version(self.packed)))
+            runs |= {path.name: json.loads(path.read_text("utf-8")) for path in loose}
+            _write(self.packed, runs)
             for path in loose:
                 path.unlink()
 

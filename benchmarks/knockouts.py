@@ -38,7 +38,7 @@ def is_measurable(folder: Path) -> bool:
 
 def chosen(runs_dir: Path, strategies: list[str]) -> dict[str, Path]:
     """Return a finished run of each strategy, all with the model, data and budget of the first."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     wanted: tuple[Any, ...] | None = None
     for name in strategies:
         for row in run_rows(runs_dir):
@@ -48,43 +48,43 @@ def chosen(runs_dir: Path, strategies: list[str]) -> dict[str, Path]:
             budget = (row.get("params") or {}).get("budget")
             if wanted in (None, (row["model"], row["data"], budget)):
                 wanted = (row["model"], row["data"], budget)
-                found[name] = folder
+                folders[name] = folder
                 break
-    return found
+    return folders
 
 
 def measured(folder: Path, rows: int) -> pd.DataFrame:
     """Return the effects of a run's modules, measured where they are not known, and kept."""
     file = knockout_target(folder)
     modules = frames.described(queries.modules_frame(folder))
-    for found in kept_knockouts(file):
-        if found.rows == rows and len(found.alone) == len(modules):
-            return ablations.effects(found, modules)
-    for found in Examined(folder).knockouts(rows=rows, known=kept_knockouts(file)):
-        keep_knockouts(file, found)
-    return ablations.effects(found, modules)
+    for knockouts in kept_knockouts(file):
+        if knockouts.rows == rows and len(knockouts.alone) == len(modules):
+            return ablations.effects(knockouts, modules)
+    for knockouts in Examined(folder).knockouts(rows=rows, known=kept_knockouts(file)):
+        keep_knockouts(file, knockouts)
+    return ablations.effects(knockouts, modules)
 
 
 def tried(folder: Path, rows: int, known: pd.DataFrame) -> str:
     """Return how effects on few rows, measured now and not kept, agree with those that are known."""
-    *_, found = Examined(folder).knockouts(rows=rows)
-    few = ablations.effects(found, frames.described(queries.modules_frame(folder)))
+    *_, knockouts = Examined(folder).knockouts(rows=rows)
+    few = ablations.effects(knockouts, frames.described(queries.modules_frame(folder)))
     rho = spearman(few["delta"], known["delta"])
     return f"{rows} rows of {folder.name}, measured now: Spearman {rho:+.2f} with what is known of it"
 
 
 def compared(folder: Path, own: pd.DataFrame, uniform: pd.DataFrame | None) -> list[dict[str, Any]]:
     """Return each score's agreement with the run's own effects and with those of the uniform run."""
-    found = []
+    rows = []
     for name, score in module_scores(folder).items():
         row: dict[str, Any] = {"score": name, "own": asdict(ablations.agreement(score, own))}
         if uniform is not None:
             row["uniform"] = asdict(ablations.agreement(score, uniform))
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
-def told(agreement: dict[str, Any] | None) -> str:
+def agreement_text(agreement: dict[str, Any] | None) -> str:
     """Return an agreement in words of equal width."""
     if agreement is None or agreement["rho"] != agreement["rho"]:
         return f"{'-':>22}"
@@ -105,12 +105,12 @@ def main() -> None:
     figures: dict[str, Any] = {"rows": rows, "runs": {}}
     for name, folder in folders.items():
         effect, uniform = effects[name], effects.get(UNIFORM)
-        found = compared(folder, effect, None if name == UNIFORM else uniform)
+        scores = compared(folder, effect, None if name == UNIFORM else uniform)
         helps = int(np.count_nonzero(effect["sure"].to_numpy(bool) & (effect["delta"].to_numpy(float) > 0)))
-        figures["runs"][name] = {"run": folder.name, "modules": len(effect), "helps": helps, "scores": found}
+        figures["runs"][name] = {"run": folder.name, "modules": len(effect), "helps": helps, "scores": scores}
         print(f"\n{name}: {helps} of {len(effect)} modules help, their intervals clear of zero, {rows} rows")
-        for row in found:
-            print(f"  {row['score']:34}{told(row['own'])}{told(row.get('uniform'))}")
+        for row in scores:
+            print(f"  {row['score']:34}{agreement_text(row['own'])}{agreement_text(row.get('uniform'))}")
     if arguments.quick:
         name = next(name for name, folder in folders.items() if (folder / "adapter").is_dir())
         print("\n" + tried(folders[name], 32, effects[name]))

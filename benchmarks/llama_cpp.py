@@ -106,9 +106,9 @@ def loaded(run: Path) -> AdaptedModel:
 
 def compressed(run: Path) -> AdaptedModel:
     """Return the model of a run with a share of its adapter's parameters, chosen by the size of their update."""
-    found = Compression.of_run(run, rows=24, weighting="plain")
-    found.curve.keep(OFFERED, SHARE)
-    return found.curve.adapter.model
+    compression = Compression.of_run(run, rows=24, weighting="plain")
+    compression.curve.keep(OFFERED, SHARE)
+    return compression.curve.adapter.model
 
 
 @torch.no_grad()
@@ -170,9 +170,9 @@ def measured(folder: Path, steps: int, place: Path, count: int) -> Iterator[dict
     tokens = AutoTokenizer.from_pretrained(base)("\n".join(held_out.text))["input_ids"][:count]
     files = bases(place, config)
     plain = of_torch(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval(), tokens)
-    found: dict[str, Any] = {"steps": steps, "tokens": len(tokens), "adapters": {}}
-    found["base"] = {name: apart(logged(logits(file, tokens)), plain, tokens) for name, file in files.items()}
-    yield found
+    report: dict[str, Any] = {"steps": steps, "tokens": len(tokens), "adapters": {}}
+    report["base"] = {name: apart(logged(logits(file, tokens)), plain, tokens) for name, file in files.items()}
+    yield report
     for name, run, model in subjects(folder, steps):
         out = place / name
         for form in ("gguf", "peft"):
@@ -185,8 +185,8 @@ def measured(folder: Path, steps: int, place: Path, count: int) -> Iterator[dict
             row[kind] = apart(logged(logits(file, tokens, out / "gguf" / GGUF_NAME)), whole, tokens)
         other = as_trained(out / "peft", config, out / "as-trained.gguf")
         row["as_trained"] = apart(logged(logits(files["Q4_1"], tokens, other)), whole, tokens)
-        found["adapters"][name] = row
-        yield found
+        report["adapters"][name] = row
+        yield report
 
 
 def main() -> None:
@@ -203,9 +203,9 @@ def main() -> None:
     place = results.emptied("llama_cpp")
     place.mkdir(parents=True)
     name = "llama_cpp-quick" if arguments.quick else "llama_cpp"
-    for found in measured(arguments.runs or place / "runs", steps, place, count):
-        print(json.dumps(list(found["adapters"].items())[-1:] or found["base"]), flush=True)
-        results.write(name, found, "benchmarks.llama_cpp", ["--runs"])
+    for report in measured(arguments.runs or place / "runs", steps, place, count):
+        print(json.dumps(list(report["adapters"].items())[-1:] or report["base"]), flush=True)
+        results.write(name, report, "benchmarks.llama_cpp", ["--runs"])
 
 
 if __name__ == "__main__":

@@ -104,24 +104,24 @@ def measure(root: Path, number: int) -> dict[str, Any]:
     os.environ["DYNLORA_RUNS_DIR"] = str(root)
     (root / LISTING_NAME).unlink(missing_ok=True)
     size, entries = on_disk(root)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "bytes": size,
         "entries": entries,
         "list, first of all": listed(root),
         "list, fresh process": listed(root),
     }
     rows = run_rows(root)
-    found["list, warm"] = spent(lambda: run_rows(root))
-    found["search"] = spent(lambda: found_rows("seed=3 accuracy>0.1", rows))
-    found["dynlora runs"] = spent(lambda: listing(root))
+    figures["list, warm"] = spent(lambda: run_rows(root))
+    figures["search"] = spent(lambda: found_rows("seed=3 accuracy>0.1", rows))
+    figures["dynlora runs"] = spent(lambda: listing(root))
     app = opened("runs")
-    found["Runs page, first"] = spent(lambda: drawn(app))
-    found["Runs page, again"] = spent(lambda: drawn(app))
-    found["Compare, no runs chosen, first"] = compare_page(root, 0)
+    figures["Runs page, first"] = spent(lambda: drawn(app))
+    figures["Runs page, again"] = spent(lambda: drawn(app))
+    figures["Compare, no runs chosen, first"] = compare_page(root, 0)
     for count in COMPARED:
         if count <= number:
-            found[f"Compare of {count} runs, first"] = compare_page(root, count)
-    return found
+            figures[f"Compare of {count} runs, first"] = compare_page(root, count)
+    return figures
 
 
 def main() -> None:
@@ -136,12 +136,13 @@ def main() -> None:
         root, have = Path(folder) / "runs", 0
         for number in [*(size for size in SIZES if size < most), most]:
             generate(root, have, number)
-            have, found = number, measure(root, number)
+            have, measurements = number, measure(root, number)
             figures["sizes"][str(number)] = {
-                name: value._asdict() if isinstance(value, Spent) else value for name, value in found.items()
+                name: value._asdict() if isinstance(value, Spent) else value for name, value in measurements.items()
             }
-            print(f"\n{number:,} runs: {found['bytes'] / 2**20:,.0f} MiB, {found['entries']:,} files and folders")
-            for name, value in found.items():
+            size, entries = measurements["bytes"] / 2**20, measurements["entries"]
+            print(f"\n{number:,} runs: {size:,.0f} MiB, {entries:,} files and folders")
+            for name, value in measurements.items():
                 if isinstance(value, Spent):
                     print(f"  {name:30} {value.wall_s:8.2f} s, processor {value.cpu_s:8.2f} s", flush=True)
     figures["load_after"] = os.getloadavg()

@@ -56,13 +56,18 @@ def main() -> None:
     arguments, _ = parser.parse_known_args()
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
-    found = {name: measured(name, arguments.model, arguments.rank, arguments.steps) for name in ("lora", "dynamic")}
-    ratio = {when: found["dynamic"][when]["total"] / found["lora"][when]["total"] for when in ("start", "later")}
+    measurements = {
+        name: measured(name, arguments.model, arguments.rank, arguments.steps) for name in ("lora", "dynamic")
+    }
+    ratio = {
+        when: measurements["dynamic"][when]["total"] / measurements["lora"][when]["total"]
+        for when in ("start", "later")
+    }
     for when, value in ratio.items():
         print(f"{when:6} dynamic / lora {value:.4f} (goal {GOAL}: {'met' if value <= GOAL else 'missed'})")
     results.write(
         "memory-quick" if arguments.quick else "memory",
-        {"mib": found, "ratio": ratio, "goal": GOAL},
+        {"mib": measurements, "ratio": ratio, "goal": GOAL},
         "benchmarks.memory",
     )
 

@@ -138,18 +138,18 @@ def resident_peak() -> float:
 def memory_of(name: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Return the medians of `memory` over a few processes of its own: one peak differs from the next by some 15 MiB."""
     command = [sys.executable, "-m", "benchmarks.methods", "--memory-of", name, "--rank", str(arguments.rank)]
-    found = []
+    peaks = []
     for _ in range(1 if arguments.quick else PROCESSES):
         done = subprocess.run([*command, "--batch-size", str(arguments.batch_size)], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{name}: {done.stderr[-500:]}")
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    return {key: float(np.median([one[key] for one in found])) for key in found[0]}
+        peaks.append(json.loads(done.stdout.splitlines()[-1]))
+    return {key: float(np.median([one[key] for one in peaks])) for key in peaks[0]}
 
 
 def costs(names: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Return time and memory of every method."""
-    found = {}
+    rows = {}
     plain = memory_of("lora", arguments)
     for name in names:
         with tempfile.TemporaryDirectory() as scratch:
@@ -161,14 +161,14 @@ def costs(names: Sequence[str], arguments: argparse.Namespace) -> dict[str, dict
         peak = held["peak_mib"] - plain["peak_mib"]
         once = {key: taken.get(key, 0.0) for key in ("before_s", "after_s", "longest_ms")}
         ratio, of_sums = taken.get("ratio", 1.0), taken.get("of_sums", 1.0)
-        found[name] = {"step_over_lora": ratio, "sum_over_lora": of_sums, **held, "peak_over_lora_mib": peak, **once}
+        rows[name] = {"step_over_lora": ratio, "sum_over_lora": of_sums, **held, "peak_over_lora_mib": peak, **once}
         print(
             f"{name:14} step {ratio:.3f} of lora's, sum {of_sums:.3f}, longest {once['longest_ms']:.0f} ms, "
             f"before {once['before_s']:+.1f} s, after {once['after_s']:.1f} s, peak {peak:+.0f} MiB, "
             f"room for {held['allocated']:,.0f} parameters",
             flush=True,
         )
-    return found
+    return rows
 
 
 def choose_rates(names: Sequence[str], cell: Job, arguments: argparse.Namespace) -> None:

@@ -74,9 +74,9 @@ def spent(act: Callable[[], object]) -> Spent:
     return Spent(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def median(found: Iterable[Spent]) -> Spent:
+def median(measurements: Iterable[Spent]) -> Spent:
     """Return the medians of several."""
-    return Spent(*(statistics.median(column) for column in zip(*found, strict=True)))
+    return Spent(*(statistics.median(column) for column in zip(*measurements, strict=True)))
 
 
 def repeated(act: Callable[[], object], repeats: int) -> Spent:
@@ -115,16 +115,16 @@ def one_run(root: Path, steps: int, modules: int, repeats: int) -> tuple[Path, d
     """Return a finished run of that size and the server seconds of its Capacity page."""
     os.environ["DYNLORA_RUNS_DIR"] = str(root)
     writer = start_run(root, steps, modules, f"{steps} steps of {modules} modules")
-    folder, found = writer.folder, {}
-    found["heat map"] = repeated(lambda: heat_map(folder), repeats)
+    folder, times = writer.folder, {}
+    times["heat map"] = repeated(lambda: heat_map(folder), repeats)
     app = opened("capacity", run=folder.name)
-    found["page, first"] = spent(lambda: drawn(app))
+    times["page, first"] = spent(lambda: drawn(app))
     for name, key, values in (
         ("signal", "signal", ["importance", "grad_norm"]),
         ("step", "step", [str(steps * n // 10) for n in range(1, 1 + repeats)]),
         ("range", "steps", [f"{steps * n // 20}-{steps * (n + 9) // 20}" for n in range(1, 1 + repeats)]),
     ):
-        found[f"page, other {name}"] = median(_changed(app, key, value) for value in values)
+        times[f"page, other {name}"] = median(_changed(app, key, value) for value in values)
         del app.query_params[key]
     last, ranks = steps, np.full(modules, float(RANK), dtype=np.float32)
     refresh, redraw = [], []
@@ -135,10 +135,10 @@ def one_run(root: Path, steps: int, modules: int, repeats: int) -> tuple[Path, d
         writer.commit()
         refresh.append(spent(lambda: heat_map(folder)))
         redraw.append(spent(lambda: drawn(app)))
-    found["heat map, 20 new steps"], found["page, 20 new steps"] = median(refresh), median(redraw)
-    found["live part, 20 new steps"] = median(_live_part(app, writer, last + 20 * n, ranks) for n in range(repeats))
+    times["heat map, 20 new steps"], times["page, 20 new steps"] = median(refresh), median(redraw)
+    times["live part, 20 new steps"] = median(_live_part(app, writer, last + 20 * n, ranks) for n in range(repeats))
     finish_run(writer)
-    return folder, found
+    return folder, times
 
 
 def _live_part(app: AppTest, writer: RunWriter, last: int, ranks: np.ndarray) -> Spent:
@@ -196,9 +196,9 @@ def _list_in_a_process(root: Path, number: int) -> Spent:
     done = subprocess.run(
         [sys.executable, "-c", LIST.format(folder=str(root))], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    wall, cpu, found = done.stdout.split()
-    if int(found) != number:
-        raise RuntimeError(f"{found} of {number} runs were listed")
+    wall, cpu, listed = done.stdout.split()
+    if int(listed) != number:
+        raise RuntimeError(f"{listed} of {number} runs were listed")
     return Spent(float(wall), float(cpu))
 
 
@@ -231,12 +231,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         size = (500, 36) if quick else (10_000, 224)
-        big, found = one_run(root / "big", *size, repeats)
-        show(f"Capacity of a run of {size[0]:,} steps x {size[1]} modules, server time", found)
-        figures["server"], figures["runs"] = plain(found), 100 if quick else 1_000
-        found = listing(root / "many", figures["runs"], repeats)
-        show(f"{figures['runs']:,} runs", found)
-        figures["list"] = plain(found)
+        big, times = one_run(root / "big", *size, repeats)
+        show(f"Capacity of a run of {size[0]:,} steps x {size[1]} modules, server time", times)
+        figures["server"], figures["runs"] = plain(times), 100 if quick else 1_000
+        times = listing(root / "many", figures["runs"], repeats)
+        show(f"{figures['runs']:,} runs", times)
+        figures["list"] = plain(times)
         figures["screen"] = screen = on_screen(big.parent, big.name, repeats, reruns)
         if screen:
             print("\nThe same run in Chromium")
@@ -250,9 +250,9 @@ def main() -> None:
             )
         figures["grows"] = {f"{size[0]} x {size[1]}": figures["server"]}
         for steps, modules in [] if quick else sizes:
-            _, found = one_run(root / f"{steps}-{modules}", steps, modules, repeats)
-            figures["grows"][f"{steps} x {modules}"] = plain(found)
-            show(f"{steps:,} steps x {modules} modules", found)
+            _, times = one_run(root / f"{steps}-{modules}", steps, modules, repeats)
+            figures["grows"][f"{steps} x {modules}"] = plain(times)
+            show(f"{steps:,} steps x {modules} modules", times)
     figures["load_after"] = os.getloadavg()
     print("\nload of the machine before and after:", json.dumps([figures["load_before"], figures["load_after"]]))
     print("written:", results.write("pages-quick" if quick else "pages", figures, "benchmarks.pages"))

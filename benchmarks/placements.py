@@ -92,9 +92,9 @@ def arms(infos: Sequence[ModuleInfo], rank: int, n_random: int = RANDOM_ARMS) ->
     }
     for kind in dict.fromkeys(info.kind for info in infos):
         members[f"{kind} alone"] = lambda info, kind=kind: info.kind == kind
-    found = {"uniform": uniform(infos, rank)}
-    found |= {name: placed(infos, rank, belongs) for name, belongs in members.items()}
-    return found | {f"random {number + 1}": drawn(infos, rank, number) for number in range(n_random)}
+    arms_by_name = {"uniform": uniform(infos, rank)}
+    arms_by_name |= {name: placed(infos, rank, belongs) for name, belongs in members.items()}
+    return arms_by_name | {f"random {number + 1}": drawn(infos, rank, number) for number in range(n_random)}
 
 
 def part_of(info: ModuleInfo) -> str:

@@ -77,7 +77,7 @@ def main() -> None:
     if arguments.quick:
         arguments.models, arguments.seq, arguments.rounds = "minilm", "32", 6
     accelerator = make_accelerator()
-    auto, found = resolve_precision("auto", accelerator.device), {}
+    auto, settings = resolve_precision("auto", accelerator.device), {}
     print(f"train.precision=auto is {auto} on {results.processor()}")
     with tempfile.TemporaryDirectory() as scratch:
         write_data(Path(scratch) / "data")
@@ -93,19 +93,26 @@ def main() -> None:
                     rank=8,
                     steps=WARM_UP + arguments.rounds + 1,
                 )
-                found[f"{model}, {length} tokens"] = compared(setting, arguments.rounds, accelerator)
-                _show(f"{model}, {length} tokens", found[f"{model}, {length} tokens"])
-    figures = {"auto": auto, "threads": torch.get_num_threads(), "batch_size": arguments.batch_size, "settings": found}
+                settings[f"{model}, {length} tokens"] = compared(setting, arguments.rounds, accelerator)
+                _show(f"{model}, {length} tokens", settings[f"{model}, {length} tokens"])
+    figures = {
+        "auto": auto,
+        "threads": torch.get_num_threads(),
+        "batch_size": arguments.batch_size,
+        "settings": settings,
+    }
     name = "precision-quick" if arguments.quick else "precision"
     print("\nwritten:", results.write(name, figures, "benchmarks.precision"))
 
 
-def _show(name: str, found: dict[str, Any]) -> None:
+def _show(name: str, medians: dict[str, Any]) -> None:
     """Print one setting."""
-    for what, row in found.items():
+    for what, row in medians.items():
         times, bf16 = row["median_ms"], row["bf16/fp32"]
-        said = ", ".join(f"{precision} {value:.0f} ms" for precision, value in times.items())
-        print(f"{name:28}{what:12} {said}; bf16/fp32 {bf16['median']:.2f} ({bf16['low']:.2f} to {bf16['high']:.2f})")
+        times_text = ", ".join(f"{precision} {value:.0f} ms" for precision, value in times.items())
+        print(
+            f"{name:28}{what:12} {times_text}; bf16/fp32 {bf16['median']:.2f} ({bf16['low']:.2f} to {bf16['high']:.2f})"
+        )
 
 
 if __name__ == "__main__":

@@ -148,14 +148,14 @@ def tasks(folder: Path | None) -> Iterator[dict[str, Any]]:
 
 def of_rates() -> Iterator[dict[str, Any]]:
     """Yield a row for each data set and seed whose grid of rates is committed at two ranks: the best of each grid."""
-    found: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
+    by_rate: dict[tuple[Any, ...], dict[int, Mapping[str, Any]]] = {}
     for file in sorted(results.RESULTS.glob("rate*.json")):
         figures = json.loads(file.read_text("utf-8"))["figures"]
         of = figures["setting"]
         for name, run in figures["runs"].items():
             if run["answer"].get("capacity") is not None:
-                found.setdefault((name, of["method"], of["steps"], of.get("head_lr")), {})[of["rank"]] = run
-    for (name, method, steps, _), by_rank in found.items():
+                by_rate.setdefault((name, of["method"], of["steps"], of.get("head_lr")), {})[of["rank"]] = run
+    for (name, method, steps, _), by_rank in by_rate.items():
         for small, large in pairwise(sorted(by_rank)):
             best = [min(one for one in by_rank[rank]["grid"].values() if one is not None) for rank in (small, large)]
             known = by_rank[small]["answer"]["capacity"]

@@ -174,23 +174,23 @@ def one(data: str, seed: int, setting: Setting) -> dict[str, Any]:
     trainer, _ = trained(values_of(data, seed, setting))
     before = losses(trainer)
     take_apart(trainer)
-    found = {"whole": losses(trainer)}
-    if not np.allclose(before, found["whole"], atol=1e-3):
+    losses_of = {"whole": losses(trainer)}
+    if not np.allclose(before, losses_of["whole"], atol=1e-3):
         raise SystemExit("taking the updates apart changed the model")
     read = gradients(trainer, setting)
     by = {way: [factors(module, way) for module in read] for way in ("absolute", "signed")}
     for way, of in by.items():
         with reweighted(trainer, of):
-            found[way] = losses(trainer)
+            losses_of[way] = losses(trainer)
     generator = torch.Generator().manual_seed(stream_seed(seed, "refine, random"))
     deals = []
     for _ in range(DEALS):
         with reweighted(trainer, [one[torch.randperm(len(one), generator=generator)] for one in by["absolute"]]):
             deals.append(losses(trainer))
-    found["random"] = np.mean(deals, axis=0)
+    losses_of["random"] = np.mean(deals, axis=0)
     train_on(trainer, setting)
-    found["trained"] = losses(trainer)
-    return {way: np.round(loss, 5).tolist() for way, loss in found.items()}
+    losses_of["trained"] = losses(trainer)
+    return {way: np.round(loss, 5).tolist() for way, loss in losses_of.items()}
 
 
 WAYS = ("absolute", "signed", "random", "trained")

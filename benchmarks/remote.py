@@ -49,7 +49,7 @@ def timed(act: Callable[[], Any], repeats: int = 1) -> float:
     return statistics.median(times)
 
 
-def asked(place: str) -> dict[str, float]:
+def query_seconds(place: str) -> dict[str, float]:
     """Return the seconds of each documented query, the view of the manifests made first."""
     view, by_method, files, by_kind = documented_queries(place)
     with duckdb.connect() as connection:
@@ -82,7 +82,7 @@ def measured(folder: Path, number: int) -> dict[str, Any]:
         "run_bytes_here": local,
         "run_bytes_there": sum(sizes.values()),
         "files_per_run": len(sizes),
-        "queries_s": asked(str(folder / "there")),
+        "queries_s": query_seconds(str(folder / "there")),
     }
 
 

@@ -40,13 +40,13 @@ def processor() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that matter."""
-    found = {"python": platform.python_version()}
+    version_of = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            version_of[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return version_of
 
 
 def without_places(argument: str) -> str:
@@ -62,8 +62,8 @@ def without_places(argument: str) -> str:
 
 def mean_and_ends(differences: np.ndarray) -> list[float]:
     """Return mean and 95 % interval of paired differences, (seeds, examples); both are drawn again."""
-    found = paired_difference(list(differences))
-    return [found.mean, found.low, found.high]
+    difference = paired_difference(list(differences))
+    return [difference.mean, difference.low, difference.high]
 
 
 def command(module: str, arguments: Sequence[str], places: Sequence[str] = ()) -> str:
@@ -74,14 +74,14 @@ def command(module: str, arguments: Sequence[str], places: Sequence[str] = ()) -
         arguments: that it was given.
         places: options that say nothing but where its runs are kept; left out with their values.
     """
-    said, given = ["python", "-m", module], iter(arguments)
+    words, given = ["python", "-m", module], iter(arguments)
     for argument in given:
         option, equals, _ = argument.partition("=")
         if option not in places:
-            said.append(without_places(argument))
+            words.append(without_places(argument))
         elif not equals:
             next(given, None)
-    return " ".join(said)
+    return " ".join(words)
 
 
 def write(name: str, figures: Any, module: str, places: Sequence[str] = ()) -> Path:

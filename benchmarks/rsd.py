@@ -74,10 +74,10 @@ def solutions(plan: Plan, problem: Problem, missing: Sequence[Way]) -> Iterator[
         role.memory.clear()
     for name, point, reward in missing:
         if name == ASSISTED:
-            found = assisted(plan, problem)
+            solution = assisted(plan, problem)
         else:
-            found = solve(replace(plan.cast, reward=reward), problem, point, LIMITS, plan.seed)
-        yield {**payload(problem, point, found, task), "point": name}
+            solution = solve(replace(plan.cast, reward=reward), problem, point, LIMITS, plan.seed)
+        yield {**payload(problem, point, solution, task), "point": name}
 
 
 def assisted(plan: Plan, problem: Problem) -> Solution:
@@ -173,16 +173,16 @@ def report(figures: dict[str, Any]) -> None:
     goal = "accuracy at most 1 point below the target's at 0.75 of its decode FLOPs"
     print(f"\n{figures['problems']} problems; goal: {goal}")
     for row in figures["ways"]:
-        said = ""
+        comparison = ""
         if against := row.get("against_target"):
             cost, whole = against["flops"], against["flops_with_prefill"]
-            said = (
+            comparison = (
                 f"  {_points(against['accuracy'])}, FLOPs {cost['ratio']:.2f} ({cost['low']:.2f} to "
                 f"{cost['high']:.2f}), with prefill {whole['ratio']:.2f}"
             )
         if control := row.get("against_control"):
-            said += f"; against constant at equal FLOPs {_points(control)}"
-        print(f"  {row['key']:16} {row['accuracy']:6.1%} {row['seconds'] / row['problems']:6.2f} s{said}")
+            comparison += f"; against constant at equal FLOPs {_points(control)}"
+        print(f"  {row['key']:16} {row['accuracy']:6.1%} {row['seconds'] / row['problems']:6.2f} s{comparison}")
 
 
 def _points(gap: dict[str, float]) -> str:
@@ -199,8 +199,8 @@ def made(arguments: argparse.Namespace, folder: Path) -> dict[str, str]:
     if arguments.quick:  # a draft that learned nothing makes no mistakes to judge
         draft, target = prepare.draft_config(replace(wanted, layers="0-0")), prepare.target_config(wanted)
         return {DRAFT: _quick(draft, 1, folder), TARGET: _quick(target, 2, folder), "judge": "oracle"}
-    found = prepare.prepare(wanted, folder, print)
-    return {role: found[role] for role in given}
+    adapters = prepare.prepare(wanted, folder, print)
+    return {role: adapters[role] for role in given}
 
 
 def _quick(config: Any, layers: int, folder: Path) -> str:
@@ -264,8 +264,8 @@ def complete(plan: Plan, kept: Path) -> Iterator[list[Solved]]:
     rows = [one for one in kept_rows.read_rows(kept) if one.get("key") == keys.get(one["point"], "")]
     known: dict[tuple[int, str], Solved] = {(one["problem"], one["point"]): one for one in rows}
     for problem in plan.problems:
-        for found in solutions(plan, problem, [way for way in wanted if (problem.index, way[0]) not in known]):
-            row = {**found, "key": keys[found["point"]]}
+        for solution in solutions(plan, problem, [way for way in wanted if (problem.index, way[0]) not in known]):
+            row = {**solution, "key": keys[solution["point"]]}
             kept_rows.add_row(kept, row)
             known[(problem.index, row["point"])] = row
         yield [known[(problem.index, name)] for name, _, _ in wanted]
@@ -284,12 +284,12 @@ def key_of(plan: Plan, way: Way) -> str:
 
 def _recipes(plan: Plan, runs_dir: Path) -> dict[str, Any]:
     """Return how the three runs were trained."""
-    found = {}
+    recipes = {}
     for role, about in plan.meta["roles"].items():
         if about["run"] is None:
             continue
         config = read_run_config(runs_dir / about["run"])
-        found[role] = {
+        recipes[role] = {
             "model": config.model.name,
             "layers": config.model.layers,
             "rank": config.adapter.rank,
@@ -298,7 +298,7 @@ def _recipes(plan: Plan, runs_dir: Path) -> dict[str, Any]:
             "lr": config.train.lr,
             "continued": "start_from" in config.strategy.fields,
         }
-    return found
+    return recipes
 
 
 if __name__ == "__main__":

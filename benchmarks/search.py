@@ -70,8 +70,8 @@ def command(runs_dir: Path, size: Size) -> list[str]:
         "train.head_lr=null",
     )
     sets = [part for one in (*fixed, *SPACE) for part in ("--set", one)]
-    asked = ["--study", STUDY, "--trials", str(size.trials), "--confirm", str(size.seeds), "--pruner", "none", "--json"]
-    return [sys.executable, "-m", "dynlora", "sweep", "--search", *asked, "--runs-dir", str(runs_dir), *sets]
+    flags = ["--study", STUDY, "--trials", str(size.trials), "--confirm", str(size.seeds), "--pruner", "none", "--json"]
+    return [sys.executable, "-m", "dynlora", "sweep", "--search", *flags, "--runs-dir", str(runs_dir), *sets]
 
 
 def ended(runs_dir: Path) -> int:
@@ -103,16 +103,16 @@ def continued(runs_dir: Path, size: Size) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def figures_of(found: Mapping[str, Any], runs_dir: Path, size: Size, had: int | None) -> dict[str, Any]:
+def figures_of(document: Mapping[str, Any], runs_dir: Path, size: Size, had: int | None) -> dict[str, Any]:
     """Return what was found: trials, runs, best and default on the new seeds.
 
     Args:
-        found: what the command printed.
+        document: what the command printed.
         runs_dir: of the runs.
         size: how much was trained.
         had: runs that there were when the search was killed; None where nobody knows.
     """
-    study = found["studies"][0]
+    study = document["studies"][0]
     ids = [trial["run"] for trial in study["trials"]]
     sides = ("best", "default")
     losses = [
@@ -129,7 +129,7 @@ def figures_of(found: Mapping[str, Any], runs_dir: Path, size: Size, had: int | 
         "best": study["best"],
         "importance": study["importance"],
         "losses_on_new_seeds": [dict(zip(sides, pair, strict=True)) for pair in losses],
-        "over_rows": found["comparisons"][0],
+        "over_rows": document["comparisons"][0],
         "over_seeds": over_seeds(differences),
         "runs_when_killed": had,
         "seeds": size.seeds,
@@ -172,9 +172,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         runs_dir = arguments.runs_dir or Path(place) / "runs"
         had = killed(runs_dir, size)
-        found = figures_of(continued(runs_dir, size), runs_dir, size, had)
-    report(found)
-    print("written:", results.write("search-quick" if arguments.quick else "search", found, MODULE, PLACES))
+        figures = figures_of(continued(runs_dir, size), runs_dir, size, had)
+    report(figures)
+    print("written:", results.write("search-quick" if arguments.quick else "search", figures, MODULE, PLACES))
 
 
 if __name__ == "__main__":

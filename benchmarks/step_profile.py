@@ -48,7 +48,7 @@ def kind_of(name: str) -> str:
 
 def profiled(variant: OurStep | PlainStep, first: int, rounds: int) -> dict[str, float]:
     """Return the milliseconds of a step by kind of operator, and `BETWEEN`."""
-    found: dict[str, float] = defaultdict(float)
+    times: dict[str, float] = defaultdict(float)
     with profile(activities=[ProfilerActivity.CPU]) as taken:
         begun = time.perf_counter()
         for number in range(first, first + rounds):
@@ -56,9 +56,9 @@ def profiled(variant: OurStep | PlainStep, first: int, rounds: int) -> dict[str,
         whole = 1000 * (time.perf_counter() - begun) / rounds
     for row in taken.key_averages():
         if row.key.startswith("aten::") or "Backward" in row.key or "Optimizer" in row.key:
-            found[kind_of(row.key.lower())] += row.self_cpu_time_total / 1000 / rounds
-    found[BETWEEN] = max(0.0, whole - sum(found.values()))
-    return dict(found)
+            times[kind_of(row.key.lower())] += row.self_cpu_time_total / 1000 / rounds
+    times[BETWEEN] = max(0.0, whole - sum(times.values()))
+    return dict(times)
 
 
 def measured(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
@@ -75,13 +75,13 @@ def measured(setting: Setting, rounds: int) -> dict[str, dict[str, float]]:
             variant.close()
 
 
-def show(found: Mapping[str, Mapping[str, float]], title: str) -> None:
+def show(times: Mapping[str, Mapping[str, float]], title: str) -> None:
     """Print what each variant takes, and what is beyond the floor."""
-    print(f"\n{title}: ms of a step under the profiler\n{'':30}" + "".join(f"{name:>10}" for name in found))
-    kinds = sorted({kind for row in found.values() for kind in row}, key=lambda kind: -found["lora"].get(kind, 0.0))
+    print(f"\n{title}: ms of a step under the profiler\n{'':30}" + "".join(f"{name:>10}" for name in times))
+    kinds = sorted({kind for row in times.values() for kind in row}, key=lambda kind: -times["lora"].get(kind, 0.0))
     for kind in kinds:
-        print(f"  {kind:28}" + "".join(f"{row.get(kind, 0.0):10.1f}" for row in found.values()))
-    print(f"  {'in all':28}" + "".join(f"{sum(row.values()):10.1f}" for row in found.values()))
+        print(f"  {kind:28}" + "".join(f"{row.get(kind, 0.0):10.1f}" for row in times.values()))
+    print(f"  {'in all':28}" + "".join(f"{sum(row.values()):10.1f}" for row in times.values()))
 
 
 def main() -> None:
@@ -110,9 +110,9 @@ def main() -> None:
                     rank=8,
                     steps=WARM_UP + rounds + 1,
                 )
-                found = measured(setting, rounds)
-                show(found, f"{precision}, {length} tokens, {torch.get_num_threads()} threads")
-                figures.append({"precision": precision, "length": int(length), "ms": found})
+                times = measured(setting, rounds)
+                show(times, f"{precision}, {length} tokens, {torch.get_num_threads()} threads")
+                figures.append({"precision": precision, "length": int(length), "ms": times})
     print(
         "written:",
         results.write("step-profile-quick" if arguments.quick else "step-profile", {"settings": figures}, MODULE),

@@ -118,21 +118,21 @@ def figures_of(setting: Setting, times: dict[str, np.ndarray], heard: dict[str, 
     }
 
 
-def show(found: dict[str, Any]) -> None:
+def show(row: dict[str, Any]) -> None:
     """Print one setting's table, the goals beside it."""
-    dropout = "default dropouts" if found["dropout"] else "no dropout"
-    print(f"\n{found['precision']}, {found['length']} tokens, {dropout}")
+    dropout = "default dropouts" if row["dropout"] else "no dropout"
+    print(f"\n{row['precision']}, {row['length']} tokens, {dropout}")
     print(f"{'variant':14}{'median':>10}   {'against peft-lora':24}{'against floor':24}")
-    for name, median in found["median_ms"].items():
-        cells = [_cell(found["ratios"].get(f"{name}/{reference}")) for reference in ("peft-lora", "floor")]
+    for name, median in row["median_ms"].items():
+        cells = [_cell(row["ratios"].get(f"{name}/{reference}")) for reference in ("peft-lora", "floor")]
         print(f"{name:14}{median:>7.1f} ms   {cells[0]:24}{cells[1]:24}")
     for (name, reference), goal in GOALS.items():
-        got = found["ratios"].get(f"{name}/{reference}")
+        got = row["ratios"].get(f"{name}/{reference}")
         if got is not None:
             print(f"goal {name}/{reference} <= {goal:.2f}: {'met' if got['median'] <= goal else 'missed'}")
-    if "dynamic/lora" in found["ratios"]:
-        print(f"dynamic/lora {_cell(found['ratios']['dynamic/lora'])}", end="")
-        print(f"; a step that listens: {found['listening_step_over_lora'] or float('nan'):.2f}")
+    if "dynamic/lora" in row["ratios"]:
+        print(f"dynamic/lora {_cell(row['ratios']['dynamic/lora'])}", end="")
+        print(f"; a step that listens: {row['listening_step_over_lora'] or float('nan'):.2f}")
 
 
 def _cell(value: dict[str, float] | None) -> str:
@@ -197,9 +197,9 @@ def main() -> None:
                 rank=arguments.rank,
                 steps=WARM_UP + arguments.rounds + 1,
             )
-            found = run_setting(setting, arguments.variants.split(","), arguments.rounds, arguments.clock)
-            show(found)
-            figures.append(found)
+            row = run_setting(setting, arguments.variants.split(","), arguments.rounds, arguments.clock)
+            show(row)
+            figures.append(row)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = arguments.out or ("step_time-quick" if arguments.quick else "step_time")
     summary = {

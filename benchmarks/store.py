@@ -81,10 +81,10 @@ class Child:
         Raises:
             RuntimeError: when it is not what was written.
         """
-        found = self._run("read", SIGNALS[signal], str(values.shape[2]))
+        reading = self._run("read", SIGNALS[signal], str(values.shape[2]))
         if not np.array_equal(np.load(self.folder / "result.npy", allow_pickle=False), values[:, signal]):
             raise RuntimeError(f"{self.name} gave other values of {SIGNALS[signal]} back than it was given")
-        return found
+        return reading
 
     def _run(self, act: str, *arguments: str) -> dict[str, Any]:
         result = self.folder / "result.json"
@@ -134,8 +134,8 @@ def compare(name: str, python: Path, values: np.ndarray, repeats: int) -> dict[s
     signals = range(len(SIGNALS) if repeats > 1 else 1)
     for _ in range(repeats):
         ours.append(once("dynlora", Path(sys.executable), values, signals)[0])
-        found, version = once(name, python, values, signals)
-        theirs.append(found)
+        measurement, version = once(name, python, values, signals)
+        theirs.append(measurement)
     ratios = {key: [b[key] / a[key] for a, b in zip(ours, theirs, strict=True)] for key in ours[0]}
     return {
         "steps": len(values),
@@ -147,16 +147,16 @@ def compare(name: str, python: Path, values: np.ndarray, repeats: int) -> dict[s
     }
 
 
-def row(name: str, found: dict[str, Any], side: str) -> str:
+def row(name: str, measurement: dict[str, Any], side: str) -> str:
     """Return a line of the table."""
-    figure = found[side]
+    figure = measurement[side]
     line = (
-        f"  {name:24} {found['steps']:5} {figure['blocked_median_us']:10,.0f} {figure['blocked_mean_us']:10,.0f} "
+        f"  {name:24} {measurement['steps']:5} {figure['blocked_median_us']:10,.0f} {figure['blocked_mean_us']:10,.0f} "
         f"{figure['readable_us']:10,.0f} {1000 * figure['read_s']:10,.1f} {figure['bytes'] / 2**20:8.2f}"
     )
     if side == "ours":
         return line
-    ratio = found["ratio"]
+    ratio = measurement["ratio"]
     write = min(ratio["blocked_mean_us"], ratio["readable_us"])
     verdicts = ["met" if write >= GOALS["write"] else "MISSED", "met" if ratio["read_s"] >= GOALS["read"] else "MISSED"]
     return (
@@ -172,28 +172,28 @@ def measure(modules: int, steps: int, repeats: int, others: Path) -> dict[str, A
         f"  {'':24} {'steps':>5} {'blocks':>10} {'mean':>10} {'readable':>10} {'read':>10} {'disk':>8}"
         f"   times ours: blocks, readable (goal {GOALS['write']:.0f}); read (goal {GOALS['read']:.0f})"
     )
-    found: dict[str, Any] = {}
-    shown: set[int] = set()
+    rows: dict[str, Any] = {}
+    lengths: set[int] = set()
     for name in TRACKERS:
         if name == "dynlora":
             continue
         python = interpreter(name, others)
         if python is None:
-            found[name] = "not installed"
+            rows[name] = "not installed"
             print(f"  {name:24} not installed", flush=True)
             continue
         values = payload(modules, min(steps, SLOW.get((name, modules), steps)))
         try:
-            found[name] = compare(name, python, values, repeats)
+            rows[name] = compare(name, python, values, repeats)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
-            found[name] = f"failed: {error}"
-            print(f"  {name:24} {found[name]}", flush=True)
+            rows[name] = f"failed: {error}"
+            print(f"  {name:24} {rows[name]}", flush=True)
             continue
-        if len(values) not in shown:
-            shown.add(len(values))
-            print(row("our store", found[name], "ours"))
-        print(row(name, found[name], "theirs"), flush=True)
-    return found
+        if len(values) not in lengths:
+            lengths.add(len(values))
+            print(row("our store", rows[name], "ours"))
+        print(row(name, rows[name], "theirs"), flush=True)
+    return rows
 
 
 def main() -> None:

@@ -147,7 +147,7 @@ class Theirs:
         speed = self.segment(self.inputs.total - 1, self.config.seed)
         data = self.inputs.data
         tokens = tokenize(self.inputs.base.tokenizer, data.held_out, self.config.data.max_length, data.task)
-        found = predict(
+        predictions = predict(
             self.model,
             lambda model, batch: model(**batch).logits,
             tokens,
@@ -155,8 +155,8 @@ class Theirs:
             batch_size=64,
             autocast=autocast_context(self.precision, self.device),
         )
-        accuracy = float(np.mean(found.prediction == tokens.label))
-        return {"samples_per_s": speed, "loss": float(found.loss.mean()), "accuracy": accuracy}
+        accuracy = float(np.mean(predictions.prediction == tokens.label))
+        return {"samples_per_s": speed, "loss": float(predictions.loss.mean()), "accuracy": accuracy}
 
     def close(self) -> None:
         """Let nothing go: the Trainer wrote nothing."""
@@ -180,8 +180,8 @@ class Ours:
         """Train from the start to the end; return samples a second, held-out loss and accuracy."""
         speed = self.segment(self.racer.trainer.total - 1, 0)
         trainer = self.racer.trainer
-        found = trainer.predictions(trainer.evaluation.tokens)
-        metrics = trainer.evaluation.record(trainer.recorder, trainer.step, found)
+        predictions = trainer.predictions(trainer.evaluation.tokens)
+        metrics = trainer.evaluation.record(trainer.recorder, trainer.step, predictions)
         return {"samples_per_s": speed, "loss": metrics["loss"], "accuracy": metrics["accuracy"]}
 
     def close(self) -> None:
@@ -198,25 +198,25 @@ def segments(values: Mapping[str, Any], folder: Path, repeats: int, steps: int) 
     """Return samples a second of each side's segments, taken in turn, every second time in reverse order."""
     longer = {**values, "train": {**values["train"], "steps": max(values["train"]["steps"], repeats * (steps + 1) + 4)}}
     sides = {name: side(name, longer, folder) for name in (*THEIRS, *OURS)}
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
     for one in sides.values():
         one.segment(1, 0)  # what is done once is done here
     for repeat in range(repeats):
         for name in list(sides)[:: -1 if repeat % 2 else 1]:
-            found[name].append(sides[name].segment(steps, repeat + 1))
+            speeds[name].append(sides[name].segment(steps, repeat + 1))
     for one in sides.values():
         one.close()
-    return found
+    return speeds
 
 
 def whole_runs(values: Mapping[str, Any], folder: Path) -> dict[str, dict[str, float]]:
     """Return what each side reaches at the end of its run, one after the other."""
-    found = {}
+    wholes = {}
     for name in (*THEIRS, *OURS):
         one = side(name, values, folder)
-        found[name] = one.whole()
+        wholes[name] = one.whole()
         one.close()
-    return found
+    return wholes
 
 
 def ratios(speeds: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:

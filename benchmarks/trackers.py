@@ -192,7 +192,7 @@ class MLflow:
         client = self.mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
         run = (folder / "run_id").read_text()
         histories = [client.get_metric_history(run, f"{signal}/{name}") for name in modules]
-        return np.array([[m.value for m in sorted(found, key=lambda m: m.step)] for found in histories]).T
+        return np.array([[m.value for m in sorted(history, key=lambda m: m.step)] for history in histories]).T
 
 
 class Aim:
@@ -223,10 +223,10 @@ class Aim:
     def read(self, folder: Path, signal: str, modules: list[str]) -> np.ndarray:
         """Query the metric and take the values of each of its contexts."""
         modes = import_module("aim.sdk.types").QueryReportMode
-        found = {}
+        series = {}
         for metric in self.aim.Repo(str(folder)).query_metrics(f"metric.name == '{signal}'", modes.DISABLED):
-            found[metric.context["module"]] = metric.data.numpy()[1][0]  # values, epochs, times; by step
-        return np.stack([found[name] for name in modules], 1)
+            series[metric.context["module"]] = metric.data.numpy()[1][0]  # values, epochs, times; by step
+        return np.stack([series[name] for name in modules], 1)
 
 
 TRACKERS: dict[str, type[Any]] = {
@@ -270,16 +270,16 @@ def main() -> None:
     begin = time.perf_counter()
     tracker = TRACKERS[name]()
     if act == "write":
-        found = write(tracker, Path(folder), np.load(rest[0], allow_pickle=False))
+        times = write(tracker, Path(folder), np.load(rest[0], allow_pickle=False))
     else:
         getattr(tracker, "importing", lambda: None)()
         import_s = time.perf_counter() - begin
         signal, modules = rest[0], module_names(int(rest[1]))
         begin = time.perf_counter()
         values = tracker.read(Path(folder), signal, modules)
-        found = {"read_s": time.perf_counter() - begin, "import_s": import_s}
+        times = {"read_s": time.perf_counter() - begin, "import_s": import_s}
         np.save(Path(result).with_suffix(".npy"), np.asarray(values, dtype=np.float32), allow_pickle=False)
-    Path(result).write_text(json.dumps(found), "utf-8")
+    Path(result).write_text(json.dumps(times), "utf-8")
 
 
 if __name__ == "__main__":

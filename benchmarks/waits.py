@@ -98,8 +98,8 @@ def browser_page() -> Iterator[Page]:
 @contextmanager
 def served(runs_dir: Path, *, warm: bool) -> Iterator[tuple[str, psutil.Process]]:
     """Serve the dashboard, with processes kept warm or without."""
-    with mock.patch.dict(os.environ, {WARM_VARIABLE: "1" if warm else "0"}), server(runs_dir, door=True) as found:
-        yield found
+    with mock.patch.dict(os.environ, {WARM_VARIABLE: "1" if warm else "0"}), server(runs_dir, door=True) as started:
+        yield started
 
 
 def settled(page: Page) -> None:
@@ -147,8 +147,8 @@ def launch_form(page: Page, address: str, steps: int) -> None:
 
 def check(page: Page) -> float:
     """Press Check and return the seconds until its result is drawn."""
-    shown = page.get_by_role("heading", name="Tokenized examples")
-    return seconds(page.get_by_role("button", name="Check", exact=True).click, lambda: seen(shown))
+    heading = page.get_by_role("heading", name="Tokenized examples")
+    return seconds(page.get_by_role("button", name="Check", exact=True).click, lambda: seen(heading))
 
 
 def start(page: Page, steps: int) -> tuple[float, float]:
@@ -187,14 +187,14 @@ def evaluation_share(folder: Path) -> float:
 
 def answer_waits(runs_dir: Path, run_id: str) -> dict[str, float]:
     """Return the seconds of first answers: each from a server of its own, whose page has been open for a while."""
-    found = {}
+    times = {}
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
         page.goto(f"{address}/playground?run={run_id}")
         settled(page)
         page.get_by_label("Text", exact=True).fill("the food was great but the service was slow")
         rest(process)
-        said = page.get_by_text(re.compile("adapter predicts"))
-        found["first answer"] = seconds(page.get_by_role("button", name="Predict").click, lambda: seen(said.first))
+        answer = page.get_by_text(re.compile("adapter predicts"))
+        times["first answer"] = seconds(page.get_by_role("button", name="Predict").click, lambda: seen(answer.first))
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
         page.goto(f"{address}/inputs?run={run_id}&kind=negated&strength=1.0")
         settled(page)
@@ -202,15 +202,15 @@ def answer_waits(runs_dir: Path, run_id: str) -> dict[str, float]:
         card = page.locator('[class*="st-key-card-shift"]')
         pressed = card.get_by_text("Evaluate perturbed text").click
         drawn = card.locator(".js-plotly-plot").first
-        found["shift"] = seconds(pressed, lambda: seen(drawn))
+        times["shift"] = seconds(pressed, lambda: seen(drawn))
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
         page.goto(f"{address}/inputs?run={run_id}")
         settled(page)
         rest(process)
         card, link = page.locator('[class*="st-key-card-token-view"]'), f"{address}/inputs?run={run_id}&example=1"
-        shown = card.get_by_title(re.compile("log-odds")).first
-        found["one text word by word"] = seconds(lambda: page.goto(link), lambda: seen(shown))
-    return found
+        words = card.get_by_title(re.compile("log-odds")).first
+        times["one text word by word"] = seconds(lambda: page.goto(link), lambda: seen(words))
+    return times
 
 
 def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, float]:
@@ -226,7 +226,7 @@ def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, fl
         "methods": "methods",
         "launch": "launch",
     }
-    found = {}
+    page_times = {}
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
         for name, place in addresses.items():
 
@@ -238,8 +238,8 @@ def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, fl
             drawn()
             rest(process)
             times = [seconds(drawn, lambda: None) for _ in range(repeats)]
-            found[f"page {name}"] = statistics.median(times)
-    return found
+            page_times[f"page {name}"] = statistics.median(times)
+    return page_times
 
 
 PAINTS = """(() => {
@@ -306,19 +306,19 @@ def _frames(browser: Any, address: str) -> tuple[int, list[str]]:
     page.goto(address)
     seen(page.locator("[data-testid=stMain] h1").first)
     settled(page)
-    found = page.evaluate("window.dynloraPaints")
+    paints = page.evaluate("window.dynloraPaints")
     context.close()
-    return found["frames"], found["plain"]
+    return paints["frames"], paints["plain"]
 
 
 def large_map(runs_dir: Path, size: tuple[int, int], repeats: int) -> dict[str, float]:
     """Return the seconds of a large heat map and of another signal in it."""
     folder = finish_run(start_run(runs_dir, *size, "a large run"))
-    found = on_screen(runs_dir, folder.name, repeats, 5, door=True)
+    times = on_screen(runs_dir, folder.name, repeats, 5, door=True)
     return {
-        f"heat map of {size[0]:,} x {size[1]}": found["first_s"],
-        "changed control": found["control_s"],
-        "a page with a title alone": found["title_s"],
+        f"heat map of {size[0]:,} x {size[1]}": times["first_s"],
+        "changed control": times["control_s"],
+        "a page with a title alone": times["title_s"],
     }
 
 
@@ -327,20 +327,20 @@ def step_waits(*, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
     from dynlora import SPIN_COUNT
 
     names = [next(iter(beside.SETTINGS)), SPIN_COUNT] if quick else list(beside.SETTINGS)
-    found = beside.measure(5 if quick else 40, 1 if quick else 3, names)
-    beside.show(found)
-    today, ours = found[names[0]], found[SPIN_COUNT]
+    spin_counts = beside.measure(5 if quick else 40, 1 if quick else 3, names)
+    beside.show(spin_counts)
+    today, ours = spin_counts[names[0]], spin_counts[SPIN_COUNT]
     return {
         "a step alone": ours["alone_s"],
         "a step alone, over today's": ours["alone_s"] / today["alone_s"],
         "a step beside another": ours["beside_s"],
-    }, found
+    }, spin_counts
 
 
-def show(found: Mapping[str, float]) -> None:
+def show(times: Mapping[str, float]) -> None:
     """Print what was measured beside its goal."""
     print("\nWaits")
-    for name, value in found.items():
+    for name, value in times.items():
         goal = GOALS.get(name)
         verdict = "" if goal is None else f"   goal {goal:5.2f}  {'met' if value <= goal else 'MISSED'}"
         print(f"  {name:42} {value:8.2f}{verdict}")
@@ -356,7 +356,7 @@ def main() -> None:
     arguments = parser.parse_args()
     parts, quick = set(arguments.only.split(",")), arguments.quick
     steps, repeats = (8, 2) if quick else (STEPS, 5)
-    found: dict[str, float] = {}
+    times: dict[str, float] = {}
     figures: dict[str, Any] = {"load_before": os.getloadavg(), "goals": GOALS, "steps": steps}
     if parts != {"paint"}:
         assets.resolve_model("minilm")
@@ -364,25 +364,25 @@ def main() -> None:
         catalog()
     if "steps" in parts:
         found_steps, figures["spin_counts"] = step_waits(quick=quick)
-        found |= found_steps
+        times |= found_steps
     with tempfile.TemporaryDirectory() as place:
         runs_dir = Path(place) / "runs"
         runs_dir.mkdir()
         if parts & {"launch", "answers", "pages"}:
-            found |= launch_waits(runs_dir, steps, warm=True)
-            found |= launch_waits(runs_dir, steps, warm=False)
+            times |= launch_waits(runs_dir, steps, warm=True)
+            times |= launch_waits(runs_dir, steps, warm=False)
             run_ids = queries.list_runs(runs_dir)["id"].tolist()
-            found["evaluation's share"] = evaluation_share(runs_dir / run_ids[-1])
+            times["evaluation's share"] = evaluation_share(runs_dir / run_ids[-1])
             if "answers" in parts:
-                found |= answer_waits(runs_dir, run_ids[-1])
+                times |= answer_waits(runs_dir, run_ids[-1])
             if "pages" in parts:
-                found |= page_waits(runs_dir, run_ids, repeats)
-                found |= large_map(runs_dir, (500, 36) if quick else LARGE, repeats)
+                times |= page_waits(runs_dir, run_ids, repeats)
+                times |= large_map(runs_dir, (500, 36) if quick else LARGE, repeats)
         if "paint" in parts:
             painted, figures["paint"] = first_paint(runs_dir, 1 if quick else 10)
-            found |= painted
-    figures |= {"waits": found, "load_after": os.getloadavg()}
-    show(found)
+            times |= painted
+    figures |= {"waits": times, "load_after": os.getloadavg()}
+    show(times)
     print("\nload of the machine before and after:", json.dumps([figures["load_before"], figures["load_after"]]))
     print("written:", results.write("waits-quick" if quick else "waits", figures, "benchmarks.waits"))
 

@@ -33,10 +33,10 @@ DECIMALS = 3
 def worked(equation: str, answer: float) -> str | None:
     """Return an equation as worked steps, such as `22 - 14 = 8`, and the answer; None where it cannot be written so."""
     left, _, right = equation.replace(" ", "").partition("=")
-    said = right if left.lower() == "x" else left
+    known = right if left.lower() == "x" else left
     lines: list[str] = []
     try:
-        result = _solve(ast.parse(said, mode="eval").body, lines)
+        result = _solve(ast.parse(known, mode="eval").body, lines)
     except (SyntaxError, ValueError, ZeroDivisionError):
         return None
     if not 1 <= len(lines) <= MOST or abs(float(result) - answer) > 10**-DECIMALS:

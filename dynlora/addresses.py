@@ -43,8 +43,8 @@ def without_secrets(address: str) -> str:
 
 def _end_of_user(rest: str) -> int:
     """Return where the host begins in what follows `://`, where user and password are before it."""
-    found = _USER.match(rest)
-    return found.end() if found else 0
+    user = _USER.match(rest)
+    return user.end() if user else 0
 
 
 def secrets_of(address: str | os.PathLike[str]) -> list[str]:
@@ -62,8 +62,8 @@ def secrets_of(address: str | os.PathLike[str]) -> list[str]:
     values = [part.partition("=")[2] for text in query for part in re.split("[&#?]", text)]
     values += password.split("@")  # a library that ends the password at the first takes the rest for the host
     parts = {login, password, *query, *(value for value in values if len(value) >= _SHORTEST)}
-    found = {form for part in parts for form in (part, unquote(part)) if form}
-    return sorted(found, key=len, reverse=True)
+    forms = {form for part in parts for form in (part, unquote(part)) if form}
+    return sorted(forms, key=len, reverse=True)
 
 
 def hidden(text: str, *addresses: str | os.PathLike[str]) -> str:
@@ -77,7 +77,7 @@ def hidden(text: str, *addresses: str | os.PathLike[str]) -> str:
         text = text.replace(str(address), without_secrets(str(address)))
         for secret in secrets_of(address):
             text = text.replace(secret, HIDDEN)
-    return _IN_TEXT.sub(lambda found: _without_end(found.group()), text)
+    return _IN_TEXT.sub(lambda match: _without_end(match.group()), text)
 
 
 def _without_end(url: str) -> str:

@@ -57,8 +57,8 @@ def spelled(numbers: list[int]) -> str:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    said = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-    return f"{said}-{said}" if said.isdigit() else said
+    ranges = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return f"{ranges}-{ranges}" if ranges.isdigit() else ranges
 
 
 def spans_of(blocks: Blocks) -> list[tuple[int, int]]:

@@ -105,8 +105,8 @@ def first_line(error: BaseException, text: str | None = None) -> str:
         error: that was raised.
         text: of the error, where not all of it may be shown; None for what it says itself.
     """
-    said = ((str(error) if text is None else text).strip().splitlines() or [""])[0][:200].rstrip(".")
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    message = ((str(error) if text is None else text).strip().splitlines() or [""])[0][:200].rstrip(".")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 _NO_ROOM = "free some space, or give a path on another disk"
@@ -260,18 +260,18 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     kind, value = first["type"], first.get("input")
     key = ".".join(part for part in first["loc"] if isinstance(part, str) and part != "[key]")
     name = prefix + key
-    shown = f"{name}: " if isinstance(value, Mapping) else f"{name}={_short(value)}: "
+    subject = f"{name}: " if isinstance(value, Mapping) else f"{name}={_short(value)}: "
     if kind == "extra_forbidden":
-        return f"{shown}unknown key; {nearest(key, keys_of(model), prefix)}"
+        return f"{subject}unknown key; {nearest(key, keys_of(model), prefix)}"
     if kind == "invalid_key":
         return f"{name}: keys are text; {nearest(key, keys_of(model), prefix)}"
     if kind == "value_error":
         return str(first.get("ctx", {}).get("error", first["msg"]))
     if (section := section_in(model, key)) is not None:
-        return f"{shown}{name} is a section; set its keys, such as {name}.{next(iter(section.model_fields))}"
+        return f"{subject}{name} is a section; set its keys, such as {name}.{next(iter(section.model_fields))}"
     if isinstance(value, Mapping):
         return f"{name}: must be a value, not a section; {meaning_of(model, key, prefix)}"
-    return f"{shown}must be {_rule(kind, first.get('ctx', {}), first['msg'])}; {meaning_of(model, key, prefix)}"
+    return f"{subject}must be {_rule(kind, first.get('ctx', {}), first['msg'])}; {meaning_of(model, key, prefix)}"
 
 
 def checked(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:

@@ -66,7 +66,7 @@ def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: when a setting is given under its old and its new name.
     """
-    found, method = with_current_names(strategy), _method(strategy)
+    current, method = with_current_names(strategy), _method(strategy)
     gone = GONE.get(method, {})
     for key, value in strategy.items():
         if key in gone:
@@ -75,23 +75,23 @@ def accept_old_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
         new = _new_name(method, str(key))
         if new != key and new in strategy:
             raise ConfigError(f"strategy.{key}={value}: is the old name of strategy.{new}, also given; drop it")
-        if new != key or (found[new] is not value and found[new] != value):  # NaN is not equal to itself
-            _say_once(f"strategy.{key}={value}", f"strategy.{new}={found[new]}")
-    return found
+        if new != key or (current[new] is not value and current[new] != value):  # NaN is not equal to itself
+            _say_once(f"strategy.{key}={value}", f"strategy.{new}={current[new]}")
+    return current
 
 
 def with_current_names(strategy: Mapping[str, Any]) -> dict[str, Any]:
     """Return a strategy section, of whatever version, with settings and values under their current names."""
     method = _method(strategy)
     values = RENAMED_VALUES.get(method, {})
-    found: dict[str, Any] = {}
+    current: dict[str, Any] = {}
     for key, value in strategy.items():
         if key in GONE.get(method, {}):
             continue
         new = _new_name(method, str(key))
         if new == key or new not in strategy:
-            found[new] = values.get(new, {}).get(value, value) if isinstance(value, str) else value
-    return found
+            current[new] = values.get(new, {}).get(value, value) if isinstance(value, str) else value
+    return current
 
 
 def with_earlier_defaults(strategy: Mapping[str, Any]) -> dict[str, Any]:

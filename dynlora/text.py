@@ -38,8 +38,8 @@ _CODE = re.compile(r"`[\w .,:=/+-]+`")
 
 def one_line(text: object, limit: int = 200) -> str:
     """Return text on one line, without control and direction characters, cut after `limit` characters."""
-    found = _CONTROL.sub(" ", str(text)).strip()
-    return found if len(found) <= limit else found[: limit - 1].rstrip() + "…"
+    line = _CONTROL.sub(" ", str(text)).strip()
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def short_names(names: Sequence[object], limit: int) -> list[str]:
@@ -53,13 +53,13 @@ def short_names(names: Sequence[object], limit: int) -> list[str]:
     return _where_alike(cut, whole, lambda name, place: f"{one_line(name, limit - len(str(place)) - 3)} ({place})")
 
 
-def _where_alike(shown: list[str], whole: list[str], other: Callable[[str, int], str]) -> list[str]:
+def _where_alike(labels: list[str], whole: list[str], other: Callable[[str, int], str]) -> list[str]:
     """Return what is shown of names, another way where two different names are shown alike."""
-    names = dict.fromkeys(zip(shown, whole, strict=True))
-    alike = {name: [one for short, one in names if short == name] for name in dict.fromkeys(shown)}
+    names = dict.fromkeys(zip(labels, whole, strict=True))
+    alike = {name: [one for short, one in names if short == name] for name in dict.fromkeys(labels)}
     return [
         short if len(alike[short]) == 1 else other(name, alike[short].index(name) + 1)
-        for short, name in zip(shown, whole, strict=True)
+        for short, name in zip(labels, whole, strict=True)
     ]
 
 
@@ -231,8 +231,8 @@ def sentence_case(text: str) -> str:
 
 def short_path(name: str) -> str:
     """Return the path of a module from the number of its layer on, where it is long; other names as they are."""
-    found = re.search(r"\.(\d+\.[^\s]*?)\Z", name) if len(name) > LONG_PATH else None
-    return found[1] if found else name
+    numbered = re.search(r"\.(\d+\.[^\s]*?)\Z", name) if len(name) > LONG_PATH else None
+    return numbered[1] if numbered else name
 
 
 LONG_PATH = 24
@@ -246,13 +246,13 @@ def plural(n: int, word: str) -> str:
 
 def spans(numbers: Iterable[int]) -> str:
     """Return whole numbers as spans: 0-2, 5."""
-    found: list[list[int]] = []
+    ranges: list[list[int]] = []
     for value in sorted(set(numbers)):
-        if found and value == found[-1][-1] + 1:
-            found[-1].append(value)
+        if ranges and value == ranges[-1][-1] + 1:
+            ranges[-1].append(value)
         else:
-            found.append([value])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
+            ranges.append([value])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ranges)
 
 
 def clean_text(text: str) -> str:

@@ -25,9 +25,9 @@ def main(address: str | None = None, runs_dir: str | Path = "runs", settings: Se
     command = [sys.executable, "-m", "dynlora", "sweep", "--on", "ray", "--json", "--runs-dir", str(runs_dir)]
     command += ["--address", address] if address else []
     command += [part for one in (*chosen, "seed=0..3") for part in ("--set", one)]
-    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    print(found["sweep"], *(f"{run['id']}: {run['status']}" for run in found["runs"]), sep="\n")
-    return found
+    sweep = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    print(sweep["sweep"], *(f"{run['id']}: {run['status']}" for run in sweep["runs"]), sep="\n")
+    return sweep
 
 
 if __name__ == "__main__":

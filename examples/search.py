@@ -20,9 +20,9 @@ def main(config: dict[str, Any] | None = None, runs_dir: str | Path = "runs") ->
     """
     config = config or {"train": {"steps": 60}, "data": {"max_train": 2000, "max_eval": 500}}
     request = Request(study="example", trials=4, confirm=0)
-    (found,) = run_all(searches(request, config, {"train.lr": "5e-4..3e-2:log"}), runs_dir, request.confirm, print)
-    print("best:", found["best"]["values"], "loss", found["best"]["value"])
-    return found
+    (study,) = run_all(searches(request, config, {"train.lr": "5e-4..3e-2:log"}), runs_dir, request.confirm, print)
+    print("best:", study["best"]["values"], "loss", study["best"]["value"])
+    return study
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ def main(runs_dir: str = "runs", **settings: Any) -> tuple[Path, Path]:
     train = {"steps": 20, "batch_size": 8}
     run = dynlora.train({"train": train, "log": {"to": ["tensorboard"]}, **settings}, runs_dir, progress=False)
     print("tensorboard --logdir", Path(runs_dir, ".trackers"))
-    [found] = [
-        found for found in tensorboard_runs(Path(runs_dir, ".trackers")) if found.params["dynlora.run"] == run.id
+    [source] = [
+        candidate
+        for candidate in tensorboard_runs(Path(runs_dir, ".trackers"))
+        if candidate.params["dynlora.run"] == run.id
     ]
-    imported = import_run(found, Path(runs_dir))
+    imported = import_run(source, Path(runs_dir))
     print("compare:", run.id, imported.id)
     return run.folder, Path(runs_dir, imported.id)
 

@@ -12,7 +12,7 @@ from dynlora.viz.compare import live_cards, many_cards, run_selection
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.pictures import read_ranks
-from dynlora.viz.compare.run_selection import eyes
+from dynlora.viz.compare.run_selection import visibility_toggles
 from dynlora.viz.kit.run_colours import dots
 from dynlora.viz.launch.start_from import baseline_button
 from dynlora.viz.report.button import report_button
@@ -54,7 +54,7 @@ def show_results() -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="compare-controls"):
         compare_cards.group_controls(compared)
         report_button(chosen.runs)
-    eyes(compared.all_groups, compared.styles)
+    visibility_toggles(compared.all_groups, compared.styles)
     summaries, metric = list(compared.summaries.values()), compared.metric
     for words in compare_model.warnings(summaries):
         st.warning(cards.safe(words))
@@ -84,11 +84,11 @@ def show_results() -> None:
 def show_capacity() -> None:
     """Draw where the runs put their capacity, and what was set differently."""
     run_selection.say_how_many(chosen)
-    found = compare_cards.read(chosen.runs, chosen.summaries)
-    capacity = read_ranks(found)
+    comparison = compare_cards.read(chosen.runs, chosen.summaries)
+    capacity = read_ranks(comparison)
     compare_cards.capacity_conclusion(capacity)
-    compare_cards.group_controls(found)
-    eyes(found.all_groups, found.styles)
+    compare_cards.group_controls(comparison)
+    visibility_toggles(comparison.all_groups, comparison.styles)
     compare_cards.compared_ranks(capacity)
     compare_cards.differing_settings(capacity.differing)
 

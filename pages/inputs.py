@@ -76,8 +76,8 @@ def show_served(view: InputsReading) -> None:
     """List the groups with the modules that open and close for them."""
     if len(view.groups):
         with cards.card("Modules by input group", "served"):
-            shown = served(view.gates, view.modules, view.effect, view.groups, view.summary["metric"])
-            cards.rows(shown.round(4))
+            table = served(view.gates, view.modules, view.effect, view.groups, view.summary["metric"])
+            cards.rows(table.round(4))
             cards.note("Values: gate minus its mean over the groups. Only differences beyond chance are listed.")
 
 

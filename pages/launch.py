@@ -84,17 +84,17 @@ def show_experiment() -> None:
     start = starting_values()
     source, check_place = pick_data(start)
     with cards.card("Methods, ranks and seeds", "experiment"), guard.guarded():
-        found = experiment_form.pick_experiment(STRATEGIES, start)
+        experiment = experiment_form.pick_experiment(STRATEGIES, start)
     with cards.card("Model and training", "what"), guard.guarded():
         values = launch_form.what_is_shared(start) | source.values
-    example = experiment_form.example(values, found)
+    example = experiment_form.example(values, experiment)
     missing = source.missing or data_source.check_source(example, source, check_place)
     token_card.show_tokens(example, source, check_place)
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
-        experiment_form.start_experiment(values, found, missing)
-    experiment_form.show_check(values, found)
+        experiment_form.start_experiment(values, experiment, missing)
+    experiment_form.show_check(values, experiment)
     if not source.missing:
-        experiment_form.show_command(values, found)
+        experiment_form.show_command(values, experiment)
 
 
 if mode == "experiment":

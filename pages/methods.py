@@ -29,17 +29,17 @@ def pick_methods() -> list[Mapping[str, Any]]:
     return methods_model.filtered(STRATEGIES, chosen)
 
 
-def show_contents(shown: list[Mapping[str, Any]]) -> None:
+def show_contents(methods: list[Mapping[str, Any]]) -> None:
     """Draw links to the sections of the page, and all methods as a table on demand."""
-    count = f"{len(shown)} of {len(STRATEGIES)} methods"
-    with cards.card("Contents", "contents", "" if len(shown) == len(STRATEGIES) else count):
-        if not shown:
+    count = f"{len(methods)} of {len(STRATEGIES)} methods"
+    with cards.card("Contents", "contents", "" if len(methods) == len(STRATEGIES) else count):
+        if not methods:
             cards.note("No method fits all filters.")
             return
         st.markdown(
-            " · ".join(f"[{cards.safe(methods_model.title(one))}](#{methods_model.anchor(one)})" for one in shown)
+            " · ".join(f"[{cards.safe(methods_model.title(one))}](#{methods_model.anchor(one)})" for one in methods)
         )
-        cards.table(methods_model.overview(shown), "methods")
+        cards.table(methods_model.overview(methods), "methods")
 
 
 def show_method(strategy: Mapping[str, Any]) -> None:
@@ -71,11 +71,11 @@ def show_details(strategy: Mapping[str, Any]) -> None:
     st.dataframe(form_model.field_table(strategy), hide_index=True, width="stretch")
 
 
-def show_conclusion(shown: list[Mapping[str, Any]]) -> None:
+def show_conclusion(methods: list[Mapping[str, Any]]) -> None:
     """Say how many methods there are and how faithful, and lead to an experiment with those that are shown."""
-    chosen = [one["name"] for one in shown] if len(shown) < len(STRATEGIES) else []
+    chosen = [one["name"] for one in methods] if len(methods) < len(STRATEGIES) else []
     then = "Which one to use depends on the data: an experiment with three seeds each gives a verdict."
-    with conclusion(methods_model.conclusion(shown, len(STRATEGIES)), then):
+    with conclusion(methods_model.conclusion(methods, len(STRATEGIES)), then):
         address = {"methods": ",".join(chosen)} if chosen else {}
         run_picker.link("pages/launch.py", "Compare methods on your data", mode="experiment", **address)
 

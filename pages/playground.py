@@ -50,10 +50,10 @@ if task.writes:
         other = chat_cards.talk_cards(run, task, summary, examples)
         playground_cards.file_card(playground_cards.Asked(run, task, is_gated, "", None, other))
 else:
-    asked = playground_cards.text_form(run, task, examples, gated=is_gated)
-    if asked.text:
-        playground_cards.answers_card(asked)
-        playground_cards.explained_cards(asked, modules)
-    playground_cards.file_card(asked)
+    form = playground_cards.text_form(run, task, examples, gated=is_gated)
+    if form.text:
+        playground_cards.answers_card(form)
+        playground_cards.explained_cards(form, modules)
+    playground_cards.file_card(form)
 if not KIND.allocates:
     run_picker.link(f"pages/{KIND.page}.py", "How it was made", run=run.id)

@@ -39,30 +39,30 @@ def show_list(runs: Any) -> None:
     """Draw the controls, the groups, the table and the ticked runs."""
     place = st.container()
     view = search_box.list_controls(runs)
-    found = search_box.searched(runs, view.query)
-    fitting = runs_table.filtered(runs if found is None else found, view.statuses, view.strategies)
-    shown = fitting[~fitting["id"].isin(url_state.hidden_runs())].reset_index(drop=True)
-    search_box.search_line(view.query, runs_table.match_caption(len(fitting), len(runs)), is_sound=found is not None)
-    if len(shown):
+    matches = search_box.searched(runs, view.query)
+    fitting = runs_table.filtered(runs if matches is None else matches, view.statuses, view.strategies)
+    listed = fitting[~fitting["id"].isin(url_state.hidden_runs())].reset_index(drop=True)
+    search_box.search_line(view.query, runs_table.match_caption(len(fitting), len(runs)), is_sound=matches is not None)
+    if len(listed):
         with place:
-            runs_conclusion(shown)
+            runs_conclusion(listed)
     runs_cards.queue_card(runs)
-    bulk_actions.hidden_line(len(fitting) - len(shown))
-    runs_cards.group_card(shown, view.group)
-    if found is not None:
-        search_box.compare_link(view.query, len(found))
-    if shown.empty:
+    bulk_actions.hidden_line(len(fitting) - len(listed))
+    runs_cards.group_card(listed, view.group)
+    if matches is not None:
+        search_box.compare_link(view.query, len(matches))
+    if listed.empty:
         return
     with st.container(horizontal=True, gap="small", key="list-and-panel"):
         with st.container(key="list"):
-            table = runs_table.ordered(runs_table.runs_table(shown), view.sort)
+            table = runs_table.ordered(runs_table.runs_table(listed), view.sort)
             picked = run_actions.runs_grid(table.copy())
         if picked.looked_at and picked.looked_at not in set(runs[runs["status"] == "corrupt"]["id"]):
             with st.container(key="panel"), guard.guarded():
                 panel_card.run_panel(run_picker.find_run(picked.looked_at))
     names_below(table)
     if picked.ticked:
-        bulk_actions.ticked_runs(shown, picked.ticked, runs_table.all_tags(runs))
+        bulk_actions.ticked_runs(listed, picked.ticked, runs_table.all_tags(runs))
     else:
         cards.note(
             "A click on a name opens the run, the middle button in a new tab; a click on its row shows a summary. "

@@ -16,25 +16,25 @@ run = run_picker.pick_run(suits=shrink_cards.has_adapter)
 with guard.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
-    found = shrink_cards.measured(run, summary)
+    compressed = shrink_cards.measured(run, summary)
 run_picker.run_views(run.id, summary, "shrink")
 if summary["status"] in run_summary.ACTIVE or modules.empty:
     cards.note("The sizes of an adapter are measured once its run has ended.")
     st.stop()
-if found is None:
+if compressed is None:
     with cards.card("How small may the adapter be?", "shrink-start"):
         cards.note(shrink_text.WHAT)
-        shrink_cards.measuring(run, found)
+        shrink_cards.measuring(run, compressed)
 else:
-    size, tolerance = shrink_cards.chosen_size(found)
-    shown = shrink_cards.Shown(run, summary, modules, found, size, tolerance)
-    shrink_cards.conclusion_card(shown)
+    size, tolerance = shrink_cards.chosen_size(compressed)
+    view = shrink_cards.Shown(run, summary, modules, compressed, size, tolerance)
+    shrink_cards.conclusion_card(view)
     shrink_cards.launched_link()
     left, right = st.columns([3, 2])
     with left:
-        shrink_cards.curve_card(shown)
+        shrink_cards.curve_card(view)
     with right:
-        shrink_cards.picture_card(shown)
-    shrink_cards.config_card(shown)
+        shrink_cards.picture_card(view)
+    shrink_cards.config_card(view)
     with cards.card("Measure again", "shrink-again"):
-        shrink_cards.measuring(run, found)
+        shrink_cards.measuring(run, compressed)

@@ -10,11 +10,11 @@ from dynlora.viz.ui import cards, frame, guard, url_state
 frame.enter()
 url_state.keep_address()
 with guard.guarded(), st.spinner("Selecting a run"):
-    found = tour_stops.toured()
-if found is None:
+    tour = tour_stops.toured()
+if tour is None:
     cards.titled("Tour", "What rank is, and how it moves between modules during training.")
     tour_stops.nothing_to_tour()
     st.stop()
-tour_stops.head(found)
+tour_stops.head(tour)
 with guard.guarded():
-    tour_stops.show_stop(found)
+    tour_stops.show_stop(tour)

@@ -124,14 +124,14 @@ class Once:
 
     def made(self, name: str, make: Callable[[Path], Path]) -> Path:
         """Return what `make` returned for an empty folder, in whichever worker came first."""
-        said = self.folder / f"{name}.txt"
+        record = self.folder / f"{name}.txt"
         with FileLock(self.folder / f"{name}.lock"):
-            if not said.exists():
+            if not record.exists():
                 place = self.folder / name
                 shutil.rmtree(place, ignore_errors=True)  # of a worker that failed half way
                 place.mkdir()
-                said.write_text(str(make(place)), "utf-8")
-        return Path(said.read_text("utf-8"))
+                record.write_text(str(make(place)), "utf-8")
+        return Path(record.read_text("utf-8"))
 
 
 @pytest.fixture(scope="session")
@@ -210,7 +210,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print what was tried and kept, where a test says so; every other file counts its tests."""
     if config.option.markexpr != "torture":
         return
-    told, counted = [], Counter[str]()
+    rows, counted = [], Counter[str]()
     passed = Counter[str]()
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
@@ -218,11 +218,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
                 continue
             file = report.nodeid.partition("::")[0]
             tallies = [value for name, value in report.user_properties if name == "tally"]
-            told += [(promise, file, tried, kept) for promise, tried, kept in tallies]
+            rows += [(promise, file, tried, kept) for promise, tried, kept in tallies]
             if not tallies:
                 counted[file] += 1
                 passed[file] += outcome == "passed"
-    told += [("the full product of what `make test` samples", file, n, passed[file]) for file, n in counted.items()]
+    rows += [("the full product of what `make test` samples", file, n, passed[file]) for file, n in counted.items()]
     terminalreporter.write_line("\n| promise | test | tried | kept |\n|---|---|---|---|")
-    for promise, file, tried, kept in sorted(told, key=lambda row: (row[1], row[0])):
+    for promise, file, tried, kept in sorted(rows, key=lambda row: (row[1], row[0])):
         terminalreporter.write_line(f"| {promise} | `{file}` | {tried:,} | {kept:,} |")

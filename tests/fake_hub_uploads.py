@@ -81,21 +81,21 @@ class Hub:
         else:
             self._of_repo(handler, path, body)
 
-    def _create(self, handler: BaseHTTPRequestHandler, asked: dict[str, Any]) -> None:
-        name = f"{asked.get('organization') or USER}/{asked['name']}"
-        if asked.get("organization") not in (None, USER):
+    def _create(self, handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
+        name = f"{request.get('organization') or USER}/{request['name']}"
+        if request.get("organization") not in (None, USER):
             refuse(handler, 403, "You don't have the rights to create a model under this namespace")
             return
         if name in self.repos:
             refuse(handler, 409, "You already created this model repo")
             return
-        self.repos[name] = Repo({".gitattributes": b""}, private=asked.get("visibility") == "private")
+        self.repos[name] = Repo({".gitattributes": b""}, private=request.get("visibility") == "private")
         reply(handler, {"url": f"{self.url}/{name}"})
 
-    def _batch(self, handler: BaseHTTPRequestHandler, asked: dict[str, Any]) -> None:
+    def _batch(self, handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
         objects = [
             {**row, "actions": {"upload": {"href": f"{self.url}/lfs/{row['oid']}", "header": {}}}}
-            for row in asked["objects"]
+            for row in request["objects"]
         ]
         reply(handler, {"transfer": "basic", "objects": objects})
 
@@ -120,7 +120,7 @@ class Hub:
             self._read(handler, repo, *rest.split("/", 2))
         else:
             siblings = [{"rfilename": file, "size": len(data)} for file, data in repo.files.items()]
-            found = {
+            document = {
                 "_id": "0",
                 "id": name,
                 "sha": repo.sha,
@@ -129,7 +129,7 @@ class Hub:
                 "private": repo.private,
                 "downloads": 0,
             }
-            reply(handler, found)
+            reply(handler, document)
 
     def _read(self, handler: BaseHTTPRequestHandler, repo: Repo, act: str, _: str, path: str = "") -> None:
         """Answer with what is in a folder of a repository, or with a part of a file."""
@@ -191,11 +191,11 @@ def reply(handler: BaseHTTPRequestHandler, body: object) -> None:
     send(handler, json.dumps(body).encode(), "application/json")
 
 
-def refuse(handler: BaseHTTPRequestHandler, status: int, said: str) -> None:
+def refuse(handler: BaseHTTPRequestHandler, status: int, message: str) -> None:
     """Answer with an error as the hub words it."""
-    body = json.dumps({"error": said}).encode()
+    body = json.dumps({"error": message}).encode()
     handler.send_response(status)
-    handler.send_header("X-Error-Message", said)
+    handler.send_header("X-Error-Message", message)
     handler.send_header("Content-Type", "application/json")
     handler.send_header("Content-Length", str(len(body)))
     handler.end_headers()

@@ -119,5 +119,5 @@ def files_below(folder: Path) -> list[str]:
     """Names of all files below a folder but lock files, which stay by design."""
     if not folder.exists():
         return []
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if not name.endswith(".lock"))
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in paths if not name.endswith(".lock"))

@@ -18,11 +18,11 @@ def sample(sizes: Sequence[int]) -> list[tuple[int, ...]]:
     """Return few rows of positions in which every pair is; each is the first that adds most."""
     rows = list(product(*map(range, sizes)))
     missing = set().union(*map(pairs, rows))
-    found = []
+    cases = []
     while missing:
-        found.append(max(rows, key=lambda row: len(pairs(row) & missing)))
-        missing -= pairs(found[-1])
-    return found
+        cases.append(max(rows, key=lambda row: len(pairs(row) & missing)))
+        missing -= pairs(cases[-1])
+    return cases
 
 
 def pairwise(names: str, *values: Sequence[Any]) -> pytest.MarkDecorator:

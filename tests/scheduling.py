@@ -55,6 +55,6 @@ def kinship(nodeid: str) -> str:
     file, _, test = nodeid.partition("::")
     if file.startswith(BROWSER) and not file.endswith(JOURNEYS):
         return BROWSER
-    if file == BY_METHOD and (found := re.search(r"\[(\w+)", test)):
-        return f"{file}[{found[1]}"
+    if file == BY_METHOD and (match := re.search(r"\[(\w+)", test)):
+        return f"{file}[{match[1]}"
     return nodeid if file in ALONE else file

@@ -43,14 +43,14 @@ def test_a_password_is_in_no_form_of_its_address(scheme: str, password: str) -> 
     for written in (password, quote(password, safe="")):
         address = f"{scheme}://me:{written}@host.example/runs"
         assert without_secrets(address) == f"{scheme}://host.example/runs"
-        said = hidden(f"cannot log in with {password} ({written}) at {address}, nor with {address}", address)
-        assert written not in said.replace("://host.example/runs", "")
-        assert said.endswith(f"{scheme}://host.example/runs")
+        text = hidden(f"cannot log in with {password} ({written}) at {address}, nor with {address}", address)
+        assert written not in text.replace("://host.example/runs", "")
+        assert text.endswith(f"{scheme}://host.example/runs")
 
 
 def test_addresses_in_a_text_lose_their_secrets_and_the_text_stays() -> None:
-    said = "HTTPSConnectionPool: see https://me:pw@host/a?token=t0ken, or (postgresql://u:p@db/x). Not a@b or x#y?"
-    assert hidden(said) == "HTTPSConnectionPool: see https://host/a, or (postgresql://db/x). Not a@b or x#y?"
+    text = "HTTPSConnectionPool: see https://me:pw@host/a?token=t0ken, or (postgresql://u:p@db/x). Not a@b or x#y?"
+    assert hidden(text) == "HTTPSConnectionPool: see https://host/a, or (postgresql://db/x). Not a@b or x#y?"
     assert hidden("https://host/a/ is as it was") == "https://host/a/ is as it was"
 
 

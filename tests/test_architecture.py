@@ -70,16 +70,16 @@ def _package_of(path: Path) -> list[str]:
 @cache
 def _imports(path: Path) -> set[str]:
     """Dotted names a file imports anywhere, also inside functions; relative ones made absolute."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in _run_time_nodes(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = _package_of(path)
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return found
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 def _package_edges() -> Iterator[tuple[str, str]]:
@@ -206,6 +206,17 @@ def test_one_z_serves_every_interval() -> None:
         if _name(path) != "dynlora/analysis/stats.py"
         for node in house.nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, float) and 1.955 < node.value < 1.965
+    ]
+    assert broken == []
+
+
+def test_a_name_is_the_thing_it_holds() -> None:
+    folders = ("dynlora", "pages", "examples", "tools", "benchmarks", "tests")
+    broken = [
+        f"{_name(path)}:{line} {name}"
+        for path in _sources(*(f"{folder}/**/*.py" for folder in folders))
+        if not _name(path).startswith(house.NAMES_LEFT)
+        for line, name in house.misnamed(path)
     ]
     assert broken == []
 
@@ -349,8 +360,8 @@ NOT_HERE = {"umap": ["umap-learn"]}
 def _declared(extra: str | None = None) -> set[str]:
     """Distributions that `pip install dynlora`, or `dynlora[extra]`, brings, by their normalized names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
-    return {canonicalize_name(Requirement(text).name) for text in found}
+    requirements = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
 
 
 def test_every_package_that_is_imported_is_declared() -> None:

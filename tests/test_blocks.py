@@ -27,18 +27,18 @@ from dynlora.errors import ConfigError
     ],
 )
 def test_blocks_have_one_spelling(value: Any, stored: Any, numbers: Any, words: Any) -> None:
-    found = parse_blocks(value)
-    assert found == stored
-    if found is not None:
-        assert (numbers_of(found), in_words(found), parse_blocks(found)) == (numbers, words, found)
+    spellings = parse_blocks(value)
+    assert spellings == stored
+    if spellings is not None:
+        assert (numbers_of(spellings), in_words(spellings), parse_blocks(spellings)) == (numbers, words, spellings)
 
 
 @given(st.sets(st.integers(0, 60), min_size=1))
 def test_the_spelling_gives_the_numbers_back(numbers: set[int]) -> None:
-    said = spelled(list(numbers))
-    assert parse_blocks(said) == said
-    assert numbers_of(said) == sorted(numbers)
-    assert all(one[1] < other[0] for one, other in zip(spans_of(said), spans_of(said)[1:], strict=False))
+    text = spelled(list(numbers))
+    assert parse_blocks(text) == text
+    assert numbers_of(text) == sorted(numbers)
+    assert all(one[1] < other[0] for one, other in zip(spans_of(text), spans_of(text)[1:], strict=False))
 
 
 @pytest.mark.parametrize("value", [0, "-3", "2-1", "1,,2", "first", "1.5", 1.5, [], ["a"], "1,1", "0-3,2", "9" * 9])

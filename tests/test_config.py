@@ -185,15 +185,15 @@ def test_a_wrong_value_is_one_sentence(key: str, value: Any) -> None:
     set_key(values, key, value)
     with pytest.raises(ConfigError) as caught:
         parse_config(values)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.startswith(key)
-    assert len(said) < 400
-    assert "pydantic" not in said
-    assert "Input should" not in said
-    assert ";" in said, "a remedy, or what the key means"
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(key)
+    assert len(message) < 400
+    assert "pydantic" not in message
+    assert "Input should" not in message
+    assert ";" in message, "a remedy, or what the key means"
     if not isinstance(value, dict | list) and value not in (None, "", " ") and value == value:
-        assert str(value)[:60] in said
+        assert str(value)[:60] in message
 
 
 def test_two_sources_and_two_lengths_are_refused() -> None:

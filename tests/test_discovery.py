@@ -111,12 +111,10 @@ def test_a_broken_plug_in_is_named_and_left_out(
     monkeypatch.syspath_prepend(str(tmp_path))
     with caplog.at_level(logging.WARNING, "dynlora.discovery"):
         assert discovery.plugged_in("strategies", Strategy) == {}
-    told = "\n".join(caplog.messages)
-    assert (
-        "plug-in broken of dynlora.strategies (dynlora-example 0.1.0) is left out: RuntimeError: half written" in told
-    )
-    assert "plug-in absent" in told
-    assert "plug-in other of dynlora.strategies (dynlora-example 0.1.0) is left out: it must be a concrete" in told
+    log = "\n".join(caplog.messages)
+    assert "plug-in broken of dynlora.strategies (dynlora-example 0.1.0) is left out: RuntimeError: half written" in log
+    assert "plug-in absent" in log
+    assert "plug-in other of dynlora.strategies (dynlora-example 0.1.0) is left out: it must be a concrete" in log
 
 
 def test_the_names_of_dynlora_stay_its_own(caplog: pytest.LogCaptureFixture) -> None:

@@ -21,10 +21,10 @@ PIP_SAYS = [
 
 
 def test_a_line_says_where_it_is() -> None:
-    found = list(install.shown(iter(PIP_SAYS), iter(itertools.count(0.0, 2.0))))
-    assert found[-1].endswith("2 packages looked up: Installing all of them")
-    assert any("Collecting torch" in line and "from" not in line for line in found)
-    assert [float(line.split()[0]) for line in found] == sorted(float(line.split()[0]) for line in found)
+    lines = list(install.progress_lines(iter(PIP_SAYS), iter(itertools.count(0.0, 2.0))))
+    assert lines[-1].endswith("2 packages looked up: Installing all of them")
+    assert any("Collecting torch" in line and "from" not in line for line in lines)
+    assert [float(line.split()[0]) for line in lines] == sorted(float(line.split()[0]) for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -32,9 +32,9 @@ def test_a_line_says_where_it_is() -> None:
 )
 def test_the_same_is_installed_by_either(extra: str, target: str) -> None:
     for uv in (None, "/usr/bin/uv"):
-        found = install.command(extra, uv, "constraints.txt")
-        assert found[-2:] == ["--editable", target]
-        assert found[found.index("--constraint") + 1] == "constraints.txt"
+        arguments = install.command(extra, uv, "constraints.txt")
+        assert arguments[-2:] == ["--editable", target]
+        assert arguments[arguments.index("--constraint") + 1] == "constraints.txt"
     assert "--constraint" not in install.command(extra, None, "")
 
 

@@ -35,7 +35,7 @@ def _declared() -> set[tuple[str, str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     by_extra = {"": project["dependencies"], **project["optional-dependencies"]}
     names = {extra: {Requirement(text).name for text in texts} - {"dynlora"} for extra, texts in by_extra.items()}
-    return {(extra, name) for extra, found in names.items() for name in found or {""}}
+    return {(extra, name) for extra, requirements in names.items() for name in requirements or {""}}
 
 
 def _explained() -> dict[tuple[str, str], str]:

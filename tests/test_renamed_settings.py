@@ -98,11 +98,11 @@ def test_a_setting_that_is_gone_is_left_out_and_the_log_says_so(name: str, caplo
             assert key not in now
             assert parse_config({"strategy": {"name": name, key: taken}}).strategy.fields == {}
             assert parse_config({"strategy": {"name": name, key: "other"}}).strategy.fields == {}
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2 * len(GONE[name])
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2 * len(GONE[name])
     for key, taken in GONE[name].items():
-        assert f"strategy.{key}={taken} is no longer a setting: it is what the method does; leave it out" in said
-        assert any(text.startswith(f"strategy.{key}=other is no longer a setting, as it was not") for text in said)
+        assert f"strategy.{key}={taken} is no longer a setting: it is what the method does; leave it out" in messages
+        assert any(text.startswith(f"strategy.{key}=other is no longer a setting, as it was not") for text in messages)
 
 
 def test_a_config_with_settings_that_are_gone_trains_as_the_default_does() -> None:

@@ -16,8 +16,8 @@ def test_each_phrase_is_found_with_what_to_write_instead(phrase: words.Phrase, t
     (tmp_path / "page.html").write_text(f"<p>{phrase.sample}</p>\n")
     (tmp_path / "page.js").write_text(f'say("{phrase.sample}");\n')
     for name, line in (("page.md", 3), ("page.py", 1), ("page.html", 1), ("page.js", 1)):
-        found = words.found_in([tmp_path / name])
-        assert (line, phrase.instead) in [(one.line, one.instead) for one in found], name
+        phrases = words.found_in([tmp_path / name])
+        assert (line, phrase.instead) in [(one.line, one.instead) for one in phrases], name
 
 
 @pytest.mark.parametrize(

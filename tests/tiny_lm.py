@@ -47,7 +47,7 @@ def byte_tokenizer(*, pad_is_end: bool = False, begins: bool = False, template: 
         made.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
             single=f"{BEGIN} $A", special_tokens=[(BEGIN, vocabulary[BEGIN])]
         )
-    found = transformers.PreTrainedTokenizerFast(
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=made,
         eos_token=END,
         pad_token=END if pad_is_end else PAD,
@@ -55,8 +55,8 @@ def byte_tokenizer(*, pad_is_end: bool = False, begins: bool = False, template: 
         model_max_length=256,
         model_input_names=["input_ids", "attention_mask"],
     )
-    found.chat_template = template
-    return found
+    tokenizer.chat_template = template
+    return tokenizer
 
 
 def save_tiny_lm(folder: Path, architecture: str = "llama", **tokenizer: Any) -> Path:

@@ -53,7 +53,7 @@ def command(extra: str, uv: str | None, constraints: str) -> list[str]:
     return [*pip, *limit, "--editable", target]
 
 
-def shown(lines: Iterator[str], clock: Iterator[float]) -> Iterator[str]:
+def progress_lines(lines: Iterator[str], clock: Iterator[float]) -> Iterator[str]:
     """Yield what to show after each line of an installer: the step it is at, and for how long it has been going."""
     packages = 0
     start = next(clock)
@@ -102,22 +102,22 @@ def install(extra: str, constraints: str) -> int:
     process = subprocess.Popen(
         command(extra, uv, constraints), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     )
-    said: list[str] = []
+    output: list[str] = []
     is_terminal, last = sys.stderr.isatty(), time.monotonic()
 
     def lines() -> Iterator[str]:
         for line in process.stdout or ():
-            said.append(line)
+            output.append(line)
             yield line
 
-    for progress in shown(lines(), seconds()):
+    for progress in progress_lines(lines(), seconds()):
         if is_terminal:
             print(f"\r\x1b[K{progress[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
         elif time.monotonic() - last >= EVERY_S:
             last = time.monotonic()
             print(progress, file=sys.stderr, flush=True)
     code = process.wait()
-    print(("\r\x1b[K" if is_terminal else "") + ("installed" if code == 0 else "".join(said[-30:])), file=sys.stderr)
+    print(("\r\x1b[K" if is_terminal else "") + ("installed" if code == 0 else "".join(output[-30:])), file=sys.stderr)
     return code
 
 

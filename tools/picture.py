@@ -45,8 +45,8 @@ CHROMIUM = (
 
 def sample() -> str:
     """Return the id of the sample run of `dynamic` with the most steps."""
-    found = [queries.run_summary(folder) for folder in sample_runs_dir().iterdir() if (folder / "run.db").is_file()]
-    return max((run for run in found if run["strategy"] == "dynamic"), key=lambda run: run["max_steps"])["id"]
+    summaries = [queries.run_summary(folder) for folder in sample_runs_dir().iterdir() if (folder / "run.db").is_file()]
+    return max((run for run in summaries if run["strategy"] == "dynamic"), key=lambda run: run["max_steps"])["id"]
 
 
 @contextmanager

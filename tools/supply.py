@@ -53,7 +53,7 @@ def closure(name: str, extras: Iterable[str] = ()) -> set[str]:
     Raises:
         PackageNotFoundError: when a required distribution is not installed.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [(name, frozenset(extras))]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
@@ -61,13 +61,13 @@ def closure(name: str, extras: Iterable[str] = ()) -> set[str]:
         if (current, wanted) in seen:
             continue
         seen.add((current, wanted))
-        found.add(canonicalize_name(current))
+        names.add(canonicalize_name(current))
         for text in metadata.requires(current) or ():
             requirement = Requirement(text)
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": extra}) for extra in wanted or {""}):
                 waiting.append((requirement.name, frozenset(requirement.extras)))
-    return found
+    return names
 
 
 def of_makers(name: str) -> bool:
@@ -116,9 +116,9 @@ def read_report(report: Sequence[Mapping[str, Any]], plain: set[str]) -> tuple[l
             continue
         if "skip_reason" in package:
             silent.append(package["name"])
-        for found in package.get("vulns", ()):
-            fixed = ", ".join(found["fix_versions"]) or "no version yet"
-            known.append(f"{package['name']} {package['version']}: {found['id']}, fixed in {fixed}; upgrade it")
+        for vulnerability in package.get("vulns", ()):
+            fixed = ", ".join(vulnerability["fix_versions"]) or "no version yet"
+            known.append(f"{package['name']} {package['version']}: {vulnerability['id']}, fixed in {fixed}; upgrade it")
     return known, silent
 
 

@@ -171,11 +171,11 @@ def of_python(text: str) -> Iterator[tuple[int, str]]:
         if part is not node
     }
     for node in ast.walk(tree):
-        said = (_literal(node) or _shown_docstring(node)) if id(node) not in skipped else ""
-        if " " in said and isinstance(node, ast.expr | ast.stmt):
+        words = (_literal(node) or _shown_docstring(node)) if id(node) not in skipped else ""
+        if " " in words and isinstance(node, ast.expr | ast.stmt):
             own = lines[node.lineno - 1 : node.end_lineno]
             if not any(ALLOW in line for line in own):
-                yield node.lineno, said
+                yield node.lineno, words
 
 
 def _literal(node: ast.AST) -> str:
@@ -191,8 +191,8 @@ def _shown_docstring(node: ast.AST) -> str:
     """Return the docstring of a command or of a method's class, which users read; empty for other nodes."""
     if isinstance(node, ast.FunctionDef) and any("command(" in ast.unparse(one) for one in node.decorator_list):
         return ast.get_docstring(node) or ""
-    said = ast.get_docstring(node) or "" if isinstance(node, ast.ClassDef) else ""
-    return said if "Paper:" in said else ""
+    text = ast.get_docstring(node) or "" if isinstance(node, ast.ClassDef) else ""
+    return text if "Paper:" in text else ""
 
 
 def of_web(text: str, *, is_script: bool) -> Iterator[tuple[int, str]]:
@@ -200,8 +200,8 @@ def of_web(text: str, *, is_script: bool) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if ALLOW in line:
             continue
-        found = re.findall(r"\"([^\"]* [^\"]*)\"|'([^']* [^']*)'|`([^`]* [^`]*)`", line.partition("// ")[0])
-        yield number, " ".join("".join(one) for one in found) if is_script else re.sub(r"<[^>]+>", " ", line)
+        strings = re.findall(r"\"([^\"]* [^\"]*)\"|'([^']* [^']*)'|`([^`]* [^`]*)`", line.partition("// ")[0])
+        yield number, " ".join("".join(one) for one in strings) if is_script else re.sub(r"<[^>]+>", " ", line)
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
@@ -220,11 +220,11 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 def files(paths: Iterable[Path]) -> list[Path]:
     """Return the files in some paths; of folders those that hold texts for users."""
     kinds = (".md", ".py", ".html", ".js")
-    found: list[Path] = []
+    collected: list[Path] = []
     for path in paths:
         inside = sorted(one for one in path.rglob("*") if one.suffix in kinds) if path.is_dir() else [path]
-        found += [one for one in inside if not set(one.parts) & {"__pycache__", "node_modules", "site"}]
-    return found
+        collected += [one for one in inside if not set(one.parts) & {"__pycache__", "node_modules", "site"}]
+    return collected
 
 
 def found_in(paths: Iterable[Path]) -> list[Found]:
@@ -232,19 +232,19 @@ def found_in(paths: Iterable[Path]) -> list[Found]:
     return [
         Found(path, line, text, instead)
         for path in files(paths)
-        for line, said in texts(path)
-        for text, instead in matches(said)
+        for line, passage in texts(path)
+        for text, instead in matches(passage)
     ]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print what is found and return the exit code."""
     paths = [Path(name).resolve() for name in arguments] or [ROOT / name for name in (*DOCUMENTS, *CODE)]
-    found = found_in(paths)
-    for one in found:
+    phrases = found_in(paths)
+    for one in phrases:
         print(one)
-    print(f"{len(found)} phrases that users do not know" if found else "words: nothing found")
-    return 1 if found else 0
+    print(f"{len(phrases)} phrases that users do not know" if phrases else "words: nothing found")
+    return 1 if phrases else 0
 
 
 if __name__ == "__main__":

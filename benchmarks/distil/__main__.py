@@ -50,7 +50,7 @@ def main() -> None:
     folder = results.emptied("distil-quick") if arguments.quick else arguments.work or results.QUICK / file
     work = Work(folder / kept_rows.digest(vars(setting), TAUGHT), setting)
     for name, measure in parts(work):
-        if name not in work.found["kl"]:
+        if name not in work.figures["kl"]:
             start = time.process_time()
             measure()
             work.take(name)

@@ -48,14 +48,14 @@ class RealTraining(LoraTraining):
             rows = [row for of, row in drawn if of == teacher]
             batch = self.work.examples[teacher].batch(rows, materials.device)
             labels = batch.pop("labels")
-            found: Any = materials.student.strategy.forward(materials.student.base.model, batch)
+            outputs: Any = materials.student.strategy.forward(materials.student.base.model, batch)
             if self.soft:
                 own = materials.models[teacher]
                 with torch.no_grad():
                     wanted: Any = own.strategy.forward(own.base.model, batch)
-                loss, count = token_divergence(wanted, found, labels)
+                loss, count = token_divergence(wanted, outputs, labels)
             else:
-                loss, count = token_loss(found, labels)
+                loss, count = token_loss(outputs, labels)
             sums.append(loss.sum())
             counts += int(count.sum())
         return torch.stack(sums).sum() / max(1, counts)
@@ -91,7 +91,7 @@ def _learned(work: Work, name: str) -> None:
     learning = STUDENTS[name](work)
     while not learning.is_done:
         learning.advance()
-    work.found.setdefault("last_loss", {})[name] = learning.loss
+    work.figures.setdefault("last_loss", {})[name] = learning.loss
     work.measured.take(name, materials.student, nullcontext(), work.rows)
     materials.forget_learning()
 

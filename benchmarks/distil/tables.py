@@ -13,11 +13,11 @@ from dynlora.analysis.stats import per_token
 
 def summary(work: Work) -> dict[str, Any]:
     """Return means with intervals, and the student's paired differences, by task; texts, and two of each teacher."""
-    loss = {name: work.found["loss"][str(index)] for index, name in enumerate(TAUGHT)}
-    kl = {name: {model: of[index] for model, of in work.found["kl"].items()} for index, name in enumerate(TAUGHT)}
+    loss = {name: work.figures["loss"][str(index)] for index, name in enumerate(TAUGHT)}
+    kl = {name: {model: of[index] for model, of in work.figures["kl"].items()} for index, name in enumerate(TAUGHT)}
     every = {
         model: [np.concatenate(part).tolist() for part in zip(*of, strict=True)]
-        for model, of in work.found["kl"].items()
+        for model, of in work.figures["kl"].items()
     }
     distilling = work.distilling
     return {
@@ -34,27 +34,27 @@ def summary(work: Work) -> dict[str, Any]:
             for name, texts in zip(TAUGHT, distilling.texts["samples"], strict=True)
         },
         "start": distilling.materials.start.what,
-        "last_loss": work.found.get("last_loss", {}),
-        "cpu_seconds": work.found["seconds"],
+        "last_loss": work.figures.get("last_loss", {}),
+        "cpu_seconds": work.figures["seconds"],
     }
 
 
 def table(by_model: dict[str, list[list[float]]]) -> dict[str, Any]:
     """Return nats per token of each model, and what the student has more than others."""
     of = {model: (np.array(sums), np.array(counts)) for model, (sums, counts) in by_model.items()}
-    found: dict[str, Any] = {model: three(*one) for model, one in of.items()}
+    rows: dict[str, Any] = {model: three(*one) for model, one in of.items()}
     if "student" in of:
         sums, counts = of["student"]
-        found["student against"] = {
+        rows["student against"] = {
             other: three(sums - of[other][0], counts) for other in (*AGAINST, *TAUGHT) if other in of
         }
-    return found
+    return rows
 
 
 def three(sums: np.ndarray, counts: np.ndarray) -> list[float]:
     """Return mean and ends of the 95 % interval, nats per token."""
-    found = per_token(sums, counts)
-    return [found["mean"], found["low"], found["high"]]
+    estimate = per_token(sums, counts)
+    return [estimate["mean"], estimate["low"], estimate["high"]]
 
 
 def report(figures: dict[str, Any]) -> None:
@@ -65,8 +65,8 @@ def report(figures: dict[str, Any]) -> None:
             against = rows.get("student against", {})
             for model, row in rows.items():
                 if model != "student against":
-                    said = f"   student {_signed(against[model])}" if model in against else ""
-                    print(f"  {model:12} {row[0]:.3f} ({row[1]:.3f} to {row[2]:.3f}){said}")
+                    difference = f"   student {_signed(against[model])}" if model in against else ""
+                    print(f"  {model:12} {row[0]:.3f} ({row[1]:.3f} to {row[2]:.3f}){difference}")
 
 
 def _signed(row: list[float]) -> str:

@@ -33,25 +33,25 @@ class Work:
     Attributes:
         folder: of everything that was done with this setting.
         setting: how much is done.
-        found: (sums, counts) of each example and text by model, and seconds by part.
+        figures: (sums, counts) of each example and text by model, and seconds by part.
     """
 
     folder: Path
     setting: Setting
-    found: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Read what is there."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.found = {"kl": {}, "loss": {}, "seconds": {}} | kept_rows.read_found(self.folder / "found.json")
+        self.figures = {"kl": {}, "loss": {}, "seconds": {}} | kept_rows.read_found(self.folder / "found.json")
 
     def keep(self) -> None:
         """Write what was found."""
-        kept_rows.write_found(self.folder / "found.json", self.found)
+        kept_rows.write_found(self.folder / "found.json", self.figures)
 
     def teachers(self) -> list[str]:
         """Train the teachers that are not there yet, and return the ids of all."""
-        ids: dict[str, str] = self.found.setdefault("teachers", {})
+        ids: dict[str, str] = self.figures.setdefault("teachers", {})
         for name, data in TAUGHT.items():
             if name not in ids:
                 start = time.process_time()
@@ -104,24 +104,25 @@ class Work:
                 "seed": of.seed,
             }
         )
-        found, place = Distilling(Materials.load(settings, self.folder / "runs"), NullRecorder()), self.folder / "texts"
+        distilling = Distilling(Materials.load(settings, self.folder / "runs"), NullRecorder())
+        place = self.folder / "texts"
         if find_checkpoint(place) is not None:
-            found.load_state_dict(read_checkpoint(place))
-        while found.stage() != "student":
+            distilling.load_state_dict(read_checkpoint(place))
+        while distilling.stage() != "student":
             start = time.process_time()
-            found.advance()
-            write_checkpoint(place, found.state_dict())
+            distilling.advance()
+            write_checkpoint(place, distilling.state_dict())
             self.timed("texts of the teachers", start)
-        return found
+        return distilling
 
     @cached_property
     def examples(self) -> list[Tokens]:
         """The training examples of each teacher."""
-        found = []
+        tokens_of_teachers = []
         for teacher, model in zip(self.distilling.materials.teachers, self.distilling.materials.models, strict=True):
             data, groups = read_data(teacher.config), teacher.config.data.train_groups
-            found.append(model.tokens(data.train if groups is None else of_groups(data.train, groups)))
-        return found
+            tokens_of_teachers.append(model.tokens(data.train if groups is None else of_groups(data.train, groups)))
+        return tokens_of_teachers
 
     @cached_property
     def measured(self) -> DistilMetrics:
@@ -136,7 +137,7 @@ class Work:
     def base_texts(self) -> list[Texts]:
         """Return as many texts of the base model for each teacher as that wrote for the student."""
         materials, of = self.distilling.materials, self.setting
-        found = []
+        by_teacher = []
         for index, own in enumerate(self.distilling.texts["samples"]):
             texts = Texts(own.start, own.end)
             while len(texts) < of.samples:
@@ -144,8 +145,8 @@ class Work:
                 seed = stream_seed(of.seed, "base texts", index, len(texts)) % 2**62
                 with materials.student.adapters.disabled():
                     texts.add(written_texts(materials.student, materials.start, count, of.tokens, seed))
-            found.append(texts)
-        return found
+            by_teacher.append(texts)
+        return by_teacher
 
     def texts_training(self, texts: list[Texts]) -> LoraTraining:
         """Return a student that learns from texts."""
@@ -156,7 +157,7 @@ class Work:
 
     def timed(self, name: str, start: float) -> None:
         """Add the processor's seconds of a part, and keep everything."""
-        seconds = self.found["seconds"]
+        seconds = self.figures["seconds"]
         seconds[name] = round(seconds.get(name, 0.0) + time.process_time() - start, 1)
         self.keep()
         print(f"{name}: {seconds[name]:.0f} s of processor time", flush=True)
@@ -164,12 +165,12 @@ class Work:
     def take(self, name: str) -> None:
         """Keep what was measured of a model."""
         if name in self.measured.kl:
-            self.found["kl"][name] = [_plain(one) for one in self.measured.kl[name]]
+            self.figures["kl"][name] = [_plain(one) for one in self.measured.kl[name]]
         for index, by_model in self.measured.loss.items():
             if name in by_model:
-                self.found["loss"].setdefault(str(index), {})[name] = _plain(by_model[name])
+                self.figures["loss"].setdefault(str(index), {})[name] = _plain(by_model[name])
         self.keep()
 
 
-def _plain(found: PerText) -> list[list[float]]:
-    return [values.tolist() for values in found]
+def _plain(sums_and_counts: PerText) -> list[list[float]]:
+    return [values.tolist() for values in sums_and_counts]

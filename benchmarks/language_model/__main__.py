@@ -36,21 +36,21 @@ SECTIONS: dict[str, Callable[..., dict[str, Any]]] = {
 
 def lines_of(figures: Mapping[str, Any]) -> Iterator[tuple[str, float, float, bool]]:
     """Yield what was measured, its value, its goal, and whether more is better."""
-    if (found := figures.get("parity")) is not None:
-        yield "largest difference of losses, lora - PEFT's", found["largest_difference"], GOALS["parity"], False
-    if (found := figures.get("trl")) is not None:
-        yield "rows with TRL's labels, share", found["equal_labels"] / found["rows"], 1.0, True
-        yield "largest difference of losses, ours - TRL's", found["largest_difference"], GOALS["trl"], False
-    for precision, found in (figures.get("steps") or {}).items():
-        for mine, row in found["ratios"].items() if precision in PRECISIONS else ():
+    if (figure := figures.get("parity")) is not None:
+        yield "largest difference of losses, lora - PEFT's", figure["largest_difference"], GOALS["parity"], False
+    if (figure := figures.get("trl")) is not None:
+        yield "rows with TRL's labels, share", figure["equal_labels"] / figure["rows"], 1.0, True
+        yield "largest difference of losses, ours - TRL's", figure["largest_difference"], GOALS["trl"], False
+    for precision, figure in (figures.get("steps") or {}).items():
+        for mine, row in figure["ratios"].items() if precision in PRECISIONS else ():
             yield from (
                 (f"step {precision}: {mine} / {their}", ratio, GOALS["steps"], False) for their, ratio in row.items()
             )
     for mine, row in figures.get("tokens", {}).get("ratios", {}).items():
         for their, ratio in row.items():
             yield f"tokens: {mine} / {their}", ratio, GOALS["tokens"][their], True
-    if (found := figures.get("memory")) is not None:
-        yield "peak memory of the loss, in pieces / whole", found["ratio"], GOALS["memory"], False
+    if (figure := figures.get("memory")) is not None:
+        yield "peak memory of the loss, in pieces / whole", figure["ratio"], GOALS["memory"], False
 
 
 def report(figures: Mapping[str, Any]) -> None:

@@ -63,7 +63,7 @@ def steps(folder: Path, *, quick: bool) -> dict[str, Any]:
     data_folder.mkdir()
     data = long_texts(data_folder, 32 if quick else 160)
     rounds, size = (1, 1) if quick else (4, 2)
-    found: dict[str, Any] = {}
+    by_precision: dict[str, Any] = {}
     for precision in PRECISIONS:
         values = {name: values_of(name, data, steps=400, precision=precision) for name in ("lora", "dynamic")}
         sides: dict[str, Any] = {name: OurSide(values[name], folder / precision / name) for name in values}
@@ -78,9 +78,9 @@ def steps(folder: Path, *, quick: bool) -> dict[str, Any]:
             ours: {theirs: statistics.median(map(over, seconds[ours], seconds[theirs])) for theirs in SIDES[2:]}
             for ours in SIDES[:2]
         }
-        found[precision] = {"seconds": seconds, "ratios": ratio}
+        by_precision[precision] = {"seconds": seconds, "ratios": ratio}
         print(f"steps {precision}: " + json.dumps({name: statistics.median(s) for name, s in seconds.items()}))
-    return {"sequence": SEQUENCE, "batch_size": 8, **found}
+    return {"sequence": SEQUENCE, "batch_size": 8, **by_precision}
 
 
 def over(one: float, other: float) -> float:

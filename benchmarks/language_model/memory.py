@@ -13,12 +13,12 @@ from torch import nn
 
 def memory(folder: Path, *, quick: bool) -> dict[str, Any]:
     """Return the peak memory, MiB, that the loss of 1,024 tokens and its gradient take beyond weights and states."""
-    found: dict[str, Any] = {}
+    peaks: dict[str, Any] = {}
     for kind in ("whole", "in pieces"):
         code = f"from benchmarks.language_model.memory import peak_of_loss; print(peak_of_loss({kind!r}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        found[kind] = float(done.stdout.strip().splitlines()[-1])
-    return {"tokens": 1024, "words": 49152, "peak_mib": found, "ratio": found["in pieces"] / found["whole"]}
+        peaks[kind] = float(done.stdout.strip().splitlines()[-1])
+    return {"tokens": 1024, "words": 49152, "peak_mib": peaks, "ratio": peaks["in pieces"] / peaks["whole"]}
 
 
 def peak_of_loss(kind: str) -> float:

@@ -97,26 +97,26 @@ def judged(trainer: Trainer) -> dict[str, Any]:
 
 def summary(runs: Mapping[str, Mapping[str, Any]], seeds: int) -> dict[str, Any]:
     """Return every side's means, and its paired difference to PEFT's LoRA over the seeds that both have."""
-    found: dict[str, Any] = {}
+    sides: dict[str, Any] = {}
     for side in SIDES:
         done = [seed for seed in range(seeds) if f"{side}, seed {seed}" in runs]
         if not done:
             continue
         arrays = {name: _array(runs, side, done, name) for name in ("loss", "right")}
-        found[side] = {"seeds": done, **{name: float(values.mean()) for name, values in arrays.items()}}
+        sides[side] = {"seeds": done, **{name: float(values.mean()) for name, values in arrays.items()}}
         both = [seed for seed in done if f"peft lora, seed {seed}" in runs]
         if side != "peft lora" and both:
-            found[side]["against peft lora"] = {
+            sides[side]["against peft lora"] = {
                 name: results.mean_and_ends(_array(runs, side, both, name) - _array(runs, "peft lora", both, name))
                 for name in ("loss", "right")
             }
-    return found
+    return sides
 
 
 def _array(runs: Mapping[str, Mapping[str, Any]], side: str, seeds: list[int], name: str) -> np.ndarray:
     """Return one number of every held-out row, (seeds, rows)."""
-    found = [runs[f"{side}, seed {seed}"][name] for seed in seeds]
-    return np.array([list(one.values()) if isinstance(one, dict) else one for one in found], float)
+    rows = [runs[f"{side}, seed {seed}"][name] for seed in seeds]
+    return np.array([list(one.values()) if isinstance(one, dict) else one for one in rows], float)
 
 
 def kept_runs(steps: int, rows: int) -> dict[str, Any]:
@@ -150,9 +150,9 @@ def main() -> None:
                     continue
                 values = values_for(side, data, steps, seed, arguments.held_out)
                 trainer, seconds = trained(side, values, Path(place) / f"{side}-{seed}", steps)
-                found = runs[f"{side}, seed {seed}"] = {**judged(trainer), "seconds": seconds}
-                shown = {"loss": float(np.mean(found["loss"])), "right": sum(found["right"].values())}
-                print(f"{side}, seed {seed}: {json.dumps(shown)} in {seconds:.0f} s", flush=True)
+                scores = runs[f"{side}, seed {seed}"] = {**judged(trainer), "seconds": seconds}
+                means = {"loss": float(np.mean(scores["loss"])), "right": sum(scores["right"].values())}
+                print(f"{side}, seed {seed}: {json.dumps(means)} in {seconds:.0f} s", flush=True)
                 figures = {"steps": steps, "rows": arguments.rows, "summary": summary(runs, arguments.seeds)}
                 results.write("language_model-quality", {**figures, "runs": runs}, "benchmarks.language_model.quality")
     print(json.dumps(summary(runs, arguments.seeds), indent=2))

@@ -134,8 +134,8 @@ def main() -> None:
         carry_out(further, kept, arguments.data, arguments.workers, limit)
     if arguments.stage != "tune":
         figures = tables.summary(kept, arguments.rates, range(arguments.from_seed, arguments.to_seed + 1))
-        shown = asked_for(figures, arguments)
-        show_markdown(shown, arguments.markdown.split(",")) if arguments.markdown else tables.show(shown)
+        selection = asked_for(figures, arguments)
+        show_markdown(selection, arguments.markdown.split(",")) if arguments.markdown else tables.show(selection)
         since = "" if arguments.from_seed == REPORTING_SEEDS else f"-from-{arguments.from_seed}"
         name = "quality-quick" if arguments.quick else f"quality{since}"
         if not arguments.rates and arguments.to_seed == sys.maxsize:

@@ -42,8 +42,8 @@ def quality_table(cell: Mapping[str, Any], against: Sequence[str]) -> Iterator[s
         if cell["metric"] != "accuracy":
             cells.append(f"{row['judged']:.3f}")
         for other in against:
-            found = differences.get((row["method"], other))
-            cells.append(interval(found["loss"], found["verdict"]) if found else "")
+            difference = differences.get((row["method"], other))
+            cells.append(interval(difference["loss"], difference["verdict"]) if difference else "")
         yield "| " + " | ".join(cells) + " |"
 
 
@@ -54,21 +54,21 @@ def methods_table(figures: Mapping[str, Any]) -> Iterator[str]:
     apart = {
         cell["task"]: {row["method"]: row for row in cell["differences"] if row["against"] == "lora"} for cell in cells
     }
-    names = [name for name in figures["costs"] if all(name in found for found in rows.values())]
+    names = [name for name in figures["costs"] if all(name in methods for methods in rows.values())]
     columns = ["method", "learning rate"]
     columns += [column for task in rows for column in (f"{task}: loss", "accuracy", "minus LoRA")]
     columns += ["parameters", "allocated", "step / LoRA's", "sum of steps", "once, s", "memory, MiB"]
     yield "| " + " | ".join(columns) + " |"
     yield "|---" * len(columns) + "|"
-    for name in sorted(names, key=lambda name: sum(found[name]["loss"] for found in rows.values())):
+    for name in sorted(names, key=lambda name: sum(methods[name]["loss"] for methods in rows.values())):
         cost, first = figures["costs"][name], next(iter(rows.values()))[name]
         line = [label(name), f"{first['lr']:g}"]
-        for task, found in rows.items():
-            row, beside = found[name], apart[task].get(name)
+        for task, by_method in rows.items():
+            row, beside = by_method[name], apart[task].get(name)
             line += [f"{row['loss']:.4f}", f"{100 * row['accuracy']:.1f} %"]
             line.append(interval(beside["loss"], beside["verdict"]) if beside else "")
-        few = min(found[name]["parameters"][0] for found in rows.values())
-        most = max(found[name]["parameters"][1] for found in rows.values())
+        few = min(methods[name]["parameters"][0] for methods in rows.values())
+        most = max(methods[name]["parameters"][1] for methods in rows.values())
         line.append(f"{most:,}" if few == most else f"{few:,} to {most:,}")
         line.append(f"{cost['allocated']:,.0f}")
         line += ["1" if name == "lora" else f"{cost[key]:.2f}" for key in ("step_over_lora", "sum_over_lora")]

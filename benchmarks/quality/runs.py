@@ -118,10 +118,10 @@ def finished_run(job: Job, method: Method, data: TextData) -> dict[str, Any]:
         return about | DIVERGED
     if not np.isfinite(predictions.loss).all():  # PEFT's plain loop continues with losses that are no number
         return about | DIVERGED
-    found = summarise(predictions, data.held_out.label, data.task)
+    metrics = summarise(predictions, data.held_out.label, data.task)
     return {
         **about,
-        "metrics": {name: round(value, 6) for name, value in found.items()},
+        "metrics": {name: round(value, 6) for name, value in metrics.items()},
         "parameters": parameters,
         "train_s": round(time.perf_counter() - start, 1),
         **extra,

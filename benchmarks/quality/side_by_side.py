@@ -36,21 +36,21 @@ def work(waiting: Any, kept: KeptRuns, data: Path | None, limit: int | None) -> 
             return
         made = job.run(data, limit)
         metrics = made["metrics"]
-        said = f"loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.4f}" if metrics["loss"] else "diverged"
-        print(f"{job.file_name:66} {said}  {made['train_s']:.0f} s", flush=True)
+        scores = f"loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.4f}" if metrics["loss"] else "diverged"
+        print(f"{job.file_name:66} {scores}  {made['train_s']:.0f} s", flush=True)
         kept.keep(job.file_name, made)
 
 
 def carry_out(
-    found: Sequence[Job], kept: KeptRuns, data: Path | None, workers: int, limit: int | None
+    jobs: Sequence[Job], kept: KeptRuns, data: Path | None, workers: int, limit: int | None
 ) -> list[dict[str, Any]]:
     """Train what is missing, several runs side by side, and return all that were asked for.
 
     Raises:
         SystemExit: when a worker failed.
     """
-    missing = [job for job in found if job.file_name not in kept]
-    print(f"{len(found)} runs, {len(missing)} of them to be trained")
+    missing = [job for job in jobs if job.file_name not in kept]
+    print(f"{len(jobs)} runs, {len(missing)} of them to be trained")
     os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
     context = multiprocessing.get_context("spawn")
     waiting = context.Queue()
@@ -64,4 +64,4 @@ def carry_out(
     if any(child.exitcode for child in children):
         sys.exit("a run failed; what is finished is kept, and the command continues from there")
     kept.pack()
-    return [kept[job.file_name] for job in found]
+    return [kept[job.file_name] for job in jobs]

@@ -97,7 +97,7 @@ def summary(kept: KeptRuns, rates: Mapping[str, float] | None = None, seeds: ran
         if seeds is not None and job["seed"] not in seeds:
             continue
         cells[_cell_of(job)][job["method"]].setdefault(job["lr"], {})[job["seed"]] = made
-    found = []
+    summaries = []
     for (model, task, rank, steps), by_rate in sorted(cells.items()):
         cell = {}
         for name, runs in by_rate.items():
@@ -106,8 +106,10 @@ def summary(kept: KeptRuns, rates: Mapping[str, float] | None = None, seeds: ran
         cell, diverged = _ended(cell)
         about = {"model": model, "task": task, "rank": rank, "steps": steps, "diverged": diverged}
         metric = TASKS[task].metric
-        found.append(about | {"metric": metric, "methods": _methods(cell, metric), "differences": _differences(cell)})
-    return {"cells": found, "rates": _rates(kept)}
+        summaries.append(
+            about | {"metric": metric, "methods": _methods(cell, metric), "differences": _differences(cell)}
+        )
+    return {"cells": summaries, "rates": _rates(kept)}
 
 
 def _counting(kept: KeptRuns, cell: Job, runs: Mapping[float, Runs], rate: float | None) -> float:
@@ -203,12 +205,12 @@ def _right(runs: Sequence[dict[str, Any]]) -> list[np.ndarray]:
 
 def _rates(kept: KeptRuns) -> list[dict[str, Any]]:
     """Return what the tuning runs measured."""
-    found = [
+    rates = [
         {**{key: made["job"][key] for key in ("model", "task", "rank", "method", "lr", "seed")}}
         | {"loss": made["metrics"]["loss"]}
         for made in kept.finished("tune")
     ]
-    return sorted(found, key=lambda row: tuple(str(row[key]) for key in ("model", "task", "rank", "method")))
+    return sorted(rates, key=lambda row: tuple(str(row[key]) for key in ("model", "task", "rank", "method")))
 
 
 def among(cell: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -42,9 +42,9 @@ def compare(work: Work, file: str) -> None:
     """Measure everything that is not measured yet, and write the results after each."""
     test = work.test()
     for seed, source in plan(work.setting):
-        if f"{source}, seed {seed}" not in work.found["accuracy"]:
+        if f"{source}, seed {seed}" not in work.figures["accuracy"]:
             learned(work, test, source, seed)
-        if "averaged" not in work.found["accuracy"]:
+        if "averaged" not in work.figures["accuracy"]:
             without_learning(work, test)
         results.write(file, summary(work), MODULE)
 

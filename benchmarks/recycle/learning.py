@@ -52,8 +52,8 @@ def learned(work: Work, test: FewShotTest, source: str, seed: int) -> None:
     while not training_.is_done:
         training_.advance()
         first = [*first, training_.accuracy][:10]
-    work.found["seconds"][f"episodes, {source}, seed {seed}"] = time.process_time() - start
-    work.found.setdefault("first_episodes", {})[f"{source}, seed {seed}"] = float(np.mean(first))
+    work.figures["seconds"][f"episodes, {source}, seed {seed}"] = time.process_time() - start
+    work.figures.setdefault("first_episodes", {})[f"{source}, seed {seed}"] = float(np.mean(first))
     work.take(f"{source}, seed {seed}", test.accuracy(materials.meta.text_features(test.data.texts)))
 
 
@@ -61,7 +61,7 @@ def tune(work: Work, file: str) -> None:
     """Compare settings on intents that neither teachers nor the test have; print them, and write them after each."""
     of = work.setting
     test = work.test(sorted(work.intents.taught[of.teachers * of.classes :]))
-    kept: dict[str, Any] = work.found.setdefault("tuning", {})
+    kept: dict[str, Any] = work.figures.setdefault("tuning", {})
     gains: dict[str, Any] = {}
     for name, values in VARIANTS.items():
         settings = work.settings(min(FEW, of.teachers), **{**BEGAN, **values})
@@ -74,8 +74,8 @@ def tune(work: Work, file: str) -> None:
                 base = test.accuracy(materials.meta.text_features(test.data.texts))
             while not training_.is_done:
                 training_.advance()
-            found = test.accuracy(materials.meta.text_features(test.data.texts))
-            kept[key] = {str(shots): three(values - base[shots]) for shots, values in found.items()}
+            accuracy = test.accuracy(materials.meta.text_features(test.data.texts))
+            kept[key] = {str(shots): three(values - base[shots]) for shots, values in accuracy.items()}
             work.keep()
         gains[name] = kept[key]
         results.write(f"{file}-tune", {"setting": vars(of), "teachers": FEW, "against base": gains}, MODULE)
@@ -85,7 +85,7 @@ def tune(work: Work, file: str) -> None:
 def linear(features: torch.Tensor, test: FewShotTest) -> dict[int, np.ndarray]:
     """Return the accuracy of a logistic regression on the support's features, episode by episode."""
     table = features.numpy()
-    found = {}
+    accuracies = {}
     for shots, episodes in test.episodes.items():
         values = []
         for episode in episodes:
@@ -94,8 +94,8 @@ def linear(features: torch.Tensor, test: FewShotTest) -> dict[int, np.ndarray]:
             head.fit(table[episode.support.ravel()], np.arange(ways).repeat(shots))
             right = head.predict(table[episode.query.ravel()]) == np.arange(ways).repeat(queries)
             values.append(right.mean())
-        found[shots] = np.array(values)
-    return found
+        accuracies[shots] = np.array(values)
+    return accuracies
 
 
 def without_learning(work: Work, test: FewShotTest) -> None:

@@ -12,9 +12,9 @@ from benchmarks.recycle.work import Work
 from dynlora.kinds.recycle.work.few_shot_accuracy import mean_and_interval
 
 
-def methods(found: dict[str, Any], seeds: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+def methods(figures: dict[str, Any], seeds: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Yield each method with the accuracy of its episodes by shots; of several seeds the mean of each episode."""
-    accuracy = {name: {s: np.array(v) for s, v in of.items()} for name, of in found["accuracy"].items()}
+    accuracy = {name: {s: np.array(v) for s, v in of.items()} for name, of in figures["accuracy"].items()}
     for name in ("base", "linear head", "averaged"):
         if name in accuracy:
             yield name, accuracy[name]
@@ -29,7 +29,7 @@ def methods(found: dict[str, Any], seeds: int) -> Iterator[tuple[str, dict[str, 
 
 def summary(work: Work) -> dict[str, Any]:
     """Return means, intervals and paired differences, by method and shots."""
-    of = dict(methods(work.found, work.setting.seeds))
+    of = dict(methods(work.figures, work.setting.seeds))
     table: dict[str, Any] = {
         name: {shots: {"accuracy": three(values)} | _paired(of, name, shots) for shots, values in by_shots.items()}
         for name, by_shots in of.items()
@@ -41,9 +41,9 @@ def summary(work: Work) -> dict[str, Any]:
     return {
         "setting": vars(work.setting),
         "methods": table,
-        "cpu_seconds": work.found["seconds"],
-        "agreement": work.found.get("agreement", {}),
-        "first_episodes": work.found.get("first_episodes", {}),
+        "cpu_seconds": work.figures["seconds"],
+        "agreement": work.figures.get("agreement", {}),
+        "first_episodes": work.figures.get("first_episodes", {}),
     }
 
 
@@ -60,8 +60,8 @@ def _paired(of: dict[str, dict[str, np.ndarray]], name: str, shots: str) -> dict
 
 def three(values: np.ndarray) -> list[float]:
     """Return mean and ends of the 95 % interval over episodes."""
-    found = mean_and_interval(values)
-    return [found["mean"], found["low"], found["high"]]
+    estimate = mean_and_interval(values)
+    return [estimate["mean"], estimate["low"], estimate["high"]]
 
 
 def report(figures: dict[str, Any]) -> None:
@@ -69,8 +69,8 @@ def report(figures: dict[str, Any]) -> None:
     for name, by_shots in figures["methods"].items():
         for shots, row in by_shots.items():
             mean, low, high = row["accuracy"]
-            said = f"{name:14} {shots}-shot {mean:.4f} ({low:.4f} to {high:.4f})"
+            line = f"{name:14} {shots}-shot {mean:.4f} ({low:.4f} to {high:.4f})"
             for key, value in row.items():
                 if key.startswith("against"):
-                    said += f"   {key} {value[0]:+.4f} ({value[1]:+.4f} to {value[2]:+.4f})"
-            print(said)
+                    line += f"   {key} {value[0]:+.4f} ({value[1]:+.4f} to {value[2]:+.4f})"
+            print(line)

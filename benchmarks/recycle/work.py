@@ -42,13 +42,13 @@ class Work:
         folder: of everything that was done with this setting on these texts.
         setting: how much is done.
         intents: the texts.
-        found: accuracy of each episode, by method and shots; seconds by part.
+        figures: accuracy of each episode, by method and shots; seconds by part.
     """
 
     folder: Path
     setting: Setting
     intents: Intents
-    found: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def below(cls, folder: Path, setting: Setting, intents: Intents) -> Work:
@@ -59,15 +59,15 @@ class Work:
 
     def __post_init__(self) -> None:
         """Read what is there."""
-        self.found = {"accuracy": {}, "seconds": {}} | kept_rows.read_found(self.folder / "found.json")
+        self.figures = {"accuracy": {}, "seconds": {}} | kept_rows.read_found(self.folder / "found.json")
 
     def keep(self) -> None:
         """Write what was found."""
-        kept_rows.write_found(self.folder / "found.json", self.found)
+        kept_rows.write_found(self.folder / "found.json", self.figures)
 
     def teachers(self) -> list[str]:
         """Train the teachers that are not there yet, and return the ids of all."""
-        ids: dict[str, str] = self.found.setdefault("teachers", {})
+        ids: dict[str, str] = self.figures.setdefault("teachers", {})
         for number in range(self.setting.teachers):
             if str(number) not in ids:
                 ids[str(number)] = self._trained(number)
@@ -127,22 +127,22 @@ class Work:
 
     def inverted(self, name: str, settings: RecycleSettings) -> Recycling:
         """Return a recycle after its inversion, which continues where it was."""
-        found = Recycling(Materials.load(settings, self.folder / "runs"), NullRecorder())
+        recycling = Recycling(Materials.load(settings, self.folder / "runs"), NullRecorder())
         place = self.folder / f"inverted, {name}, {digest_of(settings)}"
         if find_checkpoint(place) is not None:
-            found.load_state_dict(read_checkpoint(place))
-        seconds: dict[str, float] = self.found["seconds"]
+            recycling.load_state_dict(read_checkpoint(place))
+        seconds: dict[str, float] = self.figures["seconds"]
         key = f"inversion, {name}"
-        while found.stage() == "inversion":
+        while recycling.stage() == "inversion":
             start = time.process_time()
-            found.advance()
+            recycling.advance()
             seconds[key] = seconds.get(key, 0.0) + time.process_time() - start
-            if found.inversion is None:
-                self.found.setdefault("agreement", {})[name] = float(np.nanmean(found.agreement))
-                write_checkpoint(place, found.state_dict())
+            if recycling.inversion is None:
+                self.figures.setdefault("agreement", {})[name] = float(np.nanmean(recycling.agreement))
+                write_checkpoint(place, recycling.state_dict())
                 self.keep()
-                print(f"{name}: part {len(found.inverted)} inverted, {seconds[key]:.0f} s so far", flush=True)
-        return found
+                print(f"{name}: part {len(recycling.inverted)} inverted, {seconds[key]:.0f} s so far", flush=True)
+        return recycling
 
     def test(self, intents: list[str] | None = None) -> FewShotTest:
         """Return the test episodes, the same for all; of other intents where they are given."""
@@ -155,7 +155,7 @@ class Work:
 
     def take(self, name: str, accuracy: dict[int, np.ndarray]) -> None:
         """Keep the accuracy of a method."""
-        self.found["accuracy"][name] = {str(shots): values.round(6).tolist() for shots, values in accuracy.items()}
+        self.figures["accuracy"][name] = {str(shots): values.round(6).tolist() for shots, values in accuracy.items()}
         self.keep()
-        said = ", ".join(f"{shots}-shot {values.mean():.4f}" for shots, values in accuracy.items())
-        print(f"{name}: {said}", flush=True)
+        accuracies = ", ".join(f"{shots}-shot {values.mean():.4f}" for shots, values in accuracy.items())
+        print(f"{name}: {accuracies}", flush=True)

@@ -174,11 +174,11 @@ def agreement_caption(name: str, agreement: Agreement, uniform: Agreement | None
     """
     if not np.isfinite(agreement.rho):
         return f"There are too few measurements to compare {one_line(name, 40)} with the loss changes."
-    told = "excludes 0" if agreement.low > 0 or agreement.high < 0 else "includes 0"
+    relation = "excludes 0" if agreement.low > 0 or agreement.high < 0 else "includes 0"
     first = (
         f"Spearman correlation {signed(agreement.rho, 2)} (95 % CI {signed(agreement.low, 2)} to "
         f"{signed(agreement.high, 2)}, {agreement.n} modules); "
-        f"the CI {told}."
+        f"the CI {relation}."
     )
     if uniform is None or not np.isfinite(uniform.rho):
         return first

@@ -41,7 +41,7 @@ class GateEffect:
     groups: int
 
     @property
-    def found(self) -> np.ndarray:
+    def is_significant(self) -> np.ndarray:
         """By module, whether the effect is beyond chance."""
         return self.share > self.baseline
 
@@ -171,7 +171,7 @@ def served(
         return frame
     short = dict(zip(modules["position"], modules["short"], strict=True))
     against = gates.to_numpy(float) - np.nanmean(gates.to_numpy(float), axis=0)
-    beyond = [module for module in np.flatnonzero(effect.found).tolist() if module in short]
+    beyond = [module for module in np.flatnonzero(effect.is_significant).tolist() if module in short]
     for column, sign in (("larger gates", 1), ("smaller gates", -1)):
         frame[column] = [_named(row, sign, beyond, short) for row in against]
     return frame

@@ -28,8 +28,8 @@ class Check:
     well: str
     is_recorded: Callable[[Evidence], bool]
     missing: str
-    needs: Callable[[Evidence], str] = lambda found: ""
-    applies: Callable[[Evidence], bool] = lambda found: True
+    needs: Callable[[Evidence], str] = lambda evidence: ""
+    applies: Callable[[Evidence], bool] = lambda evidence: True
 
 
 @dataclass(frozen=True)

@@ -288,9 +288,9 @@ def _needed(rows: Sequence[np.ndarray], level: float) -> int | None:
 
 def _decisive_side(sides: Sequence[Side], metric: str) -> Side:
     """Return the difference in the metric that decides, else in accuracy, or where no answer differs, in loss."""
-    told = [side for side in sides if any(rows.any() for rows in side.differences.values())] or list(sides)
-    by_key = {side.key: side for side in reversed(told)}
-    return by_key.get(metric) or by_key.get("accuracy") or told[0]
+    comparable = [side for side in sides if any(rows.any() for rows in side.differences.values())] or list(sides)
+    by_key = {side.key: side for side in reversed(comparable)}
+    return by_key.get(metric) or by_key.get("accuracy") or comparable[0]
 
 
 MOST_READ = 30

@@ -71,7 +71,7 @@ def convert(source: Path, target: Path) -> None:
         reader = GGUFReader(source)
         facts = {name: field.contents() for name, field in reader.fields.items()}
         documents = {
-            "config.json": _config(facts, tied=all(tensor.name != "output.weight" for tensor in reader.tensors)),
+            "config.json": _config(facts, is_tied=all(tensor.name != "output.weight" for tensor in reader.tensors)),
             "tokenizer.json": _tokenizer(facts),
             "tokenizer_config.json": _tokenizer_config(facts),
         }
@@ -84,7 +84,7 @@ def convert(source: Path, target: Path) -> None:
         (target / name).write_text(text + "\n", encoding="utf-8")
 
 
-def _config(facts: Mapping[str, Any], *, tied: bool) -> dict[str, Any]:
+def _config(facts: Mapping[str, Any], *, is_tied: bool) -> dict[str, Any]:
     """Return the config as transformers writes it for a Llama; what GGUF does not say is left to its defaults."""
     if facts["general.architecture"] != "llama":
         raise ValueError(f"its architecture is {facts['general.architecture']}")
@@ -103,7 +103,7 @@ def _config(facts: Mapping[str, Any], *, tied: bool) -> dict[str, Any]:
         "rms_norm_eps": float(str(np.float32(facts["llama.attention.layer_norm_rms_epsilon"]))),
         "rope_theta": float(str(np.float32(facts.get("llama.rope.freq_base", 10_000.0)))),
         "hidden_act": "silu",
-        "tie_word_embeddings": tied,
+        "tie_word_embeddings": is_tied,
         "bos_token_id": facts["tokenizer.ggml.bos_token_id"],
         "eos_token_id": facts["tokenizer.ggml.eos_token_id"],
         "pad_token_id": facts["tokenizer.ggml.padding_token_id"],

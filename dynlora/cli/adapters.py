@@ -36,8 +36,8 @@ def _format_adapter(adapter: Adapter) -> str:
     modules = adapter_frames.described(adapter)
     table = adapter_frames.table(modules).drop(columns="name")
     lines = table.to_string(index=False, na_rep="–", float_format=lambda value: f"{value:.4g}")
-    told = [adapter_frames.overview(adapter, modules), lines, adapter_frames.norms(modules), *adapter.notes]
-    return "\n".join(told)
+    frames = [adapter_frames.overview(adapter, modules), lines, adapter_frames.norms(modules), *adapter.notes]
+    return "\n".join(frames)
 
 
 @click.command()

@@ -48,7 +48,7 @@ def options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sweep_on_ray(
-    plan_all: Callable[[], Sequence[PlannedRun]], runs_dir: Path, again: str | None, **asked: Any
+    plan_all: Callable[[], Sequence[PlannedRun]], runs_dir: Path, again: str | None, **settings: Any
 ) -> Report:
     """Train the runs of a sweep on a cluster and return how they ended.
 
@@ -56,7 +56,7 @@ def sweep_on_ray(
         plan_all: checks all runs of a new sweep; it is not called with `again`.
         runs_dir: folder of the runs, which all nodes see.
         again: tag of a sweep that continues.
-        asked: the fields of `ClusterRequest`.
+        settings: the fields of `ClusterRequest`.
 
     Raises:
         ConfigError: when what was asked for breaks a rule.
@@ -65,7 +65,7 @@ def sweep_on_ray(
     from dynlora.integrations.clusters.engine import ClusterRequest, Driver, connected
 
     root, tag = runs_root(runs_dir, make=True), _checked(again) if again else f"ray-{new_run_id()}"
-    cluster = ClusterRequest(**asked)
+    cluster = ClusterRequest(**settings)
     with connected(cluster) as ray, locked(own_folder(root, SWEEPS_DIR) / f"{tag}.lock", 0.5):
         driver = Driver(ray, cluster, root, _say)
         ids = _unfinished(root, tag) if again else _created(root, plan_all(), tag)

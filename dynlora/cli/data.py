@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dynlora.cli.options import configured, reports, shown
+from dynlora.cli.options import configured, printable, reports
 
 
 @click.group()
@@ -41,7 +41,7 @@ def check(
     columns = {"text": text, "text_pair": text_pair, "label": label}
     result = check_file(path, {key: name for key, name in columns.items() if name is not None}, overrides)
     document = asdict(result)
-    click.echo(json.dumps(document, indent=2, default=str) if as_json else shown(in_words(document)))
+    click.echo(json.dumps(document, indent=2, default=str) if as_json else printable(in_words(document)))
     sys.exit(1 if result.faults else 0)
 
 

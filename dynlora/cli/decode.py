@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dynlora.blocks import parse_blocks
-from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_runs, reports, shown
+from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_runs, printable, reports
 from dynlora.errors import ConfigError, RunRoleError
 from dynlora.kinds.decode.settings import OWN, DecodeSettings
 from dynlora.store.schema import command_text
@@ -173,7 +173,7 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
         )
     if outcome.error:
         lines.insert(0, f"Failed: {outcome.error}")
-    click.echo(shown("\n".join([*lines, f"run {summary['id']}"])))
+    click.echo(printable("\n".join([*lines, f"run {summary['id']}"])))
 
 
 @rsd.command()

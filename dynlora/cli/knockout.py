@@ -167,10 +167,12 @@ def _strength_lines(curve: Sequence[AtStrength], best: AtStrength, document: Map
         gap = f"{point.difference:+.4f} ({point.difference_low:+.4f} to {point.difference_high:+.4f})"
         lines.append(f"{point.strength:<10g} {loss:30} {gap:33} {point.forgotten.forgotten:+.4f}")
     if len(curve) > 1:
-        told = "" if best.strength == 1 else f"; {'not significantly ' if best.is_like_trained else ''}lower than at 1"
+        comparison = (
+            "" if best.strength == 1 else f"; {'not significantly ' if best.is_like_trained else ''}lower than at 1"
+        )
         lines.append(
             f"Lowest held-out loss at strength {best.strength:g}, on {document['rows']:,} of {document['of']:,} "
-            f"held-out examples{told}. It was chosen on these examples, so others gain less."
+            f"held-out examples{comparison}. It was chosen on these examples, so others gain less."
         )
     if document["exported"]:
         lines.append(f"wrote {document['exported']['folder']} (strength {best.strength:g} folded into the weights)")

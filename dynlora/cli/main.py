@@ -24,7 +24,7 @@ from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.decode import rsd
 from dynlora.cli.knockout import ablate, answer, knockout, strength
-from dynlora.cli.options import check_texts, configured, formed, in_runs, reports, shown
+from dynlora.cli.options import check_texts, configured, formed, in_runs, printable, reports
 from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import pull, push, sync
 from dynlora.cli.run_commands import compare, delete, evaluate, predict, runs, show, stop, tag
@@ -61,7 +61,7 @@ class Commands(click.Group):
             logging.getLogger(__name__).debug("the error in full", exc_info=True)
             picture = f"\n{error.picture}" if isinstance(error, SearchError) else ""
         with suppress(OSError):  # there may be nowhere left to say it
-            click.echo(shown(f"Error: {' '.join(hidden(message).split())}{picture}"), err=True)
+            click.echo(printable(f"Error: {' '.join(hidden(message).split())}{picture}"), err=True)
         ctx.exit(2)
 
 
@@ -113,7 +113,7 @@ def tell(document: Any, words: str, *, as_json: bool) -> None:
     """Print a document or its words; of several processes only the first does, so that there is one document."""
     helper_job.finish(document, words)
     if process_number("RANK", 0) == 0:
-        click.echo(json.dumps(document, indent=2, default=str) if as_json else shown(words))
+        click.echo(json.dumps(document, indent=2, default=str) if as_json else printable(words))
 
 
 @contextmanager
@@ -137,18 +137,18 @@ def train(as_json: bool, queue: bool, stay: bool, **options: Any) -> None:
 
     Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved.
     """
-    told: list[str] = []
+    printed: list[str] = []
 
     def say(document: Any, words: str) -> None:
         """Tell what was queued at once: training it comes after that, and its words go to the run's log."""
         tell(document, words, as_json=as_json)
-        told.append(words)
+        printed.append(words)
 
     document, words, code = commands.train(
         queue=queue, progress=not queue and sys.stderr.isatty(), stay=say if stay else None, **options
     )
     with exit_with(code):
-        tell(document, words, as_json=as_json and not told)
+        tell(document, words, as_json=as_json and not printed)
 
 
 @main.command()

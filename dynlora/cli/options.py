@@ -27,7 +27,7 @@ _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 """Controls but tab and line feed, which our own tables use; what turns the direction of writing round; surrogates."""
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     r"""Return text without anything that drives a terminal, or that it cannot encode.
 
     An escape becomes the four characters `\x1b`, a byte of the command line that is not UTF-8 the six `\udcff`.
@@ -59,7 +59,7 @@ def reports(function: Callable[..., Any]) -> Callable[..., Any]:
             raise ConfigError("--json: standard output takes one document; leave --json out, or give --out a file")
         document, words, *code = function(**options)
         helper_job.finish(None if options.get("out") else document, words)
-        text = json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else shown(words)
+        text = json.dumps(document, indent=2, allow_nan=False, default=str) if as_json else printable(words)
         click.echo(text, err=is_taken)
         if code:
             click.get_current_context().exit(code[0])

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dynlora.cli.kinds import setting_options, worked_on
-from dynlora.cli.options import PathOrName, in_runs, reports, shown
+from dynlora.cli.options import PathOrName, in_runs, printable, reports
 from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
@@ -80,7 +80,7 @@ def _start(settings: KindSettings, runs_dir: Path, *, queue: bool, as_json: bool
 
 def _print(document: Mapping[str, Any], words: str, code: int, *, as_json: bool) -> None:
     """Print a document, or its words, and end with a code that is not 0."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else shown(words))
+    click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else printable(words))
     if code:
         sys.exit(code)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora.addresses import without_secrets
-from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_runs, shown
+from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_runs, printable
 from dynlora.errors import ConfigError, RemoteError, StorageError
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _look_again(look: Callable[[], list[Outcome]], every: float, say: Callable[[
         except (RemoteError, StorageError) as error:
             outcomes, now = None, f"{error}; next check in {every:g} s"
         if now and now != message:
-            click.echo(shown(now), err=True)
+            click.echo(printable(now), err=True)
         message = now
         if outcomes is not None:
             say(outcomes)
@@ -210,7 +210,7 @@ def _say(place: Place, outcomes: list[Outcome], as_json: bool, compact: bool = F
     lines.append(
         f"{place.address}: {len(outcomes) - len(moved)} of {len(outcomes)} runs unchanged, {size:.1f} MB moved"
     )
-    click.echo(shown("\n".join(lines)))
+    click.echo(printable("\n".join(lines)))
 
 
 def _line(outcome: Outcome) -> str:

@@ -24,7 +24,7 @@ def search(
     name: str | None,
     runs_dir: Path,
     study: str | None,
-    **asked: Any,
+    **settings: Any,
 ) -> Report:
     """Search, confirm the best trial on new seeds, and say what came out.
 
@@ -34,7 +34,7 @@ def search(
         name: of the study where `study` is not given.
         runs_dir: folder of the runs.
         study: name of the study; one that exists continues.
-        asked: the other fields of `Request`.
+        settings: the other fields of `Request`.
 
     Raises:
         ConfigError: when what was asked for breaks a rule.
@@ -47,7 +47,7 @@ def search(
     base = read_yaml(config) if config is not None else {}
     listed = _texts(base.pop(SECTION, None))
     listed |= {split_override(one)[0]: one.partition("=")[2] for one in overrides}
-    request = Request(study=study or (name or "search").replace(" ", "-"), **asked)
+    request = Request(study=study or (name or "search").replace(" ", "-"), **settings)
     studies = searches(request, base, listed)
     for name in {name for one in studies for name in _methods(one.base, one.space)}:
         strategy_class(name)

@@ -59,7 +59,7 @@ def tracker_rows(folder: Path) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for name, written in read_trackers(folder).items():
         place = place_of(name, folder.parent, os.environ) if name in KNOWN else None
-        view = place.view if place is not None and place.shown == written.place else ""
+        view = place.view if place is not None and place.public_address == written.place else ""
         rows[name] = {**vars(written), "view": view}
     return rows
 

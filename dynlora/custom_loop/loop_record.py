@@ -118,7 +118,7 @@ class LoopRecord:
 
 def config_of(parts: Parts, name: str, data: str, every: int) -> RunConfig:
     """Return the configuration that says the same of the run as the arguments of `attach` did."""
-    found = {kind: known for known, kind in strategies.registry().items()}
+    names = {kind: known for known, kind in strategies.registry().items()}
     own = {field.name: getattr(parts.strategy, field.name) for field in fields(parts.strategy) if field.init}
     usual = {field.name: field.default for field in fields(parts.strategy) if field.default is not MISSING}
     own = {setting: value for setting, value in own.items() if usual.get(setting, MISSING) != value}
@@ -130,7 +130,7 @@ def config_of(parts: Parts, name: str, data: str, every: int) -> RunConfig:
             "data": {"name": data},
             "model": {"name": str(getattr(model, "name_or_path", "") or type(parts.model).__name__)},
             "adapter": {"rank": adapters.reference_rank, "alpha": parts.lora_alpha},
-            "strategy": {"name": found[type(parts.strategy)], **own},
+            "strategy": {"name": names[type(parts.strategy)], **own},
             "train": {"steps": parts.total, "lr": float(parts.optimizer.param_groups[0]["lr"]) or 1e-3},
             "log": {"every": every},
         }

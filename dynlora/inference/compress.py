@@ -177,12 +177,12 @@ def _half(measurement: Measured, rows: np.ndarray) -> Half:
 
 
 def write_size(
-    found: Compression, out: Path, size: Size, *, run: Path | None, which: str, name: str = "", form: Form = PEFT
+    compression: Compression, out: Path, size: Size, *, run: Path | None, which: str, name: str = "", form: Form = PEFT
 ) -> dict[str, Any]:
     """Write one size of an adapter, and return what was written and what it costs.
 
     Args:
-        found: the adapter.
+        compression: the adapter.
         out: a new or empty folder, or a new file that ends in .zip.
         size: as it was measured.
         run: folder of the run, for the model card; None for an adapter brought along, which gets none.
@@ -194,9 +194,10 @@ def write_size(
         ConfigError: when `out` is taken.
         StorageError: when it cannot be written.
     """
-    whole, cost = found.empty(which, 0).whole, size.reported_on
-    found.curve.keep(size.method, size.share)
-    model, rows, of = found.curve.adapter.model, len(found.curve.rows.reporting), found.curve.adapter.parameters
+    whole, cost = compression.empty(which, 0).whole, size.reported_on
+    compression.curve.keep(size.method, size.share)
+    adapter, rows = compression.curve.adapter, len(compression.curve.rows.reporting)
+    model, of = adapter.model, adapter.parameters
     report: dict[str, Any] = {
         "folder": str(out),
         "format": form.format,
@@ -216,7 +217,7 @@ def write_size(
         },
     }
     with staged(out) as staging:
-        write_adapter(staging, found.config, model, form, name or found.config.title)
+        write_adapter(staging, compression.config, model, form, name or compression.config.title)
         origin = Origin(
             run=None if run is None else run.name,
             name=name if run is None else queries.run_summary(run)["name"],
@@ -227,5 +228,5 @@ def write_size(
         )
         origin.write(staging / ORIGIN_NAME)
         if run is not None:
-            describe(staging, run, found.config, model, report)
+            describe(staging, run, compression.config, model, report)
     return report

@@ -17,13 +17,13 @@ from dynlora.training.plan import plan
 
 
 def queue_recovery(
-    subject: Compression, found: Compressed, size: Size, steps: int, *, run: Path | None, name: str, runs_dir: Path
+    subject: Compression, compressed: Compressed, size: Size, steps: int, *, run: Path | None, name: str, runs_dir: Path
 ) -> dict[str, Any]:
     """Keep one size of an adapter in the runs folder, and queue a run that starts from it.
 
     Args:
         subject: the adapter.
-        found: its measured sizes.
+        compressed: its measured sizes.
         size: one of them.
         steps: optimizer steps to train.
         run: folder of the run that it comes from; None for an adapter brought along.
@@ -36,11 +36,11 @@ def queue_recovery(
     Raises:
         DynloraError: when the adapter cannot be written, or the run cannot be trained; no run is made then.
     """
-    start = start_folder(runs_dir, name, found, size)
+    start = start_folder(runs_dir, name, compressed, size)
     if not is_kept(start):
-        write_size(subject, start, size, run=run, which=found.which, name=name)
+        write_size(subject, start, size, run=run, which=compressed.which, name=name)
     title = name if run is None else queries.run_summary(run)["name"]
-    called = recovery_name(title, size.parameters / found.parameters, steps)
+    called = recovery_name(title, size.parameters / compressed.parameters, steps)
     planned = plan(parse_config(recovery_values(subject.config.model_dump(mode="json"), start, steps, called)))
     (folder,) = put_in_queue(runs_dir, [partial(planned.create, runs_dir, "queued")])
     launch.wake(runs_dir)

@@ -78,7 +78,7 @@ class ComparisonPlots:
             known = sorted({key for one in compared.summaries.values() for key in one["metrics"]})
             remedy = f"held-out metrics of these runs are {listed(known, 12)}" if known else "wait for an evaluation"
             raise NotRecordedError(f"no run has recorded {name!r} of the split {side!r} over {x}; {remedy}")
-        return figures.shown(picture, self._colours)
+        return figures.page_figure(picture, self._colours)
 
     def results(self) -> PageFigure:
         """Draw the last metric of each configuration, with the range of its seeds, against the parameters in use.
@@ -89,7 +89,7 @@ class ComparisonPlots:
         picture = compare_pictures.frontier(self._compared(self._colours), self._colours)
         if picture.table.dropna(subset=["active", "mean"]).empty:
             raise NotRecordedError("no run of these has a result yet; wait for the first evaluation")
-        return figures.shown(picture, self._colours)
+        return figures.page_figure(picture, self._colours)
 
     def retention(self) -> PageFigure:
         """Draw the last metric of each configuration against what it forgot on public text.
@@ -107,7 +107,7 @@ class ComparisonPlots:
         picture = compare_pictures.retention(self._compared(self._colours), self._colours)
         if picture is None:
             raise NotRecordedError("no run of these measured what it forgot; train with log.retention=1")
-        return figures.shown(picture, self._colours)
+        return figures.page_figure(picture, self._colours)
 
     def differences(self) -> PageFigure:
         """Draw the difference of each configuration from the baseline, with its 95 % interval: the verdict's figure.
@@ -122,7 +122,7 @@ class ComparisonPlots:
             raise NotRecordedError(f"there is no difference to draw; {remedy}")
         words = verdict_text.drawn(judged, len(drawn))
         picture = Picture(verdict_figures.differences(judged, self._colours), words, verdict_text.table(judged))
-        return figures.shown(picture, self._colours)
+        return figures.page_figure(picture, self._colours)
 
     def capacity(self, *, spread: bool = False) -> PageFigure:
         """Draw the final rank of each module in each configuration.
@@ -138,4 +138,4 @@ class ComparisonPlots:
             raise NotRecordedError("no run of these has recorded ranks; wait for the first step of one of them")
         if ranks.drawn(spread=spread).empty:
             raise NotRecordedError("no configuration has two runs; train another seed, or draw without spread=True")
-        return figures.shown(compare_pictures.final_ranks(ranks, self._colours, is_spread=spread), self._colours)
+        return figures.page_figure(compare_pictures.final_ranks(ranks, self._colours, is_spread=spread), self._colours)

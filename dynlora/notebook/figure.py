@@ -38,7 +38,7 @@ class PageFigure(go.Figure):
     table: pd.DataFrame = pd.DataFrame()
 
 
-def shown(picture: Picture, colours: Palette) -> PageFigure:
+def page_figure(picture: Picture, colours: Palette) -> PageFigure:
     """Return a picture of a page as a figure of a notebook.
 
     On a page the card lies behind the figure. A notebook has no card, and its own background may be dark, so the

@@ -313,7 +313,7 @@ class Plots:
         return self._shown(shrink_pictures.curve_picture(result, size, tolerance, self._colours))
 
     def _shown(self, picture: Picture) -> PageFigure:
-        return figures.shown(picture, self._colours)
+        return figures.page_figure(picture, self._colours)
 
     def _no_ranks(self) -> NotRecordedError:
         return self._missing("recorded no ranks yet", "call this again after its first step")

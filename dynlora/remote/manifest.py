@@ -156,13 +156,13 @@ class Manifest:
         return (json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode("utf-8", "replace")
 
 
-def decoded(data: bytes, run: str, shown: str) -> Manifest:
+def decoded(data: bytes, run: str, address: str) -> Manifest:
     """Return a manifest after checking everything it says of files.
 
     Args:
         data: the file.
         run: id of the run whose folder it is in.
-        shown: its address, for a message.
+        address: of the manifest's folder, for a message.
 
     Raises:
         CorruptRunError: when it is not what dynlora writes, names a file that no run has, or one twice.
@@ -170,7 +170,7 @@ def decoded(data: bytes, run: str, shown: str) -> Manifest:
     try:
         return _manifest(_document(data), run)
     except CorruptRunError as error:
-        raise CorruptRunError(f"{shown}/{MANIFEST_NAME}: {error}; it is refused, send the run again") from None
+        raise CorruptRunError(f"{address}/{MANIFEST_NAME}: {error}; it is refused, send the run again") from None
 
 
 def _document(data: bytes) -> dict[str, Any]:

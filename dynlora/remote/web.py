@@ -62,7 +62,7 @@ def _pieces(file: Any, left: int) -> Generator[bytes]:
         yield piece
 
 
-def folders(fs: Any, url: str, shown: str) -> list[str]:
+def folders(fs: Any, url: str, address: str) -> list[str]:
     """Return the names of folders that the page of a folder links to, in order.
 
     Raises:
@@ -72,10 +72,10 @@ def folders(fs: Any, url: str, shown: str) -> list[str]:
     base = f"{url.rstrip('/')}/"
     page = first_bytes(fs, base, MAX_PAGE + 1)
     if len(page) > MAX_PAGE:
-        raise CorruptRunError(f"{shown}: its page has more than {MAX_PAGE:,} bytes, over the limit of dynlora")
+        raise CorruptRunError(f"{address}: its page has more than {MAX_PAGE:,} bytes, over the limit of dynlora")
     links = _Links()
     links.feed(page.decode("utf-8", "replace"))
-    addresses = {urljoin(base, link) for link in links.found}
+    addresses = {urljoin(base, link) for link in links.links}
     below = {link.removeprefix(base) for link in addresses if link.startswith(base) and link.endswith("/")}
     return sorted(unquote(name[:-1]) for name in below if name.count("/") == 1)[:MAX_FOLDERS]
 
@@ -85,9 +85,9 @@ class _Links(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Take the address of a link."""
         if tag == "a":
-            self.found += [value for name, value in attrs if name == "href" and value]
+            self.links += [value for name, value in attrs if name == "href" and value]

@@ -169,7 +169,7 @@ class _Token(NamedTuple):
         return word if self.kind == "word" and word in KEYWORDS else ""
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         """What a message calls it."""
         return "the end" if self.kind == "end" else f"{self.text[:40]!r}"
 
@@ -198,7 +198,7 @@ class _Parser:
         if self._peek().kind == "close":
             raise self._wrong("this bracket closes nothing; remove it or add an opening bracket")
         if self._peek().kind != "end":
-            raise self._wrong(f"a field is missing before {self._peek().shown}; write field{self._peek().text}value")
+            raise self._wrong(f"a field is missing before {self._peek().label}; write field{self._peek().text}value")
         return tree
 
     def _or(self, depth: int) -> Query:
@@ -228,7 +228,7 @@ class _Parser:
             self._take()
             return Not(self._not(depth + 1))
         if self._peek().keyword or self._peek().kind not in ("open", "tag", "quoted", "word"):
-            raise self._wrong(f"a word, a comparison or ( must be here, not {self._peek().shown}; {self._remedy()}")
+            raise self._wrong(f"a word, a comparison or ( must be here, not {self._peek().label}; {self._remedy()}")
         token = self._take()
         if token.kind == "open":
             return self._closed(token, depth)
@@ -241,7 +241,7 @@ class _Parser:
     def _closed(self, opened: _Token, depth: int) -> Query:
         tree = self._or(depth + 1)
         if self._peek().kind != "close":
-            raise self._wrong(f"a ) is missing for the ( at column {opened.column}, not {self._peek().shown}; close it")
+            raise self._wrong(f"a ) is missing for the ( at column {opened.column}, not {self._peek().label}; close it")
         self._take()
         return tree
 
@@ -254,7 +254,7 @@ class _Parser:
 
     def _value(self, after: str) -> tuple[str, float | None]:
         if self._peek().keyword or self._peek().kind not in ("quoted", "word"):
-            raise self._wrong(f"a value is missing after {after}, not {self._peek().shown}; {self._remedy()}")
+            raise self._wrong(f"a value is missing after {after}, not {self._peek().label}; {self._remedy()}")
         token = self._take()
         return _unquoted(token), _number(token.text) if token.kind == "word" else None
 

@@ -88,14 +88,14 @@ class Eva(Strategy):
             seed=probe.seed,
             tau=self.tau,
         )
-        self.found.clear()
-        self.found.update(components)
+        self.input_components.clear()
+        self.input_components.update(components)
         ranks = [ranks_of(components)[name] for name in names]
         self.explained = [float(components[name].ratio[:rank].sum()) for name, rank in zip(names, ranks, strict=True)]
         return ranks
 
     @cached_property
-    def found(self) -> dict[str, InputComponents]:
+    def input_components(self) -> dict[str, InputComponents]:
         """The components of each module's inputs, kept between the ranks and the start."""
         return {}
 
@@ -105,8 +105,8 @@ class Eva(Strategy):
 
     def begin(self, adapters: Adapters, probe: Probe) -> list[Edit]:
         """Lay A along the components found, unless another start was chosen."""
-        components = dict(self.found)
-        self.found.clear()
+        components = dict(self.input_components)
+        self.input_components.clear()
         return along(adapters, components) if self.init == "eva" else super().begin(adapters, probe)
 
     def signals(self, adapters: Adapters) -> dict[str, np.ndarray | Tensor]:

@@ -36,17 +36,17 @@ def test_agreement_by_hand() -> None:
     effect = table([0.1, 0.2, 0.3, 0.4, 0.5])
     assert ablations.agreement(np.array([1.0, 2, 3, 4, 5]), effect).rho == pytest.approx(1)
     assert ablations.agreement(np.array([5.0, 4, 3, 2, 1]), effect).rho == pytest.approx(-1)
-    found = ablations.agreement(np.array([2.0, 1, 3, 5, 4]), effect)  # 1 - 6 · 4 / (5 · 24)
-    assert found.rho == pytest.approx(0.8)
-    assert found.low <= found.rho <= found.high
+    agreement = ablations.agreement(np.array([2.0, 1, 3, 5, 4]), effect)  # 1 - 6 · 4 / (5 · 24)
+    assert agreement.rho == pytest.approx(0.8)
+    assert agreement.low <= agreement.rho <= agreement.high
     assert np.isnan(ablations.agreement(np.ones(5), effect).rho)
 
 
 def test_the_misjudged_come_first() -> None:
-    found = ablations.misjudged(np.array([9.0, 1.0, 5.0, 4.0]), table([0.0, 0.3, 0.2, 0.1]))
-    assert found["module"].tolist()[:2] == ["query 0", "query 1"]
-    assert found["verdict"].tolist()[:2] == ["overrated", "underrated"]
-    assert found["rank by score"].tolist()[:2] == [1, 4]
+    misjudged = ablations.misjudged(np.array([9.0, 1.0, 5.0, 4.0]), table([0.0, 0.3, 0.2, 0.1]))
+    assert misjudged["module"].tolist()[:2] == ["query 0", "query 1"]
+    assert misjudged["verdict"].tolist()[:2] == ["overrated", "underrated"]
+    assert misjudged["rank by score"].tolist()[:2] == [1, 4]
 
 
 def test_two_that_stand_in_for_each_other() -> None:
@@ -54,5 +54,5 @@ def test_two_that_stand_in_for_each_other() -> None:
     both = EFFECT.model_copy(update={"modules": (0, 1), "delta": 0.7, "by_group": ()})
     modules = pd.DataFrame({"position": [0, 1], "name": ["a", "b"], "short": ["a 0", "b 0"]})
     knocked = Knockouts(which="last", step=1, rows=9, loss=0.1, groups=(), n_modules=2, effects=(*alone, both))
-    found = ablations.pairs(knocked, modules)
-    assert found["beyond"].tolist() == pytest.approx([0.5])
+    pairs = ablations.pairs(knocked, modules)
+    assert pairs["beyond"].tolist() == pytest.approx([0.5])

@@ -97,8 +97,8 @@ def test_both_sides_add_up_whatever_moves(data: st.DataObject) -> None:
     traced = capacity_frames.trace(table, moves(*rows), frame)
     assert capacity_frames.balance(traced, table, frame).adds_up
     for by in capacity_frames.BY:
-        found = capacity_frames.flows(table, traced, capacity_frames.bands(table, by, moves(*rows)))
-        assert found["parameters"].sum() == pytest.approx(traced["parameters"].sum())
+        flows = capacity_frames.flows(table, traced, capacity_frames.bands(table, by, moves(*rows)))
+        assert flows["parameters"].sum() == pytest.approx(traced["parameters"].sum())
 
 
 def test_ends_by_kind_depth_and_module() -> None:

@@ -23,13 +23,13 @@ def test_an_effect_that_was_put_in_is_found_and_only_that() -> None:
     effect = gate_effect(*drawn(shift=0.02))
     assert effect is not None
     assert effect is not None
-    assert effect.found.tolist() == [False, False, True, False, False, False]
+    assert effect.is_significant.tolist() == [False, False, True, False, False, False]
     assert (effect.examples, effect.groups) == (256, 4)
 
 
 def test_noise_is_found_in_about_one_run_of_twenty_whatever_the_number_of_gates() -> None:
     effects = [gate_effect(*drawn(n=64, seed=seed, width=36)) for seed in range(40)]
-    hits = [effect is not None and bool(effect.found.any()) for effect in effects]
+    hits = [effect is not None and bool(effect.is_significant.any()) for effect in effects]
     assert sum(hits) <= 6  # 2 are expected; 7 or more come by chance in one of two hundred such tests
 
 
@@ -45,7 +45,7 @@ def test_equal_gates_and_rounding_are_no_finding() -> None:
     gates = 1 + 1e-7 * np.arange(40.0)[:, None] * np.ones((1, 3))
     effect = gate_effect(gates, ["a"] * 20 + ["b"] * 20)
     assert effect is not None
-    assert not effect.found.any()
+    assert not effect.is_significant.any()
 
 
 @pytest.mark.parametrize("group", [["a"] * 8, [None] * 8, ["a", "b", *[None] * 6]])

@@ -45,7 +45,7 @@ def well(**changes: object) -> Evidence:
     order = np.arange(1.0, N + 1)
     moved = np.full(N, 4.0)
     moved[0], moved[1] = 5, 3
-    found = Evidence(
+    evidence = Evidence(
         step=100,
         max_steps=100,
         first_reallocation=12,
@@ -65,7 +65,7 @@ def well(**changes: object) -> Evidence:
         learning=[],
         learning_step=20,
     )
-    return dataclasses.replace(found, **changes)
+    return dataclasses.replace(evidence, **changes)
 
 
 STILL = Symptom("unmoved", ("l.0.query",), 1)
@@ -108,10 +108,10 @@ def test_a_finding_appears_and_only_then(
 def test_all_good_is_said_with_what_was_checked() -> None:
     assert health.outcome(well()).findings == []
     assert health.outcome(well()).conclusion == "11 of 11 checks passed."
-    found = health.outcome(well(planned_events=None, gates=pd.DataFrame()))
-    assert found.conclusion == "9 of 9 checks passed."
-    assert "the budget is used and not exceeded" in found.passed
-    assert found.details[-1] == "Not recorded in this run: planned reallocations and gates."
+    outcome = health.outcome(well(planned_events=None, gates=pd.DataFrame()))
+    assert outcome.conclusion == "9 of 9 checks passed."
+    assert "the budget is used and not exceeded" in outcome.passed
+    assert outcome.details[-1] == "Not recorded in this run: planned reallocations and gates."
 
 
 EARLY: dict[str, object] = {
@@ -126,9 +126,9 @@ EARLY: dict[str, object] = {
 
 
 def test_a_check_that_is_not_possible_yet_has_not_passed() -> None:
-    found = health.outcome(well(**EARLY))
-    assert found.conclusion == "3 of 11 checks passed; 8 not possible yet."
-    waits = " ".join(found.waiting)
+    outcome = health.outcome(well(**EARLY))
+    assert outcome.conclusion == "3 of 11 checks passed; 8 not possible yet."
+    waits = " ".join(outcome.waiting)
     for needed in (
         "step 20",
         "5 recorded steps",
@@ -140,24 +140,24 @@ def test_a_check_that_is_not_possible_yet_has_not_passed() -> None:
         "step 50",
     ):
         assert f"(needs {needed}" in waits
-    assert any(line.startswith("Not yet: ") for line in found.details)
+    assert any(line.startswith("Not yet: ") for line in outcome.details)
 
 
 def test_what_a_run_that_is_over_could_not_check_is_not_awaited() -> None:
-    found = health.outcome(well(reallocations=events([[]]), ranks=table([np.full(N, 4.0)])))
-    assert found.conclusion == "10 of 11 checks passed; 1 not possible."
-    assert found.details[1] == "Not possible: reallocations change the ranks (needs 3 reallocations)."
+    outcome = health.outcome(well(reallocations=events([[]]), ranks=table([np.full(N, 4.0)])))
+    assert outcome.conclusion == "10 of 11 checks passed; 1 not possible."
+    assert outcome.details[1] == "Not possible: reallocations change the ranks (needs 3 reallocations)."
 
 
 def test_a_run_that_moves_no_rank_passes_no_check_of_moves() -> None:
-    found = health.outcome(well(planned_events=0, reallocations=events([]), ranks=table([np.full(N, 4.0)])))
-    assert not any("realloc" in words for words in found.passed)
-    assert "planned reallocations" in found.missing
+    outcome = health.outcome(well(planned_events=0, reallocations=events([]), ranks=table([np.full(N, 4.0)])))
+    assert not any("realloc" in words for words in outcome.passed)
+    assert "planned reallocations" in outcome.missing
 
 
 def test_problems_come_first() -> None:
-    found = health.outcome(well(line=line([800]), loss=loss([np.nan]), data_warnings=["odd"])).findings
-    assert [finding.level for finding in found] == [PROBLEM, NOTICE, NOTICE]
+    findings = health.outcome(well(line=line([800]), loss=loss([np.nan]), data_warnings=["odd"])).findings
+    assert [finding.level for finding in findings] == [PROBLEM, NOTICE, NOTICE]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ TRAINED = [Path(folder) for folder in sorted(queries.list_runs(SAMPLES)["folder"
 @pytest.mark.parametrize("folder", TRAINED, ids=lambda folder: folder.name)
 def test_sample_runs_are_judged_sensibly(folder: Path) -> None:
     summary = queries.run_summary(folder)
-    found = {finding.title for finding in health.outcome(read_run(folder).evidence).findings}
-    assert not {"The loss diverged", "The allocator never ran", "Gates are saturated"} & found
+    titles = {finding.title for finding in health.outcome(read_run(folder).evidence).findings}
+    assert not {"The loss diverged", "The allocator never ran", "Gates are saturated"} & titles
     used = summary["params"]["active"] + summary["params"]["gate"]
-    assert ("Part of the budget is unused" in found) <= (used < 0.95 * summary["params"]["budget"])
+    assert ("Part of the budget is unused" in titles) <= (used < 0.95 * summary["params"]["budget"])

@@ -96,6 +96,6 @@ def test_a_difference_is_significant_only_where_the_seeds_agree_and_there_are_en
     assert pairing.is_significant(alike, stats.paired_difference(alike))
     assert not pairing.is_significant(alike, stats.paired_difference(alike), 0.9999)
     assert not pairing.is_significant(alike[:2], stats.paired_difference(alike[:2]))
-    found = stats.paired_difference(apart)
-    assert found.excludes_0
-    assert not pairing.is_significant(apart, found), "t over three seeds is wider than the bootstrap"
+    difference = stats.paired_difference(apart)
+    assert difference.excludes_0
+    assert not pairing.is_significant(apart, difference), "t over three seeds is wider than the bootstrap"

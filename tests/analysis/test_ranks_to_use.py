@@ -30,7 +30,7 @@ def effects(known: dict[int, tuple[float, float]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["position", "delta", "low", "high"])
 
 
-def found(
+def evidence_of(
     ranks: list[int],
     known: dict[int, tuple[float, float]] | None = None,
     *others: list[int],
@@ -52,27 +52,27 @@ def found(
 
 
 def test_kinds_are_ordered_by_the_rank_they_ended_with() -> None:
-    evidence = found([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3), 1: (-0.1, 0.1), 2: (-0.3, -0.1)})
+    evidence = evidence_of([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3), 1: (-0.1, 0.1), 2: (-0.3, -0.1)})
     kinds = ranks_to_use.by_kind(evidence).set_index("kind")
     assert list(kinds.index) == ["value", "query"]
     assert (kinds.loc["query", "rank"], kinds.loc["query", "least"], kinds.loc["query", "most"]) == (1, 0, 2)
     assert kinds["share"].sum() == pytest.approx(1)
     assert (kinds.loc["query", "helping"], kinds.loc["query", "measured"]) == (1, 2)
     assert kinds.loc["value", "norm"] == pytest.approx((1 + 3 + 5) / 3)
-    said = ranks_to_use_text.headline(evidence)
+    headline = ranks_to_use_text.headline(evidence)
     assert (
-        said
+        headline
         == "Over 6 modules, most rank went to value (mean 7), least to query (1); every module started with rank 4."
     )
     assert "effective rank" not in ranks_to_use_text.kinds_table(evidence), "nothing was recorded"
-    said = ranks_to_use_text.confidence(evidence)
-    assert "1 module helps (95 % CI above 0), 1 harms, 1 is not shown" in said
-    assert "Ablation on 500 held-out examples, 3 of 6 modules measured so far: " in said
-    assert "Run the module ablation to see" in ranks_to_use_text.confidence(found([2] * 6))
+    confidence = ranks_to_use_text.confidence(evidence)
+    assert "1 module helps (95 % CI above 0), 1 harms, 1 is not shown" in confidence
+    assert "Ablation on 500 held-out examples, 3 of 6 modules measured so far: " in confidence
+    assert "Run the module ablation to see" in ranks_to_use_text.confidence(evidence_of([2] * 6))
 
 
 def test_kinds_of_equal_mean_rank_tie() -> None:
-    even = ranks_to_use_text.headline(found([2, 4, 4, 4, 6, 4], start=[0, 1, 0, 1, 1, 0]))
+    even = ranks_to_use_text.headline(evidence_of([2, 4, 4, 4, 6, 4], start=[0, 1, 0, 1, 1, 0]))
     assert even == (
         "The mean rank of every kind is 4; single modules have ranks from 2 to 6; the modules started with rank 0 to 1."
     )
@@ -85,49 +85,49 @@ def test_kinds_of_equal_mean_rank_tie() -> None:
         0,
         {"delta_norm": None, "effective_rank": None},
     )
-    said = ranks_to_use_text.headline(evidence)
-    assert said.startswith("Over 6 modules, most rank went to a and b (tie at mean 5), least to c (1)")
-    assert said.endswith("every module started with rank 6.")
+    headline = ranks_to_use_text.headline(evidence)
+    assert headline.startswith("Over 6 modules, most rank went to a and b (tie at mean 5), least to c (1)")
+    assert headline.endswith("every module started with rank 6.")
 
 
 def test_ranks_that_were_set_before_training_have_not_moved() -> None:
-    assert ranks_to_use_text.headline(found([2, 8, 1, 8, 0, 5], start=[2, 8, 1, 8, 0, 5])).endswith(
+    assert ranks_to_use_text.headline(evidence_of([2, 8, 1, 8, 0, 5], start=[2, 8, 1, 8, 0, 5])).endswith(
         ", as set before training."
     )
-    unknown = found([2, 8, 1, 8, 0, 5], start=[float("nan")] * 6)
+    unknown = evidence_of([2, 8, 1, 8, 0, 5], start=[float("nan")] * 6)
     assert "start" not in ranks_to_use_text.headline(unknown)
     assert set(ranks_to_use_text.kinds_table(unknown)["start"]) == {"–"}
 
 
 def test_confidence_names_what_is_not_shown_to_help() -> None:
-    evidence = found([2, 8, 1, 8, 1, 5], {n: (0.1, 0.2) for n in range(5)} | {5: (-0.1, 0.1)})
+    evidence = evidence_of([2, 8, 1, 8, 1, 5], {n: (0.1, 0.2) for n in range(5)} | {5: (-0.1, 0.1)})
     assert evidence.is_measured
-    said = ranks_to_use_text.confidence(evidence)
-    assert "5 modules help (95 % CI above 0), 1 is not shown to help when turned off alone (value 2)" in said
-    assert "One seed" in said
-    assert "none yet" in ranks_to_use_text.confidence(found([4] * 6))
+    confidence = ranks_to_use_text.confidence(evidence)
+    assert "5 modules help (95 % CI above 0), 1 is not shown to help when turned off alone (value 2)" in confidence
+    assert "One seed" in confidence
+    assert "none yet" in ranks_to_use_text.confidence(evidence_of([4] * 6))
 
 
 def test_columns_that_the_table_does_not_have_are_not_explained() -> None:
-    measured = ranks_to_use_text.kinds_table(found([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3)}))
+    measured = ranks_to_use_text.kinds_table(evidence_of([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3)}))
     assert "Help: modules whose ablation raises the loss" in ranks_to_use_text.columns(measured)
     assert "Update norm: means." in ranks_to_use_text.columns(measured), "no effective rank was recorded"
-    assert "Help" not in ranks_to_use_text.columns(ranks_to_use_text.kinds_table(found([2, 8, 1, 8, 0, 5])))
+    assert "Help" not in ranks_to_use_text.columns(ranks_to_use_text.kinds_table(evidence_of([2, 8, 1, 8, 0, 5])))
 
 
 def test_no_ablation_is_advised_where_none_can_be_made() -> None:
-    said = ranks_to_use_text.confidence(found([2, 8, 1, 8, 0, 5]), "This run has no saved adapter.")
-    assert said.startswith("Confidence by ablation: none. This run has no saved adapter. One seed")
-    assert "Run the module ablation" not in said
+    caption = ranks_to_use_text.confidence(evidence_of([2, 8, 1, 8, 0, 5]), "This run has no saved adapter.")
+    assert caption.startswith("Confidence by ablation: none. This run has no saved adapter. One seed")
+    assert "Run the module ablation" not in caption
 
 
 def test_seeds_that_agree_say_so_and_ranks_that_never_moved_claim_nothing() -> None:
     ranks = [2, 8, 1, 7, 3, 5]
-    assert ranks_to_use.agreement_of_seeds(found(ranks, None, ranks, ranks)) == pytest.approx(1)
+    assert ranks_to_use.agreement_of_seeds(evidence_of(ranks, None, ranks, ranks)) == pytest.approx(1)
     assert "between 3 seeds with a Spearman correlation of +1.00" in ranks_to_use_text.confidence(
-        found(ranks, None, ranks, ranks)
+        evidence_of(ranks, None, ranks, ranks)
     )
-    still = found([4] * 6, None, [4] * 6)
+    still = evidence_of([4] * 6, None, [4] * 6)
     assert ranks_to_use.agreement_of_seeds(still) is None
     assert "gives no reason to prefer others" in ranks_to_use_text.headline(still)
     assert "The same ranks in 2 seeds." in ranks_to_use_text.confidence(still)

@@ -58,8 +58,8 @@ def test_a_mean_over_tokens_is_held_about_95_times_in_100() -> None:
     rng, held = np.random.default_rng(0), 0
     for _ in range(400):
         counts = rng.integers(1, 30, 60)
-        found = stats.per_token(counts * (1 + rng.normal(0, 0.5, 60)), counts)
-        held += found["low"] <= 1 <= found["high"]
+        estimate = stats.per_token(counts * (1 + rng.normal(0, 0.5, 60)), counts)
+        held += estimate["low"] <= 1 <= estimate["high"]
     assert 0.9 < held / 400 < 0.98
 
 
@@ -122,16 +122,16 @@ def test_a_paired_difference_covers_the_truth_as_often_as_it_says() -> None:
     hits = 0
     for number in range(60):
         draw = np.random.default_rng(number)
-        found = stats.paired_difference([draw.normal(0.1, 1, 300) for _ in range(5)], draws=300)
-        hits += found.low <= 0.1 <= found.high
+        interval = stats.paired_difference([draw.normal(0.1, 1, 300) for _ in range(5)], draws=300)
+        hits += interval.low <= 0.1 <= interval.high
     assert hits >= 53
     assert stats.paired_difference([np.ones(5)] * 2) == stats.Difference(1, 1, 1, 2, 5)
 
 
 def test_many_examples_in_blocks_keep_the_width() -> None:
     sample = np.random.default_rng(0).normal(0, 1, 40_000)
-    found = stats.paired_difference([sample], draws=1000)
-    assert found.high - found.low == pytest.approx(2 * stats.normal_reach(sample), rel=0.15)
+    interval = stats.paired_difference([sample], draws=1000)
+    assert interval.high - interval.low == pytest.approx(2 * stats.normal_reach(sample), rel=0.15)
 
 
 # --- rank correlation

@@ -62,10 +62,10 @@ def gains(points: float, spread: float = 5.0) -> Any:
     return differences
 
 
-def said(runs: dict[str, dict[str, Any]], differences: Any) -> tuple[Verdict, str]:
-    found = verdict(runs, differences)
-    assert found is not None
-    return found, verdict_text.headline(found)
+def verdict_and_text(runs: dict[str, dict[str, Any]], differences: Any) -> tuple[Verdict, str]:
+    decision = verdict(runs, differences)
+    assert decision is not None
+    return decision, verdict_text.headline(decision)
 
 
 def seeds(n: int, strategy: str) -> list[dict[str, Any]]:
@@ -85,24 +85,24 @@ THREE = of(*seeds(3, "lora"), *seeds(3, "dynamic"))
     ],
 )
 def test_the_verdict_names_the_configuration_to_use(points: float, spread: float, outcome: str, ending: str) -> None:
-    found, words = said(THREE, gains(points, spread))
-    assert found.decisive is not None
-    assert found.decisive.outcome == outcome
+    decision, words = verdict_and_text(THREE, gains(points, spread))
+    assert decision.decisive is not None
+    assert decision.decisive.outcome == outcome
     assert words.startswith("On tickets, dynamic ")
     assert words.endswith(ending)
     if outcome != "tie":
         assert "95 % CI" in words
         assert "3 seeds" in words
-    assert found.use is not None
-    assert found.use.label in ending
+    assert decision.use is not None
+    assert decision.use.label in ending
 
 
 def test_one_seed_decides_nothing_and_the_missing_ones_are_one_button() -> None:
     runs = of(run("l", 0), run("l", 4), run("d", 0, "dynamic"))
-    found, words = said(runs, gains(2.0))
+    decision, words = verdict_and_text(runs, gains(2.0))
     assert "have 1 common seed, too few to decide" in words
-    assert found.use is None
-    more = next_runs(found, runs)
+    assert decision.use is None
+    more = next_runs(decision, runs)
     assert more is not None
     assert dict(more.seeds) == {"l4": (1,), "d0": (4, 1)}
     assert verdict_text.button(more) == "Add seeds: 3 runs, about 5 min"
@@ -110,38 +110,38 @@ def test_one_seed_decides_nothing_and_the_missing_ones_are_one_button() -> None:
 
 def test_repeats_of_a_seed_are_no_further_seeds() -> None:
     runs = of(*(run(name, 0) for name in ("x", "y", "z")), run("d", 0, "dynamic"))
-    found, words = said(runs, gains(2.0))
+    decision, words = verdict_and_text(runs, gains(2.0))
     assert "1 common seed" in words
-    assert found.baseline.runs == ("z0",)
-    assert found.baseline.repeats == ("x0", "y0")
-    assert verdict_text.table(found)["seeds"].tolist() == [1, 1]
+    assert decision.baseline.runs == ("z0",)
+    assert decision.baseline.repeats == ("x0", "y0")
+    assert verdict_text.table(decision)["seeds"].tolist() == [1, 1]
 
 
 def test_runs_without_a_common_seed_are_no_pairs() -> None:
     runs = of(run("l", 0), run("d", 1, "dynamic"))
-    found, words = said(runs, gains(2.0))
+    decision, words = verdict_and_text(runs, gains(2.0))
     assert words == "On tickets, there is no verdict yet. The two groups share no seed."
-    more = next_runs(found, runs)
+    more = next_runs(decision, runs)
     assert more is not None
     assert dict(more.seeds) == {"l0": (1, 2), "d1": (0, 2)}
 
 
 def test_one_configuration_asks_for_a_second() -> None:
-    found, words = said(of(*seeds(2, "lora")), gains(0.0))
+    decision, words = verdict_and_text(of(*seeds(2, "lora")), gains(0.0))
     assert words.startswith("On tickets, lora reaches accuracy 0.800 (2 seeds). There is no other")
-    assert found.is_plain
-    assert next_runs(found, THREE) is None
+    assert decision.is_plain
+    assert next_runs(decision, THREE) is None
 
 
 def test_without_plain_lora_the_best_two_are_set_against_each_other() -> None:
     runs = of(*(run(f"v{budget}-", seed, "dynamic", budget=budget) for budget in range(4) for seed in range(3)))
     for number, one in enumerate(runs.values()):
         one["metrics"] = {"accuracy": 0.7 + number // 3 / 100}
-    found, words = said(runs, gains(0.1))
-    assert [group.runs[0] for group in (found.baseline, found.contests[0].group)] == ["v2-0", "v3-0"]
+    decision, words = verdict_and_text(runs, gains(0.1))
+    assert [group.runs[0] for group in (decision.baseline, decision.contests[0].group)] == ["v2-0", "v3-0"]
     assert "budget 3 (the best of 4 configurations) is not significantly different from" in words
     assert words.endswith("Use either, such as the one with fewer parameters.")
-    assert verdict_text.table(found)["difference from the baseline"].tolist()[1:] == ["baseline", "–", "–"]
+    assert verdict_text.table(decision)["difference from the baseline"].tolist()[1:] == ["baseline", "–", "–"]
     alone = verdict(runs, gains(0.1), focus="v1-0")
     assert alone is not None
     assert verdict_text.headline(alone).endswith(
@@ -151,9 +151,9 @@ def test_without_plain_lora_the_best_two_are_set_against_each_other() -> None:
 
 def test_other_data_models_and_lengths_are_left_out_and_counted() -> None:
     runs = THREE | of(run("long", 0, steps=120), run("long", 1, steps=120))
-    found, _ = said(runs, gains(2.0))
-    assert found.left_out == 2
-    assert "Not included: 2 runs with another model" in verdict_text.left_out(found)
+    decision, _ = verdict_and_text(runs, gains(2.0))
+    assert decision.left_out == 2
+    assert "Not included: 2 runs with another model" in verdict_text.left_out(decision)
     focused = verdict(runs, gains(2.0), focus="long0")
     assert focused is not None
     assert (focused.baseline.runs, focused.left_out) == (("long0", "long1"), 6)
@@ -163,8 +163,8 @@ def test_other_data_models_and_lengths_are_left_out_and_counted() -> None:
 
 def test_the_best_of_many_is_clear_only_after_adjusting_for_their_number() -> None:
     others = [run(f"v{budget}-", seed, "dynamic", budget=budget) for budget in range(5) for seed in range(3)]
-    few, _ = said(THREE, gains(0.5, 3.0))
-    many, words = said(of(*seeds(3, "lora"), *others), gains(0.5, 3.0))
+    few, _ = verdict_and_text(THREE, gains(0.5, 3.0))
+    many, words = verdict_and_text(of(*seeds(3, "lora"), *others), gains(0.5, 3.0))
     assert few.decisive is not None
     assert many.decisive is not None
     assert few.decisive.difference == many.decisive.difference, "the interval that is shown is the one of the pair"
@@ -185,8 +185,8 @@ def test_without_an_effect_it_is_seldom_called_better_or_worse() -> None:
 
         return noisy
 
-    found = [verdict(THREE, differences(draw)) for draw in range(60)]
-    contests = [one.decisive for one in found if one is not None and one.decisive is not None]
+    decisions = [verdict(THREE, differences(draw)) for draw in range(60)]
+    contests = [one.decisive for one in decisions if one is not None and one.decisive is not None]
     assert sum(contest.excludes_0 for contest in contests) >= 8
     assert sum(contest.is_clear for contest in contests) <= 6
 
@@ -198,8 +198,8 @@ def test_seeds_under_way_are_not_asked_for_again() -> None:
         for name, strategy in (("l", "lora"), ("d", "dynamic"))
         for seed in (1, 2)
     ]
-    found, _ = said(runs | of(*waiting), gains(2.0))
-    more = next_runs(found, runs | of(*waiting))
+    decision, _ = verdict_and_text(runs | of(*waiting), gains(2.0))
+    more = next_runs(decision, runs | of(*waiting))
     assert more is not None
     assert (dict(more.seeds), more.under_way) == ({}, 4)
     assert verdict_text.under_way(more) == "4 runs with further seeds queued or running."
@@ -216,9 +216,9 @@ def test_the_baseline_has_the_budget_of_what_is_looked_at_and_no_gates() -> None
     for one in large:
         one["config"] = {**one["config"], "adapter": {"rank": 8}}
     gated = [run("g", seed) | {"params": {"budget": 1000, "gate": 9}, "strategy": "gated"} for seed in range(5)]
-    found = verdict(THREE | of(*large, *gated), gains(2.0), focus="d0")
-    assert found is not None
-    assert found.baseline.runs == ("l0", "l1", "l2")
+    decision = verdict(THREE | of(*large, *gated), gains(2.0), focus="d0")
+    assert decision is not None
+    assert decision.baseline.runs == ("l0", "l1", "l2")
 
 
 @pytest.mark.parametrize("folder", sorted(sample_runs_dir().glob("20261125*")), ids=lambda folder: folder.name)
@@ -229,10 +229,10 @@ def test_a_new_seed_joins_the_runs_made_before_a_setting_was_there(folder: Path)
     assert "eval_rows" not in made["config"]["log"]
     assert "eval_rows" in config["log"]
     again = made | {"id": made["id"] + "-again", "seed": config["seed"], "config": config}
-    found = verdict(of(made, again), gains(0.0))
-    assert found is not None
+    decision = verdict(of(made, again), gains(0.0))
+    assert decision is not None
     assert [group.runs for group in seed_groups.grouped([made, again])] == [(made["id"], again["id"])]
-    assert found.baseline.runs == (made["id"], again["id"])
+    assert decision.baseline.runs == (made["id"], again["id"])
 
 
 @pytest.mark.parametrize(
@@ -258,12 +258,12 @@ def test_runs_that_write_are_judged_by_the_metric_that_decides(metric: str, righ
     runs = of(*seeds(3, "lora"), *seeds(3, "dynamic"))
     for one in runs.values():
         one |= {"labels": [], "metric": metric, "metrics": {metric: 0.5}, "task_facts": {"loss_unit": "nats"}}
-    found, sentence = said(runs, differences)
-    assert found.decisive is not None
-    assert found.decisive.side is not None
-    assert found.decisive.side.key == key
+    decision, sentence = verdict_and_text(runs, differences)
+    assert decision.decisive is not None
+    assert decision.decisive.side is not None
+    assert decision.decisive.side.key == key
     assert words in sentence
-    assert found.decisive.outcome == "better"
+    assert decision.decisive.outcome == "better"
 
 
 @settings(max_examples=30)
@@ -272,13 +272,13 @@ def test_whatever_comes_out_it_is_one_sentence_with_a_next_step_within_reason(
     points: float, n: int, spread: float
 ) -> None:
     runs = of(*seeds(n, "lora"), *seeds(n, "dynamic"))
-    found, words = said(runs, gains(points, spread))
+    decision, words = verdict_and_text(runs, gains(points, spread))
     assert words.endswith(".")
     assert "nan" not in words
-    assert found.decisive is not None
-    decided = found.decisive.outcome
+    assert decision.decisive is not None
+    decided = decision.decisive.outcome
     assert (decided == "few") == (n < FEWEST_SEEDS)
-    more = next_runs(found, runs)
+    more = next_runs(decision, runs)
     if more is not None:
         assert decided in ("few", "unclear")
         assert 0 < more.n <= 2 * MOST_SEEDS

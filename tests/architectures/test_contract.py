@@ -76,8 +76,8 @@ def logits(trainer: Trainer) -> torch.Tensor:
     batch = batch_of(trainer)
     trainer.model.eval()
     with torch.no_grad():
-        found = trainer.model(**batch).logits
-    return found if found.dim() == 2 else found[batch["attention_mask"].bool()]
+        own_logits = trainer.model(**batch).logits
+    return own_logits if own_logits.dim() == 2 else own_logits[batch["attention_mask"].bool()]
 
 
 @pytest.mark.parametrize(
@@ -190,11 +190,11 @@ def test_gates_of_a_writer_do_not_see_later_tokens(architecture: str, mode: str)
     other = ids.clone()
     other[:, 5:] += 20
     with torch.no_grad():
-        found, changed = (
+        before, changed = (
             trainer.model(input_ids=each, attention_mask=torch.ones_like(ids)).logits for each in (ids, other)
         )
-    assert torch.allclose(found[:, :5], changed[:, :5], atol=1e-5)
-    assert not torch.allclose(found[:, 5:], changed[:, 5:], atol=1e-3)
+    assert torch.allclose(before[:, :5], changed[:, :5], atol=1e-5)
+    assert not torch.allclose(before[:, 5:], changed[:, 5:], atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", tiny.CLASSIFIERS)
@@ -230,10 +230,10 @@ def test_the_check_before_a_run_takes_a_step(
 ) -> None:
     save, values = (tiny.save_writer, lm_values) if use == "write" else (tiny.save_classifier, tiny_values)
     gated = {"name": "dynamic", "gates": "module"}
-    found = preflight(parse_config(values(save(architecture, tmp_path), data[use], strategy=gated)))
-    assert found["modules"] > 0
-    assert found["params"]["active"] > 0
-    assert any("no gate" in warning for warning in found["warnings"]) == (architecture in WITHOUT_GATE)
+    report = preflight(parse_config(values(save(architecture, tmp_path), data[use], strategy=gated)))
+    assert report["modules"] > 0
+    assert report["params"]["active"] > 0
+    assert any("no gate" in warning for warning in report["warnings"]) == (architecture in WITHOUT_GATE)
 
 
 @pytest.mark.parametrize("check", [plan, preflight])
@@ -344,8 +344,8 @@ def test_a_text_is_written_as_if_all_of_it_were_read_anew_at_each_token(architec
     model: Any = trainer.model.eval()
     prompts = [[5, 9, 14, 33], [7, 8]]
     tokenizer = type("Tokenizer", (), {"pad_token_id": tiny.PAD, "eos_token_id": tiny.END})()
-    found = write(model, tokenizer, prompts, Limits(6, 64), trainer.adapters.gates)
-    for prompt, written in zip(prompts, found, strict=True):
+    texts = write(model, tokenizer, prompts, Limits(6, 64), trainer.adapters.gates)
+    for prompt, written in zip(prompts, texts, strict=True):
         ids = list(prompt)
         for token in written.ids:
             with torch.no_grad():

@@ -70,10 +70,10 @@ def test_a_run_is_loaded_as_it_was_trained(trained: tuple[str, str, Path]) -> No
 
 def test_the_log_says_what_has_no_adapter_and_what_no_gate(trained: tuple[str, str, Path]) -> None:
     architecture, use, folder = trained
-    said = " ".join(queries.logs_frame(folder)["message"])
-    assert ("no gate (deberta.encoder.layer.*" in said) == (architecture == "deberta_v2")
-    assert ("no adapter (" in said) == (architecture in ("mamba", "bart") and use == "write")
-    assert ("not adapted" in said) == (architecture == "mixtral")
+    log = " ".join(queries.logs_frame(folder)["message"])
+    assert ("no gate (deberta.encoder.layer.*" in log) == (architecture == "deberta_v2")
+    assert ("no adapter (" in log) == (architecture in ("mamba", "bart") and use == "write")
+    assert ("not adapted" in log) == (architecture == "mixtral")
 
 
 @pytest.mark.parametrize("kind", ["peft", "uniform", "merged"])
@@ -88,8 +88,8 @@ def test_exports_say_what_the_run_says(kind: str, trained: tuple[str, str, Path]
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     inputs = tokenizer(["great a film", "dull the a"] if use == "classify" else ["a2:", "b1:"], return_tensors="pt")
     with torch.no_grad():
-        found, own = loaded(**inputs).logits, model.base.model(**inputs).logits
-    torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-5)
+        logits, own = loaded(**inputs).logits, model.base.model(**inputs).logits
+    torch.testing.assert_close(logits, own, atol=1e-5, rtol=1e-5)
 
 
 def test_a_saved_adapter_of_an_earlier_version_has_a_gate_everywhere(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_tokenizer_of_another_model_is_one_sentence(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             RuntimeError("mat1 and mat2 shapes cannot be multiplied\nmore"),
@@ -144,7 +144,7 @@ def test_a_tokenizer_of_another_model_is_one_sentence(
 def test_whatever_fails_in_the_check_is_one_sentence(
     place: str,
     error: Exception,
-    said: str,
+    message: str,
     classified: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -155,7 +155,7 @@ def test_whatever_fails_in_the_check_is_one_sentence(
     monkeypatch.setattr(f"dynlora.training.preflight.{place}", fails)
     result = CliRunner().invoke(main, ["preflight", *tiny_arguments(*classified)])
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.output
     assert len(result.stderr.strip().splitlines()) == 1
 

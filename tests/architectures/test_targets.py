@@ -82,8 +82,8 @@ def test_an_ending_goes_before_a_kind() -> None:
 
 def test_kinds_and_endings_go_together() -> None:
     model = tiny.tiny_writer("llama")
-    found = [info.name.rpartition(".")[2] for info in find_modules(model, [ATTENTION, "up_proj"])]
-    assert found == ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"] * 2
+    endings = [info.name.rpartition(".")[2] for info in find_modules(model, [ATTENTION, "up_proj"])]
+    assert endings == ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"] * 2
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "phi"])
@@ -143,10 +143,10 @@ def classified(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("given", ["attention", "[attention]"])
 def test_the_command_line_takes_a_kind(given: str, classified: tuple[Path, Path]) -> None:
     arguments = tiny_arguments(*classified, f"adapter.targets={given}")
-    found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
-    kinds = {row["kind"].rpartition("attention.")[2] for row in found["kinds"]}
+    report = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+    kinds = {row["kind"].rpartition("attention.")[2] for row in report["kinds"]}
     assert kinds == {"self.query", "self.key", "self.value", "output.dense"}
-    assert found["modules"] == 8
+    assert report["modules"] == 8
 
 
 @pytest.mark.parametrize("command", ["preflight", "train"])

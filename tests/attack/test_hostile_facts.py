@@ -119,8 +119,8 @@ def test_no_value_of_one_run_hides_the_others(crowded: Path) -> None:
             with pytest.raises(CorruptRunError):
                 run_summary(folder)
             continue
-        found = run_summary(folder)
-        run_reading.uniform_rank(found)
+        summary = run_summary(folder)
+        run_reading.uniform_rank(summary)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -172,7 +172,7 @@ def test_the_source_has_no_way_to_run_text_or_load_a_pickle() -> None:
         # the queue's own argument list, with a checked id
         ("dynlora/integrations/clusters/die_with_parent.py", "os.execv"),
     }
-    found = [
+    forbidden_calls = [
         (path.relative_to(ROOT).as_posix(), name)
         for path in SOURCES
         for name, call in calls(path)
@@ -180,7 +180,7 @@ def test_the_source_has_no_way_to_run_text_or_load_a_pickle() -> None:
         or any(key.arg == "shell" for key in call.keywords)
         or (name.endswith((".query", ".eval")) and call.args)
     ]
-    assert set(found) <= allowed
+    assert set(forbidden_calls) <= allowed
     imported = [path for path in SOURCES for line in path.read_text("utf-8").splitlines() if "import pickle" in line]
     assert imported == []
 

@@ -135,14 +135,14 @@ def headers_of(inner: list[tuple[bytes, bytes]], host: bytes) -> list[tuple[byte
 @pytest.mark.parametrize("host", [HERE.encode(), b"evil.example"])
 def test_no_page_of_somebody_elses_shows_the_dashboard_in_a_frame(host: bytes) -> None:
     """A page could lay its own words over the button that deletes a run."""
-    found = headers_of([(b"x-own", b"1"), (b"X-Frame-Options", b"SAMEORIGIN")], host)
+    headers = headers_of([(b"x-own", b"1"), (b"X-Frame-Options", b"SAMEORIGIN")], host)
     for name, value in {
         b"x-frame-options": b"DENY",
         b"content-security-policy": b"frame-ancestors 'none'",
         b"x-content-type-options": b"nosniff",
     }.items():
-        assert [said for header, said in found if header.lower() == name] == [value]
-    assert ((b"x-own", b"1") in found) == (host == HERE.encode())
+        assert [header_value for header, header_value in headers if header.lower() == name] == [value]
+    assert ((b"x-own", b"1") in headers) == (host == HERE.encode())
 
 
 def test_a_socket_gets_no_headers_of_a_page() -> None:
@@ -157,10 +157,10 @@ def test_the_server_itself_sends_the_headers() -> None:
 
     client = TestClient(app, base_url=f"http://{HERE}")
     for path in ("/", "/_stcore/health", "/nothing/at/all.js"):
-        found = client.get(path)
-        assert found.headers["x-frame-options"] == "DENY", (path, found.status_code)
-        assert found.headers["content-security-policy"] == "frame-ancestors 'none'"
-        assert found.headers["x-content-type-options"] == "nosniff"
+        response = client.get(path)
+        assert response.headers["x-frame-options"] == "DENY", (path, response.status_code)
+        assert response.headers["content-security-policy"] == "frame-ancestors 'none'"
+        assert response.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
@@ -202,15 +202,15 @@ def test_in_a_space_it_answers_to_the_name_of_the_space(
 
 def test_bound_elsewhere_it_is_read_only_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(environment.TOKEN_VARIABLE, "a stale one of the shell")
-    found, said = serving.server_environment(tmp_path, "127.0.0.1", TOKEN)
-    assert (said, found.get("DYNLORA_READ_ONLY"), found.get(environment.TOKEN_VARIABLE)) == ("", None, None)
-    found, said = serving.server_environment(tmp_path, "192.0.2.1", None)
-    assert (found["DYNLORA_READ_ONLY"], found.get(environment.TOKEN_VARIABLE)) == ("1", None)
-    assert "read-only" in said
-    assert found[HOSTS_VARIABLE] == "192.0.2.1,127.0.0.1,localhost,::1"
-    found, said = serving.server_environment(tmp_path, "192.0.2.1", TOKEN)
-    assert (found["DYNLORA_READ_ONLY"], found[environment.TOKEN_VARIABLE]) == ("1", TOKEN)
-    assert TOKEN not in said
+    variables, notice = serving.server_environment(tmp_path, "127.0.0.1", TOKEN)
+    assert (notice, variables.get("DYNLORA_READ_ONLY"), variables.get(environment.TOKEN_VARIABLE)) == ("", None, None)
+    variables, notice = serving.server_environment(tmp_path, "192.0.2.1", None)
+    assert (variables["DYNLORA_READ_ONLY"], variables.get(environment.TOKEN_VARIABLE)) == ("1", None)
+    assert "read-only" in notice
+    assert variables[HOSTS_VARIABLE] == "192.0.2.1,127.0.0.1,localhost,::1"
+    variables, notice = serving.server_environment(tmp_path, "192.0.2.1", TOKEN)
+    assert (variables["DYNLORA_READ_ONLY"], variables[environment.TOKEN_VARIABLE]) == ("1", TOKEN)
+    assert TOKEN not in notice
 
 
 def test_the_token_is_in_no_list_of_arguments_and_no_child(monkeypatch: pytest.MonkeyPatch) -> None:

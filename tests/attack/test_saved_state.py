@@ -55,11 +55,19 @@ def test_a_state_that_is_damaged_key_by_key_is_refused_in_a_sentence(every: int,
     """A missing key left a trace; a rank of 10^12 was asked of the memory."""
     path = folder / "adapter" / "state.json"
     whole = json.loads(path.read_text())
-    found = list(places(whole["state"]))
-    assert {place[0] for place in found} >= {"adapters", "head", "labels", "task", "step", "metrics"}
-    assert {place[-1] for place in found} >= {"rank", "max_rank", "probes", "scaling", "lora_A", "own", "gates"}
+    places_of_state = list(places(whole["state"]))
+    assert {place[0] for place in places_of_state} >= {"adapters", "head", "labels", "task", "step", "metrics"}
+    assert {place[-1] for place in places_of_state} >= {
+        "rank",
+        "max_rank",
+        "probes",
+        "scaling",
+        "lora_A",
+        "own",
+        "gates",
+    }
     refused = 0
-    for number, place in enumerate(found[::every]):
+    for number, place in enumerate(places_of_state[::every]):
         for value in VALUES if number % 6 == 0 else VALUES[:3]:
             spoilt = json.loads(json.dumps(whole))
             spoil(spoilt["state"], place, value)
@@ -68,7 +76,7 @@ def test_a_state_that_is_damaged_key_by_key_is_refused_in_a_sentence(every: int,
                 load_run(folder)
             except DynloraError:
                 refused += 1
-    assert refused > len(found[::every])
+    assert refused > len(places_of_state[::every])
 
 
 @pytest.mark.parametrize("size", [10**12, 2**40, -1, None, "8", True])

@@ -26,8 +26,8 @@ def test_a_runs_texts_do_not_drive_the_terminal(command: tuple[str, ...], runs_d
     make_run(runs_dir, run_id=RUN, text=ESCAPES, error=ESCAPES, own=True)
     for more in ((), ("--json",)):
         done = CliRunner().invoke(main, [*command, *more, "--runs-dir", str(runs_dir)])
-        shown = done.stdout + done.stderr
-        assert not set(shown) & set("\x1b\x07\x9b\r\b\x7f"), ascii(shown)
+        output = done.stdout + done.stderr
+        assert not set(output) & set("\x1b\x07\x9b\r\b\x7f"), ascii(output)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")

@@ -40,11 +40,11 @@ def cost(infos: list[ModuleInfo], ranks: dict[str, int]) -> int:
 @pytest.mark.parametrize("sizes", [*SIZES])
 def test_all_arms_have_exactly_the_parameters_of_uniform(sizes: str, rank: int) -> None:
     infos = modules(sizes)
-    found = arms(infos, rank)
-    assert len(found) == 1 + 4 + len(SIZES[sizes]) + 8
-    assert {cost(infos, dict(arm.ranks)) for arm in found.values()} == {rank * sum(info.cost for info in infos)}
+    placements = arms(infos, rank)
+    assert len(placements) == 1 + 4 + len(SIZES[sizes]) + 8
+    assert {cost(infos, dict(arm.ranks)) for arm in placements.values()} == {rank * sum(info.cost for info in infos)}
     assert all(
-        arm.ranks[i.name] <= min(i.d_in, i.d_out) for arm in found.values() for i in infos if i.name in arm.ranks
+        arm.ranks[i.name] <= min(i.d_in, i.d_out) for arm in placements.values() for i in infos if i.name in arm.ranks
     )
 
 
@@ -81,15 +81,15 @@ def test_ranks_share_the_draws_of_a() -> None:
 
 def test_the_best_of_many_equal_arms_shows_no_headroom() -> None:
     """Twenty arms of noise: judged where it was chosen, the best would look better in nearly every draw."""
-    found = []
+    gaps = []
     for seed in range(20):
         rng = np.random.default_rng(seed)
         losses = {name: rng.normal(size=(8, 1)) + np.zeros((8, 50)) for name in ["uniform", *"abcdefghijklmnopqrs"]}
-        found.append(verdict(losses))
-    assert sum(one["has headroom"] for one in found) <= 3
-    lowest = [min(mean for mean, _, _ in one["differences"].values()) for one in found]
+        gaps.append(verdict(losses))
+    assert sum(one["has headroom"] for one in gaps) <= 3
+    lowest = [min(mean for mean, _, _ in one["differences"].values()) for one in gaps]
     assert np.mean(lowest) < -0.5
-    assert abs(np.mean([one["best - uniform"][0] for one in found])) < 0.5
+    assert abs(np.mean([one["best - uniform"][0] for one in gaps])) < 0.5
 
 
 @pytest.mark.parametrize(("gain", "words"), [(0.5, "has headroom"), (-0.5, "not used for this question")])
@@ -97,26 +97,26 @@ def test_an_arm_that_is_better_everywhere_is_found_and_said(gain: float, words: 
     rng = np.random.default_rng(0)
     base = rng.normal(size=(8, 60))
     losses = {"uniform": base, "better": base - gain + 0.05 * rng.normal(size=base.shape), "worse": base + 1.0}
-    found = verdict(losses)
-    assert found["best"] == "better"
-    assert found["best - uniform"][0] == pytest.approx(-gain, abs=0.05)
-    assert words in conclusion(found)
+    decision = verdict(losses)
+    assert decision["best"] == "better"
+    assert decision["best - uniform"][0] == pytest.approx(-gain, abs=0.05)
+    assert words in conclusion(decision)
 
 
 def test_one_placement_alone_is_judged_on_everything() -> None:
     rng = np.random.default_rng(0)
     losses = {"uniform": rng.normal(size=(6, 40)), "other": rng.normal(size=(6, 40))}
-    found = verdict(losses)
-    assert found["best - uniform"] == found["differences"]["other"]
-    assert found["chosen on"] == "other data"
+    decision = verdict(losses)
+    assert decision["best - uniform"] == decision["differences"]["other"]
+    assert decision["chosen on"] == "other data"
 
 
 def test_one_seed_decides_nothing() -> None:
     base = np.random.default_rng(0).normal(size=(1, 400))
-    found = verdict({"uniform": base, "better": base - 1.0})
-    assert found["best - uniform"][2] < 0
-    assert not found["has headroom"]
-    assert conclusion(found).startswith("Not decided")
+    decision = verdict({"uniform": base, "better": base - 1.0})
+    assert decision["best - uniform"][2] < 0
+    assert not decision["has headroom"]
+    assert conclusion(decision).startswith("Not decided")
 
 
 @pytest.mark.parametrize("seeds", [1, 3, 8])

@@ -16,10 +16,10 @@ BY_MODEL = {
 
 
 def test_means_are_over_tokens_and_differences_are_paired() -> None:
-    found = table(BY_MODEL)
-    assert found["base"][0] == pytest.approx(16 / 6)
-    assert found["student"][0] == pytest.approx(2.0)
-    against = found["student against"]
+    rows = table(BY_MODEL)
+    assert rows["base"][0] == pytest.approx(16 / 6)
+    assert rows["student"][0] == pytest.approx(2.0)
+    against = rows["student against"]
     assert set(against) == {"base", "averaged", "sums"}, "a model that is not measured yet is left out"
     mean, low, high = against["base"]
     assert mean == pytest.approx((-1 - 3) / 6)

@@ -29,16 +29,16 @@ def plan_of(draft: str = "a", data: str = "b") -> Any:
 @pytest.fixture
 def solved(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     """Problems and ways that were solved, in order."""
-    found: list[tuple[int, str]] = []
+    calls: list[tuple[int, str]] = []
 
     def solutions(plan: Any, problem: Any, missing: Any) -> Iterator[dict[str, Any]]:
         for name, _, _ in missing:
-            found.append((problem.index, name))
+            calls.append((problem.index, name))
             yield {"problem": problem.index, "point": name}
 
     monkeypatch.setattr(rsd, "ways_of", lambda plan: WAYS)
     monkeypatch.setattr(rsd, "solutions", solutions)
-    return found
+    return calls
 
 
 def test_a_solution_is_kept_until_roles_or_data_change(solved: list[tuple[int, str]], tmp_path: Path) -> None:
@@ -70,13 +70,13 @@ def intents() -> Intents:
 
 def test_work_of_another_setting_or_other_texts_is_left_alone(tmp_path: Path) -> None:
     first = Work.below(tmp_path, Setting(), intents())
-    first.found["accuracy"]["base"] = {"1": [0.5]}
+    first.figures["accuracy"]["base"] = {"1": [0.5]}
     first.keep()
-    assert Work.below(tmp_path, Setting(seeds=5), intents()).found == first.found, "more seeds only add figures"
+    assert Work.below(tmp_path, Setting(seeds=5), intents()).figures == first.figures, "more seeds only add figures"
     other = intents()
     other.train = other.train.assign(text=["a", "c"])
     for setting, texts in ((Setting(episodes=3), intents()), (Setting(), other)):
-        assert Work.below(tmp_path, setting, texts).found == {"accuracy": {}, "seconds": {}}
+        assert Work.below(tmp_path, setting, texts).figures == {"accuracy": {}, "seconds": {}}
 
 
 def test_a_torn_object_is_dropped_and_none_is_written_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_a_torn_object_is_dropped_and_none_is_written_half(tmp_path: Path, monke
     work.keep()
     file = work.folder / "found.json"
     before = file.read_text("utf-8")
-    work.found["accuracy"]["base"] = {"1": [0.5]}
+    work.figures["accuracy"]["base"] = {"1": [0.5]}
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -95,4 +95,4 @@ def test_a_torn_object_is_dropped_and_none_is_written_half(tmp_path: Path, monke
             work.keep()
     assert file.read_text("utf-8") == before
     file.write_text(before[:-3], "utf-8")
-    assert Work.below(tmp_path, Setting(), intents()).found == {"accuracy": {}, "seconds": {}}
+    assert Work.below(tmp_path, Setting(), intents()).figures == {"accuracy": {}, "seconds": {}}

@@ -26,23 +26,23 @@ def test_a_constant_shift_is_told_from_zero_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
     base = [rng.normal(0.4, 0.3, 500) for _ in range(3)]
     shifted = [values - 0.01 for values in base]
-    found = paired_difference(shifted, base)
-    assert found.mean == pytest.approx(-0.01)
-    assert found.low == pytest.approx(-0.01)
-    assert found.verdict == "better"
-    assert found.chance == 0
-    assert found.wide_high == pytest.approx(-0.01)
+    difference = paired_difference(shifted, base)
+    assert difference.mean == pytest.approx(-0.01)
+    assert difference.low == pytest.approx(-0.01)
+    assert difference.verdict == "better"
+    assert difference.chance == 0
+    assert difference.wide_high == pytest.approx(-0.01)
     noisy = [values + rng.normal(0, 0.3, 500) for values in base]
     assert paired_difference(noisy, base).verdict == "open"
 
 
 def test_one_good_seed_of_two_is_no_finding() -> None:
     base = [np.zeros(400), np.zeros(400)]
-    found = paired_difference([np.full(400, -0.05), np.full(400, 0.02)], base)
-    assert found.mean == pytest.approx(-0.015)
-    assert found.low == pytest.approx(-0.05)
-    assert found.high == pytest.approx(0.02)
-    assert found.verdict == "open"
+    difference = paired_difference([np.full(400, -0.05), np.full(400, 0.02)], base)
+    assert difference.mean == pytest.approx(-0.015)
+    assert difference.low == pytest.approx(-0.05)
+    assert difference.high == pytest.approx(0.02)
+    assert difference.verdict == "open"
 
 
 def test_two_seeds_that_agree_are_no_finding() -> None:
@@ -165,10 +165,12 @@ def test_a_task_judged_by_another_metric_shows_it(tmp_path: Path) -> None:
     for task in ("sst2", "cola"):
         metrics = {"loss": 0.5, "accuracy": 0.7, "matthews": 0.2}
         keep(tmp_path, "lora", 100, [500, 500], task=task, metrics=metrics)
-    shown = {cell["task"]: list(quality_table(cell, ())) for cell in tables.summary(KeptRuns.below(tmp_path))["cells"]}
-    assert shown["sst2"][0] == "| method | learning rate | seeds | held-out loss | accuracy |"
-    assert shown["cola"][0] == "| method | learning rate | seeds | held-out loss | accuracy | matthews |"
-    assert shown["cola"][2] == "| LoRA | 0.001 | 1 | 0.5000 | 70.0 % | 0.200 |"
+    tables_by_task = {
+        cell["task"]: list(quality_table(cell, ())) for cell in tables.summary(KeptRuns.below(tmp_path))["cells"]
+    }
+    assert tables_by_task["sst2"][0] == "| method | learning rate | seeds | held-out loss | accuracy |"
+    assert tables_by_task["cola"][0] == "| method | learning rate | seeds | held-out loss | accuracy | matthews |"
+    assert tables_by_task["cola"][2] == "| LoRA | 0.001 | 1 | 0.5000 | 70.0 % | 0.200 |"
 
 
 def test_the_table_of_all_methods_has_a_row_a_method_against_lora(tmp_path: Path) -> None:
@@ -202,9 +204,9 @@ def test_rates_that_are_named_are_shown_and_leave_the_written_table_alone(
     words = ["quality", "table", "--tasks", "sst2", "--ranks", "1", "--rates", "lora=0.004"]
     monkeypatch.setattr("sys.argv", words)
     quality.main()
-    shown = capsys.readouterr().out
-    assert "lr 0.004" in shown
-    assert "written" not in shown
+    output = capsys.readouterr().out
+    assert "lr 0.004" in output
+    assert "written" not in output
 
 
 def test_a_table_can_end_at_a_seed_and_leaves_the_written_one_alone(
@@ -216,9 +218,9 @@ def test_a_table_can_end_at_a_seed_and_leaves_the_written_one_alone(
     words = ["quality", "table", "--tasks", "sst2", "--ranks", "1", "--from-seed", "101", "--to-seed", "102"]
     monkeypatch.setattr("sys.argv", words)
     quality.main()
-    shown = capsys.readouterr().out
-    assert "2 seeds" in shown
-    assert "written" not in shown
+    output = capsys.readouterr().out
+    assert "2 seeds" in output
+    assert "written" not in output
 
 
 def test_a_table_can_be_cut_to_the_methods_that_are_asked_for(tmp_path: Path) -> None:

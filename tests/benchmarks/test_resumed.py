@@ -14,10 +14,10 @@ from benchmarks.kept_runs import KeptRuns
 
 
 def test_what_compress_has_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, int]] = []
+    measurements: list[tuple[str, int]] = []
 
     def one(data: str, seed: int, *_: Any) -> dict[str, Any]:
-        asked.append((data, seed))
+        measurements.append((data, seed))
         return {"full": {"parameters": 8, "loss": [0.25, 0.5]}}
 
     monkeypatch.setattr(compress, "one", one)
@@ -26,7 +26,7 @@ def test_what_compress_has_measured_is_not_measured_again(tmp_path: Path, monkey
     assert compress.kept("/elsewhere/sst2", 0, setting, tmp_path, kept) == first
     compress.kept("/data/sst2", 1, setting, tmp_path, kept)
     compress.kept("/data/sst2", 0, compress.Setting(80, 200), tmp_path, kept)
-    assert asked == [("/data/sst2", 0), ("/data/sst2", 1), ("/data/sst2", 0)]
+    assert measurements == [("/data/sst2", 0), ("/data/sst2", 1), ("/data/sst2", 0)]
 
 
 def test_the_interval_over_seeds_is_that_of_students_t() -> None:
@@ -44,14 +44,14 @@ def test_the_results_of_a_search_are_written_in_the_form_they_have(
     study = {"trials": [trial], "seeds": seeds, "default": {}, "best": {}, "importance": {}}
     monkeypatch.setattr(search, "list_runs", lambda folder: ["a", "b"])
     monkeypatch.setattr(search, "run_summary", lambda folder: {"metrics": {"loss": 0.5}})
-    found = search.figures_of({"studies": [study], "comparisons": [{}]}, tmp_path, search.Size(1, 1, 40, 9), 1)
-    assert list(found) == list(committed["figures"])
-    assert found["seeds"] == committed["figures"]["seeds"] == 3
+    figures = search.figures_of({"studies": [study], "comparisons": [{}]}, tmp_path, search.Size(1, 1, 40, 9), 1)
+    assert list(figures) == list(committed["figures"])
+    assert figures["seeds"] == committed["figures"]["seeds"] == 3
     monkeypatch.setattr(results, "RESULTS", tmp_path)
     for where in ([], ["--runs-dir", str(tmp_path / "runs")], [f"--runs-dir={tmp_path}"]):
         monkeypatch.setattr("sys.argv", ["search", *where])
-        written = json.loads(results.write("search", found, search.MODULE, search.PLACES).read_text("utf-8"))
+        written = json.loads(results.write("search", figures, search.MODULE, search.PLACES).read_text("utf-8"))
         assert (list(written), written["command"]) == (list(committed), committed["command"])
     monkeypatch.setattr("sys.argv", ["search", "--runs-dir", str(tmp_path), "--trials", "4"])
-    path = results.write("search", found, search.MODULE, search.PLACES)
+    path = results.write("search", figures, search.MODULE, search.PLACES)
     assert json.loads(path.read_text("utf-8"))["command"] == "python -m benchmarks.search --trials 4"

@@ -20,8 +20,8 @@ def find_chromium() -> str | None:
     if (named := os.environ.get("CHROMIUM")) and shutil.which(named):
         return shutil.which(named)
     for name in NAMES:
-        if (found := shutil.which(name)) and _starts(found):
-            return found
+        if (path := shutil.which(name)) and _starts(path):
+            return path
     return _playwright_chromium()
 
 
@@ -49,8 +49,8 @@ def install_chromium() -> str | None:
         _run(["apt-get", "update", "-qq"], environment)
         packages = ["chromium", "fonts-dejavu-core"]
         _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], environment)
-        if found := find_chromium():
-            return found
+        if path := find_chromium():
+            return path
     _run([sys.executable, "-m", "playwright", "install", "chromium"], dict(os.environ))
     return find_chromium()
 
@@ -71,9 +71,9 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
 
 def main() -> int:
     """Say which browser the tests will use; exit 1 when there is none and `CI` is set."""
-    found = find_chromium() or install_chromium()
-    if found:
-        sys.stderr.write(f"browser tests use {found}\n")
+    path = find_chromium() or install_chromium()
+    if path:
+        sys.stderr.write(f"browser tests use {path}\n")
         return 0
     sys.stderr.write(
         "\n*** No Chromium found and none could be installed: THE BROWSER TESTS WILL BE SKIPPED. ***\n"

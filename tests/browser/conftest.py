@@ -105,11 +105,11 @@ def browser() -> Iterator[Browser]:
 def picture() -> Picture:
     """Takes a picture of a page or a part of it, where SCREENSHOTS is set; they go to `tests/artifacts`."""
     if not os.environ.get("SCREENSHOTS"):
-        return lambda shown, name, **options: None
+        return lambda area, name, **options: None
     ARTIFACTS.mkdir(exist_ok=True)
 
-    def take(shown: Page | Locator, name: str, **options: Any) -> None:
-        shown.screenshot(path=ARTIFACTS / f"{name}.png", **options)
+    def take(area: Page | Locator, name: str, **options: Any) -> None:
+        area.screenshot(path=ARTIFACTS / f"{name}.png", **options)
 
     return take
 

@@ -34,10 +34,10 @@ def test_an_adapter_is_brought_along(
     page.get_by_text("Update norm", exact=True).first.click()
     expect(page).to_have_url(re.compile("number=norm"))
     picture(page, "adapter", full_page=True)
-    shown = page.url
+    address = page.url
 
     show(other_page, 375, 900, "dark")
-    other_page.goto(shown)
+    other_page.goto(address)
     expect(other_page.locator(".js-plotly-plot:visible")).to_have_count(3)
     fits(other_page, "dark")
     picture(other_page, "adapter-narrow", full_page=True)

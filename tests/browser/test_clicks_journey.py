@@ -151,10 +151,10 @@ def _compares(page: Page, server: str, runs_dir: Path, tiny_bert: Path) -> int:
     _fill(page, {"Model": str(tiny_bert), **SMALL, "Maximum training examples": "64"})
     page.get_by_role("button", name=re.compile(r"Start \d+ runs")).click()
     page.wait_for_url(re.compile(r"/compare\?runs="))
-    found = [queries.run_summary(runs_dir / one) for one in re.findall(RUN_ID, page.url)]
-    assert len({one["strategy"] for one in found}) > 1
-    assert sorted(one["seed"] or 0 for one in found) == sorted([0, 1, 2] * (len(found) // 3))
-    assert len({one["config"]["adapter"]["rank"] for one in found}) == 1, "one budget"
+    summaries = [queries.run_summary(runs_dir / one) for one in re.findall(RUN_ID, page.url)]
+    assert len({one["strategy"] for one in summaries}) > 1
+    assert sorted(one["seed"] or 0 for one in summaries) == sorted([0, 1, 2] * (len(summaries) // 3))
+    assert len({one["config"]["adapter"]["rank"] for one in summaries}) == 1, "one budget"
     return _clicks(page)
 
 

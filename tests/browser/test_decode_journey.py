@@ -29,10 +29,10 @@ ROLES = ("draft", "target", "judge")
 def roles(once: Once, runs_dir: Path) -> dict[str, str]:
     """Ids of tiny runs of every role in the runs folder of the test."""
     place = once.made("roles", made_roles)
-    found = {name: (place / name).read_text("utf-8") for name in ROLES}
-    for run_id in found.values():
+    ids = {name: (place / name).read_text("utf-8") for name in ROLES}
+    for run_id in ids.values():
         shutil.copytree(place / "runs" / run_id, runs_dir / run_id)
-    return found
+    return ids
 
 
 def choose(page: Page, key: str, text: str) -> None:
@@ -83,8 +83,8 @@ def test_a_user_decodes_with_three_runs_and_opens_a_rejected_step(
     assert DecodeSettings.of_run(folder).reward == roles["judge"]
     until(lambda: read_status(folder).status == "finished", "the end of the decode")
     expect(page.locator(".st-key-decode-head")).to_contain_text("finished")
-    found = read_decode(folder)
-    assert len(found.solutions) == len(found.points) * 20
+    decode = read_decode(folder)
+    assert len(decode.solutions) == len(decode.points) * 20
     settled(page)
     expect(card(page, "conclusion")).to_contain_text(re.compile("target"))
     _opens_a_rejected_step(page, folder)
@@ -96,9 +96,9 @@ def _opens_a_rejected_step(page: Page, folder: Path) -> None:
     """Move to a threshold and a problem at which something was rejected, and unfold it."""
     from playwright.sync_api import expect
 
-    found = read_decode(folder)
-    rejected = next(one for one in found.solutions if any(step.discarded is not None for step in one.steps))
-    other = next(one.key for one in found.points if one.key.startswith("threshold") and one.key != rejected.point)
+    decode = read_decode(folder)
+    rejected = next(one for one in decode.solutions if any(step.discarded is not None for step in one.steps))
+    other = next(one.key for one in decode.points if one.key.startswith("threshold") and one.key != rejected.point)
     choose(page, "address-point", _point_words(other))  # the page may have begun with either
     before = page.url
     choose(page, "address-point", _point_words(rejected.point))

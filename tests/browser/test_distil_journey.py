@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def teachers(runs_dir: Path, tmp_path: Path) -> list[str]:
     """Ids of two tiny teachers that write, in the runs folder of the test."""
     model = save_tiny_lm(tmp_path / "llama")
-    return [train_writer(runs_dir, model, said, number).name for number, said in enumerate(SAID[:2])]
+    return [train_writer(runs_dir, model, texts, number).name for number, texts in enumerate(SAID[:2])]
 
 
 @pytest.mark.journey
@@ -50,9 +50,9 @@ def test_a_user_distils_two_runs_that_write_and_uses_the_student(
     settled(page)
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page).to_have_url(re.compile(r"run=[\w-]+"))
-    found = re.search(r"run=([\w-]+)", page.url)
-    assert found is not None
-    folder = runs_dir / found[1]
+    match = re.search(r"run=([\w-]+)", page.url)
+    assert match is not None
+    folder = runs_dir / match[1]
     assert set(DistilSettings.of_run(folder).teachers) == set(teachers)
     expect(page.locator(".st-key-recycle-head")).to_contain_text(re.compile(r"Step [1-9]\d* of 108"))
     until(lambda: read_status(folder).status == "finished", "the end of the distillation")

@@ -59,7 +59,7 @@ def _points(page: Page, card: str) -> Locator:
     """Return the points of the first trace of a card's chart, once nothing is being drawn."""
     from playwright.sync_api import expect
 
-    found = page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot .scatterlayer .trace').first.locator(".point")
-    expect(found.first).to_be_attached()
+    points = page.locator(f'[class*="st-key-card-{card}"] .js-plotly-plot .scatterlayer .trace').first.locator(".point")
+    expect(points.first).to_be_attached()
     settled(page)
-    return found
+    return points

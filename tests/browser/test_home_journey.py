@@ -34,12 +34,12 @@ def test_the_picture_plays_by_itself_and_says_within_a_minute_without_scrolling_
     server: str, window: Window, picture: Picture
 ) -> None:
     page = window(1400, 900, reduced_motion="no-preference").new_page()
-    asked: list[str] = []
+    requests: list[str] = []
     page.goto(server)
     player = page.locator(".replay")
     player.get_by_role("button", name="Pause").wait_for()
     settled(page)
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requests.append(request.url))
     bubbles = page.locator(".replay .bubbles p")
     for words in ("Its length is its rank", "share one budget", "Colour is importance", "gives", "At the end"):
         bubbles.filter(has_text=words).first.wait_for(timeout=60_000)
@@ -52,7 +52,7 @@ def test_the_picture_plays_by_itself_and_says_within_a_minute_without_scrolling_
         assert box is not None
         assert box["y"] + box["height"] <= 900
     player.evaluate(AGAIN)
-    assert asked == []
+    assert requests == []
     assert "step=" not in page.url
     player.get_by_role("button", name="Pause").click()
     player.get_by_role("button", name="Play training").wait_for()

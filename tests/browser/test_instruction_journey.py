@@ -103,8 +103,8 @@ def _look_at_tokens(page: Page, window: Window, picture: Picture) -> None:
     expect(tokens.get_by_text("The chat template of the model is applied.")).to_be_visible()
     end = tokens.locator('span[title="1 token, in the loss"]', has_text="<|end|>").first
     expect(end).to_be_visible()
-    asked = tokens.locator('span[title="1 token, not in the loss"]', has_text="<|end|>").first
-    expect(asked).to_be_visible()
+    end_token = tokens.locator('span[title="1 token, not in the loss"]', has_text="<|end|>").first
+    expect(end_token).to_be_visible()
     picture(tokens, "instruction-tokens")
     for mode in MODES:
         narrow = window(width=375, height=800, color_scheme=mode).new_page()
@@ -173,6 +173,6 @@ def _same_in_peft(folder: Path, run_id: str, model: Path, last: dict[str, Any]) 
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
     with torch.no_grad():
-        found = adapted.generate(**inputs, max_new_tokens=128, do_sample=False)
-    written = tokenizer.decode(found[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        token_ids = adapted.generate(**inputs, max_new_tokens=128, do_sample=False)
+    written = tokenizer.decode(token_ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert written == last["text"]

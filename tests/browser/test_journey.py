@@ -84,7 +84,7 @@ def _launch(page: Page, server: str, runs_dir: Path) -> str:
     expect(page.get_by_role("heading", name="Command line")).to_be_visible()
     settled(page)
     command = page.locator('[class*="st-key-card-command"] code').first
-    for label, value, shown in (
+    for label, value, override in (
         ("Steps", "40", "train.steps=40"),
         ("Batch size (examples)", "8", "train.batch_size=8"),
         ("Maximum length (tokens)", "16", "data.max_length=16"),
@@ -93,7 +93,7 @@ def _launch(page: Page, server: str, runs_dir: Path) -> str:
         box = page.get_by_label(label, exact=True)
         box.fill(value)
         box.press("Enter")
-        expect(command).to_contain_text(shown)
+        expect(command).to_contain_text(override)
     page.get_by_role("button", name="Start", exact=True).click()
     until(lambda: _steps(runs_dir), "a first step")
     [(run_id, _)] = _steps(runs_dir)
@@ -160,21 +160,21 @@ def test_what_the_model_says_fits_a_telephone(
     page.on("console", lambda message: troubles.append(message.text) if is_trouble(message) else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
     of_run = f"run={folder.name}"
-    said = page.get_by_title(re.compile("log-odds")).first
-    asked = (
-        ("playground", f"playground?{of_run}&text=the+film+was+great+and+the+plot+{'lovely' * 12}", said),
-        ("inputs", f"inputs?{of_run}&example=2", said),
+    log_odds = page.get_by_title(re.compile("log-odds")).first
+    views = (
+        ("playground", f"playground?{of_run}&text=the+film+was+great+and+the+plot+{'lovely' * 12}", log_odds),
+        ("inputs", f"inputs?{of_run}&example=2", log_odds),
         ("capacity", f"capacity?{of_run}&section=ablation", page.get_by_role("button", name="Measure all modules")),
         ("tour", "tour", page.locator(".replay svg")),
         ("tour-gates", "tour?stop=gates", page.locator('[class*="st-key-card-tour"] .js-plotly-plot').first),
     )
-    for place, (name, address, shown) in enumerate(asked):
+    for place, (name, address, sign) in enumerate(views):
         turned = MODES[:: -1 if place % 2 else 1]
         show(page, 375, 1000, turned[0])
         page.goto(f"{server}/{address}")
         for scheme in turned:
             show(page, 375, 1000, scheme)
-            expect(shown).to_be_visible()
+            expect(sign).to_be_visible()
             expect(page.locator(".js-plotly-plot:visible, .replay svg").first).to_be_visible()
             fits(page, scheme)
             assert page.locator("[data-testid=stAlertContentError]").count() == 0, name

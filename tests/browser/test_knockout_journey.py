@@ -53,9 +53,9 @@ def test_a_knock_out_outlives_the_process_that_measures_it(
     settled(page)  # a page that is being drawn loses the click
     page.get_by_role("button", name=re.compile("Measure all modules|Measure again")).click()
     expect(page.get_by_text(re.compile("12 modules, .* help and .* harm"))).to_be_visible()
-    found = Knockouts.read(slow_run / "knockout.json")
-    assert found is not None
-    assert (len(found.alone), found.rows) == (12, 2048)
+    knockouts = Knockouts.read(slow_run / "knockout.json")
+    assert knockouts is not None
+    assert (len(knockouts.alone), knockouts.rows) == (12, 2048)
     other_page.goto(page.url)
     for scheme in MODES:
         show(other_page, 375, 900, scheme)

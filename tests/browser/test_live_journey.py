@@ -53,26 +53,26 @@ def test_pages_left_alone_follow_a_run(
     from playwright.sync_api import expect
 
     pages = {"inputs": other_page, "capacity": page}
-    for name, shown in pages.items():
-        show(shown)
-        shown.goto(f"{server}/{name}?run={RUN}&section=transfers")
-        expect(shown.get_by_role("slider").first).to_be_visible()
-        settled(shown)
-        shown.evaluate(WATCH)
-        shown.wait_for_function("() => window.thumbs.size > 0")  # a page that is drawn again has none for a moment
-    before = {name: (shown.url, shown.evaluate("() => window.thumbs.size")) for name, shown in pages.items()}
+    for name, view in pages.items():
+        show(view)
+        view.goto(f"{server}/{name}?run={RUN}&section=transfers")
+        expect(view.get_by_role("slider").first).to_be_visible()
+        settled(view)
+        view.evaluate(WATCH)
+        view.wait_for_function("() => window.thumbs.size > 0")  # a page that is drawn again has none for a moment
+    before = {name: (tab.url, tab.evaluate("() => window.thumbs.size")) for name, tab in pages.items()}
     for _ in range(SECONDS):
         run.advance(run.step + 1)
         page.wait_for_timeout(1000)
     # on a busy machine a page slows its refresh down, which draws it as a whole: seldom, and each time more seldom
     redrawn = 3 if busy else 1
-    for name, said in (("inputs", f"At step {run.step},"), ("capacity", f"Up to step {run.step}, rank moved")):
-        shown = pages[name]
-        show(shown)
-        expect(shown.get_by_text(said).first).to_be_visible()
+    for name, text in (("inputs", f"At step {run.step},"), ("capacity", f"Up to step {run.step}, rank moved")):
+        view = pages[name]
+        show(view)
+        expect(view.get_by_text(text).first).to_be_visible()
         url, thumbs = before[name]
         assert thumbs > 0
-        assert shown.url == url, "nobody has touched a control"
-        assert thumbs <= shown.evaluate("() => window.thumbs.size") <= thumbs * redrawn
-        picture(shown, f"live-{name}", full_page=True)
+        assert view.url == url, "nobody has touched a control"
+        assert thumbs <= view.evaluate("() => window.thumbs.size") <= thumbs * redrawn
+        picture(view, f"live-{name}", full_page=True)
     expect(page.get_by_text(f"Rank transfers, steps 0 to {run.step}")).to_be_visible()

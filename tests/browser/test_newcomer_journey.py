@@ -38,8 +38,8 @@ def test_a_newcomer_sees_it_move_takes_the_tour_and_trains(
     page.goto(server)
     player = page.locator(".replay")
     player.get_by_role("button", name="Pause").wait_for()
-    shown = player.get_attribute("data-step")
-    until(lambda: player.get_attribute("data-step") != shown, "the picture to move")
+    step = player.get_attribute("data-step")
+    until(lambda: player.get_attribute("data-step") != step, "the picture to move")
     settled(page)
     picture(page, "newcomer-home", full_page=True)
 

@@ -105,9 +105,9 @@ def test_nobody_else_gets_in(server: str, elsewhere: str, browser: Browser, wind
 
     stranger = window().new_page()
     stranger.goto(elsewhere)
-    found = stranger.evaluate(ATTACK, server)
+    answers = stranger.evaluate(ATTACK, server)
     stranger.context.close()
-    assert set(found.values()) == {"refused"}, found
+    assert set(answers.values()) == {"refused"}, answers
 
     rebound = browser.browser_type.launch(
         executable_path=find_chromium(),

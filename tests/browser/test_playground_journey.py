@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def inference_child() -> psutil.Process:
     """Return the process that answers for the server of this test."""
     mine = psutil.Process().children(recursive=True)
-    (found,) = [process for process in mine if _answers(process)]
-    return found
+    (child,) = [process for process in mine if _answers(process)]
+    return child
 
 
 def _answers(process: psutil.Process) -> bool:
@@ -95,7 +95,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     expect(page.get_by_role("button", name="Measure again")).to_be_visible()
     settled(page)  # while a page is drawn anew, what moved on it stands there twice
     expect(page.get_by_text("Rank correlation of each score")).to_be_visible()
-    found = Knockouts.read(folder / "knockout.json")
-    assert found is not None
-    assert len(found.alone) == found.n_modules
+    knockouts = Knockouts.read(folder / "knockout.json")
+    assert knockouts is not None
+    assert len(knockouts.alone) == knockouts.n_modules
     picture(page, "knockout", full_page=True)

@@ -69,9 +69,9 @@ def test_a_user_makes_a_meta_lora_of_three_runs_and_uses_it_on_a_new_task(
     pick(page, "recycle-effort", "Quick")
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page).to_have_url(re.compile(r"run=[\w-]+"))
-    found = re.search(r"run=([\w-]+)", page.url)
-    assert found is not None
-    folder = runs_dir / found[1]
+    match = re.search(r"run=([\w-]+)", page.url)
+    assert match is not None
+    folder = runs_dir / match[1]
     assert set(RecycleSettings.of_run(folder).teachers) == set(teachers)
     until(lambda: read_status(folder).status == "finished", "the end of the recycle")
     expect(page.locator(".st-key-recycle-head")).to_contain_text("finished")

@@ -76,25 +76,25 @@ def test_a_run_and_a_comparison_open_from_disk(
     one.write_bytes(run_report(folders[0]))
     several.write_bytes(comparison_report(folders))
     for path in (one, several):
-        found = opened(offline, path)
-        assert found.troubles == []
-        assert found.charts == found.page.locator(".plot").count() >= 4
-        assert found.page.locator("img, iframe, script[src]").count() == 0
-        found.page.locator("summary").first.click()
-        assert found.page.locator("details[open] td").first.is_visible()
-        picture(found.page, f"report-{path.stem}")
+        report = opened(offline, path)
+        assert report.troubles == []
+        assert report.charts == report.page.locator(".plot").count() >= 4
+        assert report.page.locator("img, iframe, script[src]").count() == 0
+        report.page.locator("summary").first.click()
+        assert report.page.locator("details[open] td").first.is_visible()
+        picture(report.page, f"report-{path.stem}")
 
-        found.page.emulate_media(color_scheme="dark")
-        title = found.page.locator(".plot .xtitle").first
+        report.page.emulate_media(color_scheme="dark")
+        title = report.page.locator(".plot .xtitle").first
         expect(title).to_have_css("fill", DARK_MUTED)
-        found.page.set_viewport_size({"width": 375, "height": 900})
-        expect(found.page.locator(".plot .main-svg").first).to_have_css("width", re.compile(r"3\d\d(\.\d+)?px"))
+        report.page.set_viewport_size({"width": 375, "height": 900})
+        expect(report.page.locator(".plot .main-svg").first).to_have_css("width", re.compile(r"3\d\d(\.\d+)?px"))
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert found.page.evaluate(wide) <= 0
-        found.page.get_by_role("button", name="Light").click()
+        assert report.page.evaluate(wide) <= 0
+        report.page.get_by_role("button", name="Light").click()
         expect(title).to_have_css("fill", LIGHT_MUTED)
-        picture(found.page, f"report-{path.stem}-narrow")
-        assert found.troubles == []
+        picture(report.page, f"report-{path.stem}-narrow")
+        assert report.troubles == []
 
 
 @pytest.mark.journey
@@ -134,17 +134,17 @@ def test_the_button_gives_a_report_that_opens_without_the_server(
     downloading.value.save_as(file)
     page.goto("about:blank")
 
-    found = opened(offline, file)
-    assert found.troubles == []
-    assert found.charts == found.page.locator(".plot").count() >= 4
-    assert set(parts) <= set(found.page.locator("h2").all_inner_texts())
-    assert found.page.get_by_text("minilm").first.is_visible(), "the configuration is in it"
+    report = opened(offline, file)
+    assert report.troubles == []
+    assert report.charts == report.page.locator(".plot").count() >= 4
+    assert set(parts) <= set(report.page.locator("h2").all_inner_texts())
+    assert report.page.get_by_text("minilm").first.is_visible(), "the configuration is in it"
     if address.startswith("run"):
-        knocked = found.page.locator("section", has=found.page.get_by_role("heading", name="Module ablation"))
+        knocked = report.page.locator("section", has=report.page.get_by_role("heading", name="Module ablation"))
         assert knocked.locator(".plot .barlayer .point").count() == N_MODULES
         picture(knocked, "report-knockouts")
-    picture(found.page, f"report-downloaded-{name}")
-    assert found.troubles == []
+    picture(report.page, f"report-downloaded-{name}")
+    assert report.troubles == []
 
 
 @pytest.mark.journey

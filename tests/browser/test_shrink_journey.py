@@ -44,30 +44,30 @@ def test_a_user_shrinks_an_adapter_takes_it_along_and_trains_on(
 ) -> None:
     run = Path(shutil.copytree(trained_run, runs_dir / trained_run.name))
     shutil.copy(measured, run)
-    found = Compressed.read(measured)
-    assert found is not None
+    compressed = Compressed.read(measured)
+    assert compressed is not None
     page.goto(f"{server}/shrink?run={run.name}&tolerance=0.05")
     settled(page)
-    start = found.smallest(0.05)
+    start = compressed.smallest(0.05)
     assert start is not None
-    size = next(one for one in found.of_method() if 0.4 <= one.share < 1 and one.parameters != start.parameters)
-    _shows(page, found, start)
-    _slide(page, found, size)
+    size = next(one for one in compressed.of_method() if 0.4 <= one.share < 1 and one.parameters != start.parameters)
+    _shows(page, compressed, start)
+    _slide(page, compressed, size)
     settled(page)
     picture(page, "shrink-journey", full_page=True)
 
-    _configures(page, found.ranks_of(size))
+    _configures(page, compressed.ranks_of(size))
     folder = _downloaded(page, tmp_path, run.name)
     _loads_alike(folder, run, size)
 
     ranks = _launched(page, runs_dir, "Train with these ranks")
-    assert queries.run_summary(ranks)["ranks"] == found.ranks_of(size)
+    assert queries.run_summary(ranks)["ranks"] == compressed.ranks_of(size)
     page.goto(f"{server}/shrink?run={run.name}&tolerance=0.05&size={size.parameters}")
     settled(page)
     recovered = _launched(page, runs_dir, "Recover with 10 steps")
-    assert queries.run_summary(recovered)["ranks"] == found.ranks_of(size)
+    assert queries.run_summary(recovered)["ranks"] == compressed.ranks_of(size)
     _begins_as_the_adapter(recovered, run, size)
-    share = f"{100 * size.parameters / found.parameters:.0f}"
+    share = f"{100 * size.parameters / compressed.parameters:.0f}"
     back = page.get_by_role("link", name=re.compile(rf"Starts from run .*, shrunk to {share} % of its parameters"))
     picture(page, "shrink-recovered", full_page=True)
     back.click()
@@ -76,16 +76,16 @@ def test_a_user_shrinks_an_adapter_takes_it_along_and_trains_on(
     expect(page).to_have_url(re.compile(rf"/run\?run={run.name}"))
 
 
-def _shows(page: Page, found: Compressed, size: Size) -> None:
+def _shows(page: Page, compressed: Compressed, size: Size) -> None:
     """The conclusion is about this size."""
     from playwright.sync_api import expect
 
-    expect(page.get_by_text(f"({size.parameters:,} of {found.parameters:,})").first).to_be_visible()
+    expect(page.get_by_text(f"({size.parameters:,} of {compressed.parameters:,})").first).to_be_visible()
 
 
-def _slide(page: Page, found: Compressed, size: Size) -> None:
+def _slide(page: Page, compressed: Compressed, size: Size) -> None:
     """Move the slider with the keys until the page is about a size, which is then in the address."""
-    sizes = sorted({one.parameters for one in found.of_method() if one.parameters})
+    sizes = sorted({one.parameters for one in compressed.of_method() if one.parameters})
     thumb = page.get_by_role("slider", name="Parameters kept")
 
     def is_there() -> bool:
@@ -98,7 +98,7 @@ def _slide(page: Page, found: Compressed, size: Size) -> None:
         return False
 
     until(is_there, f"the slider at {size.parameters}")
-    _shows(page, found, size)
+    _shows(page, compressed, size)
 
 
 def _configures(page: Page, ranks: dict[str, int]) -> None:
@@ -132,20 +132,20 @@ def _downloaded(page: Page, place: Path, name: str) -> Path:
 
 def _compressed(run: Path, size: Size) -> Compression:
     """The run's own model at a size."""
-    found = Compression.of_run(run, rows=ROWS)
-    found.curve.keep(size.method, size.share)
-    return found
+    compression = Compression.of_run(run, rows=ROWS)
+    compression.curve.keep(size.method, size.share)
+    return compression
 
 
 def _loads_alike(folder: Path, run: Path, size: Size) -> None:
     """The downloaded adapter gives in PEFT the logits of our own model at this size."""
-    found = _compressed(run, size)
-    model, config = found.curve.adapter.model, transformers.AutoConfig.from_pretrained(folder)
+    compression = _compressed(run, size)
+    model, config = compression.curve.adapter.model, transformers.AutoConfig.from_pretrained(folder)
     base = transformers.AutoModelForSequenceClassification.from_pretrained(
         read_run_config(run).model.name, config=config
     )
     adapted = peft.PeftModel.from_pretrained(base, str(folder)).eval()
-    batch = found.curve.rows.tokens.batch(np.arange(16))
+    batch = compression.curve.rows.tokens.batch(np.arange(16))
     del batch["labels"]
     with torch.no_grad():
         assert (adapted(**batch).logits - model.base.model(**batch).logits).abs().max() < 1e-5
@@ -175,9 +175,9 @@ def _begins_as_the_adapter(folder: Path, run: Path, size: Size) -> None:
     """The first evaluation of the recovery run is that of the compressed adapter."""
     from dynlora.training.inputs import read_data
 
-    found = _compressed(run, size)
+    compression = _compressed(run, size)
     losses = queries.scalars_frame(folder, "loss", "validation")
     first = float(losses[losses["step"] == 0]["value"].iloc[0])
     assert first == pytest.approx(
-        found.curve.adapter.model.evaluate(read_data(found.config).held_out)["loss"], abs=1e-5
+        compression.curve.adapter.model.evaluate(read_data(compression.config).held_out)["loss"], abs=1e-5
     )

@@ -29,17 +29,17 @@ def run(runs_dir: Path, *arguments: str) -> Result:
 
 def is_refused(result: Result, runs_dir: Path, *words: str) -> str:
     """Check that a command was refused as it should be, and return the sentence."""
-    said = result.stderr.strip().splitlines()
+    lines = result.stderr.strip().splitlines()
     assert result.exit_code == 2, result.output
-    assert len(said) == 1, result.stderr
-    assert said[0].startswith("Error: ")
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
     assert "Traceback" not in result.output
-    assert len(said[0]) < 600
+    assert len(lines[0]) < 600
     assert not result.stdout
     for word in words:
-        assert word in said[0], said[0]
+        assert word in lines[0], lines[0]
     assert not [path for path in runs_dir.iterdir() if not path.name.startswith(".")]
-    return said[0]
+    return lines[0]
 
 
 SETTINGS: dict[str, tuple[list[str], list[str]]] = {
@@ -266,8 +266,8 @@ def test_preflight_refuses_as_train_does(
     overrides: list[str], tiny_bert: Path, tiny_data: Path, runs_dir: Path
 ) -> None:
     arguments = tiny_arguments(tiny_bert, tiny_data, *overrides)
-    said = is_refused(CliRunner().invoke(main, ["preflight", *arguments]), runs_dir)
-    assert said == is_refused(run(runs_dir, "train", *arguments), runs_dir)
+    message = is_refused(CliRunner().invoke(main, ["preflight", *arguments]), runs_dir)
+    assert message == is_refused(run(runs_dir, "train", *arguments), runs_dir)
 
 
 def test_runs_folder_that_is_a_file(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:

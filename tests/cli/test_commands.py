@@ -64,53 +64,53 @@ def trained(
 ) -> tuple[Path, dict[str, dict[str, Any]]]:
     """A runs folder, and what `train` said of one gated dynamic run of each architecture."""
     runs_dir = tmp_path_factory.mktemp("trained")
-    said = {}
+    summaries = {}
     for name, model in models.items():
         arguments = tiny_arguments(model, tiny_data, "strategy.min_rank=0", "strategy.moves=4", "strategy.gates=module")
-        said[name] = document(run(runs_dir, "train", *arguments, "--name", f"tiny {name}", "--json"))
-    return runs_dir, said
+        summaries[name] = document(run(runs_dir, "train", *arguments, "--name", f"tiny {name}", "--json"))
+    return runs_dir, summaries
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_train_says_all_the_contract_asks_for(
     architecture: str, trained: tuple[Path, dict[str, dict[str, Any]]], models: dict[str, Path]
 ) -> None:
-    said = trained[1][architecture]
-    assert set(DOCUMENT) <= set(said)
-    assert (said["status"], said["step"], said["max_steps"], said["seed"]) == ("finished", 20, 20, 0)
-    assert (said["name"], said["strategy"]) == (f"tiny {architecture}", "dynamic")
-    assert said["model_path"] == str(models[architecture].resolve())
-    params, metrics = said["params"], said["metrics"]
+    summary = trained[1][architecture]
+    assert set(DOCUMENT) <= set(summary)
+    assert (summary["status"], summary["step"], summary["max_steps"], summary["seed"]) == ("finished", 20, 20, 0)
+    assert (summary["name"], summary["strategy"]) == (f"tiny {architecture}", "dynamic")
+    assert summary["model_path"] == str(models[architecture].resolve())
+    params, metrics = summary["params"], summary["metrics"]
     assert set(params) == {"budget", "active", "allocated", "gate", "head"}
     assert params["active"] + params["gate"] <= params["budget"]
     assert metrics["accuracy"] > 0.8
-    assert said["best"]["accuracy"] >= metrics["accuracy"]
+    assert summary["best"]["accuracy"] >= metrics["accuracy"]
     assert all(isinstance(value, float) for value in metrics.values())
-    assert {"train_s", "step_ms_median", "strategy_ms_median"} <= set(said["time"])
-    assert said["config"]["adapter"]["rank"] == 2
-    assert len(set(said["ranks"].values())) > 1, "capacity should have moved"
+    assert {"train_s", "step_ms_median", "strategy_ms_median"} <= set(summary["time"])
+    assert summary["config"]["adapter"]["rank"] == 2
+    assert len(set(summary["ranks"].values())) > 1, "capacity should have moved"
 
 
 def test_show_and_runs_say_the_same(trained: tuple[Path, dict[str, dict[str, Any]]]) -> None:
-    runs_dir, said = trained
-    shown = document(run(runs_dir, "show", said["bert"]["id"], "--json"))
-    assert {key: shown[key] for key in DOCUMENT} == {key: said["bert"][key] for key in DOCUMENT}
+    runs_dir, summaries = trained
+    shown_run = document(run(runs_dir, "show", summaries["bert"]["id"], "--json"))
+    assert {key: shown_run[key] for key in DOCUMENT} == {key: summaries["bert"][key] for key in DOCUMENT}
     listed = {row["id"]: row for row in document(run(runs_dir, "runs", "--json"))}
-    assert set(listed) == {item["id"] for item in said.values()}
-    assert {key: listed[shown["id"]][key] for key in ROW} == {key: shown[key] for key in ROW}
-    words = run(runs_dir, "show", said["bert"]["id"]).stdout
+    assert set(listed) == {item["id"] for item in summaries.values()}
+    assert {key: listed[shown_run["id"]][key] for key in ROW} == {key: shown_run[key] for key in ROW}
+    words = run(runs_dir, "show", summaries["bert"]["id"]).stdout
     assert "tiny bert" in words
     assert "finished at step 20/20" in words
     assert "tiny gpt2" in run(runs_dir, "runs").stdout
 
 
 def test_compare_tells_what_differs(trained: tuple[Path, dict[str, dict[str, Any]]]) -> None:
-    runs_dir, said = trained
-    ids = [said["bert"]["id"], said["gpt2"]["id"]]
-    found = document(run(runs_dir, "compare", *ids, "--json"))
-    assert [item["id"] for item in found["runs"]] == ids
-    assert "model.name" in found["config_differences"]
-    assert "train.lr" not in found["config_differences"]
+    runs_dir, summaries = trained
+    ids = [summaries["bert"]["id"], summaries["gpt2"]["id"]]
+    comparison = document(run(runs_dir, "compare", *ids, "--json"))
+    assert [item["id"] for item in comparison["runs"]] == ids
+    assert "model.name" in comparison["config_differences"]
+    assert "train.lr" not in comparison["config_differences"]
     assert "model.name" in run(runs_dir, "compare", *ids).stdout
 
 
@@ -118,42 +118,47 @@ def test_compare_tells_what_differs(trained: tuple[Path, dict[str, dict[str, Any
 def test_signals_are_wide_tables(
     signal_name: str, trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
-    runs_dir, said = trained
+    runs_dir, summaries = trained
     frames = {}
     for kind, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet), ("json", pd.read_json)):
-        arguments = ["signals", said["bert"]["id"], "--signal", signal_name, "--format", kind]
+        arguments = ["signals", summaries["bert"]["id"], "--signal", signal_name, "--format", kind]
         result = run(runs_dir, *arguments)
         assert result.exit_code == 0, result.output
         frames[kind] = read(io.BytesIO(result.stdout_bytes))
         out = tmp_path / f"table.{kind}"
         assert run(runs_dir, *arguments, "--out", str(out)).exit_code == 0
         assert out.read_bytes() == result.stdout_bytes
-    assert list(frames["csv"].columns) == ["step", *said["bert"]["ranks"]]
+    assert list(frames["csv"].columns) == ["step", *summaries["bert"]["ranks"]]
     for frame in frames.values():
         np.testing.assert_allclose(frame.to_numpy(float), frames["csv"].to_numpy(float), rtol=1e-5)
     if signal_name == "rank":
         last = frames["csv"].iloc[-1].drop("step").astype(int).to_dict()
-        assert last == said["bert"]["ranks"]
+        assert last == summaries["bert"]["ranks"]
         assert frames["csv"]["step"].tolist() == list(range(21))
 
 
 def test_evaluate_repeats_the_last_evaluation(trained: tuple[Path, dict[str, dict[str, Any]]]) -> None:
-    runs_dir, said = trained
-    for item in said.values():
-        found = document(run(runs_dir, "evaluate", item["id"], "--json"))
-        assert (found["id"], found["split"], found["rows"], found["baked"]) == (item["id"], "validation", 80, False)
-        assert found["metrics"] == pytest.approx(item["metrics"], abs=1e-6)
-    baked = document(run(runs_dir, "evaluate", said["bert"]["id"], "--baked", "--json"))
+    runs_dir, summaries = trained
+    for item in summaries.values():
+        evaluation = document(run(runs_dir, "evaluate", item["id"], "--json"))
+        assert (evaluation["id"], evaluation["split"], evaluation["rows"], evaluation["baked"]) == (
+            item["id"],
+            "validation",
+            80,
+            False,
+        )
+        assert evaluation["metrics"] == pytest.approx(item["metrics"], abs=1e-6)
+    baked = document(run(runs_dir, "evaluate", summaries["bert"]["id"], "--baked", "--json"))
     assert baked["baked"]
-    assert baked["metrics"]["loss"] != said["bert"]["metrics"]["loss"]
-    assert document(run(runs_dir, "evaluate", said["bert"]["id"], "--split", "train", "--json"))["rows"] == 200
-    best = document(run(runs_dir, "evaluate", said["bert"]["id"], "--which", "best", "--json"))
-    assert best["metrics"]["accuracy"] == pytest.approx(said["bert"]["best"]["accuracy"])
+    assert baked["metrics"]["loss"] != summaries["bert"]["metrics"]["loss"]
+    assert document(run(runs_dir, "evaluate", summaries["bert"]["id"], "--split", "train", "--json"))["rows"] == 200
+    best = document(run(runs_dir, "evaluate", summaries["bert"]["id"], "--which", "best", "--json"))
+    assert best["metrics"]["accuracy"] == pytest.approx(summaries["bert"]["best"]["accuracy"])
 
 
 def test_predict_texts_and_files(trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path) -> None:
-    runs_dir, said = trained
-    run_id = said["llama"]["id"]
+    runs_dir, summaries = trained
+    run_id = summaries["llama"]["id"]
     texts = ["great lovely superb great", "awful dull broken dull"]
     rows = document(run(runs_dir, "predict", run_id, "--text", texts[0], "--text", texts[1], "--json"))
     assert [row["text"] for row in rows] == texts
@@ -198,13 +203,13 @@ def baked_logits(folder: Path) -> torch.Tensor:
 def test_exports_load_elsewhere_and_agree(
     architecture: str, trained: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path
 ) -> None:
-    runs_dir, said = trained
-    run_id = said[architecture]["id"]
+    runs_dir, summaries = trained
+    run_id = summaries[architecture]["id"]
     reports = {
         kind: document(run(runs_dir, "export", run_id, "--out", str(tmp_path / kind), "--format", kind, "--json"))
         for kind in ("peft", "merged")
     }
-    base = transformers.AutoModelForSequenceClassification.from_pretrained(said[architecture]["model_path"])
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(summaries[architecture]["model_path"])
     adapted = peft.PeftModel.from_pretrained(base, str(tmp_path / "peft"))
     merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     own = baked_logits(runs_dir / run_id)
@@ -214,14 +219,14 @@ def test_exports_load_elsewhere_and_agree(
     assert merged.config.id2label == {0: "bad", 1: "good"}
 
     settings = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
-    live = {name: rank for name, rank in said[architecture]["ranks"].items() if rank > 0}
+    live = {name: rank for name, rank in summaries[architecture]["ranks"].items() if rank > 0}
     assert sorted(settings["target_modules"]) == sorted(live)
     assert settings["rank_pattern"] == {"^" + name.replace(".", r"\."): rank for name, rank in live.items()}
     assert set(settings["alpha_pattern"]) == set(settings["rank_pattern"])
     assert {module.name: module.rank for module in read_adapter(tmp_path / "peft").modules} == live
     for report in reports.values():
         assert report["max_abs_logit_gap"] > 0
-        assert report["metrics_before"] == pytest.approx(said[architecture]["metrics"], abs=1e-6)
+        assert report["metrics_before"] == pytest.approx(summaries[architecture]["metrics"], abs=1e-6)
         assert set(report["metrics_after"]) == set(report["metrics_before"])
     assert reports["peft"]["metrics_after"] == reports["merged"]["metrics_after"]
     with RunReader(runs_dir / run_id) as reader:
@@ -230,25 +235,27 @@ def test_exports_load_elsewhere_and_agree(
 
 def test_export_without_gates_moves_nothing(tiny_bert: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path) -> None:
     arguments = tiny_arguments(tiny_bert, tiny_data, "strategy.name=lora", "train.steps=10")
-    said = document(run(runs_dir, "train", *arguments, "--json"))
-    report = document(run(runs_dir, "export", said["id"], "--out", str(tmp_path / "out"), "--which", "best", "--json"))
+    summary = document(run(runs_dir, "train", *arguments, "--json"))
+    report = document(
+        run(runs_dir, "export", summary["id"], "--out", str(tmp_path / "out"), "--which", "best", "--json")
+    )
     assert (report["baked"], report["max_abs_logit_gap"]) == (False, 0.0)
     assert report["metrics_before"] == report["metrics_after"]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
     for options in (["--out", str(tmp_path / "full")], ["--out", str(tmp_path / "x"), "--format", "tar"]):
-        refused = run(runs_dir, "export", said["id"], *options)
+        refused = run(runs_dir, "export", summary["id"], *options)
         assert refused.exit_code == 2
         assert len(refused.stderr.splitlines()) == 1
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
     for command in (
-        ["evaluate", said["id"], "--split", "test"],
-        ["evaluate", said["id"], "--which", "first"],
-        ["predict", said["id"]],
-        ["predict", said["id"], "--text", "a", "--text-pair", "b", "--text-pair", "c"],
-        ["predict", said["id"], "--file", str(tmp_path / "none.txt")],
-        ["signals", said["id"], "--signal", "entropy"],
-        ["resume", said["id"]],
+        ["evaluate", summary["id"], "--split", "test"],
+        ["evaluate", summary["id"], "--which", "first"],
+        ["predict", summary["id"]],
+        ["predict", summary["id"], "--text", "a", "--text-pair", "b", "--text-pair", "c"],
+        ["predict", summary["id"], "--file", str(tmp_path / "none.txt")],
+        ["signals", summary["id"], "--signal", "entropy"],
+        ["resume", summary["id"]],
     ):
         refused = run(runs_dir, *command)
         assert (refused.exit_code, len(refused.stderr.splitlines()), refused.stdout) == (2, 1, ""), (command, refused)
@@ -257,16 +264,16 @@ def test_export_without_gates_moves_nothing(tiny_bert: Path, tiny_data: Path, ru
 def test_regression_from_train_to_predict(tiny_bert: Path, runs_dir: Path, tmp_path: Path) -> None:
     rows = [{"text": row["text"], "label": 0.5 + (row["label"] == "good")} for row in tiny_rows(120)]
     path = write_csv(tmp_path / "data.csv", rows)
-    said = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, path, "train.steps=30"), "--json"))
-    assert set(said["metrics"]) == {"loss", "pearson", "spearman", "mse"}
-    assert said["metrics"]["pearson"] > 0.5
-    (row,) = document(run(runs_dir, "predict", said["id"], "--text", "great lovely", "--json"))
+    summary = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, path, "train.steps=30"), "--json"))
+    assert set(summary["metrics"]) == {"loss", "pearson", "spearman", "mse"}
+    assert summary["metrics"]["pearson"] > 0.5
+    (row,) = document(run(runs_dir, "predict", summary["id"], "--text", "great lovely", "--json"))
     assert set(row) == {"text", "prediction"}
     assert isinstance(row["prediction"], float)
-    assert run(runs_dir, "export", said["id"], "--out", str(tmp_path / "out"), "--format", "merged").exit_code == 0
+    assert run(runs_dir, "export", summary["id"], "--out", str(tmp_path / "out"), "--format", "merged").exit_code == 0
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert model.config.num_labels == 1
-    assert (logits_of(model, tmp_path / "out") - baked_logits(runs_dir / said["id"])).abs().max() < 1e-5
+    assert (logits_of(model, tmp_path / "out") - baked_logits(runs_dir / summary["id"])).abs().max() < 1e-5
 
 
 def test_pairs_from_train_to_predict(tiny_bert: Path, runs_dir: Path, tmp_path: Path) -> None:
@@ -276,13 +283,13 @@ def test_pairs_from_train_to_predict(tiny_bert: Path, runs_dir: Path, tmp_path: 
     ]
     path = write_csv(tmp_path / "pairs.csv", rows)
     arguments = tiny_arguments(tiny_bert, path, "train.steps=10", "data.max_length=24")
-    said = document(run(runs_dir, "train", *arguments, "--json"))
-    ask = ["predict", said["id"], "--text", "great", "--text-pair", "dull", "--json"]
+    summary = document(run(runs_dir, "train", *arguments, "--json"))
+    ask = ["predict", summary["id"], "--text", "great", "--text-pair", "dull", "--json"]
     (row,) = document(run(runs_dir, *ask))
     assert row["text_pair"] == "dull"
     assert set(row["probabilities"]) == {"0", "1"}
-    assert document(run(runs_dir, "evaluate", said["id"], "--json"))["metrics"] == pytest.approx(
-        said["metrics"], abs=1e-6
+    assert document(run(runs_dir, "evaluate", summary["id"], "--json"))["metrics"] == pytest.approx(
+        summary["metrics"], abs=1e-6
     )
 
 
@@ -315,9 +322,11 @@ def test_texts_longer_than_the_model_takes(
     arguments = tiny_arguments(
         tmp_path / "model", path, "data.max_length=100", "train.steps=2", "strategy.allocation=none"
     )
-    found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+    preview = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
     assert (
-        found["tokens"]["train"]["limit"] == found["tokens"]["train"]["max"] == (100 if architecture == "llama" else 64)
+        preview["tokens"]["train"]["limit"]
+        == preview["tokens"]["train"]["max"]
+        == (100 if architecture == "llama" else 64)
     )
     assert document(run(runs_dir, "train", *arguments, "--json"))["status"] == "finished"
 
@@ -330,9 +339,9 @@ def test_lists_are_json_documents(runs_dir: Path) -> None:
     assert {"lora", "dynamic", "adalora"} <= {
         row["name"] for row in document(CliRunner().invoke(main, ["strategies", "--json"]))
     }
-    found = document(run(runs_dir, "doctor", "--json"))
-    assert found["runs_dir_writable"] is True
-    assert (set(found["models"]), found["missing_extras"]) == ({"minilm", "smollm2-135m"}, [])
+    diagnosis = document(run(runs_dir, "doctor", "--json"))
+    assert diagnosis["runs_dir_writable"] is True
+    assert (set(diagnosis["models"]), diagnosis["missing_extras"]) == ({"minilm", "smollm2-135m"}, [])
     assert document(run(runs_dir, "runs", "--json")) == []
     assert "dynlora train" in run(runs_dir, "runs").stdout
 
@@ -372,8 +381,8 @@ def test_preflight_counts_what_dropout_keeps(tiny_bert: Path, tiny_data: Path) -
     kept = []
     for dropout in (0.0, 0.5):
         arguments = tiny_arguments(tiny_bert, tiny_data, f"adapter.dropout={dropout}", f"model.dropout={dropout}")
-        found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
-        kept.append(found["memory_mib"]["activations"])
+        preview = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+        kept.append(preview["memory_mib"]["activations"])
     assert kept[0] < kept[1]
 
 
@@ -382,27 +391,27 @@ def test_preflight_counts_what_train_makes(
 ) -> None:
     arguments = tiny_arguments(tiny_bert, tiny_data, "strategy.min_rank=0", "strategy.moves=4", "strategy.gates=module")
     before = sorted(tiny_data.rglob("*"))
-    found = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
+    estimate = document(CliRunner().invoke(main, ["preflight", *arguments, "--json"]))
     assert sorted(tiny_data.rglob("*")) == before
     params = trained[1]["bert"]["params"]
-    assert {key: found["params"][key] for key in ("budget", "gate", "head")} == {
+    assert {key: estimate["params"][key] for key in ("budget", "gate", "head")} == {
         key: params[key] for key in ("budget", "gate", "head")
     }
-    assert found["params"]["allocated"] == found["params"]["active"], "memory is held for what is live"
+    assert estimate["params"]["allocated"] == estimate["params"]["active"], "memory is held for what is live"
     assert params["allocated"] == params["active"]
-    assert found["modules"] == len(trained[1]["bert"]["ranks"]) == sum(row["modules"] for row in found["kinds"])
-    assert sum(row["active"] for row in found["kinds"]) == found["params"]["active"]
-    assert (found["tokens"]["train"]["rows"], found["tokens"]["held_out"]["rows"]) == (200, 80)
-    assert found["schedule"]["events"]
-    assert found["schedule"]["evaluations"] == [0, 10, 20]
-    assert (found["precision"], found["device"]) == ("fp32", "cpu")
-    assert found["time"]["step_s"] > 0
-    assert found["memory_mib"]["total"] == pytest.approx(
-        sum(found["memory_mib"][part] for part in ("weights", "gradients_and_moments", "activations"))
+    assert estimate["modules"] == len(trained[1]["bert"]["ranks"]) == sum(row["modules"] for row in estimate["kinds"])
+    assert sum(row["active"] for row in estimate["kinds"]) == estimate["params"]["active"]
+    assert (estimate["tokens"]["train"]["rows"], estimate["tokens"]["held_out"]["rows"]) == (200, 80)
+    assert estimate["schedule"]["events"]
+    assert estimate["schedule"]["evaluations"] == [0, 10, 20]
+    assert (estimate["precision"], estimate["device"]) == ("fp32", "cpu")
+    assert estimate["time"]["step_s"] > 0
+    assert estimate["memory_mib"]["total"] == pytest.approx(
+        sum(estimate["memory_mib"][part] for part in ("weights", "gradients_and_moments", "activations"))
     )
-    preview = found["preview"]
+    preview = estimate["preview"]
     assert len(preview) <= 8
-    assert max(len(row["tokens"]) for row in preview) == found["tokens"]["train"]["max"]
+    assert max(len(row["tokens"]) for row in preview) == estimate["tokens"]["train"]["max"]
     for row in preview:
         assert row["tokens"] == ["[CLS]", *row["text"].split(), "[SEP]"]
         assert (row["cut"], row["text_pair"]) == (False, None)
@@ -410,10 +419,10 @@ def test_preflight_counts_what_train_makes(
         assert row["group"] in ("short", "long")
     write_csv(tmp_path / "long.csv", [{"text": "great film " * 20, "label": row["label"]} for row in tiny_rows(20)])
     short = tiny_arguments(tiny_bert, tmp_path / "long.csv")
-    found = document(CliRunner().invoke(main, ["preflight", *short, "--json"]))
-    assert found["tokens"]["train"]["cut_share"] == 1
-    assert any("truncated after 16 tokens" in sentence for sentence in found["warnings"])
-    assert found["preview"]
-    assert all(row["cut"] for row in found["preview"])
-    assert {len(row["tokens"]) for row in found["preview"]} == {16}
+    estimate = document(CliRunner().invoke(main, ["preflight", *short, "--json"]))
+    assert estimate["tokens"]["train"]["cut_share"] == 1
+    assert any("truncated after 16 tokens" in sentence for sentence in estimate["warnings"])
+    assert estimate["preview"]
+    assert all(row["cut"] for row in estimate["preview"])
+    assert {len(row["tokens"]) for row in estimate["preview"]} == {16}
     assert "parameters" in CliRunner().invoke(main, ["preflight", *short]).stdout

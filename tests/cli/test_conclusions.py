@@ -24,24 +24,24 @@ def beside(runs_dir: Path) -> Path:
     return runs_dir
 
 
-def shown(runs_dir: Path, run_id: str) -> Any:
+def run_document(runs_dir: Path, run_id: str) -> Any:
     """Return what `show --json` prints."""
     return document(run(runs_dir, "show", run_id, "--json"))
 
 
 def test_a_run_is_held_against_plain_lora_beside_it(beside: Path) -> None:
-    verdict = shown(beside, DYNAMIC)["verdict"]
+    verdict = run_document(beside, DYNAMIC)["verdict"]
     assert verdict["n"] == 1
     assert verdict["low"] <= verdict["difference"] <= verdict["high"]
     assert "lora" in verdict["against"]
     assert verdict["text"] in run(beside, "show", DYNAMIC).stdout
     shutil.rmtree(beside / LORA)
-    assert shown(beside, DYNAMIC)["verdict"] is None
+    assert run_document(beside, DYNAMIC)["verdict"] is None
 
 
 def test_the_ranks_are_given_as_a_lora_config(beside: Path) -> None:
-    found = shown(beside, DYNAMIC)
-    config = found["lora_config"]
+    details = run_document(beside, DYNAMIC)
+    config = details["lora_config"]
     ranks = {name: config["rank_pattern"].get(name, config["r"]) for name in config["target_modules"]}
-    assert ranks == {name: rank for name, rank in found["ranks"].items() if rank}
+    assert ranks == {name: rank for name, rank in details["ranks"].items() if rank}
     assert set(config) == {"task_type", "r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern"}

@@ -23,15 +23,15 @@ def check(*arguments: str) -> Result:
 def test_a_clean_file_is_exit_code_0_and_faults_are_1(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(csv_text(GOOD))
-    found = check(str(path))
-    assert (found.exit_code, found.stdout.splitlines()[0]) == (0, "rows.csv: no faults in 40 rows.")
+    result = check(str(path))
+    assert (result.exit_code, result.stdout.splitlines()[0]) == (0, "rows.csv: no faults in 40 rows.")
     path.write_text(csv_text([*GOOD, GOOD[0], {"text": "", "label": "bug"}, {"text": "pay", "label": "Bug"}]))
-    found = check(str(path))
-    assert found.exit_code == 1
-    assert found.stdout.startswith("rows.csv: 4 faults in 43 rows; training refuses the file until it is repaired.")
-    assert "Empty text: rows.csv, line 43: the text is empty (data.text=text)" in found.stdout
+    result = check(str(path))
+    assert result.exit_code == 1
+    assert result.stdout.startswith("rows.csv: 4 faults in 43 rows; training refuses the file until it is repaired.")
+    assert "Empty text: rows.csv, line 43: the text is empty (data.text=text)" in result.stdout
     needed, every = (
-        shlex.split(found.stdout.split(title)[1].splitlines()[0])
+        shlex.split(result.stdout.split(title)[1].splitlines()[0])
         for title in ("Repair what training refuses: ", "Review the warnings first. Then, with their repairs: ")
     )
     again = check(str(path), *every)
@@ -46,9 +46,9 @@ def test_a_clean_file_is_exit_code_0_and_faults_are_1(tmp_path: Path) -> None:
 def test_the_document_holds_every_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(csv_text([{"body": row["text"], "verdict": row["label"]} for row in [*GOOD, *GOOD[:20]]]))
-    found = check(str(path), "--text", "body", "--json")
-    document = json.loads(found.stdout)
-    assert found.exit_code == 1
+    result = check(str(path), "--text", "body", "--json")
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
     assert document["columns"]["label"] == "verdict"
     fault = next(each for each in document["faults"] if each["kind"] == "duplicate")
     assert [place["line"] for place in fault["places"]] == list(range(42, 62))
@@ -73,10 +73,10 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
         ((str(path), "--set", "data.path=other.csv"), "the file to check is given as FILE; leave data.path out"),
         ((str(path), "--set", "data.encoding=utf-16"), "rows.csv: is not utf-16 text (data.encoding=utf-16)"),
     ):
-        found = check(*arguments)
-        assert (found.exit_code, found.stdout) == (2, "")
-        assert words in found.stderr
-        assert len(found.stderr.splitlines()) == 1
+        result = check(*arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert words in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_it_loads_neither_torch_nor_datasets(tmp_path: Path) -> None:

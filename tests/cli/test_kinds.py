@@ -18,15 +18,15 @@ from tests.kinds.recycle.written import written_recycle
 
 def test_show_begins_with_what_was_found(tmp_path: Path) -> None:
     decode, recycle, distil = written_decode(tmp_path), written_recycle(tmp_path), written_distil(tmp_path)
-    found = document(run(tmp_path, "show", decode.name, "--json"))
-    assert (found["kind"], found["verdict"]) == ("decode", None)
-    assert found["conclusion"].startswith("Accuracy not significantly different from the target alone")
-    said = run(tmp_path, "show", recycle.name).output
-    assert "a recycle run" in said
-    assert "The meta-LoRA beats the base model" in said
-    said = run(tmp_path, "show", distil.name).output
-    assert "a distil run" in said
-    assert "The student is nearer to its teachers than the base model" in said
+    decode_record = document(run(tmp_path, "show", decode.name, "--json"))
+    assert (decode_record["kind"], decode_record["verdict"]) == ("decode", None)
+    assert decode_record["conclusion"].startswith("Accuracy not significantly different from the target alone")
+    text = run(tmp_path, "show", recycle.name).output
+    assert "a recycle run" in text
+    assert "The meta-LoRA beats the base model" in text
+    text = run(tmp_path, "show", distil.name).output
+    assert "a distil run" in text
+    assert "The student is nearer to its teachers than the base model" in text
 
 
 def test_all_kinds_are_listed(tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ from tests.waiting import PATIENCE_S
 
 def test_delete_moves_to_the_trash(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
     arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=1", "strategy.name=lora")
-    said = document(run(runs_dir, "train", *arguments, "--json"))
-    assert document(run(runs_dir, "delete", said["id"], "--json")) == {"id": said["id"], "status": "deleted"}
+    summary = document(run(runs_dir, "train", *arguments, "--json"))
+    assert document(run(runs_dir, "delete", summary["id"], "--json")) == {"id": summary["id"], "status": "deleted"}
     assert document(run(runs_dir, "runs", "--json")) == []
-    assert run(runs_dir, "show", said["id"]).exit_code == 2
+    assert run(runs_dir, "show", summary["id"]).exit_code == 2
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_queued_run_is_started_by_resume(
     arguments = tiny_arguments(tiny_bert, Path(tiny_data.name), "train.steps=5")
     queued = document(run(runs_dir, "train", *arguments, "--queue", "--json"))
     assert queued["status"] == "queued"
-    shown = document(run(runs_dir, "show", queued["id"], "--json"))
-    assert (shown["status"], shown["step"], shown["max_steps"], shown["metrics"]) == ("queued", 0, 5, {})
+    summary = document(run(runs_dir, "show", queued["id"], "--json"))
+    assert (summary["status"], summary["step"], summary["max_steps"], summary["metrics"]) == ("queued", 0, 5, {})
     assert "queued at step 0/5" in run(runs_dir, "show", queued["id"]).stdout
     monkeypatch.chdir(tmp_path)
     done = document(run(runs_dir, "resume", queued["id"], "--json"))
@@ -91,18 +91,18 @@ def test_stopped_by_a_signal_and_resumed(tiny_bert: Path, tiny_data: Path, runs_
     finally:
         process.kill()
     assert process.returncode == 143, stderr.decode()
-    said = json.loads(stdout)
-    assert (said["id"], said["status"]) == (folder.name, "stopped")
-    assert 2 <= said["step"] < 4000
+    summary = json.loads(stdout)
+    assert (summary["id"], summary["status"]) == (folder.name, "stopped")
+    assert 2 <= summary["step"] < 4000
     assert b"resume" in stderr
     assert b"Traceback" not in stderr
-    shown = document(run(runs_dir, "show", folder.name, "--json"))
-    assert (shown["status"], shown["step"]) == ("stopped", said["step"])
+    details = document(run(runs_dir, "show", folder.name, "--json"))
+    assert (details["status"], details["step"]) == ("stopped", summary["step"])
     (folder / "config.yaml").write_text(
-        (folder / "config.yaml").read_text().replace("steps: 4000", f"steps: {said['step'] + 3}")
+        (folder / "config.yaml").read_text().replace("steps: 4000", f"steps: {summary['step'] + 3}")
     )
     done = document(run(runs_dir, "resume", folder.name, "--json"))
-    assert (done["status"], done["step"]) == ("finished", said["step"] + 3)
+    assert (done["status"], done["step"]) == ("finished", summary["step"] + 3)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_stopping_again_and_again_is_one_stop(
         for number in signals:
             process.send_signal(number)
         for _ in range(2):
-            said = document(run(runs_dir, "stop", folder.name, "--json"))
-            assert said["status"] in ("stopping", "stopped")
+            answer = document(run(runs_dir, "stop", folder.name, "--json"))
+            assert answer["status"] in ("stopping", "stopped")
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
@@ -159,15 +159,15 @@ def test_a_stop_is_seen_while_the_state_is_saved_and_ending_now_says_what_is_los
         request_stop(folder, status.pid, 1.0)  # another process of the same number
         assert document(run(runs_dir, "show", folder.name, "--json"))["status"] == "running"
 
-        said = document(run(runs_dir, "stop", folder.name, "--now", "--json"))
+        answer = document(run(runs_dir, "stop", folder.name, "--now", "--json"))
         process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.communicate()
-    assert said["status"] == "interrupted"
-    shown = document(run(runs_dir, "show", folder.name, "--json"))
-    assert (shown["status"], shown["checkpoint_step"]) == ("interrupted", 0)
-    assert said["lost_steps"] == shown["step"] >= 2
+    assert answer["status"] == "interrupted"
+    details = document(run(runs_dir, "show", folder.name, "--json"))
+    assert (details["status"], details["checkpoint_step"]) == ("interrupted", 0)
+    assert answer["lost_steps"] == details["step"] >= 2
     assert run(runs_dir, "stop", folder.name, "--now").exit_code == 2
 
 
@@ -192,8 +192,8 @@ def test_interrupted_from_the_keyboard(
         return backward(trainer, order, index)
 
     monkeypatch.setattr(Trainer, "_backward", interrupted)
-    said = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, tiny_data), "--json"), code=130)
-    assert (said["status"], said["step"]) == ("stopped", 3)
+    summary = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, tiny_data), "--json"), code=130)
+    assert (summary["status"], summary["step"]) == ("stopped", 3)
 
 
 def wait_for_step(runs_dir: Path, step: int, process: subprocess.Popen[bytes]) -> Path:
@@ -217,22 +217,22 @@ def test_a_failing_run_exits_with_1(
         raise RuntimeError("the disk is on fire")
 
     monkeypatch.setattr(Trainer, "_backward", fail)
-    said = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, tiny_data), "--json"), code=1)
-    assert (said["status"], said["step"]) == ("failed", 0)
-    assert "RuntimeError: the disk is on fire" in said["error"]
+    failure = document(run(runs_dir, "train", *tiny_arguments(tiny_bert, tiny_data), "--json"), code=1)
+    assert (failure["status"], failure["step"]) == ("failed", 0)
+    assert "RuntimeError: the disk is on fire" in failure["error"]
     monkeypatch.undo()
-    assert document(run(runs_dir, "resume", said["id"], "--json"))["status"] == "finished"
+    assert document(run(runs_dir, "resume", failure["id"], "--json"))["status"] == "finished"
 
 
 def test_a_diverged_run_says_what_to_lower(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
     arguments = tiny_arguments(tiny_bert, tiny_data, "train.lr=10", "train.head_lr=10", "train.warmup=0")
     result = run(runs_dir, "train", *arguments, "--json")
-    said = document(result, code=result.exit_code)
-    if said["status"] == "failed":
+    failure = document(result, code=result.exit_code)
+    if failure["status"] == "failed":
         assert result.exit_code == 1
-        assert "train.lr=10" in said["error"]
+        assert "train.lr=10" in failure["error"]
     else:
-        assert (result.exit_code, said["status"]) == (0, "finished")
+        assert (result.exit_code, failure["status"]) == (0, "finished")
 
 
 QUEUED = (

@@ -38,8 +38,8 @@ def two(runs_dir: Path) -> Path:
     ],
 )
 def test_a_search_leaves_the_runs_that_fit(two: Path, where: str, names: str) -> None:
-    found = document(run(two, "runs", "--where", where, "--json"))
-    assert sorted(row["name"] for row in found) == names.split()
+    listing = document(run(two, "runs", "--where", where, "--json"))
+    assert sorted(row["name"] for row in listing) == names.split()
 
 
 def test_none_that_fits_is_said(two: Path) -> None:

@@ -79,8 +79,8 @@ def test_a_line_that_is_no_list_is_refused(lines: str) -> None:
 
 def test_combinations_keep_what_they_share_and_are_named_after_what_varies() -> None:
     base = parse_config({"train": {"steps": 20}, "name": "try"}).model_dump(mode="json")
-    found = combinations(base, {"seed": [0, 1], "train.lr": [0.01]}, None)
-    assert [(item.title, item.seed, item.train.steps, item.train.lr) for item in found] == [
+    configs = combinations(base, {"seed": [0, 1], "train.lr": [0.01]}, None)
+    assert [(item.title, item.seed, item.train.steps, item.train.lr) for item in configs] == [
         ("try seed=0", 0, 20, 0.01),
         ("try seed=1", 1, 20, 0.01),
     ]

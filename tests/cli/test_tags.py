@@ -12,8 +12,8 @@ from tests.store.builder import finished_run
 
 def test_tags_are_printed_kept_and_listed(runs_dir: Path) -> None:
     run_id = finished_run(runs_dir, 3).name
-    said = document(run(runs_dir, "tag", run_id, "--add", "good", "--add", "old", "--note", "a note", "--json"))
-    assert said == {"id": run_id, "tags": ["good", "old"], "note": "a note"}
+    notes = document(run(runs_dir, "tag", run_id, "--add", "good", "--add", "old", "--note", "a note", "--json"))
+    assert notes == {"id": run_id, "tags": ["good", "old"], "note": "a note"}
     assert run(runs_dir, "tag", run_id, "--remove", "old").stdout == f"{run_id}: good\na note\n"
     assert document(run(runs_dir, "runs", "--json"))[0]["tags"] == ["good"]
 

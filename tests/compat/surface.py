@@ -58,11 +58,11 @@ def settings() -> list[str]:
 
 def old_names() -> list[str]:
     """Return every old name of a setting, and of its values, that is accepted."""
-    found = [f"{method}.{old}" for method, names in RENAMED.items() for old in names]
-    found += [f"{method}.{old}" for method, names in GONE.items() for old in names]
+    old_spellings = [f"{method}.{old}" for method, names in RENAMED.items() for old in names]
+    old_spellings += [f"{method}.{old}" for method, names in GONE.items() for old in names]
     for method, fields in RENAMED_VALUES.items():
-        found += [f"{method}.{field}={old}" for field, values in fields.items() for old in values]
-    return found
+        old_spellings += [f"{method}.{field}={old}" for field, values in fields.items() for old in values]
+    return old_spellings
 
 
 def summary_keys() -> list[str]:

@@ -118,9 +118,9 @@ def test_where_peft_has_no_form_for_the_update_a_checkpoint_says_so_once(
         raise NotMergeableError("this method's update has no form in PEFT")
 
     monkeypatch.setattr(type(attached), "export", refused)
-    with pytest.warns(UserWarning, match="checkpoint-6 holds no adapter for PEFT, and training continues") as said:
+    with pytest.warns(UserWarning, match="checkpoint-6 holds no adapter for PEFT, and training continues") as warned:
         trainer_of(attached, tmp_path).train()
-    assert len([one for one in said if "no adapter for PEFT" in str(one.message)]) == 1
+    assert len([one for one in warned if "no adapter for PEFT" in str(one.message)]) == 1
     assert attached.index == STEPS
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*/dynlora")) == ["dynlora", "dynlora"]
 
@@ -168,7 +168,7 @@ def test_an_optimizer_without_its_callback_is_noticed(tiny_bert: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("attach", "trainer", "said"),
+    ("attach", "trainer", "message"),
     [
         ({}, {"max_steps": 5}, rf"attach\(steps={STEPS}\): the Trainer takes 5 steps"),
         ({"strategy": "adalora"}, {}, "adds a penalty to the loss"),
@@ -176,13 +176,13 @@ def test_an_optimizer_without_its_callback_is_noticed(tiny_bert: Path, tmp_path:
     ],
 )
 def test_what_cannot_work_is_refused_before_the_first_step(
-    tiny_bert: Path, tmp_path: Path, attach: dict[str, Any], trainer: dict[str, Any], said: str
+    tiny_bert: Path, tmp_path: Path, attach: dict[str, Any], trainer: dict[str, Any], message: str
 ) -> None:
     attached = dynlora.attach(classifier(tiny_bert), **{"strategy": "lora", "budget": 3, "steps": STEPS, **attach})
     theirs = trainer_of(attached, tmp_path, **{name: value for name, value in trainer.items() if name != "optimizers"})
     if "optimizers" in trainer:
         theirs.optimizer = None  # as where it was given none: the Trainer makes its own
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         theirs.train()
     assert attached.index == 0
 

@@ -218,4 +218,4 @@ def test_anything_can_be_printed_on_any_terminal(encoding: str, monkeypatch: pyt
     from dynlora.cli import options
 
     monkeypatch.setattr(options.sys, "stdout", type("Stream", (), {"encoding": encoding}))
-    assert options.shown("a\ud800\udcff\x1b×\nb").encode(encoding).startswith(rb"a\ud800\udcff\x1b")
+    assert options.printable("a\ud800\udcff\x1b×\nb").encode(encoding).startswith(rb"a\ud800\udcff\x1b")

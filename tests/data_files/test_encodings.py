@@ -96,9 +96,9 @@ def test_damaged_text_is_told_from_other_encodings_as_by_counting(parts: list[by
         with pytest.raises(DataError, match=rf"line {text.count(chr(10), 0, broken[0]) + 1}: has bytes that are no"):
             opening.as_utf8(opening.Source(Path("a.csv"), data))
     else:
-        found = opening.as_utf8(opening.Source(Path("a.csv"), data))
-        assert found.guess == ("Windows-1252" if b"\x99" in data or "€".encode() in data else "Latin-1")
-        assert found.whole().decode() == data.decode("cp1252" if found.guess == "Windows-1252" else "latin-1")
+        decoded = opening.as_utf8(opening.Source(Path("a.csv"), data))
+        assert decoded.guess == ("Windows-1252" if b"\x99" in data or "€".encode() in data else "Latin-1")
+        assert decoded.whole().decode() == data.decode("cp1252" if decoded.guess == "Windows-1252" else "latin-1")
 
 
 def test_other_sides_make_nothing_that_nobody_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,31 +79,31 @@ ODD: dict[str, tuple[Rows, list[int], str, Any]] = {
 @pytest.mark.parametrize("kind", ODD)
 def test_each_fault_names_its_lines_rule_and_repair(kind: str, tmp_path: Path) -> None:
     rows, places, words, repair = ODD[kind]
-    found = look(tmp_path / "rows.csv", [*GOOD, *rows])
-    fault = next(each for each in found.faults if each["kind"] == kind)
+    report = look(tmp_path / "rows.csv", [*GOOD, *rows])
+    fault = next(each for each in report.faults if each["kind"] == kind)
     assert lines(fault) == places
     assert words in fault["sentence"]
     assert fault["sentence"].startswith("rows.csv, line")
     assert all(f"{place}" in fault["sentence"] for place in places)
     assert fault["repair"] == repair
     assert fault["refuses"] is (kind in ("empty_text", "empty_label"))
-    assert found.faults[0]["examples"]
+    assert report.faults[0]["examples"]
 
 
 def test_all_faults_are_listed_at_once_and_good_rows_have_none(tmp_path: Path) -> None:
     assert look(tmp_path / "good.csv", GOOD).faults == []
     assert look(tmp_path / "good.csv", GOOD).conclusion == "good.csv: no faults in 40 rows."
     odd = [row for rows, *_ in ODD.values() for row in rows]
-    found = look(tmp_path / "rows.csv", [*GOOD, *odd])
-    assert set(ODD) <= {fault["kind"] for fault in found.faults}
-    assert found.conclusion.endswith("training refuses the file until it is repaired.")
+    report = look(tmp_path / "rows.csv", [*GOOD, *odd])
+    assert set(ODD) <= {fault["kind"] for fault in report.faults}
+    assert report.conclusion.endswith("training refuses the file until it is repaired.")
 
 
 def test_lines_are_those_of_the_file_beyond_blank_lines_and_line_breaks_in_cells(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('text,label\n\n"two\nlines",a\nb,\n\n"x\n\ny",b\n ,b\n')
-    found = {fault["kind"]: lines(fault) for fault in scan.look(path, wanted()).faults}
-    assert (found["empty_label"], found["empty_text"]) == ([5], [10])
+    lines_by_kind = {fault["kind"]: lines(fault) for fault in scan.look(path, wanted()).faults}
+    assert (lines_by_kind["empty_label"], lines_by_kind["empty_text"]) == ([5], [10])
 
 
 def folder(path: Path, train: Rows, held_out: Rows) -> Path:
@@ -119,13 +119,13 @@ def test_the_same_text_on_both_sides_and_with_another_label_is_said_separately(t
     both = folder(
         tmp_path / "data", GOOD, [*held_out, {"text": "new", "label": "never"}, {"text": "newer", "label": "never"}]
     )
-    found = {fault["kind"]: fault for fault in scan.look(both, wanted()).faults}
-    assert lines(found["shared"]) == [6, 8]
-    assert lines(found["shared_other_label"]) == [9]
-    assert lines(found["near_shared"]) == [11]
-    assert found["unseen"]["places"] == [{"file": "validation.csv", "line": 6}, {"file": "validation.csv", "line": 7}]
-    assert "too optimistic" in found["shared"]["sentence"]
-    assert "with another label" in found["shared_other_label"]["sentence"]
+    faults = {fault["kind"]: fault for fault in scan.look(both, wanted()).faults}
+    assert lines(faults["shared"]) == [6, 8]
+    assert lines(faults["shared_other_label"]) == [9]
+    assert lines(faults["near_shared"]) == [11]
+    assert faults["unseen"]["places"] == [{"file": "validation.csv", "line": 6}, {"file": "validation.csv", "line": 7}]
+    assert "too optimistic" in faults["shared"]["sentence"]
+    assert "with another label" in faults["shared_other_label"]["sentence"]
     repaired = load(both, repair=["drop_shared", "drop_near_shared", "drop_unseen"])
     assert (len(repaired.train), len(repaired.held_out)) == (36, 4)
     assert repaired.warnings == []
@@ -139,15 +139,15 @@ def test_the_same_text_on_both_sides_and_with_another_label_is_said_separately(t
 
 def test_equal_texts_of_one_file_are_kept_on_one_side_by_splitting_by_group(tmp_path: Path) -> None:
     rows = [{"text": f"text {i // 2}", "label": ("a", "b")[i // 2 % 2], "topic": f"t{i // 4}"} for i in range(40)]
-    found = {fault["kind"]: fault for fault in look(tmp_path / "rows.csv", rows, eval_fraction=0.3).faults}
-    assert found["shared"]["repair"] == {"split_by": "topic"}
-    assert found["shared"]["action"] == "Split by topic"
+    faults = {fault["kind"]: fault for fault in look(tmp_path / "rows.csv", rows, eval_fraction=0.3).faults}
+    assert faults["shared"]["repair"] == {"split_by": "topic"}
+    assert faults["shared"]["action"] == "Split by topic"
     data = load(tmp_path / "rows.csv", eval_fraction=0.3, repair=[{"split_by": "topic"}])
     assert set(data.train.text).isdisjoint(data.held_out.text)
     assert len(data.held_out) == 12
     plain = [{key: row[key] for key in ("text", "label")} for row in rows]
-    found = {fault["kind"]: fault for fault in look(tmp_path / "plain.csv", plain, eval_fraction=0.3).faults}
-    assert found["shared"]["repair"] == {"split_by": "text"}
+    faults = {fault["kind"]: fault for fault in look(tmp_path / "plain.csv", plain, eval_fraction=0.3).faults}
+    assert faults["shared"]["repair"] == {"split_by": "text"}
     with pytest.raises(DataError, match="is a held-out part of its own, so data.repair=split_by draws none; drop it"):
         load(folder(tmp_path / "both", rows, rows[:4]), repair=[{"split_by": "topic"}])
 
@@ -208,12 +208,12 @@ def test_a_repair_leaves_out_what_the_check_shows_and_nothing_else(kind: str, tm
     rows, places, _, repair = ODD[kind]
     every = [*GOOD, *rows]
     path = tmp_path / "rows.csv"
-    found = look(path, every, repair=[repair])
-    assert kind not in {fault["kind"] for fault in found.faults}
+    report = look(path, every, repair=[repair])
+    assert kind not in {fault["kind"] for fault in report.faults}
     data = load(path, repair=[repair])
     kept = [row["text"] for line, row in enumerate(every, 2) if line not in places]
     assert sorted([*data.train.text, *data.held_out.text]) == sorted(kept)
-    assert data.repaired == [item["sentence"] for item in found.repaired]
+    assert data.repaired == [item["sentence"] for item in report.repaired]
     assert f"Left out {len(places)} row" in data.repaired[0]
 
 
@@ -288,12 +288,12 @@ def test_a_split_by_group_keeps_each_group_whole(groups: list[int], seed: int, s
         with pytest.raises(DataError, match="has 1 group, it needs two or more"):
             splitting.held_out_groups("rows.csv", groups, seed, share)
         return
-    found = splitting.held_out_groups("rows.csv", groups, seed, share)
-    held, kept = ({groups[row] for row in np.flatnonzero(flags)} for flags in (found, ~found))
+    groups_held_out = splitting.held_out_groups("rows.csv", groups, seed, share)
+    held, kept = ({groups[row] for row in np.flatnonzero(flags)} for flags in (groups_held_out, ~groups_held_out))
     assert held
     assert kept
     assert held.isdisjoint(kept)
-    assert (found == splitting.held_out_groups("rows.csv", groups, seed, share)).all()
+    assert (groups_held_out == splitting.held_out_groups("rows.csv", groups, seed, share)).all()
 
 
 def test_a_word_in_brackets_is_a_label_as_any_other(tmp_path: Path) -> None:

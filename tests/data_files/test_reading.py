@@ -49,12 +49,12 @@ def test_the_same_rows_are_the_same_table_in_every_format(
     name, write = WRITERS[kind]
     path = tmp_path_factory.mktemp("rows") / name
     write(path, rows)
-    found = reader.read_sides(path).train
-    assert {key: found.values(key) for key in found.columns} == {key: [row[key] for row in rows] for key in rows[0]}
-    for row, place in enumerate(found.place.tolist()):  # a place is where the row stands
-        if found.unit == "line" and name.startswith(("a.csv", "a.tsv", "a.jsonl")):
+    table = reader.read_sides(path).train
+    assert {key: table.values(key) for key in table.columns} == {key: [row[key] for row in rows] for key in rows[0]}
+    for row, place in enumerate(table.place.tolist()):  # a place is where the row stands
+        if table.unit == "line" and name.startswith(("a.csv", "a.tsv", "a.jsonl")):
             assert rows[row]["text"].split("\n")[0][:1] in _lines_of(path)[place - 1]
-    assert found.place.tolist() == sorted(found.place.tolist())
+    assert table.place.tolist() == sorted(table.place.tolist())
 
 
 def _lines_of(path: Path) -> list[str]:
@@ -75,7 +75,7 @@ def test_training_sees_the_same_data_in_every_format(kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("encoding", "text", "said"),
+    ("encoding", "text", "encoding_name"),
     [
         ("utf-8", "naïve café", "UTF-8"),
         ("utf-16", "naïve €", "UTF-16"),
@@ -86,13 +86,13 @@ def test_training_sees_the_same_data_in_every_format(kind: str, tmp_path: Path) 
         ("cp1252", "“naïve” café €", "Windows-1252"),
     ],
 )
-def test_the_encoding_is_found_and_named(encoding: str, text: str, said: str, tmp_path: Path) -> None:
+def test_the_encoding_is_found_and_named(encoding: str, text: str, encoding_name: str, tmp_path: Path) -> None:
     rows = [{"text": f"{text} {i}", "label": i % 2} for i in range(20)]
     path = tmp_path / "rows.csv"
     path.write_bytes(csv_text(rows).encode(encoding))
-    found = reader.read_table(path)
-    assert found.values("text") == [row["text"] for row in rows]
-    assert found.notes == (f"{said}, comma between the cells",)
+    table = reader.read_table(path)
+    assert table.values("text") == [row["text"] for row in rows]
+    assert table.notes == (f"{encoding_name}, comma between the cells",)
 
 
 def test_utf8_that_is_damaged_names_the_line(tmp_path: Path) -> None:
@@ -291,8 +291,8 @@ def test_rows_of_a_workbook_are_counted_as_excel_does(tmp_path: Path) -> None:
     for row in ([None, None], ["text", "label"], ["a", 1], [None, None], ["b", True]):
         book.worksheets[0].append(row)
     book.save(tmp_path / "a.xlsx")
-    found = reader.read_table(tmp_path / "a.xlsx")
-    assert (found.unit, found.place.tolist(), found.values("label")) == ("row", [3, 5], ["1", "True"])
+    table = reader.read_table(tmp_path / "a.xlsx")
+    assert (table.unit, table.place.tolist(), table.values("label")) == ("row", [3, 5], ["1", "True"])
     book.worksheets[0].append(["c", 1, "more"])
     book.save(tmp_path / "a.xlsx")
     with pytest.raises(DataError, match=r"a\.xlsx, row 6: has more cells than the header names \(2\)"):

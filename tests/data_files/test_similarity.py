@@ -102,11 +102,11 @@ def test_two_copies_in_a_table_of_three_rows_are_no_template() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(6, 40), st.integers(-1, 40)), min_size=1, max_size=25))
 def test_what_is_found_is_what_a_comparison_of_all_pairs_finds(drawn: list[tuple[int, int, int]]) -> None:
     texts = [text(seed, n) if place < 0 else edited(text(seed, n), place) for seed, n, place in drawn]
-    found = similarity.repeated(texts, [0] * len(texts), Sketches(texts)).tolist()
+    is_copy = similarity.repeated(texts, [0] * len(texts), Sketches(texts)).tolist()
     wanted = expected(texts)
-    for row in np.flatnonzero(found):
+    for row in np.flatnonzero(is_copy):
         assert any(share(texts[row], other) >= SHARE for other in texts[:row] if other != texts[row])
-    missed = sum(wanted) - sum(found)
+    missed = sum(wanted) - sum(is_copy)
     assert missed <= max(1, len(texts) // 10), "a pair just at the threshold may have no band in common"
 
 
@@ -114,21 +114,21 @@ def test_thousands_of_texts_are_compared_without_missing_a_copy() -> None:
     originals = [text(seed, 30) for seed in range(2000)]
     copies = [edited(each, seed) for seed, each in enumerate(originals[:200])]
     texts = [*originals, *copies]
-    found = similarity.repeated(texts, [0] * len(texts), Sketches(texts))
+    is_copy = similarity.repeated(texts, [0] * len(texts), Sketches(texts))
     alike = [share(copy, original) >= SHARE for copy, original in zip(copies, originals, strict=False)]
-    assert not found[:2000].any()
-    assert found[2000:].sum() >= 0.98 * sum(alike) > 100
-    assert not (found[2000:] & ~np.array(alike)).any()
+    assert not is_copy[:2000].any()
+    assert is_copy[2000:].sum() >= 0.98 * sum(alike) > 100
+    assert not (is_copy[2000:] & ~np.array(alike)).any()
 
 
 def test_other_rows_and_runs_change_nothing() -> None:
     texts: list[str | None] = [text(1, 30), edited(text(1, 30), 3), None, "short", text(2, 30), edited(text(2, 30), 9)]
-    found = similarity.repeated(texts, [0] * 6, Sketches(texts)).tolist()
-    assert found == [False, True, False, False, False, True]
-    assert similarity.repeated(texts, [0] * 6, Sketches(texts)).tolist() == found
+    copies = similarity.repeated(texts, [0] * 6, Sketches(texts)).tolist()
+    assert copies == [False, True, False, False, False, True]
+    assert similarity.repeated(texts, [0] * 6, Sketches(texts)).tolist() == copies
     assert similarity.repeated(texts, [0, 1, 0, 0, 0, 0], Sketches(texts)).tolist() == [*[False] * 5, True]
     more = [*texts, *(text(seed, 30) for seed in range(10, 60))]
-    assert similarity.repeated(more, [0] * len(more), Sketches(more)).tolist()[:6] == found
+    assert similarity.repeated(more, [0] * len(more), Sketches(more)).tolist()[:6] == copies
 
 
 ROWS = [{"text": text(seed, 20), "label": ("bug", "praise")[seed % 2]} for seed in range(40)]
@@ -162,9 +162,9 @@ def test_training_texts_that_are_alike_to_held_out_ones_of_their_class(label: st
     both.mkdir()
     (both / "train.csv").write_text(csv_text(ROWS))
     (both / "validation.csv").write_text(csv_text([{"text": ALIKE[0]["text"], "label": label}, ROWS[3], ROWS[6]]))
-    found = {each["kind"]: each for each in look(both).faults}
-    assert ("similar_shared" in found) is (label == ROWS[0]["label"])
+    faults = {each["kind"]: each for each in look(both).faults}
+    assert ("similar_shared" in faults) is (label == ROWS[0]["label"])
     if label == ROWS[0]["label"]:
-        assert found["similar_shared"]["places"] == [{"file": "train.csv", "line": 2}]
-        assert found["similar_shared"]["repair"] == "drop_similar_shared"
+        assert faults["similar_shared"]["places"] == [{"file": "train.csv", "line": 2}]
+        assert faults["similar_shared"]["repair"] == "drop_similar_shared"
         assert "similar_shared" not in {each["kind"] for each in look(both, repair=["drop_similar_shared"]).faults}

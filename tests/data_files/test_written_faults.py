@@ -14,8 +14,8 @@ from tests.data_files.test_faults import lines, wanted
 
 def talk(*turns: str) -> dict[str, Any]:
     """Return a row of messages, each turn a role and what is said."""
-    said = [turn.partition(":") for turn in turns]
-    return {"messages": [{"role": role, "content": content} for role, _, content in said]}
+    parts = [turn.partition(":") for turn in turns]
+    return {"messages": [{"role": role, "content": content} for role, _, content in parts]}
 
 
 GOOD_TALKS = [talk("system:Be brief.", f"user:Question number {n}", f"assistant:Answer {n}") for n in range(30)]

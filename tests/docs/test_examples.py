@@ -47,17 +47,17 @@ def test_a_peft_run_is_recorded(runs_dir: Path) -> None:
 @pytest.mark.journey
 def test_a_search_from_python_ends_with_its_best_trial(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
     values = tiny_values(tiny_bert, tiny_data)
-    found = runpy.run_path(str(EXAMPLES / "search.py"))["main"](values, runs_dir)
-    assert len(found["trials"]) == 4
-    assert 5e-4 <= found["best"]["values"]["train.lr"] <= 3e-2
+    study = runpy.run_path(str(EXAMPLES / "search.py"))["main"](values, runs_dir)
+    assert len(study["trials"]) == 4
+    assert 5e-4 <= study["best"]["values"]["train.lr"] <= 3e-2
 
 
 @pytest.mark.journey
 def test_a_sweep_on_a_cluster_from_python_ends(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'dynlora[ray]'")
     settings = tiny_arguments(tiny_bert, tiny_data)[1::2]
-    found = runpy.run_path(str(EXAMPLES / "cluster.py"))["main"](None, runs_dir, settings)
-    assert [run["status"] for run in found["runs"]] == ["finished"] * 4
+    sweep = runpy.run_path(str(EXAMPLES / "cluster.py"))["main"](None, runs_dir, settings)
+    assert [run["status"] for run in sweep["runs"]] == ["finished"] * 4
 
 
 def test_a_run_is_written_to_a_tracker_and_read_from_its_files(
@@ -94,7 +94,7 @@ def documented(one: Any) -> Iterator[str]:
 
 def examples_of(one: Any) -> list[list[doctest.Example]]:
     """Return the examples in each docstring of a public name and its members."""
-    return [found for text in documented(one) if (found := doctest.DocTestParser().get_examples(text))]
+    return [examples for text in documented(one) if (examples := doctest.DocTestParser().get_examples(text))]
 
 
 @pytest.fixture
@@ -117,10 +117,10 @@ def test_every_example_of_a_public_name_shows_what_it_says(workspace: Path) -> N
     failed: list[str] = []
     for name, one in {**pages.public(), **pages.of_plug_ins()}.items():
         for number, examples in enumerate(examples_of(one)):
-            runner, told = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE), []
+            runner, output = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE), []
             test = doctest.DocTest(examples, {"dynlora": dynlora}, f"{name} {number}", None, None, None)
-            if runner.run(test, out=told.append).failed:
-                failed.append("".join(told))
+            if runner.run(test, out=output.append).failed:
+                failed.append("".join(output))
     assert "".join(failed) == ""
 
 
@@ -159,6 +159,6 @@ def test_what_a_plug_in_may_import_is_in_the_example_or_has_one() -> None:
     listed = pages.of_plug_ins()
     modules = {name.rpartition(".")[0] for name in listed}
     assert used - set(listed) - modules == set(), "tools.docs.pages.PLUG_INS lists them"
-    shown = "".join(example.source for one in listed.values() for examples in examples_of(one) for example in examples)
+    source = "".join(example.source for one in listed.values() for examples in examples_of(one) for example in examples)
     others = [name.rpartition(".") for name in set(listed) - used]
-    assert [name for module, _, name in others if module not in used and not re.search(rf"\b{name}\b", shown)] == []
+    assert [name for module, _, name in others if module not in used and not re.search(rf"\b{name}\b", source)] == []

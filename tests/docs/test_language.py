@@ -29,11 +29,11 @@ def prose(text: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """Return the sentences of running text; a list item ends one."""
-    found = []
+    parts = []
     for paragraph in re.split(r"\n\s*\n", prose(text)):
         joined = re.sub(r"(?:et al|e\.g|i\.e)\.", "", " ".join(paragraph.split()))
-        found += [part for part in re.split(r"(?<=[.!?])[*)]*\s+", joined) if words(part) > 1]
-    return found
+        parts += [part for part in re.split(r"(?<=[.!?])[*)]*\s+", joined) if words(part) > 1]
+    return parts
 
 
 def words(sentence: str) -> int:
@@ -48,12 +48,12 @@ def named(path: Path) -> str:
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.name not in GENERATED], ids=named)
 def test_sentences_are_short(path: Path) -> None:
-    found = sentences(path.read_text("utf-8"))
-    assert [f"{words(one)}: {one}" for one in found if words(one) > LONGEST] == []
-    assert sum(map(words, found)) / max(1, len(found)) <= MEAN
+    texts = sentences(path.read_text("utf-8"))
+    assert [f"{words(one)}: {one}" for one in texts if words(one) > LONGEST] == []
+    assert sum(map(words, texts)) / max(1, len(texts)) <= MEAN
 
 
 @pytest.mark.parametrize("name", strategies.registry())
 def test_pages_of_methods_keep_to_the_same_words(name: str) -> None:
     text = pages.method(strategies.describe(name))
-    assert [found for _, line in phrases.of_markdown(text) for found in phrases.matches(line)] == []
+    assert [phrase for _, line in phrases.of_markdown(text) for phrase in phrases.matches(line)] == []

@@ -36,14 +36,14 @@ def outputs(notebook: Any) -> dict[str, dict[str, Any]]:
 
     What a cell prints may come in several pieces, as a kernel sends what it has whenever it has time; they are joined.
     """
-    found: dict[str, dict[str, Any]] = {}
+    by_cell: dict[str, dict[str, Any]] = {}
     for cell in notebook.cells:
-        kinds = found.setdefault(cell["id"], {})
+        kinds = by_cell.setdefault(cell["id"], {})
         for output in cell.get("outputs", []):
             kinds.update(output.get("data", {}))
             if output["output_type"] == "stream":
                 kinds[output["name"]] = kinds.get(output["name"], "") + output["text"]
-    return found
+    return by_cell
 
 
 def foreign(calls: str) -> list[str]:
@@ -57,14 +57,14 @@ def test_the_notebook_runs_shows_its_figures_the_same_each_time_and_calls_nobody
     heard: Path,  # noqa: F811
 ) -> None:
     with monkeypatch.context() as patch:
-        found = outputs(executed(patch, listened_to(heard)))
-    assert "too few to decide" in found["compare"]["text/html"]
-    assert all(answer in found["run"]["text/html"] for answer in ("85.1 %", "95 % CI ", "Does dynamic help here?"))
-    assert found["play"]["text/html"].startswith("<iframe ")
+        figures = outputs(executed(patch, listened_to(heard)))
+    assert "too few to decide" in figures["compare"]["text/html"]
+    assert all(answer in figures["run"]["text/html"] for answer in ("85.1 %", "95 % CI ", "Does dynamic help here?"))
+    assert figures["play"]["text/html"].startswith("<iframe ")
     for cell in ("differences", "training", "ranks", "capacity", "flow", "ablation", "score"):
-        assert found[cell][PLOTLY]["data"], cell
+        assert figures[cell][PLOTLY]["data"], cell
     assert foreign(heard.read_text()) == []
-    assert outputs(executed(monkeypatch, dict(os.environ))) == found
+    assert outputs(executed(monkeypatch, dict(os.environ))) == figures
 
 
 def test_printed_pieces_are_joined() -> None:
@@ -108,11 +108,11 @@ def test_the_marimo_notebook_runs_as_a_script_and_calls_nobody(heard: Path) -> N
 
 @pytest.mark.journey
 def test_marimo_can_show_every_cell(heard: Path) -> None:  # noqa: F811
-    shown = json.loads(marimo(heard, "-c", SHOWN, str(MARIMO)).splitlines()[-1])
-    assert [trouble for *_, trouble in shown if trouble] == []
-    by_name = {name: data for name, _, data, _ in shown}
+    cells = json.loads(marimo(heard, "-c", SHOWN, str(MARIMO)).splitlines()[-1])
+    assert [trouble for *_, trouble in cells if trouble] == []
+    by_name = {name: data for name, _, data, _ in cells}
     assert "too few to decide" in by_name["Comparison"]
     assert by_name["Replay"].startswith("<iframe ")
     assert any("Up to step 120, rank moved from query" in data for data in by_name.values())  # a caption
-    assert {kind for _, kind, *_ in shown} == {"text/html"}
+    assert {kind for _, kind, *_ in cells} == {"text/html"}
     assert {"PageFigure", "Figures", "Run"} <= set(by_name)

@@ -46,8 +46,8 @@ def test_every_method_has_its_page_with_formula_and_every_setting(name: str, gen
 @pytest.mark.parametrize("name", main.commands)
 def test_every_command_and_option_is_on_the_page_of_the_command_line(name: str, generated: dict[str, str]) -> None:
     section = re.split(r"^## ", generated["reference/cli.md"].split(f"\n## {name}\n", 1)[1], flags=re.MULTILINE)[0]
-    shown = [parameter for parameter in main.commands[name].params if not getattr(parameter, "hidden", False)]
-    options = [option for parameter in shown for option in parameter.opts if option[:1] == "-"]
+    parameters = [parameter for parameter in main.commands[name].params if not getattr(parameter, "hidden", False)]
+    options = [option for parameter in parameters for option in parameter.opts if option[:1] == "-"]
     assert [option for option in options if option not in section] == []
 
 
@@ -65,8 +65,8 @@ def test_the_overview_of_methods_lists_each_one() -> None:
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
 def test_links_and_pictures_at_the_top_of_the_repository_are_there(name: str) -> None:
     text = (ROOT / name).read_text("utf-8")
-    found = re.findall(r"\]\(([^)#]+)", text) + re.findall(r'src="([^"]+)"', text)
-    assert [path for path in found if "://" not in path and not (ROOT / path).exists()] == []
+    links = re.findall(r"\]\(([^)#]+)", text) + re.findall(r'src="([^"]+)"', text)
+    assert [path for path in links if "://" not in path and not (ROOT / path).exists()] == []
 
 
 def test_pictures_are_small() -> None:
@@ -89,11 +89,11 @@ class _Fetched(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.addresses: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         names = {"a": (), "link": ("href",)}.get(tag, ("src", "srcset", "href", "data", "poster"))
-        self.found += [value for name, value in attrs if name in names and value]
+        self.addresses += [value for name, value in attrs if name in names and value]
 
 
 @pytest.mark.journey
@@ -102,9 +102,11 @@ def test_no_page_or_style_names_another_machine_to_fetch_from(site: Path) -> Non
     for path in site.rglob("*.html"):
         parser = _Fetched()
         parser.feed(path.read_text("utf-8"))
-        broken += [f"{path.name}: {address}" for address in parser.found if re.match(r"(https?:)?//", address)]
+        broken += [f"{path.name}: {address}" for address in parser.addresses if re.match(r"(https?:)?//", address)]
     for path in site.rglob("*.css"):
-        broken += [f"{path.name}: {found}" for found in re.findall(r"url\([\"']?(?:https?:)?//[^)]+", path.read_text())]
+        broken += [
+            f"{path.name}: {address}" for address in re.findall(r"url\([\"']?(?:https?:)?//[^)]+", path.read_text())
+        ]
     assert broken == []
 
 
@@ -133,8 +135,8 @@ def test_a_browser_reads_and_searches_it_without_another_machine(browser: Browse
     origin = f"http://127.0.0.1:{served}"
     page = browser.new_page()
     page.set_default_timeout(PATIENCE_MS)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
     for path in ("index", "methods/dynamic", "RESULTS", "reference/python"):
         page.goto(f"{origin}/{path}.html", wait_until="networkidle")
     page.goto(f"{origin}/index.html")
@@ -147,7 +149,7 @@ def test_a_browser_reads_and_searches_it_without_another_machine(browser: Browse
         return page.locator(".md-search-result__item").count() > 0
 
     until(is_found, "a result of the search", pause_s=0.5)
-    assert [url for url in asked if not url.startswith((origin, "data:", "blob:"))] == []
+    assert [url for url in requests if not url.startswith((origin, "data:", "blob:"))] == []
     page.close()
 
 

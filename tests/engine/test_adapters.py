@@ -63,9 +63,9 @@ def test_saliency_is_the_derivative_of_a_factor_on_the_component() -> None:
         return ((module(x) - target) ** 2).mean()
 
     loss().backward()
-    found = scores.saliency(module)
+    saliency = scores.saliency(module)
     of_a = (module.lora_A.detach()[:3] * module.lora_A.grad[:3]).sum(1)
-    assert torch.allclose(found, of_a, atol=1e-12)
+    assert torch.allclose(saliency, of_a, atol=1e-12)
     for j in range(3):
         step = 1e-6
         values = []
@@ -75,7 +75,7 @@ def test_saliency_is_the_derivative_of_a_factor_on_the_component() -> None:
                 module.lora_B[:, j] *= 1 + sign * step
                 values.append(float(loss()))
                 module.lora_B[:, j] = kept
-        assert float(found[j]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-8)
+        assert float(saliency[j]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-8)
 
 
 def test_component_sensitivity_is_the_absolute_saliency() -> None:
@@ -83,11 +83,11 @@ def test_component_sensitivity_is_the_absolute_saliency() -> None:
     for module in modules:
         module(torch.randn(5, module.info.d_in)).pow(2).sum().backward()
     with torch.no_grad():
-        found = scores.component_sensitivity(modules, torch.ones(2, 6))
-    assert torch.allclose(found[0, :3], scores.saliency(modules[0]).abs())
-    assert torch.allclose(found[1, :2], scores.saliency(modules[1]).abs())
-    assert not found[0, 3:].any()
-    assert not found[1, 2:].any()
+        sensitivity = scores.component_sensitivity(modules, torch.ones(2, 6))
+    assert torch.allclose(sensitivity[0, :3], scores.saliency(modules[0]).abs())
+    assert torch.allclose(sensitivity[1, :2], scores.saliency(modules[1]).abs())
+    assert not sensitivity[0, 3:].any()
+    assert not sensitivity[1, 2:].any()
 
 
 def test_norm_and_effective_rank_need_no_full_matrix() -> None:

@@ -58,9 +58,9 @@ def check(standing: AllocationState, moves: list, most: int, per_module: int) ->
 
 def swaps_within_limits(standing: AllocationState, moves: int, per_module: int, hysteresis: float) -> None:
     """Hold one swap to every limit, and its gain to the hysteresis."""
-    found = swap(standing, moves=moves, per_module=per_module, hysteresis=hysteresis)
-    check(standing, found, moves, per_module)
-    for move in found:
+    swaps = swap(standing, moves=moves, per_module=per_module, hysteresis=hysteresis)
+    check(standing, swaps, moves, per_module)
+    for move in swaps:
         loss = sum(donor.score for donor in move.donors)
         assert np.isfinite(loss)
         assert move.receiver.score > (1 + hysteresis) * loss
@@ -78,8 +78,8 @@ test_swap_keeps_every_limit_over_many = pytest.mark.torture(
 
 @given(standings(), st.integers(0, 100))
 def test_random_control_keeps_the_limits_and_moves_by_chance(standing: AllocationState, seed: int) -> None:
-    found = swap(drawn(standing, seed), moves=4, per_module=2, hysteresis=0.0)
-    check(drawn(standing, seed), found, 4, 2)
+    swaps = swap(drawn(standing, seed), moves=4, per_module=2, hysteresis=0.0)
+    check(drawn(standing, seed), swaps, 4, 2)
 
 
 def test_swap_takes_the_least_and_gives_to_the_most() -> None:

@@ -21,9 +21,9 @@ def state(step: int) -> dict[str, object]:
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     for step in (4, 8):
         write_checkpoint(tmp_path / "checkpoint", state(step))
-        found = read_checkpoint(tmp_path / "checkpoint")
-        assert found["step"] == step
-        assert torch.equal(found["weights"]["a"], torch.full((3, 2), float(step)))
+        checkpoint = read_checkpoint(tmp_path / "checkpoint")
+        assert checkpoint["step"] == step
+        assert torch.equal(checkpoint["weights"]["a"], torch.full((3, 2), float(step)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
 
 

@@ -39,21 +39,21 @@ def table(effects: list[float], cost: int = 10) -> Components:
 @given(st.integers(0, 10**6), st.integers(0, 8), st.booleans(), st.booleans())
 def test_all_components_together_are_the_update(seed: int, rank: int, inputs: bool, outputs: bool) -> None:
     A, B = drawn(seed, rank)
-    found = components(
+    parts = components(
         A, B, 2.0, inputs=moment(seed, A) if inputs else None, outputs=moment(seed + 1, B.t()) if outputs else None
     )
     update = 2.0 * (B @ A)
-    torch.testing.assert_close(found.scaling * (found.B @ found.A), update, atol=1e-4, rtol=1e-4)
-    effect = found.effect.numpy()
+    torch.testing.assert_close(parts.scaling * (parts.B @ parts.A), update, atol=1e-4, rtol=1e-4)
+    effect = parts.effect.numpy()
     assert (np.diff(effect) <= 1e-9 * effect.max(initial=1)).all()
     assert (effect > 0).all()
 
 
 def test_plain_components_are_the_singular_value_decomposition() -> None:
     A, B = drawn(3, 5)
-    found = components(A, B, 0.5)
+    parts = components(A, B, 0.5)
     value = torch.linalg.svdvals(0.5 * (B @ A).double())[:5]
-    torch.testing.assert_close(found.effect.sqrt(), value, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(parts.effect.sqrt(), value, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("keep", [1, 2, 4])
@@ -63,8 +63,8 @@ def test_no_other_update_of_the_rank_is_nearer_on_the_inputs_that_were_seen(keep
     inner = (sample @ A.t()).double()
     update = (B @ A).double()
 
-    def lost(found: Components) -> float:
-        small = (found.B[:, :keep] @ found.A[:keep]).double()
+    def lost(parts: Components) -> float:
+        small = (parts.B[:, :keep] @ parts.A[:keep]).double()
         return float((sample.double() @ (update - small).t()).square().sum())
 
     weighted, plain = components(A, B, 1.0, inputs=inner.t() @ inner), components(A, B, 1.0)
@@ -173,11 +173,14 @@ def test_a_planted_update_of_rank_six_keeps_its_rank_under_any_budget_that_allow
     seed: int, planted: list[float], others: list[list[float]], more: int
 ) -> None:
     tables = [hand_made(seed, planted, stored=8), *(hand_made(seed + 1 + i, one) for i, one in enumerate(others))]
-    found = tables[0]
-    chosen = within_budget(METHODS["global"](tables, 0), tables, 6 * found.cost + more)[0]
+    planted_parts = tables[0]
+    chosen = within_budget(METHODS["global"](tables, 0), tables, 6 * planted_parts.cost + more)[0]
     assert list(chosen[:6]) == list(range(6))
-    whole = found.B @ found.A
-    torch.testing.assert_close(found.B[:, chosen] @ found.A[chosen], whole, atol=1e-5, rtol=1e-5)
+    whole = planted_parts.B @ planted_parts.A
+    torch.testing.assert_close(planted_parts.B[:, chosen] @ planted_parts.A[chosen], whole, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
-        found.effect[:6].sqrt(), torch.tensor(sorted(planted, reverse=True), dtype=torch.float64), atol=1e-4, rtol=1e-4
+        planted_parts.effect[:6].sqrt(),
+        torch.tensor(sorted(planted, reverse=True), dtype=torch.float64),
+        atol=1e-4,
+        rtol=1e-4,
     )

@@ -71,22 +71,22 @@ def folder_of(path: Path, train: Records, held_out: Records, name: str = "valida
 def test_every_kind_of_file_says_the_same(ending: str, tmp_path: Path) -> None:
     WRITERS[ending](tmp_path / f"rows{ending}", ROWS)
     WRITERS[".csv"](tmp_path / "other.csv", ROWS)
-    found, other = load(tmp_path / f"rows{ending}"), load(tmp_path / "other.csv")
-    assert found.digest == other.digest
-    assert (found.task.name, found.labels, found.metric) == ("classification", ["bad", "good"], "accuracy")
-    assert (len(found.train), len(found.held_out)) == (36, 4)
-    assert sorted(found.train.text + found.held_out.text) == sorted(row["text"] for row in ROWS)
+    dataset, other = load(tmp_path / f"rows{ending}"), load(tmp_path / "other.csv")
+    assert dataset.digest == other.digest
+    assert (dataset.task.name, dataset.labels, dataset.metric) == ("classification", ["bad", "good"], "accuracy")
+    assert (len(dataset.train), len(dataset.held_out)) == (36, 4)
+    assert sorted(dataset.train.text + dataset.held_out.text) == sorted(row["text"] for row in ROWS)
     truth = {row["text"]: row["label"] for row in ROWS}
-    assert [found.labels[index] for index in found.train.label] == [truth[text] for text in found.train.text]
-    assert found.train.label.dtype == np.int64
-    assert set(found.train.group or ()) <= {"short", "long"}
+    assert [dataset.labels[index] for index in dataset.train.label] == [truth[text] for text in dataset.train.text]
+    assert dataset.train.label.dtype == np.int64
+    assert set(dataset.train.group or ()) <= {"short", "long"}
 
 
 @pytest.mark.parametrize("held_out", ["validation", "test", "dev", "valid", "eval", "TEST"])
 def test_folders_with_two_sides(held_out: str, tmp_path: Path) -> None:
-    found = load(folder_of(tmp_path / "data", ROWS, tiny_rows(7, seed=5), f"{held_out}.csv"))
-    assert (len(found.train), len(found.held_out)) == (40, 7)
-    assert found.train.text == [row["text"] for row in ROWS]
+    dataset = load(folder_of(tmp_path / "data", ROWS, tiny_rows(7, seed=5), f"{held_out}.csv"))
+    assert (len(dataset.train), len(dataset.held_out)) == (40, 7)
+    assert dataset.train.text == [row["text"] for row in ROWS]
 
 
 def test_validation_wins_over_test(tmp_path: Path) -> None:
@@ -97,16 +97,16 @@ def test_validation_wins_over_test(tmp_path: Path) -> None:
 
 def test_a_folder_with_training_rows_only_is_split(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", ROWS)
-    found = load(tmp_path, eval_fraction=0.25)
-    assert (len(found.train), len(found.held_out)) == (30, 10)
+    dataset = load(tmp_path, eval_fraction=0.25)
+    assert (len(dataset.train), len(dataset.held_out)) == (30, 10)
 
 
 def test_shards_are_put_together(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train-00000-of-00002.parquet", ROWS[:25])
     write_parquet(tmp_path / "train-00001-of-00002.parquet", ROWS[25:])
     write_parquet(tmp_path / "validation-00000-of-00001.parquet", list(tiny_rows(6, seed=3)))
-    found = load(tmp_path)
-    assert found.train.text == [row["text"] for row in ROWS]
+    dataset = load(tmp_path)
+    assert dataset.train.text == [row["text"] for row in ROWS]
     write_parquet(tmp_path / "train-00001-of-00002.parquet", [{"text": 1.5, "label": "good"}])
     with pytest.raises(DataError, match="than the other shards"):
         load(tmp_path)
@@ -138,15 +138,15 @@ def test_nothing_is_left_in_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_byte_order_marks_and_quotes(tmp_path: Path) -> None:
     lines = ["text,label", '"a, quoted ""text""",x', '"two\nlines",y', "üñí,x", "plain,y"] * 1
     (tmp_path / "rows.csv").write_text("\ufeff" + "\n".join(lines) + "\n", "utf-8")
-    found = load(tmp_path / "rows.csv")
-    assert {'a, quoted "text"', "two\nlines", "üñí", "plain"} == {*found.train.text, *found.held_out.text}
+    dataset = load(tmp_path / "rows.csv")
+    assert {'a, quoted "text"', "two\nlines", "üñí", "plain"} == {*dataset.train.text, *dataset.held_out.text}
 
 
 def test_texts_and_classes_may_be_called_na(tmp_path: Path) -> None:
     rows = [{"text": text, "label": label} for text, label in (("NA", "None"), ("null", "NA"), ("n/a", "None")) * 5]
-    found = load(write_csv(tmp_path / "rows.csv", rows))
-    assert found.labels == ["NA", "None"]
-    assert set(found.train.text) == {"NA", "null", "n/a"}
+    dataset = load(write_csv(tmp_path / "rows.csv", rows))
+    assert dataset.labels == ["NA", "None"]
+    assert set(dataset.train.text) == {"NA", "null", "n/a"}
 
 
 @pytest.mark.parametrize(
@@ -162,16 +162,16 @@ def test_texts_and_classes_may_be_called_na(tmp_path: Path) -> None:
 )
 def test_names_of_classes(values: Sequence[Any], labels: list[str], tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"text": f"t {i}", "label": values[i % len(values)]} for i in range(12)])
-    found = load(tmp_path / "rows.jsonl")
-    assert (found.task.name, found.labels) == ("classification", labels)
+    dataset = load(tmp_path / "rows.jsonl")
+    assert (dataset.task.name, dataset.labels) == ("classification", labels)
 
 
 def test_names_kept_in_the_file_are_used(tmp_path: Path) -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     rows = {"text": [f"t {i}" for i in range(12)], "label": [i % 2 for i in range(12)]}
     datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "rows.parquet")
-    found = load(tmp_path / "rows.parquet")
-    assert found.labels == ["no", "yes"]
+    dataset = load(tmp_path / "rows.parquet")
+    assert dataset.labels == ["no", "yes"]
     rows["label"][3] = -1
     datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "rows.parquet")
     with pytest.raises(DataError, match="hidden label"):
@@ -182,17 +182,17 @@ def test_one_class_on_one_side_written_in_two_ways(tmp_path: Path) -> None:
     """Numbers on one side and the same as text on the other are the same classes."""
     write_jsonl(tmp_path / "train.jsonl", [{"text": f"t {i}", "label": i % 2} for i in range(12)])
     write_jsonl(tmp_path / "test.jsonl", [{"text": f"u {i}", "label": str(i % 2)} for i in range(4)])
-    found = load(tmp_path)
-    assert found.labels == ["0", "1"]
-    assert found.held_out.label.tolist() == [0, 1, 0, 1]
+    dataset = load(tmp_path)
+    assert dataset.labels == ["0", "1"]
+    assert dataset.held_out.label.tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(("task", "expected"), [("auto", "regression"), ("regression", "regression")])
 def test_fractions_are_a_regression(task: str, expected: str, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"text": f"t {i}", "label": i / 4} for i in range(20)])
-    found = load(tmp_path / "rows.jsonl", task=task)
-    assert (found.task.name, found.labels, found.metric) == (expected, [], "pearson")
-    assert found.train.label.dtype == np.float32
+    dataset = load(tmp_path / "rows.jsonl", task=task)
+    assert (dataset.task.name, dataset.labels, dataset.metric) == (expected, [], "pearson")
+    assert dataset.train.label.dtype == np.float32
     assert load(tmp_path / "rows.jsonl", metric="mse").metric == "mse"
 
 
@@ -208,11 +208,11 @@ def test_whole_numbers_are_a_regression_when_asked_for(tmp_path: Path) -> None:
 )
 def test_pairs_as_glue_names_them(first: str, second: str, tmp_path: Path) -> None:
     rows = [{"idx": i, second: f"b {i}", first: f"a {i}", "label": i % 2} for i in range(12)]
-    found = load(write_csv(tmp_path / "rows.csv", rows))
-    texts = found.train.text
-    assert found.train.text_pair is not None
+    dataset = load(write_csv(tmp_path / "rows.csv", rows))
+    texts = dataset.train.text
+    assert dataset.train.text_pair is not None
     assert {text[0] for text in texts} == {"a"}
-    assert [a[2:] for a in texts] == [b[2:] for b in found.train.text_pair]
+    assert [a[2:] for a in texts] == [b[2:] for b in dataset.train.text_pair]
 
 
 @pytest.mark.parametrize("names", [("TEXT", "LABEL"), (" text ", " label "), ("Sentence", "Label")])
@@ -231,10 +231,10 @@ def test_columns_are_found_in_any_case_and_with_space_around(names: tuple[str, s
 def test_named_columns_win(tmp_path: Path) -> None:
     rows = [{"text": "no", "body": f"a {i}", "more": f"b {i}", "stars": i % 3, "label": 7} for i in range(12)]
     path = write_csv(tmp_path / "rows.csv", rows)
-    found = load(path, text="body", text_pair="more", label="stars")
-    assert found.train.text[0].startswith("a ")
-    assert (found.train.text_pair or [""])[0].startswith("b ")
-    assert found.labels == ["0", "1", "2"]
+    dataset = load(path, text="body", text_pair="more", label="stars")
+    assert dataset.train.text[0].startswith("a ")
+    assert (dataset.train.text_pair or [""])[0].startswith("b ")
+    assert dataset.labels == ["0", "1", "2"]
     assert load(path, text="body", label="stars").train.text_pair is None
     texts, pairs = text_columns(read_table(path), settings(text="body", text_pair="more"))
     assert (texts[3], (pairs or [])[3]) == ("a 3", "b 3")
@@ -252,14 +252,14 @@ def test_named_columns_win(tmp_path: Path) -> None:
     ],
 )
 def test_input_groups(group_by: str | None, groups: set[str] | None, tmp_path: Path) -> None:
-    found = load(write_csv(tmp_path / "rows.csv", ROWS), group_by=group_by)
-    assert (None if found.train.group is None else set(found.train.group)) == groups
+    dataset = load(write_csv(tmp_path / "rows.csv", ROWS), group_by=group_by)
+    assert (None if dataset.train.group is None else set(dataset.train.group)) == groups
 
 
 def test_without_a_domain_groups_are_lengths(tmp_path: Path) -> None:
     rows = [{"text": "x" * n, "label": n % 2} for n in (1, 40, 41, 80, 81, 160, 161, 320, 321, 900)]
-    found = load(folder_of(tmp_path / "data", rows, rows))
-    assert found.train.group == [
+    dataset = load(folder_of(tmp_path / "data", rows, rows))
+    assert dataset.train.group == [
         "1 to 40 characters",
         "1 to 40 characters",
         "41 to 80 characters",
@@ -275,13 +275,13 @@ def test_without_a_domain_groups_are_lengths(tmp_path: Path) -> None:
 
 def test_limits_are_drawn_by_key_and_keep_the_order(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "data", ROWS, tiny_rows(20, seed=9))
-    found = load(folder, max_train=15, max_eval=6)
-    assert (len(found.train), len(found.held_out)) == (15, 6)
+    dataset = load(folder, max_train=15, max_eval=6)
+    assert (len(dataset.train), len(dataset.held_out)) == (15, 6)
     order = [row["text"] for row in ROWS]
-    positions = [order.index(text) for text in found.train.text]
+    positions = [order.index(text) for text in dataset.train.text]
     assert positions == sorted(positions)
-    assert load(folder, max_train=15, max_eval=6).digest == found.digest
-    assert load(folder, seed=1, max_train=15, max_eval=6).digest != found.digest
+    assert load(folder, max_train=15, max_eval=6).digest == dataset.digest
+    assert load(folder, seed=1, max_train=15, max_eval=6).digest != dataset.digest
     assert load(folder, max_train=1000).digest == load(folder).digest
 
 
@@ -315,11 +315,11 @@ def test_glue_tasks_have_their_own_metric(folder: str, metric: str, tmp_path: Pa
 
 def test_warnings_say_what_a_person_should_know(tmp_path: Path) -> None:
     rare = [*({"text": f"common {i}", "label": "a"} for i in range(60)), {"text": "rare", "label": "b"}]
-    found = load(folder_of(tmp_path / "data", rare, [{"text": "common 1", "label": "a"}] * 3))
-    said = " ".join(found.warnings)
-    assert "b is less than a twentieth" in said
-    assert "only one class" in said
-    assert "1 texts are in both the training and the held-out data" in said
+    dataset = load(folder_of(tmp_path / "data", rare, [{"text": "common 1", "label": "a"}] * 3))
+    warnings = " ".join(dataset.warnings)
+    assert "b is less than a twentieth" in warnings
+    assert "only one class" in warnings
+    assert "1 texts are in both the training and the held-out data" in warnings
     clean = folder_of(
         tmp_path / "clean",
         [{"text": f"t {i}", "label": i % 2} for i in range(20)],
@@ -340,11 +340,11 @@ def test_texts_that_are_cut_are_a_warning_as_in_the_data_check(tmp_path: Path) -
 
 
 def test_a_sample_of_the_training_rows_is_drawn_by_key(tmp_path: Path) -> None:
-    found = load(write_csv(tmp_path / "rows.csv", ROWS))
-    sample = found.train_sample(10, seed=0)
-    assert sample.text == found.train_sample(10, seed=0).text != found.train_sample(10, seed=1).text
-    assert set(sample.text) <= set(found.train.text)
-    assert len(found.train_sample(1000, seed=0)) == len(found.train)
+    dataset = load(write_csv(tmp_path / "rows.csv", ROWS))
+    sample = dataset.train_sample(10, seed=0)
+    assert sample.text == dataset.train_sample(10, seed=0).text != dataset.train_sample(10, seed=1).text
+    assert set(sample.text) <= set(dataset.train.text)
+    assert len(dataset.train_sample(1000, seed=0)) == len(dataset.train)
 
 
 def test_hidden_labels_are_refused(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from dynlora.engine.model.dropout import DropoutStreams, SparseDropout, dropped_
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**62), st.integers(1, 3000), st.floats(1e-4, 0.9999))
 def test_positions_ascend_and_lie_inside(seed: int, n: int, probability: float) -> None:
-    found = dropped_positions(seed, n, probability).numpy()
-    assert (np.diff(found) > 0).all()
-    assert len(found) == 0 or (found[0] >= 0 and found[-1] < n)
-    assert np.array_equal(found, dropped_positions(seed, n, probability).numpy())
+    positions = dropped_positions(seed, n, probability).numpy()
+    assert (np.diff(positions) > 0).all()
+    assert len(positions) == 0 or (positions[0] >= 0 and positions[-1] < n)
+    assert np.array_equal(positions, dropped_positions(seed, n, probability).numpy())
 
 
 @pytest.mark.parametrize("probability", [0.05, 0.1, 0.5, 0.9])

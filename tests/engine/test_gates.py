@@ -307,9 +307,9 @@ def test_what_reacting_is_worth_is_recorded_at_the_end_of_a_run_with_gates() -> 
 def test_a_reaction_is_measured_by_group() -> None:
     with_gates = np.zeros(40)
     at_mean = np.where(np.arange(40) < 20, 0.5, 0.0)
-    found = reaction(at_mean, with_gates, 100, np.arange(40) // 20, ["helped", "not", "empty"])
-    assert (found["n"], found["of"], found["lowers_by"]) == (40, 100, 0.25)
-    assert [(one["group"], one["lowers_by"], one["low"]) for one in found["groups"]] == [
+    reaction_by_group = reaction(at_mean, with_gates, 100, np.arange(40) // 20, ["helped", "not", "empty"])
+    assert (reaction_by_group["n"], reaction_by_group["of"], reaction_by_group["lowers_by"]) == (40, 100, 0.25)
+    assert [(one["group"], one["lowers_by"], one["low"]) for one in reaction_by_group["groups"]] == [
         ("helped", 0.5, 0.5),
         ("not", 0.0, 0.0),
     ]

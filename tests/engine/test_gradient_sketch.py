@@ -33,10 +33,10 @@ def test_low_rank_gradients_are_found_exactly() -> None:
     sketch.add(x[:20].view(4, 5, 40), g[:20].view(4, 5, 30))
     sketch.add(x[20:], g[20:])
     left, value, right = torch.linalg.svd(g.t() @ x / 2)
-    found = sketch.directions(3, steps=2)
-    torch.testing.assert_close(found.value, value[:3], rtol=1e-3, atol=0)
-    torch.testing.assert_close((found.right @ right[:3].t()).abs(), torch.eye(3), rtol=0, atol=1e-3)
-    torch.testing.assert_close((found.left @ left[:, :3]).abs(), torch.eye(3), rtol=0, atol=1e-3)
+    directions = sketch.directions(3, steps=2)
+    torch.testing.assert_close(directions.value, value[:3], rtol=1e-3, atol=0)
+    torch.testing.assert_close((directions.right @ right[:3].t()).abs(), torch.eye(3), rtol=0, atol=1e-3)
+    torch.testing.assert_close((directions.left @ left[:, :3]).abs(), torch.eye(3), rtol=0, atol=1e-3)
 
 
 def test_what_it_hears_is_the_gradient_of_the_frozen_weight() -> None:
@@ -59,8 +59,8 @@ def test_gradients_of_bf16_are_summed_as_exactly_as_they_are_known() -> None:
     half.add(x, g)
     whole.add(x, g.float())
     assert half.forward_sum.dtype == half.backward_sum.dtype == torch.float32
-    for found, exact in ((half.forward_sum, whole.forward_sum), (half.backward_sum, whole.backward_sum)):
-        assert 0 < (found - exact).norm() / exact.norm() < 0.01
+    for low, exact in ((half.forward_sum, whole.forward_sum), (half.backward_sum, whole.backward_sum)):
+        assert 0 < (low - exact).norm() / exact.norm() < 0.01
 
 
 def test_nothing_heard_gives_no_direction() -> None:
@@ -140,11 +140,11 @@ def test_within_groups_a_loud_layer_asks_for_no_more_than_a_quiet_one() -> None:
 
 def test_within_groups_what_cannot_be_compared_stays_out_of_the_mean() -> None:
     gains = [np.array([3.0, np.nan]), np.zeros(2), np.array([5.0])]
-    found = within_groups(gains, [3, 2, 5], [0, 1, None])
-    assert found[0][0] == pytest.approx(3.0)
-    assert np.isnan(found[0][1])
-    assert not found[1].any()
-    assert found[2][0] == pytest.approx(5.0)
+    gains_within = within_groups(gains, [3, 2, 5], [0, 1, None])
+    assert gains_within[0][0] == pytest.approx(3.0)
+    assert np.isnan(gains_within[0][1])
+    assert not gains_within[1].any()
+    assert gains_within[2][0] == pytest.approx(5.0)
 
 
 def test_within_families_a_loud_family_asks_for_no_more_than_a_quiet_one() -> None:
@@ -197,11 +197,11 @@ def test_the_promise_is_the_gain_of_a_signed_step() -> None:
     torch.manual_seed(1)
     gradient = torch.outer(torch.randn(7), torch.randn(5))
     left, value, right = torch.linalg.svd(gradient)
-    found = Directions(left[:, :1].t(), value[:1], right[:1])
+    directions = Directions(left[:, :1].t(), value[:1], right[:1])
     a, lr, scaling = right[0] / 3**0.5, 1e-3, 2.0
     slope = scaling * gradient @ a  # ∂L/∂b
     expected = float(lr * slope.abs().sum()) * 10
-    assert predicted_gain(found, scaling=scaling, lr=lr, steps=10)[0] == pytest.approx(expected, rel=1e-5)
+    assert predicted_gain(directions, scaling=scaling, lr=lr, steps=10)[0] == pytest.approx(expected, rel=1e-5)
 
 
 @settings(max_examples=80, deadline=None)

@@ -96,12 +96,12 @@ def test_padding_counts_for_nothing_and_equal_inputs_share_one_decomposition() -
     def seen(batches: list[dict[str, Tensor]]) -> dict[str, InputComponents]:
         return input_directions(model, modules, batches, lambda _: dict.fromkeys(names, 3), limit=3, seed=0)
 
-    found, padded = seen([batch]), seen([wider])
-    assert found[names[0]] is found[names[1]]
-    assert len({id(found[name]) for name in names}) == 3
-    assert found[names[0]].count == int(batch["attention_mask"].sum())
+    components, padded = seen([batch]), seen([wider])
+    assert components[names[0]] is components[names[1]]
+    assert len({id(components[name]) for name in names}) == 3
+    assert components[names[0]].count == int(batch["attention_mask"].sum())
     for name in names:
-        assert torch.allclose(found[name].values, padded[name].values, rtol=1e-3)
+        assert torch.allclose(components[name].values, padded[name].values, rtol=1e-3)
     assert model.training == tiny_model().training
     assert not any(module._forward_pre_hooks for module in modules.values())
 
@@ -120,9 +120,9 @@ def test_reading_ends_when_all_that_is_in_demand_has_converged() -> None:
             return self.inner(x)
 
     rows = torch.randn(64, 4, generator=drawn(0)) * torch.tensor([8.0, 4.0, 2.0, 1.0])
-    found = input_directions(Model(), {name: model[0]}, [{"x": rows}] * 9, lambda _: {name: 2}, limit=4, seed=0)
+    directions = input_directions(Model(), {name: model[0]}, [{"x": rows}] * 9, lambda _: {name: 2}, limit=4, seed=0)
     assert len(read) == 2
-    assert found[name].count == 128
+    assert directions[name].count == 128
     read.clear()
     input_directions(Model(), {name: model[0]}, [{"x": rows}], lambda _: {name: 2}, limit=4, seed=0)
     assert len(read) == 1
@@ -133,19 +133,19 @@ def test_weight_gradients_are_those_of_the_mean_loss(architecture: str) -> None:
     model = tiny_model(architecture).requires_grad_(False)
     name, module = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D))
     batches = [tiny_tokens().batch(range(8)), tiny_tokens().batch(range(8, 16))]
-    found = weight_gradients(model, {name: module}, batches, TASK)[name]
+    gradients = weight_gradients(model, {name: module}, batches, TASK)[name]
     module.weight.requires_grad_(True)
     for batch in batches:
         (TASK.example_loss(model(**batch).logits, batch["labels"]).mean() / 2).backward()
     expected = module.weight.grad if isinstance(module, nn.Linear) else module.weight.grad.t()
-    assert torch.allclose(found, expected, atol=1e-7)
+    assert torch.allclose(gradients, expected, atol=1e-7)
     module.weight.grad = None
     module.weight.requires_grad_(False)
     weight_gradients(model, {name: module}, batches, TASK)
     assert module.weight.grad is None
     assert not module.weight.requires_grad
     weight = module.weight if isinstance(module, nn.Linear) else module.weight.t()
-    assert float(mean_product(module, found)) == pytest.approx(float((weight * found).abs().mean()))
+    assert float(mean_product(module, gradients)) == pytest.approx(float((weight * gradients).abs().mean()))
 
 
 def test_gradient_pair_by_hand() -> None:
@@ -240,10 +240,10 @@ def test_lora_ga_in_half_precision_starts_near_the_base_and_leaves_its_weights_a
     trainer = make_trainer(tiny_config("lora", strategy=GA, train__precision="bf16", train__lr=1e-2), "llama")
     batch = tiny_tokens().batch(range(6))
     with torch.no_grad(), trainer.autocast():
-        found = trainer.model.eval()(**batch).logits
+        logits = trainer.model.eval()(**batch).logits
         with trainer.adapters.disabled():
             expected = trainer.model(**batch).logits
-    assert torch.allclose(found.float(), expected.float(), atol=2e-2)
+    assert torch.allclose(logits.float(), expected.float(), atol=2e-2)
     assert all(module.base_layer.weight.dtype is torch.float32 for module in trainer.adapters)
     assert all(module.copied_bytes() for module in trainer.adapters)
     trainer.train(MemoryKeeper())

@@ -39,10 +39,10 @@ def test_what_was_made_is_found_by_another_tokenizer_of_the_same_folder(tiny_ber
         kept_tokens.make(maker, data, side, LENGTH)
     asker = load_tokenizer(tiny_bert)
     asker("some text", truncation=True, max_length=3)  # leaves its limit in the tokenizer
-    found = kept_tokens.encoded(asker, data, "train", LENGTH)
-    assert found is kept_tokens.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
-    assert same(found, fresh)
-    assert found is not kept_tokens.encoded(asker, data, "held_out", LENGTH)
+    tokens = kept_tokens.encoded(asker, data, "train", LENGTH)
+    assert tokens is kept_tokens.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
+    assert same(tokens, fresh)
+    assert tokens is not kept_tokens.encoded(asker, data, "held_out", LENGTH)
 
 
 @pytest.mark.parametrize("other", ["length", "rows", "task", "tokenizer", "padding"])

@@ -141,15 +141,15 @@ def test_autocast_computes_in_bf16_and_trains_in_fp32() -> None:
     adapter = module()
     gate(adapter, torch.tensor([0.5, 1.5], requires_grad=True))
     x = torch.randn(2, 3, 8, requires_grad=True)
-    found = {}
+    gradients = {}
     for fused in (True, False):
         with torch.autocast("cpu", torch.bfloat16):
-            found[fused] = outcome(adapter, x, fused=fused)
-    for mine, theirs in zip(found[True], found[False], strict=True):
+            gradients[fused] = outcome(adapter, x, fused=fused)
+    for mine, theirs in zip(gradients[True], gradients[False], strict=True):
         assert mine.dtype == theirs.dtype
         assert torch.allclose(mine.float(), theirs.float(), rtol=0.03, atol=0.05)
-    assert found[True][0].dtype is torch.bfloat16
-    assert {t.dtype for t in found[True][1:]} == {torch.float32}
+    assert gradients[True][0].dtype is torch.bfloat16
+    assert {t.dtype for t in gradients[True][1:]} == {torch.float32}
 
 
 def test_a_gate_near_one_is_not_rounded_away_in_bf16() -> None:
@@ -200,8 +200,8 @@ def test_a_block_that_is_run_again_gives_the_same_gradients(dropout: float) -> N
     expected = outcome(adapter, x, fused=True)
     out = checkpoint(adapter, x, use_reentrant=False)
     weight = torch.linspace(-1, 1, out.numel()).view(out.shape)
-    found = torch.autograd.grad((out * weight).sum(), [x, adapter.lora_A, adapter.lora_B])
-    for mine, theirs in zip(found, expected[1:], strict=True):
+    gradients = torch.autograd.grad((out * weight).sum(), [x, adapter.lora_A, adapter.lora_B])
+    for mine, theirs in zip(gradients, expected[1:], strict=True):
         assert torch.equal(mine, theirs)
 
 

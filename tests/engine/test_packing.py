@@ -67,8 +67,8 @@ def test_a_packed_row_equals_its_parts(name: str, gates: str) -> None:
     trainer.model.eval()
     task = CausalLM()
     losses = []
-    for found in (tokens, packed):
-        batch = found.batch(np.arange(len(found)))
+    for inputs in (tokens, packed):
+        batch = inputs.batch(np.arange(len(inputs)))
         labels = batch.pop("labels")
         loss = task.batch_loss(trainer.strategy.forward(trainer.model, batch), labels)
         trainer.model.zero_grad()

@@ -45,12 +45,12 @@ def losses_of_ours(trainer: Trainer) -> list[float]:
     """Train step by step and return the losses."""
     order = BatchOrder(trainer.tokens.length, trainer.config.train.batch_size, trainer.config.seed)
     trainer.model.train()
-    found = []
+    losses = []
     for _ in range(STEPS):
         loss, _ = trainer._advance(order)
         trainer.optimizer.zero_grad(set_to_none=True)
-        found.append(float(loss))
-    return found
+        losses.append(float(loss))
+    return losses
 
 
 def losses_of_theirs(
@@ -61,7 +61,7 @@ def losses_of_theirs(
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     order, tokens = BatchOrder(tiny_tokens().length, 8, 0), tiny_tokens()
     model.train()
-    found = []
+    losses = []
     for index in range(1, STEPS + 1):
         set_lr(optimizer, config.train, index, STEPS)
         batch = tokens.batch(order[index - 1])
@@ -72,8 +72,8 @@ def losses_of_theirs(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        found.append(loss.item())
-    return found
+        losses.append(loss.item())
+    return losses
 
 
 def trained_in(model: nn.Module, lr: float) -> list[dict[str, Any]]:
@@ -248,9 +248,9 @@ def test_adalora_follows_peft() -> None:
             penalty = sum(ours.strategy.penalty(ours.adapters).values())
         assert torch.isfinite(loss + penalty)
         for module, other, kept in zip(ours.adapters, theirs, ours.strategy.pattern, strict=True):
-            found, wanted = module.scale.detach(), other.lora_E["default"].detach().flatten()
-            assert torch.allclose(found, wanted, atol=1e-6), (index, module.info.name)
-            assert torch.equal(found == 0, wanted == 0)
+            scale, wanted = module.scale.detach(), other.lora_E["default"].detach().flatten()
+            assert torch.allclose(scale, wanted, atol=1e-6), (index, module.info.name)
+            assert torch.equal(scale == 0, wanted == 0)
             assert torch.allclose(module.lora_A, other.lora_A["default"], atol=1e-6)
             pruned += sum(not keep for keep in kept)
         pattern = peft.peft_config["default"].rank_pattern

@@ -92,10 +92,10 @@ def test_each_group_has_its_calibration() -> None:
     recorder = ListRecorder()
     trainer = make_trainer(tiny_config("lora"), recorder=recorder)
     trainer.train(MemoryKeeper())
-    found = trainer.predictions(trainer.evaluation.tokens)
+    predictions = trainer.predictions(trainer.evaluation.tokens)
     group, label = trainer.evaluation.group, trainer.evaluation.tokens.label
     for name in ("ece", "brier"):
-        by_group = [calibration_metrics(label[group == g], found.output[group == g])[name] for g in (0, 1)]
+        by_group = [calibration_metrics(label[group == g], predictions.output[group == g])[name] for g in (0, 1)]
         assert recorder.axes[f"group_{name}"] == "group"
         assert sorted(recorder.vectors[f"group_{name}"]) == [0, 10, 20]
         np.testing.assert_allclose(recorder.vectors[f"group_{name}"][20], by_group, rtol=1e-6)

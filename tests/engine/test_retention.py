@@ -46,7 +46,7 @@ def measured(architecture: str) -> tuple[Trainer, dict[str, Any]]:
 
 
 def test_a_writer_is_compared_by_its_loss_and_by_kl() -> None:
-    trainer, found = measured(WRITER)
+    trainer, retention = measured(WRITER)
     tokens, model = tokens_of(WRITER), trainer.model.eval()
     sums = np.zeros((len(tokens), 4))
     for row in range(len(tokens)):
@@ -61,13 +61,13 @@ def test_a_writer_is_compared_by_its_loss_and_by_kl() -> None:
         kl = (base.exp() * (base - adapted)).sum()
         sums[row] = [-base.gather(1, target).sum(), -adapted.gather(1, target).sum(), kl, chosen.sum()]
     by_hand = sums[:, :3].sum(0) / sums[:, 3].sum()
-    assert [found["base_loss"], found["loss"], found["kl"]] == pytest.approx(by_hand.tolist(), rel=1e-4)
-    assert found["low"] < found["loss"] - found["base_loss"] < found["high"]
-    assert found["kl"] > 0
+    assert [retention["base_loss"], retention["loss"], retention["kl"]] == pytest.approx(by_hand.tolist(), rel=1e-4)
+    assert retention["low"] < retention["loss"] - retention["base_loss"] < retention["high"]
+    assert retention["kl"] > 0
 
 
 def test_a_classifier_is_compared_by_its_hidden_states() -> None:
-    trainer, found = measured("bert")
+    trainer, retention = measured("bert")
     tokens, backbone = tokens_of("bert"), trainer.model.eval().base_model
     states: list[list[torch.Tensor]] = [[], []]
     for row in range(len(tokens)):
@@ -79,13 +79,13 @@ def test_a_classifier_is_compared_by_its_hidden_states() -> None:
             with trainer.adapters.disabled():
                 states[0].append(backbone(**batch).last_hidden_state[0, :length].mean(0).double())
     base, adapted = (torch.stack(one) for one in states)
-    assert found["cosine"] == pytest.approx(float(F.cosine_similarity(base, adapted).mean()), abs=1e-6)
+    assert retention["cosine"] == pytest.approx(float(F.cosine_similarity(base, adapted).mean()), abs=1e-6)
     near = []
     for one in (base, adapted):
         alike = F.normalize(one) @ F.normalize(one).t()
         near.append((alike - 3 * torch.eye(len(alike))).argmax(1))
-    assert found["agreement"] == pytest.approx(float((near[0] == near[1]).double().mean()), abs=0.03)
-    assert found["low"] < found["cosine"] < found["high"]
+    assert retention["agreement"] == pytest.approx(float((near[0] == near[1]).double().mean()), abs=0.03)
+    assert retention["low"] < retention["cosine"] < retention["high"]
 
 
 def test_the_model_is_left_in_its_mode() -> None:
@@ -154,9 +154,11 @@ def read(folder: Path) -> list[Retention]:
 def test_what_is_recorded_is_what_the_finished_run_says(runs: dict[int, Path]) -> None:
     model = load_run(runs[1])
     text = GeneralText.of(model.base.tokenizer, model.task)
-    found = text.measured(model.base.model, model.adapters, model.strategy.forward, model.autocast)
+    retention = text.measured(model.base.model, model.adapters, model.strategy.forward, model.autocast)
     last = read(runs[1])[-1]
-    assert (last.loss, last.base_loss, last.kl) == pytest.approx((found["loss"], found["base_loss"], found["kl"]))
+    assert (last.loss, last.base_loss, last.kl) == pytest.approx(
+        (retention["loss"], retention["base_loss"], retention["kl"])
+    )
 
 
 def test_a_run_that_is_stopped_and_resumed_measures_the_same(
@@ -223,5 +225,5 @@ def test_an_event_of_anybody_is_read_or_left_out() -> None:
     ],
 )
 def test_the_conclusion_follows_the_interval(rise: float, ends: tuple[Any, Any], verdict: str) -> None:
-    told = retention_conclusion(Retention(5, 3, 1.0, 1.0 + rise, 0.2, low=ends[0], high=ends[1]))
-    assert verdict in told.replace("−", "-")
+    conclusion = retention_conclusion(Retention(5, 3, 1.0, 1.0 + rise, 0.2, low=ends[0], high=ends[1]))
+    assert verdict in conclusion.replace("−", "-")

@@ -33,7 +33,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_run(outcome.folder), read_data(parse_config(values))
 
 
-def said(steps: Any) -> list[int]:
+def without_end(steps: Any) -> list[int]:
     """Return what was written, without its end."""
     return [token.id for token in steps if not token.is_end]
 
@@ -48,7 +48,7 @@ def test_every_decoder_writes_step_by_step_what_it_generates(architecture: str, 
         limits = Limits(20, 256, temperature, seed=7)
         (whole,) = write(model, tokenizer, [prompt], limits)
         steps = list(write_steps(model, tokenizer, prompt, limits))
-        assert said(steps) == whole.ids
+        assert without_end(steps) == whole.ids
         assert steps[-1].is_end == whole.ended
 
 
@@ -67,7 +67,7 @@ def test_texts_that_take_turns_do_not_see_each_other(gated: Any) -> None:
     writing += [
         write_steps(model.base.model, tokenizer, prompt, limits, gates, model.adapters.disabled) for prompt in prompts
     ]
-    found: list[list[int]] = [[] for _ in writing]
+    texts: list[list[int]] = [[] for _ in writing]
     left = dict(enumerate(writing))
     while left:
         for place, steps in list(left.items()):
@@ -75,8 +75,8 @@ def test_texts_that_take_turns_do_not_see_each_other(gated: Any) -> None:
             if token is None or token.is_end:
                 left.pop(place)
             else:
-                found[place].append(token.id)
-    assert found == alone
+                texts[place].append(token.id)
+    assert texts == alone
     assert all(module.enabled for module in model.adapters), "adapters are on again in the pauses"
 
 
@@ -101,9 +101,9 @@ def test_the_loss_of_a_module_is_what_the_text_loses_without_it(gated: Any) -> N
     model, _ = gated
     prompt, ids = model.base.tokenizer("a2:")["input_ids"], model.base.tokenizer("aa #### 2")["input_ids"]
     whole = scored(model, prompt, ids).total
-    found = list(ablated(model, prompt, ids))
-    assert [index for index, _, _ in found] == list(range(len(model.adapters)))
-    index, lost, _ = max(found, key=lambda one: abs(one[1]))
+    losses = list(ablated(model, prompt, ids))
+    assert [index for index, _, _ in losses] == list(range(len(model.adapters)))
+    index, lost, _ = max(losses, key=lambda one: abs(one[1]))
     model.adapters[index].enabled = False
     try:
         assert whole - scored(model, prompt, ids).total == pytest.approx(lost, rel=1e-6)
@@ -115,17 +115,17 @@ def test_the_loss_of_a_module_is_what_the_text_loses_without_it(gated: Any) -> N
 def test_the_estimate_is_the_slope_of_the_texts_probability_in_each_update(gated: Any) -> None:
     model, _ = gated
     prompt, ids = model.base.tokenizer("a2:")["input_ids"], model.base.tokenizer("aa #### 2")["input_ids"]
-    found = estimated(model, prompt, ids)
-    assert found.shape == (len(model.adapters),)
+    slopes = estimated(model, prompt, ids)
+    assert slopes.shape == (len(model.adapters),)
     assert not any(module._forward_hooks for module in model.adapters), "the model is as it was"
-    for index in np.argsort(-np.abs(found))[:3]:
+    for index in np.argsort(-np.abs(slopes))[:3]:
         module, totals = model.adapters[int(index)], []
         before = module.scaling
         for factor in (1.01, 0.99):
             module.scaling = before * factor
             totals.append(scored(model, prompt, ids).total)
         module.scaling = before
-        assert found[index] == pytest.approx((totals[0] - totals[1]) / 0.02, rel=0.02)
+        assert slopes[index] == pytest.approx((totals[0] - totals[1]) / 0.02, rel=0.02)
     whole = scored(model, prompt, ids).total
     order = [2, 0]
     assert [index for index, *_ in ablated(model, prompt, ids, order)] == order

@@ -36,9 +36,9 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recorded(run: Path) -> token_trace.TokenTrace:
     """Return what a run recorded, as the page reads it."""
-    found = token_trace.recorded(queries.events_frame(run, (EVENT,)), queries.signal_frame(run, SIGNAL))
-    assert found is not None
-    return found
+    trace = token_trace.recorded(queries.events_frame(run, (EVENT,)), queries.signal_frame(run, SIGNAL))
+    assert trace is not None
+    return trace
 
 
 def test_the_names_of_what_is_recorded_are_those_that_are_read() -> None:
@@ -52,16 +52,16 @@ def test_first_and_last_evaluation_are_what_base_and_adapter_say(writer: Path) -
     assert trace.covers(len(examples) - 1)
     assert not trace.covers(len(examples))
     some = examples.head(3)
-    asked = held_out_losses(Examined(writer), some["text"].tolist(), some["text_pair"].tolist())
-    for example, said in enumerate(asked):
-        found = trace.at(example, 4)
-        assert found["tokens"] == said["tokens"]
+    losses = held_out_losses(Examined(writer), some["text"].tolist(), some["text_pair"].tolist())
+    for example, expected in enumerate(losses):
+        trace_row = trace.at(example, 4)
+        assert trace_row["tokens"] == expected["tokens"]
         for who in ("base", "adapter"):
-            assert [one is None for one in found[who]] == [one is None for one in said[who]]
-            known = [(a, b) for a, b in zip(found[who], said[who], strict=True) if a is not None]
+            assert [one is None for one in trace_row[who]] == [one is None for one in expected[who]]
+            known = [(a, b) for a, b in zip(trace_row[who], expected[who], strict=True) if a is not None]
             np.testing.assert_allclose(*zip(*known, strict=True), rtol=1e-4)
-        assert trace.at(example, 0)["adapter"] == found["base"]
-        assert trace.at(example, 2)["adapter"] not in (found["base"], found["adapter"])
+        assert trace.at(example, 0)["adapter"] == trace_row["base"]
+        assert trace.at(example, 2)["adapter"] not in (trace_row["base"], trace_row["adapter"])
 
 
 def test_the_mean_over_an_examples_tokens_is_its_recorded_loss(writer: Path) -> None:
@@ -78,10 +78,10 @@ def test_examples_are_recorded_whole_as_far_as_the_tokens_go() -> None:
     tokens = tokenize(tokenizer, data, 64, CausalLM())
     assert tokens.length.tolist() == [6, 7, 6], "prompt, completion and the end"
     probe = np.array([2, 1, 0])
-    found = TokenTrace.of(tokens, probe, tokenizer, most=13)
-    assert found is not None
-    assert found.rows.tolist() == [2, 1]
-    assert "".join(found.texts[1]) == "bbyyyy<|end|>"
+    trace = TokenTrace.of(tokens, probe, tokenizer, most=13)
+    assert trace is not None
+    assert trace.rows.tolist() == [2, 1]
+    assert "".join(trace.texts[1]) == "bbyyyy<|end|>"
     assert TokenTrace.of(tokens, probe, tokenizer, most=5) is None
 
 
@@ -95,9 +95,9 @@ def test_a_record_that_is_not_of_one_piece_is_none(payload: object) -> None:
 def test_a_record_without_the_base_model_is_none() -> None:
     events = pd.DataFrame({"payload": [{"tokens": [["a", "b"]]}]})
     assert token_trace.recorded(events, pd.DataFrame({"step": [5], "0": [1.0], "1": [2.0]})) is None
-    found = token_trace.recorded(events, pd.DataFrame({"step": [0, 5], "0": [np.nan] * 2, "1": [2.0, 1.0]}))
-    assert found is not None
-    assert found.at(0, 5) == {"tokens": ["a", "b"], "step": 5, "base": [None, 2.0], "adapter": [None, 1.0]}
-    assert token_trace.step_words(found, 5) == {0: "0 (base)", 5: "5 (best, last)"}
-    assert token_trace.step_words(found, None)[5] == "5 (last)"
-    assert "first 1 probe example." in token_trace.why_not(found)
+    trace = token_trace.recorded(events, pd.DataFrame({"step": [0, 5], "0": [np.nan] * 2, "1": [2.0, 1.0]}))
+    assert trace is not None
+    assert trace.at(0, 5) == {"tokens": ["a", "b"], "step": 5, "base": [None, 2.0], "adapter": [None, 1.0]}
+    assert token_trace.step_words(trace, 5) == {0: "0 (base)", 5: "5 (best, last)"}
+    assert token_trace.step_words(trace, None)[5] == "5 (last)"
+    assert "first 1 probe example." in token_trace.why_not(trace)

@@ -77,8 +77,8 @@ def status_of(folder: Path) -> dict[str, Any]:
     """Return status and error of a run."""
     from dynlora.store.summary import run_summary
 
-    found = run_summary(folder)
-    return {"status": found["status"], "error": found.get("error")}
+    summary = run_summary(folder)
+    return {"status": summary["status"], "error": summary.get("error")}
 
 
 def good_checkpoint(folder: Path) -> bool:
@@ -155,9 +155,9 @@ def removed(bench: Bench, disk: Path, whole: Path) -> str:
         return f"ended with {code}"
     if folder.exists():
         return "the folder came back"
-    said = log.read_bytes()[before:].decode("utf-8", "replace")
-    told = "its folder was removed during training" in said
-    return "equal" if told else f"it did not say why it ended: {said[-300:]}"
+    log_text = log.read_bytes()[before:].decode("utf-8", "replace")
+    is_named = "its folder was removed during training" in log_text
+    return "equal" if is_named else f"it did not say why it ended: {log_text[-300:]}"
 
 
 def no_room_to_begin(bench: Bench, disk: Path, whole: Path) -> str:
@@ -166,9 +166,9 @@ def no_room_to_begin(bench: Bench, disk: Path, whole: Path) -> str:
     child = bench.run(bench.arguments("dynamic"), disk)
     code = child.wait()
     ballast.unlink()
-    said = (bench.root / "log.txt").read_text().strip().splitlines()[-1]
-    if code != 2 or "a new run in " not in said or "cannot be written" not in said:
-        return f"ended with {code}: {said[:200]}"
+    last_line = (bench.root / "log.txt").read_text().strip().splitlines()[-1]
+    if code != 2 or "a new run in " not in last_line or "cannot be written" not in last_line:
+        return f"ended with {code}: {last_line[:200]}"
     from dynlora.store.catalogue import run_rows
 
     listed = [row["status"] for row in run_rows(disk)]
@@ -181,9 +181,9 @@ def read_only_from_the_start(bench: Bench, disk: Path, whole: Path) -> str:
     shutil.copytree(whole, folder)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     for command in (["runs", "--json"], ["show", whole.name, "--json"], ["signals", whole.name, "--signal", "rank"]):
-        code, said = _said(bench, command, disk)
+        code, output = _said(bench, command, disk)
         if code != 0:
-            return f"{command[0]} ended with {code}: {said}"
+            return f"{command[0]} ended with {code}: {output}"
     changes = (
         ["tag", whole.name, "--add", "seen"],
         ["resume", whole.name],
@@ -191,9 +191,9 @@ def read_only_from_the_start(bench: Bench, disk: Path, whole: Path) -> str:
         bench.arguments("lora"),
     )
     for command in changes:
-        code, said = _said(bench, command, disk)
-        if code not in (1, 2) or "Traceback" in said or not said.strip():
-            return f"{command[0]} ended with {code}: {said}"
+        code, output = _said(bench, command, disk)
+        if code not in (1, 2) or "Traceback" in output or not output.strip():
+            return f"{command[0]} ended with {code}: {output}"
     return what_is_wrong(folder, whole)
 
 
@@ -228,17 +228,17 @@ def main() -> None:
     whole = root / "whole"
     bench.run(bench.arguments("dynamic"), whole).wait()
     reference = only_run(whole)
-    found: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
     names = sys.argv[1:] or list(TRIALS)
     for name, trial in ((name, TRIALS[name]) for name in names):
         try:
             with small_disk(root / name.replace(" ", "-")) as disk:
-                found[name] = trial(bench, disk, reference or whole)
+                outcomes[name] = trial(bench, disk, reference or whole)
         except OSError as error:
-            found[name] = f"not tried: {error}"
+            outcomes[name] = f"not tried: {error}"
         except AssertionError as error:
-            found[name] = str(error)
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+            outcomes[name] = str(error)
+    sys.stdout.write(json.dumps(outcomes, indent=1) + "\n")
     shutil.rmtree(root, ignore_errors=True)
 
 

@@ -147,12 +147,12 @@ def import_all_of(arguments: Sequence[str], log: Path) -> None:
     pid = os.fork()
     if pid == 0:
         os.close(reading)
-        _be(arguments, log, Board(), told=writing, watch=_watch)
+        _be(arguments, log, Board(), pipe=writing, watch=_watch)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as names:
-        found = json.load(names)
+        modules = json.load(names)
     os.waitpid(pid, 0)
-    for name in found:
+    for name in modules:
         if name not in sys.modules:
             with suppress(Exception):  # some are no modules but only look like one
                 importlib.import_module(name)
@@ -162,10 +162,10 @@ def _be(
     arguments: Sequence[str],
     log: Path,
     board: Board,
-    told: int | None = None,
+    pipe: int | None = None,
     watch: Callable[[Board], None] | None = None,
 ) -> None:
-    """Be the child: run the command and never return; the names of what it imported go to the descriptor `told`."""
+    """Be the child: run the command and never return; the names of what it imported go to the descriptor `pipe`."""
     code = 70
     try:
         os.setsid()
@@ -176,8 +176,8 @@ def _be(
         if watch is not None:
             watch(board)
         code = _run(arguments)
-        if told is not None:
-            os.write(told, json.dumps([*sys.modules]).encode())
+        if pipe is not None:
+            os.write(pipe, json.dumps([*sys.modules]).encode())
     except BaseException:  # whatever it is: the child must not return into its parent's code
         traceback.print_exc()
     finally:

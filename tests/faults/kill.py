@@ -99,8 +99,8 @@ class Bench:
 
 def only_run(runs_dir: Path) -> Path | None:
     """Return the run of a folder, None when there is none."""
-    found = [path for path in runs_dir.glob("2*") if path.is_dir()]
-    return found[0] if found else None
+    folders = [path for path in runs_dir.glob("2*") if path.is_dir()]
+    return folders[0] if folders else None
 
 
 def adapter(folder: Path) -> bytes:
@@ -114,22 +114,22 @@ def what_is_wrong(folder: Path, whole: Path) -> str:
 
     if adapter(folder) != adapter(whole):
         return "the adapter differs"
-    with RunReader(folder) as found, RunReader(whole) as expected:
-        if found.signals().keys() != expected.signals().keys():
+    with RunReader(folder) as reader, RunReader(whole) as expected:
+        if reader.signals().keys() != expected.signals().keys():
             return "other signals"
         for name in expected.signals():
-            if not _same_signal(found, expected, name):
+            if not _same_signal(reader, expected, name):
                 return f"{name}: its steps, values or roll-ups differ"
         for what, read in (("scalars", _numbers), ("events", _decisions), ("groups or examples", _held_out)):
-            if read(found) != read(expected):
+            if read(reader) != read(expected):
                 return f"the {what} differ"
     return "equal"
 
 
-def _same_signal(found: Any, expected: Any, name: str) -> bool:
+def _same_signal(values: Any, expected: Any, name: str) -> bool:
     """Say whether a signal has the same steps, values and roll-ups in two runs."""
-    pairs = [*zip(found.signal(name), expected.signal(name), strict=True)]
-    pairs += zip(asdict(found.bins(name, 8)).values(), asdict(expected.bins(name, 8)).values(), strict=True)
+    pairs = [*zip(values.signal(name), expected.signal(name), strict=True)]
+    pairs += zip(asdict(values.bins(name, 8)).values(), asdict(expected.bins(name, 8)).values(), strict=True)
     return all(np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True) for one, other in pairs)
 
 
@@ -219,9 +219,9 @@ def _copied(
         with suppress(shutil.Error):
             shutil.copytree(folder, copy, dirs_exist_ok=True)
     child.end()
-    said = _readable(copy)
-    if said is not None:
-        return said
+    problem = _readable(copy)
+    if problem is not None:
+        return problem
     log = bench.root / "log.txt"
     before = log.stat().st_size
     outcome = _resumed(bench, copy, trial, whole, draw, "--force")
@@ -333,11 +333,11 @@ def main() -> None:
     bench = Bench(root, save_tiny("bert", root / "model"), save_data(root / "data"))
     import_all_of(bench.arguments("dynamic") + ["--runs-dir", str(root / "first")], root / "log.txt")
     names = arguments.strategies.split(",") if arguments.strategies else sorted(registry())
-    found = report(campaign(bench, names, arguments.count, arguments.kills, arguments.seed))
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
-    if not found["lost"]:
+    failures = report(campaign(bench, names, arguments.count, arguments.kills, arguments.seed))
+    sys.stdout.write(json.dumps(failures, indent=1) + "\n")
+    if not failures["lost"]:
         shutil.rmtree(root)
-    sys.exit(1 if found["lost"] else 0)
+    sys.exit(1 if failures["lost"] else 0)
 
 
 if __name__ == "__main__":

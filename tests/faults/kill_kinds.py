@@ -43,9 +43,9 @@ def campaign(folder: Path, trials: Sequence[str], command: Sequence[str]) -> dic
             first ends the command, each other one a resume.
         command: of dynlora.
     """
-    asked = [sys.executable, "-m", "tests.faults.kill_kinds", "--folder", str(folder), *trials, "--", *command]
+    trial_command = [sys.executable, "-m", "tests.faults.kill_kinds", "--folder", str(folder), *trials, "--", *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=1800)
+    done = subprocess.run(trial_command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     return json.loads(done.stdout)
 
@@ -83,8 +83,8 @@ def tried(trial: str, runs_dir: Path, command: Sequence[str], log: Path, whole: 
         code = Child(arguments, log, lambda _: None).wait()
         if code != 0:
             return f"the resume ended with {code}"
-    found = recorded(only_run(runs_dir))
-    return next((f"{key} differs" for key in whole if found[key] != whole[key]), "equal")
+    record = recorded(only_run(runs_dir))
+    return next((f"{key} differs" for key in whole if record[key] != whole[key]), "equal")
 
 
 def only_run(runs_dir: Path) -> Path:
@@ -120,11 +120,11 @@ def recorded(folder: Path) -> dict[str, Any]:
     }
 
 
-def without_clock(found: Any) -> Any:
+def without_clock(record: Any) -> Any:
     """Return a document without what differs between two runs of the same work."""
-    if isinstance(found, dict):
-        return {key: without_clock(value) for key, value in found.items() if key not in OF_THE_RUN}
-    return [without_clock(value) for value in found] if isinstance(found, list) else found
+    if isinstance(record, dict):
+        return {key: without_clock(value) for key, value in record.items() if key not in OF_THE_RUN}
+    return [without_clock(value) for value in record] if isinstance(record, list) else record
 
 
 def main() -> None:
@@ -145,12 +145,12 @@ def main() -> None:
     whole = recorded(only_run(first))
     if whole["status"][0] != "finished":
         sys.exit(log.read_text("utf-8"))
-    found = {
+    records = {
         trial: tried(trial, arguments.folder / str(number), command, log, whole)
         for number, trial in enumerate(arguments.trials)
     }
-    sys.stdout.write(json.dumps(found) + "\n")
-    if set(found.values()) != {"equal"}:
+    sys.stdout.write(json.dumps(records) + "\n")
+    if set(records.values()) != {"equal"}:
         sys.stderr.write(log.read_text("utf-8")[-3000:])
 
 

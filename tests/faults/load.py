@@ -99,15 +99,15 @@ class Trainings:
     def wrong(self, patience_s: float = 300) -> list[str]:
         """Return a sentence for each run that did not finish with all of its steps; waits for those under way."""
         deadline = time.monotonic() + patience_s
-        found = []
+        problems = []
         for run_id in self.ids:
             summary = queries.run_summary(self.runs_dir / run_id)
             while summary["status"] in ("queued", "running") and time.monotonic() < deadline:
                 time.sleep(0.5)
                 summary = queries.run_summary(self.runs_dir / run_id)
             if summary["status"] != "finished" or summary["step"] != TRAINED_STEPS:
-                found.append(f"run {run_id} is {summary['status']} at step {summary['step']}")
-        return found
+                problems.append(f"run {run_id} is {summary['status']} at step {summary['step']}")
+        return problems
 
 
 def memory_mib(process: psutil.Process) -> float:

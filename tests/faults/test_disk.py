@@ -23,10 +23,10 @@ def on_small_disks(tally: Callable[[str, int, int], None], *names: str) -> None:
     command = [sys.executable, "-m", "tests.faults.disk", *names]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=3600)
     assert done.stdout, done.stderr.decode()[-2000:]
-    found = json.loads(done.stdout)
-    tried = {name: outcome for name, outcome in found.items() if not outcome.startswith("not tried")}
+    outcomes = json.loads(done.stdout)
+    tried = {name: outcome for name, outcome in outcomes.items() if not outcome.startswith("not tried")}
     if not tried:
-        pytest.skip(f"no small file system can be mounted here: {found}")
+        pytest.skip(f"no small file system can be mounted here: {outcomes}")
     for name, outcome in tried.items():
         tally(f"disk: {name}", 1, int(outcome == "equal"))
     assert set(tried.values()) == {"equal"}, tried

@@ -29,30 +29,30 @@ def campaign(*arguments: str) -> dict:
 @pytest.mark.journey
 @NOT_ON_WINDOWS
 def test_a_run_that_is_disturbed_ends_as_if_it_had_not_been() -> None:
-    found = campaign("--count", "14", "--kills", "3", "--strategies", "dynamic,beamlora", "--seed", "1")
-    assert found["lost"] == []
-    assert found["tried"] >= 8
-    assert found["kills"] >= 3
-    assert found["refused"] <= 1
+    report = campaign("--count", "14", "--kills", "3", "--strategies", "dynamic,beamlora", "--seed", "1")
+    assert report["lost"] == []
+    assert report["tried"] >= 8
+    assert report["kills"] >= 3
+    assert report["refused"] <= 1
 
 
 @NOT_ON_WINDOWS
 @pytest.mark.torture
 def test_two_hundred_kills_over_all_strategies(tally: Callable[[str, int, int], None]) -> None:
-    found = campaign("--count", "200", "--kills", "200")
+    report = campaign("--count", "200", "--kills", "200")
     tally(
         "a run that is killed, ended or copied anywhere ends as if it had not been",
-        found["tried"],
-        found["tried"] - len(found["lost"]),
+        report["tried"],
+        report["tried"] - len(report["lost"]),
     )
-    tally("a SIGKILL loses nothing", found["kills"], found["kills"] - len(found["lost"]))
-    tally("a copy made while a run is written can be read", found["refused"] + _copies(found), _copies(found))
-    assert found["lost"] == []
-    assert found["kills"] >= 300
-    assert found["refused"] <= found["tried"] * 0.05
-    assert len(found["strategies"]) == len(registry())
+    tally("a SIGKILL loses nothing", report["kills"], report["kills"] - len(report["lost"]))
+    tally("a copy made while a run is written can be read", report["refused"] + _copies(report), _copies(report))
+    assert report["lost"] == []
+    assert report["kills"] >= 300
+    assert report["refused"] <= report["tried"] * 0.05
+    assert len(report["strategies"]) == len(registry())
 
 
-def _copies(found: dict) -> int:
+def _copies(report: dict) -> int:
     """Return the copies that were resumed."""
-    return sum(row["count"] for row in found["counts"] if row["way"] == "copy" and row["outcome"] == "equal")
+    return sum(row["count"] for row in report["counts"] if row["way"] == "copy" and row["outcome"] == "equal")

@@ -30,36 +30,36 @@ def under_load(*arguments: str) -> dict[str, Any]:
 @pytest.mark.browser
 @pytest.mark.journey
 def test_a_growing_run_is_watched_by_two_and_loses_nothing() -> None:
-    found = under_load("--runs", "30", "--steps", "400", "--modules", "36", "--viewers", "2", "--minutes", "0.1")
-    assert found["wrong"] == []
-    assert found["opened"] >= 5
+    report = under_load("--runs", "30", "--steps", "400", "--modules", "36", "--viewers", "2", "--minutes", "0.1")
+    assert report["wrong"] == []
+    assert report["opened"] >= 5
 
 
 @pytest.mark.torture
 def test_a_thousand_runs_and_a_long_one_under_ten_viewers(tally: Callable[[str, int, int], None]) -> None:
-    found = under_load("--runs", "1000", "--steps", "200000", "--modules", "448", "--viewers", "10", "--minutes", "5")
+    report = under_load("--runs", "1000", "--steps", "200000", "--modules", "448", "--viewers", "10", "--minutes", "5")
     tally(
         "a page opens under ten viewers, a thousand runs and one of 200,000 steps × 448 modules",
-        found["opened"],
-        found["opened"] - len(found["wrong"]),
+        report["opened"],
+        report["opened"] - len(report["wrong"]),
     )
-    assert found["wrong"] == []
-    assert found["opened"] >= 30
-    assert max(found["server_mib"]) < 1500
+    assert report["wrong"] == []
+    assert report["opened"] >= 30
+    assert max(report["server_mib"]) < 1500
 
 
 @pytest.mark.torture
 def test_half_an_hour_with_a_new_run_every_minute_leaves_memory_flat(
     tally: Callable[[str, int, int], None],
 ) -> None:
-    found = under_load(
+    report = under_load(
         "--runs", "0", "--steps", "2000", "--modules", "36", "--viewers", "2", "--minutes", "30", "--train-every", "60"
     )
     tally(
         "a new run every minute for half an hour trains to its end while it is watched",
-        found["trained"],
-        found["trained"] - len(found["wrong"]),
+        report["trained"],
+        report["trained"] - len(report["wrong"]),
     )
-    assert found["wrong"] == []
-    assert found["trained"] >= 25
-    assert abs(found["growth_mib_per_minute"]) < 1
+    assert report["wrong"] == []
+    assert report["trained"] >= 25
+    assert abs(report["growth_mib_per_minute"]) < 1

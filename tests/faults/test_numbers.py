@@ -108,10 +108,10 @@ def test_imbalance_repeats_and_leaks_are_warned_about(tiny_bert: Path, tmp_path:
     data = saved(tmp_path / "uneven", [*bad, *good])
     outcome = training.train(tiny_config(tiny_bert, data, train__steps=12), runs_dir)
     with RunReader(outcome.folder) as reader:
-        said = " ".join(reader.meta()["data_warnings"])
-    assert "Few examples: bad" in said
-    assert "57 of 61 training examples repeat the text of another" in said
-    assert "are in both the training and the held-out data" in said
+        warnings = " ".join(reader.meta()["data_warnings"])
+    assert "Few examples: bad" in warnings
+    assert "57 of 61 training examples repeat the text of another" in warnings
+    assert "are in both the training and the held-out data" in warnings
 
 
 def test_train_groups_train_on_them_alone_and_name_those_there_are(

@@ -24,8 +24,8 @@ def test_readers_see_each_step_once_and_never_fewer_than_before(
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=1800)
     assert done.stdout, done.stderr.decode()[-2000:]
-    found = json.loads(done.stdout)
-    tally(f"{readers} readers see each step once while one writes", found["reads"], found["reads"] - found["wrong"])
-    assert found["wrong"] == 0, done.stderr.decode()[-2000:]
-    assert found["reads"] >= readers
-    assert found["step_us_read"] < 5_000, "readers never hold the writer up: it waits for no lock of theirs"
+    report = json.loads(done.stdout)
+    tally(f"{readers} readers see each step once while one writes", report["reads"], report["reads"] - report["wrong"])
+    assert report["wrong"] == 0, done.stderr.decode()[-2000:]
+    assert report["reads"] >= readers
+    assert report["step_us_read"] < 5_000, "readers never hold the writer up: it waits for no lock of theirs"

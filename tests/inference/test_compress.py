@@ -68,12 +68,12 @@ def any_run(request: pytest.FixtureRequest, trained_run: Path, writer: Path) -> 
     indirect=["any_run"],
 )
 def test_the_right_end_of_the_curve_is_the_run(any_run: Path, weighting: str) -> None:
-    found = Compression.of_run(any_run, rows=64, weighting=weighting)
-    *_, last = found.sizes("last", [(method, share) for share in (1.0, 0.5, 0.02) for method in METHODS])
-    config, model = found.config, load_run(any_run)
+    compression = Compression.of_run(any_run, rows=64, weighting=weighting)
+    *_, last = compression.sizes("last", [(method, share) for share in (1.0, 0.5, 0.02) for method in METHODS])
+    config, model = compression.config, load_run(any_run)
     data = read_data(config)
     bake_gates(model, mean_gates(model, model.tokens(data.train_sample(GATE_ROWS, config.seed))))
-    rows = found.curve.rows
+    rows = compression.curve.rows
     whole = model.predictions(rows.tokens).loss[rows.reporting].mean()
     assert last.whole.loss == pytest.approx(whole, abs=1e-5)
     assert (len(last.sizes), last.planned) == (12, 12)
@@ -88,30 +88,30 @@ def test_the_right_end_of_the_curve_is_the_run(any_run: Path, weighting: str) ->
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_smaller_size_of_a_run_keeps_a_part_of_every_larger_one(any_run: Path, method: str) -> None:
-    found = Compression.of_run(any_run, rows=64)
-    whole, larger = last_parameters(found), [np.arange(n) for n in found.curve.adapter.sizes]
+    compression = Compression.of_run(any_run, rows=64)
+    whole, larger = last_parameters(compression), [np.arange(n) for n in compression.curve.adapter.sizes]
     for share in SHARES:
-        chosen = found.curve.keep(method, share)
-        assert found.curve.adapter.parameters_of(chosen) <= round(share * whole)
+        chosen = compression.curve.keep(method, share)
+        assert compression.curve.adapter.parameters_of(chosen) <= round(share * whole)
         assert all(set(few) <= set(many) for few, many in zip(chosen, larger, strict=True))
-        assert [module.rank for module in found.curve.adapter.model.adapters] == [len(one) for one in chosen]
+        assert [module.rank for module in compression.curve.adapter.model.adapters] == [len(one) for one in chosen]
         larger = chosen
 
 
 @PEFT
 def test_a_size_that_is_written_says_in_peft_what_was_measured(any_run: Path, tmp_path: Path) -> None:
-    found = Compression.of_run(any_run, rows=64)
-    size = found.measured("global", 0.4)
-    write_size(found, tmp_path / "out", size, run=any_run, which="last")
+    compression = Compression.of_run(any_run, rows=64)
+    size = compression.measured("global", 0.4)
+    write_size(compression, tmp_path / "out", size, run=any_run, which="last")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text("utf-8"))
     ranks = {name.removeprefix("^").replace("\\.", "."): rank for name, rank in config["rank_pattern"].items()}
-    assert ranks == {name: rank for name, rank in zip(found.names, size.ranks, strict=True) if rank}
-    model = found.curve.adapter.model
+    assert ranks == {name: rank for name, rank in zip(compression.names, size.ranks, strict=True) if rank}
+    model = compression.curve.adapter.model
     kind: Any = getattr(transformers, model.task.model_class().__name__)
     task = {} if model.task.facts()["generates"] else {"num_labels": len(model.labels)}
     base = kind.from_pretrained(config["base_model_name_or_path"], **task)
     loaded = peft.PeftModel.from_pretrained(base, tmp_path / "out").eval()
-    batch = found.curve.rows.tokens.batch(np.arange(8))
+    batch = compression.curve.rows.tokens.batch(np.arange(8))
     labels = batch.pop("labels")
     with torch.no_grad():
         theirs = loaded(**batch).logits
@@ -120,20 +120,20 @@ def test_a_size_that_is_written_says_in_peft_what_was_measured(any_run: Path, tm
     assert labels.shape[0] == 8
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "## Compressed" in card
-    assert f"{size.parameters:,} of {last_parameters(found):,}" in card
+    assert f"{size.parameters:,} of {last_parameters(compression):,}" in card
 
 
-def last_parameters(found: Compression) -> int:
+def last_parameters(compression: Compression) -> int:
     """Parameters of the whole adapter."""
-    return found.curve.adapter.parameters
+    return compression.curve.adapter.parameters
 
 
 def test_the_command_keeps_the_smallest_that_is_good_enough(own_run: Path, tmp_path: Path) -> None:
     runs = own_run.parent
-    found = document(run(runs, "compress", own_run.name, "--tolerance", "0.05", "--rows", "64", "--json"))
-    assert {"id", "full", "curve", "chosen"} <= set(found)
-    assert set(found["full"]) >= {"loss", "parameters"}
-    chosen, shares = found["chosen"], [point["share"] for point in found["curve"]]
+    report = document(run(runs, "compress", own_run.name, "--tolerance", "0.05", "--rows", "64", "--json"))
+    assert {"id", "full", "curve", "chosen"} <= set(report)
+    assert set(report["full"]) >= {"loss", "parameters"}
+    chosen, shares = report["chosen"], [point["share"] for point in report["curve"]]
     assert shares == sorted(shares, reverse=True)
     assert chosen["share"] in shares
     assert sum(chosen["ranks"].values()) < sum(queries.run_summary(own_run)["ranks"].values())
@@ -154,12 +154,12 @@ def test_the_command_keeps_the_smallest_that_is_good_enough(own_run: Path, tmp_p
 
 
 def test_the_next_command_works_as_it_is_pasted(own_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = ("--tolerance", "5", "--rows", "64", "--weighting", "plain", "--which", "best")
-    words = run(own_run.parent, "compress", own_run.name, *asked).stdout
+    options = ("--tolerance", "5", "--rows", "64", "--weighting", "plain", "--which", "best")
+    words = run(own_run.parent, "compress", own_run.name, *options).stdout
     (line,) = [line for line in words.splitlines() if line.startswith("next: ")]
     program, *pasted = shlex.split(line.removeprefix("next: "))
     assert program == "dynlora"
-    assert [part for part in asked[2:] if part not in pasted] == []
+    assert [part for part in options[2:] if part not in pasted] == []
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, pasted)
     assert result.exit_code == 0, result.output
@@ -177,16 +177,16 @@ def test_an_unknown_weighting_is_refused_before_anything_is_looked_for(tmp_path:
 def test_an_adapter_brought_along_is_measured_as_its_run_is(own_run: Path, tmp_path: Path) -> None:
     runs = own_run.parent
     assert run(runs, "export", own_run.name, "--out", str(tmp_path / "peft")).exit_code == 0
-    asked = ["--budget", "0.5", "--rows", "64", "--json"]
-    brought = document(run(runs, "compress", str(tmp_path / "peft"), "--config", str(own_run / "config.yaml"), *asked))
-    own = document(run(runs, "compress", own_run.name, *asked))
-    assert brought["full"]["parameters"] == own["full"]["parameters"]
-    assert brought["full"]["loss"] == pytest.approx(own["full"]["loss"], abs=1e-4)
-    assert brought["chosen"]["ranks"] == own["chosen"]["ranks"]
+    options = ["--budget", "0.5", "--rows", "64", "--json"]
+    report = document(run(runs, "compress", str(tmp_path / "peft"), "--config", str(own_run / "config.yaml"), *options))
+    own = document(run(runs, "compress", own_run.name, *options))
+    assert report["full"]["parameters"] == own["full"]["parameters"]
+    assert report["full"]["loss"] == pytest.approx(own["full"]["loss"], abs=1e-4)
+    assert report["chosen"]["ranks"] == own["chosen"]["ranks"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--budget", "0.5", "--tolerance", "0.1"], "--budget"),
         (["--set", "seed=1"], "--set"),
@@ -198,10 +198,10 @@ def test_an_adapter_brought_along_is_measured_as_its_run_is(own_run: Path, tmp_p
         (["--budget", "0.5", "--out", __file__], "exists and is a file"),
     ],
 )
-def test_what_cannot_be_done_is_a_sentence(own_run: Path, arguments: list[str], said: str) -> None:
+def test_what_cannot_be_done_is_a_sentence(own_run: Path, arguments: list[str], message: str) -> None:
     result = run(own_run.parent, "compress", own_run.name, *arguments)
     assert result.exit_code == 2
-    assert said in result.output
+    assert message in result.output
 
 
 REFUSE = ("glora", "lora_ensemble")
@@ -220,8 +220,8 @@ def test_every_method_is_taken_apart_or_refuses(name: str, tiny_bert: Path, tiny
         with pytest.raises(NotMergeableError, match="[^\n]+"):
             Compression.of_run(folder, rows=40, weighting="plain")
         return
-    found = Compression.of_run(folder, rows=40, weighting="plain")
-    *_, last = found.sizes("last", [("global", 1.0), ("global", 0.5)])
+    compression = Compression.of_run(folder, rows=40, weighting="plain")
+    *_, last = compression.sizes("last", [("global", 1.0), ("global", 0.5)])
     assert last.sizes[0].reported_on.difference == pytest.approx(0, abs=1e-4)
     assert math.isfinite(last.sizes[1].reported_on.loss)
 
@@ -242,7 +242,7 @@ def test_ranks_that_were_found_are_trained_from_the_start(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("[1, 2]", "not a JSON object of ranks"),
         ('{"encoder.layer.0": 2.5}', "not a JSON object of ranks"),
@@ -252,13 +252,13 @@ def test_ranks_that_were_found_are_trained_from_the_start(
     ],
 )
 def test_ranks_that_cannot_be_taken_are_a_sentence(
-    content: str | None, said: str, tiny_bert: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path
+    content: str | None, message: str, tiny_bert: Path, tiny_data: Path, runs_dir: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "ranks.json"
     if content is not None:
         path.write_text(content, "utf-8")
     config = tiny_config(tiny_bert, tiny_data, strategy={"name": "lora", "ranks_from": str(path)}, train__steps=2)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         dynlora.train(config, runs_dir, progress=False)
 
 
@@ -275,7 +275,7 @@ def test_a_kept_curve_reads_back_and_a_strange_one_counts_as_none(tmp_path: Path
         )
         for share, high in SEQUENCE
     )
-    found = Compressed(
+    compressed = Compressed(
         which="last",
         step=3,
         weighting="loss",
@@ -286,13 +286,13 @@ def test_a_kept_curve_reads_back_and_a_strange_one_counts_as_none(tmp_path: Path
         planned=3,
         sizes=sizes,
     )
-    found.write(tmp_path / "compress.json")
+    compressed.write(tmp_path / "compress.json")
     read = Compressed.read(tmp_path / "compress.json")
-    assert read == found
-    best = found.smallest(0.005)
+    assert read == compressed
+    best = compressed.smallest(0.005)
     assert best is not None
     assert best.share == 0.5
-    assert found.smallest(-1.0) is None
+    assert compressed.smallest(-1.0) is None
     for key, value in (("format", 9), ("sizes", [{}]), ("parameters", -1), ("whole", None), ("modules", ["a"])):
         broken = {**json.loads((tmp_path / "compress.json").read_text("utf-8")), key: value}
         (tmp_path / "broken.json").write_text(json.dumps(broken), "utf-8")

@@ -102,9 +102,9 @@ def test_every_form_gives_the_same_logits(architecture: str, make: Callable[[str
             for name in ("own", "uniform", "converted")
         }
         trained, plain = (model.eval()(input_ids=ids).logits for model in (attached.model, make(architecture)))
-    for found in of_form.values():
-        torch.testing.assert_close(found, of_form["own"], rtol=0, atol=1e-6)
-        torch.testing.assert_close(found, trained, rtol=0, atol=1e-5)
+    for logits in of_form.values():
+        torch.testing.assert_close(logits, of_form["own"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(logits, trained, rtol=0, atol=1e-5)
     assert (trained - plain).abs().max() > 1e-2, "it was trained"
 
 

@@ -22,12 +22,12 @@ NAMES = [
 def test_a_method_can_be_examined(name: str, tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
     config = tiny_config(tiny_bert, tiny_data, strategy={"name": name}, adapter__rank=4, train__steps=24)
     examined = Examined(dynlora.train(config, tmp_path, progress=False).folder)
-    *_, found = examined.knockouts([(0,), (1, 2)], rows=16)
-    assert all(math.isfinite(effect.delta) for effect in found.effects)
+    *_, knockout = examined.knockouts([(0,), (1, 2)], rows=16)
+    assert all(math.isfinite(effect.delta) for effect in knockout.effects)
     with examined.model.adapters.disabled():
         base = examined.answers(["great film"], None)
     assert examined.answers(["great film"], None, "base") == base
-    said = examined.explained("the film was great", None)
-    assert len(said["without"]) == len(examined.model.adapters)
-    assert math.isfinite(said["margin"])
+    explanation = examined.explained("the film was great", None)
+    assert len(explanation["without"]) == len(examined.model.adapters)
+    assert math.isfinite(explanation["margin"])
     assert examined.shifted("cut", 0.5, rows=16)["after"]["rows"] == 16

@@ -29,30 +29,32 @@ def examined(trained_run: Path) -> Examined:
 
 
 def test_a_word_adds_what_hiding_it_takes(examined: Examined) -> None:
-    found = explain(examined.model, TEXT)
-    assert [piece.text for piece in found.pieces if piece.part == 0] == TEXT.split()
-    assert [piece.start for piece in found.pieces if piece.part == 0][:3] == [0, 4, 9]
-    own = [piece.part is None for piece in found.pieces]
-    assert np.isnan(found.contribution[own]).all()
-    assert np.isfinite(found.contribution[~np.array(own)]).all()
+    explanation = explain(examined.model, TEXT)
+    assert [piece.text for piece in explanation.pieces if piece.part == 0] == TEXT.split()
+    assert [piece.start for piece in explanation.pieces if piece.part == 0][:3] == [0, 4, 9]
+    own = [piece.part is None for piece in explanation.pieces]
+    assert np.isnan(explanation.contribution[own]).all()
+    assert np.isfinite(explanation.contribution[~np.array(own)]).all()
 
     encoded = examined.model.base.tokenizer(TEXT, return_tensors="pt")
-    place = [piece.text for piece in found.pieces].index("great")
+    place = [piece.text for piece in explanation.pieces].index("great")
     encoded["attention_mask"][0, place] = 0
     with torch.inference_mode():
         answer = examined.model.base.model(**encoded).logits.softmax(-1)[0].numpy()
-    column = int(found.answer.argmax())
+    column = int(explanation.answer.argmax())
     expected = np.log(answer[column]) - np.log1p(-answer[column])
-    assert found.margin - found.contribution[place] == pytest.approx(expected, abs=1e-4)
+    assert explanation.margin - explanation.contribution[place] == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_module_adds_what_its_absence_takes(examined: Examined) -> None:
-    found = explain(examined.model, TEXT)
+    explanation = explain(examined.model, TEXT)
     for index in (0, 5):
         with switched_off(examined.model.adapters, [index]):
             alone = examined.model.predict([TEXT])
-        assert found.without[index] == pytest.approx(margins(examined.model, alone, int(found.answer.argmax()))[0])
-        assert found.flipped[index] == (alone.prediction[0] != found.answer.argmax())
+        assert explanation.without[index] == pytest.approx(
+            margins(examined.model, alone, int(explanation.answer.argmax()))[0]
+        )
+        assert explanation.flipped[index] == (alone.prediction[0] != explanation.answer.argmax())
 
 
 def lean(model: AdaptedModel, column: int, by: float) -> None:
@@ -67,34 +69,36 @@ def test_a_module_without_which_the_answer_is_another_is_said_to_flip_it(trained
     strongest = int(np.abs(before.without - before.margin).argmax())
     boundary = (before.margin + before.without[strongest]) / 2  # the log-odds at which only some of them matter
     lean(model, int(before.answer.argmax()), -boundary)
-    found = explain(model, TEXT)
-    answer = int(found.answer.argmax())
+    explanation = explain(model, TEXT)
+    answer = int(explanation.answer.argmax())
     sign = 1 if answer == before.answer.argmax() else -1
-    assert found.margin == pytest.approx(sign * (before.margin - boundary), abs=1e-4)
-    assert found.flipped[strongest]
-    assert not found.flipped.all()
-    for index, flipped in enumerate(found.flipped):
+    assert explanation.margin == pytest.approx(sign * (before.margin - boundary), abs=1e-4)
+    assert explanation.flipped[strongest]
+    assert not explanation.flipped.all()
+    for index, flipped in enumerate(explanation.flipped):
         with switched_off(model.adapters, [index]):
             alone = model.predict([TEXT])
         assert flipped == (alone.prediction[0] != answer)
-        assert flipped == (found.without[index] < 0), "of two classes the other one is answered below even odds"
+        assert flipped == (explanation.without[index] < 0), "of two classes the other one is answered below even odds"
 
 
 @pytest.mark.parametrize("text", [TEXT, "the plot was dull and the cast broken"])
 def test_a_word_adds_to_the_base_what_hiding_it_takes_there(text: str, examined: Examined) -> None:
-    found = explain(examined.model, text)
-    column = int(found.answer.argmax())
+    explanation = explain(examined.model, text)
+    column = int(explanation.answer.argmax())
     encoded = examined.model.base.tokenizer(text, return_tensors="pt")
-    n = len(found.pieces)
+    n = len(explanation.pieces)
     rows = {name: values.repeat(n, 1) for name, values in encoded.items()}
     rows["attention_mask"].fill_diagonal_(0)  # row i lacks token i
     with torch.inference_mode(), examined.model.adapters.disabled():
         logits = [examined.model.base.model(**batch).logits.double().numpy() for batch in (encoded, rows)]
     whole, hidden = (values[:, column] - values[:, 1 - column] for values in logits)
-    own = np.array([piece.part is None for piece in found.pieces])
-    assert np.isnan(found.base_contribution[own]).all()
-    assert found.base_contribution[~own] == pytest.approx((whole - hidden)[~own], abs=1e-4)
-    assert np.abs(found.base_contribution[~own] - found.contribution[~own]).max() > 0.01, "not those of the adapter"
+    own = np.array([piece.part is None for piece in explanation.pieces])
+    assert np.isnan(explanation.base_contribution[own]).all()
+    assert explanation.base_contribution[~own] == pytest.approx((whole - hidden)[~own], abs=1e-4)
+    assert np.abs(explanation.base_contribution[~own] - explanation.contribution[~own]).max() > 0.01, (
+        "not those of the adapter"
+    )
 
 
 def test_a_word_of_the_base_speaks_for_the_answer_of_the_adapter(trained_run: Path) -> None:
@@ -105,40 +109,40 @@ def test_a_word_of_the_base_speaks_for_the_answer_of_the_adapter(trained_run: Pa
         bare = margins(model, model.predict([TEXT]), column)[0]
     assert bare < before.margin
     lean(model, column, -(bare + before.margin) / 2)
-    found = explain(model, TEXT)
-    assert int(found.answer.argmax()) == column
+    explanation = explain(model, TEXT)
+    assert int(explanation.answer.argmax()) == column
     with model.adapters.disabled():
         assert int(model.predict([TEXT]).prediction[0]) != column, "else both would be asked for the same class"
-    assert found.base_contribution == pytest.approx(before.base_contribution, abs=1e-4, nan_ok=True)
+    assert explanation.base_contribution == pytest.approx(before.base_contribution, abs=1e-4, nan_ok=True)
 
 
 def test_gates_are_those_of_the_prediction_and_the_base_moves_nothing(examined: Examined) -> None:
-    found = explain(examined.model, TEXT)
+    explanation = explain(examined.model, TEXT)
     gate = examined.model.predict([TEXT]).gate
     assert gate is not None
-    assert found.gate == pytest.approx(gate[0])
-    assert found.token_gate is None
-    assert found.moved is not None
-    assert found.moved.shape == (2, len(found.pieces))
-    assert (found.moved > 0).any()
+    assert explanation.gate == pytest.approx(gate[0])
+    assert explanation.token_gate is None
+    assert explanation.moved is not None
+    assert explanation.moved.shape == (2, len(explanation.pieces))
+    assert (explanation.moved > 0).any()
     with examined.model.adapters.disabled():
         still = explain(examined.model, TEXT)
-    assert still.moved == pytest.approx(np.zeros_like(found.moved))
+    assert still.moved == pytest.approx(np.zeros_like(explanation.moved))
 
 
 def test_pairs_know_which_text_a_token_is_from(examined: Examined) -> None:
-    found = explain(examined.model, "great film", "dull plot")
-    assert [piece.text for piece in found.pieces if piece.part == 1] == ["dull", "plot"]
+    explanation = explain(examined.model, "great film", "dull plot")
+    assert [piece.text for piece in explanation.pieces if piece.part == 1] == ["dull", "plot"]
 
 
 def test_gates_one_a_token_are_shown_token_by_token(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
     import dynlora
 
     config = tiny_config(tiny_bert, tiny_data, strategy={"name": "dynamic", "gates": "token"})
-    found = Examined(dynlora.train(config, tmp_path, progress=False).folder).explained(TEXT, None)
-    table = np.array(found["token_gate"], dtype=float)
-    assert table.shape == (len(found["without"]), len(found["tokens"]))
-    assert table.mean(1) == pytest.approx(found["gate"], abs=1e-5)
+    explanation = Examined(dynlora.train(config, tmp_path, progress=False).folder).explained(TEXT, None)
+    table = np.array(explanation["token_gate"], dtype=float)
+    assert table.shape == (len(explanation["without"]), len(explanation["tokens"]))
+    assert table.mean(1) == pytest.approx(explanation["gate"], abs=1e-5)
 
 
 def test_frozen_gates_answer_as_baked_ones(examined: Examined, trained_run: Path) -> None:
@@ -152,20 +156,20 @@ def test_frozen_gates_answer_as_baked_ones(examined: Examined, trained_run: Path
 
 
 def test_a_shift_of_nothing_changes_nothing(examined: Examined) -> None:
-    found = examined.shifted("typos", 0.0, rows=24)
-    assert found["changed"] == 0
-    assert found["before"] == found["after"]
+    shift = examined.shifted("typos", 0.0, rows=24)
+    assert shift["changed"] == 0
+    assert shift["before"] == shift["after"]
     moved = examined.shifted("cut", 0.8, rows=24)
     assert moved["after"]["metrics"]["loss"] != moved["before"]["metrics"]["loss"]
     assert len(moved["after"]["gate"]) == len(examined.model.adapters)
 
 
 def test_groups_add_up_to_the_whole(examined: Examined) -> None:
-    found = examined.by_group(rows=60)
-    sizes = np.array([part["rows"] for part in found["groups"].values()])
-    losses = np.array([part["metrics"]["loss"] for part in found["groups"].values()])
-    assert sizes.sum() == found["whole"]["rows"] == 60
-    assert (sizes * losses).sum() / 60 == pytest.approx(found["whole"]["metrics"]["loss"], abs=1e-5)
+    groups = examined.by_group(rows=60)
+    sizes = np.array([part["rows"] for part in groups["groups"].values()])
+    losses = np.array([part["metrics"]["loss"] for part in groups["groups"].values()])
+    assert sizes.sum() == groups["whole"]["rows"] == 60
+    assert (sizes * losses).sum() / 60 == pytest.approx(groups["whole"]["metrics"]["loss"], abs=1e-5)
 
 
 def test_other_data_needs_the_same_labels_in_any_order(examined: Examined, tiny_data: Path, tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ def test_the_snippet_of_the_card_gives_the_runs_predictions(
     exec(snippet, names)
     inputs = names["tokenizer"](TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
-        found = names["model"](**inputs).logits
+        logits = names["model"](**inputs).logits
     model = load_run(trained_run)
     config = export_module.read_run_config(trained_run)
     bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
     with torch.no_grad():
         own = model.base.model(**inputs).logits
-    np.testing.assert_allclose(found.numpy(), own.numpy(), atol=1e-5)
+    np.testing.assert_allclose(logits.numpy(), own.numpy(), atol=1e-5)
     labels = names["model"].config.id2label
     assert {int(key): value for key, value in labels.items()} == {0: "bad", 1: "good"}
 
@@ -70,8 +70,8 @@ def test_no_file_names_a_folder_of_this_machine_but_a_local_base_model(
 
 def test_the_card_says_result_curve_gates_and_ranks(exported: Path) -> None:
     card = (exported / "README.md").read_text("utf-8")
-    for said in ("library_name:", "held-out examples of", "## Gates", "`strategy.gates=off`", "| module | rank |"):
-        assert said in card
+    for text in ("library_name:", "held-out examples of", "## Gates", "`strategy.gates=off`", "| module | rank |"):
+        assert text in card
     assert "held-out-loss.svg" in card
     assert (exported / "held-out-loss.svg").read_text("utf-8").startswith("<svg")
 

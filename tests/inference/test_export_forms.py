@@ -148,8 +148,8 @@ def test_onnx_answers_as_the_model_does_in_any_batch(form: str, trained_run: Pat
     for texts in (TEXTS, ["great"], [*TEXTS, "x " * 12]):
         tokens = tokenizer(texts, padding=True, return_tensors="pt")
         inputs = {one.name: tokens[one.name].numpy() for one in session.get_inputs()}
-        (found,) = session.run(None, inputs)
-        np.testing.assert_allclose(found, answers(model.base.model, tokens), atol=1e-4)
+        (logits,) = session.run(None, inputs)
+        np.testing.assert_allclose(logits, answers(model.base.model, tokens), atol=1e-4)
     assert json.loads((out / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
 
 
@@ -187,11 +187,11 @@ def test_onnx_answers_pairs_of_texts_in_any_batch(form: str, pair_run: Path, exp
     ):
         tokens = tokenizer(texts, others, padding=True, return_tensors="pt")
         assert tokens["token_type_ids"].any(), "the second text is told from the first"
-        (found,) = session.run(None, {one.name: tokens[one.name].numpy() for one in session.get_inputs()})
-        np.testing.assert_allclose(found, answers(model.base.model, tokens), atol=1e-4)
+        (logits,) = session.run(None, {one.name: tokens[one.name].numpy() for one in session.get_inputs()})
+        np.testing.assert_allclose(logits, answers(model.base.model, tokens), atol=1e-4)
         alone = tokenizer(texts, padding=True, return_tensors="pt")
         (of_one,) = session.run(None, {one.name: alone[one.name].numpy() for one in session.get_inputs()})
-        assert np.abs(of_one - found).max() > 1e-4, "the second text is read"
+        assert np.abs(of_one - logits).max() > 1e-4, "the second text is read"
 
 
 def test_onnx_is_for_models_that_classify(writer: Path, tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_llama_cpp_answers_as_the_merged_model_does(
     write_base({name: one.numpy() for name, one in plain.state_dict().items()}, config, tmp_path / "base.gguf")
     tokens = model.base.tokenizer("a2: b1: a a b", return_tensors="pt")
     merge(model)
-    found = llama_logits(tmp_path / "base.gguf", tokens["input_ids"][0].tolist(), out / "adapter.gguf")
-    np.testing.assert_allclose(found, answers(model.base.model, tokens)[0], atol=1e-4)
+    logits = llama_logits(tmp_path / "base.gguf", tokens["input_ids"][0].tolist(), out / "adapter.gguf")
+    np.testing.assert_allclose(logits, answers(model.base.model, tokens)[0], atol=1e-4)
     assert (out / "Modelfile").exists() == (form == "ollama")
 
 
@@ -250,16 +250,16 @@ def test_an_export_is_measured_on_a_sample_unless_all_is_asked_for(trained_run: 
     from dynlora.inference import export
 
     rows = queries.run_summary(trained_run)["data_size"]["held_out"]
-    monkey, told = pytest.MonkeyPatch(), list[tuple[int, int, str]]()
+    monkey, calls = pytest.MonkeyPatch(), list[tuple[int, int, str]]()
     monkey.setattr(export, "MEASURED_ROWS", 5)
-    monkey.setattr(export.helper_job, "tell", lambda *progress: told.append(progress))
+    monkey.setattr(export.helper_job, "tell", lambda *progress: calls.append(progress))
     try:
         sample = export_run(trained_run, tmp_path / "sample")
         whole = export_run(trained_run, tmp_path / "whole", measure="all")
     finally:
         monkey.undo()
     assert [(one["rows"], one["of"]) for one in (sample, whole)] == [(5, rows), (rows, rows)]
-    counts = [(done, of) for done, of, _ in told]
+    counts = [(done, of) for done, of, _ in calls]
     assert counts[:2] == [(5, 10), (10, 10)]
     assert [done for done, _ in counts[2:]] == [64, rows, rows + 64, 2 * rows], "batches of 64, in each of two passes"
     assert {of for _, of in counts[2:]} == {2 * rows}

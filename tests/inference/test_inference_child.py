@@ -53,7 +53,7 @@ def child() -> Iterator[InferenceChild]:
     assert child.pid is None
 
 
-def asked(child: InferenceChild, run: Path, **more: Any) -> list[dict]:
+def answers(child: InferenceChild, run: Path, **more: Any) -> list[dict]:
     """Ask for the answer to a text."""
     return child.ask("answers", folder=str(run), which="last", texts=[TEXT], pairs=None, mode="adapter", **more)
 
@@ -76,7 +76,7 @@ def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle
     child: InferenceChild, trained_run: Path
 ) -> None:
     """One after the other, as each of them costs the start of a process with torch."""
-    first = asked(child, trained_run)
+    first = answers(child, trained_run)
     assert first[0]["text"] == TEXT
     pid = child.pid
     assert pid is not None
@@ -89,11 +89,11 @@ def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle
     os.kill(pid, signal.SIGKILL)
     ended(pid)
     child.idle_s = 0.2
-    assert asked(child, trained_run) == first
+    assert answers(child, trained_run) == first
     until(lambda: child.pid is None, "the end of a child that nobody asks")
 
     child.idle_s = None
-    assert asked(child, trained_run) == first, "the next question starts another"
+    assert answers(child, trained_run) == first, "the next question starts another"
     pid = child.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -108,7 +108,7 @@ def test_it_answers_and_refuses_and_is_there_again_after_it_was_killed_grew_idle
 def test_it_says_when_memory_is_short(trained_run: Path) -> None:
     small = InferenceChild(memory=150_000_000)
     with pytest.raises(DynloraError, match=r"ran out of memory; stop other runs|needs more memory than is available"):
-        asked(small, trained_run)
+        answers(small, trained_run)
     small.stop()
 
 

@@ -39,8 +39,8 @@ def examined(trained_run: Path) -> Examined:
 def test_a_knock_out_is_the_loss_without_the_module(
     modules: tuple[int, ...], examined: Examined, trained_run: Path
 ) -> None:
-    *_, found = examined.knockouts([modules], rows=40)
-    effect = found.effects[-1]
+    *_, knockout = examined.knockouts([modules], rows=40)
+    effect = knockout.effects[-1]
 
     by_hand = load_run(trained_run)
     sample = examined.sample(40)
@@ -56,7 +56,7 @@ def test_a_knock_out_is_the_loss_without_the_module(
     names = sorted(set(sample.group or ()))
     by_group = [(without.loss - whole.loss)[np.array(sample.group) == name].mean() for name in names]
     assert effect.by_group == pytest.approx(by_group, abs=1e-6)
-    assert list(found.groups) == names
+    assert list(knockout.groups) == names
 
 
 def test_modules_are_back_after_a_knock_out_that_fails(examined: Examined) -> None:
@@ -141,16 +141,16 @@ def test_what_was_begun_beside_is_gone_on_with(
     calls: list[tuple[int, ...]] = []
     real = inference_session.knocked_out
     monkeypatch.setattr(inference_session, "knocked_out", lambda *a, **k: calls.append(a[3]) or real(*a, **k))
-    for found in examined.knockouts(rows=16, known=kept_knockouts(file), again=True):
-        keep_knockouts(file, found)
+    for knockouts in examined.knockouts(rows=16, known=kept_knockouts(file), again=True):
+        keep_knockouts(file, knockouts)
     assert calls == [(index,) for index in range(1, whole.n_modules)]
-    assert kept_knockouts(file) == (found,)
-    assert found.rows == 16
+    assert kept_knockouts(file) == (knockouts,)
+    assert knockouts.rows == 16
 
 
 def test_a_pair_is_one_pair_in_either_order(examined: Examined) -> None:
-    *_, found = examined.knockouts([(3, 1)], rows=8)
-    *_, again = examined.knockouts([(1, 3)], rows=8, known=[found])
+    *_, knockout = examined.knockouts([(3, 1)], rows=8)
+    *_, again = examined.knockouts([(1, 3)], rows=8, known=[knockout])
     assert [effect.modules for effect in again.effects] == [(1, 3)]
 
 
@@ -158,9 +158,9 @@ def test_rows_of_other_data_come_from_anywhere_in_it(examined: Examined, tmp_pat
     lines = [f"the film was great,{'good' if row < 100 else 'bad'}" for row in range(200)]
     for name in ("train", "validation"):
         (tmp_path / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
-    found = examined.elsewhere({"path": str(tmp_path), "max_length": 16}, rows=40)
-    assert found["rows"] == 40
-    assert 0.2 < found["metrics"]["accuracy"] < 0.8, "the first 40 rows are all good"
+    losses = examined.elsewhere({"path": str(tmp_path), "max_length": 16}, rows=40)
+    assert losses["rows"] == 40
+    assert 0.2 < losses["metrics"]["accuracy"] < 0.8, "the first 40 rows are all good"
 
 
 @given(
@@ -180,9 +180,9 @@ def test_a_file_that_lies_is_no_file(tmp_path_factory: pytest.TempPathFactory, k
     FOUND.write(file)
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {key: value}))
-    found = Knockouts.read(file)
-    assert found is None or (
-        0 <= found.n_modules < 2**53 and all(max(e.modules) < found.n_modules for e in found.effects)
+    knockouts = Knockouts.read(file)
+    assert knockouts is None or (
+        0 <= knockouts.n_modules < 2**53 and all(max(e.modules) < knockouts.n_modules for e in knockouts.effects)
     )
 
 
@@ -193,9 +193,9 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_the_command_keeps_what_it_found(trained_run: Path) -> None:
-    found = document(run(trained_run.parent, "ablate", trained_run.name, "--rows", "16", "--json"))
-    assert len(found["modules"]) == found["n_modules"]
-    assert {row["score"] for row in found["agreement"]} >= {"importance at the end", "final rank"}
+    report = document(run(trained_run.parent, "ablate", trained_run.name, "--rows", "16", "--json"))
+    assert len(report["modules"]) == report["n_modules"]
+    assert {row["score"] for row in report["agreement"]} >= {"importance at the end", "final rank"}
     kept = Knockouts.read(trained_run / "knockout.json")
     assert kept is not None
     assert kept.rows == 16

@@ -46,9 +46,9 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_is_evaluated_and_asked_as_it_was_trained(writer: Path) -> None:
     recorded = queries.run_summary(writer)["metrics"]
-    found = evaluate_run(writer)["metrics"]
-    assert found["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
-    assert found["perplexity"] == pytest.approx(recorded["perplexity"], rel=1e-5)
+    metrics = evaluate_run(writer)["metrics"]
+    assert metrics["loss"] == pytest.approx(recorded["loss"], rel=1e-5)
+    assert metrics["perplexity"] == pytest.approx(recorded["perplexity"], rel=1e-5)
     events = queries.events_frame(writer, ("generations",))
     first = events["payload"].iloc[-1]["rows"][0]
     (answer,) = load_run(writer).answers([first["prompt"]])
@@ -101,13 +101,13 @@ def test_what_is_written_is_scored_and_never_perturbed(loss_on: str, writer: Pat
     """Also where the run learned from its prompts: their own loss would rise with any change of them."""
     examined = Examined(writer)
     examined.model = replace(examined.model, task=replace(examined.model.task, loss_on=loss_on))
-    found = examined.shifted("upper", 1.0, 8)
+    shift = examined.shifted("upper", 1.0, 8)
     sample = examined.sample(8)
     written = sum(len(pair) + 1 for pair in sample.text_pair or [])
     for side in ("before", "after"):
-        assert found[side]["metrics"]["tokens"] == written, "completions and their ends"
-    assert found["before"]["metrics"]["loss"] != found["after"]["metrics"]["loss"]
-    assert examined.shifted("upper", 0.0, 8)["after"] == found["before"]
+        assert shift[side]["metrics"]["tokens"] == written, "completions and their ends"
+    assert shift["before"]["metrics"]["loss"] != shift["after"]["metrics"]["loss"]
+    assert examined.shifted("upper", 0.0, 8)["after"] == shift["before"]
 
 
 def test_of_a_plain_text_the_second_half_is_scored_after_a_perturbed_first(tmp_path: Path) -> None:
@@ -123,11 +123,11 @@ def test_of_a_plain_text_the_second_half_is_scored_after_a_perturbed_first(tmp_p
     assert scored == "half"
     assert all(first + second in texts for first, second in zip(rows.text, rows.text_pair or [], strict=True))
     assert all(second.startswith(" ") and len(second) > 12 for second in rows.text_pair or [])
-    found = examined.shifted("upper", 1.0, 4)
-    assert found["scored"] == "half"
+    shift = examined.shifted("upper", 1.0, 4)
+    assert shift["scored"] == "half"
     tokens = sum(len(second) + 1 for second in rows.text_pair or [])
-    assert found["before"]["metrics"]["tokens"] == found["after"]["metrics"]["tokens"] == tokens
-    assert all(example["after"] == example["before"].upper() for example in found["examples"])
+    assert shift["before"]["metrics"]["tokens"] == shift["after"]["metrics"]["tokens"] == tokens
+    assert all(example["after"] == example["before"].upper() for example in shift["examples"])
     assert task.halves("word") == ("wo", "rd")
 
 
@@ -137,8 +137,10 @@ def test_lost_completions_are_told_to_the_log_and_trained_without(tmp_path: Path
     values = lm_values(save_tiny_lm(tmp_path / "model"), data, data__max_length=16, train__steps=2)
     outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
-    said = queries.logs_frame(outcome.folder)["message"].tolist()
-    assert any("examples lose their whole completion at data.max_length=16 and are left out" in line for line in said)
+    messages = queries.logs_frame(outcome.folder)["message"].tolist()
+    assert any(
+        "examples lose their whole completion at data.max_length=16 and are left out" in line for line in messages
+    )
 
 
 def test_a_tokenizer_that_cannot_hold_conversations_is_refused_before_a_run_is_made(tmp_path: Path) -> None:
@@ -165,11 +167,11 @@ def exported(request: pytest.FixtureRequest, writer: Path, tmp_path_factory: pyt
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
 def test_an_export_is_a_model_of_the_pipeline(exported: Path, writer: Path) -> None:
     write = transformers.pipeline("text-generation", model=str(exported))
-    (found,) = write("a2:", max_new_tokens=12, do_sample=False, return_full_text=False)  # pyright: ignore
+    (written,) = write("a2:", max_new_tokens=12, do_sample=False, return_full_text=False)  # pyright: ignore
     config = parse_config(queries.run_summary(writer)["config"])
     model = load_run(writer)
     bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
-    assert found["generated_text"] == model.answers(["a2:"])[0]["prediction"]
+    assert written["generated_text"] == model.answers(["a2:"])[0]["prediction"]
 
 
 def test_an_export_holds_all_that_a_writer_needs(exported: Path) -> None:
@@ -192,8 +194,8 @@ def test_ranks_and_alphas_are_patterns_of_whole_names(writer: Path, tmp_path: Pa
     names = [module.info.name for module in load_run(writer).adapters]
     for patterns in (settings["rank_pattern"], settings["alpha_pattern"]):
         fitting = {one: [name for name in names if re.fullmatch(rf"(.*\.)?({one})", name)] for one in patterns}
-        assert all(len(found) == 1 for found in fitting.values())
-        assert sorted(found[0] for found in fitting.values()) == sorted(settings["target_modules"])
+        assert all(len(pattern) == 1 for pattern in fitting.values())
+        assert sorted(pattern[0] for pattern in fitting.values()) == sorted(settings["target_modules"])
 
 
 def test_the_card_of_a_writer_says_how_to_pad_and_has_no_labels(exported: Path) -> None:
@@ -276,10 +278,10 @@ def test_rows_of_a_file_are_continued_by_the_tokens_they_have_in_training(
         return write(model, tokenizer, prompts, *more)
 
     monkeypatch.setattr(inference, "write", watched)
-    asked = [{key: value for key, value in row.items() if key != "completion"} for row in rows]
-    path = save_lines(tmp_path / "asked.jsonl", asked)
-    found = document(run(tmp_path / "runs", "predict", outcome.folder.name, "--file", str(path), "--json"))
-    assert len(found) == len(rows)
+    inputs = [{key: value for key, value in row.items() if key != "completion"} for row in rows]
+    path = save_lines(tmp_path / "asked.jsonl", inputs)
+    predictions = document(run(tmp_path / "runs", "predict", outcome.folder.name, "--file", str(path), "--json"))
+    assert len(predictions) == len(rows)
     model = load_run(outcome.folder)
     tokens = model.tokens(read_data(parse_config(values)).train.take(np.arange(len(rows))))
     by_text = {
@@ -300,10 +302,10 @@ def test_an_empty_file_is_refused(writer: Path, tmp_path: Path) -> None:
 
 
 def test_modules_of_a_writer_are_ablated_from_the_command_line(writer: Path) -> None:
-    found = document(run(writer.parent, "ablate", writer.name, "--json"))
-    assert found
-    said = run(writer.parent, "knockout", writer.name)
-    assert said.exit_code == 0, said.output
+    ablation = document(run(writer.parent, "ablate", writer.name, "--json"))
+    assert ablation
+    output = run(writer.parent, "knockout", writer.name)
+    assert output.exit_code == 0, output.output
     assert re.match(
-        r"Of 14 modules, \d+ help and \d+ harm \(95 % CI excludes 0\), on 40 held-out examples", said.stdout
+        r"Of 14 modules, \d+ help and \d+ harm \(95 % CI excludes 0\), on 40 held-out examples", output.stdout
     )

@@ -20,12 +20,12 @@ TEXTS = [row["text"] for row in tiny_rows(40, seed=5)]
 class StubUMAP:
     """Keeps what it was asked for, and returns the first two columns of what it was given."""
 
-    asked: dict[str, Any]
+    settings: dict[str, Any]
     given: np.ndarray
 
     def __init__(self, **arguments: Any) -> None:
         """Keep the arguments."""
-        type(self).asked = arguments
+        type(self).settings = arguments
 
     def fit_transform(self, values: np.ndarray) -> np.ndarray:
         """Return (n, 2)."""
@@ -52,10 +52,10 @@ def umap(monkeypatch: pytest.MonkeyPatch) -> type[StubUMAP]:
 def test_each_text_has_a_place_near_to_its_neighbours(
     n: int, near: int, umap: type[StubUMAP], examined: Examined
 ) -> None:
-    found = examined.neighbours(TEXTS[:n], None)
-    assert umap.asked == {"n_neighbors": near, "random_state": examined.config.seed, "n_jobs": 1}
-    assert np.array(found).shape == (n, 2)
-    assert found == umap.given[:, :2].tolist()
+    places = examined.neighbours(TEXTS[:n], None)
+    assert umap.settings == {"n_neighbors": near, "random_state": examined.config.seed, "n_jobs": 1}
+    assert np.array(places).shape == (n, 2)
+    assert places == umap.given[:, :2].tolist()
 
 
 def test_places_are_those_of_the_frozen_model(umap: type[StubUMAP], examined: Examined) -> None:

@@ -67,11 +67,11 @@ class Small:
 
 def made_small(source: Path, out: Path) -> Small:
     """Write a run's adapter at four tenths of its parameters."""
-    found = Compression.of_run(source, rows=64)
-    size = found.measured("global", 0.4)
-    write_size(found, out, size, run=source, which="last")
-    model = found.curve.adapter.model
-    return Small(out, source, size, model.evaluate(read_data(found.config).held_out)["loss"])
+    compression = Compression.of_run(source, rows=64)
+    size = compression.measured("global", 0.4)
+    write_size(compression, out, size, run=source, which="last")
+    model = compression.curve.adapter.model
+    return Small(out, source, size, model.evaluate(read_data(compression.config).held_out)["loss"])
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +114,8 @@ def held_out_loss(folder: Path) -> dict[int, float]:
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a run's last adapter, head included, by place."""
     state = read_checkpoint(folder / "adapter")
-    found = {f"{name}.{key}": one[key] for name, one in state["adapters"]["modules"].items() for key in KEYS}
-    return found | state["head"]
+    tensors = {f"{name}.{key}": one[key] for name, one in state["adapters"]["modules"].items() for key in KEYS}
+    return tensors | state["head"]
 
 
 KEYS = ("lora_A", "lora_B")
@@ -143,8 +143,8 @@ def test_a_run_says_which_run_it_comes_from_and_at_which_size(small: Small, runs
     assert origin["share"] == pytest.approx(small.size.parameters / origin["of"])
     assert 0 < origin["share"] <= 0.4
     assert whole > sum(small.size.ranks)
-    shown = document(run(runs_dir, "show", folder.name, "--json"))
-    assert shown["origin"] == origin
+    summary = document(run(runs_dir, "show", folder.name, "--json"))
+    assert summary["origin"] == origin
     words = run(runs_dir, "show", folder.name).stdout
     assert f"Starts from run {small.source.name}, shrunk to {100 * origin['share']:.0f} % of its parameters" in words
     assert queries.run_summary(small.source)["origin"] is None
@@ -243,7 +243,7 @@ def altered(small: Small, out: Path, **changes: Any) -> Small:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"cut": True}, "inputs and"),
         ({"drop": True}, "its head does not fit"),
@@ -258,10 +258,10 @@ def altered(small: Small, out: Path, **changes: Any) -> Small:
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused_before_a_run_is_made(
-    changes: dict[str, Any], said: str, classifier: Small, runs_dir: Path, tmp_path: Path
+    changes: dict[str, Any], message: str, classifier: Small, runs_dir: Path, tmp_path: Path
 ) -> None:
     config = altered(classifier, tmp_path / "altered", **changes).config()
-    with pytest.raises(ConfigError, match=said) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         training.train(config, runs_dir)
     assert str(error.value).startswith("strategy.start_from=")
     assert list(runs_dir.iterdir()) == []
@@ -276,7 +276,7 @@ def test_another_base_model_of_the_same_shapes_is_refused(classifier: Small, run
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         ({"init": "gaussian"}, "strategy.init=gaussian: strategy.start_from gives"),
         ({"scaling": "rank_stabilized"}, "strategy.scaling=rank_stabilized"),
@@ -285,13 +285,13 @@ def test_another_base_model_of_the_same_shapes_is_refused(classifier: Small, run
     ],
 )
 def test_settings_that_contradict_the_adapter_are_a_sentence(
-    more: dict[str, str], said: str, classifier: Small, runs_dir: Path, tmp_path: Path
+    more: dict[str, str], message: str, classifier: Small, runs_dir: Path, tmp_path: Path
 ) -> None:
     if "ranks_from" in more:
         names = queries.run_summary(classifier.source)["ranks"]
         (tmp_path / "ranks.json").write_text(json.dumps(dict.fromkeys(names, 1)), "utf-8")
         more = {"ranks_from": str(tmp_path / "ranks.json")}
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         training.train(classifier.config(**more), runs_dir)
     assert list(runs_dir.iterdir()) == []
 
@@ -307,9 +307,9 @@ def test_the_command_queues_a_run_that_starts_from_the_size(
     started: list[Path] = []
     monkeypatch.setattr(launch, "wake", started.append)
     source = Path(shutil.copytree(small.source, runs_dir / small.source.name))
-    asked = ["compress", source.name, "--budget", "0.4", "--rows", "64", "--recover", "6"]
-    found = document(run(runs_dir, *asked, "--json"))
-    made = runs_dir / found["recovery"]["id"]
+    command = ["compress", source.name, "--budget", "0.4", "--rows", "64", "--recover", "6"]
+    report = document(run(runs_dir, *command, "--json"))
+    made = runs_dir / report["recovery"]["id"]
     assert started == [runs_dir]
     assert {row["id"] for row in document(run(runs_dir, "runs", "--json"))} == {source.name, made.name}
     config, before = read_run_config(made), read_run_config(source)
@@ -324,7 +324,7 @@ def test_the_command_queues_a_run_that_starts_from_the_size(
     assert losses[0] == pytest.approx(small.loss, abs=1e-5)
     assert max(losses) == 6
     assert queries.run_summary(made)["origin"]["run"] == source.name
-    words = run(runs_dir, *asked).stdout
+    words = run(runs_dir, *command).stdout
     assert "6 steps that start from this adapter" in words
     assert len(list((runs_dir / ".starts").iterdir())) == 1, "the same size is kept once"
 
@@ -333,16 +333,16 @@ def test_an_adapter_brought_along_is_recovered_too(
     classifier: Small, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "wake", lambda *_: None)
-    asked = ["compress", str(classifier.folder), "--config", str(classifier.source / "config.yaml"), "--rows", "64"]
-    found = document(run(runs_dir, *asked, "--budget", "0.5", "--recover", "3", "--json"))
-    origin = queries.run_summary(runs_dir / found["recovery"]["id"])["origin"]
+    arguments = ["compress", str(classifier.folder), "--config", str(classifier.source / "config.yaml"), "--rows", "64"]
+    report = document(run(runs_dir, *arguments, "--budget", "0.5", "--recover", "3", "--json"))
+    origin = queries.run_summary(runs_dir / report["recovery"]["id"])["origin"]
     assert (origin["run"], origin["name"]) == (None, classifier.folder.name)
     assert 0 < origin["share"] <= 0.5
 
 
 def test_what_a_run_says_of_itself_names_no_folder_elsewhere(classifier: Small, runs_dir: Path) -> None:
     half = Half(loss=1.0, difference=0.0, low=0.0, high=0.0, metrics={})
-    found = Compressed(
+    compressed = Compressed(
         which="last",
         step=3,
         weighting="../../elsewhere",
@@ -353,7 +353,7 @@ def test_what_a_run_says_of_itself_names_no_folder_elsewhere(classifier: Small, 
         planned=1,
         sizes=(classifier.size.model_copy(update={"ranks": (1,)}),),
     )
-    place = start_folder(runs_dir, "../run/..", found, classifier.size)
+    place = start_folder(runs_dir, "../run/..", compressed, classifier.size)
     assert place.parent == runs_dir / ".starts"
     assert place.name.isascii()
 
@@ -378,8 +378,8 @@ def test_an_origin_that_cannot_be_is_none(origin: Any, classifier: Small, runs_d
         folder, meta={"origin": json.loads(json.dumps({**good, **origin})) if isinstance(origin, dict) else origin}
     )
     assert good["run"] == classifier.source.name
-    found = queries.run_summary(folder)["origin"]
-    assert found is None or (found["share"] is None and found["run"] == good["run"])
+    parent = queries.run_summary(folder)["origin"]
+    assert parent is None or (parent["share"] is None and parent["run"] == good["run"])
 
 
 def test_a_model_of_ones_own_starts_from_the_adapter_too(classifier: Small) -> None:

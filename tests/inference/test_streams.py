@@ -36,7 +36,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return outcome.folder
 
 
-def asked(answering: Answering, ask: str, **arguments: Any) -> dict[str, Any]:
+def reply_to(answering: Answering, ask: str, **arguments: Any) -> dict[str, Any]:
     """Ask over JSON, and return the whole reply."""
     line = json.dumps({"number": 1, "ask": ask, "arguments": arguments})
     return json.loads(json.dumps(answering.reply(line)))
@@ -47,11 +47,11 @@ def written(answering: Answering, run: Path, **more: Any) -> dict[str, Any]:
     name = begun(answering, run, **more)
     while answering.busy:
         answering.advance()
-    return asked(answering, "read", stream=name)["answer"]
+    return reply_to(answering, "read", stream=name)["answer"]
 
 
 def begun(answering: Answering, run: Path, **more: Any) -> str:
-    reply = asked(answering, "write", **request(run, **more))
+    reply = reply_to(answering, "write", **request(run, **more))
     assert reply["ok"], reply["error"]
     return reply["answer"]
 
@@ -67,22 +67,22 @@ def test_a_streamed_text_is_the_one_that_the_evaluation_wrote(writer: Path) -> N
     rows = queries.events_frame(writer, ("generations",))["payload"].iloc[-1]["rows"]
     answering = Answering()
     for row in rows[:3]:
-        found = written(answering, writer, text=row["prompt"])
-        assert "".join(message["text"] for message in found["messages"]) == row["text"]
-        last = found["messages"][-1]
+        stream = written(answering, writer, text=row["prompt"])
+        assert "".join(message["text"] for message in stream["messages"]) == row["text"]
+        last = stream["messages"][-1]
         assert (last["end"] == "token", last["whole"]) == (row["ended"], row["text"])
-        assert (found["status"], found["error"]) == ("done", None)
+        assert (stream["status"], stream["error"]) == ("done", None)
 
 
 def test_base_and_adapter_take_turns_and_a_seed_says_what_is_drawn(writer: Path) -> None:
     answering = Answering()
     names = [begun(answering, writer, mode=mode) for mode in ("adapter", "base", "adapter")]
     answering.advance()
-    assert [len(asked(answering, "read", stream=name)["answer"]["messages"]) for name in names] == [1, 1, 1]
+    assert [len(reply_to(answering, "read", stream=name)["answer"]["messages"]) for name in names] == [1, 1, 1]
     while answering.busy:
         answering.advance()
     adapter, base, again = (
-        [message["id"] for message in asked(answering, "read", stream=name)["answer"]["messages"]] for name in names
+        [message["id"] for message in reply_to(answering, "read", stream=name)["answer"]["messages"]] for name in names
     )
     assert adapter == again
     assert adapter != base
@@ -98,11 +98,11 @@ def test_a_stop_in_the_middle_keeps_what_was_written_and_the_child_goes_on(write
     for _ in range(3):
         answering.advance()
     assert len(whole) > 3
-    stopped = asked(answering, "end", stream=name)["answer"]
+    stopped = reply_to(answering, "end", stream=name)["answer"]
     assert stopped["status"] == "cancelled"
     assert stopped["messages"] == whole[:3]
     assert not answering.busy
-    assert asked(answering, "read", stream=name, since=2)["answer"]["messages"] == whole[2:3]
+    assert reply_to(answering, "read", stream=name, since=2)["answer"]["messages"] == whole[2:3]
     assert written(answering, writer, new_tokens=40)["messages"] == whole, "adapters and gates are as before"
     model = answering.model(str(writer), "last").model
     assert all(module.enabled for module in model.adapters)
@@ -123,7 +123,7 @@ def test_a_stop_in_the_middle_keeps_what_was_written_and_the_child_goes_on(write
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_a_sentence(more: dict[str, Any], words: str, writer: Path) -> None:
-    reply = asked(Answering(), "write", **request(writer, **more))
+    reply = reply_to(Answering(), "write", **request(writer, **more))
     assert not reply["ok"]
     assert reply["error"]["kind"] == "ConfigError", "a person can mend it"
     assert re.search(words, reply["error"]["message"])
@@ -131,8 +131,8 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(more: dict[str, Any], wor
 
 def test_a_chat_needs_a_template_and_is_told_by_it(writer: Path, tmp_path: Path) -> None:
     answering = Answering()
-    found = asked(answering, "writer", folder=str(writer), which="last")["answer"]
-    assert found == {
+    writer_facts = reply_to(answering, "writer", folder=str(writer), which="last")["answer"]
+    assert writer_facts == {
         "chat": True,
         "learned_chat": False,
         "step": 12,
@@ -144,13 +144,13 @@ def test_a_chat_needs_a_template_and_is_told_by_it(writer: Path, tmp_path: Path)
     data = save_lines(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b"}] * 20)
     values = lm_values(save_tiny_lm(tmp_path / "model", template=None), data, train__steps=2)
     outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
-    assert asked(answering, "writer", folder=str(outcome.folder), which="last")["answer"]["chat"] is False
-    reply = asked(answering, "write", **request(outcome.folder, turns=TURNS))
+    assert reply_to(answering, "writer", folder=str(outcome.folder), which="last")["answer"]["chat"] is False
+    reply = reply_to(answering, "write", **request(outcome.folder, turns=TURNS))
     assert reply["error"]["message"] == "chat: the tokenizer of this run has no chat template; choose Completion"
 
 
 def test_a_run_that_predicts_writes_nothing(trained_run: Path) -> None:
-    reply = asked(Answering(), "writer", folder=str(trained_run), which="last")
+    reply = reply_to(Answering(), "writer", folder=str(trained_run), which="last")
     assert reply["error"]["message"] == (
         "data.task=classification: this run's model writes no texts; ask for a prediction instead"
     )
@@ -159,7 +159,7 @@ def test_a_run_that_predicts_writes_nothing(trained_run: Path) -> None:
 def test_tokens_of_an_example_add_up_to_its_recorded_loss(writer: Path) -> None:
     examples = queries.examples_frame(writer, queries.run_summary(writer)["step"]).head(6)
     answering = Answering()
-    name = asked(
+    name = reply_to(
         answering,
         "token_losses",
         folder=str(writer),
@@ -169,19 +169,21 @@ def test_tokens_of_an_example_add_up_to_its_recorded_loss(writer: Path) -> None:
     )["answer"]
     while answering.busy:
         answering.advance()
-    found = asked(answering, "read", stream=name)["answer"]
-    assert found["error"] is None
-    assert (len(found["messages"]), found["progress"]["of"]) == (6, 6)
-    for message, loss in zip(found["messages"], examples["loss"], strict=True):
+    stream = reply_to(answering, "read", stream=name)["answer"]
+    assert stream["error"] is None
+    assert (len(stream["messages"]), stream["progress"]["of"]) == (6, 6)
+    for message, loss in zip(stream["messages"], examples["loss"], strict=True):
         counted = [value for value in message["adapter"] if value is not None]
         assert sum(counted) / len(counted) == pytest.approx(loss, rel=1e-4)
         assert len(message["tokens"]) == len(message["adapter"]) == len(message["base"])
         assert message["adapter"][0] is None, "nothing is before the first token"
-    name = asked(answering, "token_losses", folder=str(writer), which="last", texts=["not of the data"], pairs=[None])[
-        "answer"
-    ]
+    name = reply_to(
+        answering, "token_losses", folder=str(writer), which="last", texts=["not of the data"], pairs=[None]
+    )["answer"]
     answering.advance()
-    assert "is not among the held-out examples" in asked(answering, "read", stream=name)["answer"]["error"]["message"]
+    assert (
+        "is not among the held-out examples" in reply_to(answering, "read", stream=name)["answer"]["error"]["message"]
+    )
 
 
 def test_a_text_is_seen_token_by_token_and_module_by_module(writer: Path) -> None:
@@ -189,25 +191,25 @@ def test_a_text_is_seen_token_by_token_and_module_by_module(writer: Path) -> Non
     messages = written(answering, writer)["messages"]
     ids = [message["id"] for message in messages]
     question = {"folder": str(writer), "which": "last", "text": "a2:", "ids": ids}
-    found = asked(answering, "token_view", **question)["answer"]
-    assert len(found["tokens"]) == len(ids)
-    for row in found["tokens"]:
+    view = reply_to(answering, "token_view", **question)["answer"]
+    assert len(view["tokens"]) == len(ids)
+    for row in view["tokens"]:
         assert row["adapter_top"][0][0] == row["text"], "greedy: each token is the most probable one"
         assert np.exp(row["adapter"]) == pytest.approx(row["adapter_top"][0][1], rel=1e-5)
         assert len(row["base_top"]) == 5
-    name = asked(answering, "ablate_text", **question)["answer"]
+    name = reply_to(answering, "ablate_text", **question)["answer"]
     while answering.busy:
         answering.advance()
-    read = asked(answering, "read", stream=name)["answer"]
+    read = reply_to(answering, "read", stream=name)["answer"]
     n = len(load_run(writer).adapters)
-    estimates = np.abs(asked(answering, "estimate_text", **question)["answer"]["adds"])
+    estimates = np.abs(reply_to(answering, "estimate_text", **question)["answer"]["adds"])
     measured = [message["module"] for message in read["messages"]]
     assert sorted(measured) == list(range(n))
     assert (np.diff(estimates[measured]) <= 0).all(), "the largest estimates first"
     assert read["progress"]["of"] == n
     assert any(message["adds"] for message in read["messages"])
     for wrong in ([], [10**6], ["a"], [-1]):
-        reply = asked(answering, "token_view", **{**question, "ids": wrong})
+        reply = reply_to(answering, "token_view", **{**question, "ids": wrong})
         assert reply["error"]["kind"] == "ConfigError"
         assert "tokens; give 1 to" in reply["error"]["message"]
 
@@ -225,18 +227,18 @@ def failing(error: Exception) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("error", "said", "is_broken"),
+    ("error", "message", "is_broken"),
     [
         (RuntimeError("shapes do not fit"), "the model failed: shapes do not fit", True),
         (MemoryError(), "the model needs more memory than is available", True),
         (ConfigError("give less"), "give less", False),
     ],
 )
-def test_one_that_fails_says_so_and_the_others_go_on(error: Exception, said: str, is_broken: bool) -> None:
+def test_one_that_fails_says_so_and_the_others_go_on(error: Exception, message: str, is_broken: bool) -> None:
     streams = Streams()
     bad, good = streams.begin(failing(error)), streams.begin(counting(4))
     assert [streams.advance() for _ in range(5)] == [False, is_broken, False, False, False]
-    assert said in streams.read(bad)["error"]["message"]
+    assert message in streams.read(bad)["error"]["message"]
     assert streams.read(bad)["messages"] == [{"n": 0}]
     assert len(streams.read(good)["messages"]) == 4
     assert not streams.busy

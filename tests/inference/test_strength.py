@@ -59,8 +59,8 @@ def test_each_strength_is_the_loss_of_the_scaled_adapter(examined: Examined, wri
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
 def test_the_best_strength_is_exported_folded_in(writer: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    told = document(run(writer.parent, "strength", writer.name, "--strengths", "0.75", "--out", str(out), "--json"))
-    assert (told["best"], told["exported"]["strength"], told["rows"]) == (0.75, 0.75, 40)
+    report = document(run(writer.parent, "strength", writer.name, "--strengths", "0.75", "--out", str(out), "--json"))
+    assert (report["best"], report["exported"]["strength"], report["rows"]) == (0.75, 0.75, 40)
     model = load_run(writer)
     with model.adapters.scaled(0.75):
         inputs = model.base.tokenizer(["a2:"], return_tensors="pt")
@@ -92,8 +92,8 @@ def test_the_card_says_what_the_run_forgot(writer: Path, tmp_path: Path) -> None
 
 
 def test_the_command_says_each_strength_and_the_best(writer: Path) -> None:
-    told = run(writer.parent, "strength", writer.name, "--strengths", "1,0", "--rows", "20").stdout
-    lines = told.splitlines()
+    output = run(writer.parent, "strength", writer.name, "--strengths", "1,0", "--rows", "20").stdout
+    lines = output.splitlines()
     assert [line.split()[0] for line in lines[1:3]] == ["0", "1"]
     assert "Lowest held-out loss at strength 1, on 20 of 40 held-out examples." in lines[3]
 

@@ -213,8 +213,8 @@ def test_what_does_not_learn_is_named(
     assert (len(symptom.modules) == symptom.of) == all_modules
     [text] = [str(one.message) for one in warned if "After 20 steps" in str(one.message)]
     assert MEANINGS[kind].remedy in text
-    found = outcome(reading(run).evidence).findings
-    assert MEANINGS[kind].title in [finding.title for finding in found]
+    findings = outcome(reading(run).evidence).findings
+    assert MEANINGS[kind].title in [finding.title for finding in findings]
 
 
 @pytest.mark.parametrize("setup", HEALTHY, ids=lambda one: one.__name__)
@@ -342,16 +342,16 @@ def test_doctor_and_the_page_say_it_of_a_recorded_loop(tiny_bert: Path, tmp_path
     record = loop.record("mine", tmp_path / "runs")
     steps_taken(loop)
     record.finish()
-    told = CliRunner().invoke(cli, ["doctor", record.folder.name, "--runs-dir", str(tmp_path / "runs")])
+    result = CliRunner().invoke(cli, ["doctor", record.folder.name, "--runs-dir", str(tmp_path / "runs")])
     page = [finding.words for finding in outcome(reading(dynlora.open_run(record.folder)).evidence).findings]
-    for words in (told.output, " ".join(page)):
+    for words in (result.output, " ".join(page)):
         assert "the optimizer steps at a learning rate of 0: all adapters" in " ".join(words.split())
 
 
 def test_inspect_says_that_every_update_is_zero(tiny_bert: Path, tmp_path: Path) -> None:
     adapted(tiny_bert).save_pretrained(tmp_path / "adapter")
-    told = CliRunner().invoke(cli, ["inspect", str(tmp_path / "adapter")])
-    assert "Every update is zero" in " ".join(told.output.split())
+    result = CliRunner().invoke(cli, ["inspect", str(tmp_path / "adapter")])
+    assert "Every update is zero" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,12 @@ RUNS = Path("/runs")
 
 def read_all(feed: Feed) -> list[Step]:
     """What a feed yields until it waits or ends."""
-    found: list[Step] = []
+    steps: list[Step] = []
     while True:
         batch = feed.read()
-        found += batch.steps
+        steps += batch.steps
         if batch.is_last or not batch.is_cut:
-            return found
+            return steps
 
 
 def points(steps: list[Step]) -> Points:
@@ -59,7 +59,7 @@ def test_whenever_it_is_read_each_step_comes_once_and_whole(
 ) -> None:
     folder = new_run(tmp_path_factory.mktemp("runs"))
     window = data.draw(st.sampled_from([1, 2, 7, 2000]), "window")
-    found: list[Step] = []
+    steps: list[Step] = []
     feed, last = Feed(folder, None), -1
     with pytest.MonkeyPatch.context() as patched, RunWriter.open(folder, resume_from=None) as writer:
         patched.setattr(feeds, "WINDOW", window)
@@ -68,22 +68,22 @@ def test_whenever_it_is_read_each_step_comes_once_and_whole(
             record(writer, last + 1, last + count)
             last += count
             writer.commit()
-            found += read_all(feed)
-            assert all(step.step < last for step in found), "the newest step may not be complete"
+            steps += read_all(feed)
+            assert all(step.step < last for step in steps), "the newest step may not be complete"
         if data.draw(st.booleans(), "stopped"):
             writer.finish("stopped")
-            found += read_all(feed)
-            assert numbers(points(found)) == stored(folder)
-    assert [step.step for step in found] == sorted({step.step for step in found})
+            steps += read_all(feed)
+            assert numbers(points(steps)) == stored(folder)
+    assert [step.step for step in steps] == sorted({step.step for step in steps})
 
 
 def test_families_are_every_so_many_steps_and_at_evaluations(runs_dir: Path) -> None:
     folder = finished_run(runs_dir, config={"log": {"every": 4}})
-    found = read_all(Feed(folder, None))
-    with_ranks = [step.step for step in found if "rank/query" in step.values]
+    steps = read_all(Feed(folder, None))
+    with_ranks = [step.step for step in steps if "rank/query" in step.values]
     assert with_ranks == [step for step in range(1, 41) if step % 4 == 0 or step % 10 == 0]
-    assert [step.step for step in found if step.ranks is not None] == [10, 20, 30, 40]
-    assert next(step for step in found if step.step == 30).values["rank/query"] == 4 + 0 + 2
+    assert [step.step for step in steps if step.ranks is not None] == [10, 20, 30, 40]
+    assert next(step for step in steps if step.step == 30).values["rank/query"] == 4 + 0 + 2
     with RunReader(folder) as reader:
         assert families(reader.modules()) == {"query": [3, 8, 8]}
 
@@ -101,11 +101,11 @@ def test_an_interrupted_step_waits_for_the_resume_and_none_comes_twice(runs_dir:
         record(writer, 7, 14)
         writer.finish("finished")
     following.follow(folder, ["tensorboard"])
-    found = numbers(of_tensorboard(folder))
-    assert [point[:2] for point in found] == [point[:2] for point in stored(folder)]
-    assert len({point[:2] for point in found}) == len(found)
+    steps = numbers(of_tensorboard(folder))
+    assert [point[:2] for point in steps] == [point[:2] for point in stored(folder)]
+    assert len({point[:2] for point in steps}) == len(steps)
     following.follow(folder, ["tensorboard"])
-    assert numbers(of_tensorboard(folder)) == found, "nothing is left to write"
+    assert numbers(of_tensorboard(folder)) == steps, "nothing is left to write"
 
 
 def test_it_follows_a_run_that_is_being_written_to_its_end(runs_dir: Path) -> None:
@@ -137,10 +137,10 @@ def test_not_a_number_and_infinity_reach_event_files(runs_dir: Path) -> None:
 def test_one_tracker_that_fails_does_not_keep_the_others(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(following.CLASSES, "aim", "Aim")
     folder = finished_run(runs_dir)
-    found = following.follow(folder, ["aim", "tensorboard"])
-    assert found["aim"].error is not None
-    assert "ModuleNotFoundError" in found["aim"].error
-    assert (found["tensorboard"].error, found["tensorboard"].step) == (None, 40)
+    written = following.follow(folder, ["aim", "tensorboard"])
+    assert written["aim"].error is not None
+    assert "ModuleNotFoundError" in written["aim"].error
+    assert (written["tensorboard"].error, written["tensorboard"].step) == (None, 40)
 
 
 def test_links_in_the_place_of_our_files_are_refused(runs_dir: Path, tmp_path: Path) -> None:
@@ -250,13 +250,13 @@ def test_a_password_of_a_trackers_address_is_in_no_file_and_in_no_sentence(
     folder = finished_run(runs_dir)
     address = "postgresql+nosuchdriver://me:hunter2/x@127.0.0.1:9/mlflow?sslpassword=othersecret"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    found = following.follow(folder, ["mlflow"])["mlflow"]
-    assert found.place == "postgresql+nosuchdriver://127.0.0.1:9/mlflow"
-    assert found.error
+    written = following.follow(folder, ["mlflow"])["mlflow"]
+    assert written.place == "postgresql+nosuchdriver://127.0.0.1:9/mlflow"
+    assert written.error
     place = place_of("mlflow", runs_dir, os.environ)
-    assert (place.address, place.shown) == (address, found.place)
-    said = [caplog.text, place.view, str(found), *(path.read_text("utf-8", "replace") for path in folder.iterdir())]
-    assert [text for text in said if "hunter2" in text or "othersecret" in text] == []
+    assert (place.address, place.public_address) == (address, written.place)
+    texts = [caplog.text, place.view, str(written), *(path.read_text("utf-8", "replace") for path in folder.iterdir())]
+    assert [text for text in texts if "hunter2" in text or "othersecret" in text] == []
     assert "MLFLOW_TRACKING_URI" in place.view
 
 

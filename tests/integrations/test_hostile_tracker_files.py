@@ -70,7 +70,7 @@ def refused(*arguments: str) -> str:
 
 @pytest.mark.parametrize("tracker", ["trackio", "mlflow"])
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: path.write_text("no database"), "not an SQLite database"),
         (lambda path: path.write_bytes(b"SQLite format 3\0" + os.urandom(4096)), "cannot be read"),
@@ -81,10 +81,10 @@ def refused(*arguments: str) -> str:
     ids=["text", "noise", "link", "pipe", "other tables"],
 )
 def test_what_is_no_database_of_a_tracker_is_a_sentence(
-    tracker: str, make: Callable[[Path], object], said: str, tmp_path: Path
+    tracker: str, make: Callable[[Path], object], message: str, tmp_path: Path
 ) -> None:
     make(tmp_path / "a.db")
-    assert said in refused(tracker, str(tmp_path / "a.db"))
+    assert message in refused(tracker, str(tmp_path / "a.db"))
 
 
 def test_a_missing_file_project_or_experiment_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,8 +106,8 @@ def test_ranks_of_adalora_are_its_masks_at_every_step(tiny_bert: Path, tmp_path:
     callback = RecordCallback("adalora", runs_dir)
     trained(model, tmp_path, [Allocates(), callback])
     assert callback.folder is not None
-    found = dynlora.open_run(callback.folder).signal("rank")
-    assert found[found["step"] > 0].drop(columns="step").astype(int).to_numpy().tolist() == masks
+    ranks = dynlora.open_run(callback.folder).signal("rank")
+    assert ranks[ranks["step"] > 0].drop(columns="step").astype(int).to_numpy().tolist() == masks
     assert len({tuple(row) for row in masks}) > 1, "it prunes"
 
 
@@ -119,9 +119,9 @@ def test_what_breaks_is_said_once_and_training_goes_on(
 
     monkeypatch.setattr("dynlora.integrations.observed.spectrum", broken)
     callback = RecordCallback("mine", runs_dir, every=2)
-    with pytest.warns(UserWarning, match="records no more of 'mine', and training continues: no room") as said:
+    with pytest.warns(UserWarning, match="records no more of 'mine', and training continues: no room") as warned:
         trained(adapted(tiny_bert), tmp_path, [callback])
-    assert sum("records no more" in str(one.message) for one in said) == 1
+    assert sum("records no more" in str(one.message) for one in warned) == 1
     callback.close()
     [run] = queries.list_runs(runs_dir)["id"]
     assert queries.run_summary(runs_dir / run)["status"] == "interrupted"

@@ -49,8 +49,8 @@ def test_the_adapter_is_what_was_trained(tiny_bert: Path, tmp_path: Path, runs_d
 
     model, folder = recorded(tiny_bert, tmp_path / "out", runs_dir)
     exported = tmp_path / "exported"
-    found = document(run(runs_dir, "export", folder.name, "--out", str(exported), "--json"))
-    assert found["format"] == "peft"
+    export = document(run(runs_dir, "export", folder.name, "--out", str(exported), "--json"))
+    assert export["format"] == "peft"
     assert {file.suffix for file in exported.iterdir()} <= {".json", ".safetensors", ".md"}, "nothing is pickled"
     again = PeftModel.from_pretrained(classifier(tiny_bert), str(exported))  # pyright: ignore
     assert torch.equal(logits(model), logits(again))
@@ -84,9 +84,9 @@ def test_it_is_compressed_with_the_rows_that_are_named(
 ) -> None:
     _, folder = recorded(tiny_bert, tmp_path / "out", runs_dir)
     rows = ["--set", f"data.path={tiny_data}", "--set", "data.max_length=16"]
-    found = document(run(runs_dir, "compress", folder.name, *rows, "--curve", "--rows", "32", "--json"))
-    assert found["full"]["parameters"] == sum(3 * cost for cost in _costs(folder))
-    assert found["step"] == 12
+    report = document(run(runs_dir, "compress", folder.name, *rows, "--curve", "--rows", "32", "--json"))
+    assert report["full"]["parameters"] == sum(3 * cost for cost in _costs(folder))
+    assert report["step"] == 12
     app = open_page("shrink", run=folder.name)
     assert app.get("plotly_chart"), "the page draws the curve"
 
@@ -101,22 +101,22 @@ def test_an_ablation_is_what_zeroing_the_module_does(
     tiny_bert: Path, tmp_path: Path, runs_dir: Path, adalora: bool
 ) -> None:
     model, folder = recorded(tiny_bert, tmp_path / "out", runs_dir, adalora=adalora, ablate_rows=16)
-    found = Knockouts.read(folder / KNOCKOUT_NAME)
-    assert found is not None
+    knockouts = Knockouts.read(folder / KNOCKOUT_NAME)
+    assert knockouts is not None
     names = dynlora.open_run(folder).modules["name"].tolist()
-    assert (found.n_modules, found.rows, found.step) == (len(names), 16, 12)
+    assert (knockouts.n_modules, knockouts.rows, knockouts.step) == (len(names), 16, 12)
     labels = torch.stack([torch.as_tensor(Rows(16)[i]["labels"]) for i in range(16)])
     whole = cross_entropy(logits(model), labels)
-    assert found.loss == pytest.approx(whole.item(), abs=1e-5)
+    assert knockouts.loss == pytest.approx(whole.item(), abs=1e-5)
     for index, name in enumerate(names):
         without = copy.deepcopy(model)
         factor = without.get_base_model().get_submodule(name).lora_B["default"]
         (factor if adalora else factor.weight).data.zero_()
         delta = (cross_entropy(logits(without), labels) - whole).item()
-        assert found.alone[index].delta == pytest.approx(delta, abs=1e-5)
-        assert found.alone[index].low <= delta + 1e-6
-        assert found.alone[index].high >= delta - 1e-6
-    assert max(abs(effect.delta) for effect in found.effects) > 0
+        assert knockouts.alone[index].delta == pytest.approx(delta, abs=1e-5)
+        assert knockouts.alone[index].low <= delta + 1e-6
+        assert knockouts.alone[index].high >= delta - 1e-6
+    assert max(abs(effect.delta) for effect in knockouts.effects) > 0
     app = open_page("capacity", run=folder.name)
     assert not app.exception
 
@@ -166,9 +166,9 @@ def test_trl_prefers_and_is_recorded(tmp_path: Path, runs_dir: Path) -> None:
         peft_config=LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"),
     ).train()
     assert callback.folder is not None
-    found = dynlora.open_run(callback.folder)
-    assert (found.status, len(found.modules)) == ("finished", 4)
-    importance = found.signal("importance").drop(columns="step").to_numpy()
+    record = dynlora.open_run(callback.folder)
+    assert (record.status, len(record.modules)) == ("finished", 4)
+    importance = record.signal("importance").drop(columns="step").to_numpy()
     assert importance.shape == (4, 4)
     assert np.isfinite(importance).all()
     assert importance[-1].sum() == pytest.approx(1, abs=1e-4)

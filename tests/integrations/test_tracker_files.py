@@ -81,14 +81,14 @@ def test_what_was_written_is_what_is_imported(name: str, tracked_run: Path, runs
         pytest.approx(values, rel=1e-6) if name == "tensorboard" else values
     )
 
-    mine, found = queries.run_summary(tracked_run), queries.run_summary(theirs)
-    assert found["metrics"] == pytest.approx(mine["metrics"])
+    mine, summary = queries.run_summary(tracked_run), queries.run_summary(theirs)
+    assert summary["metrics"] == pytest.approx(mine["metrics"])
     for key in ("name", "strategy", "seed", "status", "max_steps"):
-        assert found[key] == mine[key], key
-    assert found["config"]["train"] == mine["config"]["train"]
-    assert found["config"]["strategy"] == mine["config"]["strategy"]
-    assert found["params"]["budget"] == mine["params"]["budget"]
-    assert found["params"]["active"] == mine["params"]["active"] + mine["params"]["gate"]
+        assert summary[key] == mine[key], key
+    assert summary["config"]["train"] == mine["config"]["train"]
+    assert summary["config"]["strategy"] == mine["config"]["strategy"]
+    assert summary["params"]["budget"] == mine["params"]["budget"]
+    assert summary["params"]["active"] == mine["params"]["active"] + mine["params"]["gate"]
 
     whole, families = dynlora.open_run(tracked_run), dynlora.open_run(theirs)
     last = whole.signal("rank").iloc[-1]
@@ -145,19 +145,19 @@ def test_an_imported_run_is_compared_and_not_resumed(
     for page in ("runs", "compare", "home"):
         open_page(page)
     refused = CliRunner().invoke(main, ["resume", row["id"], "--runs-dir", str(runs_dir)])
-    said = f"Error: resume {row['id']}: the run was imported from TensorBoard; continue it where it was trained\n"
-    assert (refused.exit_code, refused.stderr) == (2, said)
-    shown = CliRunner().invoke(main, ["show", row["id"], "--runs-dir", str(runs_dir)])
-    assert "960 adapter parameters" in shown.stdout
+    message = f"Error: resume {row['id']}: the run was imported from TensorBoard; continue it where it was trained\n"
+    assert (refused.exit_code, refused.stderr) == (2, message)
+    result = CliRunner().invoke(main, ["show", row["id"], "--runs-dir", str(runs_dir)])
+    assert "960 adapter parameters" in result.stdout
 
 
 def test_a_run_of_ones_own_is_never_written_over(runs_dir: Path) -> None:
-    found = FoundRun("MLflow", "/a.db", "1", "one", series={"loss": {1: 1.0}})
-    row = import_run(found, runs_dir)
+    foreign_run = FoundRun("MLflow", "/a.db", "1", "one", series={"loss": {1: 1.0}})
+    row = import_run(foreign_run, runs_dir)
     (runs_dir / row.id).rename(runs_dir / "moved")
     finished_run(runs_dir, run_id=row.id)
     with pytest.raises(ConfigError, match="was not imported; give another --runs-dir"):
-        import_run(found, runs_dir)
+        import_run(foreign_run, runs_dir)
 
 
 @pytest.mark.parametrize(
@@ -193,13 +193,13 @@ def test_first_parts_of_names_are_splits(name: str, meaning: tuple[str, str]) ->
     ],
 )
 def test_names_of_ranks_are_modules(name: str, signal: str, module: str) -> None:
-    found = understood([name])
-    assert (found.scalars, found.modules[signal]) == ({}, {module: name})
+    meaning = understood([name])
+    assert (meaning.scalars, meaning.modules[signal]) == ({}, {module: name})
 
 
 def test_of_two_names_that_mean_the_same_both_are_kept() -> None:
-    found = understood(["loss", "train/loss", "rank/a", "Ranknum/a"])
-    assert found.scalars == {
+    meaning = understood(["loss", "train/loss", "rank/a", "Ranknum/a"])
+    assert meaning.scalars == {
         "loss": ("loss", "train"),
         "train/loss": ("train/loss", "train"),
         "Ranknum/a": ("Ranknum/a", "train"),
@@ -221,9 +221,9 @@ def test_tensorflow_numbers_and_starts_of_training_are_read(tmp_path: Path) -> N
     writer.add_event(Event(step=3, session_log=SessionLog(status=SessionLog.START)))
     writer.add_event(Event(step=3, summary=Summary(value=[Summary.Value(tag="loss", simple_value=-3.0)])))
     writer.close()
-    [found] = tensorboard_runs(tmp_path)
-    assert list(found.series.values()) == [{0: 0.0, 1: 1.0, 2: 2.0, 3: -3.0}]
-    assert found.created == 100.0
+    [foreign_run] = tensorboard_runs(tmp_path)
+    assert list(foreign_run.series.values()) == [{0: 0.0, 1: 1.0, 2: 2.0, 3: -3.0}]
+    assert foreign_run.created == 100.0
 
 
 def test_numbers_that_are_none_are_kept_as_such(runs_dir: Path) -> None:
@@ -249,8 +249,8 @@ def test_ranks_that_are_sums_are_offered_as_no_ranks_of_modules(case: str, runs_
     assert uniform_rank(summary) is None
     with pytest.raises(ConfigError, match="sums over layers or families"):
         read_ranks(str(runs_dir / row.id))
-    shown = run(runs_dir, "show", row.id, "--json")
-    assert json.loads(shown.stdout)["lora_config"] is None
+    output = run(runs_dir, "show", row.id, "--json")
+    assert json.loads(output.stdout)["lora_config"] is None
 
 
 def test_ranks_of_single_modules_are_offered(runs_dir: Path) -> None:

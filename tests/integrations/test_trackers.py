@@ -37,16 +37,16 @@ def of_tensorboard(run: Path) -> Path:
 
 
 def test_every_tracker_has_the_run_to_its_end(tracked_run: Path) -> None:
-    found = read_trackers(tracked_run)
-    assert {name: (one.step, one.error) for name, one in found.items()} == dict.fromkeys(TRACKERS, (STEPS, None))
+    trackers = read_trackers(tracked_run)
+    assert {name: (one.step, one.error) for name, one in trackers.items()} == dict.fromkeys(TRACKERS, (STEPS, None))
     assert list(queries.events_frame(tracked_run, ["warning"])["payload"]) == []
 
 
 def test_event_files_hold_each_number_once(tracked_run: Path) -> None:
-    found = numbers(in_tensorboard(of_tensorboard(tracked_run)))
+    points = numbers(in_tensorboard(of_tensorboard(tracked_run)))
     assert len(list(of_tensorboard(tracked_run).iterdir())) == 2, "a resumed run is another file in the same folder"
-    assert [point[:2] for point in found] == [point[:2] for point in stored(tracked_run)]
-    assert [point[2] for point in found] == pytest.approx([point[2] for point in stored(tracked_run)], rel=1e-6)
+    assert [point[:2] for point in points] == [point[:2] for point in stored(tracked_run)]
+    assert [point[2] for point in points] == pytest.approx([point[2] for point in stored(tracked_run)], rel=1e-6)
 
 
 def test_trackio_holds_each_number_once_in_one_run(tracked_run: Path) -> None:
@@ -90,7 +90,7 @@ def test_weights_and_biases_is_offline_and_holds_each_number_once(tracked_run: P
 
 
 def test_families_of_modules_have_the_sum_of_ranks_and_their_fraction_of_importance(tracked_run: Path) -> None:
-    found = {(name, step): value for name, step, value in in_tensorboard(of_tensorboard(tracked_run))}
+    values = {(name, step): value for name, step, value in in_tensorboard(of_tensorboard(tracked_run))}
     run = dynlora.open_run(tracked_run)
     kinds = list(dict.fromkeys(run.modules["kind"]))
     for step in (0, 3, 4, 6, 8, 9, 12):
@@ -100,8 +100,10 @@ def test_families_of_modules_have_the_sum_of_ranks_and_their_fraction_of_importa
             for kind in kinds:
                 names = run.modules.loc[run.modules["kind"] == kind, "name"]
                 expected = frame[names].sum() / whole if whole else math.nan
-                assert found.get((f"{signal}/{kind}", step), math.nan) == pytest.approx(expected, nan_ok=True, rel=1e-5)
-    assert not any(step in (1, 2, 5, 7) for name, step in found if name.startswith("rank/")), "every log.every steps"
+                assert values.get((f"{signal}/{kind}", step), math.nan) == pytest.approx(
+                    expected, nan_ok=True, rel=1e-5
+                )
+    assert not any(step in (1, 2, 5, 7) for name, step in values if name.startswith("rank/")), "every log.every steps"
 
 
 def test_the_capacity_map_is_a_picture_at_each_evaluation(tracked_run: Path) -> None:
@@ -130,12 +132,12 @@ def test_trackers_change_nothing_that_is_learned(
 
 def test_show_names_where_the_trackers_are(tracked_run: Path) -> None:
     arguments = ["show", tracked_run.name, "--runs-dir", str(tracked_run.parent)]
-    shown = CliRunner().invoke(main, arguments)
-    assert shown.exit_code == 0
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0
     for name in TRACKERS:
-        assert f"\n{name}: " in shown.stdout
-        assert str(place(tracked_run, name)) in shown.stdout
-    assert "(tensorboard --logdir " in shown.stdout
+        assert f"\n{name}: " in result.stdout
+        assert str(place(tracked_run, name)) in result.stdout
+    assert "(tensorboard --logdir " in result.stdout
     document = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert document["trackers"]["mlflow"]["step"] == STEPS
 
@@ -147,10 +149,10 @@ def test_a_broken_tracker_is_one_warning_and_the_run_finishes(
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file"))
     run = dynlora.train(tracked.config(tiny_bert, tiny_data, ("tensorboard",)), runs_dir, progress=False)
     assert run.status == "finished"
-    [said] = queries.events_frame(run.folder, ["warning"])["payload"]
-    assert said["message"].startswith("log.to=tensorboard: ")
-    assert "training continues" in said["message"]
-    assert f"`dynlora track {run.folder.name} --to tensorboard --runs-dir {run.folder.parent}`" in said["message"]
+    [warning] = queries.events_frame(run.folder, ["warning"])["payload"]
+    assert warning["message"].startswith("log.to=tensorboard: ")
+    assert "training continues" in warning["message"]
+    assert f"`dynlora track {run.folder.name} --to tensorboard --runs-dir {run.folder.parent}`" in warning["message"]
 
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
     again = CliRunner().invoke(main, ["track", run.folder.name, "--runs-dir", str(runs_dir)])
@@ -163,13 +165,13 @@ def test_what_goes_wrong_is_said_once_while_the_run_trains(runs_dir: Path, monke
     folder = finished_run(runs_dir)
     write_trackers(folder, {"mlflow": Written(place="a place", error="of another time")})
     monkeypatch.setattr("dynlora.jobs.trackers.track_command", lambda *_: ["false"])
-    said: list[str] = []
+    messages: list[str] = []
     process = TrackerProcess(folder)
-    process.start(("mlflow",), said.append)
+    process.start(("mlflow",), messages.append)
     process.wait()
     for _ in range(3):
         process.look()
-    assert said == []
+    assert messages == []
     [event] = queries.events_frame(folder, ["warning"])["payload"]
     assert event["message"].startswith("log.to=mlflow: its process ended with code 1, see trackers.log")
 

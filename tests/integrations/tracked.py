@@ -86,9 +86,9 @@ def events(folder: Path) -> Iterator[Any]:
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
     """Return the rows of a query on a database."""
     with sqlite3.connect(path) as connection:
-        found = connection.execute(query).fetchall()
+        records = connection.execute(query).fetchall()
     connection.close()
-    return found
+    return records
 
 
 def wandb_records(path: Path) -> Iterator[Any]:

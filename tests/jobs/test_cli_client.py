@@ -99,9 +99,9 @@ def test_a_link_in_the_runs_folder_is_not_written_through(runs_dir: Path, tmp_pa
 
 @pytest.mark.torture  # in `make test` the browser presses Check, see tests/browser/test_launch_journey.py
 def test_a_real_check_of_a_tiny_run(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:
-    found = cli_client.preflight(tiny_values(tiny_bert, tiny_data), runs_dir)
-    assert found["params"]["budget"] > 0
-    assert found["preview"][0]["tokens"][0] == "[CLS]"
+    report = cli_client.preflight(tiny_values(tiny_bert, tiny_data), runs_dir)
+    assert report["params"]["budget"] > 0
+    assert report["preview"][0]["tokens"][0] == "[CLS]"
 
 
 CHILD = """

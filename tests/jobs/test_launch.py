@@ -137,8 +137,8 @@ def test_a_run_that_cannot_start_fails_and_the_next_goes_on(root: Path) -> None:
     (root / "die").unlink()
     (root / "go").touch()
     assert launch.wake(root) == second
-    found = run_queue.read_status(root / first)
-    assert (found.status, found.error) == ("failed", "no model called nothing")
+    first_status = run_queue.read_status(root / first)
+    assert (first_status.status, first_status.error) == ("failed", "no model called nothing")
     until(lambda: status(root, second) == "finished")
     assert launch.resume(root, first) == "queued"
     until(lambda: status(root, first) == "finished")
@@ -244,8 +244,8 @@ def test_a_stop_is_left_for_a_process_of_another_host_unless_it_is_silent(
         with pytest.raises(RunBusyError, match="stop it on that host"):
             launch.stop(root, run.name)
     assert launch.stop(root, run.name) == launch.stop(root, run.name) == "stopping"
-    asked = launch.read_status(run)
-    assert stop_requested(run, asked.pid, asked.process_start)
+    state = launch.read_status(run)
+    assert stop_requested(run, state.pid, state.process_start)
 
 
 def test_a_run_of_another_host_needs_force(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,10 +39,10 @@ class KilledHere(BaseException):
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     """A process that lives, with a command line like one of ours."""
-    found = subprocess.Popen(SLEEP)
-    yield found
-    found.kill()
-    found.wait()
+    child = subprocess.Popen(SLEEP)
+    yield child
+    child.kill()
+    child.wait()
 
 
 def test_a_log_that_is_a_pipe_fails_its_run_and_not_the_queue(root: Path) -> None:
@@ -55,9 +55,9 @@ def test_a_log_that_is_a_pipe_fails_its_run_and_not_the_queue(root: Path) -> Non
     thread.start()
     thread.join(PATIENCE_S)
     assert started == [second]
-    found = run_queue.read_status(root / first)
-    assert found.status == "failed"
-    assert found.error == "its process could not be started: train.log is not a regular file; remove it"
+    first_status = run_queue.read_status(root / first)
+    assert first_status.status == "failed"
+    assert first_status.error == "its process could not be started: train.log is not a regular file; remove it"
 
 
 @pytest.mark.parametrize("kind", ["folder", "read pipe", "link"])

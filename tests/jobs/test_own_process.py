@@ -11,7 +11,7 @@ import pytest
 BEGIN = "import gc\nfrom dynlora.jobs import environment\nenvironment.begin()\n"
 
 
-def said(program: str, *arguments: str) -> str:
+def output_of(program: str, *arguments: str) -> str:
     """Return what a program prints; it must end well."""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -23,7 +23,7 @@ def test_in_a_process_of_somebody_else_nothing_is_changed() -> None:
         "import gc\nbefore = gc.get_threshold()\nimport dynlora.__main__\nfrom dynlora.jobs import environment\n"
         "environment.imported()\nprint(gc.get_threshold() == before, gc.get_freeze_count())"
     )
-    assert said(program).split() == ["True", "0"]
+    assert output_of(program).split() == ["True", "0"]
 
 
 @pytest.mark.parametrize(("begin", "said_of"), [("", "False"), ("environment.begin()\n", "True")])
@@ -32,7 +32,7 @@ def test_tables_are_read_without_bars_in_our_own_processes_alone(begin: str, sai
         f"import dynlora\nfrom dynlora.jobs import environment\n{begin}"
         "import datasets\nprint(datasets.are_progress_bars_disabled())"
     )
-    assert said(program).split() == [said_of]
+    assert output_of(program).split() == [said_of]
 
 
 def test_imports_are_left_alone_and_what_is_made_after_them_is_collected() -> None:
@@ -42,7 +42,7 @@ def test_imports_are_left_alone_and_what_is_made_after_them_is_collected() -> No
         "import weakref\nclass Part: pass\npart = Part()\npart.itself = part\nseen = weakref.ref(part)\ndel part\n"
         "gc.collect()\nprint(seen())"
     )
-    assert said(program).split() == ["100000", "700", "True", "None"]
+    assert output_of(program).split() == ["100000", "700", "True", "None"]
 
 
 def test_what_is_open_at_the_end_is_written_and_later_handlers_run(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_what_is_open_at_the_end_is_written_and_later_handlers_run(tmp_path: Pat
         "atexit.register(print, 'handler')\n"
         "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()"
     )
-    assert said(program, str(tmp_path / "a"), str(tmp_path / "b")).split() == ["thread", "handler"]
+    assert output_of(program, str(tmp_path / "a"), str(tmp_path / "b")).split() == ["thread", "handler"]
     assert (tmp_path / "a").read_text("utf-8") == "all of it"
     assert (tmp_path / "b").read_text("utf-8") == "this too"
 
@@ -60,8 +60,8 @@ def test_what_is_open_at_the_end_is_written_and_later_handlers_run(tmp_path: Pat
 def test_where_triton_is_loaded_its_bindings_find_nothing_left_at_the_end() -> None:
     program = "import atexit, gc, sys\natexit.register(lambda: print(gc.get_freeze_count() > 0))\n" + BEGIN
     program += "environment.imported()\n"
-    assert said(program).split() == ["True"]
-    assert said(f"{program}sys.modules['triton'] = sys\n").split() == ["False"]
+    assert output_of(program).split() == ["True"]
+    assert output_of(f"{program}sys.modules['triton'] = sys\n").split() == ["False"]
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["models"], 0), (["show", "no-such-run"], 2)])

@@ -29,11 +29,11 @@ from tests.tiny import tiny_values
 @pytest.fixture
 def resting(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """A queue that starts nothing; the commands of checks that would be started. A check here keeps the priority."""
-    asked: list[list[str]] = []
+    commands: list[list[str]] = []
     monkeypatch.setattr(warm, "NICE", 0)
     monkeypatch.setattr(quick_launch, "wake", lambda _: None)
-    monkeypatch.setattr(quick_launch, "spawn_detached", lambda command, log: asked.append(command) or 0)
-    return asked
+    monkeypatch.setattr(quick_launch, "spawn_detached", lambda command, log: commands.append(command) or 0)
+    return commands
 
 
 def values(model: Path, data: Path, **overrides: Any) -> dict[str, Any]:
@@ -96,13 +96,13 @@ def test_nothing_of_it_loads_torch(tiny_bert: Path, tiny_data: Path, runs_dir: P
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [({"train__lr": 99}, "train.lr=99"), ({"adapter__rnk": 3}, "adapter.rnk"), ({"seed": "x"}, "seed")],
 )
 def test_what_needs_no_torch_is_refused_and_leaves_no_run(
-    overrides: dict[str, Any], said: str, tiny_bert: Path, tiny_data: Path, runs_dir: Path
+    overrides: dict[str, Any], message: str, tiny_bert: Path, tiny_data: Path, runs_dir: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         quick_launch.start(values(tiny_bert, tiny_data, **overrides), runs_dir, key="one")
     with pytest.raises(ConfigError, match="key '../k'"):
         quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="../k")
@@ -167,8 +167,8 @@ def test_a_run_says_what_it_does_before_its_first_step_and_knows_all_that_a_chec
     config = values(tiny_bert, tiny_data)
     handle = quick_launch.start(config, runs_dir, key="one")
     document(run(runs_dir, "resume", handle.id, "--json"))
-    said = queries.logs_frame(handle.folder)
-    words = said[said["level"] == "info"]["message"].tolist()
+    logs = queries.logs_frame(handle.folder)
+    words = logs[logs["level"] == "info"]["message"].tolist()
     assert words[:4] == [
         "Loading the model bert and the data",
         "Tokenizing 280 texts",
@@ -179,8 +179,8 @@ def test_a_run_says_what_it_does_before_its_first_step_and_knows_all_that_a_chec
     assert words[5].startswith("Training steps 1 to ")
     steps = queries.run_summary(handle.folder)["max_steps"]
     assert words[-1].startswith(f"Evaluated at step {steps} of {steps}: ")
-    for lines, phase in ((said[said["message"].isin(words[:2])], words[1]), (said.head(0), "")):
-        assert run_summary.phase({"status": "running", "step": 0}, lambda shown=lines: shown) == phase
+    for lines, phase in ((logs[logs["message"].isin(words[:2])], words[1]), (logs.head(0), "")):
+        assert run_summary.phase({"status": "running", "step": 0}, lambda text=lines: text) == phase
     assert run_summary.phase({"status": "running", "step": 1}, lambda: pytest.fail("it was read")) == ""
     checked = plan(parse_config(config)).create(runs_dir, "queued")
     launched, planned = (queries.run_summary(folder) for folder in (handle.folder, checked))

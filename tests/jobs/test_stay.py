@@ -43,7 +43,7 @@ def test_a_launch_loads_model_and_data_once_and_trains_to_the_end(
     assert alone["metrics"] == listed["metrics"]
 
 
-def shown(runs_dir: Path, run_id: str) -> dict[str, Any]:
+def run_document(runs_dir: Path, run_id: str) -> dict[str, Any]:
     """Return what the command line says of a run."""
     return document(run(runs_dir, "show", run_id, "--json"))
 
@@ -61,11 +61,11 @@ def test_whoever_launches_is_free_at_once_and_may_die(tiny_bert: Path, tiny_data
         until(lambda: handle.status().status == "running", "it trains")
         second = plan(parse_config({**config, "seed": 1})).create(runs_dir, "queued").name
         launch.wake(runs_dir)
-        assert shown(runs_dir, second)["status"] == "queued", "one run at a time"
+        assert run_document(runs_dir, second)["status"] == "queued", "one run at a time"
         until(lambda: handle.status().step >= 2, "it goes on")
         assert launch.stop(runs_dir, handle.id) in ("stopping", "stopped")
         until(lambda: handle.status().status == "stopped", "it stops")
-        until(lambda: shown(runs_dir, second)["status"] == "running", "the next one is started")
+        until(lambda: run_document(runs_dir, second)["status"] == "running", "the next one is started")
     finally:
         for run_id in (row["id"] for row in document(run(runs_dir, "runs", "--json"))):
             run(runs_dir, "stop", run_id, "--now")
@@ -78,8 +78,8 @@ def test_a_run_that_is_not_next_is_left_to_the_queue(
     monkeypatch.setattr("dynlora.cli.commands.claim", lambda *_: False)
     monkeypatch.setattr(launch, "start_next", lambda _: None)
     arguments = tiny_arguments(tiny_bert, tiny_data, "train.steps=2")
-    said = document(run(runs_dir, "train", *arguments, "--queue", "--stay", "--json"))
-    assert document(run(runs_dir, "show", said["id"], "--json"))["status"] == "queued"
+    answer = document(run(runs_dir, "train", *arguments, "--queue", "--stay", "--json"))
+    assert document(run(runs_dir, "show", answer["id"], "--json"))["status"] == "queued"
 
 
 def test_only_the_next_run_is_claimed(tiny_bert: Path, tiny_data: Path, runs_dir: Path) -> None:

@@ -34,13 +34,13 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[warm.Keeper]:
     """A keeper that keeps a spare, whatever memory is free."""
     monkeypatch.setenv(WARM_VARIABLE, "1")
     monkeypatch.setattr(warm, "ROOM", 0)
-    found = warm.Keeper()
-    monkeypatch.setattr(warm, "KEEPER", found)
-    yield found
+    warm_keeper = warm.Keeper()
+    monkeypatch.setattr(warm, "KEEPER", warm_keeper)
+    yield warm_keeper
     monkeypatch.setenv(WARM_VARIABLE, "0")
-    found.drop()
-    if found._timer is not None:
-        found._timer.cancel()
+    warm_keeper.drop()
+    if warm_keeper._timer is not None:
+        warm_keeper._timer.cancel()
 
 
 def test_no_spare_is_kept_unless_it_is_wanted_and_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_a_page_that_is_drawn_again_starts_no_spare_beside_the_one_that_works(
 
 
 def test_a_spare_is_told_what_is_likely_to_come(keeper: warm.Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, object]] = []
+    messages: list[tuple[int, object]] = []
 
     class Fake:
         is_alive = True
@@ -129,19 +129,19 @@ def test_a_spare_is_told_what_is_likely_to_come(keeper: warm.Keeper, monkeypatch
             self.number = Fake.made
 
         def expect(self, values: object) -> None:
-            told.append((self.number, values))
+            messages.append((self.number, values))
 
         def end(self) -> None:
             """Do nothing."""
 
     monkeypatch.setattr(warm, "Spare", Fake)
     keeper.keep()
-    assert told == []
+    assert messages == []
     keeper.keep({"seed": 1})
     keeper.keep({"seed": 2})
     keeper.take()
     keeper.renew()
-    assert told == [(1, {"seed": 1}), (1, {"seed": 2}), (2, {"seed": 2})], "the next one is told what was said last"
+    assert messages == [(1, {"seed": 1}), (1, {"seed": 2}), (2, {"seed": 2})], "the next one is told what was said last"
 
 
 def test_a_spare_is_told_each_thing_once_and_no_more_than_a_pipe_takes() -> None:
@@ -159,10 +159,10 @@ def test_a_spare_is_told_each_thing_once_and_no_more_than_a_pipe_takes() -> None
 
 
 def test_what_is_likely_is_worked_on_until_the_command_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, asked = threading.Event(), list[object]()
+    begun, received = threading.Event(), list[object]()
 
     def make_tokens(values: object, *, is_wanted: Callable[[], bool]) -> None:
-        asked.append(values)
+        received.append(values)
         begun.set()
         until(lambda: not is_wanted(), "the command comes")
         raise DynloraError("what fails here is told later")
@@ -183,7 +183,7 @@ def test_what_is_likely_is_worked_on_until_the_command_comes(monkeypatch: pytest
         assert warm_command._order(worker) == {"arguments": ["models"]}
     worker.join(60)
     assert not worker.is_alive()
-    assert asked == [{"seed": 1}]
+    assert received == [{"seed": 1}]
     assert worker.imported.is_set()
 
 

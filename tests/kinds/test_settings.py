@@ -54,8 +54,10 @@ def test_a_config_of_another_kind_and_a_link_are_refused(tmp_path: Path) -> None
 
 def test_a_run_of_another_kind_is_named_and_nothing_is_said_to_be_damaged(tmp_path: Path) -> None:
     training = tmp_path / trained(tmp_path)
-    said = rf"^run {training.name}: is a training run, and a recycle run is needed; `dynlora runs --where kind=recycle"
-    with pytest.raises(ConfigError, match=rf"{said} --runs-dir {tmp_path}` lists them$"):
+    message = (
+        rf"^run {training.name}: is a training run, and a recycle run is needed; `dynlora runs --where kind=recycle"
+    )
+    with pytest.raises(ConfigError, match=rf"{message} --runs-dir {tmp_path}` lists them$"):
         RecycleSettings.of_run(training)
     decode = tmp_path / trained(tmp_path, kind=DECODE)
     with pytest.raises(ConfigError, match="is a decode run, and a recycle run is needed"):

@@ -23,7 +23,7 @@ RUN = "20260101-000000-00000007"
 
 def test_a_card_says_what_the_run_is_and_how_well_it_did() -> None:
     words = inert(dynlora.open_run(SAMPLES / MOVED)._repr_html_()).words
-    for said in (
+    for text in (
         "dynamic on sentiment4, seed 0",
         "dynamic · minilm on sentiment4 · 300 steps · seed 0",
         "finished, step 300 of 300",
@@ -32,7 +32,7 @@ def test_a_card_says_what_the_run_is_and_how_well_it_did() -> None:
         "Does dynamic help here?",
         MOVED,
     ):
-        assert said in " ".join(words.split())
+        assert text in " ".join(words.split())
 
 
 def test_a_card_draws_each_rank_with_its_module() -> None:
@@ -99,9 +99,9 @@ def replay() -> Replay:
 
 
 def test_the_replay_is_one_frame_that_reaches_nothing_else(replay: Replay) -> None:
-    shown = Card(replay._repr_html_())
-    assert shown.elements == {"iframe"}
-    assert shown.sources == [replay.html]
+    frame = Card(replay._repr_html_())
+    assert frame.elements == {"iframe"}
+    assert frame.sources == [replay.html]
     assert 'sandbox="allow-scripts allow-downloads"' in replay._repr_html_()
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', replay.html)
     assert policy is not None

@@ -68,9 +68,9 @@ def test_a_run_that_is_not_there_is_named() -> None:
 
 
 def test_the_verdict_has_its_difference_interval_and_seeds(runs_dir: Path) -> None:
-    found = dynlora.compare(several(runs_dir)).verdict
-    for said in ("On sentiment4", "95 % CI", "3 seeds"):
-        assert said in found
+    verdict = dynlora.compare(several(runs_dir)).verdict
+    for text in ("On sentiment4", "95 % CI", "3 seeds"):
+        assert text in verdict
 
 
 def test_there_is_no_verdict_before_a_run_has_finished(runs_dir: Path) -> None:

@@ -37,8 +37,8 @@ def plot(run: str) -> Plots:
     return dynlora.open_run(SAMPLES / run).plot
 
 
-def drawn(found: Any) -> list[PageFigure]:
-    return list(found) if isinstance(found, Figures) else [found]
+def drawn(figures: Any) -> list[PageFigure]:
+    return list(figures) if isinstance(figures, Figures) else [figures]
 
 
 @alternating("name, mode", list(FIGURES), ["light", "dark"])  # both of each: dynlora/contracts/test_panels.py
@@ -65,12 +65,12 @@ def test_another_theme_is_refused_in_one_sentence() -> None:
 
 
 def test_training_shows_loss_metrics_and_rate_and_any_of_them_alone() -> None:
-    found = plot(MOVED).training()
-    assert isinstance(found, Figures)
-    titles = [layout_of(figure).yaxis.title.text for figure in found]
+    figures = plot(MOVED).training()
+    assert isinstance(figures, Figures)
+    titles = [layout_of(figure).yaxis.title.text for figure in figures]
     assert titles == ["Loss (nats)", "Score", "Learning rate"]
-    assert plot(MOVED).training("lr") == found[2]
-    assert repr(found) == "Figures(3 figures)"
+    assert plot(MOVED).training("lr") == figures[2]
+    assert repr(figures) == "Figures(3 figures)"
 
 
 def test_several_figures_show_themselves_in_jupyter_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,10 +78,10 @@ def test_several_figures_show_themselves_in_jupyter_one_after_the_other(monkeypa
 
     seen: list[Any] = []
     monkeypatch.setattr(IPython.display, "display", seen.append)
-    found = plot(MOVED).training()
-    assert isinstance(found, Figures)
-    found._ipython_display_()
-    assert seen == list(found)
+    figures = plot(MOVED).training()
+    assert isinstance(figures, Figures)
+    figures._ipython_display_()
+    assert seen == list(figures)
 
 
 def test_the_map_shows_the_steps_asked_for_and_marks_the_last() -> None:

@@ -133,8 +133,8 @@ def charts(app: AppTest) -> list[dict]:
 
 def verdict_chart(app: AppTest) -> dict | None:
     """Return the figure of the verdict; None where nothing could be drawn."""
-    found = [json.loads(one.proto.spec) for one in app.get("plotly_chart") if one.proto.id.endswith(VERDICT)]
-    return next(iter(found), None)
+    drawings = [json.loads(one.proto.spec) for one in app.get("plotly_chart") if one.proto.id.endswith(VERDICT)]
+    return next(iter(drawings), None)
 
 
 def components(app: AppTest, name: str = "replay") -> list[Any]:

@@ -27,24 +27,24 @@ def press(app: AppTest, label: str) -> AppTest:
     return app
 
 
-def answered(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
+def answered(monkeypatch: pytest.MonkeyPatch, document: dict[str, Any]) -> None:
     """Let the look be a process that writes an answer."""
     monkeypatch.setattr(
-        advice, "_command", lambda _, out, *__: [sys.executable, "-c", WRITES, str(out), json.dumps(found)]
+        advice, "_command", lambda _, out, *__: [sys.executable, "-c", WRITES, str(out), json.dumps(document)]
     )
 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> list[dict[str, Any]]:
     """Configurations that are started."""
-    found: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
 
     def start(config: dict[str, Any], *_: Any, **__: Any) -> Any:
-        found.append(config)
+        runs.append(config)
         return quick_launch.RunHandle("20260101-000000-00000009", runs_dir)
 
     monkeypatch.setattr("dynlora.viz.ui.run_actions.start", start)
-    return found
+    return runs
 
 
 def test_ranks_are_suggested_drawn_and_trained(
@@ -55,9 +55,9 @@ def test_ranks_are_suggested_drawn_and_trained(
     assert "Suggested ranks" not in plain(app)
     press(app, "Suggest ranks")
     until(lambda: "Give every kind of module the mean rank 2" in plain(app.run()), "the answer")
-    said = plain(app)
-    assert "High confidence in the order of the modules" in said
-    assert "no guarantee" in said
+    text = plain(app)
+    assert "High confidence in the order of the modules" in text
+    assert "no guarantee" in text
     assert any(trace["type"] == "heatmap" for figure in charts(app) for trace in figure["data"])
     assert any("LoraConfig(" in code.value for code in app.code)
     press(app, "Train with these ranks")

@@ -40,9 +40,9 @@ def test_an_address_restores_the_whole_view(runs_dir: Path) -> None:
     assert "key 1: importance over time" in words(app).replace("\u200b", "")
     assert "At step 5, importance is highest" in words(app)
     assert "Rank and importance at step 5" in words(app).replace("\\", "")
-    found = replay(app)
-    assert found["steps"][found["frame"]] == 5
-    assert [module["name"] for module in found["modules"] if module["marked"]] == [name]
+    frames = replay(app)
+    assert frames["steps"][frames["frame"]] == 5
+    assert [module["name"] for module in frames["modules"] if module["marked"]] == [name]
     edges = np.frombuffer(base64.b64decode(charts(app)[0]["data"][0]["x"]["bdata"]))
     assert edges.tolist() == [step - 0.5 for step in range(2, 32)]  # one column for each step shown
 
@@ -105,9 +105,9 @@ def test_the_flow_adds_up_by_kind_depth_and_module(runs_dir: Path) -> None:
 
 def test_the_replay_holds_at_most_sixty_pictures(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    found = replay(open_whole("capacity", run=RUN))
-    assert found["steps"] == list(range(41))
-    assert found["rank"][9] != found["rank"][10]
+    frames = replay(open_whole("capacity", run=RUN))
+    assert frames["steps"] == list(range(41))
+    assert frames["rank"][9] != frames["rank"][10]
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_a_methods_own_signals_and_decisions_are_drawn_without_knowing_it(runs_d
 def test_what_a_method_records_of_its_components_is_drawn_without_knowing_it(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True, text="which rows learn")
     app = open_whole("capacity", run=RUN, step="20", module="bert.encoder.layer.1.attention.self.key")
-    said = words(app).replace("\\", "").replace("\u200b", "")
-    assert "Components: kept part share" in said
-    assert "At step 20, kept part share ranges from 0.5 (query 0, component 0) to 0.52 (query 0, component 2)" in said
-    assert "key 1: 8 components at the end, kept part share 0.5 to 0.52; constant over all steps." in said
-    assert "key 1: At step 40: 4 which rows learn and 4 trained" in said
+    text = words(app).replace("\\", "").replace("\u200b", "")
+    assert "Components: kept part share" in text
+    assert "At step 20, kept part share ranges from 0.5 (query 0, component 0) to 0.52 (query 0, component 2)" in text
+    assert "key 1: 8 components at the end, kept part share 0.5 to 0.52; constant over all steps." in text
+    assert "key 1: At step 40: 4 which rows learn and 4 trained" in text
     offered = [option for one in app.segmented_control for option in one.options]
     assert "kept part share" not in offered, "the map shows what runs over modules"
     assert offered.count("Which rows learn") == 1, "the groups, not the mask of the same title"
@@ -152,9 +152,9 @@ def test_what_a_method_records_of_its_components_is_drawn_without_knowing_it(run
 
 def test_a_search_is_drawn_without_knowing_the_method(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, own=True)
-    said = words(open_whole("capacity", run=RUN)).replace("\\", "").replace("\u200b", "")
-    assert "Search candidates" in said
-    assert "tried 3 candidates in 2 rounds and chose one with 1,000 parameters, 86.8 % of the limit of 1,152" in said
+    text = words(open_whole("capacity", run=RUN)).replace("\\", "").replace("\u200b", "")
+    assert "Search candidates" in text
+    assert "tried 3 candidates in 2 rounds and chose one with 1,000 parameters, 86.8 % of the limit of 1,152" in text
     assert "Search candidates" not in words(open_whole("capacity", run=RUN, steps="0-10")), "it came later"
 
 

@@ -50,7 +50,7 @@ def swept(made: Path, runs_dir: Path) -> str:
     return ",".join(ids(8))
 
 
-def said(app: AppTest) -> str:
+def page_text(app: AppTest) -> str:
     return words(app).replace("\\", "").replace("\u200b", "")
 
 
@@ -66,7 +66,7 @@ def test_any_two_numbers_and_many_at_once(swept: str) -> None:
         "Adapter<br>parameters<br>in use",
         "Accuracy",
     ]
-    assert "8 runs shown" in said(app)
+    assert "8 runs shown" in page_text(app)
     app.selectbox(key="address-up").set_value("step").run()
     assert charts(app)[0]["layout"]["yaxis"]["title"]["text"] == "Steps done"
     assert app.query_params["up"] in ("step", ["step"])
@@ -82,9 +82,9 @@ def test_a_sweep_as_lines_and_as_a_grid(swept: str) -> None:
     assert len([trace for trace in lines["data"] if not trace["name"].endswith("band")]) == 2
     assert grid["data"][0]["text"] == [["0.015<br>n = 2", "0.035<br>n = 2"]] * 2
     assert grid["data"][0]["texttemplate"] == "%{text}"
-    assert "Cells average over seeds" in said(app)
+    assert "Cells average over seeds" in page_text(app)
     app.selectbox(key="address-side").set_value("train.lr").run()
-    assert "Select two different settings" in said(app)
+    assert "Select two different settings" in page_text(app)
 
 
 def test_the_table_of_the_paper_in_three_forms(swept: str) -> None:
@@ -95,7 +95,7 @@ def test_the_table_of_the_paper_in_three_forms(swept: str) -> None:
     saved = [one.label for one in app.get("download_button") if not str(one.key).startswith("csv-")]
     assert saved == ["Save as LaTeX", "Save as Markdown"]
     app.segmented_control(key="address-per").set_value("method").run()
-    assert "which is optimistic" in said(app)
+    assert "which is optimistic" in page_text(app)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -105,7 +105,7 @@ def test_runs_without_results_or_differences_are_calm(section: str, runs_dir: Pa
     app = open_page("compare", section=section)
     assert not app.error
     expected = {"numbers": "the same settings", "sweeps": "has a result yet", "paper": "is finished and has a result"}
-    assert expected[section] in said(app)
+    assert expected[section] in page_text(app)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -115,8 +115,8 @@ def test_one_configuration_has_nothing_to_sweep(section: str, runs_dir: Path) ->
     app = open_page("compare", section=section)
     assert not app.error
     if section == "sweeps":
-        assert "No numeric setting differs" in said(app)
-        assert "A grid needs two settings" in said(app)
+        assert "No numeric setting differs" in page_text(app)
+        assert "A grid needs two settings" in page_text(app)
 
 
 def test_of_many_runs_the_newest_are_opened_and_all_are_counted(
@@ -128,11 +128,11 @@ def test_of_many_runs_the_newest_are_opened_and_all_are_counted(
     for run_id in ids(7)[1:]:
         shutil.copytree(first, runs_dir / run_id)
     app = open_page("compare", q="finished")
-    assert "The newest 5 of 7 matching runs are compared" in said(app)
-    assert "The newest 3 of 5 runs are shown here" in said(app)
+    assert "The newest 5 of 7 matching runs are compared" in page_text(app)
+    assert "The newest 3 of 5 runs are shown here" in page_text(app)
     app = open_page("compare", q="finished", section="numbers")
-    assert "5 runs shown" in said(app)
-    assert "are shown here" not in said(app)
+    assert "5 runs shown" in page_text(app)
+    assert "are shown here" not in page_text(app)
 
 
 def test_a_brush_lists_the_runs_it_holds_with_the_way_to_compare_them(runs_dir: Path) -> None:

@@ -43,13 +43,13 @@ def test_seeds_of_one_configuration_are_one_band_with_n(runs_dir: Path) -> None:
         "lora, n = 3",
     ]
     assert len(traces(app, 0)) == 4
-    said = words(app).replace("\\", "")
-    assert "The band covers the lowest to the highest run" in said
-    assert "Paired over 3 common seeds and 40 examples" in said
+    text = words(app).replace("\\", "")
+    assert "The band covers the lowest to the highest run" in text
+    assert "Paired over 3 common seeds and 40 examples" in text
     assert re.search(
         r"dynamic minus lora.*nats of loss on held-out examples.*"
         r"better \(the CI excludes 0\)",
-        said,
+        text,
     )
     app = open_page("compare", runs=",".join(ids(6)), section="capacity")
     assert "Reproducibility over seeds:" in words(app)
@@ -80,8 +80,8 @@ def test_the_address_restores_axis_grouping_and_pair(runs_dir: Path) -> None:
 
 
 def test_an_axis_that_was_not_recorded_says_so(runs_dir: Path) -> None:
-    said = words(open_page("compare", runs=seeds(runs_dir, steps=3), x="rows")).replace("\\", "")
-    assert "Not shown because training examples is not recorded" in said
+    text = words(open_page("compare", runs=seeds(runs_dir, steps=3), x="rows")).replace("\\", "")
+    assert "Not shown because training examples is not recorded" in text
 
 
 def test_a_changed_axis_goes_to_the_address(runs_dir: Path) -> None:
@@ -92,9 +92,9 @@ def test_a_changed_axis_goes_to_the_address(runs_dir: Path) -> None:
 
 
 def test_without_held_out_losses_the_probe_set_is_paired(runs_dir: Path) -> None:
-    said = words(open_whole("compare", runs=seeds(runs_dir, steps=1))).replace("\\", "")
-    assert "nats of loss on the probe set" in said
-    assert "points of accuracy on the probe set" in said
+    text = words(open_whole("compare", runs=seeds(runs_dir, steps=1))).replace("\\", "")
+    assert "nats of loss on the probe set" in text
+    assert "points of accuracy on the probe set" in text
 
 
 def test_one_configuration_or_no_shared_seed_says_why_nothing_is_paired(runs_dir: Path) -> None:
@@ -172,8 +172,8 @@ def test_the_first_screen_of_samples_has_a_verdict_and_its_chart(
     assert "Samples are shown" not in words(app)
     chart = verdict_chart(app)
     assert chart is not None
-    shown = [trace for trace in chart["data"] if trace["x"]]
-    assert len(shown) == len({row["config"]["strategy"].get("allocation") for row in rows})
+    curves = [trace for trace in chart["data"] if trace["x"]]
+    assert len(curves) == len({row["config"]["strategy"].get("allocation") for row in rows})
     lines = chart["layout"]["xaxis"]["title"]["text"].split("<br>")
     assert lines == ["Accuracy difference", "(points; right is better)"], "a narrow screen has room for each"
 
@@ -233,8 +233,8 @@ def test_runs_with_other_settings_are_said_to_differ_in_them(runs_dir: Path) -> 
     for run, strategy, lr in zip(ids(2), ("dynamic", "lora"), (0.008, 0.001), strict=True):
         settings = config(strategy, 0) | {"train": {"steps": 40, "lr": lr}}
         make_run(runs_dir, run_id=run, strategy=strategy, gates=False, about={"config": settings})
-    said = words(open_whole("compare", runs=",".join(ids(2)))).replace("\\", "")
-    assert "Each has its own learning rate, train.lr (0.008 against 0.001)" in said
+    text = words(open_whole("compare", runs=",".join(ids(2)))).replace("\\", "")
+    assert "Each has its own learning rate, train.lr (0.008 against 0.001)" in text
 
 
 def test_a_run_that_is_alone_says_why_and_gets_a_twin_by_one_press(
@@ -243,20 +243,20 @@ def test_a_run_that_is_alone_says_why_and_gets_a_twin_by_one_press(
     first, other, made = ids(3)
     make_run(runs_dir, run_id=first, state="running", steps=6)
     make_run(runs_dir, run_id=other, steps=80, about={"max_steps": 80})
-    asked: list[dict[str, object]] = []
+    requests: list[dict[str, object]] = []
 
     def start(config: dict[str, object], _: Path, *, key: str) -> RunHandle:
-        asked.append(config)
+        requests.append(config)
         return RunHandle(made, make_run(runs_dir, run_id=made, state="queued", strategy="lora"))
 
     monkeypatch.setattr(run_actions, "start", start)
     app = open_page("compare", runs=first)
-    said = words(app).replace("\\", "").replace("\u200b", "")
-    assert "There is nothing to compare" in said
-    assert "no other run trains minilm on sentiment4" in said
+    text = words(app).replace("\\", "").replace("\u200b", "")
+    assert "There is nothing to compare" in text
+    assert "no other run trains minilm on sentiment4" in text
     app.button(key="start-twin").click().run()
     assert not app.exception
-    assert [one["strategy"] for one in asked] == [{"name": "lora"}]
+    assert [one["strategy"] for one in requests] == [{"name": "lora"}]
     assert app.query_params["runs"] in (f"{first},{made}", [f"{first},{made}"])
     assert app.multiselect(key="address-runs").value == [first, made]
 
@@ -264,6 +264,6 @@ def test_a_run_that_is_alone_says_why_and_gets_a_twin_by_one_press(
 def test_a_pinned_example_is_shown_in_every_run(runs_dir: Path) -> None:
     app = open_page("compare", runs=seeds(runs_dir, extras=True), example="1")
     assert app.selectbox(key="address-example").value == 1
-    said = words(app).replace("\\", "").replace("\u200b", "")
-    assert "One example in every run" in said
-    assert "of 6 runs predict its label" in said
+    text = words(app).replace("\\", "").replace("\u200b", "")
+    assert "One example in every run" in text
+    assert "of 6 runs predict its label" in text

@@ -36,7 +36,7 @@ def shown_config(app: AppTest) -> dict[str, Any]:
     return yaml.safe_load(next(code.value for code in app.code if code.language == "yaml"))
 
 
-def said(app: AppTest) -> str:
+def page_text(app: AppTest) -> str:
     """Return what the page says, without escapes."""
     return words(app).replace("\\", "").replace("\u200b", "")
 
@@ -50,7 +50,7 @@ def press(app: AppTest, key: str) -> AppTest:
 
 def test_each_fault_is_a_row_with_lines_and_a_button(odd: str) -> None:
     app = open_page("launch", data="upload", upload=odd)
-    text = said(app)
+    text = page_text(app)
     assert "Read reviews.csv: UTF-16, semicolon between the cells. 63 training and 7 held-out examples" in text
     assert "training refuses the file until it is repaired" in text
     assert re.search(r"Empty text\*\* \(2\): reviews\.csv, lines \d+ and \d+: the text is empty", text)
@@ -65,7 +65,7 @@ def test_each_fault_is_a_row_with_lines_and_a_button(odd: str) -> None:
 
 def test_what_blocks_the_start_is_marked_and_start_waits_for_it(odd: str) -> None:
     app = open_page("launch", data="upload", upload=odd)
-    text = said(app)
+    text = page_text(app)
     assert re.search(r"Blocks the start\]\s*\*\*Empty text", text)
     assert re.search(r"Warning\]\s*\*\*", text)
     assert app.button(key="start").disabled
@@ -74,9 +74,9 @@ def test_what_blocks_the_start_is_marked_and_start_waits_for_it(odd: str) -> Non
     assert "data.repair=" not in text
     assert "rows the label is empty 1 time" in text
     press(app, "repair-blockers")
-    assert "rows, before the repairs, the label is empty 1 time" in said(app)
+    assert "rows, before the repairs, the label is empty 1 time" in page_text(app)
     assert not app.button(key="start").disabled
-    assert "Start waits for the data" not in said(app)
+    assert "Start waits for the data" not in page_text(app)
     assert [one.label for one in app.expander if one.label.startswith("Review ")] == ["Review 7 warnings"]
     assert "drop_duplicates" not in shown_config(app)["data"]["repair"], "a warning is repaired by its own button"
 
@@ -85,7 +85,7 @@ def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_
     app = open_page("launch", data="upload", upload=odd)
     for kind in ("empty_text", "empty_label", "spelling", "duplicate", "near_duplicate", "conflict", "rare"):
         press(app, f"repair-{kind}")
-    assert "no faults in" in said(app)
+    assert "no faults in" in page_text(app)
     assert not [button for button in app.button if str(button.key).startswith("repair-")]
     data = shown_config(app)["data"]
     assert data["repair"] == [
@@ -128,7 +128,7 @@ def test_blockers_at_once_and_undone_one_by_one(odd: str) -> None:
     app = press(open_page("launch", data="upload", upload=odd), "repair-blockers")
     press(app, "undo-0")
     assert "drop_empty_texts" not in shown_config(app)["data"]["repair"]
-    assert "Empty text" in said(app)
+    assert "Empty text" in page_text(app)
 
 
 def test_a_link_holds_the_repairs_of_its_own_file_only(odd: str, runs_dir: Path) -> None:
@@ -175,7 +175,7 @@ def test_pickers_of_columns_show_values(odd: str) -> None:
 def test_a_large_file_is_left_to_the_command_line(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_check, "MAX_CHECKED_BYTES", 100)
     app = open_page("launch", data="upload", upload=odd)
-    assert "Check it on the command line: dynlora data check reviews.csv" in said(app)
+    assert "Check it on the command line: dynlora data check reviews.csv" in page_text(app)
 
 
 def test_hostile_cells_are_text(runs_dir: Path) -> None:
@@ -190,11 +190,11 @@ def test_the_encoding_of_a_file_is_chosen_and_its_rows_are_read_with_it(runs_dir
     rows = [{"text": f"хороший фильм {i}", "label": ("да", "нет")[i % 2]} for i in range(30)]
     digest = uploads.keep(runs_dir, "rows.csv", csv_text(rows).encode("cp1251")).parent.name
     app = open_page("launch", data="upload", upload=digest)
-    assert "Encoding guessed** (30)" in said(app)
+    assert "Encoding guessed** (30)" in page_text(app)
     assert "encoding" not in shown_config(app)["data"]
     assert next(box for box in app.selectbox if box.label == "Encoding").value == "auto"
     next(box for box in app.selectbox if box.label == "Encoding").set_value("windows-1251").run()
-    assert "no faults in 30 rows" in said(app)
+    assert "no faults in 30 rows" in page_text(app)
     assert shown_config(app)["data"]["encoding"] == "windows-1251"
     assert "label (да, нет)" in next(box for box in app.selectbox if box.label == "Label column").options
     next(box for box in app.selectbox if box.label == "Encoding").set_value("utf-8").run()
@@ -210,7 +210,7 @@ def test_strong_language_is_shown_only_when_asked_for(runs_dir: Path) -> None:
     seen = app.dataframe[0].value["body"].tolist()
     assert seen[:3] == [strong_language.HIDDEN, strong_language.HIDDEN, "a fine film 2"]
     options = [option for box in app.selectbox for option in box.options]
-    assert "crock" not in said(app) + str(options)
+    assert "crock" not in page_text(app) + str(options)
     assert "body (a fine film 2, a fine film 3, a fine film 4)" in options
     next(toggle for toggle in app.toggle if "2 hidden" in toggle.label).set_value(True).run()
     assert app.dataframe[0].value["body"].tolist()[0] == strong

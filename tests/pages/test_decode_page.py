@@ -38,17 +38,17 @@ def html_of(app: AppTest) -> str:
 
 
 def test_without_a_decode_the_page_says_what_it_is_for_and_how_to_begin(runs_dir: Path) -> None:
-    said = words(open_page("decode"))
-    assert "A small model drafts each step" in said
-    assert "dynlora rsd prepare" in said
+    text = words(open_page("decode"))
+    assert "A small model drafts each step" in text
+    assert "dynlora rsd prepare" in text
 
 
 def test_a_decode_begins_with_its_conclusion_and_shows_who_wrote_what(runs_dir: Path) -> None:
     folder = written_decode(runs_dir)
     app = open_page("decode", run=folder.name)
-    said = words(app)
-    assert "Accuracy not significantly different from the target alone" in said
-    assert "small \\(the first 15 blocks\\) · target" in said
+    text = words(app)
+    assert "Accuracy not significantly different from the target alone" in text
+    assert "small \\(the first 15 blocks\\) · target" in text
     assert app.selectbox(key="address-point").value == "threshold=0.5"
     assert app.selectbox(key="address-problem").value == "1", "one with a rejected step comes first"
     assert "Rejected draft" in html_of(app)
@@ -128,13 +128,13 @@ class Child:
     """Streams two steps and an end, a message per look, as the inference child does."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.looks = 0
 
     def ask(self, what: str, **arguments: Any) -> Any:
         """Begin, or tell what is new."""
         if what == "decode":
-            self.asked.append(arguments)
+            self.requests.append(arguments)
             self.looks = 0
             return "stream"
         self.looks = 3 if what == "end" else self.looks + 1
@@ -168,10 +168,10 @@ class Child:
 
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
-    found = Child()
+    fake = Child()
     for module in (decode, model_client):
-        monkeypatch.setattr(module, "shared", lambda: found)
-    return found
+        monkeypatch.setattr(module, "shared", lambda: fake)
+    return fake
 
 
 def with_roles(runs_dir: Path) -> Path:
@@ -198,12 +198,12 @@ def test_a_typed_problem_is_watched_step_by_step_and_the_threshold_asks_again(ch
     assert "14 + 9 = 23" in drawn
     assert "#### &lt;23&gt;" in drawn
     assert "Rejected draft" in drawn
-    said = words(app)
-    assert "6 of the draft kept, 4 discarded, 5 of the target" in said
-    assert "60 % of the decode FLOPs that the target alone needs" in said
+    text = words(app)
+    assert "6 of the draft kept, 4 discarded, 5 of the target" in text
+    assert "60 % of the decode FLOPs that the target alone needs" in text
     app.slider(key="decode-live-threshold").set_value(0.2).run()
-    assert [one["threshold"] for one in child.asked] == [0.7, 0.2]
-    assert child.asked[0]["folder"] == str(folder)
+    assert [one["threshold"] for one in child.requests] == [0.7, 0.2]
+    assert child.requests[0]["folder"] == str(folder)
 
 
 def test_what_the_child_refuses_is_said(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:

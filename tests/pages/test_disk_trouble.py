@@ -25,10 +25,10 @@ def test_an_action_that_the_disk_refuses_is_a_sentence(runs_dir: Path, monkeypat
     app = open_page("run", run="one")
     next(button for button in app.button if button.label == "Stop").click().run()
     assert not app.exception
-    (said,) = [str(error.value) for error in app.error]
-    assert "No space left on device" in said
-    assert "db" in said
-    assert "Errno" not in said
+    (message,) = [str(error.value) for error in app.error]
+    assert "No space left on device" in message
+    assert "db" in message
+    assert "Errno" not in message
 
 
 def test_a_page_that_the_disk_refuses_is_a_sentence(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

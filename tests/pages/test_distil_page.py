@@ -24,9 +24,9 @@ from tests.pages.trained import Here
 def test_a_finished_distillation_begins_with_its_conclusion(runs_dir: Path) -> None:
     folder = written_distil(runs_dir)
     app = open_page("recycle", run=folder.name)
-    said = words(app)
-    assert "The student is nearer to its teachers than the base model" in said
-    assert "This is data\\-free distillation, not LoRA Recycle" in said
+    text = words(app)
+    assert "The student is nearer to its teachers than the base model" in text
+    assert "This is data\\-free distillation, not LoRA Recycle" in text
     assert len(charts(app)) == 3
     assert not app.exception
 
@@ -37,10 +37,10 @@ def test_a_distillation_at_work_shows_texts_and_steps(until: int, drawn: int, ru
     app = open_page("recycle", run=folder.name)
     assert "Not tested yet" in words(app)
     assert len(charts(app)) == drawn
-    shown = [frame.value for frame in app.dataframe if "ended" in frame.value]
-    assert bool(shown) == (until > 0)
-    if shown:
-        assert shown[0]["text"].tolist()[1] == "(empty)"
+    frames = [frame.value for frame in app.dataframe if "ended" in frame.value]
+    assert bool(frames) == (until > 0)
+    if frames:
+        assert frames[0]["text"].tolist()[1] == "(empty)"
     assert not app.exception
 
 
@@ -77,8 +77,8 @@ def test_a_student_writes_in_the_playground_beside_a_teacher(here: Here, student
         app.run()
     assert not app.exception, [str(error.value) for error in app.exception]
     assert len(app.selectbox(key="address-run").options) == 3
-    said = "".join(str(getattr(one, "value", "")) for one in app.get("html"))
-    assert all(f"{who} · 6 tokens" in said for who in ("Adapter", "Base model", "Run teacher 0")), said[-2000:]
+    text = "".join(str(getattr(one, "value", "")) for one in app.get("html"))
+    assert all(f"{who} · 6 tokens" in text for who in ("Adapter", "Base model", "Run teacher 0")), text[-2000:]
     assert "Attribution by module" in words(app)
     assert "How it was made" in links(app)
     assert len(charts(app)) == 2

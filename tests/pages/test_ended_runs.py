@@ -15,7 +15,7 @@ from tests.store.builder import finished_run, new_run
 RUN, OTHER = "20260101-000000-00000001", "20260101-000000-00000002"
 
 
-def told(app: AppTest) -> list[dict[str, str]]:
+def notices(app: AppTest) -> list[dict[str, str]]:
     (element,) = components(app, "notice")
     proto: Any = element.proto
     return json.loads(proto.mixed.json if proto.HasField("mixed") else proto.json)["ended"]
@@ -25,16 +25,16 @@ def test_a_run_that_ends_is_told_once_with_how_it_ended(runs_dir: Path) -> None:
     finished_run(runs_dir, 3, OTHER, name="over before")
     new_run(runs_dir, RUN, "queued", name="<b>mine</b>")
     app = open_page("methods")
-    assert told(app) == []
+    assert notices(app) == []
     annotate(runs_dir / RUN, state="stopped")
-    assert told(app.run()) == [{"id": RUN, "name": "<b>mine</b>", "status": "stopped"}]
+    assert notices(app.run()) == [{"id": RUN, "name": "<b>mine</b>", "status": "stopped"}]
     annotate(runs_dir / RUN, state="queued")
-    assert told(app.run()) == [], "a run that goes on has not ended"
-    assert told(open_page("methods")) == []
+    assert notices(app.run()) == [], "a run that goes on has not ended"
+    assert notices(open_page("methods")) == []
 
 
 def test_a_run_that_was_removed_meanwhile_is_no_news(runs_dir: Path) -> None:
     new_run(runs_dir, RUN, "queued")
     app = open_page("methods")
     (runs_dir / RUN).rename(runs_dir / ".gone")
-    assert told(app.run()) == []
+    assert notices(app.run()) == []

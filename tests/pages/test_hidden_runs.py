@@ -25,9 +25,9 @@ def three_runs(runs_dir: Path) -> None:
 def colours_of(app: AppTest) -> dict[str, str]:
     """Return the colour of each line in the chart of the loss, by its strategy."""
     lines = [line for line in charts(app)[0]["data"] if line.get("showlegend")]
-    found = {name: line["line"]["color"] for line in lines for name in STRATEGIES if name in line["name"]}
-    assert len(found) == len(lines)
-    return found
+    colours = {name: line["line"]["color"] for line in lines for name in STRATEGIES if name in line["name"]}
+    assert len(colours) == len(lines)
+    return colours
 
 
 def test_an_eye_hides_a_run_and_all_colours_stay(runs_dir: Path) -> None:
@@ -83,10 +83,10 @@ def test_an_eye_hides_a_method_from_scatter_plots_and_sweeps_and_all_colours_sta
     app = open_page("compare", runs=runs, section=section)
     before = colours(app)
     assert set(before) == set(STRATEGIES)
-    eyes = app.button_group(key="eyes")
-    assert len(eyes.options) == 3
+    toggles = app.button_group(key="eyes")
+    assert len(toggles.options) == 3
     hidden = f"20260101-000000-0000001{STRATEGIES.index('dynamic')}"
-    eyes.set_value([key for key in eyes.value or [] if key != hidden]).run()
+    toggles.set_value([key for key in toggles.value or [] if key != hidden]).run()
     assert not app.exception
     assert colours(app) == {name: colour for name, colour in before.items() if name != "dynamic"}
 
@@ -98,8 +98,8 @@ def test_the_dot_of_a_run_is_the_colour_of_its_line(runs_dir: Path) -> None:
     table = next(one.value for one in app.dataframe if DOT in one.value)
     dots = dict(zip(table["configuration"], table[DOT], strict=True))
     for name, colour in lines.items():
-        (found,) = [dot for title, dot in dots.items() if name in title]
-        assert found == dot_picture(colour)
+        (own_dot,) = [dot for title, dot in dots.items() if name in title]
+        assert own_dot == dot_picture(colour)
     listed = open_page("runs", sort="name").dataframe[0].value
     own = {run: theme.METHODS[run_colours.method_place(name)] for run, name in zip(IDS, STRATEGIES, strict=True)}
     assert dict(zip(listed["id"], listed[DOT], strict=True)) == {run: dot_picture(own[run]) for run in IDS}

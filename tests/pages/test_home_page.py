@@ -38,25 +38,25 @@ def test_the_first_page_says_what_dynlora_is_and_leads_on() -> None:
     app = open_page("home")
     assert not app.error
     assert "trains LoRA adapters" in app.title[0].value
-    shown = picture(app)
-    assert shown["plays"]
-    assert not shown["linked"]
-    assert len(shown["steps"]) > 20
-    found = links(app)
-    page, address = found["Open Capacity"]
+    player = picture(app)
+    assert player["plays"]
+    assert not player["linked"]
+    assert len(player["steps"]) > 20
+    addresses = links(app)
+    page, address = addresses["Open Capacity"]
     assert page == "capacity"
     assert address.startswith("run=")
-    assert found["Choose data"] == ("launch", "data=upload")
-    assert found["Compare runs"] == ("compare", "")
-    assert found["Take the tour"][0] == "tour"
+    assert addresses["Choose data"] == ("launch", "data=upload")
+    assert addresses["Compare runs"] == ("compare", "")
+    assert addresses["Take the tour"][0] == "tour"
 
 
 @pytest.mark.usefixtures("_samples")
 def test_the_first_page_says_rank_importance_and_budget_and_one_figure_for_whether_it_helps() -> None:
     app = open_page("home")
-    said = " ".join(words for cue in picture(app)["cues"] for words in cue["words"])
+    text = " ".join(words for cue in picture(app)["cues"] for words in cue["words"])
     for sentence in ("Its length is its rank", "Colour is importance", "share one budget", "gives", "gets"):
-        assert sentence in said
+        assert sentence in text
     assert any("next reallocation" in due for due in picture(app)["due"])
     card = words(app).replace("\\", "").replace("\u200b", "")
     assert re.search(r"Yes: \+\d\.\d points over lora", card)
@@ -115,17 +115,17 @@ def test_a_run_that_trains_is_the_picture_and_the_way_to_capacity(runs_dir: Path
     app = open_page("home")
     assert "grows, step 30 of 400" in words(app)
     assert not picture(app)["plays"]
-    found = links(app)
-    assert found["Open Capacity"] == ("capacity", f"run={RUN}")
-    assert found["tickets"] == ("run", "run=20260101-000000-00000001")
-    assert found["waits"] == ("run", "run=20260101-000000-00000002")
+    addresses = links(app)
+    assert addresses["Open Capacity"] == ("capacity", f"run={RUN}")
+    assert addresses["tickets"] == ("run", "run=20260101-000000-00000001")
+    assert addresses["waits"] == ("run", "run=20260101-000000-00000002")
     assert "in the queue" in words(app)
-    assert "Runs :blue-badge[2]" in found
+    assert "Runs :blue-badge[2]" in addresses
     run.writer.finish("finished")
     run.writer.close()
     after = open_page("home")
     assert "Training now" not in words(after)
-    assert found.keys() - links(after).keys() == {"Runs :blue-badge[2]"}
+    assert addresses.keys() - links(after).keys() == {"Runs :blue-badge[2]"}
 
 
 @pytest.mark.parametrize(
@@ -145,5 +145,11 @@ def test_the_menu_keeps_the_run_for_the_pages_of_a_run_only(runs_dir: Path) -> N
     """The tour's link bore the run that was looked at, and so left its sample."""
     make_run(runs_dir, run_id="20260101-000000-00000001")
     app = open_page("run", run="20260101-000000-00000001")
-    found = {link.proto.page: link.proto.query_string for link in app.sidebar.get("page_link")}
-    assert {page for page, address in found.items() if address} == {"run", "capacity", "inputs", "playground", "shrink"}
+    addresses = {link.proto.page: link.proto.query_string for link in app.sidebar.get("page_link")}
+    assert {page for page, address in addresses.items() if address} == {
+        "run",
+        "capacity",
+        "inputs",
+        "playground",
+        "shrink",
+    }

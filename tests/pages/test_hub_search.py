@@ -23,9 +23,11 @@ from tests.waiting import PATIENCE_S
 
 def talks() -> bytes:
     """Return a Parquet file of conversations."""
-    said = [[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": f"Hello {n}"}] for n in range(4)]
+    conversations = [
+        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": f"Hello {n}"}] for n in range(4)
+    ]
     buffer = io.BytesIO()
-    parquet.write_table(pa.table({"topic": ["a", "b"] * 2, "talk": said}), buffer)
+    parquet.write_table(pa.table({"topic": ["a", "b"] * 2, "talk": conversations}), buffer)
     return buffer.getvalue()
 
 
@@ -101,14 +103,14 @@ def test_a_model_that_was_found_fills_the_field(hub: str, runs_dir: Path) -> Non
 def test_nobody_is_asked_before_the_button_is_pressed(
     hub: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-    monkeypatch.setattr(hub_client, "search", lambda kind, text: asked.append(text) or [])
+    requests: list[str] = []
+    monkeypatch.setattr(hub_client, "search", lambda kind, text: requests.append(text) or [])
     app = open_page("launch", data="hub")
     app.text_input(key="hub-words-dataset").input("reviews").run()
-    assert asked == []
+    assert requests == []
     app.button(key="hub-search-dataset").click().run()
     app.run()
-    assert asked == ["reviews"]
+    assert requests == ["reviews"]
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(

@@ -16,9 +16,9 @@ RUN = "20260101-000000-00000001"
 
 def test_only_the_gate_that_differs_is_named(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
-    said = words(open_whole("inputs", run=RUN)).replace("\\", "")
-    assert "1 of 12 gates differ between groups beyond chance" in said
-    assert "The groups explain the largest fraction of the variation in key 0" in said
+    text = words(open_whole("inputs", run=RUN)).replace("\\", "")
+    assert "1 of 12 gates differ between groups beyond chance" in text
+    assert "The groups explain the largest fraction of the variation in key 0" in text
 
 
 def test_points_in_the_address_list_their_texts(runs_dir: Path) -> None:
@@ -47,8 +47,8 @@ def test_a_kind_that_was_selected_elsewhere_is_the_only_one_here(runs_dir: Path)
     assert (app.selectbox(key="address-kind").value, app.selectbox(key="address-depth").value) == ("value", "layer 1")
     (bars,) = [trace for trace in charts(app)[0]["data"] if trace["type"] == "bar"]
     assert [name for name, _ in bars["customdata"]] == ["bert.encoder.layer.1.attention.self.value"]
-    said = words(app).replace("\\", "").replace("\u200b", "")
-    assert "no gate differs between groups beyond chance" in said, "the one that does is of another kind"
+    text = words(app).replace("\\", "").replace("\u200b", "")
+    assert "no gate differs between groups beyond chance" in text, "the one that does is of another kind"
 
 
 @pytest.mark.parametrize("colour", ["group", "loss", "prediction", "gate"])
@@ -73,9 +73,9 @@ def test_nonsense_points_are_ignored(points: str, runs_dir: Path) -> None:
 def test_members_that_disagree_are_shown_by_group_and_example(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, extras=True)
     app = open_whole("inputs", run=RUN, colour="disagreement")
-    said = words(app).replace("\\", "")
-    assert "Disagreement by input group" in said
-    assert "disagreement is best for fine (0.010) and worst for tweets (0.200)" in said
+    text = words(app).replace("\\", "")
+    assert "Disagreement by input group" in text
+    assert "disagreement is best for fine (0.010) and worst for tweets (0.200)" in text
     assert json.dumps(charts(app)[2]).count('"Disagreement"') == 1
     assert any("disagreement" in frame.value.columns for frame in app.dataframe)
 
@@ -90,9 +90,9 @@ def test_a_method_without_members_says_nothing_of_disagreement(runs_dir: Path) -
 def test_groups_say_how_far_their_probabilities_can_be_believed(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, extras=True)
     app = open_whole("inputs", run=RUN)
-    said = words(app)
-    assert "Calibration error by input group" in said
-    assert "Brier score by input group" in said
+    text = words(app)
+    assert "Calibration error by input group" in text
+    assert "Brier score by input group" in text
     served = next(frame.value for frame in app.dataframe if "calibration error" in frame.value.columns)
     assert served["calibration error"].tolist() == pytest.approx([0.02, 0.3])
     assert served["Brier score"].tolist() == pytest.approx([0.1, 0.4])

@@ -67,10 +67,10 @@ def watched(app: AppTest, here: Here) -> str:
 
 def measured(folder: Path) -> Knockouts:
     """Return what is kept of a run, all of it."""
-    found = Knockouts.read(knockout_file(folder))
-    assert found is not None
-    assert len(found.alone) == found.n_modules
-    return found
+    knockouts = Knockouts.read(knockout_file(folder))
+    assert knockouts is not None
+    assert len(knockouts.alone) == knockouts.n_modules
+    return knockouts
 
 
 def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path) -> None:
@@ -83,12 +83,12 @@ def test_it_is_watched_by_whoever_comes_and_can_be_stopped(here: Here, run: Path
     assert not other.get("progress")
     app.run()
     assert not app.get("progress")
-    found = Knockouts.read(knockout_file(run))
-    assert found is not None
-    assert 0 < len(found.alone) < found.n_modules
+    knockouts = Knockouts.read(knockout_file(run))
+    assert knockouts is not None
+    assert 0 < len(knockouts.alone) < knockouts.n_modules
     press(app, "Measure again")
     watched(app, here)
-    assert measured(run).alone[0] == found.alone[0]
+    assert measured(run).alone[0] == knockouts.alone[0]
 
 
 def test_measured_again_it_keeps_what_it_has_until_it_has_more(here: Here, measured_run: Path) -> None:
@@ -107,8 +107,8 @@ def test_a_pair_is_measured_on_the_page(here: Here, measured_run: Path) -> None:
     app = open_page("capacity", run=measured_run.name, section="ablation")
     app.multiselect(key="knockout-pair").set_value([4, 1]).run()
     press(app, "Measure pair")
-    said = watched(app, here)
-    assert "each can replace the other" in said
+    text = watched(app, here)
+    assert "each can replace the other" in text
     assert [effect.modules for effect in measured(measured_run).effects][-1] == (1, 4)
 
 
@@ -152,14 +152,14 @@ def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: 
     for name in ("adapter", "checkpoint"):
         shutil.rmtree(measured_run / name, ignore_errors=True)
     app = open_page("capacity", run=measured_run.name, section="ablation")
-    said = plain(app)
-    assert "This run has no saved adapter" in said
-    assert "Spearman" in said
+    text = plain(app)
+    assert "This run has no saved adapter" in text
+    assert "Spearman" in text
     assert "Measure again" not in [button.label for button in app.button]
 
 
 @pytest.mark.parametrize(
-    ("by", "said", "not_said"),
+    ("by", "message", "not_said"),
     [
         (None, "This run has no saved adapter", "RecordCallback"),
         ("transformers", "it is ablated in its own script: RecordCallback(..., ablate_rows=256)", "no saved adapter"),
@@ -167,20 +167,20 @@ def test_a_run_without_its_adapter_shows_what_is_known_and_offers_nothing(here: 
     ],
 )
 def test_only_a_run_of_the_callback_is_sent_to_it(
-    by: str | None, said: str, not_said: str, here: Here, runs_dir: Path
+    by: str | None, message: str, not_said: str, here: Here, runs_dir: Path
 ) -> None:
     folder = make_run(runs_dir, run_id="20260101-000000-00000001")
     if by is not None:
         annotate(folder, meta={"recorded_by": by})
-    found = plain(open_page("capacity", run=folder.name, section="ablation"))
-    assert said in found
-    assert not_said not in found
+    text = plain(open_page("capacity", run=folder.name, section="ablation"))
+    assert message in text
+    assert not_said not in text
 
 
 def test_the_adapter_is_named_and_one_that_is_not_the_newest_is_called_so() -> None:
-    found = Knockouts(which="last", step=60, rows=512, loss=0.4, groups=(), n_modules=12)
-    assert ablations.adapter_caption(found, 60) == "Measured with the last adapter of step 60."
-    assert "The run is now at step 90; measure again" in ablations.adapter_caption(found, 90)
+    knockouts = Knockouts(which="last", step=60, rows=512, loss=0.4, groups=(), n_modules=12)
+    assert ablations.adapter_caption(knockouts, 60) == "Measured with the last adapter of step 60."
+    assert "The run is now at step 90; measure again" in ablations.adapter_caption(knockouts, 90)
 
 
 LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_signals": {}}
@@ -220,8 +220,8 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
         "ask",
         lambda _, folder: LORA | ({"planned_events": 2} if folder.name == "moved" else {}),
     )
-    found = knockout_card.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
-    assert found["id"].tolist() == ["seed1", "seed3"]
+    twins = knockout_card.uniform_twins(tmp_path / "own", {**same, "seed": 0}, runs)
+    assert twins["id"].tolist() == ["seed1", "seed3"]
 
     def unreadable(*_: object) -> dict[str, Any]:
         raise CorruptRunError("a size of the run has the invalid value -9223372036854775808")
@@ -231,7 +231,7 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
 
 
 def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
-    found = ablations.Agreement(0.5, 0.2, 0.7, 12)
-    said = ablations.agreement_caption("importance", found, ablations.Agreement(0.3, -0.1, 0.6, 12))
-    assert "of the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in said
+    agreement = ablations.Agreement(0.5, 0.2, 0.7, 12)
+    caption = ablations.agreement_caption("importance", agreement, ablations.Agreement(0.3, -0.1, 0.6, 12))
+    assert "of the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in caption
     assert words(open_page("capacity", run=run.name, section="ablation"))

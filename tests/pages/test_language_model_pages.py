@@ -27,14 +27,14 @@ def trained_writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for name in ("model", "data"):
         (folder / name).mkdir()
     model, data = save_tiny_lm(folder / "model"), save_problems(folder / "data")
-    found = []
+    folders = []
     for strategy in ({"name": "lora"}, {"name": "dynamic", "gates": "module"}):
         own = {"strategy": strategy, "data__group_by": "difficulty", "log__retention": 1}
         values = lm_values(model, data, train__steps=4, **own)
         outcome = training.train(parse_config(values), folder / "runs", progress=False)
         assert outcome.state == "finished", outcome.error
-        found.append(outcome.folder)
-    return found
+        folders.append(outcome.folder)
+    return folders
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def lent(folder: Path, runs_dir: Path) -> str:
 
 def texts(app: AppTest) -> str:
     """Return the HTML on the page, without its style sheet."""
-    shown = [str(getattr(one, "value", "")) for one in app.get("html")]
-    return "\n".join(text for text in shown if not text.startswith("<style"))
+    blocks = [str(getattr(one, "value", "")) for one in app.get("html")]
+    return "\n".join(text for text in blocks if not text.startswith("<style"))
 
 
 def finished(app: AppTest) -> AppTest:
@@ -78,9 +78,9 @@ def pressed(app: AppTest, label: str) -> AppTest:
 
 def test_every_page_opens_and_texts_are_read_step_by_step(here: Here, writer: str) -> None:
     app = open_page("run", run=writer, section="results")
-    said = words(app).replace("\\", "")
-    assert "Generated texts" in said
-    assert "of 6 answers are correct (95 % CI" in said
+    text = words(app).replace("\\", "")
+    assert "Generated texts" in text
+    assert "of 6 answers are correct (95 % CI" in text
     assert "Retention: On 70 public sentences the loss" in plain(app)
     assert app.select_slider(key="generations-step-2").options == ["0", "4"]
     app.selectbox(key="generations-prompt").set_value(1).run()
@@ -113,15 +113,17 @@ def test_exact_match_is_paired_over_the_prompts_that_both_continued(writer: str,
     ends = [queries.signal_at(folder, "held_out_exact_match", (4,))[4] for folder in folders.values()]
     expected = (100 * (ends[1] - ends[0])).dropna().tolist()
     assert len(expected) == 6 < len(ends[0])
-    found = RunPairs(folders, summaries, lambda query, *arguments: query(*arguments)).differences([(0, writer, gated)])
-    side = next(side for side in found if side.key == "exact_match")
+    differences = RunPairs(folders, summaries, lambda query, *arguments: query(*arguments)).differences(
+        [(0, writer, gated)]
+    )
+    side = next(side for side in differences if side.key == "exact_match")
     assert side.differences[0].tolist() == expected
     assert not side.low_is_good
-    said = plain(open_whole("compare", runs=f"{writer},{gated}"))
-    assert "forgets least" in said
-    assert "nats of loss on held-out examples (95 % CI" in said
-    assert "points of exact match on generated texts (95 % CI" in said
-    assert "Paired over 1 common seed and 6 examples" in said
+    text = plain(open_whole("compare", runs=f"{writer},{gated}"))
+    assert "forgets least" in text
+    assert "nats of loss on held-out examples (95 % CI" in text
+    assert "points of exact match on generated texts (95 % CI" in text
+    assert "Paired over 1 common seed and 6 examples" in text
 
 
 def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(here: Here, writer: str) -> None:
@@ -131,14 +133,14 @@ def test_a_link_with_a_prompt_is_continued_by_adapter_and_base_as_they_write(her
     assert "so far" in texts(app)
     finished(app)
     assert not app.error
-    said = plain(app)
-    assert "Continuations" in said
-    assert "The adapter continues the text differently from the base model (greedy, at most 12 tokens)" in said
-    shown = texts(app)
-    assert "Adapter · " in shown
-    assert "Base model · " in shown
-    assert "so far" not in shown
-    assert "Attribution by word" not in said
+    text = plain(app)
+    assert "Continuations" in text
+    assert "The adapter continues the text differently from the base model (greedy, at most 12 tokens)" in text
+    answers = texts(app)
+    assert "Adapter · " in answers
+    assert "Base model · " in answers
+    assert "so far" not in answers
+    assert "Attribution by word" not in text
 
 
 def test_at_strength_0_the_adapter_writes_as_the_base_model(here: Here, writer: str) -> None:
@@ -146,9 +148,9 @@ def test_at_strength_0_the_adapter_writes_as_the_base_model(here: Here, writer: 
     app = open_page("playground", run=writer, text="a2:", strength="0.0")
     finished(app)
     assert not app.error
-    said = plain(app)
-    assert "The adapter continues the text as the base model does" in said
-    assert "adapter strength 0)" in said
+    text = plain(app)
+    assert "The adapter continues the text as the base model does" in text
+    assert "adapter strength 0)" in text
 
 
 def test_stop_keeps_what_was_written_and_another_text_can_be_asked(here: Here, writer: str) -> None:
@@ -172,9 +174,9 @@ def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here
         app.text_area(key="talk-message").set_value(message)
         finished(pressed(app, "Send"))
         assert app.query_params["text"] == "a2:", "the link of a conversation has its first message"
-    shown = texts(app)
-    assert shown.count("dl-asked") == 2
-    assert shown.count("Adapter · ") == shown.count("Base model · ") == shown.count("Run ") == 2
+    turns = texts(app)
+    assert turns.count("dl-asked") == 2
+    assert turns.count("Adapter · ") == turns.count("Base model · ") == turns.count("Run ") == 2
     assert "temperature 0.7, seed 3" in plain(app)
     app.query_params.clear()
     app.switch_page("pages/methods.py").run()
@@ -191,12 +193,12 @@ def test_a_chat_has_turns_that_are_kept_over_pages_and_can_be_cleared(here: Here
 def test_tokens_have_probabilities_and_alternatives_and_modules_are_measured(here: Here, writer: str) -> None:
     here.pace = 50
     app = finished(open_page("playground", run=writer, text="a2:"))
-    said = plain(app)
-    assert "Token probabilities" in said
-    assert "more probable: log-probability +" in said
-    shown = texts(app)
-    assert "p(token): adapter" in shown
-    assert "less probable with the adapter" in shown
+    text = plain(app)
+    assert "Token probabilities" in text
+    assert "more probable: log-probability +" in text
+    blocks = texts(app)
+    assert "p(token): adapter" in blocks
+    assert "less probable with the adapter" in blocks
     app.selectbox(key="talk-token").set_value(0).run()
     (frame,) = [one.value for one in app.dataframe if "p (adapter)" in one.value.columns]
     assert len(frame) == 5
@@ -208,8 +210,8 @@ def test_tokens_have_probabilities_and_alternatives_and_modules_are_measured(her
     assert "of 14 modules" in str(app.get("progress")[0].proto)
     while [button for button in app.button if button.label == "Cancel"]:
         app.run()
-    said = plain(app)
-    assert "The largest contribution is from" in said
+    text = plain(app)
+    assert "The largest contribution is from" in text
     assert len(charts(app)) == 2
 
 
@@ -261,18 +263,18 @@ def looked_at(app: AppTest, label: str) -> list[dict]:
 def test_inputs_shows_where_the_adapter_helps_by_example_and_by_token(here: Here, writer: str) -> None:
     here.pace = 200
     app = open_page("inputs", run=writer, example="0")
-    said = plain(app)
-    assert "Loss change by example" in said
-    assert "probe examples: mean decrease" in said
-    assert "95 % CI" in said
+    text = plain(app)
+    assert "Loss change by example" in text
+    assert "probe examples: mean decrease" in text
+    assert "95 % CI" in text
     rows = looked_at(app, "difference")
     assert [row["difference"] for row in rows] == sorted((row["difference"] for row in rows), reverse=True)
-    assert "nats with the adapter (step 4)" in said
-    shown = texts(app)
-    assert "adapter, step 4" in shown
-    assert "not part of the loss" in shown
-    assert "p(token): " in shown
-    assert "adapter better" in shown
+    assert "nats with the adapter (step 4)" in text
+    blocks = texts(app)
+    assert "adapter, step 4" in blocks
+    assert "not part of the loss" in blocks
+    assert "p(token): " in blocks
+    assert "adapter better" in blocks
     app = open_page("inputs", run=writer, example="0", **{"token-colour": "loss"})
     assert "<small>base</small>" in texts(app)
     pressed(app, "Compute token losses of 40 examples")
@@ -283,13 +285,13 @@ def test_inputs_shows_where_the_adapter_helps_by_example_and_by_token(here: Here
 
 def test_groups_of_a_run_that_writes_have_perplexity_accuracy_and_gates(here: Here, gated: str) -> None:
     app = open_whole("inputs", run=gated, lab="group", apart="on")
-    said = plain(app)
+    text = plain(app)
     assert not app.error
     for title in ("Perplexity by input group", "Loss by input group", "Token accuracy by input group"):
-        assert title in said
-    assert "Perplexity is best for" in said
-    assert "Gates by input group" in said
-    assert "This run has no gates" not in said
+        assert title in text
+    assert "Perplexity is best for" in text
+    assert "Gates by input group" in text
+    assert "This run has no gates" not in text
     frame = next(one.value for one in app.dataframe if "perplexity" in one.value.columns)
     assert len(frame) == 3, "the whole and two groups"
 
@@ -310,9 +312,9 @@ def test_tokens_of_every_evaluation_are_shown_also_without_an_adapter(here: Here
     slider.set_value(0).run()
     assert not app.exception
     assert app.query_params["token-step"] == "0"
-    shown = texts(app)
+    blocks = texts(app)
     for line in ("base", "adapter, step 0 (base)", "adapter, step 4 ("):
-        assert f"<small>{line}" in shown
+        assert f"<small>{line}" in blocks
     assert "nats with the adapter (step 0)" in plain(app)
     assert "probe examples: mean decrease" in plain(app)
 
@@ -329,8 +331,8 @@ def test_a_run_of_before_says_why_there_is_no_slider(
     assert "recorded no token losses at its evaluations" in plain(app)
     assert "nats with the adapter (step 4)" in plain(app), "the kept adapters are asked"
     forget_adapters(runs_dir, writer)
-    said = plain(open_page("inputs", run=writer, example="0"))
-    assert "recorded no token losses and kept no adapter" in said
+    text = plain(open_page("inputs", run=writer, example="0"))
+    assert "recorded no token losses and kept no adapter" in text
 
 
 def test_the_export_says_how_engines_read_the_adapter(gated: str) -> None:

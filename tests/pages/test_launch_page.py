@@ -28,7 +28,7 @@ def shown_config(app: AppTest) -> dict[str, Any]:
     return yaml.safe_load(next(code.value for code in app.code if code.language == "yaml"))
 
 
-def said(app: AppTest) -> str:
+def page_text(app: AppTest) -> str:
     return words(app).replace("\\", "").replace("\u200b", "")
 
 
@@ -40,11 +40,11 @@ def uploaded(runs_dir: Path) -> str:
 
 @pytest.mark.parametrize("preset", ["Quick look", "Teaching", "Quality", "Defaults"])
 def test_each_preset_is_a_link_and_a_whole_configuration(preset: str) -> None:
-    shown = shown_config(open_page("launch", preset=preset))
-    assert shown["strategy"]["name"] == "dynamic"
-    assert parse_config(shown).data.name == "sentiment4"
-    assert shown.get("train", {}).get("steps") == {"Quick look": 100, "Teaching": 80, "Quality": 1500}.get(preset)
-    assert shown["strategy"].get("moves") == (12 if preset == "Teaching" else None)
+    values = shown_config(open_page("launch", preset=preset))
+    assert values["strategy"]["name"] == "dynamic"
+    assert parse_config(values).data.name == "sentiment4"
+    assert values.get("train", {}).get("steps") == {"Quick look": 100, "Teaching": 80, "Quality": 1500}.get(preset)
+    assert values["strategy"].get("moves") == (12 if preset == "Teaching" else None)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_each_preset_is_a_link_and_a_whole_configuration(preset: str) -> None:
 )
 def test_the_presets_of_language_models_name_model_and_data(preset: str, data: str) -> None:
     app = open_page("launch", preset=preset)
-    shown = parse_config(shown_config(app))
-    assert (shown.model.name, shown.data.name, shown.train.steps) == ("smollm2-135m", data, 200)
+    values = parse_config(shown_config(app))
+    assert (values.model.name, values.data.name, values.train.steps) == ("smollm2-135m", data, 200)
     losses = [box for box in app.selectbox if box.label == "Loss on"]
     assert len(losses) == (data == "arithmetic"), "a text alone has one loss"
     if losses:
@@ -95,7 +95,7 @@ def test_the_kind_of_an_upload_is_seen_and_its_columns_are_offered(kind: str, ru
 def test_a_link_names_the_strategy() -> None:
     app = open_page("launch", strategy="lora")
     assert shown_config(app)["strategy"] == {"name": "lora"}
-    assert "Uniform." in said(app)
+    assert "Uniform." in page_text(app)
 
 
 @pytest.mark.parametrize("twin", ["same", "uniform", "random"])
@@ -103,18 +103,18 @@ def test_a_run_can_be_repeated_and_twinned_from_a_link(twin: str, runs_dir: Path
     folder = make_run(runs_dir, run_id=RUN)
     values = config("dynamic", 3) | {"name": "first", "strategy": {"name": "dynamic", "moves": 5}}
     annotate(folder, meta={"config": values})
-    shown = shown_config(open_page("launch", **{"from": RUN, "twin": twin}))
-    assert (shown["seed"], shown["adapter"], shown["train"]) == (3, {"rank": 4}, {"steps": 40})
+    repeated = shown_config(open_page("launch", **{"from": RUN, "twin": twin}))
+    assert (repeated["seed"], repeated["adapter"], repeated["train"]) == (3, {"rank": 4}, {"steps": 40})
     prefix = {"uniform": "uniform baseline of ", "random": "random control of "}.get(twin, "")
-    assert shown["name"] == f"{prefix}first"
+    assert repeated["name"] == f"{prefix}first"
     expected = {"same": {"moves": 5}, "random": {"allocation": "random", "moves": 5}, "uniform": {}}[twin]
-    assert shown["strategy"] == {"name": "lora" if twin == "uniform" else "dynamic"} | expected
+    assert repeated["strategy"] == {"name": "lora" if twin == "uniform" else "dynamic"} | expected
 
 
 def test_a_link_to_a_twin_that_a_run_lacks_says_so(runs_dir: Path) -> None:
     annotate(make_run(runs_dir, run_id=RUN), meta={"config": config("lora", 0)})
     app = open_page("launch", **{"from": RUN, "twin": "random"})
-    assert "This run has no random control" in said(app)
+    assert "This run has no random control" in page_text(app)
     assert shown_config(app)["strategy"] == {"name": "lora"}
 
 
@@ -156,7 +156,7 @@ def test_ids_to_start_from_are_checked(run_id: str, runs_dir: Path) -> None:
 
 def test_an_uploaded_table_offers_its_columns(uploaded: str, runs_dir: Path) -> None:
     app = open_page("launch", data="upload", upload=uploaded)
-    assert "In its 10 rows the label is good 5 times and bad 5 times" in said(app)
+    assert "In its 10 rows the label is good 5 times and bad 5 times" in page_text(app)
     path = runs_dir / ".uploads" / uploaded / "reviews.csv"
     assert shown_config(app)["data"] == {
         "path": str(path),
@@ -178,7 +178,7 @@ def test_what_is_sent_is_kept_and_what_is_removed_is_forgotten(runs_dir: Path) -
     assert path == runs_dir / ".uploads" / path.parent.name / "my-reviews.csv"
     assert app.query_params["upload"] in (path.parent.name, [path.parent.name])
     app.file_uploader(key="upload").set_value(None).run()
-    assert "Upload a file first." in said(app)
+    assert "Upload a file first." in page_text(app)
     app.file_uploader(key="upload").set_value(("empty.csv", b"", "text/csv")).run()
     assert len(app.error) == 1
     assert "the file is empty" in app.error[0].value
@@ -186,7 +186,7 @@ def test_what_is_sent_is_kept_and_what_is_removed_is_forgotten(runs_dir: Path) -
 
 def test_without_a_file_nothing_can_be_started() -> None:
     app = open_page("launch", data="upload")
-    assert "Upload a file first." in said(app)
+    assert "Upload a file first." in page_text(app)
     assert [button.disabled for button in app.button if button.key in ("start", "check")] == [True, True]
     assert not app.code
 
@@ -213,13 +213,13 @@ def test_hostile_tables_are_text(runs_dir: Path) -> None:
 def test_a_file_of_this_machine_and_a_missing_one(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes(TABLE)
     app = open_page("launch", data="file")
-    assert "Enter the path of a file or folder first." in said(app)
+    assert "Enter the path of a file or folder first." in page_text(app)
     box = next(box for box in app.text_input if box.label == "Path on this machine")
     box.set_value(str(tmp_path)).run()
-    shown = shown_config(app)["data"]
-    assert (shown["path"], shown["text"], shown["label"]) == (str(tmp_path), "review", "verdict")
+    section = shown_config(app)["data"]
+    assert (section["path"], section["text"], section["label"]) == (str(tmp_path), "review", "verdict")
     box.set_value(str(tmp_path / "no.csv")).run()
-    assert "does not exist; check the path" in said(app)
+    assert "does not exist; check the path" in page_text(app)
 
 
 def test_a_link_to_nothing_beside_the_data_is_a_sentence_on_the_page(tmp_path: Path) -> None:
@@ -237,8 +237,8 @@ def test_paths_are_meant_where_the_dashboard_was_started(tmp_path: Path, monkeyp
     app = open_page("launch", data="file")
     for label, value in (("Path on this machine", "mine.csv"), ("Model", "./model")):
         next(box for box in app.text_input if box.label == label).set_value(value).run()
-    shown = shown_config(app)
-    assert (shown["data"]["path"], shown["model"]["name"]) == (str(tmp_path / "mine.csv"), str(tmp_path / "model"))
+    values = shown_config(app)
+    assert (values["data"]["path"], values["model"]["name"]) == (str(tmp_path / "mine.csv"), str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("path", ["//server/share/a.csv", "\\\\server\\share\\a.csv"])
@@ -253,7 +253,7 @@ def test_a_path_on_another_machine_is_not_looked_at(path: str, runs_dir: Path, m
 
 def test_a_hub_id_can_be_given() -> None:
     app = open_page("launch", data="hub")
-    assert "Enter the hub id of a data set first." in said(app)
+    assert "Enter the hub id of a data set first." in page_text(app)
     next(box for box in app.text_input if box.label == "Hub id").set_value("nyu-mll/glue:sst2").run()
     assert shown_config(app)["data"]["name"] == "nyu-mll/glue:sst2"
 
@@ -280,17 +280,17 @@ def test_a_folder_that_training_would_refuse_is_refused_with_its_sentence(tmp_pa
     (tmp_path / "all.csv").write_bytes(TABLE)
     app = open_page("launch", data="file")
     next(box for box in app.text_input if box.label == "Path on this machine").set_value(str(tmp_path)).run()
-    assert "has no train.csv, train.jsonl or train.parquet; name the files train.*" in said(app)
+    assert "has no train.csv, train.jsonl or train.parquet; name the files train.*" in page_text(app)
     assert app.button(key="start").disabled
 
 
 def test_seeds_are_runs_and_the_queue_is_said(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, state="queued")
     app = open_page("launch")
-    assert "1 is in the queue; a run started now gets position 2." in said(app)
+    assert "1 is in the queue; a run started now gets position 2." in page_text(app)
     next(box for box in app.text_input if box.label == "Seeds").set_value("3-5").run()
     assert app.button(key="start").label == "Start 3 runs"
-    assert "positions 2 to 4" in said(app)
+    assert "positions 2 to 4" in page_text(app)
     commands = next(code.value for code in app.code if code.language == "bash").splitlines()
     assert [f"seed={seed} " in line for seed, line in zip((3, 4, 5), commands, strict=True)] == [True] * 3
     next(box for box in app.text_input if box.label == "Seeds").set_value("x").run()
@@ -298,27 +298,27 @@ def test_seeds_are_runs_and_the_queue_is_said(runs_dir: Path) -> None:
 
 
 def test_a_check_says_what_the_run_costs(monkeypatch: pytest.MonkeyPatch, runs_dir: Path) -> None:
-    asked: list[dict[str, Any]] = []
+    checks: list[dict[str, Any]] = []
 
     def preflight(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-        asked.append(values)
+        checks.append(values)
         return preflight_document(HOSTILE[0])
 
     monkeypatch.setattr(cli_client, "preflight", preflight)
     app = open_page("launch")
     app.button(key="check").click().run()
     assert not app.exception
-    assert asked == [shown_config(app)]
+    assert checks == [shown_config(app)]
     assert not (runs_dir / RUN).exists()
     assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
-    assert "7 possible reallocations between steps 17 and 59" in said(app)
+    assert "7 possible reallocations between steps 17 and 59" in page_text(app)
     assert app.metric[0].value.replace("\\", "") == "64,878"
-    assert "64% of the training rows" in said(app)
+    assert "64% of the training rows" in page_text(app)
     assert any("[CLS]" in str(frame.value) for frame in app.dataframe)
     assert "<img" not in words(app).replace("\\<img", "")
     assert "<img" not in json.dumps(charts(app))
     app.number_input(key="field-train.steps-100").set_value(120).run()
-    assert "The form has changed since the last check" in said(app)
+    assert "The form has changed since the last check" in page_text(app)
     assert not charts(app)
     app.number_input(key="field-train.steps-100").set_value(100).run()
     assert len([drawn for drawn in charts(app) if drawn["data"]]) == 2  # one more is not seen
@@ -357,7 +357,7 @@ def test_the_whole_app_is_drawn_without_torch(uploaded: str, runs_dir: Path, cac
 
 def test_the_methods_page_tells_each_method() -> None:
     app = open_page("methods")
-    assert "Fidelity: reconstruction: fills gaps of its paper" in said(app).replace("*", "")
+    assert "Fidelity: reconstruction: fills gaps of its paper" in page_text(app).replace("*", "")
     assert [latex.value.strip("$\n") for latex in app.latex] == ["h = W x"]
     assert [header.value for header in app.subheader] == ["Dynamic LoRA", "LoRA"]
     assert app.dataframe[0].value["field"].tolist() == ["strategy.allocation", "strategy.moves"]
@@ -365,9 +365,9 @@ def test_the_methods_page_tells_each_method() -> None:
 
 def test_an_embedded_model_is_described() -> None:
     app = open_page("launch")
-    assert "BERT encoder, 6 layers" in said(app)
+    assert "BERT encoder, 6 layers" in page_text(app)
     next(box for box in app.text_input if box.label == "Model").set_value("smollm2-135m").run()
-    assert "Llama decoder, 30 layers" in said(app)
+    assert "Llama decoder, 30 layers" in page_text(app)
     assert shown_config(app)["model"] == {"name": "smollm2-135m"}
 
 
@@ -379,8 +379,8 @@ def test_what_was_entered_is_there_after_another_page() -> None:
     app.switch_page("pages/methods.py").run()
     app.query_params.clear()
     app.switch_page("pages/launch.py").run()
-    shown = shown_config(app)
-    assert (shown["name"], shown["train"]["steps"], shown["strategy"]) == ("kept", 33, {"name": "lora"})
+    values = shown_config(app)
+    assert (values["name"], values["train"]["steps"], values["strategy"]) == ("kept", 33, {"name": "lora"})
     assert app.query_params["preset"] == "Teaching"
     assert not app.warning
 

@@ -34,18 +34,18 @@ def test_it_comes_back_when_looks_are_quick_again() -> None:
 
 
 def test_the_first_look_shows_the_answer_that_decided_whether_it_is_looked_again() -> None:
-    asked: list[int] = []
-    answer = live.reused("first", lambda: f"again {asked.append(1) or len(asked)}")
+    queries: list[int] = []
+    answer = live.reused("first", lambda: f"again {queries.append(1) or len(queries)}")
     assert [answer(), answer(), answer()] == ["first", "again 1", "again 2"]
 
 
 def test_the_menu_counts_active_runs_once_each_time_it_is_drawn(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[None] = []
-    monkeypatch.setattr(frame, "count_active", lambda: asked.append(None) or 2)
+    counts: list[None] = []
+    monkeypatch.setattr(frame, "count_active", lambda: counts.append(None) or 2)
     open_page("methods")
-    assert len(asked) == 1
+    assert len(counts) == 1
 
 
 class RerunAsked(Exception):

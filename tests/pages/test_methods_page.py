@@ -37,9 +37,9 @@ ANCHORS = {
 @pytest.fixture
 def described(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The real strategies, which the page shows."""
-    found = [strategies.describe(name) for name in strategies.registry()]
-    monkeypatch.setattr(launch, "catalog", lambda: {"strategies": found})
-    return found
+    methods = [strategies.describe(name) for name in strategies.registry()]
+    monkeypatch.setattr(launch, "catalog", lambda: {"strategies": methods})
+    return methods
 
 
 def anchors(app: AppTest) -> list[str]:
@@ -100,11 +100,11 @@ def test_sections_are_folded(described: list[dict[str, Any]]) -> None:
 
 
 def test_every_method_is_explained_whole(described: list[dict[str, Any]]) -> None:
-    shown = [caption.value for caption in open_page("methods").caption]
-    assert not [text for text in shown if text.endswith("…")], "nothing is cut"
-    assert not [text for text in shown if "\\`" in text], "what stands in backticks is code"
+    captions = [caption.value for caption in open_page("methods").caption]
+    assert not [text for text in captions if text.endswith("…")], "nothing is cut"
+    assert not [text for text in captions if "\\`" in text], "what stands in backticks is code"
     for strategy in described:
         for paragraph in methods_model.how(strategy):
-            assert documentation_text(paragraph) in shown
+            assert documentation_text(paragraph) in captions
         departs = methods_model.departs(strategy)
-        assert not departs or any(text.endswith(documentation_text(departs)) for text in shown)
+        assert not departs or any(text.endswith(documentation_text(departs)) for text in captions)

@@ -56,8 +56,8 @@ def plain(app: AppTest) -> str:
 
 def children() -> set[int]:
     """Return the ids of the processes below this one that still run."""
-    found = psutil.Process(os.getpid()).children(recursive=True)
-    return {process.pid for process in found if process.status() != psutil.STATUS_ZOMBIE}
+    processes = psutil.Process(os.getpid()).children(recursive=True)
+    return {process.pid for process in processes if process.status() != psutil.STATUS_ZOMBIE}
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_the_page_says_what_became_of_the_model_and_goes_on(
     with monkeypatch.context() as spoilt:
         spoil(spoilt, script)
         app = open_page("playground", run=run.name, text="great film")
-    said = plain(app)
-    assert sentence in said
+    text = plain(app)
+    assert sentence in text
     assert len(app.error) == 2, "one for the answers, one for the explanation"
-    assert "Predict a file" in said, "the rest of the page is there"
-    assert "adapter predicts" not in said
+    assert "Predict a file" in text, "the rest of the page is there"
+    assert "adapter predicts" not in text
     assert child.pid is None
     assert children() <= before, "none is left behind"
 

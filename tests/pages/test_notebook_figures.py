@@ -45,9 +45,9 @@ def opened(page: str, *address: tuple[str, str]) -> AppTest:
 
 def on_page(app: AppTest, key: str) -> Figure:
     """Return the figure of a page under the key of its chart."""
-    found = [json.loads(one.proto.spec) for one in app.get("plotly_chart") if one.proto.id.endswith(f"chart-{key}")]
-    assert len(found) == 1, key
-    return found[0]
+    charts = [json.loads(one.proto.spec) for one in app.get("plotly_chart") if one.proto.id.endswith(f"chart-{key}")]
+    assert len(charts) == 1, key
+    return charts[0]
 
 
 def without_clicks(figure: Figure) -> Figure:
@@ -61,9 +61,9 @@ def without_clicks(figure: Figure) -> Figure:
 
 def in_notebook(figure: Any) -> Figure:
     """Return a notebook's figure without the background that it brings along in the place of a card."""
-    found = json.loads(figure.to_json())
-    assert found["layout"].pop("paper_bgcolor") == theme.LIGHT.panel
-    return {**found, "layout": {**found["layout"], "paper_bgcolor": "rgba(0, 0, 0, 0)"}}
+    figure_json = json.loads(figure.to_json())
+    assert figure_json["layout"].pop("paper_bgcolor") == theme.LIGHT.panel
+    return {**figure_json, "layout": {**figure_json["layout"], "paper_bgcolor": "rgba(0, 0, 0, 0)"}}
 
 
 def plot(run: str) -> Any:
@@ -96,8 +96,8 @@ def test_a_notebook_draws_the_figure_of_the_page(
     page: str, address: dict[str, str], key: str, draw: Callable[[], Any]
 ) -> None:
     run = SHRUNK if page == "shrink" else MOVED
-    shown = on_page(opened(page, ("run", run), *address.items()), key)
-    assert in_notebook(draw()) == without_clicks(shown)
+    charts = on_page(opened(page, ("run", run), *address.items()), key)
+    assert in_notebook(draw()) == without_clicks(charts)
 
 
 SEVERAL: list[tuple[str, str, Callable[[Any], Any]]] = [
@@ -111,22 +111,22 @@ SEVERAL: list[tuple[str, str, Callable[[Any], Any]]] = [
 
 @pytest.mark.parametrize(("section", "key", "draw"), SEVERAL)
 def test_a_notebook_draws_the_figure_of_compare(section: str, key: str, draw: Callable[[Any], Any]) -> None:
-    shown = on_page(opened("compare", ("runs", ",".join(COMPARED)), ("section", section)), key)
-    assert in_notebook(draw(dynlora.compare(COMPARED, SAMPLES).plot)) == shown
+    charts = on_page(opened("compare", ("runs", ",".join(COMPARED)), ("section", section)), key)
+    assert in_notebook(draw(dynlora.compare(COMPARED, SAMPLES).plot)) == charts
 
 
 def test_the_spread_over_seeds_is_that_of_compare() -> None:
-    shown = on_page(open_page("compare", runs=",".join(COMPARED), section="capacity", ranks="spread"), "ranks")
-    assert in_notebook(dynlora.compare(COMPARED, SAMPLES).plot.capacity(spread=True)) == shown
+    charts = on_page(open_page("compare", runs=",".join(COMPARED), section="capacity", ranks="spread"), "ranks")
+    assert in_notebook(dynlora.compare(COMPARED, SAMPLES).plot.capacity(spread=True)) == charts
 
 
 def test_a_notebook_plays_the_frames_of_the_page() -> None:
     own = ("version", "linked", "large")  # when to draw again, whether the step goes to the address, for a room
     element = components(opened("capacity", ("run", MOVED)))[0]
-    shown = json.loads(element.proto.json)
+    frames = json.loads(element.proto.json)
     played = {**plot(MOVED).replay().data}
     assert {key: value for key, value in played.items() if key not in own} == {
-        key: value for key, value in shown.items() if key not in own
+        key: value for key, value in frames.items() if key not in own
     }
 
 

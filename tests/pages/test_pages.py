@@ -72,8 +72,8 @@ def test_hostile_text_is_text(page: str, text: str, runs_dir: Path) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001", text=text)
     make_run(runs_dir, run_id="20260101-000000-00000002", text=text)
     app = open_page(page)
-    said = words(app)
-    assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", said) is None
+    page_text = words(app)
+    assert re.search(r"(?<!\\)(<img|\$x|\*\*bold|\[link|`code)|:material/home:|:red\[|:smile:", page_text) is None
     assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
 
 

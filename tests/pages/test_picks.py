@@ -38,7 +38,7 @@ def test_only_a_chart_that_is_shown_can_be_clicked(address: str, before: str, pl
     assert app.query_params.get("module", "") in (after, [after])
 
 
-def told(name: str, value: object) -> None:
+def pick(name: str, value: object) -> None:
     """Tell of a click or a brush as the browser does; `map` is a chart that was drawn."""
     import streamlit as st
 
@@ -77,7 +77,7 @@ def told(name: str, value: object) -> None:
     ],
 )
 def test_what_a_browser_tells_is_checked(name: str, value: Any, before: dict[str, str], after: dict[str, str]) -> None:
-    app = AppTest.from_function(told, args=(name, value))
+    app = AppTest.from_function(pick, args=(name, value))
     for key, text in before.items():
         app.query_params[key] = text
     app.run()

@@ -74,29 +74,29 @@ def test_only_runs_with_the_same_task_are_offered_beside(
         lent(folder, runs_dir)
     app = open_page("playground", run=own, text="dull plot", other=same)
     assert len(offered(app)) == 2
-    said = plain(app)
-    assert "gates frozen predicts" in said
-    assert "the other run predicts" in said
-    for kind, told in (
+    page_text = plain(app)
+    assert "gates frozen predicts" in page_text
+    assert "the other run predicts" in page_text
+    for kind, text in (
         ("other", "with the labels negative and positive, this run on"),
         ("numbers", "with a number as the label"),
     ):
         app = open_page("playground", run=own, text="dull plot", other=other_runs[kind].name)
-        said = plain(app)
-        assert told in said
-        assert "the other run predicts" not in said
-        assert "adapter predicts" in said
+        page_text = plain(app)
+        assert text in page_text
+        assert "the other run predicts" not in page_text
+        assert "adapter predicts" in page_text
     assert "pairs of texts" in plain(open_page("playground", run=own, other=pair_run.name))
     assert "there is no run" in plain(open_page("playground", run=own, other="20990101-000000-00000000"))
 
 
 def test_a_run_without_gates_has_none_to_freeze(here: Here, ungated_run: Path, runs_dir: Path) -> None:
     app = open_page("playground", run=lent(ungated_run, runs_dir), text="dull plot")
-    said = plain(app)
-    assert "adapter predicts" in said
-    assert "gates frozen" not in said
+    text = plain(app)
+    assert "adapter predicts" in text
+    assert "gates frozen" not in text
     assert "gates frozen" not in json.dumps(charts(app))
-    assert "This run has no gates" in said
+    assert "This run has no gates" in text
     assert predictions(sent(app, "a.txt", "great film\n")) == [
         ["text", "prediction", "certainty", "base model with head"]
     ]
@@ -114,10 +114,10 @@ def test_everyone_answers_for_a_file(here: Here, trained_run: Path, ungated_run:
     own, same = lent(trained_run, runs_dir), lent(ungated_run, runs_dir)
     app = sent(open_page("playground", run=own, other=same), "films.csv", "text\ngreat film\ndull plot\n")
     (frame,) = [frame.value for frame in app.dataframe if "prediction" in frame.value.columns]
-    asked = ["gates frozen", "base model with head", "the other run"]
-    assert list(frame.columns) == ["text", "prediction", "certainty", *asked]
+    columns = ["gates frozen", "base model with head", "the other run"]
+    assert list(frame.columns) == ["text", "prediction", "certainty", *columns]
     assert frame["text"].tolist() == ["great film", "dull plot"]
-    assert set(frame[asked].to_numpy().ravel()) <= {"good", "bad"}
+    assert set(frame[columns].to_numpy().ravel()) <= {"good", "bad"}
     assert "2 rows." in plain(app)
 
 
@@ -196,6 +196,6 @@ def test_a_run_that_kept_no_adapter_is_not_offered_beside(
         shutil.rmtree(runs_dir / other / name, ignore_errors=True)
     app = open_page("playground", run=own, text="dull plot", other=other)
     assert len(offered(app)) == 1
-    said = plain(app)
-    assert "has no saved adapter, or is this run; select another run" in said
-    assert "adapter predicts" in said
+    text = plain(app)
+    assert "has no saved adapter, or is this run; select another run" in text
+    assert "adapter predicts" in text

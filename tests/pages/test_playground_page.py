@@ -27,11 +27,11 @@ HOSTILE = "<img src=x onerror=alert(1)> great $x$ film"
 
 def test_a_text_is_answered_and_explained(here: Here, run: Path) -> None:
     app = open_page("playground", run=run.name, text="the film was great")
-    said = plain(app)
-    assert "adapter predicts" in said
-    assert "base model with head predicts" in said
-    assert "gates frozen predicts" in said
-    assert "the largest contributions are from" in said.lower()
+    text = plain(app)
+    assert "adapter predicts" in text
+    assert "base model with head predicts" in text
+    assert "gates frozen predicts" in text
+    assert "the largest contributions are from" in text.lower()
     assert len(charts(app)) == 3
     html = "".join(element.proto.body for element in app.get("html"))
     assert "great" in html
@@ -74,9 +74,9 @@ def test_a_second_run_answers_beside(here: Here, run: Path, trained_run: Path, r
 
 def test_a_slider_scales_the_adapter_of_the_answer(here: Here, run: Path) -> None:
     app = open_page("playground", run=run.name, text="the film was great", strength="0.0")
-    said = plain(app)
-    assert "The adapter is at strength 0." in said
-    adapter, base = (re.search(rf"{who} predicts ([^;.]+\.\d %)", said) for who in ("adapter", "with head"))
+    text = plain(app)
+    assert "The adapter is at strength 0." in text
+    adapter, base = (re.search(rf"{who} predicts ([^;.]+\.\d %)", text) for who in ("adapter", "with head"))
     assert adapter is not None
     assert base is not None
     assert adapter[1] == base[1]
@@ -103,10 +103,10 @@ def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) ->
     make_run(runs_dir, run_id=RUN)
     app = open_whole(page, run=RUN, text="great", example="1")
     assert not app.exception
-    said = {"capacity": "no saved adapter"}.get(
+    reason = {"capacity": "no saved adapter"}.get(
         page, "has no last adapter; it was not saved, or no step has been trained yet"
     )
-    assert said in plain(app)
+    assert reason in plain(app)
 
 
 def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
@@ -117,12 +117,12 @@ def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
     assert app.run().get("progress"), "it is watched while it is under way"
     here.finish()
     app.run()
-    found = Knockouts.read(run / "knockout.json")
-    assert found is not None
-    assert len(found.alone) == found.n_modules
-    said = plain(app)
-    assert "help and" in said
-    assert "Spearman" in said
+    knockouts = Knockouts.read(run / "knockout.json")
+    assert knockouts is not None
+    assert len(knockouts.alone) == knockouts.n_modules
+    text = plain(app)
+    assert "help and" in text
+    assert "Spearman" in text
     assert len(charts(app)) == before + 3
     assert "Measure again" in [button.label for button in app.button]
 
@@ -130,8 +130,8 @@ def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
 def test_texts_can_be_perturbed_and_groups_told_apart(here: Here, run: Path) -> None:
     app = open_page("inputs", run=run.name, perturbation="cut", strength="0.75")
     next(toggle for toggle in app.toggle if toggle.label == "Evaluate perturbed text").set_value(True).run()
-    said = plain(app)
-    assert "Truncated (75 %): accuracy" in said
+    text = plain(app)
+    assert "Truncated (75 %): accuracy" in text
     app = open_page("inputs", run=run.name, lab="group")
     next(toggle for toggle in app.toggle if "Evaluate each group" in toggle.label).set_value(True).run()
     assert any({"group", "examples", "accuracy"} <= set(frame.value.columns) for frame in app.dataframe)
@@ -172,9 +172,9 @@ def test_a_sample_without_its_adapter_says_why_and_how_to_train_it(
     monkeypatch.setattr(run_picker, "sample_runs_dir", lambda: samples)
     (bare, *_) = [folder.name for folder in sorted(samples.glob("2*")) if not run_picker.has_model(folder)]
     app = open_page("playground", run=bare)
-    said = "\n".join(info.value for info in app.info)
-    assert "Most sample runs are kept without their adapter, to stay small" in said
-    assert "Train it again with this command" in said
+    text = "\n".join(info.value for info in app.info)
+    assert "Most sample runs are kept without their adapter, to stay small" in text
+    assert "Train it again with this command" in text
     (command,) = [block.value for block in app.code if block.value.startswith("dynlora train")]
     words = shlex.split(command)
     assert read_yaml(Path(words[words.index("--config") + 1])) == read_yaml(samples / bare / "config.yaml")

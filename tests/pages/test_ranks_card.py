@@ -28,9 +28,9 @@ def test_a_finished_run_hands_over_its_ranks(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, seed=0, gates=False)
     make_run(runs_dir, run_id=OTHER, seed=1, gates=False)
     app = open_whole("capacity", run=RUN)
-    said = words(app).replace("\\", "").replace("\u200b", "")
-    assert "##### Ranks to use" in said
-    assert "2 seeds" in said
+    text = words(app).replace("\\", "").replace("\u200b", "")
+    assert "##### Ranks to use" in text
+    assert "2 seeds" in text
     (code,) = [code.value for code in app.code if code.language == "python"]
     compile(code, "config", "exec")
     assert "target_modules=" in code

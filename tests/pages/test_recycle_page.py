@@ -21,12 +21,12 @@ class Child:
     """Answers few-shot questions as the inference child does, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
 
     def ask(self, what: str, **arguments: Any) -> list[dict[str, Any]]:
         """Return the first label for each text."""
         assert what == "few_shot"
-        self.asked.append(arguments)
+        self.requests.append(arguments)
         labels = dict.fromkeys(label for _, label in arguments["support"])
         first = arguments["support"][0]
         return [
@@ -42,9 +42,9 @@ class Child:
 
 @pytest.fixture
 def child(monkeypatch: pytest.MonkeyPatch) -> Child:
-    found = Child()
-    monkeypatch.setattr(few_shot_card, "shared", lambda: found)
-    return found
+    fake = Child()
+    monkeypatch.setattr(few_shot_card, "shared", lambda: fake)
+    return fake
 
 
 def press(app: AppTest, label: str) -> AppTest:
@@ -55,16 +55,16 @@ def press(app: AppTest, label: str) -> AppTest:
 
 
 def test_without_a_recycle_the_page_says_what_it_is_for(runs_dir: Path) -> None:
-    said = words(open_page("recycle"))
-    assert "One adapter is made of several finished ones" in said
-    assert "No finished run can teach yet" in said
+    text = words(open_page("recycle"))
+    assert "One adapter is made of several finished ones" in text
+    assert "No finished run can teach yet" in text
 
 
 def test_a_recycle_begins_with_its_conclusion(runs_dir: Path) -> None:
     folder = written_recycle(runs_dir)
     app = open_page("recycle", run=folder.name)
-    said = words(app)
-    assert "The meta\\-LoRA beats the base model at 1 example per class" in said
+    text = words(app)
+    assert "The meta\\-LoRA beats the base model at 1 example per class" in text
     assert len(charts(app)) == 6
     assert app.selectbox(key="address-class").value == "0"
 
@@ -72,8 +72,8 @@ def test_a_recycle_begins_with_its_conclusion(runs_dir: Path) -> None:
 @pytest.mark.parametrize("until", [0, 2, 6])
 def test_a_recycle_at_work_says_what_it_does(until: int, runs_dir: Path) -> None:
     folder = written_recycle(runs_dir, state="stopped", until=until)
-    said = words(open_page("recycle", run=folder.name))
-    assert "Not tested yet" in said
+    text = words(open_page("recycle", run=folder.name))
+    assert "Not tested yet" in text
 
 
 def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
@@ -101,9 +101,9 @@ def test_teachers_of_a_different_number_of_blocks_are_not_mixed(runs_dir: Path) 
     short = trained(runs_dir, **facts, config={"model": {"name": "minilm", "layers": 2}})
     app = open_page("recycle")
     app.multiselect(key="recycle-teachers").set_value([whole, short]).run()
-    said = words(app)
-    assert "the first 2 blocks of minilm" in said
-    assert "give teachers of one base model" in said
+    text = words(app)
+    assert "the first 2 blocks of minilm" in text
+    assert "give teachers of one base model" in text
     assert next(button for button in app.button if button.label == "Start").disabled
 
 
@@ -117,8 +117,8 @@ def test_pasted_examples_are_answered_at_once(runs_dir: Path, child: Child) -> N
     folder = written_recycle(runs_dir)
     (folder / "adapter").mkdir()
     app = open_page("playground", tab="few-shot", meta=folder.name)
-    assert child.asked[0]["folder"] == str(folder)
-    assert [label for _, label in child.asked[0]["support"]] == ["delivery", "delivery", "refund", "refund"]
+    assert child.requests[0]["folder"] == str(folder)
+    assert [label for _, label in child.requests[0]["support"]] == ["delivery", "delivery", "refund", "refund"]
     assert "Nearest of 2 classes by squared distance" in words(app)
     app.text_area(key="few-shot-examples").set_value("only one line").run()
     assert "line 1" in words(app)

@@ -28,23 +28,23 @@ def test_sections_are_links(section: str, count: int, runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN, section=section)
     assert len(charts(app)) == count
-    said = plain(app)
+    text = plain(app)
     if section == "results":
-        assert "Not recorded in this run. Newer runs" in said
+        assert "Not recorded in this run. Newer runs" in text
     if section == "machine":
-        assert said.count("Not recorded in this run. Memory") == 2
+        assert text.count("Not recorded in this run. Memory") == 2
 
 
 def test_the_result_comes_first_and_a_finished_run_has_no_progress(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN)
     app = open_page("run", run=RUN)
-    said = plain(app)
+    text = plain(app)
     questions = ("Accuracy, held out", "Does dynamic help here?", "Ranks to use", "Cost", "##### Training loss")
-    places = [said.index(question) for question in questions]
+    places = [text.index(question) for question in questions]
     assert places == sorted(places)
-    assert said.count("Ranks to use") == 1
+    assert text.count("Ranks to use") == 1
     assert not app.get("progress")
-    assert "finished just now" in said
+    assert "finished just now" in text
     going = make_run(runs_dir, run_id=f"{RUN[:-1]}2", state="running", steps=7)
     assert len(open_page("run", run=going.name).get("progress")) == 1
 
@@ -232,12 +232,12 @@ def test_a_presentation_has_the_result_the_replay_and_the_verdict_and_nothing_el
     assert drawn["data"][0]["x"] == own["data"][0]["x"]
 
 
-@pytest.mark.parametrize(("given", "shown"), [("9", "2 of 2"), ("0", "1 of 2"), ("x", "1 of 2"), ("-1", "1 of 2")])
+@pytest.mark.parametrize(("given", "count"), [("9", "2 of 2"), ("0", "1 of 2"), ("x", "1 of 2"), ("-1", "1 of 2")])
 def test_a_presentation_without_a_verdict_has_fewer_screens_and_any_address_opens_one(
-    given: str, shown: str, runs_dir: Path
+    given: str, count: str, runs_dir: Path
 ) -> None:
     make_run(runs_dir, run_id=RUN, state="running", steps=17)
-    assert screen(open_page("run", run=RUN, present=given)) == shown
+    assert screen(open_page("run", run=RUN, present=given)) == count
 
 
 def test_a_run_in_the_queue_presents_its_state(runs_dir: Path) -> None:
@@ -254,9 +254,9 @@ def test_a_run_that_is_stopping_says_so_and_can_be_ended_at_once(
     ended: list[str] = []
     monkeypatch.setattr(launch, "end_now", lambda _, run_id: ended.append(run_id))
     app = open_page("run", run=RUN)
-    said = plain(app)
-    assert "stopping" in said
-    assert "loses the 40 steps since the checkpoint of step 0" in said
+    text = plain(app)
+    assert "stopping" in text
+    assert "loses the 40 steps since the checkpoint of step 0" in text
     assert not [button for button in app.button if button.label == "Stop"]
     app.button(key="end-now").click().run()
     assert ended == [RUN]
@@ -265,6 +265,6 @@ def test_a_run_that_is_stopping_says_so_and_can_be_ended_at_once(
 def test_the_run_that_a_run_starts_from_is_text_whatever_it_is_called(runs_dir: Path) -> None:
     origin = {"run": None, "name": "<b>small</b>", "which": "last", "step": 3, "parameters": 5, "of": 20, "share": 0.25}
     folder = make_run(runs_dir, run_id=RUN, about={"origin": origin})
-    said = "".join(element.proto.body for element in open_page("run", run=folder.name).get("html"))
-    assert "Starts from adapter &lt;b&gt;small&lt;/b&gt;, shrunk to 25 % of its parameters" in said
-    assert "<a href" not in said.partition("dl-origin")[2], "there is no run to lead to"
+    text = "".join(element.proto.body for element in open_page("run", run=folder.name).get("html"))
+    assert "Starts from adapter &lt;b&gt;small&lt;/b&gt;, shrunk to 25 % of its parameters" in text
+    assert "<a href" not in text.partition("dl-origin")[2], "there is no run to lead to"

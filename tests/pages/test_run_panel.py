@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.jobs import launch, queue
 from dynlora.viz.run import panel_card
 from tests.pages.app import charts, open_page, words
-from tests.pages.test_toasts import said
+from tests.pages.test_toasts import messages
 from tests.store.builder import new_run
 from tests.viz.runs import make_run
 
@@ -64,7 +64,7 @@ def test_a_queued_run_moves_and_a_toast_says_where_to(runs_dir: Path, monkeypatc
     assert [app.button(key=f"queue-1-{where}").disabled for where in ("first", "up", "down")] == [True, True, False]
     app.button(key="queue-3-first").click().run()
     assert queue.in_line(runs_dir) == [IDS[2], IDS[0], IDS[1]]
-    assert said(app) == ["Position 1 of 3 in the queue"]
+    assert messages(app) == ["Position 1 of 3 in the queue"]
     pick(app, [0], [])  # the newest run, which waits first now
     app.button(key="panel-down").click().run()
     assert queue.in_line(runs_dir) == [IDS[0], IDS[2], IDS[1]]

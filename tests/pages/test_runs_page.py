@@ -60,7 +60,7 @@ def tick(app: AppTest, *rows: int) -> AppTest:
 
 
 @pytest.mark.parametrize(
-    ("address", "shown"),
+    ("address", "listed"),
     [
         ({}, "run 3, run 2, run 1, run 0"),
         ({"sort": "oldest"}, "run 0, run 1, run 2, run 3"),
@@ -72,10 +72,10 @@ def tick(app: AppTest, *rows: int) -> AppTest:
         ({"q": "nothing like it"}, ""),
     ],
 )
-def test_a_link_restores_the_list(runs: Path, address: dict[str, str], shown: str) -> None:
+def test_a_link_restores_the_list(runs: Path, address: dict[str, str], listed: str) -> None:
     app = open_page("runs", **address)
-    assert ", ".join(names(app)) == shown
-    if not shown:
+    assert ", ".join(names(app)) == listed
+    if not listed:
         assert "None of 4 runs matches" in words(app)
 
 
@@ -144,10 +144,10 @@ def test_samples_can_be_exported_and_not_changed(tmp_path: Path) -> None:
 
 
 def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple] = []
+    sweeps: list[tuple] = []
 
     def enqueue(config: dict, lists: dict, runs_dir: Path, *, key: str) -> list[str]:
-        asked.append((config, lists, key))
+        sweeps.append((config, lists, key))
         return ["a", "b"]
 
     monkeypatch.setattr("dynlora.viz.launch.sweep_form.enqueue_sweep", enqueue)
@@ -159,19 +159,19 @@ def test_a_sweep_is_counted_then_queued_once(runs: Path, monkeypatch: pytest.Mon
     assert "--name try --set seed=0..1" in app.code[-1].value
     app.button(key="sweep-start").click().run()
     assert not app.exception
-    assert [(config["strategy"], config["name"], lists) for config, lists, _ in asked] == [
+    assert [(config["strategy"], config["name"], lists) for config, lists, _ in sweeps] == [
         ({"name": "dynamic", "gates": "module"}, "try", {"seed": "0..1"})
     ]
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"), [("seed", "key=value"), ("seed=0..900", "more than 200"), ("seed=0\nseed=1", "given twice")]
+    ("lines", "message"), [("seed", "key=value"), ("seed=0..900", "more than 200"), ("seed=0\nseed=1", "given twice")]
 )
-def test_a_sweep_that_cannot_be_is_one_sentence(runs: Path, lines: str, said: str) -> None:
+def test_a_sweep_that_cannot_be_is_one_sentence(runs: Path, lines: str, message: str) -> None:
     app = open_page("launch", mode="sweep")
     app.text_area(key="sweep-lines").set_value(lines).run()
     assert not app.exception
-    assert said in app.error[0].value.replace("\\", "")
+    assert message in app.error[0].value.replace("\\", "")
 
 
 def test_a_dashboard_that_only_looks_offers_no_change(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

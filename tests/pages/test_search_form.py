@@ -18,19 +18,19 @@ __all__ = ["runs"]
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the form asks to start."""
-    found: list[tuple[Any, ...]] = []
+    calls: list[tuple[Any, ...]] = []
 
     def start(config: Mapping[str, Any], lists: Mapping[str, str], options: Mapping[str, Any], _: Path) -> str:
-        found.append((config, lists, options))
+        calls.append((config, lists, options))
         return options["study"]
 
     monkeypatch.setattr("dynlora.viz.launch.sweep_form.sweep.start", start)
-    return found
+    return calls
 
 
-def test_what_is_started_is_what_the_command_says(runs: Path, asked: list[tuple[Any, ...]]) -> None:
+def test_what_is_started_is_what_the_command_says(runs: Path, starts: list[tuple[Any, ...]]) -> None:
     app = open_page("launch", mode="sweep", sweep="search")
     app.selectbox(key="search-base").set_value(IDS[0])
     app.text_area(key="search-lines-any").set_value("train.lr=1e-4..1e-2:log\nadapter.rank=2..8")
@@ -40,18 +40,18 @@ def test_what_is_started_is_what_the_command_says(runs: Path, asked: list[tuple[
     assert "--set train.lr=1e-4..1e-2:log --set adapter.rank=2..8 --study search --trials 7" in app.code[-1].value
     assert any("8 runs, one after the other" in caption.value for caption in app.caption)
     app.button(key="search-start").click().run()
-    ((config, lists, options),) = asked
+    ((config, lists, options),) = starts
     assert config["strategy"] == {"name": "dynamic", "gates": "module"}
     assert lists == {"train.lr": "1e-4..1e-2:log", "adapter.rank": "2..8"}
     assert (options["trials"], options["confirm"], options["pruner"], options["objective"]) == (7, 0, "median", "loss")
 
 
-def test_rates_are_tuned_fairly_with_one_press(runs: Path, asked: list[tuple[Any, ...]]) -> None:
+def test_rates_are_tuned_fairly_with_one_press(runs: Path, starts: list[tuple[Any, ...]]) -> None:
     app = open_page("launch", mode="sweep", sweep="search")
     app.session_state["search-preset"] = "fair"
     app.run()
     app.button(key="search-start").click().run()
-    ((_, lists, options),) = asked
+    ((_, lists, options),) = starts
     assert list(lists) == ["train.lr"]
     assert (options["study"], options["each"]) == ("rates", "strategy.name=lora,dynamic")
 
@@ -73,9 +73,9 @@ def test_searches_stand_below_the_form_with_their_conclusion(runs: Path) -> None
     job.of_process(1).write(folder / "now.job")
     app = open_page("launch", mode="sweep", sweep="search")
     assert not app.exception
-    said = " ".join(caption.value for caption in app.caption)
-    assert "is better" in said
-    assert "<b>" not in said, "text is escaped"
+    text = " ".join(caption.value for caption in app.caption)
+    assert "is better" in text
+    assert "<b>" not in text, "text is escaped"
     assert "--set train.lr=3" in [block.value for block in app.code]
     assert "must be a number" in app.error[0].value
     assert app.button(key="search-stop-now").label == "Stop searching"

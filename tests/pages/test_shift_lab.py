@@ -29,8 +29,8 @@ def short_run(tiny_bert: Path, tiny_data: Path, tmp_path_factory: pytest.TempPat
 
 def address(app: AppTest, name: str) -> list[str]:
     """Return what the address holds under a name."""
-    found = app.query_params.get(name, [])
-    return [found] if isinstance(found, str) else list(found)
+    values = app.query_params.get(name, [])
+    return [values] if isinstance(values, str) else list(values)
 
 
 def metrics(app: AppTest) -> list[list[str]]:
@@ -39,16 +39,16 @@ def metrics(app: AppTest) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("typos", "Typing errors (100 %): accuracy"), ("upper", "Upper case (100 %): accuracy")]
+    ("kind", "caption"), [("typos", "Typing errors (100 %): accuracy"), ("upper", "Upper case (100 %): accuracy")]
 )
-def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, told: str, here: Here, run: Path) -> None:
+def test_a_link_shows_texts_mistyped_and_in_capitals(kind: str, caption: str, here: Here, run: Path) -> None:
     app = open_page("inputs", run=run.name, kind=kind, strength="1.0", tried="on")
-    said = plain(app)
-    assert told in said
-    (before, after) = next(line for line in said.splitlines() if "→" in line).split(" → ")
+    text = plain(app)
+    assert caption in text
+    (before, after) = next(line for line in text.splitlines() if "→" in line).split(" → ")
     assert after != before
     assert (after == before.upper()) == (kind == "upper")
-    assert ("may ignore upper case" in said) == (kind == "upper"), "the tiny tokenizer makes all letters small"
+    assert ("may ignore upper case" in text) == (kind == "upper"), "the tiny tokenizer makes all letters small"
 
 
 def test_switches_are_kept_in_the_address(here: Here, run: Path) -> None:
@@ -97,8 +97,8 @@ def test_data_of_other_runs_is_offered_where_its_task_is_the_same(
     for kind in ("pairs", "numbers", "other"):
         train(tiny_bert, save_rows(tmp_path / kind, kind), runs_dir, data__group_by="none")
     summary, runs = queries.run_summary(run), queries.list_runs(runs_dir)
-    found = other_data(summary, GOOD, runs)
-    assert {source: section["path"] for source, section in found.items()} == {str(fits): str(fits)}
+    choices = other_data(summary, GOOD, runs)
+    assert {source: section["path"] for source, section in choices.items()} == {str(fits): str(fits)}
     positive = Task("classification", ("negative", "positive"), paired=False)
     assert set(other_data(summary, positive, runs)) == {"sentiment4", str(tmp_path / "other")}
 
@@ -134,7 +134,7 @@ def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("/nowhere/at/all.csv", "does not exist"),
         ("~nobody-is-called-this/a.csv", "does not exist"),
@@ -142,11 +142,13 @@ def test_a_file_of_this_machine_is_tried(here: Here, run: Path, tmp_path: Path) 
         ("{here}/stars.csv", "its labels are one, two, the run's bad, good"),
     ],
 )
-def test_a_file_that_does_not_fit_is_one_sentence(path: str, told: str, here: Here, run: Path, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_is_one_sentence(
+    path: str, message: str, here: Here, run: Path, tmp_path: Path
+) -> None:
     (tmp_path / "stars.csv").write_text("text,label\n" + "the film,one\nthe plot,two\n" * 10)
     app = open_page("inputs", run=run.name, lab="data", source="file", path=path.format(here=tmp_path))
     assert len(app.error) == 1
-    assert told in plain(app)
+    assert message in plain(app)
     assert metrics(app) == []
 
 

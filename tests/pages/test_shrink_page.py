@@ -42,9 +42,9 @@ def sized_run(run: Path, all_sizes: Path) -> Path:
 
 def found_in(folder: Path) -> Compressed:
     """Return what is kept of a run."""
-    found = Compressed.read(folder / "compress.json")
-    assert found is not None
-    return found
+    compressed = Compressed.read(folder / "compress.json")
+    assert compressed is not None
+    return compressed
 
 
 def press(app: AppTest, label: str) -> None:
@@ -63,17 +63,17 @@ def test_sizes_are_measured_in_the_page(here: Here, run: Path) -> None:
 
 
 def test_it_begins_with_the_smallest_size_that_is_good_enough(here: Here, sized_run: Path) -> None:
-    found = found_in(sized_run)
-    best = found.smallest(0.05)
+    compressed = found_in(sized_run)
+    best = compressed.smallest(0.05)
     assert best is not None
     app = open_page("shrink", run=sized_run.name, tolerance="0.05")
-    said = plain(app)
-    assert f"({best.parameters:,} of {found.parameters:,})" in said
-    assert "the smallest size shown to cost at most 0.05 nats" in said
+    text = plain(app)
+    assert f"({best.parameters:,} of {compressed.parameters:,})" in text
+    assert "the smallest size shown to cost at most 0.05 nats" in text
     curve, picture = charts(app)
     assert {trace["name"] for trace in curve["data"] if trace.get("name")} >= {"one threshold over all modules"}
-    shown = sum(int(value) for row in picture["data"][0]["text"] for value in row if value)
-    assert shown == sum(best.ranks)
+    ranks = sum(int(value) for row in picture["data"][0]["text"] for value in row if value)
+    assert ranks == sum(best.ranks)
 
 
 def test_the_slider_and_the_address_choose_another_size(here: Here, sized_run: Path) -> None:
@@ -129,10 +129,10 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
 ) -> None:
     for starts_a_process in ("wake", "spawn_detached"):
         monkeypatch.setattr(quick_launch, starts_a_process, lambda *_: None)
-    asked: list[list[str]] = []
+    commands: list[list[str]] = []
 
     def compress_here(_: str, command: list[str], *__: object) -> dict:
-        asked.append(command)
+        commands.append(command)
         return document(command_line.run(sized_run.parent, *command[3 : command.index("--runs-dir")]))
 
     monkeypatch.setattr(helper_job, "run", compress_here)
@@ -153,7 +153,7 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
     (back,) = [element.proto.body for element in page.get("html") if words in element.proto.body]
     assert f'<a href="run?run={sized_run.name}" target="_self">Starts from run' in back
     press(app, "Recover with 10 steps")
-    assert len(asked) == 1, "the same size is written once"
+    assert len(commands) == 1, "the same size is written once"
     shutil.rmtree(sized_run.parent / ".starts")
     assert training.resume(sized_run.parent, made).state == "finished"
     assert queries.run_summary(folder)["ranks"] == found_in(sized_run).ranks_of(best)
@@ -176,9 +176,9 @@ def test_a_run_without_an_adapter_says_how_to_get_one(by: str | None, is_linked:
 
 
 def test_what_the_page_offers_is_what_the_engine_measured(sized_run: Path) -> None:
-    found = found_in(sized_run)
+    compressed = found_in(sized_run)
     again = Compression.of_run(sized_run, rows=64).measured("global", 0.5)
-    kept = next(size for size in found.of_method("global") if size.share == 0.5)
+    kept = next(size for size in compressed.of_method("global") if size.share == 0.5)
     assert again.ranks == kept.ranks
     assert again.reported_on.loss == pytest.approx(kept.reported_on.loss, abs=1e-6)
-    assert queries.run_summary(sized_run)["step"] == found.step
+    assert queries.run_summary(sized_run)["step"] == compressed.step

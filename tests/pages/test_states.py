@@ -113,11 +113,11 @@ def make(root: Path, state: str, text: str = "fine", gates: bool = True, run_id:
 def test_every_page_of_a_run_in_every_state(page: str, state: str, text: str, gates: bool, runs_dir: Path) -> None:
     make(runs_dir, state, text, gates)
     app = open_page(page, run=RUN_ID)
-    said = is_text(app)
+    page_text = is_text(app)
     assert len(app.error) == (state in UNREADABLE) + (state == "failed")
     if state in UNREADABLE:
-        assert "This run cannot be opened" in said
-    assert STATES[state][3] in said
+        assert "This run cannot be opened" in page_text
+    assert STATES[state][3] in page_text
     if page == "run" and state in ACTIONS:
         assert actions(app) == ACTIONS[state]
 
@@ -132,19 +132,19 @@ def test_all_states_in_one_store(page: str, text: str, runs_dir: Path) -> None:
     is_text(app)
     assert not app.error
     if page == "runs":
-        shown = dict(app.dataframe[0].value[["id", "status"]].to_numpy().tolist())
-        said: dict[str, str] = {}
-        said |= dict.fromkeys(["begun", "stalled", "elsewhere"], "running")
-        said |= dict.fromkeys(UNREADABLE, "unreadable")
-        assert shown == {run_id: said.get(state, state) for run_id, state in ids.items()}
+        statuses = dict(app.dataframe[0].value[["id", "status"]].to_numpy().tolist())
+        expected: dict[str, str] = {}
+        expected |= dict.fromkeys(["begun", "stalled", "elsewhere"], "running")
+        expected |= dict.fromkeys(UNREADABLE, "unreadable")
+        assert statuses == {run_id: expected.get(state, state) for run_id, state in ids.items()}
 
 
 def is_text(app: AppTest) -> str:
     """Check that no text of a run is more than text, and return what the page says, without escapes."""
-    said = words(app)
-    assert UNSAFE.search(said) is None
+    text = words(app)
+    assert UNSAFE.search(text) is None
     assert re.search(r"<img|\$x|%\{customdata\[0\]\} ", json.dumps(charts(app))) is None
-    return said.replace("\\", "").replace("\u200b", "")
+    return text.replace("\\", "").replace("\u200b", "")
 
 
 SAMPLES = sorted(path.name for path in sample_runs_dir().iterdir() if (path / "run.db").is_file())

@@ -17,7 +17,7 @@ from tests.viz.runs import make_run
 RUN = "20260101-000000-00000001"
 
 
-def said(app: AppTest) -> list[str]:
+def messages(app: AppTest) -> list[str]:
     """Return the messages, without what keeps markdown from reading them."""
     return [toast.value.replace("\u200b", "").replace("\\", "") for toast in app.toast]
 
@@ -34,19 +34,19 @@ def test_a_button_says_what_it_did(
     state: str, key: str, action: str, answer: str, words: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run(runs_dir, run_id=RUN, state=state, steps=7)
-    asked: list[str] = []
+    calls: list[str] = []
 
     def act(_: Any, run_id: str) -> str:
-        asked.append(run_id)
+        calls.append(run_id)
         return answer
 
     monkeypatch.setattr(launch, action, act)
     app = open_page("run", run=RUN)
-    assert said(app) == []
+    assert messages(app) == []
     app.button(key=key).click().run()
-    assert asked == [RUN]
-    assert said(app) == [words]
-    assert said(app.run()) == [], "each message is shown once"
+    assert calls == [RUN]
+    assert messages(app) == [words]
+    assert messages(app.run()) == [], "each message is shown once"
 
 
 def test_runs_that_were_deleted_are_counted(runs_dir: Path) -> None:
@@ -56,7 +56,7 @@ def test_runs_that_were_deleted_are_counted(runs_dir: Path) -> None:
     app.session_state[app.session_state["grid"][0]] = {"selection": {"rows": [0, 1], "columns": [], "cells": []}}
     app.run()
     app.button(key="delete").click().run()
-    assert said(app) == ["Moved to the trash: 2 runs"]
+    assert messages(app) == ["Moved to the trash: 2 runs"]
     assert len(launch.trashed(runs_dir)) == 2
 
 

@@ -50,23 +50,23 @@ def html_of(app: AppTest) -> str:
 def test_the_tokens_are_shown_when_asked_for_and_forgotten_with_other_settings(
     app: AppTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(cli_client, "token_preview", lambda config, _: asked.append(config) or document())
+    requests: list[dict[str, Any]] = []
+    monkeypatch.setattr(cli_client, "token_preview", lambda config, _: requests.append(config) or document())
     app.button(key="ask-tokens").click().run()
     assert not app.exception
-    shown, said = html_of(app), words(app).replace("\\", "")
-    assert asked[0]["data"]["messages"] == "messages"
-    assert "&lt;user&gt;Hi &lt;b&gt;↵<br>" in shown
-    assert "3 tokens, not in the loss" in shown
-    assert "2 training examples lose their" not in shown
-    assert "2 of 12 training examples lose their whole completion after 64 tokens" in said
-    assert "data.max_length=90 keeps" in said
-    assert "2 of the 5 tokens of 1 example are in the loss (40.0 %)" in said
+    markup, text = html_of(app), words(app).replace("\\", "")
+    assert requests[0]["data"]["messages"] == "messages"
+    assert "&lt;user&gt;Hi &lt;b&gt;↵<br>" in markup
+    assert "3 tokens, not in the loss" in markup
+    assert "2 training examples lose their" not in markup
+    assert "2 of 12 training examples lose their whole completion after 64 tokens" in text
+    assert "data.max_length=90 keeps" in text
+    assert "2 of the 5 tokens of 1 example are in the loss (40.0 %)" in text
     next(box for box in app.selectbox if box.label == "Loss on").set_value("all").run()
     assert "tokens, in the loss" not in html_of(app)
     next(box for box in app.selectbox if box.label == "Loss on").set_value("completion").run()
     assert "tokens, not in the loss" in html_of(app)
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 def test_strong_language_is_shown_when_asked_for(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:

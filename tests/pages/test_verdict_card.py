@@ -34,43 +34,43 @@ def make_both(runs_dir: Path, n: int) -> str:
     return ",".join(map(run_id, range(2 * n)))
 
 
-def said(app: AppTest) -> str:
+def card_text(app: AppTest) -> str:
     return words(app).replace("\\", "").replace("\u200b", "")
 
 
 def test_compare_begins_with_a_verdict_that_agrees_with_the_paired_difference(runs_dir: Path) -> None:
     app = open_whole("compare", runs=make_both(runs_dir, 3))
-    found = said(app)
-    begin, paired = found.index("##### Verdict"), found.index("##### Final results")
+    text = card_text(app)
+    begin, paired = text.index("##### Verdict"), text.index("##### Final results")
     assert begin < paired
-    headline = found[found.index("**On sentiment4") :].partition("\n")[0]
+    headline = text[text.index("**On sentiment4") :].partition("\n")[0]
     assert "is worse than" in headline or "is better than" in headline
     mean = headline.partition("loss ")[2].partition(" nats")[0]
     assert mean[0] in "+−"
-    (pair, *_) = [line for line in found.splitlines() if "lora:" in line and "minus" in line]
+    (pair, *_) = [line for line in text.splitlines() if "lora:" in line and "minus" in line]
     assert f"dynamic minus lora: {mean} nats" in pair, "one number, one sign"
     assert not [button for button in app.button if button.key == "verdict-run"], "it is clear already"
 
 
 def test_too_few_seeds_are_one_press_from_enough(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[dict[str, Any], dict[str, str], str]] = []
+    sweeps: list[tuple[dict[str, Any], dict[str, str], str]] = []
 
     def enqueue(config: dict[str, Any], lists: dict[str, str], _: Path, *, key: str) -> list[str]:
-        asked.append((config, lists, key))
-        return [run_id(90 + len(asked))]
+        sweeps.append((config, lists, key))
+        return [run_id(90 + len(sweeps))]
 
     monkeypatch.setattr(verdict_cards, "enqueue_sweep", enqueue)
     address = make_both(runs_dir, 1)
     app = open_page("compare", runs=address)
-    assert "have 1 common seed, too few to decide" in said(app)
+    assert "have 1 common seed, too few to decide" in card_text(app)
     button = app.button(key="verdict-run")
     assert button.label == "Add seeds: 4 runs, about 15 s"
     button.click().run()
     assert not app.exception
-    assert [lists for _, lists, _ in asked] == [{"seed": "1,2"}, {"seed": "1,2"}]
-    assert {config["strategy"]["name"] for config, _, _ in asked} == {"dynamic", "lora"}
-    assert all(config["name"] is None for config, _, _ in asked)
-    assert len({key for _, _, key in asked}) == 2
+    assert [lists for _, lists, _ in sweeps] == [{"seed": "1,2"}, {"seed": "1,2"}]
+    assert {config["strategy"]["name"] for config, _, _ in sweeps} == {"dynamic", "lora"}
+    assert all(config["name"] is None for config, _, _ in sweeps)
+    assert len({key for _, _, key in sweeps}) == 2
     assert app.query_params["runs"] in (
         f"{address},{run_id(91)},{run_id(92)}",
         [f"{address},{run_id(91)},{run_id(92)}"],
@@ -92,28 +92,28 @@ def test_a_refused_sweep_is_a_sentence(runs_dir: Path, monkeypatch: pytest.Monke
 def test_a_run_is_set_against_plain_lora_on_the_same_data(runs_dir: Path) -> None:
     make_both(runs_dir, 3)
     make_run(runs_dir, run_id=run_id(70), seed=0, strategy="lora", steps=50)  # of another length
-    found = said(open_page("run", run=run_id(1), section="results"))
-    assert found.index("Does dynamic help here?") < found.index("##### Training loss")
-    assert "**Yes: " in found
-    assert "over lora**" in found
-    assert "**On sentiment4, dynamic is" in found, "the whole verdict is among all results"
-    assert "Does dynamic help here?" in said(open_page("run", run=run_id(4))), "the baseline says it too"
+    text = card_text(open_page("run", run=run_id(1), section="results"))
+    assert text.index("Does dynamic help here?") < text.index("##### Training loss")
+    assert "**Yes: " in text
+    assert "over lora**" in text
+    assert "**On sentiment4, dynamic is" in text, "the whole verdict is among all results"
+    assert "Does dynamic help here?" in card_text(open_page("run", run=run_id(4))), "the baseline says it too"
 
 
 def test_a_run_alone_leads_to_its_baseline(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=run_id(0), extras=True)
     app = open_page("run", run=run_id(0))
-    assert "**No plain LoRA run to compare with**" in said(app)
+    assert "**No plain LoRA run to compare with**" in card_text(app)
     assert [one.label for one in app.button if one.key == "start-twin"] == ["Train its plain LoRA baseline"]
     make_run(runs_dir, run_id=run_id(1), state="running", steps=7)
-    assert "The verdict comes when the run has finished" in said(open_page("run", run=run_id(1)))
+    assert "The verdict comes when the run has finished" in card_text(open_page("run", run=run_id(1)))
 
 
 def test_a_run_alone_in_the_address_of_compare_brings_its_like(runs_dir: Path) -> None:
     make_both(runs_dir, 2)
     make_run(runs_dir, run_id=run_id(70), steps=50)
     app = open_page("compare", runs=run_id(0))
-    assert "Select two or more runs" not in said(app)
+    assert "Select two or more runs" not in card_text(app)
     chosen = app.multiselect(key="address-runs").value
     assert (chosen[0], sorted(chosen)) == (run_id(0), [run_id(number) for number in range(4)])
 
@@ -126,7 +126,7 @@ def test_a_neighbour_that_cannot_be_read_breaks_nothing(runs_dir: Path, monkeypa
         broken.execute("UPDATE modules SET layer = -9223372036854775808")
     app = open_page("run", run=run_id(0))
     assert not app.error
-    assert "2 seeds, same examples. It needs 3." in said(app), "the third seed is the one that cannot be read"
+    assert "2 seeds, same examples. It needs 3." in card_text(app), "the third seed is the one that cannot be read"
 
     def unreadable(*_: object) -> list[object]:
         raise CorruptRunError("run x: run.db cannot be read")
@@ -134,4 +134,4 @@ def test_a_neighbour_that_cannot_be_read_breaks_nothing(runs_dir: Path, monkeypa
     monkeypatch.setattr(verdict_cards.RunPairs, "differences", unreadable)
     app = open_page("run", run=run_id(0))
     assert not app.error
-    assert "There is no verdict, because a run on the same data cannot be read: run x" in said(app)
+    assert "There is no verdict, because a run on the same data cannot be read: run x" in card_text(app)

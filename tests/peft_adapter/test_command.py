@@ -13,13 +13,13 @@ from tests.peft_adapter.files import small_adapter
 
 def test_an_adapter_is_told_in_words_and_in_json(tmp_path: Path) -> None:
     folder = small_adapter(tmp_path)
-    said = CliRunner().invoke(main, ["inspect", str(folder)])
-    assert said.exit_code == 0, said.output
-    assert said.stdout.startswith("LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components in total.\n")
-    assert len(said.stdout.splitlines()) == 2 + 6
-    found = json.loads(CliRunner().invoke(main, ["inspect", str(folder), "--json"]).stdout)
-    assert set(found) == {"folder", "peft_type", "base_model", "modules", "other_parameters", "notes"}
-    assert [len(module["singular_values"]) for module in found["modules"]] == [1, 2, 2, 3, 3, 4]
+    result = CliRunner().invoke(main, ["inspect", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components in total.\n")
+    assert len(result.stdout.splitlines()) == 2 + 6
+    document = json.loads(CliRunner().invoke(main, ["inspect", str(folder), "--json"]).stdout)
+    assert set(document) == {"folder", "peft_type", "base_model", "modules", "other_parameters", "notes"}
+    assert [len(module["singular_values"]) for module in document["modules"]] == [1, 2, 2, 3, 3, 4]
 
 
 def test_what_is_no_adapter_is_one_sentence(tmp_path: Path) -> None:

@@ -51,14 +51,14 @@ def base(llama: LlamaForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> P
 def updates(llama: LlamaForCausalLM) -> dict[str, Update]:
     """Of every module of the blocks; ranks from 0 to 8, the scaling one number, as after reallocations."""
     random = np.random.default_rng(1)
-    found = {}
+    products = {}
     for place, name in enumerate(_modules(llama)):
         weight = llama.get_submodule(name).weight
         rank = place % 9
         lora_A = random.normal(0, 0.2, (rank, weight.shape[1])).astype(np.float32)
         lora_B = random.normal(0, 0.2, (weight.shape[0], rank)).astype(np.float32)
-        found[name] = Update(lora_A, lora_B, ALPHA / RANK)
-    return found
+        products[name] = Update(lora_A, lora_B, ALPHA / RANK)
+    return products
 
 
 def _config(llama: LlamaForCausalLM) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def test_modules_come_in_the_order_of_their_layers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"peft_type": "GLORA"}, "only LORA and ADALORA"),
         ({"peft_type": None}, "only LORA"),
@@ -133,17 +133,17 @@ def test_modules_come_in_the_order_of_their_layers(tmp_path: Path) -> None:
         ({"lora_alpha": 10**400}, "lora_alpha"),
     ],
 )
-def test_settings_that_cannot_be(settings: dict[str, object], said: str | None, tmp_path: Path) -> None:
+def test_settings_that_cannot_be(settings: dict[str, object], message: str | None, tmp_path: Path) -> None:
     folder = write_adapter(tmp_path, lora(NAME, 4, 6, 6), **settings)
-    if said is None:
+    if message is None:
         assert read_adapter(folder).modules
         return
-    with pytest.raises(AdapterError, match=said):
+    with pytest.raises(AdapterError, match=message):
         read_adapter(folder)
 
 
 @pytest.mark.parametrize(
-    ("tensors", "said"),
+    ("tensors", "message"),
     [
         ({"head.weight": np.zeros(2, "<f4")}, "none of its 1 tensors"),
         ({"x.lora_A.weight": np.zeros((2, 2), "<f4")}, "module x lacks"),
@@ -153,8 +153,8 @@ def test_settings_that_cannot_be(settings: dict[str, object], said: str | None, 
         ({"x.lora_A": np.zeros((1025, 1), "<f4"), "x.lora_B": np.zeros((1, 1025), "<f4")}, "more than 1,024"),
     ],
 )
-def test_tensors_that_make_no_adapter(tensors: dict[str, np.ndarray], said: str, tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match=said):
+def test_tensors_that_make_no_adapter(tensors: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=message):
         read_adapter(write_adapter(tmp_path, tensors))
 
 
@@ -214,12 +214,12 @@ FACTORS = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)).fla
 def test_the_spectrum_is_that_of_the_full_product(factors: tuple[np.ndarray, ...], scaling: float) -> None:
     a, b, e = factors
     whole = scaling * b.astype(float) @ np.diag(e.astype(float)) @ a.astype(float)
-    found = singular_values(a, b, scaling, e)
-    assert found is not None
+    spectrum = singular_values(a, b, scaling, e)
+    assert spectrum is not None
     expected = np.linalg.svd(whole, compute_uv=False)
-    np.testing.assert_allclose(found, expected[: len(found)], atol=1e-9 * max(1.0, float(expected.max())))
-    assert norm(found) == pytest.approx(np.linalg.norm(whole), abs=1e-9)
-    assert 0 <= effective_rank(found) <= len(found) + 1e-9
+    np.testing.assert_allclose(spectrum, expected[: len(spectrum)], atol=1e-9 * max(1.0, float(expected.max())))
+    assert norm(spectrum) == pytest.approx(np.linalg.norm(whole), abs=1e-9)
+    assert 0 <= effective_rank(spectrum) <= len(spectrum) + 1e-9
 
 
 @given(
@@ -227,8 +227,8 @@ def test_the_spectrum_is_that_of_the_full_product(factors: tuple[np.ndarray, ...
     other=arrays(np.float64, (4, 2), elements=st.floats(allow_nan=True, allow_infinity=True)),
 )
 def test_any_numbers_give_a_finite_spectrum_or_none(values: np.ndarray, other: np.ndarray) -> None:
-    found = singular_values(values, other, 1.0)
-    assert found is None or (np.isfinite(found).all() and (np.diff(found) <= 0).all())
+    spectrum = singular_values(values, other, 1.0)
+    assert spectrum is None or (np.isfinite(spectrum).all() and (np.diff(spectrum) <= 0).all())
 
 
 ANY_TEXT = st.text(st.characters(), max_size=5)

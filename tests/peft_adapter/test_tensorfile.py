@@ -37,11 +37,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_the_library_writes_is_read(dtype: str, place: Path) -> None:
     tensors = {"b.a": np.arange(12, dtype=dtype).reshape(3, 4) / 7, "empty": np.zeros((0, 4), dtype)}
     place.write_bytes(save(tensors, {"format": "pt"}))
-    found = read(place)
-    assert set(found) == set(tensors)
+    loaded = read(place)
+    assert set(loaded) == set(tensors)
     for name, values in tensors.items():
-        np.testing.assert_array_equal(found[name], values.astype(found[name].dtype))
-        assert found[name].shape == values.shape
+        np.testing.assert_array_equal(loaded[name], values.astype(loaded[name].dtype))
+        assert loaded[name].shape == values.shape
 
 
 def test_bfloat16_is_read(place: Path) -> None:
@@ -52,7 +52,7 @@ def test_bfloat16_is_read(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "would be"),
         (b"\x01", "would be"),
@@ -82,9 +82,9 @@ def test_bfloat16_is_read(place: Path) -> None:
         (tensor_file({"a": np.zeros(2, "int64")}), "cannot be read"),
     ],
 )
-def test_what_cannot_be_is_refused(content: bytes, said: str, place: Path) -> None:
+def test_what_cannot_be_is_refused(content: bytes, message: str, place: Path) -> None:
     place.write_bytes(content)
-    with pytest.raises(AdapterError, match=said):
+    with pytest.raises(AdapterError, match=message):
         read(place)
 
 
@@ -116,13 +116,13 @@ def test_links_pipes_and_folders_are_not_opened(place: Path, tmp_path: Path) -> 
     link, pipe = tmp_path / "link", tmp_path / "pipe"
     link.symlink_to(place)
     os.mkfifo(pipe)
-    for path, said in (
+    for path, message in (
         (link, "a link"),
         (pipe, "not a regular file"),
         (tmp_path, "regular file"),
         (tmp_path / "no", "such"),
     ):
-        with pytest.raises(AdapterError, match=said):
+        with pytest.raises(AdapterError, match=message):
             TensorFile(path)
 
 

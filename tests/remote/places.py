@@ -86,5 +86,5 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def tree_of(folder: Path) -> list[str]:
     """Return the names of everything in a folder and below."""
-    found = [os.path.join(place, name) for place, folders, files in os.walk(folder) for name in (*folders, *files)]
-    return sorted(os.path.relpath(path, folder) for path in found)
+    paths = [os.path.join(place, name) for place, folders, files in os.walk(folder) for name in (*folders, *files)]
+    return sorted(os.path.relpath(path, folder) for path in paths)

@@ -42,9 +42,9 @@ def there(tmp_path: Path, runs_dir: Path) -> Path:
 def refused(there: Path, runs_dir: Path, match: str) -> None:
     """Check that the run is refused in one sentence and that nothing of it is in the runs folder."""
     target = runs_dir.parent / "here"
-    with pytest.raises(CorruptRunError, match=match) as found:
+    with pytest.raises(CorruptRunError, match=match) as error:
         pull(Place(str(there)), "a-run", target)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)
     assert tree_of(target) == []
 
 
@@ -57,8 +57,8 @@ def sealed(document: dict[str, Any]) -> None:
 def change_manifest(there: Path, change: Change) -> None:
     path = there / "a-run" / MANIFEST_NAME
     document = json.loads(path.read_text("utf-8"))
-    if (found := change(document)) is not None:
-        document = found
+    if (changed := change(document)) is not None:
+        document = changed
     path.write_text(document if isinstance(document, str) else json.dumps(document), "utf-8")
 
 
@@ -123,9 +123,9 @@ HOSTILE: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize("case", list(HOSTILE))
 def test_a_hostile_manifest_is_refused_and_leaves_nothing(case: str, there: Path, runs_dir: Path) -> None:
-    change, said = HOSTILE[case]
+    change, message = HOSTILE[case]
     change_manifest(there, change)
-    refused(there, runs_dir, said)
+    refused(there, runs_dir, message)
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -137,11 +137,11 @@ def test_a_manifest_changed_anywhere_is_refused_or_still_names_files_of_a_run(
     place %= len(raw)
     changed = raw[:place] + data + raw[place + (len(data) if cut else 0) :]
     try:
-        found = decoded(changed, "a-run", "here")
+        manifest = decoded(changed, "a-run", "here")
     except CorruptRunError:
         return
-    assert {entry.path for entry in found.files} <= set(LIMITS)
-    assert all(0 <= entry.size <= LIMITS[entry.path] and ".." not in entry.key for entry in found.files)
+    assert {entry.path for entry in manifest.files} <= set(LIMITS)
+    assert all(0 <= entry.size <= LIMITS[entry.path] and ".." not in entry.key for entry in manifest.files)
 
 
 def files_there(there: Path) -> dict[str, Path]:
@@ -267,9 +267,9 @@ TABLES: dict[str, tuple[str, Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("case", list(TABLES))
 def test_a_hostile_table_is_refused_and_leaves_nothing(case: str, there: Path, runs_dir: Path) -> None:
-    table, make, said = TABLES[case]
+    table, make, message = TABLES[case]
     with_table(there, table, make)
-    refused(there, runs_dir, said)
+    refused(there, runs_dir, message)
 
 
 def test_a_small_file_that_unpacks_to_millions_of_rows_is_refused(
@@ -334,10 +334,10 @@ def test_a_folder_that_is_named_like_no_run_is_no_run(name: str, there: Path, ru
     ],
 )
 def test_no_command_that_refuses_an_address_shows_its_secret(arguments: list[str], runs_dir: Path) -> None:
-    found = run(runs_dir, *arguments) if arguments[0] != "preflight" else CliRunner().invoke(main, arguments)
-    assert found.exit_code == 2
-    assert found.stderr.startswith("Error: ")
-    assert "hunter2" not in found.output
+    result = run(runs_dir, *arguments) if arguments[0] != "preflight" else CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: ")
+    assert "hunter2" not in result.output
 
 
 def test_no_secret_of_an_address_is_shown_or_stored(runs_dir: Path, tmp_path: Path) -> None:
@@ -351,6 +351,6 @@ def test_no_secret_of_an_address_is_shown_or_stored(runs_dir: Path, tmp_path: Pa
     copy = pull(place, "a-run", tmp_path / "here").folder
     assert not any("hunter2" in path.read_text("utf-8", "replace") for path in copy.rglob("*") if path.is_file())
     place.fs = type("Failing", (), {"ls": fails, "invalidate_cache": lambda self: None})()
-    with pytest.raises(DynloraError) as found:
+    with pytest.raises(DynloraError) as error:
         place.folders()
-    assert "hunter2" not in str(found.value)
+    assert "hunter2" not in str(error.value)

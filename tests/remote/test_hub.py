@@ -27,14 +27,14 @@ TOKEN = "hf_thisisatokenofthetests0123456789"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A hub on the loopback, and a user whose token is in the environment."""
-    with uploading_hub(TOKEN) as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
+    with uploading_hub(TOKEN) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", found.url)
-        yield found
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.url)
+        yield server
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def send(folder: Path, name: str = "owner/adapter", *, format: str = "peft", pri
 
 
 def test_a_new_repository_gets_all_files_in_one_commit(hub: Hub, export: Path) -> None:
-    found = send(export, private=True)
+    address = send(export, private=True)
     repo = hub.repos["owner/adapter"]
-    assert found == {"repo": "owner/adapter", "url": f"{hub.url}/owner/adapter", "commit": repo.sha}
+    assert address == {"repo": "owner/adapter", "url": f"{hub.url}/owner/adapter", "commit": repo.sha}
     assert repo.private
     assert [commit["summary"] for commit in repo.commits] == ["a run: last adapter"]
     assert {name: data for name, data in repo.files.items() if name != ".gitattributes"} == {
@@ -88,9 +88,9 @@ REFUSED: dict[str, tuple[str, Repo | None, str]] = {
 
 @pytest.mark.parametrize("case", list(REFUSED))
 def test_what_cannot_be_meant_is_refused_before_anything_is_sent(case: str, hub: Hub) -> None:
-    name, repo, said = REFUSED[case]
+    name, repo, message = REFUSED[case]
     hub.repos |= {} if repo is None else {name: repo}
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         find_repository(name, format="peft", private=False)
     assert repo is None or not repo.commits
 
@@ -103,19 +103,19 @@ def test_a_public_repository_is_not_taken_for_a_private_one(hub: Hub, export: Pa
 
 def test_a_change_of_others_meanwhile_is_not_overwritten(hub: Hub, export: Path) -> None:
     send(export)
-    found = find_repository("owner/adapter", format="peft", private=False)
+    repository = find_repository("owner/adapter", format="peft", private=False)
     hub.repos["owner/adapter"].commits.append({"summary": "of somebody else", "files": []})
     with pytest.raises(RemoteError, match="the hub refused it"):
-        send_folder(export, found, "late")
+        send_folder(export, repository, "late")
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
 def test_a_refusal_is_one_sentence_without_the_token(status: int, hub: Hub, export: Path) -> None:
     hub.refuse = status
-    with pytest.raises(DynloraError, match="does not let you write there|the hub refused it") as found:
+    with pytest.raises(DynloraError, match="does not let you write there|the hub refused it") as error:
         send(export)
-    assert "\n" not in str(found.value)
-    assert TOKEN not in str(found.value)
+    assert "\n" not in str(error.value)
+    assert TOKEN not in str(error.value)
     assert "README.md" not in hub.repos["owner/adapter"].files, "all files or none"
 
 
@@ -123,9 +123,9 @@ def test_without_a_token_with_a_wrong_one_and_offline_it_says_what_to_do(
     hub: Hub, export: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_another")
-    with pytest.raises(ConfigError, match="does not let you write there") as found:
+    with pytest.raises(ConfigError, match="does not let you write there") as error:
         send(export)
-    assert "hf_another" not in str(found.value)
+    assert "hf_another" not in str(error.value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with pytest.raises(ConfigError, match="use a token that may, or a name of your own"):
         send(export, "somebody/adapter")
@@ -140,9 +140,9 @@ def test_without_a_token_with_a_wrong_one_and_offline_it_says_what_to_do(
 
 def test_a_hub_that_is_gone_is_one_sentence(export: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.hf_api.HfApi.whoami", lambda self: (_ for _ in ()).throw(OSError(TOKEN)))
-    with pytest.raises(RemoteError, match="the hub cannot be used") as found:
+    with pytest.raises(RemoteError, match="the hub cannot be used") as error:
         send(export)
-    assert TOKEN not in str(found.value)
+    assert TOKEN not in str(error.value)
 
 
 @pytest.fixture
@@ -174,10 +174,10 @@ def test_an_export_is_sent_with_its_card_only_when_told_so(
     document(run(runs_dir, "export", named, "--out", str(out), "--json"))
     assert hub.requests == [], "nothing is asked of the hub without --push-to"
     sent = run(runs_dir, "export", named, "--push-to", "owner/adapter", "--private", "--json")
-    said = document(sent)
+    report = document(sent)
     repo = hub.repos["owner/adapter"]
-    assert said["pushed"]["commit"] == repo.sha
-    assert said["folder"] is None
+    assert report["pushed"]["commit"] == repo.sha
+    assert report["folder"] is None
     assert repo.private
     files = {name: data for name, data in repo.files.items() if name != ".gitattributes"}
     assert files == {path.name: path.read_bytes() for path in out.iterdir()}
@@ -209,9 +209,9 @@ def test_an_adapter_of_a_base_model_that_nobody_else_has_is_not_sent(
     hub: Hub, trained_run: Path, runs_dir: Path, tiny_bert: Path
 ) -> None:
     shutil.copytree(trained_run, runs_dir / trained_run.name)
-    found = run(runs_dir, "export", trained_run.name, "--push-to", "owner/model")
-    assert found.exit_code == 2
-    assert "the base model is a folder of this machine" in found.stderr
+    result = run(runs_dir, "export", trained_run.name, "--push-to", "owner/model")
+    assert result.exit_code == 2
+    assert "the base model is a folder of this machine" in result.stderr
     assert hub.requests == []
     document(run(runs_dir, "export", trained_run.name, "--push-to", "owner/model", "--format", "merged", "--json"))
     files = hub.repos["owner/model"].files
@@ -222,24 +222,24 @@ def test_a_recorded_adapter_is_left_to_peft(hub: Hub, runs_dir: Path) -> None:
     folder = finished_run(runs_dir, 20, "a-run")
     (folder / "peft_adapter").mkdir()
     (folder / "peft_adapter" / "adapter_config.json").write_text("{}", "utf-8")
-    found = run(runs_dir, "export", "a-run", "--push-to", "owner/x")
-    assert (found.exit_code, hub.requests) == (2, [])
-    assert "was recorded, and its adapter is as PEFT wrote it" in found.stderr
+    result = run(runs_dir, "export", "a-run", "--push-to", "owner/x")
+    assert (result.exit_code, hub.requests) == (2, [])
+    assert "was recorded, and its adapter is as PEFT wrote it" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ((), "--out: is missing; give a folder or a .zip file, or --push-to owner/name"),
         (("--out", "x", "--private"), "--private: is for --push-to alone"),
         (("--out", "x.zip", "--push-to", "owner/x"), "--out x.zip: must be a folder with --push-to"),
     ],
 )
-def test_a_mistake_is_one_sentence(options: tuple[str, ...], said: str, trained_run: Path, runs_dir: Path) -> None:
+def test_a_mistake_is_one_sentence(options: tuple[str, ...], message: str, trained_run: Path, runs_dir: Path) -> None:
     shutil.copytree(trained_run, runs_dir / trained_run.name)
-    found = run(runs_dir, "export", trained_run.name, *options)
-    assert found.exit_code == 2
-    assert said in found.stderr
+    result = run(runs_dir, "export", trained_run.name, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 def test_the_map_shows_every_module_and_its_names_as_text() -> None:

@@ -28,17 +28,17 @@ URL = "hf://datasets/owner/lab/runs"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A hub with an empty data set, and its owner's token in the environment."""
-    with uploading_hub(TOKEN) as found:
-        found.repos["datasets/owner/lab"] = Repo({".gitattributes": b""})
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
+    with uploading_hub(TOKEN) as server:
+        server.repos["datasets/owner/lab"] = Repo({".gitattributes": b""})
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + "/{repo_id}/resolve/{revision}/{filename}"
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield found
+        yield server
 
 
 def test_a_run_in_a_data_set_is_the_run(hub: Hub, runs_dir: Path, tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_what_was_sent_since_is_seen(hub: Hub, runs_dir: Path, tmp_path: Path) -
 
 def test_a_hub_that_refuses_is_one_sentence_without_the_token(hub: Hub, runs_dir: Path, tmp_path: Path) -> None:
     hub.refuse = 403
-    with pytest.raises(RemoteError, match="cannot be used") as found:
+    with pytest.raises(RemoteError, match="cannot be used") as error:
         push(finished_run(runs_dir, 20, "a-run"), Place(URL))
-    assert TOKEN not in str(found.value)
+    assert TOKEN not in str(error.value)
     with pytest.raises(RemoteError, match="has no run 'a-run'"):
         pull(Place(URL), "a-run", tmp_path / "here")
     with pytest.raises(RemoteError):

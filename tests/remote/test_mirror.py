@@ -78,7 +78,7 @@ def test_it_follows_by_itself_and_a_place_that_is_gone_keeps_what_was_there(
     push(finished_run(runs_dir, 20, "run-1"), place)
     mirror, failed = Mirror(place.address), []
 
-    def shown() -> set[str]:
+    def visible_runs() -> set[str]:
         return {row["id"] for row in run_rows(mirror.folder) if row["status"] == "finished"}
 
     def gone() -> object:
@@ -86,14 +86,14 @@ def test_it_follows_by_itself_and_a_place_that_is_gone_keeps_what_was_there(
         raise RemoteError("it is gone")
 
     stop = mirror.start()
-    until(lambda: shown() == {"run-1"})
+    until(lambda: visible_runs() == {"run-1"})
     push(finished_run(runs_dir, 20, "run-2"), place)
-    until(lambda: shown() == {"run-1", "run-2"})
+    until(lambda: visible_runs() == {"run-1", "run-2"})
     monkeypatch.setattr(mirror, "refresh", gone)
     until(lambda: len(failed) > 5)
     stop.set()
     assert caplog.text.count("it is gone") == 1, "said once while it stays so"
-    assert shown() == {"run-1", "run-2"}
+    assert visible_runs() == {"run-1", "run-2"}
 
 
 def test_a_page_of_a_copy_says_what_it_is_and_starts_nothing(
@@ -102,11 +102,11 @@ def test_a_page_of_a_copy_says_what_it_is_and_starts_nothing(
     push(finished_run(runs_dir, 20, "run-1", name="the run that is shown"), place)
     mirror = Mirror(place.address)
     mirror.refresh()
-    found, said = serve.server_environment(mirror.folder, "127.0.0.1", "0123456789abcdef-token", place.address)
-    assert said == ""
+    variables, notice = serve.server_environment(mirror.folder, "127.0.0.1", "0123456789abcdef-token", place.address)
+    assert notice == ""
     for name in (run_picker.READ_ONLY_VARIABLE, run_picker.RUNS_DIR_VARIABLE, environment.MIRROR_VARIABLE):
-        monkeypatch.setenv(name, found[name])
-    assert environment.TOKEN_VARIABLE not in found, "no token unlocks a copy"
+        monkeypatch.setenv(name, variables[name])
+    assert environment.TOKEN_VARIABLE not in variables, "no token unlocks a copy"
     app = open_page("launch")
     assert "Read-only copy of" in words(app)
     assert "Launch where the runs are trained." in words(app)
@@ -121,21 +121,21 @@ def test_a_page_of_a_copy_says_what_it_is_and_starts_nothing(
 
 def test_the_command_serves_a_copy_read_only(place: Place, runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     push(finished_run(runs_dir, 20, "run-1"), place)
-    asked: dict[str, object] = {}
+    call: dict[str, object] = {}
 
     def ui(**options: object) -> int:
-        asked.update(options)
+        call.update(options)
         return 0
 
     monkeypatch.setattr(serve, "ui", ui)
     monkeypatch.setattr(Mirror, "start", lambda self: self.refresh())
-    found = CliRunner().invoke(main, ["ui", "--runs-dir", place.address, "--port", "0"])
-    assert found.exit_code == 0, found.output
-    assert asked["mirror_of"] == place.address
-    assert asked["runs_dir"] == Mirror(place.address).folder
-    assert f"read-only copy of {place.address} (runs there: 1), in " in found.stderr
-    found = CliRunner().invoke(main, ["ui", "--runs-dir", "nosuch://x"])
-    assert (found.exit_code, found.stderr.count("\n")) == (2, 1)
+    result = CliRunner().invoke(main, ["ui", "--runs-dir", place.address, "--port", "0"])
+    assert result.exit_code == 0, result.output
+    assert call["mirror_of"] == place.address
+    assert call["runs_dir"] == Mirror(place.address).folder
+    assert f"read-only copy of {place.address} (runs there: 1), in " in result.stderr
+    result = CliRunner().invoke(main, ["ui", "--runs-dir", "nosuch://x"])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
 def test_a_copy_that_somebody_changed_is_made_again(place: Place, runs_dir: Path) -> None:

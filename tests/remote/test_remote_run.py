@@ -111,8 +111,8 @@ def test_its_figures_and_its_card_are_those_of_the_run(runs_dir: Path, tmp_path:
     assert plots.training("loss").caption == here.plot.training("loss").caption
     assert there._repr_html_() == here._repr_html_()
     other = finished_run(runs_dir, 60, "another")
-    found = dynlora.compare([there, other])
-    assert list(found.folders) == [folder.name, "another"]
+    comparison = dynlora.compare([there, other])
+    assert list(comparison.folders) == [folder.name, "another"]
     assert sorted(path.name for path in there.folder.iterdir()) == ["config.yaml", "run.db", "train.log"]
     with RunWriter.open(folder, resume_from=60) as writer:
         record(writer, 61, 80)

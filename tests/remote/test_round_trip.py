@@ -37,7 +37,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(str(tmp_path / "there" / "runs") if request.param == "file" else f"memory://{tmp_path.name}/runs")
 
 
-def shown(folder: Path) -> dict[str, object]:
+def contents(folder: Path) -> dict[str, object]:
     return {key: value for key, value in open_run(folder).summary.items() if key not in OF_HERE}
 
 
@@ -49,18 +49,18 @@ def test_a_fetched_run_is_the_run_that_was_sent(place: Place, runs_dir: Path, tm
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
         (folder / "peft_adapter" / name).write_text(name, "utf-8")
     assert push(folder, place).status == "sent"
-    found = pull(place, folder.name, tmp_path / "here")
-    assert (found.status, found.folder) == ("fetched", tmp_path / "here" / folder.name)
-    assert rows_of(found.folder, tmp_path / "a") == rows_of(folder, tmp_path / "b")
-    assert files_of(found.folder) == files_of(folder)
-    assert shown(found.folder) == shown(folder)
+    report = pull(place, folder.name, tmp_path / "here")
+    assert (report.status, report.folder) == ("fetched", tmp_path / "here" / folder.name)
+    assert rows_of(report.folder, tmp_path / "a") == rows_of(folder, tmp_path / "b")
+    assert files_of(report.folder) == files_of(folder)
+    assert contents(report.folder) == contents(folder)
     for frame in ("modules",):
-        pd.testing.assert_frame_equal(getattr(open_run(found.folder), frame), getattr(open_run(folder), frame))
+        pd.testing.assert_frame_equal(getattr(open_run(report.folder), frame), getattr(open_run(folder), frame))
     for ask in ("scalars", "events", "groups", "examples"):
-        pd.testing.assert_frame_equal(getattr(open_run(found.folder), ask)(), getattr(open_run(folder), ask)())
+        pd.testing.assert_frame_equal(getattr(open_run(report.folder), ask)(), getattr(open_run(folder), ask)())
     for signal in open_run(folder).signals():
-        pd.testing.assert_frame_equal(open_run(found.folder).signal(signal), open_run(folder).signal(signal))
-    read_all(found.folder)
+        pd.testing.assert_frame_equal(open_run(report.folder).signal(signal), open_run(folder).signal(signal))
+    read_all(report.folder)
 
 
 def test_sent_and_fetched_twice_changes_nothing(place: Place, runs_dir: Path, tmp_path: Path, cache: Path) -> None:
@@ -81,9 +81,9 @@ def test_a_run_of_the_first_version_travels(place: Place, runs_dir: Path, tmp_pa
     old = Path(__file__).parents[1] / "store" / "runs" / "schema-1"
     folder = Path(shutil.copytree(old, runs_dir / old.name))
     push(folder, place)
-    found = pull(place, folder.name, tmp_path / "here")
-    assert rows_of(found.folder, tmp_path / "a") == rows_of(folder, tmp_path / "b")
-    assert shown(found.folder) == shown(folder)
+    report = pull(place, folder.name, tmp_path / "here")
+    assert rows_of(report.folder, tmp_path / "a") == rows_of(folder, tmp_path / "b")
+    assert contents(report.folder) == contents(folder)
 
 
 def test_a_live_run_is_sent_as_it_is_at_one_moment(place: Place, runs_dir: Path, tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_a_live_run_is_sent_as_it_is_at_one_moment(place: Place, runs_dir: Path,
         thread.start()
         for number in range(4):
             sent.append(push(folder, place))
-            found = pull(place, folder.name, tmp_path / str(number))
-            read_all(found.folder)
-            with RunReader(found.folder) as reader:
+            report = pull(place, folder.name, tmp_path / str(number))
+            read_all(report.folder)
+            with RunReader(report.folder) as reader:
                 step, of = reader.status().step, reader.signal("importance")[0]
                 assert reader.status().status == "interrupted", "no process trains the copy"
             assert of.tolist() == list(range(1, step + 1))

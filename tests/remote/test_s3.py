@@ -31,18 +31,18 @@ def started() -> Any:
     """Return an S3 server that listens; its package takes long to load, and every worker reads this file."""
     from moto.server import ThreadedMotoServer
 
-    found = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    found.start()
-    return found
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    return moto
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Address of an S3 server on the loopback."""
-    found = started()
-    host, port = found.get_host_and_port()
+    service = started()
+    host, port = service.get_host_and_port()
     yield f"http://{host}:{port}"
-    found.stop()
+    service.stop()
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def bucket(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_run_in_a_bucket_is_the_run(bucket: str, runs_dir: Path, tmp_path: Path) -> None:
     folder = finished_run(runs_dir, 300, "a-run")
-    said = document(run(runs_dir, "push", "a-run", bucket, "--json"))
-    assert [(row["id"], row["status"]) for row in said["runs"]] == [("a-run", "sent")]
+    report = document(run(runs_dir, "push", "a-run", bucket, "--json"))
+    assert [(row["id"], row["status"]) for row in report["runs"]] == [("a-run", "sent")]
     assert document(run(runs_dir, "sync", bucket, "--json"))["runs"][0]["status"] == "unchanged"
-    said = document(run(tmp_path / "here", "pull", f"{bucket}/a-run", "--json"))
-    assert said["runs"][0]["status"] == "fetched"
+    report = document(run(tmp_path / "here", "pull", f"{bucket}/a-run", "--json"))
+    assert report["runs"][0]["status"] == "fetched"
     copy = tmp_path / "here" / "a-run"
     assert rows_of(copy, tmp_path / "a") == rows_of(folder, tmp_path / "b")
     assert files_of(copy) == files_of(folder)
@@ -78,7 +78,7 @@ def test_a_run_in_a_bucket_is_the_run(bucket: str, runs_dir: Path, tmp_path: Pat
     pd.testing.assert_frame_equal(there.signal("importance"), open_run(folder).signal("importance"))
     pd.testing.assert_frame_equal(there.scalars(), open_run(folder).scalars())
     assert there.summary["folder"] == f"{bucket}/a-run"
-    everything = json.dumps(said) + "".join(p.read_text("utf-8", "replace") for p in copy.rglob("*") if p.is_file())
+    everything = json.dumps(report) + "".join(p.read_text("utf-8", "replace") for p in copy.rglob("*") if p.is_file())
     assert SECRET not in everything
 
 
@@ -136,10 +136,10 @@ def test_a_server_that_ends_in_the_middle_is_one_sentence_and_leaves_nothing(
         fetch(place, name, target, size, sha256)
 
     monkeypatch.setattr(Place, "fetch", until_it_ends)
-    with pytest.raises(RemoteError, match="cannot be used .*; check address, credentials and network") as found:
+    with pytest.raises(RemoteError, match="cannot be used .*; check address, credentials and network") as error:
         pull(place, "a-run", tmp_path / "here")
-    assert "\n" not in str(found.value)
-    assert SECRET not in str(found.value)
+    assert "\n" not in str(error.value)
+    assert SECRET not in str(error.value)
     assert tree_of(tmp_path / "here") == []
 
 
@@ -159,8 +159,8 @@ def test_a_bucket_is_shown_as_a_copy_that_follows_it(bucket: str, runs_dir: Path
     push(folder, Place(bucket))
     assert [one.status for one in mirror.refresh()] == ["updated"]
     assert mirror.refresh() == []
-    shown = document(run(mirror.folder, "show", "a-run", "--json"))
-    assert shown["status"] == "finished"
+    summary = document(run(mirror.folder, "show", "a-run", "--json"))
+    assert summary["status"] == "finished"
 
 
 def test_duckdb_asks_all_runs_of_a_bucket(bucket: str, runs_dir: Path) -> None:

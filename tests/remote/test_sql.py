@@ -32,14 +32,14 @@ def facts(number: int) -> dict[str, Any]:
 
 def make(number: int, runs_dir: Path) -> Path:
     """Make a small finished run."""
-    found = facts(number)
-    config = {"strategy": {"name": found["method"]}, "adapter": {"rank": found["rank"]}, "seed": number}
+    facts_of_run = facts(number)
+    config = {"strategy": {"name": facts_of_run["method"]}, "adapter": {"rank": facts_of_run["rank"]}, "seed": number}
     meta = {
         "name": f"run {number}",
-        "strategy": found["method"],
+        "strategy": facts_of_run["method"],
         "seed": number,
         "config": config,
-        "best": {"accuracy": found["best"], "step": 2},
+        "best": {"accuracy": facts_of_run["best"], "step": 2},
         "metric": "accuracy",
     }
     folder = RunWriter.create(
@@ -51,7 +51,7 @@ def make(number: int, runs_dir: Path) -> Path:
             writer.define_signal(signal, "module", "", len(KINDS))
         for step in (1, 2):
             writer.vector("importance", step, np.full(3, 9.0))
-            writer.vector("rank", step, found["ranks"] if step == 2 else np.full(3, 99.0))
+            writer.vector("rank", step, facts_of_run["ranks"] if step == 2 else np.full(3, 99.0))
             writer.scalar("loss", "train", step, 1 / step)
         writer.finish("finished")
     return folder
@@ -86,8 +86,8 @@ def answers(there: Path) -> list[list[tuple[Any, ...]]]:
 def test_the_best_accuracy_by_method_and_rank(answers: list[list[tuple[Any, ...]]]) -> None:
     expected: dict[tuple[str, int], list[float]] = defaultdict(list)
     for number in range(RUNS):
-        found = facts(number)
-        expected[found["method"], found["rank"]].append(0.99 if number == 0 else found["best"])
+        facts_of_run = facts(number)
+        expected[facts_of_run["method"], facts_of_run["rank"]].append(0.99 if number == 0 else facts_of_run["best"])
     rows = answers[1]
     assert {(method, rank): (runs, best) for method, rank, runs, best in rows} == {
         key: (len(values), pytest.approx(max(values))) for key, values in expected.items()

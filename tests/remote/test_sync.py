@@ -64,8 +64,8 @@ def test_one_bad_run_stops_no_other(three: list[Path], runs_dir: Path, tmp_path:
     (tmp_path / "there" / "run-1" / MANIFEST_NAME).write_text("{", "utf-8")
     fetched = pull_all(place, tmp_path / "here")
     assert statuses(fetched) == {"run-1": "failed", "run-2": "fetched"}
-    found = manifests(place)
-    assert "not JSON" in str(found["run-1"])
+    manifests_by_run = manifests(place)
+    assert "not JSON" in str(manifests_by_run["run-1"])
 
 
 def test_a_later_state_there_is_left_as_it_is(three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
@@ -78,27 +78,27 @@ def test_a_later_state_there_is_left_as_it_is(three: list[Path], runs_dir: Path,
 
 def test_the_commands_say_what_moved_as_text_and_as_json(three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
     there = str(tmp_path / "there")
-    said = document(run(runs_dir, "push", "run-0", there, "--json"))
-    assert said["url"] == there
-    assert [(row["id"], row["status"], row["error"]) for row in said["runs"]] == [("run-0", "sent", None)]
-    said = document(run(runs_dir, "sync", there, "--json"))
-    assert [row["status"] for row in said["runs"]] == ["unchanged", "sent", "sent"]
+    report = document(run(runs_dir, "push", "run-0", there, "--json"))
+    assert report["url"] == there
+    assert [(row["id"], row["status"], row["error"]) for row in report["runs"]] == [("run-0", "sent", None)]
+    report = document(run(runs_dir, "sync", there, "--json"))
+    assert [row["status"] for row in report["runs"]] == ["unchanged", "sent", "sent"]
     assert run(runs_dir, "sync", there).stdout == f"{there}: 3 of 3 runs unchanged, 0.0 MB moved\n"
     here = tmp_path / "here"
     assert document(run(here, "pull", f"{there}/run-1/", "--json"))["runs"][0]["status"] == "fetched"
     assert document(run(here, "pull", there, "run-1", "run-2", "--json"))["runs"][0]["status"] == "unchanged"
     assert "run-0" in run(here, "sync", there, "--pull").stdout
     assert [row["status"] for row in document(run(here, "pull", there, "--all", "--json"))["runs"]] == ["unchanged"] * 3
-    shown = document(run(here, "show", "run-1", "--json"))
-    assert shown["status"] == "finished"
+    summary = document(run(here, "show", "run-1", "--json"))
+    assert summary["status"] == "finished"
     assert document(run(runs_dir, "push", "run-0", f"{there}/run-0", "--json"))["runs"][0]["status"] == "unchanged"
 
 
 def test_a_failed_run_of_several_is_exit_code_1(three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
     (three[0] / "run.db").write_bytes(b"x" * 200)
-    found = run(runs_dir, "sync", str(tmp_path / "there"), "--json")
-    assert found.exit_code == 1
-    assert [row["status"] for row in json.loads(found.stdout)["runs"]] == ["failed", "sent", "sent"]
+    result = run(runs_dir, "sync", str(tmp_path / "there"), "--json")
+    assert result.exit_code == 1
+    assert [row["status"] for row in json.loads(result.stdout)["runs"]] == ["failed", "sent", "sent"]
 
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -125,12 +125,12 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 @pytest.mark.parametrize("case", list(MISTAKES))
 def test_a_mistake_is_one_sentence(case: str, three: list[Path], runs_dir: Path, tmp_path: Path) -> None:
     push_all(runs_dir, Place(str(tmp_path / "there")))
-    arguments, said = MISTAKES[case]
+    arguments, message = MISTAKES[case]
     target = tmp_path / "here" if arguments[0] == "pull" else runs_dir
-    found = run(target, *(part.replace("THERE", str(tmp_path / "there")) for part in arguments))
-    assert found.exit_code == 2, found.output
-    assert said in found.stderr
-    assert found.stderr.count("\n") == 1
+    result = run(target, *(part.replace("THERE", str(tmp_path / "there")) for part in arguments))
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["runs", "doctor", "train"])
@@ -139,9 +139,9 @@ def test_other_commands_refuse_an_address_as_their_runs_folder(command: str) -> 
 
     from dynlora.cli.main import main
 
-    found = CliRunner().invoke(main, [command, "--runs-dir", "s3://me:secret@bucket/runs"])
-    assert found.exit_code == 2
-    assert "--runs-dir s3://bucket/runs: must be a folder of this machine" in found.stderr
+    result = CliRunner().invoke(main, [command, "--runs-dir", "s3://me:secret@bucket/runs"])
+    assert result.exit_code == 2
+    assert "--runs-dir s3://bucket/runs: must be a folder of this machine" in result.stderr
 
 
 RUNS_FOLDERS = {
@@ -165,13 +165,13 @@ def test_a_folder_that_runs_are_trained_in_is_no_target(
     old.write_text("an old file of the run's", "utf-8")
     os.utime(old, (0, 0))
     names = {"RUNS-LINK": "link", "RUNS": str(runs_dir), "OTHER": str(tmp_path / "trained")}
-    arguments, said = RUNS_FOLDERS[case]
+    arguments, message = RUNS_FOLDERS[case]
     for name, path in names.items():
         arguments = tuple(part.replace(name, path) for part in arguments)
     before = tree_of(runs_dir), tree_of(tmp_path / "trained")
-    found = run(runs_dir, *arguments)
-    assert found.exit_code == 2, found.output
-    assert said in found.stderr
+    result = run(runs_dir, *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
     assert (tree_of(runs_dir), tree_of(tmp_path / "trained")) == before
 
 
@@ -215,9 +215,9 @@ def test_sync_goes_on_until_it_is_stopped(
             raise KeyboardInterrupt
 
     monkeypatch.setattr("dynlora.cli.remote.time.sleep", sleep)
-    found = run(runs_dir, "sync", str(tmp_path / "there"), "--every", "30", "--json")
-    assert found.exit_code == 0
-    looks = [[row["status"] for row in json.loads(line)["runs"]] for line in found.stdout.splitlines()]
+    result = run(runs_dir, "sync", str(tmp_path / "there"), "--every", "30", "--json")
+    assert result.exit_code == 0
+    looks = [[row["status"] for row in json.loads(line)["runs"]] for line in result.stdout.splitlines()]
     assert looks == [["sent"] * 3, ["sent", "unchanged", "unchanged"], ["sent", "unchanged", "unchanged"]]
     assert waits == [30.0] * 3
 
@@ -242,11 +242,11 @@ def test_a_place_that_is_away_for_a_while_ends_no_sync(
     monkeypatch.setattr("dynlora.cli.remote.time.sleep", sleep)
     monkeypatch.setattr(Place, "folders", away_at_times)
     there = tmp_path / "there"
-    found = run(runs_dir, "sync", str(there), "--every", "30", "--json")
-    assert found.exit_code == 0, found.stderr
-    lines = [[row["status"] for row in json.loads(line)["runs"]] for line in found.stdout.splitlines()]
+    result = run(runs_dir, "sync", str(there), "--every", "30", "--json")
+    assert result.exit_code == 0, result.stderr
+    lines = [[row["status"] for row in json.loads(line)["runs"]] for line in result.stdout.splitlines()]
     assert lines == [["sent"] * 3, ["sent", "unchanged", "unchanged"]]
-    assert (looks, found.stderr.count("next check in 30 s")) == (4, 1)
+    assert (looks, result.stderr.count("next check in 30 s")) == (4, 1)
 
 
 def test_a_place_that_cannot_be_reached_is_said_once(runs_dir: Path, three: list[Path]) -> None:

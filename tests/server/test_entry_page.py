@@ -31,16 +31,16 @@ def test_every_page_has_a_route() -> None:
 
 def test_the_document_is_streamlits_with_one_line_in_its_head() -> None:
     """Should streamlit write its head otherwise, the line is missing and deep links cost two errors again."""
-    found = entry_page.document("runs")
-    assert found.count(entry_page.TOLD) == 1
-    assert found.index("<head>") < found.index(entry_page.TOLD) < found.index("<script type=")
+    page = entry_page.document("runs")
+    assert page.count(entry_page.TOLD) == 1
+    assert page.index("<head>") < page.index(entry_page.TOLD) < page.index("<script type=")
 
 
 def test_the_style_sheet_is_in_the_document_after_everything_that_streamlit_adds_to_its_head() -> None:
     """Without it the first heading is unstyled until the page's first run has begun: seconds on a busy machine."""
     for page in ("", "run"):
-        found = entry_page.document(page)
-        head, _, body = found.partition("</head>")
+        markup = entry_page.document(page)
+        head, _, body = markup.partition("</head>")
         assert "<style" not in head
         for colours in (theme.LIGHT, theme.DARK):
             sheet = style_sheet(colours).removeprefix("<style>")
@@ -59,10 +59,10 @@ def test_pages_with_charts_fetch_what_draws_them_at_once() -> None:
 
 
 def test_the_document_is_asked_for_anew_each_time() -> None:
-    said: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
 
     async def send(message: Any) -> None:
-        said.append(message)
+        messages.append(message)
 
     async def receive() -> Any:
         return {"type": "http.request"}
@@ -73,9 +73,9 @@ def test_the_document_is_asked_for_anew_each_time() -> None:
         await entry_page.page_routes()[0].app(scope, receive, send)
 
     asyncio.run(ask())
-    assert said[0]["status"] == 200
-    assert dict(said[0]["headers"])[b"cache-control"] == b"no-cache"
-    assert entry_page.TOLD.encode() in said[1]["body"]
+    assert messages[0]["status"] == 200
+    assert dict(messages[0]["headers"])[b"cache-control"] == b"no-cache"
+    assert entry_page.TOLD.encode() in messages[1]["body"]
 
 
 def test_no_tab_ever_runs_a_page_without_the_app(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,32 +107,32 @@ def test_the_demo_says_one_address_once_it_answers(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    said: list[str] = []
-    while not ("dashboard: " in "".join(said) and "training " in "".join(said)):
+    lines: list[str] = []
+    while not ("dashboard: " in "".join(lines) and "training " in "".join(lines)):
         line = process.stderr.readline()
-        assert line, said
-        said.append(line)
+        assert line, lines
+        lines.append(line)
     (server,) = psutil.Process(process.pid).children()
     process.terminate()
-    said += process.stderr.readlines()
+    lines += process.stderr.readlines()
     process.wait(PATIENCE_S)
     process.stderr.close()
     assert is_gone(server)
-    (address,) = re.findall(r"http\S+", "".join(said))
+    (address,) = re.findall(r"http\S+", "".join(lines))
     assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d*", address)
-    assert "20260101-000000-00000001" in "".join(said)
+    assert "20260101-000000-00000001" in "".join(lines)
 
 
 @pytest.mark.parametrize(
-    ("host", "shown"),
+    ("host", "host_in_address"),
     [
         ("127.0.0.1", "http://127.0.0.1:80"),
         ("::1", "http://[::1]:80"),
         ("0.0.0.0", f"http://{socket.gethostname()}:80"),
     ],
 )
-def test_an_address_is_one_that_a_browser_takes(host: str, shown: str) -> None:
-    assert address(host, 80) == shown
+def test_an_address_is_one_that_a_browser_takes(host: str, host_in_address: str) -> None:
+    assert address(host, 80) == host_in_address
     assert "--logger.hideWelcomeMessage=true" in server_command(host, 80)
 
 

@@ -21,7 +21,7 @@ def point(accuracy: float | None, ratio: float | None, gap: float = 0.0, accept:
 
 
 @pytest.mark.parametrize(
-    ("points", "found"),
+    ("points", "expected"),
     [
         ([point(0.4, 0.9), point(0.5, 0.7), point(0.6, 1.2)], 0.5),  # the cheapest that is as accurate as the target
         ([point(0.4, 0.5, -0.2), point(0.55, 0.9, -0.005)], 0.55),
@@ -34,8 +34,8 @@ def point(accuracy: float | None, ratio: float | None, gap: float = 0.0, accept:
         ([{"accuracy": "high"}, 3, None], None),
     ],
 )
-def test_the_result_is_that_of_the_recommended_threshold(points: Any, found: float | None) -> None:
-    assert result_of({"points": points}) == found
+def test_the_result_is_that_of_the_recommended_threshold(points: Any, expected: float | None) -> None:
+    assert result_of({"points": points}) == expected
 
 
 def test_the_list_agrees_with_the_conclusion(tmp_path: Path) -> None:

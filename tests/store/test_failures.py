@@ -79,9 +79,9 @@ def test_rows_that_were_lost_at_the_end_are_said(writer: RunWriter) -> None:
     waiting = sum(map(len, writer._pending._rows.values())) + 1  # and the state itself
     writer.finish("finished")
     with RunReader(writer.folder) as reader:
-        found = reader.status()
-        assert (found.status, found.step) == ("finished", 400)
-        assert found.error == f"{waiting:,} rows of the record were lost (database or disk is full)"
+        status = reader.status()
+        assert (status.status, status.step) == ("finished", 400)
+        assert status.error == f"{waiting:,} rows of the record were lost (database or disk is full)"
     assert not list(writer.folder.glob("run.db-*"))
 
 

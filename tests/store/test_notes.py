@@ -76,8 +76,8 @@ def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, data: bytes) 
 def test_what_a_file_holds_is_cut_to_the_rules(tmp_path: Path) -> None:
     wild = {"tags": [f"{n}" * 100 for n in range(50)], "note": "n" * 9000}
     (tmp_path / notes.NOTES_NAME).write_text(json.dumps(wild))
-    found = read_notes(tmp_path)
-    assert (len(found.tags), max(map(len, found.tags)), len(found.note)) == (20, 40, 4000)
+    stored_notes = read_notes(tmp_path)
+    assert (len(stored_notes.tags), max(map(len, stored_notes.tags)), len(stored_notes.note)) == (20, 40, 4000)
 
 
 @pytest.mark.parametrize("name", [notes.NOTES_NAME, notes.LOCK_NAME])

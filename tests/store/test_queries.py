@@ -25,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_summary_has_the_documented_shape(folder: Path) -> None:
-    found = queries.run_summary(folder)
-    assert list(found)[:16] == [
+    summary = queries.run_summary(folder)
+    assert list(summary)[:16] == [
         "id",
         "name",
         "status",
@@ -44,16 +44,16 @@ def test_a_summary_has_the_documented_shape(folder: Path) -> None:
         "time",
         "config",
     ]
-    assert found["ranks"] == dict(zip(NAMES, [4, 0, 2], strict=True))
-    assert found["metrics"] == {"accuracy": 0.04}
-    assert found["config"] == meta.config(CONFIG)
-    assert (found["status"], found["step"], found["max_steps"], found["seed"]) == ("finished", 40, 100, 1)
-    json.dumps(found, allow_nan=False)
+    assert summary["ranks"] == dict(zip(NAMES, [4, 0, 2], strict=True))
+    assert summary["metrics"] == {"accuracy": 0.04}
+    assert summary["config"] == meta.config(CONFIG)
+    assert (summary["status"], summary["step"], summary["max_steps"], summary["seed"]) == ("finished", 40, 100, 1)
+    json.dumps(summary, allow_nan=False)
 
 
 def test_a_summary_of_a_run_that_has_not_begun(tmp_path: Path) -> None:
-    found = queries.run_summary(new_run(tmp_path, state="queued"))
-    assert (found["status"], found["ranks"], found["metrics"], found["best"]) == ("queued", {}, {}, {})
+    summary = queries.run_summary(new_run(tmp_path, state="queued"))
+    assert (summary["status"], summary["ranks"], summary["metrics"], summary["best"]) == ("queued", {}, {}, {})
 
 
 def test_signals_as_frames(folder: Path) -> None:
@@ -72,11 +72,11 @@ def test_signals_as_frames(folder: Path) -> None:
 
 
 def test_a_heat_map_is_binned(folder: Path) -> None:
-    found = queries.heatmap(folder, "importance", 8)
-    assert found.frame.index.tolist() == NAMES
-    assert found.frame.shape[1] <= 8
-    assert found.points == 40
-    np.testing.assert_array_equal(found.frame.iloc[:, -1], values(40))
+    heatmap = queries.heatmap(folder, "importance", 8)
+    assert heatmap.frame.index.tolist() == NAMES
+    assert heatmap.frame.shape[1] <= 8
+    assert heatmap.points == 40
+    np.testing.assert_array_equal(heatmap.frame.iloc[:, -1], values(40))
     high = queries.heatmap(folder, "importance", 1, value="high").frame
     np.testing.assert_array_equal(high[40], np.max([values(step) for step in range(1, 41)], axis=0))
     assert queries.heatmap(folder, "importance", 400, 10, 20).frame.columns.tolist() == list(range(10, 20))
@@ -137,12 +137,12 @@ def test_the_list_shows_every_run_and_why_one_cannot_be_read(tmp_path: Path) -> 
     (tmp_path / "broken" / "run.db").write_bytes(b"nothing")
     (tmp_path / "20260101-000000-0123abcd").mkdir()
     (tmp_path / "notes").mkdir()
-    found = queries.list_runs([tmp_path, tmp_path / "missing"])
-    assert list(found.columns) == list(queries.RUN_COLUMNS)
-    assert found["id"].tolist()[:2] == [second.name, first.name]
-    assert found["status"].tolist() == ["queued", "finished", "corrupt", "corrupt"]
-    assert found.iloc[1]["metrics"] == {"accuracy": 0.01}
-    assert "not a SQLite database" in found.set_index("id")["reason"]["broken"]
+    runs = queries.list_runs([tmp_path, tmp_path / "missing"])
+    assert list(runs.columns) == list(queries.RUN_COLUMNS)
+    assert runs["id"].tolist()[:2] == [second.name, first.name]
+    assert runs["status"].tolist() == ["queued", "finished", "corrupt", "corrupt"]
+    assert runs.iloc[1]["metrics"] == {"accuracy": 0.01}
+    assert "not a SQLite database" in runs.set_index("id")["reason"]["broken"]
     assert queries.list_runs(tmp_path / "missing").empty
 
 

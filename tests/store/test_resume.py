@@ -26,9 +26,9 @@ def tables(folder: Path) -> dict[str, list[tuple[object, ...]]]:
         "signals": "SELECT * FROM signals",
         "metrics": "SELECT value FROM meta WHERE key = 'metrics'",
     }
-    found = {name: connection.execute(query).fetchall() for name, query in queries.items()}
+    rows = {name: connection.execute(query).fetchall() for name, query in queries.items()}
     connection.close()
-    return found
+    return rows
 
 
 @pytest.mark.parametrize("checkpoint", [0, 1, 15, 16, 17, 64, 255, 256, 257, 300])
@@ -110,14 +110,19 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("bins", "start", "stop"), [(400, None, None), (7, 100, 4900), (50, 17, 1030), (1, 3, 5)])
 def test_bins_hold_least_greatest_and_last(long_run: Path, bins: int, start: int | None, stop: int | None) -> None:
     with RunReader(long_run) as reader:
-        found = reader.bins("importance", bins, start, stop)
+        bins_of_signal = reader.bins("importance", bins, start, stop)
         steps, rows = reader.signal("importance", start, stop)
-    assert 0 < len(found.count) <= bins
-    assert found.points == len(steps)
-    assert found.first_step[0] == steps[0]
-    assert found.last_step[-1] == steps[-1]
+    assert 0 < len(bins_of_signal.count) <= bins
+    assert bins_of_signal.points == len(steps)
+    assert bins_of_signal.first_step[0] == steps[0]
+    assert bins_of_signal.last_step[-1] == steps[-1]
     for first, last, low, high, end in zip(
-        found.first_step, found.last_step, found.low, found.high, found.last, strict=True
+        bins_of_signal.first_step,
+        bins_of_signal.last_step,
+        bins_of_signal.low,
+        bins_of_signal.high,
+        bins_of_signal.last,
+        strict=True,
     ):
         inside = rows[(steps >= first) & (steps <= last)]
         np.testing.assert_array_equal(low, np.fmin.reduce(inside))

@@ -42,13 +42,13 @@ def test_a_changed_a_moved_and_a_new_run_are_read(runs_dir: Path) -> None:
     shutil.rmtree(runs_dir / "two")
     finished_run(runs_dir, 5, "two", name="another")
     new_run(runs_dir, "three", "queued", name="waits")
-    found = anew(runs_dir)
-    assert {run_id: row["name"] for run_id, row in found.items()} == {
+    rows = anew(runs_dir)
+    assert {run_id: row["name"] for run_id, row in rows.items()} == {
         "one": "renamed",
         "two": "another",
         "three": "waits",
     }
-    assert found["three"]["status"] == "queued"
+    assert rows["three"]["status"] == "queued"
 
 
 def test_runs_that_can_change_are_never_kept(runs_dir: Path) -> None:

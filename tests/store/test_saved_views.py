@@ -83,8 +83,8 @@ def test_what_a_file_holds_is_cut_to_the_rules(tmp_path: Path) -> None:
     wild = {"views": [{"name": f"n{number % 50}", "query": "<b> or"} for number in range(9)]}
     wild["views"] += [{"name": f"n{number}", "query": "a", "more": 1} for number in range(99)]
     (tmp_path / saved_views.VIEWS_NAME).write_text(json.dumps(wild))
-    found = read_views(tmp_path)
-    assert (len(found), {view.query for view in found}) == (saved_views.MAX_VIEWS, {"a"})
+    views = read_views(tmp_path)
+    assert (len(views), {view.query for view in views}) == (saved_views.MAX_VIEWS, {"a"})
 
 
 @pytest.mark.parametrize("name", [saved_views.VIEWS_NAME, saved_views.LOCK_NAME])

@@ -105,16 +105,16 @@ def read(text: str) -> Query | SearchError:
 
 @given(TEXTS)
 def test_any_text_is_read_or_refused_at_a_place_in_it(text: str) -> None:
-    found = read(text)
-    if isinstance(found, SearchError):
-        assert 1 <= found.column <= len(text) + 1
-        shown, caret = found.picture.split("\n")
+    parsed = read(text)
+    if isinstance(parsed, SearchError):
+        assert 1 <= parsed.column <= len(text) + 1
+        line, caret = parsed.picture.split("\n")
         assert caret.strip() == "^"
-        assert len(caret) <= len(shown) + 1
-        assert len(str(found).splitlines()) == 1
+        assert len(caret) <= len(line) + 1
+        assert len(str(parsed).splitlines()) == 1
     else:
-        assert parse(written(found)) == found
-        assert isinstance(search_fields.is_fit(found, ROW), bool)
+        assert parse(written(parsed)) == parsed
+        assert isinstance(search_fields.is_fit(parsed, ROW), bool)
 
 
 Predicate = Callable[[Mapping[str, Any]], bool]
@@ -187,12 +187,12 @@ def joined(pair: tuple[tuple[str, Predicate], tuple[str, Predicate]]) -> st.Sear
             (f"({left}) or ({right})", lambda row: fits_left(row) or fits_right(row)),
             (f"not ({left} OR {right})", lambda row: not (fits_left(row) or fits_right(row))),
         ]
-    ).map(lambda found: (f"({found[0]})", found[1]))
+    ).map(lambda predicates: (f"({predicates[0]})", predicates[1]))
 
 
 @given(st.recursive(LEAVES, lambda inner: st.tuples(inner, inner).flatmap(joined), max_leaves=5))
-def test_what_fits_is_what_a_naive_reader_says(found: tuple[str, Predicate]) -> None:
-    text, holds = found
+def test_what_fits_is_what_a_naive_reader_says(search: tuple[str, Predicate]) -> None:
+    text, holds = search
     assert search_fields.is_fit(parse(text), ROW) is holds(PLAIN)
 
 
@@ -305,19 +305,19 @@ def test_a_mistake_is_one_sentence_with_its_place(text: str, column: int, words:
         search_fields.fits(text, [ROW])
     assert (caught.value.column, str(caught.value).startswith(f"search, column {column}: ")) == (column, True)
     assert words in str(caught.value)
-    shown, caret = caught.value.picture.split("\n")
+    line, caret = caught.value.picture.split("\n")
     assert len(caret) <= 70
     if column <= len(text) <= 60:
-        assert shown[len(caret) - 1] == text[column - 1]
+        assert line[len(caret) - 1] == text[column - 1]
 
 
 def test_spaces_do_not_count_and_a_long_search_is_shown_around_the_mistake() -> None:
     assert parse("a" + " " * 5000 + "b") == And((Word("a"), Word("b")))
     with pytest.raises(SearchError) as caught:
         parse("good " * 60 + "( = 3")
-    shown, caret = caught.value.picture.split("\n")
-    assert shown.startswith("…")
-    assert shown[len(caret) - 1] == "="
+    line, caret = caught.value.picture.split("\n")
+    assert line.startswith("…")
+    assert line[len(caret) - 1] == "="
 
 
 def test_a_field_that_only_some_runs_have_is_known_by_being_there() -> None:

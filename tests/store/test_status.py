@@ -62,15 +62,15 @@ def test_a_run_is_read_while_another_process_writes_it(tmp_path: Path) -> None:
         while last < 600:
             with RunReader(folder) as reader:
                 before, key = key, reader.version_key()
-                found = reader.status()
+                state = reader.status()
                 steps, _ = reader.signal("importance")
             assert key[:2] >= before[:2]
-            assert found.step >= key[1]
-            assert found.status == "running"
-            assert found.step >= last
+            assert state.step >= key[1]
+            assert state.status == "running"
+            assert state.step >= last
             assert steps.tolist() == list(range(1, len(steps) + 1))
-            assert len(steps) >= found.step
-            last = found.step
+            assert len(steps) >= state.step
+            last = state.step
             time.sleep(0.05)
     finally:
         child.kill()
@@ -113,10 +113,10 @@ def test_a_silent_process_is_stalled_not_interrupted(tmp_path: Path) -> None:
     folder = new_run(tmp_path)
     assert status(folder).stalled_s is None
     store(folder, heartbeat=time.time() - 100)
-    found = status(folder)
-    assert found.status == "running"
-    assert found.stalled_s is not None
-    assert 99 < found.stalled_s < 99 + PATIENCE_S
+    state = status(folder)
+    assert state.status == "running"
+    assert state.stalled_s is not None
+    assert 99 < state.stalled_s < 99 + PATIENCE_S
 
 
 def test_a_reused_pid_is_not_the_run(tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_a_reused_pid_is_not_the_run(tmp_path: Path) -> None:
 def test_a_run_of_another_host_shows_the_age_of_its_heartbeat(tmp_path: Path) -> None:
     folder = new_run(tmp_path)
     store(folder, host="elsewhere", pid=1, heartbeat=time.time() - 50)
-    found = status(folder)
-    assert (found.status, found.other_host, found.stalled_s) == ("running", True, None)
-    assert found.heartbeat_age_s == pytest.approx(50, abs=5)
+    state = status(folder)
+    assert (state.status, state.other_host, state.stalled_s) == ("running", True, None)
+    assert state.heartbeat_age_s == pytest.approx(50, abs=5)
 
 
 def test_a_writer_that_lets_go_leaves_an_interrupted_run(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def test_masks_are_held_after_a_resume_in_the_last_phase() -> None:
 
 
 def test_the_scaling_may_be_rank_stabilised() -> None:
-    found = make_trainer(tiny_config("adalora", strategy=adalora(init_r=4, scaling="rank_stabilized")))
-    assert found.adapters[0].scaling == pytest.approx(4 / (4 + 1e-5) ** 0.5)
+    trainer = make_trainer(tiny_config("adalora", strategy=adalora(init_r=4, scaling="rank_stabilized")))
+    assert trainer.adapters[0].scaling == pytest.approx(4 / (4 + 1e-5) ** 0.5)
 
 
 def test_a_start_below_the_target_is_refused() -> None:

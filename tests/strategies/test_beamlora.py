@@ -95,13 +95,13 @@ def test_with_p_one_nothing_is_pruned(scores: list[list[float]]) -> None:
 def test_the_strongest_go_into_the_slots_of_the_weakest(scores: list[float], count: int, seed: int) -> None:
     factors = factors_of(torch.tensor(scores), 0.05)
     going = torch.argsort(factors, stable=True).tolist()[:count]
-    found = pairing(factors, going, torch.Generator().manual_seed(seed))
-    sources, targets = {s for s, _ in found}, {t for _, t in found}
-    assert len(sources) == len(targets) == len(found) == min(len(going), len(factors) - len(going))
+    pairs = pairing(factors, going, torch.Generator().manual_seed(seed))
+    sources, targets = {s for s, _ in pairs}, {t for _, t in pairs}
+    assert len(sources) == len(targets) == len(pairs) == min(len(going), len(factors) - len(going))
     assert not sources & set(going)
     assert targets <= set(going)
-    if found:
-        assert min(factors[list(sources)]) >= sorted(factors.tolist())[-len(found)]
+    if pairs:
+        assert min(factors[list(sources)]) >= sorted(factors.tolist())[-len(pairs)]
 
 
 def test_p_and_events_by_hand() -> None:
@@ -175,13 +175,13 @@ def test_the_jump_is_known_before_and_between_zero_and_one(
         for module in modules:
             module.lora_A.add_(0.3 * torch.randn_like(module.lora_A))
     before = torch.stack([module.delta_weight().detach() for module in modules])
-    said = float(jump(modules, {1: pairs}, None if split else past))
+    loss_jump = float(jump(modules, {1: pairs}, None if split else past))
     for source, target in pairs:
         CopyComponent(1, source, target, 1.0, 1.0, past[1], split).perform(adapters, None, 1)
     after = torch.stack([module.delta_weight().detach() for module in modules])
-    assert said == pytest.approx(float((after - before).norm() / (after.norm() + before.norm())), abs=1e-6)
-    assert 0 <= said <= 1
-    assert (said > 1e-6) == bool(pairs)
+    assert loss_jump == pytest.approx(float((after - before).norm() / (after.norm() + before.norm())), abs=1e-6)
+    assert 0 <= loss_jump <= 1
+    assert (loss_jump > 1e-6) == bool(pairs)
 
 
 @pytest.mark.parametrize("copy", ["published", "halved"])

@@ -142,9 +142,9 @@ def test_the_logits_gradient_is_that_of_the_loss() -> None:
         slopes.append((loss(logits + step) - loss(logits - step)) / 2e-2)
     loss(logits)
     up = [module.lora_B for module in adapters]
-    found, gradients = held_back.gradients(held_back.batch(0), up)
+    loss_sum, gradients = held_back.gradients(held_back.batch(0), up)
     pull = torch.stack([(b * g).sum() for b, g in zip(up, gradients, strict=True)]).detach()
-    assert float(found) == pytest.approx(loss(logits))
+    assert float(loss_sum) == pytest.approx(loss(logits))
     assert choice.logit_gradient(pull, choice.weights(logits)).tolist() == pytest.approx(slopes, rel=1e-2, abs=1e-3)
     assert all(tensor.grad is None for tensor in up)
 
@@ -282,9 +282,9 @@ def test_from_the_choice_on_it_trains_as_lora_on_the_chosen_modules() -> None:
     plain_recorder = ListRecorder()
     plain = make_trainer(tiny_config("lora", **fields), state=state, tokens=searched.tokens, recorder=plain_recorder)
     plain.train(MemoryKeeper())
-    found, expected = (r.scalars["loss", "train"] for r in (recorder, plain_recorder))
+    losses, expected = (r.scalars["loss", "train"] for r in (recorder, plain_recorder))
     assert sorted(expected) == list(range(6, 21))
-    assert [found[step] for step in expected] == pytest.approx(list(expected.values()), abs=1e-6)
+    assert [losses[step] for step in expected] == pytest.approx(list(expected.values()), abs=1e-6)
 
 
 def test_while_all_weights_are_one_it_is_lora() -> None:

@@ -201,11 +201,11 @@ def planted_loss(strategy: str, seed: int, **fields: object) -> tuple[float, Ada
 def test_planted_rank_is_found_and_beats_uniform() -> None:
     """Where nothing is planted nothing is to be learned, and a warning says so."""
     fields = {"gates": "off", "growth_limit": 4.0}
-    found, adapters = planted_loss("dynamic", 0, **fields)
+    loss, adapters = planted_loss("dynamic", 0, **fields)
     uniform, _ = planted_loss("lora", 0)
     assert adapters.ranks[3] >= 5
     assert adapters.ranks[3] == max(adapters.ranks)
-    assert found < 0.5 * uniform
+    assert loss < 0.5 * uniform
     assert sum(adapters.ranks) <= 12
 
 

@@ -209,11 +209,11 @@ def test_averages_are_packed_as_the_triplets_are() -> None:
     drop = next(edit.donors[0] for edit in made if isinstance(edit, edits.Move))
     stay = [j for j in range(3) if j != drop.component]
     name = adapters[drop.module].info.name
-    for found, wanted in ((strategy.sensitivity, mean), (strategy.uncertainty, deviation)):
-        assert torch.equal(found[f"{name}.lora_A"][:2], wanted[f"{name}.lora_A"][stay])
-        assert torch.equal(found[f"{name}.lora_B"][:, :2], wanted[f"{name}.lora_B"][:, stay])
-        assert torch.equal(found[f"{name}.scale"][:2], wanted[f"{name}.scale"][stay])
-        assert not found[f"{name}.scale"][2:].any()
+    for average, wanted in ((strategy.sensitivity, mean), (strategy.uncertainty, deviation)):
+        assert torch.equal(average[f"{name}.lora_A"][:2], wanted[f"{name}.lora_A"][stay])
+        assert torch.equal(average[f"{name}.lora_B"][:, :2], wanted[f"{name}.lora_B"][:, stay])
+        assert torch.equal(average[f"{name}.scale"][:2], wanted[f"{name}.scale"][stay])
+        assert not average[f"{name}.scale"][2:].any()
 
 
 @pytest.mark.parametrize(("budget_unit", "grown"), [("parameters", 3), ("components", 1)])

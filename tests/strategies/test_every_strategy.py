@@ -33,13 +33,13 @@ def test_trains_on_a_decoder_and_answers(name: str, tiny_llama: Path, tiny_data:
 def trains_and_answers(name: str, model: Path, data: Path, runs_dir: Path) -> None:
     """Train twelve steps, read the run back and let it label two texts."""
     arguments = tiny_arguments(model, data, f"strategy.name={name}", "train.steps=12", "data.group_by=domain")
-    said = document(run(runs_dir, "train", *arguments, "--json"))
-    assert (said["status"], said["strategy"], said["step"]) == ("finished", name, 12)
+    summary = document(run(runs_dir, "train", *arguments, "--json"))
+    assert (summary["status"], summary["strategy"], summary["step"]) == ("finished", name, 12)
     texts = [part for text in ("great lovely film", "awful dull plot") for part in ("--text", text)]
-    answers = document(run(runs_dir, "predict", said["id"], *texts, "--json"))
+    answers = document(run(runs_dir, "predict", summary["id"], *texts, "--json"))
     rows = answers["rows"] if isinstance(answers, dict) else answers
     assert len(rows) == 2
     for row in rows:
         assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
-    evaluated = document(run(runs_dir, "evaluate", said["id"], "--json"))
-    assert evaluated["metrics"]["loss"] == pytest.approx(said["metrics"]["loss"], abs=1e-3)
+    evaluated = document(run(runs_dir, "evaluate", summary["id"], "--json"))
+    assert evaluated["metrics"]["loss"] == pytest.approx(summary["metrics"]["loss"], abs=1e-3)

@@ -43,19 +43,19 @@ def cloud(k: int, n: int = 1500, width: int = 24, seed: int = 0) -> Tensor:
 
 def dimension(points: Tensor, discard: float = 0.1) -> float:
     """Return the estimate."""
-    found = intrinsic_dimension(points, discard)
-    assert found is not None
-    return found.value
+    estimate = intrinsic_dimension(points, discard)
+    assert estimate is not None
+    return estimate.value
 
 
 @pytest.mark.parametrize("discard", [0.0, 0.1, 0.3])
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_known_manifolds(k: int, discard: float) -> None:
-    found = intrinsic_dimension(cloud(k), discard)
-    assert found is not None
-    assert found.value == pytest.approx(k, rel=0.1)
-    kept = math.floor((1 - discard) * found.points)
-    assert found.error == pytest.approx(found.value / math.sqrt(kept - 2))
+    estimate = intrinsic_dimension(cloud(k), discard)
+    assert estimate is not None
+    assert estimate.value == pytest.approx(k, rel=0.1)
+    kept = math.floor((1 - discard) * estimate.points)
+    assert estimate.error == pytest.approx(estimate.value / math.sqrt(kept - 2))
 
 
 def test_a_curved_surface_has_two_dimensions() -> None:
@@ -69,12 +69,12 @@ def test_estimate_by_hand() -> None:
     places = [0.0, 1.0]
     for gap in (2.0, 4.0, 8.0, 16.0, 32.0):
         places += [places[-1] + gap, places[-1] + gap + 1]
-    found = intrinsic_dimension(torch.tensor(places).unsqueeze(1), discard=0.25)
+    estimate = intrinsic_dimension(torch.tensor(places).unsqueeze(1), discard=0.25)
     r2 = [3, 2, 2, 3, 4, 5, 8, 9, 16, 17, 32, 33]  # to the nearer one of the neighbouring pairs
     logs = sorted(math.log(value) for value in r2)
-    assert found is not None
-    assert found.points == 12
-    assert found.value == pytest.approx(8 / (sum(logs[:9]) + 3 * logs[8]))
+    assert estimate is not None
+    assert estimate.points == 12
+    assert estimate.value == pytest.approx(8 / (sum(logs[:9]) + 3 * logs[8]))
 
 
 @settings(max_examples=20, deadline=None)
@@ -175,9 +175,9 @@ def test_dimensions_are_recorded_by_module() -> None:
     trainer = make_trainer(tiny_config("gelora"), recorder=recorder)
     before, first, second = trainer.strategy.dimension
     trainer.train(MemoryKeeper())
-    shown = recorder.vectors["dimension"][20]
+    dimensions = recorder.vectors["dimension"][20]
     layers = np.array([module.info.layer for module in trainer.adapters])
-    assert np.allclose(shown, np.array([first, second])[layers])
+    assert np.allclose(dimensions, np.array([first, second])[layers])
     assert np.allclose(recorder.vectors["dimension_growth"][3], np.array([first - before, second - first])[layers])
     assert (recorder.vectors["dimension_error"][20] > 0).all()
 

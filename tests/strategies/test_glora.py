@@ -178,15 +178,15 @@ def test_a_loop_of_ones_own_has_no_rows_to_search_on() -> None:
 def test_the_mean_over_processes_decides_between_candidates() -> None:
     """Each process ranks by its own rounding; were that to decide, they could settle on different paths."""
     trainer = make_trainer(tiny_config("glora", strategy={"name": "glora", "population": 4, "rounds": 1, "kept": 2}))
-    asked: list[float] = []
+    scores: list[float] = []
 
     def over_processes(loss: torch.Tensor) -> torch.Tensor:
-        asked.append(float(loss))
-        return torch.tensor(1.0 if len(asked) != 3 else 0.1)  # the others like the third best
+        scores.append(float(loss))
+        return torch.tensor(1.0 if len(scores) != 3 else 0.1)  # the others like the third best
 
     trainer.adapters.over_processes = over_processes
     (edit,) = trainer.strategy.settled(trainer.adapters)
     history = edit.history
-    assert len(asked) == history[-1]["tried"]
+    assert len(scores) == history[-1]["tried"]
     assert history[-1]["best_loss"] == pytest.approx(0.1)
     assert edit.paths != (LORA,) * len(trainer.adapters)

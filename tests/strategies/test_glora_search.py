@@ -26,10 +26,10 @@ def test_the_search_keeps_to_its_limit_and_repeats_itself(
     n: int, rank: int, limit: float, seed: int, nothing: bool
 ) -> None:
     where = space(n, rank, limit)
-    asked: list[tuple[str, ...]] = []
+    tried: list[tuple[str, ...]] = []
 
     def loss(candidate: tuple[str, ...]) -> float:
-        asked.append(candidate)
+        tried.append(candidate)
         return float("nan") if nothing else -float(where.cost(candidate))
 
     def search() -> Any:
@@ -38,11 +38,11 @@ def test_the_search_keeps_to_its_limit_and_repeats_itself(
         return evolve(where, loss, rng, first=first, population=6, rounds=2, kept=3, mutation=0.3)
 
     best, history = search()
-    assert len(asked) == len(set(asked)) == history[-1]["tried"]
-    for candidate in asked:
+    assert len(tried) == len(set(tried)) == history[-1]["tried"]
+    for candidate in tried:
         assert where.cost(candidate) <= where.limit
         assert all(path in paths for path, paths in zip(candidate, where.paths, strict=True))
-    assert where.cost(best) == max(map(where.cost, asked)) or nothing
+    assert where.cost(best) == max(map(where.cost, tried)) or nothing
     falling = [entry["best_loss"] for entry in history]
     assert falling == sorted(falling, reverse=True)
     assert search() == (best, history)
@@ -54,10 +54,10 @@ def test_of_equally_good_paths_the_cheapest_is_taken() -> None:
     def loss(candidate: tuple[str, ...]) -> float:
         return 0.5 + 1e-7 * where.cost(candidate) / where.limit * (-1) ** where.cost(candidate)
 
-    asked: list[int] = []
+    costs: list[int] = []
     best, _ = evolve(
         where,
-        lambda c: asked.append(where.cost(c)) or loss(c),
+        lambda c: costs.append(where.cost(c)) or loss(c),
         np.random.default_rng(0),
         first=(LORA,) * 3,
         population=8,
@@ -65,7 +65,7 @@ def test_of_equally_good_paths_the_cheapest_is_taken() -> None:
         kept=3,
         mutation=0.3,
     )
-    assert where.cost(best) == min(asked) < max(asked)
+    assert where.cost(best) == min(costs) < max(costs)
 
 
 def test_the_search_finds_a_planted_path() -> None:

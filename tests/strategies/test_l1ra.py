@@ -62,8 +62,8 @@ def test_factors_are_pulled_and_stay_between_zero_and_one() -> None:
     attached = blocks((6, 5))
     set_factors(attached, [1.3, 0.5, 1e-5])
     event(attached, step=1)
-    found = attached.adapters[0].scale[:3].tolist()
-    assert found == pytest.approx([1.0, 0.5 - PULL, 0.0], abs=1e-7)
+    factors = attached.adapters[0].scale[:3].tolist()
+    assert factors == pytest.approx([1.0, 0.5 - PULL, 0.0], abs=1e-7)
 
 
 def test_the_rate_of_the_factors_is_their_own_and_constant() -> None:
@@ -180,8 +180,8 @@ def test_reassigning_spends_no_more_than_there_is(
     prices: list[int], going: list[int], claims: list[int], free: int
 ) -> None:
     drops = [Drop(m % len(prices), j) for j, m in enumerate(going)]
-    asked = [m % len(prices) for m in claims]
-    made = redistribute(drops, asked, Budget(prices, free), lambda m, nth: Grow(m, score=nth))
+    claims_made = [m % len(prices) for m in claims]
+    made = redistribute(drops, claims_made, Budget(prices, free), lambda m, nth: Grow(m, score=nth))
     paid = [drop for edit in made if isinstance(edit, Move) for drop in edit.donors]
     left = [edit for edit in made if isinstance(edit, Drop)]
     assert sorted(drop.component for drop in [*paid, *left]) == sorted(drop.component for drop in drops)
@@ -192,7 +192,7 @@ def test_reassigning_spends_no_more_than_there_is(
             assert balance >= 0
     granted = [edit.receiver.module for edit in made if isinstance(edit, Move)]
     unpaid = balance + sum(prices[drop.module] for drop in left)
-    refused = [m for m in set(asked) if granted.count(m) < asked.count(m)]
+    refused = [m for m in set(claims_made) if granted.count(m) < claims_made.count(m)]
     assert all(prices[m] > unpaid for m in refused)
     for m in set(granted):
         nths = [edit.receiver.score for edit in made if isinstance(edit, Move) and edit.receiver.module == m]

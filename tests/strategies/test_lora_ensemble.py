@@ -60,11 +60,11 @@ def test_members_in_one_batch_equal_members_one_by_one(fused: bool) -> None:
     adapter, x = module(), torch.randn(4, 7, D_IN)
     adapter.fused = fused
     with adapter.team.spread({"x": x}) as repeated:
-        found = adapter(repeated["x"]).view(M, 4, 7, D_OUT)
+        outputs = adapter(repeated["x"]).view(M, 4, 7, D_OUT)
     for i in range(M):
         A, B = adapter.member(i)
         expected = adapter.base_layer(x) + 1.5 * F.linear(F.linear(x, A), B)
-        assert torch.allclose(found[i], expected, atol=1e-5), i
+        assert torch.allclose(outputs[i], expected, atol=1e-5), i
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -87,13 +87,13 @@ def test_the_head_is_one_linear_a_member_and_leaks_nothing() -> None:
     first, x = nn.Linear(D_IN, 2), torch.randn(4, D_IN)
     head = MemberLinear(first, "classifier", Team(M), seed=0)
     with head.team.spread({"x": x}) as repeated:
-        found = head(repeated["x"]).view(M, 4, 2)
+        logits = head(repeated["x"]).view(M, 4, 2)
     assert head.bias is not None
     for i in range(M):
-        assert torch.allclose(found[i], F.linear(x, head.weight[i], head.bias[i]), atol=1e-6)
+        assert torch.allclose(logits[i], F.linear(x, head.weight[i], head.bias[i]), atol=1e-6)
     assert torch.equal(head.weight[0], first.weight)
     assert not torch.allclose(head.weight[1], head.weight[2])
-    found[2].sum().backward()
+    logits[2].sum().backward()
     assert head.weight.grad is not None
     assert head.weight.grad[2].any()
     assert not head.weight.grad[:2].any()

@@ -35,8 +35,8 @@ def trainer_of(mask: str, steps: int = 20, **fields):
 
 def trained_mask(module) -> tuple[torch.Tensor, torch.Tensor]:
     """Return which entries of A and B are trained, as masks."""
-    found = module.trained()
-    return found["A"].bool(), found["B"].bool()
+    mask = module.trained()
+    return mask["A"].bool(), mask["B"].bool()
 
 
 @pytest.mark.parametrize("mask", ["entry", "row", "matrix"])
@@ -86,11 +86,11 @@ def test_all_of_it_is_lora_to_the_bit() -> None:
         make_trainer(tiny_config("lora", adapter__dropout=0.1)),
         make_trainer(tiny_config("x", strategy={"name": "lora_sp", "share": 1.0}, adapter__dropout=0.1)),
     ]
-    found = []
+    states = []
     for trainer in runs:
         trainer.train(MemoryKeeper())
-        found.append({m.info.name: torch.cat([m.lora_A.t(), m.lora_B]).detach() for m in trainer.adapters})
-    assert same(*found)
+        states.append({m.info.name: torch.cat([m.lora_A.t(), m.lora_B]).detach() for m in trainer.adapters})
+    assert same(*states)
 
 
 @pytest.mark.filterwarnings("ignore:dynlora. After 6 steps, A and B do not require a gradient:UserWarning")
@@ -208,19 +208,19 @@ def test_what_a_number_of_the_adapter_takes_at_the_peak(mask: str, bytes_a_numbe
 
 
 def test_the_state_memory_is_measured_and_half_of_loras() -> None:
-    found = {}
+    sizes = {}
     for name in ("lora", "lora_sp"):
         recorder = ListRecorder()
         trainer = make_trainer(tiny_config(name), recorder=recorder)
         trainer.train(MemoryKeeper())
-        found[name] = recorder.scalars["optimizer_bytes", "train"][20]
+        sizes[name] = recorder.scalars["optimizer_bytes", "train"][20]
         head = sum(p.numel() for p in trainer.optimizer.param_groups[-1]["params"])
         numbers = sum(module.lora_A.numel() + module.lora_B.numel() for module in trainer.adapters)
         share = 0.5 if name == "lora_sp" else 1.0
         moments = 8 * (head + share * numbers)
         steps = 4 * len(trainer.optimizer.state)
-        assert found[name] == moments + steps
-    assert found["lora_sp"] < 0.6 * found["lora"]
+        assert sizes[name] == moments + steps
+    assert sizes["lora_sp"] < 0.6 * sizes["lora"]
 
 
 def test_masks_follow_the_seed_and_resume_when_they_are_drawn_anew() -> None:

@@ -32,8 +32,8 @@ def test_prox_is_the_minimiser(value: float, threshold: float, aside: float) -> 
     def objective(x: float) -> float:
         return 0.5 * (x - value) ** 2 + threshold * abs(x)
 
-    found = float(shrunk(torch.tensor(value, dtype=torch.float64), threshold))
-    assert objective(found) <= objective(found + aside) + 1e-12
+    minimiser = float(shrunk(torch.tensor(value, dtype=torch.float64), threshold))
+    assert objective(minimiser) <= objective(minimiser + aside) + 1e-12
 
 
 def test_thresholds_by_hand() -> None:
@@ -78,8 +78,8 @@ def test_follows_a_run_by_hand(prox: str, xi: float) -> None:
             size = (gate.abs() - xi).clamp_min(0)
             size = torch.where(gate.abs() < 2 * xi, 0, size) if prox == "official" else size
             gate.copy_(gate.sign() * size)
-        for found, wanted in ((module.lora_A, A), (module.lora_B, B), (module.scale, gate)):
-            assert torch.allclose(found, wanted, atol=1e-6)
+        for parameter, wanted in ((module.lora_A, A), (module.lora_B, B), (module.scale, gate)):
+            assert torch.allclose(parameter, wanted, atol=1e-6)
     assert bool((module.scale == 0).any()) == (xi > 0)
     assert (module.scale != 0).any()
 

@@ -167,9 +167,9 @@ def test_the_log_replays_the_run() -> None:
     infos = [module.info for module in trainer.adapters]
     assert begun == [list(m) for m in trainer.strategy.chosen(infos, trainer.adapters.budget, 0, 2)[1:]]
     assert np.array_equal(recorder.vectors["boosting"][20], [module.rank for module in trainer.adapters])
-    losses, told = recorder.scalars["loss", "train"], recorder.scalars["booster_loss", "train"]
-    assert list(told) == [5, 10, 15, 20]
-    assert told[10] == pytest.approx(np.mean([losses[step] for step in range(6, 11)]), rel=1e-5)
+    losses, booster_losses = recorder.scalars["loss", "train"], recorder.scalars["booster_loss", "train"]
+    assert list(booster_losses) == [5, 10, 15, 20]
+    assert booster_losses[10] == pytest.approx(np.mean([losses[step] for step in range(6, 11)]), rel=1e-5)
     assert recorder.scalars["boosters", "train"][20] == max(trainer.adapters.ranks)
 
 

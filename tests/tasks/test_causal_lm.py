@@ -83,14 +83,14 @@ def test_a_conversation_counts_from_the_generation_prompt_to_the_end_token() -> 
 
 
 @pytest.mark.parametrize(
-    ("template", "loss_on", "said"),
+    ("template", "loss_on", "message"),
     [
         (None, "completion", "has no chat template; use an instruction-tuned model, or data.prompt"),
         (TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", ""), "assistant", "does not mark"),
     ],
 )
-def test_a_template_that_cannot_do_it_is_one_sentence(template: str | None, loss_on: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_a_template_that_cannot_do_it_is_one_sentence(template: str | None, loss_on: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         tokenize(byte_tokenizer(template=template), rows(["?"], messages=[TALK]), 64, CausalLM((), loss_on, "messages"))
 
 
@@ -108,20 +108,20 @@ def test_tokens_that_would_merge_at_the_seam_are_counted_and_kept_apart() -> Non
     merging = Tokenizer.from_str(backend.to_str())
     merging.model = models.BPE(vocabulary, [("a", "b")])  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer._tokenizer = merging
-    found = CausalLM().encode_rows(tokenizer, rows(["xa", "x"], ["b", "b"]), 64)
+    encoded = CausalLM().encode_rows(tokenizer, rows(["xa", "x"], ["b", "b"]), 64)
     alone = tokenizer("xa", add_special_tokens=False)["input_ids"]
-    assert found.features[0]["input_ids"][: len(alone)] == alone
-    assert found.notes == (
+    assert encoded.features[0]["input_ids"][: len(alone)] == alone
+    assert encoded.notes == (
         "In 1 of 2 examples tokens of prompt and completion would merge; they are tokenised apart, as at generation.",
     )
 
 
 def test_completions_that_are_cut_off_are_counted_and_none_at_all_is_refused() -> None:
     tokenizer = byte_tokenizer()
-    found = CausalLM().encode_rows(tokenizer, rows(["ab", "abcdefgh"], ["yes", "no"]), 6)
-    assert found.counts is not None
-    assert found.counts.tolist() == [4, 0]
-    assert found.notes[0].startswith("1 of 2 examples lose their whole completion at data.max_length=6")
+    encoded = CausalLM().encode_rows(tokenizer, rows(["ab", "abcdefgh"], ["yes", "no"]), 6)
+    assert encoded.counts is not None
+    assert encoded.counts.tolist() == [4, 0]
+    assert encoded.notes[0].startswith("1 of 2 examples lose their whole completion at data.max_length=6")
     with pytest.raises(DataError, match=r"data\.max_length=6: all completions are cut off"):
         CausalLM().encode_rows(tokenizer, rows(["abcdefgh"], ["no"]), 6)
 
@@ -163,11 +163,11 @@ def test_the_loss_in_pieces_is_the_loss_and_so_is_its_gradient(n: int, piece: in
     targets, factor = torch.randint(0, 50, (n,), generator=generator), torch.randn(n, generator=generator)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_loss, "PIECE_NUMBERS", 50 * piece)
-        found = token_loss._FrozenHead.apply(states, weight, own, targets)
-        (gradient,) = torch.autograd.grad((found * factor).sum(), states)
+        loss = token_loss._FrozenHead.apply(states, weight, own, targets)
+        (gradient,) = torch.autograd.grad((loss * factor).sum(), states)
     whole = F.cross_entropy(F.linear(states, weight, own), targets, reduction="none")
     (expected,) = torch.autograd.grad((whole * factor).sum(), states)
-    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(loss, whole)
     torch.testing.assert_close(gradient, expected)
 
 
@@ -175,14 +175,14 @@ def test_perplexity_is_of_all_tokens_and_not_the_mean_of_batches() -> None:
     model, task = tiny_decoder(), CausalLM()
     tokens = tokenize(byte_tokenizer(), rows(["a", "a", "b"], ["b" * 30, "c", "dd"]), 64, task)
     forward: Any = task.forward
-    found = [predict(model, forward, tokens, task, batch_size=size, autocast=torch.no_grad) for size in (1, 3)]
-    one, all_at_once = (summarise(predictions, tokens.label, task) for predictions in found)
+    by_size = [predict(model, forward, tokens, task, batch_size=size, autocast=torch.no_grad) for size in (1, 3)]
+    one, all_at_once = (summarise(predictions, tokens.label, task) for predictions in by_size)
     assert one["perplexity"] == pytest.approx(all_at_once["perplexity"], rel=1e-5)
-    losses, counts = found[0].output[:, 0], found[0].output[:, 2]
+    losses, counts = by_size[0].output[:, 0], by_size[0].output[:, 2]
     assert one["perplexity"] == pytest.approx(np.exp(losses.sum() / counts.sum()))
     assert one["loss"] == pytest.approx(np.log(one["perplexity"]))
     assert one["tokens"] == 31 + 2 + 3
-    np.testing.assert_allclose(found[0].loss, losses / counts, rtol=1e-6)
+    np.testing.assert_allclose(by_size[0].loss, losses / counts, rtol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", DECODERS)
@@ -260,9 +260,9 @@ def test_an_answer_is_checked_by_its_value_after_the_last_marker(answer: str, wr
     assert answers.is_right(answer, written) is right
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_decoder_in_a_loop_of_ones_own_keeps_its_head(tied: bool) -> None:
-    model = tiny_decoder(tied=tied)
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_a_decoder_in_a_loop_of_ones_own_keeps_its_head(is_tied: bool) -> None:
+    model = tiny_decoder(tied=is_tied)
     attached = dynlora.attach(model, strategy="dynamic", gates="module", budget=2, steps=8, lr=2e-2)
     assert not model.get_output_embeddings().weight.requires_grad
     assert attached.adapters.gates is not None

@@ -32,25 +32,25 @@ SHORT = AdviceRequest(warm_steps=4, look_steps=4, is_timed=False)
 
 def test_the_same_look_gives_the_same_ranks_within_the_budget(tiny_bert: Path, tiny_data: Path) -> None:
     settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "dynamic"})
-    found, again = advise(settings, SHORT), advise(settings, SHORT)
-    assert {**found, "look": None} == {**again, "look": None}
-    cost = {row["name"]: row["d_in"] + row["d_out"] for row in found["modules"]}
-    assert found["parameters"] == sum(rank * cost[name] for name, rank in found["ranks"].items())
-    assert found["parameters"] <= found["budget"] == 2 * sum(cost.values())
-    assert set(found["scaling"].values()) == {2.0}
+    advice, again = advise(settings, SHORT), advise(settings, SHORT)
+    assert {**advice, "look": None} == {**again, "look": None}
+    cost = {row["name"]: row["d_in"] + row["d_out"] for row in advice["modules"]}
+    assert advice["parameters"] == sum(rank * cost[name] for name, rank in advice["ranks"].items())
+    assert advice["parameters"] <= advice["budget"] == 2 * sum(cost.values())
+    assert set(advice["scaling"].values()) == {2.0}
     half = advise(settings, AdviceRequest(0.5, warm_steps=4, look_steps=4, is_timed=False))
-    assert half["budget"] == found["budget"] // 2
+    assert half["budget"] == advice["budget"] // 2
     assert half["parameters"] <= half["budget"]
-    assert advise(tiny_config(tiny_bert, tiny_data, seed=5), SHORT)["modules"] != found["modules"]
+    assert advise(tiny_config(tiny_bert, tiny_data, seed=5), SHORT)["modules"] != advice["modules"]
 
 
 def test_a_language_model_gets_advice_with_its_layers_timed(tmp_path: Path) -> None:
     model, data = save_tiny_lm(tmp_path / "model"), tmp_path / "data"
     data.mkdir()
-    found = advise(parse_config(lm_values(model, save_problems(data))), AdviceRequest(warm_steps=2, look_steps=2))
-    assert found["task_type"] == "CAUSAL_LM"
-    assert {row["kind"] for row in found["modules"]} >= {"self_attn.q_proj", "mlp.down_proj"}
-    [row] = found["layers"]
+    advice = advise(parse_config(lm_values(model, save_problems(data))), AdviceRequest(warm_steps=2, look_steps=2))
+    assert advice["task_type"] == "CAUSAL_LM"
+    assert {row["kind"] for row in advice["modules"]} >= {"self_attn.q_proj", "mlp.down_proj"}
+    [row] = advice["layers"]
     assert (row["without_layers"], row["of"]) == (1, 2)
     assert 0 < row["low"] <= row["step_time"] <= row["high"]
     assert 0 < row["gain_share"] < 1
@@ -70,14 +70,14 @@ def test_ranks_of_the_command_train_and_are_what_it_says(
 
     file = tmp_path / "ranks.json"
     arguments = ["advise", "--steps", "4", "--no-timing", *tiny_arguments(tiny_bert, tiny_data)]
-    found = document(CliRunner().invoke(main, [*arguments, "--json", "--out", str(file)]))
-    assert json.loads(file.read_text("utf-8")) == found
-    config: dict[str, Any] = found["lora_config"]
+    report = document(CliRunner().invoke(main, [*arguments, "--json", "--out", str(file)]))
+    assert json.loads(file.read_text("utf-8")) == report
+    config: dict[str, Any] = report["lora_config"]
     kept = {name: config["rank_pattern"].get(name, config["r"]) for name in config["target_modules"]}
-    assert kept == {name: rank for name, rank in found["ranks"].items() if rank}
+    assert kept == {name: rank for name, rank in report["ranks"].items() if rank}
     values = tiny_values(tiny_bert, tiny_data, strategy={"name": "lora", "ranks_from": str(file)}, train__steps=2)
     run = dynlora.train(parse_config(values), runs_dir)
-    assert dict(queries.run_summary(run.folder)["ranks"]) == found["ranks"]
+    assert dict(queries.run_summary(run.folder)["ranks"]) == report["ranks"]
 
     taken = CliRunner().invoke(main, [*arguments, "--out", str(file)])
     assert (taken.exit_code, "exists already" in taken.stderr) == (2, True)

@@ -39,12 +39,12 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def with_settings(values: dict[str, Any], strategy: str = "dynamic", **settings: Any) -> Any:
     """Return a config; `model__dtype=...` sets model.dtype."""
-    found = {name: dict(section) if isinstance(section, dict) else section for name, section in values.items()}
-    found["strategy"] = {"name": strategy}
+    sections = {name: dict(section) if isinstance(section, dict) else section for name, section in values.items()}
+    sections["strategy"] = {"name": strategy}
     for key, value in settings.items():
         section, _, name = key.partition("__")
-        found[section][name] = value
-    return parse_config(found)
+        sections[section][name] = value
+    return parse_config(sections)
 
 
 def prepared(config: Any) -> Any:
@@ -155,9 +155,9 @@ def test_the_card_of_its_adapter_says_what_it_was_trained_on(quantized: Path, tm
 
 
 def test_the_check_counts_passes_over_packed_sequences(writer: dict[str, Any]) -> None:
-    found = preflight(with_settings(writer, "lora", data__packing=True))
+    report = preflight(with_settings(writer, "lora", data__packing=True))
     rows = preflight(with_settings(writer, "lora"))["schedule"]["epochs"]
-    assert found["schedule"]["epochs"] > 1.5 * rows
+    assert report["schedule"]["epochs"] > 1.5 * rows
 
 
 def test_rows_become_tokens_once(writer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,9 +203,9 @@ def test_methods_that_read_the_weights_refuse_quantised_ones(writer: dict[str, A
 def test_quantisation_without_its_package_is_a_sentence(
     writer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = importlib.util.find_spec
+    find_spec = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *args: None if name == "bitsandbytes" else found(name, *args)
+        importlib.util, "find_spec", lambda name, *args: None if name == "bitsandbytes" else find_spec(name, *args)
     )
     with pytest.raises(ConfigError, match=r"model\.quantization=nf4: needs the package bitsandbytes.*pip install"):
         load_inputs(with_settings(writer, model__quantization="nf4"))

@@ -41,17 +41,17 @@ def test_room_is_looked_at_before_anything_is_written(tmp_path: Path, monkeypatc
 def test_a_checkpoint_without_room_is_a_warning_and_training_goes_on(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    checks: list[int] = []
 
     def room_at_first_and_at_last(folder: Path, size: int) -> None:
-        asked.append(size)
-        if len(asked) in (4, 5):
+        checks.append(size)
+        if len(checks) in (4, 5):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_check_room", room_at_first_and_at_last)
     outcome = training.train(tiny_config(tiny_bert, tiny_data, log__checkpoint_every=4), runs_dir)
     assert outcome.state == "finished"
-    assert len(asked) > 5
+    assert len(checks) > 5
     with RunReader(outcome.folder) as reader:
         warnings = [event.payload["message"] for event in reader.events() if event.kind == "warning"]
     assert len(warnings) == 2

@@ -78,12 +78,12 @@ def test_a_fetched_run_without_a_checkpoint_is_refused_where_its_kind_needs_one(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [(ConfigError("threshold x: is no number"), "threshold x: is no number"), (KeyError("x"), "KeyError: 'x'")],
 )
-def test_an_error_is_a_failed_run_with_its_sentence(folder: Path, error: Exception, said: str) -> None:
+def test_an_error_is_a_failed_run_with_its_sentence(folder: Path, error: Exception, message: str) -> None:
     def failing(writer: RunWriter, stop: StopRequest) -> bool:
         raise error
 
     outcome = work_on(folder, None, failing)
-    assert (outcome.state, outcome.error, read_status(folder).error) == ("failed", said, said)
+    assert (outcome.state, outcome.error, read_status(folder).error) == ("failed", message, message)

@@ -79,9 +79,11 @@ def test_the_last_evaluation_takes_all_rows_and_those_before_a_fixed_sample(trai
     np.testing.assert_array_equal(sampled[20], full[20])
     for step in (0, 10):  # the same rows in other batches
         np.testing.assert_allclose(sampled[step][known[step]], full[step][known[step]], rtol=1e-3, atol=1e-5)
-    said = [payload for payload in queries.events_frame(trained[0], ("evaluate",))["payload"]]
-    assert [(payload["rows"], payload["of"]) for payload in said] == [(ROWS, HELD_OUT)] * 2 + [(HELD_OUT, HELD_OUT)]
-    assert [sum(map(sum, payload["confusion"])) for payload in said] == [ROWS, ROWS, HELD_OUT]
+    evaluations = [payload for payload in queries.events_frame(trained[0], ("evaluate",))["payload"]]
+    assert [(payload["rows"], payload["of"]) for payload in evaluations] == [(ROWS, HELD_OUT)] * 2 + [
+        (HELD_OUT, HELD_OUT)
+    ]
+    assert [sum(map(sum, payload["confusion"])) for payload in evaluations] == [ROWS, ROWS, HELD_OUT]
 
 
 def test_the_probe_set_is_in_every_evaluation(trained: tuple[Path, Path]) -> None:

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("amx", "avx512_bf16", "intel", "found"),
+    ("amx", "avx512_bf16", "intel", "expected"),
     [
         (True, True, True, "bf16"),
         (False, True, True, "fp32"),  # a Xeon in a virtual machine that hides AMX
@@ -28,12 +28,12 @@ CPU = torch.device("cpu")
     ],
 )
 def test_auto_is_what_the_processor_multiplies_faster(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, intel: bool, found: str
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512_bf16: bool, intel: bool, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
     monkeypatch.setattr(hardware, "_is_intel", lambda: intel)
-    assert hardware.resolve_precision("auto", CPU) == found
+    assert hardware.resolve_precision("auto", CPU) == expected
     assert hardware.resolve_precision("bf16", CPU) == "bf16"
     assert hardware.resolve_precision("fp32", CPU) == "fp32"
     assert hardware.resolve_precision("auto", CPU, "bf16") == "bf16"

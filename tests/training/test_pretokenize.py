@@ -19,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("no_kept_tokens")
 @pytest.fixture
 def values(tiny_bert: Path, tiny_data: Path) -> dict[str, Any]:
     """What the Launch page says of the tiny model and data."""
-    found = tiny_values(tiny_bert, tiny_data)
-    return {"model": found["model"], "data": found["data"], "seed": 0}
+    config = tiny_values(tiny_bert, tiny_data)
+    return {"model": config["model"], "data": config["data"], "seed": 0}
 
 
 def test_a_run_takes_the_tokens_that_were_made(

@@ -45,7 +45,7 @@ def test_a_changed_length_is_an_event_a_line_of_the_log_and_the_new_end(stopped:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("rank: 2", "rank: 3", "adapter.rank was changed in config.yaml from 2 to 3"),
         ("name: lora", "name: dynamic", "strategy.name was changed in config.yaml from lora to dynamic"),
@@ -59,10 +59,10 @@ def test_a_changed_length_is_an_event_a_line_of_the_log_and_the_new_end(stopped:
         ("batch_size: 8", "batch_size: 4", "train.batch_size was changed in config.yaml from 8 to 4"),
     ],
 )
-def test_what_a_run_keeps_is_refused(old: str, new: str, said: str, stopped: Path) -> None:
+def test_what_a_run_keeps_is_refused(old: str, new: str, message: str, stopped: Path) -> None:
     edit(stopped, old, new)
     with pytest.raises(
-        ConfigError, match=f"{said}.*, and a run keeps its method, data, adapters and evaluations; restore"
+        ConfigError, match=f"{message}.*, and a run keeps its method, data, adapters and evaluations; restore"
     ):
         training.resume(stopped.parent, stopped.name)
     assert queries.run_summary(stopped)["status"] == "failed"

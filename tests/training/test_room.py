@@ -58,13 +58,13 @@ def test_training_is_the_same_with_all_room_held(
     assert lean.adapters.adapter_parameter_count()["allocated"] == sum(
         module.held * module.info.cost + (module.scale_logit is not None) for module in lean.adapters
     )
-    found = ranks_and_losses(lean)
+    curves = ranks_and_losses(lean)
     monkeypatch.setattr(LoraLinear, "hold_live", lambda _: None)
     roomy = trainer_of(tiny_bert, tiny_data, **strategy)
     assert not any(module.holds_live for module in roomy.adapters)
     ranks, losses = ranks_and_losses(roomy)
-    assert found[0] == ranks
-    assert found[1] == pytest.approx(losses, abs=1e-5)
+    assert curves[0] == ranks
+    assert curves[1] == pytest.approx(losses, abs=1e-5)
     assert len({tuple(row) for row in ranks}) > 3, "ranks moved"
 
 

@@ -98,10 +98,10 @@ def test_a_run_of_it_that_was_interrupted_ends_as_the_whole_one(
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
-@pytest.mark.parametrize(("layers", "said"), [(1, "the first block"), ("1-1", "block 1")])
+@pytest.mark.parametrize(("layers", "message"), [(1, "the first block"), ("1-1", "block 1")])
 @pytest.mark.parametrize("kind", ["peft", "merged"])
 def test_the_snippet_of_an_export_loads_the_blocks_that_were_used(
-    kind: str, layers: Any, said: str, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, layers: Any, message: str, problems: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = lm_values(
         save_tiny_lm(tmp_path / "model"), problems, model__layers=layers, strategy={"name": "lora"}, train__steps=4
@@ -109,7 +109,7 @@ def test_the_snippet_of_an_export_loads_the_blocks_that_were_used(
     folder = training.train(parse_config(values), tmp_path / "runs").folder
     export_run(folder, tmp_path / "out", format=kind)
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert said in card
+    assert message in card
     (snippet,) = re.findall(r"```python\n(.*?)\n```", card, re.DOTALL)
     monkeypatch.chdir(tmp_path / "out")
     names: dict = {}

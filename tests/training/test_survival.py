@@ -35,8 +35,8 @@ def start(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 def finished(process: subprocess.Popen[bytes]) -> None:
     """Wait for a process to end well."""
-    _, said = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, said.decode()[-2000:]
+    _, output = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, output.decode()[-2000:]
 
 
 def only_run(runs_dir: Path) -> Path:
@@ -61,13 +61,13 @@ def wait_for_step(runs_dir: Path, step: int) -> Path:
 def everything(folder: Path) -> dict[str, tuple[list[int], np.ndarray]]:
     """Return every recorded signal of a run, timings left out."""
     with RunReader(folder) as reader:
-        found = {}
+        records = {}
         for name in reader.signals():
             steps, values = reader.signal(name)
-            found[name] = (list(map(int, steps)), values)
+            records[name] = (list(map(int, steps)), values)
         (loss,) = reader.scalars("loss", "train")
-        found["loss"] = (list(map(int, loss.steps)), loss.values)
-        return found
+        records["loss"] = (list(map(int, loss.steps)), loss.values)
+        return records
 
 
 def adapter_bytes(folder: Path) -> bytes:
@@ -89,11 +89,11 @@ def test_killed_and_resumed_equals_uninterrupted(
         assert run_summary(folder)["status"] == "interrupted"
         document(run(tmp_path, "resume", folder.name, "--json"))
     assert adapter_bytes(folder) == adapter_bytes(whole_run)
-    found, expected = everything(folder), everything(whole_run)
-    assert found.keys() == expected.keys()
+    record, expected = everything(folder), everything(whole_run)
+    assert record.keys() == expected.keys()
     for name, (steps, values) in expected.items():
-        assert found[name][0] == steps, name
-        assert np.array_equal(found[name][1], values, equal_nan=True), name
+        assert record[name][0] == steps, name
+        assert np.array_equal(record[name][1], values, equal_nan=True), name
 
 
 @pytest.fixture(scope="session")
@@ -129,11 +129,11 @@ def start_two(runs_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 def close(folder: Path, other: Path) -> None:
     """Hold every signal of two runs against each other, to 1e-6; norms to `OF_NORMS`."""
-    found, expected = everything(folder), everything(other)
+    record, expected = everything(folder), everything(other)
     for name, (steps, values) in expected.items():
-        assert found[name][0] == steps, name
+        assert record[name][0] == steps, name
         apart = OF_NORMS if name.endswith("_norm") else 1e-6
-        assert np.allclose(found[name][1], values, atol=apart, equal_nan=True), name
+        assert np.allclose(record[name][1], values, atol=apart, equal_nan=True), name
 
 
 @pytest.mark.journey
@@ -165,14 +165,14 @@ def test_two_processes_equal_one_with_every_method(name: str, tmp_path: Path, ti
     arguments = tiny_arguments(tiny_bert, tiny_data, *STILL, f"strategy.name={name}", "train.steps=12")
     one, two = tmp_path / "one", tmp_path / "two"
     process = start_two(two, "train", *arguments)
-    _, said = process.communicate(timeout=PATIENCE_S)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     if process.returncode:
-        assert "over several processes" in said.decode(), said.decode()[-2000:]
+        assert "over several processes" in stderr.decode(), stderr.decode()[-2000:]
         return
     finished(start(one, "train", *arguments))
     if name in ROUNDED:
-        found, expected = (everything(only_run(side))["loss"][1] for side in (two, one))
-        assert np.allclose(found, expected, atol=ROUNDED[name])
+        losses, expected = (everything(only_run(side))["loss"][1] for side in (two, one))
+        assert np.allclose(losses, expected, atol=ROUNDED[name])
     else:
         close(only_run(two), only_run(one))
 

@@ -66,9 +66,9 @@ def test_figures_hold_text_and_colours_of_the_theme_only(colours: theme.Palette)
     ]
     allowed = set(re.findall(r"#[0-9A-F]{6}", str(colours))) | set(theme.CATEGORICAL)
     for figure in drawn:
-        said = json.loads(str(figure.to_json()))
-        said["layout"].pop("template", None)
-        text = json.dumps(said, ensure_ascii=False)
+        figure_json = json.loads(str(figure.to_json()))
+        figure_json["layout"].pop("template", None)
+        text = json.dumps(figure_json, ensure_ascii=False)
         assert "<img" not in text
         assert "$x" not in text
         assert set(re.findall(r'"(#[0-9A-Fa-f]{6})"', text)) <= allowed
@@ -81,8 +81,8 @@ def test_sentences(tmp_path: Path) -> None:
     assert adapter_frames.overview(adapter, modules) == (
         "LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components in total."
     )
-    said = adapter_frames.depth_caption(modules, "rank", "rank")
-    assert said == "The rank is highest in ff out 2, query 2 and ff out 1 (maximum 4) and lowest in query 0 (1)."
+    caption = adapter_frames.depth_caption(modules, "rank", "rank")
+    assert caption == "The rank is highest in ff out 2, query 2 and ff out 1 (maximum 4) and lowest in query 0 (1)."
     assert "of the total squared norm" in adapter_frames.norms(modules)
     assert "of 15 components" in adapter_frames.spectra_caption(modules, 6)
     assert "4 of 6 modules shown" in adapter_frames.spectra_caption(modules, 4)

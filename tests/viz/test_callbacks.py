@@ -88,7 +88,7 @@ class Callbacks:
     def drawing(self) -> Iterator[str]:
         """Yield where a callback, or what it calls, uses streamlit to draw."""
         seen: set[ast.AST] = set()
-        waiting = [found for module, value in self.roots for found in self._called(module, value)]
+        waiting = [call for module, value in self.roots for call in self._called(module, value)]
         while waiting:
             module, function = waiting.pop()
             if function in seen:

@@ -24,7 +24,7 @@ ADAPTER, BASE = (Voice(key, key, Path("run"), key) for key in ("adapter", "base"
 SCALE = Colouring("nats", ("worse", "better"))
 
 
-def said(voice: Voice, text: str, **more: Any) -> Answer:
+def whole_answer(voice: Voice, text: str, **more: Any) -> Answer:
     """Return an answer that has been written whole."""
     messages = [{"id": index, "text": letter} for index, letter in enumerate(text)]
     if messages and not more:
@@ -39,31 +39,34 @@ def turn(prompt: str, *answers: Answer) -> Turn:
 def test_each_voice_has_its_own_conversation_and_skips_what_it_did_not_answer() -> None:
     talk = Talk(
         [
-            turn("one", said(ADAPTER, "first"), said(BASE, "other")),
-            turn("two", said(ADAPTER, "second"), said(BASE, "", error="it failed")),
+            turn("one", whole_answer(ADAPTER, "first"), whole_answer(BASE, "other")),
+            turn("two", whole_answer(ADAPTER, "second"), whole_answer(BASE, "", error="it failed")),
         ]
     )
-    asked = talk.asked(ADAPTER, "three", CHAT)["turns"]
-    assert [entry["content"] for entry in asked] == ["one", "first", "two", "second", "three"]
-    assert [entry["role"] for entry in asked] == ["user", "assistant"] * 2 + ["user"]
-    asked = talk.asked(BASE, "three", CHAT)["turns"]
-    assert [entry["content"] for entry in asked] == ["one", "other", "three"]
+    turns = talk.request_for(ADAPTER, "three", CHAT)["turns"]
+    assert [entry["content"] for entry in turns] == ["one", "first", "two", "second", "three"]
+    assert [entry["role"] for entry in turns] == ["user", "assistant"] * 2 + ["user"]
+    turns = talk.request_for(BASE, "three", CHAT)["turns"]
+    assert [entry["content"] for entry in turns] == ["one", "other", "three"]
     another = Voice("adapter", "adapter", Path("another run"), "adapter")
-    assert len(talk.asked(another, "three", CHAT)["turns"]) == 1, "another run did not say what this one said"
-    assert talk.asked(ADAPTER, "three", Settings()) == {"text": "three"}
+    assert len(talk.request_for(another, "three", CHAT)["turns"]) == 1, "another run did not say what this one said"
+    assert talk.request_for(ADAPTER, "three", Settings()) == {"text": "three"}
     half = Settings(strength=0.5)
-    assert talk.asked(ADAPTER, "three", half) == {"text": "three", "strength": 0.5}
-    assert talk.asked(BASE, "three", half) == {"text": "three"}, "only the run's own adapter has a strength"
+    assert talk.request_for(ADAPTER, "three", half) == {"text": "three", "strength": 0.5}
+    assert talk.request_for(BASE, "three", half) == {"text": "three"}, "only the run's own adapter has a strength"
     assert half.words == "greedy, at most 64 tokens, adapter strength 0.5"
 
 
 @pytest.mark.parametrize(
     ("answers", "words"),
     [
-        ((said(ADAPTER, "a"), said(BASE, "b")), "The adapter answers differently from the base (greedy"),
-        ((said(ADAPTER, "a"), said(BASE, "a")), "The adapter answers as the base does (greedy"),
-        ((said(ADAPTER, "a"), said(BASE, "", error="it failed")), "Greedy, at most 64 tokens."),
-        ((said(BASE, "", error="it failed"),), ""),
+        (
+            (whole_answer(ADAPTER, "a"), whole_answer(BASE, "b")),
+            "The adapter answers differently from the base (greedy",
+        ),
+        ((whole_answer(ADAPTER, "a"), whole_answer(BASE, "a")), "The adapter answers as the base does (greedy"),
+        ((whole_answer(ADAPTER, "a"), whole_answer(BASE, "", error="it failed")), "Greedy, at most 64 tokens."),
+        ((whole_answer(BASE, "", error="it failed"),), ""),
     ],
 )
 def test_the_caption_compares_those_who_answered(answers: tuple[Answer, ...], words: str) -> None:
@@ -73,8 +76,8 @@ def test_the_caption_compares_those_who_answered(answers: tuple[Answer, ...], wo
 
 
 def test_an_answer_says_how_it_ended() -> None:
-    assert said(ADAPTER, "ab").state == "2 tokens"
-    assert said(ADAPTER, "ab", stopped=True).state == "2 tokens, stopped"
+    assert whole_answer(ADAPTER, "ab").state == "2 tokens"
+    assert whole_answer(ADAPTER, "ab", stopped=True).state == "2 tokens, stopped"
     assert Answer(ADAPTER, {}, Streamed("x", [{"id": 1, "text": "a"}])).state == "1 token so far"
     limit = Answer(ADAPTER, {}, Streamed("x", [{"id": 1, "text": "a", "end": "limit", "whole": "a"}], ended=True))
     assert limit.state == "1 token, cut off at the limit"
@@ -88,10 +91,10 @@ def test_an_answer_says_how_it_ended() -> None:
 def test_tokens_of_any_text_are_escaped_and_joined(pieces: list[tuple[str, float | None]]) -> None:
     tokens = [TextToken(text, value, f"<b>{text}\"'") for text, value in pieces]
     for colours in (LIGHT, DARK):
-        shown = tokens_html({"<i>": tokens}, SCALE, colours)
-        assert "<small>&lt;i&gt;</small>" in shown
-        assert shown.count("<b>") == 1, "the bar of the legend"
-        assert shown.count("<span") == len(tokens) + 3
+        markup = tokens_html({"<i>": tokens}, SCALE, colours)
+        assert "<small>&lt;i&gt;</small>" in markup
+        assert markup.count("<b>") == 1, "the bar of the legend"
+        assert markup.count("<span") == len(tokens) + 3
 
 
 def test_the_legend_says_where_numbers_are_beyond_its_ends() -> None:
@@ -110,15 +113,15 @@ def row(text: str, adapter: float, base: float) -> dict[str, Any]:
 
 
 def test_tokens_have_probabilities_and_their_sum_is_that_of_the_text() -> None:
-    found = {"tokens": [row("a", -0.1, -2.1), row("<b>", -1.0, -0.5)]}
-    frame = chat_model.token_frame(found)
+    message = {"tokens": [row("a", -0.1, -2.1), row("<b>", -1.0, -0.5)]}
+    frame = chat_model.token_frame(message)
     assert frame["adapter"].tolist() == pytest.approx(np.exp([-0.1, -1.0]))
     assert frame["difference"].tolist() == pytest.approx([2.0, -0.5])
     assert "log-probability +1.5 nats against the base model (2 tokens)" in chat_model.token_caption(frame)
-    tokens = chat_model.text_tokens(found)
-    assert "p(token): adapter 90.5 %, base 12.2 %" in tokens[0].told
-    assert "adapter: a 90 %, ␣ 10 %" in tokens[0].told
-    assert chat_model.alternatives(found["tokens"][0]).shape == (2, 5)
+    tokens = chat_model.text_tokens(message)
+    assert "p(token): adapter 90.5 %, base 12.2 %" in tokens[0].tooltip
+    assert "adapter: a 90 %, ␣ 10 %" in tokens[0].tooltip
+    assert chat_model.alternatives(message["tokens"][0]).shape == (2, 5)
 
 
 def test_modules_are_sorted_and_those_that_change_the_text_are_named() -> None:
@@ -154,15 +157,15 @@ def test_which_adapter_answers_is_said_unless_it_is_that_of_the_end() -> None:
 
 
 def test_token_losses_are_sorted_and_masked_tokens_left_out() -> None:
-    found = {"tokens": ["a", "b", " c"], "base": [None, 2.0, 1.0], "adapter": [None, 0.5, 1.5], "step": 7}
-    assert token_losses.differences(found) == [None, 1.5, -0.5]
-    lines = token_losses.lines_of({"adapter": found}, token_losses.LOSS)
+    losses = {"tokens": ["a", "b", " c"], "base": [None, 2.0, 1.0], "adapter": [None, 0.5, 1.5], "step": 7}
+    assert token_losses.differences(losses) == [None, 1.5, -0.5]
+    lines = token_losses.lines_of({"adapter": losses}, token_losses.LOSS)
     assert list(lines) == ["base", "adapter"]
     assert [token.value for token in lines["base"]] == [None, 2.0, 1.0]
-    assert lines["adapter"][0].told == "not part of the loss"
-    assert list(token_losses.lines_of({"adapter": found}, token_losses.DIFFERENCE)) == ["adapter"]
-    assert "1 token of the prompt is not part of the loss" in token_losses.token_caption(found)
-    whole = token_losses.all_tokens([found, found], [4, 9])
+    assert lines["adapter"][0].tooltip == "not part of the loss"
+    assert list(token_losses.lines_of({"adapter": losses}, token_losses.DIFFERENCE)) == ["adapter"]
+    assert "1 token of the prompt is not part of the loss" in token_losses.token_caption(losses)
+    whole = token_losses.all_tokens([losses, losses], [4, 9])
     assert whole["difference"].tolist() == [1.5, 1.5, -0.5, -0.5]
     assert whole["context"].tolist() == ["a", "a", "ab", "ab"]
     assert "2 of 4 tokens in 2 examples are more probable with the adapter (step 7)." in (

@@ -21,16 +21,16 @@ from tests.viz.runs import HOSTILE
 
 def test_a_band_runs_from_the_lowest_to_the_highest_run_and_says_n() -> None:
     both = pd.concat([series("a", [0, 10, 20], [1.0, 2.0, 3.0]), series("b", [0, 10], [3.0, 4.0])])
-    found = seed_groups.bands(both, [Group("g", ("a", "b"))], between=False)
-    assert found[["step", "mean", "low", "high", "n"]].to_numpy().tolist() == [
+    bands = seed_groups.bands(both, [Group("g", ("a", "b"))], between=False)
+    assert bands[["step", "mean", "low", "high", "n"]].to_numpy().tolist() == [
         [0, 2, 1, 3, 2],
         [10, 3, 2, 4, 2],
         [20, 3, 3, 3, 1],
     ]
-    figure = compare_figures.curves(found, "step", "loss, nats", theme.LIGHT)
+    figure = compare_figures.curves(bands, "step", "loss, nats", theme.LIGHT)
     assert [trace.name for trace in traces_of(figure)] == ["g, n = 2, band", "g, n = 2"]
     assert list(traces_of(figure)[0].y) == [3, 4, 3, 3, 2, 1]
-    assert "The band covers" in compare_text.curves(found)
+    assert "The band covers" in compare_text.curves(bands)
 
 
 def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
@@ -123,9 +123,9 @@ def test_is_an_allocation_reproducible() -> None:
     table = pd.DataFrame({"a": [1.0, 2, 3, 4], "b": [1.0, 2, 3, 4], "c": [4.0, 3, 2, 1]}, index=list("wxyz"))
     names = {"1": "a", "2": "b", "3": "c"}
     groups = [Group("alike", ("1", "2")), Group("all", ("1", "2", "3")), Group("one", ("3",))]
-    found = compare_model.reproducibility(table, names, groups)
-    assert found["spearman"].tolist() == pytest.approx([1, -1 / 3])
-    assert found["deviation"].tolist()[0] == 0
+    reproducibility = compare_model.reproducibility(table, names, groups)
+    assert reproducibility["spearman"].tolist() == pytest.approx([1, -1 / 3])
+    assert reproducibility["deviation"].tolist()[0] == 0
     spread = compare_model.group_ranks(table, names, groups, spread=True)
     assert list(spread) == ["alike, n = 2", "all, n = 3"]
     assert compare_model.group_ranks(table, names, groups)["all, n = 3"].tolist() == pytest.approx([2, 7 / 3, 8 / 3, 3])
@@ -137,7 +137,7 @@ def test_is_an_allocation_reproducible() -> None:
     )
     figure = compare_figures.final_ranks(spread, rows, theme.LIGHT, "Standard deviation of rank (components)")
     assert traces_of(figure)[0].colorbar.title.text == "Standard deviation of rank (components)"
-    assert "mean rank correlation" in compare_text.reproducible(found)
+    assert "mean rank correlation" in compare_text.reproducible(reproducibility)
 
 
 def test_methods_are_named_with_their_fidelity_where_runs_lie_side_by_side() -> None:

@@ -41,10 +41,10 @@ def test_a_module_has_the_rows_of_its_own_room() -> None:
 
 
 def test_lineage_by_hand() -> None:
-    found = components.copies(events(copy(0, 2), copy(2, 1), copy(1, 0)), MODULES)
-    assert found["module"].tolist() == ["b"] * 3
-    assert np.isnan(found["target_factor"]).all()
-    tree = components.lineage(found, 3)
+    copies = components.copies(events(copy(0, 2), copy(2, 1), copy(1, 0)), MODULES)
+    assert copies["module"].tolist() == ["b"] * 3
+    assert np.isnan(copies["target_factor"]).all()
+    tree = components.lineage(copies, 3)
     assert tree["founder"].tolist() == [0, 0, 0]
     assert tree["copies"].tolist() == [3, 2, 1]
     assert tree["born"].tolist() == [12, 11, 10]
@@ -76,13 +76,13 @@ def test_a_log_that_lies_is_left_out(edit: dict[str, Any]) -> None:
 
 def test_the_map_shows_factors_and_an_arrow_a_copy() -> None:
     rows = pd.DataFrame([[1.0, 0.5], [1.0, np.nan]], columns=[0, 20])
-    found = components.copies(events(copy(0, 1)), MODULES)
-    figure: Any = component_map(rows, found, rows, MapView("factor"), theme.DARK)
+    copies = components.copies(events(copy(0, 1)), MODULES)
+    figure: Any = component_map(rows, copies, rows, MapView("factor"), theme.DARK)
     assert len(layout_of(figure).annotations) == 1
     assert layout_of(figure).annotations[0].ay == 0
-    words = components.sentence(rows, found, "b 0")
+    words = components.sentence(rows, copies, "b 0")
     assert words == "b 0: 1 component at the end; after 1 copy, all descend from 1 slot (0)."
-    assert "No factors" in components.sentence(rows.iloc[:0], found, "b 0")
+    assert "No factors" in components.sentence(rows.iloc[:0], copies, "b 0")
 
 
 SHARE = About("trained share")
@@ -95,11 +95,11 @@ def layers() -> pd.DataFrame:
 
 
 def test_signals_over_components_are_drawn_by_what_is_recorded() -> None:
-    said = {"own_signals": {"kept": {"title": "kept rows", "question": "Which rows are kept", "unit": "share"}}}
-    found = components.known(said, {"trained_part": "share", "kept": "share", "factor": "factor"})
-    assert list(found) == ["factor", "trained_part", "kept"]
-    assert found["kept"] == About("kept rows", "Which rows are kept", unit="share")
-    assert found["trained_part"].word == "trained part share"
+    meta = {"own_signals": {"kept": {"title": "kept rows", "question": "Which rows are kept", "unit": "share"}}}
+    signals = components.known(meta, {"trained_part": "share", "kept": "share", "factor": "factor"})
+    assert list(signals) == ["factor", "trained_part", "kept"]
+    assert signals["kept"] == About("kept rows", "Which rows are kept", unit="share")
+    assert signals["trained_part"].word == "trained part share"
     assert components.known({"own_signals": {"kept": {"title": 3}}}, {"kept": ""})["kept"].word == "kept"
     assert components.known({}, {}) == {}
     assert len(components.known({}, {f"s{i}": "" for i in range(100)})) == components.MOST_SIGNALS
@@ -119,8 +119,8 @@ def test_signals_over_components_are_drawn_by_what_is_recorded() -> None:
 def test_values_far_from_zero_are_told_apart_by_their_mean(
     values: list[float], is_factor: bool, neutral: float | None
 ) -> None:
-    found = components.centre(pd.DataFrame([values]), SHARE, is_factor=is_factor)
-    assert found == (None if neutral is None else pytest.approx(neutral))
+    centre = components.centre(pd.DataFrame([values]), SHARE, is_factor=is_factor)
+    assert centre == (None if neutral is None else pytest.approx(neutral))
     assert components.centre(pd.DataFrame([values]), About("a", "b", choices=("c",)), is_factor=False) is None
 
 

@@ -27,14 +27,16 @@ def groups(*values: float) -> pd.DataFrame:
     return pd.DataFrame({"group": [f"g{i}" for i in range(len(values))], "metric": values})
 
 
-def told(frame: pd.DataFrame, effect: GateEffect | None = EFFECT, *, gated: bool = True, low: bool = False) -> str:
+def caption_of(
+    frame: pd.DataFrame, effect: GateEffect | None = EFFECT, *, gated: bool = True, low: bool = False
+) -> str:
     return inputs_text.conclusion(frame, "accuracy", 600, effect, gated=gated, low_is_good=low)
 
 
 def test_one_group_is_not_compared_with_itself() -> None:
-    said = told(groups(0.8))
-    assert said.startswith("Accuracy is 0.800 in the one group, g0 (1 input group, n = 600 held-out examples). ")
-    assert said.endswith(" Set data.group_by to compare groups.")
+    caption = caption_of(groups(0.8))
+    assert caption.startswith("Accuracy is 0.800 in the one group, g0 (1 input group, n = 600 held-out examples). ")
+    assert caption.endswith(" Set data.group_by to compare groups.")
     series = pd.DataFrame({"step": [10, 20], "group": ["short", "short"], "value": [0.5, 0.75]})
     assert groups_caption(series, "accuracy") == (
         "At step 20, accuracy is 0.750 in the one group, short; set data.group_by to compare groups."
@@ -42,19 +44,21 @@ def test_one_group_is_not_compared_with_itself() -> None:
 
 
 def test_inputs_say_where_results_are_best_and_worst_and_what_gates_tell() -> None:
-    said = told(groups(0.8, 0.9, 0.7))
-    assert said.startswith("Accuracy is best for g1 (0.900) and worst for g2 (0.700): 3 input groups, n = 600 held-out")
-    assert said.endswith("2 of 3 gates differ between the groups beyond chance (n = 24 probe examples).")
-    assert "best for g2 (0.700) and worst for g1" in told(groups(0.8, 0.9, 0.7), low=True)
+    caption = caption_of(groups(0.8, 0.9, 0.7))
+    assert caption.startswith(
+        "Accuracy is best for g1 (0.900) and worst for g2 (0.700): 3 input groups, n = 600 held-out"
+    )
+    assert caption.endswith("2 of 3 gates differ between the groups beyond chance (n = 24 probe examples).")
+    assert "best for g2 (0.700) and worst for g1" in caption_of(groups(0.8, 0.9, 0.7), low=True)
 
 
 def test_inputs_know_ties_and_what_was_not_recorded() -> None:
-    assert told(groups(0.8, 0.8)).startswith("Accuracy is 0.800 for all groups")
-    assert told(groups(np.nan), None, gated=False) == (
+    assert caption_of(groups(0.8, 0.8)).startswith("Accuracy is 0.800 for all groups")
+    assert caption_of(groups(np.nan), None, gated=False) == (
         "This run has no results by input group. The run has no gates: its adapters treat every input alike."
     )
     none = GateEffect(np.zeros(3), 0.05, 24, 2)
-    assert "No gate differs between the groups beyond chance (n = 24 probe examples)." in told(groups(0.8), none)
+    assert "No gate differs between the groups beyond chance (n = 24 probe examples)." in caption_of(groups(0.8), none)
 
 
 def state(ranks: list[int], importance: list[float]) -> pd.DataFrame:
@@ -68,7 +72,7 @@ def traced(*rows: tuple[int, int, float]) -> pd.DataFrame:
 
 
 def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
-    said = capacity.capacity_text(
+    caption = capacity.capacity_text(
         state([2, 3, 5, 6], [1, 2, 3, 4]),
         np.full(4, 4.0),
         traced((0, 0, 60.0), (0, 2, 30.0), (1, -1, 10.0)),
@@ -77,7 +81,7 @@ def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
         40,
         2,
     )
-    assert said == (
+    assert caption == (
         "In steps 0 to 40, 2 reallocations moved 30 parameters (33.3 % of those in use) and released 10: value gained "
         "rank, query lost rank; rank and importance correlate with 1.00 (Spearman, n = 4 modules)."
     )
@@ -85,8 +89,8 @@ def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
 
 def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
     still = capacity_frames.Balance(100, 100, 0, 0, 0)
-    said = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
-    assert said == "In steps 0 to 9, no rank moved: 4 modules with rank 4."
+    caption = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 9, 0)
+    assert caption == "In steps 0 to 9, no rank moved: 4 modules with rank 4."
     begun = capacity.capacity_text(state([4] * 4, [1] * 4), np.full(4, 4.0), traced(), still, 0, 0, 0)
     assert begun == "Step 0, nothing has moved yet: 4 modules with rank 4."
     even = capacity.capacity_text(
@@ -102,18 +106,18 @@ def test_the_outlook_of_a_run_that_trains_is_its_plan() -> None:
 
 
 def test_the_list_of_runs_says_what_was_reached_and_names_no_winner() -> None:
-    found = runs.task_results([*swept_rows(), listed(90, data="other", accuracy=0.99)])
-    assert found is not None
-    assert (len(found.runs), len(found.means)) == (36, 12)
-    assert runs.sentence(found) == (
+    results = runs.task_results([*swept_rows(), listed(90, data="other", accuracy=0.99)])
+    assert results is not None
+    assert (len(results.runs), len(results.means)) == (36, 12)
+    assert runs.sentence(results) == (
         "On sst2 with minilm, 40 steps, 12 configurations have mean accuracy from 0.740 to 0.830 (36 runs)."
     )
 
 
 def test_equal_means_are_said_once_and_one_configuration_has_its_name() -> None:
-    tied = runs.task_results([listed(1), listed(2, strategy="lora")])
-    assert tied is not None
-    assert "2 configurations all have mean accuracy 0.800 (2 runs)" in runs.sentence(tied)
+    results = runs.task_results([listed(1), listed(2, strategy="lora")])
+    assert results is not None
+    assert "2 configurations all have mean accuracy 0.800 (2 runs)" in runs.sentence(results)
     alone = runs.task_results([listed(1)])
     assert alone is not None
     assert runs.sentence(alone) == "On sst2 with minilm, 40 steps, dynamic reaches accuracy 0.800 (n = 1)."
@@ -123,29 +127,29 @@ def test_equal_means_are_said_once_and_one_configuration_has_its_name() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_the_means_are_those_of_the_configurations(accuracies: list[float]) -> None:
-    found = runs.task_results([listed(i, strategy=f"s{i}", accuracy=value) for i, value in enumerate(accuracies)])
-    assert found is not None
-    assert list(found.means) == accuracies
+    results = runs.task_results([listed(i, strategy=f"s{i}", accuracy=value) for i, value in enumerate(accuracies)])
+    assert results is not None
+    assert list(results.means) == accuracies
 
 
 def test_where_a_verdict_decides_the_means_name_no_other() -> None:
     table = pd.DataFrame({"group": ["a, n = 2", "b, n = 1"], "n": [2, 1], "mean": [0.7, 0.8], "low": 0.7, "high": 0.8})
-    said = compare_text.groups(table, "accuracy", is_judged=True)
-    assert "best" not in said
-    assert said.startswith("Mean accuracy from 0.700 to 0.800 over 2 groups, each over its own seeds.")
+    caption = compare_text.groups(table, "accuracy", is_judged=True)
+    assert "best" not in caption
+    assert caption.startswith("Mean accuracy from 0.700 to 0.800 over 2 groups, each over its own seeds.")
 
 
 @pytest.mark.parametrize(
-    ("shown", "words"),
+    ("count", "words"),
     [
         (2, "2 methods: 1 checked against published code and 1 with gaps"),
         (1, "1 of 2 methods fit the filters: 1 checked"),
         (0, "None of 2 methods fits all filters."),
     ],
 )
-def test_methods_are_counted_by_their_fidelity(shown: int, words: str) -> None:
+def test_methods_are_counted_by_their_fidelity(count: int, words: str) -> None:
     every = [{"name": "a", "fidelity": "code"}, {"name": "b", "fidelity": "reconstruction"}]
-    assert methods_model.conclusion(every[:shown], 2).startswith(words)
+    assert methods_model.conclusion(every[:count], 2).startswith(words)
 
 
 def test_compared_capacity_is_counted_in_runs_and_groups() -> None:

@@ -36,35 +36,35 @@ def row(**given: Any) -> dict[str, Any]:
 
 def test_a_method_takes_the_start_for_its_own_fields_and_its_control_moves_at_random() -> None:
     start = {"strategy.name": "dynamic", "strategy.moves": 5, "strategy.warmup_steps": 3}
-    found = experiment_model.methods(STRATEGIES, start)
-    assert found == {
+    methods = experiment_model.methods(STRATEGIES, start)
+    assert methods == {
         "dynamic": {"name": "dynamic", "moves": 5},
         "random control of dynamic": {"name": "dynamic", "moves": 5, "allocation": "random"},
         "lora": {"name": "lora"},
     }
     from_control = experiment_model.methods(STRATEGIES, start | {"strategy.allocation": "random"})
-    assert from_control == found, "a control as the start makes no control of the method itself"
+    assert from_control == methods, "a control as the start makes no control of the method itself"
 
 
 def test_the_file_of_an_experiment_is_the_same_sweep() -> None:
     methods = experiment_model.methods(STRATEGIES, {})
-    found = Experiment(list(methods.values()), [2, 4], [0, 1])
+    experiment = Experiment(list(methods.values()), [2, 4], [0, 1])
     base = experiment_model.base(
         {"name": "mine", "train.steps": 9, "seed": 7, "strategy.name": "lora", "adapter.rank": 8}
     )
     assert base == {"name": "mine", "train": {"steps": 9}}
-    document = yaml.safe_load(experiment_model.document(base, found))
+    document = yaml.safe_load(experiment_model.document(base, experiment))
     choices = section_choices(document.pop(SECTION))
     configs = combinations(document, choices, None)
-    assert len(configs) == found.n == 12
+    assert len(configs) == experiment.n == 12
     assert [(one.seed, one.adapter.rank) for one in configs[:4]] == [(0, 2), (0, 2), (0, 2), (0, 4)]
     assert {one.strategy.name for one in configs[:3]} == {"lora", "dynamic"}
     assert configs[0].name == "mine seed=0 adapter.rank=2 strategy=lora"
     assert configs[2].name == "mine seed=0 adapter.rank=2 strategy=dynamic allocation=random"
-    assert combinations(base, section_choices(found.lists), None) == configs, (
+    assert combinations(base, section_choices(experiment.lists), None) == configs, (
         "what the button sends is what the file says"
     )
-    first = experiment_model.configured(base, found, found.methods[0])
+    first = experiment_model.configured(base, experiment, experiment.methods[0])
     assert (first["seed"], first["adapter"], first["strategy"]) == (0, {"rank": 2}, {"name": "lora"})
 
 
@@ -98,19 +98,21 @@ def test_the_time_comes_from_finished_runs_of_the_same_pace() -> None:
     assert experiment_model.seconds_per_run(pd.DataFrame([row(), *others]), config) == pytest.approx(50)
     assert experiment_model.seconds_per_run(pd.DataFrame(others), config) is None
     assert experiment_model.seconds_per_run(pd.DataFrame([]), config) is None
-    found = Experiment([{"name": "lora"}, {"name": "dynamic"}], [4], [0, 1, 2])
-    assert experiment_model.caption(found, 300, 0, 0).startswith("2 methods × 3 seeds = 6 runs. About 5 min in total")
-    assert "not known" in experiment_model.caption(found, None, 0, 0)
-    assert "1 run is training" in experiment_model.caption(found, 50, 1, 0)
+    experiment = Experiment([{"name": "lora"}, {"name": "dynamic"}], [4], [0, 1, 2])
+    assert experiment_model.caption(experiment, 300, 0, 0).startswith(
+        "2 methods × 3 seeds = 6 runs. About 5 min in total"
+    )
+    assert "not known" in experiment_model.caption(experiment, None, 0, 0)
+    assert "1 run is training" in experiment_model.caption(experiment, 50, 1, 0)
 
 
 def test_progress_counts_what_is_done_and_what_is_left() -> None:
     rows = [row(), row(status="running", step=10), row(status="queued", step=0), row(status="failed", step=3)]
-    found = live_cards.counted(rows)
-    assert (found.n, found.finished, found.active, found.queued) == (4, 1, 2, 1)
-    assert found.share == pytest.approx((40 + 10 + 0 + 40) / 160)
-    assert found.seconds_left == pytest.approx(0.5 * 70)
-    assert live_cards.sentence(found) == (
+    counts = live_cards.counted(rows)
+    assert (counts.n, counts.finished, counts.active, counts.queued) == (4, 1, 2, 1)
+    assert counts.share == pytest.approx((40 + 10 + 0 + 40) / 160)
+    assert counts.seconds_left == pytest.approx(0.5 * 70)
+    assert live_cards.sentence(counts) == (
         "1 of 4 runs finished, 1 training, 1 in the queue, 1 ended early. About 35 s remaining."
     )
     assert "remaining" not in live_cards.sentence(live_cards.counted([row(status="queued", step=0, time=None)]))

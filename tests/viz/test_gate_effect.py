@@ -27,9 +27,9 @@ def test_the_map_hides_what_may_be_chance() -> None:
     assert effect is not None
     gates = pd.DataFrame(np.ones((4, 6)), index=GROUPS)
     hidden = gate_map(gates, modules(), effect, theme.LIGHT)
-    shown = gate_map(gates, modules(), effect, theme.LIGHT, hide=False)
-    assert np.isfinite(np.asarray(traces_of(hidden)[0].z, float)).any(axis=0).tolist() == effect.found.tolist()
-    assert np.isfinite(np.asarray(traces_of(shown)[0].z, float)).all()
+    everything = gate_map(gates, modules(), effect, theme.LIGHT, hide=False)
+    assert np.isfinite(np.asarray(traces_of(hidden)[0].z, float)).any(axis=0).tolist() == effect.is_significant.tolist()
+    assert np.isfinite(np.asarray(traces_of(everything)[0].z, float)).all()
     assert np.asarray(traces_of(hidden)[1].y).tolist() == pytest.approx((100 * effect.share).tolist())
 
 
@@ -73,7 +73,7 @@ def test_selected_points_stay_and_the_others_fade() -> None:
 def test_the_module_that_is_followed_is_marked_and_a_click_on_a_bar_follows_one() -> None:
     gates = pd.DataFrame(np.ones((2, 4)), index=["a", "b"])
     effect = GateEffect(np.array([0.5, 0.5, 0.05, 0.05]), 0.1, 9, 2)
-    shown = gate_map(gates, modules(4), effect, theme.LIGHT, module="layer.2.query")
-    (bars,) = [trace for trace in traces_of(shown) if trace.type == "bar"]
+    figure = gate_map(gates, modules(4), effect, theme.LIGHT, module="layer.2.query")
+    (bars,) = [trace for trace in traces_of(figure) if trace.type == "bar"]
     assert [row[-1] for row in bars.customdata] == modules(4)["position"].tolist()
     assert list(bars.marker.color) == [theme.LIGHT.accent, theme.LIGHT.accent, theme.LIGHT.second, theme.LIGHT.muted]

@@ -30,7 +30,7 @@ def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"),
+    ("steps", "caption"),
     [
         (
             [(0, [row(1, "x", False)] * 4), (9, [row(1, "y", True)] * 2 + [row(2, "z", False)] * 2)],
@@ -41,16 +41,16 @@ def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
         ([(0, [row(1, "x")])], "The model continued 1 prompts at step 0; texts of later steps appear here."),
     ],
 )
-def test_the_conclusion_counts(steps: list[tuple[int, list[dict[str, Any]]]], said: str) -> None:
-    assert generations.conclusion(generations.by_step(events(*steps))) == said
+def test_the_conclusion_counts(steps: list[tuple[int, list[dict[str, Any]]]], caption: str) -> None:
+    assert generations.conclusion(generations.by_step(events(*steps))) == caption
 
 
 def test_what_is_no_text_is_left_out() -> None:
-    found = generations.by_step(
+    texts = generations.by_step(
         pd.DataFrame({"step": [3, 1, 2], "payload": [{"rows": [row(0, "a"), 7]}, "x", {"rows": 3}]})
     )
-    assert list(found) == [3]
-    assert [text.text for text in found[3]] == ["a"]
+    assert list(texts) == [3]
+    assert [text.text for text in texts[3]] == ["a"]
     assert generations.by_step(events((0, [{"text": None, "row": "no", "right": 1}])))[0][0].right is None
 
 

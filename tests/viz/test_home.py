@@ -53,8 +53,8 @@ def test_recent_runs_are_own_ones_that_ended() -> None:
         {"status": "failed", "created": 5.0},
         *({"created": NOW - place} for place in range(9)),
     )
-    found = home_model.recent(runs)
-    assert [row["id"] for row in found] == ["4", "5", "6", "7", "8"]
+    recent = home_model.recent(runs)
+    assert [row["id"] for row in recent] == ["4", "5", "6", "7", "8"]
     assert [row["id"] for row in home_model.recent(listed({"status": "failed"}))] == ["0"]
 
 

@@ -137,7 +137,7 @@ def test_lists_of_other_runs_are_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("training", "waiting", "new", "said"),
+    ("training", "waiting", "new", "caption"),
     [
         (0, 0, 1, ""),
         (1, 0, 1, "1 run is training; a run started now gets position 2."),
@@ -146,8 +146,8 @@ def test_lists_of_other_runs_are_texts() -> None:
         (0, 0, 3, "One run trains at a time: the first starts now, 2 wait in the queue."),
     ],
 )
-def test_the_queue_in_words(training: int, waiting: int, new: int, said: str) -> None:
-    assert form_model.queue_caption(training, waiting, new) == said
+def test_the_queue_in_words(training: int, waiting: int, new: int, caption: str) -> None:
+    assert form_model.queue_caption(training, waiting, new) == caption
 
 
 def test_presets_are_configurations() -> None:
@@ -169,22 +169,22 @@ def test_twins_keep_everything_else() -> None:
     ).model_dump(mode="json")
     uniform_fields = [{"name": "scaling", "type": "str", "default": "standard"}]
     strategies = STRATEGIES | {"lora": {**STRATEGIES["lora"], "fields": uniform_fields}}
-    found = presets.twins(config, strategies)
-    assert list(found) == ["same", "uniform", "random"] == list(presets.TWINS)[:3]
+    twins = presets.twins(config, strategies)
+    assert list(twins) == ["same", "uniform", "random"] == list(presets.TWINS)[:3]
     assert list(presets.TWINS) == list(presets.TWIN_WORDS)
 
     def without(values: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in values.items() if not key.startswith("strategy.") and key != "name"}
 
-    assert without(found["uniform"]) == without(found["random"]) == without(found["same"])
+    assert without(twins["uniform"]) == without(twins["random"]) == without(twins["same"])
     of_strategy = {
         name: {key: value for key, value in values.items() if key.startswith("strategy.")}
-        for name, values in found.items()
+        for name, values in twins.items()
     }
     assert of_strategy["uniform"] == {"strategy.name": "lora", "strategy.scaling": "rank_stabilized"}
     assert of_strategy["random"] == of_strategy["same"] | {"strategy.allocation": "random"}
-    assert found["uniform"]["name"] == "uniform baseline of mine"
-    assert parse_config(form_model.nested(found["same"])) == parse_config(config)
+    assert twins["uniform"]["name"] == "uniform baseline of mine"
+    assert parse_config(form_model.nested(twins["same"])) == parse_config(config)
 
 
 def test_plain_lora_has_a_twin_that_moves_rank() -> None:
@@ -223,17 +223,17 @@ def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
     rows = [
         {"review": f"the film was {'good' if i % 2 else 'NA'}", "verdict": i % 2, "source": "web"} for i in range(300)
     ]
-    found = data_file.first_rows(_write(tmp_path / f"a.{ending}", rows))
-    assert found.shape == (data_file.READ_ROWS, 3)
-    assert found["review"].tolist() == [row["review"] for row in rows[:200]]
-    assert data_file.guessed(found) == {"text": "review", "text_pair": None, "label": "verdict", "group_by": "source"}
+    preview = data_file.first_rows(_write(tmp_path / f"a.{ending}", rows))
+    assert preview.shape == (data_file.READ_ROWS, 3)
+    assert preview["review"].tolist() == [row["review"] for row in rows[:200]]
+    assert data_file.guessed(preview) == {"text": "review", "text_pair": None, "label": "verdict", "group_by": "source"}
     assert (
-        data_file.label_caption(found, "verdict") == "In the first 200 rows the label is 0 100 times and 1 100 times."
+        data_file.label_caption(preview, "verdict") == "In the first 200 rows the label is 0 100 times and 1 100 times."
     )
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.csv", b"", "a.csv: the file is empty"),
         ("a.csv", b"text,label\n", "a.csv: has a header but no rows; add rows"),
@@ -255,10 +255,10 @@ def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
         ("a.csv", b",".join([b"c"] * 3000) + b"\n1", "a.csv: has 3,000 columns, at most 2,000 can be read; keep the"),
     ],
 )
-def test_files_that_cannot_be_read_are_one_sentence(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_one_sentence(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(DataError, match=said) as refused:
+    with pytest.raises(DataError, match=message) as refused:
         data_file.first_rows(path)
     assert "\n" not in str(refused.value)
 
@@ -279,7 +279,7 @@ def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "caption"),
     [
         ([0.5 * i for i in range(30)], "In its 30 rows the label is a number from 0 to 14.5."),
         (["x"] * 3, "the label is always x, so there is nothing to learn"),
@@ -287,15 +287,15 @@ def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -
         (["x", None, "y"], "the label is empty 1 time."),
     ],
 )
-def test_the_label_in_words(values: list[Any], said: str) -> None:
+def test_the_label_in_words(values: list[Any], caption: str) -> None:
     rows = pd.DataFrame({"label": values})
-    assert said in data_file.label_caption(rows, "label")
+    assert caption in data_file.label_caption(rows, "label")
     assert "before the repairs, the label" in data_file.label_caption(rows, "label", is_repaired=True)
 
 
 @pytest.mark.parametrize("empty", [None, float("nan"), pd.NA])
 def test_a_cell_without_a_value_is_read_as_nothing(empty: object) -> None:
-    assert data_file.shown(pd.DataFrame({"label": pd.Series(["x", empty], dtype=object)}))["label"].tolist() == [
+    assert data_file.preview_rows(pd.DataFrame({"label": pd.Series(["x", empty], dtype=object)}))["label"].tolist() == [
         "x",
         "",
     ]
@@ -310,24 +310,24 @@ def test_a_folder_stands_for_its_training_file(tmp_path: Path) -> None:
 
 
 def test_what_a_check_says_in_numbers_and_sentences() -> None:
-    found = preflight_document()
-    assert cost_model.figures([(found, 1)])["Trainable parameters"] == "64,878"
-    assert cost_model.figures([(found, 1)])["Estimated time"] == "3 min"
+    document = preflight_document()
+    assert cost_model.figures([(document, 1)])["Trainable parameters"] == "64,878"
+    assert cost_model.figures([(document, 1)])["Estimated time"] == "3 min"
     assert "64,108 of the budget of 64,512 adapter parameters, 108 of them input gates," in cost_model.kinds_caption(
-        found
+        document
     )
-    assert cost_model.schedule_caption(found) == (
+    assert cost_model.schedule_caption(document) == (
         "80 steps, 0.64 epochs; 7 possible reallocations between steps 17 and 59, then fixed "
         "ranks for the last 21 steps; 9 evaluations."
     )
     assert "no reallocation" in cost_model.schedule_caption(preflight_document(events=[]))
-    assert "Another run is training" in cost_model.cost_caption(found, 1)
-    assert "Another run" not in cost_model.cost_caption(found)
-    assert "the classes a fine film and positive; the metric is accuracy" in cost_model.data_caption(found)
-    assert cost_model.data_caption(found).endswith("at most 48; 3.2 % are truncated after 48 tokens.")
-    found["tokens"]["train"]["cut_share"] = 0
-    assert cost_model.data_caption(found).endswith("at most 48; none is truncated after 48 tokens.")
-    preview = cost_model.preview_frame(found)
+    assert "Another run is training" in cost_model.cost_caption(document, 1)
+    assert "Another run" not in cost_model.cost_caption(document)
+    assert "the classes a fine film and positive; the metric is accuracy" in cost_model.data_caption(document)
+    assert cost_model.data_caption(document).endswith("at most 48; 3.2 % are truncated after 48 tokens.")
+    document["tokens"]["train"]["cut_share"] = 0
+    assert cost_model.data_caption(document).endswith("at most 48; none is truncated after 48 tokens.")
+    preview = cost_model.preview_frame(document)
     assert preview["model input"].tolist() == ["[CLS] a fine film [SEP]", "[CLS] no [SEP]"]
     assert preview["truncated"].tolist() == ["no", "yes"]
     assert "second text" not in preview
@@ -401,9 +401,9 @@ def test_every_preset_suits_every_strategy(preset: str) -> None:
 
 def test_the_form_says_what_an_embedded_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNLORA_CACHE", str(tmp_path))
-    said = form_model.model_caption("smollm2-135m")
-    assert "135M-Instruct" in said
-    assert "271 MB; the first use downloads 93 MB. Licence: Apache-2.0." in said
+    caption = form_model.model_caption("smollm2-135m")
+    assert "135M-Instruct" in caption
+    assert "271 MB; the first use downloads 93 MB. Licence: Apache-2.0." in caption
     MODELS["smollm2-135m"].folder.mkdir(parents=True)
     (MODELS["smollm2-135m"].folder / "model.safetensors").touch()
     assert "271 MB, downloaded." in form_model.model_caption("smollm2-135m")

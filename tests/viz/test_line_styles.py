@@ -15,8 +15,8 @@ NAMES = [f"method {i} (from its code), n = 3" for i in range(15)]
 
 
 def test_of_many_the_first_or_the_chosen_are_in_colour_and_the_rest_grey() -> None:
-    found = line_styles(NAMES, theme.LIGHT)
-    assert [name for name in NAMES if not found[name].is_muted] == NAMES[:MOST_COLOURED]
+    styles = line_styles(NAMES, theme.LIGHT)
+    assert [name for name in NAMES if not styles[name].is_muted] == NAMES[:MOST_COLOURED]
     chosen = line_styles(NAMES, theme.LIGHT, {NAMES[9], NAMES[2]})
     assert [name for name in NAMES if not chosen[name].is_muted] == [NAMES[2], NAMES[9]]
     assert len({style.colour for style in chosen.values()}) == 3
@@ -43,9 +43,9 @@ def test_the_name_at_a_line_leaves_fidelity_and_runs_out(name: str, short: str) 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(-5, 5), max_size=12), st.floats(0.01, 1))
 def test_names_are_moved_apart_in_their_order_and_no_further_than_needed(places: dict[str, float], gap: float) -> None:
-    found = apart(places, gap)
+    places_apart = apart(places, gap)
     order = sorted(places, key=places.__getitem__)
-    moved = [found[name] for name in order]
+    moved = [places_apart[name] for name in order]
     assert all(b - a >= gap - 1e-9 for a, b in zip(moved, moved[1:], strict=False))
     far = all(places[b] - places[a] >= gap for a, b in zip(order, order[1:], strict=False))
     if far:

@@ -162,8 +162,8 @@ def test_layers_are_named_where_they_are_few_spans_and_counted_where_many(lost: 
     start, end = np.full(len(modules), 8.0), np.full(len(modules), 8.0)
     end[[layer * len(KINDS) for layer in lost]] = 4
     end[[layer * len(KINDS) + 1 for layer in lost]] = 12
-    said = rank_moved(modules, start, end, 40, [20])
-    assert f"rank moved from {words.replace('self_attn.q_proj', label)} to " in said
+    caption = rank_moved(modules, start, end, 40, [20])
+    assert f"rank moved from {words.replace('self_attn.q_proj', label)} to " in caption
 
 
 @pytest.mark.parametrize("opened", [(), (1,)])

@@ -13,7 +13,7 @@ from dynlora.viz.kit.charts import axis_within, limits
 
 
 @pytest.mark.parametrize(
-    ("values", "shown"),
+    ("values", "text"),
     [
         ([1, 2000], "localized"),
         ([1.0, np.nan, 3.0], "localized"),
@@ -25,15 +25,15 @@ from dynlora.viz.kit.charts import axis_within, limits
         ([1e-4, 3e-5], "%.3g"),
     ],
 )
-def test_a_column_has_one_format(values: list[float], shown: str) -> None:
-    assert number_format(pd.Series(values, dtype=float)) == shown
-    assert number_format(pd.Series(values, dtype=float).astype("Float64")) == shown
+def test_a_column_has_one_format(values: list[float], text: str) -> None:
+    assert number_format(pd.Series(values, dtype=float)) == text
+    assert number_format(pd.Series(values, dtype=float).astype("Float64")) == text
 
 
 @given(values=st.lists(st.floats(0.02, 1e6), min_size=1))
 def test_a_format_shows_every_value_to_four_places_or_exactly(values: list[float]) -> None:
-    shown = number_format(pd.Series(values))
-    written = [f"{value:,.0f}" if shown == "localized" else shown % value for value in values]
+    column_format = number_format(pd.Series(values))
+    written = [f"{value:,.0f}" if column_format == "localized" else column_format % value for value in values]
     back = [float(text.replace(",", "")) for text in written]
     assert np.allclose(back, values, rtol=0, atol=0.6e-4)
 

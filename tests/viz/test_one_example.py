@@ -34,14 +34,14 @@ def test_only_runs_with_the_same_probe_set_are_set_side_by_side() -> None:
 def test_an_example_is_told_by_configuration_and_seed() -> None:
     frames = {"a": frame([0.1, 2], [1, 0]), "b": frame([0.5, 2], [0, np.nan]), "c": frame([0.3, 2], [1, 0])}
     assert cards.most_disputed(frames) == 0
-    found = cards.in_every_run(frames, 0, GROUPS, SUMMARIES)
-    assert found.to_numpy().tolist() == [
+    rows = cards.in_every_run(frames, 0, GROUPS, SUMMARIES)
+    assert rows.to_numpy().tolist() == [
         ["dynamic", 1, "bad", "no", 0.75, 0.5],
         ["lora", 0, "good", "yes", 0.75, 0.1],
         ["lora", 2, "good", "yes", 0.75, 0.3],
     ]
-    said = cards.sentence(found)
-    assert said == "2 of 3 runs predict its label. Its loss runs from 0.1 nats (lora) to 0.5 nats (dynamic)."
+    caption = cards.sentence(rows)
+    assert caption == "2 of 3 runs predict its label. Its loss runs from 0.1 nats (lora) to 0.5 nats (dynamic)."
     alike = cards.in_every_run(frames, 1, GROUPS, SUMMARIES)
     assert alike["right"].fillna("–").tolist() == ["–", "yes", "yes"]
     assert "nats in every run." in cards.sentence(alike)

@@ -36,21 +36,23 @@ def drawn(values: list[list[float]], view: MapView) -> Any:
 
 
 def test_a_methods_own_signals_come_after_the_usual_ones() -> None:
-    found = run_reading.known({"own_signals": OWN}, ["rank", "importance", "group", "path", "unheard"])
-    assert list(found) == ["rank", "importance", "group", "path"]
-    assert found["group"].grouping
-    assert found["path"].choices == ("none", "low rank")
-    assert found["path"].word == "path"
+    signals = run_reading.known({"own_signals": OWN}, ["rank", "importance", "group", "path", "unheard"])
+    assert list(signals) == ["rank", "importance", "group", "path"]
+    assert signals["group"].grouping
+    assert signals["path"].choices == ("none", "low rank")
+    assert signals["path"].word == "path"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "own_signals",
     [None, [], {"group": 3}, {"group": {"title": 3}}, {"rank": OWN["group"]}, {"group": {"title": None}}],
 )
-def test_what_a_run_says_wrongly_is_left_out(said: object) -> None:
-    found = run_reading.known({"own_signals": said if isinstance(said, dict) else {}}, ["rank", "group"])
-    assert list(found) == ["rank"]
-    assert found["rank"].word == "rank"
+def test_what_a_run_says_wrongly_is_left_out(own_signals: object) -> None:
+    signals = run_reading.known(
+        {"own_signals": own_signals if isinstance(own_signals, dict) else {}}, ["rank", "group"]
+    )
+    assert list(signals) == ["rank"]
+    assert signals["rank"].word == "rank"
 
 
 def test_choices_are_colours_with_names_and_not_a_scale() -> None:
@@ -88,11 +90,11 @@ def test_decisions_beside_moves_are_listed_in_words() -> None:
         {"edits": "nonsense"},
         {"edits": [{"edit": "<b>copy</b>", "module": 3, "from": [1, 2]}, 7]},
     ]
-    found = decisions.decisions(pd.DataFrame({"step": [4, 5, 6], "payload": payloads}), modules())
-    assert found["step"].tolist() == [4, 6]
-    assert found.iloc[0].tolist()[1:] == ["tie", "query 0, query 1", "distance 0.25"]
-    assert found.iloc[1]["modules"] == "value 1"
-    assert decisions.summary(found).startswith("2 decisions at 2 steps: 1 × tie")
+    rows = decisions.decisions(pd.DataFrame({"step": [4, 5, 6], "payload": payloads}), modules())
+    assert rows["step"].tolist() == [4, 6]
+    assert rows.iloc[0].tolist()[1:] == ["tie", "query 0, query 1", "distance 0.25"]
+    assert rows.iloc[1]["modules"] == "value 1"
+    assert decisions.summary(rows).startswith("2 decisions at 2 steps: 1 × tie")
 
 
 def test_the_methods_own_numbers_are_told_from_those_of_every_run() -> None:

@@ -33,9 +33,9 @@ def test_files_of_each_kind() -> None:
 
 
 def test_a_file_of_more_rows_says_how_many_are_left_out() -> None:
-    found = playground_model.texts_of("a.txt", b"x\n" * 900)
-    assert len(found.texts) == playground_model.MOST_ROWS
-    assert found.words.startswith("The first 200 of 900 rows")
+    texts = playground_model.texts_of("a.txt", b"x\n" * 900)
+    assert len(texts.texts) == playground_model.MOST_ROWS
+    assert texts.words.startswith("The first 200 of 900 rows")
 
 
 def test_pairs_and_single_texts_are_not_taken_for_one_another() -> None:
@@ -48,15 +48,15 @@ def test_pairs_and_single_texts_are_not_taken_for_one_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         (b"c,", "row 2 has no second text"),
         (b",d", "row 2 has no text"),
         (b"c," + b"d" * 20_001, "the second text of row 2 has 20,001 characters"),
     ],
 )
-def test_a_row_that_cannot_be_asked_is_named(row: bytes, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_row_that_cannot_be_asked_is_named(row: bytes, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         playground_model.texts_of("a.csv", b"sentence1,sentence2\na,b\n" + row + b"\n", paired=True)
 
 
@@ -73,10 +73,10 @@ OWN = "\ufeffticket_id;message;queue\n1;the door; it jams;2\n".replace("the door
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_a_file_that_a_run_learned_from_is_read_by_the_runs_own_column(encoding: str) -> None:
     own = playground_model.own_columns({"config": {"data": {"text": "message"}}})
-    found = playground_model.texts_of("a.csv", OWN.encode(encoding), own=own)
-    assert found == playground_model.Texts(["the door; it jams"], None, 1)
-    told = "needs a column message or text or sentence or sentence1; it has id and body; rename .* to message"
-    with pytest.raises(ConfigError, match=told):
+    texts = playground_model.texts_of("a.csv", OWN.encode(encoding), own=own)
+    assert texts == playground_model.Texts(["the door; it jams"], None, 1)
+    message = "needs a column message or text or sentence or sentence1; it has id and body; rename .* to message"
+    with pytest.raises(ConfigError, match=message):
         playground_model.texts_of("a.csv", b"id,body\n1,x\n", own=own)
     both = playground_model.texts_of("a.csv", b"message;text;sentence2\none;two;three\n", own=own)
     assert both.texts == ["one"], "a second text stood in the training file, too"
@@ -84,10 +84,10 @@ def test_a_file_that_a_run_learned_from_is_read_by_the_runs_own_column(encoding:
 
 def test_pairs_are_found_by_the_runs_own_columns_or_as_training_finds_them() -> None:
     own = playground_model.own_columns({"config": {"data": {"text": "a", "text_pair": "b"}}})
-    found = playground_model.texts_of("a.csv", b"text;b;a\n1;two;one\n", paired=True, own=own)
-    assert (found.texts, found.pairs) == (["one"], ["two"])
-    found = playground_model.texts_of("a.csv", b"hypothesis,premise\ntwo,one\n", paired=True)
-    assert (found.texts, found.pairs) == (["one"], ["two"])
+    texts = playground_model.texts_of("a.csv", b"text;b;a\n1;two;one\n", paired=True, own=own)
+    assert (texts.texts, texts.pairs) == (["one"], ["two"])
+    texts = playground_model.texts_of("a.csv", b"hypothesis,premise\ntwo,one\n", paired=True)
+    assert (texts.texts, texts.pairs) == (["one"], ["two"])
     with pytest.raises(ConfigError, match=r"reads pairs of texts; it has a and c; give the columns a and b"):
         playground_model.texts_of("a.csv", b"a,c\n1,2\n", paired=True, own=own)
     assert playground_model.holds(own, paired=True) == "Columns a and b"
@@ -131,7 +131,7 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "message"),
     [
         ("a.txt", b"\xff\xfe\x00", "save it as UTF-8"),
         ("a.csv", b"", "the file is empty"),
@@ -142,20 +142,20 @@ def test_answers_are_compared_where_the_task_is_the_same() -> None:
         ("a.txt", b"x" * (playground_model.MAX_FILE_BYTES + 1), "at most"),
     ],
 )
-def test_files_that_cannot_be_read_say_why(name: str, data: bytes, told: str) -> None:
-    with pytest.raises(DynloraError, match=told):
+def test_files_that_cannot_be_read_say_why(name: str, data: bytes, message: str) -> None:
+    with pytest.raises(DynloraError, match=message):
         playground_model.texts_of(name, data)
 
 
 @given(st.sampled_from(["a.csv", "a.jsonl", "a.txt"]), st.binary(max_size=200), st.booleans())
 def test_any_file_is_read_or_refused(name: str, data: bytes, paired: bool) -> None:
     try:
-        found = playground_model.texts_of(name, data, paired=paired)
+        texts = playground_model.texts_of(name, data, paired=paired)
     except DynloraError:
         return
-    assert found.texts
-    assert (found.pairs is not None) == paired
-    assert found.pairs is None or len(found.pairs) == len(found.texts)
+    assert texts.texts
+    assert (texts.pairs is not None) == paired
+    assert texts.pairs is None or len(texts.pairs) == len(texts.texts)
 
 
 def test_who_agrees() -> None:
@@ -170,12 +170,12 @@ def test_who_agrees() -> None:
 
 
 def test_modules_that_carry_an_answer() -> None:
-    found = {"margin": 2.0, "without": [1.5, -1.0], "flipped": [False, True]}
-    frame = playground_model.without_modules(found, MODULES)
+    modules = {"margin": 2.0, "without": [1.5, -1.0], "flipped": [False, True]}
+    frame = playground_model.without_modules(modules, MODULES)
     assert frame["adds"].tolist() == [3.0, 0.5]
     assert frame["flips"].tolist() == [True, False]
-    said = playground_model.modules_caption(frame, "log-odds")
-    assert "Without key 0 the prediction changes (1 module, in orange)" in said
+    caption = playground_model.modules_caption(frame, "log-odds")
+    assert "Without key 0 the prediction changes (1 module, in orange)" in caption
     drawn: Any = playground_figures.module_bars(frame, "log-odds", theme.LIGHT)
     assert layout_of(drawn).showlegend
     assert {bars.name: (list(bars.x), list(bars.y)) for bars in drawn.data} == {
@@ -190,11 +190,11 @@ def test_modules_that_carry_an_answer() -> None:
 
 def test_gates_of_a_text_lie_by_kind_and_layer() -> None:
     more = pd.DataFrame({"position": [3, 1, 0, 2], "label": ["key", "key", "query", "query"], "layer": [1, 0, 0, 1]})
-    found = playground_model.gates_by_place([1.1, 0.9, None, 1.2], more)
-    assert found.columns.tolist() == [0, 1]
-    assert found.loc["key"].to_numpy().tolist() == [0.9, 1.2]
-    assert found.loc["query", 0] == 1.1
-    assert np.isnan(found[1]["query"])
+    places = playground_model.gates_by_place([1.1, 0.9, None, 1.2], more)
+    assert places.columns.tolist() == [0, 1]
+    assert places.loc["key"].to_numpy().tolist() == [0.9, 1.2]
+    assert places.loc["query", 0] == 1.1
+    assert np.isnan(places[1]["query"])
 
 
 def test_tokens_wear_their_numbers_and_never_markup() -> None:
@@ -210,7 +210,7 @@ def test_tokens_wear_their_numbers_and_never_markup() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "values", "key", "told"),
+    ("scale", "values", "key", "caption"),
     [
         (token_view.Scale("log-odds"), [-2.5, 1.0], ["-2.5", "0", "+2.5", "log-odds"], "-2.5"),
         (token_view.Scale("gate, a factor", centre=1.0), [1.02, 1.01], ["0.98", "1", "1.02", "gate, a factor"], "1.02"),
@@ -218,12 +218,12 @@ def test_tokens_wear_their_numbers_and_never_markup() -> None:
     ],
 )
 def test_the_strongest_colours_are_explained(
-    scale: token_view.Scale, values: list[float], key: list[str], told: str
+    scale: token_view.Scale, values: list[float], key: list[str], caption: str
 ) -> None:
     tokens = [{"text": "good"}, {"text": "film"}]
     html = token_view.sentence_html(tokens, {"line": values}, theme.LIGHT, scale)
     assert re.findall(r">([^<>]+)<", html.partition(">colours<")[2].replace("> <", "><")) == key
-    assert f'title="{told}"' in html
+    assert f'title="{caption}"' in html
 
 
 def test_nothing_to_colour_needs_no_key() -> None:
@@ -231,13 +231,13 @@ def test_nothing_to_colour_needs_no_key() -> None:
     assert "colours" not in html
 
 
-@pytest.mark.parametrize(("n", "most", "shown"), [(30, 12, 12), (13, 12, 12), (12, 12, 12), (1, 12, 1), (0, 12, 0)])
-def test_the_first_and_the_last_layer_are_always_shown(n: int, most: int, shown: int) -> None:
+@pytest.mark.parametrize(("n", "most", "count"), [(30, 12, 12), (13, 12, 12), (12, 12, 12), (1, 12, 1), (0, 12, 0)])
+def test_the_first_and_the_last_layer_are_always_shown(n: int, most: int, count: int) -> None:
     layers = {f"layer {index}": [float(index)] for index in range(n)}
-    found = list(token_view.thinned(layers, most))
-    assert len(found) == shown
-    assert found[:1] == list(layers)[:1]
-    assert found[-1:] == list(layers)[-1:]
+    layers_kept = list(token_view.thinned(layers, most))
+    assert len(layers_kept) == count
+    assert layers_kept[:1] == list(layers)[:1]
+    assert layers_kept[-1:] == list(layers)[-1:]
 
 
 def test_tokens_that_are_not_drawn_are_counted() -> None:

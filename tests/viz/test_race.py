@@ -20,32 +20,32 @@ from tests.viz.drawn import traces_of
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Race]]:
+def sample_races(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Race]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_picker, "sample_runs_dir", sample_runs_dir)
         patch.setenv(run_picker.RUNS_DIR_VARIABLE, str(tmp_path_factory.mktemp("runs")))
         yield races(run_picker.list_all())
 
 
-def test_one_race_is_won_and_one_is_not(found: list[Race]) -> None:
-    assert [race.is_won for race in found] == [True, False]
-    won, other = found
+def test_one_race_is_won_and_one_is_not(sample_races: list[Race]) -> None:
+    assert [race.is_won for race in sample_races] == [True, False]
+    won, other = sample_races
     assert won.contest.is_clear
     assert won.contest.excludes_0
     assert re.fullmatch(r"Yes: \+\d+\.\d points over lora", won.answer.answer)
     assert not other.contest.is_clear
 
 
-def test_all_runs_of_a_race_share_model_data_steps_and_budget(found: list[Race]) -> None:
-    for race in found:
+def test_all_runs_of_a_race_share_model_data_steps_and_budget(sample_races: list[Race]) -> None:
+    for race in sample_races:
         summaries = [run_summary(Path(sample_runs_dir()) / run) for run in race.runs]
         assert len({(one["model"], one["data"], one["max_steps"], one["params"]["budget"]) for one in summaries}) == 1
         assert race.contest.seeds >= FEWEST_SEEDS
         assert race.verdict.is_plain
 
 
-def test_the_figure_is_the_verdict_that_a_page_of_one_run_reaches(found: list[Race]) -> None:
-    for race in found:
+def test_the_figure_is_the_verdict_that_a_page_of_one_run_reaches(sample_races: list[Race]) -> None:
+    for race in sample_races:
         folder = Path(sample_runs_dir()) / race.contest.group.runs[0]
         alone = run_verdict(folder, run_summary(folder))
         assert alone is not None
@@ -53,8 +53,8 @@ def test_the_figure_is_the_verdict_that_a_page_of_one_run_reaches(found: list[Ra
         assert alone.decisive.difference == race.contest.difference
 
 
-def test_the_lines_end_where_the_runs_ended(found: list[Race]) -> None:
-    for race in found:
+def test_the_lines_end_where_the_runs_ended(sample_races: list[Race]) -> None:
+    for race in sample_races:
         sides = race.verdict.baseline.runs, race.contest.group.runs
         means = [
             sum(float(run_summary(Path(sample_runs_dir()) / run)["metrics"]["loss"] or 0) for run in runs) / len(runs)
@@ -67,12 +67,12 @@ def test_the_lines_end_where_the_runs_ended(found: list[Race]) -> None:
             assert f"{name} {mean:.3f}" in caption(race)
 
 
-def test_a_head_at_the_rate_of_the_adapters_is_named(found: list[Race]) -> None:
-    for race in found:
+def test_a_head_at_the_rate_of_the_adapters_is_named(sample_races: list[Race]) -> None:
+    for race in sample_races:
         words = conditions(race)
         assert words.endswith(
             "head has the learning rate of the adapters: one of its own matters more than the method."
         )
         assert words.startswith("dynamic moves rank")
-    own = replace(found[0], summaries=({"config": {"train": {"head_lr": 0.01}}}, found[0].summary))
+    own = replace(sample_races[0], summaries=({"config": {"train": {"head_lr": 0.01}}}, sample_races[0].summary))
     assert conditions(own).endswith("equal budget.")

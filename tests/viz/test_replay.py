@@ -19,32 +19,32 @@ def table(values: list[list[float]], steps: list[int]) -> pd.DataFrame:
     return pd.DataFrame(np.array(values, dtype=float), columns=steps)
 
 
-def shown(step: int = 10) -> dict:
+def frames_to(step: int = 10) -> dict:
     ranks = table([[4, 3], [4, 5], [4, 4], [4, 0]], [0, 10])
     importance = table([[1, 2], [2, 8], [np.nan, 4], [0, 0]], [0, 10])
     return frames(modules(), ranks, importance, Look(step, 4, "layer.0.key", "a model", "1"), theme.LIGHT)
 
 
 def test_frames_hold_ranks_and_shades_with_the_last_block_on_top() -> None:
-    found = shown()
-    assert [module["short"] for module in found["modules"]] == ["query 1", "key 1", "query 0", "key 0"]
-    assert found["blocks"] == [{"label": "layer 1", "count": 2}, {"label": "layer 0", "count": 2}]
-    assert found["rank"] == [[4, 4, 4, 4], [4, 0, 3, 5]]
-    assert found["shade"] == [[None, 0.0, 0.5, 1.0], [0.5, 0.0, 0.25, 1.0]]
-    assert [module["marked"] for module in found["modules"]] == [False, False, False, True]
-    assert found["ticks"] == [0, 1, 2, 3, 4, 5]
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    replay = frames_to()
+    assert [module["short"] for module in replay["modules"]] == ["query 1", "key 1", "query 0", "key 0"]
+    assert replay["blocks"] == [{"label": "layer 1", "count": 2}, {"label": "layer 0", "count": 2}]
+    assert replay["rank"] == [[4, 4, 4, 4], [4, 0, 3, 5]]
+    assert replay["shade"] == [[None, 0.0, 0.5, 1.0], [0.5, 0.0, 0.25, 1.0]]
+    assert [module["marked"] for module in replay["modules"]] == [False, False, False, True]
+    assert replay["ticks"] == [0, 1, 2, 3, 4, 5]
+    assert json.loads(json.dumps(replay, allow_nan=False)) == replay
 
 
 @pytest.mark.parametrize(("step", "frame"), [(0, 0), (9, 0), (10, 1), (99, 1)])
 def test_the_chosen_step_is_shown_first(step: int, frame: int) -> None:
-    assert shown(step=step)["frame"] == frame
+    assert frames_to(step=step)["frame"] == frame
 
 
 def test_a_picture_without_importance_says_so() -> None:
     ranks = table([[4], [4], [4], [4]], [0])
-    found = frames(modules(), ranks, pd.DataFrame(), Look(0, None, None, "", "1"), theme.DARK)
-    assert found["shade"] == [[None] * 4]
+    frame = frames(modules(), ranks, pd.DataFrame(), Look(0, None, None, "", "1"), theme.DARK)
+    assert frame["shade"] == [[None] * 4]
 
 
 def test_rows_by_kind_depth_and_rank() -> None:
@@ -59,10 +59,10 @@ def test_rows_by_kind_depth_and_rank() -> None:
 
 def test_importance_that_keeps_its_order_is_steady_and_noise_is_not() -> None:
     same = table([[1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]], [5, 10, 15])
-    found = capacity_frames.steadiness(same, [5, 10, 15])
-    assert found["step"].tolist() == [10, 15]
-    assert found["value"].tolist() == pytest.approx([1.0, 1.0])
-    assert "stable: median Spearman correlation 1.00" in ImportanceStability().caption(found)
+    steadiness = capacity_frames.steadiness(same, [5, 10, 15])
+    assert steadiness["step"].tolist() == [10, 15]
+    assert steadiness["value"].tolist() == pytest.approx([1.0, 1.0])
+    assert "stable: median Spearman correlation 1.00" in ImportanceStability().caption(steadiness)
     noise = table([[1, 4], [2, 3], [3, 2], [4, 1]], [5, 10])
     assert "mostly noise" in ImportanceStability().caption(capacity_frames.steadiness(noise, [5, 10]))
     assert capacity_frames.steadiness(noise, [5]).empty

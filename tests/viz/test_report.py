@@ -77,7 +77,7 @@ class Read(HTMLParser):
             self.scripts[self._script] = self.scripts.get(self._script, "") + data
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         return " ".join(" ".join(self.words).split())
 
     @property
@@ -122,7 +122,7 @@ def test_a_report_holds_all_of_a_run_in_one_small_file(page: bytes, sample: Path
         "Ranks to use",
         "from peft import LoraConfig",
     ):
-        assert words in read.said, words
+        assert words in read.text, words
     assert len(read.charts) == page.count(b'class="plot"') > 12
     assert page == run_report(sample), "the same run must give the same bytes"
 
@@ -132,7 +132,7 @@ def test_no_path_of_this_machine_is_in_a_report(runs_dir: Path) -> None:
     folders = []
     for place, name in enumerate(("tickets.csv", "letters.csv")):
         source = {"path": f"/home/someone/secret/{name}", "text": "body", "train_groups": ["/home/someone/secret/a"]}
-        told = {
+        config = {
             "name": None,
             "seed": place,
             "model": {"name": "/home/someone/secret/own-model"},
@@ -141,13 +141,13 @@ def test_no_path_of_this_machine_is_in_a_report(runs_dir: Path) -> None:
             "strategy": {"name": "lora"},
             "train": {"steps": 40},
         }
-        about = {"config": told, "model": told["model"]["name"], "data": source["path"]}
+        about = {"config": config, "model": config["model"]["name"], "data": source["path"]}
         folders.append(make_run(runs_dir, run_id=f"{RUN[:-1]}{place}", strategy="lora", extras=True, about=about))
     for page in (run_report(folders[0]), comparison_report(folders), comparison_report(folders[:1] * 2)):
         assert b"someone" not in page
-        assert "own-model" in Read(page).said
-        assert "tickets.csv" in Read(page).said
-    assert "letters.csv" in Read(comparison_report(folders)).said
+        assert "own-model" in Read(page).text
+        assert "tickets.csv" in Read(page).text
+    assert "letters.csv" in Read(comparison_report(folders)).text
 
 
 def test_nothing_is_fetched_and_only_two_scripts_may_run(page: bytes) -> None:
@@ -246,8 +246,8 @@ def test_a_gallery_plays_what_moved_and_shows_the_still_picture_to_those_who_wan
 def test_what_is_no_training_has_its_report_in_a_gallery(tmp_path: Path) -> None:
     sample = next(path for path in sorted(sample_runs_dir().iterdir()) if _config(path).startswith("kind: decode"))
     out = tmp_path / "site"
-    told = document(run(sample.parent, "gallery", str(out), sample.name, "--json"))
-    assert sorted(told["files"]) == [f"{sample.name}.html", "index.html"]
+    report = document(run(sample.parent, "gallery", str(out), sample.name, "--json"))
+    assert sorted(report["files"]) == [f"{sample.name}.html", "index.html"]
     assert "<img" not in (out / "index.html").read_text()
 
 
@@ -255,10 +255,10 @@ def test_what_is_no_training_has_its_report_in_a_gallery(tmp_path: Path) -> None
 def test_every_state_of_a_run_has_a_report(state: str, steps: int, runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN, state=state, steps=steps, gates=False, error="the disk is full")
     read = Read(run_report(folder))
-    assert state in read.said
-    assert "Configuration" in read.said
+    assert state in read.text
+    assert "Configuration" in read.text
     assert bool(read.charts) == (state != "queued")
-    assert ("Training loss" in read.said) == (steps > 0)
+    assert ("Training loss" in read.text) == (steps > 0)
 
 
 def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently(runs_dir: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_comparison_pairs_the_seeds_and_says_what_was_set_differently(runs_dir
         "Rank by module",
         "n = 2",
     ):
-        assert words in read.said, words
+        assert words in read.text, words
     page_without_plotly = sum(len(words) for name, words in read.scripts.items() if name != "plotly")
     assert page_without_plotly < 400_000
 
@@ -311,7 +311,7 @@ def test_a_comparison_holds_the_configuration_and_the_versions(runs_dir: Path) -
         "3.11.9",
         "a processor",
     ):
-        assert words in read.said, words
+        assert words in read.text, words
 
 
 def made_with(folder: Path, machine: dict[str, str]) -> None:
@@ -354,7 +354,7 @@ MEASURED = Knockouts(
 def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> None:
     folder = make_run(runs_dir, run_id=RUN)
     without = Read(run_report(folder))
-    assert "Module ablation" not in without.said
+    assert "Module ablation" not in without.text
     MEASURED.write(knockout_file(folder))
     page = run_report(folder)
     read = Read(page)
@@ -372,13 +372,13 @@ def test_a_report_holds_the_knock_outs_and_which_score_knew(runs_dir: Path) -> N
         "on 512 held-out",
         "Measured with the last adapter of step 40.",
     ):
-        assert words in read.said + json.dumps(read.charts, ensure_ascii=False), words
+        assert words in read.text + json.dumps(read.charts, ensure_ascii=False), words
     bars = next(chart for chart in read.charts if "customdata" in str(chart) and "nats (" in str(chart))
     assert numbers(bars["figure"]["data"][0]["y"]) == pytest.approx(
         [0.01 * i for i in (0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11)], abs=1e-6
     )
     MEASURED.model_copy(update={"step": 20}).write(knockout_file(folder))
-    assert "Measured with the last adapter of step 20. The run is now at step 40" in Read(run_report(folder)).said
+    assert "Measured with the last adapter of step 20. The run is now at step 40" in Read(run_report(folder)).text
 
 
 def numbers(packed: dict[str, str]) -> list[float]:
@@ -439,7 +439,7 @@ def test_hostile_knock_outs_stay_text(size: float, runs_dir: Path) -> None:
     hostile.write(folder / "knockout.json")
     page = run_report(folder)
     read = Read(page)
-    assert "Module ablation" in read.said
+    assert "Module ablation" in read.text
     assert len(page) < MOST_BYTES
     assert read.tags.count("script") == 3
     assert not {"img", "svg"} & set(read.tags)
@@ -457,8 +457,8 @@ def test_the_command_writes_reports_and_refuses_in_a_sentence(runs_dir: Path, tm
     for number in (1, 2):
         make_run(runs_dir, run_id=f"20260101-000000-0000000{number}", seed=number)
     out = tmp_path / "report.html"
-    said = document(run(runs_dir, "report", RUN, "--out", str(out), "--json"))
-    assert said == {"runs": [RUN], "out": str(out), "bytes": out.stat().st_size}
+    report = document(run(runs_dir, "report", RUN, "--out", str(out), "--json"))
+    assert report == {"runs": [RUN], "out": str(out), "bytes": out.stat().st_size}
     assert RUN.encode() in out.read_bytes()
     ids = [RUN, RUN[:-1] + "2", RUN]
     assert document(run(runs_dir, "report", *ids, "--out", str(out), "--json"))["runs"] == ids[:2]
@@ -484,13 +484,13 @@ PLAIN = st.recursive(
 
 @given(first=PLAIN, second=PLAIN)
 def test_the_differences_make_the_second_of_the_first(first: Any, second: Any) -> None:
-    found = {"it": copy.deepcopy(first)}
+    rebuilt = {"it": copy.deepcopy(first)}
     for place, value in differences({"it": first}, {"it": second}):
-        owner: Any = found
+        owner: Any = rebuilt
         for key in place[:-1]:
             owner = owner[key]
         owner[place[-1]] = value
-    assert found["it"] == second
+    assert rebuilt["it"] == second
 
 
 @given(value=PLAIN)

@@ -46,24 +46,24 @@ def test_class_scores_are_sklearns() -> None:
         labels=[0, 1, 2],
         zero_division=np.nan,  # pyright: ignore[reportArgumentType] - scikit-learn has no types; its default is a text
     )
-    found = results.class_scores(counts, ["a", "b", "c"])
+    scores = results.class_scores(counts, ["a", "b", "c"])
     for column, values in zip(("precision", "recall", "F1", "examples"), wanted, strict=True):
-        assert found[column].tolist() == pytest.approx(np.asarray(values).tolist(), nan_ok=True)
-    said = classes.class_scores(found)
-    assert "F1 is highest for b" in said
-    assert "lowest for a" in said, "class c has no examples: its 0 is no result"
+        assert scores[column].tolist() == pytest.approx(np.asarray(values).tolist(), nan_ok=True)
+    caption = classes.class_scores(scores)
+    assert "F1 is highest for b" in caption
+    assert "lowest for a" in caption, "class c has no examples: its 0 is no result"
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("counts", "caption"),
     [
         ([[5, 0], [0, 7]], "F1 is 1.000 for all 2 classes."),
         ([[5, 0], [0, 0]], "One class has examples: a, F1 1.000."),
         ([[0, 0], [0, 0]], "No class has an example, so there are no scores."),
     ],
 )
-def test_class_scores_that_are_equal_or_undefined_are_said_to_be(counts: list[list[int]], said: str) -> None:
-    assert classes.class_scores(results.class_scores(counts, ["a", "b"])).startswith(said)
+def test_class_scores_that_are_equal_or_undefined_are_said_to_be(counts: list[list[int]], caption: str) -> None:
+    assert classes.class_scores(results.class_scores(counts, ["a", "b"])).startswith(caption)
 
 
 def test_groups_with_one_score_are_said_to_be_equal() -> None:

@@ -123,9 +123,9 @@ def test_the_file_holds_the_numbers() -> None:
 
 @given(st.text(max_size=40))
 def test_no_text_commands_latex(text: str) -> None:
-    found = results_table.latex_escaped(text)
+    escaped = results_table.latex_escaped(text)
     plain = re.sub(
-        r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar|ldots)\{\}", "", found
+        r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|textbar|ldots)\{\}", "", escaped
     )
     plain = re.sub(r"\\[&%$#_{}]|\$\\(pm|times)\$", "", plain)
     assert not set(plain) & set("\\&%$#_{}~^\n")
@@ -133,9 +133,9 @@ def test_no_text_commands_latex(text: str) -> None:
 
 @given(st.text(max_size=40))
 def test_no_text_is_a_mark_in_markdown(text: str) -> None:
-    found = results_table.markdown_escaped(text)
-    assert "\n" not in found
-    assert not set(re.sub(r"\\[^a-zA-Z0-9\s]", "", found)) & set("\\`*_{}[]()<>#+!|~$&")
+    escaped = results_table.markdown_escaped(text)
+    assert "\n" not in escaped
+    assert not set(re.sub(r"\\[^a-zA-Z0-9\s]", "", escaped)) & set("\\`*_{}[]()<>#+!|~$&")
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

@@ -25,21 +25,21 @@ RUNS = st.dictionaries(st.text("abcdef0123456789-", min_size=4, max_size=12), ME
 def test_configurations_seen_together_look_different_in_whatever_order(
     runs: dict[str, str], data: st.DataObject
 ) -> None:
-    found = run_colours.styles(runs)
-    assert run_colours.styles(dict(data.draw(st.permutations(list(runs.items()))))) == found
-    assert len(set(found.values())) == len(runs)
+    styles = run_colours.styles(runs)
+    assert run_colours.styles(dict(data.draw(st.permutations(list(runs.items()))))) == styles
+    assert len(set(styles.values())) == len(runs)
 
 
 @given(runs=RUNS)
 def test_a_method_has_one_colour_in_every_comparison(runs: dict[str, str]) -> None:
-    found = run_colours.styles(runs)
+    styles = run_colours.styles(runs)
     for method in set(runs.values()):
-        colours = {found[run][0] for run, other in sorted(runs.items()) if other == method}
+        colours = {styles[run][0] for run, other in sorted(runs.items()) if other == method}
         own = theme.METHODS[run_colours.method_place(method)]
         assert own in colours
         assert colours <= set(run_colours.shades(own))
         first = min(run for run, other in runs.items() if other == method)
-        assert found[first][0] == own
+        assert styles[first][0] == own
 
 
 @given(runs=RUNS)

@@ -44,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("query", "statuses", "strategies", "found"),
+    ("query", "statuses", "strategies", "ids_expected"),
     [
         ("", [], [], "r1 r2 r3 r4 r5"),
         ("ALPHA", [], [], "r1"),
@@ -63,9 +63,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
         ("seed=1 not status=queued", [], [], "r1 r2 r3"),
     ],
 )
-def test_filter(runs: pd.DataFrame, query: str, statuses: list[str], strategies: list[str], found: str) -> None:
+def test_filter(runs: pd.DataFrame, query: str, statuses: list[str], strategies: list[str], ids_expected: str) -> None:
     left = runs_table.filtered(runs_table.searched(runs, query), statuses, strategies)
-    assert " ".join(sorted(left["id"])) == found
+    assert " ".join(sorted(left["id"])) == ids_expected
 
 
 def test_plain_rows_hold_no_nothing_of_a_frame(runs: pd.DataFrame) -> None:
@@ -199,8 +199,8 @@ def test_methods_are_found_by_their_name_whatever_their_fidelity(tmp_path: Path)
     ):
         name = f"{strategy} on x, seed {number}"
         finished(tmp_path, f"r{number}", 0.5 + number / 10, name=name, strategy=strategy, fidelity=fidelity)
-    found = queries.list_runs(tmp_path)
-    table = runs_table.ordered(runs_table.runs_table(found), "strategy")
+    listed = queries.list_runs(tmp_path)
+    table = runs_table.ordered(runs_table.runs_table(listed), "strategy")
     assert table["strategy"].tolist() == [
         "lora",
         "lora",
@@ -208,9 +208,9 @@ def test_methods_are_found_by_their_name_whatever_their_fidelity(tmp_path: Path)
         "lora_sp",
     ]
     assert table["id"].tolist() == ["r3", "r1", "r2", "r0"], "newest first within a strategy, whatever its fidelity"
-    assert set(runs_table.filtered(found, strategies=["lora_sp"])["id"]) == {"r0", "r2"}
-    assert set(runs_table.searched(found, "strategy=lora_sp")["id"]) == {"r0", "r2"}
-    members = runs_table.grouped(found, "strategy")
+    assert set(runs_table.filtered(listed, strategies=["lora_sp"])["id"]) == {"r0", "r2"}
+    assert set(runs_table.searched(listed, "strategy=lora_sp")["id"]) == {"r0", "r2"}
+    members = runs_table.grouped(listed, "strategy")
     summary = runs_table.group_summary(members).set_index("group")
     assert summary["runs"].to_dict() == {"lora": 2, "lora_sp": 2}
     assert "lora_sp on x, seed 0" in members["name"].tolist()

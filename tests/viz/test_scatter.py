@@ -52,10 +52,10 @@ def test_what_is_no_finite_number_is_none() -> None:
 
 
 def test_swept_settings_the_most_varied_first() -> None:
-    found = scatter_model.swept(ROWS)
-    assert list(found) == ["train.lr", "adapter.rank", "strategy.name"]
-    assert found["adapter.rank"][:6] == [2, 2, 2, 4, 4, 4]
-    assert set(found["strategy.name"]) == {"dynamic", "lora"}
+    settings = scatter_model.swept(ROWS)
+    assert list(settings) == ["train.lr", "adapter.rank", "strategy.name"]
+    assert settings["adapter.rank"][:6] == [2, 2, 2, 4, 4, 4]
+    assert set(settings["strategy.name"]) == {"dynamic", "lora"}
     odd = scatter_model.swept([listed(1), listed(2, merge=True), listed(3, merge=False, data="/home/x/my data")])
     assert odd["strategy.merge"] == [None, "yes", "no"]
     assert odd["data.name"] == ["sst2", "sst2", "my data"]
@@ -64,15 +64,15 @@ def test_swept_settings_the_most_varied_first() -> None:
 
 @given(st.lists(st.one_of(st.none(), st.integers(-9, 9), st.floats(1e-6, 1e6), st.sampled_from("abc")), min_size=1))
 def test_places_lie_on_the_axis_and_keep_the_order_of_numbers(values: list[float | str | None]) -> None:
-    found = scatter_model.axis("x", values)
-    known = [place for place in found.places if not math.isnan(place)]
+    axis = scatter_model.axis("x", values)
+    known = [place for place in axis.places if not math.isnan(place)]
     assert all(-1e-9 <= place <= 1 + 1e-9 for place in known)
-    assert len(found.places) == len(found.words) == len(values)
-    assert 0 < len(found.ticks) <= scatter_model.TICKS or all(value is None for value in values)
+    assert len(axis.places) == len(axis.words) == len(values)
+    assert 0 < len(axis.ticks) <= scatter_model.TICKS or all(value is None for value in values)
     numbers = [value for value in values if isinstance(value, int | float)]
     if len(numbers) == len(values):
         order = sorted(range(len(numbers)), key=lambda i: numbers[i])
-        assert [found.places[i] for i in order] == pytest.approx(sorted(known), abs=1e-9)
+        assert [axis.places[i] for i in order] == pytest.approx(sorted(known), abs=1e-9)
 
 
 def test_numbers_that_reach_far_are_placed_by_their_logarithm() -> None:
@@ -95,15 +95,15 @@ def test_the_scatter_shows_every_run_in_the_look_of_its_strategy() -> None:
     assert [trace.name for trace in traces_of(figure)] == ["dynamic", "lora"]
     assert sum(len(trace.x) for trace in traces_of(figure)) == 36
     assert layout_of(figure).xaxis.type == "log"
-    said = text.scatter(points, ("learning rate", "accuracy"), 40)
-    assert said.startswith("36 of 40 runs shown; accuracy rises with learning rate (rank correlation 0.")
+    caption = text.scatter(points, ("learning rate", "accuracy"), 40)
+    assert caption.startswith("36 of 40 runs shown; accuracy rises with learning rate (rank correlation 0.")
     assert "too few" in text.scatter(points.head(2), ("a", "b"), 2)
 
 
 def test_the_lines_of_the_best_quarter_lie_on_top_and_are_described() -> None:
-    shown = scatter_model.axes(ROWS, ["train.lr", "strategy.name"], ["accuracy"])
-    lines = scatter_model.lines(ROWS, shown, "accuracy", low_is_good=False)
-    figure = scatter_figures.parallel(lines, shown, theme.DARK)
+    axes = scatter_model.axes(ROWS, ["train.lr", "strategy.name"], ["accuracy"])
+    lines = scatter_model.lines(ROWS, axes, "accuracy", low_is_good=False)
+    figure = scatter_figures.parallel(lines, axes, theme.DARK)
     assert [trace.name for trace in traces_of(figure)] == [
         "Last quarter",
         "Third quarter",
@@ -112,8 +112,8 @@ def test_the_lines_of_the_best_quarter_lie_on_top_and_are_described() -> None:
     ]
     assert sum(len(trace.x) for trace in traces_of(figure)) == 36 * 4
     assert list(lines.columns) == ["name", "quarter", "learning rate", "strategy", "accuracy"]
-    said = text.parallel(lines, ["learning rate", "strategy"], "accuracy")
-    assert said == "36 runs. The 9 runs of the best quarter by accuracy share learning rate 0.004."
+    caption = text.parallel(lines, ["learning rate", "strategy"], "accuracy")
+    assert caption == "36 runs. The 9 runs of the best quarter by accuracy share learning rate 0.004."
     assert "too few for quarters" in text.parallel(lines.head(2), [], "accuracy")
 
 
@@ -122,11 +122,11 @@ def test_a_name_in_a_figure_is_text(text: str) -> None:
     rows = [listed(i, strategy=text, name=text, data=text, init=f"{text}{i}", accuracy=0.1 * i) for i in range(5)]
     numbers = scatter_model.number_table(rows)
     points = numbers[["name", "strategy"]].assign(x=numbers["time.train_s"], y=numbers["accuracy"])
-    shown = scatter_model.axes(rows, list(scatter_model.swept(rows)), ["accuracy"])
-    lines = scatter_model.lines(rows, shown, "accuracy", low_is_good=False)
+    axes = scatter_model.axes(rows, list(scatter_model.swept(rows)), ["accuracy"])
+    lines = scatter_model.lines(rows, axes, "accuracy", low_is_good=False)
     for figure in (
         scatter_figures.scatter(points, (text, text), theme.LIGHT),
-        scatter_figures.parallel(lines, shown, theme.LIGHT),
+        scatter_figures.parallel(lines, axes, theme.LIGHT),
     ):
         drawn = str(figure.to_json()).replace("\\u003c", "<")
         assert "<img" not in drawn
@@ -140,7 +140,7 @@ def test_hundreds_of_runs_are_few_traces() -> None:
     points = numbers[["name", "strategy"]].assign(x=numbers["train.lr"], y=numbers["accuracy"])
     figure = scatter_figures.scatter(points, ("a", "b"), theme.LIGHT)
     assert (len(traces_of(figure)), layout_of(figure).showlegend) == (40, False)
-    shown = scatter_model.axes(rows, list(scatter_model.swept(rows)), ["accuracy"])
-    lines = scatter_model.lines(rows, shown, "accuracy", low_is_good=False)
-    assert len(traces_of(scatter_figures.parallel(lines, shown, theme.LIGHT))) == 4
+    axes = scatter_model.axes(rows, list(scatter_model.swept(rows)), ["accuracy"])
+    lines = scatter_model.lines(rows, axes, "accuracy", low_is_good=False)
+    assert len(traces_of(scatter_figures.parallel(lines, axes, theme.LIGHT))) == 4
     assert isinstance(lines, pd.DataFrame)

@@ -29,7 +29,7 @@ def log(*payloads: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({"step": [10 + i for i in range(len(payloads))], "payload": list(payloads)})
 
 
-def found(*payloads: dict[str, Any], config: Any = None) -> Search:
+def search_of(*payloads: dict[str, Any], config: Any = None) -> Search:
     """Return the search of a log that has one."""
     search = searches.last_search(log(*payloads), config or {})
     assert search is not None
@@ -42,7 +42,7 @@ def paths(history: Any) -> dict[str, Any]:
 
 
 def test_each_candidate_counts_once_in_the_round_it_was_first_tried() -> None:
-    search = found(paths(HISTORY))
+    search = search_of(paths(HISTORY))
     assert search.tried[["round", "parameters", "loss"]].to_numpy().tolist() == [
         [0, 100, 0.8],
         [0, 90, 0.7],
@@ -58,7 +58,7 @@ def test_each_candidate_counts_once_in_the_round_it_was_first_tried() -> None:
 
 
 def test_the_last_search_counts_and_a_method_may_set_a_lower_limit() -> None:
-    search = found(
+    search = search_of(
         {"budget": 100, "history": HISTORY}, paths(HISTORY[:1]), {"edits": []}, config={"strategy": {"limit": 0.55}}
     )
     assert (search.step, search.searches, search.limit, search.chosen) == (11, 2, 55, (90, 0.7))
@@ -86,14 +86,14 @@ def test_what_is_no_history_is_left_out(history: Any) -> None:
 
 def test_what_the_log_does_not_say_is_not_drawn() -> None:
     history = [{"round": "x", "population": [[1, 0.5], [2, 0.4]], "best_loss": float("nan"), "parameters": 10**400}]
-    search = found({"history": history, "budget": 10**400}, config={"strategy": {"limit": "x"}})
+    search = search_of({"history": history, "budget": 10**400}, config={"strategy": {"limit": "x"}})
     assert (search.limit, search.chosen, search.tried["round"].tolist()) == (None, None, [0, 0])
     figure = searches.search_scatter(search, theme.DARK)
     assert [trace.name for trace in traces_of(figure)] == ["Pareto set", "Candidate"]
 
 
 def test_the_figure_shows_candidates_limit_and_choice() -> None:
-    search = found(paths(HISTORY))
+    search = search_of(paths(HISTORY))
     figure = searches.search_scatter(search, theme.LIGHT)
     traces = {trace.name: trace for trace in traces_of(figure)}
     assert list(traces["Pareto set"].x) == [50, 80]
@@ -103,7 +103,7 @@ def test_the_figure_shows_candidates_limit_and_choice() -> None:
 
 
 def test_what_a_search_says() -> None:
-    words = searches.search_caption(found(paths(HISTORY), paths(HISTORY)))
+    words = searches.search_caption(search_of(paths(HISTORY), paths(HISTORY)))
     assert words == (
         "The search after step 11 tried 5 candidates in 2 rounds and chose one with 80 parameters, 80.0 % of the limit "
         "of 100 and a loss of 0.500. The best loss of the first round was 0.700. The Pareto set has 2 "
@@ -111,7 +111,7 @@ def test_what_a_search_says() -> None:
         "has as low a loss with as few parameters. 1 more had no finite loss. This is the last "
         "of 2 searches."
     )
-    none = found(paths([{"round": 0, "population": [[1, 3.4e38]]}]))
+    none = search_of(paths([{"round": 0, "population": [[1, 3.4e38]]}]))
     assert searches.search_caption(none) == "No candidate of the search after step 10 has a finite loss."
     assert none.loss_title == "Loss of the candidate"
     assert replace(none, has_classes=True).loss_title.endswith("(nats)")
@@ -120,10 +120,10 @@ def test_what_a_search_says() -> None:
 def test_of_very_many_candidates_the_pareto_set_is_always_drawn() -> None:
     draw = np.random.default_rng(0)
     history = [{"round": i, "population": draw.random((1000, 2)).tolist()} for i in range(10)]
-    search = found(paths(history))
-    shown = searches.drawn(search.tried)
-    assert searches.MOST_DRAWN <= len(shown) <= searches.MOST_DRAWN + search.tried["pareto"].sum()
-    assert shown["pareto"].sum() == search.tried["pareto"].sum() > 0
+    search = search_of(paths(history))
+    trials = searches.drawn(search.tried)
+    assert searches.MOST_DRAWN <= len(trials) <= searches.MOST_DRAWN + search.tried["pareto"].sum()
+    assert trials["pareto"].sum() == search.tried["pareto"].sum() > 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30, unique=True))

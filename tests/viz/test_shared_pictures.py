@@ -103,20 +103,20 @@ def test_the_verdict_and_the_name_are_drawn(judged: Path, monkeypatch: pytest.Mo
         drawn.clear()
         assert isinstance(draw(subject, theme.LIGHT), Shared)
         assert "a run" in drawn
-        said = " ".join(drawn)
-        assert subject.strip.metric.answer in said
+        drawn_text = " ".join(drawn)
+        assert subject.strip.metric.answer in drawn_text
         for answer in (subject.strip.metric.basis, subject.strip.verdict.answer, subject.strip.verdict.basis):
-            assert answer in said
+            assert answer in drawn_text
 
 
 def test_the_moving_picture_plays_the_ranks_from_the_first_step_to_the_last(judged: Path) -> None:
-    told: list[tuple[int, int]] = []
-    one = moving_picture(subject_of(judged), theme.LIGHT, lambda done, of: told.append((done, of)))
+    progress: list[tuple[int, int]] = []
+    one = moving_picture(subject_of(judged), theme.LIGHT, lambda done, of: progress.append((done, of)))
     image = opened(one)
     assert image.format == "GIF"
     assert len(one.content) <= canvas.MOST_BYTES  # pyright: ignore[reportAttributeAccessIssue]
-    assert image.n_frames == len(told) == told[-1][1] > 10
-    assert [done for done, _ in told] == list(range(1, len(told) + 1))
+    assert image.n_frames == len(progress) == progress[-1][1] > 10
+    assert [done for done, _ in progress] == list(range(1, len(progress) + 1))
     assert image.info["loop"] == 0
     assert b"over lora" in image.info["comment"]
     assert [rank for rank in (3, 4, 5) if is_drawn(rank, image)] == [4]
@@ -306,14 +306,14 @@ def test_no_path_of_this_machine_is_in_a_picture(runs_dir: Path) -> None:
 
 def test_the_command_writes_every_file_and_says_what_there_is_none_of(judged: Path, tmp_path: Path) -> None:
     out = tmp_path / "to" / "share"
-    told = document(run(judged.parent, "share", judged.name, "--out", str(out), "--json"))
-    assert sorted(told["files"]) == sorted(path.name for path in out.iterdir())
+    report = document(run(judged.parent, "share", judged.name, "--out", str(out), "--json"))
+    assert sorted(report["files"]) == sorted(path.name for path in out.iterdir())
     assert {path.suffix for path in out.iterdir()} == {".png", ".gif", ".html"}
-    assert all((out / name).stat().st_size == file["bytes"] for name, file in told["files"].items())
-    assert told["missing"] == {}
+    assert all((out / name).stat().st_size == file["bytes"] for name, file in report["files"].items())
+    assert report["missing"] == {}
     plain = f"{RUN[:-2]}10"
-    told = document(run(judged.parent, "share", plain, "--out", str(out), "--dark", "--json"))
-    assert list(told["missing"]) == ["Moving picture"]
+    report = document(run(judged.parent, "share", plain, "--out", str(out), "--dark", "--json"))
+    assert list(report["missing"]) == ["Moving picture"]
     with Image.open(out / f"dynlora-{plain}-map.png") as image:
         assert image.getpixel((2, 2)) == tuple(int(theme.DARK.panel[i : i + 2], 16) for i in (1, 3, 5))
     refused = run(judged.parent, "share", judged.name, "--out", str(out / f"dynlora-{plain}-map.png"))

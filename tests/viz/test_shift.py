@@ -22,7 +22,7 @@ GOOD = Task("classification", ("bad", "good"), paired=False)
 SUMMARY = {"config": {"data": {"train_groups": ["short"]}}}
 
 
-def found(first: Any, second: Any) -> dict[str, Any]:
+def by_group(first: Any, second: Any) -> dict[str, Any]:
     """Return what the child says of two groups with these gates."""
     part = {"rows": 4, "metrics": {"accuracy": 0.5}}
     return {
@@ -41,7 +41,7 @@ def test_metrics_of_two_states_and_their_change() -> None:
 
 
 def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
-    gates = shift_model.group_gates(found([1.0, 1.1], [1.02, 0.9]), SUMMARY, MODULES)
+    gates = shift_model.group_gates(by_group([1.0, 1.1], [1.02, 0.9]), SUMMARY, MODULES)
     assert gates.columns.tolist() == ["l.0.query", "l.0.key"]
     assert gates.index.tolist() == ["short", "long (not trained on)"]
     assert shift_model.group_gates_caption(gates, MODULES) == (
@@ -49,8 +49,8 @@ def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
     )
     drawn: Any = playground_figures.group_gates(gates, MODULES, theme.LIGHT)
     assert drawn.data[0].z.tolist() == [[1.1, 1.0], [0.9, 1.02]]
-    assert shift_model.group_gates(found(None, None), SUMMARY, MODULES).empty
-    assert shift_model.group_table(found([1], [1]), SUMMARY)["group"].tolist() == [
+    assert shift_model.group_gates(by_group(None, None), SUMMARY, MODULES).empty
+    assert shift_model.group_table(by_group([1], [1]), SUMMARY)["group"].tolist() == [
         "all",
         "short",
         "long (not trained on)",
@@ -77,12 +77,12 @@ def shifted(after: str, loss: float, changed: float = 0.0) -> str:
 
 
 def test_capitals_that_move_nothing_may_not_be_seen() -> None:
-    told = "the tokenizer may ignore upper case"
-    assert told in shifted("GOOD film", 0.5)
-    assert told not in shifted("GOOD film", 0.6), "the loss moves: they are seen"
-    assert told not in shifted("GOOD film", 0.5, changed=0.1)
-    assert told not in shifted("good", 0.5), "cut, not in capitals"
-    assert told not in shifted("good film", 0.5), "nothing was in capitals"
+    note = "the tokenizer may ignore upper case"
+    assert note in shifted("GOOD film", 0.5)
+    assert note not in shifted("GOOD film", 0.6), "the loss moves: they are seen"
+    assert note not in shifted("GOOD film", 0.5, changed=0.1)
+    assert note not in shifted("good", 0.5), "cut, not in capitals"
+    assert note not in shifted("good film", 0.5), "nothing was in capitals"
 
 
 def test_embedded_data_is_offered_where_its_labels_fit() -> None:
@@ -116,7 +116,7 @@ def test_a_file_is_read_by_the_columns_of_the_run_or_by_what_they_are_like(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("none.csv", None, "does not exist"),
         ("text.md", "words", "is not a CSV"),
@@ -125,11 +125,11 @@ def test_a_file_is_read_by_the_columns_of_the_run_or_by_what_they_are_like(tmp_p
         ("single.csv", "text\nwords\n", "has no column for data.label"),
     ],
 )
-def test_a_file_that_does_not_fit_says_why(name: str, content: str | None, told: str, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_says_why(name: str, content: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_text(content)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         shift_model.file_section(path, GOOD, {})
     assert "\n" not in str(caught.value)
 

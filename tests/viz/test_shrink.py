@@ -38,18 +38,18 @@ def measured(rows: int, *, high: float) -> Compressed:
 
 @pytest.mark.parametrize(("rows", "few"), [(20, 10), (99, 50), (98, 49), (512, 256)])
 def test_a_headline_from_few_examples_says_so(rows: int, few: int) -> None:
-    found = measured(rows, high=0.004)
-    said = figures.headline(found, found.sizes[0])
-    assert said.startswith("Keep 50 % of the parameters")
-    assert said.endswith(f". It rests on {few} held-out examples: too few to rely on.") is (few < 50)
-    assert ("too few" in said) is (few < 50)
+    compressed = measured(rows, high=0.004)
+    headline = figures.headline(compressed, compressed.sizes[0])
+    assert headline.startswith("Keep 50 % of the parameters")
+    assert headline.endswith(f". It rests on {few} held-out examples: too few to rely on.") is (few < 50)
+    assert ("too few" in headline) is (few < 50)
 
 
 def test_an_interval_that_ends_above_the_tolerance_is_no_guarantee() -> None:
     unsure, sure = measured(512, high=0.012), measured(512, high=0.004)
-    said = figures.basis(unsure, unsure.sizes[0], 0.005)
-    assert "On these it is not shown to be within 0.005 nats: its interval ends above." in said
-    assert "On the other 256, it is the smallest size shown to cost at most 0.005 nats." in said
+    caption = figures.basis(unsure, unsure.sizes[0], 0.005)
+    assert "On these it is not shown to be within 0.005 nats: its interval ends above." in caption
+    assert "On the other 256, it is the smallest size shown to cost at most 0.005 nats." in caption
     assert "not shown" not in figures.basis(sure, sure.sizes[0], 0.005)
 
 

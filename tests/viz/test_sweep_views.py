@@ -51,11 +51,11 @@ def test_what_a_mean_hides_is_said() -> None:
     assert sweep_model.averaged_over(ROWS, ("train.lr", "adapter.rank")) == ["strategy.name"]
     cells = sweep_model.grid(ROWS, "train.lr", "adapter.rank", "accuracy")
     keys = ("train.lr", "adapter.rank")
-    said = text.grid(cells, keys, "accuracy", ["strategy.name"], low_is_good=False)
-    assert said.startswith(
+    caption = text.grid(cells, keys, "accuracy", ["strategy.name"], low_is_good=False)
+    assert caption.startswith(
         "Best accuracy: 0.820 at learning rate 0.004 and rank 4, n = 6. 6 of 6 pairs were run, 36 runs"
     )
-    assert "Cells also average over strategy" in said
+    assert "Cells also average over strategy" in caption
     assert "at learning rate 0.001 and rank 2" in text.grid(cells, keys, "loss", [], low_is_good=True)
 
 
@@ -93,8 +93,8 @@ def test_a_line_a_method_is_its_best_at_each_value() -> None:
         ["lora", 4000, 3],
     ]
     assert lines["mean"].tolist() == pytest.approx([0.82, 0.83, 0.80, 0.81])
-    said = text.along(lines, 2, 2, "params.budget", low_is_good=False, is_chosen=True)
-    assert "which is optimistic" in said
+    caption = text.along(lines, 2, 2, "params.budget", low_is_good=False, is_chosen=True)
+    assert "which is optimistic" in caption
 
 
 def test_rank_and_budget_are_axes_too() -> None:
@@ -127,17 +127,17 @@ def test_the_curve_has_a_band_and_says_when_the_best_lies_at_an_edge() -> None:
         "dynamic, rank 4",
     ]
     assert list(layout_of(figure).xaxis.tickvals) == [1e-3, 2e-3, 4e-3]
-    said = text.along(lines, 2, 2, "train.lr", low_is_good=False)
-    assert said.startswith("Best: dynamic, rank 4 at learning rate 0.004, 0.830 over 3 runs, at the edge")
-    assert "The band covers the lowest to the highest seed." in said
+    caption = text.along(lines, 2, 2, "train.lr", low_is_good=False)
+    assert caption.startswith("Best: dynamic, rank 4 at learning rate 0.004, 0.830 over 3 runs, at the edge")
+    assert "The band covers the lowest to the highest seed." in caption
 
 
 def test_many_lines_are_cut_to_those_with_the_most_points() -> None:
     rows = [listed(i, rank=i % 70, lr=1e-3 * (1 + i // 70), accuracy=0.5) for i in range(75)]
     lines = sweep_model.curves(rows, "train.lr", "accuracy")
-    shown, of = sweep_model.most_lines(lines)
-    assert (shown["group"].nunique(), of) == (sweep_model.MOST_LINES, 70)
-    assert set(shown.groupby("group").size().nlargest(5)) == {2}
+    drawn, of = sweep_model.most_lines(lines)
+    assert (drawn["group"].nunique(), of) == (sweep_model.MOST_LINES, 70)
+    assert set(drawn.groupby("group").size().nlargest(5)) == {2}
     assert "40 of 70 lines shown" in text.along(lines, 40, 70, "train.lr", low_is_good=False)
 
 

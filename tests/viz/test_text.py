@@ -110,11 +110,11 @@ def test_hostile_text() -> None:
 
 
 def test_documentation_shows_names_as_code_and_nothing_else_of_markdown() -> None:
-    said = "λ is 0 (8e-4: `travel` 4/3); `schedule: fixed` is *published*, `<b>` and `:red[x]` are not"
-    shown = kit_text.documentation_text(said)
-    assert "`travel` 4/3" in shown
-    assert "`schedule: fixed` is " in shown
-    assert kit_text.markdown_text("*published*, `<b>` and `:red[x]` are not") in shown
+    documentation = "λ is 0 (8e-4: `travel` 4/3); `schedule: fixed` is *published*, `<b>` and `:red[x]` are not"
+    markdown = kit_text.documentation_text(documentation)
+    assert "`travel` 4/3" in markdown
+    assert "`schedule: fixed` is " in markdown
+    assert kit_text.markdown_text("*published*, `<b>` and `:red[x]` are not") in markdown
     assert kit_text.documentation_text("x" * 3000).endswith("xxx"), "whole, not cut"
 
 
@@ -181,9 +181,9 @@ def test_worst_examples_survive_nonsense() -> None:
     assert run_summary.worst({}).empty
 
 
-@pytest.mark.parametrize(("text", "found"), [("0", [0]), ("0-2", [0, 1, 2]), ("0..2", [0, 1, 2]), ("3, 1,1", [1, 3])])
-def test_seeds(text: str, found: list[int]) -> None:
-    assert form_model.seeds(text) == found
+@pytest.mark.parametrize(("text", "seeds"), [("0", [0]), ("0-2", [0, 1, 2]), ("0..2", [0, 1, 2]), ("3, 1,1", [1, 3])])
+def test_seeds(text: str, seeds: list[int]) -> None:
+    assert form_model.seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "-1", "1-", "0-999999999", "5-2", "1,,2", "²"])

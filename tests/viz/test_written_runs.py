@@ -68,19 +68,19 @@ def test_generated_texts_are_counted_by_their_prompts() -> None:
         "data_size": {"held_out": 480},
         "max_steps": 10,
     }
-    shown = run_summary.with_rows(metrics(perplexity=[9.0, 8.0], exact_match=[0.1, 0.2]), summary)
-    assert shown["examples"].tolist() == [256, 480, 32, 32]
+    with_counts = run_summary.with_rows(metrics(perplexity=[9.0, 8.0], exact_match=[0.1, 0.2]), summary)
+    assert with_counts["examples"].tolist() == [256, 480, 32, 32]
 
 
 def test_examples_are_prompt_completion_and_right_tokens() -> None:
     worst = pd.DataFrame(
         {"loss": [2.9], "label": ["10 tokens"], "prediction": ["8 tokens"], "text": ["a2:"], "text_pair": ["aa"]}
     )
-    found = results.as_written(worst)
-    assert found.to_dict("records") == [{"loss": 2.9, "right tokens": "8 of 10", "prompt": "a2:", "completion": "aa"}]
+    rows = results.as_written(worst)
+    assert rows.to_dict("records") == [{"loss": 2.9, "right tokens": "8 of 10", "prompt": "a2:", "completion": "aa"}]
     changed = pd.DataFrame({"true": ["9 tokens"], "prediction before": ["0"], "prediction after": ["8"], "text": ["x"]})
-    found = results.as_written(changed).to_dict("records")
-    assert found == [{"right tokens before": "0 of 9", "right tokens after": "8 of 9", "text": "x"}]
+    records = results.as_written(changed).to_dict("records")
+    assert records == [{"right tokens before": "0 of 9", "right tokens after": "8 of 9", "text": "x"}]
     assert {"prompt", "completion"} <= set(strong_language.COLUMNS), "what is renamed stays hidden"
 
 

@@ -40,8 +40,8 @@ class _Blocks(Preprocessor):
             parts[index] = BLOCK.sub(self._stored, parts[index])
         return "".join(parts).split("\n")
 
-    def _stored(self, found: re.Match[str]) -> str:
-        return f"\n\n{self.md.htmlStash.store(block(found[1]))}\n\n"
+    def _stored(self, match: re.Match[str]) -> str:
+        return f"\n\n{self.md.htmlStash.store(block(match[1]))}\n\n"
 
 
 class Formulas(Extension):

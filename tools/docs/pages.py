@@ -133,9 +133,9 @@ def _command(name: str, command: click.Command, parent: click.Context) -> Iterat
         yield table(("option", "meaning"), rows)
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
-            found = command.get_command(context, inner)
-            if found is not None:
-                yield from _command(f"{name} {inner}", found, parent)
+            subcommand = command.get_command(context, inner)
+            if subcommand is not None:
+                yield from _command(f"{name} {inner}", subcommand, parent)
 
 
 def settings() -> str:
@@ -159,14 +159,14 @@ def settings() -> str:
 
 def _keys(prefix: str, properties: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Yield one row per plain key of a section."""
-    for key, found in properties.items():
+    for key, schema in properties.items():
         if prefix or section_of(key) is None:
-            yield f"`{prefix}{key}`", _default(found.get("default")), _values(found), found.get("description", "")
+            yield f"`{prefix}{key}`", _default(schema.get("default")), _values(schema), schema.get("description", "")
 
 
-def _values(found: Mapping[str, Any]) -> str:
+def _values(schema: Mapping[str, Any]) -> str:
     """Return the type and range of one key, from its JSON schema."""
-    options = found.get("anyOf", [found])
+    options = schema.get("anyOf", [schema])
     kinds = [option for option in options if option.get("type") != "null"]
     return "; ".join(filter(None, map(_kind, kinds)))
 
@@ -177,8 +177,8 @@ def _kind(option: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in option["enum"])
     words = {"integer": "whole number", "number": "number", "string": "text", "array": "list", "boolean": "true, false"}
     limits = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
-    said = [text.format(option[key]) for key, text in limits.items() if key in option]
-    return ", ".join([words.get(option.get("type", ""), ""), *said])
+    limit_texts = [text.format(option[key]) for key, text in limits.items() if key in option]
+    return ", ".join([words.get(option.get("type", ""), ""), *limit_texts])
 
 
 PUBLIC_CLASSES = (Run, Comparison, Attached, Plots, ComparisonPlots, PageFigure, Replay, RecordCallback)

@@ -29,16 +29,16 @@ def adapter_state(adapters: Adapters) -> dict[str, Any]:
     owners: dict[int, str] = {}
     for module in adapters:
         live = module.rank  # the rest is zero
-        tied = {name: owners.setdefault(id(tensor), module.info.name) for name, tensor in _sharable(module).items()}
-        tied = {name: owner for name, owner in tied.items() if owner != module.info.name}
+        owner_of = {name: owners.setdefault(id(tensor), module.info.name) for name, tensor in _sharable(module).items()}
+        owner_of = {name: owner for name, owner in owner_of.items() if owner != module.info.name}
         modules[module.info.name] = {
             "rank": module.rank,
             "max_rank": module.max_rank,
             "probes": 0,  # rows past the rank that earlier versions could hold, and still look for
             "scaling": module.scaling,
-            "lora_A": None if "lora_A" in tied else module.lora_A[:live],
-            "lora_B": None if "lora_B" in tied else module.lora_B[:, :live],
-            "tied": tied,
+            "lora_A": None if "lora_A" in owner_of else module.lora_A[:live],
+            "lora_B": None if "lora_B" in owner_of else module.lora_B[:, :live],
+            "tied": owner_of,
             "scale": None if module.scale is None else module.scale[:live],
             "sketch": None if module.sketch is None else module.sketch.state(),
             "own": module.own_tensors(),
@@ -142,10 +142,10 @@ def _sharable(module: LoraLinear) -> dict[str, Tensor]:
     return {"lora_A": module.lora_A, "lora_B": module.lora_B}
 
 
-def _tie(adapters: Adapters, module: LoraLinear, tied: Mapping[str, str]) -> None:
+def _tie(adapters: Adapters, module: LoraLinear, owner_of: Mapping[str, str]) -> None:
     """Let a module share the tensors that the saved one shared, with modules that come before it."""
     owners = {other.info.name: other for other in adapters}
-    for name, owner in tied.items():
+    for name, owner in owner_of.items():
         if owner not in owners or name not in _sharable(module):
             raise CorruptRunError(f"{module.info.name}: shares {name} with {owner}, which does not exist")
         setattr(module, name, getattr(owners[owner], name))

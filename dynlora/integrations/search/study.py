@@ -34,11 +34,11 @@ def optuna() -> ModuleType:
         ConfigError: when it is not installed.
     """
     try:
-        import optuna as found
+        import optuna as module
     except ImportError:
         raise ConfigError("--search: needs Optuna, which is not installed; pip install 'dynlora[search]'") from None
-    found.logging.set_verbosity(found.logging.WARNING)
-    return found
+    module.logging.set_verbosity(module.logging.WARNING)
+    return module
 
 
 def opened(path: Path, *, sampler: str, pruner: str, direction: str, seed: int) -> Any:

@@ -91,7 +91,7 @@ def follow(folder: Path, names: Sequence[str], *, poll_s: float = POLL_S) -> dic
             jobs = [pool.submit(_Follower(folder, name, places[name], notes, poll_s).run) for name in names]
             for job in jobs:
                 job.result()
-    return {name: notes.of(name, places[name].shown) for name in names}
+    return {name: notes.of(name, places[name].public_address) for name in names}
 
 
 def _alone(folder: Path) -> Any:
@@ -122,10 +122,10 @@ class _Notes:
         self._guard = threading.Lock()
         self._known = read_trackers(folder)
 
-    def of(self, name: str, shown: str) -> Written:
+    def of(self, name: str, address: str) -> Written:
         """Return what a tracker has; what it had elsewhere does not count."""
         note = self._known.get(name)
-        return note if note is not None and note.place == shown else Written(place=shown)
+        return note if note is not None and note.place == address else Written(place=address)
 
     def put(self, name: str, written: Written) -> None:
         """Note what a tracker has; where the disk does not take it, it is noted later."""
@@ -139,7 +139,7 @@ class _Follower:
 
     def __init__(self, folder: Path, name: str, place: Place, notes: _Notes, poll_s: float) -> None:
         self._folder, self._name, self._place, self._notes, self._poll_s = folder, name, place, notes, poll_s
-        self._written = notes.of(name, place.shown)
+        self._written = notes.of(name, place.public_address)
         self._next_note = 0.0
 
     def run(self) -> None:

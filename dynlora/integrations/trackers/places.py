@@ -40,7 +40,7 @@ class Place:
     is_own: bool = False
 
     @property
-    def shown(self) -> str:
+    def public_address(self) -> str:
         """The address as it may be shown and stored: without what is secret of it."""
         return without_secrets(self.address)
 

@@ -33,8 +33,8 @@ def steps_html(steps: Sequence[Step], line: float | None, colours: Palette) -> s
         colours: of the mode.
     """
     drawn = "".join(_step(step, line, colours) for step in steps[:MOST_STEPS])
-    told = html.escape(one_line(f"{len(steps)} steps", 40))
-    return f"<style>{_style(colours)}</style><div class='dl-steps' role='list' aria-label='{told}'>{drawn}</div>"
+    label = html.escape(one_line(f"{len(steps)} steps", 40))
+    return f"<style>{_style(colours)}</style><div class='dl-steps' role='list' aria-label='{label}'>{drawn}</div>"
 
 
 def _step(step: Step, line: float | None, colours: Palette) -> str:

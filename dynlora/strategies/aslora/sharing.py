@@ -123,8 +123,8 @@ class Tie(Change):
     @torch.no_grad()
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
         """Tie, with all modules that share a tensor with one of these already."""
-        tied = {id(getattr(adapters[index], self.name)) for index in self.modules}
-        users = [module for module in adapters if id(getattr(module, self.name)) in tied]
+        tensor_ids = {id(getattr(adapters[index], self.name)) for index in self.modules}
+        users = [module for module in adapters if id(getattr(module, self.name)) in tensor_ids]
         tensors: dict[int, Tensor] = {}
         weights: dict[int, int] = {}
         for module in users:

@@ -67,7 +67,7 @@ def _none_yet(wanted: str) -> None:
         note("The command has no size limit. To write the adapter of a run, use `dynlora export ID`.")
 
 
-def _take(shown: str) -> None:
+def _take(digest: str) -> None:
     """Draw the upload; what is sent is kept by its digest, which goes to the address in place of what is shown."""
     if is_read_only():
         note("This dashboard is read-only. Upload adapters to a dashboard on your own machine.")
@@ -77,22 +77,22 @@ def _take(shown: str) -> None:
         f"{names}, both together, at most {uploads.MAX_BYTES // 2**20} MiB each",
         type=list(uploads.ADAPTER_FILES),
         accept_multiple_files=True,
-        key=f"adapter-files-{shown[:12]}",
+        key=f"adapter-files-{digest[:12]}",
         help="Saved in the runs folder, read as numbers, never executed.",
     )
     if not sent:
         return
     folder = uploads.keep_adapter(runs_dir(), {file.name: file.getvalue() for file in sent})
     _read(str(folder), _changed(folder))  # what cannot be read is said here, and shown nowhere
-    if folder.name != shown:
+    if folder.name != digest:
         to_address(**{ADDRESS: folder.name})
         st.rerun()
 
 
 def _changed(folder: Path) -> tuple[int, ...]:
     """Return what changes when a file of the folder does."""
-    found = [(folder / name).stat() for name in uploads.ADAPTER_FILES.values()]
-    return tuple(number for about in found for number in (about.st_mtime_ns, about.st_size))
+    stats = [(folder / name).stat() for name in uploads.ADAPTER_FILES.values()]
+    return tuple(number for about in stats for number in (about.st_mtime_ns, about.st_size))
 
 
 @st.cache_data(max_entries=10, ttl=3600, show_spinner="Reading the adapter")

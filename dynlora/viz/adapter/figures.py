@@ -110,12 +110,12 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
         modules: as `adapter_spectra.described` returns them.
         colours: of the mode.
     """
-    shown = modules.head(len(values))
-    edges, centres = row_edges(shown["label"])
+    visible = modules.head(len(values))
+    edges, centres = row_edges(visible["label"])
     rows = values.to_numpy(float)
-    breaks = np.flatnonzero(shown["label"].ne(shown["label"].shift()).to_numpy())[1:]
+    breaks = np.flatnonzero(visible["label"].ne(visible["label"].shift()).to_numpy())[1:]
     high = float(np.nanmax(rows)) if np.isfinite(rows).any() else 1.0
-    drawn = theme.figure(colours, int(np.clip(150 + 10.5 * len(shown), 260, 900)), left=78)
+    drawn = theme.figure(colours, int(np.clip(150 + 10.5 * len(visible), 260, 900)), left=78)
     drawn.add_heatmap(
         z=np.insert(rows, breaks, np.nan, axis=0) if len(breaks) else rows,
         x=list(values.columns),
@@ -131,11 +131,11 @@ def spectra_map(values: pd.DataFrame, modules: pd.DataFrame, colours: Palette) -
     )
     names = [
         f"{plotly_text(short)}<br>{plotly_text(name)}"
-        for short, name in zip(shown["short"], shown["name"], strict=True)
+        for short, name in zip(visible["short"], visible["name"], strict=True)
     ]
     drawn.update_yaxes(tickmode="array", tickvals=centres, ticktext=names, showticklabels=False, showgrid=False)
     drawn.update_yaxes(range=[edges[-1], edges[0]])
-    places = pd.Series(centres).groupby(shown["label"].to_numpy(), sort=False).mean()
+    places = pd.Series(centres).groupby(visible["label"].to_numpy(), sort=False).mean()
     drawn.update_layout(
         annotations=[
             {

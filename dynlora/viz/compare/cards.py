@@ -246,7 +246,7 @@ def compared_example(runs: Compared) -> None:
 
 
 def _named(example: Mapping[Any, Any]) -> str:
-    return one_line(f"{strong_language.shown(example['text'])} ({example['label']})", 90)
+    return one_line(f"{strong_language.visible_text(example['text'])} ({example['label']})", 90)
 
 
 def dots_of_runs(runs: Compared) -> list[str | None]:

@@ -217,11 +217,11 @@ def _against(
     points: pd.DataFrame,
     metric: str,
     cost: str,
-    told: str,
+    hover: str,
     colours: Palette,
     styles: Mapping[str, LineStyle] | None,
 ) -> go.Figure:
-    """Draw quality against a cost, a column of the points; `told` is what the pointer says of it."""
+    """Draw quality against a cost, a column of the points; `hover` is what the pointer says of it."""
     names = [str(name) for name in points["group"]]
     styles = line_styles(names, colours) if styles is None else styles
     coloured = [name for name in names if not styles[name].is_muted]
@@ -260,7 +260,7 @@ def _against(
                     "visible": row["n"] > 1,
                     "color": colour if is_muted else theme.faded(colour, 0.6),
                 },
-                hovertemplate=f"%{{fullData.name}}<br>{told}<br>{plotly_text(metric, 40)} %{{y:.4f}}"
+                hovertemplate=f"%{{fullData.name}}<br>{hover}<br>{plotly_text(metric, 40)} %{{y:.4f}}"
                 f"{', in the Pareto set' if row['pareto'] else ''}<extra></extra>",
             )
     drawn.update_layout(showlegend=True)

@@ -281,7 +281,7 @@ MOST_EYES = 24
 """Most groups that have an eye each."""
 
 
-def eyes(groups: Sequence[Group], styles: Mapping[str, LineStyle]) -> None:
+def visibility_toggles(groups: Sequence[Group], styles: Mapping[str, LineStyle]) -> None:
     """Draw an eye for each group, in its colour, that hides it from all charts; its runs stay chosen.
 
     Args:
@@ -318,7 +318,7 @@ def method_eyes(rows: Sequence[Row], *, coloured: bool = True) -> tuple[list[Row
     styles = line_styles(list(by_label), colours(), list(by_label), by_label)
     ids = {row["id"] for row in visible}
     seen = {group.title: styles[group.label] for group in groups if not ids.isdisjoint(group.runs)}
-    eyes(groups, seen if coloured else {})
+    visibility_toggles(groups, seen if coloured else {})
     return visible, styles
 
 

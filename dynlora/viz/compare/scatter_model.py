@@ -140,8 +140,8 @@ def _is_said(key: str, settings: Sequence[Mapping[str, Any]]) -> bool:
         for one in settings:
             by_method.setdefault(str(one.get(METHOD)), set()).add(str(one.get(key)))
         return any(len(values) > 1 for values in by_method.values())
-    told = [one[key] for one in settings if key in one]
-    return key == METHOD or len(set(map(str, told))) > 1
+    given = [one[key] for one in settings if key in one]
+    return key == METHOD or len(set(map(str, given))) > 1
 
 
 def _plain(key: str, value: Any) -> Any:

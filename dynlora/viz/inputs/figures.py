@@ -69,7 +69,7 @@ def _points(examples: pd.DataFrame) -> dict[str, object]:
         [int(position), _wrapped(text), plotly_text(group, 24), "–" if loss != loss else f"{loss:.3f}"]
         for position, text, group, loss in zip(
             examples.index,
-            map(strong_language.shown, examples["text"]),
+            map(strong_language.visible_text, examples["text"]),
             examples["group"],
             examples["loss"],
             strict=True,

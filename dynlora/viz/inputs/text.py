@@ -46,9 +46,10 @@ def _gates_tell(effect: GateEffect | None, *, gated: bool) -> str:
     if effect is None:
         return "The gates cannot be compared: fewer than two groups have examples in the probe set."
     n = f"n = {effect.examples} probe examples"
-    if not effect.found.any():
+    if not effect.is_significant.any():
         return f"No gate differs between the groups beyond chance ({n})."
-    return f"{int(effect.found.sum())} of {len(effect.found)} gates differ between the groups beyond chance ({n})."
+    different, gates = int(effect.is_significant.sum()), len(effect.is_significant)
+    return f"{different} of {gates} gates differ between the groups beyond chance ({n})."
 
 
 def probe(examples: pd.DataFrame) -> str:

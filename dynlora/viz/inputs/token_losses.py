@@ -77,9 +77,9 @@ def lines_of(losses: Mapping[str, Mapping[str, Any]], colouring: str) -> dict[st
     return lines
 
 
-def differences(found: Mapping[str, Any]) -> list[float | None]:
+def differences(losses: Mapping[str, Any]) -> list[float | None]:
     """Return loss(base) - loss(adapter) of each token in nats, None where it does not count."""
-    pairs = zip(found["base"], found["adapter"], strict=True)
+    pairs = zip(losses["base"], losses["adapter"], strict=True)
     return [None if base is None or adapter is None else base - adapter for base, adapter in pairs]
 
 
@@ -97,30 +97,30 @@ def _told(base: float | None, loss: float | None) -> str:
     return f"{probabilities}\nloss {score(loss)}, base {score(base)} nats"
 
 
-def token_frame(found: Mapping[str, Any], example: int | None = None) -> pd.DataFrame:
+def token_frame(losses: Mapping[str, Any], example: int | None = None) -> pd.DataFrame:
     """Return the tokens of an example that count, by difference: token, context, base, adapter, difference (nats)."""
-    texts = [visible(text) for text in found["tokens"]]
+    texts = [visible(text) for text in losses["tokens"]]
     rows = [
-        ("".join(found["tokens"][max(0, place - CONTEXT) : place]), texts[place], base, adapter, base - adapter)
-        for place, (base, adapter) in enumerate(zip(found["base"], found["adapter"], strict=True))
+        ("".join(losses["tokens"][max(0, place - CONTEXT) : place]), texts[place], base, adapter, base - adapter)
+        for place, (base, adapter) in enumerate(zip(losses["base"], losses["adapter"], strict=True))
         if base is not None and adapter is not None
     ]
     frame = pd.DataFrame(rows, columns=["context", "token", "base", "adapter", "difference"])
-    frame["context"] = [one_line(strong_language.shown(text), 60) for text in frame["context"]]
+    frame["context"] = [one_line(strong_language.visible_text(text), 60) for text in frame["context"]]
     if example is not None:
         frame.insert(0, "example", example)
     return frame
 
 
-def token_caption(found: Mapping[str, Any]) -> str:
+def token_caption(losses: Mapping[str, Any]) -> str:
     """Say how many tokens of an example count, and what adapter and base lose on them."""
-    frame = token_frame(found)
-    masked = len(found["tokens"]) - len(frame)
+    frame = token_frame(losses)
+    masked = len(losses["tokens"]) - len(frame)
     if frame.empty:
         return "No token of this example is part of the loss."
     return (
         f"Mean loss over {plural(len(frame), 'token')}: {score(frame['adapter'].mean())} nats with the adapter (step "
-        f"{found['step']:,}), {score(frame['base'].mean())} without. "
+        f"{losses['step']:,}), {score(frame['base'].mean())} without. "
         f"{plural(masked, 'token')} of the prompt {'is' if masked == 1 else 'are'} not part of the loss (pale)."
     )
 

@@ -40,7 +40,7 @@ def is_strong(text: object) -> bool:
     return isinstance(text, str) and _is_strong(text[:MOST_READ])
 
 
-def shown(text: object) -> str:
+def visible_text(text: object) -> str:
     """Return a text, or `HIDDEN` in its place."""
     return HIDDEN if is_strong(text) else str(text)
 
@@ -61,7 +61,7 @@ def hidden(frame: pd.DataFrame, columns: Sequence[str] = COLUMNS) -> pd.DataFram
 def labels(frame: pd.DataFrame) -> dict[int, str]:
     """Return what a list of examples calls each, by its index: the beginning of its text, or that it is hidden."""
     texts = zip(frame.index, frame["text"], strict=True)
-    return {int(index): one_line(shown(text), LABEL) for index, text in texts}
+    return {int(index): one_line(visible_text(text), LABEL) for index, text in texts}
 
 
 LABEL = 70

@@ -29,12 +29,12 @@ class TextToken:
     Attributes:
         text: as it is in the text.
         value: the number that colours it; None for a token that does not count, which is pale.
-        told: what a pointer shows, lines of plain text.
+        tooltip: what a pointer shows, lines of plain text.
     """
 
     text: str
     value: float | None
-    told: str = ""
+    tooltip: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _line(name: str, tokens: Sequence[TextToken], reach: float, colouring: Colou
 
 
 def _token(token: TextToken, reach: float, colouring: Colouring, colours: Palette) -> str:
-    title = f' title="{html.escape(token.told)}"' if token.told else ""
+    title = f' title="{html.escape(token.tooltip)}"' if token.tooltip else ""
     text = html.escape(token.text).replace("\n", "⏎\n") or "·"
     if token.value is None or not np.isfinite(token.value):
         return f'<span{title} style="color:{colours.muted};opacity:0.75">{text}</span>'

@@ -83,7 +83,7 @@ def checked(config: Mapping[str, Any], path: Path) -> scan.CheckResult:
     return scan.look(path, scan.wanted_of(parsed.data, parsed.seed))
 
 
-def asked(config: Mapping[str, Any]) -> str:
+def check_key(config: Mapping[str, Any]) -> str:
     """Return the part of a configuration that the check depends on, as text: another text is another check."""
     return json.dumps({"data": config.get("data", {}), "seed": config.get("seed", 0)}, sort_keys=True, default=str)
 
@@ -129,7 +129,7 @@ def examples_line(fault: Mapping[str, Any], n: int = 3) -> str:
 
 def _example(row: Mapping[str, str]) -> str:
     """Return a row in words."""
-    text = f"“{strong_language.shown(row['text'])[:60]}”" if row["text"] else "empty text"
+    text = f"“{strong_language.visible_text(row['text'])[:60]}”" if row["text"] else "empty text"
     if "completion" in row:
         return f"{text} → {row['completion'][:30] or 'empty completion'}"
     return f"{text} ({row['label'][:30] or 'no label'})" if "label" in row else text
@@ -167,7 +167,7 @@ def draw(config: Mapping[str, Any], path: Path, key: str, repairs: Sequence[Any]
                 )
                 return ""
             with st.spinner("Checking every row"):
-                result = _found(asked(config), str(path), version_of(path), dict(config))
+                result = _found(check_key(config), str(path), version_of(path), dict(config))
         except (DynloraError, OSError) as error:  # OSError: a file that went away, or a link that leads nowhere
             st.error(refusal(error))
             _undo_all(key, repairs)

@@ -146,7 +146,7 @@ __all__ = [
     "guessed_written",
     "has_encoding",
     "label_caption",
-    "shown",
+    "preview_rows",
     "table_of",
     "why_no_table",
     "with_values",
@@ -213,7 +213,7 @@ def with_values(rows: pd.DataFrame, name: str, n: int = 3) -> str:
     return f"{one_line(name, 40)} ({', '.join(values)})" if values else f"{one_line(name, 40)} (empty)"
 
 
-def shown(rows: pd.DataFrame, n: int = 8) -> pd.DataFrame:
+def preview_rows(rows: pd.DataFrame, n: int = 8) -> pd.DataFrame:
     """Return the first rows for reading: everything as text, each cell on one line and cut."""
     return pd.DataFrame(
         {one_line(name, 60): [one_line(_cell(cell), 300) for cell in rows[name].head(n)] for name in rows}

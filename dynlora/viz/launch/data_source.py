@@ -255,7 +255,7 @@ def _picked(
     kind, values = data_columns.of_table(rows, start, key, left, is_same=is_same)
     values |= {"data.encoding": encoding} if encoding else {}
     note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values, is_repaired=is_repaired)} First rows:")
-    preview = data_file.shown(rows)
+    preview = data_file.preview_rows(rows)
     names = [str(name) for name in preview]
     if not asked_for_texts(strong_language.count(preview, names), f"first-rows-{key}"):
         preview = strong_language.hidden(preview, names)

@@ -146,7 +146,7 @@ def _suggestions(examples: pd.DataFrame) -> None:
     with st.container(horizontal=True, gap="small", key="suggestions"):
         for place, (text, pair) in enumerate(zip(suggested["text"], suggested["text_pair"], strict=True)):
             second = pair if isinstance(pair, str) else ""
-            words = markdown_text(strong_language.shown(text), 60)
+            words = markdown_text(strong_language.visible_text(text), 60)
             st.button(words, key=f"suggestion-{place}", on_click=_ask, args=(str(text), second))
 
 
@@ -280,8 +280,8 @@ def explained_cards(request: Asked, modules: pd.DataFrame) -> None:
             note("This run has no gates, so its adapters treat every input alike.")
         else:
             places = playground_model.gates_by_place(explanation["gate"], modules)
-            told = "Above 1 the adapter of the module counts more for this text, below 1 less."
-            chart(playground_figures.gate_table(places, colours()), told, places.reset_index(names="kind"), "opened")
+            caption = "Above 1 the adapter of the module counts more for this text, below 1 less."
+            chart(playground_figures.gate_table(places, colours()), caption, places.reset_index(names="kind"), "opened")
     depth_card(explanation, modules)
 
 
@@ -291,8 +291,8 @@ def token_lines(explanation: Mapping[str, Any], unit: str) -> None:
     lines = {name: explanation[key] for name, key in (("adapter", "contribution"), ("base", "base_contribution"))}
     lost = "log-odds decrease without the word" if unit == "log-odds" else "number decrease without the word"
     st.html(token_view.sentence_html(explanation["tokens"], lines, colours(), token_view.Scale(lost, unit)))
-    told = f"Decrease of the {unit} of the prediction when a word is hidden. Both lines have the same scale."
-    under(f"{told}{token_view.cut_words(explanation['tokens'])}", frame, "tokens")
+    caption = f"Decrease of the {unit} of the prediction when a word is hidden. Both lines have the same scale."
+    under(f"{caption}{token_view.cut_words(explanation['tokens'])}", frame, "tokens")
 
 
 def token_card(view: InputsReading) -> None:
@@ -329,21 +329,23 @@ def depth_lines(explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
             token_view.by_layer(explanation["token_gate"], modules),
             token_view.Scale("gate (factor)", centre=1.0),
         )
-        told = "The mean gate of each token over the modules of a layer; 1 is neutral."
+        caption = "The mean gate of each token over the modules of a layer; 1 is neutral."
     elif explanation["moved"] is not None:
         lines = token_view.layers_of(explanation["moved"])
         scale = token_view.Scale("fraction of its norm", "of its norm", None)
-        told = "Distance of each hidden state from that of the base model after each layer, as a fraction of its norm."
+        caption = (
+            "Distance of each hidden state from that of the base model after each layer, as a fraction of its norm."
+        )
     else:
         note("This method has its own forward pass, so single layers are not shown.")
         return
     thinned = token_view.thinned(lines, MOST_LAYERS)
     st.html(token_view.sentence_html(explanation["tokens"], thinned, colours(), scale))
     if len(thinned) < len(lines):
-        told = f"{told} {len(thinned)} of {len(lines)} layers shown; the table has all."
+        caption = f"{caption} {len(thinned)} of {len(lines)} layers shown; the table has all."
     words = token_view.words(explanation["tokens"])
     frame = pd.DataFrame({name: list(values)[: len(words)] for name, values in lines.items()})
-    under(f"{told}{token_view.cut_words(explanation['tokens'])}", frame.assign(token=words), "depth-tokens")
+    under(f"{caption}{token_view.cut_words(explanation['tokens'])}", frame.assign(token=words), "depth-tokens")
 
 
 def file_card(request: Asked) -> None:

@@ -43,9 +43,9 @@ def talk_cards(run: Chosen, task: Task, summary: Mapping[str, Any], examples: pd
     if other_id and other is None:
         note(why_not(other_id, task))
     settings = chat_form.settings_row(about)
-    told = chat_model.where_from(about, summary)
-    if told:
-        note(told)
+    origin = chat_model.where_from(about, summary)
+    if origin:
+        note(origin)
     talk = chat_form.talk_of(run.id, chat=settings.chat)
     _conversation(talk, _voices(run, other), settings)
     chat_form.keep(run.id)
@@ -88,7 +88,7 @@ def _begin(talk: Talk, voices: list[Voice], prompt: str, settings: Settings) -> 
     talk.stop()
     answers = {}
     for voice in voices:
-        request = talk.asked(voice, prompt, settings)
+        request = talk.request_for(voice, prompt, settings)
         stream = begin(
             voice.folder,
             "write",
@@ -161,7 +161,7 @@ def _one_answer(answers: dict[str, Answer]) -> None:
 def _token_card(answer: Answer) -> None:
     """Draw a text token by token: how much more probable the adapter makes each than the base model does."""
     with card("Token probabilities", "tokens"):
-        view = ask_model(answer.voice.folder, "token_view", ids=answer.ids, **answer.asked)
+        view = ask_model(answer.voice.folder, "token_view", ids=answer.ids, **answer.request)
         if view is None:
             return
         tokens = view["tokens"]
@@ -188,7 +188,7 @@ def _token_card(answer: Answer) -> None:
 def _ablation_card(answer: Answer) -> None:
     """Draw what the text loses without each module, measured when asked for."""
     with card("Attribution by module", "carry"):
-        estimate = ask_model(answer.voice.folder, "estimate_text", ids=answer.ids, **answer.asked)
+        estimate = ask_model(answer.voice.folder, "estimate_text", ids=answer.ids, **answer.request)
         if estimate is None:
             return
         note(
@@ -203,7 +203,7 @@ def _ablation_card(answer: Answer) -> None:
             answer.voice.folder,
             "ablate_text",
             ids=answer.ids,
-            **answer.asked,
+            **answer.request,
         )
         modules = cached_queries.modules(answer.voice.folder)
         estimates = chat_model.estimate_frame(estimate["adds"], modules)
@@ -217,5 +217,5 @@ def _ablation_card(answer: Answer) -> None:
             chart(bars, caption, frame.drop(columns="position"), "carry")
         with right:
             every = "All modules" if len(frame) == len(modules) else "The modules measured so far"
-            told = f"{every}, by kind and layer. Above zero the module makes the text more probable."
-            chart(chat_figures.ablation_map(frame, colours()), told, frame.drop(columns="position"), "carry-map")
+            explanation = f"{every}, by kind and layer. Above zero the module makes the text more probable."
+            chart(chat_figures.ablation_map(frame, colours()), explanation, frame.drop(columns="position"), "carry-map")

@@ -74,12 +74,12 @@ class Answer:
 
     Attributes:
         voice: who.
-        asked: the prompt, as the child takes it: text, or turns.
+        request: the prompt, as the child takes it: text, or turns.
         stream: what comes from the child.
     """
 
     voice: Voice
-    asked: dict[str, Any]
+    request: dict[str, Any]
     stream: Streamed
 
     @property
@@ -159,7 +159,7 @@ class Talk:
         for answer in self.open:
             answer.stream.stop()
 
-    def asked(self, voice: Voice, prompt: str, settings: Settings) -> dict[str, Any]:
+    def request_for(self, voice: Voice, prompt: str, settings: Settings) -> dict[str, Any]:
         """Return what a voice is asked: the text alone, or the conversation that it had itself, and the new turn."""
         strength = {} if voice.key != OWN or settings.strength == 1 else {"strength": settings.strength}
         if not settings.chat:

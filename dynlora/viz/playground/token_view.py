@@ -78,8 +78,8 @@ def sentence_html(
             for word, value in zip(pieces, list(values)[: len(pieces)], strict=False)
         )
         lines.append(_line(name, cells, colours))
-    told = html.escape(" ".join(pieces)[:400])
-    return f'<div role="img" aria-label="{told}">{"".join(lines)}</div>{_key(reach, scale, colours)}'
+    label = html.escape(" ".join(pieces)[:400])
+    return f'<div role="img" aria-label="{label}">{"".join(lines)}</div>{_key(reach, scale, colours)}'
 
 
 def thinned(rows: Mapping[str, Sequence[float | None]], most: int) -> dict[str, Sequence[float | None]]:
@@ -121,13 +121,13 @@ def _token(word: str, value: float | None, reach: float, scale: Scale, colours: 
     """Return one token as a box in its colour."""
     if value is None or not np.isfinite(value):
         return f'<span style="color:{colours.muted};padding:0 0.15rem">{html.escape(word)}</span> '
-    told = f"{scale.number(value)} {scale.unit}".strip()
-    return _box(word, scale.colour(scale.share(value, reach), colours), colours, told)
+    tooltip = f"{scale.number(value)} {scale.unit}".strip()
+    return _box(word, scale.colour(scale.share(value, reach), colours), colours, tooltip)
 
 
-def _box(text: str, back: str, colours: Palette, told: str = "") -> str:
-    """Return words on a colour; a pointer shows `told`."""
-    title = f'title="{html.escape(told)}" ' if told else ""
+def _box(text: str, back: str, colours: Palette, tooltip: str = "") -> str:
+    """Return words on a colour; a pointer shows `tooltip`."""
+    title = f'title="{html.escape(tooltip)}" ' if tooltip else ""
     return (
         f'<span {title}style="background:{back};color:{theme.ink_on(colours, back)};border-radius:4px;'
         f'padding:0.05rem 0.25rem">{html.escape(text)}</span> '

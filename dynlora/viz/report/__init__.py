@@ -151,7 +151,7 @@ def gallery(folders: Sequence[Path], title: str) -> Iterator[tuple[str, bytes]]:
     comparison, trained = None, [folder for folder in folders if kind_of_run(folder).allocates]
     if len(trained) > 1:
         compared = comparison_document([read_run(folder) for folder in trained])
-        first = compared.shown[0].notes
+        first = compared.filled_parts[0].notes
         comparison = Comparison(COMPARISON, compared.title, first[0] if first else compared.about)
         yield COMPARISON, page(compared)
     yield "index.html", index(title, entries, comparison)

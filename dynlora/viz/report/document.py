@@ -95,14 +95,14 @@ class Document:
     strip: Sequence[Answer] = ()
 
     @property
-    def shown(self) -> list[Part]:
+    def filled_parts(self) -> list[Part]:
         """The parts that have something to say."""
         return [part for part in self.parts if part.blocks or part.notes]
 
     @property
     def charts(self) -> list[Chart]:
         """All charts, in order."""
-        return [block for part in self.shown for block in part.blocks if isinstance(block, Chart)]
+        return [block for part in self.filled_parts for block in part.blocks if isinstance(block, Chart)]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def cards(document: Document) -> list[list[Card]]:
             Card(block, type(block).__name__.lower(), is_wide, next(charts) if isinstance(block, Chart) else 0)
             for block, is_wide in zip(part.blocks, _widths(part.blocks), strict=True)
         ]
-        for part in document.shown
+        for part in document.filled_parts
     ]
 
 

@@ -76,7 +76,7 @@ def before_after(
             mode="markers",
             name=name,
             marker={"color": theme.faded(colour, 0.75), "symbol": symbol, "size": 7},
-            text=[plotly_text(strong_language.shown(text), 90) for text in part["text"]],
+            text=[plotly_text(strong_language.visible_text(text), 90) for text in part["text"]],
             hovertemplate="%{text}<br>before %{x:.3f}, after %{y:.3f}<extra></extra>",
         )
     drawn.update_layout(showlegend=True)

@@ -152,8 +152,8 @@ def _gates(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.Data
     if frame.empty:
         note("This run has no gates.")
         return
-    told = "Mean gate of each module on the original and the changed inputs."
-    chart(playground_figures.gate_shift(frame, colours()), told, frame, key)
+    caption = "Mean gate of each module on the original and the changed inputs."
+    chart(playground_figures.gate_shift(frame, colours()), caption, frame, key)
 
 
 def _switch(name: str, label: str) -> bool:

@@ -47,7 +47,7 @@ class Shown:
         run: the run.
         summary: as `queries.run_summary` returns it.
         modules: as `analysis.frames.described` returns them.
-        found: the measured sizes.
+        compressed: the measured sizes.
         size: the one that is looked at.
         tolerance: nats that count as none.
     """
@@ -55,7 +55,7 @@ class Shown:
     run: Chosen
     summary: Mapping[str, Any]
     modules: pd.DataFrame
-    found: Compressed
+    compressed: Compressed
     size: Size
     tolerance: float
 
@@ -137,7 +137,7 @@ def _sized() -> None:
 
 def conclusion_card(view: Shown) -> None:
     """Draw the result, and what to take along."""
-    result, size = view.found, view.size
+    result, size = view.compressed, view.size
     with conclusion(shrink_text.headline(result, size), shrink_text.basis(result, size, view.tolerance)):
         if not is_read_only() and has_model(view.run.folder):
             share = f"{100 * shrink_model.kept_share(result, size):.0f}"
@@ -171,7 +171,8 @@ def conclusion_card(view: Shown) -> None:
 def _commands(view: Shown) -> str:
     """Return the commands that do the same; a sample is only to be read, so no run is queued beside it."""
     out, folder = f"{view.run.id}-small", view.run.folder
-    size = ["--budget", f"{view.size.share:g}", "--rows", str(view.found.rows), "--weighting", view.found.weighting]
+    examples, weighting = view.compressed.rows, view.compressed.weighting
+    size = ["--budget", f"{view.size.share:g}", "--rows", str(examples), "--weighting", weighting]
     compress = ["dynlora", "compress", view.run.id, *size, "--runs-dir", str(folder.parent)]
     ranks = shrink_model.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})
     commands = [[*compress, "--out", out], ["dynlora", "train", "--config", str(folder / "config.yaml"), *ranks]]
@@ -190,7 +191,7 @@ def _train(view: Shown, *, ranks: bool) -> None:
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in view.summary["config"].items()}
     adapter = config.get("adapter") or {}
     if ranks:
-        ranks_of = view.found.ranks_of(view.size)
+        ranks_of = view.compressed.ranks_of(view.size)
         path = keep_ranks(view.run.folder, ranks_of, view.size.parameters, is_own=view.run.is_own)
         config["strategy"] = {"name": "lora", "ranks_from": str(path)}
         title = f"lora, ranks of {view.summary['name']}"
@@ -207,11 +208,11 @@ def _recover(view: Shown, steps: int) -> None:
     """Queue a run that starts from the adapter at this size; the adapter is written first."""
     try:
         with st.spinner("Writing the adapter"):
-            place = kept_adapter(view.run.folder, view.found, view.size, runs_dir())
+            place = kept_adapter(view.run.folder, view.compressed, view.size, runs_dir())
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
         return
-    name = recovery_name(view.summary["name"], shrink_model.kept_share(view.found, view.size), steps)
+    name = recovery_name(view.summary["name"], shrink_model.kept_share(view.compressed, view.size), steps)
     _queue(recovery_values(view.summary["config"], place, steps, name))
 
 
@@ -234,33 +235,33 @@ def launched_link() -> None:
 def curve_card(view: Shown) -> None:
     """Draw the cost of every size, and of the other ways to choose at this one."""
     with card("Loss by size", "shrink-curve"):
-        picture(shrink_text.curve_picture(view.found, view.size, view.tolerance, colours()), "shrink-curve")
-        near = shrink_model.compared_share(view.found, view.size.share)
+        picture(shrink_text.curve_picture(view.compressed, view.size, view.tolerance, colours()), "shrink-curve")
+        near = shrink_model.compared_share(view.compressed, view.size.share)
         if near is not None:
             st.markdown(f"**Ways to choose, at {safe(percent(near, 0))} of the parameters**")
-            rows(shrink_model.compared(view.found, near).round(4))
+            rows(shrink_model.compared(view.compressed, near).round(4))
 
 
 def picture_card(view: Shown) -> None:
     """Draw the model at the chosen size."""
     with card("Where rank stays", "shrink-picture"):
-        pattern = shrink_model.pattern(view.found, view.size, view.modules)
+        pattern = shrink_model.pattern(view.compressed, view.size, view.modules)
         if pattern.empty:
             note("The modules of this run are outside of layers.")
             return
-        ranks = pd.DataFrame({"module": view.found.modules, "rank": view.size.ranks})
+        ranks = pd.DataFrame({"module": view.compressed.modules, "rank": view.size.ranks})
         chart(rank_picture.model_picture(pattern, colours()), shrink_text.picture(view.size), ranks, "shrink-model")
-        kinds = shrink_model.by_kind(view.found, view.size, view.modules)
+        kinds = shrink_model.by_kind(view.compressed, view.size, view.modules)
         rows(kinds.assign(kept=[percent(share, 0) for share in kinds["kept"]]).round(2))
 
 
 def config_card(view: Shown) -> None:
     """Draw the ranks as a LoraConfig, and as settings of a run."""
-    settings = ranks_to_use.lora_settings(view.summary, view.found.ranks_of(view.size))
+    settings = ranks_to_use.lora_settings(view.summary, view.compressed.ranks_of(view.size))
     if settings is None:
         return
     with card("Ranks for other trainers", "shrink-config"):
         snippets(ranks_to_use_text.snippets(settings), 300)
-        ranks = view.found.ranks_of(view.size)
+        ranks = view.compressed.ranks_of(view.size)
         frame = pd.DataFrame({"module": list(ranks), "rank": list(ranks.values())})
         under("Ranks by module; as settings of dynlora: strategy.ranks_from.", frame, "shrink-ranks")

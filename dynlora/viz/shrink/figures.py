@@ -135,15 +135,17 @@ def _scores(result: Compressed, worth: Half) -> str:
 def basis(result: Compressed, size: Size, tolerance: float) -> str:
     """Say what a size rests on: which rows it was chosen and reported on, and whether it is the one to take."""
     chosen, judged = result.smallest(tolerance), result.rows // 2
-    told = f"Measured on {_seen(result):,} held-out examples that no size was chosen on.{_unsure(size, tolerance)}"
+    basis_text = (
+        f"Measured on {_seen(result):,} held-out examples that no size was chosen on.{_unsure(size, tolerance)}"
+    )
     if chosen is None:
-        return f"{told} No size was shown to cost at most {tolerance:g} nats on the other {judged:,}."
+        return f"{basis_text} No size was shown to cost at most {tolerance:g} nats on the other {judged:,}."
     within = f"the smallest size shown to cost at most {tolerance:g} nats"
     if chosen.parameters == size.parameters:
-        return f"{told} On the other {judged:,}, it is {within}."
+        return f"{basis_text} On the other {judged:,}, it is {within}."
     fraction = percent(kept_share(result, chosen), 0)
     side = "Larger than needed" if size.parameters > chosen.parameters else "Smaller than what was shown good enough"
-    return f"{told} {side}: {fraction} is {within} on {judged:,} others."
+    return f"{basis_text} {side}: {fraction} is {within} on {judged:,} others."
 
 
 def _unsure(size: Size, tolerance: float) -> str:

@@ -135,15 +135,15 @@ def _zoom(figure: go.Figure) -> None:
         figure.update_xaxes(range=list(steps))
 
 
-def picture(shown: Picture, key: str, picks: Picks | None = None) -> None:
+def picture(drawing: Picture, key: str, picks: Picks | None = None) -> None:
     """Draw a picture as `chart` draws a figure.
 
     Args:
-        shown: the figure with its caption and numbers.
+        drawing: the figure with its caption and numbers.
         key: of the chart, one on the page.
         picks: what a click on a point puts into the address.
     """
-    chart(shown.figure, shown.caption, shown.table, key, picks)
+    chart(drawing.figure, drawing.caption, drawing.table, key, picks)
 
 
 def _picked(key: str, picks: Picks, before: str) -> None:

@@ -59,8 +59,8 @@ class Nodes:
             text=True,
             env={**os.environ, **LOOPBACK},
         )
-        said = json.loads(self._line())
-        self.address, self.raylet = str(said["address"]), int(said["raylet"])
+        answer = json.loads(self._line())
+        self.address, self.raylet = str(answer["address"]), int(answer["raylet"])
 
     def _line(self) -> str:
         assert self.process.stdout is not None
@@ -95,9 +95,9 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def nodes() -> Iterator[Nodes]:
-    found = Nodes()
-    yield found
-    found.end()
+    cluster = Nodes()
+    yield cluster
+    cluster.end()
 
 
 def on_second(nodes: Nodes, pid: int | None) -> bool:
@@ -112,13 +112,13 @@ def on_second(nodes: Nodes, pid: int | None) -> bool:
 
 def training(runs_dir: Path) -> list[tuple[str, int | None, int]]:
     """Id, process and step of each run that trains."""
-    found = []
+    processes = []
     for path in runs_dir.glob(RUN_FILES):
         with RunReader(path.parent) as reader:
             status = reader.status()
         if status.status == "running":
-            found.append((path.parent.name, status.pid, status.step))
-    return found
+            processes.append((path.parent.name, status.pid, status.step))
+    return processes
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -167,10 +167,10 @@ def test_twelve_runs_on_two_nodes_one_killed_are_those_without_ray(
     assert sorted(row["id"] for row in document["runs"]) == [folder.name for folder in folders]
     assert {read_notes(folder).tags for folder in folders} == {(document["sweep"],)}
     assert active_ids(runs_dir) == []
-    found = {folder.name: facts(folder) for folder in folders}
-    assert found[lost[0]]["resumed"], "the run of the killed node went on from its checkpoint"
-    assert [run for run, fact in found.items() if fact["resumed"]] == lost
-    by_name = {fact["name"]: fact for fact in found.values()}
+    facts_by_run = {folder.name: facts(folder) for folder in folders}
+    assert facts_by_run[lost[0]]["resumed"], "the run of the killed node went on from its checkpoint"
+    assert [run for run, fact in facts_by_run.items() if fact["resumed"]] == lost
+    by_name = {fact["name"]: fact for fact in facts_by_run.values()}
     for seed in range(RUNS):
         config = tiny_config(
             tiny_bert, tiny_data, train__steps=STEPS, log__eval_every=150, log__checkpoint_every=CHECKPOINT, seed=seed
@@ -197,10 +197,10 @@ def test_a_sweep_whose_command_was_killed_goes_on(
     (tag,) = read_notes(folders[0]).tags
     again = subprocess.run([*command, "--again", tag, "--json"], capture_output=True, text=True, timeout=900)
     assert again.returncode == 0, again.stderr
-    found = {folder.name: facts(folder) for folder in folders}
-    assert {fact["status"] for fact in found.values()} == {"finished"}
-    assert all(fact["steps"] == list(range(1, 151)) for fact in found.values())
-    assert any(fact["resumed"] for fact in found.values())
+    facts_by_run = {folder.name: facts(folder) for folder in folders}
+    assert {fact["status"] for fact in facts_by_run.values()} == {"finished"}
+    assert all(fact["steps"] == list(range(1, 151)) for fact in facts_by_run.values())
+    assert any(fact["resumed"] for fact in facts_by_run.values())
     over = subprocess.run([*command, "--again", tag], capture_output=True, text=True, timeout=300)
     assert (over.returncode, over.stderr.count("\n")) == (2, 1)
     assert "3 runs have ended" in over.stderr

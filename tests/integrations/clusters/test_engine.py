@@ -30,35 +30,35 @@ def fake_ray(do: Callable[[str], Any], nodes: list[dict[str, Any]] | None = None
         pass
 
     def get(task: Any) -> Any:
-        found = do(task.run_id)
-        if isinstance(found, Exception):
-            raise Failed(str(found))
-        return found
+        outcome = do(task.run_id)
+        if isinstance(outcome, Exception):
+            raise Failed(str(outcome))
+        return outcome
 
-    found = SimpleNamespace(nodes=lambda: [NODE] if nodes is None else nodes, get=get, options={})
-    found.exceptions = SimpleNamespace(RayError=Failed)
-    found.wait = lambda tasks, num_returns, timeout: (tasks[:num_returns], tasks[num_returns:])
+    module = SimpleNamespace(nodes=lambda: [NODE] if nodes is None else nodes, get=get, options={})
+    module.exceptions = SimpleNamespace(RayError=Failed)
+    module.wait = lambda tasks, num_returns, timeout: (tasks[:num_returns], tasks[num_returns:])
 
     class Task:
         def __init__(self, run_id: str) -> None:
             self.run_id = run_id
 
     def remote(**options: Any) -> Callable[[Any], Any]:
-        found.options = options
+        module.options = options
         return lambda function: SimpleNamespace(remote=lambda _root, run_id, _threads, _gpus: Task(run_id))
 
-    found.remote = remote
-    return found
+    module.remote = remote
+    return module
 
 
 def test_a_task_is_given_what_was_asked_for_and_moves_when_its_node_is_lost(runs_dir: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     ray = fake_ray(lambda _: "finished")
-    assert Driver(ray, ClusterRequest(None, 2, 0.5), runs_dir, said.append).train(["a", "b"]) == dict.fromkeys(
+    assert Driver(ray, ClusterRequest(None, 2, 0.5), runs_dir, messages.append).train(["a", "b"]) == dict.fromkeys(
         "ab", "finished"
     )
     assert ray.options == {"num_cpus": 2, "num_gpus": 0.5, "max_retries": -1}
-    assert said == ["a: finished (1 of 2)", "b: finished (2 of 2)"]
+    assert messages == ["a: finished (1 of 2)", "b: finished (2 of 2)"]
 
 
 def test_a_run_whose_process_keeps_being_killed_is_given_out_a_few_times(runs_dir: Path) -> None:
@@ -77,7 +77,7 @@ def test_what_a_task_raises_is_its_outcome_and_ends_no_other(runs_dir: Path) -> 
 def test_a_task_that_fails_before_it_trains_is_given_out_once_more(runs_dir: Path) -> None:
     folder = new_run(runs_dir, "one", state="queued")
     calls: list[str] = []
-    said: list[str] = []
+    messages: list[str] = []
 
     def do(run_id: str) -> Exception:
         calls.append(run_id)
@@ -85,7 +85,7 @@ def test_a_task_that_fails_before_it_trains_is_given_out_once_more(runs_dir: Pat
             raise AssertionError("without end")
         return ConfigError("a node of the cluster does not see this folder")
 
-    ended = Driver(fake_ray(do), ClusterRequest(), runs_dir, said.append).train([folder.name])
+    ended = Driver(fake_ray(do), ClusterRequest(), runs_dir, messages.append).train([folder.name])
     assert ended == {folder.name: "a node of the cluster does not see this folder"}
     assert len(calls) == 1 + RETRIES
     assert read_status(folder).status == "queued"
@@ -113,11 +113,11 @@ def test_a_stopped_run_that_a_page_queues_again_goes_to_the_cluster_again(
 
 
 def test_what_no_node_has_is_refused_here_and_said_of_a_cluster(runs_dir: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(ConfigError, match=r"--cpus 5 --gpus 0: no node has as much \(at most CPU 4, GPU 1\)"):
-        Driver(fake_ray(str), ClusterRequest(None, 5), runs_dir, said.append)
-    Driver(fake_ray(str), ClusterRequest("auto", 5), runs_dir, said.append)
-    assert len(said) == 1
+        Driver(fake_ray(str), ClusterRequest(None, 5), runs_dir, messages.append)
+    Driver(fake_ray(str), ClusterRequest("auto", 5), runs_dir, messages.append)
+    assert len(messages) == 1
 
 
 def test_new_runs_of_a_cluster_are_out_of_the_local_queue_and_again_finds_them(runs_dir: Path) -> None:
@@ -139,7 +139,7 @@ def queued(root: Path, state: str, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--on", "ray", "--search"], "drop --on or --search"),
         (["--again", "x"], "add --on ray"),
@@ -150,10 +150,10 @@ def queued(root: Path, state: str, name: str) -> Path:
         (["--on", "slurm"], "'slurm' is not 'ray'"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_sentence(runs_dir: Path, arguments: list[str], said: str) -> None:
+def test_what_cannot_be_is_refused_in_a_sentence(runs_dir: Path, arguments: list[str], message: str) -> None:
     refused = run(runs_dir, "sweep", *arguments)
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
-    assert said in refused.stderr
+    assert message in refused.stderr
 
 
 def test_without_ray_the_command_says_how_to_get_it(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

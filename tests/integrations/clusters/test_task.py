@@ -92,27 +92,27 @@ def test_a_run_that_trains_here_is_waited_for(root: Path) -> None:
 
     folder = new_run(root, "one")
     writer = RunWriter.open(folder, resume_from=None)
-    said: list[str] = []
-    asked = threading.Thread(target=lambda: said.append(task.train_run(str(root), folder.name, 1)))
-    asked.start()
+    outcomes: list[str] = []
+    thread = threading.Thread(target=lambda: outcomes.append(task.train_run(str(root), folder.name, 1)))
+    thread.start()
     writer.progress(1)
-    assert said == []
+    assert outcomes == []
     writer.finish("finished")
-    asked.join()
-    assert said == ["finished"]
+    thread.join()
+    assert outcomes == ["finished"]
     assert not (root / "calls").exists()
 
 
 def test_a_stop_reaches_a_process_that_has_not_opened_the_run_yet(root: Path) -> None:
     folder = queued_run(root, "one")
     (root / "wait").touch()
-    said: list[str] = []
-    asked = threading.Thread(target=lambda: said.append(task.train_run(str(root), folder.name, 1)))
-    asked.start()
+    outcomes: list[str] = []
+    thread = threading.Thread(target=lambda: outcomes.append(task.train_run(str(root), folder.name, 1)))
+    thread.start()
     until(lambda: (root / "calls").exists(), "the process is on its way")
     annotate(folder, state="stopped")
-    asked.join()
-    assert said == ["stopped"]
+    thread.join()
+    assert outcomes == ["stopped"]
 
 
 def test_a_run_that_is_refused_has_failed_with_the_sentence(root: Path) -> None:

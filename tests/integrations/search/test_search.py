@@ -60,8 +60,8 @@ def test_a_search_that_was_killed_continues_and_no_trial_runs_twice(
     finally:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-    found = document(run(runs, *command, "--json"))
-    (study,) = found["studies"]
+    report = document(run(runs, *command, "--json"))
+    (study,) = report["studies"]
     assert [trial["state"] for trial in study["trials"]] == ["complete"] * 3
     ids = [trial["run"] for trial in study["trials"]]
     assert len(set(ids)) == 3
@@ -70,10 +70,10 @@ def test_a_search_that_was_killed_continues_and_no_trial_runs_twice(
     assert set(table["status"]) == {"finished"}
     assert all(read_notes(runs / run_id).tags == ("s",) for run_id in table["id"])
     assert study["best"]["value"] == min(trial["value"] for trial in study["trials"])
-    (compared,) = found["comparisons"]
+    (compared,) = report["comparisons"]
     assert compared["n"] == 1
     assert compared["outcome"] == "few"
-    assert document(run(runs, *command, "--json")) == found, "all is there: nothing is trained again"
+    assert document(run(runs, *command, "--json")) == report, "all is there: nothing is trained again"
     assert len(list_runs(runs)) == 6
 
 
@@ -84,8 +84,8 @@ def test_a_poor_trial_is_a_stopped_run(tiny_bert: Path, tiny_data: Path, tmp_pat
     values["log"] = {**values.get("log", {}), "eval_every": 10}
     (search,) = searches(Request("p", 7), values, {"train.lr": "1e-7..2e-7:log"})
     (tmp_path / STUDIES_DIR).mkdir()
-    said: list[str] = []
-    driver = Driver(search, tmp_path, study_file(tmp_path, "p"), said.append)
+    messages: list[str] = []
+    driver = Driver(search, tmp_path, study_file(tmp_path, "p"), messages.append)
     space = {"train.lr": optuna().distributions.FloatDistribution(1e-7, 2e-7, log=True)}
     for _ in range(6):
         good = optuna().trial.create_trial(
@@ -100,7 +100,7 @@ def test_a_poor_trial_is_a_stopped_run(tiny_bert: Path, tiny_data: Path, tmp_pat
     assert trial.state is optuna().trial.TrialState.PRUNED
     assert set(list_runs(tmp_path)["status"]) == {"stopped"}
     assert trial.intermediate_values
-    assert "(stopped early); best 0.0010" in said[-1]
+    assert "(stopped early); best 0.0010" in messages[-1]
 
 
 @pytest.fixture
@@ -127,14 +127,14 @@ def test_what_confirms_a_new_best_is_a_new_run_and_what_is_there_is_not_made_aga
 
 @pytest.mark.parametrize("change", ["settings", "ranges", "objective"])
 def test_a_study_continues_with_what_it_began_with(driver: Driver, change: str) -> None:
-    asked = {
+    changes = {
         "settings": {"base": {**driver.search.base, "seed": 5}},
         "objective": {"objective": "perplexity"},
         "ranges": {"space": {"train.lr": Range(1e-3, 1e-1, False, True)}},
     }[change]
     Driver(driver.search, driver.runs_dir, study_file(driver.runs_dir, "q"), print)
     with pytest.raises(ConfigError, match=f"--study q: this study has other {change} .*name another study"):
-        Driver(replace(driver.search, **asked), driver.runs_dir, study_file(driver.runs_dir, "q"), print)
+        Driver(replace(driver.search, **changes), driver.runs_dir, study_file(driver.runs_dir, "q"), print)
 
 
 def test_a_metric_that_the_task_does_not_record_ends_the_search_after_the_default(

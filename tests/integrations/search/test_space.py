@@ -17,7 +17,7 @@ LR = {"train.lr": "1e-4..1e-2:log"}
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("1e-4..1e-2:log", Range(1e-4, 1e-2, False, True)),
         ("0.0..0.3", Range(0.0, 0.3, False, False)),
@@ -28,8 +28,8 @@ LR = {"train.lr": "1e-4..1e-2:log"}
         ("true,false", Choice((True, False))),
     ],
 )
-def test_a_text_is_a_range_or_a_list(text: str, found: object) -> None:
-    assert space_of({"a": text})["a"] == found
+def test_a_text_is_a_range_or_a_list(text: str, expected: object) -> None:
+    assert space_of({"a": text})["a"] == expected
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_a_text_is_a_range_or_a_list(text: str, found: object) -> None:
     ],
 )
 def test_what_is_neither_is_one_sentence(text: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as found:
+    with pytest.raises(ConfigError, match=words) as error:
         space_of({"train.lr": text})
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(error.value)
 
 
 @given(st.floats(1e-6, 1e3), st.floats(1.001, 1e3), st.booleans(), st.integers(0, 1000))
@@ -113,16 +113,16 @@ def test_both_ends_of_a_range_are_checked_before_anything_is_made(listed: dict[s
 
 
 def test_each_value_gets_a_study_with_the_same_trials_and_preset_rates() -> None:
-    found = searches(
+    studies = searches(
         Request("fair", 8, each="strategy.name=lora,dynamic", rates=True),
         {"train": {"steps": 80}},
         {"adapter.rank": "4"},
     )
-    assert [one.name for one in found] == ["fair-lora", "fair-dynamic"]
-    assert [one.base["strategy"]["name"] for one in found] == ["lora", "dynamic"]
-    assert all(one.base["adapter"]["rank"] == 4 and one.trials == 8 for one in found)
-    assert all(one.space == {"train.lr": Range(5e-4, 3e-2, False, True)} for one in found)
-    assert all(one.base["log"]["eval_every"] == 10 for one in found), "a pruner needs looks on the way"
+    assert [one.name for one in studies] == ["fair-lora", "fair-dynamic"]
+    assert [one.base["strategy"]["name"] for one in studies] == ["lora", "dynamic"]
+    assert all(one.base["adapter"]["rank"] == 4 and one.trials == 8 for one in studies)
+    assert all(one.space == {"train.lr": Range(5e-4, 3e-2, False, True)} for one in studies)
+    assert all(one.base["log"]["eval_every"] == 10 for one in studies), "a pruner needs looks on the way"
 
 
 def test_the_direction_follows_the_objective() -> None:

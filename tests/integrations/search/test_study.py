@@ -82,12 +82,12 @@ def test_without_optuna_one_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatc
 def test_the_setting_that_matters_is_named_first(tmp_path: Path) -> None:
     study = study_at(tmp_path / "a.jsonl", sampler="random")
     trained(study, 25)
-    found = found_by(study)
-    assert next(iter(found["importance"])) == "train.lr"
-    assert found["importance"]["train.lr"] > 0.7
-    assert sum(found["importance"].values()) == pytest.approx(1, abs=1e-3)
-    assert found["best"]["value"] == min(trial["value"] for trial in found["trials"])
-    assert {trial["state"] for trial in found["trials"]} == {"complete"}
+    report = found_by(study)
+    assert next(iter(report["importance"])) == "train.lr"
+    assert report["importance"]["train.lr"] > 0.7
+    assert sum(report["importance"].values()) == pytest.approx(1, abs=1e-3)
+    assert report["best"]["value"] == min(trial["value"] for trial in report["trials"])
+    assert {trial["state"] for trial in report["trials"]} == {"complete"}
 
 
 def test_few_trials_say_nothing_of_what_mattered(tmp_path: Path) -> None:

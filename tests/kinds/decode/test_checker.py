@@ -27,8 +27,8 @@ SOLUTION = "8 * 7 = 56\n56 + 12 = 68\n#### 68"
     ],
 )
 def test_a_calculation_holds_where_its_result_is_right(text: str, holds: bool) -> None:
-    (found,) = equations(text)
-    assert found.holds is holds
+    (equation,) = equations(text)
+    assert equation.holds is holds
 
 
 @pytest.mark.parametrize(

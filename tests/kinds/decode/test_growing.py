@@ -21,16 +21,16 @@ from tests.kinds.decode.written import solution, written_decode
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many events each look has read."""
-    found: list[int] = []
+    counts: list[int] = []
     events = RunReader.events
 
     def counted(self: RunReader, after_seq: int = 0, kinds: Sequence[str] | None = None) -> list[Event]:
         read = events(self, after_seq, kinds)
-        found.append(len(read))
+        counts.append(len(read))
         return read
 
     monkeypatch.setattr(RunReader, "events", counted)
-    return found
+    return counts
 
 
 @contextmanager
@@ -97,6 +97,6 @@ def test_solutions_are_in_the_order_of_the_problems(tmp_path: Path) -> None:
     with RunWriter.open(folder, resume_from=None) as writer:
         for step, problem in enumerate((2, 0, 1), 1):
             solve(writer, step, "draft", problem)
-        found = GrowingDecodes().read(folder)
-    assert [one.problem for one in found.solved["draft"]] == [0, 1, 2]
-    assert list(found.solved) == ["draft"]
+        decode = GrowingDecodes().read(folder)
+    assert [one.problem for one in decode.solved["draft"]] == [0, 1, 2]
+    assert list(decode.solved) == ["draft"]

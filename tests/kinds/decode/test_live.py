@@ -50,7 +50,7 @@ def test_a_step_is_told_before_the_next_one_is_written(live: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "threshold", "said"),
+    ("question", "threshold", "message"),
     [
         ("", 0.5, "empty"),
         ("x" * 5000, 0.5, "at most 4,000"),
@@ -58,15 +58,21 @@ def test_a_step_is_told_before_the_next_one_is_written(live: Live) -> None:
         (QUESTION, float("nan"), "threshold=nan"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_in_a_sentence(live: Live, question: str, threshold: float, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_cannot_be_asked_is_refused_in_a_sentence(
+    live: Live, question: str, threshold: float, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
         next(live.solved(question, threshold))
 
 
 def test_the_child_streams_the_steps(folder: Path) -> None:
     child = Answering()
-    asked = {"number": 1, "ask": "decode", "arguments": {"folder": str(folder), "question": QUESTION, "threshold": 0.0}}
-    answer = child.reply(json.dumps(asked))
+    request = {
+        "number": 1,
+        "ask": "decode",
+        "arguments": {"folder": str(folder), "question": QUESTION, "threshold": 0.0},
+    }
+    answer = child.reply(json.dumps(request))
     assert answer["ok"], answer
     while child.busy:
         child.advance()
@@ -75,8 +81,8 @@ def test_the_child_streams_the_steps(folder: Path) -> None:
     assert read["error"] is None
     assert read["messages"][-1]["tokens"]["target"] == 0
     kept = child.special["decode"]
-    child.reply(json.dumps(asked))
+    child.reply(json.dumps(request))
     assert child.special["decode"] is kept, "the roles are loaded once"
     os.utime(folder / "config.yaml", (0, 0))
-    child.reply(json.dumps(asked))
+    child.reply(json.dumps(request))
     assert child.special["decode"] is not kept

@@ -14,21 +14,21 @@ from tests.kinds.decode.conftest import STEP, Runs
 
 
 def test_the_curve_rises_to_the_whole_adapter(runs: Runs) -> None:
-    found = nested_ranks(runs.folder / runs.draft, rows=12)
-    assert [row["rank"] for row in found] == [0, 1, 2, 4]
-    shares = [row["share"] for row in found]
+    curve = nested_ranks(runs.folder / runs.draft, rows=12)
+    assert [row["rank"] for row in curve] == [0, 1, 2, 4]
+    shares = [row["share"] for row in curve]
     assert shares[0] == 0
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
-    assert found[-1]["agreement"] == 1
-    assert found[0]["agreement"] < 1, "the adapter does something"
+    assert curve[-1]["agreement"] == 1
+    assert curve[0]["agreement"] < 1, "the adapter does something"
 
 
 def test_a_decode_keeps_it_where_asked(runs: Runs, runs_dir: Path) -> None:
     arguments = ("--draft", str(runs.folder / runs.draft), "--target", str(runs.folder / runs.target))
     short = ("--limit", "1", "--max-tokens", "4", "--step-string", STEP, "--reward", "oracle", "--json")
-    found = document(run(runs_dir, "rsd", *arguments, *short, "--nested-ranks"))
-    with RunReader(runs_dir / found["id"]) as reader:
+    report = document(run(runs_dir, "rsd", *arguments, *short, "--nested-ranks"))
+    with RunReader(runs_dir / report["id"]) as reader:
         kept = reader.meta()["nested_ranks"]
     assert kept[-1]["agreement"] == pytest.approx(1)
 

@@ -25,12 +25,12 @@ from tests.viz.drawn import traces_of
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> Decode:
+def decode(tmp_path: Path) -> Decode:
     return read_decode(written_decode(tmp_path))
 
 
-def test_each_point_has_its_accuracy_and_its_cost(found: Decode) -> None:
-    table = frames.by_point(found).set_index("key")
+def test_each_point_has_its_accuracy_and_its_cost(decode: Decode) -> None:
+    table = frames.by_point(decode).set_index("key")
     assert table["accuracy"].to_dict() == {
         "threshold=0.5": 0.75,
         "threshold=0.9": 0.75,
@@ -50,13 +50,15 @@ def test_each_point_has_its_accuracy_and_its_cost(found: Decode) -> None:
     assert (table["accuracy"] < table["high"]).all()
 
 
-def test_the_conclusion_is_the_best_and_cheapest_threshold_against_the_target(found: Decode) -> None:
-    point = frames.best(found)
+def test_the_conclusion_is_the_best_and_cheapest_threshold_against_the_target(decode: Decode) -> None:
+    point = frames.best(decode)
     assert point is not None
     assert point.key == "threshold=0.5"
-    said = text.headline(found, point)
-    assert said == "Accuracy not significantly different from the target alone, at 60 % of the target's decode FLOPs."
-    basis = text.basis(found, point)
+    headline = text.headline(decode, point)
+    assert (
+        headline == "Accuracy not significantly different from the target alone, at 60 % of the target's decode FLOPs."
+    )
+    basis = text.basis(decode, point)
     assert "Threshold 0.5: 3 of 4 right; target alone: 3 of 4 right (difference +0.0 points" in basis
     assert "draft alone: 1 of 4 right. Of 2 thresholds on the same problems, one was chosen" in basis
     assert "The reward is not significantly different from accepting at random at nearly equal cost (+50.0" in basis
@@ -64,8 +66,8 @@ def test_the_conclusion_is_the_best_and_cheapest_threshold_against_the_target(fo
 
 def test_without_a_threshold_as_good_as_the_target_the_most_accurate_is_shown(tmp_path: Path) -> None:
     points = [POINTS[2] | {"accept": "clip"}, {"key": "draft", "accept": "clip", "value": 0.1}, POINTS[4]]
-    found = read_decode(written_decode(tmp_path, points=points))
-    point = frames.best(found)
+    written = read_decode(written_decode(tmp_path, points=points))
+    point = frames.best(written)
     assert point is not None
     assert point.key == "draft", "as accurate as the other and cheaper"
 
@@ -79,22 +81,22 @@ def test_a_paired_difference_counts_only_problems_that_both_solved(tmp_path: Pat
     assert (gap.n, gap.mean) == (2, -0.5)
 
 
-def test_rejected_steps_are_counted_with_the_text_that_was_rejected(found: Decode) -> None:
-    frame = frames.steps_frame(found, "threshold=0.5")
+def test_rejected_steps_are_counted_with_the_text_that_was_rejected(decode: Decode) -> None:
+    frame = frames.steps_frame(decode, "threshold=0.5")
     rejected = frame[~frame["accepted"]]
     assert len(frame) == 8
     assert rejected["text"].tolist() == ["#### 99", "#### 99"]
     assert (
         Rewards()
-        .caption(Judged(found.points[0], frame))
+        .caption(Judged(decode.points[0], frame))
         .startswith("6 of 8 judged steps were accepted at threshold 0.5.")
     )
-    drawn = Rewards().figure(Judged(found.points[0], frame), theme.LIGHT)
+    drawn = Rewards().figure(Judged(decode.points[0], frame), theme.LIGHT)
     assert [trace.marker.symbol for trace in traces_of(drawn)] == ["circle", "x"]
 
 
-def test_tokens_add_up_and_the_target_comes_first(found: Decode) -> None:
-    frame = frames.tokens_frame(found, "threshold=0.5")
+def test_tokens_add_up_and_the_target_comes_first(decode: Decode) -> None:
+    frame = frames.tokens_frame(decode, "threshold=0.5")
     assert frame["problem"].tolist() == [2, 4, 1, 3]
     assert frame[["draft kept", "draft discarded", "target"]].sum().tolist() == [12, 6, 4]
     assert (
@@ -103,16 +105,16 @@ def test_tokens_add_up_and_the_target_comes_first(found: Decode) -> None:
     )
 
 
-def test_reliability_counts_each_solution_of_a_point_once_per_bin(found: Decode) -> None:
-    frame = frames.reliability(found, "threshold=0.5")
+def test_reliability_counts_each_solution_of_a_point_once_per_bin(decode: Decode) -> None:
+    frame = frames.reliability(decode, "threshold=0.5")
     assert (frame["steps"].tolist(), frame["solutions"].tolist(), frame["right"].tolist()) == ([6], [4], [0.75])
     assert "cannot be compared" in Reliability().caption(frame)
-    assert frames.reliability(found, "target").empty
+    assert frames.reliability(decode, "target").empty
 
 
-def test_a_solution_is_drawn_step_by_step_and_nothing_of_it_is_markup(found: Decode) -> None:
-    one = frames.solutions_of(found, "threshold=0.5")[1]
-    drawn = steps_view.solution_html(one, found.points[0], theme.DARK)
+def test_a_solution_is_drawn_step_by_step_and_nothing_of_it_is_markup(decode: Decode) -> None:
+    one = frames.solutions_of(decode, "threshold=0.5")[1]
+    drawn = steps_view.solution_html(one, decode.points[0], theme.DARK)
     assert drawn.count("class='dl-step'") == 3
     assert "<s>#### 99</s>" in drawn
     assert "Rejected draft" in drawn
@@ -126,8 +128,8 @@ def test_texts_of_a_hostile_run_are_escaped(tmp_path: Path) -> None:
     with RunWriter.open(folder, resume_from=0) as writer:
         writer.event(1, "problem", [], bad)
         writer.finish("finished")
-    found = read_decode(folder)
-    drawn = steps_view.solution_html(found.solutions[0], found.points[0], theme.LIGHT)
+    written = read_decode(folder)
+    drawn = steps_view.solution_html(written.solutions[0], written.points[0], theme.LIGHT)
     assert "<script" not in drawn
     assert "&lt;script&gt;" in drawn
 
@@ -141,10 +143,10 @@ def test_a_solution_that_fits_nothing_is_left_out(payload: dict[str, object], tm
     with RunWriter.open(folder, resume_from=0) as writer:
         writer.event(1, "problem", [], payload)
         writer.finish("finished")
-    found = read_decode(folder)
-    assert found.solutions == ()
-    assert frames.best(found) is None
-    assert text.headline(found, None) == "No problem has been solved yet."
+    written = read_decode(folder)
+    assert written.solutions == ()
+    assert frames.best(written) is None
+    assert text.headline(written, None) == "No problem has been solved yet."
 
 
 def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
@@ -171,8 +173,8 @@ def test_nested_ranks_are_a_curve_that_claims_no_speed(tmp_path: Path) -> None:
     assert traces_of(NestedRanks().figure(frame, theme.LIGHT))[0].y.tolist() == [0.6, 0.9]
 
 
-def test_the_frontier_rings_the_chosen_point_and_names_each_rule(found: Decode) -> None:
-    table = frames.by_point(found)
+def test_the_frontier_rings_the_chosen_point_and_names_each_rule(decode: Decode) -> None:
+    table = frames.by_point(decode)
     drawn = AccuracyAgainstCost().figure(Frontier(table, table, "flops", "threshold=0.9"), theme.LIGHT)
     named = [trace.name for trace in traces_of(drawn) if trace.showlegend is not False]
     assert set(named) == {"Threshold", "Constant (control)", "Draft alone", "Target alone"}
@@ -182,11 +184,11 @@ def test_the_frontier_rings_the_chosen_point_and_names_each_rule(found: Decode) 
 def test_a_sample_decode_opens_where_draft_and_target_share_the_work_and_the_answer_is_right() -> None:
     """At the recommended threshold of the sample no such problem ended right: the first one shown was wrong."""
     (folder,) = (one for one in sample_runs_dir().iterdir() if one.is_dir() and kind_of_run(one).name == "decode")
-    found = read_decode(folder)
-    view = RunView(folder, found, SnapshotQueries(), {})
+    written = read_decode(folder)
+    view = RunView(folder, written, SnapshotQueries(), {})
     solved = SolutionSteps().data(view)
     assert solved is not None
     assert solved.solution.right is True
     assert {step.by for step in solved.solution.steps} == {"draft", "target"}
-    target, opened = (frames.solutions_of(found, key) for key in ("target", solved.point.key))
+    target, opened = (frames.solutions_of(written, key) for key in ("target", solved.point.key))
     assert sum(one.right is True for one in opened) >= sum(one.right is True for one in target)

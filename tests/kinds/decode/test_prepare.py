@@ -24,14 +24,14 @@ from tests.tiny_lm import save_problems, save_tiny_lm
 
 def test_a_partial_solution_is_right_while_all_its_steps_are() -> None:
     rows = Rows(["How many?\n"], ["2 * 3 = 6\n6 + 1 = 7\n#### 7"], np.zeros(1), None, {"answer": ["7"]})
-    found = list(labelled(rows, 0, "2 * 3 = 6\n6 + 1 = 8\n#### 7", "\n"))
-    assert [row["label"] for row in found] == ["right", "wrong", "wrong"]
-    assert [row["text"] for row in found] == [
+    labels = list(labelled(rows, 0, "2 * 3 = 6\n6 + 1 = 8\n#### 7", "\n"))
+    assert [row["label"] for row in labels] == ["right", "wrong", "wrong"]
+    assert [row["text"] for row in labels] == [
         "How many?\n2 * 3 = 6",
         "How many?\n2 * 3 = 6\n6 + 1 = 8",
         "How many?\n2 * 3 = 6\n6 + 1 = 8\n#### 7",
     ]
-    assert found[0]["text"] == judged_text("How many?\n", "2 * 3 = 6\n"), "the judge is asked as it learned"
+    assert labels[0]["text"] == judged_text("How many?\n", "2 * 3 = 6\n"), "the judge is asked as it learned"
     both = judged_rows(rows, 0, "2 * 3 = 6\n6 + 1 = 8\n#### 7", "\n")
     assert [row["label"] for row in both] == ["right", "wrong", "wrong", "right", "right"], "the worked one too, once"
     assert steps_of("a\n\nb\nc", "\n") == ["a\n", "b\n", "c"]
@@ -39,7 +39,7 @@ def test_a_partial_solution_is_right_while_all_its_steps_are() -> None:
 
 def test_rows_are_split_by_problem_and_the_same_every_time(runs: Runs, tmp_path: Path) -> None:
     wanted = Preparation(problems=40, step_string=STEP)
-    found = write_rows(runs.folder / runs.draft, tmp_path / "one", wanted)
+    counts = write_rows(runs.folder / runs.draft, tmp_path / "one", wanted)
     again = write_rows(runs.folder / runs.draft, tmp_path / "two", wanted)
     sides = {}
     for side in ("train", "validation"):
@@ -49,8 +49,8 @@ def test_rows_are_split_by_problem_and_the_same_every_time(runs: Runs, tmp_path:
     assert sides["train"]
     assert sides["validation"]
     assert not sides["train"] & sides["validation"]
-    assert {**found, "folder": ""} == {**again, "folder": ""}
-    assert 0 < found["right"] < 1
+    assert {**counts, "folder": ""} == {**again, "folder": ""}
+    assert 0 < counts["right"] < 1
 
 
 def test_steps_of_one_label_are_one_sentence(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,17 +96,17 @@ def test_prepare_trains_a_judge_that_a_decode_takes(runs: Runs, tmp_path: Path) 
         "--step-string",
         STEP,
     )
-    found = document(run(tmp_path / "runs", "rsd", "prepare", *arguments, "--json"))
-    judge = run_summary(tmp_path / "runs" / found["judge"])
+    report = document(run(tmp_path / "runs", "rsd", "prepare", *arguments, "--json"))
+    judge = run_summary(tmp_path / "runs" / report["judge"])
     assert (judge["status"], sorted(judge["labels"])) == ("finished", ["right", "wrong"])
-    assert found["command"].startswith(f"dynlora rsd --draft {runs.draft} --target {runs.target}")
+    assert report["command"].startswith(f"dynlora rsd --draft {runs.draft} --target {runs.target}")
     decoded = document(
         run(
             tmp_path / "runs",
             "rsd",
             *arguments[:4],
             "--reward",
-            found["judge"],
+            report["judge"],
             "--step-string",
             STEP,
             "--limit",

@@ -17,7 +17,7 @@ POINTS = {
 }
 
 
-def found(*keys: str) -> dict[str, Any]:
+def results_document(*keys: str) -> dict[str, Any]:
     """Return the document of a decode of ten problems, all of them right."""
     solved = [_solved(key, problem) for key in keys for problem in range(10)]
     return results([POINTS[key] for key in keys], solved)
@@ -37,23 +37,23 @@ def _solved(key: str, problem: int) -> dict[str, Any]:
 
 
 def test_the_control_is_not_recommended_though_it_costs_least() -> None:
-    document = found("target", "draft", "threshold=0.5", "constant=0.5")
+    document = results_document("target", "draft", "threshold=0.5", "constant=0.5")
     assert document["conclusion"].startswith("At threshold=0.5 the accuracy is 100.0%")
     assert document["next"].startswith("Decode with threshold=0.5;")
     assert "thresholds was chosen" not in document["conclusion"], "there was one"
-    alone = found("target", "draft", "constant=0.5")
+    alone = results_document("target", "draft", "constant=0.5")
     assert alone["conclusion"].startswith("No threshold was decoded: the target alone is right on 100.0%")
     assert alone["next"].startswith("Decode with a threshold too")
 
 
 def test_a_threshold_that_was_chosen_among_several_says_so() -> None:
-    document = found("target", "draft", "threshold=0.9", "threshold=0.5", "constant=0.5")
+    document = results_document("target", "draft", "threshold=0.9", "threshold=0.5", "constant=0.5")
     assert document["conclusion"].startswith("At threshold=0.5 ")
     assert document["conclusion"].endswith("; one of 2 thresholds was chosen on these problems.")
 
 
 def test_without_the_target_alone_nothing_is_compared() -> None:
-    document = found("threshold=0.5")
+    document = results_document("threshold=0.5")
     assert document["conclusion"] == ("The target alone was not decoded, so nothing is compared; decode with ends.")
     assert "ends=True" in document["next"]
     (row,) = (line for line in words(document).splitlines() if line.startswith("threshold=0.5"))

@@ -53,36 +53,36 @@ def solved(folder: Path) -> list[dict[str, Any]]:
         return [{**event.payload, "seconds": 0} for event in reader.events(kinds=["problem"])]
 
 
-def rounded(found: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Return payloads with rewards to four digits: the last ones depend on the order in which tokens were read."""
-    return json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 4))
+    return json.loads(json.dumps(value), parse_float=lambda text: round(float(text), 4))
 
 
-def without_seconds(found: Any) -> Any:
+def without_seconds(record: Any) -> Any:
     """Return a document without what a clock says."""
-    if isinstance(found, dict):
-        return {key: without_seconds(value) for key, value in found.items() if key != "seconds"}
-    return [without_seconds(value) for value in found] if isinstance(found, list) else found
+    if isinstance(record, dict):
+        return {key: without_seconds(value) for key, value in record.items() if key != "seconds"}
+    return [without_seconds(value) for value in record] if isinstance(record, list) else record
 
 
 def test_the_command_reports_points_and_both_roles_alone(named: tuple[str, ...], runs: Runs, runs_dir: Path) -> None:
     judge = str(runs.folder / runs.judge)
     arguments = ("rsd", *named, "--reward", judge, *SHORT, "--threshold", "0.2:0.8:2", "--control", "0.5", "--json")
-    found = document(command(runs_dir, *arguments))
-    assert [point["key"] for point in found["points"]] == ["threshold=0.2", "threshold=0.8", "constant=0.5"]
-    assert [point["threshold"] for point in found["points"]] == [0.2, 0.8, 0.5]
-    for row in (*found["points"], found["draft_alone"], found["target_alone"]):
+    report = document(command(runs_dir, *arguments))
+    assert [point["key"] for point in report["points"]] == ["threshold=0.2", "threshold=0.8", "constant=0.5"]
+    assert [point["threshold"] for point in report["points"]] == [0.2, 0.8, 0.5]
+    for row in (*report["points"], report["draft_alone"], report["target_alone"]):
         assert set(row["tokens"]) == {"draft_kept", "draft_discarded", "target"}
         assert 0 <= row["accuracy"] <= 1
         assert 0 < row["flops"] < row["flops_with_prefill"]
         assert row["seconds"] > 0
-    assert found["target_alone"]["tokens"]["draft_kept"] == 0 == found["draft_alone"]["tokens"]["target"]
-    assert found["points"][0]["against_target"]["problems"] == 3
-    assert "target alone" in found["conclusion"]
-    summary = run_summary(runs_dir / found["id"])
+    assert report["target_alone"]["tokens"]["draft_kept"] == 0 == report["draft_alone"]["tokens"]["target"]
+    assert report["points"][0]["against_target"]["problems"] == 3
+    assert "target alone" in report["conclusion"]
+    summary = run_summary(runs_dir / report["id"])
     assert (summary["kind"], summary["status"], summary["step"]) == ("decode", "finished", 15)
-    assert summary["results"]["points"] == found["points"]
-    _check_record(runs_dir / found["id"], runs)
+    assert summary["results"]["points"] == report["points"]
+    _check_record(runs_dir / report["id"], runs)
 
 
 def _check_record(folder: Path, runs: Runs) -> None:
@@ -198,13 +198,13 @@ def _settings(named: tuple[str, ...], reward: Any, **more: Any) -> DecodeSetting
 
 
 def test_a_function_judges_in_python(named: tuple[str, ...], runs_dir: Path) -> None:
-    asked: list[tuple[str, str, str]] = []
+    calls: list[tuple[str, str, str]] = []
 
     def reward(question: str, before: str, step: str) -> float:
-        asked.append((question, before, step))
+        calls.append((question, before, step))
         return float(len(before) > 4)
 
-    found = dynlora.speculate(
+    decode = dynlora.speculate(
         named[1],
         named[3],
         reward,
@@ -216,9 +216,9 @@ def test_a_function_judges_in_python(named: tuple[str, ...], runs_dir: Path) -> 
         step_tokens=5,
         threshold=[0.5],
     )
-    assert found.summary["results"]["points"][0]["accepted"] is not None
-    assert asked
-    assert {row["point"] for row in found.events("problem")["payload"]} == {"target", "draft", "threshold=0.5"}
+    assert decode.summary["results"]["points"][0]["accepted"] is not None
+    assert calls
+    assert {row["point"] for row in decode.events("problem")["payload"]} == {"target", "draft", "threshold=0.5"}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, "good"])
@@ -246,7 +246,7 @@ def refused(runs_dir: Path, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("threshold", "said"),
+    ("threshold", "message"),
     [
         ("nan", "not a number"),
         ("inf", "is the target alone"),
@@ -261,9 +261,9 @@ def refused(runs_dir: Path, *arguments: str) -> str:
     ],
 )
 def test_thresholds_that_are_none_are_one_sentence(
-    threshold: str, said: str, named: tuple[str, ...], runs_dir: Path
+    threshold: str, message: str, named: tuple[str, ...], runs_dir: Path
 ) -> None:
-    assert said in refused(runs_dir, *named, *SHORT, "--threshold", threshold)
+    assert message in refused(runs_dir, *named, *SHORT, "--threshold", threshold)
 
 
 def test_other_faults_are_one_sentence(named: tuple[str, ...], runs: Runs, runs_dir: Path) -> None:
@@ -324,7 +324,7 @@ def test_a_decode_whose_adapters_have_changed_does_not_continue(
     role: str, runs: Runs, runs_dir: Path, tmp_path: Path
 ) -> None:
     ids = {"draft": runs.draft, "target": runs.target, "reward": runs.judge}
-    copied = {name: shutil.copytree(runs.folder / found, tmp_path / name / found) for name, found in ids.items()}
+    copied = {name: shutil.copytree(runs.folder / run_id, tmp_path / name / run_id) for name, run_id in ids.items()}
     named = ("--draft", str(copied["draft"]), "--target", str(copied["target"]))
     folder = decoding.decode(_settings(named, str(copied["reward"]), limit=1), runs_dir).folder
     _stopped(folder)
@@ -358,7 +358,7 @@ def test_python_records_absolute_folders(
     runs: Runs, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(runs.folder)
-    found = dynlora.speculate(
+    decode = dynlora.speculate(
         Path(runs.draft),
         f"./{runs.target}",
         f"../runs/{runs.judge}",
@@ -370,7 +370,7 @@ def test_python_records_absolute_folders(
         new_tokens=4,
         threshold=[0.5],
     )
-    settings = DecodeSettings.of_run(found.folder)
+    settings = DecodeSettings.of_run(decode.folder)
     assert (settings.draft, settings.target) == (str(runs.folder / runs.draft), str(runs.folder / runs.target))
     assert (settings.reward, settings.data) == (str(runs.folder / runs.judge), str(runs.data))
 

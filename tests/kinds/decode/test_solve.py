@@ -47,9 +47,9 @@ def test_a_role_alone_writes_what_the_model_generates(cast: Cast, problems: list
             limits = Whole(LIMITS.tokens, role.total)
             ids = [problem.prompts[role.name]]
             (whole,) = write(model.base.model, model.base.tokenizer, ids, limits, model.adapters.gates)
-            found = solve(cast, problem, ALONE[role.name], LIMITS)
-            assert [token for step in found.steps for token in step.ids][: len(whole.ids)] == whole.ids
-            assert (found.ended == "end") == whole.ended
+            solution = solve(cast, problem, ALONE[role.name], LIMITS)
+            assert [token for step in solution.steps for token in step.ids][: len(whole.ids)] == whole.ids
+            assert (solution.ended == "end") == whole.ended
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.6, 0.9, 2.0])
@@ -67,15 +67,15 @@ def test_a_reward_that_prefers_nothing_is_mixed_and_its_counters_add_up(cast: Ca
     flip = replace(cast, reward=OwnReward(lambda question, before, step: float((len(before) + len(step)) % 2)))
     kept = discarded = 0
     for problem in problems:
-        found = solve(flip, problem, Point("threshold", 0.5), LIMITS)
-        by = {name: sum(len(step.ids) for step in found.steps if step.by == name) for name in ("draft", "target")}
-        thrown = sum(len(step.discarded["ids"]) for step in found.steps if step.discarded)
-        assert found.tokens == {"draft_kept": by["draft"], "draft_discarded": thrown, "target": by["target"]}
+        solution = solve(flip, problem, Point("threshold", 0.5), LIMITS)
+        by = {name: sum(len(step.ids) for step in solution.steps if step.by == name) for name in ("draft", "target")}
+        thrown = sum(len(step.discarded["ids"]) for step in solution.steps if step.discarded)
+        assert solution.tokens == {"draft_kept": by["draft"], "draft_discarded": thrown, "target": by["target"]}
         assert by["draft"] + by["target"] <= LIMITS.tokens
-        assert found.text == "".join(step.text for step in found.steps)
-        assert all((step.by == "draft") == step.accepted == (step.reward == 1.0) for step in found.steps)
-        assert all((step.discarded is None) == step.accepted for step in found.steps)
-        assert 0 < found.flops < found.flops_with_prefill
+        assert solution.text == "".join(step.text for step in solution.steps)
+        assert all((step.by == "draft") == step.accepted == (step.reward == 1.0) for step in solution.steps)
+        assert all((step.discarded is None) == step.accepted for step in solution.steps)
+        assert 0 < solution.flops < solution.flops_with_prefill
         kept, discarded = kept + by["draft"], discarded + thrown
     assert kept > 0
     assert discarded > 0
@@ -112,7 +112,7 @@ ACTIONS = st.lists(st.tuples(st.sampled_from(["accept", "reject", "judge"]), st.
 def test_after_any_accepts_and_rejects_a_cache_is_that_of_a_fresh_prefill(
     actions: list[tuple[str, int]], role: str, cast: Cast, problems: list[Problem]
 ) -> None:
-    one = next(found for found in cast.roles if found.name == role)
+    one = next(cached_role for cached_role in cast.roles if cached_role.name == role)
     writer = Writer(one, list(problems[0].prompts[role]))
     for action, count in actions:
         writer.take([7 + count] * count)
@@ -134,8 +134,8 @@ def keys_of(writer: Writer) -> list[Any]:
 
 
 def test_the_oracle_keeps_right_steps_only(cast: Cast, problems: list[Problem]) -> None:
-    found = [solve(replace(cast, reward=OracleReward()), one, Point("threshold", 0.5), LIMITS) for one in problems]
-    steps = [(step, one) for one, solution in zip(problems, found, strict=True) for step in solution.steps]
+    solutions = [solve(replace(cast, reward=OracleReward()), one, Point("threshold", 0.5), LIMITS) for one in problems]
+    steps = [(step, one) for one, solution in zip(problems, solutions, strict=True) for step in solution.steps]
     for step, problem in steps:
         judged = step.text if step.discarded is None else step.discarded["text"]
         assert step.reward == float(problem.reference.is_right(judged))
@@ -168,9 +168,9 @@ def test_what_comes_from_memory_is_counted_as_if_it_were_done_again(cast: Cast, 
 
 
 def test_a_model_that_never_stops_is_cut_and_says_so(cast: Cast, problems: list[Problem]) -> None:
-    found = solve(cast, problems[0], ALONE["draft"], Limits(tokens=3, step_tokens=2))
-    assert found.ended == "tokens"
-    assert found.tokens["draft_kept"] == 3
+    solution = solve(cast, problems[0], ALONE["draft"], Limits(tokens=3, step_tokens=2))
+    assert solution.ended == "tokens"
+    assert solution.tokens["draft_kept"] == 3
     assert solve(cast, problems[0], ALONE["draft"], Limits(tokens=9, step_tokens=2, steps=1)).ended == "steps"
 
 

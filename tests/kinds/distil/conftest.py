@@ -20,12 +20,12 @@ SAID = ("abababab", "cdcdcdcd", "efefef")
 """What each teacher learns to write."""
 
 
-def train_writer(runs: Path, model: Path, said: str, number: int, **overrides: Any) -> Path:
+def train_writer(runs: Path, model: Path, text: str, number: int, **overrides: Any) -> Path:
     """Train a teacher that writes one text in two ways, and return its folder."""
     data = runs.parent / f"texts-{number}"
     data.mkdir(exist_ok=True)
     for name, count in (("train", 48), ("validation", 12)):
-        save_lines(data / f"{name}.jsonl", [{"text": said[: len(said) - index % 2]} for index in range(count)])
+        save_lines(data / f"{name}.jsonl", [{"text": text[: len(text) - index % 2]} for index in range(count)])
     values = lm_values(
         model,
         data,
@@ -49,7 +49,7 @@ def settings_of(teachers: list[str], **values: Any) -> DistilSettings:
 def made_student(place: Path) -> Path:
     """Train two teachers into a folder and let them teach a student; returns the folder of the distillation."""
     model = save_tiny_lm(place / "llama")
-    teachers = [train_writer(place / "runs", model, said, number).name for number, said in enumerate(SAID[:2])]
+    teachers = [train_writer(place / "runs", model, text, number).name for number, text in enumerate(SAID[:2])]
     outcome = work(settings_of(teachers, samples=8, held_out=4), place / "runs")
     assert outcome.state == "finished", outcome.error
     return outcome.folder
@@ -69,9 +69,9 @@ def writers(decoder: Path, once: Once, tmp_path_factory: pytest.TempPathFactory)
     """
 
     def teach(folder: Path) -> Path:
-        for number, (said, strategy) in enumerate(zip(SAID, ("lora", "dynamic", "lora"), strict=True)):
+        for number, (text, strategy) in enumerate(zip(SAID, ("lora", "dynamic", "lora"), strict=True)):
             gates = {"strategy__gates": "module"} if strategy == "dynamic" else {}
-            train_writer(folder / "runs", decoder, said, number, strategy__name=strategy, **gates)
+            train_writer(folder / "runs", decoder, text, number, strategy__name=strategy, **gates)
         return folder / "runs"
 
     return shutil.copytree(once.made("writers", teach), tmp_path_factory.mktemp("writers") / "runs")

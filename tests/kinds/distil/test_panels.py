@@ -22,12 +22,12 @@ def with_results(**changed: Any) -> dict[str, Any]:
 
 
 def test_the_conclusion_names_the_gap_its_interval_and_n(tmp_path: Path) -> None:
-    found = read_distil(written_distil(tmp_path))
-    assert text.headline(found) == (
+    distil = read_distil(written_distil(tmp_path))
+    assert text.headline(distil) == (
         "The student is nearer to its teachers than the base model: KL 0.100 nats per token instead of 0.400, "
         "−0.300 (95 % CI −0.310 to −0.290)."
     )
-    assert text.basis(found) == (
+    assert text.basis(distil) == (
         "Paired over 20 texts that 2 teachers wrote for the test alone. The average of the adapters is further, 0.200. "
         f"Its held-out loss against the base model's is lower on the data of sums. {NOT_RECYCLE} "
         "Of 10 texts of teacher t2 (samples), 1 are empty and 0 repeat another."
@@ -35,57 +35,57 @@ def test_the_conclusion_names_the_gap_its_interval_and_n(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("gap", "said"),
+    ("gap", "message"),
     [(0.0, "is not significantly nearer to its teachers than the base model"), (0.2, "Use the base model.")],
 )
-def test_no_gain_is_said_with_what_to_do(gap: float, said: str, tmp_path: Path) -> None:
-    found = read_distil(written_distil(tmp_path, **with_results(kl_against_base={"student": by_teacher(gap)})))
-    assert said in text.headline(found)
+def test_no_gain_is_said_with_what_to_do(gap: float, message: str, tmp_path: Path) -> None:
+    distil = read_distil(written_distil(tmp_path, **with_results(kl_against_base={"student": by_teacher(gap)})))
+    assert message in text.headline(distil)
 
 
 @pytest.mark.parametrize(
-    ("gap", "said"),
+    ("gap", "message"),
     [(0.1, "is nearer, 0.200, and needs no training: use it."), (0.0, "not significantly different, 0.200")],
 )
-def test_an_average_that_does_as_well_is_named(gap: float, said: str, tmp_path: Path) -> None:
-    found = read_distil(written_distil(tmp_path, **with_results(kl_against_average={"student": by_teacher(gap)})))
-    assert said in text.basis(found)
+def test_an_average_that_does_as_well_is_named(gap: float, message: str, tmp_path: Path) -> None:
+    distil = read_distil(written_distil(tmp_path, **with_results(kl_against_average={"student": by_teacher(gap)})))
+    assert message in text.basis(distil)
 
 
 def test_losses_that_do_not_differ_or_rise_are_said(tmp_path: Path) -> None:
     same = {"t1": {"student": interval(0.0)}}
-    found = read_distil(written_distil(tmp_path, **with_results(loss_against_base=same)))
-    assert "on the teachers' data is not significantly different from the base model's" in text.basis(found)
+    record = read_distil(written_distil(tmp_path, **with_results(loss_against_base=same)))
+    assert "on the teachers' data is not significantly different from the base model's" in text.basis(record)
     mixed = {"t1": {"student": interval(-1.0)}, "t2": {"student": interval(1.0)}}
-    found = read_distil(written_distil(tmp_path, **with_results(loss_against_base=mixed)))
-    assert "is lower on the data of sums, and higher on the data of tales." in text.basis(found)
+    record = read_distil(written_distil(tmp_path, **with_results(loss_against_base=mixed)))
+    assert "is lower on the data of sums, and higher on the data of tales." in text.basis(record)
 
 
 def test_an_average_that_is_better_on_the_data_is_said(tmp_path: Path) -> None:
     better = {"t1": {"student": interval(1.0)}, "t2": {"student": interval(0.0)}}
-    found = read_distil(written_distil(tmp_path, **with_results(loss_against_average=better)))
-    assert "Its held-out loss against the average's is higher on the data of sums." in text.basis(found)
+    distil = read_distil(written_distil(tmp_path, **with_results(loss_against_average=better)))
+    assert "Its held-out loss against the average's is higher on the data of sums." in text.basis(distil)
 
 
 def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> None:
-    found = read_distil(written_distil(tmp_path, state=None, until=3))
-    assert text.headline(found) == "Not tested yet."
-    assert text.basis(found) == text.WHAT
-    assert text.progress(found, 1) == ("Now teachers write texts for the student; estimated before the start: 2 min.")
-    assert text.progress(found, 6).startswith("Now the student learns")
-    frame = text.written_frame(found)
+    distil = read_distil(written_distil(tmp_path, state=None, until=3))
+    assert text.headline(distil) == "Not tested yet."
+    assert text.basis(distil) == text.WHAT
+    assert text.progress(distil, 1) == ("Now teachers write texts for the student; estimated before the start: 2 min.")
+    assert text.progress(distil, 6).startswith("Now the student learns")
+    frame = text.written_frame(distil)
     assert frame["written"].tolist() == [10, 10, 10]
     assert frame["texts are"].tolist() == ["for the student", "for the student", "for the test"]
 
 
 def test_teachers_and_models_are_shown_in_order(tmp_path: Path) -> None:
-    found = read_distil(written_distil(tmp_path))
-    frame = text.frame_of(found, found.kl)
+    distil = read_distil(written_distil(tmp_path))
+    frame = text.frame_of(distil, distil.kl)
     assert frame["model"].tolist()[:3] == ["Student", "Base model", "Average of the adapters"]
     assert list(dict.fromkeys(frame["teacher"])) == ["All teachers", "sums", "tales"]
-    losses = text.frame_of(found, found.loss)
+    losses = text.frame_of(distil, distil.loss)
     assert losses["model"].tolist() == ["Student", "Base model", "The teacher itself", "Teacher tales"]
-    compared = text.compared(found, found.kl, ())
+    compared = text.compared(distil, distil.kl, ())
     assert compared is not None
     drawn = traces_of(Divergence().figure(compared, theme.LIGHT))
     assert [list(trace.x) for trace in drawn] == [
@@ -94,25 +94,25 @@ def test_teachers_and_models_are_shown_in_order(tmp_path: Path) -> None:
 
 
 def test_empty_texts_are_named(tmp_path: Path) -> None:
-    found = read_distil(written_distil(tmp_path))
-    said = Texts().caption(TeacherTexts(found, found.written[0]))
-    assert "Each begins with its token for the beginning of a text" in said
-    assert "tales: 1 empty, 0 repeated" in said
+    distil = read_distil(written_distil(tmp_path))
+    caption = Texts().caption(TeacherTexts(distil, distil.written[0]))
+    assert "Each begins with its token for the beginning of a text" in caption
+    assert "tales: 1 empty, 0 repeated" in caption
 
 
 def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
     odd = {"kl": {"base": 3, "student": {"all": {"mean": "low"}}}, "loss": [1], "texts": "x", "methods": 7, "notes": 3}
-    found = read_distil(written_distil(tmp_path, distil={"teachers": [3], "stages": "x"}, distil_results=odd))
-    assert (found.kl, found.loss, found.counted, found.stages, found.notes) == ((), (), (), (), ())
-    assert text.headline(found) == "Not tested yet."
-    assert len(text.written_frame(found)) == 2, "texts of the second teacher, that nobody named, are left out"
+    distil = read_distil(written_distil(tmp_path, distil={"teachers": [3], "stages": "x"}, distil_results=odd))
+    assert (distil.kl, distil.loss, distil.counted, distil.stages, distil.notes) == ((), (), (), (), ())
+    assert text.headline(distil) == "Not tested yet."
+    assert len(text.written_frame(distil)) == 2, "texts of the second teacher, that nobody named, are left out"
 
 
 def test_teachers_whose_names_begin_alike_have_labels_of_their_own(tmp_path: Path) -> None:
     names = ["target for decoding, 160 steps", "target for decoding, 500 steps"]
     teachers = [{**one, "name": name} for one, name in zip(TEACHERS, names, strict=True)]
-    found = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
-    compared = text.compared(found, found.kl, ())
+    distil = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
+    compared = text.compared(distil, distil.kl, ())
     assert compared is not None
     drawn = Divergence().figure(compared, theme.LIGHT)
     layout: Any = drawn.layout
@@ -122,6 +122,6 @@ def test_teachers_whose_names_begin_alike_have_labels_of_their_own(tmp_path: Pat
 
 def test_teachers_of_one_name_are_told_apart_by_their_run(tmp_path: Path) -> None:
     teachers = [{**one, "name": "a run"} for one in TEACHERS]
-    found = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
-    assert list(text.teacher_names(found).values()) == ["a run (t1)", "a run (t2)"]
-    assert text.written_frame(found)["teacher"].unique().tolist() == ["a run (t1)", "a run (t2)"]
+    distil = read_distil(written_distil(tmp_path, distil={**PLAN, "teachers": teachers}))
+    assert list(text.teacher_names(distil).values()) == ["a run (t1)", "a run (t2)"]
+    assert text.written_frame(distil)["teacher"].unique().tolist() == ["a run (t1)", "a run (t2)"]

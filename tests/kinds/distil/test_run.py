@@ -78,13 +78,13 @@ def test_the_record_says_what_it_is_and_what_it_is_made_of(finished: Path, write
         ("text_tokens", "held_out"): 3,
         ("text_tokens", "samples"): 6,
     }
-    found = read_distil(finished)
-    assert [(one.stage, one.teacher, one.texts, one.wanted) for one in found.written] == [
+    record = read_distil(finished)
+    assert [(one.stage, one.teacher, one.texts, one.wanted) for one in record.written] == [
         *(("samples", teacher, 20, 20) for teacher in range(3)),
         *(("held_out", teacher, 10, 10) for teacher in range(3)),
     ]
-    assert [(one.teacher, one.texts) for one in found.counted] == [(run, n) for n in (20, 10) for run in writer_ids]
-    assert len({one.digest for one in found.counted}) == 6
+    assert [(one.teacher, one.texts) for one in record.counted] == [(run, n) for n in (20, 10) for run in writer_ids]
+    assert len({one.digest for one in record.counted}) == 6
     with RunReader(finished) as reader:
         assert [one.max_rank for one in reader.modules()] == [3] * len(open_run(finished).load().adapters)
     assert meta["task_facts"]["generates"]
@@ -175,10 +175,10 @@ def check_equal(folder: Path, finished: Path) -> None:
 
 
 def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = iter([False] * 6)
+    answers = iter([False] * 6)
 
     def look(self: StopRequest) -> bool:
-        self.signal = 0 if next(asked, None) is not None else 2
+        self.signal = 0 if next(answers, None) is not None else 2
         return self.signal != 0
 
     with monkeypatch.context() as patched:
@@ -195,19 +195,19 @@ def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatc
 
 def test_the_command_distils_runs_that_write(writers: Path, writer_ids: list[str]) -> None:
     small = ("--samples", "4", "--held-out", "3", "--tokens", "6", "--train-steps", "2", "--rank", "2")
-    said = command(writers, "recycle", *writer_ids[:2], *small)
-    assert said.exit_code == 0, said.output
-    assert NOT_RECYCLE in said.output
+    result = command(writers, "recycle", *writer_ids[:2], *small)
+    assert result.exit_code == 0, result.output
+    assert NOT_RECYCLE in result.output
     again = (
         f"next: dynlora export [-0-9a-f]+ --out DIR --runs-dir {writers}, or dynlora predict [-0-9a-f]+ --text TEXT "
     )
-    assert re.search(rf"{again}--runs-dir {writers}\n", said.output)
-    assert "KL(teacher || model) on held-out texts" in said.output
-    found = json.loads(command(writers, "recycle", writer_ids[0], *small, "--json").stdout)
-    assert (found["method"], found["status"]) == ("data_free_distillation", "finished")
+    assert re.search(rf"{again}--runs-dir {writers}\n", result.output)
+    assert "KL(teacher || model) on held-out texts" in result.output
+    report = json.loads(command(writers, "recycle", writer_ids[0], *small, "--json").stdout)
+    assert (report["method"], report["status"]) == ("data_free_distillation", "finished")
     estimate = json.loads(command(writers, "recycle", *writer_ids, *small, "--estimate", "--json").stdout)
     assert (estimate["texts"], estimate["teachers"]) == (21, 3)
-    shutil.rmtree(writers / found["id"])
+    shutil.rmtree(writers / report["id"])
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
@@ -245,19 +245,21 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
     (tmp_path / "support.csv").write_text("text,label\na,b\nc,d\n")
     test = str(tmp_path / "support.csv")
     for option, value in (("--ways", "3"), ("--shots", "1,2"), ("--noise", None), ("--test", test)):
-        said = command(writers, "recycle", *writer_ids, option, *([value] if value else []))
-        assert said.exit_code == 2
-        assert option in said.output
-        assert "is for teachers that classify, and these write texts, which are distilled; leave it out" in said.output
-    said = command(writers, "recycle", str(other), "--samples", "3")
-    assert (said.exit_code, "--samples 3: is for teachers that write texts" in said.output) == (2, True)
-    said = command(writers, "fewshot", finished.name, "--support", str(tmp_path / "support.csv"), "--text", "a")
-    assert (said.exit_code, "is a distil run, and a recycle run is needed" in said.output) == (2, True)
+        result = command(writers, "recycle", *writer_ids, option, *([value] if value else []))
+        assert result.exit_code == 2
+        assert option in result.output
+        assert (
+            "is for teachers that classify, and these write texts, which are distilled; leave it out" in result.output
+        )
+    result = command(writers, "recycle", str(other), "--samples", "3")
+    assert (result.exit_code, "--samples 3: is for teachers that write texts" in result.output) == (2, True)
+    result = command(writers, "fewshot", finished.name, "--support", str(tmp_path / "support.csv"), "--text", "a")
+    assert (result.exit_code, "is a distil run, and a recycle run is needed" in result.output) == (2, True)
     with pytest.raises(ConfigError, match="learned classification; give a run that writes texts"):
         work(settings_of([str(other)]), writers)
     assert sorted(path.name for path in writers.iterdir()) == before, "no folder is left"
-    said = command(writers, "recycle", writer_ids[0], "--tokens", "500", "--estimate")
-    assert (said.exit_code, "tokens 500: the teachers read at most 255 after the start" in said.output) == (2, True)
+    result = command(writers, "recycle", writer_ids[0], "--tokens", "500", "--estimate")
+    assert (result.exit_code, "tokens 500: the teachers read at most 255 after the start" in result.output) == (2, True)
     elsewhere = train_writer(tmp_path / "runs", save_tiny_lm(tmp_path / "gpt2", "gpt2"), SAID[0], 5)
     with pytest.raises(ConfigError, match="give teachers of one base model"):
         work(settings_of([*writer_ids, str(elsewhere)]), writers)

@@ -27,9 +27,9 @@ def materials(writers: Path, writer_ids: list[str]) -> Materials:
 
 
 def texts_of(materials: Materials, teacher: int, count: int = 12, seed: int = 1) -> Texts:
-    found = Texts(materials.start.ids, 0)
-    found.add(written_texts(materials.models[teacher], materials.start, count, 10, seed))
-    return found
+    texts = Texts(materials.start.ids, 0)
+    texts.add(written_texts(materials.models[teacher], materials.start, count, 10, seed))
+    return texts
 
 
 def test_a_text_begins_with_what_the_tokenizer_has_for_it() -> None:
@@ -71,8 +71,14 @@ def test_empty_and_repeated_texts_are_counted_and_kept() -> None:
     texts.add(
         [Written([5, 6], ended=True), Written([], ended=True), Written([5, 6], ended=True), Written([5, 6], False)]
     )
-    said = texts.described()
-    assert (said["texts"], said["empty"], said["repeated"], said["ended"], said["tokens"]) == (4, 1, 1, 3, 9)
+    description = texts.described()
+    assert (
+        description["texts"],
+        description["empty"],
+        description["repeated"],
+        description["ended"],
+        description["tokens"],
+    ) == (4, 1, 1, 3, 9)
     batch, labels = texts.batch([0, 1], 1, torch.device("cpu"))
     assert batch["input_ids"].tolist() == [[2, 5, 6, 0], [2, 0, 1, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]

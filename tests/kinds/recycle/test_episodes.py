@@ -23,9 +23,9 @@ ROWS = [np.arange(0, 8), np.arange(8, 15), np.arange(15, 30), np.arange(30, 36)]
 
 def test_prototypes_and_distances_are_those_found_by_hand() -> None:
     support = torch.tensor([[[0.0, 0.0], [2.0, 0.0]], [[0.0, 3.0], [0.0, 5.0]]])
-    found = prototypes(support)
-    assert found.tolist() == [[1.0, 0.0], [0.0, 4.0]]
-    assert distances(torch.tensor([[1.0, 1.0], [3.0, 4.0]]), found).tolist() == [[1.0, 10.0], [20.0, 9.0]]
+    centres = prototypes(support)
+    assert centres.tolist() == [[1.0, 0.0], [0.0, 4.0]]
+    assert distances(torch.tensor([[1.0, 1.0], [3.0, 4.0]]), centres).tolist() == [[1.0, 10.0], [20.0, 9.0]]
 
 
 def test_logits_are_minus_the_distances_and_queries_keep_their_class() -> None:

@@ -64,9 +64,9 @@ def recycled(taught: Path, teacher_ids: list[str]) -> Path:
 
 
 def test_the_command_prints_the_contracts_document(recycled: Path) -> None:
-    found = open_run(recycled).summary["results"]
-    assert found["id"] == recycled.name
-    assert set(found["accuracy"]["meta"]["1"]) >= {"mean", "low", "high"}
+    results = open_run(recycled).summary["results"]
+    assert results["id"] == recycled.name
+    assert set(results["accuracy"]["meta"]["1"]) >= {"mean", "low", "high"}
 
 
 def test_a_label_is_that_of_the_nearest_prototype(recycled: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_label_is_that_of_the_nearest_prototype(recycled: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("support", "said"),
+    ("support", "message"),
     [
         ({"one": ["great"]}, "has 1 class; give examples of two classes or more"),
         ([("great", "a"), (" ", "b")], "a text or a label is empty"),
@@ -91,30 +91,30 @@ def test_a_label_is_that_of_the_nearest_prototype(recycled: Path) -> None:
         ([("great", str(index % 2)) for index in range(2001)], "give at most 2,000"),
     ],
 )
-def test_support_that_cannot_be_used_is_one_sentence(recycled: Path, support: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_support_that_cannot_be_used_is_one_sentence(recycled: Path, support: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load_meta(recycled).fewshot(support)
 
 
 def test_the_command_line_classifies_from_a_file(recycled: Path, tmp_path: Path) -> None:
     rows = [{"words": text, "kind": label} for label, texts in SUPPORT.items() for text in texts]
     file = write_csv(tmp_path / "support.csv", rows)
-    asked = ["fewshot", recycled.name, "--support", str(file), "--text", TEXTS[0]]
-    refused = command(recycled.parent, *asked)
+    arguments = ["fewshot", recycled.name, "--support", str(file), "--text", TEXTS[0]]
+    refused = command(recycled.parent, *arguments)
     assert (refused.exit_code, refused.output.count("\n")) == (2, 1)
     assert "Error: --support " in refused.output
     assert "has no column text; name one with --text-column (words, kind)" in refused.output
     teacher = load_meta(recycled).folder.parent / RecycleSettings.of_run(recycled).teachers[0]
-    asked += ["--text-column", "words", "--label-column", "kind"]
-    wrong = command(teacher.parent, "fewshot", teacher.name, *asked[2:])
+    arguments += ["--text-column", "words", "--label-column", "kind"]
+    wrong = command(teacher.parent, "fewshot", teacher.name, *arguments[2:])
     assert "is a training run, and a recycle run is needed" in wrong.output
-    found = command(recycled.parent, *asked, "--json")
-    assert found.exit_code == 0, found.output
-    document = json.loads(found.stdout)
+    result = command(recycled.parent, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
     expected = load_meta(recycled).fewshot(SUPPORT).predict(TEXTS[:1])[0]
     assert document["label"] == expected["label"]
     assert document["distances"] == pytest.approx(expected["distances"], rel=1e-5)
-    words = command(recycled.parent, *asked).output
+    words = command(recycled.parent, *arguments).output
     assert words.startswith(expected["label"])
 
 
@@ -123,14 +123,14 @@ def test_the_inference_child_answers_without_torch_in_its_client(recycled: Path)
     child = InferenceChild(idle_s=20)
     support = [[text, label] for label, texts in SUPPORT.items() for text in texts]
     try:
-        found = child.ask("few_shot", folder=str(recycled), support=support, texts=TEXTS)
+        answer = child.ask("few_shot", folder=str(recycled), support=support, texts=TEXTS)
         with pytest.raises(ConfigError, match="has 1 class"):
             child.ask("few_shot", folder=str(recycled), support=support[:1], texts=TEXTS)
     finally:
         child.stop()
     expected = load_meta(recycled).fewshot(SUPPORT).predict(TEXTS)
-    assert [one["label"] for one in found] == [one["label"] for one in expected]
-    assert found[0]["distances"] == pytest.approx(expected[0]["distances"], rel=1e-4)
+    assert [one["label"] for one in answer] == [one["label"] for one in expected]
+    assert answer[0]["distances"] == pytest.approx(expected[0]["distances"], rel=1e-4)
 
 
 def test_the_child_keeps_the_meta_lora_in_memory(recycled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +162,9 @@ def test_peft_loads_the_export_with_the_same_features(recycled: Path, backbone: 
     model = PeftModel.from_pretrained(AutoModel.from_pretrained(backbone), out).eval()
     batch = AutoTokenizer.from_pretrained(out)(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
-        found = pooled(model(**batch).last_hidden_state, batch["attention_mask"], "mean")
+        features = pooled(model(**batch).last_hidden_state, batch["attention_mask"], "mean")
     ours = load_meta(recycled).model.text_features(TEXTS)
-    assert torch.allclose(found, ours, atol=1e-5)
+    assert torch.allclose(features, ours, atol=1e-5)
     with torch.no_grad(), model.disable_adapter():
         base = pooled(model(**batch).last_hidden_state, batch["attention_mask"], "mean")
     assert not torch.allclose(base, ours, atol=1e-3)
@@ -177,9 +177,9 @@ def test_an_estimate_makes_no_run(taught: Path, teacher_ids: list[str]) -> None:
     before = sorted(path.name for path in taught.iterdir())
     result = command(taught, "recycle", *teacher_ids, "--ways", "3", "--estimate", "--json")
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert found["classes"] == 7
-    assert found["minutes"] >= 0
+    estimate = json.loads(result.stdout)
+    assert estimate["classes"] == 7
+    assert estimate["minutes"] >= 0
     assert sorted(path.name for path in taught.iterdir()) == before
 
 
@@ -265,9 +265,9 @@ def test_the_average_counts_a_teacher_that_left_a_module_as_it_was(
         materials.meta, "text_features", lambda texts: {name: of.weight.clone() for name, of in layers.items()}
     )
     before = {name: of.weight.clone() for name, of in layers.items()}
-    found: Any = averaged.features(materials.meta, [])
-    assert any("intermediate" in name for name in found), "a module that one teacher alone adapts"
-    for name, weight in found.items():
+    features: Any = averaged.features(materials.meta, [])
+    assert any("intermediate" in name for name in features), "a module that one teacher alone adapts"
+    for name, weight in features.items():
         mean = (weights[0][f"{name}.weight"] + weights[1][f"{name}.weight"]) / 2
         assert torch.allclose(weight, mean, atol=1e-6), name
         assert torch.equal(layers[name].weight, before[name]), "they are put back"

@@ -84,8 +84,8 @@ def test_nearest_tokens_are_found(backbone: Path) -> None:
 
 def test_moments_leave_padding_out_and_are_no_distance_from_themselves(backbone: Path) -> None:
     meta = meta_of(backbone)
-    found = text_moments(meta.base.model, meta.base.tokenizer, SENTENCES, 16)
-    assert float(found.distance(found)) == 0
+    moments = text_moments(meta.base.model, meta.base.tokenizer, SENTENCES, 16)
+    assert float(moments.distance(moments)) == 0
     states = [torch.tensor([[[1.0], [3.0], [99.0]]])]
     by_hand = Moments.of(states, torch.tensor([[1, 1, 0]]))
     assert by_hand.mean.tolist() == [[2.0]]

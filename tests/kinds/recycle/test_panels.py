@@ -24,39 +24,39 @@ from tests.viz.drawn import traces_of
 
 
 def test_the_conclusion_names_the_gain_over_the_base_model_with_its_interval(tmp_path: Path) -> None:
-    found = read_recycle(written_recycle(tmp_path))
-    assert text.headline(found) == (
+    recycle = read_recycle(written_recycle(tmp_path))
+    assert text.headline(recycle) == (
         "The meta-LoRA beats the base model at 1 example per class: +5.0 points (95 % CI +4.0 to +6.0)."
     )
-    assert text.basis(found) == (
+    assert text.basis(recycle) == (
         "Paired over 200 episodes of 6 classes, 3 at a time. The test is a file that was given, not compared with the "
         "teachers' data."
     )
 
 
 @pytest.mark.parametrize(
-    ("gap", "said"),
+    ("gap", "message"),
     [(0.0, "not significantly different from the base model"), (-0.2, "is worse than the base model at 5 examples")],
 )
-def test_no_gain_is_said_with_what_to_use_instead(gap: float, said: str, tmp_path: Path) -> None:
+def test_no_gain_is_said_with_what_to_use_instead(gap: float, message: str, tmp_path: Path) -> None:
     results = {**RESULTS, "against_base": {"meta": {"5": interval(gap)}}}
-    found = read_recycle(written_recycle(tmp_path, recycle_results=results))
-    assert said in text.headline(found)
-    assert text.headline(found).endswith("Use the base model.")
+    recycle = read_recycle(written_recycle(tmp_path, recycle_results=results))
+    assert message in text.headline(recycle)
+    assert text.headline(recycle).endswith("Use the base model.")
 
 
 def test_a_simpler_way_that_is_better_is_named_first(tmp_path: Path) -> None:
     accuracy = {**RESULTS["accuracy"], "averaged": {"1": interval(0.9)}}
-    found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": accuracy}))
-    assert text.basis(found).startswith(
+    recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": accuracy}))
+    assert text.basis(recycle).startswith(
         "Average of the adapters is better at 1 example per class: 90.0 % against 75.0 %."
     )
 
 
 def test_each_number_of_examples_has_its_own_gain(tmp_path: Path) -> None:
     gains = {"meta": {"5": interval(0.018), "1": interval(0.025)}}
-    found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
-    assert text.headline(found) == (
+    recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
+    assert text.headline(recycle) == (
         "The meta-LoRA beats the base model at 1 example per class: +2.5 points (95 % CI +1.5 to +3.5); "
         "at 5: +1.8 points (95 % CI +0.8 to +2.8)."
     )
@@ -64,8 +64,8 @@ def test_each_number_of_examples_has_its_own_gain(tmp_path: Path) -> None:
 
 def test_a_loss_at_another_number_of_examples_is_not_left_out(tmp_path: Path) -> None:
     gains = {"meta": {"1": interval(0.05), "5": interval(-0.02)}}
-    found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
-    assert text.headline(found).endswith(
+    recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
+    assert text.headline(recycle).endswith(
         "It is worse at 5 examples per class: \u22122.0 points (95 % CI \u22123.0 to \u22121.0)."
     )
 
@@ -77,34 +77,34 @@ def averaged(*means: float, **more: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_way_that_is_always_better_is_in_the_headline(tmp_path: Path) -> None:
-    found = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.9, 0.95)))
-    assert text.headline(found).endswith(
+    recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.9, 0.95)))
+    assert text.headline(recycle).endswith(
         "(95 % CI +4.0 to +6.0). Averaging the adapters, without training, is better at 1 example per class: "
         "90.0 % against 75.0 %; at 5: 95.0 % against 80.0 %."
     )
-    assert text.basis(found).startswith("Paired over"), "it is not said twice"
+    assert text.basis(recycle).startswith("Paired over"), "it is not said twice"
 
 
 def test_the_base_model_is_not_advised_where_averaging_is_always_better(tmp_path: Path) -> None:
     results = averaged(0.9, 0.95, against_base={"meta": {"5": interval(-0.2)}})
-    said = text.headline(read_recycle(written_recycle(tmp_path, recycle_results=results)))
-    assert "Averaging the adapters, without training, is better" in said
-    assert "Use the base model" not in said
+    headline = text.headline(read_recycle(written_recycle(tmp_path, recycle_results=results)))
+    assert "Averaging the adapters, without training, is better" in headline
+    assert "Use the base model" not in headline
 
 
 def test_a_way_that_is_better_at_more_examples_only_is_named(tmp_path: Path) -> None:
-    found = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.75, 0.95)))
-    assert "Averaging" not in text.headline(found)
-    assert text.basis(found).startswith(
+    recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.75, 0.95)))
+    assert "Averaging" not in text.headline(recycle)
+    assert text.basis(recycle).startswith(
         "Average of the adapters is better at 5 examples per class: 95.0 % against 80.0 %. Paired over"
     )
 
 
 def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> None:
-    found = read_recycle(written_recycle(tmp_path, state=None, until=2))
-    assert text.headline(found) == "Not tested yet."
-    assert text.progress(found, 2) == "Now making synthetic inputs; estimated before the start: 2 min."
-    assert text.progress(found, 6).startswith("Now learning from episodes")
+    recycle = read_recycle(written_recycle(tmp_path, state=None, until=2))
+    assert text.headline(recycle) == "Not tested yet."
+    assert text.progress(recycle, 2) == "Now making synthetic inputs; estimated before the start: 2 min."
+    assert text.progress(recycle, 6).startswith("Now learning from episodes")
 
 
 def test_classes_that_their_teacher_does_not_see_are_named(tmp_path: Path) -> None:
@@ -126,8 +126,8 @@ def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None
 @pytest.mark.parametrize("count", [1, 2, 10, 12])
 def test_any_number_of_shots_has_panels(count: int, tmp_path: Path) -> None:
     many = {str(shots): interval(0.5) for shots in range(1, count + 1)}
-    found = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": {"meta": many}}))
-    frame = text.accuracy_frame(found.accuracy)
+    recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": {"meta": many}}))
+    frame = text.accuracy_frame(recycle.accuracy)
     assert len(traces_of(FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT))) == count
 
 
@@ -141,33 +141,33 @@ def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
 
 
 def test_the_class_that_is_shown_first_has_words_for_a_room(tmp_path: Path) -> None:
-    found = read_recycle(written_recycle(tmp_path))
-    first, second, *_ = sorted(found.inverted)
-    view = RunView(tmp_path, found)
+    recycle = read_recycle(written_recycle(tmp_path))
+    first, second, *_ = sorted(recycle.inverted)
+    view = RunView(tmp_path, recycle)
     assert (choice := words.Words().choice(view)) is not None
     assert choice.usual == str(first)
-    harsh = replace(found.inverted[first], inputs=(("calm",), ("assassination", "militia")))
-    view = RunView(tmp_path, replace(found, inverted={**found.inverted, first: harsh}))
+    harsh = replace(recycle.inverted[first], inputs=(("calm",), ("assassination", "militia")))
+    view = RunView(tmp_path, replace(recycle, inverted={**recycle.inverted, first: harsh}))
     assert (choice := words.Words().choice(view)) is not None
     assert choice.usual == str(second)
 
 
 def test_words_are_escaped(tmp_path: Path) -> None:
-    found = read_recycle(written_recycle(tmp_path))
-    drawn = words.words_html(found.inverted[0], theme.LIGHT)
+    recycle = read_recycle(written_recycle(tmp_path))
+    drawn = words.words_html(recycle.inverted[0], theme.LIGHT)
     assert "&lt;b&gt;film" in drawn
     assert "<b>" not in drawn
 
 
 def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:
     odd = {"accuracy": {"meta": {"one": interval(1.0), "1": {"mean": "high"}}, "base": 3}, "test": [1], "methods": 7}
-    found = read_recycle(
+    recycle = read_recycle(
         written_recycle(
             tmp_path, recycle={"teachers": [3, {"classes": "x"}]}, recycle_results=odd, prototypes=[{"x": None, "y": 1}]
         )
     )
-    assert (found.accuracy, found.places, dict(found.tested)) == ((), (), {})
-    assert [teacher.classes for teacher in found.teachers] == [(), ()]
+    assert (recycle.accuracy, recycle.places, dict(recycle.tested)) == ((), (), {})
+    assert [teacher.classes for teacher in recycle.teachers] == [(), ()]
 
 
 def test_pasted_examples_are_label_colon_text() -> None:
@@ -175,7 +175,7 @@ def test_pasted_examples_are_label_colon_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("a: one\nb", "line 2: write the label"),
         ("a: one\na: two", "are of 1 class"),
@@ -183,8 +183,8 @@ def test_pasted_examples_are_label_colon_text() -> None:
         ("\n".join(f"{n % 2}: x" for n in range(600)), "600 examples: give at most 500"),
     ],
 )
-def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_examples_that_cannot_be_used_are_refused_in_a_sentence(words: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         few_shot.pasted(words)
 
 
@@ -202,15 +202,15 @@ def test_a_small_file_gives_examples(name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"text,class\none,a\n", "no column label; it has text and class; rename"),
         (b"\xff\xfe\x00bad", "no rows"),
         (b"text,label\none,\ntwo,b\n", "is empty"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(data: bytes, said: str) -> None:
-    with pytest.raises(DynloraError, match=said):
+def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(data: bytes, message: str) -> None:
+    with pytest.raises(DynloraError, match=message):
         few_shot.of_file("a.csv", data)
 
 

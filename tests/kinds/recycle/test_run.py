@@ -61,7 +61,7 @@ def meta_of(folder: Path) -> dict[str, Any]:
 
 def test_the_record_holds_what_the_page_reads(finished: Path) -> None:
     meta, run = meta_of(finished), open_run(finished)
-    found = meta["recycle"]
+    record = meta["recycle"]
     assert {
         "teachers",
         "ways",
@@ -73,9 +73,9 @@ def test_the_record_holds_what_the_page_reads(finished: Path) -> None:
         "public_text_digest",
         "model",
         "stages",
-    } <= set(found)
-    assert [teacher["rank"] for teacher in found["teachers"]] == [2, 3, 2]
-    assert found["stages"] == [
+    } <= set(record)
+    assert [teacher["rank"] for teacher in record["teachers"]] == [2, 3, 2]
+    assert record["stages"] == [
         {"name": "inversion", "first": 0, "last": 24},
         {"name": "episodes", "first": 24, "last": 30},
         {"name": "noise", "first": 30, "last": 36},
@@ -94,15 +94,15 @@ def test_the_record_holds_what_the_page_reads(finished: Path) -> None:
 
 
 def test_the_results_compare_all_ways_on_the_same_episodes(finished: Path) -> None:
-    found = meta_of(finished)["recycle_results"]
-    assert set(found["accuracy"]) == {"base", "meta", "noise", "best_teacher", "averaged"} == set(found["methods"])
-    for by_shots in found["accuracy"].values():
+    results = meta_of(finished)["recycle_results"]
+    assert set(results["accuracy"]) == {"base", "meta", "noise", "best_teacher", "averaged"} == set(results["methods"])
+    for by_shots in results["accuracy"].values():
         assert set(by_shots) == {"1", "2"}
         for row in by_shots.values():
             assert 0 <= row["low"] <= row["mean"] <= row["high"] + 1e-9
-    assert set(found["against_base"]) == set(found["accuracy"]) - {"base"}
-    assert found["test"]["is_new"] is False
-    assert found["test"]["classes"] == 7
+    assert set(results["against_base"]) == set(results["accuracy"]) - {"base"}
+    assert results["test"]["is_new"] is False
+    assert results["test"]["classes"] == 7
 
 
 def test_only_the_small_adapter_is_left(finished: Path) -> None:
@@ -209,10 +209,10 @@ def same(one: Any, other: Any) -> bool:
 def test_a_stop_saves_the_state_and_the_exit_code_says_so(
     taught: Path, teacher_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = iter([False] * 6)
+    answers = iter([False] * 6)
 
     def look(self: StopRequest) -> bool:
-        self.signal = 0 if next(asked, None) is not None else 2
+        self.signal = 0 if next(answers, None) is not None else 2
         return self.signal != 0
 
     with monkeypatch.context() as patched:

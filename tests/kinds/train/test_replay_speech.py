@@ -33,43 +33,43 @@ def spoken(run: RunReading) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def constant(name: str) -> float:
     """Return a number of the player's source."""
-    found = re.search(rf"\b{name} = (\d+)", PLAYER)
-    assert found is not None
-    return float(found[1])
+    match = re.search(rf"\b{name} = (\d+)", PLAYER)
+    assert match is not None
+    return float(match[1])
 
 
 @pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
 def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
     run = read_run(folder)
-    values, said = spoken(run)
+    values, script = spoken(run)
     ranks, names = np.array(values["rank"]), [module["short"] for module in values["modules"]]
-    assert len(said["due"]) == len(values["steps"])
-    moves = [cue for cue in said["cues"] if len(cue["rows"]) == 2]
+    assert len(script["due"]) == len(values["steps"])
+    moves = [cue for cue in script["cues"] if len(cue["rows"]) == 2]
     changes = np.diff(ranks, axis=0)
     assert bool(moves) == ((changes > 0).any(axis=1) & (changes < 0).any(axis=1)).any()
     for cue in moves:
         change = ranks[cue["frame"]] - ranks[cue["frame"] - 1]
         for row, words, sign in zip(cue["rows"], cue["words"], (-1, 1), strict=True):
-            told = MOVE.fullmatch(words)
-            assert told is not None
-            assert told["name"] == names[row]
-            assert change[row] == sign * int(told["n"])
-    texts = " ".join(words for cue in said["cues"] for words in cue["words"])
+            move = MOVE.fullmatch(words)
+            assert move is not None
+            assert move["name"] == names[row]
+            assert change[row] == sign * int(move["n"])
+    texts = " ".join(words for cue in script["cues"] for words in cue["words"])
     assert "A bar is one module" in texts
     assert f"{run.summary['params']['budget']:,} parameters" in texts
     assert ("Colour is importance" in texts) == ("importance" in run.signals)
     last = ranks[-1]
-    assert f"has rank {last.max()}" in said["cues"][-1]["words"][0]
+    assert f"has rank {last.max()}" in script["cues"][-1]["words"][0]
     events = sorted({int(step) for step in run.events["step"]})
-    for step, words in zip(values["steps"], said["due"], strict=True):
+    for step, words in zip(values["steps"], script["due"], strict=True):
         later = [event for event in events if event > step]
         assert not later or words == f"next reallocation: step {later[0]:,}"
 
 
 @pytest.mark.parametrize("folder", TRAININGS, ids=lambda folder: folder.name)
 def test_all_is_said_within_a_minute(folder: Path) -> None:
-    values, said = spoken(read_run(folder))
-    sentences = [words for cue in said["cues"] for words in cue["words"]]
+    values, script = spoken(read_run(folder))
+    sentences = [words for cue in script["cues"] for words in cue["words"]]
     reading = sum(constant("READ_MS") + constant("LETTER_MS") * len(words) for words in sentences)
     playing = len(values["steps"]) * max(60, constant("PLAY_MS") / len(values["steps"]))
     assert reading + playing < 45_000, "a page needs time to load"
@@ -102,8 +102,8 @@ def test_the_next_reallocation_is_the_one_that_is_due(run: RunReading, step: int
 def test_a_run_that_trains_does_not_speak_of_its_end(tmp_path: Path) -> None:
     run = Running(tmp_path)
     run.advance(40)
-    _, said = spoken(read_run(run.folder))
-    assert not any("At the end" in words for cue in said["cues"] for words in cue["words"])
+    _, script = spoken(read_run(run.folder))
+    assert not any("At the end" in words for cue in script["cues"] for words in cue["words"])
     assert read_run(run.folder).summary["step"] < PLANNED
 
 

@@ -141,10 +141,10 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False) -> Outc
     if known is not None:
         _check_unchanged(folder.name, section(meta, "decode"), known.meta)
     done = [event.payload for event in events]
-    told = {row["key"] for row in rows_of(table(meta.get(RESULTS)))}
+    recorded = {row["key"] for row in rows_of(table(meta.get(RESULTS)))}
 
     def work(writer: RunWriter, stop: StopRequest) -> bool:
-        return _decoded(known or planned(settings, folder.parent), writer, stop, done, progress, told)
+        return _decoded(known or planned(settings, folder.parent), writer, stop, done, progress, recorded)
 
     return work_on(folder, events[-1].step if events else None, work)
 
@@ -169,7 +169,7 @@ def _decoded(
     stop: StopRequest,
     solved: list[dict[str, Any]],
     progress: bool,
-    told: Collection[str] = (),
+    recorded: Collection[str] = (),
 ) -> bool:
     """Solve what is not solved yet, and return whether all is.
 
@@ -179,7 +179,7 @@ def _decoded(
         stop: says whether it was asked to stop.
         solved: payloads of what is solved; new ones are added.
         progress: draw a bar.
-        told: keys of points whose results are recorded.
+        recorded: keys of points whose results are recorded.
     """
     device = next(plan.cast.target.model.base.model.parameters()).device
     writer.set_meta("decode", plan.meta)
@@ -203,7 +203,8 @@ def _decoded(
                 writer.commit()
                 bar.set_postfix({"point": point.key}, refresh=False)
                 bar.update(1)
-            if not known.issuperset((point.key, problem.index) for problem in plan.problems) or point.key not in told:
+            is_solved = known.issuperset((point.key, problem.index) for problem in plan.problems)
+            if not is_solved or point.key not in recorded:
                 _end_of_point(plan, point, place, writer, solved)
     if plan.diagnosed is not None:
         writer.set_meta(NESTED, nested_ranks(plan.diagnosed))

@@ -338,8 +338,8 @@ def spread(
     zero = int((known == 0).sum())
     some = f"; {zero:,} {'is' if zero == 1 else 'are'} 0" if zero else ""
     mean = number(float(known.mean()))
-    told = f" Colours show whether a component is above or below {number(neutral)}." if neutral else ""
-    return f"At step {step}, {word} ranges from {ends[0]} to {ends[1]}; mean {mean} over {many}{some}.{told}"
+    legend = f" Colours show whether a component is above or below {number(neutral)}." if neutral else ""
+    return f"At step {step}, {word} ranges from {ends[0]} to {ends[1]}; mean {mean} over {many}{some}.{legend}"
 
 
 def over_steps(rows: pd.DataFrame, module: str, about: About) -> str:

@@ -97,7 +97,7 @@ def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None,
         "groups, shuffled labels)"
     )
     order = modules["position"].to_numpy()
-    differing = int(effect.found[order].sum())
+    differing = int(effect.is_significant[order].sum())
     if not differing:
         return f"At step {step}, no gate differs between groups beyond chance; {chance}."
     module = int(order[effect.share[order].argmax()])
@@ -147,13 +147,13 @@ def gate_map(
     """
     order = modules["position"].to_numpy()
     values = gates.to_numpy(float)[:, order]
-    shown = np.where(effect.found[order], values, np.nan) if effect is not None and hide else values
+    visible = np.where(effect.is_significant[order], values, np.nan) if effect is not None and hide else values
     reach = max(float(np.nanmax(np.abs(values - 1))) if np.isfinite(values).any() else 0.0, 1e-3)
     short = [plotly_text(name) for name in modules["short"]]
     whole = [plotly_text(name) for name in modules["name"]]
     drawn = theme.figure(colours, int(np.clip(210 + 34 * len(gates), 300, 700)))
     drawn.add_heatmap(
-        z=np.round(shown, 5),
+        z=np.round(visible, 5),
         x=list(range(len(short))),
         y=[plotly_text(group, 24) for group in gates.index],
         zmin=1 - reach,
@@ -180,7 +180,7 @@ def _draw_effect(
     """Draw the share that the groups explain of each gate above the map, the baseline of chance as a line."""
     order = modules["position"].to_numpy()
     share = 100 * effect.share[order]
-    inks = [colours.accent if is_beyond else colours.muted for is_beyond in effect.found[order]]
+    inks = [colours.accent if is_beyond else colours.muted for is_beyond in effect.is_significant[order]]
     drawn.add_bar(
         x=list(range(len(share))),
         y=share,
