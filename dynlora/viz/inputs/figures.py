@@ -56,8 +56,11 @@ def probe_scatter(
             drawn.update_traces(marker={"cmax": 1 + reach})
     drawn.update_traces(marker={"size": 8, "opacity": 0.9, "line": {"width": 0.6, "color": colours.muted}})
     if chosen:
-        for trace in drawn.data:
-            trace.selectedpoints = [i for i, row in enumerate(trace.customdata) if row[0] in set(chosen)]
+        drawn.for_each_trace(
+            lambda trace: trace.update(
+                selectedpoints=[i for i, row in enumerate(trace.customdata) if row[0] in set(chosen)]
+            )
+        )
         drawn.update_traces(unselected={"marker": {"opacity": 0.25}})
     drawn.update_xaxes(title_text=axes[0], zeroline=False)
     drawn.update_yaxes(title_text=axes[1], zeroline=False)
