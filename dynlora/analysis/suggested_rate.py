@@ -47,20 +47,28 @@ class RateCurve:
     Attributes:
         rates: of the steps, rising.
         losses: of the batches, before the step; not finite where training broke.
+        control: losses of the same batches while the adapters stay and the head learns at its own rate; empty where the
+            head has no rate of its own.
     """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
+    control: tuple[float, ...] = ()
+
+    @property
+    def effect(self) -> np.ndarray:
+        """The loss less that of the control, (steps,): what the adapters do; the loss itself without a control."""
+        return np.asarray(self.losses, dtype=float) - (np.asarray(self.control, dtype=float) if self.control else 0.0)
 
     def halves(self) -> tuple[RateCurve, RateCurve]:
         """Return every other step from the first, and from the second on."""
-        first, second = ((self.rates[start::2], self.losses[start::2]) for start in (0, 1))
+        first, second = ((self.rates[s::2], self.losses[s::2], self.control[s::2]) for s in (0, 1))
         return RateCurve(*first), RateCurve(*second)
 
 
 @dataclass(frozen=True)
 class RateSuggestion:
-    """What a curve suggests.
+    """What a curve suggests; "loss" is its effect, what the adapters do beside the control.
 
     Attributes:
         rate: None where the curve says nothing.
@@ -88,12 +96,12 @@ def suggested_rate(curve: RateCurve, rule: str = RULE) -> RateSuggestion:
         rule: a key of `BELOW`: the landmark that the rate is placed below.
     """
     rates = np.asarray(curve.rates, dtype=float)
-    finite = np.isfinite(np.asarray(curve.losses, dtype=float))
+    finite = np.isfinite(curve.effect)
     n = len(finite) if finite.all() else int(finite.argmin())
     broken = float(rates[n]) if n < len(rates) else None
     if n < LEAST_STEPS:
         return RateSuggestion(None, "short" if broken is None else "breaks", breaks=broken)
-    losses = np.asarray(curve.losses[:n], dtype=float)
+    losses = curve.effect[:n]
     smooth, noise = _smoothed(np.log(rates[:n]), losses)
     least = max(CLEAR * noise, ROUNDING * float(np.abs(smooth).max()))
     place = int(smooth.argmin())
@@ -126,18 +134,21 @@ def batch_noise(losses: np.ndarray) -> float:
 
 
 def mean_curve(curves: Sequence[RateCurve]) -> RateCurve:
-    """Return the mean of range tests over the same rates; one that broke breaks it."""
+    """Return the mean of range tests over the same rates, of what the adapters do; one that broke breaks it."""
     n = max(len(curve.rates) for curve in curves)
     losses = np.full((len(curves), n), math.nan)
     for row, curve in zip(losses, curves, strict=True):
-        row[: len(curve.losses)] = curve.losses
+        row[: len(curve.losses)] = curve.effect
     rates = next(curve.rates for curve in curves if len(curve.rates) == n)
     return RateCurve(rates, tuple(losses.mean(0).tolist()))
 
 
 def curve_of(test: Mapping[str, Any]) -> RateCurve:
     """Return a test of a `RateAnswer`, as plain values; NaN where a loss was not finite."""
-    return RateCurve(tuple(test["rates"]), tuple(math.nan if loss is None else loss for loss in test["losses"]))
+    losses = (
+        tuple(math.nan if loss is None else loss for loss in test.get(name, ())) for name in ("losses", "control")
+    )
+    return RateCurve(tuple(test["rates"]), *losses)
 
 
 def span(curves: Sequence[RateCurve]) -> tuple[float, float] | None:

@@ -104,16 +104,18 @@ class RateTest(Part):
         seed: of its batches and draws.
         rates: of the steps, rising.
         losses: of each step's batch, nats, before the step; None where it is no number to draw.
+        control: of the same batches while the head alone learns; empty where it has no rate of its own.
     """
 
     seed: Count
     rates: Row[Rate] = Field(min_length=1, max_length=10_000)
     losses: Row[Loss | None] = Field(min_length=1, max_length=10_000)
+    control: Row[Loss | None] = Field(default=(), max_length=10_000)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse steps without a rate, and rates that do not grow."""
-        if len(self.rates) != len(self.losses):
+        if len(self.rates) != len(self.losses) or len(self.control) not in (0, len(self.losses)):
             raise ValueError("another number of losses")
         if any(later <= earlier for earlier, later in itertools.pairwise(self.rates)):
             raise ValueError("rates that do not grow")

@@ -6,13 +6,17 @@ Nothing is recorded and nothing is written. Capacity does not move meanwhile.
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from dynlora.analysis.rank_capacity import bits_to_learn, capacity_bits, verdict
 from dynlora.analysis.suggested_rate import ALIKE, RateCurve, level, mean_curve, span, suggested_rate
 from dynlora.config import RunConfig
 from dynlora.engine.evaluation.to_learn import labels_to_learn, sampled, texts_to_learn
+from dynlora.engine.loop.optimizer import is_head_of_own_rate
 from dynlora.engine.loop.range_test import STEPS, range_test, rates_of, usual_steps
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.jobs import helper_job
@@ -49,9 +53,9 @@ def advise_rate(settings: RunConfig, steps: int | None = None) -> dict[str, Any]
         capacity, curve = _capacity_and_test(settings, steps)
         curves = [curve]
         if (between := span(curves)) is None or between[1] > ALIKE * between[0]:
-            curves.append(_test(_trainer(settings, steps, 1), steps, 1))
+            curves.append(_test(_trainer(settings, steps, 1), settings, steps, 1))
     suggestion, between = suggested_rate(mean_curve(curves)), span(curves)
-    taken = sum(len(curve.rates) for curve in curves)
+    taken = sum(len(curve.rates) + len(curve.control) for curve in curves)
     return {
         "rate": suggestion.rate,
         "why": suggestion.why,
@@ -66,7 +70,10 @@ def advise_rate(settings: RunConfig, steps: int | None = None) -> dict[str, Any]
             {
                 "seed": settings.seed + number,
                 "rates": list(curve.rates),
-                "losses": [loss if abs(loss) < MOST_LOSS else None for loss in curve.losses],
+                **{
+                    name: [loss if abs(loss) < MOST_LOSS else None for loss in losses]
+                    for name, losses in (("losses", curve.losses), ("control", curve.control))
+                },
             }
             for number, curve in enumerate(curves)
         ],
@@ -85,7 +92,7 @@ def _capacity_and_test(settings: RunConfig, steps: int | None) -> tuple[dict[str
     """Return whether the rank is enough, and the first range test; the model is gone afterwards."""
     trainer = _trainer(settings, steps, 0)
     helper_job.tell(0, 0, "measuring what is to be learned")
-    return _capacity(trainer), _test(trainer, steps, 0)
+    return _capacity(trainer), _test(trainer, settings, steps, 0)
 
 
 def _capacity(trainer: Trainer) -> dict[str, Any] | None:
@@ -117,17 +124,36 @@ def _capacity(trainer: Trainer) -> dict[str, Any] | None:
     }
 
 
-def _test(trainer: Trainer, steps: int | None, number: int) -> RateCurve:
-    """Return the range test with this number: 0 for the first one."""
+def _test(trainer: Trainer, settings: RunConfig, steps: int | None, number: int) -> RateCurve:
+    """Return the range test with this number, 0 for the first one; with a control where the head has a rate of its own.
+
+    Args:
+        trainer: at step 0; the control has one of its own.
+        settings: of the run.
+        steps: of a test; None for what suits the model.
+        number: of the test.
+    """
     steps = steps or usual_steps(trainer.model)
+    groups, config = trainer.optimizer.param_groups, trainer.config.train
+    parts = ["range test", "control"] if any(is_head_of_own_rate(group, config) for group in groups) else ["range test"]
 
-    def tell(taken: int) -> None:
-        if taken % TOLD_EVERY == 0:
-            phase = "range test" if number == 0 else "range test with another seed"
-            helper_job.tell(number * steps + taken, (number + 1) * steps, phase)
-            logger.info("%s: step %d of %d", phase.capitalize(), taken, steps)
+    def tell(part: int) -> Callable[[int], None]:
+        phase = parts[part] + (" with another seed" if number else "")
+        before, total = (number * len(parts) + part) * steps, (number + 1) * len(parts) * steps
 
-    return range_test(trainer, rates_of(steps), tell)
+        def on_step(taken: int) -> None:
+            if taken % TOLD_EVERY == 0:
+                helper_job.tell(before + taken, total, phase)
+                logger.info("%s: step %d of %d", phase.capitalize(), taken, steps)
+
+        return on_step
+
+    curve = range_test(trainer, rates_of(steps), tell(0))
+    if len(parts) == 1:
+        return curve
+    count = len(curve.rates)
+    control = range_test(_trainer(settings, steps, number), [0.0] * count, tell(1)).losses
+    return replace(curve, control=(*control, *[math.nan] * (count - len(control))))
 
 
 def _trainer(settings: RunConfig, steps: int | None, number: int) -> Trainer:

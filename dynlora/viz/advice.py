@@ -223,27 +223,33 @@ def _use(field: str, rate: float) -> None:
 
 
 def rate_rows(answer: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the steps of all tests as a table that people read."""
-    return pd.DataFrame(
-        [
-            {"seed": test["seed"], "learning rate": rate, "loss (nats)": math.nan if loss is None else loss}
-            for test in answer["tests"]
-            for rate, loss in zip(test["rates"], test["losses"], strict=True)
-        ]
-    )
+    """Return the steps of all tests as a table that people read; with the control where there was one."""
+    tables = []
+    for test in answer["tests"]:
+        curve = curve_of(test)
+        table = pd.DataFrame({"seed": test["seed"], "learning rate": curve.rates, "loss (nats)": curve.losses})
+        if curve.control:
+            table["head alone (nats)"], table[DIFFERENCE] = curve.control, curve.effect
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+DIFFERENCE = "difference (nats)"
+"""Column of the loss less that of the head alone."""
 
 
 def rate_picture(answer: Mapping[str, Any], colours: Palette) -> go.Figure:
-    """Draw the losses over the rate, smoothed, with the suggested rate and the one that breaks training."""
+    """Draw what the adapters do over the rate, smoothed, with the suggested rate and the one that breaks training."""
     drawn = theme.figure(colours, 260)
     steps = rate_rows(answer)
+    column = DIFFERENCE if DIFFERENCE in steps else "loss (nats)"
     drawn.add_scatter(
         x=steps["learning rate"],
-        y=steps["loss (nats)"],
+        y=steps[column],
         mode="markers",
         name="Step",
         marker={"size": 4, "color": theme.faded(colours.accent, 0.35)},
-        hovertemplate="rate %{x:.3g}<br>loss %{y:.4f}<extra></extra>",
+        hovertemplate="rate %{x:.3g}<br>%{y:.4f} nats<extra></extra>",
     )
     curve = mean_curve([curve_of(test) for test in answer["tests"]])
     smooth = suggested_rate(curve).smoothed
@@ -266,5 +272,5 @@ def rate_picture(answer: Mapping[str, Any], colours: Palette) -> go.Figure:
                 annotation={"text": words, "font": {"size": 11, "color": colour}, "x": math.log10(rate)},
             )
     drawn.update_xaxes(type="log", title_text="Learning rate", exponentformat="power")
-    drawn.update_yaxes(title_text="Loss (nats)")
+    drawn.update_yaxes(title_text="Loss minus head alone (nats)" if column == DIFFERENCE else "Loss (nats)")
     return drawn

@@ -119,3 +119,12 @@ def test_more_to_learn_never_makes_a_rank_roomier(nats: float, chance: float, ex
 
 def test_a_rank_is_tight_from_half_of_its_bits_on() -> None:
     assert [verdict(bits, 100) for bits in (100, 101, 200, 201)] == [AMPLE, TIGHT, TIGHT, TOO_SMALL]
+
+
+def test_what_the_head_learns_by_itself_does_not_move_the_suggestion() -> None:
+    curve = valley(0.02, noise=0.02)
+    head = np.linspace(0, -3, len(RATES))
+    moved = RateCurve(RATES, tuple((np.asarray(curve.losses) + head).tolist()), tuple(head.tolist()))
+    assert suggested_rate(moved).rate == suggested_rate(curve).rate
+    assert moved.halves()[1].effect == pytest.approx(curve.halves()[1].effect)
+    assert mean_curve([moved, moved]).losses == pytest.approx(curve.losses)

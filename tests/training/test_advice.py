@@ -181,3 +181,17 @@ def test_repeated_texts_with_other_labels_are_chance() -> None:
 
     assert label_noise(tokens([0, 1, 0, 1])) == 0
     assert label_noise(tokens([0, 1, 1, 1])) == pytest.approx(math.log(2) / 2)
+
+
+def test_where_the_head_has_a_rate_of_its_own_a_control_lets_the_head_alone_learn(
+    tiny_bert: Path, tiny_data: Path
+) -> None:
+    settings = tiny_config(tiny_bert, tiny_data)
+    rate = settings.train.head_lr
+    (test, *_) = advise_rate(settings, 20)["tests"]
+    without = settings.model_copy(update={"train": settings.train.model_copy(update={"head_lr": None})})
+    assert rate is not None
+    assert len(test["control"]) == len(test["losses"])
+    assert test["control"][0] == test["losses"][0], "the first loss is that of the base model"
+    assert test["control"][-1] != test["losses"][-1]
+    assert advise_rate(without, 20)["tests"][0]["control"] == []

@@ -89,10 +89,13 @@ def set_peak(optimizer: Optimizer, config: TrainConfig, lr: float) -> None:
     The output layer of a head with a rate of its own keeps it, and so does a group whose rate is constant.
     """
     for group in optimizer.param_groups:
-        is_head = group.get("backs_off") is False
-        if group.get("constant") or (is_head and config.head_lr is not None):
-            continue
-        group["peak_lr"] = following_rate(group, lr)
+        if not (group.get("constant") or is_head_of_own_rate(group, config)):
+            group["peak_lr"] = following_rate(group, lr)
+
+
+def is_head_of_own_rate(group: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Say whether a group is the output layer of a head that has a rate of its own."""
+    return group.get("backs_off") is False and config.head_lr is not None
 
 
 def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, backoff: float = 1.0) -> float:

@@ -46,7 +46,7 @@ def range_test(trainer: Trainer, rates: Sequence[float], on_step: Callable[[int]
 
     Args:
         trainer: at step 0.
-        rates: that train.lr has at each step.
+        rates: that train.lr has at each step; 0 leaves the adapters as they are.
         on_step: told the number of steps taken.
     """
     order = BatchOrder(trainer.tokens.length, trainer.config.train.batch_size, trainer.config.seed)
