@@ -9,6 +9,7 @@ grid. On the data sets of `--choose` the loss of each rule, at each factor below
 linear over log rate, the nearest end outside of it. On those of `--data` a run also trains at the suggested rate.
 Figures are losses on held-out rows less that of the grid's best. They are written after each data set and seed.
 With `--known` the range tests and grids of earlier files of results are taken: a suggestion is made of the test again.
+With `--grids` their grids alone are: the range tests are made anew.
 With `--grid-from` the data sets of `--choose` train no grid: they take that of files of `benchmarks.tuned`.
 """
 
@@ -195,6 +196,7 @@ def main() -> None:
     parser.add_argument("--choose", default="", help="names or folders that choose the rule, separated by commas")
     parser.add_argument("--data", default="", help="names or folders that report it")
     parser.add_argument("--known", default="", help="names of earlier files of results, separated by commas")
+    parser.add_argument("--grids", default="", help="the same, for their grids alone")
     parser.add_argument("--grid-from", default="", help="names of files of benchmarks.tuned, for those that choose")
     parser.add_argument("--out", default="rate", help="name of the file of results")
     parser.add_argument("--quick", action="store_true", help="few steps: does it work, nothing more")
@@ -207,14 +209,15 @@ def main() -> None:
         setting, reporting = replace(setting, steps=20, rows=64, rates=f"{DEFAULT:g},0.01"), "sentiment4"
     runs: dict[str, dict[str, Any]] = {}
     choice: dict[str, dict[str, Any]] = {}
-    known = known_runs(arguments.known, setting)
+    known, grids = known_runs(arguments.known, setting), known_runs(arguments.grids, setting)
     choosing = [data for data in arguments.choose.split(",") if data]
     with tempfile.TemporaryDirectory() as place:
         for data in [*choosing, *(data for data in reporting.split(",") if data)]:
             earlier = [name for name in known if name.startswith(f"{Path(data).name}, seed ")]
             for seed in range(max(setting.seeds, len(earlier))):
-                grid = tuned_grid(arguments.grid_from, setting.method) if data in choosing else {}
                 name, values = f"{Path(data).name}, seed {seed}", values_of(data, seed, setting)
+                grid = tuned_grid(arguments.grid_from, setting.method) if data in choosing else {}
+                grid = grid or grids.get(name, {}).get("grid", {})
                 runs[name] = run = dict(known.get(name) or one(values, setting, Path(place), grid))
                 if data in choosing:
                     choice[name] = run

@@ -73,7 +73,8 @@ OLD = {
     "RateAnswer": '{\n "rate": 0.0057, "why": "", "low": 0.0045, "high": 0.0051, "level": "high", "steepest": 0.0095, '
     '"lowest": 0.017, "breaks": 0.03, "default": 0.001, "tests": [{"seed": 0, "rates": [0.001, 0.002], "losses": '
     '[1.5, null], "control": [1.5, 1.4]}], "look": {"method": "lora", "rank": 1, "steps": 2, "rows": 64, '
-    '"seconds": 1.0}, "capacity": {"nats": 1.0, "irreducible": 0.0, "examples": 64, "bits": 92.3, "parameters": 50, "capacity": 100.0, '
+    '"seconds": 1.0}, "capacity": {"nats": 1.0, "irreducible": 0.0, "examples": 64, "bits": 92.3, '
+    '"parameters": 50, "capacity": 100.0, '
     '"verdict": "tight"}}\n',
     "Answer": '{\n "ranks": {"a.query": 2}, "scaling": {"a.query": 2.0}, "parameters": 16, "budget": 16, '
     '"uniform_rank": 2, "task_type": "SEQ_CLS", "modules": [{"name": "a.query", "layer": 0, "kind": "query", '
