@@ -36,7 +36,7 @@ _FRAME = Markup(
 )
 
 PITCH, ALL_BARS, LEAST_PITCH = 10.5, 500, 2.4
-BLOCK_GAP, AROUND_BLOCK, AROUND_ALL, CONTROLS, MARGIN = 14, 5, 45, 36, 10
+BLOCK_GAP, AROUND_BLOCK, AROUND_ALL, CONTROLS, MARGIN = 14, 5, 45, 52, 10
 """Pixels as in `replay.js`: a bar, all bars, the thinnest; between blocks and around one; axis, buttons, a margin."""
 
 

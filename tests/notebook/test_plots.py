@@ -115,7 +115,7 @@ def test_a_module_is_framed() -> None:
 WRONG: list[tuple[Callable[[Plots], Any], str]] = [
     (lambda p: p.capacity("gat"), r"^signal='gat': did you mean 'gate'\?$"),
     (lambda p: p.capacity("loss_of_all"), r"^signal='loss_of_all': must be one of rank, importance, gate"),
-    (lambda p: p.capacity(order="size"), r"^order='size': must be one of kind, depth and rank$"),
+    (lambda p: p.capacity(order="size"), r"^order='size': must be one of kind, depth, rank and layer$"),
     (lambda p: p.capacity(module="query"), r"^module='query': must be one of .* and 24 more$"),
     (lambda p: p.capacity(start=-1), r"^start=-1: must be a whole number, a step from 0 to 300$"),
     (lambda p: p.capacity(start=200, stop=100), r"^stop=100: must be a whole number, a step from 200 to 300$"),

@@ -55,7 +55,7 @@ def without_clicks(figure: Figure) -> Figure:
     for trace in figure["data"]:
         trace.pop("unselected", None)
         if isinstance(trace.get("hovertemplate"), str):
-            trace["hovertemplate"] = trace["hovertemplate"].replace("<br>click to follow this module", "")
+            trace["hovertemplate"] = trace["hovertemplate"].replace("<br>click to select", "")
     return figure
 
 

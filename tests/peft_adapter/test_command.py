@@ -16,7 +16,9 @@ def test_an_adapter_is_told_in_words_and_in_json(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["inspect", str(folder)])
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("LoRA adapter of some/model: 6 modules, of ranks 1 to 4, 15 components in total.\n")
-    assert len(result.stdout.splitlines()) == 2 + 6
+    lines = result.stdout.splitlines()
+    assert len(lines) == 2 + 6 + 1
+    assert lines[-1].startswith("query has the largest updates, with ")
     document = json.loads(CliRunner().invoke(main, ["inspect", str(folder), "--json"]).stdout)
     assert set(document) == {"folder", "peft_type", "base_model", "modules", "other_parameters", "notes"}
     assert [len(module["singular_values"]) for module in document["modules"]] == [1, 2, 2, 3, 3, 4]
