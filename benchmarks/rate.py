@@ -221,8 +221,9 @@ def main() -> None:
                 runs[name] = run = dict(known.get(name) or one(values, setting, Path(place), grid))
                 if data in choosing:
                     choice[name] = run
-                elif run["suggested"] is None and (rate := _rate_by(run["answer"])) is not None:
-                    run["suggested"] = loss_at(values, rate, Path(place))
+                else:  # the rule may be another one than that of an earlier file
+                    rate = _rate_by(run["answer"])
+                    run["suggested"] = None if rate is None else loss_at(values, rate, Path(place))
                 figures = {
                     "setting": vars(setting),
                     "rule": f"{RULE} / {BELOW[RULE]:g}",

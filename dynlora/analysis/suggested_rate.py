@@ -27,11 +27,11 @@ ROUNDING = 1e-9
 CLIMB = 0.5
 """Part of the fall that the loss climbs back at the rate that breaks training."""
 
-BELOW = {"steepest": 1.0, "lowest": 1.5, "breaks": 3.0}
+BELOW = {"steepest": 1.0, "lowest": 3.0, "breaks": 5.0}
 """How many times below each of its landmarks a rule places the rate."""
 
-RULE = "steepest"
-"""The rule that is used."""
+RULE = "breaks"
+"""The rule that is used; where nothing breaks, the steepest fall is the suggestion."""
 
 ALIKE = 2.0
 """Factor within which two suggestions agree."""
@@ -114,8 +114,9 @@ def suggested_rate(curve: RateCurve, rule: str = RULE) -> RateSuggestion:
     slope = np.gradient(smooth, np.log(rates[:n]))[: place + 1]
     steepest = float(rates[int(slope.argmin())])
     lowest = float(rates[place]) if breaks is not None or place < n - 1 else None
-    marks = {"steepest": steepest, "lowest": float(rates[place]), "breaks": breaks or float(rates[-1])}
-    rate = float(np.clip(marks[rule] / BELOW[rule], rates[0], rates[-1]))
+    marks = {"steepest": steepest, "lowest": float(rates[place]), "breaks": breaks}
+    mark = marks[rule]
+    rate = steepest if mark is None else float(np.clip(mark / BELOW[rule], rates[0], rates[-1]))
     return RateSuggestion(rate, "", steepest, lowest, breaks, line)
 
 

@@ -211,7 +211,7 @@ def tuned(name: str, *others: str) -> Iterator[str]:
         )
 
 
-RATES = ("rate-head-r1-intents", "rate-head-r1-pairs", "rate-head-r8", "rate-head-r1-dynamic")
+RATES = ("rate-head-r1-intents", "rate-head-r1-pairs", "rate-head-r8")
 """Files of `benchmarks.rate` whose heads have a rate of their own."""
 
 DATA = {
