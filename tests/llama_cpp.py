@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ def _loaded(base: Path) -> Iterator[tuple[Any, Any, Any]]:
     """Lend the library and a model."""
     from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
 
-    ffi, lib = get_ffi(), get_lib()
+    ffi, lib = get_ffi(), cast("Any", get_lib())
     quiet = ffi.callback("void(enum ggml_log_level, const char *, void *)", lambda level, text, data: None)
     lib.llama_log_set(quiet, ffi.NULL)
     lib.llama_backend_init()

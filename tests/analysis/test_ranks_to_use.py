@@ -146,6 +146,7 @@ def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) ->
     names: dict[str, Any] = {}
     exec(ranks_to_use_text.code(settings), names)
     assert names["config"].task_type == "SEQ_CLS"
+    assert summary["model"] is not None
     base = AutoModelForSequenceClassification.from_pretrained(summary["model"], num_labels=2)
     model = get_peft_model(base, names["config"])
     built = {

@@ -224,7 +224,7 @@ def test_the_baseline_has_the_budget_of_what_is_looked_at_and_no_gates() -> None
 @pytest.mark.parametrize("folder", sorted(sample_runs_dir().glob("20261125*")), ids=lambda folder: folder.name)
 def test_a_new_seed_joins_the_runs_made_before_a_setting_was_there(folder: Path) -> None:
     """A run that was made before a setting existed, and its repetition, which writes the setting out."""
-    made = run_summary(folder)
+    made: Any = run_summary(folder)
     config = read_run_config(folder).model_dump(mode="json") | {"seed": made["seed"] + 1}
     assert "eval_rows" not in made["config"]["log"]
     assert "eval_rows" in config["log"]

@@ -196,7 +196,7 @@ def test_nothing_of_a_users_is_on_its_command_line() -> None:
 
 def test_a_knock_out_goes_on_between_questions(trained_run: Path, tmp_path: Path) -> None:
     answering = Answering()
-    question = {"folder": str(trained_run), "which": "last"}
+    question: dict[str, Any] = {"folder": str(trained_run), "which": "last"}
     file = tmp_path / "knockout.json"
     state = answering.model(str(trained_run), "last")
     started = answering._knockout(str(trained_run), "last", str(file), rows=16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,16 @@ def test_step_zero_is_the_compressed_adapter_and_its_head(small: Small, runs_dir
     assert summary["params"]["active"] == summary["params"]["budget"] == small.size.parameters
 
 
+def origin_of(folder: Path) -> Mapping[str, Any]:
+    """Return where the adapter of a run comes from."""
+    origin = queries.run_summary(folder)["origin"]
+    assert origin is not None
+    return origin
+
+
 def test_a_run_says_which_run_it_comes_from_and_at_which_size(small: Small, runs_dir: Path) -> None:
     folder = training.train(small.config(), runs_dir).folder
-    origin = queries.run_summary(folder)["origin"]
+    origin = origin_of(folder)
     whole = sum(queries.run_summary(small.source)["ranks"].values())
     assert origin["run"] == small.source.name
     assert origin["name"] == queries.run_summary(small.source)["name"]
@@ -323,7 +331,7 @@ def test_the_command_queues_a_run_that_starts_from_the_size(
     losses = held_out_loss(made)
     assert losses[0] == pytest.approx(small.loss, abs=1e-5)
     assert max(losses) == 6
-    assert queries.run_summary(made)["origin"]["run"] == source.name
+    assert origin_of(made)["run"] == source.name
     words = run(runs_dir, *command).stdout
     assert "6 steps that start from this adapter" in words
     assert len(list((runs_dir / ".starts").iterdir())) == 1, "the same size is kept once"
@@ -335,7 +343,7 @@ def test_an_adapter_brought_along_is_recovered_too(
     monkeypatch.setattr(launch, "wake", lambda *_: None)
     arguments = ["compress", str(classifier.folder), "--config", str(classifier.source / "config.yaml"), "--rows", "64"]
     report = document(run(runs_dir, *arguments, "--budget", "0.5", "--recover", "3", "--json"))
-    origin = queries.run_summary(runs_dir / report["recovery"]["id"])["origin"]
+    origin = origin_of(runs_dir / report["recovery"]["id"])
     assert (origin["run"], origin["name"]) == (None, classifier.folder.name)
     assert 0 < origin["share"] <= 0.5
 
@@ -373,7 +381,7 @@ def test_what_a_run_says_of_itself_names_no_folder_elsewhere(classifier: Small, 
 )
 def test_an_origin_that_cannot_be_is_none(origin: Any, classifier: Small, runs_dir: Path) -> None:
     folder = plan(classifier.config()).create(runs_dir, "queued")
-    good = queries.run_summary(folder)["origin"]
+    good = origin_of(folder)
     RunWriter.annotate(
         folder, meta={"origin": json.loads(json.dumps({**good, **origin})) if isinstance(origin, dict) else origin}
     )

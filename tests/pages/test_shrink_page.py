@@ -144,6 +144,7 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
     assert best is not None
     folder = sized_run.parent / made
     origin = queries.run_summary(folder)["origin"]
+    assert origin is not None
     assert (origin["run"], origin["parameters"]) == (sized_run.name, best.parameters)
     config = read_run_config(folder)
     assert config.strategy.fields["start_from"] == str(next((sized_run.parent / ".starts").iterdir()))

@@ -33,7 +33,6 @@ def llama() -> LlamaForCausalLM:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=64,
-        rope_theta=10_000.0,
         tie_word_embeddings=False,
     )
     return LlamaForCausalLM(config).eval()
@@ -53,7 +52,7 @@ def updates(llama: LlamaForCausalLM) -> dict[str, Update]:
     random = np.random.default_rng(1)
     products = {}
     for place, name in enumerate(_modules(llama)):
-        weight = llama.get_submodule(name).weight
+        weight = llama.get_parameter(f"{name}.weight")
         rank = place % 9
         lora_A = random.normal(0, 0.2, (rank, weight.shape[1])).astype(np.float32)
         lora_B = random.normal(0, 0.2, (weight.shape[0], rank)).astype(np.float32)

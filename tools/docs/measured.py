@@ -227,7 +227,9 @@ DATA = {
 
 def rates() -> Iterator[str]:
     """Yield what range tests suggested beside the best of a grid; first the data sets that chose nothing."""
-    yield from head("data, method, rank", "suggested", "best of five", "suggested", "default 0.001", "confidence")
+    yield from head(
+        "data, method, rank", "suggested", "best of five", "suggested minus best", "default 0.001 minus best"
+    )
     rows: dict[bool, list[str]] = {False: [], True: []}
     for file in map(figures, RATES):
         what = "`{method}`, {rank}".format(**file["setting"])
@@ -243,7 +245,6 @@ def rates() -> Iterator[str]:
                     f"{one['best_rate']:.2g}",
                     "" if loss is None else f"{loss:+.3f}".replace("-", "−"),
                     "diverged" if one["default"] is None else f"{one['default']:+.3f}".replace("-", "−"),
-                    one["level"],
                 )
             )
     yield from rows[False] + rows[True]
