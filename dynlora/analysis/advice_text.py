@@ -123,7 +123,12 @@ def rate_curve(answer: Mapping[str, Any]) -> str:
         return f"{what}, of each step; the rate grows by the same factor from step to step."
     rise = f"rises from {number(answer['lowest'])} on" if answer["lowest"] else "falls to the end"
     subject = f"{what}. It" if has_control else "The loss"
-    return f"{subject} falls fastest at {number(answer['steepest'])} and {rise}."
+    landmarks = f"{subject} falls fastest at {number(answer['steepest'])} and {rise}."
+    if not answer["breaks"]:
+        return f"{landmarks} Nothing breaks, so the steepest fall is the suggestion."
+    return (
+        f"{landmarks} The suggestion is {number(answer['rate'] / answer['breaks'])} of the rate that breaks training."
+    )
 
 
 CAPACITY = {
