@@ -154,7 +154,7 @@ def of_rules(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return table
 
 
-def _rate_by(answer: Mapping[str, Any], rule: str = RULE) -> float | None:
+def _rate_by(answer: Mapping[str, Any], rule: str | None = None) -> float | None:
     return suggested_rate(mean_curve([curve_of(test) for test in answer["tests"]]), rule).rate
 
 

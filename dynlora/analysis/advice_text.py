@@ -124,8 +124,8 @@ def rate_curve(answer: Mapping[str, Any]) -> str:
     rise = f"rises from {number(answer['lowest'])} on" if answer["lowest"] else "falls to the end"
     subject = f"{what}. It" if has_control else "The loss"
     landmarks = f"{subject} falls fastest at {number(answer['steepest'])} and {rise}."
-    if not answer["breaks"]:
-        return f"{landmarks} Nothing breaks, so the steepest fall is the suggestion."
+    if not answer["breaks"] or answer["rate"] == answer["steepest"]:
+        return f"{landmarks} The steepest fall is the suggestion."
     return (
         f"{landmarks} The suggestion is {number(answer['rate'] / answer['breaks'])} of the rate that breaks training."
     )

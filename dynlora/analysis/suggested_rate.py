@@ -30,8 +30,11 @@ CLIMB = 0.5
 BELOW = {"steepest": 1.0, "lowest": 3.0, "breaks": 5.0}
 """How many times below each of its landmarks a rule places the rate."""
 
-RULE = "breaks"
-"""The rule that is used; where nothing breaks, the steepest fall is the suggestion."""
+RULE, RULE_WITHOUT_CONTROL = "breaks", "steepest"
+"""The rule of curves with a control and without one; each was chosen on curves of its own kind.
+
+Where nothing breaks, the steepest fall is the suggestion.
+"""
 
 ALIKE = 2.0
 """Factor within which two suggestions agree."""
@@ -88,13 +91,14 @@ class RateSuggestion:
     smoothed: tuple[float, ...] = ()
 
 
-def suggested_rate(curve: RateCurve, rule: str = RULE) -> RateSuggestion:
+def suggested_rate(curve: RateCurve, rule: str | None = None) -> RateSuggestion:
     """Return the rate that a curve suggests.
 
     Args:
         curve: of one range test, or the mean of several.
-        rule: a key of `BELOW`: the landmark that the rate is placed below.
+        rule: a key of `BELOW`: the landmark that the rate is placed below; None for that of such a curve.
     """
+    rule = rule or (RULE if curve.control else RULE_WITHOUT_CONTROL)
     rates = np.asarray(curve.rates, dtype=float)
     finite = np.isfinite(curve.effect)
     n = len(finite) if finite.all() else int(finite.argmin())
@@ -135,13 +139,17 @@ def batch_noise(losses: np.ndarray) -> float:
 
 
 def mean_curve(curves: Sequence[RateCurve]) -> RateCurve:
-    """Return the mean of range tests over the same rates, of what the adapters do; one that broke breaks it."""
+    """Return the mean of range tests over the same rates, of what the adapters do; one that broke breaks it.
+
+    It has a control of zeros where all of them have one.
+    """
     n = max(len(curve.rates) for curve in curves)
     losses = np.full((len(curves), n), math.nan)
     for row, curve in zip(losses, curves, strict=True):
         row[: len(curve.losses)] = curve.effect
     rates = next(curve.rates for curve in curves if len(curve.rates) == n)
-    return RateCurve(rates, tuple(losses.mean(0).tolist()))
+    control = (0.0,) * n if all(curve.control for curve in curves) else ()
+    return RateCurve(rates, tuple(losses.mean(0).tolist()), control)
 
 
 def curve_of(test: Mapping[str, Any]) -> RateCurve:
