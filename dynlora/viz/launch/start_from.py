@@ -87,9 +87,14 @@ def _start_over(name: str, value: str | None) -> None:
 def baseline_button(run: Chosen) -> None:
     """Draw the button that trains the baseline of a run, what leads to its settings, and what it is.
 
+    Where the page may only look it says so in their place.
+
     Args:
         run: the run that has nothing to be compared with.
     """
+    if is_read_only():
+        twin_button(run)
+        return
     with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
         twin = twin_button(run, is_main=True)
         link("pages/launch.py", "Change its settings first", **{"from": run.id, "twin": twin})
@@ -99,7 +104,7 @@ def baseline_button(run: Chosen) -> None:
 def twin_button(run: Chosen, *, is_main: bool = False) -> str:
     """Draw the button that trains the same with plain LoRA, or with the default method where the run is plain LoRA.
 
-    Both runs are then compared. Nothing is drawn where the page may only look.
+    Both runs are then compared. Where the page may only look a note is in its place.
 
     Args:
         run: the run.
