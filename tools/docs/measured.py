@@ -228,7 +228,12 @@ DATA = {
 def rates() -> Iterator[str]:
     """Yield what range tests suggested beside the best of a grid; first the data sets that chose nothing."""
     yield from head(
-        "data, method, rank", "suggested", "best of five", "suggested minus best", "default 0.001 minus best"
+        "data, method, rank",
+        "suggested",
+        "best of five",
+        "suggested minus best",
+        "default 0.001 minus best",
+        "0.0025 minus best",
     )
     rows: dict[bool, list[str]] = {False: [], True: []}
     for file in map(figures, RATES):
@@ -245,6 +250,7 @@ def rates() -> Iterator[str]:
                     f"{one['best_rate']:.2g}",
                     "" if loss is None else f"{loss:+.3f}".replace("-", "−"),
                     "diverged" if one["default"] is None else f"{one['default']:+.3f}".replace("-", "−"),
+                    f"{file['runs'][name]['grid']['0.0025'] - one['best_loss']:+.3f}".replace("-", "−"),
                 )
             )
     yield from rows[False] + rows[True]
