@@ -19,6 +19,9 @@ SCALING = "alpha / r"
 HEAD_RATE = "head_lr"
 """Key of a side whose head has a learning rate of its own; elsewhere it is that of the adapters."""
 
+RATE = "lr"
+"""Key of a side whose learning rate is given with it; elsewhere it is tuned, or that of `--rates`."""
+
 FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
 
 FROZEN: dict[str, Any] = {"name": "lora", "scale": "learned", "scale_lr_ratio": 0.0}
@@ -42,6 +45,12 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora, head at 0.01": {"name": "lora", HEAD_RATE: 0.01},
     "lora, head at 0.04": {"name": "lora", HEAD_RATE: 0.04},
     "lora, head at 0.1": {"name": "lora", HEAD_RATE: 0.1},
+    "lora, 0.0025, head at 0.01": {"name": "lora", RATE: 0.0025, HEAD_RATE: 0.01},
+    "lora, 0.0025, head at 0.04": {"name": "lora", RATE: 0.0025, HEAD_RATE: 0.04},
+    "lora, scale, head at 0.01": {"name": "lora", "scale": "learned", HEAD_RATE: 0.01},
+    "lora, scale, head at 0.04": {"name": "lora", "scale": "learned", HEAD_RATE: 0.04},
+    "random ranks, head at 0.04": {"name": "lora", RANDOM_RANKS: True, HEAD_RATE: 0.04},
+    "random ranks, scale, head at 0.04": {"name": "lora", "scale": "learned", RANDOM_RANKS: True, HEAD_RATE: 0.04},
     "lora, scaling 0.25, slow head": {"name": "lora", SCALING: 0.25, HEAD_RATE: 0.004},
     "lora, plus": {"name": "lora", "lr_ratio": 16.0},
     # alpha / √rank: at rank 1 it is `lora`
@@ -54,7 +63,12 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, scale at 10": {**FREE, "gates": "scale", "scale_lr_ratio": 10.0},
     "dynamic, fast head": {**FREE, HEAD_RATE: 0.0175},
     "dynamic, scale, fast head": {**FREE, "gates": "scale", HEAD_RATE: 0.0175},
+    "dynamic, head at 0.04": {**FREE, HEAD_RATE: 0.04},
+    "dynamic, scale, head at 0.01": {**FREE, "gates": "scale", HEAD_RATE: 0.01},
     "dynamic, scale, head at 0.04": {**FREE, "gates": "scale", HEAD_RATE: 0.04},
+    "dynamic, gates, head at 0.01": {**FREE, "gates": "module", HEAD_RATE: 0.01},
+    "dynamic, gates, head at 0.04": {**FREE, "gates": "module", HEAD_RATE: 0.04},
+    "dynamic, token, head at 0.04": {**FREE, "gates": "token", HEAD_RATE: 0.04},
     "dynamic, scaling 1": {**FREE, SCALING: 1.0},
     "dynamic, scaling 0.5": {**FREE, SCALING: 0.5},
     "dynamic, scaling 0.25": {**FREE, SCALING: 0.25},
@@ -83,10 +97,11 @@ RATE_OF = {
     "dynamic, family, first only": "dynamic, family",
     "lora, scaling 0.25, slow head": "lora, scaling 0.25",
     "lora, head at 0.005": "lora, fast head",
-    "lora, head at 0.04": "lora, fast head",
     "lora, head at 0.1": "lora, fast head",
-    "dynamic, scale, head at 0.04": "dynamic, scale, fast head",
     "random ranks, fast head": "lora, fast head",
+    "random ranks, head at 0.04": "lora, head at 0.04",
+    "random ranks, scale, head at 0.04": "lora, scale, head at 0.04",
+    "dynamic, head at 0.04": "dynamic, scale, head at 0.04",
     "dynamic, fast head": "dynamic, scale, fast head",
     **dict.fromkeys(WHY, "lora, scale"),
 }
@@ -101,6 +116,9 @@ OWN_RATE = (
     "lora, scaling 0.25",
     "lora, fast head",
     "lora, head at 0.01",
+    "lora, head at 0.04",
+    "lora, scale, head at 0.01",
+    "lora, scale, head at 0.04",
     "lora, plus, fast head",
     "lora, plus",
     "lora, stabilized",
@@ -110,6 +128,10 @@ OWN_RATE = (
     "dynamic, scale",
     "dynamic, scale at 10",
     "dynamic, scale, fast head",
+    "dynamic, scale, head at 0.01",
+    "dynamic, gates, head at 0.01",
+    "dynamic, gates, head at 0.04",
+    "dynamic, token, head at 0.04",
     "dynamic, scaling 1",
     "dynamic, scaling 0.5",
     "dynamic, scaling 0.25",
@@ -131,6 +153,7 @@ def tuned_as(method: str) -> str:
 
 
 def parts_of(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a method, and what a benchmark sets itself: ranks, scales, alpha, the rate of a head."""
+    """Return the settings of a method, and what a benchmark sets itself: ranks, scales, alpha, rates."""
     values = dict(ALLOCATORS[method])
-    return values, {key: values.pop(key) for key in (RANDOM_RANKS, FROZEN_SCALES, SCALING, HEAD_RATE) if key in values}
+    own = (RANDOM_RANKS, FROZEN_SCALES, SCALING, HEAD_RATE, RATE)
+    return values, {key: values.pop(key) for key in own if key in values}

@@ -2,7 +2,7 @@
 
     python -m benchmarks.tuned --data CLINC150 [--model minilm] [--rank 1] [--steps 300] [--seeds 8]
         [--methods "lora;dynamic;dynamic, family"] [--rates 0.004,0.006,0.01,0.015,0.02,0.03] [--tuning-seeds 1]
-        [--processes 2] [--name tuned-clinc150-r1-scale]
+        [--processes 2] [--name tuned-clinc150-r1-scale] [--test]
 
 Each method takes the rate with the least loss on the tuning seeds (1000, 1001, ...), which are used for nothing else.
 A part of a method that `benchmarks.allocators` gives no rate of its own takes that of the whole. Then all train on the
@@ -17,6 +17,7 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -30,7 +31,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import results
-from benchmarks.allocators import FROZEN_SCALES, HEAD_RATE, RANDOM_RANKS, SCALING, parts_of, tuned_as
+from benchmarks.allocators import FROZEN_SCALES, HEAD_RATE, RANDOM_RANKS, RATE, SCALING, parts_of, tuned_as
 from benchmarks.fixed_run import measured, written_ranks
 from benchmarks.headroom import SCALING_OF_ALL, mean_and_ends, modules_of, task_of, values_of
 from benchmarks.kept_runs import KeptRuns
@@ -46,6 +47,8 @@ COMPARED_WITH = (
     "lora, scaling 0.5",
     "lora, scaling 0.25",
     "lora, fast head",
+    "lora, head at 0.01",
+    "lora, head at 0.04",
     "lora, scale",
     "dynamic",
     "dynamic, scale",
@@ -63,6 +66,15 @@ def file_name(arguments: argparse.Namespace, job: Job) -> str:
     method, seed, lr = job
     where = f"{Path(arguments.data).name}-{arguments.model}-r{arguments.rank}-{arguments.steps}-{arguments.rows}"
     return f"{where}-{method}-{lr:g}-{seed}.json".replace(" ", "_")
+
+
+def with_test_held_out(data: Path) -> str:
+    """Return a folder of the same training examples, whose held-out examples are those of the test split."""
+    folder = results.QUICK / "test" / f"{data.name}-test"
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, of in (("train", "train"), ("validation", "test")):
+        shutil.copyfile(data / f"{of}.parquet", folder / f"{split}.parquet")
+    return str(folder)
 
 
 def trained(arguments: argparse.Namespace, job: Job) -> str:
@@ -177,6 +189,11 @@ def chosen_rate(curve: dict[str, float | None]) -> float:
     return float(min((loss, lr) for lr, loss in curve.items() if loss is not None)[1])
 
 
+def rate_of(chosen: dict[str, float], method: str) -> float:
+    """Return the rate at which a method trains: its own, or that which was chosen for what it is tuned as."""
+    return parts_of(method)[1].get(RATE) or chosen[tuned_as(method)]
+
+
 def row_of(tables: dict[str, dict[str, np.ndarray]], method: str) -> dict[str, Any]:
     """Return a method's loss and accuracy, and their paired differences to what it is compared with."""
     row: dict[str, Any] = {}
@@ -203,7 +220,7 @@ def reaction_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def compared(arguments: argparse.Namespace, chosen: dict[str, float], seeds: list[int]) -> dict[str, Any]:
     """Train every method at its rate on the seeds, and return a row each; a method that diverged says so."""
     runs = {
-        method: [kept_run(arguments, method, seed, chosen[tuned_as(method)]) for seed in seeds]
+        method: [kept_run(arguments, method, seed, rate_of(chosen, method)) for seed in seeds]
         for method in arguments.methods
     }
     whole = {method: of for method, of in runs.items() if all("loss" in run for run in of)}
@@ -233,6 +250,9 @@ def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", default=METHODS, help="names of `benchmarks.allocators`, separated by ;")
     parser.add_argument("--name", help="of the file of results; tuned-DATA-rRANK")
     parser.add_argument("--rates-from", help="file of results whose methods keep the rates that they chose there")
+    parser.add_argument(
+        "--test", action="store_true", help="hold out the test split of a folder, and leave out its validation"
+    )
     parser.add_argument("--processes", type=int, default=1, help="runs side by side; cores are shared among them")
     parser.add_argument("--pack", action="store_true", help="move finished runs into the committed file, and end")
     parser.add_argument("--quick", action="store_true", help="few steps and rows: does it work, nothing more")
@@ -240,6 +260,8 @@ def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     if arguments.quick:
         arguments.steps, arguments.rows, arguments.seeds, arguments.rates = 12, 64, 2, "0.004,0.01"
         arguments.methods = "lora;dynamic"
+    if arguments.test:
+        arguments.data = with_test_held_out(Path(arguments.data))
     arguments.kept = KeptRuns.below(results.emptied("tuned")) if arguments.quick else KEPT
     arguments.rates = [float(rate) for rate in arguments.rates.split(",")]
     arguments.methods = arguments.methods.split(";")
@@ -253,7 +275,8 @@ def main() -> None:
         arguments.kept.pack()
         return
     known = known_curves(arguments.rates_from)
-    own = [method for method in dict.fromkeys(map(tuned_as, arguments.methods)) if method not in known]
+    tuned = [tuned_as(method) for method in arguments.methods if RATE not in parts_of(method)[1]]
+    own = [method for method in dict.fromkeys(tuned) if method not in known]
     tuning = range(TUNING_SEED, TUNING_SEED + arguments.tuning_seeds) if len(arguments.rates) > 1 else range(0)
     train_all(arguments, [(method, seed, lr) for seed in tuning for method in own for lr in arguments.rates])
     curves = known | {method: curve_of(arguments, method) for method in own}
@@ -261,7 +284,7 @@ def main() -> None:
     name = arguments.name or f"tuned-{Path(arguments.data).name}-r{arguments.rank}"
     name = "tuned-quick" if arguments.quick else name
     seeds = list(range(FIRST_SEED, FIRST_SEED + arguments.seeds))
-    train_all(arguments, [(m, seed, chosen[tuned_as(m)]) for seed in seeds for m in arguments.methods])
+    train_all(arguments, [(m, seed, rate_of(chosen, m)) for seed in seeds for m in arguments.methods])
     rows = compared(arguments, chosen, seeds)
     figures = {"seeds": seeds, "steps": arguments.steps, "rates": curves, "chosen": chosen, "methods": rows}
     print("written:", results.write(name, figures, "benchmarks.tuned"))
