@@ -175,11 +175,12 @@ def curve_of(arguments: argparse.Namespace, method: str) -> dict[str, float | No
     return curve
 
 
-def known_curves(name: str | None) -> dict[str, dict[str, float | None]]:
-    """Return the curves of a file of results, by method; none without a name."""
-    if name is None:
-        return {}
-    return json.loads((results.RESULTS / f"{name}.json").read_text("utf-8"))["figures"]["rates"]
+def known_curves(names: str) -> dict[str, dict[str, float | None]]:
+    """Return the curves of files of results, by method; where two have a method, the later one's; none without names."""
+    curves: dict[str, dict[str, float | None]] = {}
+    for name in filter(None, names.split(",")):
+        curves |= json.loads((results.RESULTS / f"{name}.json").read_text("utf-8"))["figures"]["rates"]
+    return curves
 
 
 def chosen_rate(curve: dict[str, float | None]) -> float:
@@ -249,7 +250,7 @@ def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rates", default=RATES, help="separated by commas")
     parser.add_argument("--methods", default=METHODS, help="names of `benchmarks.allocators`, separated by ;")
     parser.add_argument("--name", help="of the file of results; tuned-DATA-rRANK")
-    parser.add_argument("--rates-from", help="file of results whose methods keep the rates that they chose there")
+    parser.add_argument("--rates-from", default="", help="files of results whose methods keep the rates chosen there")
     parser.add_argument(
         "--test", action="store_true", help="hold out the test split of a folder, and leave out its validation"
     )
