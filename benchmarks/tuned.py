@@ -176,7 +176,7 @@ def curve_of(arguments: argparse.Namespace, method: str) -> dict[str, float | No
 
 
 def known_curves(names: str) -> dict[str, dict[str, float | None]]:
-    """Return the curves of files of results, by method; where two have a method, the later one's; none without names."""
+    """Return the curves of files of results, by method; a later file wins, and no names give none."""
     curves: dict[str, dict[str, float | None]] = {}
     for name in filter(None, names.split(",")):
         curves |= json.loads((results.RESULTS / f"{name}.json").read_text("utf-8"))["figures"]["rates"]
