@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor, nn
+
 from dynlora.analysis.rank_capacity import bits_to_learn, capacity_bits, verdict
 from dynlora.analysis.suggested_rate import ALIKE, RateCurve, level, mean_curve, span, suggested_rate
 from dynlora.config import RunConfig
@@ -151,9 +153,25 @@ def _test(trainer: Trainer, settings: RunConfig, steps: int | None, number: int)
     curve = range_test(trainer, rates_of(steps), tell(0))
     if len(parts) == 1:
         return curve
-    count = len(curve.rates)
-    control = range_test(_trainer(settings, steps, number), [0.0] * count, tell(1)).losses
+    count, alone = len(curve.rates), _trainer(settings, steps, number)
+    _cut_before_head(alone)
+    control = range_test(alone, [0.0] * count, tell(1)).losses
     return replace(curve, control=(*control, *[math.nan] * (count - len(control))))
+
+
+def _cut_before_head(trainer: Trainer) -> None:
+    """Let no gradient through below the output layer: a control needs none there, and takes half of the time."""
+    config = trainer.config.train
+    groups = [group for group in trainer.optimizer.param_groups if is_head_of_own_rate(group, config)]
+    own = {id(parameter) for group in groups for parameter in group["params"]}
+    for module in trainer.model.modules():
+        if any(id(parameter) in own for parameter in module.parameters(recurse=False)):
+            module.register_forward_pre_hook(_detached)
+
+
+def _detached(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a layer's inputs without their graph."""
+    return tuple(value.detach() if isinstance(value, Tensor) else value for value in inputs)
 
 
 def _trainer(settings: RunConfig, steps: int | None, number: int) -> Trainer:

@@ -18,9 +18,11 @@ from dynlora.config import parse_config
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.to_learn import label_noise, labels_to_learn
 from dynlora.engine.loop.range_test import HIGHEST, range_test, rates_of
+from dynlora.engine.loop.trainer import Trainer
 from dynlora.errors import ConfigError
 from dynlora.store import queries
 from dynlora.store.advice import RateAnswer
+from dynlora.training import rate_advice
 from dynlora.training.advice import AdviceRequest, advise, probing_trainer
 from dynlora.training.rate_advice import advise_rate
 from tests.command_line import document
@@ -195,3 +197,14 @@ def test_where_the_head_has_a_rate_of_its_own_a_control_lets_the_head_alone_lear
     assert test["control"][0] == test["losses"][0], "the first loss is that of the base model"
     assert test["control"][-1] != test["losses"][-1]
     assert advise_rate(without, 20)["tests"][0]["control"] == []
+
+
+def test_a_control_that_computes_no_gradient_below_the_head_has_the_same_losses(
+    tiny_bert: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "glora"})
+    control = advise_rate(settings, 12)["tests"][0]["control"]
+    cuts: list[Trainer] = []
+    monkeypatch.setattr(rate_advice, "_cut_before_head", cuts.append)
+    assert advise_rate(settings, 12)["tests"][0]["control"] == control
+    assert cuts, "this time nothing was cut"
