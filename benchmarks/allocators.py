@@ -94,6 +94,8 @@ WHY = tuple(name for name, values in ALLOCATORS.items() if values["name"] == "lo
 """Sides that ask why a scale gains; they train at the rate of `lora, scale` where `OWN_RATE` names them not."""
 
 RATE_OF = {
+    "dynamic, random": "dynamic",
+    "dynamic, first only": "dynamic",
     "dynamic, family, first only": "dynamic, family",
     "lora, scaling 0.25, slow head": "lora, scaling 0.25",
     "lora, head at 0.005": "lora, fast head",
@@ -105,7 +107,7 @@ RATE_OF = {
     "dynamic, fast head": "dynamic, scale, fast head",
     **dict.fromkeys(WHY, "lora, scale"),
 }
-"""Controls, and the method whose learning rate they take; other parts of `dynamic` take that of `dynamic`."""
+"""Controls and parts, and the method whose learning rate they take."""
 
 OWN_RATE = (
     "lora",
@@ -129,6 +131,7 @@ OWN_RATE = (
     "dynamic, scale at 10",
     "dynamic, scale, fast head",
     "dynamic, scale, head at 0.01",
+    "dynamic, scale, head at 0.04",
     "dynamic, gates, head at 0.01",
     "dynamic, gates, head at 0.04",
     "dynamic, token, head at 0.04",
@@ -148,8 +151,12 @@ OWN_RATE = (
 
 
 def tuned_as(method: str) -> str:
-    """Return the method whose tuned learning rate a method takes."""
-    return method if method in OWN_RATE else RATE_OF.get(method, "dynamic")
+    """Return the method whose tuned learning rate a method takes.
+
+    Raises:
+        KeyError: where neither `OWN_RATE` nor `RATE_OF` has the method.
+    """
+    return method if method in OWN_RATE else RATE_OF[method]
 
 
 def parts_of(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
