@@ -50,6 +50,8 @@ COMPARED_WITH = (
     "lora, head at 0.01",
     "lora, head at 0.04",
     "lora, scale",
+    "lora, scale, head at 0.01",
+    "lora, scale, head at 0.04",
     "dynamic",
     "dynamic, scale",
     "random ranks",

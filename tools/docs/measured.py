@@ -75,11 +75,35 @@ TUNED = "CLINC150, rank 1, tuned"
 
 
 FAST_HEADS = {
-    "tuned-clinc150-r1-head-8": ("CLINC150, rank 1", "lora, fast head", "dynamic, scale, fast head"),
-    "tuned-hwu64-r1-head-own": ("HWU64, rank 1", "lora, fast head", "dynamic, scale, fast head"),
-    "tuned-clinc150-r4-head": ("CLINC150, rank 4", "lora, fast head", "dynamic, scale, fast head"),
+    "tuned-clinc150-r1-head-0.04": ("CLINC150, rank 1", "head at 0.04"),
+    "tuned-clinc150-r1-head-8": ("CLINC150, rank 1", "fast head"),
+    "tuned-hwu64-r1-head-own": ("HWU64, rank 1", "fast head"),
+    "tuned-clinc150-r4-head": ("CLINC150, rank 4", "fast head"),
+    "tuned-sst2-r1-head": ("SST-2, rank 1", "head at 0.01"),
 }
-"""Files of `benchmarks.tuned` whose heads have a rate of their own: the task, and the sides that are compared."""
+"""Files of `benchmarks.tuned` whose heads have a rate of their own: the task, and what the names of its sides end in."""
+
+FAST = {"fast head": "the head at 0.0175"}
+"""What the sides are called whose names do not say it."""
+
+
+def fast_heads() -> Iterator[str]:
+    """Yield the rows of Results whose heads have a rate of their own."""
+    for name, (label, ending) in FAST_HEADS.items():
+        file = figures(name)
+        lora, scale, moving, dynamic, gates = (
+            f"{side}, {ending}" for side in ("lora", "lora, scale", "dynamic", "dynamic, scale", "dynamic, gates")
+        )
+        sides = file["methods"]
+        parts = [(scale, lora), (dynamic, scale) if scale in sides else (moving, lora)]
+        reaction = sides.get(gates, {}).get("reaction")
+        yield row(
+            f"{label}, {FAST.get(ending, f'the {ending}')}, {len(file['seeds'])} seeds",
+            *(f"{sides[side]['loss']:.3f}" for side in (lora, dynamic)),
+            _bold(*sides[dynamic][f"loss - {lora}"]),
+            *(_bold(*sides[side][f"loss - {other}"]) if side in sides else "not measured" for side, other in parts),
+            "" if reaction is None else f"{-reaction[0]:.3f}, with `gates=module`".replace("-", "−"),
+        )
 
 
 def parts() -> Iterator[str]:
@@ -87,18 +111,7 @@ def parts() -> Iterator[str]:
     yield from head(
         "task", "uniform LoRA", "`dynamic`", "difference", "of it a scale", "of it moving rank", "of it reacting"
     )
-    for name, (label, lora, dynamic) in FAST_HEADS.items():
-        file = figures(name)
-        sides = [file["methods"][side] for side in (lora, dynamic)]
-        without = file["methods"].get("dynamic, fast head")
-        yield row(
-            f"{label}, the head at a rate of its own, {len(file['seeds'])} seeds",
-            *(f"{side['loss']:.3f}" for side in sides),
-            _bold(*sides[1][f"loss - {lora}"]),
-            "not measured",
-            "not measured" if without is None else _bold(*without[f"loss - {lora}"]),
-            "",
-        )
+    yield from fast_heads()
     alpha, scale = (figures(f"tuned-clinc150-r1-{name}")["methods"] for name in ("alpha", "scale"))
     moving = _bold(*alpha["dynamic, scaling 0.5"]["loss - lora, scaling 0.5"])
     yield row(
@@ -154,6 +167,10 @@ SIDES = {
     "lora, head at 0.01": "uniform LoRA, the head at 0.01",
     "lora, head at 0.04": "uniform LoRA, the head at 0.04",
     "lora, head at 0.1": "uniform LoRA, the head at 0.1",
+    "lora, scale, head at 0.01": "uniform LoRA with a learned scale, the head at 0.01",
+    "lora, scale, head at 0.04": "uniform LoRA with a learned scale, the head at 0.04",
+    "random ranks, head at 0.04": "random ranks, drawn once, the head at 0.04",
+    "random ranks, scale, head at 0.04": "random ranks with a learned scale, the head at 0.04",
     "lora, plus, fast head": "LoRA+, B at 16 times the rate of A, the head at 0.0175",
     "random ranks, fast head": "random ranks, drawn once, the head at 0.0175",
     "lora, scale": "uniform LoRA with a learned scale",
@@ -165,7 +182,12 @@ SIDES = {
     "dynamic, scaling 0.5": "`dynamic`, `gates=off`, `alpha / r` = 0.5",
     "dynamic, scaling 0.25": "`dynamic`, `gates=off`, `alpha / r` = 0.25",
     "dynamic, scale": "`dynamic`, `gates=scale`",
+    "dynamic, head at 0.04": "`dynamic`, `gates=off`, the head at 0.04",
+    "dynamic, scale, head at 0.01": "`dynamic`, `gates=scale`, the head at 0.01",
     "dynamic, scale, head at 0.04": "`dynamic`, `gates=scale`, the head at 0.04",
+    "dynamic, gates, head at 0.01": "`dynamic`, `gates=module`, the head at 0.01",
+    "dynamic, gates, head at 0.04": "`dynamic`, `gates=module`, the head at 0.04",
+    "dynamic, token, head at 0.04": "`dynamic`, `gates=token`, the head at 0.04",
     "dynamic, scale at 10": "`dynamic`, a scale at 10 times the rate",
     "dynamic, fast head": "`dynamic`, `gates=off`, the head at 0.0175",
     "dynamic, scale, fast head": "`dynamic`, `gates=scale`, the head at 0.0175",
@@ -275,20 +297,31 @@ HEAD_RATES = ("clinc150", "hwu64", "sentiment4", "sst2", "mrpc")
 
 
 def head_rates() -> Iterator[str]:
-    """Yield what a head at 0.01 changes at the default settings, a task a row."""
-    yield from head("task", "the head at 0.001, too", "the head at 0.01", "difference in nats", "accuracy")
+    """Yield what the rate of the head changes at the default settings, and then that of the adapters; a task a row."""
+    yield from head(
+        "task",
+        "the head at 0.001, too",
+        "at 0.01",
+        "at 0.04",
+        "0.04 minus 0.01",
+        "accuracy at 0.01 → 0.04",
+        "adapters at 0.0025 minus 0.001, the head at 0.01",
+        "the same, the head at 0.04",
+    )
     for name in HEAD_RATES:
-        file = figures(f"tuned-{name}-r8-head")
-        before, after = (file["methods"][side] for side in ("lora", "lora, head at 0.01"))
-        accuracy = " → ".join(f"{100 * side['right']:.1f} %" for side in (before, after))
-        difference = _bold(*after["loss - lora"])
+        shared, file = figures(f"tuned-{name}-r8-head"), figures(f"tuned-{name}-r8-defaults")
+        slow, fast, *faster = (file["methods"][side] for side in DEFAULTS)
         yield row(
             f"{DATA[name]}, {len(file['seeds'])} seeds",
-            f"{before['loss']:.3f}",
-            f"{after['loss']:.3f}",
-            difference,
-            accuracy,
+            *(f"{side['loss']:.3f}" for side in (shared["methods"]["lora"], slow, fast)),
+            _bold(*fast[f"loss - {DEFAULTS[0]}"]),
+            " → ".join(f"{100 * side['right']:.1f} %" for side in (slow, fast)),
+            *(_bold(*side[f"loss - {other}"]) for side, other in zip(faster, DEFAULTS, strict=False)),
         )
+
+
+DEFAULTS = ("lora, head at 0.01", "lora, head at 0.04", "lora, 0.0025, head at 0.01", "lora, 0.0025, head at 0.04")
+"""Sides that the defaults of both rates were chosen from."""
 
 
 def _bold(mean: float, low: float, high: float, digits: int = 3) -> str:
