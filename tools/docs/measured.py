@@ -310,13 +310,13 @@ def head_rates() -> Iterator[str]:
     )
     for name in HEAD_RATES:
         shared, file = figures(f"tuned-{name}-r8-head"), figures(f"tuned-{name}-r8-defaults")
-        slow, fast, *faster = (file["methods"][side] for side in DEFAULTS)
+        slow, fast, *faster = (file["methods"][side] for side in DEFAULTS if side in file["methods"])
         yield row(
             f"{DATA[name]}, {len(file['seeds'])} seeds",
             *(f"{side['loss']:.3f}" for side in (shared["methods"]["lora"], slow, fast)),
             _bold(*fast[f"loss - {DEFAULTS[0]}"]),
             " → ".join(f"{100 * side['right']:.1f} %" for side in (slow, fast)),
-            *(_bold(*side[f"loss - {other}"]) for side, other in zip(faster, DEFAULTS, strict=False)),
+            *([_bold(*side[f"loss - {of}"]) for side, of in zip(faster, DEFAULTS, strict=False)] or ["not run"] * 2),
         )
 
 
