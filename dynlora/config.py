@@ -256,7 +256,7 @@ class TrainConfig(Section):
     batch_size: int = Field(32, ge=1, le=65_536, description="Examples per forward pass, over all processes.")
     lr: float = Field(1e-3, gt=0, le=10, description="Peak learning rate of the adapters.")
     head_lr: float | None = Field(
-        0.04, gt=0, le=10, description="Peak learning rate of the output layer of a classifier's head; empty: lr."
+        0.01, gt=0, le=10, description="Peak learning rate of the output layer of a classifier's head; empty: lr."
     )
     warmup: float = Field(
         0.06, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises, 0 to 1."

@@ -19,11 +19,11 @@ LEARNING = "learning"
 LOOK_STEPS = 20
 """Steps after which adapters are looked at."""
 
-TOO_SMALL, TOO_LARGE = 3e-6, 10.0
+TOO_SMALL, TOO_LARGE = 1e-5, 10.0
 """‖ΔW‖ / ‖W‖ outside of which an update is no fine-tuning.
 
-Healthy adapters end at 0.001 to 0.1 of their weights. Less than a three-hundredth of that, reckoned for the end of the
-run, is too small, and more than a hundred times that is too large.
+Healthy adapters end at 0.001 to 0.1 of their weights. A hundredth of that, reckoned for the end of the run, is too
+small, and a hundred times that is too large.
 """
 
 
@@ -128,7 +128,7 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "small": Meaning(
         "The updates are too small",
-        f"at this pace the update ends below {TOO_SMALL:.6f} of its weight, where 0.001 to 0.1 is usual",
+        f"at this pace the update ends below {TOO_SMALL:.5f} of its weight, where 0.001 to 0.1 is usual",
         "the learning rate or the scaling alpha / r is too small",
         "raise the learning rate tenfold, or set lora_alpha to twice the rank",
     ),
