@@ -59,17 +59,16 @@ def _look(colours: Palette) -> str:
 :root {{ font-size: clamp(16px, 1.75vw, 30px); }}
 section[data-testid="stSidebar"], [data-testid="stHeader"], [data-testid="stExpandSidebarButton"],
 .st-key-head-of-run .st-key-address-run, [class*="st-key-table-"] {{ display: none !important; }}
-[data-testid="stMainBlockContainer"] {{ max-width: none !important; padding: 1.4rem 3vw 4rem !important; }}
+[data-testid="stMainBlockContainer"] {{ max-width: none !important; padding: 1.4rem 3vw 2rem !important; }}
 .dl-answers {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
   gap: 2.2rem 3rem; margin-top: 1rem; }}
 .dl-answers div {{ min-width: 0; overflow-wrap: anywhere; }}
 .dl-answers p {{ margin: 0; opacity: 0.75; font-size: 1.05rem; }}
 .dl-answers strong {{ display: block; font-size: 1.7rem; line-height: 1.2; margin: 0.2rem 0 0.4rem; }}
 .dl-answers div:first-child strong {{ font-size: 4rem; }}
-.st-key-present-keys {{ position: fixed; right: 2vw; bottom: 0.6rem; width: auto !important; z-index: 2;
-  padding: 0 0.8rem; border-radius: 10px; background: {colours.background}; }}
-@media (max-width: 640px) {{
-  .st-key-present-keys {{ position: static; width: 100% !important; }}
+@media (min-width: 641px) {{
+  .st-key-present-keys {{ position: absolute; right: 3vw; top: 1.4rem; width: auto !important; z-index: 2; }}
+  [data-testid="stMainBlockContainer"] h1 {{ padding-right: 21rem !important; }}
 }}
 </style><span></span>"""
 
