@@ -210,7 +210,14 @@ def outlook(summary: Mapping[str, Any], events: int) -> str:
     if summary["status"] in ACTIVE:
         left = f" {plural(planned, 'reallocation')} planned, {events} done." if isinstance(planned, int) else ""
         return f"Step {step:,} of {summary['max_steps']:,}.{left} This page follows the run."
+    if not _may_have_helped(summary):
+        return ""
     return "Capacity alone does not show whether moving rank helped: the verdict on Run does, against plain LoRA."
+
+
+def _may_have_helped(summary: Mapping[str, Any]) -> bool:
+    """Say whether a run has a verdict on what it moved: it ended as planned, and planned to move rank."""
+    return summary["status"] == "finished" and summary.get("planned_events") != 0
 
 
 def capacity_conclusion(run: RunReading) -> None:
@@ -223,7 +230,7 @@ def capacity_conclusion(run: RunReading) -> None:
     steps = (run.first, run.last, len(run.events_shown))
     words = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
     with conclusion(words, outlook(run.summary, len(run.event_steps))):
-        if run.summary["status"] not in ACTIVE:
+        if _may_have_helped(run.summary):
             link("pages/run.py", "Did it help? Verdict on Run", run=run_id)
         if run.summary.get("planned_events") == 0:
             link("pages/launch.py", "Train it with a method that moves rank", **{"from": run_id})

@@ -17,7 +17,7 @@ HIGHEST = 2000
 CLASSIFIER, WRITER, METHOD = "20261125-133850-b965a50f", "20261127-232946-6305f22e", "20261125-142142-091b68c2"
 """Samples of 36 modules, of 210 modules, and of a method with figures of its own."""
 
-NARROWEST = "Math.min(...[...document.querySelectorAll('.js-plotly-plot')].map(chart => chart.clientWidth))"
+NARROWEST = "Math.min(...[...document.querySelectorAll('.js-plotly-plot')].map(chart => chart.clientWidth).filter(width => width))"
 
 HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
 

@@ -96,7 +96,7 @@ def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
     even = capacity.capacity_text(
         state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1
     )
-    assert even.endswith(": every kind of module has as much rank as before.")
+    assert even.endswith(". Every kind of module has as much rank as before.")
 
 
 def test_the_outlook_of_a_run_that_trains_is_its_plan() -> None:

@@ -47,9 +47,9 @@ button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{
 @media (min-width: 641px) {{
   .st-key-tour-hint {{ flex-wrap: nowrap !important; }}
   .st-key-tour-hint > div:first-child {{ flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+  [class*="st-key-health-"] > div:nth-child(2) {{
+    flex: 1 1 11rem !important; min-width: 0 !important; width: auto !important; }}
 }}
-[class*="st-key-health-"] > div:nth-child(2) {{
-  flex: 1 1 11rem !important; min-width: 0 !important; width: auto !important; }}
 @media (max-width: 960px) {{
   [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] [class*="st-key-card-"]) {{
     flex-direction: column; }}

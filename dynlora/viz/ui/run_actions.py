@@ -91,7 +91,7 @@ def _used(table: pd.DataFrame) -> list[str]:
     empty = [name for name in ("tags", "note") if not table[name].map(len).sum()]
     alike = [name for name in ("model", "data", "where") if len(table) > 1 and table[name].nunique() == 1]
     named = ["metric"] if len(_metrics(table)) < 2 else []
-    finished = ["progress"] if table["progress"].isna().all() else []
+    finished = ["progress"] if "progress" in table and table["progress"].isna().all() else []
     return [name for name in table.columns if name not in {*empty, *alike, *named, *finished}]
 
 
