@@ -17,7 +17,7 @@ HIGHEST = 2000
 CLASSIFIER, WRITER, METHOD = "20261125-133850-b965a50f", "20261127-232946-6305f22e", "20261125-142142-091b68c2"
 """Samples of 36 modules, of 210 modules, and of a method with figures of its own."""
 
-NARROWEST = "Math.min(...[...document.querySelectorAll('.js-plotly-plot')].map(chart => chart.clientWidth).filter(width => width))"
+WIDTHS = "[...document.querySelectorAll('.js-plotly-plot')].map(chart => chart.clientWidth).filter(width => width)"
 
 HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
 
@@ -55,6 +55,6 @@ def test_a_middling_window_leaves_charts_and_sentences_their_width(width: int, s
     page.goto(f"{server}/run?run={CLASSIFIER}")
     page.locator(".js-plotly-plot:visible").first.wait_for()
     settled(page)
-    assert page.evaluate(NARROWEST) > 250
+    assert min(page.evaluate(WIDTHS)) > 250
     notice = page.locator('.st-key-health-0 [data-testid="stMarkdownContainer"]', has_text="important modules")
     assert notice.evaluate("element => element.clientWidth") > 150, "it stood one letter a line"

@@ -264,7 +264,7 @@ def command(config: Mapping[str, Any], runs_dir: str, between: str = " ") -> str
     Args:
         config: of the run.
         runs_dir: the runs folder.
-        between: what stands before each option.
+        between: what is written before each option.
     """
     parts = [["dynlora", "train"]]
     for key, value in flat(config).items():

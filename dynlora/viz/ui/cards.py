@@ -76,7 +76,7 @@ def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
 
 @contextmanager
 def headed(title: str, key: str) -> Iterator[None]:
-    """Draw a title, which is plain; the menu of the first picture inside the block stands beside it."""
+    """Draw a title, which is plain; the menu of the first picture inside the block is beside it."""
     with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"head-{key}"):
         st.markdown(f"##### {markdown_text(title)}", width="stretch")
         head = st.container(horizontal=True, gap="xxsmall", width="content", key=f"tools-{key}")

@@ -84,7 +84,7 @@ def judged_run(run: Chosen, summary: Mapping[str, Any]) -> JudgedRun:
 def next_step(run: Chosen, summary: Mapping[str, Any], judged: JudgedRun) -> None:
     """Draw the one next step to a surer verdict, or why there is none.
 
-    Where no seeds are missing it is the twin of the run, also while the run trains.
+    Where no seeds are missing it is the baseline of the same seed, also while the run trains.
 
     Args:
         run: the run.

@@ -64,7 +64,7 @@ NEAR = 0.12
 
 
 def _label_sides(data: pd.DataFrame) -> pd.Series:
-    """Return where the label of each point stands: above it, or below one that has another near it."""
+    """Return where the label of each point is: above it, or below one that has another near it."""
     places = data[["x", "y"]].to_numpy(float)
     extent = np.ptp(places, axis=0)
     scaled = places / np.where(extent > 0, extent, 1.0)
