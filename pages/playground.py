@@ -44,6 +44,8 @@ if not summary["step"] or (modules.empty and KIND.allocates):
     st.stop()
 if not run_picker.has_model(run.folder):
     playground_cards.without_model(run, is_active=summary["status"] in run_summary.ACTIVE)
+    if summary["status"] in run_summary.ACTIVE:
+        st.stop()
 task, is_gated = playground_model.task_of(summary, examples), "gate" in signals
 if task.writes:
     if run_picker.has_model(run.folder):

@@ -44,7 +44,7 @@ def show_run() -> None:
         is_detailed = "machine" in st.query_params.get_all(url_state.SECTION)
         run_picker.run_views(run.id, summary, "run")
         settings = ranks_to_use.lora_settings(summary, summary["ranks"])
-        live_cards.run_strip(run, strip, judged, ranks, settings, share_button)
+        live_cards.run_strip(run, summary, strip, judged, ranks, settings, share_button)
         live_cards.run_actions(run, summary, is_detailed=is_detailed)
         if is_detailed:
             live_cards.run_details(run, summary)
@@ -52,7 +52,8 @@ def show_run() -> None:
         view = RunView(run.folder, reading, reading.store)
         if reading.scalars.empty:
             cards.note("No data has been recorded yet. Charts appear after the first steps.")
-            health_card(run.folder, summary)
+            if summary["status"] != "queued":
+                health_card(run.folder, summary)
             return
         selection_note(reading)
         live_cards.training_panels(view, FIRST)

@@ -109,7 +109,7 @@ def headline(result: Verdict) -> str:
     among = f" (the best of {n} configurations)" if n > 1 and len(result.groups) > 2 else ""
     if contest.outcome == "few":
         has = plural(contest.seeds, "common seed")
-        sentence = f"{group}{among} and {baseline} have {has}, too few to decide ({difference(contest)})"
+        sentence = f"{group}{among} and {baseline} have {has}, too few to decide ({_measured(contest)})"
         return f"{where}, {sentence}.{unlike(contest)}"
     if contest.outcome == "tie":
         return f"{where}, {group}{among} and {baseline} tie: no example differs.{unlike(contest)} {_use(result)}"
@@ -153,12 +153,18 @@ def _name(label: str) -> str:
 
 def difference(contest: Contest) -> str:
     """Return a difference with its interval and number of seeds."""
+    interval = contest.difference
+    return "–" if interval is None else f"{_measured(contest)}, {plural(interval.seeds, 'seed')}"
+
+
+def _measured(contest: Contest) -> str:
+    """Return a difference with its interval."""
     interval, side = contest.difference, contest.side
     if interval is None or side is None:
         return "–"
     mean, low, high = (signed(value, side.digits) for value in (interval.mean, interval.low, interval.high))
     measured = f"{side.key.replace('_', ' ')} {mean} {contest.unit}".strip()
-    return f"{measured}, 95 % CI {low} to {high}, {plural(interval.seeds, 'seed')}"
+    return f"{measured}, 95 % CI {low} to {high}"
 
 
 def _shown(contest: Contest | None) -> str:

@@ -53,7 +53,7 @@ class ElaLora(Strategy):
 
     title = "ElaLoRA"
     summary = (
-        "AdaLoRA's scores, but the budget stays: at every event the least important components are pruned and the "
+        "AdaLoRA's scores, but the budget stays. At every event the least important components are pruned, and the "
         "modules whose weakest are still important get one more."
     )
     formula = r"h = W_0 x + \tfrac{\alpha}{r} B\,(E \odot A x), \quad b_t = \max(1,\, b_0\,(1 - p^3))"

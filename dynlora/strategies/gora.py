@@ -41,8 +41,8 @@ class Gora(Strategy):
 
     title = "GoRA"
     summary = (
-        "Takes the gradient of every frozen weight before training: modules whose weights matter to the loss get more "
-        "rank, and the adapters start one step down that gradient instead of at zero."
+        "Takes the gradient of every frozen weight before training. Modules whose weights matter to the loss get more "
+        "rank. The adapters start one step down that gradient instead of at zero."
     )
     formula = r"B_0 = -\xi\, G A_0^\top (A_0 A_0^\top)^{-1}, \quad r_m \propto \overline{|W_0 \odot G|}_m"
     paper = "He et al. 2025, arXiv 2502.12171"

@@ -158,7 +158,7 @@ def capacity_text(
     changed = int((state["rank"] != start[state["position"]]).sum())
     if not moved and not sides.released and changed:  # of a run that was imported, without the sizes of its modules
         who = f"{changed} of {plural(len(state), 'module')}"
-        return f"{steps}, {who} changed rank{_kinds(state, start)}{_followed(state)}."
+        return f"{steps}, {who} changed rank.{_kinds(state, start)}{_followed(state)}"
     if not moved and not sides.released:
         during = f" in {counted}" if events else ""
         return f"{steps}, no rank moved{during}: {ranks_of(state)}."
@@ -166,7 +166,7 @@ def capacity_text(
     if sides.released:
         amounts.append(f"released {number(round(sides.released))}")
     who = counted if events else "changes of rank"
-    return f"{steps}, {who} {listed(amounts)}{_kinds(state, start)}{_followed(state)}."
+    return f"{steps}, {who} {listed(amounts)}.{_kinds(state, start)}{_followed(state)}"
 
 
 def _share(part: float, whole: float) -> float | None:
@@ -174,13 +174,15 @@ def _share(part: float, whole: float) -> float | None:
 
 
 def _kinds(state: pd.DataFrame, start: np.ndarray) -> str:
-    """Say which kinds of modules have more rank than before and which have less, after a colon."""
+    """Say in a sentence, after a space, which kinds of modules have more rank than before and which have less."""
     change = (state["rank"] - start[state["position"]]).groupby(state["label"]).sum()
     order = change.sort_values(kind="stable")
     won, lost = order[order > 0][::-1], order[order < 0]
-    parts = [f"{_names(won)} gained rank"] if len(won) else []
-    parts += [f"{_names(lost)} lost rank"] if len(lost) else []
-    return f": {', '.join(parts)}" if parts else ": every kind of module has as much rank as before"
+    if len(won) and len(lost):
+        return f" Rank went from {_names(lost)} to {_names(won)}."
+    if len(won) or len(lost):
+        return f" Rank went {f'to {_names(won)}' if len(won) else f'from {_names(lost)}'}."
+    return " Every kind of module has as much rank as before."
 
 
 def _names(kinds: pd.Series) -> str:
@@ -188,12 +190,12 @@ def _names(kinds: pd.Series) -> str:
 
 
 def _followed(state: pd.DataFrame) -> str:
-    """Say how rank and importance agree over the modules, after a semicolon; empty where that is undefined."""
+    """Say in a sentence, after a space, how rank and importance agree; empty where that is undefined."""
     known = state.dropna(subset=["importance_share", "rank_share"])
     rho = spearman(known["importance_share"], known["rank_share"])
     if not np.isfinite(rho):
         return ""
-    return f"; rank and importance correlate with {minus(f'{rho:.2f}')} (Spearman, n = {len(known)} modules)"
+    return f" Rank and importance correlate with {minus(f'{rho:.2f}')} (Spearman, n = {len(known)} modules)."
 
 
 def ranks_of(state: pd.DataFrame) -> str:
@@ -208,7 +210,14 @@ def outlook(summary: Mapping[str, Any], events: int) -> str:
     if summary["status"] in ACTIVE:
         left = f" {plural(planned, 'reallocation')} planned, {events} done." if isinstance(planned, int) else ""
         return f"Step {step:,} of {summary['max_steps']:,}.{left} This page follows the run."
+    if not _may_have_helped(summary):
+        return ""
     return "Capacity alone does not show whether moving rank helped: the verdict on Run does, against plain LoRA."
+
+
+def _may_have_helped(summary: Mapping[str, Any]) -> bool:
+    """Say whether a run has a verdict on what it moved: it ended as planned, and planned to move rank."""
+    return summary["status"] == "finished" and summary.get("planned_events") != 0
 
 
 def capacity_conclusion(run: RunReading) -> None:
@@ -221,7 +230,7 @@ def capacity_conclusion(run: RunReading) -> None:
     steps = (run.first, run.last, len(run.events_shown))
     words = capacity_text(state, run.ranks(run.first), *run.traced(), *steps)
     with conclusion(words, outlook(run.summary, len(run.event_steps))):
-        if run.summary["status"] not in ACTIVE:
+        if _may_have_helped(run.summary):
             link("pages/run.py", "Did it help? Verdict on Run", run=run_id)
         if run.summary.get("planned_events") == 0:
             link("pages/launch.py", "Train it with a method that moves rank", **{"from": run_id})

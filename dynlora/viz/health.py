@@ -31,16 +31,18 @@ def health_card(folder: Path, summary: Mapping[str, Any]) -> None:
     with card("Health checks", "health"):
         if not outcome.findings:
             with st.container(horizontal=True, vertical_alignment="center", key="health-good"):
-                _good(outcome)
+                _good(outcome, has_failed=summary["status"] == "failed")
         for number, finding in enumerate(outcome.findings):
             _row(finding, number, folder.name)
         for sentence in ([outcome.conclusion] if outcome.findings else []) + outcome.details:
             note(sentence)
 
 
-def _good(outcome: Outcome) -> None:
-    """Say that nothing was found, and whether all checks were possible yet."""
-    if outcome.waiting and not outcome.is_over:
+def _good(outcome: Outcome, *, has_failed: bool) -> None:
+    """Say that nothing was found, and whether all checks were possible yet; of a failed run only what was checked."""
+    if has_failed:
+        pass
+    elif outcome.waiting and not outcome.is_over:
         st.badge("No problems so far", color="blue", icon=":material/hourglass_top:")
     else:
         st.badge("No problems", color="green", icon=":material/check:")

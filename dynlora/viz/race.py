@@ -24,7 +24,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.run_colours import run_colour
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import card, chart, colours, note, safe
+from dynlora.viz.ui.cards import card, chart, colours, headed, note, safe
 from dynlora.viz.ui.frame import documentation
 from dynlora.viz.ui.run_picker import link
 
@@ -78,7 +78,7 @@ class Race:
         """The task: data, number of classes and rank."""
         classes, rank = len(self.summary["labels"]), section(self.summary["config"], "adapter").get("rank")
         parts = [one_line(source_name(self.summary["data"] or "?"), 30), f"{classes} classes" if classes else ""]
-        return ", ".join(filter(None, [*parts, f"rank {rank}"]))
+        return ", ".join(filter(None, [*parts, f"rank\u00a0{rank}"]))
 
 
 def races(runs: pd.DataFrame) -> list[Race]:
@@ -164,9 +164,9 @@ def conditions(race: Race) -> str:
 
 
 def _one(race: Race) -> None:
-    st.markdown(f"**{safe(race.title)}**")
     key = "race-won" if race.is_won else "race-open"
-    chart(figure(race, colours()), caption(race), race.bands.drop(columns=["x"]), key)
+    with headed(race.title, key):
+        chart(figure(race, colours()), caption(race), race.bands.drop(columns=["x"]), key)
     st.markdown(f"#### {safe(race.answer.answer)}")
     note(race.answer.basis)
 

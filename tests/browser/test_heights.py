@@ -17,6 +17,8 @@ HIGHEST = 2000
 CLASSIFIER, WRITER, METHOD = "20261125-133850-b965a50f", "20261127-232946-6305f22e", "20261125-142142-091b68c2"
 """Samples of 36 modules, of 210 modules, and of a method with figures of its own."""
 
+WIDTHS = "[...document.querySelectorAll('.js-plotly-plot')].map(chart => chart.clientWidth).filter(width => width)"
+
 HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
 
 
@@ -45,3 +47,14 @@ def test_a_page_is_short_until_something_is_opened(address: str, server: str, pa
         page.wait_for_timeout(1000)
         heights.append(page.evaluate(HEIGHT))
     assert 600 < heights[-1] < HIGHEST, heights
+
+
+@pytest.mark.parametrize("width", [700, 780, 1024])
+def test_a_middling_window_leaves_charts_and_sentences_their_width(width: int, server: str, page: Page) -> None:
+    show(page, width, 900)
+    page.goto(f"{server}/run?run={CLASSIFIER}")
+    page.locator(".js-plotly-plot:visible").first.wait_for()
+    settled(page)
+    assert min(page.evaluate(WIDTHS)) > 250
+    notice = page.locator('.st-key-health-0 [data-testid="stMarkdownContainer"]', has_text="important modules")
+    assert notice.evaluate("element => element.clientWidth") > 150, "it stood one letter a line"

@@ -82,8 +82,8 @@ def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
         2,
     )
     assert caption == (
-        "In steps 0 to 40, 2 reallocations moved 30 parameters (33.3 % of those in use) and released 10: value gained "
-        "rank, query lost rank; rank and importance correlate with 1.00 (Spearman, n = 4 modules)."
+        "In steps 0 to 40, 2 reallocations moved 30 parameters (33.3 % of those in use) and released 10. Rank went "
+        "from query to value. Rank and importance correlate with 1.00 (Spearman, n = 4 modules)."
     )
 
 
@@ -96,7 +96,7 @@ def test_capacity_that_did_not_move_says_which_ranks_there_are() -> None:
     even = capacity.capacity_text(
         state([3, 5, 5, 3], [np.nan] * 4), np.full(4, 4.0), traced((0, 1, 8.0)), still, 0, 9, 1
     )
-    assert even.endswith(": every kind of module has as much rank as before.")
+    assert even.endswith(". Every kind of module has as much rank as before.")
 
 
 def test_the_outlook_of_a_run_that_trains_is_its_plan() -> None:

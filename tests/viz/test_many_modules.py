@@ -151,9 +151,9 @@ def test_the_bar_of_a_map_has_its_room_from_the_start(low: float, high: float, p
 @pytest.mark.parametrize(
     ("lost", "words"),
     [
-        (range(30), "self_attn.q_proj in all layers"),
-        ((3, 4, 5, 9), "self_attn.q_proj in layers 3-5, 9"),
-        ((0, 2, 4, 6, 7), "self_attn.q_proj in 5 of 30 layers"),
+        (range(30), "self_attn.q_proj (all layers)"),
+        ((3, 4, 5, 9), "self_attn.q_proj (layers 3-5, 9)"),
+        ((0, 2, 4, 6, 7), "self_attn.q_proj (5 of 30 layers)"),
     ],
 )
 def test_layers_are_named_where_they_are_few_spans_and_counted_where_many(lost: Sequence[int], words: str) -> None:

@@ -91,13 +91,13 @@ def test_every_order_is_one(runs: pd.DataFrame) -> None:
 
 def test_the_table_says_what_is_known(runs: pd.DataFrame) -> None:
     table = runs_table.runs_table(runs).set_index("id")
-    assert table.loc["r2", ["result", "metric", "trend", "tags", "progress"]].to_numpy().tolist() == [
+    assert table.loc["r2", ["result", "metric", "trend", "tags"]].to_numpy().tolist() == [
         0.9,
         "accuracy",
         [0.45, 0.9],
         ["good", "late"],
-        100.0,
     ]
+    assert pd.isna(table.loc["r2", "progress"]), "a finished run has no bar"
     assert table.loc["r3", "of budget"] == 50
     assert table.loc["r5", "status"] == "unreadable"
     assert table["result"].isna()["r4"]

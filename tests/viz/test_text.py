@@ -134,7 +134,7 @@ def test_where_rank_moved() -> None:
     start, end = np.full(4, 4.0), np.array([3.0, 4, 4, 5])
     words = capacity.rank_moved(modules(), start, end, 30, [10])
     assert words == (
-        "Up to step 30, rank moved from query in layer 0 to key in layer 1; the last reallocation was after step 10."
+        "Up to step 30, rank moved from query (layer 0) to key (layer 1). The last reallocation was after step 10."
     )
     assert "No rank has moved up to step 30" in capacity.rank_moved(modules(), start, start, 30, [])
     assert "first reallocation is after step 10" in capacity.rank_moved(modules(), start, start, 5, [10])

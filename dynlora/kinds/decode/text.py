@@ -13,8 +13,8 @@ WHAT = (
     "writes the step again. This page shows where the draft was trusted, and what that saved."
 )
 PURPOSE = (
-    "A small model drafts each step of an answer and a large one rewrites the weak steps: for when the large model "
-    "alone costs too much."
+    "A small model drafts each step of an answer and a large one rewrites weak steps: for when the large model alone "
+    "costs too much."
 )
 ONLY_FIRST = (
     "The threshold decided while the texts were written. Another threshold changes the text from its first rejected "
@@ -56,14 +56,14 @@ def basis(result: Decode, point: Point | None) -> str:
     gap = frames.difference(result, point.key, TARGET)
     if gap is not None:
         sentences.append(
-            f"target alone: {_accuracy(result, TARGET)} (difference {_points(gap.mean)} points, 95 % CI "
+            f"Target alone: {_accuracy(result, TARGET)} (difference {_points(gap.mean)} points, 95 % CI "
             f"{_points(gap.low)} to {_points(gap.high)}, {plural(gap.n, 'problem')})"
         )
     if frames.alone(result, DRAFT) is not None:
-        sentences.append(f"draft alone: {_accuracy(result, DRAFT)}")
+        sentences.append(f"Draft alone: {_accuracy(result, DRAFT)}")
     several = len(frames.offered(result))
     chosen = f" Of {several} thresholds on the same problems, one was chosen to be shown." if several > 1 else ""
-    sentence = "; ".join(sentences) + f".{chosen}"
+    sentence = ". ".join(sentences) + f".{chosen}"
     control = frames.control_beside(result, point.key)
     gap = None if control is None else frames.difference(result, point.key, control)
     if gap is None:

@@ -62,11 +62,18 @@ def _introduction(values: Mapping[str, Any], names: Sequence[str], summary: Mapp
 
 
 def _moves(ranks: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the frames in which most rank moved: the module that lost most, and the one that won most."""
+    """Return the frames in which most rank moved: the module that lost most, and the one that won most.
+
+    A move that was made before, of as much rank between the same two, is not told again.
+    """
     changes = np.diff(ranks, axis=0)
     size = np.minimum(np.clip(changes, 0, None).sum(axis=1), np.clip(-changes, 0, None).sum(axis=1))
-    largest = [int(frame) for frame in np.argsort(-size, kind="stable")[:MOST_MOVES] if size[frame]]
-    return [_move(frame + 1, changes[frame], names) for frame in sorted(largest)]
+    largest = [int(frame) for frame in np.argsort(-size, kind="stable") if size[frame]]
+    distinct: dict[tuple[str, ...], dict[str, Any]] = {}
+    for frame in largest:
+        move = _move(frame + 1, changes[frame], names)
+        distinct.setdefault(tuple(move["words"]), move)
+    return sorted(list(distinct.values())[:MOST_MOVES], key=lambda move: move["frame"])
 
 
 def _move(frame: int, change: np.ndarray, names: Sequence[str]) -> dict[str, Any]:

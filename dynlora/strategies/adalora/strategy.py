@@ -47,8 +47,8 @@ class AdaLora(Strategy):
 
     title = "AdaLoRA"
     summary = (
-        "Starts with half as many components again as the budget allows, in the form of a singular value "
-        "decomposition, and prunes the least sensitive ones while training."
+        "Starts with half as many components again as the budget allows, as a singular value decomposition. Prunes the "
+        "least sensitive ones while training."
     )
     formula = r"h = W_0 x + \tfrac{\alpha}{r_0} B\,(E \odot A x), \quad s = \bar I \cdot \bar U"
     paper = "Zhang et al. 2023, arXiv 2303.10512"

@@ -47,8 +47,8 @@ class Dynamic(Strategy):
 
     title = "Dynamic LoRA"
     summary = (
-        "Starts as uniform LoRA. After a few steps, a sketch of the frozen weights' gradients sets all ranks at once; "
-        "later, the least important components are moved to modules where rank helps most. One learned factor scales "
+        "Starts as uniform LoRA. After a few steps, a sketch of the frozen weights' gradients sets all ranks at once. "
+        "Later, the least important components are moved to modules where rank helps most. One learned factor scales "
         "the update of each module, or a gate that sees the input (gates=module). Never more parameters than uniform "
         "LoRA."
     )

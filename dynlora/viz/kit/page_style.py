@@ -33,6 +33,7 @@ button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; 
 button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{ color: {colours.accent}; }}
 [data-testid="stMain"] [data-testid="stButtonGroup"] [role="radiogroup"] {{ flex-wrap: wrap; }}
 [data-testid="stMarkdownContainer"]:has(table) {{ overflow-x: auto; }}
+[data-testid="stSelectbox"] input {{ text-overflow: ellipsis; }}
 .katex-display {{ overflow-x: auto; overflow-y: hidden; }}
 [data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
 [data-testid="stMainBlockContainer"] h1 {{ font-size: 1.7rem; padding: 0 0 0.1rem; overflow-wrap: anywhere; }}
@@ -46,13 +47,15 @@ button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{
 @media (min-width: 641px) {{
   .st-key-tour-hint {{ flex-wrap: nowrap !important; }}
   .st-key-tour-hint > div:first-child {{ flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
-  [class*="st-key-health-"] {{ flex-wrap: nowrap !important; }}
   [class*="st-key-health-"] > div:nth-child(2) {{
-    flex: 1 1 0 !important; min-width: 0 !important; width: auto !important; }}
+    flex: 1 1 11rem !important; min-width: 0 !important; width: auto !important; }}
 }}
 @media (max-width: 960px) {{
-  .st-key-tour-stop [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"]) {{ flex-direction: column; }}
+  [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] [class*="st-key-card-"]) {{
+    flex-direction: column; }}
+  [data-testid="stHorizontalBlock"] > [data-testid="stColumn"]:has([class*="st-key-card-"]),
   .st-key-tour-stop [data-testid="stColumn"] {{ width: 100% !important; flex: 1 1 100% !important; }}
+  [data-testid="stLayoutWrapper"]:has(> .st-key-actions-left) {{ flex: 1 0 100% !important; }}
 }}
 @media (max-width: 640px) {{
   [data-testid="stLayoutWrapper"]:has(> .st-key-links-of-run) {{ flex: 1 0 100%; }}
@@ -170,6 +173,13 @@ def _view_styles(colours: Palette) -> str:
 .st-key-copy-code button svg {{ width: 0.9rem !important; margin-right: 0.3rem; }}
 .st-key-copy-code button::after {{ content: "Copy LoraConfig"; }}
 [class*="st-key-actions"] a:not(:hover) {{ background: none; }}
+[class*="st-key-actions"] a p {{ font-weight: 400 !important; }}
+.st-key-card-strip [data-testid="stButton"] p {{ white-space: normal; }}
+@media (min-width: 641px) and (max-width: 960px) {{
+  .st-key-card-strip [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"]) {{
+    display: grid; grid-template-columns: 1fr 1fr; row-gap: 0.8rem !important; }}
+  .st-key-card-strip [data-testid="stColumn"] {{ width: auto !important; }}
+}}
 @media (min-width: 641px) {{
   .st-key-card-strip [data-testid="stColumn"] + [data-testid="stColumn"] {{
     border-left: 1px solid {colours.hairline}; }}

@@ -321,7 +321,7 @@ def name_axis(names: Sequence[str], colours: Palette) -> dict[str, Any]:
         "tickvals": places,
         "ticktext": texts,
         "showgrid": False,
-        "tickangle": -60,
+        "autotickangles": [0, -60],
         "showticklabels": len(texts) <= MOST_NAMES,
         "tickfont": {"size": 9 if len(texts) > 20 else 11, "color": colours.muted},
         "range": [-0.6, max(len(names), 1) - 0.4],

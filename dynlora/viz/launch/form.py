@@ -227,7 +227,8 @@ def show_command(configs: Sequence[Mapping[str, Any]]) -> None:
     """Draw the commands and the file that start the same runs."""
     with card("Command line", "command"):
         left, right = st.columns([3, 2])
-        commands = [form_model.command(config, str(runs_dir())) for config in configs]
+        between = " \\\n  " if len(configs) == 1 else " "  # a browser would break a line within an option
+        commands = [form_model.command(config, str(runs_dir()), between) for config in configs]
         left.code("\n".join(commands), language="bash", wrap_lines=True)
         right.code(yaml_text(configs[0]), language="yaml", wrap_lines=True)
         if len(configs) > 1:

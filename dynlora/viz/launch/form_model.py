@@ -258,12 +258,18 @@ def seeds(text: str) -> list[int]:
     return sorted(set(numbers))
 
 
-def command(config: Mapping[str, Any], runs_dir: str) -> str:
-    """Return the command line that starts the same run."""
-    parts = ["dynlora", "train"]
+def command(config: Mapping[str, Any], runs_dir: str, between: str = " ") -> str:
+    """Return the command line that starts the same run.
+
+    Args:
+        config: of the run.
+        runs_dir: the runs folder.
+        between: what is written before each option.
+    """
+    parts = [["dynlora", "train"]]
     for key, value in flat(config).items():
-        parts += ["--name", str(value)] if key == "name" else ["--set", f"{key}={value_text(value)}"]
-    return " ".join(shlex.quote(part) for part in [*parts, "--runs-dir", runs_dir])
+        parts.append(["--name", str(value)] if key == "name" else ["--set", f"{key}={value_text(value)}"])
+    return between.join(shlex.join(part) for part in [*parts, ["--runs-dir", runs_dir]])
 
 
 def model_caption(name: str) -> str:

@@ -59,6 +59,7 @@ PROCESSOR = {"cpu_percent": "Process"}
 
 def run_strip(
     run: Chosen,
+    summary: Mapping[str, Any],
     strip: ResultStrip,
     judged: JudgedRun,
     ranks: Evidence | None,
@@ -69,6 +70,7 @@ def run_strip(
 
     Args:
         run: the run.
+        summary: as `queries.run_summary` returns it.
         strip: its answers.
         judged: the run among its like.
         ranks: that it ended with; None before.
@@ -81,7 +83,7 @@ def run_strip(
             _answer(strip.metric, is_large=True)
         with verdict:
             _answer(strip.verdict)
-            next_step(judged)
+            next_step(run, summary, judged)
         with of_ranks:
             _answer(strip.ranks)
             if ranks is not None and settings is not None:
@@ -140,7 +142,7 @@ def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -
             else:
                 link("pages/run.py", "Details", run=run.id, section="machine")
     _origin(summary)
-    if summary["status"] in run_summary.ACTIVE:
+    if summary["status"] in run_summary.ACTIVE and summary["status"] != "queued":
         phase = run_summary.phase(summary, lambda: queries.logs_frame(run.folder, 20))
         words = run_summary.format_progress(summary, phase)
         st.progress(run_summary.progress_share(summary), text=markdown_text(words))

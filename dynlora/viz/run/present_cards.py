@@ -15,7 +15,6 @@ from dynlora.analysis.result_strip import Answer, ResultStrip
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.train.panels.replay import ModelReplay
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui.cards import card, colours, note
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.url_state import to_address
@@ -26,6 +25,24 @@ PRESENT = "present"
 
 LARGER = 1.6
 """How much larger a chart is than on its page."""
+
+LOOK = """<style>
+:root { font-size: clamp(16px, 1.75vw, 30px); }
+section[data-testid="stSidebar"], [data-testid="stHeader"], [data-testid="stExpandSidebarButton"],
+.st-key-head-of-run .st-key-address-run, [class*="st-key-table-"] { display: none !important; }
+[data-testid="stMainBlockContainer"] { max-width: none !important; padding: 1.4rem 3vw 2rem !important; }
+.dl-answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
+  gap: 2.2rem 3rem; margin-top: 1rem; }
+.dl-answers div { min-width: 0; overflow-wrap: anywhere; }
+.dl-answers p { margin: 0; opacity: 0.75; font-size: 1.05rem; }
+.dl-answers strong { display: block; font-size: 1.7rem; line-height: 1.2; margin: 0.2rem 0 0.4rem; }
+.dl-answers div:first-child strong { font-size: 4rem; }
+@media (min-width: 641px) {
+  .st-key-present-keys { position: absolute; right: 3vw; top: 1.4rem; width: auto !important; z-index: 2; }
+  [data-testid="stMainBlockContainer"] h1 { padding-right: 21rem !important; }
+}
+</style><span></span>"""
+"""What hides all but the screen; a style alone would stay on the page after the end, so it is not alone."""
 
 
 def is_presenting() -> bool:
@@ -41,7 +58,7 @@ def present(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> None:
         reading: the run.
         judged: it among its like.
     """
-    st.html(_look(colours()))
+    st.html(LOOK)
     screens = _screens(strip, reading, judged)
     number = _number(len(screens))
     screens[number - 1]()
@@ -51,27 +68,6 @@ def present(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> None:
         _key("Next", "Right", number + 1 if number < len(screens) else None)
         leave = partial(to_address, present=None)
         st.button("End", key="present-end", shortcut="Escape", type="tertiary", on_click=leave)
-
-
-def _look(colours: Palette) -> str:
-    """Return what hides all but the screen; a style alone would stay on the page after the end, so it is not alone."""
-    return f"""<style>
-:root {{ font-size: clamp(16px, 1.75vw, 30px); }}
-section[data-testid="stSidebar"], [data-testid="stHeader"], [data-testid="stExpandSidebarButton"],
-.st-key-head-of-run .st-key-address-run, [class*="st-key-table-"] {{ display: none !important; }}
-[data-testid="stMainBlockContainer"] {{ max-width: none !important; padding: 1.4rem 3vw 4rem !important; }}
-.dl-answers {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr));
-  gap: 2.2rem 3rem; margin-top: 1rem; }}
-.dl-answers div {{ min-width: 0; overflow-wrap: anywhere; }}
-.dl-answers p {{ margin: 0; opacity: 0.75; font-size: 1.05rem; }}
-.dl-answers strong {{ display: block; font-size: 1.7rem; line-height: 1.2; margin: 0.2rem 0 0.4rem; }}
-.dl-answers div:first-child strong {{ font-size: 4rem; }}
-.st-key-present-keys {{ position: fixed; right: 2vw; bottom: 0.6rem; width: auto !important; z-index: 2;
-  padding: 0 0.8rem; border-radius: 10px; background: {colours.background}; }}
-@media (max-width: 640px) {{
-  .st-key-present-keys {{ position: static; width: 100% !important; }}
-}}
-</style><span></span>"""
 
 
 def _screens(strip: ResultStrip, reading: RunReading, judged: JudgedRun) -> list[Callable[[], None]]:

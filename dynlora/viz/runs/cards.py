@@ -118,8 +118,8 @@ def group_card(runs: pd.DataFrame, by: str) -> None:
             rows(summary)
 
 
-MOST_NAMES = 100
-"""Most runs that are listed."""
+MOST_NAMES = 12
+"""Most runs that are listed; the table above has all."""
 
 
 def names_below(table: pd.DataFrame) -> None:

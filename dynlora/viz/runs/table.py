@@ -117,7 +117,7 @@ def runs_table(runs: pd.DataFrame) -> pd.DataFrame:
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     params, done, total = row.get("params") or {}, row.get("step"), row.get("max_steps")
     name, value = main_metric(row)
-    known = not pd.isna(done) and not pd.isna(total) and bool(total)
+    known = not pd.isna(done) and not pd.isna(total) and bool(total) and row["status"] != "finished"
     return {
         "name": one_line(row["name"], 120),
         "status": STATUS_WORDS.get(row["status"], row["status"]),

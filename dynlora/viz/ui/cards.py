@@ -68,18 +68,24 @@ _TITLE: ContextVar[str] = ContextVar("title", default="Table")
 @contextmanager
 def card(title: str, key: str, subtitle: str = "") -> Iterator[None]:
     """Draw a panel with a title; what is drawn inside the block is inside the panel. Title and subtitle are plain."""
-    with st.container(border=True, key=f"card-{key}", height="stretch", gap="xsmall"):
-        with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"head-{key}"):
-            st.markdown(f"##### {markdown_text(title)}", width="stretch")
-            head = st.container(horizontal=True, gap="xxsmall", width="content", key=f"tools-{key}")
+    with st.container(border=True, key=f"card-{key}", height="stretch", gap="xsmall"), headed(title, key):
         if subtitle:
             st.caption(markdown_text(subtitle))
-        before, above = _HEAD.set([head]), _TITLE.set(markdown_text(title))
-        try:
-            yield
-        finally:
-            _HEAD.reset(before)
-            _TITLE.reset(above)
+        yield
+
+
+@contextmanager
+def headed(title: str, key: str) -> Iterator[None]:
+    """Draw a title, which is plain; the menu of the first picture inside the block is beside it."""
+    with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"head-{key}"):
+        st.markdown(f"##### {markdown_text(title)}", width="stretch")
+        head = st.container(horizontal=True, gap="xxsmall", width="content", key=f"tools-{key}")
+    before, above = _HEAD.set([head]), _TITLE.set(markdown_text(title))
+    try:
+        yield
+    finally:
+        _HEAD.reset(before)
+        _TITLE.reset(above)
 
 
 def unseen_chart() -> None:

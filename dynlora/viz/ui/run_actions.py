@@ -91,7 +91,8 @@ def _used(table: pd.DataFrame) -> list[str]:
     empty = [name for name in ("tags", "note") if not table[name].map(len).sum()]
     alike = [name for name in ("model", "data", "where") if len(table) > 1 and table[name].nunique() == 1]
     named = ["metric"] if len(_metrics(table)) < 2 else []
-    return [name for name in table.columns if name not in {*empty, *alike, *named}]
+    finished = ["progress"] if "progress" in table and table["progress"].isna().all() else []
+    return [name for name in table.columns if name not in {*empty, *alike, *named, *finished}]
 
 
 def _metrics(table: pd.DataFrame) -> list[str]:
@@ -118,7 +119,7 @@ def _columns(opened: str, result: str) -> dict[str, Any]:
         "name": column.ButtonColumn(
             "Name",
             pinned=True,
-            width="medium",
+            width=214,
             type="tertiary",
             alignment="left",
             key=opened,
@@ -133,7 +134,7 @@ def _columns(opened: str, result: str) -> dict[str, Any]:
         ),
         "result": column.NumberColumn(safe(result), format="%.3f", help="The deciding metric at the last evaluation."),
         "tags": column.ListColumn("Tags", width="medium"),
-        "seed": column.NumberColumn("Seed", format="%d", width="small"),
+        "seed": column.NumberColumn("Seed", format="%d", width=60),
         "of budget": column.NumberColumn("Budget (%)", format="%.1f", width="small", help="Budget used."),
         "adapter parameters": column.NumberColumn("Parameters", format="localized", help="Adapter parameters in use."),
         "created": column.DatetimeColumn("Created", format="YYYY-MM-DD HH:mm", width=140),

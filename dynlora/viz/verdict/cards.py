@@ -23,6 +23,7 @@ from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
 from dynlora.text import plural
 from dynlora.viz.kit import theme
+from dynlora.viz.launch.presets import UNIFORM
 from dynlora.viz.launch.start_from import twin_button
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
@@ -80,13 +81,33 @@ def judged_run(run: Chosen, summary: Mapping[str, Any]) -> JudgedRun:
         return JudgedRun(problem=f"There is no verdict, because a run on the same data cannot be read: {error}")
 
 
-def next_step(judged: JudgedRun) -> None:
-    """Draw the one next step to a surer verdict, or why there is none."""
+def next_step(run: Chosen, summary: Mapping[str, Any], judged: JudgedRun) -> None:
+    """Draw the one next step to a surer verdict, or why there is none.
+
+    Where no seeds are missing it is the baseline of the same seed, also while the run trains.
+
+    Args:
+        run: the run.
+        summary: as `queries.run_summary` returns it.
+        judged: the run among its like.
+    """
     if judged.problem:
         note(judged.problem)
+    is_drawn = False
     if judged.verdict is not None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="verdict-next"):
-            _next(judged.verdict, next_runs(judged.verdict, judged.summaries), judged.summaries, ())
+            is_drawn = _next(judged.verdict, next_runs(judged.verdict, judged.summaries), judged.summaries, ())
+    is_judged = judged.verdict is not None or summary["status"] in ACTIVE
+    if is_judged and not is_drawn and not _has_twin(summary):
+        twin_button(run)
+
+
+def _has_twin(summary: Mapping[str, Any]) -> bool:
+    """Say whether the other side of the comparison with plain LoRA has a run of the same task and seed, or will."""
+    alike = same_task(list_all(), summary)
+    alike = alike[(alike["seed"] == summary.get("seed")) & alike["status"].isin(["finished", *ACTIVE])]
+    is_plain = alike["strategy"] == UNIFORM
+    return bool((~is_plain if summary.get("strategy") == UNIFORM else is_plain).any())
 
 
 def verdict_evidence(judged: JudgedRun, times: float = 1.0) -> None:
@@ -156,14 +177,15 @@ def _evidence(result: Verdict, times: float = 1.0) -> None:
 
 def _next(
     result: Verdict, runs: NextRuns | None, summaries: Mapping[str, Mapping[str, Any]], compared: Sequence[str]
-) -> None:
-    """Draw the one next step: more seeds, or a baseline."""
+) -> bool:
+    """Draw the one next step, more seeds or a baseline, and say whether there is one or the seeds are under way."""
     if runs is not None and runs.under_way:
         note(verdict_text.under_way(runs))
     newest = max(result.baseline.runs)
     if not result.contests:
         twin_button(find_run(newest))
-    elif runs is not None and runs.n and not is_read_only():
+        return True
+    if runs is not None and runs.n and not is_read_only():
         configs = {run: dict(summaries[run]["config"]) for run in runs.seeds}
         if st.button(
             verdict_text.button(runs),
@@ -174,6 +196,8 @@ def _next(
             _queue(configs, runs, compared)
         with st.popover("Command line", icon=":material/terminal:", type="tertiary", key="verdict-command"):
             st.code("\n".join(_commands(runs)), language="bash", wrap_lines=True)
+        return True
+    return runs is not None
 
 
 def _commands(runs: NextRuns) -> list[str]:

@@ -59,8 +59,8 @@ def test_the_conclusion_is_the_best_and_cheapest_threshold_against_the_target(de
         headline == "Accuracy not significantly different from the target alone, at 60 % of the target's decode FLOPs."
     )
     basis = text.basis(decode, point)
-    assert "Threshold 0.5: 3 of 4 right; target alone: 3 of 4 right (difference +0.0 points" in basis
-    assert "draft alone: 1 of 4 right. Of 2 thresholds on the same problems, one was chosen" in basis
+    assert "Threshold 0.5: 3 of 4 right. Target alone: 3 of 4 right (difference +0.0 points" in basis
+    assert "Draft alone: 1 of 4 right. Of 2 thresholds on the same problems, one was chosen" in basis
     assert "The reward is not significantly different from accepting at random at nearly equal cost (+50.0" in basis
 
 

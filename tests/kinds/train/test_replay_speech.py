@@ -45,6 +45,7 @@ def test_each_sentence_is_true_of_what_is_drawn(folder: Path) -> None:
     ranks, names = np.array(values["rank"]), [module["short"] for module in values["modules"]]
     assert len(script["due"]) == len(values["steps"])
     moves = [cue for cue in script["cues"] if len(cue["rows"]) == 2]
+    assert len({tuple(cue["words"]) for cue in moves}) == len(moves), "a move is told once"
     changes = np.diff(ranks, axis=0)
     assert bool(moves) == ((changes > 0).any(axis=1) & (changes < 0).any(axis=1)).any()
     for cue in moves:

@@ -38,19 +38,21 @@ class Agreement(Panel[pd.DataFrame]):
         )
 
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
-        """Draw a bar for each class."""
-        known = data.dropna(subset=["agreement"])
-        drawn = theme.figure(colours, 260)
+        """Draw a bar for each class, in the colour of its teacher: two teachers may have classes of one name."""
+        known = data.dropna(subset=["agreement"]).reset_index(drop=True)
+        drawn = theme.figure(colours, 280)
         names = [plotly_text(name, 30) for name in known["class"]]
-        drawn.add_bar(
-            x=list(range(len(known))),
-            y=known["agreement"],
-            marker={"color": colours.accent},
-            customdata=[
-                [name, plotly_text(teacher, 40)] for name, teacher in zip(names, known["teacher"], strict=True)
-            ],
-            hovertemplate="%{customdata[0]} (%{customdata[1]}): %{y:.0%}<extra></extra>",
-        )
+        looks = theme.styles(sorted(set(data["teacher"])))
+        for teacher, part in known.groupby("teacher", sort=True):
+            drawn.add_bar(
+                x=part.index.tolist(),
+                y=part["agreement"],
+                name=plotly_text(teacher, 40),
+                marker={"color": looks[str(teacher)][0]},
+                customdata=[names[number] for number in part.index],
+                hovertemplate="%{customdata}: %{y:.0%}<extra>%{fullData.name}</extra>",
+            )
+        drawn.update_layout(barmode="overlay", showlegend=1 < len(looks) <= text.MOST_NAMED)
         drawn.add_hline(y=text.LOW, line={"color": colours.muted, "width": 1, "dash": "dot"})
         drawn.update_yaxes(title_text="Agreement", tickformat=".0%", range=[0, 1.05])
         drawn.update_xaxes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -35,7 +36,8 @@ class Prototypes(Panel[pd.DataFrame]):
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw the points, a colour for each teacher."""
         drawn = theme.figure(colours, 320)
-        looks = theme.styles(list(dict.fromkeys(data["teacher"])))
+        looks = theme.styles(sorted(set(data["teacher"])))
+        sides = _label_sides(data)
         for teacher, part in data.groupby("teacher", sort=False):
             colour, symbol, _ = looks[str(teacher)]
             names = [plotly_text(name, 40) for name in part["class"]]
@@ -45,12 +47,37 @@ class Prototypes(Panel[pd.DataFrame]):
                 name=plotly_text(teacher, 40),
                 text=names,
                 mode="markers+text" if len(data) <= text.MOST_NAMED else "markers",
-                textposition="top center",
+                textposition=sides[part.index].tolist(),
+                cliponaxis=False,
                 textfont={"size": 10, "color": colours.muted},
                 marker={"color": colour, "symbol": symbol, "size": 9},
                 hovertemplate="%{text}<extra>%{fullData.name}</extra>",
             )
-        drawn.update_xaxes(title_text="First principal component", showticklabels=False)
-        drawn.update_yaxes(title_text="Second principal component", showticklabels=False)
+        drawn.update_xaxes(title_text="First principal component", showticklabels=False, range=_wide(data["x"]))
+        drawn.update_yaxes(title_text="Second principal component", showticklabels=False, range=_wide(data["y"]))
         drawn.update_layout(showlegend=len(looks) <= text.MOST_NAMED)
         return drawn
+
+
+NEAR = 0.12
+"""Part of the map's width or height within which the labels of two points would cover each other."""
+
+
+def _label_sides(data: pd.DataFrame) -> pd.Series:
+    """Return where the label of each point is: above it, or below one that has another near it."""
+    places = data[["x", "y"]].to_numpy(float)
+    extent = np.ptp(places, axis=0)
+    scaled = places / np.where(extent > 0, extent, 1.0)
+    sides: list[str] = []
+    for number, place in enumerate(scaled):
+        near = (np.abs(scaled[:number] - place) < NEAR).all(axis=1)
+        above = any(sides[other] == "top center" for other in np.flatnonzero(near))
+        sides.append("bottom center" if above else "top center")
+    return pd.Series(sides, index=data.index)
+
+
+def _wide(values: pd.Series) -> list[float]:
+    """Return a range with room for the labels of the outermost points."""
+    low, high = float(values.min()), float(values.max())
+    room = 0.14 * (high - low or 1.0)
+    return [low - room, high + room]

@@ -201,14 +201,17 @@ def rank_moved(modules: pd.DataFrame, start: np.ndarray, end: np.ndarray, step: 
             return f"No rank has moved up to step {step}."
         return f"No rank has moved up to step {step}; the first reallocation is after step {min(events)}."
     past = [event for event in events if event <= step]
-    since = f"; the last reallocation was after step {past[-1]}" if past and past[-1] < step else ""
+    since = f" The last reallocation was after step {past[-1]}." if past and past[-1] < step else ""
     lost, won = modules[(change < 0).to_numpy()], modules[(change > 0).to_numpy()]
     source = _places(lost, change[(change < 0).to_numpy()].abs(), modules)
     target = _places(won, change[(change > 0).to_numpy()], modules)
     if not len(won):
-        return f"Up to step {step}, rank was removed from {source}{since}."
-    return f"Up to step {step}, rank moved from {source} to {target}{since}."
+        return f"Up to step {step}, rank was removed from {source}.{since}"
+    return f"Up to step {step}, rank moved from {source} to {target}.{since}"
 
+
+MOST_KINDS = 2
+"""Kinds of modules that are named of those that gave or got rank; a sentence has both."""
 
 MOST_SPANS = 3
 """Most spans of layers that are named; of more they are counted."""
@@ -225,11 +228,11 @@ def _layers(layers: Sequence[int], of: Sequence[int]) -> str:
     if not here:
         return ""
     if here == every and len(every) > 1:
-        return " in all layers"
+        return " (all layers)"
     words = spans(here)
     if words.count(",") >= MOST_SPANS:
-        return f" in {len(here)} of {len(every)} layers"
-    return f" in {'layer' if len(here) == 1 else 'layers'} {words}"
+        return f" ({len(here)} of {len(every)} layers)"
+    return f" ({'layer' if len(here) == 1 else 'layers'} {words})"
 
 
 def _places(modules: pd.DataFrame, amount: pd.Series, every: pd.DataFrame) -> str:
@@ -239,11 +242,11 @@ def _places(modules: pd.DataFrame, amount: pd.Series, every: pd.DataFrame) -> st
     rows = modules.assign(amount=amount.to_numpy())
     order = rows.groupby("label", sort=False)["amount"].sum().sort_values(ascending=False, kind="stable").index
     places: dict[str, list[str]] = {}
-    for label in order[:3]:
+    for label in order[:MOST_KINDS]:
         layers, of = (frame.loc[frame["label"] == label, "layer"].dropna().astype(int) for frame in (rows, every))
         places.setdefault(_layers(layers.tolist(), of.tolist()), []).append(one_line(label, 40))
     words = [listed(labels) + where for where, labels in places.items()]
-    return listed(words, limit=4) + (" and others" if len(order) > 3 else "")
+    return listed([*words, "others"] if len(order) > MOST_KINDS else words)
 
 
 def signal_at(modules: pd.DataFrame, values: np.ndarray, title: str, step: int) -> str:
@@ -408,6 +411,7 @@ def _draw_budget(drawn: go.Figure, budget: pd.DataFrame, view: MapView, colours:
             "range": [bottom - 0.25 * reach, top + 0.7 * reach],
             "tickvals": list(ticks),
             "ticktext": list(ticks.values()),
+            "title": {"text": "Budget", "font": {"size": 10, "color": colours.muted}, "standoff": 4},
         }
     )
 

@@ -339,7 +339,7 @@ def spread(
     some = f"; {zero:,} {'is' if zero == 1 else 'are'} 0" if zero else ""
     mean = number(float(known.mean()))
     legend = f" Colours show whether a component is above or below {number(neutral)}." if neutral else ""
-    return f"At step {step}, {word} ranges from {ends[0]} to {ends[1]}; mean {mean} over {many}{some}.{legend}"
+    return f"At step {step}, {word} ranges from {ends[0]} to {ends[1]}. The mean is {mean} over {many}{some}.{legend}"
 
 
 def over_steps(rows: pd.DataFrame, module: str, about: About) -> str:

@@ -93,13 +93,13 @@ def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None,
     if effect is None:
         return f"At step {step}, groups cannot be compared: fewer than two have examples in the probe set."
     chance = (
-        f"the chance level is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
-        "groups, shuffled labels)"
+        f"The chance level is {percent(effect.baseline)} ({effect.examples} probe examples in {effect.groups} "
+        "groups, shuffled labels)."
     )
     order = modules["position"].to_numpy()
     differing = int(effect.is_significant[order].sum())
     if not differing:
-        return f"At step {step}, no gate differs between groups beyond chance; {chance}."
+        return f"At step {step}, no gate differs between groups beyond chance. {chance}"
     module = int(order[effect.share[order].argmax()])
     column = pd.Series(values[:, module], index=table.index)
     name = one_line(modules.set_index("position")["short"].get(module, module), 40)
@@ -107,7 +107,7 @@ def gates(table: pd.DataFrame, modules: pd.DataFrame, effect: GateEffect | None,
         f"At step {step}, {differing} of {len(order)} gates differ between groups beyond chance. "
         f"The groups explain the largest fraction of the variation in {name}: {percent(effect.share[module])} "
         f"({one_line(column.idxmax(), 40)} {column.max():.3f}, {one_line(column.idxmin(), 40)} {column.min():.3f}; "
-        f"1 is neutral); {chance}."
+        f"1 is neutral). {chance}"
     )
 
 

@@ -112,7 +112,7 @@ def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str
 
 def group_lines(series: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
     """Draw a number of each group over the evaluations; `series` holds step, group, value."""
-    drawn = theme.figure(colours, 260)
+    drawn = theme.figure(colours, 380)
     style = theme.contrasting(list(dict.fromkeys(series["group"])))
     for group, part in series.groupby("group", sort=False):
         colour, symbol, dash = style[str(group)]

@@ -112,10 +112,11 @@ def metric(series: pd.DataFrame, name: str) -> str:
         return "The run has not been evaluated yet."
     is_low = name in run_summary.LOW_IS_GOOD
     last, best = known.iloc[-1], known.loc[(at_lowest if is_low else at_highest)(known["value"])]
-    return (
-        f"{sentence_case(metric_words(name))} is {score(last['value'])} at step {int(last['step'])}; "
-        f"the {'lowest' if is_low else 'highest'} value is {score(best['value'])} at step {int(best['step'])}."
-    )
+    words = f"{sentence_case(metric_words(name))} is {score(last['value'])} at step {int(last['step'])}"
+    extreme = "lowest" if is_low else "highest"
+    if best["step"] == last["step"]:
+        return f"{words}, the {extreme} value."
+    return f"{words}; the {extreme} value is {score(best['value'])} at step {int(best['step'])}."
 
 
 def metric_lines(metrics: pd.DataFrame, colours: Palette) -> go.Figure:

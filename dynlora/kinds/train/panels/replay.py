@@ -13,7 +13,7 @@ from dynlora.analysis import capacity_frames, run_reading
 from dynlora.analysis.frames import at_highest
 from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.train.capacity_panel import CapacityPanel
-from dynlora.text import listed, one_line
+from dynlora.text import listed, one_line, plural
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette
 
@@ -109,7 +109,11 @@ def picture(state: pd.DataFrame, uniform: int | None) -> str:
     order = listed([one_line(label, 24) for label in dict.fromkeys(state.sort_values("position")["label"])], limit=12)
     widest = state.loc[at_highest(state["rank"])] if len(state) else None
     tick = f" Dashed line: uniform rank {uniform}." if uniform else ""
-    most = f" Highest rank: {int(widest['rank'])} in {one_line(widest['short'], 40)}." if widest is not None else ""
+    most = ""
+    if widest is not None:
+        n = int((state["rank"] == widest["rank"]).sum())
+        where = one_line(widest["short"], 40) if n == 1 else plural(n, "module")
+        most = f" Highest rank: {int(widest['rank'])} in {where}."
     return f"Bar length: rank. Colour: importance.{tick}{most} Each block from top to bottom: {order}."
 
 

@@ -9,7 +9,7 @@ const BAR = 9, PITCH = 10.5, BLOCK_GAP = 14, LEFT = 62, RIGHT = 10, TOP = 8, AXI
 const ALL_BARS = 500, LEAST_PITCH = 2.4, LABEL = 13, LARGE = 19; // pixels of all bars, of one, and of a label
 const PLAY_MS = 8000, SETTLE_MS = 450, REST_MS = 2500;
 const READ_MS = 1400, LETTER_MS = 32; // of a sentence: at least, and more for each letter
-const BUBBLE = 250, APART = 10; // widest bubble, and its distance from its bar, pixels
+const BUBBLE = 250, APART = 10, NEAR = 90; // widest bubble, its distance from its bar, and farthest above or below it, pixels
 
 export default function ({ data, parentElement, setTriggerValue }) {
   let root = parentElement.querySelector(".replay");
@@ -238,7 +238,8 @@ class Player {
     if (this.bubbles.cue === cue && this.bubbles.wide === this.width && this.bubbles.frame === this.frame) return;
     Object.assign(this.bubbles, { cue, wide: this.width, frame: this.frame });
     this.bubbles.replaceChildren(...points.map((_, index) => bubble(cue.words[index], colours)));
-    place([...this.bubbles.children], points, this.width, this.svg.clientHeight);
+    const bars = this.bars.map(({ middle }, row) => ({ middle, end: LEFT + rank[this.frame][row] * this.unit }));
+    place([...this.bubbles.children], points, this.width, this.svg.clientHeight - AXIS, bars);
   }
 
   tell(plays) {
@@ -273,20 +274,31 @@ function bubble(words, colours) {
   return made;
 }
 
-// Bubbles stand at the right of their points, at the left where there is no room, and none covers another.
-function place(bubbles, points, width, height) {
-  let taken = null;
+// Bubbles stand at the right of their points; where there is no room, at the edge, above or below, where they cover least.
+// None covers another.
+function place(bubbles, points, width, height, bars) {
+  let taken = 0;
   const order = bubbles.map((made, index) => ({ made, point: points[index] })).sort((a, b) => a.point.y - b.point.y);
   for (const { made, point } of order) {
     const wide = made.offsetWidth, high = made.offsetHeight;
     const right = point.x + APART + 4, isRight = right + wide <= width;
-    const left = isRight ? right : Math.max(0, Math.min(point.x - APART - 4 - wide, width - wide));
-    let top = Math.max(0, Math.min(point.y - high / 2, height - high));
-    if (!isRight && left + wide > point.x - 4) top = point.y + APART + high <= height ? point.y + APART : point.y - APART - high;
-    if (taken && top < taken) top = taken;
+    const left = isRight ? right : Math.max(0, width - wide);
+    const beside = Math.max(taken, Math.min(point.y - high / 2, height - high));
+    const top = isRight ? beside : free(left, high, point, taken, height, bars);
     taken = top + high + 4;
     Object.assign(made.style, { left: `${left}px`, top: `${top}px` });
   }
+}
+
+function free(left, high, point, from, height, bars) {
+  let best = from, least = Infinity;
+  for (let top = Math.max(from, point.y - NEAR - high); top <= Math.min(height - high, point.y + NEAR); top += 3) {
+    const under = bars.filter(({ middle }) => middle > top - BAR / 2 && middle < top + high + BAR / 2);
+    const covered = under.reduce((sum, { end }) => sum + Math.max(0, end - left), 0);
+    const cost = covered + Math.abs(top + high / 2 - point.y);
+    if (cost < least) [best, least] = [top, cost];
+  }
+  return best;
 }
 
 function arc(from, to) {
