@@ -54,6 +54,7 @@ class Setting:
         steps: optimizer steps of a run.
         rank: of the adapters.
         rate: of the adapters.
+        head_rate: of the output layer.
         batches: of training examples whose gradients are read, and further steps.
         batch: examples of each.
         rows: held-out examples, at most.
@@ -63,6 +64,7 @@ class Setting:
     steps: int = 150
     rank: int = 8
     rate: float = 0.001
+    head_rate: float = 0.04
     batches: int = 8
     batch: int = 32
     rows: int = 1000
@@ -77,7 +79,12 @@ def values_of(data: str, seed: int, setting: Setting) -> dict[str, Any]:
         "data": {**where, "max_eval": setting.rows},
         "adapter": {"rank": setting.rank},
         "strategy": {"name": "lora"},
-        "train": {"steps": setting.steps, "batch_size": setting.batch, "lr": setting.rate},
+        "train": {
+            "steps": setting.steps,
+            "batch_size": setting.batch,
+            "lr": setting.rate,
+            "head_lr": setting.head_rate,
+        },
     }
 
 

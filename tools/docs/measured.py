@@ -351,6 +351,14 @@ def against_lora(method: str) -> list[str]:
     return sentences
 
 
+def refined() -> Iterator[str]:
+    """Yield how the loss changes where singular values are reweighted, and with the controls; a data set a row."""
+    yield from head("loss minus that of the run", "`absolute`", "`signed`", "random deal", "eight further steps")
+    for name, one in figures("refine")["summary"].items():
+        cells = [_bold(*one[way]) for way in ("absolute", "signed", "random", "trained")]
+        yield row(f"{DATA[name]}, {one['seeds']} seeds", *cells)
+
+
 def retention() -> Iterator[str]:
     """Yield what a run forgets at the suggested learning rate, and at a multiple of it, a run a row."""
     yield from head(

@@ -71,6 +71,7 @@ KINDS = {
     "head_rates": measured.head_rates,
     "rank_line": measured.rank_line,
     "retention": measured.retention,
+    "refined": measured.refined,
     "rates": measured.rates,
     "rate_rules": measured.rate_rules,
     "steps": measured.steps,
