@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import rate
-from benchmarks.allocators import tuned_as
+from benchmarks.allocators import RATE, parts_of, tuned_as
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -223,7 +223,7 @@ def tuned(name: str, *others: str) -> Iterator[str]:
             yield row(SIDES[side], "", "diverged", *[""] * (len(against) + 1))
             continue
         cells = ["" if side == other else _bold(*one[f"loss - {other}"]) for other in against]
-        rate = comparison["chosen"].get(tuned_as(side))
+        rate = _rate_of(comparison["chosen"], side)
         yield row(
             SIDES[side],
             "" if rate is None else f"{rate:g}",
@@ -231,6 +231,20 @@ def tuned(name: str, *others: str) -> Iterator[str]:
             f"{100 * one['right']:.1f} %",
             *cells,
         )
+
+
+TUNED_BEFORE = {
+    "lora, head at 0.04": "lora, fast head",
+    "dynamic, scale, head at 0.04": "dynamic, scale, fast head",
+}
+"""Sides that have a rate of their own now, and what gave it in the files of before."""
+
+
+def _rate_of(chosen: Mapping[str, float], side: str) -> float | None:
+    """Return the rate at which a side of a comparison trained: given with it, its own, or that of another side."""
+    if (rate := parts_of(side)[1].get(RATE)) is not None:
+        return rate
+    return chosen.get(tuned_as(side), chosen.get(TUNED_BEFORE.get(side, "")))
 
 
 RATES = ("rate-head-r1-intents", "rate-head-r1-pairs", "rate-head-r8")
