@@ -59,7 +59,7 @@ bench-quick: $(VENV)/.installed-bench  ## the benchmarks that take minutes
 bench-trackers: $(VENV)/.installed-bench .venv-trackers/.installed  ## our store against four trackers, in .venv-trackers
 	$(BIN)/python -m benchmarks.store $(ARGS)
 
-gpu: $(VENV)/.installed-bench  ## what only a GPU can tell: step time, memory and waits; says "not measured" without one
+gpu: $(VENV)/.installed-test  ## tests and benchmarks on a GPU: step time, memory, waits; says "not measured" without one
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 torture: $(VENV)/.installed-test  ## the full products of what `make test` samples; runs killed at many points
