@@ -136,7 +136,7 @@ def in_processes(setting: Setting, number: int) -> float:
     launcher += ["--multi_gpu"] * (number > 1)
     command = [*launcher, "-m", "dynlora", "train", "--config", str(config), "--runs-dir", str(runs)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    (folder,) = (path.parent for path in runs.glob("*/summary.json"))
+    (folder,) = (path.parent for path in runs.glob("*/run.db"))
     return float(dynlora.open_run(folder).summary["step_ms_median"])
 
 
