@@ -137,7 +137,7 @@ def in_processes(setting: Setting, number: int) -> float:
     command = [*launcher, "-m", "dynlora", "train", "--config", str(config), "--runs-dir", str(runs)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (folder,) = (path.parent for path in runs.glob("*/run.db"))
-    return float(dynlora.open_run(folder).summary["step_ms_median"])
+    return float(dynlora.open_run(folder).summary["time"]["step_ms_median"])
 
 
 def of_processes(setting: Setting) -> dict[str, float] | str:
