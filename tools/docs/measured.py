@@ -81,7 +81,7 @@ FAST_HEADS = {
     "tuned-clinc150-r4-head": ("CLINC150, rank 4", "fast head"),
     "tuned-sst2-r1-head": ("SST-2, rank 1", "head at 0.01"),
 }
-"""Files of `benchmarks.tuned` whose heads have a rate of their own: the task, and what the names of its sides end in."""
+"""Files of `benchmarks.tuned` whose heads have a rate of their own: the task, and the end of the names of its sides."""
 
 FAST = {"fast head": "the head at 0.0175"}
 """What the sides are called whose names do not say it."""
