@@ -13,6 +13,7 @@ CONSTRAINTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 INSTALL := CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python tools/install.py
 
 .DEFAULT_GOAL := test
@@ -35,10 +36,15 @@ journeys: $(VENV)/.installed-test browser  ## whole ways through the product, an
 
 check: lint types supply docs test journeys  ## everything that must pass before a commit lands
 
-lint: $(VENV)/.installed-dev  ## ruff, without changing anything, and the list of phrases that users do not know
+lint: $(VENV)/.installed-dev  ## ruff, without changing anything, phrases that users do not know, schemas of .github
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m tools.words
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.citation-file-format CITATION.cff
 
 format: $(VENV)/.installed-dev  ## ruff, changing files
 	$(BIN)/ruff check --fix .
@@ -59,7 +65,7 @@ bench-quick: $(VENV)/.installed-bench  ## the benchmarks that take minutes
 bench-trackers: $(VENV)/.installed-bench .venv-trackers/.installed  ## our store against four trackers, in .venv-trackers
 	$(BIN)/python -m benchmarks.store $(ARGS)
 
-gpu: $(VENV)/.installed-bench  ## what only a GPU can tell: step time, memory and waits; says "not measured" without one
+gpu: $(VENV)/.installed-test  ## tests and benchmarks on a GPU: step time, memory, waits; says "not measured" without one
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 torture: $(VENV)/.installed-test  ## the full products of what `make test` samples; runs killed at many points

@@ -29,7 +29,7 @@ from dynlora.store.writer import RunWriter
 from dynlora.tasks.classification import Classification
 from dynlora.training.build import build_trainer
 from dynlora.training.checkpoints import RunCheckpoints
-from dynlora.training.inputs import Inputs, load_inputs
+from dynlora.training.inputs import Inputs, load_inputs, weights_of
 from dynlora.training.progress_stream import Readings
 
 TASK = Classification(("bad", "good"))
@@ -50,6 +50,7 @@ class Setting:
         batch_size: rows a step.
         rank: of the adapters.
         steps: steps a variant takes at most; the allocator's schedule spans them.
+        quantization: of the frozen weights, nf4 or int8; None keeps them whole.
     """
 
     model: str
@@ -60,11 +61,12 @@ class Setting:
     batch_size: int
     rank: int
     steps: int
+    quantization: str | None = None
 
     def config(self, strategy: str) -> RunConfig:
         """Return the run's config with everything else at its default."""
         values: dict[str, Any] = {
-            "model": {"name": self.model},
+            "model": {"name": self.model, "quantization": self.quantization},
             "data": {"path": str(self.folder / "data"), "max_length": self.length},
             "adapter": {"rank": self.rank},
             "strategy": {"name": strategy},
@@ -188,6 +190,7 @@ def _base(setting: Setting) -> BaseModel:
         task=TASK,
         seed=0,
         dropout=None if setting.dropout else 0.0,
+        weights=weights_of(setting.config("lora")),
     )
 
 

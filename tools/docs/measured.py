@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import rate
-from benchmarks.allocators import tuned_as
+from benchmarks.allocators import RATE, parts_of, tuned_as
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -222,7 +222,7 @@ def tuned(name: str, *others: str) -> Iterator[str]:
             yield row(SIDES[side], "", "diverged", *[""] * (len(against) + 1))
             continue
         cells = ["" if side == other else _bold(*one[f"loss - {other}"]) for other in against]
-        rate = comparison["chosen"].get(tuned_as(side))
+        rate = _rate_of(comparison["chosen"], side)
         yield row(
             SIDES[side],
             "" if rate is None else f"{rate:g}",
@@ -230,6 +230,13 @@ def tuned(name: str, *others: str) -> Iterator[str]:
             f"{100 * one['right']:.1f} %",
             *cells,
         )
+
+
+def _rate_of(chosen: Mapping[str, float], side: str) -> float | None:
+    """Return the rate at which a side of a comparison trained: given with it, its own, or that of another side."""
+    if (rate := parts_of(side)[1].get(RATE)) is not None:
+        return rate
+    return chosen.get(tuned_as(side))
 
 
 RATES = ("rate-head-r1-intents", "rate-head-r1-pairs", "rate-head-r8")
