@@ -104,7 +104,8 @@ def test_a_run_without_records_is_calm(runs_dir: Path) -> None:
     for section in ("training", "results", "machine"):
         app = open_page("run", run=RUN, section=section)
         assert not app.error
-    assert "No problems" in words(app)
+    assert "is in the queue" in words(app)
+    assert "No problems" not in words(app), "nothing has been looked at"
 
 
 def test_the_ways_to_run_it_again(runs_dir: Path) -> None:

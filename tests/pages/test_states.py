@@ -80,7 +80,9 @@ STATES: dict[str, tuple[str, int, Callable[[Path], None], str]] = {
 }
 """State to (stored state, last step, what is done to the folder, what the Run page says)."""
 
-ACTIONS = {"queued": ["Stop"], "running": ["Stop"], "failed": ["Resume"], "stopped": ["Resume"]}
+TRAINS = ["Train its plain LoRA baseline", "Stop"]
+
+ACTIONS = {"queued": TRAINS, "running": TRAINS, "failed": ["Resume"], "stopped": ["Resume"]}
 """Buttons of the Run page that the state decides."""
 
 UNREADABLE = ("corrupt", "truncated", "newer")
