@@ -137,7 +137,10 @@ def in_processes(setting: Setting, number: int) -> float:
     command = [*launcher, "-m", "dynlora", "train", "--config", str(config), "--runs-dir", str(runs)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (folder,) = (path.parent for path in runs.glob("*/run.db"))
-    return float(dynlora.open_run(folder).summary["time"]["step_ms_median"])
+    median = dynlora.open_run(folder).summary["time"]["step_ms_median"]
+    if median is None:
+        raise RuntimeError(f"{folder}: the run measured no step")
+    return float(median)
 
 
 def of_processes(setting: Setting) -> dict[str, float] | str:

@@ -97,7 +97,7 @@ def test_the_table_says_what_is_known(runs: pd.DataFrame) -> None:
         [0.45, 0.9],
         ["good", "late"],
     ]
-    assert pd.isna(table.loc["r2", "progress"]), "a finished run has no bar"
+    assert table["progress"].isna()["r2"], "a finished run has no bar"
     assert table.loc["r3", "of budget"] == 50
     assert table.loc["r5", "status"] == "unreadable"
     assert table["result"].isna()["r4"]
