@@ -239,7 +239,7 @@ def _rate_of(chosen: Mapping[str, float], side: str) -> float | None:
     return chosen.get(tuned_as(side))
 
 
-RATES = ("rate-head-r1-intents", "rate-head-r1-pairs", "rate-head-r8")
+RATES = ("rate-head-r1-intents", "rate-head-r1-pairs", "rate-head-r8", "rate-head-dynamic")
 """Files of `benchmarks.rate` whose heads have a rate of their own."""
 
 DATA = {
@@ -265,7 +265,8 @@ def rates() -> Iterator[str]:
     )
     rows: dict[bool, list[str]] = {False: [], True: []}
     for file in map(figures, RATES):
-        what = "`{method}`, {rank}".format(**file["setting"])
+        head_rate = file["setting"].get("head_lr", 0.01)
+        what = "`{method}`, {rank}".format(**file["setting"]) + (f", the head at {head_rate:g}" * (head_rate != 0.01))
         for name, one in file["summary"].items():
             chooses = name in file["chosen_on"]
             loss = one["suggested"]
