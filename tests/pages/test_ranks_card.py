@@ -24,6 +24,13 @@ def test_the_result_of_a_run_has_its_ranks_as_code(runs_dir: Path) -> None:
     assert {"Where and when it moved"} <= links(app)
 
 
+def test_ranks_that_stay_lead_to_the_modules(runs_dir: Path) -> None:
+    make_run(runs_dir, run_id=RUN, strategy="lora", gates=False, moves=False)
+    app = open_page("run", run=RUN)
+    assert {"Module by module"} <= links(app)
+    assert not {"Where and when it moved"} & links(app)
+
+
 def test_a_finished_run_hands_over_its_ranks(runs_dir: Path) -> None:
     make_run(runs_dir, run_id=RUN, seed=0, gates=False)
     make_run(runs_dir, run_id=OTHER, seed=1, gates=False)

@@ -93,7 +93,8 @@ def run_strip(
                         st.code(code[1][0], language=code[1][1])
                     with st.popover("YAML", type="tertiary", key="other-code"):
                         snippets(dict(others), 300)
-                    link("pages/capacity.py", "Where and when it moved", run=run.id)
+                    where = "Module by module" if ranks.is_as_set else "Where and when it moved"
+                    link("pages/capacity.py", where, run=run.id)
         with cost:
             _answer(strip.cost)
             share_button(run, strip)
