@@ -109,7 +109,7 @@ def _finished(runs_dir: Path, ids: list[str]) -> bool:
 def _agree(page: Page, headline: str) -> None:
     """The verdict and the paired difference below it name the same number and interval."""
     (mean, low, high) = re.findall(
-        r"(?:loss|accuracy) (\S+) \w*,? ?95.CI (\S+) to ([^,]+),", headline.replace("\u00a0%\u00a0", ".")
+        r"(?:loss|accuracy) (\S+) \w*,? ?95.CI (\S+) to ([^,)]+)[,)]", headline.replace("\u00a0%\u00a0", ".")
     )[0]
     page.get_by_text("Paired difference of two groups").click()
     page.locator('[class*="st-key-card-paired"] .js-plotly-plot').first.wait_for()
