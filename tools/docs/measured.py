@@ -79,6 +79,7 @@ FAST_HEADS = {
     "tuned-clinc150-r1-head-8": ("CLINC150, rank 1", "fast head"),
     "tuned-hwu64-r1-head-own": ("HWU64, rank 1", "fast head"),
     "tuned-clinc150-r4-head": ("CLINC150, rank 4", "fast head"),
+    "tuned-sst2-r1-head": ("SST-2, rank 1", "head at 0.01"),
 }
 """Files of `benchmarks.tuned` whose heads have a rate of their own: the task, and how the names of its sides end."""
 
