@@ -2,7 +2,7 @@
 
     python -m benchmarks.rate --choose ../shared/data/clinc150 [--data ../shared/data/hwu64] [--seeds 1] [--steps 150]
         [--rank 1] [--method lora] [--rates 0.001,0.0025,0.00625,0.0156,0.039] [--rows 500] [--model minilm]
-        [--head-lr 0.01] [--known rate-hwu64] [--grid-from tuned-clinc150-r1,tuned-clinc150-r1-scale]
+        [--batch 32] [--head-lr 0.01] [--known rate-hwu64] [--grid-from tuned-clinc150-r1,tuned-clinc150-r1-scale]
 
 On each data set and seed a range test suggests a rate (`dynlora advise --rate`), and runs train at each rate of the
 grid. On the data sets of `--choose` the loss of each rule, at each factor below its landmark, is read off the grid:
@@ -52,6 +52,7 @@ class Setting:
         method: of training.
         rank: of the adapters.
         steps: optimizer steps of each run.
+        batch: examples of a step.
         rates: of the grid, separated by commas.
         rows: held-out examples, at most.
         seeds: of each data set.
@@ -62,6 +63,7 @@ class Setting:
     method: str = "lora"
     rank: int = 1
     steps: int = 150
+    batch: int = 32
     rates: str = "0.001,0.0025,0.00625,0.0156,0.039"
     rows: int = 500
     seeds: int = 1
@@ -82,7 +84,7 @@ def values_of(data: str, seed: int, setting: Setting) -> dict[str, Any]:
         "data": {**where, "max_eval": setting.rows},
         "adapter": {"rank": setting.rank},
         "strategy": {"name": setting.method},
-        "train": {"steps": setting.steps, "head_lr": setting.head_lr or None},
+        "train": {"steps": setting.steps, "batch_size": setting.batch, "head_lr": setting.head_lr or None},
         "log": {"eval_every": setting.steps, "checkpoint_every": setting.steps, "generate_rows": 0},
     }
 
@@ -122,7 +124,7 @@ def known_runs(names: str, setting: Setting) -> dict[str, dict[str, Any]]:
     runs: dict[str, dict[str, Any]] = {}
     for name in (name for name in names.split(",") if name):
         figures = json.loads((results.RESULTS / f"{name}.json").read_text("utf-8"))["figures"]
-        if {"head_lr": 0.0, **figures["setting"], "seeds": 0} != {**vars(setting), "seeds": 0}:
+        if {"head_lr": 0.0, "batch": 32, **figures["setting"], "seeds": 0} != {**vars(setting), "seeds": 0}:
             raise SystemExit(f"--known {name}: was made with another setting")
         runs |= figures["runs"]
     return runs
