@@ -22,7 +22,12 @@ HEAD_RATE = "head_lr"
 RATE = "lr"
 """Key of a side whose learning rate is given with it; elsewhere it is tuned, or that of `--rates`."""
 
+GATE_READS = "gate reads"
+"""Key of a side whose gates read something else than the embeddings: one of `benchmarks.gate_inputs.READS`."""
+
 FREE: dict[str, Any] = {"name": "dynamic", "min_rank": 0, "gates": "off"}
+
+GATES_AT_10: dict[str, Any] = {**FREE, "gates": "module", "scale_lr_ratio": 10.0}
 
 FROZEN: dict[str, Any] = {"name": "lora", "scale": "learned", "scale_lr_ratio": 0.0}
 
@@ -69,12 +74,16 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "dynamic, gates, head at 0.01": {**FREE, "gates": "module", HEAD_RATE: 0.01},
     "dynamic, gates, head at 0.04": {**FREE, "gates": "module", HEAD_RATE: 0.04},
     "dynamic, token, head at 0.04": {**FREE, "gates": "token", HEAD_RATE: 0.04},
+    "dynamic, gates at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01},
+    "dynamic, own sequence at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01, GATE_READS: "own sequence"},
+    "dynamic, own tokens at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01, GATE_READS: "own tokens"},
+    "dynamic, A x at 10, head at 0.01": {**GATES_AT_10, HEAD_RATE: 0.01, GATE_READS: "A x"},
     "dynamic, scaling 1": {**FREE, SCALING: 1.0},
     "dynamic, scaling 0.5": {**FREE, SCALING: 0.5},
     "dynamic, scaling 0.25": {**FREE, SCALING: 0.25},
     "dynamic, token": {**FREE, "gates": "token"},
     "dynamic, gates": {**FREE, "gates": "module"},
-    "dynamic, gates at 10": {**FREE, "gates": "module", "scale_lr_ratio": 10.0},
+    "dynamic, gates at 10": GATES_AT_10,
     "dynamic, token at 10": {**FREE, "gates": "token", "scale_lr_ratio": 10.0},
     "gates only": {"name": "dynamic", "allocation": "none", "gates": "module"},
     "dynamic, random": {**FREE, "allocation": "random"},
@@ -142,6 +151,10 @@ OWN_RATE = (
     "dynamic",
     "dynamic, gates",
     "dynamic, gates at 10",
+    "dynamic, gates at 10, head at 0.01",
+    "dynamic, own sequence at 10, head at 0.01",
+    "dynamic, own tokens at 10, head at 0.01",
+    "dynamic, A x at 10, head at 0.01",
     "dynamic, token at 10",
     "gates only",
     "dynamic, family",
@@ -160,7 +173,7 @@ def tuned_as(method: str) -> str:
 
 
 def parts_of(method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a method, and what a benchmark sets itself: ranks, scales, alpha, rates."""
+    """Return the settings of a method, and what a benchmark sets itself: ranks, scales, alpha, rates, gates."""
     values = dict(ALLOCATORS[method])
-    own = (RANDOM_RANKS, FROZEN_SCALES, SCALING, HEAD_RATE, RATE)
+    own = (RANDOM_RANKS, FROZEN_SCALES, SCALING, HEAD_RATE, RATE, GATE_READS)
     return values, {key: values.pop(key) for key in own if key in values}
