@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import rate
-from benchmarks.allocators import RATE, parts_of, tuned_as
+from benchmarks.allocators import HEAD_RATE, RATE, parts_of, tuned_as
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,18 +161,6 @@ SIDES = {
     "lora, scaling 1": "uniform LoRA, `alpha / r` = 1",
     "lora, scaling 0.5": "uniform LoRA, `alpha / r` = 0.5",
     "lora, scaling 0.25": "uniform LoRA, `alpha / r` = 0.25",
-    "lora, scaling 0.25, slow head": "uniform LoRA, `alpha / r` = 0.25, the head at 0.004",
-    "lora, fast head": "uniform LoRA, the head at 0.0175",
-    "lora, head at 0.005": "uniform LoRA, the head at 0.005",
-    "lora, head at 0.01": "uniform LoRA, the head at 0.01",
-    "lora, head at 0.04": "uniform LoRA, the head at 0.04",
-    "lora, head at 0.1": "uniform LoRA, the head at 0.1",
-    "lora, scale, head at 0.01": "uniform LoRA with a learned scale, the head at 0.01",
-    "lora, scale, head at 0.04": "uniform LoRA with a learned scale, the head at 0.04",
-    "random ranks, head at 0.04": "random ranks, drawn once, the head at 0.04",
-    "random ranks, scale, head at 0.04": "random ranks with a learned scale, the head at 0.04",
-    "lora, plus, fast head": "LoRA+, B at 16 times the rate of A, the head at 0.0175",
-    "random ranks, fast head": "random ranks, drawn once, the head at 0.0175",
     "lora, scale": "uniform LoRA with a learned scale",
     "lora, plus": "LoRA+, B at 16 times the rate of A",
     "random ranks": "random ranks, drawn once",
@@ -182,17 +170,12 @@ SIDES = {
     "dynamic, scaling 0.5": "`dynamic`, `gates=off`, `alpha / r` = 0.5",
     "dynamic, scaling 0.25": "`dynamic`, `gates=off`, `alpha / r` = 0.25",
     "dynamic, scale": "`dynamic`, `gates=scale`",
-    "dynamic, head at 0.04": "`dynamic`, `gates=off`, the head at 0.04",
-    "dynamic, scale, head at 0.01": "`dynamic`, `gates=scale`, the head at 0.01",
-    "dynamic, scale, head at 0.04": "`dynamic`, `gates=scale`, the head at 0.04",
-    "dynamic, gates, head at 0.01": "`dynamic`, `gates=module`, the head at 0.01",
-    "dynamic, gates, head at 0.04": "`dynamic`, `gates=module`, the head at 0.04",
-    "dynamic, token, head at 0.04": "`dynamic`, `gates=token`, the head at 0.04",
     "dynamic, scale at 10": "`dynamic`, a scale at 10 times the rate",
-    "dynamic, fast head": "`dynamic`, `gates=off`, the head at 0.0175",
-    "dynamic, scale, fast head": "`dynamic`, `gates=scale`, the head at 0.0175",
     "dynamic, gates": "`dynamic`, `gates=module`",
     "dynamic, gates at 10": "`dynamic`, `gates=module` at 10 times the rate",
+    "dynamic, own sequence at 10": "gates at 10 times the rate that read their module's input, its mean",
+    "dynamic, own tokens at 10": "the same of each token",
+    "dynamic, A x at 10": "gates at 10 times the rate that read A x of each token",
     "dynamic, token": "`dynamic`, `gates=token`",
     "dynamic, token at 10": "`dynamic`, `gates=token` at 10 times the rate",
     "gates only": "gates without moving rank",
@@ -204,7 +187,21 @@ SIDES = {
     "lora, shuffled scale frozen": "the same, dealt out to other modules",
     "lora, mean scale frozen": "its mean everywhere, frozen",
 }
-"""Sides of a comparison in which each has its own learning rate."""
+"""Sides of a comparison in which each has its own learning rate, in the order of its rows."""
+
+
+def side_label(side: str) -> str:
+    """Return what a side is called, with the rate of its head where that is another than the adapters'."""
+    rate = parts_of(side)[1].get(HEAD_RATE)
+    return SIDES[_without_head(side)] + ("" if rate is None else f", the head at {rate:g}")
+
+
+def _without_head(side: str) -> str:
+    return ", ".join(part for part in side.split(", ") if "head" not in part)
+
+
+def _place(side: str) -> tuple[int, float]:
+    return list(SIDES).index(_without_head(side)), parts_of(side)[1].get(HEAD_RATE) or 0.0
 
 
 def tuned(name: str, *others: str) -> Iterator[str]:
@@ -212,20 +209,23 @@ def tuned(name: str, *others: str) -> Iterator[str]:
 
     Args:
         name: of the file of results.
-        others: names of sides in `SIDES`, a hyphen for each comma and space.
+        others: names of sides, a hyphen for each comma and space.
     """
-    comparison, against = figures(name), [side for side in SIDES if side.replace(", ", "-").replace(" ", "-") in others]
-    names = [f"minus {SIDES[side]}" for side in against]
+    comparison = figures(name)
+    sides = sorted(comparison["methods"], key=_place)
+    against = [side for side in sides if side.replace(", ", "-").replace(" ", "-") in others]
+    names = [f"minus {side_label(side)}" for side in against]
     first = f"{len(comparison['seeds'])} seeds, {comparison['steps']} steps"
     yield from head(first, "rate", "loss", "accuracy", *names)
-    for side, one in sorted(comparison["methods"].items(), key=lambda item: list(SIDES).index(item[0])):
+    for side in sides:
+        one = comparison["methods"][side]
         if "loss" not in one:
-            yield row(SIDES[side], "", "diverged", *[""] * (len(against) + 1))
+            yield row(side_label(side), "", "diverged", *[""] * (len(against) + 1))
             continue
         cells = ["" if side == other else _bold(*one[f"loss - {other}"]) for other in against]
         rate = _rate_of(comparison["chosen"], side)
         yield row(
-            SIDES[side],
+            side_label(side),
             "" if rate is None else f"{rate:g}",
             f"{one['loss']:.3f}",
             f"{100 * one['right']:.1f} %",
