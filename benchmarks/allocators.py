@@ -43,6 +43,7 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "lora, scaling 1": {"name": "lora", SCALING: 1.0},
     "lora, scaling 0.5": {"name": "lora", SCALING: 0.5},
     "lora, scaling 0.25": {"name": "lora", SCALING: 0.25},
+    "lora, at 0.004": {"name": "lora", RATE: 0.004},
     "lora, fast head": {"name": "lora", HEAD_RATE: 0.0175},
     "lora, plus, fast head": {"name": "lora", "lr_ratio": 16.0, HEAD_RATE: 0.0175},
     "random ranks, fast head": {"name": "lora", RANDOM_RANKS: True, HEAD_RATE: 0.0175},

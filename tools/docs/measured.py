@@ -158,6 +158,7 @@ def compared(other: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 SIDES = {
     "lora": "uniform LoRA",
+    "lora, at 0.004": "uniform LoRA at a lower rate",
     "lora, scaling 1": "uniform LoRA, `alpha / r` = 1",
     "lora, scaling 0.5": "uniform LoRA, `alpha / r` = 0.5",
     "lora, scaling 0.25": "uniform LoRA, `alpha / r` = 0.25",
