@@ -77,6 +77,7 @@ TUNED = "CLINC150, rank 1, tuned"
 FAST_HEADS = {
     "tuned-clinc150-r1-head-0.04": ("CLINC150, rank 1", "head at 0.04"),
     "tuned-clinc150-r1-head-8": ("CLINC150, rank 1", "fast head"),
+    "tuned-clinc150-r1-1500": ("CLINC150, rank 1, 1,500 steps", "fast head"),
     "tuned-hwu64-r1-head-own": ("HWU64, rank 1", "fast head"),
     "tuned-clinc150-r4-head": ("CLINC150, rank 4", "fast head"),
     "tuned-sst2-r1-head": ("SST-2, rank 1", "head at 0.01"),
