@@ -97,7 +97,7 @@ def test_a_kind_of_run_of_a_plug_in_has_a_command_and_a_page(plugged: Path, tmp_
     app = open_page("plugins")
     assert not app.exception
     assert "New run of a plug-in" in [one.label for one in app.expander]
-    assert "launch two of one base model first" in words(app)
+    assert "Choose runs." in words(app)
 
 
 def test_a_task_of_a_plug_in_can_be_named_in_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

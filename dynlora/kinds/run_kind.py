@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dynlora.config import RunConfig, Section
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
+from dynlora.text import sentence_case
 
 if TYPE_CHECKING:
     from dynlora.viz.kit.panel import Choice, Panel
@@ -189,7 +190,7 @@ class RunKind(ABC):
 
     def headline(self, result: Any) -> str:
         """Return the line under the title of the page."""
-        return self.about
+        return sentence_case(self.about)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield what the command prints under the conclusion: the next command, and the tables of the results.

@@ -86,7 +86,7 @@ class KindPage:
     def _head(self, run: Chosen, summary: Mapping[str, Any], about: str, done: str) -> None:
         """Draw what the run is, how far it is, its buttons, and what is wrong with it."""
         name = str(summary["name"])
-        titled(name if name.lower().startswith(self.name) else f"{self.title}: {name}", about)
+        titled(name if self.noun or name.lower().startswith(self.name) else f"{self.title}: {name}", about)
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{self.name}-head"):
             badge(summary["status"])
             st.caption(done, width="content")

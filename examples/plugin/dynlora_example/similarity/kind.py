@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from dynlora.config import Name
 from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, RunField, named_runs
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm
+from dynlora.kinds.run_kind import Conclusion, RunKind, StartForm
 from dynlora.kinds.settings import FormField, KindSettings
 from dynlora.store.meta import finite, short_text, table, text
 from dynlora.store.reader import RunReader
+from dynlora.text import minus
 
 COMPARED = "compared"
 """Kind of the event of a module that is compared."""
@@ -38,7 +38,7 @@ class SimilaritySettings(KindSettings):
     method: ClassVar[str] = "cosine"
     fidelity: ClassVar[str] = "code"
 
-    runs: Annotated[tuple[Name, ...], RunField("run", check_ended), FormField("Runs")] = Field(
+    runs: Annotated[tuple[str, ...], RunField("run", check_ended), FormField("Runs")] = Field(
         ..., min_length=2, max_length=2, description="Two finished runs of one base model: their ids, or their folders."
     )
 
@@ -106,14 +106,15 @@ class SimilarityKind(RunKind):
         cosines = {short_text(row.get("module"), 200): finite(row.get("cosine")) for row in rows}
         return {module: cosine for module, cosine in cosines.items() if cosine is not None}
 
-    def conclusion(self, result: Mapping[str, float], chosen: Mapping[str, str] = NOTHING) -> Conclusion:
+    def conclusion(self, result: Mapping[str, float], chosen: Mapping[str, str] | None = None) -> Conclusion:
         """Return the median cosine with its range, and what a cosine of zero means."""
         if not result:
             return Conclusion("No module is compared yet.")
-        low, middle, high = min(result.values()), median(result.values()), max(result.values())
+        cosines = result.values()
+        low, middle, high = (minus(f"{one:.2f}") for one in (min(cosines), median(cosines), max(cosines)))
         return Conclusion(
-            f"The median cosine similarity of the two updates is {middle:.2f} over {len(result)} modules, from "
-            f"{low:.2f} to {high:.2f}.",
+            f"The median cosine similarity of the two updates is {middle} over {len(result)} modules, from {low} to "
+            f"{high}.",
             "At 0 the runs changed a module in unrelated directions; gates count as 1.",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.text import plotly_text, short_path
+from dynlora.text import minus, plotly_text, short_path
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
@@ -28,7 +28,8 @@ class SimilarityByModule(Panel[pd.DataFrame]):
     def caption(self, data: pd.DataFrame) -> str:
         """Say which module is most alike in the two runs."""
         most = data.loc[data["cosine"].idxmax()]
-        return f"The two updates are most alike in {most['module']}, with a cosine of {most['cosine']:.2f}."
+        cosine = minus(f"{most['cosine']:.2f}")
+        return f"The two updates are most alike in {most['module']}, with a cosine of {cosine}."
 
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:
         """Draw a point for each module."""
