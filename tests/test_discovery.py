@@ -89,15 +89,15 @@ def test_a_figure_of_a_plug_in_is_on_the_page_in_the_report_and_in_a_notebook(pl
 
 
 def test_a_kind_of_run_of_a_plug_in_has_a_command_and_a_page(plugged: Path, tmp_path: Path) -> None:
-    told = CliRunner().invoke(main, ["--help"]).output
-    assert re.search(r"similarity +See in which modules two runs", told)
+    listing = CliRunner().invoke(main, ["--help"]).output
+    assert re.search(r"similarity +See in which modules two runs", listing)
     ended = CliRunner().invoke(main, ["similarity", "a", "b", "--runs-dir", str(tmp_path)])
     assert ended.exit_code == 2
     assert "run a: there is no such run" in ended.output
     app = open_page("plugins")
     assert not app.exception
     assert "New run of a plug-in" in [one.label for one in app.expander]
-    assert "Choose runs." in words(app)
+    assert "Choose runs" in words(app)
 
 
 def test_a_task_of_a_plug_in_can_be_named_in_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
