@@ -27,7 +27,7 @@ class SimilarityByModule(Panel[pd.DataFrame]):
 
     def caption(self, data: pd.DataFrame) -> str:
         """Say which module is most alike in the two runs."""
-        most = data.loc[data["cosine"].idxmax()]
+        most = data.sort_values("cosine", kind="stable").iloc[-1]
         cosine = minus(f"{most['cosine']:.2f}")
         return f"The two updates are most alike in {most['module']}, with a cosine of {cosine}."
 
