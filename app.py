@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.viz.ui import frame, guard
+from dynlora.viz.ui.run_picker import kinds_of_page
 
 PAGES = {
     "": [
@@ -29,6 +30,8 @@ PAGES = {
         st.Page("pages/recycle.py", title="Recycle", icon=":material/recycling:"),
     ],
 }
+if kinds_of_page("plugins"):
+    PAGES["Labs"].append(st.Page("pages/plugins.py", title="Plug-ins", icon=":material/extension:"))
 # With its own icon before `st.navigation`: for a page's icon the browser would ask a server of fonts.
 st.set_page_config(page_icon="📊", layout="wide", menu_items={"About": frame.ABOUT})
 page = st.navigation(PAGES, position="hidden")

@@ -16,7 +16,7 @@ FIRST = (
     "tests/training/",
     "tests/pages/test_model_trouble.py",
     "tests/docs/",
-    "dynlora/contracts/test_strategies.py",
+    "dynlora/contracts/",
     "tests/assets/",
     "tests/cli/",
     "tests/jobs/",

@@ -28,6 +28,7 @@ from dynlora.viz.kit.panel import panels_of_plugins
 from dynlora.viz.report.one_run import run_document
 from tests.command_line import document
 from tests.kinds.train import samples
+from tests.pages.app import open_page, words
 
 PLUGIN = Path(__file__).resolve().parents[1] / "examples" / "plugin"
 
@@ -46,6 +47,7 @@ def install(folder: Path, points: Mapping[str, Mapping[str, str]]) -> None:
 def forget() -> None:
     """Look for plug-ins again."""
     strategies.registry.cache_clear()
+    kinds.cache_clear()
     panels_of_plugins.cache_clear()
     for kind in kinds().values():
         vars(kind).pop("panels", None)
@@ -86,6 +88,18 @@ def test_a_figure_of_a_plug_in_is_on_the_page_in_the_report_and_in_a_notebook(pl
     assert picture.caption.startswith("The smallest rank is ")
 
 
+def test_a_kind_of_run_of_a_plug_in_has_a_command_and_a_page(plugged: Path, tmp_path: Path) -> None:
+    listing = CliRunner().invoke(main, ["--help"]).output
+    assert re.search(r"similarity +See in which modules two runs", listing)
+    ended = CliRunner().invoke(main, ["similarity", "a", "b", "--runs-dir", str(tmp_path)])
+    assert ended.exit_code == 2
+    assert "run a: there is no such run" in ended.output
+    app = open_page("plugins")
+    assert not app.exception
+    assert "New run of a plug-in" in [one.label for one in app.expander]
+    assert "Choose runs" in words(app)
+
+
 def test_a_task_of_a_plug_in_can_be_named_in_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, {"dynlora.tasks": {"ordinal": "no_such_module:Ordinal"}})
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -97,6 +111,7 @@ def test_a_task_of_a_plug_in_can_be_named_in_a_config(tmp_path: Path, monkeypatc
 def test_what_is_plugged_in_is_told(plugged: Path) -> None:
     doctor = document(CliRunner().invoke(main, ["doctor", "--json"]))["plugins"]
     assert [(one["group"], one["name"], one["package"]) for one in doctor] == [
+        ("dynlora.kinds", "similarity", "dynlora-example 0.1.0"),
         ("dynlora.panels", "lowest_ranks", "dynlora-example 0.1.0"),
         ("dynlora.strategies", "halve", "dynlora-example 0.1.0"),
     ]
@@ -142,7 +157,7 @@ def test_the_example_is_a_package_that_pip_installs_and_its_author_can_test(tmp_
 
     run("pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(PLUGIN))
     assert "halve" in {row["name"] for row in json.loads(run("dynlora", "strategies", "--json"))}
-    chosen = ("-k", "halve or lowest_ranks", "-m", "not torture", "-p", "no:cacheprovider")
+    chosen = ("-k", "halve or lowest_ranks or similarity", "-m", "not torture", "-p", "no:cacheprovider")
     passed = re.search(r"(\d+) passed", run("pytest", "-q", "--pyargs", "dynlora.contracts", *chosen))
     assert passed is not None
-    assert int(passed[1]) > 15
+    assert int(passed[1]) > 30

@@ -11,52 +11,9 @@ import numpy as np
 
 from dynlora.contracts import overridden
 from dynlora.contracts.harness import tiny_decoder
-
-END, PAD, BEGIN = "<|end|>", "<|pad|>", "<|begin|>"
-
-TEMPLATE = (
-    "{% for message in messages %}{{ '<' + message['role'] + '>' }}"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
-    "{% else %}{{ message['content'] + '<|end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-)
-"""A chat template that marks the assistant's turns, and writes a line break after the end of each."""
+from dynlora.contracts.tiny_runs import byte_tokenizer
 
 DECODERS = ("llama", "qwen2", "gpt2", "gemma", "mistral")
-
-
-def byte_tokenizer(*, pad_is_end: bool = False, begins: bool = False, template: str | None = TEMPLATE) -> Any:
-    """Return a tokenizer with a token for each byte.
-
-    Args:
-        pad_is_end: the padding token is the end token.
-        begins: each text is preceded by a token of its own.
-        template: of conversations.
-    """
-    import tokenizers
-    import transformers
-    from tokenizers import decoders, models, pre_tokenizers, processors
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: index for index, letter in enumerate([END, PAD, BEGIN, *letters])}
-    made = tokenizers.Tokenizer(models.BPE(vocabulary, []))
-    made.add_special_tokens([END, PAD, BEGIN])
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)  # pyright: ignore
-    made.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
-    if begins:
-        made.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
-            single=f"{BEGIN} $A", special_tokens=[(BEGIN, vocabulary[BEGIN])]
-        )
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        eos_token=END,
-        pad_token=END if pad_is_end else PAD,
-        bos_token=BEGIN,
-        model_max_length=256,
-        model_input_names=["input_ids", "attention_mask"],
-    )
-    tokenizer.chat_template = template
-    return tokenizer
 
 
 def save_tiny_lm(folder: Path, architecture: str = "llama", **tokenizer: Any) -> Path:

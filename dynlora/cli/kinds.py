@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
-import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import click
 from pydantic.fields import FieldInfo
 
-from dynlora.cli.options import Real, Whole
+from dynlora.cli.options import PathOrName, Real, Whole, check_texts, in_runs, printable
+from dynlora.discovery import declared
 from dynlora.errors import RunNotFoundError
 from dynlora.jobs import kinds as jobs
+from dynlora.jobs import launch
+from dynlora.jobs.queue import put_in_queue
+from dynlora.kinds.named_runs import run_fields
 from dynlora.kinds.registry import kind_of_run, registry
-from dynlora.kinds.settings import KindSettings
+from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
 from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary
 
@@ -52,27 +57,26 @@ def setting_options(
 
 def _option(name: str, fields: list[FieldInfo]) -> Any:
     """Return the option of a setting that several kinds may share."""
-    flag = f"--{name.replace('_', '-')}"
+    hint = marker(fields[0], FormField)
+    flag = f"--{((hint and hint.option) or name).replace('_', '-')}"
     about = "; or: ".join(dict.fromkeys((field.description or "").rstrip(".") for field in fields))
     defaults = dict.fromkeys(_default(field) for field in fields)
     if fields[0].annotation is bool:
-        return click.option(flag, is_flag=True, default=None, help=f"{about}.")
+        return click.option(flag, name, is_flag=True, default=None, help=f"{about}.")
     words = "" if set(defaults) == {""} else f" [default: {' or '.join(defaults)}]"
-    return click.option(flag, type=_type(fields), default=None, help=f"{about}.{words}")
+    return click.option(flag, name, type=_type(fields), default=None, help=f"{about}.{words}")
 
 
 def _default(field: FieldInfo) -> str:
     """Return a default as a person types it."""
     if isinstance(field.default, tuple):
         return ",".join(map(str, field.default))
-    return "" if field.default is None else str(field.default)
+    return "" if field.default is None or field.is_required() else str(field.default)
 
 
 def _type(fields: list[FieldInfo]) -> Any:
     """Return the type of an option: numbers with the widest bounds, one of some words, else text."""
-    annotation = fields[0].annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    annotation = annotation_of(fields[0])
     if typing.get_origin(annotation) is Literal:
         return click.Choice([str(word) for word in typing.get_args(annotation)])
     if annotation not in (int, float):
@@ -83,7 +87,61 @@ def _type(fields: list[FieldInfo]) -> Any:
     return Whole(low, high) if annotation is int else Real(low, high)
 
 
+def kind_command(settings: type[KindSettings], about: str) -> click.Command:
+    """Return the command that makes a run of a kind: the runs it takes as arguments, all else as options.
+
+    Args:
+        settings: of the kind, whose name the command has.
+        about: what the command does, for its help.
+    """
+    several = [name for name in run_fields(settings) if is_several(settings.model_fields[name])][:1]
+
+    def run(as_json: bool, queue: bool, runs_dir: Path, **options: Any) -> None:
+        given = {key: value for key, value in options.items() if value is not None}
+        start(settings.parse(given), runs_dir, queue=queue, as_json=as_json)
+
+    run = setting_options(settings, without=tuple(several))(QUEUED(in_runs(reported(run))))
+    for name in several:
+        run = click.argument(name, metavar="RUN...", nargs=-1, required=True, type=PathOrName())(run)
+    return click.command(settings.kind, help=f"{about}\n\n{EXITS}")(run)
+
+
+def plugin_command(name: str) -> click.Command | None:
+    """Return the command of a kind of run that a plug-in brings; None where there is no such kind, or it has none."""
+    kind = registry().get(name) if name in declared("kinds") else None
+    if kind is None or kind.command != name:
+        return None
+    command = kind_command(cast("type[KindSettings]", kind.settings), kind.form.purpose)
+    check_texts(command)
+    return command
+
+
+QUEUED = click.option("--queue", is_flag=True, help="Put the run in the queue instead of working on it now.")
+
+EXITS = "Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved."
+"""End of the help of a command that works on a run."""
+
+reported = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+
+
 # --- work
+
+
+def start(settings: KindSettings, runs_dir: Path, *, queue: bool, as_json: bool) -> None:
+    """Work on a new run to its end, or put it in the queue; print its results."""
+    if queue:
+        (folder,) = put_in_queue(runs_dir, [partial(jobs.create, settings, runs_dir)])
+        launch.wake(runs_dir)
+        tell({"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0, as_json=as_json)
+    else:
+        tell(*worked_on(settings, runs_dir), as_json=as_json)
+
+
+def tell(document: Mapping[str, Any], words: str, code: int, *, as_json: bool) -> None:
+    """Print a document, or its words, and end with a code that is not 0."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else printable(words))
+    if code:
+        sys.exit(code)
 
 
 def worked_on(settings: KindSettings, runs_dir: Path) -> Report:

@@ -23,6 +23,7 @@ from dynlora.cli.commands import advise, datasets, doctor, models, preflight, st
 from dynlora.cli.compress import compress
 from dynlora.cli.data import data
 from dynlora.cli.decode import rsd
+from dynlora.cli.kinds import plugin_command
 from dynlora.cli.knockout import ablate, answer, knockout, strength
 from dynlora.cli.options import check_texts, configured, formed, in_runs, printable, reports
 from dynlora.cli.recycle import fewshot, merge, recycle
@@ -32,6 +33,7 @@ from dynlora.cli.serving import demo, docs, ui
 from dynlora.cli.sweep import queue, sweep
 from dynlora.cli.trackers import import_, track
 from dynlora.cli.warm import check_queued, warm
+from dynlora.discovery import declared
 from dynlora.errors import ConfigError, DynloraError, SearchError, system_error, system_message
 from dynlora.jobs import helper_job
 from dynlora.jobs.environment import process_number
@@ -41,8 +43,12 @@ class Commands(click.Group):
     """Commands in the order of the README; a mistake anywhere is a sentence, not a trace."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands as they were defined."""
-        return list(self.commands)
+        """Return the commands as they were defined, and those of plug-ins."""
+        return list(dict.fromkeys([*self.commands, *sorted(declared("kinds"))]))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, that of a plug-in where dynlora has none."""
+        return super().get_command(ctx, cmd_name) or plugin_command(cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Turn our own errors, click's, and what the system refuses into one line on stderr and exit code 2.

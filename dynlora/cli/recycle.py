@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dynlora.cli.kinds import setting_options, worked_on
-from dynlora.cli.options import PathOrName, in_runs, printable, reports
+from dynlora.cli.kinds import QUEUED, kind_command, reported, setting_options, start, tell
+from dynlora.cli.options import PathOrName, in_runs, reports
 from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
-from dynlora.jobs import kinds as jobs
-from dynlora.jobs import launch
-from dynlora.jobs.queue import put_in_queue
 from dynlora.kinds.distil.settings import DistilSettings, settings_of_teachers
 from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.registry import registry
-from dynlora.kinds.settings import KindSettings
 from dynlora.safe_files import why_not_a_file
 from dynlora.store.schema import run_folder
 
@@ -31,10 +24,10 @@ from dynlora.store.schema import run_folder
 @click.command()
 @click.argument("teachers", metavar="RUN...", nargs=-1, required=True, type=PathOrName())
 @setting_options(RecycleSettings, DistilSettings, without=("teachers",))
-@click.option("--queue", is_flag=True, help="Put the run in the queue instead of working on it now.")
+@QUEUED
 @click.option("--estimate", is_flag=True, help="Say how many minutes it will take, and make no run.")
 @in_runs
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@reported
 def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **options: Any) -> None:
     """Make one LoRA of finished runs, without their data.
 
@@ -46,43 +39,17 @@ def recycle(as_json: bool, queue: bool, estimate: bool, runs_dir: Path, **option
     settings = settings_of(options, runs_dir)
     if estimate:
         document, words = registry()[settings.kind].estimate(settings, runs_dir)
-        _print(document, words, 0, as_json=as_json)
+        tell(document, words, 0, as_json=as_json)
     else:
-        _start(settings, runs_dir, queue=queue, as_json=as_json)
+        start(settings, runs_dir, queue=queue, as_json=as_json)
 
 
-@click.command()
-@click.argument("sources", metavar="RUN...", nargs=-1, required=True, type=PathOrName())
-@setting_options(MergeSettings, without=("sources",))
-@click.option("--queue", is_flag=True, help="Put the run in the queue instead of working on it now.")
-@in_runs
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def merge(as_json: bool, queue: bool, runs_dir: Path, **options: Any) -> None:
-    """Merge the adapters of finished runs of one base model into one adapter, without training.
-
-    Ranks may differ. The merge is measured on the held-out data of each run, beside its own adapter and the base model.
-
-    Exit code: 0 finished, 2 bad input, 1 failed, 130 or 143 stopped with its state saved.
-    """
-    settings = MergeSettings.parse({key: value for key, value in options.items() if value is not None})
-    _start(settings, runs_dir, queue=queue, as_json=as_json)
-
-
-def _start(settings: KindSettings, runs_dir: Path, *, queue: bool, as_json: bool) -> None:
-    """Work on a new run to its end, or put it in the queue; print its results."""
-    if queue:
-        (folder,) = put_in_queue(runs_dir, [partial(jobs.create, settings, runs_dir)])
-        launch.wake(runs_dir)
-        _print({"id": folder.name, "status": "queued"}, f"queued {folder.name}", 0, as_json=as_json)
-    else:
-        _print(*worked_on(settings, runs_dir), as_json=as_json)
-
-
-def _print(document: Mapping[str, Any], words: str, code: int, *, as_json: bool) -> None:
-    """Print a document, or its words, and end with a code that is not 0."""
-    click.echo(json.dumps(document, indent=2, allow_nan=False) if as_json else printable(words))
-    if code:
-        sys.exit(code)
+merge = kind_command(
+    MergeSettings,
+    "Merge the adapters of finished runs of one base model into one adapter, without training.\n\n"
+    "Ranks may differ. The merge is measured on the held-out data of each run, beside its own adapter and the base "
+    "model.",
+)
 
 
 def settings_of(options: Mapping[str, Any], runs_dir: Path) -> RecycleSettings | DistilSettings:

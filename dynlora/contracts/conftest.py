@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are quickest on one thread; torch reads it once
 
 
 def pytest_configure(config: pytest.Config) -> None:

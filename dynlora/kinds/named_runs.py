@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from dynlora.config import TASKS
 from dynlora.errors import ConfigError, RunNotFoundError, RunRoleError
+from dynlora.kinds.settings import marker
 from dynlora.store.meta import TRAIN, config, kind_of, text
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import DB_NAME, command_text, run_folder
@@ -72,6 +75,12 @@ class RunField:
     check: Callable[[NamedRun], object]
     about: Callable[[NamedRun], str] = lambda run: ""
     others: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def run_fields(settings: type[BaseModel]) -> dict[str, RunField]:
+    """Return what the settings say that name runs, by their names."""
+    fields = {name: marker(info, RunField) for name, info in settings.model_fields.items()}
+    return {name: field for name, field in fields.items() if field is not None}
 
 
 def find_run_folder(role: str, source: str, runs_dir: Path) -> Path:

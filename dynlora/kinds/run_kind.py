@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dynlora.config import RunConfig, Section
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
+from dynlora.text import sentence_case
 
 if TYPE_CHECKING:
     from dynlora.viz.kit.panel import Choice, Panel
@@ -84,13 +85,16 @@ def interval_words(row: Mapping[str, Any]) -> str:
 class RunKind(ABC):
     """A kind of run: a folder of `dynlora/kinds/` whose `kind.py` holds a subclass is registered by existing.
 
+    A package of its own names the subclass as an entry point of `dynlora.kinds`, under the name of the kind.
+
     Nothing here loads torch before `resume`, `estimate` or `export` is called.
 
     Attributes:
         name: in the store, in commands and in addresses; the name of its folder.
-        command: of dynlora that makes one; several kinds may share it; empty for none.
+        command: of dynlora that makes one; several kinds may share it; empty for none. That of a plug-in has the name
+            of the kind, and is made of the settings.
         about: what its run folders record.
-        page: name of the page that shows it.
+        page: name of the page that shows it; kinds of plug-ins share one.
         settings: class of its settings.
         form: what its form says; a training has one of its own.
         models: folders of a run that hold a model for use, the first that exists counts.
@@ -103,7 +107,7 @@ class RunKind(ABC):
     name: ClassVar[str]
     command: ClassVar[str] = ""
     about: ClassVar[str]
-    page: ClassVar[str]
+    page: ClassVar[str] = "plugins"
     settings: ClassVar[type[Section]]
     form: ClassVar[StartForm]
     models: ClassVar[tuple[str, ...]] = ("adapter",)
@@ -186,7 +190,7 @@ class RunKind(ABC):
 
     def headline(self, result: Any) -> str:
         """Return the line under the title of the page."""
-        return self.about
+        return sentence_case(self.about)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield what the command prints under the conclusion: the next command, and the tables of the results.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import types
+import typing
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import Field
+from pydantic.fields import FieldInfo
 
 from dynlora.config import Name, Section
 from dynlora.config_files import read_yaml, yaml_text
@@ -17,6 +20,8 @@ from dynlora.errors import ConfigError, DynloraError, checked
 from dynlora.store.meta import FROM_EVENTS, OTHER, TRAIN, kind_of
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,23 @@ class FormField:
     choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
     option: str = ""
     is_offered: bool = True
+
+
+def marker(info: FieldInfo, of: type[T]) -> T | None:
+    """Return what a setting is annotated with of a class, such as its `FormField`; None for nothing."""
+    return next((one for one in info.metadata if isinstance(one, of)), None)
+
+
+def annotation_of(info: FieldInfo) -> Any:
+    """Return the type of a setting without its being optional."""
+    if typing.get_origin(info.annotation) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(info.annotation) if part is not type(None))
+    return info.annotation
+
+
+def is_several(info: FieldInfo) -> bool:
+    """Say whether a setting holds several values."""
+    return typing.get_origin(annotation_of(info)) is tuple
 
 
 def stages_of(lengths: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -58,6 +80,7 @@ class KindSettings(Section):
         fidelity: how close it is to its paper: code, description or reconstruction.
         continues_from_events: it continues from what its own events say, and keeps no checkpoint.
         presets: values of several settings that a form offers together, by name.
+        example: values of a run that takes seconds, runs left out: the contract tests make it of tiny ones.
     """
 
     kind: ClassVar[str]
@@ -65,6 +88,7 @@ class KindSettings(Section):
     fidelity: ClassVar[str]
     continues_from_events: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    example: ClassVar[Mapping[str, Any]] = {}
 
     name: Name | None = Field(None, description="Display name; empty: a description.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random draw.")

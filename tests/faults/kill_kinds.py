@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import importlib
 import itertools
 import json
@@ -24,14 +23,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from dynlora.contracts.tiny_runs import recorded
 from tests.faults.forked import Board, Child, import_all_of
 
 ROOT = Path(__file__).resolve().parents[2]
-EVENTS = ("problem", "words", "merged")
-KIND_META = ("decode", "recycle", "merge")
-META = (*KIND_META, *(f"{kind}_results" for kind in KIND_META), "nested_ranks", "prototypes", "params", "labels")
-OF_THE_RUN = ("seconds", "id")
-"""Keys of documents that differ between two runs of the same work."""
 
 
 def campaign(folder: Path, trials: Sequence[str], command: Sequence[str]) -> dict[str, str]:
@@ -91,40 +86,6 @@ def only_run(runs_dir: Path) -> Path:
     """Return the run of a folder."""
     (folder,) = (path for path in runs_dir.glob("2*") if path.is_dir())
     return folder
-
-
-def recorded(folder: Path) -> dict[str, Any]:
-    """Return everything that a run recorded but what a clock said."""
-    from dynlora.store.reader import RunReader
-
-    tensors = folder / "adapter" / "tensors.safetensors"
-    with RunReader(folder) as reader:
-        signals = {name: [one.tobytes() for one in reader.signal(name)] for name in reader.signals()}
-        scalars = {
-            (one.name, one.split): [one.steps.tobytes(), one.values.tobytes()]
-            for one in reader.scalars()
-            if one.name not in OF_THE_RUN
-        }
-        events = [(one.step, one.kind, without_clock(one.payload)) for one in reader.events(kinds=EVENTS)]
-        status, meta = reader.status(), reader.meta(META)
-        groups = reader.groups()
-    return {
-        "status": (status.status, status.step, status.max_steps),
-        "adapter": hashlib.sha256(tensors.read_bytes()).hexdigest() if tensors.exists() else None,
-        "checkpoint": sorted(path.name for path in folder.glob("*checkpoint*")),
-        "signals": signals,
-        "scalars": scalars,
-        "events": events,
-        "groups": groups,
-        "meta": without_clock(meta),
-    }
-
-
-def without_clock(record: Any) -> Any:
-    """Return a document without what differs between two runs of the same work."""
-    if isinstance(record, dict):
-        return {key: without_clock(value) for key, value in record.items() if key not in OF_THE_RUN}
-    return [without_clock(value) for value in record] if isinstance(record, list) else record
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from dynlora.cli.decode import rsd, settings_of
 from dynlora.cli.main import main
+from dynlora.kinds.named_runs import RunField, run_fields
 from dynlora.kinds.registry import registry
+from dynlora.kinds.settings import annotation_of, is_several, marker
 from dynlora.viz.kinds import form
 from tests.kinds.test_settings import trained
 from tests.pages.app import open_page
@@ -22,8 +24,8 @@ KINDS = [name for name, kind in registry().items() if kind.page != "run"]
 def others(name: str) -> Iterator[tuple[str, Any]]:
     """Yield each setting of a kind that a form offers, with another value than its default; no runs."""
     for setting, info in registry()[name].settings.model_fields.items():
-        annotation = form._annotation(info)
-        if form._marker(info, form.RunField) or not form._hint(info).is_offered:
+        annotation = annotation_of(info)
+        if marker(info, RunField) or not form._hint(info).is_offered:
             continue
         if get_origin(annotation) is Literal:
             yield setting, next(one for one in get_args(annotation) if one != info.default)
@@ -41,8 +43,8 @@ def others(name: str) -> Iterator[tuple[str, Any]]:
 def test_the_command_of_a_form_has_an_option_for_each_setting(name: str, runs_dir: Path) -> None:
     kind = registry()[name]
     picked = {
-        setting: ["a", "b"] if form._is_several(kind.settings.model_fields[setting]) else setting
-        for setting in form._run_fields(kind)
+        setting: ["a", "b"] if is_several(kind.settings.model_fields[setting]) else setting
+        for setting in run_fields(kind.settings)
     }
     for setting, value in others(name):
         _, command, *arguments = shlex.split(form.command(kind, {**picked, setting: value}))

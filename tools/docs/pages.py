@@ -189,6 +189,19 @@ PLUG_INS = {
     "dynlora.engine.edits": ("Edit", "Drop", "Grow", "Move"),
     "dynlora.engine.model.adapters": ("Adapters",),
     "dynlora.engine.allocation.scores": ("saliency",),
+    "dynlora.errors": ("ConfigError",),
+    "dynlora.kinds.run_kind": ("RunKind", "Conclusion", "StartForm"),
+    "dynlora.kinds.settings": ("KindSettings", "FormField", "stages_of"),
+    "dynlora.kinds.named_runs": ("NamedRun", "RunField", "named_runs"),
+    "dynlora.training.stepwise": ("Stepwise", "continued", "take_steps"),
+    "dynlora.training.folder_work": ("Outcome",),
+    "dynlora.training.stop_signal": ("StopRequest",),
+    "dynlora.inference.load": ("load_run",),
+    "dynlora.engine.recorder": ("Recorder",),
+    "dynlora.store.writer": ("RunWriter",),
+    "dynlora.store.reader": ("RunReader",),
+    "dynlora.store.meta": ("finite", "short_text", "table", "text"),
+    "dynlora.text": ("minus", "plotly_text", "short_path"),
     "dynlora.analysis.run_reading": ("RunReading",),
     "dynlora.viz.kit.panel": ("Panel", "RunView"),
     "dynlora.viz.kit.theme": ("Palette", "figure"),
@@ -199,8 +212,8 @@ POLICY = """\
 ## What is public
 
 Public are the names on this page, the commands and their options, the keys of the configuration, the addresses of
-pages, and the [run store](../STORE.md). Everything else may change in any version, and so may the entry points of kinds
-of run and of tasks, as long as no example of one is here.
+pages, the [run store](../STORE.md), and the entry points of methods, figures and kinds of run. Everything else may
+change in any version, and so may the entry point of tasks, as long as no example of one is here.
 
 - A public name that is renamed or removed works for two more minor versions, and for six months at least.
 - Meanwhile it says what to use: a `DeprecationWarning` in Python, a line in the log for a setting or a command. The

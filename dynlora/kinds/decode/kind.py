@@ -41,10 +41,10 @@ class DecodeKind(RunKind):
     done = "{step:,} of {total:,} solutions"
 
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
-        """Start a queued decode, or continue one at the problem where it ended."""
+        """Start a new or queued decode, or continue one at the problem where it ended."""
         from dynlora.kinds.decode.work.run import resume
 
-        return resume(folder, force=force, progress=progress)
+        return resume(folder, force=force, progress=progress, is_new=is_new)
 
     def read(self, folder: Path) -> Decode:
         """Return what a decode has recorded so far."""

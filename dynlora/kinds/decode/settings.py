@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -73,6 +74,13 @@ class DecodeSettings(KindSettings):
     method: ClassVar[str] = "rsd"
     fidelity: ClassVar[str] = "code"
     continues_from_events: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {
+        "limit": 2,
+        "new_tokens": 12,
+        "step_tokens": 4,
+        "step_string": " ",
+        "nested_ranks": True,
+    }
 
     draft: Annotated[Name, RunField("draft", check_writer), FormField("Draft (writes each step)")] = Field(
         ..., description="Run that writes each step first: its id, or its folder."

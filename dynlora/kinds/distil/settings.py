@@ -56,6 +56,15 @@ class DistilSettings(KindSettings):
     kind: ClassVar[str] = "distil"
     method: ClassVar[str] = "data_free_distillation"
     fidelity: ClassVar[str] = "description"
+    example: ClassVar[Mapping[str, Any]] = {
+        "samples": 4,
+        "held_out": 2,
+        "tokens": 6,
+        "train_steps": 4,
+        "batch_size": 4,
+        "rank": 2,
+        "rows": 4,
+    }
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "Quick": {"samples": 32, "train_steps": 100},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -54,6 +54,7 @@ class MergeSettings(KindSettings):
 
     kind: ClassVar[str] = "merge"
     fidelity: ClassVar[str] = "description"
+    example: ClassVar[Mapping[str, Any]] = {"rows": 4}
 
     sources: Annotated[tuple[Name, ...], RunField("source", check_source), FormField("Runs")] = Field(
         ..., min_length=1, max_length=100, description="Finished runs that are merged: their ids, or their folders."

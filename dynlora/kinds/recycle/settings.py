@@ -56,6 +56,15 @@ class RecycleSettings(KindSettings):
     kind: ClassVar[str] = "recycle"
     method: ClassVar[str] = "lora_recycle"
     fidelity: ClassVar[str] = "reconstruction"
+    example: ClassVar[Mapping[str, Any]] = {
+        "ways": 2,
+        "shots": (1, 2),
+        "queries": 1,
+        "inputs": 4,
+        "iterations": 4,
+        "episodes": 3,
+        "test_episodes": 4,
+    }
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "Quick": {"iterations": 20, "episodes": 80},

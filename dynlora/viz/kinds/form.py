@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +22,15 @@ from pydantic.fields import FieldInfo
 from dynlora.errors import DynloraError
 from dynlora.jobs.kinds import enqueue
 from dynlora.jobs.launch import RunHandle
-from dynlora.kinds.named_runs import RunField, named_run
+from dynlora.kinds.named_runs import RunField, named_run, run_fields
 from dynlora.kinds.registry import registry
 from dynlora.kinds.run_kind import RunKind
-from dynlora.kinds.settings import FormField, KindSettings
+from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
 from dynlora.store.schema import command_text
 from dynlora.text import plural, sentence_case
 from dynlora.viz.kinds.view import KindPage
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.run_picker import find_run, is_read_only, kinds_of_page, list_all, run_labels, runs_dir
+from dynlora.viz.ui.run_picker import find_run, is_read_only, list_all, run_labels, runs_dir
 
 MOST_OFFERED = 200
 """Newest finished runs that are offered."""
@@ -67,7 +66,7 @@ def start_form(page: KindPage, *, is_open: bool) -> None:
     """
     with page.form(is_open=is_open):
         kinds = _chosen_kinds(page)
-        fields = _run_fields(kinds[0])
+        fields = run_fields(_settings(kinds[0]))
         runs = _usable_runs()
         offers = {name: _offers(kinds, name, runs) for name in fields}
         if len(fields) == 1:
@@ -98,7 +97,7 @@ def command(kind: RunKind, values: Mapping[str, Any]) -> str:
     """
     fields, named, options = _settings(kind).model_fields, [], []
     for name, value in values.items():
-        if _is_several(fields[name]) and _marker(fields[name], RunField):
+        if is_several(fields[name]) and marker(fields[name], RunField):
             named += value
             continue
         option = f"--{(_hint(fields[name]).option or name).replace('_', '-')}"
@@ -112,8 +111,8 @@ def command(kind: RunKind, values: Mapping[str, Any]) -> str:
 def _chosen_kinds(page: KindPage) -> list[RunKind]:
     """Return the kinds that the form may make, that of the page first; a person chooses between ways."""
     ways: dict[str, list[RunKind]] = {}
-    for name in sorted(kinds_of_page(page.name), key=lambda name: name != page.name):
-        ways.setdefault(registry()[name].form.way, []).append(registry()[name])
+    for kind in page.kinds:
+        ways.setdefault(kind.form.way, []).append(kind)
     first = next(iter(ways))
     if len(ways) == 1:
         return ways[first]
@@ -126,30 +125,8 @@ def _settings(kind: RunKind) -> type[KindSettings]:
     return typing.cast("type[KindSettings]", kind.settings)
 
 
-def _marker(info: FieldInfo, of: type[Any]) -> Any:
-    """Return what a setting says of itself in the form; None where it says nothing of that."""
-    return next((one for one in info.metadata if isinstance(one, of)), None)
-
-
 def _hint(info: FieldInfo) -> FormField:
-    return _marker(info, FormField) or FormField()
-
-
-def _run_fields(kind: RunKind) -> dict[str, RunField]:
-    """Return the settings that name runs."""
-    fields = {name: _marker(info, RunField) for name, info in _settings(kind).model_fields.items()}
-    return {name: field for name, field in fields.items() if field is not None}
-
-
-def _annotation(info: FieldInfo) -> Any:
-    """Return the type of a setting without its being optional."""
-    if typing.get_origin(info.annotation) in (typing.Union, types.UnionType):
-        return next(part for part in typing.get_args(info.annotation) if part is not type(None))
-    return info.annotation
-
-
-def _is_several(info: FieldInfo) -> bool:
-    return typing.get_origin(_annotation(info)) is tuple
+    return marker(info, FormField) or FormField()
 
 
 # --- runs
@@ -175,7 +152,7 @@ def _offers(kinds: Sequence[RunKind], name: str, runs: pd.DataFrame) -> dict[str
 @st.cache_data(max_entries=2000, ttl=600, show_spinner=False)
 def _fit(kind: str, name: str, folder: str, status: str) -> tuple[str, str]:
     """Return what a person should know of a run, and why a setting cannot name it; that is empty where it can."""
-    field = _run_fields(registry()[kind])[name]
+    field = run_fields(_settings(registry()[kind]))[name]
     try:
         run = named_run(field.role, folder, Path(folder).parent)
         field.check(run)
@@ -196,7 +173,7 @@ def _say_refused(kind: RunKind, name: str, runs: pd.DataFrame, offers: Mapping[s
 
 def _pick_runs(kind: RunKind, runs: pd.DataFrame, offers: Mapping[str, Mapping[str, Offer]]) -> dict[str, list[str]]:
     """Draw what picks runs, and return their ids, or the words that stand for no run, by the name of the setting."""
-    labels, fields = run_labels(runs), _run_fields(kind)
+    labels, fields = run_labels(runs), run_fields(_settings(kind))
     columns = st.columns(len(fields)) if len(fields) > 1 else [st.container()]
     chosen: dict[str, list[str]] = {}
     for position, (column, (name, field)) in enumerate(zip(columns, fields.items(), strict=True)):
@@ -205,7 +182,7 @@ def _pick_runs(kind: RunKind, runs: pd.DataFrame, offers: Mapping[str, Mapping[s
         }
         info, key, options = _settings(kind).model_fields[name], f"{kind.name}-{name}", list(words)
         label = _hint(info).label or sentence_case(name)
-        if _is_several(info):
+        if is_several(info):
             about = info.description
             chosen[name] = column.multiselect(label, options, key=key, format_func=words.__getitem__, help=about)
         else:
@@ -218,9 +195,9 @@ def _pick_runs(kind: RunKind, runs: pd.DataFrame, offers: Mapping[str, Mapping[s
 
 def _named(kind: RunKind, name: str, picked: Sequence[str]) -> Any:
     """Return picked runs as settings name them: by id, or by the folder where it is a sample."""
-    others = _run_fields(kind)[name].others
+    others = run_fields(_settings(kind))[name].others
     sources = [one if one in others else _source_of(one) for one in picked]
-    return sources if _is_several(_settings(kind).model_fields[name]) else sources[0]
+    return sources if is_several(_settings(kind).model_fields[name]) else sources[0]
 
 
 def _source_of(run_id: str) -> str:
@@ -237,7 +214,7 @@ def _other_values(kind: RunKind) -> dict[str, Any]:
     fields = {
         name: info
         for name, info in settings.model_fields.items()
-        if _marker(info, RunField) is None and _hint(info).is_offered
+        if marker(info, RunField) is None and _hint(info).is_offered
     }
     first = [name for name, info in fields.items() if _hint(info).label]
     columns = st.columns(COLUMNS)
@@ -262,7 +239,7 @@ def _preset(kind: RunKind, column: Any) -> Mapping[str, Any]:
 
 def _drawn(kind: RunKind, name: str, info: FieldInfo, column: Any, preset: Mapping[str, Any]) -> Any:
     """Draw the widget of a setting and return its value as a plain one."""
-    hint, annotation = _hint(info), _annotation(info)
+    hint, annotation = _hint(info), annotation_of(info)
     words = " ".join(WORDS.get(word, word) for word in name.split("_"))
     label, start = hint.label or sentence_case(words), _plain(preset.get(name, info.default))
     options: dict[str, Any] = {"key": f"{kind.name}-{name}", "help": info.description}
@@ -328,7 +305,7 @@ def _mixed(made: Collection[str]) -> str:
 
 def _problem(kind: RunKind, values: Mapping[str, Any]) -> str:
     """Return what keeps the run from starting, empty for nothing."""
-    if missing := next((name for name in _run_fields(kind) if not values[name]), None):
+    if missing := next((name for name in run_fields(_settings(kind)) if not values[name]), None):
         return f"Choose {missing}."
     try:
         _settings(kind).parse(values).check(runs_dir())

@@ -14,6 +14,7 @@ from dynlora.jobs.launch import RunHandle
 from dynlora.kinds.registry import kind_of_run, registry
 from dynlora.kinds.run_kind import RunKind
 from dynlora.store import queries
+from dynlora.text import sentence_case
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.report.button import report_button
 from dynlora.viz.run.button import adapter_button, export_buttons
@@ -31,22 +32,29 @@ class KindPage:
     """The page of a kind of run, and the form on it that starts one.
 
     Attributes:
-        name: of the page, that of one kind; several kinds may share it. Widgets' keys begin with it.
+        name: of the page, that of one kind where it has a page of its own. Widgets' keys begin with it.
+        noun: what one of its runs is called; its name without one.
     """
 
     name: str
+    noun: str = ""
 
     @property
     def title(self) -> str:
         """What its runs are called on the page."""
-        return self.name.capitalize()
+        return sentence_case(self.noun or self.name)
+
+    @property
+    def kinds(self) -> list[RunKind]:
+        """The kinds that the page shows, that of its own name first."""
+        return [registry()[name] for name in sorted(kinds_of_page(self.name), key=lambda name: name != self.name)]
 
     # --- the page
 
     def picked(self, form: Callable[..., None]) -> tuple[Chosen, bool]:
         """Return the run of the page and whether it is at work; where there is none, draw the form and end the page."""
         enter()
-        purpose = registry()[self.name].form.purpose
+        purpose = self.kinds[0].form.purpose
         if list_all(kinds_of_page(self.name)).empty and "run" not in st.query_params:
             titled(self.title, purpose)
             form(self, is_open=True)
@@ -78,7 +86,7 @@ class KindPage:
     def _head(self, run: Chosen, summary: Mapping[str, Any], about: str, done: str) -> None:
         """Draw what the run is, how far it is, its buttons, and what is wrong with it."""
         name = str(summary["name"])
-        titled(name if name.lower().startswith(self.name) else f"{self.title}: {name}", about)
+        titled(name if self.noun or name.lower().startswith(self.name) else f"{self.title}: {name}", about)
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{self.name}-head"):
             badge(summary["status"])
             st.caption(done, width="content")
@@ -95,7 +103,7 @@ class KindPage:
         Args:
             is_open: whether it is shown without a click.
         """
-        name = f"New {self.name}"
+        name = f"New {self.noun or self.name}"
         with st.expander(name, expanded=is_open, icon=":material/add:"), card(name, f"{self.name}-new"):
             yield
 

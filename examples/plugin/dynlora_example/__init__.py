@@ -1,1 +1,1 @@
-"""A method and a figure for dynlora."""
+"""A method, a figure and a kind of run for dynlora."""

@@ -29,7 +29,6 @@ from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings, settings_
 from dynlora.kinds.distil.work.run import resume
 from dynlora.kinds.distil.work.steps import Distilling
 from dynlora.store.reader import RunReader
-from dynlora.training.stop_signal import StopRequest
 from tests.kinds.distil.conftest import SAID, settings_of, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.recycle.test_run import Killed, same
@@ -172,25 +171,6 @@ def check_equal(folder: Path, finished: Path) -> None:
     assert ours["value"].tolist() == theirs["value"].tolist()
     assert not (folder / "checkpoint").exists()
     shutil.rmtree(folder)
-
-
-def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([False] * 6)
-
-    def look(self: StopRequest) -> bool:
-        self.signal = 0 if next(answers, None) is not None else 2
-        return self.signal != 0
-
-    with monkeypatch.context() as patched:
-        patched.setattr(StopRequest, "__call__", look)
-        outcome = work(settings_of(writer_ids), writers)
-    assert (outcome.state, outcome.signal) == ("stopped", 2)
-    assert 0 < meta_of(outcome.folder)["checkpoint_step"] < LAST
-    early = command(writers, "predict", outcome.folder.name, "--text", "a")
-    assert early.exit_code == 2
-    assert "has no last adapter" in early.stderr
-    assert command(writers, "resume", outcome.folder.name).exit_code == 0
-    shutil.rmtree(outcome.folder)
 
 
 def test_the_command_distils_runs_that_write(writers: Path, writer_ids: list[str]) -> None:

@@ -28,7 +28,6 @@ from dynlora.kinds.merge.work.steps import Merging
 from dynlora.kinds.registry import kind_of_run
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
-from dynlora.training.stop_signal import StopRequest
 from tests.kinds.distil.conftest import SAID, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.recycle.test_run import Killed, same
@@ -156,26 +155,6 @@ def test_killed_anywhere_and_resumed_is_bit_equal(
     assert read_merge(folder) == read_merge(finished)
     assert not (folder / "checkpoint").exists()
     shutil.rmtree(folder)
-
-
-def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([False] * 6)
-
-    def look(self: StopRequest) -> bool:
-        self.signal = 0 if next(answers, None) is not None else 2
-        return self.signal != 0
-
-    with monkeypatch.context() as patched:
-        patched.setattr(StopRequest, "__call__", look)
-        outcome = work(settings_of(writer_ids, rows=4), writers)
-    assert (outcome.state, outcome.signal) == ("stopped", 2)
-    assert 0 < meta_of(outcome.folder)["checkpoint_step"] < len(writer_ids) + 14
-    early = command(writers, "predict", outcome.folder.name, "--text", "a")
-    assert (early.exit_code, "has no last adapter" in early.stderr) == (2, True)
-    assert not MergeKind().has_model(outcome.folder)
-    assert command(writers, "resume", outcome.folder.name).exit_code == 0
-    assert MergeKind().has_model(outcome.folder)
-    shutil.rmtree(outcome.folder)
 
 
 def test_the_command_merges_and_prints_the_conclusion(writers: Path, writer_ids: list[str]) -> None:

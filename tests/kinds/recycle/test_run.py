@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 
 from dynlora import open_run
-from dynlora.cli.main import main
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.jobs import kinds as jobs
@@ -25,7 +23,6 @@ from dynlora.kinds.recycle.work.teachers import teachers_of
 from dynlora.store.origin import COPIED_NAME, Copied
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
-from dynlora.training.stop_signal import StopRequest
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.work import work
 from tests.tiny import save_tiny
@@ -204,28 +201,6 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other
-
-
-def test_a_stop_saves_the_state_and_the_exit_code_says_so(
-    taught: Path, teacher_ids: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = iter([False] * 6)
-
-    def look(self: StopRequest) -> bool:
-        self.signal = 0 if next(answers, None) is not None else 2
-        return self.signal != 0
-
-    with monkeypatch.context() as patched:
-        patched.setattr(StopRequest, "__call__", look)
-        outcome = work(settings_of(teacher_ids), taught)
-    assert (outcome.state, outcome.signal) == ("stopped", 2)
-    step = meta_of(outcome.folder)["checkpoint_step"]
-    assert 0 < step < 30
-    result = CliRunner().invoke(main, ["resume", outcome.folder.name, "--runs-dir", str(taught)])
-    assert result.exit_code == 0, result.output
-    with pytest.raises(ConfigError, match="is finished"):
-        resume(outcome.folder)
-    shutil.rmtree(outcome.folder)
 
 
 def test_teachers_that_cannot_teach_are_refused_in_one_sentence(

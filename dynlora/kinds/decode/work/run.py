@@ -123,13 +123,14 @@ def decode(
     return work_on(folder, None, lambda writer, stop: _decoded(plan, writer, stop, [], progress))
 
 
-def resume(folder: Path, *, force: bool = False, progress: bool = False) -> Outcome:
-    """Start a queued decode, or continue one at the problem where it ended.
+def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:
+    """Start a new or queued decode, or continue one at the problem where it ended.
 
     Raises:
         DynloraError: when it cannot continue: finished, running, or its runs or data have changed.
     """
-    check_can_work(folder, force)
+    if not is_new:
+        check_can_work(folder, force)
     settings = DecodeSettings.of_run(folder)
     with RunReader(folder) as reader:
         meta = reader.meta()

@@ -1,0 +1,1 @@
+"""The figures of a comparison: each file of this folder is one."""

@@ -1,0 +1,21 @@
+"""Runs of kinds that plug-ins bring, each drawn by what its kind declares; in the menu where there is such a kind."""
+
+from __future__ import annotations
+
+from dynlora.viz.kinds.form import start_form
+from dynlora.viz.kinds.view import KindPage
+from dynlora.viz.ui import cached_queries, guard, live
+
+PAGE = KindPage("plugins", "run of a plug-in")
+run, IS_ACTIVE = PAGE.picked(start_form)
+
+
+@live.following(3, active=IS_ACTIVE)
+def show() -> None:
+    """Draw what the kind of the run declares; again and again while it works."""
+    with guard.guarded(), cached_queries.one_refresh():
+        PAGE.draw(run, was_active=IS_ACTIVE)
+
+
+show()
+start_form(PAGE, is_open=False)
