@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import results
 from benchmarks.settings_arguments import add_fields, given
 from dynlora import open_run
-from dynlora.analysis.suggested_rate import BELOW, RULE, curve_of, mean_curve, suggested_rate
+from dynlora.analysis.suggested_rate import BELOW, RULE, curves_of, mean_curve, suggested_rate
 from dynlora.config import parse_config
 from dynlora.training import run as training
 from dynlora.training.rate_advice import advise_rate
@@ -157,7 +157,7 @@ def of_rules(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def _rate_by(answer: Mapping[str, Any], rule: str | None = None) -> float | None:
-    return suggested_rate(mean_curve([curve_of(test) for test in answer["tests"]]), rule).rate
+    return suggested_rate(mean_curve(curves_of(answer)), rule).rate
 
 
 def _best(losses: Mapping[str, float | None]) -> tuple[float, float]:

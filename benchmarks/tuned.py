@@ -55,6 +55,7 @@ COMPARED_WITH = (
     "lora, scale, head at 0.04",
     "dynamic",
     "dynamic, scale",
+    "dynamic, scale, head at 0.01",
     "random ranks",
     "dynamic, random, first only",
 )

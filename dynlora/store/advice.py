@@ -175,6 +175,7 @@ class RateAnswer(Record):
         breaks: rate at which training breaks; None where it does not.
         default: the rate in the settings.
         tests: one, or two where the halves of the first one disagree.
+        is_alone: whether nothing but the adapters learns, as in a language model.
         capacity: whether the rank is enough; None where the task's loss is not in nats.
     """
 
@@ -190,6 +191,7 @@ class RateAnswer(Record):
     breaks: Rate | None
     default: Rate
     tests: Row[RateTest] = Field(min_length=1, max_length=10)
+    is_alone: bool = False
     look: RateLook
     capacity: RankCapacity | None = None
 

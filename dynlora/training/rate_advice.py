@@ -18,7 +18,7 @@ from dynlora.analysis.rank_capacity import bits_to_learn, capacity_bits, verdict
 from dynlora.analysis.suggested_rate import ALIKE, RateCurve, level, mean_curve, span, suggested_rate
 from dynlora.config import RunConfig
 from dynlora.engine.evaluation.to_learn import labels_to_learn, sampled, texts_to_learn
-from dynlora.engine.loop.optimizer import is_head_of_own_rate
+from dynlora.engine.loop.optimizer import is_head_of_own_rate, is_of_head
 from dynlora.engine.loop.range_test import STEPS, range_test, rates_of, usual_steps
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.jobs import helper_job
@@ -68,6 +68,7 @@ def advise_rate(settings: RunConfig, steps: int | None = None) -> dict[str, Any]
         "lowest": suggestion.lowest,
         "breaks": suggestion.breaks,
         "default": settings.train.lr,
+        "is_alone": curve.is_alone,
         "tests": [
             {
                 "seed": settings.seed + number,
@@ -138,6 +139,7 @@ def _test(trainer: Trainer, settings: RunConfig, steps: int | None, number: int)
     steps = steps or usual_steps(trainer.model)
     groups, config = trainer.optimizer.param_groups, trainer.config.train
     parts = ["range test", "control"] if any(is_head_of_own_rate(group, config) for group in groups) else ["range test"]
+    is_alone = not any(is_of_head(group) for group in groups)
 
     def tell(part: int) -> Callable[[int], None]:
         phase = parts[part] + (" with another seed" if number else "")
@@ -152,7 +154,7 @@ def _test(trainer: Trainer, settings: RunConfig, steps: int | None, number: int)
 
     curve = range_test(trainer, rates_of(steps), tell(0))
     if len(parts) == 1:
-        return curve
+        return replace(curve, is_alone=is_alone)
     count, alone = len(curve.rates), _trainer(settings, steps, number)
     _cut_before_head(alone)
     control = range_test(alone, [0.0] * count, tell(1)).losses

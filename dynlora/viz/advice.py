@@ -14,7 +14,7 @@ from dynlora.analysis import advice_text as text
 from dynlora.analysis import ranks_to_use_text
 from dynlora.analysis.frames import described
 from dynlora.analysis.ranks_to_use import LoraSettings, lora_settings
-from dynlora.analysis.suggested_rate import curve_of, mean_curve, suggested_rate
+from dynlora.analysis.suggested_rate import curves_of, mean_curve, suggested_rate
 from dynlora.jobs import advice
 from dynlora.jobs.advice import RANKS, RATE, Topic
 from dynlora.text import markdown_text, sentence_case
@@ -225,8 +225,7 @@ def _use(field: str, rate: float) -> None:
 def rate_rows(answer: Mapping[str, Any]) -> pd.DataFrame:
     """Return the steps of all tests as a table that people read; with the control where there was one."""
     tables = []
-    for test in answer["tests"]:
-        curve = curve_of(test)
+    for test, curve in zip(answer["tests"], curves_of(answer), strict=True):
         table = pd.DataFrame({"seed": test["seed"], "learning rate": curve.rates, "loss (nats)": curve.losses})
         if curve.control:
             table["head alone (nats)"], table[DIFFERENCE] = curve.control, curve.effect
@@ -251,7 +250,7 @@ def rate_picture(answer: Mapping[str, Any], colours: Palette) -> go.Figure:
         marker={"size": 4, "color": theme.faded(colours.accent, 0.35)},
         hovertemplate="rate %{x:.3g}<br>%{y:.4f} nats<extra></extra>",
     )
-    curve = mean_curve([curve_of(test) for test in answer["tests"]])
+    curve = mean_curve(curves_of(answer))
     smooth = suggested_rate(curve).smoothed
     drawn.add_scatter(
         x=curve.rates[: len(smooth)],

@@ -93,9 +93,14 @@ def set_peak(optimizer: Optimizer, config: TrainConfig, lr: float) -> None:
             group["peak_lr"] = following_rate(group, lr)
 
 
+def is_of_head(group: Mapping[str, Any]) -> bool:
+    """Say whether a group is the output layer of a head, or a whole head at the rate of the adapters."""
+    return group.get("backs_off") is False
+
+
 def is_head_of_own_rate(group: Mapping[str, Any], config: TrainConfig) -> bool:
     """Say whether a group is the output layer of a head that has a rate of its own."""
-    return group.get("backs_off") is False and config.head_lr is not None
+    return is_of_head(group) and config.head_lr is not None
 
 
 def set_lr(optimizer: Optimizer, config: TrainConfig, step: int, total: int, backoff: float = 1.0) -> float:
