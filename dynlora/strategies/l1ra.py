@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.redistribute import BUDGET_UNITS, Budget, redistribute
+from dynlora.engine.allocation.greedy import BUDGET_UNITS, Budget, redistribute
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow
 from dynlora.engine.edits.moments import RestartMoments

@@ -14,10 +14,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dynlora.analysis.rank_capacity import bits_to_learn, capacity_bits, verdict
 from dynlora.analysis.suggested_rate import ALIKE, RateCurve, level, mean_curve, span, suggested_rate
 from dynlora.config import RunConfig
-from dynlora.engine.evaluation.to_learn import labels_to_learn, sampled, texts_to_learn
+from dynlora.engine.evaluation.to_learn import (
+    bits_to_learn,
+    capacity_bits,
+    labels_to_learn,
+    sampled,
+    texts_to_learn,
+    verdict,
+)
 from dynlora.engine.loop.optimizer import is_head_of_own_rate
 from dynlora.engine.loop.range_test import STEPS, range_test, rates_of, usual_steps
 from dynlora.engine.loop.trainer import Trainer
