@@ -23,11 +23,9 @@ from dynlora.kinds.recycle.work.run import resume
 from dynlora.kinds.recycle.work.steps import Recycling
 from dynlora.kinds.recycle.work.teachers import teachers_of
 from dynlora.store.origin import COPIED_NAME, Copied
-from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
-from dynlora.training.stop_signal import StopRequest
 from tests.kinds.recycle.conftest import TASKS, train_teacher
-from tests.kinds.work import work
+from tests.kinds.work import Killed, check_killed, meta_of, same, stopped, work
 from tests.tiny import save_tiny
 
 
@@ -52,11 +50,6 @@ def finished(taught: Path, teacher_ids: list[str]) -> Path:
     outcome = work(settings_of(teacher_ids, noise=True), taught)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
-
-
-def meta_of(folder: Path) -> dict[str, Any]:
-    with RunReader(folder) as reader:
-        return reader.meta()
 
 
 def test_the_record_holds_what_the_page_reads(finished: Path) -> None:
@@ -110,34 +103,9 @@ def test_only_the_small_adapter_is_left(finished: Path) -> None:
     assert (finished / "adapter" / "tensors.safetensors").stat().st_size < 100_000
 
 
-class Killed(BaseException):
-    """Ends a process as a signal that nobody can catch would, as far as a folder can tell."""
-
-
 @pytest.mark.parametrize("step", [1, *(pytest.param(at, marks=pytest.mark.torture) for at in (3, 17, 33)), 26, 36])
-def test_killed_anywhere_and_resumed_is_bit_equal(
-    step: int, finished: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = RecycleSettings.of_run(finished)
-    folder = jobs.create(settings, taught, "running")
-    advance = Recycling.advance
-
-    def dying(self: Recycling) -> None:
-        if self.step == step - 1:
-            raise Killed
-        advance(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Recycling, "advance", dying)
-        with pytest.raises(Killed):
-            resume(folder, is_new=True)
-    assert resume(folder).state == "finished"
-    assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
-    one, other = meta_of(folder)["recycle_results"], meta_of(finished)["recycle_results"]
-    assert {**one, "id": ""} == {**other, "id": ""}
-    ours, theirs = (open_run(path).scalars().sort_values(["name", "split", "step"]) for path in (folder, finished))
-    assert ours["value"].tolist() == theirs["value"].tolist()
-    shutil.rmtree(folder)
+def test_killed_anywhere_and_resumed_is_bit_equal(step: int, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_killed(finished, Recycling, step - 1, monkeypatch)
 
 
 def test_a_kill_between_the_last_file_and_the_end_takes_no_step_again(
@@ -196,36 +164,17 @@ def test_the_agreement_at_the_end_is_that_of_the_inputs_that_are_kept(
     shutil.rmtree(folder)
 
 
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
-
-
 def test_a_stop_saves_the_state_and_the_exit_code_says_so(
     taught: Path, teacher_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter([False] * 6)
-
-    def look(self: StopRequest) -> bool:
-        self.signal = 0 if next(answers, None) is not None else 2
-        return self.signal != 0
-
-    with monkeypatch.context() as patched:
-        patched.setattr(StopRequest, "__call__", look)
-        outcome = work(settings_of(teacher_ids), taught)
-    assert (outcome.state, outcome.signal) == ("stopped", 2)
-    step = meta_of(outcome.folder)["checkpoint_step"]
+    folder = stopped(settings_of(teacher_ids), taught, monkeypatch)
+    step = meta_of(folder)["checkpoint_step"]
     assert 0 < step < 30
-    result = CliRunner().invoke(main, ["resume", outcome.folder.name, "--runs-dir", str(taught)])
+    result = CliRunner().invoke(main, ["resume", folder.name, "--runs-dir", str(taught)])
     assert result.exit_code == 0, result.output
     with pytest.raises(ConfigError, match="is finished"):
-        resume(outcome.folder)
-    shutil.rmtree(outcome.folder)
+        resume(folder)
+    shutil.rmtree(folder)
 
 
 def test_teachers_that_cannot_teach_are_refused_in_one_sentence(
