@@ -14,8 +14,8 @@ import torch
 
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
+from dynlora.engine.compress.components import METHODS
 from dynlora.engine.compress.curve import COMPARED, SHARES, Curve, Measured, Rows
-from dynlora.engine.compress.orders import METHODS
 from dynlora.engine.compress.plain import Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates

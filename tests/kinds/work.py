@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,22 @@ def stopped(settings: KindSettings, runs_dir: Path, monkeypatch: pytest.MonkeyPa
     return outcome.folder
 
 
-def check_killed(finished: Path, steps: type[Stepwise], step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a finished run again, kill it after a step, continue it, and check that nothing of it differs."""
+def check_killed(
+    finished: Path,
+    steps: type[Stepwise],
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+    read: Callable[[Path], Any] = lambda folder: None,
+) -> None:
+    """Make a finished run again, kill it after a step, continue it, and check that nothing of it differs.
+
+    Args:
+        finished: the run.
+        steps: what takes its steps.
+        step: after which it is killed.
+        monkeypatch: of the test.
+        read: returns what must be equal beside adapter, results and numbers.
+    """
     kind = kind_of_run(finished)
     settings: Any = kind.settings
     folder = jobs.create(settings.of_run(finished), finished.parent, "running")
@@ -62,15 +77,14 @@ def check_killed(finished: Path, steps: type[Stepwise], step: int, monkeypatch: 
         with pytest.raises(Killed):
             kind.resume(folder, is_new=True)
     assert kind.resume(folder).state == "finished"
+    assert read(folder) == read(finished)
     check_equal(folder, finished)
 
 
 def check_equal(folder: Path, finished: Path) -> None:
     """Check that two runs hold the same adapter, results and numbers, and remove the first."""
     assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
-    kind = kind_of_run(finished)
-    assert kind.read(folder) == kind.read(finished)
-    results = f"{kind.name}_results"
+    results = f"{kind_of_run(finished).name}_results"
     one, other = meta_of(folder)[results], meta_of(finished)[results]
     assert {**one, "id": ""} == {**other, "id": ""}
     ours, theirs = (open_run(path).scalars().sort_values(["name", "split", "step"]) for path in (folder, finished))

@@ -19,12 +19,10 @@ from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.offset_linear import OffsetLinear
 from dynlora.engine.randomness import stream
 from dynlora.errors import ConfigError
+from dynlora.tasks import Task
 
 if TYPE_CHECKING:
     from dynlora.engine.context import Probe
-
-
-from dynlora.tasks import Task
 
 
 def weight_gradients(

@@ -119,7 +119,7 @@ def test_the_whole_stack_is_the_weighted_sum_of_the_updates(taught: Path, teache
 @pytest.mark.parametrize("stage", ["modules", "test"])
 def test_killed_anywhere_and_resumed_is_bit_equal(stage: str, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = {"modules": 5, "test": len(read_merge(finished).ranks) + 1}[stage]
-    check_killed(finished, Merging, step, monkeypatch)
+    check_killed(finished, Merging, step, monkeypatch, read_merge)
 
 
 def test_a_stop_saves_the_state(writers: Path, writer_ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
