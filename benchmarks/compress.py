@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import results
 from benchmarks.kept_runs import KeptRuns
 from dynlora.config import parse_config
-from dynlora.engine.compress.orders import METHODS
+from dynlora.engine.compress.components import METHODS
 from dynlora.inference.compress import Compression
 from dynlora.store.compressions import WEIGHTINGS
 from dynlora.training import run as training

@@ -28,9 +28,8 @@ from benchmarks.fact_memory.__main__ import TUNING_SEED, World
 from benchmarks.fact_memory.world import BITS
 from benchmarks.kept_runs import KeptRuns
 from benchmarks.quality.tasks import TASKS, task_data
-from dynlora.analysis.rank_capacity import bits_to_learn, capacity_bits, verdict
 from dynlora.config import parse_config
-from dynlora.engine.evaluation.to_learn import labels_to_learn, sampled
+from dynlora.engine.evaluation.to_learn import bits_to_learn, capacity_bits, labels_to_learn, sampled, verdict
 from dynlora.engine.recorder import NullRecorder
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.inputs import load_inputs

@@ -7,11 +7,11 @@ from pathlib import Path
 from dynlora.analysis import ablations, run_summary
 from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
+from dynlora.viz import adapter as adapter_cards
 from dynlora.viz import capacity
-from dynlora.viz.adapter import cards as adapter_cards
 from dynlora.viz.capacity import capacity_conclusion
 from dynlora.viz.knockout import card as knockout_card
-from dynlora.viz.ranks.card import are_final, ranks_card
+from dynlora.viz.ranks import are_final, ranks_card
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
 
 

@@ -13,7 +13,7 @@ from dynlora.store.summary import RunSummary
 from dynlora.viz.capacity import selection_note, with_chosen_modules
 from dynlora.viz.health import health_card
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.ranks.card import ranks_of_run
+from dynlora.viz.ranks import ranks_of_run
 from dynlora.viz.report.button import share_button
 from dynlora.viz.run import live_cards, present_cards, result_cards
 from dynlora.viz.ui import cards, frame, guard, live, run_picker, url_state

@@ -31,7 +31,6 @@ UNREAD = (
     "dynlora/integrations/",
     "dynlora/inference/",
     "dynlora/cli/decode.py",
-    "dynlora/cli/export.py",
 )
 """Folders and files whose docstrings are still to be mended."""
 

@@ -136,8 +136,7 @@ def shrink(request: Request) -> tuple[Any, str]:
     Raises:
         ConfigError: when the arguments contradict each other, or nothing was good enough to be written.
     """
-    from dynlora.inference.compress import write_size
-    from dynlora.inference.recover import queue_recovery
+    from dynlora.inference.compress import queue_recovery, write_size
     from dynlora.training.staged_folder import check_out
 
     _check(request)

@@ -15,8 +15,7 @@ from typing import Any
 import click
 
 from dynlora.addresses import hidden
-from dynlora.cli import commands
-from dynlora.cli import export as cli_export
+from dynlora.cli import adapters, commands
 from dynlora.cli import run_commands as cli_report
 from dynlora.cli.adapters import check, convert, inspect
 from dynlora.cli.commands import advise, datasets, doctor, models, preflight, strategies
@@ -191,7 +190,7 @@ for _command in (stop, delete, tag, runs, show, compare, sweep, cli_report.signa
 @reports
 def export(**options: Any) -> Any:
     """Export the adapter for PEFT, another engine, or merged into the model; reports the error from averaging gates."""
-    return cli_export.export(**options)
+    return adapters.export(**options)
 
 
 for _command in (predict, evaluate, advise, compress, recycle, fewshot, merge, ablate, knockout, strength, rsd, queue):

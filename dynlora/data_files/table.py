@@ -72,21 +72,16 @@ class Table:
 
     def class_names(self, column: str) -> list[str] | None:
         """Return what whole numbers of a column mean, where the file says so as the `datasets` library does."""
-        return class_names_in(self.rows.schema, column)
+        try:
+            features = json.loads((self.rows.schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+            names = features[column]["names"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return [clean_text(str(name)) for name in names] if isinstance(names, list) else None
 
     def where(self, row: int) -> str:
         """Return the place of a row in words: `rows.csv, line 5`."""
         return f"{self.names[int(self.file[row])]}, {self.unit} {int(self.place[row]):,}"
-
-
-def class_names_in(schema: pa.Schema, column: str) -> list[str] | None:
-    """Return the class names that the `datasets` library wrote into a schema for a column, None where it did not."""
-    try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        names = features[column]["names"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return [clean_text(str(name)) for name in names] if isinstance(names, list) else None
 
 
 def broken_text(rows: pa.Table) -> tuple[int, str] | None:

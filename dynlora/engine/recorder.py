@@ -45,35 +45,5 @@ class Recorder(Protocol):
         """Make what was recorded visible; durable: also safe from a crash."""
 
 
-class NullRecorder:
+class NullRecorder(Recorder):
     """Keeps nothing."""
-
-    def define_signal(self, name: str, axis: str, unit: str, width: int) -> None:
-        """Drop it."""
-
-    def define_groups(self, names: Sequence[str]) -> None:
-        """Drop it."""
-
-    def define_examples(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Drop it."""
-
-    def vector(self, signal: str, step: int, values: np.ndarray) -> None:
-        """Drop it."""
-
-    def scalar(self, name: str, split: str, step: int, value: float) -> None:
-        """Drop it."""
-
-    def event(self, step: int, kind: str, modules: Sequence[int], payload: Mapping[str, Any]) -> None:
-        """Drop it."""
-
-    def log(self, level: str, message: str) -> None:
-        """Drop it."""
-
-    def progress(self, step: int) -> None:
-        """Drop it."""
-
-    def activity(self, phase: str, remaining_s: float | None) -> None:
-        """Drop it."""
-
-    def commit(self, durable: bool = False) -> None:
-        """Drop it."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dynlora.config import RunConfig
+from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
+from dynlora.engine.compress.components import METHODS
 from dynlora.engine.compress.curve import COMPARED, SHARES, Curve, Measured, Rows
-from dynlora.engine.compress.orders import METHODS
 from dynlora.engine.compress.plain import Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
@@ -22,11 +23,15 @@ from dynlora.errors import ConfigError
 from dynlora.inference.export import describe, write_adapter
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.session import drawn_rows
+from dynlora.jobs import launch
+from dynlora.jobs.export import is_kept, recovery_name, recovery_values, start_folder
+from dynlora.jobs.queue import put_in_queue
 from dynlora.peft_adapter.forms import PEFT, Form
 from dynlora.store import queries
 from dynlora.store.compressions import OFFERED, WEIGHTINGS, Compressed, Half, Size
 from dynlora.store.origin import ORIGIN_NAME, Origin
 from dynlora.training.inputs import read_data, usable
+from dynlora.training.plan import plan
 from dynlora.training.staged_folder import staged
 
 ROWS = 512
@@ -230,3 +235,34 @@ def write_size(
         if run is not None:
             describe(staging, run, compression.config, model, report)
     return report
+
+
+def queue_recovery(
+    subject: Compression, compressed: Compressed, size: Size, steps: int, *, run: Path | None, name: str, runs_dir: Path
+) -> dict[str, Any]:
+    """Keep one size of an adapter in the runs folder, and queue a run that starts from it.
+
+    Args:
+        subject: the adapter.
+        compressed: its measured sizes.
+        size: one of them.
+        steps: optimizer steps to train.
+        run: folder of the run that it comes from; None for an adapter brought along.
+        name: of that run's folder, or of the adapter's.
+        runs_dir: folder of the runs.
+
+    Returns:
+        id, status and steps of the new run, and the folder that it starts from.
+
+    Raises:
+        DynloraError: when the adapter cannot be written, or the run cannot be trained; no run is made then.
+    """
+    start = start_folder(runs_dir, name, compressed, size)
+    if not is_kept(start):
+        write_size(subject, start, size, run=run, which=compressed.which, name=name)
+    title = name if run is None else queries.run_summary(run)["name"]
+    called = recovery_name(title, size.parameters / compressed.parameters, steps)
+    planned = plan(parse_config(recovery_values(subject.config.model_dump(mode="json"), start, steps, called)))
+    (folder,) = put_in_queue(runs_dir, [partial(planned.create, runs_dir, "queued")])
+    launch.wake(runs_dir)
+    return {"id": folder.name, "status": "queued", "steps": steps, "start_from": str(start)}

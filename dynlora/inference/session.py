@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dynlora.config import RunConfig, parse_config
 from dynlora.engine.data.groups import embed
+from dynlora.engine.data.perturb import conditioned_rows, perturbed_rows
 from dynlora.engine.data.text_data import Rows, TextData
 from dynlora.engine.evaluation.evaluate import Predictions, summarise
 from dynlora.engine.evaluation.explain import explain
@@ -24,7 +25,6 @@ from dynlora.engine.evaluation.knockout import knocked_out
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
-from dynlora.inference.shifted_rows import conditioned_rows, perturbed_rows
 from dynlora.kinds.registry import kind_of_run
 from dynlora.store.knockouts import KnockedOut, Knockouts
 from dynlora.tasks import WritingTask

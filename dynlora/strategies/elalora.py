@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.redistribute import BUDGET_UNITS, Budget, redistribute
+from dynlora.engine.allocation.greedy import BUDGET_UNITS, Budget, redistribute
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow, orthogonal_draw
 from dynlora.engine.edits.moments import RestartMoments

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from dynlora.assets import MODELS, gguf_llama, packages, resolve
 from dynlora.assets.catalog import EmbeddedModel
-from dynlora.assets.pip_settings import PipSettings
+from dynlora.assets.packages import PipSettings
 from dynlora.assets.resolve import resolve_model
 from dynlora.engine.data.batches import tokenize
 from dynlora.engine.data.text_data import Rows

@@ -22,7 +22,7 @@ from dynlora.assets import packages
 from dynlora.assets.archives import unpack_members
 from dynlora.assets.cache import filling, sha256_of, verify_files
 from dynlora.assets.network import UnavailableError, within
-from dynlora.assets.pip_settings import DEFAULT_INDEX, PipSettings, read_pip_settings, settings_from_options
+from dynlora.assets.packages import DEFAULT_INDEX, PipSettings, read_pip_settings, settings_from_options
 from dynlora.errors import AssetError
 from tests.packages_on_disk import (
     SDIST,

@@ -27,26 +27,9 @@ from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.peft_adapter import read_adapter
 from dynlora.store.reader import RunReader
 from tests.command_line import document, run
+from tests.store.builder import SUMMARY_KEYS
 from tests.tiny import tiny_arguments, tiny_rows, tiny_tokenizer, write_csv
 
-DOCUMENT = (
-    "id",
-    "name",
-    "status",
-    "strategy",
-    "model",
-    "model_path",
-    "data",
-    "seed",
-    "step",
-    "max_steps",
-    "metrics",
-    "best",
-    "params",
-    "ranks",
-    "time",
-    "config",
-)
 ROW = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics")
 TEXTS = [row["text"] for row in tiny_rows(24, seed=7)]
 ARCHITECTURES = ("bert", "distilbert", "llama", "gpt2")
@@ -76,7 +59,7 @@ def test_train_says_all_the_contract_asks_for(
     architecture: str, trained: tuple[Path, dict[str, dict[str, Any]]], models: dict[str, Path]
 ) -> None:
     summary = trained[1][architecture]
-    assert set(DOCUMENT) <= set(summary)
+    assert set(SUMMARY_KEYS) <= set(summary)
     assert (summary["status"], summary["step"], summary["max_steps"], summary["seed"]) == ("finished", 20, 20, 0)
     assert (summary["name"], summary["strategy"]) == (f"tiny {architecture}", "dynamic")
     assert summary["model_path"] == str(models[architecture].resolve())
@@ -94,7 +77,7 @@ def test_train_says_all_the_contract_asks_for(
 def test_show_and_runs_say_the_same(trained: tuple[Path, dict[str, dict[str, Any]]]) -> None:
     runs_dir, summaries = trained
     shown_run = document(run(runs_dir, "show", summaries["bert"]["id"], "--json"))
-    assert {key: shown_run[key] for key in DOCUMENT} == {key: summaries["bert"][key] for key in DOCUMENT}
+    assert {key: shown_run[key] for key in SUMMARY_KEYS} == {key: summaries["bert"][key] for key in SUMMARY_KEYS}
     listed = {row["id"]: row for row in document(run(runs_dir, "runs", "--json"))}
     assert set(listed) == {item["id"] for item in summaries.values()}
     assert {key: listed[shown_run["id"]][key] for key in ROW} == {key: shown_run[key] for key in ROW}

@@ -8,8 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dynlora.engine.compress.components import Components, components
-from dynlora.engine.compress.orders import METHODS, within_budget
+from dynlora.engine.compress.components import METHODS, Components, components, within_budget
 
 EVEN = ("global", "uniform", "energy")
 """Ways to choose that treat modules alike."""

@@ -26,9 +26,8 @@ from dynlora.contracts.harness import (
 from dynlora.engine.data.batches import BatchOrder, calibration_batches
 from dynlora.engine.edits import Drop, Grow, apply
 from dynlora.engine.edits.set_start import StartAt
-from dynlora.engine.init.initializers import BATCHES, gradient_pair, gradient_step
+from dynlora.engine.init.initializers import BATCHES, gradient_pair, gradient_step, mean_product, weight_gradients
 from dynlora.engine.init.input_svd import EXACT, InputComponents, input_directions, leading
-from dynlora.engine.init.weight_gradients import mean_product, weight_gradients
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.model.offset_linear import OffsetLinear

@@ -20,8 +20,8 @@ import dynlora
 from dynlora import strategies
 from dynlora.cli.main import main
 from dynlora.config import parse_config
+from dynlora.engine.compress.components import METHODS
 from dynlora.engine.compress.curve import SHARES
-from dynlora.engine.compress.orders import METHODS
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.compress import Compression, write_size

@@ -16,13 +16,13 @@ import transformers
 from safetensors.torch import load_file
 
 from dynlora.config import parse_config
+from dynlora.engine.data.perturb import conditioned_rows, perturbed_rows
 from dynlora.engine.evaluation import inference
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, DataError
 from dynlora.inference.export import export_run
 from dynlora.inference.load import GATE_ROWS, evaluate_run, load_run
 from dynlora.inference.session import Examined
-from dynlora.inference.shifted_rows import conditioned_rows, perturbed_rows
 from dynlora.store import queries
 from dynlora.tasks import WritingTask
 from dynlora.training import run as training

@@ -16,11 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora.errors import CorruptRunError
-from dynlora.integrations.trackers import feed as feeds
-from dynlora.integrations.trackers import follow as following
+from dynlora.integrations.trackers import follow
 from dynlora.integrations.trackers.base import RunFacts, plain_name
-from dynlora.integrations.trackers.feed import Feed, Step, families
-from dynlora.integrations.trackers.follow import without_secrets_logged
+from dynlora.integrations.trackers.follow import Feed, Step, families, without_secrets_logged
 from dynlora.integrations.trackers.places import FOLDER, place_of
 from dynlora.integrations.trackers.tensorboard import folder_name
 from dynlora.store.reader import RunReader
@@ -62,7 +60,7 @@ def test_whenever_it_is_read_each_step_comes_once_and_whole(
     steps: list[Step] = []
     feed, last = Feed(folder, None), -1
     with pytest.MonkeyPatch.context() as patched, RunWriter.open(folder, resume_from=None) as writer:
-        patched.setattr(feeds, "WINDOW", window)
+        patched.setattr(follow, "WINDOW", window)
         define(writer)
         for count in data.draw(st.lists(st.integers(1, 8), max_size=4), "steps between two reads"):
             record(writer, last + 1, last + count)
@@ -94,24 +92,24 @@ def test_an_interrupted_step_waits_for_the_resume_and_none_comes_twice(runs_dir:
         define(writer)
         record(writer, 0, 10)
     assert RunReader(folder).status().status == "interrupted"
-    following.follow(folder, ["tensorboard"])
+    follow.follow(folder, ["tensorboard"])
     assert max(step for _, step, _ in of_tensorboard(folder)) == 9
 
     with RunWriter.open(folder, resume_from=6) as writer:
         record(writer, 7, 14)
         writer.finish("finished")
-    following.follow(folder, ["tensorboard"])
+    follow.follow(folder, ["tensorboard"])
     steps = numbers(of_tensorboard(folder))
     assert [point[:2] for point in steps] == [point[:2] for point in stored(folder)]
     assert len({point[:2] for point in steps}) == len(steps)
-    following.follow(folder, ["tensorboard"])
+    follow.follow(folder, ["tensorboard"])
     assert numbers(of_tensorboard(folder)) == steps, "nothing is left to write"
 
 
 def test_it_follows_a_run_that_is_being_written_to_its_end(runs_dir: Path) -> None:
     folder = new_run(runs_dir)
     with RunWriter.open(folder, resume_from=None) as writer:
-        follower = threading.Thread(target=following.follow, args=(folder, ["tensorboard"]), kwargs={"poll_s": 0.01})
+        follower = threading.Thread(target=follow.follow, args=(folder, ["tensorboard"]), kwargs={"poll_s": 0.01})
         follower.start()
         define(writer)
         for step in range(30):
@@ -130,14 +128,14 @@ def test_not_a_number_and_infinity_reach_event_files(runs_dir: Path) -> None:
         writer.scalar("loss", "train", 2, math.inf)
         writer.progress(2)
         writer.finish("failed", "it diverged")
-    following.follow(folder, ["tensorboard"])
+    follow.follow(folder, ["tensorboard"])
     assert repr(of_tensorboard(folder)) == "[('train/loss', 1, nan), ('train/loss', 2, inf)]"
 
 
 def test_one_tracker_that_fails_does_not_keep_the_others(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(following.CLASSES, "aim", "Aim")
+    monkeypatch.setitem(follow.CLASSES, "aim", "Aim")
     folder = finished_run(runs_dir)
-    written = following.follow(folder, ["aim", "tensorboard"])
+    written = follow.follow(folder, ["aim", "tensorboard"])
     assert written["aim"].error is not None
     assert "ModuleNotFoundError" in written["aim"].error
     assert (written["tensorboard"].error, written["tensorboard"].step) == (None, 40)
@@ -147,12 +145,12 @@ def test_links_in_the_place_of_our_files_are_refused(runs_dir: Path, tmp_path: P
     folder = finished_run(runs_dir)
     (runs_dir / FOLDER).symlink_to(tmp_path)
     with pytest.raises(CorruptRunError, match="is a link"):
-        following.follow(folder, ["tensorboard"])
+        follow.follow(folder, ["tensorboard"])
     (runs_dir / FOLDER).unlink()
     (folder / LOCK_NAME).unlink()
     (folder / LOCK_NAME).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CorruptRunError, match="is a link"):
-        following.follow(folder, ["tensorboard"])
+        follow.follow(folder, ["tensorboard"])
     assert sorted(tmp_path.iterdir()) == [runs_dir]
 
 
@@ -240,7 +238,7 @@ def test_a_variable_of_the_user_stays(runs_dir: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, os.environ.get(name, ""))
     for name in ("WANDB_MODE", "WANDB_DIR"):
         monkeypatch.delenv(name)
-    following.prepared("wandb", runs_dir)
+    follow.prepared("wandb", runs_dir)
     assert (os.environ["WANDB_ERROR_REPORTING"], os.environ["WANDB_MODE"]) == ("true", "offline")
 
 
@@ -250,7 +248,7 @@ def test_a_password_of_a_trackers_address_is_in_no_file_and_in_no_sentence(
     folder = finished_run(runs_dir)
     address = "postgresql+nosuchdriver://me:hunter2/x@127.0.0.1:9/mlflow?sslpassword=othersecret"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    written = following.follow(folder, ["mlflow"])["mlflow"]
+    written = follow.follow(folder, ["mlflow"])["mlflow"]
     assert written.place == "postgresql+nosuchdriver://127.0.0.1:9/mlflow"
     assert written.error
     place = place_of("mlflow", runs_dir, os.environ)

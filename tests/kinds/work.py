@@ -1,15 +1,99 @@
-"""A run of any kind, made and worked on to its end in this process."""
+"""A run of any kind, made and worked on in this process: to its end, or killed and continued."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from dynlora import open_run
+from dynlora.cli.main import main
+from dynlora.engine.loop.checkpoint import read_checkpoint
 from dynlora.jobs import kinds as jobs
-from dynlora.kinds.registry import registry
+from dynlora.kinds.registry import kind_of_run, registry
 from dynlora.kinds.settings import KindSettings
+from dynlora.store.reader import RunReader
+from dynlora.training.stepwise import Stepwise
+
+
+class Killed(BaseException):
+    """What stands for a process that is killed."""
 
 
 def work(settings: KindSettings, runs_dir: Path) -> Any:
     """Make a run and return its outcome."""
     return registry()[settings.kind].resume(jobs.create(settings, runs_dir, "running"), is_new=True)
+
+
+def check_killed(
+    finished: Path,
+    steps: type[Stepwise],
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+    read: Callable[[Path], Any] = lambda folder: None,
+) -> None:
+    """Make a finished run again, kill it after a step, continue it, and check that nothing of it differs.
+
+    Args:
+        finished: the run.
+        steps: what takes its steps.
+        step: after which it is killed.
+        monkeypatch: of the test.
+        read: returns what must be equal beside adapter, results and numbers.
+    """
+    kind = kind_of_run(finished)
+    settings: Any = kind.settings
+    folder = jobs.create(settings.of_run(finished), finished.parent, "running")
+    advance = steps.advance
+
+    def dying(self: Stepwise) -> None:
+        if self.step == step:
+            raise Killed
+        advance(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(steps, "advance", dying)
+        with pytest.raises(Killed):
+            kind.resume(folder, is_new=True)
+    assert kind.resume(folder).state == "finished"
+    assert read(folder) == read(finished)
+    check_equal(folder, finished)
+
+
+def check_equal(folder: Path, finished: Path) -> None:
+    """Check that two runs hold the same adapter, results and numbers, and remove the first."""
+    assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
+    results = f"{kind_of_run(finished).name}_results"
+    one, other = meta_of(folder)[results], meta_of(finished)[results]
+    assert {**one, "id": ""} == {**other, "id": ""}
+    ours, theirs = (open_run(path).scalars().sort_values(["name", "split", "step"]) for path in (folder, finished))
+    assert ours["value"].tolist() == theirs["value"].tolist()
+    assert not (folder / "checkpoint").exists()
+    shutil.rmtree(folder)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two saved states are equal, bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def meta_of(folder: Path) -> dict[str, Any]:
+    """Return what the store says of a run."""
+    with RunReader(folder) as reader:
+        return reader.meta()
+
+
+def command(runs: Path, *arguments: str) -> Result:
+    """Return what a command answers about a folder of runs."""
+    return CliRunner().invoke(main, [*arguments, "--runs-dir", str(runs)])

@@ -17,8 +17,8 @@ from dynlora.inference.worker import Answering
 from dynlora.store.knockouts import Knockouts
 from dynlora.store.lifecycle import annotate
 from dynlora.viz import capacity as capacity_cards
+from dynlora.viz import ranks
 from dynlora.viz.knockout import card as knockout_card
-from dynlora.viz.ranks import card as ranks
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 from tests.pages.trained import Here, plain

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from dynlora.errors import ConfigError, CorruptRunError, RemoteError
-from dynlora.remote import web
 from dynlora.remote.manifest import MANIFEST_NAME, MAX_BYTES
-from dynlora.remote.place import Place
+from dynlora.remote.place import MAX_PAGE, Place
 from dynlora.remote.pull import pull
 from dynlora.remote.push import push
 from dynlora.remote.sync import manifests, run_ids
@@ -87,12 +86,12 @@ def test_a_server_without_end_is_read_no_further_than_the_limits(tmp_path: Path)
         place = Place(url)
         with pytest.raises(CorruptRunError, match=f"has more than {MAX_BYTES:,} bytes"):
             place.read(MANIFEST_NAME, MAX_BYTES)
-        with pytest.raises(CorruptRunError, match=f"its page has more than {web.MAX_PAGE:,} bytes"):
+        with pytest.raises(CorruptRunError, match=f"its page has more than {MAX_PAGE:,} bytes"):
             place.folders()
         with pytest.raises(CorruptRunError, match="is not the file that was sent"):
             place.fetch("weights", tmp_path / "weights", 5 * 2**20 + 1, "0" * 64)
     assert (tmp_path / "weights").stat().st_size == 5 * 2**20 + 1
-    assert Endless.sent < 2 * (MAX_BYTES + web.MAX_PAGE + 5 * 2**20) + 64 * 2**20, "what waits in buffers, no more"
+    assert Endless.sent < 2 * (MAX_BYTES + MAX_PAGE + 5 * 2**20) + 64 * 2**20, "what waits in buffers, no more"
 
 
 def test_only_folders_below_the_place_are_runs(tmp_path: Path) -> None:

@@ -16,6 +16,25 @@ from dynlora.store.writer import RunWriter
 WIDTH = 3
 CONFIG = {"seed": 1, "strategy": {"name": "dynamic"}}
 META = {"name": "a", "strategy": "dynamic", "model": "minilm", "data": "sentiment4", "seed": 1, "config": CONFIG}
+SUMMARY_KEYS = (
+    "id",
+    "name",
+    "status",
+    "strategy",
+    "model",
+    "model_path",
+    "data",
+    "seed",
+    "step",
+    "max_steps",
+    "metrics",
+    "best",
+    "params",
+    "ranks",
+    "time",
+    "config",
+)
+"""Keys of a summary, in their order: what `train` and `show --json` begin with."""
 
 
 def new_run(runs_dir: Path, run_id: str | None = None, state: str = "running", **meta: object) -> Path:

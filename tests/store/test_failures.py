@@ -12,7 +12,6 @@ import pytest
 
 from dynlora.errors import CorruptRunError, DynloraError, StorageError
 from dynlora.store import recorder as store_recorder
-from dynlora.store import write_buffer
 from dynlora.store.connection import lock_run, open_reader
 from dynlora.store.lifecycle import annotate
 from dynlora.store.notes import annotate_notes
@@ -58,7 +57,7 @@ def test_a_full_disk_is_a_warning_and_nothing_is_lost(writer: RunWriter) -> None
 
 
 def test_a_disk_that_stays_full_costs_rows_but_not_the_end(writer: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_buffer, "_MAX_PENDING_BYTES", 20_000)
+    monkeypatch.setattr(store_recorder, "_MAX_PENDING_BYTES", 20_000)
     define(writer)
     record(writer, 1, 5)
     fill_disk(writer)

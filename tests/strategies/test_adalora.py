@@ -8,10 +8,10 @@ import torch
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
 from dynlora.engine.context import Step
+from dynlora.engine.edits.scales import MaskScales
 from dynlora.engine.loop.schedule import Phases
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
-from dynlora.strategies.adalora.edits import MaskScales
 
 
 def adalora(**fields: object) -> dict[str, object]:

@@ -25,8 +25,7 @@ from dynlora.contracts.harness import (
 from dynlora.contracts.harness import weights as weights_of
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
-from dynlora.strategies.gelora.hidden_states import layer_states
-from dynlora.strategies.gelora.two_nn import intrinsic_dimension
+from dynlora.strategies.gelora import intrinsic_dimension, layer_states
 
 
 def gelora(**fields: Any) -> dict[str, Any]:

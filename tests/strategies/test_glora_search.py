@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.strategies.glora.layer import LORA, PATHS, WITHOUT_BIAS
-from dynlora.strategies.glora.search import Space, evolve
+from dynlora.strategies.glora.strategy import Space, evolve
 
 
 def space(n: int, rank: int, limit: float) -> Space:

@@ -25,7 +25,7 @@ from dynlora.errors import ConfigError, DynloraError, NotMergeableError
 from dynlora.inference.export import export_run
 from dynlora.inference.load import load_run
 from dynlora.strategies import build
-from dynlora.strategies.lora_ensemble.layer import (
+from dynlora.strategies.lora_ensemble import (
     MemberLinear,
     MemberLoraLinear,
     Team,

@@ -17,14 +17,13 @@ from dynlora.analysis import advice_text
 from dynlora.config import parse_config
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.to_learn import label_noise, labels_to_learn
-from dynlora.engine.loop.range_test import HIGHEST, range_test, rates_of
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.errors import ConfigError
 from dynlora.store import queries
 from dynlora.store.advice import RateAnswer
 from dynlora.training import rate_advice
 from dynlora.training.advice import AdviceRequest, advise, probing_trainer
-from dynlora.training.rate_advice import advise_rate
+from dynlora.training.rate_advice import HIGHEST, advise_rate, range_test, rates_of
 from tests.command_line import document
 from tests.tiny import tiny_arguments, tiny_config, tiny_values
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm

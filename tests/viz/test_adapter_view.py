@@ -12,7 +12,7 @@ import pytest
 
 from dynlora.analysis import adapter_frames
 from dynlora.peft_adapter import AdaptedModule, Adapter, read_adapter
-from dynlora.viz.adapter import figures as adapter_figures
+from dynlora.viz import adapter as adapter_figures
 from dynlora.viz.kit import theme
 from tests.peft_adapter.files import small_adapter
 from tests.viz.drawn import layout_of

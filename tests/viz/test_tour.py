@@ -7,6 +7,18 @@ import pytest
 
 from dynlora.viz.tour import model as tour_model
 
+OWN: dict[str, object] = {
+    "id": "a",
+    "model": "m",
+    "data": "d",
+    "max_steps": 9,
+    "params": {"budget": 1},
+    "is_own": True,
+    "metrics": {"accuracy": 0.5},
+    "metric": "accuracy",
+    "strategy": "dynamic",
+}
+
 
 def test_stops_have_neighbours() -> None:
     assert len(tour_model.STOPS) == 6
@@ -43,53 +55,21 @@ def test_a_run_that_moved_by_merit_is_picked_and_one_that_moved_by_chance_is_not
 
 @pytest.mark.parametrize("difference", [{"model": "b"}, {"max_steps": 3}, {"params": {"budget": 2}}, {"metrics": {}}])
 def test_runs_are_alike_at_the_same_terms(difference: dict[str, object]) -> None:
-    own = {
-        "id": "a",
-        "model": "m",
-        "data": "d",
-        "max_steps": 9,
-        "params": {"budget": 1},
-        "is_own": False,
-        "metrics": {"accuracy": 0.5},
-        "metric": "accuracy",
-    }
-    rows = [own, {**own, "id": "b"}, {**own, "id": "c", **difference}]
+    rows = [OWN, {**OWN, "id": "b"}, {**OWN, "id": "c", **difference}]
     assert tour_model.alike(rows, "a") == ["a", "b"]
     assert tour_model.alike(rows, "a", at_most=1) == ["a"]
 
 
 def test_a_run_that_can_be_compared_comes_before_one_that_stands_alone() -> None:
-    own = {
-        "id": "a",
-        "model": "m",
-        "data": "d",
-        "max_steps": 9,
-        "params": {"budget": 1},
-        "is_own": True,
-        "metrics": {"accuracy": 0.5},
-        "metric": "accuracy",
-        "strategy": "dynamic",
-    }
-    sample = {**own, "id": "b", "is_own": False}
-    rows = [own, {**own, "id": "e"}, sample, {**sample, "id": "c", "strategy": "lora"}]
+    sample = {**OWN, "id": "b", "is_own": False}
+    rows = [OWN, {**OWN, "id": "e"}, sample, {**sample, "id": "c", "strategy": "lora"}]
     assert tour_model.comparable_first(rows) == [["b", "c"], ["a", "e"]]
     assert tour_model.comparable_first(rows[:2]) == [[], ["a", "e"]]
 
 
 def test_the_tour_stays_on_a_sample_whatever_is_trained_meanwhile() -> None:
     """An own run with a better match of rank and importance took the place of the sample."""
-    own = {
-        "id": "a",
-        "model": "m",
-        "data": "d",
-        "max_steps": 9,
-        "params": {"budget": 1},
-        "is_own": True,
-        "metrics": {"accuracy": 0.5},
-        "metric": "accuracy",
-        "strategy": "dynamic",
-    }
-    rows = [own, {**own, "id": "b", "strategy": "lora"}, {**own, "id": "c", "is_own": False}]
+    rows = [OWN, {**OWN, "id": "b", "strategy": "lora"}, {**OWN, "id": "c", "is_own": False}]
     assert tour_model.candidates(rows) == [["c"], ["a", "b"]]
     assert tour_model.candidates(rows[:2]) == [["a", "b"]]
     assert tour_model.candidates([]) == []

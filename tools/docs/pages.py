@@ -18,8 +18,7 @@ from dynlora.config import RunConfig, section_of
 from dynlora.custom_loop.attached import Attached
 from dynlora.engine.strategy import Strategy
 from dynlora.integrations.transformers import RecordCallback
-from dynlora.notebook.comparison import Comparison
-from dynlora.notebook.comparison_plots import ComparisonPlots
+from dynlora.notebook.comparison import Comparison, ComparisonPlots
 from dynlora.notebook.figure import PageFigure
 from dynlora.notebook.plots import Plots
 from dynlora.notebook.replay import Replay

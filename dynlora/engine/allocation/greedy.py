@@ -1,13 +1,68 @@
-"""Ranks by greedy choice: components go where the next one reduces the loss most."""
+"""Ranks by greedy choice, and the edits that lead to them: components that go pay for those that come."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from dynlora.engine.edits import Drop, Edit, Grow, Move
 from dynlora.engine.model.adapters import Adapters
+
+BUDGET_UNITS = ("parameters", "components")
+"""What a budget can be counted in."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one component of every module costs, and what is free to spend.
+
+    Attributes:
+        costs: of one component, by module.
+        free: what is left to spend.
+    """
+
+    costs: Sequence[int]
+    free: int
+
+    @classmethod
+    def of(cls, adapters: Adapters, unit: str) -> Budget:
+        """Return the budget in parameters, or in components: then Σ reference rank of them may be held."""
+        if unit == "parameters":
+            return cls(adapters.costs, adapters.slack)
+        held = sum(module.rank for module in adapters)
+        return cls([1] * len(adapters), adapters.reference_rank * len(adapters) - held)
+
+
+def redistribute(
+    drops: Sequence[Drop], claims: Iterable[int], budget: Budget, grow: Callable[[int, int], Grow]
+) -> list[Edit]:
+    """Return moves from what goes to what claims, and the drops that paid for nothing.
+
+    Args:
+        drops: components that go, those that pay first in front.
+        claims: modules in the order of their claims, each as often as it claims; one that what is left cannot pay for
+            is passed over.
+        budget: costs, and what is free before anything goes.
+        grow: makes the n-th new component, from 0, of a module.
+    """
+    waiting, free = list(drops), budget.free
+    got: Counter[int] = Counter()
+    edits: list[Edit] = []
+    for module in claims:
+        cost = budget.costs[module]
+        if cost > free + sum(budget.costs[drop.module] for drop in waiting):
+            continue
+        payers: list[Drop] = []
+        while free < cost:
+            payers.append(waiting.pop(0))
+            free += budget.costs[payers[-1].module]
+        free -= cost
+        edits.append(Move(tuple(payers), grow(module, got[module])))
+        got[module] += 1
+    return [*edits, *waiting]
 
 
 def greedy_ranks(
@@ -53,25 +108,15 @@ def toward_ranks(
         gains: per module, the predicted gain of each further component; its row of A is drawn.
     """
     drops: list[Drop] = []
-    grown: list[Grow] = []
+    claims: list[int] = []
     for m, (module, rank) in enumerate(zip(adapters, ranks, strict=True)):
         order = np.argsort(importance[m, : module.rank], kind="stable")
-        going = order[: max(0, module.rank - rank)]
-        drops += [Drop(m, int(j), float(importance[m, j])) for j in going]
-        for j in range(module.rank - len(going), rank):
-            grown.append(Grow(m, float(gains[m][j]) if j < len(gains[m]) else 0.0))
-    return _paired(drops, grown, adapters.costs, adapters.slack)
+        drops += [Drop(m, int(j), float(importance[m, j])) for j in order[: max(0, module.rank - rank)]]
+        claims += [m] * (rank - module.rank)
 
+    def grow(m: int, n: int) -> Grow:
+        """Return the n-th component that a module gains."""
+        j = adapters[m].rank + n
+        return Grow(m, float(gains[m][j]) if j < len(gains[m]) else 0.0)
 
-def _paired(drops: list[Drop], grown: list[Grow], costs: Sequence[int], slack: int) -> list[Edit]:
-    """Return moves in which the components that go, in order, pay for those that come; what is left over is dropped."""
-    waiting = list(drops)
-    edits: list[Edit] = []
-    for grow in grown:
-        payers: list[Drop] = []
-        while slack < costs[grow.module] and waiting:
-            payers.append(waiting.pop(0))
-            slack += costs[payers[-1].module]
-        slack -= costs[grow.module]
-        edits.append(Move(tuple(payers), grow))
-    return [*edits, *waiting]
+    return redistribute(drops, claims, Budget(adapters.costs, adapters.slack), grow)

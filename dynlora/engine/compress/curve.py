@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dynlora.analysis.stats import bootstrap_interval
-from dynlora.engine.compress.orders import METHODS, within_budget
+from dynlora.engine.compress.components import METHODS, within_budget
 from dynlora.engine.compress.plain import Truncatable
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.evaluate import Predictions, summarise

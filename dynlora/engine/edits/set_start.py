@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +44,3 @@ class StartAt(Change):
             raise TypeError(f"{module.info.name}: a {type(module).__name__} cannot hold an offset")
         if self.hold and isinstance(module, OffsetLinear):
             module.hold()
-
-    def described(self) -> dict[str, Any] | None:
-        """Return nothing: the decision log begins with training."""
-        return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dynlora.kinds.recycle.result import MAX_NAME, MAX_TEACHERS, Teacher, stage_of, teacher_of
+from dynlora.kinds.recycle.result import MAX_NAME, MAX_TEACHERS, Teacher, intervals_of, stage_of, teacher_of
 from dynlora.store.meta import count, finite, items, short_text, table
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Event
@@ -186,12 +186,7 @@ def _counted(row: Mapping[str, Any]) -> Counted:
 
 def _per_token(value: Any, *, by_teacher: bool = False) -> tuple[PerToken, ...]:
     """Return rows of a table by model and teacher, or by teacher and model."""
-    rows = []
-    for outer, inner in table(value).items():
-        for key, row in table(inner).items():
-            method, teacher = (key, outer) if by_teacher else (outer, key)
-            mean, low, high = (finite(table(row).get(name)) for name in ("mean", "low", "high"))
-            if mean is not None and low is not None and high is not None:
-                texts = count(table(row).get("texts"))
-                rows.append(PerToken(method[:MAX_NAME], teacher[:MAX_NAME], mean, low, high, texts))
-    return tuple(rows)
+    return tuple(
+        PerToken(*((key, outer) if by_teacher else (outer, key)), mean, low, high, count(row.get("texts")))
+        for outer, key, mean, low, high, row in intervals_of(value)
+    )

@@ -6,7 +6,6 @@ It is not LoRA Recycle: no input is inverted and no episode is learned from.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -17,9 +16,8 @@ from dynlora.config import GENERATIVE, Name
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, RunField, named_run, named_runs
-from dynlora.kinds.recycle.settings import RecycleSettings, base_of, check_one_base
+from dynlora.kinds.recycle.settings import RecycleSettings, base_and_data, check_one_base
 from dynlora.kinds.settings import FormField, KindSettings, stages_of
-from dynlora.store.meta import text
 
 TEXTS_AT_ONCE = 16
 """Texts that a teacher writes in one step."""
@@ -103,9 +101,7 @@ class DistilSettings(KindSettings):
 
     def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
         """Return the base model of the teachers, and what they learned from."""
-        runs = self.runs(runs_dir)
-        sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in runs)
-        return base_of(runs[0]), ", ".join(name for name in sources if name)[:200]
+        return base_and_data(self.runs(runs_dir))
 
     def batches(self, texts: int) -> int:
         """Return in how many steps a teacher writes some texts."""

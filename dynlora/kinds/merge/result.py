@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dynlora.kinds.recycle.result import MAX_NAME, Teacher, stage_of, teacher_of
+from dynlora.kinds.recycle.result import MAX_NAME, Teacher, intervals_of, stage_of, teacher_of
 from dynlora.store.meta import count, finite, items, short_text, table
 from dynlora.store.reader import RunReader
 
@@ -138,10 +138,4 @@ def _ranks(row: Mapping[str, Any]) -> ModuleRanks:
 
 
 def _losses(value: Any) -> tuple[Loss, ...]:
-    rows = []
-    for source, by_model in table(value).items():
-        for model, row in table(by_model).items():
-            mean, low, high = (finite(table(row).get(name)) for name in ("mean", "low", "high"))
-            if mean is not None and low is not None and high is not None:
-                rows.append(Loss(source[:MAX_NAME], model[:MAX_NAME], mean, low, high, count(table(row).get("texts"))))
-    return tuple(rows)
+    return tuple(Loss(*row[:5], count(row[5].get("texts"))) for row in intervals_of(value))

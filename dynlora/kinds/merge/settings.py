@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,9 +12,9 @@ from dynlora.config import Name, RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, RunField, named_run
-from dynlora.kinds.recycle.settings import base_of, blocks_of
+from dynlora.kinds.recycle.settings import base_and_data, blocks_of
 from dynlora.kinds.settings import FormField, KindSettings, stages_of
-from dynlora.store.meta import table, text
+from dynlora.store.meta import table
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 
@@ -139,9 +138,7 @@ class MergeSettings(KindSettings):
 
     def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
         """Return the base model of the runs, and what they learned from."""
-        runs = self.runs(runs_dir)
-        names = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in runs)
-        return base_of(runs[0]), ", ".join(name for name in names if name)[:200]
+        return base_and_data(self.runs(runs_dir))
 
     def stages(self, modules: int) -> list[dict[str, Any]]:
         """Return the stages with their first and last step; the step before `first` is done when a stage begins."""

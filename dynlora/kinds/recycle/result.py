@@ -6,7 +6,7 @@ As little trusted as the rest of a run: a value of another kind counts as one th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,14 +167,21 @@ def _inverted(event: Event) -> Inverted:
     return Inverted(count(row.get("group")), shortened, finite(row.get("agreement")))
 
 
+def intervals_of(value: Any) -> Iterator[tuple[str, str, float, float, float, Mapping[str, Any]]]:
+    """Yield each row of a table of tables: its keys, mean, low, high and itself; one without a number is left out."""
+    for outer, inner in table(value).items():
+        for key, row in table(inner).items():
+            mean, low, high = (finite(table(row).get(name)) for name in ("mean", "low", "high"))
+            if mean is not None and low is not None and high is not None:
+                yield outer[:MAX_NAME], key[:MAX_NAME], mean, low, high, table(row)
+
+
 def _accuracy(value: Any) -> list[Accuracy]:
-    rows_read = []
-    for method, by_shots in table(value).items():
-        for shots, row in table(by_shots).items():
-            mean, low, high = (finite(table(row).get(key)) for key in ("mean", "low", "high"))
-            if mean is not None and low is not None and high is not None and shots.isdecimal() and len(shots) < 6:
-                rows_read.append(Accuracy(method[:MAX_NAME], int(shots), mean, low, high))
-    return rows_read
+    return [
+        Accuracy(method, int(shots), mean, low, high)
+        for method, shots, mean, low, high, _ in intervals_of(value)
+        if shots.isdecimal() and len(shots) < 6
+    ]
 
 
 def _places(value: Any) -> list[Place]:

@@ -159,9 +159,7 @@ class RecycleSettings(KindSettings):
 
     def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
         """Return the base model of the teachers, and what they learned from."""
-        runs = self.runs(runs_dir)
-        sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in runs)
-        return base_of(runs[0]), ", ".join(name for name in sources if name)[:200]
+        return base_and_data(self.runs(runs_dir))
 
     def steps(self, runs_dir: Path) -> int:
         """Return the iterations of all inversions, and the episodes after them, those of the control too."""
@@ -176,6 +174,12 @@ class RecycleSettings(KindSettings):
 def base_of(run: NamedRun) -> str:
     """Return the name of the model that a run adapts."""
     return text(section(run.config, "model").get("name")) or text(run.meta.get("model")) or ""
+
+
+def base_and_data(runs: Sequence[NamedRun]) -> tuple[str, str]:
+    """Return the base model of some runs, and what they learned from, by name."""
+    sources = dict.fromkeys(os.path.basename(text(run.meta.get("data")) or "") for run in runs)
+    return base_of(runs[0]), ", ".join(filter(None, sources))[:200]
 
 
 def blocks_of(run: NamedRun) -> str:

@@ -16,8 +16,7 @@ from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.randomness import stream
 from dynlora.engine.strategy import OwnSignal, Strategy, own_group, setting, start_setting, state
 from dynlora.errors import ConfigError
-from dynlora.strategies.beamlora.edits import CopyComponent, TakeSnapshot
-from dynlora.strategies.beamlora.layer import BeamLinear, factors_of, jump, pairing, pruned
+from dynlora.strategies.beamlora.layer import BeamLinear, CopyComponent, TakeSnapshot, factors_of, jump, pairing, pruned
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,10 +29,6 @@ class Weigh(Change):
         values = [self.weights[index].expand(len(scale)) for scale, index in scaled]
         torch._foreach_copy_([scale for scale, _ in scaled], values)  # pyright: ignore[reportPrivateImportUsage]
 
-    def described(self) -> dict[str, Any] | None:
-        """Return nothing: this happens at every step."""
-        return None
-
 
 @dataclass(frozen=True)
 class TakeIn(Change):
@@ -57,10 +52,6 @@ class TakeIn(Change):
                     moments[name][:, : module.rank] *= factor
             module.scale.fill_(1.0)
 
-    def described(self) -> dict[str, Any] | None:
-        """Return nothing: the function stays."""
-        return None
-
 
 @dataclass(frozen=True)
 class Look(Change):
@@ -71,7 +62,3 @@ class Look(Change):
     def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
         """Look; nothing is changed."""
         self.look()
-
-    def described(self) -> dict[str, Any] | None:
-        """Return nothing: it changes nothing."""
-        return None

@@ -9,8 +9,8 @@ import streamlit as st
 
 from dynlora.analysis.inputs_reading import InputsReading
 from dynlora.store import queries
-from dynlora.viz.inputs import token_losses, token_trace
-from dynlora.viz.inputs.token_trace import TokenTrace
+from dynlora.viz.inputs import token_losses
+from dynlora.viz.inputs.token_losses import TokenTrace
 from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.token_text import cut_words, tokens_html
 from dynlora.viz.ui import cached_queries
@@ -57,11 +57,11 @@ def _examples(frame: pd.DataFrame, step: int) -> None:
 
 def _trace(view: InputsReading) -> TokenTrace | None:
     """Return the token losses that the run recorded at its evaluations."""
-    if token_trace.SIGNAL not in cached_queries.signal_names(view.folder):
+    if token_losses.SIGNAL not in cached_queries.signal_names(view.folder):
         return None
-    events = cached_queries.ask_events(queries.events_frame, view.folder, (token_trace.EVENT,))
-    return token_trace.recorded(
-        events, cached_queries.ask_events(queries.signal_frame, view.folder, token_trace.SIGNAL)
+    events = cached_queries.ask_events(queries.events_frame, view.folder, (token_losses.EVENT,))
+    return token_losses.recorded(
+        events, cached_queries.ask_events(queries.signal_frame, view.folder, token_losses.SIGNAL)
     )
 
 
@@ -83,7 +83,7 @@ def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: boo
     if trace is not None and trace.covers(int(example)):
         losses = _recorded(view, trace, int(example))
     else:
-        note(token_trace.why_not(trace))
+        note(token_losses.why_not(trace))
         losses = _losses(view, examples.loc[int(example)], has_best=has_best) if has_model(view.folder) else {}
     if not losses:
         return
@@ -97,7 +97,7 @@ def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: boo
 def _recorded(view: InputsReading, trace: TokenTrace, example: int) -> dict[str, dict[str, Any]]:
     """Draw the slider over evaluations; return the tokens of an example at the chosen one and at the last, by name."""
     best = (view.summary.get("best") or {}).get("step")
-    words = token_trace.step_words(trace, best if isinstance(best, int) else None)
+    words = token_losses.step_words(trace, best if isinstance(best, int) else None)
     step = among_steps("token-step", "Evaluation at step", list(trace.steps), words.__getitem__)
     steps = dict.fromkeys((step, trace.steps[-1]))
     return {f"adapter, step {words[one]}": trace.at(example, one) for one in steps}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dynlora.cli import cluster
+from dynlora.cli import sweep
 from dynlora.errors import ConfigError
 from dynlora.integrations.clusters.engine import RESUMES, RETRIES, ClusterRequest, Driver
 from dynlora.jobs import launch
@@ -122,16 +122,16 @@ def test_what_no_node_has_is_refused_here_and_said_of_a_cluster(runs_dir: Path) 
 
 def test_new_runs_of_a_cluster_are_out_of_the_local_queue_and_again_finds_them(runs_dir: Path) -> None:
     planned: Any = [SimpleNamespace(create=partial(queued, name=name)) for name in ("one", "two")]
-    ids = cluster._created(runs_dir, planned, "tag-1")
+    ids = sweep._created(runs_dir, planned, "tag-1")
     assert wake(runs_dir) is None
     assert active_ids(runs_dir) == []
-    assert cluster._unfinished(runs_dir, "tag-1") == sorted(ids)
+    assert sweep._unfinished(runs_dir, "tag-1") == sorted(ids)
     for run_id in ids:
         annotate(runs_dir / run_id, state="stopped")
     with pytest.raises(ConfigError, match="2 runs have ended"):
-        cluster._unfinished(runs_dir, "tag-1")
+        sweep._unfinished(runs_dir, "tag-1")
     with pytest.raises(ConfigError, match="has this tag"):
-        cluster._unfinished(runs_dir, "tag-2")
+        sweep._unfinished(runs_dir, "tag-2")
 
 
 def queued(root: Path, state: str, name: str) -> Path:

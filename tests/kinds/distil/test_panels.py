@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dynlora.kinds.distil import text
-from dynlora.kinds.distil.panels.divergence import Divergence
+from dynlora.kinds.distil.panels.compared import Divergence
 from dynlora.kinds.distil.panels.texts import TeacherTexts, Texts
 from dynlora.kinds.distil.result import read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE

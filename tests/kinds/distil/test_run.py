@@ -10,17 +10,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from dynlora import open_run
-from dynlora.cli.main import main
-from dynlora.engine.loop.checkpoint import read_checkpoint
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.distil import text
@@ -31,8 +27,7 @@ from dynlora.kinds.distil.work.steps import Distilling
 from dynlora.store.reader import RunReader
 from tests.kinds.distil.conftest import SAID, settings_of, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
-from tests.kinds.recycle.test_run import Killed, same
-from tests.kinds.work import work
+from tests.kinds.work import check_equal, check_killed, command, meta_of, work
 from tests.tiny import save_tiny
 from tests.tiny_lm import save_tiny_lm
 from tests.waiting import until
@@ -47,15 +42,6 @@ def finished(writers: Path, writer_ids: list[str]) -> Path:
     outcome = work(settings_of(writer_ids), writers)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
-
-
-def meta_of(folder: Path) -> dict[str, Any]:
-    with RunReader(folder) as reader:
-        return reader.meta()
-
-
-def command(runs: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(main, [*arguments, "--runs-dir", str(runs)])
 
 
 def test_the_record_says_what_it_is_and_what_it_is_made_of(finished: Path, writer_ids: list[str]) -> None:
@@ -119,23 +105,8 @@ def test_data_that_is_gone_leaves_out_the_losses_alone(decoder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("step", [pytest.param(4, marks=pytest.mark.torture), 14])
-def test_killed_anywhere_and_resumed_is_bit_equal(
-    step: int, finished: Path, writers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = jobs.create(DistilSettings.of_run(finished), writers, "running")
-    advance = Distilling.advance
-
-    def dying(self: Distilling) -> None:
-        if self.step == step:
-            raise Killed
-        advance(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Distilling, "advance", dying)
-        with pytest.raises(Killed):
-            resume(folder, is_new=True)
-    assert resume(folder).state == "finished"
-    check_equal(folder, finished)
+def test_killed_anywhere_and_resumed_is_bit_equal(step: int, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_killed(finished, Distilling, step, monkeypatch)
 
 
 @pytest.mark.journey
@@ -160,17 +131,6 @@ def test_killed_by_the_system_and_resumed_is_bit_equal(finished: Path, writers: 
     assert open_run(folder).status == "interrupted"
     assert resume(folder).state == "finished"
     check_equal(folder, finished)
-
-
-def check_equal(folder: Path, finished: Path) -> None:
-    """Check that two runs hold the same adapter, results and numbers, and remove the first."""
-    assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
-    one, other = meta_of(folder)["distil_results"], meta_of(finished)["distil_results"]
-    assert {**one, "id": ""} == {**other, "id": ""}
-    ours, theirs = (open_run(path).scalars().sort_values(["name", "split", "step"]) for path in (folder, finished))
-    assert ours["value"].tolist() == theirs["value"].tolist()
-    assert not (folder / "checkpoint").exists()
-    shutil.rmtree(folder)
 
 
 def test_the_command_distils_runs_that_write(writers: Path, writer_ids: list[str]) -> None:

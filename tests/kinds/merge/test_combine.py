@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dynlora.engine.compress.components import Components
-from dynlora.engine.compress.orders import by_global_threshold, within_budget
+from dynlora.engine.compress.components import Components, by_global_threshold, within_budget
 from dynlora.engine.given_start import GivenModule
 from dynlora.engine.randomness import stream
 from dynlora.kinds.merge.settings import MergeSettings

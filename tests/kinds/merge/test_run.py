@@ -9,16 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from peft import PeftModel
 from transformers import AutoModel, AutoModelForCausalLM
 
 from dynlora import open_run
-from dynlora.cli.main import main
-from dynlora.engine.loop.checkpoint import read_checkpoint
 from dynlora.errors import ConfigError
 from dynlora.inference.load import evaluate_run, load_run
-from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch
 from dynlora.kinds.merge.kind import MergeKind
 from dynlora.kinds.merge.result import read_merge
@@ -26,13 +22,11 @@ from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.merge.work.run import resume
 from dynlora.kinds.merge.work.steps import Merging
 from dynlora.kinds.registry import kind_of_run
-from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from tests.kinds.distil.conftest import SAID, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher
-from tests.kinds.recycle.test_run import Killed, same
 from tests.kinds.test_settings import trained
-from tests.kinds.work import work
+from tests.kinds.work import check_killed, command, meta_of, work
 from tests.tiny_lm import save_tiny_lm
 
 
@@ -56,15 +50,6 @@ def finished(writers: Path, writer_ids: list[str]) -> Path:
 def classified(taught: Path, teacher_ids: list[str]) -> Path:
     """Return the folder of a merge of three classifiers with heads of their own."""
     return merged(taught, teacher_ids, method="ties", budget=0.5)
-
-
-def meta_of(folder: Path) -> dict[str, Any]:
-    with RunReader(folder) as reader:
-        return reader.meta()
-
-
-def command(runs: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(main, [*arguments, "--runs-dir", str(runs)])
 
 
 def test_the_record_says_what_it_is_made_of(finished: Path, writer_ids: list[str]) -> None:
@@ -132,29 +117,9 @@ def test_the_whole_stack_is_the_weighted_sum_of_the_updates(taught: Path, teache
 
 
 @pytest.mark.parametrize("stage", ["modules", "test"])
-def test_killed_anywhere_and_resumed_is_bit_equal(
-    stage: str, finished: Path, writers: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = jobs.create(MergeSettings.of_run(finished), writers, "running")
+def test_killed_anywhere_and_resumed_is_bit_equal(stage: str, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = {"modules": 5, "test": len(read_merge(finished).ranks) + 1}[stage]
-    advance = Merging.advance
-
-    def dying(self: Merging) -> None:
-        if self.step == step:
-            raise Killed
-        advance(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Merging, "advance", dying)
-        with pytest.raises(Killed):
-            resume(folder, is_new=True)
-    assert resume(folder).state == "finished"
-    assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
-    one, other = meta_of(folder)["merge_results"], meta_of(finished)["merge_results"]
-    assert {**one, "id": ""} == {**other, "id": ""}
-    assert read_merge(folder) == read_merge(finished)
-    assert not (folder / "checkpoint").exists()
-    shutil.rmtree(folder)
+    check_killed(finished, Merging, step, monkeypatch, read_merge)
 
 
 def test_the_command_merges_and_prints_the_conclusion(writers: Path, writer_ids: list[str]) -> None:

@@ -21,10 +21,9 @@ from dynlora.kinds.recycle.work.run import resume
 from dynlora.kinds.recycle.work.steps import Recycling
 from dynlora.kinds.recycle.work.teachers import teachers_of
 from dynlora.store.origin import COPIED_NAME, Copied
-from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from tests.kinds.recycle.conftest import TASKS, train_teacher
-from tests.kinds.work import work
+from tests.kinds.work import Killed, check_killed, meta_of, same, work
 from tests.tiny import save_tiny
 
 
@@ -49,11 +48,6 @@ def finished(taught: Path, teacher_ids: list[str]) -> Path:
     outcome = work(settings_of(teacher_ids, noise=True), taught)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
-
-
-def meta_of(folder: Path) -> dict[str, Any]:
-    with RunReader(folder) as reader:
-        return reader.meta()
 
 
 def test_the_record_holds_what_the_page_reads(finished: Path) -> None:
@@ -107,34 +101,9 @@ def test_only_the_small_adapter_is_left(finished: Path) -> None:
     assert (finished / "adapter" / "tensors.safetensors").stat().st_size < 100_000
 
 
-class Killed(BaseException):
-    """Ends a process as a signal that nobody can catch would, as far as a folder can tell."""
-
-
 @pytest.mark.parametrize("step", [1, *(pytest.param(at, marks=pytest.mark.torture) for at in (3, 17, 33)), 26, 36])
-def test_killed_anywhere_and_resumed_is_bit_equal(
-    step: int, finished: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = RecycleSettings.of_run(finished)
-    folder = jobs.create(settings, taught, "running")
-    advance = Recycling.advance
-
-    def dying(self: Recycling) -> None:
-        if self.step == step - 1:
-            raise Killed
-        advance(self)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Recycling, "advance", dying)
-        with pytest.raises(Killed):
-            resume(folder, is_new=True)
-    assert resume(folder).state == "finished"
-    assert same(read_checkpoint(folder / "adapter"), read_checkpoint(finished / "adapter"))
-    one, other = meta_of(folder)["recycle_results"], meta_of(finished)["recycle_results"]
-    assert {**one, "id": ""} == {**other, "id": ""}
-    ours, theirs = (open_run(path).scalars().sort_values(["name", "split", "step"]) for path in (folder, finished))
-    assert ours["value"].tolist() == theirs["value"].tolist()
-    shutil.rmtree(folder)
+def test_killed_anywhere_and_resumed_is_bit_equal(step: int, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_killed(finished, Recycling, step - 1, monkeypatch)
 
 
 def test_a_kill_between_the_last_file_and_the_end_takes_no_step_again(
@@ -191,16 +160,6 @@ def test_the_agreement_at_the_end_is_that_of_the_inputs_that_are_kept(
     assert [one["agreement"] for one in words] == pytest.approx(kept)
     assert run.signal("class_agreement").iloc[-1, 1:].tolist() == pytest.approx(kept)
     shutil.rmtree(folder)
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
 
 
 def test_teachers_that_cannot_teach_are_refused_in_one_sentence(

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from dynlora.analysis.stats import per_token
-from dynlora.engine.compress.components import Components, components
-from dynlora.engine.compress.orders import by_global_threshold, within_budget
+from dynlora.engine.compress.components import Components, by_global_threshold, components, within_budget
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.given_start import GivenModule

@@ -55,7 +55,20 @@ class ConfusionMatrix(Panel[Confusion]):
 
     def caption(self, data: Confusion) -> str:
         """Return the share of right answers and the most frequent error."""
-        return confusion_caption(data.counts, data.labels, data.step)
+        table = np.asarray(data.counts, dtype=float)
+        total = table.sum()
+        if not total:
+            return "Nothing was evaluated."
+        wrong = table - np.diag(np.diag(table))
+        truth, guess = np.unravel_index(int(wrong.argmax()), wrong.shape)
+        right = percent(np.trace(table) / total)
+        words = f"At step {data.step}, {right} of {number(int(total))} held-out predictions are correct"
+        if not wrong.max():
+            return words + "."
+        return (
+            f"{words}; the most frequent error is {one_line(data.labels[int(truth)], 40)} predicted as "
+            f"{one_line(data.labels[int(guess)], 40)} ({number(int(wrong.max()))} examples)."
+        )
 
     def table(self, data: Confusion) -> pd.DataFrame:
         """Return the counts."""
@@ -111,25 +124,6 @@ def class_scores(scores: pd.DataFrame) -> str:
         for row in (best, worst)
     )
     return f"F1 is highest for {high} and lowest for {low}. {SCORES}"
-
-
-def confusion_caption(counts: Sequence[Sequence[float]], labels: Sequence[str], step: int) -> str:
-    """Say the share of right answers and the most frequent mistake."""
-    table = np.asarray(counts, dtype=float)
-    total = table.sum()
-    if not total:
-        return "Nothing was evaluated."
-    wrong = table - np.diag(np.diag(table))
-    truth, guess = np.unravel_index(int(wrong.argmax()), wrong.shape)
-    words = (
-        f"At step {step}, {percent(np.trace(table) / total)} of {number(int(total))} held-out predictions are correct"
-    )
-    if not wrong.max():
-        return words + "."
-    return (
-        f"{words}; the most frequent error is {one_line(labels[int(truth)], 40)} predicted as "
-        f"{one_line(labels[int(guess)], 40)} ({number(int(wrong.max()))} examples)."
-    )
 
 
 def confusion(counts: Sequence[Sequence[float]], labels: Sequence[str], colours: Palette) -> go.Figure:

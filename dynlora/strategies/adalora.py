@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, SetScale
+from dynlora.engine.edits.scales import MaskScales
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
@@ -24,7 +25,6 @@ from dynlora.engine.model.svd_form import (
 )
 from dynlora.engine.strategy import Strategy, setting, state
 from dynlora.errors import ConfigError
-from dynlora.strategies.adalora.edits import MaskScales
 
 EPSILON = 1e-5
 """Added to the divisor of the scaling, as the published code does."""

@@ -1,8 +1,8 @@
-"""Shrinking scales: every component's factor comes a little nearer to zero, and stays there once it has arrived."""
+"""Edits of scales: shrunk towards zero, or set to zero once more; both happen at every step, so neither is logged."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -46,3 +46,20 @@ class ShrinkScales(Change):
         if self.limits is not None:
             moved = moved.clamp(*self.limits)
         torch._foreach_copy_(scales, moved.split([len(scale) for scale in scales]))  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class MaskScales(Change):
+    """Multiply the scales of all active components by `keep`, 0 or 1 each, one module's after the other's.
+
+    It decides nothing and happens at every step, so it is not logged, and nothing waits for the device.
+    """
+
+    keep: Tensor = field(compare=False, repr=False)
+
+    @torch.no_grad()
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Mask all scales in one pass; a module without a scale is left alone."""
+        parts = self.keep.split([module.rank for module in adapters])
+        held = [(m.scale[: m.rank], part) for m, part in zip(adapters, parts, strict=True) if m.scale is not None]
+        torch._foreach_mul_([scale for scale, _ in held], [part for _, part in held])  # pyright: ignore

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +24,129 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import OwnSignal, Strategy, setting, state
 from dynlora.errors import ConfigError
-from dynlora.strategies.gelora.hidden_states import layer_states
-from dynlora.strategies.gelora.two_nn import intrinsic_dimension
+
+
+@torch.no_grad()
+def layer_states(model: nn.Module, batches: Iterable[Batch], rows: int) -> list[Tensor]:
+    """Return the states before the first block and after each, averaged over the tokens: layers + 1 of (n, d).
+
+    The model is in eval mode meanwhile. Padding is left out, and a row that came before counts once. What leaves the
+    last block is taken there: Llama and GPT-2 list it after their last norm only.
+
+    Args:
+        model: a transformers model.
+        batches: as the model takes them; labels are left out.
+        rows: at most so many are read.
+    """
+    known: set[bytes] = set()
+    batch_states: list[list[Tensor]] = []
+    training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            if len(known) >= rows:
+                break
+            inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+            mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+            fresh = _fresh(inputs["input_ids"], mask, known, rows)
+            if not fresh:
+                continue
+            weight = (mask / mask.sum(1, keepdim=True).clamp_min(1)).unsqueeze(-1).float()
+            with leaving_last_block(model) as left:
+                states = list(model(**inputs, output_hidden_states=True).hidden_states)
+            states[-1:] = left or states[-1:]
+            batch_states.append([(state.float() * weight).sum(1)[fresh] for state in states])
+    finally:
+        model.train(training)
+    return [torch.cat(parts) for parts in zip(*batch_states, strict=True)]
+
+
+@contextmanager
+def leaving_last_block(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what leaves the model's last block inside the block; nothing where its blocks are not found."""
+    inner = getattr(model, "module", model)
+    count = getattr(getattr(inner, "config", None), "num_hidden_layers", 0)
+    blocks = [part for part in inner.modules() if isinstance(part, nn.ModuleList) and 0 < len(part) == count]
+    left: list[Tensor] = []
+
+    def take(module: nn.Module, inputs: Any, output: Any) -> None:
+        """Keep the states, which some blocks return first of several things."""
+        left.append(output[0] if isinstance(output, tuple) else output)
+
+    hooks = [block[-1].register_forward_hook(take) for block in blocks[:1]]
+    try:
+        yield left
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _fresh(ids: Tensor, mask: Tensor, known: set[bytes], rows: int) -> list[int]:
+    """Return which rows of a batch were not read before, and note them, up to `rows` in all."""
+    fresh = []
+    for index, (row, row_mask) in enumerate(zip(ids.cpu(), mask.bool().cpu(), strict=True)):
+        key = row[row_mask].numpy().tobytes()
+        if key not in known and len(known) < rows:
+            known.add(key)
+            fresh.append(index)
+    return fresh
+
+
+LEAST = 10
+"""Different points below which nothing is said of a dimension."""
+
+
+EQUAL = 1e-6
+"""Distance, as a fraction of the largest, up to which two points are one: equal rows differ in their last bits."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """An estimate.
+
+    Attributes:
+        value: the dimension, a number of degrees of freedom.
+        error: its standard error.
+        points: different points it rests on.
+    """
+
+    value: float
+    error: float
+    points: int
+
+
+@torch.no_grad()
+def intrinsic_dimension(points: Tensor, discard: float = 0.1) -> Dimension | None:
+    """Return the intrinsic dimension of points (n, d), or None where fewer than ten differ.
+
+    With r1 and r2 the distances to the two nearest neighbours, μ = r2 / r1 follows P(μ > t) = t^-d where the density is
+    even (Facco et al. 2017, arXiv 1803.06992). The largest μ, where it is least even, are discarded: of the sorted
+    log μ the first k = (1 - discard) n count in full, the others as no less than the k-th, which is the maximum
+    likelihood under such a cut: d = (k - 1) / (Σ_{i ≤ k} log μ_i + (n - k) log μ_k), its error d / √(k - 2).
+
+    Points that are equal count once: their r1 would be zero. Rotation, shift and scale of the points change nothing.
+
+    Args:
+        points: (n, d); n² distances are computed.
+        discard: fraction of the largest μ that is cut.
+    """
+    points = points.detach().cpu().double()  # not every accelerator has such numbers
+    if len(points) < LEAST or not points.isfinite().all():
+        return None
+    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    different = ~(distance <= EQUAL * distance.max()).triu(1).any(0)
+    n = int(different.sum())
+    if n < LEAST:
+        return None
+    near = distance[different][:, different].fill_diagonal_(math.inf).topk(2, dim=1, largest=False).values
+    logs = (near[:, 1] / near[:, 0]).log().sort().values
+    k = max(3, math.floor((1 - discard) * n))
+    total = float(logs[:k].sum() + (n - k) * logs[k - 1])
+    if not 0 < total < math.inf:
+        return None
+    value = (k - 1) / total
+    return Dimension(value, value / math.sqrt(k - 2), n)
+
 
 LAST = 0.7
 """Fraction of the steps after which ranks no longer move."""

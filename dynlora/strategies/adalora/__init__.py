@@ -1,1 +1,0 @@
-"""AdaLoRA: triplets P Λ Q, pruned to a falling budget."""

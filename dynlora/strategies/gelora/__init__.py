@@ -1,1 +1,0 @@
-"""GeLoRA: ranks from the intrinsic dimension of hidden states."""

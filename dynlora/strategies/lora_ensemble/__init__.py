@@ -1,1 +1,0 @@
-"""LoRA Ensemble: members that disagree on what is unlike the data."""

@@ -1,1 +1,0 @@
-"""Any PEFT adapter: spectra and norms of a folder of others."""
