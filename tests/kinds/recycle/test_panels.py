@@ -85,6 +85,15 @@ def test_a_way_that_is_always_better_is_in_the_headline(tmp_path: Path) -> None:
     assert text.basis(recycle).startswith("Paired over"), "it is not said twice"
 
 
+def test_a_gain_over_the_average_is_in_the_headline_and_a_loss_names_the_average(tmp_path: Path) -> None:
+    gaps = {"meta": {"1": interval(0.018), "5": interval(-0.02)}}
+    recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.73, 0.8, against_averaged=gaps)))
+    assert text.headline(recycle).endswith(
+        "It beats the average of the adapters too, at 1 example per class: +1.8 points (95 % CI +0.8 to +2.8)."
+    )
+    assert text.basis(recycle).startswith("Average of the adapters is better at 5 examples per class:")
+
+
 def test_the_base_model_is_not_advised_where_averaging_is_always_better(tmp_path: Path) -> None:
     results = averaged(0.9, 0.95, against_base={"meta": {"5": interval(-0.2)}})
     headline = text.headline(read_recycle(written_recycle(tmp_path, recycle_results=results)))
