@@ -173,6 +173,13 @@ PURPOSE = (
     "One adapter is made of several finished ones, without their data: for when you have many adapters, or their data "
     "is gone."
 )
+EVIDENCE = (
+    "Recorded on 60 new intents, 600 episodes of one example per class: the meta-LoRA beat the average of 4 adapters "
+    "of smollm2-135m by 1.8 points (95 % CI 1.2 to 2.4). It did not beat the average of 12 adapters of minilm: "
+    "+0.1 points (\N{MINUS SIGN}0.3 to +0.5). Test yours."
+)
+"""What `benchmarks/recycle` recorded, where it wins and where it does not."""
+
 STAGES = {"inversion": "making synthetic inputs", "episodes": "learning from episodes", "noise": "learning from noise"}
 """What happens in each stage."""
 
