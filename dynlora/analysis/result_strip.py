@@ -117,7 +117,7 @@ def _outcome(contest: Contest, baseline: str) -> tuple[str, str]:
     answers: Mapping[str, str] = {
         "better": f"Yes: {gap} over {baseline}",
         "worse": f"No: {gap} against {baseline}",
-        "unclear": f"Not shown: {gap} against {baseline}",
+        "unclear": f"No clear difference: {gap} against {baseline}",
         "few": f"Too few seeds: {gap} against {baseline}",
     }
     if contest.outcome == "tie":
