@@ -150,7 +150,9 @@ def _ranks(summary: Summary, ranks: Evidence | None) -> Answer:
     question = "Ranks to use"
     if ranks is None:
         is_over = summary["status"] not in ACTIVE
-        return Answer(question, "–" if is_over else "Not known yet", "" if is_over else "Known when the run has ended.")
+        if is_over:
+            return Answer(question, "–", "The run ended before its ranks were final.")
+        return Answer(question, "Not known yet", "Known when the run has ended.")
     modules = ranks.modules["rank"]
     if not ranks.is_moved:
         reason = "This run gives no reason to prefer others."

@@ -19,7 +19,7 @@ from dynlora.viz.kit.theme import Palette
 NAMED_COLUMNS = 12
 """Most columns of a heat map whose names are written; more are numbered."""
 
-LABELS_HIGH = 13
+LABELS_HIGH = 10
 """How many names at the ends of lines fit above each other."""
 
 GAP = "\N{NO-BREAK SPACE}" * 2

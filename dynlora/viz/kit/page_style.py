@@ -62,6 +62,7 @@ button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{
     width: 100%; flex: 1 1 100%; }}
 }}
 @media (max-width: 960px) {{
+  .st-key-selection:has(> .st-key-address-runs) > div {{ flex: 1 1 100% !important; }}
   [data-testid="stHorizontalBlock"]:has([data-testid="stSelectbox"])
     > [data-testid="stColumn"]:has([data-testid="stSlider"]) {{ min-width: 100%; }}
   [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] [class*="st-key-card-"]) {{

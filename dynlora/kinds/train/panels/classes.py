@@ -128,7 +128,7 @@ def confusion_caption(counts: Sequence[Sequence[float]], labels: Sequence[str], 
         return words + "."
     return (
         f"{words}; the most frequent error is {one_line(labels[int(truth)], 40)} predicted as "
-        f"{one_line(labels[int(guess)], 40)} ({number(int(wrong.max()))} examples)."
+        f"{one_line(labels[int(guess)], 40)} ({plural(int(wrong.max()), 'example')})."
     )
 
 
