@@ -32,6 +32,7 @@ def style_sheet(colours: Palette) -> str:
 button[aria-label^="Download as CSV"] {{ display: none; }}
 button[data-variant="segmented_control"][aria-checked="true"] p,
 button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; }}
+[data-testid="stSliderThumbValue"], [role="tab"][aria-selected="true"] p {{ color: {colours.accent} !important; }}
 button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{ color: {colours.accent}; }}
 [data-testid="stMain"] [data-testid="stButtonGroup"] [role="radiogroup"] {{ flex-wrap: wrap; }}
 [data-testid="stMarkdownContainer"]:has(table) {{ overflow-x: auto; }}
