@@ -14,19 +14,25 @@ cards.titled(home_cards.TITLE, home_cards.PLACE)
 home_cards.tour_hint()
 FIRST = run_picker.list_all()
 LIVE = home_cards.live_run(FIRST)
-of_runs, of_picture = (live.reused(FIRST, run_picker.list_all) for _ in range(2))
+of_runs, of_recent, of_picture = (live.reused(FIRST, run_picker.list_all) for _ in range(3))
 left, right = st.columns([6, 5], gap="medium")
 
 
 @live.following(3, active=True)
 def show_runs() -> None:
-    """Draw what runs now and what ended last; once another run trains, or none does, the whole page is drawn again."""
+    """Draw what runs now; once another run trains, or none does, the whole page is drawn again."""
     with guard.guarded():
         runs = of_runs()
         if home_cards.live_run(runs) != LIVE:
             st.rerun()
         home_cards.now_card(runs)
-        home_cards.recent_card(runs)
+
+
+@live.following(3, active=True)
+def show_recent() -> None:
+    """Draw what ended last."""
+    with guard.guarded():
+        home_cards.recent_card(of_recent())
 
 
 @live.following(3, active=LIVE is not None)
@@ -46,10 +52,11 @@ with right:
     with guard.guarded():
         home_cards.race(FIRST)
     place = st.container()
-    show_runs()
+    show_recent()
 with guard.guarded(), left, st.spinner("Loading a run"):
     ENDED = home_cards.run_view(home_cards.newest_moved(FIRST)) or home_cards.sample_view()
 with place:
     home_cards.doors(LIVE or (ENDED.summary["id"] if ENDED else None))
 with left:
     show_picture()
+    show_runs()

@@ -117,7 +117,7 @@ def _outcome(contest: Contest, baseline: str) -> tuple[str, str]:
     answers: Mapping[str, str] = {
         "better": f"Yes: {gap} over {baseline}",
         "worse": f"No: {gap} against {baseline}",
-        "unclear": f"Not shown: {gap} against {baseline}",
+        "unclear": f"No clear difference: {gap} against {baseline}",
         "few": f"Too few seeds: {gap} against {baseline}",
     }
     if contest.outcome == "tie":
@@ -150,7 +150,9 @@ def _ranks(summary: Summary, ranks: Evidence | None) -> Answer:
     question = "Ranks to use"
     if ranks is None:
         is_over = summary["status"] not in ACTIVE
-        return Answer(question, "–" if is_over else "Not known yet", "" if is_over else "Known when the run has ended.")
+        if is_over:
+            return Answer(question, "–", "The run ended before its ranks were final.")
+        return Answer(question, "Not known yet", "Known when the run has ended.")
     modules = ranks.modules["rank"]
     if not ranks.is_moved:
         reason = "This run gives no reason to prefer others."

@@ -67,6 +67,7 @@ class StartForm:
         missing: what to do first where no run can be used.
         preparation: arguments of the command that makes what is missing; empty for none.
         remark: above the settings; empty for none.
+        evidence: where recorded runs won and where they did not, under the purpose; empty for none.
     """
 
     purpose: str
@@ -75,6 +76,7 @@ class StartForm:
     missing: str
     preparation: tuple[str, ...] = ()
     remark: str = ""
+    evidence: str = ""
 
 
 def interval_words(row: Mapping[str, Any]) -> str:

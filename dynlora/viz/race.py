@@ -150,17 +150,17 @@ def race_card(cases: Sequence[Race]) -> None:
         with st.container(horizontal=True, gap="small", key="race-next"):
             link("pages/launch.py", "Test yours", data="upload")
             link("pages/compare.py", "Compare these runs", runs=",".join(cases[0].runs))
-            documentation("What of it is moving rank", "RESULTS")
+            documentation("Where the gain comes from", "RESULTS")
 
 
 def conditions(race: Race) -> str:
     """Say what the sides do, and what both have: the budget, and where it is so the learning rate of the head."""
     baseline, method = race.names
     gates = " and has gates" if (race.summary["params"] or {}).get("gate") else ""
-    words = f"{method} moves rank{gates}; uniform {baseline} does not. Recorded runs, equal budget."
+    words = f"{method} moves rank{gates}; uniform {baseline} does not. Recorded runs of equal budget."
     if any(section(summary["config"], "train").get("head_lr") for summary in race.summaries):
         return words
-    return f"{words} The head has the learning rate of the adapters: one of its own matters more than the method."
+    return f"{words} The head had the learning rate of the adapters; a rate of its own gains more than the method."
 
 
 def _one(race: Race) -> None:

@@ -1,4 +1,4 @@
-"""The pages end before anybody tires: on the samples each is under 2,000 pixels until something is opened."""
+"""The pages end before anybody tires, on the samples each under 2,000 pixels, and no label is cut at any width."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ CLASSIFIER, WRITER, METHOD = "20261125-133850-b965a50f", "20261127-232946-6305f2
 """Samples of 36 modules, of 210 modules, and of a method with figures of its own."""
 
 WIDTHS = "[...document.querySelectorAll('.js-plotly-plot')].map(chart => chart.clientWidth).filter(width => width)"
+
+SHRUNK = "20261127-144657-74ce2b75"
+"""A sample whose sizes were measured."""
+
+CUT = """() => {
+  const labels = '[data-testid=stSelectbox] input, button p, [role=tab] p, [data-testid=stPageLink] a p, label p';
+  return [...document.querySelectorAll(labels)].filter(element => {
+    const style = getComputedStyle(element);
+    const hides = element.tagName === 'INPUT' || style.overflowX === 'hidden';
+    return hides && element.clientWidth > 1 && element.scrollWidth > element.clientWidth + 1;
+  }).map(element => element.value || element.innerText);
+}"""
+"""Values of lists and labels of buttons, tabs and links of which an end is not in sight."""
 
 HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
 
@@ -58,3 +71,28 @@ def test_a_middling_window_leaves_charts_and_sentences_their_width(width: int, s
     assert min(page.evaluate(WIDTHS)) > 250
     notice = page.locator('.st-key-health-0 [data-testid="stMarkdownContainer"]', has_text="important modules")
     assert notice.evaluate("element => element.clientWidth") > 150, "it stood one letter a line"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"capacity?run={CLASSIFIER}",
+        f"inputs?run={CLASSIFIER}",
+        f"run?run={CLASSIFIER}",
+        f"shrink?run={SHRUNK}",
+        f"compare?runs=20261125-134523-f2854937,20261125-134532-a9d7786f,{METHOD}",
+        *(
+            pytest.param(address, marks=pytest.mark.torture)
+            for address in ("", "runs", "launch", f"playground?run={SHRUNK}", "decode", "recycle", "tour", "methods")
+        ),
+    ],
+)
+def test_no_label_is_cut_at_any_width(address: str, server: str, page: Page) -> None:
+    show(page, 1024, 900)
+    page.goto(f"{server}/{address}")
+    page.locator("h1, h2").first.wait_for()
+    settled(page)
+    for width in (1024, 780, 375):
+        show(page, width, 900)
+        settled(page)
+        assert page.evaluate(CUT) == [], f"at {width} pixels"

@@ -71,7 +71,7 @@ def test_a_head_at_the_rate_of_the_adapters_is_named(sample_races: list[Race]) -
     for race in sample_races:
         words = conditions(race)
         assert words.endswith(
-            "head has the learning rate of the adapters: one of its own matters more than the method."
+            "head had the learning rate of the adapters; a rate of its own gains more than the method."
         )
         assert words.startswith("dynamic moves rank")
     own = replace(sample_races[0], summaries=({"config": {"train": {"head_lr": 0.01}}}, sample_races[0].summary))

@@ -29,7 +29,7 @@ class RecycleKind(RunKind):
     about = "a meta-LoRA made of finished runs (LoRA Recycle)"
     page = "recycle"
     settings = RecycleSettings
-    form = StartForm(text.PURPOSE, text.TEACH, "Start", text.NO_TEACHER)
+    form = StartForm(text.PURPOSE, text.TEACH, "Start", text.NO_TEACHER, evidence=text.EVIDENCE)
     trial = Trial("Try it on a new task", "few-shot", "meta")
     formats = ("peft", "uniform")
 

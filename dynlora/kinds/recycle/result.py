@@ -87,6 +87,7 @@ class Recycle:
         inverted: by position of the class.
         accuracy: of each method and number of shots.
         against_base: the same, less that of the base model on the same episodes.
+        against_averaged: the same, less that of the average of the adapters.
         methods: what each method is called.
         tested: source, classes, texts and whether no teacher knows them; empty before the test.
         places: of the prototypes.
@@ -105,6 +106,7 @@ class Recycle:
     inverted: Mapping[int, Inverted]
     accuracy: tuple[Accuracy, ...]
     against_base: tuple[Accuracy, ...]
+    against_averaged: tuple[Accuracy, ...]
     methods: Mapping[str, str]
     tested: Mapping[str, Any]
     places: tuple[Place, ...]
@@ -136,6 +138,7 @@ def read_recycle(folder: str | os.PathLike[str]) -> Recycle:
         inverted={one.group: one for one in inversions},
         accuracy=tuple(_accuracy(results.get("accuracy"))),
         against_base=tuple(_accuracy(results.get("against_base"))),
+        against_averaged=tuple(_accuracy(results.get("against_averaged"))),
         methods={str(key): short_text(value, MAX_NAME) for key, value in table(results.get("methods")).items()},
         tested=table(results.get("test")),
         places=tuple(_places(meta.get("prototypes"))),

@@ -13,14 +13,14 @@ from dynlora.store import queries
 from dynlora.store.meta import count, table
 from dynlora.text import one_line, percent, plural, rough_duration, signed
 
-META, BASE = "meta", "base"
-ORDER = (META, BASE, "averaged", "best_teacher", "noise")
+META, BASE, AVERAGED = "meta", "base", "averaged"
+ORDER = (META, BASE, AVERAGED, "best_teacher", "noise")
 """Methods in the order in which they are shown."""
 
 NAMES = {
     META: "Meta-LoRA",
     BASE: "Base model",
-    "averaged": "Average of the adapters",
+    AVERAGED: "Average of the adapters",
     "best_teacher": "Best teacher",
     "noise": "Meta-LoRA on noise (control)",
 }
@@ -45,7 +45,7 @@ def method_name(method: str) -> str:
 
 @dataclass(frozen=True)
 class Better:
-    """A method that is better than the meta-LoRA at a number of examples: its interval is above that one's.
+    """A method that is better than the meta-LoRA at a number of examples: by the paired interval, or both apart.
 
     Attributes:
         method: which.
@@ -63,10 +63,11 @@ class Better:
 def better_than_meta(result: Recycle) -> list[Better]:
     """Return every method that is better than the meta-LoRA, at each number of examples, the fewest first."""
     mine = {row.shots: row for row in result.accuracy if row.method == META}
+    paired = {(AVERAGED, row.shots) for row in result.against_averaged if row.method == META and row.high < 0}
     pairs = [
         Better(row.method, row.shots, row.mean, mine[row.shots].mean)
         for row in result.accuracy
-        if row.shots in mine and row.low > mine[row.shots].high
+        if row.shots in mine and (row.low > mine[row.shots].high or (row.method, row.shots) in paired)
     ]
     return sorted(pairs, key=lambda pair: pair.shots)
 
@@ -172,11 +173,18 @@ PURPOSE = (
     "One adapter is made of several finished ones, without their data: for when you have many adapters, or their data "
     "is gone."
 )
+EVIDENCE = (
+    "Recorded on 60 new intents, 600 episodes of one example per class: the meta-LoRA beat the average of 4 adapters "
+    "of smollm2-135m by 1.8 points (95 % CI 1.2 to 2.4). It did not beat the average of 12 adapters of minilm: "
+    "+0.1 points (\N{MINUS SIGN}0.3 to +0.5). Test yours."
+)
+"""What `benchmarks/recycle` recorded, where it wins and where it does not."""
+
 STAGES = {"inversion": "making synthetic inputs", "episodes": "learning from episodes", "noise": "learning from noise"}
 """What happens in each stage."""
 
 WITHOUT_TRAINING = {
-    "averaged": "Averaging the adapters, without training,",
+    AVERAGED: "Averaging the adapters, without training,",
     "best_teacher": "The best teacher alone, without training,",
 }
 """Ways that need no meta-LoRA, as the subject of a sentence."""
@@ -199,11 +207,18 @@ def headline(result: Recycle) -> str:
     worse = [one for one in gaps if one.high < 0]
     if better:
         but = f" It is worse {_gaps(worse)}." if worse else ""
-        return f"The meta-LoRA beats the base model {_gaps(better)}.{but} {simpler}".strip()
+        return f"The meta-LoRA beats the base model {_gaps(better)}.{but} {_beats_average(result)}{simpler}".strip()
     instead = simpler or "Use the base model."
     if worse:
         return f"The meta-LoRA is worse than the base model {_gaps(worse)}. {instead}"
     return f"The meta-LoRA is not significantly different from the base model {_gaps(gaps)}. {instead}"
+
+
+def _beats_average(result: Recycle) -> str:
+    """Return where the meta-LoRA beats the average of the adapters; nothing where it does not."""
+    rows = [row for row in result.against_averaged if row.method == META and row.low > 0]
+    ordered = sorted(rows, key=lambda row: row.shots)
+    return f"It beats the average of the adapters too, {_gaps(ordered)}. " if rows else ""
 
 
 def _at_each(differences: Sequence[tuple[int, str]]) -> str:

@@ -19,7 +19,7 @@ from dynlora.viz.kit.theme import Palette
 NAMED_COLUMNS = 12
 """Most columns of a heat map whose names are written; more are numbered."""
 
-LABELS_HIGH = 13
+LABELS_HIGH = 10
 """How many names at the ends of lines fit above each other."""
 
 GAP = "\N{NO-BREAK SPACE}" * 2
@@ -168,7 +168,8 @@ def _name_the_ends(
             legendgroup=_legend(name),
         )
     low, high = float(bands["x"].min()), float(bands["x"].max())
-    drawn.update_xaxes(range=[low - 0.02 * (high - low), high + 0.3 * (high - low)])
+    room = 0.1 + 0.018 * max((len(short_label(name)) for name in ends), default=0)
+    drawn.update_xaxes(range=[low - 0.02 * (high - low), high + room * (high - low)])
 
 
 def add_band(drawn: go.Figure, part: pd.DataFrame, label: str, colour: str) -> None:
@@ -301,7 +302,7 @@ def forest(rows: pd.DataFrame, title: str, colours: Palette) -> go.Figure:
 
 def _legend(name: str) -> str:
     """Return a name in lines that fit a narrow screen, whole: its end says how many runs there are."""
-    return "<br>".join(plotly_text(line) for line in textwrap.wrap(one_line(name, 120), 34))
+    return "<br>".join(plotly_text(line) for line in textwrap.wrap(one_line(name, 120), 40))
 
 
 def _legend_height(names: Sequence[str]) -> int:

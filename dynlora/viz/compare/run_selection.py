@@ -328,6 +328,6 @@ def _runs(group: Group) -> tuple[str, ...]:
 
 def eye_labels(groups: Mapping[str, Group]) -> dict[str, str]:
     """Return what is on each eye, no two alike: streamlit identifies them by that."""
-    words = {key: markdown_text(short_label(group.title), 40) for key, group in groups.items()}
+    words = {key: markdown_text(short_label(group.title, 40), 60) for key, group in groups.items()}
     labels = list(words.values())
     return {key: one if labels.count(one) == 1 else f"{one} ({key[-4:]})" for key, one in words.items()}

@@ -54,12 +54,16 @@ class KindPage:
     def picked(self, form: Callable[..., None]) -> tuple[Chosen, bool]:
         """Return the run of the page and whether it is at work; where there is none, draw the form and end the page."""
         enter()
-        purpose = self.kinds[0].form.purpose
+        start = self.kinds[0].form
         if list_all(kinds_of_page(self.name)).empty and "run" not in st.query_params:
-            titled(self.title, purpose)
+            titled(self.title, start.purpose)
+            if start.evidence:
+                note(start.evidence)
             form(self, is_open=True)
             st.stop()
-        note(purpose)
+        note(start.purpose)
+        if start.evidence:
+            note(start.evidence)
         run = pick_run(self.title, page=self.name)
         with guarded():
             return run, queries.run_summary(run.folder)["status"] in ACTIVE

@@ -22,6 +22,8 @@ def style_sheet(colours: Palette) -> str:
 [data-testid="stMainBlockContainer"] {{ padding: 2.9rem 2rem 3rem; max-width: 1320px; }}
 [data-testid="stHeader"] {{ background: transparent; height: 2.6rem; min-height: 2.6rem; }}
 [data-testid="stStatusWidget"] button {{ display: none; }}
+[data-testid="stProgressBarTrack"] {{
+  background-color: {colours.hairline}; }}
 @media (min-width: 641px) {{
   section[data-testid="stSidebar"]:not([aria-expanded="false"]) {{
     width: 190px !important; min-width: 190px !important; }}
@@ -30,6 +32,7 @@ def style_sheet(colours: Palette) -> str:
 button[aria-label^="Download as CSV"] {{ display: none; }}
 button[data-variant="segmented_control"][aria-checked="true"] p,
 button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; }}
+[data-testid="stSliderThumbValue"], [role="tab"][aria-selected="true"] p {{ color: {colours.accent} !important; }}
 button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{ color: {colours.accent}; }}
 [data-testid="stMain"] [data-testid="stButtonGroup"] [role="radiogroup"] {{ flex-wrap: wrap; }}
 [data-testid="stMarkdownContainer"]:has(table) {{ overflow-x: auto; }}
@@ -50,7 +53,19 @@ button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{
   [class*="st-key-health-"] > div:nth-child(2) {{
     flex: 1 1 11rem !important; min-width: 0 !important; width: auto !important; }}
 }}
+@media (min-width: 641px) {{
+  [data-testid="stColumn"]:has([data-testid="stSelectbox"]) {{ min-width: 9.5rem; }}
+}}
+@media (max-width: 1200px) {{
+  [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] .st-key-card-shrink-picture) {{
+    flex-direction: column; }}
+  [data-testid="stColumn"]:has(.st-key-card-shrink-curve, .st-key-card-shrink-picture) {{
+    width: 100%; flex: 1 1 100%; }}
+}}
 @media (max-width: 960px) {{
+  .st-key-selection:has(> .st-key-address-runs) > div {{ flex: 1 1 100% !important; }}
+  [data-testid="stHorizontalBlock"]:has([data-testid="stSelectbox"])
+    > [data-testid="stColumn"]:has([data-testid="stSlider"]) {{ min-width: 100%; }}
   [data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] [class*="st-key-card-"]) {{
     flex-direction: column; }}
   [data-testid="stHorizontalBlock"] > [data-testid="stColumn"]:has([class*="st-key-card-"]),
@@ -142,8 +157,8 @@ def _view_styles(colours: Palette) -> str:
   overflow: hidden; white-space: normal; line-height: 1.3; }}
 .st-key-menu-run-here a {{ background: {colours.hairline}; }}
 .st-key-menu-run-here a p {{ font-weight: 600; }}
-@media (min-width: 641px) {{ .st-key-head-of-run > .st-key-address-run {{ flex: 0 0 17rem !important; }} }}
-@media (max-width: 640px) {{ .st-key-head-of-run {{ row-gap: 0.4rem; }}
+@media (min-width: 961px) {{ .st-key-head-of-run > .st-key-address-run {{ flex: 0 0 20rem !important; }} }}
+@media (max-width: 960px) {{ .st-key-head-of-run {{ row-gap: 0.4rem; }}
   .st-key-head-of-run > div {{ flex: 1 1 100% !important; min-width: 100% !important; }} }}
 [data-testid="stLayoutWrapper"]:has(> [class*="st-key-head-of-"]) {{ margin-bottom: -0.6rem; }}
 .st-key-views-of-run {{ flex-wrap: nowrap !important; overflow-x: auto; overflow-y: hidden; column-gap: 1.6rem;

@@ -119,7 +119,7 @@ def _columns(opened: str, result: str) -> dict[str, Any]:
         "name": column.ButtonColumn(
             "Name",
             pinned=True,
-            width=214,
+            width=270,
             type="tertiary",
             alignment="left",
             key=opened,

@@ -173,18 +173,29 @@ def is_known(run_id: str) -> bool:
 
 
 def run_labels(runs: pd.DataFrame) -> dict[str, str]:
-    """Return what a list shows for each run id: name and strategy with its fidelity; no status, which would grow old.
+    """Return what a list shows for each run id: its name, and its strategy where the name does not say it.
 
-    Equal words get the end of the id: streamlit tells the options of a list apart by what it shows.
+    No status, which would grow old. Of equal words each has its model, and if that is the same too the end of the id:
+    streamlit tells the options of a list apart by what it shows.
     """
-    labels = {}
-    for row in records(runs[["id", "name", "strategy", "fidelity", "status", "is_own"]]):
+    labels, with_model = {}, {}
+    for row in records(runs[["id", "name", "strategy", "status", "model", "is_own"]]):
         is_named = isinstance(row["strategy"], str)
-        about = format_strategy(row) if is_named else STATUS_WORDS.get(row["status"], row["status"])
-        sample = "" if row["is_own"] else " · sample"
-        labels[row["id"]] = f"{one_line(row['name'], 60)} · {one_line(about, 40)}{sample}"
+        about = one_line(format_strategy(row) if is_named else STATUS_WORDS.get(row["status"], row["status"]), 40)
+        name = one_line(row["name"], 60)
+        parts = [name] if is_named and about in name.replace(",", " ").split() else [name, about]
+        labels[row["id"]] = " · ".join(parts if row["is_own"] else [*parts, "sample"])
+        with_model[row["id"]] = " · ".join(
+            [*parts, one_line(row["model"] if isinstance(row["model"], str) else "no model", 40)]
+        )
+    labels = _told_apart(labels, with_model)
+    return _told_apart(labels, {run: f"{words} · {run[-8:]}" for run, words in labels.items()})
+
+
+def _told_apart(labels: Mapping[str, str], longer: Mapping[str, str]) -> dict[str, str]:
+    """Return labels by run id, the longer ones of those that are equal."""
     times = Counter(labels.values())
-    return {run: words if times[words] == 1 else f"{words} · {run[-8:]}" for run, words in labels.items()}
+    return {run: words if times[words] == 1 else longer[run] for run, words in labels.items()}
 
 
 def pick_run(

@@ -16,7 +16,7 @@ from dynlora.kinds.recycle.work.few_shot import (
     prototypes,
     rows_of_classes,
 )
-from dynlora.kinds.recycle.work.few_shot_accuracy import LabelledTexts, against_base, summarised
+from dynlora.kinds.recycle.work.few_shot_accuracy import LabelledTexts, against, summarised
 
 ROWS = [np.arange(0, 8), np.arange(8, 15), np.arange(15, 30), np.arange(30, 36)]
 
@@ -85,8 +85,8 @@ def test_intervals_of_paired_differences_are_narrower_than_of_each() -> None:
     rng = np.random.default_rng(0)
     shared = rng.normal(0.8, 0.1, 400)
     accuracy = {"base": {1: shared}, "meta": {1: shared + 0.02}}
-    row, paired = summarised(accuracy)["meta"]["1"], against_base(accuracy)["meta"]["1"]
+    row, paired = summarised(accuracy)["meta"]["1"], against(accuracy, "base")["meta"]["1"]
     assert paired["mean"] == pytest.approx(0.02)
     assert paired["high"] - paired["low"] < 1e-6 < row["high"] - row["low"]
     assert row["high"] - row["mean"] == pytest.approx(1.959964 * shared.std(ddof=1) / 20)
-    assert set(against_base(accuracy)) == {"meta"}
+    assert set(against(accuracy, "base")) == {"meta"}

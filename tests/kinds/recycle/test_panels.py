@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import RunView
 from tests.kinds.recycle.written import RESULTS, interval, written_recycle
 from tests.viz.drawn import traces_of
+
+RESULTS_FOLDER = Path(__file__).parents[3] / "benchmarks" / "results"
 
 
 def test_the_conclusion_names_the_gain_over_the_base_model_with_its_interval(tmp_path: Path) -> None:
@@ -83,6 +86,28 @@ def test_a_way_that_is_always_better_is_in_the_headline(tmp_path: Path) -> None:
         "90.0 % against 75.0 %; at 5: 95.0 % against 80.0 %."
     )
     assert text.basis(recycle).startswith("Paired over"), "it is not said twice"
+
+
+def test_a_gain_over_the_average_is_in_the_headline_and_a_loss_names_the_average(tmp_path: Path) -> None:
+    gaps = {"meta": {"1": interval(0.018), "5": interval(-0.02)}}
+    recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.73, 0.8, against_averaged=gaps)))
+    assert text.headline(recycle).endswith(
+        "It beats the average of the adapters too, at 1 example per class: +1.8 points (95 % CI +0.8 to +2.8)."
+    )
+    assert text.basis(recycle).startswith("Average of the adapters is better at 5 examples per class:")
+
+
+def test_the_evidence_on_the_page_is_what_the_benchmark_recorded() -> None:
+    for model, gain in (
+        ("smollm2-135m", "by {0} points (95 % CI {1} to {2})"),
+        ("minilm", "+{0} points ({1} to +{2})"),
+    ):
+        figures = json.loads((RESULTS_FOLDER / f"recycle-clinc150-{model}.json").read_text())["figures"]
+        numbers = [f"{100 * x:.1f}" for x in figures["methods"]["inverted"]["1"]["against averaged"]]
+        setting = figures["setting"]
+        assert gain.format(*numbers).replace("-", "\N{MINUS SIGN}") in text.EVIDENCE
+        assert f"average of {setting['teachers']} adapters of {model}" in text.EVIDENCE
+        assert f"on {setting['test_classes']} new intents, {setting['test_episodes']} episodes" in text.EVIDENCE
 
 
 def test_the_base_model_is_not_advised_where_averaging_is_always_better(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_the_results_compare_all_ways_on_the_same_episodes(finished: Path) -> No
         for row in by_shots.values():
             assert 0 <= row["low"] <= row["mean"] <= row["high"] + 1e-9
     assert set(results["against_base"]) == set(results["accuracy"]) - {"base"}
+    assert set(results["against_averaged"]) == set(results["accuracy"]) - {"averaged"}
     assert results["test"]["is_new"] is False
     assert results["test"]["classes"] == 7
 

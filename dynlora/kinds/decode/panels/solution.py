@@ -46,7 +46,7 @@ class SolutionSteps(Panel[Solved]):
 
         usual = max(solved, key=order_of)
         words = {
-            str(key): f"{key + 1} ({MARKS[one.right]}): {one_line(one.question, 60)}" for key, one in solved.items()
+            str(key): f"{key + 1} ({MARKS[one.right]}): {one_line(one.question, 30)}" for key, one in solved.items()
         }
         return Choice("problem", "Problem", words, str(usual))
 

@@ -189,13 +189,13 @@ def summarised(by_method: ByMethod) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def against_base(by_method: ByMethod) -> dict[str, dict[str, dict[str, float]]]:
-    """Return mean and interval of the paired differences to the base, by method and shots."""
-    base = by_method.get("base", {})
-    rest = {name: by_shots for name, by_shots in by_method.items() if name != "base"}
+def against(by_method: ByMethod, other: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Return mean and interval of the paired differences from another method, by method and shots."""
+    theirs = by_method.get(other, {})
+    rest = {name: by_shots for name, by_shots in by_method.items() if name != other}
     return summarised(
         {
-            name: {shots: values - base[shots] for shots, values in by_shots.items() if shots in base}
+            name: {shots: values - theirs[shots] for shots, values in by_shots.items() if shots in theirs}
             for name, by_shots in rest.items()
         }
     )

@@ -21,7 +21,7 @@ from dynlora.kinds.recycle.work.few_shot_accuracy import (
     TEXTS_A_CLASS,
     AveragedTeachers,
     FewShotTest,
-    against_base,
+    against,
     held_out_texts,
     summarised,
     teacher_features,
@@ -135,7 +135,8 @@ class RecycleMetrics:
         return {
             "id": run_id,
             "accuracy": summarised(self.accuracy),
-            "against_base": against_base(self.accuracy),
+            "against_base": against(self.accuracy, "base"),
+            "against_averaged": against(self.accuracy, "averaged"),
             "methods": {name: METHODS[name] for name in self.accuracy},
             "best_teacher": self.best,
             "test": None
