@@ -67,7 +67,7 @@ class ConfusionMatrix(Panel[Confusion]):
             return words + "."
         return (
             f"{words}; the most frequent error is {one_line(data.labels[int(truth)], 40)} predicted as "
-            f"{one_line(data.labels[int(guess)], 40)} ({number(int(wrong.max()))} examples)."
+            f"{one_line(data.labels[int(guess)], 40)} ({plural(int(wrong.max()), 'example')})."
         )
 
     def table(self, data: Confusion) -> pd.DataFrame:
