@@ -118,7 +118,7 @@ def rate_confidence(answer: Mapping[str, Any]) -> str:
 def rate_curve(answer: Mapping[str, Any]) -> str:
     """Say what the curve is, and where its landmarks are."""
     has_control = any(test.get("control") for test in answer["tests"])
-    what = "Loss less that of the same steps in which the head alone learns" if has_control else "Loss"
+    what = "Loss less that of the same steps without adapters" if has_control else "Loss"
     if answer["rate"] is None:
         return f"{what}, of each step; the rate grows by the same factor from step to step."
     rise = f"rises from {number(answer['lowest'])} on" if answer["lowest"] else "falls to the end"

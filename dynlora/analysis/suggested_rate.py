@@ -31,7 +31,7 @@ BELOW = {"steepest": 1.0, "lowest": 3.0, "breaks": 5.0}
 """How many times below each of its landmarks a rule places the rate."""
 
 RULE, RULE_WITHOUT_CONTROL = "breaks", "steepest"
-"""The rule of curves of the adapters alone, and of those in which a head learns, too, at their rate.
+"""The rule of curves with a control and without one.
 
 Where nothing breaks, the steepest fall is the suggestion.
 """
@@ -50,20 +50,13 @@ class RateCurve:
     Attributes:
         rates: of the steps, rising.
         losses: of the batches, before the step; not finite where training broke.
-        control: losses of the same batches while the adapters stay and the head learns at its own rate; empty where the
-            head has no rate of its own.
-        is_alone: whether nothing but the adapters learns, as in a language model, which needs no control.
+        control: losses of the same batches while the adapters stay, and a head of its own rate learns; empty where the
+            head has that of the adapters.
     """
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     control: tuple[float, ...] = ()
-    is_alone: bool = False
-
-    @property
-    def is_of_adapters(self) -> bool:
-        """Whether the effect is that of the adapters alone."""
-        return self.is_alone or bool(self.control)
 
     @property
     def effect(self) -> np.ndarray:
@@ -73,7 +66,7 @@ class RateCurve:
     def halves(self) -> tuple[RateCurve, RateCurve]:
         """Return every other step from the first, and from the second on."""
         first, second = ((self.rates[s::2], self.losses[s::2], self.control[s::2]) for s in (0, 1))
-        return RateCurve(*first, self.is_alone), RateCurve(*second, self.is_alone)
+        return RateCurve(*first), RateCurve(*second)
 
 
 @dataclass(frozen=True)
@@ -105,7 +98,7 @@ def suggested_rate(curve: RateCurve, rule: str | None = None) -> RateSuggestion:
         curve: of one range test, or the mean of several.
         rule: a key of `BELOW`: the landmark that the rate is placed below; None for that of such a curve.
     """
-    rule = rule or (RULE if curve.is_of_adapters else RULE_WITHOUT_CONTROL)
+    rule = rule or (RULE if curve.control else RULE_WITHOUT_CONTROL)
     rates = np.asarray(curve.rates, dtype=float)
     finite = np.isfinite(curve.effect)
     n = len(finite) if finite.all() else int(finite.argmin())
@@ -146,21 +139,23 @@ def batch_noise(losses: np.ndarray) -> float:
 
 
 def mean_curve(curves: Sequence[RateCurve]) -> RateCurve:
-    """Return the mean of range tests over the same rates, of what the adapters do; one that broke breaks it."""
+    """Return the mean of range tests over the same rates, of what the adapters do; one that broke breaks it.
+
+    It has a control of zeros where all of them have one.
+    """
     n = max(len(curve.rates) for curve in curves)
     losses = np.full((len(curves), n), math.nan)
     for row, curve in zip(losses, curves, strict=True):
         row[: len(curve.losses)] = curve.effect
     rates = next(curve.rates for curve in curves if len(curve.rates) == n)
-    is_alone = all(curve.is_of_adapters for curve in curves)
-    return RateCurve(rates, tuple(losses.mean(0).tolist()), is_alone=is_alone)
+    control = (0.0,) * n if all(curve.control for curve in curves) else ()
+    return RateCurve(rates, tuple(losses.mean(0).tolist()), control)
 
 
 def curves_of(answer: Mapping[str, Any]) -> list[RateCurve]:
     """Return the tests of a `RateAnswer`, as plain values; NaN where a loss was not finite."""
-    is_alone = bool(answer.get("is_alone"))
     return [
-        RateCurve(tuple(test["rates"]), _numbers(test["losses"]), _numbers(test.get("control", ())), is_alone)
+        RateCurve(tuple(test["rates"]), _numbers(test["losses"]), _numbers(test.get("control", ())))
         for test in answer["tests"]
     ]
 

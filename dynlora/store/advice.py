@@ -104,7 +104,7 @@ class RateTest(Part):
         seed: of its batches and draws.
         rates: of the steps, rising.
         losses: of each step's batch, nats, before the step; None where it is no number to draw.
-        control: of the same batches while the head alone learns; empty where it has no rate of its own.
+        control: of the same batches while the adapters stay; empty where the head has their rate.
     """
 
     seed: Count
@@ -175,7 +175,6 @@ class RateAnswer(Record):
         breaks: rate at which training breaks; None where it does not.
         default: the rate in the settings.
         tests: one, or two where the halves of the first one disagree.
-        is_alone: whether nothing but the adapters learns, as in a language model.
         capacity: whether the rank is enough; None where the task's loss is not in nats.
     """
 
@@ -191,7 +190,6 @@ class RateAnswer(Record):
     breaks: Rate | None
     default: Rate
     tests: Row[RateTest] = Field(min_length=1, max_length=10)
-    is_alone: bool = False
     look: RateLook
     capacity: RankCapacity | None = None
 

@@ -144,7 +144,6 @@ def advise_rate(settings: RunConfig, steps: int | None = None) -> dict[str, Any]
         "lowest": suggestion.lowest,
         "breaks": suggestion.breaks,
         "default": settings.train.lr,
-        "is_alone": curve.is_alone,
         "tests": [
             {
                 "seed": settings.seed + number,
@@ -204,7 +203,7 @@ def _capacity(trainer: Trainer) -> dict[str, Any] | None:
 
 
 def _test(trainer: Trainer, settings: RunConfig, steps: int | None, number: int) -> RateCurve:
-    """Return the range test with this number, 0 for the first one; with a control where the head has a rate of its own.
+    """Return the range test with this number, 0 for the first, with a control unless the head has the adapters' rate.
 
     Args:
         trainer: at step 0; the control has one of its own.
@@ -214,8 +213,8 @@ def _test(trainer: Trainer, settings: RunConfig, steps: int | None, number: int)
     """
     steps = steps or usual_steps(trainer.model)
     groups, config = trainer.optimizer.param_groups, trainer.config.train
-    parts = ["range test", "control"] if any(is_head_of_own_rate(group, config) for group in groups) else ["range test"]
-    is_alone = not any(is_of_head(group) for group in groups)
+    has_control = all(is_head_of_own_rate(group, config) for group in groups if is_of_head(group))
+    parts = ["range test", "control"] if has_control else ["range test"]
 
     def tell(part: int) -> Callable[[int], None]:
         phase = parts[part] + (" with another seed" if number else "")
@@ -229,22 +228,29 @@ def _test(trainer: Trainer, settings: RunConfig, steps: int | None, number: int)
         return on_step
 
     curve = range_test(trainer, rates_of(steps), tell(0))
-    if len(parts) == 1:
-        return replace(curve, is_alone=is_alone)
+    if not has_control:
+        return curve
     count, alone = len(curve.rates), _trainer(settings, steps, number)
-    _cut_before_head(alone)
+    _leave_adapters(alone)
     control = range_test(alone, [0.0] * count, tell(1)).losses
     return replace(curve, control=(*control, *[math.nan] * (count - len(control))))
 
 
-def _cut_before_head(trainer: Trainer) -> None:
-    """Let no gradient through below the output layer: a control needs none there, and takes half of the time."""
+def _leave_adapters(trainer: Trainer) -> None:
+    """Compute no gradient that a control does not need, which takes most of its time.
+
+    Where a head learns, none goes below its output layer. Else the last adapter alone has one, so that there is a step.
+    """
     config = trainer.config.train
     groups = [group for group in trainer.optimizer.param_groups if is_head_of_own_rate(group, config)]
     own = {id(parameter) for group in groups for parameter in group["params"]}
     for module in trainer.model.modules():
         if any(id(parameter) in own for parameter in module.parameters(recurse=False)):
             module.register_forward_pre_hook(_detached)
+    if not own:
+        *others, _ = trainer.adapters
+        for module in others:
+            module.requires_grad_(False)
 
 
 def _detached(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

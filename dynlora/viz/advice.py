@@ -228,13 +228,13 @@ def rate_rows(answer: Mapping[str, Any]) -> pd.DataFrame:
     for test, curve in zip(answer["tests"], curves_of(answer), strict=True):
         table = pd.DataFrame({"seed": test["seed"], "learning rate": curve.rates, "loss (nats)": curve.losses})
         if curve.control:
-            table["head alone (nats)"], table[DIFFERENCE] = curve.control, curve.effect
+            table["without adapters (nats)"], table[DIFFERENCE] = curve.control, curve.effect
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
 DIFFERENCE = "difference (nats)"
-"""Column of the loss less that of the head alone."""
+"""Column of the loss less that of the same steps without adapters."""
 
 
 def rate_picture(answer: Mapping[str, Any], colours: Palette) -> go.Figure:
@@ -271,5 +271,5 @@ def rate_picture(answer: Mapping[str, Any], colours: Palette) -> go.Figure:
                 annotation={"text": words, "font": {"size": 11, "color": colour}, "x": math.log10(rate)},
             )
     drawn.update_xaxes(type="log", title_text="Learning rate", exponentformat="power")
-    drawn.update_yaxes(title_text="Loss minus head alone (nats)" if column == DIFFERENCE else "Loss (nats)")
+    drawn.update_yaxes(title_text="Loss minus that without adapters (nats)" if column == DIFFERENCE else "Loss (nats)")
     return drawn

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,8 +130,5 @@ def test_what_the_head_learns_by_itself_does_not_move_the_suggestion() -> None:
     assert suggestion.rate == suggested_rate(curve, "breaks").rate == suggestion.breaks / BELOW["breaks"]
     assert suggested_rate(mean_curve([moved, moved])).rate == pytest.approx(suggestion.rate)
     assert suggested_rate(curve).rate == suggested_rate(curve).steepest, "without a control"
-    alone = replace(curve, is_alone=True)
-    assert suggested_rate(alone).rate == suggestion.rate, "where there is no head"
-    assert [suggested_rate(half) for half in moved.halves()] == [suggested_rate(half) for half in alone.halves()]
     assert moved.halves()[1].effect == pytest.approx(curve.halves()[1].effect)
     assert mean_curve([moved, moved]).losses == pytest.approx(curve.losses)

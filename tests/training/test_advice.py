@@ -198,12 +198,19 @@ def test_where_the_head_has_a_rate_of_its_own_a_control_lets_the_head_alone_lear
     assert advise_rate(without, 20)["tests"][0]["control"] == []
 
 
-def test_a_control_that_computes_no_gradient_below_the_head_has_the_same_losses(
-    tiny_bert: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_control_that_computes_fewer_gradients_has_the_same_losses(
+    writes: bool, tiny_bert: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "glora"})
+    if writes:
+        data = tmp_path / "data"
+        data.mkdir()
+        settings = parse_config(lm_values(save_tiny_lm(tmp_path / "model"), save_problems(data)))
+    else:
+        settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "glora"})
     control = advise_rate(settings, 12)["tests"][0]["control"]
     cuts: list[Trainer] = []
-    monkeypatch.setattr(rate_advice, "_cut_before_head", cuts.append)
+    monkeypatch.setattr(rate_advice, "_leave_adapters", cuts.append)
     assert advise_rate(settings, 12)["tests"][0]["control"] == control
     assert cuts, "this time nothing was cut"
+    assert control
