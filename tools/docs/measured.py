@@ -372,26 +372,31 @@ def refined() -> Iterator[str]:
 
 def retention() -> Iterator[str]:
     """Yield what a run forgets at the suggested learning rate, and at a multiple of it, a run a row."""
-    yield from head(
-        "run", "rate", "held-out loss before → after", "cosine to the base, 95 % CI", "same nearest sentence"
-    )
-    of = figures("retention-minilm")
-    setting = of["setting"]
-    task = f"`{setting['model']}`, `{setting['data']}`, {setting['method']}, rank {setting['rank']}"
-    for name, run in of["runs"].items():
-        for side, times in (("suggested", 1), ("too_high", setting["times"])):
-            label = f"{task}, {setting['steps']} steps, {name}" if times == 1 else f"the same, {times:g} times the rate"
-            if run[side] is None:
-                yield row(label, f"{times * run['rate']:.2g}", "diverged", "", "")
-                continue
-            losses, last = run[side]["held_out_loss"], run[side]["retention"][-1]
-            yield row(
-                label,
-                f"{times * run['rate']:.2g}",
-                f"{losses[0]:.3f} → {losses[-1]:.3f}",
-                f"{last['cosine']:.3f} [{last['low']:.3f}, {last['high']:.3f}]",
-                f"{100 * last['agreement']:.0f} %",
-            )
+    yield from head("run", "rate", "held-out loss before → after", "forgotten", "95 % CI")
+    for of in map(figures, ("retention-minilm", "retention-smollm2")):
+        setting = of["setting"]
+        task = f"`{setting['model']}`, `{setting['data']}`, {setting['method']}, rank {setting['rank']}"
+        for name, run in of["runs"].items():
+            for side, times in (("suggested", 1), ("too_high", setting["times"])):
+                is_first = times == 1
+                label = (
+                    f"{task}, {setting['steps']} steps, {name}" if is_first else f"the same, {times:g} times the rate"
+                )
+                yield row(label, f"{times * run['rate']:.2g}", *_forgotten(run[side]))
+
+
+def _forgotten(side: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    """Return the losses of a run, what it forgot at its end, and the interval of that."""
+    if side is None:
+        return "diverged", "", ""
+    losses, last = side["held_out_loss"], side["retention"][-1]
+    if last["cosine"] is None:
+        rise, ends = last["loss"] - last["base_loss"], (last["low"], last["high"])
+        forgotten = f"{rise:.3f} nats per token"
+    else:
+        ends = (1 - last["high"], 1 - last["low"])
+        forgotten = f"{1 - last['cosine']:.3f} (1 − cosine)"
+    return f"{losses[0]:.3f} → {losses[-1]:.3f}", forgotten, "{:.3f} to {:.3f}".format(*ends)
 
 
 def rank_line() -> Iterator[str]:
