@@ -27,7 +27,8 @@ CUT = """() => {
   return [...document.querySelectorAll(labels)].filter(element => {
     const style = getComputedStyle(element);
     const hides = element.tagName === 'INPUT' || style.overflowX === 'hidden';
-    return hides && element.clientWidth > 1 && element.scrollWidth > element.clientWidth + 1;
+    const isMenu = element.closest('[data-testid=stSidebar]');  // the name of a run ends in "…" there
+    return hides && !isMenu && element.clientWidth > 1 && element.scrollWidth > element.clientWidth + 1;
   }).map(element => element.value || element.innerText);
 }"""
 """Values of lists and labels of buttons, tabs and links of which an end is not in sight."""

@@ -13,7 +13,7 @@ from tests.browser.conftest import OTHER, settled, show
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-ROW_HEIGHT, HALF, NAME_AT, STATUS_AT = 35, 18, 101, 301
+ROW_HEIGHT, HALF, NAME_AT, STATUS_AT = 35, 18, 101, 357
 """Of the table of runs, pixels; the places of a name and of a status from the table's left end."""
 
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import dynlora
+from dynlora.contracts.harness import tiny_decoder
+from dynlora.contracts.tiny_runs import END, TEMPLATE, byte_tokenizer
 from dynlora.engine.data.batches import IGNORED, tokenize
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation import generate
@@ -22,7 +24,7 @@ from dynlora.engine.model.gates import Gates
 from dynlora.errors import DataError
 from dynlora.tasks import answers, token_loss
 from dynlora.tasks.causal_lm import CausalLM
-from tests.tiny_lm import DECODERS, END, TEMPLATE, byte_tokenizer, tiny_decoder
+from tests.tiny_lm import DECODERS
 
 TALK = [
     {"role": "user", "content": "Hi"},

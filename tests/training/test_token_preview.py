@@ -9,11 +9,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from dynlora.config import parse_config
+from dynlora.contracts.tiny_runs import END
 from dynlora.errors import ConfigError, DataError
 from dynlora.training.preflight import format_preflight, preflight
 from dynlora.training.token_preview import format_preview, token_preview
 from tests.tiny import tiny_values
-from tests.tiny_lm import END, lm_values, save_lines, save_tiny_lm
+from tests.tiny_lm import lm_values, save_lines, save_tiny_lm
 
 
 def talk(question: str, answer: str) -> dict[str, Any]:
