@@ -79,6 +79,7 @@ FAST_HEADS = {
     "tuned-clinc150-r1-head-8": ("CLINC150, rank 1", "fast head"),
     "tuned-clinc150-r1-1500": ("CLINC150, rank 1, 1,500 steps", "fast head"),
     "tuned-hwu64-r1-head-own": ("HWU64, rank 1", "fast head"),
+    "tuned-clinc150-r4-head-0.04": ("CLINC150, rank 4", "head at 0.04"),
     "tuned-clinc150-r4-head": ("CLINC150, rank 4", "fast head"),
     "tuned-sst2-r1-head": ("SST-2, rank 1", "head at 0.01"),
 }
@@ -242,7 +243,14 @@ def _rate_of(chosen: Mapping[str, float], side: str) -> float | None:
     return chosen.get(tuned_as(side))
 
 
-RATES = ("rate-head-r1-intents", "rate-head-r1-pairs", "rate-head-r8", "rate-head-dynamic")
+RATES = (
+    "rate-head-r1-intents",
+    "rate-head-r1-pairs",
+    "rate-head-r8",
+    "rate-head-dynamic",
+    "rate-arithmetic",
+    "rate-sentiment4-text",
+)
 """Files of `benchmarks.rate` whose heads have a rate of their own."""
 
 DATA = {
@@ -252,6 +260,8 @@ DATA = {
     "cola": "CoLA",
     "mrpc": "MRPC",
     "sentiment4": "`sentiment4`",
+    "sentiment4-text": "`sentiment4-text`",
+    "arithmetic": "`arithmetic`",
 }
 """Data sets, and what they are called."""
 
@@ -270,6 +280,7 @@ def rates() -> Iterator[str]:
     for file in map(figures, RATES):
         head_rate = file["setting"].get("head_lr", 0.01)
         what = "`{method}`, {rank}".format(**file["setting"]) + (f", the head at {head_rate:g}" * (head_rate != 0.01))
+        what += ", `smollm2-135m`" * (file["setting"]["model"] != "minilm")
         for name, one in file["summary"].items():
             chooses = name in file["chosen_on"]
             loss = one["suggested"]
