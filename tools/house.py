@@ -179,7 +179,7 @@ def table() -> str:
 
 def _file_name(package: str) -> str:
     """Return a package as a document names it: a folder ends with a slash."""
-    is_folder = (ROOT / "dynlora" / package).is_dir() or package == "pages"
+    is_folder = not (ROOT / "dynlora" / package).with_suffix(".py").is_file()  # a folder may be left of another version
     return f"`{package}/`" if is_folder else f"`{package}.py`"
 
 
