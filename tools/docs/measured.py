@@ -82,6 +82,7 @@ FAST_HEADS = {
     "tuned-clinc150-r4-head-0.04": ("CLINC150, rank 4", "head at 0.04"),
     "tuned-clinc150-r4-head": ("CLINC150, rank 4", "fast head"),
     "tuned-sst2-r1-head": ("SST-2, rank 1", "head at 0.01"),
+    "tuned-cola-r1-head": ("CoLA, rank 1", "head at 0.01"),
 }
 """Files of `benchmarks.tuned` whose heads have a rate of their own: the task, and how the names of its sides end."""
 
