@@ -38,12 +38,13 @@ def test_a_knock_out_outlives_the_process_that_measures_it(
 ) -> None:
     from playwright.sync_api import expect
 
-    page.goto(f"{server}/capacity?run={slow_run.name}&heldout=2048")
-    settled(page)
+    for one in (other_page, page):  # what the other one loads once takes longer than the ablation on a busy machine
+        one.goto(f"{server}/capacity?run={slow_run.name}&heldout=2048")
+        settled(one)
     page.get_by_role("button", name="Measure all modules").click()
     progress = re.compile(r"\d+ of 12 modules measured")
     expect(page.get_by_test_id("stProgress").get_by_text(progress)).to_be_visible()
-    other_page.goto(page.url)
+    other_page.reload()
     expect(other_page.get_by_test_id("stProgress").get_by_text(progress)).to_be_visible()
 
     os.kill(inference_child().pid, signal.SIGKILL)

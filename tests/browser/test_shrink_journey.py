@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,8 @@ def _shows(page: Page, compressed: Compressed, size: Size) -> None:
 
 def _slide(page: Page, compressed: Compressed, size: Size) -> None:
     """Move the slider with the keys until the page is about a size, which is then in the address."""
+    from playwright.sync_api import TimeoutError as NotInTime
+
     sizes = sorted({one.parameters for one in compressed.of_method() if one.parameters})
     thumb = page.get_by_role("slider", name="Parameters kept")
 
@@ -93,7 +96,10 @@ def _slide(page: Page, compressed: Compressed, size: Size) -> None:
         wanted = sizes.index(size.parameters)
         if place == wanted:
             return True
+        before = page.url
         thumb.press("ArrowRight" if place is not None and place < wanted else "ArrowLeft")
+        with suppress(NotInTime):  # a second press before the first has arrived would go too far
+            page.wait_for_url(lambda url: url != before, timeout=20_000)
         settled(page)
         return False
 
