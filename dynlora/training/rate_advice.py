@@ -231,15 +231,15 @@ def _test(trainer: Trainer, settings: RunConfig, steps: int | None, number: int)
     if not has_control:
         return curve
     count, alone = len(curve.rates), _trainer(settings, steps, number)
-    _leave_adapters(alone)
+    _cut_before_head(alone)
     control = range_test(alone, [0.0] * count, tell(1)).losses
     return replace(curve, control=(*control, *[math.nan] * (count - len(control))))
 
 
-def _leave_adapters(trainer: Trainer) -> None:
-    """Compute no gradient that a control does not need, which takes most of its time.
+def _cut_before_head(trainer: Trainer) -> None:
+    """Let no gradient through below the output layer: a control needs none there, and takes half of the time.
 
-    Where a head learns, none goes below its output layer. Else the last adapter alone has one, so that there is a step.
+    Where no head learns all are computed: some methods read them at every step.
     """
     config = trainer.config.train
     groups = [group for group in trainer.optimizer.param_groups if is_head_of_own_rate(group, config)]
@@ -247,10 +247,6 @@ def _leave_adapters(trainer: Trainer) -> None:
     for module in trainer.model.modules():
         if any(id(parameter) in own for parameter in module.parameters(recurse=False)):
             module.register_forward_pre_hook(_detached)
-    if not own:
-        *others, _ = trainer.adapters
-        for module in others:
-            module.requires_grad_(False)
 
 
 def _detached(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

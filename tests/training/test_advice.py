@@ -198,19 +198,23 @@ def test_where_the_head_has_a_rate_of_its_own_a_control_lets_the_head_alone_lear
     assert advise_rate(without, 20)["tests"][0]["control"] == []
 
 
-@pytest.mark.parametrize("writes", [False, True])
-def test_a_control_that_computes_fewer_gradients_has_the_same_losses(
-    writes: bool, tiny_bert: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_control_that_computes_no_gradient_below_the_head_has_the_same_losses(
+    tiny_bert: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if writes:
-        data = tmp_path / "data"
-        data.mkdir()
-        settings = parse_config(lm_values(save_tiny_lm(tmp_path / "model"), save_problems(data)))
-    else:
-        settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "glora"})
+    settings = tiny_config(tiny_bert, tiny_data, strategy={"name": "glora"})
     control = advise_rate(settings, 12)["tests"][0]["control"]
     cuts: list[Trainer] = []
-    monkeypatch.setattr(rate_advice, "_leave_adapters", cuts.append)
+    monkeypatch.setattr(rate_advice, "_cut_before_head", cuts.append)
     assert advise_rate(settings, 12)["tests"][0]["control"] == control
     assert cuts, "this time nothing was cut"
-    assert control
+
+
+@pytest.mark.parametrize("method", ["lora", "glora", "diffora"])  # the last two read every adapter's gradients
+def test_the_control_of_a_language_model_is_its_base_model(method: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    values = lm_values(save_tiny_lm(tmp_path / "model"), save_problems(data))
+    (test, *_) = advise_rate(parse_config({**values, "strategy": {"name": method}}), 20)["tests"]
+    assert len(test["control"]) == len(test["losses"])
+    assert test["control"][0] == test["losses"][0]
+    assert test["control"][-1] != test["losses"][-1]
