@@ -199,11 +199,11 @@ def adapter_in_address() -> bool:
 
 def adapter_view() -> None:
     """Draw the adapter in the address, or what takes the files of one, then end the page."""
-    wanted = st.query_params.get(ADDRESS, "")
+    adapter_id = st.query_params.get(ADDRESS, "")
     with guarded():
-        folder = uploads.find_adapter(runs_dir(), wanted)
+        folder = uploads.find_adapter(runs_dir(), adapter_id)
         if folder is None:
-            _none_yet(wanted)
+            _none_yet(adapter_id)
         else:
             _show(folder)
     with st.container(horizontal=True, gap="small"):
@@ -212,12 +212,12 @@ def adapter_view() -> None:
     st.stop()
 
 
-def _none_yet(wanted: str) -> None:
+def _none_yet(adapter_id: str) -> None:
     """Ask for the files of an adapter."""
     titled("Open adapter", "Ranks, norms and spectra of any PEFT LoRA or AdaLoRA adapter.")
-    if wanted != SEND:
+    if adapter_id != SEND:
         st.warning("There is no adapter at this address. Upload its two files again.")
-    _take(wanted)
+    _take(adapter_id)
     with card("Command line", "adapter-command"):
         st.code("dynlora inspect FOLDER", language="bash", wrap_lines=True)
         note("The command has no size limit. To write the adapter of a run, use `dynlora export ID`.")
