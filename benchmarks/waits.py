@@ -48,6 +48,9 @@ LARGE = (10_000, 224)
 
 LARGE_MAP = f"heat map of {LARGE[0]:,} x {LARGE[1]}"
 
+VIEWS = ("run", "capacity", "inputs", "playground", "shrink")
+"""Pages of a run."""
+
 GOALS: Mapping[str, float] = {
     "start until queued": 1.0,
     "start until queued, nothing warm": 1.0,
@@ -57,15 +60,9 @@ GOALS: Mapping[str, float] = {
     "first answer": 5.0,
     "shift": 8.0,
     "one text word by word": 5.0,
-    "page home": 1.5,
-    "page runs": 1.5,
-    "page run": 1.5,
-    "page capacity": 1.5,
-    "page inputs": 1.5,
-    "page compare": 1.5,
-    "page tour": 1.5,
-    "page methods": 1.5,
-    "page launch": 1.5,
+    **{f"page {name}": 1.0 for name in ("home", "runs", "tour", "methods")},
+    **{f"page {name}": 2.0 for name in (*VIEWS, "compare", "launch", "decode", "recycle")},
+    **{f"page {name}, while a run trains": 4.0 for name in VIEWS},
     LARGE_MAP: 1.2,
     "changed control": 0.4,
     "frames with unstyled text": 0,
@@ -214,32 +211,59 @@ def answer_waits(runs_dir: Path, run_id: str) -> dict[str, float]:
 
 
 def page_waits(runs_dir: Path, run_ids: list[str], repeats: int) -> dict[str, float]:
-    """Return the median seconds until a page that was drawn before is drawn again, by a new request."""
+    """Return the median seconds until a page that was drawn before is drawn again, by a new request.
+
+    The views of a run are drawn of a finished one, and of one that trains meanwhile.
+    """
     addresses = {
         "home": "",
-        "runs": "runs",
-        "run": f"run?run={run_ids[0]}",
-        "capacity": f"capacity?run={run_ids[0]}",
-        "inputs": f"inputs?run={run_ids[0]}",
+        **{name: name for name in ("runs", "tour", "methods", "launch", "decode", "recycle")},
         "compare": f"compare?runs={','.join(run_ids)}",
-        "tour": "tour",
-        "methods": "methods",
-        "launch": "launch",
+        **{view: f"{view}?run={run_ids[0]}" for view in VIEWS},
     }
     page_times = {}
     with served(runs_dir, warm=True) as (address, process), browser_page() as page:
         for name, place in addresses.items():
-
-            def drawn(place: str = place) -> None:
-                page.goto(f"{address}/{place}")
-                seen(page.locator(TITLES).first)
-                settled(page)
-
-            drawn()
-            rest(process)
-            times = [seconds(drawn, lambda: None) for _ in range(repeats)]
-            page_times[f"page {name}"] = statistics.median(times)
+            page_times[f"page {name}"] = drawn_again(page, process, f"{address}/{place}", repeats)
+        with training(runs_dir) as run_id:
+            for view in VIEWS:
+                wait = drawn_again(page, process, f"{address}/{view}?run={run_id}", repeats, rested=False)
+                page_times[f"page {view}, while a run trains"] = wait
     return page_times
+
+
+def drawn_again(page: Page, process: psutil.Process, address: str, repeats: int, *, rested: bool = True) -> float:
+    """Return the median seconds until a page is drawn that was drawn before."""
+
+    def drawn() -> None:
+        page.goto(address)
+        seen(page.locator(TITLES).first)
+        settled(page)
+
+    drawn()
+    if rested:
+        rest(process)
+    return statistics.median(seconds(drawn, lambda: None) for _ in range(repeats))
+
+
+@contextmanager
+def training(runs_dir: Path) -> Iterator[str]:
+    """Yield the id of a run that trains until the block ends."""
+    before = set(queries.list_runs(runs_dir)["id"])
+    command = [sys.executable, "-m", "dynlora", "train", "--runs-dir", str(runs_dir), "--set", "train.steps=5000"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            while not (new := set(queries.list_runs(runs_dir)["id"]) - before) or not _has_stepped(runs_dir, new):
+                if process.poll() is not None:
+                    raise SystemExit("the run beside the pages ended before its first step")
+                time.sleep(0.5)
+            yield next(iter(new))
+        finally:
+            process.terminate()
+
+
+def _has_stepped(runs_dir: Path, run_ids: set[str]) -> bool:
+    return not run_summary.series(queries.scalars_frame(runs_dir / next(iter(run_ids))), "step_ms", "train").empty
 
 
 PAINTS = """(() => {
