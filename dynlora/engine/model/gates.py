@@ -123,11 +123,6 @@ class Gates(nn.Module):
         self._handles: list[RemovableHandle] = []
 
     @property
-    def is_per_token(self) -> bool:
-        """Whether every token has gates of its own."""
-        return self.is_causal or self.mode == "token"
-
-    @property
     def is_writing(self) -> bool:
         """Whether sums over tokens are carried from forward to forward."""
         return self._written is not None
