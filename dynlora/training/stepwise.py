@@ -8,9 +8,8 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -72,6 +71,10 @@ class Stepwise(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return everything a bit-equal continuation needs."""
 
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+
 
 class Testing(Protocol):
     """What a run of steps is measured by at its end."""
@@ -85,17 +88,28 @@ class Testing(Protocol):
         ...
 
 
-Work = Callable[[Mapping[str, Any] | None, RunWriter, StopRequest], bool]
-"""Continues from a saved state, or starts where there is none; False when it was stopped before the end."""
+Steps = TypeVar("Steps", bound=Stepwise)
 
 
-def continued(folder: Path, work: Work, *, force: bool, is_new: bool) -> Outcome:
+def run_steps(
+    folder: Path,
+    load: Callable[[RunWriter], Steps],
+    finish: Callable[[Steps, RunWriter, StopRequest], bool],
+    *,
+    begin: Callable[[Steps, RunWriter], None] = lambda *_: None,
+    force: bool,
+    progress: bool,
+    is_new: bool,
+) -> Outcome:
     """Start a run, or continue it from its last checkpoint; a finished one keeps none.
 
     Args:
         folder: of the run.
-        work: what is to be done.
+        load: makes the work at its first step.
+        finish: measures and keeps the results after the last step; False when it was asked to stop meanwhile.
+        begin: tells the store what the work is, before the steps that are left.
         force: also when another machine claims to be working on it.
+        progress: draw a bar on the terminal.
         is_new: whether the folder was made for this call.
 
     Raises:
@@ -104,27 +118,45 @@ def continued(folder: Path, work: Work, *, force: bool, is_new: bool) -> Outcome
     """
     if not is_new:
         check_can_work(folder, force)
-    with RunReader(folder) as reader:
-        threads = whole(table(reader.meta().get("machine")).get("threads"))
-    if threads is not None and 0 < threads <= 1024:
-        torch.set_num_threads(threads)
-    check_started(folder / "checkpoint")
-    state = read_checkpoint(folder / "checkpoint") if find_checkpoint(folder / "checkpoint") is not None else None
-    step = None if state is None else whole(state.get("step"))
-    if state is not None and step is None:
-        raise CorruptRunError(f"run {folder.name}: its checkpoint is damaged; remove it to start over")
-    outcome = work_on(folder, step or None, partial(work, state if step else None))
+    state = _saved_state(folder)
+
+    def work(writer: RunWriter, stop: StopRequest) -> bool:
+        steps = load(writer)
+        if state is not None:
+            steps.load_state_dict(state)
+        begin(steps, writer)
+        writer.update_max_steps(steps.total)
+        writer.commit()
+        return _take_steps(steps, writer, stop, progress=progress) and finish(steps, writer, stop)
+
+    outcome = work_on(folder, None if state is None else state["step"], work)
     if outcome.state == "finished":  # not earlier: a crash before the end is stored continues from it
         for name in ("checkpoint", ".checkpoint.old"):  # the second is what a crash left aside
             shutil.rmtree(folder / name, ignore_errors=True)
     return outcome
 
 
-def take_steps(work: Stepwise, folder: Path, writer: RunWriter, stop: StopRequest, *, progress: bool) -> bool:
+def _saved_state(folder: Path) -> Mapping[str, Any] | None:
+    """Return the state that a run continues from, its threads set; None where it starts."""
+    with RunReader(folder) as reader:
+        threads = whole(table(reader.meta().get("machine")).get("threads"))
+    if threads is not None and 0 < threads <= 1024:
+        torch.set_num_threads(threads)
+    check_started(folder / "checkpoint")
+    if find_checkpoint(folder / "checkpoint") is None:
+        return None
+    state = read_checkpoint(folder / "checkpoint")
+    step = whole(state.get("step"))
+    if step is None:
+        raise CorruptRunError(f"run {folder.name}: its checkpoint is damaged; remove it to start over")
+    return {**state, "step": step} if step else None
+
+
+def _take_steps(work: Stepwise, writer: RunWriter, stop: StopRequest, *, progress: bool) -> bool:
     """Take the steps that are left, with checkpoints; False when asked to stop before the last one."""
     every, readings = max(1, work.total // CHECKPOINTS), Readings(writer)
     if work.step == 0:
-        _keep(work, folder, writer)
+        _keep(work, writer)
     stage, begun = "", time.monotonic()
     with tqdm(
         total=work.total, initial=work.step, disable=not progress, file=QuietStream(sys.stderr), unit="step"
@@ -138,7 +170,7 @@ def take_steps(work: Stepwise, folder: Path, writer: RunWriter, stop: StopReques
             bar.update(1)
             if stop() or work.step % every == 0 or work.is_done:
                 writer.set_meta("time", {"train_s": time.monotonic() - begun})
-                _keep(work, folder, writer)
+                _keep(work, writer)
             if stop() and not work.is_done:
                 return False
     return True
@@ -155,38 +187,40 @@ def fastest_s(step: Callable[[], object]) -> float:
     return min(seconds)
 
 
-def tell_estimate(writer: RunWriter, run_id: str, estimate: Mapping[str, Any]) -> None:
+def tell_estimate(writer: RunWriter, estimate: Mapping[str, Any]) -> None:
     """Record how long the work will take (`minutes`, and what else was counted) and say so."""
     message = f"about {estimate['minutes']:.1f} minutes, and the test after that"
     writer.set_meta("estimate", dict(estimate))
     writer.log("info", message.capitalize())
-    logger.info("%s: %s", run_id, message)
+    logger.info("%s: %s", writer.folder.name, message)
 
 
-def results_of(testing: Testing, run_id: str, writer: RunWriter, stop: StopRequest) -> dict[str, Any] | None:
+def results_of(testing: Testing, writer: RunWriter, stop: StopRequest) -> dict[str, Any] | None:
     """Return the results of the finished steps, their notes logged; None when asked to stop meanwhile."""
     for what in testing.measure():
         writer.log("info", f"Testing: {what}")
         writer.commit()
         if stop():
             return None
-    document = testing.document(run_id)
+    document = testing.document(writer.folder.name)
     for note in document["notes"]:
         writer.log("warning", note)
     return document
 
 
-def keep_adapter(folder: Path, adapters: Adapters, writer: RunWriter, **about: Any) -> None:
+def keep_adapter(adapters: Adapters, writer: RunWriter, **about: Any) -> None:
     """Write the adapter that the work was for, and what else its reader needs, all safe on the disk.
 
     Raises:
         OSError: when the disk does not take it; the checkpoint is still there then.
     """
-    write_checkpoint(folder / "adapter", {"adapters": adapter_state(adapters), "head": {}, "labels": [], **about})
+    write_checkpoint(
+        writer.folder / "adapter", {"adapters": adapter_state(adapters), "head": {}, "labels": [], **about}
+    )
     writer.commit(durable=True)
 
 
-def _keep(work: Stepwise, folder: Path, writer: RunWriter) -> None:
+def _keep(work: Stepwise, writer: RunWriter) -> None:
     """Keep the whole state, after what is recorded is safe on the disk.
 
     Raises:
@@ -194,11 +228,11 @@ def _keep(work: Stepwise, folder: Path, writer: RunWriter) -> None:
     """
     try:
         writer.commit(durable=True)
-        write_checkpoint(folder / "checkpoint", work.state_dict())
+        write_checkpoint(writer.folder / "checkpoint", work.state_dict())
     except OSError as error:
         message = f"the checkpoint of step {work.step} cannot be written ({error.strerror or error})"
         if work.step == 0:
-            again = command_text("resume", folder.name, runs_dir=folder.parent)
+            again = command_text("resume", writer.folder.name, runs_dir=writer.folder.parent)
             raise StorageError(f"{message}; free some space, then {again}") from None
         writer.warn(f"{message}; the work continues, and the last one is still valid")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_text
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
-from dynlora.training.stepwise import PROBES, continued, fastest_s, keep_adapter, results_of, take_steps, tell_estimate
+from dynlora.training.stepwise import PROBES, fastest_s, keep_adapter, results_of, run_steps, tell_estimate
 from dynlora.training.stop_signal import StopRequest
 
 
@@ -28,31 +27,23 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new:
         ConfigError: when it is finished, running, or may be running elsewhere.
         CorruptRunError: when it cannot be read.
     """
-    settings = DistilSettings.of_run(folder)
-    return continued(folder, partial(_work, settings, folder, progress), force=force, is_new=is_new)
+    load = partial(_load, DistilSettings.of_run(folder), folder.parent)
+    return run_steps(folder, load, _finish, begin=_begin, force=force, progress=progress, is_new=is_new)
 
 
-def _work(
-    settings: DistilSettings,
-    folder: Path,
-    progress: bool,
-    state: Mapping[str, Any] | None,
-    writer: RunWriter,
-    stop: StopRequest,
-) -> bool:
-    """Take the steps that are left and measure the results; False when it was stopped before the end."""
+def _load(settings: DistilSettings, runs_dir: Path, writer: RunWriter) -> Distilling:
+    """Return the distillation before its first step."""
     writer.log("info", f"Loading {len(settings.teachers)} teachers. {NOT_RECYCLE}")
     writer.commit()
-    distilling = Distilling(Materials.load(settings, folder.parent), writer)
-    if state is not None:
-        distilling.load_state_dict(state)
+    return Distilling(Materials.load(settings, runs_dir), writer)
+
+
+def _begin(distilling: Distilling, writer: RunWriter) -> None:
+    """Tell the store what the distillation is, and before its first step how long it takes."""
     _describe(writer, distilling)
     distilling.define()
     if distilling.step == 0:
-        tell_estimate(writer, folder.name, estimated(distilling.materials))
-    if not take_steps(distilling, folder, writer, stop, progress=progress):
-        return False
-    return _finish(distilling, folder, writer, stop)
+        tell_estimate(writer, estimated(distilling.materials))
 
 
 def _describe(writer: RunWriter, distilling: Distilling) -> None:
@@ -82,23 +73,20 @@ def _describe(writer: RunWriter, distilling: Distilling) -> None:
             "stages": distilling.stages,
         },
     )
-    writer.update_max_steps(distilling.total)
-    writer.commit()
 
 
-def _finish(distilling: Distilling, folder: Path, writer: RunWriter, stop: StopRequest) -> bool:
+def _finish(distilling: Distilling, writer: RunWriter, stop: StopRequest) -> bool:
     """Measure the results and keep student and texts, all safe on the disk; False when asked to stop meanwhile.
 
     Raises:
         OSError: when the disk does not take them; the checkpoint is still there then.
     """
-    results = results_of(DistilMetrics(distilling), folder.name, writer, stop)
+    results = results_of(DistilMetrics(distilling), writer, stop)
     if results is None:
         return False
     writer.set_meta("distil_results", results)
     student, materials = distilling.materials.student, distilling.materials
     keep_adapter(
-        folder,
         student.adapters,
         writer,
         step=materials.settings.train_steps,

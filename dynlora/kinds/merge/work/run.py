@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.kinds.merge.result import OWN
@@ -15,7 +13,7 @@ from dynlora.kinds.merge.work.steps import Merging
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
-from dynlora.training.stepwise import continued, keep_adapter, take_steps
+from dynlora.training.stepwise import keep_adapter, run_steps
 from dynlora.training.stop_signal import StopRequest
 
 
@@ -26,32 +24,18 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new:
         ConfigError: when it is finished, running, or may be running elsewhere.
         CorruptRunError: when it cannot be read.
     """
-    settings = MergeSettings.of_run(folder)
-    return continued(folder, partial(_work, settings, folder, progress), force=force, is_new=is_new)
+    load = partial(_load, MergeSettings.of_run(folder), folder.parent)
+    return run_steps(folder, load, _finish, begin=_describe, force=force, progress=progress, is_new=is_new)
 
 
-def _work(
-    settings: MergeSettings,
-    folder: Path,
-    progress: bool,
-    state: Mapping[str, Any] | None,
-    writer: RunWriter,
-    stop: StopRequest,
-) -> bool:
-    """Take the steps that are left and keep the merge; False when it was stopped before the end."""
+def _load(settings: MergeSettings, runs_dir: Path, writer: RunWriter) -> Merging:
+    """Return the merge before its first step."""
     writer.log("info", f"Loading {len(settings.sources)} runs")
     writer.commit()
-    merging = Merging(Materials.load(settings, folder.parent), writer)
-    if state is not None:
-        merging.load_state_dict(state)
-    _describe(writer, merging)
-    if not take_steps(merging, folder, writer, stop, progress=progress):
-        return False
-    _finish(merging, folder, writer)
-    return True
+    return Merging(Materials.load(settings, runs_dir), writer)
 
 
-def _describe(writer: RunWriter, merging: Merging) -> None:
+def _describe(merging: Merging, writer: RunWriter) -> None:
     """Tell the store what the merge is made of, where it runs and how long it is."""
     materials = merging.materials
     of = materials.settings
@@ -74,17 +58,15 @@ def _describe(writer: RunWriter, merging: Merging) -> None:
             "stages": merging.stages,
         },
     )
-    writer.update_max_steps(merging.total)
-    writer.commit()
 
 
-def _finish(merging: Merging, folder: Path, writer: RunWriter) -> None:
+def _finish(merging: Merging, writer: RunWriter, _stop: StopRequest) -> bool:
     """Keep the results and the merge, all safe on the disk.
 
     Raises:
         OSError: when the disk does not take them; the checkpoint is still there then.
     """
-    document, materials = merging.document(folder.name), merging.materials
+    document, materials = merging.document(writer.folder.name), merging.materials
     for note in document["notes"]:
         writer.log("warning", note)
     writer.set_meta("merge_results", document)
@@ -92,7 +74,6 @@ def _finish(merging: Merging, folder: Path, writer: RunWriter) -> None:
     writer.set_meta("params", model.adapters.adapter_parameter_count())
     has_head = materials.head != OWN
     keep_adapter(
-        folder,
         model.adapters,
         writer,
         step=merging.total,
@@ -100,3 +81,4 @@ def _finish(merging: Merging, folder: Path, writer: RunWriter) -> None:
         task_settings=materials.task.settings(),
         **({"head": dict(materials.updates[0].head), "labels": list(materials.task.labels)} if has_head else {}),
     )
+    return True

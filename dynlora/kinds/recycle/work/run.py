@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from dynlora.kinds.recycle.work.meta_training import MetaTraining, SyntheticPool
 from dynlora.kinds.recycle.work.steps import Recycling
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
-from dynlora.training.stepwise import continued, fastest_s, keep_adapter, results_of, take_steps, tell_estimate
+from dynlora.training.stepwise import fastest_s, keep_adapter, results_of, run_steps, tell_estimate
 from dynlora.training.stop_signal import StopRequest
 
 
@@ -159,33 +159,29 @@ def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new:
         ConfigError: when it is finished, running, or may be running elsewhere.
         CorruptRunError: when it cannot be read.
     """
-    settings = RecycleSettings.of_run(folder)
-    return continued(folder, partial(_work, settings, folder, progress), force=force, is_new=is_new)
+    load = partial(_load, RecycleSettings.of_run(folder), folder.parent)
+    return run_steps(folder, load, _finish, begin=_begin, force=force, progress=progress, is_new=is_new)
 
 
-def _work(
-    settings: RecycleSettings,
-    folder: Path,
-    progress: bool,
-    state: Mapping[str, Any] | None,
-    writer: RunWriter,
-    stop: StopRequest,
-) -> bool:
-    """Take the steps that are left and measure the results; False when it was stopped before the end."""
+def _load(settings: RecycleSettings, runs_dir: Path, writer: RunWriter) -> Recycling:
+    """Return the recycle before its first step."""
     writer.log("info", f"Loading {len(settings.teachers)} teachers' base model")
     writer.commit()
-    recycling = Recycling(Materials.load(settings, folder.parent), writer)
-    if state is not None:
-        recycling.load_state_dict(state)
+    return Recycling(Materials.load(settings, runs_dir), writer)
+
+
+def _begin(recycling: Recycling, writer: RunWriter) -> None:
+    """Tell the store what the recycle is, and before its first step how long it takes.
+
+    Raises:
+        DataError, ConfigError: when the file of the test cannot be used: now, not after the work.
+    """
     _describe(writer, recycling)
     recycling.define()
-    if settings.test is not None:
-        RecycleMetrics.of(recycling)  # a file that cannot be used is said before the work, not after it
+    if recycling.materials.settings.test is not None:
+        RecycleMetrics.of(recycling)
     if recycling.step == 0:
-        tell_estimate(writer, folder.name, estimated(recycling.materials))
-    if not take_steps(recycling, folder, writer, stop, progress=progress):
-        return False
-    return _finish(recycling, folder, writer, stop)
+        tell_estimate(writer, estimated(recycling.materials))
 
 
 def _describe(writer: RunWriter, recycling: Recycling) -> None:
@@ -212,17 +208,15 @@ def _describe(writer: RunWriter, recycling: Recycling) -> None:
             "kept": of.kept,
         },
     )
-    writer.update_max_steps(recycling.total)
-    writer.commit()
 
 
-def _finish(recycling: Recycling, folder: Path, writer: RunWriter, stop: StopRequest) -> bool:
+def _finish(recycling: Recycling, writer: RunWriter, stop: StopRequest) -> bool:
     """Measure the results and keep the meta-LoRA, all of it safe on the disk; False when asked to stop meanwhile.
 
     Raises:
         OSError: when the disk does not take them; the checkpoint is still there then.
     """
-    results = results_of(RecycleMetrics.of(recycling), folder.name, writer, stop)
+    results = results_of(RecycleMetrics.of(recycling), writer, stop)
     if results is None:
         return False
     recycling.use_learned()
@@ -230,7 +224,6 @@ def _finish(recycling: Recycling, folder: Path, writer: RunWriter, stop: StopReq
     writer.set_meta("recycle_results", results)
     meta = recycling.materials.meta
     keep_adapter(
-        folder,
         meta.adapters,
         writer,
         step=recycling.step,

@@ -15,7 +15,7 @@ from dynlora.inference.load import load_run
 from dynlora.kinds.settings import stages_of
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
-from dynlora.training.stepwise import Stepwise, continued, take_steps
+from dynlora.training.stepwise import Stepwise, run_steps
 from dynlora.training.stop_signal import StopRequest
 from dynlora_example.similarity.kind import COMPARED, SimilaritySettings
 
@@ -63,24 +63,16 @@ class Comparing(Stepwise):
 
 def resume(folder: Path, *, force: bool, progress: bool, is_new: bool) -> Outcome:
     """Start a comparison, or continue it; see `RunKind.resume`."""
-    work = partial(_compare, SimilaritySettings.of_run(folder), folder, progress)
-    return continued(folder, work, force=force, is_new=is_new)
+    load = partial(_load, SimilaritySettings.of_run(folder), folder.parent)
+    return run_steps(folder, load, _finish, force=force, progress=progress, is_new=is_new)
 
 
-def _compare(
-    settings: SimilaritySettings,
-    folder: Path,
-    progress: bool,
-    state: Mapping[str, Any] | None,
-    writer: RunWriter,
-    stop: StopRequest,
-) -> bool:
-    """Compare the modules that are left; False when it was stopped before the last one."""
-    runs = [run.folder for run in settings.named(folder.parent)]
-    comparing = Comparing(runs, settings.modules(folder.parent), writer)
-    if state is not None:
-        comparing.load_state_dict(state)
-    if not take_steps(comparing, folder, writer, stop, progress=progress):
-        return False
+def _load(settings: SimilaritySettings, runs_dir: Path, writer: RunWriter) -> Comparing:
+    """Return the comparison before its first module."""
+    return Comparing([run.folder for run in settings.named(runs_dir)], settings.modules(runs_dir), writer)
+
+
+def _finish(comparing: Comparing, writer: RunWriter, _stop: StopRequest) -> bool:
+    """Keep the cosine of each module."""
     writer.set_meta("similarity_results", {"cosine": comparing.cosines})
     return True
