@@ -103,10 +103,13 @@ def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) ->
     make_run(runs_dir, run_id=RUN)
     app = open_whole(page, run=RUN, text="great", example="1")
     assert not app.exception
-    reason = {"capacity": "no saved adapter"}.get(
-        page, "has no last adapter; it was not saved, or no step has been trained yet"
-    )
-    assert reason in plain(app)
+    reasons = {
+        "playground": "Its model cannot answer.",
+        "inputs": "has no last adapter; it was not saved, or no step has been trained yet",
+        "capacity": "no saved adapter",
+    }
+    assert reasons[page] in plain(app)
+    assert not app.text_area, "a form that nobody answers"
 
 
 def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:

@@ -142,6 +142,8 @@ def curves(
     drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), type="log" if is_log else "linear")
     if not is_log:
         drawn.update_yaxes(**axis_within(title))
+    if (bands["x"] == bands["step"]).all():
+        theme.single_step(drawn, bands["step"])
     return drawn
 
 
