@@ -47,7 +47,7 @@ def show_summary_and_map() -> None:
     run_picker.run_views(run.id, summary, "capacity")
     cards.status_line(summary)
     if view is None:
-        cards.note("No ranks have been recorded yet. The map appears after the first steps.")
+        cards.note(run_summary.nothing_recorded(summary, "step", "The map appears after the first steps."))
         return
     with guard.guarded():
         capacity_conclusion(capacity.as_addressed(view))

@@ -40,7 +40,8 @@ with guard.guarded():
 KIND = registry()[summary["kind"]]
 run_picker.run_views(run.id, summary, "playground" if KIND.allocates else "")
 if not summary["step"] or (modules.empty and KIND.allocates):
-    cards.note("The run has not trained any step yet. The playground is available after the first checkpoint.")
+    then = "The playground is available after the first checkpoint."
+    cards.note(run_summary.nothing_recorded(summary, "step", then))
     st.stop()
 task, is_gated = playground_model.task_of(summary, examples), "gate" in signals
 if not run_picker.has_model(run.folder):

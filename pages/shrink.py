@@ -18,8 +18,11 @@ with guard.guarded():
     modules = cached_queries.modules(run.folder)
     compressed = shrink_cards.measured(run, summary)
 run_picker.run_views(run.id, summary, "shrink")
-if summary["status"] in run_summary.ACTIVE or modules.empty:
+if summary["status"] in run_summary.ACTIVE:
     cards.note("The sizes of an adapter are measured once its run has ended.")
+    st.stop()
+if modules.empty:
+    cards.note(run_summary.nothing_recorded(summary, "step", ""))
     st.stop()
 if compressed is None:
     with cards.card("How small may the adapter be?", "shrink-start"):
