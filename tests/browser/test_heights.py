@@ -25,6 +25,7 @@ SHRUNK = "20261127-144657-74ce2b75"
 CUT = """() => {
   const labels = '[data-testid=stSelectbox] input, button p, [role=tab] p, [data-testid=stPageLink] a p, label p';
   return [...document.querySelectorAll(labels)].filter(element => {
+    if (!(element.value || element.innerText || '').trim()) return false;
     if (element.closest('[data-testid=stSidebar]')) return false;  // the name of a run ends in "…" there
     const around = element.closest('button, a, label') || element;
     for (let box = element; box; box = box === around ? null : box.parentElement) {
