@@ -115,7 +115,7 @@ def agreement(state: pd.DataFrame) -> str:
     """Say how the importance and the rank of modules go together; empty where one of them is equal for all.
 
     Args:
-        state: as `module_state` returns it, modules without a share left out.
+        state: as `module_state` returns it, modules without shares left out.
     """
     rho = spearman(state["importance_share"], state["rank_share"])
     if not np.isfinite(rho):

@@ -249,7 +249,7 @@ def strategy_share(times: pd.DataFrame) -> float | None:
 
 
 def nothing_recorded(summary: Mapping[str, Any], what: str, then: str) -> str:
-    """Say that a run has nothing to show, and where it goes on, what comes when.
+    """Say that a run has nothing to show, and, while it is active, what appears when.
 
     Args:
         summary: as `queries.run_summary` returns it.
