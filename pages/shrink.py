@@ -39,5 +39,5 @@ else:
     with right:
         shrink_cards.picture_card(view)
     shrink_cards.config_card(view)
-    with cards.card("Measure again", "shrink-again"):
+    with cards.card("Sizes on more or fewer examples", "shrink-again"):
         shrink_cards.measuring(run, compressed)

@@ -313,4 +313,4 @@ def _legend(name: str) -> str:
 
 def _legend_height(names: Sequence[str]) -> int:
     """Return the pixels that a legend takes where each name has a row of its own."""
-    return sum(20 + 16 * name.count("<br>") for name in map(_legend, names))
+    return sum(28 + 16 * name.count("<br>") for name in map(_legend, names))
