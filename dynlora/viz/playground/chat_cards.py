@@ -289,7 +289,9 @@ def _finished(talk: Talk) -> dict[str, Answer]:
         for answer in turn.answers.values():
             if answer.ids:
                 before = f"{place}. " if turn.settings.chat else ""
-                answers[f"{before}{sentence_case(answer.voice.name)}: {one_line(answer.text, 60)}"] = answer
+                answers[f"{before}{sentence_case(answer.voice.name)}: {one_line(answer.text, 60) or '(nothing)'}"] = (
+                    answer
+                )
     return answers
 
 
