@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynlora.analysis import ablations, run_summary
+from dynlora.analysis import ablations, ranks_to_use, run_summary
 from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
 from dynlora.viz import adapter as adapter_cards
 from dynlora.viz import capacity
 from dynlora.viz.capacity import capacity_conclusion
 from dynlora.viz.knockout import card as knockout_card
-from dynlora.viz.ranks import are_final, ranks_card
+from dynlora.viz.ranks import ranks_card
 from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
 
 
@@ -47,7 +47,7 @@ def show_summary_and_map() -> None:
     run_picker.run_views(run.id, summary, "capacity")
     cards.status_line(summary)
     if view is None:
-        cards.note("No ranks have been recorded yet. The map appears after the first steps.")
+        cards.note(run_summary.nothing_recorded(summary, "step", "The map appears after the first steps."))
         return
     with guard.guarded():
         capacity_conclusion(capacity.as_addressed(view))
@@ -80,7 +80,7 @@ def show_knockouts() -> None:
         with url_state.section("ablation", words, ("heldout", "score")) as is_open:
             if is_open:
                 knockout_card.knockout_card(run, summary, modules)
-        if are_final(summary):
+        if ranks_to_use.are_final(summary):
             with url_state.section("ranks", "Ranks to use: by module kind, and as a LoraConfig") as is_open:
                 if is_open:
                     ranks_card(run, summary)

@@ -36,7 +36,8 @@ def show_inputs() -> None:
         run_picker.run_views(run.id, summary, "inputs")
         cards.status_line(summary)
         if "probe_loss" not in names and "group_loss" not in names:
-            cards.note("The run has not been evaluated yet. Groups and examples appear with the first evaluation.")
+            then = "Groups and examples appear with the first evaluation."
+            cards.note(run_summary.nothing_recorded(summary, "evaluation by group", then))
             return
         place = st.container()
         bound = run_summary.last_planned_step(summary)

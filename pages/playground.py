@@ -40,17 +40,15 @@ with guard.guarded():
 KIND = registry()[summary["kind"]]
 run_picker.run_views(run.id, summary, "playground" if KIND.allocates else "")
 if not summary["step"] or (modules.empty and KIND.allocates):
-    cards.note("The run has not trained any step yet. The playground is available after the first checkpoint.")
+    then = "The playground is available after the first checkpoint."
+    cards.note(run_summary.nothing_recorded(summary, "step", then))
     st.stop()
+task, is_gated = playground_model.task_of(summary, examples), "gate" in signals
 if not run_picker.has_model(run.folder):
     playground_cards.without_model(run, is_active=summary["status"] in run_summary.ACTIVE)
-    if summary["status"] in run_summary.ACTIVE:
-        st.stop()
-task, is_gated = playground_model.task_of(summary, examples), "gate" in signals
-if task.writes:
-    if run_picker.has_model(run.folder):
-        other = chat_cards.talk_cards(run, task, summary, examples)
-        playground_cards.file_card(playground_cards.Asked(run, task, is_gated, "", None, other))
+elif task.writes:
+    other = chat_cards.talk_cards(run, task, summary, examples)
+    playground_cards.file_card(playground_cards.Asked(run, task, is_gated, "", None, other))
 else:
     form = playground_cards.text_form(run, task, examples, gated=is_gated)
     if form.text:

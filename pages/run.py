@@ -51,8 +51,8 @@ def show_run() -> None:
         reading = with_chosen_modules(read_run(run.folder, CACHED, summary))
         view = RunView(run.folder, reading, reading.store)
         if reading.scalars.empty:
-            cards.note("No data has been recorded yet. Charts appear after the first steps.")
-            if summary["status"] != "queued":
+            cards.note(run_summary.nothing_recorded(summary, "step", "Charts appear after the first steps."))
+            if summary["status"] in ("running", "stopping"):
                 health_card(run.folder, summary)
             return
         selection_note(reading)

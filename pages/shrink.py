@@ -18,8 +18,11 @@ with guard.guarded():
     modules = cached_queries.modules(run.folder)
     compressed = shrink_cards.measured(run, summary)
 run_picker.run_views(run.id, summary, "shrink")
-if summary["status"] in run_summary.ACTIVE or modules.empty:
+if summary["status"] in run_summary.ACTIVE:
     cards.note("The sizes of an adapter are measured once its run has ended.")
+    st.stop()
+if modules.empty:
+    cards.note(run_summary.nothing_recorded(summary, "step", ""))
     st.stop()
 if compressed is None:
     with cards.card("How small may the adapter be?", "shrink-start"):
@@ -36,5 +39,5 @@ else:
     with right:
         shrink_cards.picture_card(view)
     shrink_cards.config_card(view)
-    with cards.card("Measure again", "shrink-again"):
+    with cards.card("Sizes on more or fewer examples", "shrink-again"):
         shrink_cards.measuring(run, compressed)

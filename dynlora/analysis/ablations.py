@@ -176,13 +176,13 @@ def agreement_caption(name: str, agreement: Agreement, uniform: Agreement | None
         return f"There are too few measurements to compare {one_line(name, 40)} with the loss changes."
     relation = "excludes 0" if agreement.low > 0 or agreement.high < 0 else "includes 0"
     first = (
-        f"Spearman correlation {signed(agreement.rho, 2)} (95 % CI {signed(agreement.low, 2)} to "
+        f"Spearman correlation with the loss changes {signed(agreement.rho, 2)} (95 % CI {signed(agreement.low, 2)} to "
         f"{signed(agreement.high, 2)}, {agreement.n} modules); "
         f"the CI {relation}."
     )
     if uniform is None or not np.isfinite(uniform.rho):
         return first
     return (
-        f"{first} With the loss changes of the uniform baseline, where no rank moved: {signed(uniform.rho, 2)} (95 % "
+        f"{first} In the uniform baseline, where no rank moved: {signed(uniform.rho, 2)} (95 % "
         f"CI {signed(uniform.low, 2)} to {signed(uniform.high, 2)})."
     )

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from dynlora.analysis.stats import spearman
-from dynlora.text import plural
+from dynlora.text import minus, plural
 
 ORDERS = {"kind": "By kind", "depth": "By depth", "rank": "By rank", "layer": "By layer"}
 """The orders of a map's rows, and what people call them; `layer` is by depth with the modules of a layer folded."""
@@ -99,6 +99,29 @@ def folded(rows: pd.DataFrame, values: pd.DataFrame, opened: Collection[int]) ->
         if layer in opened:
             parts.append(part.assign(group=part["label"]))
     return pd.concat(parts, ignore_index=True), pd.DataFrame(every, columns=values.columns)
+
+
+AGREEMENTS = (
+    (0.7, "Importance and rank go together closely"),
+    (0.4, "Importance and rank mostly go together"),
+    (0.2, "Importance and rank go together a little"),
+    (-0.2, "Importance and rank hardly go together"),
+    (-1.0, "The more important modules have less rank"),
+)
+"""What a rank correlation of importance and rank is called, from the number on."""
+
+
+def agreement(state: pd.DataFrame) -> str:
+    """Say how the importance and the rank of modules go together; empty where one of them is equal for all.
+
+    Args:
+        state: as `module_state` returns it, modules without shares left out.
+    """
+    rho = spearman(state["importance_share"], state["rank_share"])
+    if not np.isfinite(rho):
+        return ""
+    words = next(words for lowest, words in AGREEMENTS if rho >= lowest or lowest == -1)
+    return f"{words} (rank correlation {minus(f'{rho:.2f}')}, {plural(len(state), 'module')})"
 
 
 def steadiness(importance: pd.DataFrame, events: Sequence[int]) -> pd.DataFrame:

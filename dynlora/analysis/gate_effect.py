@@ -124,12 +124,15 @@ def reaction_conclusion(reaction: Reaction, unit: str = "nats") -> str:
     if low is None or high is None:
         return f"{effect} (n = {reaction.n:,}; too few examples for an interval)."
     ends = (low, high) if mean >= 0 else (-high, -low)
-    return f"{effect} (95 % CI {_nats(ends[0])} to {_nats(ends[1])}, n = {reaction.n:,}): {_verdict(low, high)}."
+    is_clear = low * high > 0  # then neither end may read as 0
+    digits = 4 if is_clear and min(abs(low), abs(high)) < 0.0005 else 3
+    low_words, high_words = (_nats(end, digits) for end in ends)
+    return f"{effect} (95 % CI {low_words} to {high_words}, n = {reaction.n:,}): {_verdict(low, high)}."
 
 
-def _nats(value: float) -> str:
-    """Return a difference of losses with three decimals; what rounds to nothing has no sign."""
-    return minus(f"{round(value, 3) + 0.0:.3f}")
+def _nats(value: float, digits: int = 3) -> str:
+    """Return a difference of losses in words; what rounds to nothing has no sign."""
+    return minus(f"{round(value, digits) + 0.0:.{digits}f}")
 
 
 def _verdict(low: float, high: float) -> str:

@@ -87,6 +87,14 @@ def evidence(
     return Evidence(frame.reset_index(drop=True), seeds, rows if len(effects) else 0)
 
 
+def are_final(summary: Mapping[str, Any]) -> bool:
+    """Say whether a run has ended with ranks that plain LoRA can take; one stopped before a rank could move has not."""
+    first, status = summary.get("first_reallocation"), summary["status"]
+    has_moved = first is None or (summary["step"] or 0) > first
+    has_ended = status == "finished" or status == "stopped" and has_moved
+    return has_ended and lora_settings(summary, summary["ranks"]) is not None
+
+
 def evidence_of(run: RunReading, others: Sequence[Mapping[str, int]] = ()) -> Evidence | None:
     """Return what a run says of its ranks; None where it has not ended, or where its ranks are none of a LoRA's.
 
@@ -95,8 +103,7 @@ def evidence_of(run: RunReading, others: Sequence[Mapping[str, int]] = ()) -> Ev
         others: last ranks of runs of the same configuration with other seeds.
     """
     summary = run.summary
-    settings = lora_settings(summary, summary["ranks"])
-    if summary["status"] not in ("finished", "stopped") or settings is None or run.modules.empty:
+    if not are_final(summary) or run.modules.empty:
         return None
     ablation = ablations.kept(run.folder)
     return evidence(

@@ -107,7 +107,7 @@ def _by_knockouts(evidence: Evidence, why_not: str) -> str:
     )
     are, them = ("is", "it") if unclear == 1 else ("are", "them")
     sentence += f", {unclear} {are} not shown to help when turned off alone ({names})"
-    return f"{sentence}. A run without {them} tests this."
+    return f"{sentence}. Train a run without {them} to test this."
 
 
 def _by_seeds(evidence: Evidence) -> str:

@@ -67,7 +67,8 @@ def _metric(summary: Summary) -> Answer:
     """Return the metric that decides, with its 95 % interval where it is a fraction of examples."""
     name, value = main_metric(summary)
     if value is None:
-        return Answer("Result", "–", "The run has not been evaluated yet.")
+        is_over = summary["status"] not in ACTIVE
+        return Answer("Result", "–", f"The run {'was not evaluated' if is_over else 'has not been evaluated yet'}.")
     rows = _rows(summary, name)
     question = f"{sentence_case(metric_words(name))}, {plural(rows, 'held-out example') if rows else 'held out'}"
     if rows and name in ("accuracy", GENERATED) and 0 <= value <= 1:

@@ -248,6 +248,19 @@ def strategy_share(times: pd.DataFrame) -> float | None:
     return float(times["strategy_ms"].sum()) / total if total > 0 else None
 
 
+def nothing_recorded(summary: Mapping[str, Any], what: str, then: str) -> str:
+    """Say that a run has nothing to show, and, while it is active, what appears when.
+
+    Args:
+        summary: as `queries.run_summary` returns it.
+        what: it has not recorded, such as "step".
+        then: what appears when, a sentence.
+    """
+    if summary["status"] in ACTIVE:
+        return f"No {what} has been recorded yet. {then}"
+    return f"This run has recorded no {what}, so there is nothing to show here."
+
+
 def seconds_taken(row: Mapping[str, Any]) -> float | None:
     """Return the seconds that the steps and the evaluations of a run took; None when it does not say.
 

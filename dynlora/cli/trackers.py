@@ -19,7 +19,7 @@ from dynlora.store.schema import run_folder
 from dynlora.store.tracker_notes import read_trackers
 
 if TYPE_CHECKING:
-    from dynlora.integrations.tracker_files.found import FoundRun
+    from dynlora.integrations.tracker_files.tracker_run import TrackerRun
 
 Report = tuple[dict[str, Any], str]
 
@@ -119,7 +119,7 @@ def mlflow(*, path: Path, experiment: str | None, **options: Any) -> Report:
     return _imported(mlflow_runs(path, experiment), **options)
 
 
-def _imported(runs: Iterable[FoundRun], runs_dir: Path, method: str | None, data: str | None) -> Report:
+def _imported(runs: Iterable[TrackerRun], runs_dir: Path, method: str | None, data: str | None) -> Report:
     """Keep runs with numbers and say what became of each; what could not be read is said of all.
 
     Raises:

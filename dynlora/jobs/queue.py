@@ -249,7 +249,7 @@ def _is_starting(folder: Path) -> bool:
     """Tell whether a launched run is still on its way; one whose process died first is marked as failed."""
     if read_launch(folder).is_alive:
         return True
-    _fail(folder, tail(folder / LOG_NAME) or "its process ended before training began")
+    _fail(folder, tail(folder / LOG_NAME).removeprefix("Error: ") or "its process ended before training began")
     return False
 
 

@@ -63,12 +63,17 @@ class Readings:
         self._process.cpu_percent()  # the first call only starts the count
         self._next = time.monotonic()
 
-    def take(self) -> None:
-        """Record a reading when one is due: rss_mib, cpu_percent (100 is one core), gpu_memory_mib on a GPU."""
+    def take(self) -> bool:
+        """Record a reading when one is due: rss_mib, cpu_percent (100 is one core), gpu_memory_mib on a GPU.
+
+        Returns:
+            Whether one was due.
+        """
         if time.monotonic() < self._next:
-            return
+            return False
         self._next = time.monotonic() + self.every_s
         values = {"rss_mib": self._process.memory_info().rss / MIB, "cpu_percent": self._process.cpu_percent()}
         if torch.cuda.is_available():
             values["gpu_memory_mib"] = torch.cuda.memory_allocated() / MIB
         self.recorder.system(values)
+        return True

@@ -238,7 +238,7 @@ def _train_in(
     with tqdm(
         total=trainer.total, initial=trainer.step, disable=not progress, file=QuietStream(sys.stderr), unit="step"
     ) as bar:
-        trainer.on_step = lambda trainer: _after_step(bar, readings, trackers, trainer)
+        trainer.on_step = lambda trainer: _after_step(bar, writer, readings, trackers, trainer)
         try:
             with explained(inputs.config, while_=lambda: trainer.step == 0):
                 trainer.train(keeper)
@@ -261,9 +261,10 @@ def _follow(inputs: Inputs, folder: Path, accelerator: Accelerator, state: Mappi
     return Outcome(folder, "finished")
 
 
-def _after_step(bar: Any, readings: Readings, trackers: TrackerProcess, trainer: Trainer) -> None:
-    """Move the progress bar on, loss and the deciding metric beside it; look at machine and trackers when due."""
-    readings.take()
+def _after_step(bar: Any, writer: RunWriter, readings: Readings, trackers: TrackerProcess, trainer: Trainer) -> None:
+    """Move the progress bar on, loss and the deciding metric beside it; look at machine, time and trackers when due."""
+    if readings.take():
+        writer.set_meta("time", trainer.timing.medians())
     trackers.look()
     metric = trainer.evaluation.metric
     numbers = {"loss": f"{trainer.loss:.3f}"}

@@ -184,7 +184,7 @@ SEND = "send"
 def adapter_link() -> None:
     """Draw the link to where an adapter folder is opened; the address keeps the run, for the way back."""
     if not is_read_only():
-        link("pages/capacity.py", "Open adapter", **_run(), **{ADDRESS: SEND})
+        link("pages/capacity.py", "Open another adapter", **_run(), **{ADDRESS: SEND})
 
 
 def _run() -> dict[str, str]:

@@ -17,10 +17,9 @@ from dynlora.analysis import capacity_frames
 from dynlora.analysis.capacity_frames import Balance
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.analysis.run_summary import ACTIVE, last_planned_step
-from dynlora.analysis.stats import spearman
 from dynlora.kinds.registry import registry
 from dynlora.store.summary import RunSummary
-from dynlora.text import listed, minus, number, one_line, percent, plural, sentence_case
+from dynlora.text import listed, number, one_line, percent, plural, sentence_case
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import safe
@@ -162,7 +161,7 @@ def capacity_text(
     if not moved and not sides.released:
         during = f" in {counted}" if events else ""
         return f"{steps}, no rank moved{during}: {ranks_of(state)}."
-    amounts = [f"moved {number(round(moved))} parameters ({percent(_share(moved, sides.held_after))} of those in use)"]
+    amounts = [f"moved {percent(_share(moved, sides.held_after))} of the adapter ({number(round(moved))} parameters)"]
     if sides.released:
         amounts.append(f"released {number(round(sides.released))}")
     who = counted if events else "changes of rank"
@@ -192,10 +191,8 @@ def _names(kinds: pd.Series) -> str:
 def _followed(state: pd.DataFrame) -> str:
     """Say in a sentence, after a space, how rank and importance agree; empty where that is undefined."""
     known = state.dropna(subset=["importance_share", "rank_share"])
-    rho = spearman(known["importance_share"], known["rank_share"])
-    if not np.isfinite(rho):
-        return ""
-    return f" Rank and importance correlate with {minus(f'{rho:.2f}')} (Spearman, n = {len(known)} modules)."
+    agreement = capacity_frames.agreement(known)
+    return f" {agreement}." if agreement else ""
 
 
 def ranks_of(state: pd.DataFrame) -> str:

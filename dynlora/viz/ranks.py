@@ -25,16 +25,10 @@ MOST_SEEDS = 10
 
 def ranks_of_run(run: Chosen, summary: RunSummary) -> ranks_to_use.Evidence | None:
     """Return the ranks that a run ended with; None before, or where it recorded none."""
-    if summary["status"] not in ("finished", "stopped"):
+    if not ranks_to_use.are_final(summary):
         return None
     reading = read_run(run.folder, cached_queries.CACHED, summary)
     return ranks_to_use.evidence_of(reading, _other_seeds(run, summary))
-
-
-def are_final(summary: RunSummary) -> bool:
-    """Say whether a run has ended with ranks that plain LoRA can take."""
-    has_ended = summary["status"] in ("finished", "stopped")
-    return has_ended and ranks_to_use.lora_settings(summary, summary["ranks"]) is not None
 
 
 def ranks_card(run: Chosen, summary: RunSummary) -> None:

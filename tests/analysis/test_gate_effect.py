@@ -69,6 +69,7 @@ def test_nothing_to_tell_apart(group: list[str | None]) -> None:
             "lowers the held-out loss by 0.020 nats (95 % CI −0.010 to 0.050, n = 1,500): no effect of",
         ),
         (0.05, 0.03, 0.07, "(95 % CI 0.030 to 0.070, n = 1,500): the gates pay for themselves."),
+        (0.014, 0.0002, 0.029, "(95 % CI 0.0002 to 0.0290, n = 1,500): the gates pay for themselves."),
         (-0.05, -0.07, -0.03, "raises the held-out loss by 0.050 nats (95 % CI 0.030 to 0.070, n = 1,500): constants"),
         (-1e-7, None, None, "raises the held-out loss by 0.000 nats (n = 1,500; too few examples for an interval)."),
     ],

@@ -51,6 +51,17 @@ def evidence_of(
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "step", "first", "are_final"),
+    [("finished", 9, 12, True), ("stopped", 12, 12, False), ("stopped", 13, 12, True), ("stopped", 5, None, True)],
+)
+def test_a_run_stopped_before_a_rank_could_move_offers_no_ranks(
+    status: str, step: int, first: int | None, are_final: bool, trained_run: Path
+) -> None:
+    summary = {**queries.run_summary(trained_run), "status": status, "step": step, "first_reallocation": first}
+    assert ranks_to_use.are_final(summary) is are_final
+
+
 def test_kinds_are_ordered_by_the_rank_they_ended_with() -> None:
     evidence = evidence_of([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3), 1: (-0.1, 0.1), 2: (-0.3, -0.1)})
     kinds = ranks_to_use.by_kind(evidence).set_index("kind")

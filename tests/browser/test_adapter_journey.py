@@ -25,7 +25,7 @@ def test_an_adapter_is_brought_along(
     page.goto(f"{server}/capacity")
     expect(page.locator('[class*="st-key-card-map"] .js-plotly-plot')).to_be_visible()
     settled(page)
-    page.get_by_role("link", name="Open adapter").click()
+    page.get_by_role("link", name="Open another adapter").click()
     expect(page.get_by_role("heading", name="Open adapter")).to_be_visible()
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(sorted(folder.iterdir()))
     expect(page.get_by_text("12 modules, of ranks 1 to 7")).to_be_visible()

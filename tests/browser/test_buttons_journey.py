@@ -11,6 +11,7 @@ import pytest
 
 from tests.browser.conftest import OTHER, settled
 from tests.pages.app import OPENERS, PAGES, RUN_PAGES
+from tests.viz.growing import RUN, Running
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -95,6 +96,24 @@ def test_every_button_leaves_its_page_in_its_style(
     pressed = list(_press_all(page, f"{server}/{'' if name == 'home' else name}{query}", named))
     assert named <= set(pressed), pressed
     assert len(pressed) >= FEWEST.get(name, 1), pressed
+
+
+@pytest.mark.journey
+@pytest.mark.parametrize("name", RUN_PAGES[:3])
+def test_every_button_of_a_run_that_trains_leaves_its_page_in_its_style(
+    name: str, server: str, page: Page, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NOT_PRESSED, r"^Stop$", "would signal the process that writes this run: see test_journey.py")
+    run = Running(runs_dir)
+    run.advance(22)
+    try:
+        query = f"?run={RUN}" + "".join(
+            f"&{key}={part}" for key, parts in OPENERS.get(name, {}).items() for part in parts
+        )
+        pressed = list(_press_all(page, f"{server}/{name}{query}", set()))
+    finally:
+        run.writer.finish("stopped", None)
+    assert len(pressed) >= 8, pressed
 
 
 def _press_all(page: Page, address: str, named: set[str]) -> Iterator[str]:

@@ -25,10 +25,14 @@ SHRUNK = "20261127-144657-74ce2b75"
 CUT = """() => {
   const labels = '[data-testid=stSelectbox] input, button p, [role=tab] p, [data-testid=stPageLink] a p, label p';
   return [...document.querySelectorAll(labels)].filter(element => {
-    const style = getComputedStyle(element);
-    const hides = element.tagName === 'INPUT' || style.overflowX === 'hidden';
-    const isMenu = element.closest('[data-testid=stSidebar]');  // the name of a run ends in "…" there
-    return hides && !isMenu && element.clientWidth > 1 && element.scrollWidth > element.clientWidth + 1;
+    if (!(element.value || element.innerText || '').trim()) return false;
+    if (element.closest('[data-testid=stSidebar]')) return false;  // the name of a run ends in "…" there
+    const around = element.closest('button, a, label') || element;
+    for (let box = element; box; box = box === around ? null : box.parentElement) {
+      const hides = box.tagName === 'INPUT' || getComputedStyle(box).overflowX === 'hidden';
+      if (hides && box.clientWidth > 1 && box.scrollWidth > box.clientWidth + 1) return true;
+    }
+    return false;
   }).map(element => element.value || element.innerText);
 }"""
 """Values of lists and labels of buttons, tabs and links of which an end is not in sight."""

@@ -70,7 +70,7 @@ def _takes_the_tour(page: Page, picture: Picture) -> None:
     show(page)
     for stop in tour_model.STOPS[1:]:
         page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
-        expect(page.get_by_role("heading", name=stop.short, exact=True)).to_be_visible()
+        expect(page.get_by_role("heading", name=stop.question, exact=True)).to_be_visible()
         expect(page.locator(f"{CARD} .js-plotly-plot").first).to_be_visible()
         expect(page).to_have_url(re.compile(f"stop={stop.key}"))
         until(lambda: _has_menus_of_its_charts(page), f"the menus of the charts of {stop.key}")

@@ -66,7 +66,7 @@ def test_a_text_is_asked_and_a_module_knocked_out_though_the_child_dies(
     settled(page)
     page.get_by_label("Text", exact=True).fill("the film was great")
     page.get_by_role("button", name="Predict").click()
-    expect(page.get_by_text(re.compile("adapter predicts (good|bad)"))).to_be_visible()
+    expect(page.get_by_text(re.compile("Adapter predicts (good|bad)"))).to_be_visible()
     expect(page.get_by_role("heading", name="Words by layer")).to_be_visible()
     expect(page.get_by_text("log-odds decrease without the word")).to_be_visible()
     expect(page).to_have_url(re.compile("text=the"))

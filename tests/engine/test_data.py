@@ -332,7 +332,7 @@ def test_texts_that_are_cut_are_a_warning_as_in_the_data_check(tmp_path: Path) -
     """Launch warned of them, and Health said that the data has no warnings."""
     rows = [{"text": f"{i} " + "word " * 60 * (i < 3), "label": i % 2} for i in range(20)]
     path = write_csv(tmp_path / "rows.csv", rows)
-    sentence = "3 of 20 texts have, by estimate, more than data.max_length=32 tokens: what is beyond is not read."
+    sentence = "An estimated 3 of 20 texts have more than data.max_length=32 tokens; the rest of them is not read."
     assert sentence in load(path, max_length=32).warnings
     section = parse_config({"data": {"path": str(path), "max_length": 32}}).data
     fault = next(each for each in scan.look(path, scan.wanted_of(section, 0)).faults if each["kind"] == "long")

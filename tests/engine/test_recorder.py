@@ -61,8 +61,7 @@ class _Kept:
 def test_the_machine_is_read_when_that_is_due() -> None:
     kept = _Kept()
     readings = Readings(kept, every_s=1000)
-    readings.take()
-    readings.take()
+    assert [readings.take(), readings.take()] == [True, False]
     assert len(kept.values) == 1
     assert kept.values[0]["rss_mib"] > 10
     assert kept.values[0]["cpu_percent"] >= 0

@@ -203,7 +203,7 @@ def test_resume_is_bit_equal_and_needs_the_folder_no_more(
 def stopping_at(step: int) -> Any:
     """What follows each step, so that the run is asked to stop at one of them."""
 
-    def after(bar: Any, readings: Any, trackers: Any, trainer: Any) -> None:
+    def after(bar: Any, writer: Any, readings: Any, trackers: Any, trainer: Any) -> None:
         if trainer.step == step:
             trainer.should_stop = lambda: True
 

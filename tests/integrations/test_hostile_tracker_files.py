@@ -18,9 +18,9 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from dynlora.cli.main import main
 from dynlora.errors import DataError
-from dynlora.integrations.tracker_files import found as limits
 from dynlora.integrations.tracker_files import sqlite_file
 from dynlora.integrations.tracker_files import tensorboard as event_files
+from dynlora.integrations.tracker_files import tracker_run as limits
 from dynlora.integrations.tracker_files.import_runs import import_run
 from dynlora.integrations.tracker_files.mlflow import mlflow_runs
 from dynlora.integrations.tracker_files.tensorboard import tensorboard_runs

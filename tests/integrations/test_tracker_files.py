@@ -15,10 +15,10 @@ from dynlora.analysis.ranks_to_use import lora_settings
 from dynlora.analysis.run_reading import uniform_rank
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError
-from dynlora.integrations.tracker_files.found import FoundRun
 from dynlora.integrations.tracker_files.import_runs import import_run
 from dynlora.integrations.tracker_files.settings import understood
 from dynlora.integrations.tracker_files.tensorboard import tensorboard_runs
+from dynlora.integrations.tracker_files.tracker_run import TrackerRun
 from dynlora.integrations.trackers.event_messages import Event, SessionLog, Summary
 from dynlora.integrations.trackers.places import FOLDER
 from dynlora.store import queries
@@ -152,7 +152,7 @@ def test_an_imported_run_is_compared_and_not_resumed(
 
 
 def test_a_run_of_ones_own_is_never_written_over(runs_dir: Path) -> None:
-    foreign_run = FoundRun("MLflow", "/a.db", "1", "one", series={"loss": {1: 1.0}})
+    foreign_run = TrackerRun("MLflow", "/a.db", "1", "one", series={"loss": {1: 1.0}})
     row = import_run(foreign_run, runs_dir)
     (runs_dir / row.id).rename(runs_dir / "moved")
     finished_run(runs_dir, run_id=row.id)
@@ -228,7 +228,7 @@ def test_tensorflow_numbers_and_starts_of_training_are_read(tmp_path: Path) -> N
 
 def test_numbers_that_are_none_are_kept_as_such(runs_dir: Path) -> None:
     series = {"train/loss": {0: math.nan, 1: math.inf, 2: -math.inf, 3: 1.0}}
-    row = import_run(FoundRun("Trackio", "/a.db", "1", "one", series=series), runs_dir)
+    row = import_run(TrackerRun("Trackio", "/a.db", "1", "one", series=series), runs_dir)
     assert repr([point[2] for point in stored(runs_dir / row.id)]) == "[nan, inf, -inf, 1.0]"
 
 
@@ -242,7 +242,7 @@ SUMS = {
 @pytest.mark.parametrize("case", list(SUMS))
 def test_ranks_that_are_sums_are_offered_as_no_ranks_of_modules(case: str, runs_dir: Path) -> None:
     series = {name: {0: 24.0, 1: 24.0} for name in SUMS[case]}
-    row = import_run(FoundRun("TensorBoard", "/a", "1", "one", params={"r": 4}, series=series), runs_dir)
+    row = import_run(TrackerRun("TensorBoard", "/a", "1", "one", params={"r": 4}, series=series), runs_dir)
     summary = queries.run_summary(runs_dir / row.id)
     assert summary["ranks_are_sums"] is True
     assert lora_settings(summary, summary["ranks"]) is None
@@ -255,7 +255,7 @@ def test_ranks_that_are_sums_are_offered_as_no_ranks_of_modules(case: str, runs_
 
 def test_ranks_of_single_modules_are_offered(runs_dir: Path) -> None:
     series = {f"rank/layer.{layer}.{kind}": {0: 4.0} for layer in (0, 1) for kind in ("query", "value")}
-    row = import_run(FoundRun("TensorBoard", "/a", "1", "one", params={"r": 4}, series=series), runs_dir)
+    row = import_run(TrackerRun("TensorBoard", "/a", "1", "one", params={"r": 4}, series=series), runs_dir)
     summary = queries.run_summary(runs_dir / row.id)
     settings = lora_settings(summary, summary["ranks"])
     assert settings is not None

@@ -79,7 +79,7 @@ def test_without_runs_there_is_a_link_and_a_dashboard_that_only_looks_takes_noth
     runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     links = [link.proto.label for link in open_page("capacity").get("page_link")]
-    assert "Open adapter" in links
+    assert "Open another adapter" in links
     digest = kept(runs_dir, small_adapter(tmp_path / "adapter"))
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     app = open_page("capacity", adapter="send")

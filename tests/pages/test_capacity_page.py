@@ -142,7 +142,7 @@ def test_what_a_method_records_of_its_components_is_drawn_without_knowing_it(run
     app = open_whole("capacity", run=RUN, step="20", module="bert.encoder.layer.1.attention.self.key")
     text = words(app).replace("\\", "").replace("\u200b", "")
     assert "Components: kept part share" in text
-    assert "At step 20, kept part share ranges from 0.5 (query 0, component 0) to 0.52 (query 0, component 2)" in text
+    assert "the kept part share ranges from 0.5 (query 0, component 0) to 0.52 (query 0, component 2)" in text
     assert "key 1: 8 components at the end, kept part share 0.5 to 0.52; constant over all steps." in text
     assert "key 1: At step 40: 4 which rows learn and 4 trained" in text
     offered = [option for one in app.segmented_control for option in one.options]

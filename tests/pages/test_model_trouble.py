@@ -83,7 +83,7 @@ def test_the_page_says_what_became_of_the_model_and_goes_on(
     assert sentence in text
     assert len(app.error) == 2, "one for the answers, one for the explanation"
     assert "Predict a file" in text, "the rest of the page is there"
-    assert "adapter predicts" not in text
+    assert "Adapter predicts" not in text
     assert child.pid is None
     assert children() <= before, "none is left behind"
 
@@ -106,7 +106,7 @@ def test_the_next_question_finds_a_new_child_whatever_became_of_the_one_before(
     app.run()
     assert not app.exception
     assert not app.error
-    assert "adapter predicts" in plain(app)
+    assert "Adapter predicts" in plain(app)
     assert "base model with head predicts" in plain(app)
     answered = child.pid
     assert answered is not None
@@ -133,5 +133,5 @@ def test_the_next_question_finds_a_new_child_when_the_real_one_hung(
     assert not psutil.pid_exists(answered)
     app.run()
     assert not app.error
-    assert "adapter predicts" in plain(app)
+    assert "Adapter predicts" in plain(app)
     assert child.pid not in (None, answered)

@@ -85,7 +85,7 @@ def test_only_runs_with_the_same_task_are_offered_beside(
         page_text = plain(app)
         assert text in page_text
         assert "the other run predicts" not in page_text
-        assert "adapter predicts" in page_text
+        assert "Adapter predicts" in page_text
     assert "pairs of texts" in plain(open_page("playground", run=own, other=pair_run.name))
     assert "there is no run" in plain(open_page("playground", run=own, other="20990101-000000-00000000"))
 
@@ -93,7 +93,7 @@ def test_only_runs_with_the_same_task_are_offered_beside(
 def test_a_run_without_gates_has_none_to_freeze(here: Here, ungated_run: Path, runs_dir: Path) -> None:
     app = open_page("playground", run=lent(ungated_run, runs_dir), text="dull plot")
     text = plain(app)
-    assert "adapter predicts" in text
+    assert "Adapter predicts" in text
     assert "gates frozen" not in text
     assert "gates frozen" not in json.dumps(charts(app))
     assert "This run has no gates" in text
@@ -139,7 +139,7 @@ def test_pairs_are_asked_in_two_fields_and_read_from_files(here: Here, pair_run:
     next(button for button in app.button if "Predict" in button.label).click().run()
     assert not app.exception
     assert app.query_params["pair"] in ("dull plot", ["dull plot"])
-    assert "adapter predicts" in plain(app)
+    assert "Adapter predicts" in plain(app)
     html = "".join(element.proto.body for element in app.get("html"))
     assert "plot</span>" in html
 
@@ -178,7 +178,7 @@ def test_an_example_too_long_for_the_address_is_asked_whole(
     assert not app.exception
     assert app.text_area[0].value == LONG
     assert "text" not in app.query_params
-    assert "adapter predicts" in plain(app)
+    assert "Adapter predicts" in plain(app)
 
 
 def test_the_key_of_the_colours_says_what_they_mean(here: Here, trained_run: Path, runs_dir: Path) -> None:
@@ -198,4 +198,4 @@ def test_a_run_that_kept_no_adapter_is_not_offered_beside(
     assert len(offered(app)) == 1
     text = plain(app)
     assert "has no saved adapter, or is this run; select another run" in text
-    assert "adapter predicts" in text
+    assert "Adapter predicts" in text

@@ -28,7 +28,7 @@ HOSTILE = "<img src=x onerror=alert(1)> great $x$ film"
 def test_a_text_is_answered_and_explained(here: Here, run: Path) -> None:
     app = open_page("playground", run=run.name, text="the film was great")
     text = plain(app)
-    assert "adapter predicts" in text
+    assert "Adapter predicts" in text
     assert "base model with head predicts" in text
     assert "gates frozen predicts" in text
     assert "the largest contributions are from" in text.lower()
@@ -52,7 +52,7 @@ def test_a_text_too_long_for_the_address_is_answered_all_the_same(here: Here, ru
     next(button for button in app.button if "Predict" in button.label).click().run()
     assert not app.exception
     assert "text" not in app.query_params
-    assert "adapter predicts" in words(app)
+    assert "Adapter predicts" in words(app)
 
 
 def test_one_text_after_the_other_is_answered(here: Here, run: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_slider_scales_the_adapter_of_the_answer(here: Here, run: Path) -> Non
     app = open_page("playground", run=run.name, text="the film was great", strength="0.0")
     text = plain(app)
     assert "The adapter is at strength 0." in text
-    adapter, base = (re.search(rf"{who} predicts ([^;.]+\.\d %)", text) for who in ("adapter", "with head"))
+    adapter, base = (re.search(rf"{who} predicts ([^;.]+\.\d %)", text) for who in ("Adapter", "with head"))
     assert adapter is not None
     assert base is not None
     assert adapter[1] == base[1]
@@ -95,7 +95,7 @@ def test_a_child_that_fails_is_one_sentence_and_the_page_goes_on(here: Here, run
     assert "Predict a file" in words(app)
     here.broken = None
     app.run()
-    assert "adapter predicts" in plain(app)
+    assert "Adapter predicts" in plain(app)
 
 
 @pytest.mark.parametrize("page", ["playground", "inputs", "capacity"])
@@ -103,10 +103,13 @@ def test_a_run_without_a_model_says_so(page: str, here: Here, runs_dir: Path) ->
     make_run(runs_dir, run_id=RUN)
     app = open_whole(page, run=RUN, text="great", example="1")
     assert not app.exception
-    reason = {"capacity": "no saved adapter"}.get(
-        page, "has no last adapter; it was not saved, or no step has been trained yet"
-    )
-    assert reason in plain(app)
+    reasons = {
+        "playground": "Its model cannot answer.",
+        "inputs": "has no last adapter; it was not saved, or no step has been trained yet",
+        "capacity": "no saved adapter",
+    }
+    assert reasons[page] in plain(app)
+    assert not app.text_area, "a form that nobody answers"
 
 
 def test_knock_outs_are_started_watched_and_read(here: Here, run: Path) -> None:
@@ -157,6 +160,7 @@ def test_umap_that_is_not_installed_says_how_to_get_it(here: Here, run: Path) ->
 def test_examples_that_can_be_shown_are_offered_first(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001")
     monkeypatch.setattr(strong_language, "_is_strong", lambda text: text.startswith("0 "))
+    monkeypatch.setattr(run_picker, "has_model", lambda folder: True)
     app = open_page("playground", run="20260101-000000-00000001")
     offered = app.selectbox(key="playground-example").options
     assert "1 fine" in offered[1]

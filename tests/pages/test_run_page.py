@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
+from dynlora.store.lifecycle import annotate
 from dynlora.store.process import request_stop, this_process
 from dynlora.viz.report import button as report_buttons
 from dynlora.viz.ui import run_picker
@@ -106,6 +107,14 @@ def test_a_run_without_records_is_calm(runs_dir: Path) -> None:
         assert not app.error
     assert "is in the queue" in words(app)
     assert "No problems" not in words(app), "nothing has been looked at"
+
+
+@pytest.mark.parametrize("page", ["run", "capacity", "inputs", "playground", "shrink"])
+def test_a_run_that_failed_before_its_first_step_promises_nothing(page: str, runs_dir: Path) -> None:
+    annotate(make_run(runs_dir, run_id=RUN, state="queued"), state="failed", error="the file is gone")
+    text = words(open_page(page, run=RUN))
+    assert "has recorded no" in text
+    assert " yet" not in text
 
 
 def test_the_ways_to_run_it_again(runs_dir: Path) -> None:

@@ -37,7 +37,7 @@ def way(app: AppTest) -> list[tuple[str, str]]:
 def test_every_stop_shows_its_chart(stop: tour_model.Stop) -> None:
     app = open_page("tour", stop=stop.key)
     assert not app.error
-    assert stop.short in [element.value for element in app.subheader]
+    assert stop.question in [element.value for element in app.subheader]
     assert len(charts(app)) == {"rank": 0, "worth": 2}.get(stop.key, 1)
     assert len(components(app)) == (stop.key == "rank")
     _, before, after, number = tour_model.neighbours(stop.key)
@@ -53,7 +53,7 @@ def test_every_stop_shows_its_chart(stop: tour_model.Stop) -> None:
 @pytest.mark.usefixtures("_samples")
 def test_nonsense_in_the_address_starts_at_the_first_stop() -> None:
     app = open_page("tour", stop="<b>", step="x")
-    assert "Rank" in [element.value for element in app.subheader]
+    assert "What is rank?" in [element.value for element in app.subheader]
 
 
 @pytest.mark.parametrize("gates", [True, False])

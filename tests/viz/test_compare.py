@@ -48,6 +48,9 @@ def test_single_runs_have_no_band_and_of_fifty_six_are_named() -> None:
     assert [trace.mode for trace in traces_of(figure)].count("text") == MOST_COLOURED, (
         "a name at each coloured line's end"
     )
+    assert figure.to_plotly_json()["layout"]["margin"]["r"] >= 6 * compare_figures.LONGEST_END, (
+        "beside the plot is room for the names"
+    )
     assert all(trace.showlegend for trace in lines[-MOST_COLOURED:]), "what is named lies on top"
     assert "<img" not in str(figure.to_json())
 

@@ -147,8 +147,8 @@ def test_what_components_say_in_words() -> None:
     modules = layers()
     values = components.by_module(np.array([0.0, 0.2, 0.3, 0.4, 0.5]), modules)
     assert components.spread(values, modules, SHARE, 7, neutral=0.3) == (
-        "At step 7, trained share ranges from 0 (value 0, component 0) to 0.5 (query 0, component 1). The mean is 0.28 "
-        "over 5 components of 2 modules; 1 is 0. Colours show whether a component is above or below 0.3."
+        "At step 7, the trained share ranges from 0 (value 0, component 0) to 0.5 (query 0, component 1). The mean is "
+        "0.28 over 5 components of 2 modules; 1 is 0. Colours show whether a component is above or below 0.3."
     )
     same = components.by_module(np.ones(5), modules)
     assert components.spread(same, modules, SHARE, 7).endswith("is 1 in all 5 components of 2 modules.")

@@ -82,8 +82,8 @@ def test_capacity_says_what_moved_where_and_how_importance_agrees() -> None:
         2,
     )
     assert caption == (
-        "In steps 0 to 40, 2 reallocations moved 30 parameters (33.3 % of those in use) and released 10. Rank went "
-        "from query to value. Rank and importance correlate with 1.00 (Spearman, n = 4 modules)."
+        "In steps 0 to 40, 2 reallocations moved 33.3 % of the adapter (30 parameters) and released 10. Rank went "
+        "from query to value. Importance and rank go together closely (rank correlation 1.00, 4 modules)."
     )
 
 

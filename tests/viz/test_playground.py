@@ -163,7 +163,7 @@ def test_who_agrees() -> None:
     no = {"prediction": "bad", "probabilities": {"bad": 0.9, "good": 0.1}}
     frame = playground_model.side_by_side({"adapter": yes, "base": no})
     assert playground_model.answers_caption(frame) == (
-        "adapter predicts good (75.0 %); base predicts bad (90.0 %). They disagree."
+        "Adapter predicts good (75.0 %); base predicts bad (90.0 %). They disagree."
     )
     numbers = playground_model.side_by_side({"adapter": {"prediction": 0.5}})
     assert playground_model.answers_caption(numbers) == "adapter: 0.500."

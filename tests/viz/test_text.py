@@ -149,8 +149,11 @@ def test_flow_and_scatter_words() -> None:
     assert "The totals match (without gates): before, 256 in use and 0 free; after, 256 in use and 0 released." in words
     state = capacity_frames.module_state(modules(), np.array([3.0, 5, 4, 4]), np.array([1.0, 8, 2, 4]))
     assert importance.followed(state) == (
-        "Spearman correlation 0.95. Most importance for its rank: key 0. Least: query 0."
+        "Importance and rank go together closely (rank correlation 0.95, 4 modules). Most importance for its rank: "
+        "key 0. Least: query 0."
     )
+    turned = capacity_frames.module_state(modules(), np.array([5.0, 3, 4, 4]), np.array([1.0, 8, 2, 4]))
+    assert importance.followed(turned).startswith("The more important modules have less rank (rank correlation −0.95")
     assert "No importance" in importance.followed(capacity_frames.module_state(modules(), np.ones(4), None))
 
 

@@ -312,7 +312,7 @@ def _warnings(sides: Sequence[Rows], task: Task, max_length: int) -> list[str]:
     long = sum(finders.is_long(text, pair, max_length) for text, pair in pairs)
     if long:
         sentences.append(
-            f"{long:,} of {len(pairs):,} texts have, by estimate, more than data.max_length={max_length} tokens: what "
-            "is beyond is not read."
+            f"An estimated {long:,} of {len(pairs):,} texts have more than data.max_length={max_length} tokens; the "
+            "rest of them is not read."
         )
     return sentences

@@ -15,8 +15,8 @@ import numpy as np
 
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
-from dynlora.integrations.tracker_files.found import LONGEST_NAME, FoundRun
 from dynlora.integrations.tracker_files.settings import Names, imported_config, understood
+from dynlora.integrations.tracker_files.tracker_run import LONGEST_NAME, TrackerRun
 from dynlora.integrations.trackers.base import FAMILIES_KEY, IMPORTANCE, NAME_KEY, RANK
 from dynlora.peft_adapter.module_names import places
 from dynlora.store.jsontext import MAX_WHOLE
@@ -61,11 +61,11 @@ class Imported:
     notes: Sequence[str]
 
 
-def import_run(run: FoundRun, runs_dir: Path, *, method: str | None = None, data: str | None = None) -> Imported:
+def import_run(run: TrackerRun, runs_dir: Path, *, method: str | None = None, data: str | None = None) -> Imported:
     """Make a run of a tracker one of the runs folder, or bring it up to date there.
 
     Args:
-        run: as it was found.
+        run: as the tracker's files hold it.
         runs_dir: folder of the runs; made when missing.
         method: name of its method, such as adalora; None where its settings say it.
         data: name of its data; None where its settings say it.
@@ -108,20 +108,20 @@ def import_run(run: FoundRun, runs_dir: Path, *, method: str | None = None, data
     return result
 
 
-def _id_of(run: FoundRun) -> str:
+def _id_of(run: TrackerRun) -> str:
     """Return the id of a run, the same each time: its start and a digest of where it is from."""
     digest = hashlib.sha256(json.dumps([run.tracker, run.place, run.key]).encode()).hexdigest()[:8]
     start = run.created if 0 < run.created < 2**33 else 0.0
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime(start)) + f"-{digest}"
 
 
-def _digest(run: FoundRun, config: RunConfig) -> str:
+def _digest(run: TrackerRun, config: RunConfig) -> str:
     """Return what distinguishes this state of a run from an earlier one."""
     content = [run.name, run.params, config.model_dump(mode="json"), run.series]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _facts(run: FoundRun, names: Names, config: RunConfig) -> dict[str, Any]:
+def _facts(run: TrackerRun, names: Names, config: RunConfig) -> dict[str, Any]:
     """Return what pages ask of a run and its own training would say."""
     return {
         "recorded_by": run.tracker,
@@ -134,7 +134,7 @@ def _facts(run: FoundRun, names: Names, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _parameters(run: FoundRun, names: Names, config: RunConfig) -> dict[str, int]:
+def _parameters(run: TrackerRun, names: Names, config: RunConfig) -> dict[str, int]:
     """Return the parameters in use at the end, and the budget where the sizes of all modules are known."""
     parameters: dict[str, int] = {}
     used = [run.series[name] for name, meaning in names.scalars.items() if meaning == (PARAMETERS, "train")]
@@ -148,7 +148,7 @@ def _parameters(run: FoundRun, names: Names, config: RunConfig) -> dict[str, int
     return parameters
 
 
-def _record(writer: RunWriter, run: FoundRun, names: Names, last: int) -> None:
+def _record(writer: RunWriter, run: TrackerRun, names: Names, last: int) -> None:
     """Record all of a run."""
     modules = _modules(run, names)
     writer.define_modules(modules)
@@ -182,7 +182,7 @@ def _record_signal(writer: RunWriter, name: str, unit: str, series: Sequence[Map
             writer.commit()
 
 
-def _modules(run: FoundRun, names: Names) -> list[ModuleRow]:
+def _modules(run: TrackerRun, names: Names) -> list[ModuleRow]:
     """Return the modules that have ranks or importance; families are modules without a layer."""
     names_of = list(dict.fromkeys([*names.modules[RANK], *names.modules[IMPORTANCE]]))
     shapes = _shapes(run)
@@ -195,7 +195,7 @@ def _modules(run: FoundRun, names: Names) -> list[ModuleRow]:
     return rows
 
 
-def _shapes(run: FoundRun) -> dict[str, tuple[int, int, int]]:
+def _shapes(run: TrackerRun) -> dict[str, tuple[int, int, int]]:
     """Return number, d_in and d_out of the families of modules, as our own trackers write them."""
     try:
         shapes: Mapping[str, Any] = table(json.loads(str(run.params.get(FAMILIES_KEY, "{}"))))

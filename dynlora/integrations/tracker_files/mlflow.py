@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from dynlora.errors import DataError
-from dynlora.integrations.tracker_files.found import MAX_RUNS, FoundRun
 from dynlora.integrations.tracker_files.sqlite_file import SqliteFile
+from dynlora.integrations.tracker_files.tracker_run import MAX_RUNS, TrackerRun
 from dynlora.integrations.trackers.base import OURS
 from dynlora.text import printable
 
@@ -17,7 +17,7 @@ STATUS = {"FINISHED": "finished", "FAILED": "failed"}
 """States that are known; a run in another was stopped, or runs."""
 
 
-def mlflow_runs(path: Path, experiment: str | None) -> list[FoundRun]:
+def mlflow_runs(path: Path, experiment: str | None) -> list[TrackerRun]:
     """Return the runs of a database that are not deleted.
 
     Args:
@@ -41,10 +41,10 @@ def mlflow_runs(path: Path, experiment: str | None) -> list[FoundRun]:
         return [_run(file, str(run), name, status, start) for run, name, status, start, _ in chosen]
 
 
-def _run(file: SqliteFile, run: str, name: object, status: object, start: object) -> FoundRun:
+def _run(file: SqliteFile, run: str, name: object, status: object, start: object) -> TrackerRun:
     """Return one run; of several numbers of a step the one that was logged last counts."""
     created = start / 1000 if isinstance(start, int) and start > 0 else 0.0
-    record = FoundRun(TITLE, str(file.path.absolute()), run, printable(name or run, 200), created)
+    record = TrackerRun(TITLE, str(file.path.absolute()), run, printable(name or run, 200), created)
     record.status = STATUS.get(str(status), "stopped")
     record.take_params(dict(file.rows("SELECT key, value FROM params WHERE run_uuid = ? ORDER BY key", (run,))))
     tags = file.rows("SELECT key, value FROM tags WHERE run_uuid = ? ORDER BY key", (run,))

@@ -11,7 +11,7 @@ from typing import Any
 from dynlora.config import RunConfig, config_keys, parse_config
 from dynlora.config_files import parse_value, set_key
 from dynlora.errors import ConfigError
-from dynlora.integrations.tracker_files.found import FoundRun
+from dynlora.integrations.tracker_files.tracker_run import TrackerRun
 from dynlora.integrations.trackers.base import IMPORTANCE, RANK
 
 UNKNOWN = "unknown"
@@ -35,11 +35,11 @@ LIKELY: Mapping[str, Sequence[str]] = {
 """Settings, and what other programs call them."""
 
 
-def imported_config(run: FoundRun, name: str, steps: int, method: str | None, data: str | None) -> RunConfig:
+def imported_config(run: TrackerRun, name: str, steps: int, method: str | None, data: str | None) -> RunConfig:
     """Return the configuration of a run.
 
     Args:
-        run: as it was found.
+        run: as the tracker's files hold it.
         name: for people.
         steps: it has.
         method: name of its method; None where its settings say it, if anything does.
@@ -60,7 +60,7 @@ def imported_config(run: FoundRun, name: str, steps: int, method: str | None, da
     return parse_config(values)
 
 
-def _understood(run: FoundRun) -> dict[str, Any]:
+def _understood(run: TrackerRun) -> dict[str, Any]:
     """Return the settings of a run that the configuration takes."""
     values: dict[str, Any] = {}
     keys = config_keys()

@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.util.tensor_util import make_ndarray
 
 from dynlora.errors import DataError
-from dynlora.integrations.tracker_files.found import MAX_RUNS, FoundRun
+from dynlora.integrations.tracker_files.tracker_run import MAX_RUNS, TrackerRun
 from dynlora.integrations.trackers.event_messages import DecodeError, Event, HParamsPluginData, SessionLog, Status
 from dynlora.safe_files import NotPlainFileError, open_plain
 from dynlora.text import printable
@@ -43,7 +43,7 @@ ARGUMENTS = "args/text_summary"
 """Name under which transformers' Trainer writes its arguments, as JSON."""
 
 
-def tensorboard_runs(folder: Path) -> Iterator[FoundRun]:
+def tensorboard_runs(folder: Path) -> Iterator[TrackerRun]:
     """Return the runs below a folder, each read when it is asked for: a folder that holds event files is one.
 
     Raises:
@@ -59,7 +59,7 @@ def tensorboard_runs(folder: Path) -> Iterator[FoundRun]:
     return _runs(folder, top, list(by_folder.items())[:MAX_RUNS])
 
 
-def _runs(folder: Path, top: Path, by_folder: Sequence[tuple[Path, list[Path]]]) -> Iterator[FoundRun]:
+def _runs(folder: Path, top: Path, by_folder: Sequence[tuple[Path, list[Path]]]) -> Iterator[TrackerRun]:
     """Yield runs with numbers, and those that something was left out of, one in memory at a time."""
     end = time.monotonic() + MOST_S
     for place, files in by_folder:
@@ -78,10 +78,10 @@ def _event_files(folder: Path) -> Iterator[Path]:
         yield from (Path(place) / name for name in names if "tfevents" in name)
 
 
-def _run(folder: Path, top: Path, files: list[Path]) -> FoundRun:
+def _run(folder: Path, top: Path, files: list[Path]) -> TrackerRun:
     """Return the run of a folder; of several numbers of a step the one that was written last counts."""
     name = folder.relative_to(top).as_posix() if folder != top else folder.absolute().name
-    record = FoundRun(TITLE, str(folder.absolute()), "", printable(name, 200))
+    record = TrackerRun(TITLE, str(folder.absolute()), "", printable(name, 200))
     end = time.monotonic() + PATIENCE_S
     for path in files:
         try:
@@ -137,7 +137,7 @@ def _record(file: BinaryIO, size: int) -> bytes | None:
     return record
 
 
-def _take(record: FoundRun, event: Any) -> None:
+def _take(record: TrackerRun, event: Any) -> None:
     """Keep what an event says."""
     if event.wall_time > 0 and (not record.created or event.wall_time < record.created):
         record.created = event.wall_time
@@ -155,14 +155,14 @@ def _take(record: FoundRun, event: Any) -> None:
             _take_tensor(record, event.step, value)
 
 
-def _begin_again(record: FoundRun, first: int) -> None:
+def _begin_again(record: TrackerRun, first: int) -> None:
     """Forget the numbers from a step on: training was resumed there."""
     for series in record.series.values():
         for step in [step for step in series if step >= first]:
             del series[step]
 
 
-def _take_tensor(record: FoundRun, step: int, value: Any) -> None:
+def _take_tensor(record: TrackerRun, step: int, value: Any) -> None:
     """Keep a number in the form of TensorFlow 2."""
     if any(dim.size != 1 for dim in value.tensor.tensor_shape.dim):  # it may say a size that fills the memory
         return
@@ -172,7 +172,7 @@ def _take_tensor(record: FoundRun, step: int, value: Any) -> None:
             record.add(value.tag, step, float(array.reshape(())))
 
 
-def _take_arguments(record: FoundRun, value: Any) -> None:
+def _take_arguments(record: TrackerRun, value: Any) -> None:
     """Keep the arguments of transformers' Trainer."""
     with suppress(ValueError, IndexError, RecursionError):
         values = json.loads(value.tensor.string_val[0])
@@ -180,7 +180,7 @@ def _take_arguments(record: FoundRun, value: Any) -> None:
             record.take_params(values)
 
 
-def _take_session(record: FoundRun, content: bytes) -> None:
+def _take_session(record: TrackerRun, content: bytes) -> None:
     """Keep settings, start and end of a run as the table of runs has them."""
     with suppress(DecodeError):
         data = HParamsPluginData.FromString(content)

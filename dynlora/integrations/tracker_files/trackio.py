@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.errors import DataError
-from dynlora.integrations.tracker_files.found import MAX_RUNS, FoundRun
 from dynlora.integrations.tracker_files.sqlite_file import SqliteFile
+from dynlora.integrations.tracker_files.tracker_run import MAX_RUNS, TrackerRun
 from dynlora.integrations.trackers.places import place_of
 from dynlora.text import printable
 
@@ -42,7 +42,7 @@ def trackio_file(source: str, runs_dir: Path) -> Path:
     raise DataError(f"{source}: neither a file nor a project of Trackio in {projects}; give the path of its .db file")
 
 
-def trackio_runs(path: Path) -> list[FoundRun]:
+def trackio_runs(path: Path) -> list[TrackerRun]:
     """Return the runs of a database.
 
     Raises:
@@ -68,11 +68,11 @@ def _settings(file: SqliteFile) -> dict[str, Mapping[str, Any]]:
 
 def _run(
     file: SqliteFile, key: str, run: str, name: object, start: object, settings: Mapping[str, Mapping[str, Any]]
-) -> FoundRun:
+) -> TrackerRun:
     created = 0.0
     with suppress(ValueError, OverflowError):
         created = max(0.0, datetime.fromisoformat(str(start)).timestamp())
-    record = FoundRun(TITLE, str(file.path.absolute()), run, printable(name or run, 200), created)
+    record = TrackerRun(TITLE, str(file.path.absolute()), run, printable(name or run, 200), created)
     record.take_params({k: v for k, v in settings.get(run, {}).items() if not k.startswith("_")})
     for step, text in file.rows(f"SELECT step, metrics FROM metrics WHERE {key} = ? ORDER BY step, id", (run,)):
         for name, value in _object(text).items():

@@ -248,7 +248,7 @@ def basis(result: Recycle) -> str:
     new = (
         "The test is a file that was given, not compared with the teachers' data."
         if tested.get("is_new") is True
-        else "The teachers know these classes, so a new task may be harder: test one with --test FILE."
+        else "The teachers know these classes, so a new task may be harder."
     )
     paired = f"Paired over {_episodes(result):,} episodes{of}, {result.ways} at a time."
     return f"{_simpler(result)}{paired} {new} {notes}".strip()

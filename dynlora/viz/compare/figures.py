@@ -25,6 +25,9 @@ LABELS_HIGH = 10
 GAP = "\N{NO-BREAK SPACE}" * 2
 """Between a line's last marker and its name; ordinary spaces at the start of a text are not drawn."""
 
+LONGEST_END, LETTER_PX = 16, 6
+"""Most characters of a name at the end of its line, and the pixels that one takes: the margin holds the name."""
+
 
 def final_ranks(
     ranks: pd.DataFrame, modules: pd.DataFrame, colours: Palette, title: str = "Rank (components)"
@@ -142,6 +145,8 @@ def curves(
     drawn.update_yaxes(title_text=plotly_text(sentence_case(title)), type="log" if is_log else "linear")
     if not is_log:
         drawn.update_yaxes(**axis_within(title))
+    if (bands["x"] == bands["step"]).all():
+        theme.single_step(drawn, bands["step"])
     return drawn
 
 
@@ -159,7 +164,7 @@ def _name_the_ends(
             x=[last.loc[name, "x"]],
             y=[back(place)],
             mode="text",
-            text=[f"{GAP}{plotly_text(short_label(name))}"],
+            text=[f"{GAP}{plotly_text(short_label(name, LONGEST_END))}"],
             textposition="middle right",
             textfont={"size": 11, "color": styles[name].colour},
             cliponaxis=False,
@@ -168,8 +173,9 @@ def _name_the_ends(
             legendgroup=_legend(name),
         )
     low, high = float(bands["x"].min()), float(bands["x"].max())
-    room = 0.1 + 0.018 * max((len(short_label(name)) for name in ends), default=0)
-    drawn.update_xaxes(range=[low - 0.02 * (high - low), high + room * (high - low)])
+    longest = max((len(short_label(name, LONGEST_END)) for name in ends), default=0)
+    drawn.update_layout(margin_r=12 + LETTER_PX * (len(GAP) + longest))
+    drawn.update_xaxes(range=[low - 0.02 * (high - low), high + 0.02 * (high - low)])
 
 
 def add_band(drawn: go.Figure, part: pd.DataFrame, label: str, colour: str) -> None:
@@ -307,4 +313,4 @@ def _legend(name: str) -> str:
 
 def _legend_height(names: Sequence[str]) -> int:
     """Return the pixels that a legend takes where each name has a row of its own."""
-    return sum(20 + 16 * name.count("<br>") for name in map(_legend, names))
+    return sum(28 + 16 * name.count("<br>") for name in map(_legend, names))

@@ -105,11 +105,11 @@ def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what makes a comparison unfair: other models, data, steps or budgets."""
     sentences = []
     for key, words in (("model", "models"), ("data", "data sets"), ("max_steps", "numbers of steps")):
-        values = {str(summary.get(key)) for summary in summaries}
+        values = {summary.get(key) for summary in summaries}
         if len(values) > 1:
-            sentences.append(
-                f"These runs have different {words}: {', '.join(sorted(one_line(source_name(v), 40) for v in values))}."
-            )
+            named = [f"{value:,}" for value in sorted(value for value in values if isinstance(value, int))]
+            named += sorted(one_line(source_name(str(value)), 40) for value in values if not isinstance(value, int))
+            sentences.append(f"These runs have different {words}: {', '.join(named)}.")
     given = ((summary.get("params") or {}).get("budget") for summary in summaries)
     budgets = {budget for budget in given if budget is not None}
     if len(budgets) > 1:
@@ -119,8 +119,8 @@ def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     sampled = [one_line(summary["name"], 40) for summary in summaries if run_summary.is_sampled(summary)]
     if sampled:
         sentences.append(
-            f"The metrics of {listed(sampled, 4)} are of a sample of the held-out examples: the last evaluation, which "
-            "takes all, has not run."
+            f"The metrics of {listed(sampled, 4)} come from a sample of the held-out examples. The last evaluation "
+            "takes all of them."
         )
     return sentences
 

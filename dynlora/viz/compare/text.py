@@ -26,7 +26,7 @@ def curves(bands: pd.DataFrame) -> str:
     if len(last) == 1:
         words = f"The curve ends at {low}"
     elif low == high:
-        words = f"All {len(last)} curves end at {low}"
+        words = f"{'Both' if len(last) == 2 else f'All {len(last)}'} curves end at {low}"
     else:
         words = f"The {len(last)} curves end between {low} and {high}"
     return f"{words}." + (f" {BAND}" if (bands["n"] > 1).any() else "")
@@ -136,14 +136,15 @@ def paired(rows: pd.DataFrame, first: str, second: str, what: str, *, low_is_goo
     verdict = (
         f"{'better' if better else 'worse'} (the CI excludes 0)" if excludes_0 else "inconclusive (the CI includes 0)"
     )
+    is_tie = whole["low"] == whole["high"] == 0
     mean, low, high = (signed(whole[column], digits) for column in ("mean", "low", "high"))
     if seeds < FEWEST_SEEDS and excludes_0:
         verdict = f"{'better' if better else 'worse'} on these examples, and too few seeds to decide"
-    words = (
-        f"{one_line(second, 60)} minus {one_line(first, 60)}: {mean} {what} (95 % CI {low} to {high}, "
-        f"{plural(seeds, 'seed')}): {verdict}. Paired over {plural(seeds, 'common seed')} and "
-        f"{number(int(whole['examples']))} examples; bootstrap over both"
-    )
+    difference = f"{mean} {what} (95 % CI {low} to {high}, {plural(seeds, 'seed')}): {verdict}"
+    if is_tie:
+        difference = f"no difference in {what}, on any example"
+    basis = f"{plural(seeds, 'common seed')} and {number(int(whole['examples']))} examples; bootstrap over both"
+    words = f"{one_line(second, 60)} minus {one_line(first, 60)}: {difference}. Paired over {basis}"
     return words + (". With one seed, the CI covers the examples only." if seeds == 1 else ".")
 
 

@@ -55,8 +55,7 @@ def show_conclusion(view: InputsReading) -> None:
     )
     if view.reactions:
         words = f"{reaction_conclusion(view.reactions[0], loss_unit(summary))} {words}"
-    then = "Below: results and gates by group, the probe examples, and what happens when inputs shift."
-    with conclusion(words, then):
+    with conclusion(words, ""):
         if has_model(view.folder):
             link("pages/playground.py", "Try a text of your own", run=summary["id"])
         link("pages/run.py", "Worst examples", run=summary["id"], section="results")

@@ -36,6 +36,8 @@ button[data-variant="pills"][aria-pressed="true"] p {{ color: {colours.accent}; 
 button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{ color: {colours.accent}; }}
 [data-testid="stMain"] [data-testid="stButtonGroup"] [role="radiogroup"] {{ flex-wrap: wrap; }}
 [data-testid="stMarkdownContainer"]:has(table) {{ overflow-x: auto; }}
+.st-key-suggestions button [data-testid="stMarkdownContainer"], .st-key-suggestions button p {{ white-space: normal;
+  text-align: left; }}
 [data-testid="stSelectbox"] input {{ text-overflow: ellipsis; }}
 .katex-display {{ overflow-x: auto; overflow-y: hidden; }}
 [data-testid="stSidebarHeader"] {{ height: 2.4rem; }}
@@ -79,6 +81,7 @@ button[kind="tertiary"][aria-expanded="true"], button[kind="tertiary"]:active {{
   .st-key-views-of-run {{ column-gap: 1rem; }}
   .st-key-views-of-run a p {{ font-size: 0.86rem; }}
   .st-key-tour-hint {{ flex-wrap: wrap !important; }}
+  .st-key-playground-choices > div {{ flex: 1 1 100% !important; width: 100% !important; }}
   [data-testid="stButtonGroup"] [role="radiogroup"] {{ flex-wrap: wrap; }}
   [class*="st-key-method-head-"] [data-testid="stCaptionContainer"] {{ display: none; }}
   [data-testid="stMainBlockContainer"] {{ padding: 3.9rem 0.7rem 2rem; }}
@@ -155,6 +158,7 @@ def _view_styles(colours: Palette) -> str:
     return f""".st-key-menu-views, [data-testid="stLayoutWrapper"]:has(> .st-key-menu-views) {{ display: none; }}
 [class*="st-key-menu-run-"] a p {{ display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2;
   overflow: hidden; white-space: normal; line-height: 1.3; }}
+[class*="st-key-menu-run-"] a {{ min-height: 1.75rem; }}
 .st-key-menu-run-here a {{ background: {colours.hairline}; }}
 .st-key-menu-run-here a p {{ font-weight: 600; }}
 @media (min-width: 961px) {{ .st-key-head-of-run > .st-key-address-run {{ flex: 0 0 20rem !important; }} }}

@@ -289,7 +289,8 @@ def _finished(talk: Talk) -> dict[str, Answer]:
         for answer in turn.answers.values():
             if answer.ids:
                 before = f"{place}. " if turn.settings.chat else ""
-                answers[f"{before}{sentence_case(answer.voice.name)}: {one_line(answer.text, 60)}"] = answer
+                words = one_line(answer.text, 60) or "(nothing)"
+                answers[f"{before}{sentence_case(answer.voice.name)}: {words}"] = answer
     return answers
 
 

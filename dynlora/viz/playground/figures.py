@@ -32,7 +32,7 @@ def answer_bars(frame: pd.DataFrame, colours: Palette) -> go.Figure:
             insidetextanchor="middle",
             hovertemplate="%{y}<br>%{fullData.name}: %{x:.2f}" + ("" if numbers else " %") + "<extra></extra>",
         )
-    drawn.update_layout(barmode="stack", showlegend=not numbers, bargap=0.35)
+    drawn.update_layout(barmode="stack", showlegend=not numbers, bargap=0.35, legend={"traceorder": "normal"})
     drawn.update_xaxes(title_text="Number" if numbers else "Probability (%)", range=None if numbers else [0, 100])
     drawn.update_yaxes(autorange="reversed", showgrid=False)
     return drawn

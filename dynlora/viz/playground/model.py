@@ -106,7 +106,7 @@ def answers_caption(frame: pd.DataFrame) -> str:
         f"{who} predicts {one_line(answer, 24)} ({percent(value)})"
         for who, answer, value in zip(own["who"], own["answer"], own["value"], strict=True)
     ]
-    return f"{'; '.join(words)}. {'All agree.' if first['answer'].nunique() == 1 else 'They disagree.'}"
+    return f"{sentence_case('; '.join(words))}. {'All agree.' if first['answer'].nunique() == 1 else 'They disagree.'}"
 
 
 def without_modules(explanation: Mapping[str, Any], modules: pd.DataFrame) -> pd.DataFrame:

@@ -38,9 +38,9 @@ def export_buttons(run: Chosen) -> None:
 
     Nothing without an adapter, and nothing where the dashboard only looks: each download starts a process with torch.
     """
-    if not adapter_button(run, is_main=True):
-        return
     summary = cached_queries.ask(queries.run_summary, run.folder)
+    if not adapter_button(run, is_main=summary["status"] == "finished"):
+        return
     generates, has_gates = bool(summary["task_facts"].get("generates")), bool(summary["params"].get("gate"))
     forms = forms_for(kind_of_run(run.folder).formats, generates=generates, has_gates=has_gates)
     with st.popover("Export", icon=":material/ios_share:", type="tertiary", key="export"):

@@ -124,7 +124,7 @@ def run_actions(run: Chosen, summary: Mapping[str, Any], *, is_detailed: bool) -
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="actions-left"):
             run_buttons(run, summary["status"])
             export_buttons(run)
-            if has_model(run.folder):
+            if has_model(run.folder) and summary["status"] not in run_summary.ACTIVE:
                 link("pages/shrink.py", "Shrink it", run=run.id)
             if summary["step"]:
                 ablation_button(run)

@@ -264,4 +264,4 @@ def config_card(view: Shown) -> None:
         snippets(ranks_to_use_text.snippets(settings), 300)
         ranks = view.compressed.ranks_of(view.size)
         frame = pd.DataFrame({"module": list(ranks), "rank": list(ranks.values())})
-        under("Ranks by module; as settings of dynlora: strategy.ranks_from.", frame, "shrink-ranks")
+        under("Ranks by module. A dynlora run takes them as strategy.ranks_from.", frame, "shrink-ranks")

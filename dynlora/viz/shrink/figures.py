@@ -135,14 +135,12 @@ def _scores(result: Compressed, worth: Half) -> str:
 def basis(result: Compressed, size: Size, tolerance: float) -> str:
     """Say what a size rests on: which rows it was chosen and reported on, and whether it is the one to take."""
     chosen, judged = result.smallest(tolerance), result.rows // 2
-    basis_text = (
-        f"Measured on {_seen(result):,} held-out examples that no size was chosen on.{_unsure(size, tolerance)}"
-    )
+    basis_text = f"Measured on {_seen(result):,} held-out examples, which chose no size.{_unsure(size, tolerance)}"
     if chosen is None:
         return f"{basis_text} No size was shown to cost at most {tolerance:g} nats on the other {judged:,}."
     within = f"the smallest size shown to cost at most {tolerance:g} nats"
     if chosen.parameters == size.parameters:
-        return f"{basis_text} On the other {judged:,}, it is {within}."
+        return f"{basis_text} It was chosen on {judged:,} others, as {within}."
     fraction = percent(kept_share(result, chosen), 0)
     side = "Larger than needed" if size.parameters > chosen.parameters else "Smaller than what was shown good enough"
     return f"{basis_text} {side}: {fraction} is {within} on {judged:,} others."
@@ -152,7 +150,7 @@ def _unsure(size: Size, tolerance: float) -> str:
     """Say that the interval of what is reported ends above a tolerance; nothing where it does not."""
     if size.reported_on.high <= tolerance:
         return ""
-    return f" On these it is not shown to be within {tolerance:g} nats: its interval ends above."
+    return f" Its interval ends above {tolerance:g} nats, so these do not show that it costs less."
 
 
 def picture(size: Size) -> str:
@@ -167,7 +165,7 @@ def curve_caption(result: Compressed) -> str:
     """Say what the curve shows."""
     return (
         f"Loss change against the whole adapter on {_seen(result):,} held-out examples, with 95 % CI for the threshold "
-        "over all modules. Further left is smaller. The line is zero: as good as the whole."
+        "over all modules. Further left is smaller. At 0 a size is as good as the whole."
     )
 
 

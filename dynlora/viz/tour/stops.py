@@ -119,8 +119,7 @@ def show_stop(tour: Toured) -> None:
     with st.container(key="tour-stop"):
         left, right = st.columns([2, 3], gap="large")
     with left:
-        st.subheader(stop.short, anchor=False)
-        st.caption(stop.question)
+        st.subheader(stop.question, anchor=False)
         for paragraph in stop.words:
             st.markdown(paragraph)
         note(f"Stop {number} of {len(tour_model.STOPS)}.")
@@ -158,7 +157,7 @@ def _goodbye(tour: Toured) -> None:
 
 def head(tour: Toured) -> None:
     """Draw the title and which run this is."""
-    titled("Tour", f"Six short stops with a real run, {tour.summary['name']}: {run_summary.about(tour.summary)}.")
+    titled("Tour", f"Six short stops with a real run: {run_summary.about(tour.summary)}.")
 
 
 def _panel(run: RunReading, name: str, key: str, **chosen: str) -> None:

@@ -432,7 +432,7 @@ def status_line(summary: Mapping[str, Any]) -> None:
     if status == "failed":
         st.error(markdown_text(f"The run failed: {error or 'no reason was recorded'}", 2000))
     elif status == "interrupted":
-        st.warning("The training process ended unexpectedly. Resume continues from the last checkpoint.")
+        st.warning("The process of this run ended unexpectedly. Resume continues from the last checkpoint.")
     elif status == "queued":
         st.info("The run is in the queue. It starts when no other run is training.")
     elif status == "stopped":

@@ -44,8 +44,8 @@ class FewShotAccuracy(Panel[FewShotResult]):
         best = []
         for shots, rows in data.accuracy.groupby("shots"):
             top = rows[rows["mean"] == rows["mean"].max()]
-            best.append(f"{shots}-shot: highest for {listed(top['name'].tolist())}, {percent(top['mean'].iloc[0])}")
-        return f"{'; '.join(best)}. Bars: 95 % CI over episodes. All methods saw the same episodes."
+            best.append(f"{shots}-shot {listed(top['name'].tolist())} with {percent(top['mean'].iloc[0])}")
+        return f"Highest: {'; '.join(best)}. Bars: 95 % CI over episodes. All methods saw the same episodes."
 
     def table(self, data: FewShotResult) -> pd.DataFrame:
         """Return every mean with its interval."""

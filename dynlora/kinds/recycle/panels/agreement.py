@@ -32,8 +32,9 @@ class Agreement(Panel[pd.DataFrame]):
         if low.empty:
             return f"The teachers assign at least {percent(known['agreement'].min(), 0)} of the inputs to their class."
         names = listed([one_line(name, 40) for name in low["class"]])
+        verb, whose = ("is", "Its") if len(low) == 1 else ("are", "Their")
         return (
-            f"{len(low):,} of {len(known):,} classes are below {percent(text.LOW, 0)}: {names}. Their inputs "
+            f"{len(low):,} of {len(known):,} classes {verb} below {percent(text.LOW, 0)}: {names}. {whose} inputs "
             "teach little; more iterations may help."
         )
 

@@ -14,7 +14,7 @@ from dynlora.analysis.run_reading import About, RunReading, own, recorded_over
 from dynlora.kinds.train.capacity_panel import CapacityPanel
 from dynlora.kinds.train.panels.capacity import choices_at
 from dynlora.kinds.train.panels.decisions import edits_of
-from dynlora.text import number, one_line, plotly_text, plural, spans
+from dynlora.text import minus, number, one_line, plotly_text, plural, spans
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import (
     MapView,
@@ -333,13 +333,15 @@ def spread(
     many = f"{plural(len(known), 'component')} of {plural(len(values), 'module')}"
     low, high = (np.unravel_index(find(finite), finite.shape) for find in (np.nanargmin, np.nanargmax))
     if finite[low] == finite[high]:
-        return f"At step {step}, {word} is {number(float(finite[low]))} in all {many}."
-    ends = [f"{number(float(finite[at]))} ({one_line(short[at[0]], 40)}, component {at[1]})" for at in (low, high)]
+        return f"At step {step}, the {word} is {minus(number(float(finite[low])))} in all {many}."
+    ends = " to ".join(
+        f"{minus(number(float(finite[at])))} ({one_line(short[at[0]], 40)}, component {at[1]})" for at in (low, high)
+    )
     zero = int((known == 0).sum())
     some = f"; {zero:,} {'is' if zero == 1 else 'are'} 0" if zero else ""
-    mean = number(float(known.mean()))
+    mean = minus(number(float(known.mean())))
     legend = f" Colours show whether a component is above or below {number(neutral)}." if neutral else ""
-    return f"At step {step}, {word} ranges from {ends[0]} to {ends[1]}. The mean is {mean} over {many}{some}.{legend}"
+    return f"At step {step}, the {word} ranges from {ends}. The mean is {mean} over {many}{some}.{legend}"
 
 
 def over_steps(rows: pd.DataFrame, module: str, about: About) -> str:

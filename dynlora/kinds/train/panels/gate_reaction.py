@@ -34,7 +34,7 @@ class GateReaction(Panel[Reactions]):
     part = "Inputs"
     title = "Gain from reacting to the input"
     about = "Loss with each gate at its mean, minus the loss with the gates"
-    missing = "Recorded at the end of a run with gates, by this version and later ones."
+    missing = "Not recorded in this run. Newer runs with gates measure it at their end."
     is_wide = True
 
     def applies(self, view: RunView) -> bool:

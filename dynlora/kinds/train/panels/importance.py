@@ -11,9 +11,8 @@ import plotly.graph_objects as go
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.frames import at_highest, at_lowest
 from dynlora.analysis.run_reading import RunReading
-from dynlora.analysis.stats import spearman
 from dynlora.kinds.train.capacity_panel import CapacityPanel
-from dynlora.text import minus, one_line, plotly_text
+from dynlora.text import one_line, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette
@@ -64,14 +63,9 @@ def followed(state: pd.DataFrame) -> str:
     rows = state.dropna(subset=["importance_share", "rank_share"])
     if rows.empty or not rows["importance_share"].sum():
         return "No importance was recorded up to this step."
-    rho = spearman(rows["importance_share"], rows["rank_share"])
     gap = rows["importance_share"] - rows["rank_share"]
     more, idle = rows.loc[at_highest(gap), "short"], rows.loc[at_lowest(gap), "short"]
-    first = (
-        ("All ranks are equal, so there is no correlation")
-        if not np.isfinite(rho)
-        else f"Spearman correlation {minus(f'{rho:.2f}')}"
-    )
+    first = capacity_frames.agreement(rows) or "All ranks are equal, so there is no correlation"
     return f"{first}. Most importance for its rank: {one_line(more, 40)}. Least: {one_line(idle, 40)}."
 
 

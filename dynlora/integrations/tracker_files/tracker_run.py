@@ -30,7 +30,7 @@ Series = dict[int, float]
 
 
 @dataclass
-class FoundRun:
+class TrackerRun:
     """One run of a tracker.
 
     Attributes:
