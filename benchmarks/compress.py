@@ -113,7 +113,7 @@ def one(data: str, seed: int, setting: Setting, folder: Path) -> dict[str, Any]:
 
 def kept(data: str, seed: int, setting: Setting, folder: Path, runs: KeptRuns) -> dict[str, Any]:
     """Return the losses of one data set and seed: those that are kept, or newly measured ones, which are kept then."""
-    name = f"{Path(data).name}-seed{seed}-steps{setting.steps}-rows{setting.rows}-head.json"  # without: one rate for all
+    name = f"{Path(data).name}-seed{seed}-steps{setting.steps}-rows{setting.rows}-head.json"
     if name not in runs:
         runs.keep(name, one(data, seed, setting, folder))
     return runs[name]
