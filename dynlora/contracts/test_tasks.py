@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from dynlora import tasks
+from dynlora.analysis.run_summary import LOW_IS_GOOD
 from dynlora.config import DataConfig
 from dynlora.data_files.columns import Columns, resolved
 from dynlora.tasks import LabelColumn, LabelledTask
@@ -99,6 +100,7 @@ def test_predictions_metrics_and_words(name: str) -> None:
     prediction = task.prediction(output)
     label = task.encode([KINDS[name].example.values[index % 3] for index in range(9)], None)
     metrics = task.evaluate(label, prediction, output)
+    assert {name for name, is_high in task.metrics.items() if not is_high} <= set(LOW_IS_GOOD), "pages know these"
     assert set(task.metrics) | set(task.group_metrics) <= set(metrics) | {"f1"}
     assert all(math.isfinite(value) for value in metrics.values())
     assert prediction.shape == (9,)

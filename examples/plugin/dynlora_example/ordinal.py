@@ -18,7 +18,7 @@ class Ordinal(Classification):
 
     name = "ordinal"
     order = 40  # before classification, which takes every model that no task before it made
-    metrics = {"distance": False, "accuracy": True}
+    metrics = {"mae": False, "accuracy": True}
     loss_unit = "ranked probability score"
     example = LabelColumn("stars", [1, 2, 3], [3, 1], None)
 
@@ -35,8 +35,8 @@ class Ordinal(Classification):
         return super().of(column)
 
     def usual_metric(self, data_name: str) -> str:
-        """Return the mean distance from the true class."""
-        return "distance"
+        """Return the mean absolute error."""
+        return "mae"
 
     @classmethod
     def made(cls, model: Any) -> bool:
@@ -55,5 +55,4 @@ class Ordinal(Classification):
 
     def evaluate(self, label: np.ndarray, prediction: np.ndarray, output: np.ndarray) -> dict[str, float]:
         """Return how many classes predictions are off in the mean, and what a classification measures."""
-        distance = float(np.abs(label - prediction).mean())
-        return {**super().evaluate(label, prediction, output), "distance": distance}
+        return {**super().evaluate(label, prediction, output), "mae": float(np.abs(label - prediction).mean())}
