@@ -89,8 +89,7 @@ reproducible: wheel  ## build both again, of a clone in another folder, and comp
 	git clone --quiet . build/again
 	cd build/again && $(CURDIR)/$(BIN)/python -m tools.docs
 	$(BIN)/python -m build --sdist --wheel --outdir build/again/dist build/again
-	cd dist && sha256sum dynlora-* > ../build/again/sums
-	cd build/again/dist && sha256sum --check ../sums
+	cd build/again/dist && for file in *; do cmp "$$file" "$(CURDIR)/dist/$$file" || exit 1; echo "same bytes: $$file"; done
 
 clean:  ## remove the environment and every cache; runs are kept
 	rm -rf $(VENV) .venv-trackers build dist site .pytest_cache .ruff_cache .hypothesis
