@@ -97,7 +97,7 @@ clean:  ## remove the environment and every cache; runs are kept
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "dynlora needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; } # half a one would be taken for a whole one the next time
 
 # A stamp per set of packages: made again when pyproject.toml changes, free of charge otherwise.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
