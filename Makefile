@@ -17,7 +17,7 @@ SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 INSTALL := CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python tools/install.py
 
 .DEFAULT_GOAL := test
-.PHONY: help demo test test-fast journeys check lint format types supply docs wheel bench bench-quick bench-trackers gpu torture browser clean
+.PHONY: help demo test test-fast journeys check lint format types supply docs wheel reproducible bench bench-quick bench-trackers gpu torture browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/' | expand -t 16
@@ -78,8 +78,18 @@ docs: $(VENV)/.installed-docs  ## build the documentation into site/, strict; `d
 	$(BIN)/python -m tools.docs.tables --check
 	$(BIN)/python -m tools.docs
 
-wheel: $(VENV)/.installed-dev docs  ## build the wheel with the documentation in it
-	$(BIN)/python -m build --wheel
+# What is built says when the commit was made, not when it was built: the same commit gives the same bytes.
+wheel reproducible: export SOURCE_DATE_EPOCH := $(or $(shell git log -1 --format=%ct 2>/dev/null),1577836800)
+
+wheel: $(VENV)/.installed-dev docs  ## build wheel and sdist, with the documentation in them
+	$(BIN)/python -m build --sdist --wheel
+
+reproducible: wheel  ## build both again, of a clone in another folder, and compare the bytes
+	rm -rf build/again
+	git clone --quiet . build/again
+	cd build/again && $(CURDIR)/$(BIN)/python -m tools.docs
+	$(BIN)/python -m build --sdist --wheel --outdir build/again/dist build/again
+	cd build/again/dist && for file in *; do cmp "$$file" "$(CURDIR)/dist/$$file" || exit 1; echo "same bytes: $$file"; done
 
 clean:  ## remove the environment and every cache; runs are kept
 	rm -rf $(VENV) .venv-trackers build dist site .pytest_cache .ruff_cache .hypothesis
@@ -87,7 +97,7 @@ clean:  ## remove the environment and every cache; runs are kept
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "dynlora needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; } # half a one would be taken for a whole one the next time
 
 # A stamp per set of packages: made again when pyproject.toml changes, free of charge otherwise.
 $(VENV)/.installed: pyproject.toml | $(BIN)/python

@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
@@ -182,6 +183,12 @@ class DataConfig(Section):
     def _of_a_plug_in(cls, value: Any, of_dynlora: ValidatorFunctionWrapHandler) -> Any:
         """Accept the name of a task that an installed plug-in brings; it is looked up, and nothing of it is loaded."""
         return value if value not in TASKS and value in declared("tasks") else of_dynlora(value)
+
+    @field_validator("metric", mode="wrap")
+    @classmethod
+    def _of_a_plug_in_task(cls, value: Any, of_dynlora: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Accept any metric of a plug-in's task, which alone knows them and refuses others when the data is read."""
+        return value if isinstance(value, str) and info.data.get("task", "auto") not in TASKS else of_dynlora(value)
 
     @property
     def has_classes(self) -> bool | None:

@@ -155,6 +155,7 @@ METRIC_WORDS = {
     "ece": "calibration error (ECE)",
     "f1": "F1",
     "macro_f1": "macro F1",
+    "mae": "mean absolute error",
     "matthews": "Matthews correlation",
     "mse": "mean squared error",
     "pearson": "Pearson correlation",

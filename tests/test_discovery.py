@@ -17,12 +17,13 @@ import pytest
 from click.testing import CliRunner
 
 import dynlora
-from dynlora import discovery, strategies
+from dynlora import discovery, strategies, tasks
 from dynlora.cli.main import main
 from dynlora.contracts import test_strategies as contract
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
+from dynlora.data_files.columns import Columns
 from dynlora.engine.strategy import Strategy
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, DataError
 from dynlora.kinds.registry import registry as kinds
 from dynlora.viz.kit.panel import panels_of_plugins
 from dynlora.viz.report.one_run import run_document
@@ -47,6 +48,7 @@ def install(folder: Path, points: Mapping[str, Mapping[str, str]]) -> None:
 def forget() -> None:
     """Look for plug-ins again."""
     strategies.registry.cache_clear()
+    tasks.registry.cache_clear()
     kinds.cache_clear()
     panels_of_plugins.cache_clear()
     for kind in kinds().values():
@@ -106,6 +108,11 @@ def test_a_task_of_a_plug_in_can_be_named_in_a_config(tmp_path: Path, monkeypatc
     assert tiny_config("lora", data__task="ordinal").data.has_classes is None
     with pytest.raises(ConfigError, match="data.task=cardinal"):
         tiny_config("lora", data__task="cardinal")
+    assert tiny_config("lora", data__task="ordinal", data__metric="mae").data.metric == "mae"
+    with pytest.raises(ConfigError, match="data.metric=mae"):
+        tiny_config("lora", data__metric="mae")
+    with pytest.raises(DataError, match="data.task=ordinal: its plug-in cannot be used"):
+        tasks.choose("ordinal", None, Columns(None, None, "label", None), lambda: pytest.fail("its labels were read"))
 
 
 def test_what_is_plugged_in_is_told(plugged: Path) -> None:
@@ -114,6 +121,7 @@ def test_what_is_plugged_in_is_told(plugged: Path) -> None:
         ("dynlora.kinds", "similarity", "dynlora-example 0.1.0"),
         ("dynlora.panels", "lowest_ranks", "dynlora-example 0.1.0"),
         ("dynlora.strategies", "halve", "dynlora-example 0.1.0"),
+        ("dynlora.tasks", "ordinal", "dynlora-example 0.1.0"),
     ]
 
 
@@ -157,7 +165,7 @@ def test_the_example_is_a_package_that_pip_installs_and_its_author_can_test(tmp_
 
     run("pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path), str(PLUGIN))
     assert "halve" in {row["name"] for row in json.loads(run("dynlora", "strategies", "--json"))}
-    chosen = ("-k", "halve or lowest_ranks or similarity", "-m", "not torture", "-p", "no:cacheprovider")
+    chosen = ("-k", "halve or ordinal or lowest_ranks or similarity", "-m", "not torture", "-p", "no:cacheprovider")
     passed = re.search(r"(\d+) passed", run("pytest", "-q", "--pyargs", "dynlora.contracts", *chosen))
     assert passed is not None
     assert int(passed[1]) > 30

@@ -350,13 +350,10 @@ def confusion_table(counts: Sequence[Sequence[float]], labels: Sequence[str]) ->
     return frame
 
 
-def format_metrics(metrics: Mapping[str, Any]) -> str:
-    """Return the metrics that matter most, in words."""
-    words = [
-        f"{key} {score(value)}"
-        for key, value in metrics.items()
-        if key in ("accuracy", "pearson", "perplexity", "loss") and value is not None
-    ]
+def format_metrics(metrics: Mapping[str, Any], deciding: str = "") -> str:
+    """Return the metrics that matter most, in words: the loss, and the one that decides or that most people know."""
+    names = ("loss", deciding) if deciding else ("accuracy", "pearson", "perplexity", "loss")
+    words = [f"{key} {score(value)}" for key, value in metrics.items() if key in names and value is not None]
     return ", ".join(words[:2]) or "not evaluated"
 
 

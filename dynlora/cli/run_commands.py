@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dynlora import assets
-from dynlora.analysis.run_summary import format_metrics
+from dynlora.analysis.run_summary import format_metrics, main_metric
 from dynlora.cli.kinds import facts_of
 from dynlora.cli.options import STDOUT, OutFile, files_into, in_runs, reports, write_out
 from dynlora.cli.trackers import format_trackers, tracker_rows
@@ -125,7 +125,7 @@ def runs(*, where: str, runs_dir: Path) -> Report:
     rows = [{key: row.get(key) for key in keep} for row in matching]
     lines = [
         f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
-        f"{format_method(row):28} {format_metrics(row['metrics'] or {}):24} {row['name'] or ''}"
+        f"{format_method(row):28} {format_metrics(row['metrics'] or {}, main_metric(row)[0]):24} {row['name'] or ''}"
         for row in matching
     ]
     start = command_text("train", runs_dir=runs_dir)
@@ -164,7 +164,10 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
     document = {"runs": rows, "config_differences": differing, **({"damaged": damaged} if damaged else {})}
     lines = [
         *damaged,
-        *(f"{run['id']}  {run['name']}  {format_method(run)}  {format_metrics(run['metrics'])}" for run in documents),
+        *(
+            f"{run['id']}  {run['name']}  {format_method(run)}  {format_metrics(run['metrics'], main_metric(run)[0])}"
+            for run in documents
+        ),
     ]
     lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
     return document, "\n".join(lines)

@@ -13,16 +13,17 @@ from typing import Any
 
 from dynlora.data_files.columns import Columns
 from dynlora.discovery import classes_in, joined, plugged_in
+from dynlora.errors import DataError
 from dynlora.tasks.base import LabelledTask, Task, WritingTask
 from dynlora.tasks.labels import LabelColumn
 
 
 @functools.cache
 def registry() -> dict[str, type[Task]]:
-    """Return every task class by its name, plug-ins' among them; those that claim data first in front."""
+    """Return every task class by its name, that a plug-in declares among them; those that claim data first in front."""
     own = {kind.name: kind for _, kind in classes_in(sys.modules[__name__], Task, lambda item: item.name)}
     kinds = joined(own, plugged_in("tasks", Task))
-    return {kind.name: kind for kind in sorted(kinds.values(), key=lambda kind: (kind.order, kind.name))}
+    return dict(sorted(kinds.items(), key=lambda item: (item[1].order, item[0])))
 
 
 def build(name: str, labels: Sequence[str] = (), settings: Mapping[str, str] | None = None) -> Task:
@@ -48,9 +49,13 @@ def choose(name: str, section: Any, columns: Columns, labels: Callable[[], Label
         labels: reads the labels of both sides; asked for only where they decide.
 
     Raises:
-        DataError: when the labels do not fit the task.
+        DataError: when the labels do not fit the task, or the plug-in that declares it cannot be used.
     """
     kinds = registry()
+    if name not in ("auto", *kinds):
+        raise DataError(
+            f"data.task={name}: its plug-in cannot be used; the log says why, `dynlora doctor` lists plug-ins"
+        )
     kind = kinds[name] if name != "auto" else next((cls for cls in kinds.values() if cls.claims_columns(columns)), None)
     if kind is not None and issubclass(kind, WritingTask):
         return kind.of_columns(section, columns)

@@ -210,6 +210,11 @@ class LabelledTask(Task):
 
     Attributes:
         example: labels of a small table of this task; `dynlora.contracts` tries it with them.
+
+    >>> from dynlora.tasks import LabelledTask
+    >>> from dynlora.tasks.classification import Classification
+    >>> issubclass(Classification, LabelledTask), Classification.example.train
+    (True, ['a', 'b', 'b'])
     """
 
     example: ClassVar[LabelColumn]

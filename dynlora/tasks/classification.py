@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class Classification(LabelledTask):
         return True
 
     @classmethod
-    def of(cls, column: LabelColumn) -> Classification:
+    def of(cls, column: LabelColumn) -> Self:
         """Return the task with the classes in the order of their names."""
         label = column.name
         if column.is_fractional:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +17,14 @@ from dynlora.tasks.labels import LabelColumn
 
 
 class Regression(LabelledTask):
-    """ŷ = the head's one output, the loss is the squared error."""
+    """ŷ = the head's one output, the loss is the squared error.
+
+    >>> from dynlora.tasks import LabelColumn
+    >>> from dynlora.tasks.regression import Regression
+    >>> stars = LabelColumn("stars", [0.5, 4.5], [3.0], None)
+    >>> Regression.of(stars).encode(stars.train, None)
+    array([0.5, 4.5], dtype=float32)
+    """
 
     name = "regression"
     order = 50
@@ -35,7 +42,7 @@ class Regression(LabelledTask):
         return column.is_fractional
 
     @classmethod
-    def of(cls, column: LabelColumn) -> Regression:
+    def of(cls, column: LabelColumn) -> Self:
         """Return the task, for labels that are numbers."""
         if not column.is_numeric:
             raise DataError(f"data.task=regression: data.label={column.name} has text; give a column of numbers")

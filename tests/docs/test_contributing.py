@@ -34,11 +34,11 @@ def dropped_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 def test_the_guides_packages_name_the_examples() -> None:
     root = Path(__file__).resolve().parents[2]
     guide = (root / "docs" / "guides" / "add-a-method.md").read_text("utf-8")
-    package, kind = map(tomllib.loads, re.findall(r"```toml\n(.*?)```", guide, re.DOTALL))
+    package, task, kind = map(tomllib.loads, re.findall(r"```toml\n(.*?)```", guide, re.DOTALL))
     points = package["project"]["entry-points"]
     assert points == {"dynlora.strategies": {"drop_one": "my_lora.drop_one:DropOne"}}
     example = tomllib.loads((root / "examples" / "plugin" / "pyproject.toml").read_text("utf-8"))
-    shared = kind["project"]["entry-points"]
+    shared = task["project"]["entry-points"] | kind["project"]["entry-points"]
     assert shared.items() <= example["project"]["entry-points"].items()
     assert "class DropOne(Strategy)" in TEXT
 

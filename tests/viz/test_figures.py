@@ -148,6 +148,12 @@ def test_short_series_draw(values: list[float]) -> None:
     kit_lines.line(frame, "x", theme.LIGHT)
 
 
+def test_the_axis_of_a_loss_has_its_unit() -> None:
+    frame = pd.DataFrame({"step": [1, 2], "value": [0.5, 0.4]})
+    layout: Any = loss.loss_lines(frame, frame, theme.LIGHT, "squared error").layout
+    assert layout.yaxis.title.text == "Loss (squared error)"
+
+
 def test_a_large_map_stays_readable() -> None:
     rows = [(f"l.{layer}.{kind}", layer, kind, 8, 8, 8) for layer in range(32) for kind in "abcdefg"]
     many = frames.described(pd.DataFrame(rows, columns=["name", "layer", "kind", "d_in", "d_out", "max_rank"]))

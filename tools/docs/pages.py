@@ -188,7 +188,10 @@ PLUG_INS = {
     "dynlora.engine.edits": ("Edit", "Drop", "Grow", "Move"),
     "dynlora.engine.model.adapters": ("Adapters",),
     "dynlora.engine.allocation.scores": ("saliency",),
-    "dynlora.errors": ("ConfigError",),
+    "dynlora.errors": ("ConfigError", "DataError"),
+    "dynlora.tasks": ("LabelColumn", "LabelledTask"),
+    "dynlora.tasks.classification": ("Classification",),
+    "dynlora.tasks.regression": ("Regression",),
     "dynlora.kinds.run_kind": ("RunKind", "Conclusion", "StartForm"),
     "dynlora.kinds.settings": ("KindSettings", "FormField", "stages_of"),
     "dynlora.kinds.named_runs": ("NamedRun", "RunField", "named_runs"),
@@ -211,8 +214,8 @@ POLICY = """\
 ## What is public
 
 Public are the names on this page, the commands and their options, the keys of the configuration, the addresses of
-pages, the [run store](../STORE.md), and the entry points of methods, figures and kinds of run. Everything else may
-change in any version, and so may the entry point of tasks, as long as no example of one is here.
+pages, the [run store](../STORE.md), and the entry points of methods, tasks with labels, figures and kinds of run.
+Everything else may change in any version.
 
 - A public name that is renamed or removed works for two more minor versions, and for six months at least.
 - Meanwhile it says what to use: a `DeprecationWarning` in Python, a line in the log for a setting or a command. The

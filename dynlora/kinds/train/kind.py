@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynlora.analysis.run_summary import format_metrics, origin_words
+from dynlora.analysis.run_summary import format_metrics, main_metric, origin_words
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.errors import DynloraError
@@ -67,7 +67,7 @@ class TrainKind(RunKind):
         steps = f"{document['step']}/{document['max_steps']}"
         repairs = "".join(f"\ndata: {sentence}" for sentence in document.get("data_repairs") or ())
         return (
-            f"{document['status']} at step {steps}, {format_metrics(document['metrics'])}{_rows(document)}, "
+            f"{document['status']} at step {steps}, {_metrics(document)}, "
             f"{_parameters(document['params'])}{_origin(document)}{repairs}"
         )
 
@@ -104,6 +104,11 @@ class TrainKind(RunKind):
         if recorded_adapter(folder):
             return document, f"{written}: the adapter of a recorded run, as PEFT wrote it when training ended"
         return document, f"{cost_of_averaging(document)}{written}{_measured(document)}"
+
+
+def _metrics(document: Mapping[str, Any]) -> str:
+    """Return the last metrics, and on how many rows."""
+    return f"{format_metrics(document['metrics'], main_metric(document)[0])}{_rows(document)}"
 
 
 def _measured(document: Mapping[str, Any]) -> str:

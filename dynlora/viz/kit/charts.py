@@ -55,7 +55,9 @@ def titled(drawn: go.Figure, title: str) -> go.Figure:
     return drawn
 
 
-def add_losses(drawn: go.Figure, train: pd.DataFrame, held_out: pd.DataFrame, colours: Palette, name: str) -> go.Figure:
+def add_losses(
+    drawn: go.Figure, train: pd.DataFrame, held_out: pd.DataFrame, colours: Palette, name: str, unit: str = "nats"
+) -> go.Figure:
     """Add the smoothed training loss, under a name, and the held-out loss to a figure; frames hold step and value."""
     drawn.add_scatter(
         x=train["step"],
@@ -76,7 +78,7 @@ def add_losses(drawn: go.Figure, train: pd.DataFrame, held_out: pd.DataFrame, co
             hovertemplate="step %{x}<br>held-out loss %{y:.4f}<extra></extra>",
         )
     drawn.update_layout(showlegend=True)
-    return titled(drawn, "Loss (nats)")
+    return titled(drawn, f"Loss ({unit})")
 
 
 SHARES = (

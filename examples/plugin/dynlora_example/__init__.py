@@ -1,1 +1,1 @@
-"""A method, a figure and a kind of run for dynlora."""
+"""A method, a task, a figure and a kind of run for dynlora."""

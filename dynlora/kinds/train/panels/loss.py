@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from dynlora.analysis.frames import smoothed
 from dynlora.analysis.run_reading import RunReading
-from dynlora.analysis.run_summary import sample_words
+from dynlora.analysis.run_summary import loss_unit, sample_words
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.charts import HEIGHT, add_losses
 from dynlora.viz.kit.panel import Panel, RunView
@@ -18,11 +18,12 @@ from dynlora.viz.kit.theme import Palette
 
 @dataclass(frozen=True)
 class Losses:
-    """Both losses, columns step and value, and on how many examples the held-out one was measured, in words."""
+    """Both losses, columns step and value, their unit, and on how many examples the held-out one was measured."""
 
     train: pd.DataFrame
     held_out: pd.DataFrame
     sample: str
+    unit: str
 
 
 class TrainingLoss(Panel[Losses]):
@@ -38,7 +39,10 @@ class TrainingLoss(Panel[Losses]):
         """Return both losses; None before the first step."""
         run: RunReading = view.result
         train, held_out = run.series("loss"), run.series("loss", "validation")
-        return None if train["value"].isna().all() else Losses(train, held_out, sample_words(run.summary))
+        if train["value"].isna().all():
+            return None
+        unit = loss_unit(run.summary) if run.summary.get("task_facts") else "nats"
+        return Losses(train, held_out, sample_words(run.summary), unit)
 
     def caption(self, data: Losses) -> str:
         """Return how far the loss fell, and what the held-out loss rests on."""
@@ -50,7 +54,7 @@ class TrainingLoss(Panel[Losses]):
 
     def figure(self, data: Losses, colours: Palette) -> go.Figure:
         """Draw the losses."""
-        return loss_lines(data.train, data.held_out, colours)
+        return loss_lines(data.train, data.held_out, colours, data.unit)
 
 
 def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
@@ -67,7 +71,7 @@ def loss(train: pd.DataFrame, validation: pd.DataFrame) -> str:
     return words + "."
 
 
-def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) -> go.Figure:
+def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette, unit: str = "nats") -> go.Figure:
     """Draw the training loss, pale as it is and bold smoothed, and the held-out loss; frames hold step and value."""
     drawn = theme.figure(colours, HEIGHT)
     drawn.add_scatter(
@@ -78,4 +82,4 @@ def loss_lines(train: pd.DataFrame, validation: pd.DataFrame, colours: Palette) 
         line={"color": theme.faded(colours.accent, 0.3), "width": 1},
         hovertemplate="step %{x}<br>loss %{y:.4f}<extra></extra>",
     )
-    return add_losses(drawn, train, validation, colours, "Smoothed")
+    return add_losses(drawn, train, validation, colours, "Smoothed", unit)
