@@ -233,5 +233,5 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
 def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
     agreement = ablations.Agreement(0.5, 0.2, 0.7, 12)
     caption = ablations.agreement_caption("importance", agreement, ablations.Agreement(0.3, -0.1, 0.6, 12))
-    assert "of the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in caption
+    assert "In the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in caption
     assert words(open_page("capacity", run=run.name, section="ablation"))

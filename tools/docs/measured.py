@@ -382,6 +382,31 @@ def refined() -> Iterator[str]:
         yield row(f"{DATA[name]}, {one['seeds']} seeds", *cells)
 
 
+SHRUNK = ("compress-head-a", "compress-head-b")
+"""Results of `benchmarks.compress` whose heads have a rate of their own."""
+
+
+def shrunk() -> Iterator[str]:
+    """Yield what a smaller adapter loses against the whole one, by data set and share of the parameters kept."""
+    ways = ("loss, global", "loss, uniform", "loss, global - uniform")
+    yield from head("task", "kept", "one threshold (`loss`)", "the same rank everywhere", "difference of the two")
+    tasks = list(chain.from_iterable(figures(name)["summary"].items() for name in SHRUNK))
+    for share in ("25%", "10%"):
+        for name, one in tasks:
+            cells = [_bold(*one[f"{way}, {share}"]["difference"]) for way in ways]
+            yield row(f"{DATA[name]}, {one['seeds']} seeds", share.replace("%", " %"), *cells)
+
+
+def trained_wider() -> Iterator[str]:
+    """Yield what training at twice the rank and shrinking changes, and what `dynamic` does, at the default rates."""
+    ways = ("rank 16", "rank 16 cut to rank 8, loss", "dynamic")
+    yield from head(
+        "loss minus that of rank 8", "rank 16", "rank 16, cut to the parameters of rank 8", "`dynamic`, rank 8"
+    )
+    for name, one in chain.from_iterable(figures(name)["summary"].items() for name in SHRUNK):
+        yield row(f"{DATA[name]}, {one['seeds']} seeds", *(_bold(*one[way]["difference"]) for way in ways))
+
+
 def retention() -> Iterator[str]:
     """Yield what a run forgets at the suggested learning rate, and at a multiple of it, a run a row."""
     yield from head("run", "rate", "held-out loss before → after", "forgotten", "95 % CI")

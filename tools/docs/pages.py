@@ -195,7 +195,7 @@ PLUG_INS = {
     "dynlora.kinds.run_kind": ("RunKind", "Conclusion", "StartForm"),
     "dynlora.kinds.settings": ("KindSettings", "FormField", "stages_of"),
     "dynlora.kinds.named_runs": ("NamedRun", "RunField", "named_runs"),
-    "dynlora.training.stepwise": ("Stepwise", "continued", "take_steps"),
+    "dynlora.training.stepwise": ("Stepwise", "run_steps"),
     "dynlora.training.folder_work": ("Outcome",),
     "dynlora.training.stop_signal": ("StopRequest",),
     "dynlora.inference.load": ("load_run",),

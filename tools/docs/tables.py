@@ -72,6 +72,8 @@ KINDS = {
     "rank_line": measured.rank_line,
     "retention": measured.retention,
     "refined": measured.refined,
+    "shrunk": measured.shrunk,
+    "trained_wider": measured.trained_wider,
     "rates": measured.rates,
     "rate_rules": measured.rate_rules,
     "steps": measured.steps,

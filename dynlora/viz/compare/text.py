@@ -142,7 +142,7 @@ def paired(rows: pd.DataFrame, first: str, second: str, what: str, *, low_is_goo
         verdict = f"{'better' if better else 'worse'} on these examples, and too few seeds to decide"
     difference = f"{mean} {what} (95 % CI {low} to {high}, {plural(seeds, 'seed')}): {verdict}"
     if is_tie:
-        difference = f"no difference in {what}, on any example"
+        difference = f"no difference in {what.removeprefix('points of ').removeprefix('nats of ')}, on any example"
     basis = f"{plural(seeds, 'common seed')} and {number(int(whole['examples']))} examples; bootstrap over both"
     words = f"{one_line(second, 60)} minus {one_line(first, 60)}: {difference}. Paired over {basis}"
     return words + (". With one seed, the CI covers the examples only." if seeds == 1 else ".")
