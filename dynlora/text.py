@@ -246,14 +246,14 @@ def plural(n: int, word: str) -> str:
 
 
 def spans(numbers: Iterable[int]) -> str:
-    """Return whole numbers as spans: 0-2, 5."""
+    """Return whole numbers as spans, 0 to 2 and 5 as `0–2, 5`."""
     ranges: list[list[int]] = []
     for value in sorted(set(numbers)):
         if ranges and value == ranges[-1][-1] + 1:
             ranges[-1].append(value)
         else:
             ranges.append([value])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ranges)
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}\N{EN DASH}{run[-1]}" for run in ranges)
 
 
 def clean_text(text: str) -> str:

@@ -152,7 +152,7 @@ def test_the_bar_of_a_map_has_its_room_from_the_start(low: float, high: float, p
     ("lost", "words"),
     [
         (range(30), "self_attn.q_proj (all layers)"),
-        ((3, 4, 5, 9), "self_attn.q_proj (layers 3-5, 9)"),
+        ((3, 4, 5, 9), "self_attn.q_proj (layers 3\N{EN DASH}5, 9)"),
         ((0, 2, 4, 6, 7), "self_attn.q_proj (5 of 30 layers)"),
     ],
 )

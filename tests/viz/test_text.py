@@ -53,7 +53,7 @@ def test_the_head_of_a_column_has_the_end_of_a_long_path(name: str, short: str) 
 
 
 def test_small_words() -> None:
-    assert kit_text.spans([5, 0, 1, 2, 2]) == "0-2, 5"
+    assert kit_text.spans([5, 0, 1, 2, 2]) == "0\N{EN DASH}2, 5"
     assert kit_text.listed(["a", "b", "c", "d"], limit=2) == "a, b and 2 more"
     assert kit_text.listed([]) == "none"
     assert kit_text.duration(3725) == "1 h 2 min"
