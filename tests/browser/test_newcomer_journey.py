@@ -76,7 +76,7 @@ def _takes_the_tour(page: Page, picture: Picture) -> None:
         until(lambda: _has_menus_of_its_charts(page), f"the menus of the charts of {stop.key}")
         picture(page, f"tour-{stop.key}", full_page=True)
     page.go_back()
-    expect(page.get_by_role("heading", name="Gates", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name=tour_model.STOPS[-2].question, exact=True)).to_be_visible()
     page.go_forward()
     expect(page.get_by_role("link", name="Launch a similar run")).to_be_visible()
 

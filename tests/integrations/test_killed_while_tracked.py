@@ -21,7 +21,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.journey
 
-STEPS = 3000
+STEPS = 5000
 
 
 def folders(runs_dir: Path) -> list[Path]:
