@@ -26,6 +26,7 @@ from benchmarks.recycle.intents import Intents
 from benchmarks.recycle.learning import learned, tune, without_learning
 from benchmarks.recycle.setting import DROPPING, MODULE, SOURCES, Setting
 from benchmarks.recycle.tables import report, summary
+from benchmarks.recycle.whole_runs import repeat
 from benchmarks.recycle.work import Work
 from benchmarks.settings_arguments import add_fields, given
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None, help="folder of CLINC150")
     parser.add_argument("--work", type=Path, default=None, help="folder that keeps what is done")
     parser.add_argument("--tune", action="store_true", help="compare settings on intents of neither side")
+    parser.add_argument("--whole", action="store_true", help="whole recycles by the command's code, one a seed")
     parser.add_argument("--quick", action="store_true", help="few steps: does it work, nothing more")
     add_fields(parser, Setting())
     arguments, _ = parser.parse_known_args()
@@ -82,6 +84,9 @@ def main() -> None:
     work = Work.below(folder, setting, Intents.of(arguments.data, setting))
     if arguments.tune:
         tune(work, file)
+        return
+    if arguments.whole:
+        repeat(work, file)
         return
     compare(work, file)
     report(summary(work))
