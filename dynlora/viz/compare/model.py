@@ -119,8 +119,8 @@ def warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     sampled = [one_line(summary["name"], 40) for summary in summaries if run_summary.is_sampled(summary)]
     if sampled:
         sentences.append(
-            f"The metrics of {listed(sampled, 4)} come from a sample of the held-out examples. The last evaluation "
-            "takes all of them."
+            f"The metrics of {listed(sampled, 4)} come from a sample of the held-out examples. The last evaluation, "
+            "which takes all, has not run."
         )
     return sentences
 
