@@ -13,6 +13,7 @@ from dynlora.custom_loop.attach import attach
 from dynlora.custom_loop.attached import Attached
 from dynlora.notebook.remote_run import open_run
 from dynlora.notebook.run import Run
+from dynlora.safe_files import path_of
 
 __all__ = ["Attached", "attach", "load", "speculate", "train"]
 
@@ -36,8 +37,9 @@ def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", 
     """
     from dynlora.training import run as training
 
-    settings = with_run_folder(config if isinstance(config, RunConfig) else parse_config(config), Path(runs_dir))
-    outcome = training.train(settings, Path(runs_dir), progress=progress)
+    folder = path_of("runs_dir", runs_dir)
+    settings = with_run_folder(config if isinstance(config, RunConfig) else parse_config(config), folder)
+    outcome = training.train(settings, folder, progress=progress)
     if outcome.state == "failed":
         raise training.RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")
     return open_run(outcome.folder)
@@ -123,7 +125,7 @@ def speculate(
             **settings,
         }
     )
-    outcome = decode(parsed, Path(runs_dir), progress=progress, function=function)
+    outcome = decode(parsed, path_of("runs_dir", runs_dir), progress=progress, function=function)
     if outcome.state == "failed":
         raise RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")
     return open_run(outcome.folder)
@@ -132,14 +134,12 @@ def speculate(
 def _place(run: Any) -> str:
     """Return a run's folder as an absolute path, from wherever the decode continues; an id or a name as it is."""
     place = run.folder if isinstance(run, Run) else run
+    path = Path(os.path.expanduser(path_of("run", place)))
     is_name = isinstance(place, str) and place == Path(place).name
-    return str(place) if is_name or not Path(os.path.expanduser(place)).is_dir() else _absolute(place)
+    return str(place) if is_name or not path.is_dir() else os.path.abspath(path)
 
 
 def _data(data: str | Path) -> str:
     """Return a file or folder of data as an absolute path; the name of built-in data or a hub id as it is."""
-    return _absolute(data) if Path(os.path.expanduser(data)).exists() else str(data)
-
-
-def _absolute(path: str | Path) -> str:
-    return os.path.abspath(Path(os.path.expanduser(path)))
+    path = Path(os.path.expanduser(path_of("data", data)))
+    return os.path.abspath(path) if path.exists() else str(data)

@@ -15,6 +15,8 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import TypeVar
 
+from dynlora.errors import first_line
+
 T = TypeVar("T")
 
 GROUPS: Mapping[str, str] = {
@@ -82,12 +84,18 @@ def joined(own: Mapping[str, T], plugins: Mapping[str, T]) -> dict[str, T]:
 
 
 def installed() -> list[dict[str, str]]:
-    """Return every declared plug-in: group, name, package with version, and the class it names."""
+    """Return every declared plug-in: group, name, package with version, the class it names, and why it has none."""
     points = [point for group in GROUPS for point in _points(group)]
     return [
-        {"group": point.group, "name": point.name, "package": _package(point), "class": point.value}
+        {"group": point.group, "name": point.name, "package": _package(point), "class": point.value} | _problem(point)
         for point in sorted(points, key=lambda point: (point.group, point.name))
     ]
+
+
+def _problem(point: EntryPoint) -> dict[str, str]:
+    """Return why an entry point cannot be imported; nothing where it can."""
+    value = _load(point.value)
+    return {"problem": f"cannot be imported: {first_line(value)}"} if isinstance(value, BaseException) else {}
 
 
 def _points(group: str) -> Iterable[EntryPoint]:
@@ -97,17 +105,22 @@ def _points(group: str) -> Iterable[EntryPoint]:
 
 def _loaded(point: EntryPoint) -> object | None:
     """Return what an entry point names, None where importing it fails: a plug-in must not break the rest."""
-    try:
-        return _load(point.value)
-    except Exception as error:  # it is the code of others
-        logger.warning("%s is left out: %s: %s", _about(point), type(error).__name__, error)
+    value = _load(point.value)
+    if isinstance(value, BaseException):
+        logger.warning("%s is left out: %s", _about(point), first_line(value))
         return None
+    return value
 
 
 @functools.cache
 def _load(value: str) -> object:
-    """Return an object by `module:name`, imported once."""
-    return EntryPoint("", value, "").load()
+    """Return an object by `module:name`, or the error of its import, which is tried once: it is the code of others."""
+    try:
+        return EntryPoint("", value, "").load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # `sys.exit` too
+        return error
 
 
 def _package(point: EntryPoint) -> str:

@@ -263,8 +263,6 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     subject = f"{name}: " if isinstance(value, Mapping) else f"{name}={_short(value)}: "
     if kind == "extra_forbidden":
         return f"{subject}unknown key; {nearest(key, keys_of(model), prefix)}"
-    if kind == "invalid_key":
-        return f"{name}: keys are text; {nearest(key, keys_of(model), prefix)}"
     if kind == "value_error":
         return str(first.get("ctx", {}).get("error", first["msg"]))
     if (section := section_in(model, key)) is not None:
@@ -336,9 +334,14 @@ def _refuse_booleans(values: Mapping[str, Any], model: type[BaseModel], prefix: 
             raise ConfigError(f"{prefix}{key}={value}: must not be true or false; {meaning_of(model, key, prefix)}")
 
 
-def _refuse_broken_text(values: Mapping[str, Any], prefix: str) -> None:
-    """Refuse text that cannot be encoded, and numbers too long to be written, in keys, values and lists of values."""
+def _refuse_broken_text(values: Mapping[Any, Any], prefix: str) -> None:
+    """Refuse names of settings that are no text, text that cannot be encoded, and numbers too long to be written.
+
+    They are looked for in keys, values and lists of values.
+    """
     for key, value in values.items():
+        if not isinstance(key, str) and prefix.count(".") < 2:  # below, a repair maps classes, which may be numbers
+            raise ConfigError(f"{prefix}{_short(key)}: the key must be text, the name of a setting; correct it")
         items = cast(Sequence[Any], value) if isinstance(value, list | tuple) else [value]
         if not all(is_text(text) for text in (key, *items) if isinstance(text, str)):
             raise ConfigError(f"{prefix}{_short(key)}={_short(value)}: must be {RULES['string_unicode']}; correct it")

@@ -107,6 +107,18 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """How an address begins, also after it was taken for a path, which has no double slash."""
 
 
+def path_of(argument: str, value: Any) -> Path:
+    """Return the path that a function was given.
+
+    Raises:
+        ConfigError: when it is none.
+    """
+    try:
+        return Path(value)
+    except TypeError:
+        raise ConfigError(f"{argument}={value!r:.60}: must be a path; give that of a file or folder") from None
+
+
 def kind_of_file(path: str | Path) -> str:
     """Return what a path leads to, links followed, in words; empty where nothing is.
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dynlora.config import DataConfig, config_keys, nearest_key, parse_config
 from dynlora.config_files import MAX_CONFIG_BYTES, load_config, parse_value, set_key, split_override, value_text
+from dynlora.data_files.repair_list import plain
 from dynlora.errors import ConfigError
 
 CONTRACT = """
@@ -208,6 +209,11 @@ def test_unknown_keys_name_the_nearest() -> None:
         parse_config({"train": {"lrr": 1}})
     with pytest.raises(ConfigError, match=r"^trian: unknown key; did you mean train\?$"):
         parse_config({"trian": {"lr": 1}})
+
+
+def test_classes_of_a_merge_may_be_numbers() -> None:
+    (merge,) = parse_config({"data": {"repair": [{"merge": {1: 2}}]}}).data.repair or ()
+    assert plain(merge) == {"merge": {"1": "2"}}
 
 
 def test_fields_of_the_strategy_are_left_to_it() -> None:

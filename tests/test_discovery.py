@@ -140,6 +140,27 @@ def test_a_broken_plug_in_is_named_and_left_out(
     assert "plug-in other of dynlora.strategies (dynlora-example 0.1.0) is left out: it must be a concrete" in log
 
 
+@pytest.mark.parametrize(
+    "ends", ["import sys; sys.exit(3)", "raise SystemExit", "class End(BaseException): ...\nraise End"]
+)
+def test_a_plug_in_that_ends_the_program_at_its_import_is_left_out_and_told(
+    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every command ended with the code of the plug-in, and without a word."""
+    module = f"ending_plugin_{abs(hash(ends))}"
+    (tmp_path / f"{module}.py").write_text(ends, "utf-8")
+    install(tmp_path, {"dynlora.strategies": {"ending": f"{module}:Thing"}})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    forget()
+    with caplog.at_level(logging.WARNING, "dynlora.discovery"):
+        assert "lora" in strategies.registry()
+    assert "plug-in ending of dynlora.strategies (dynlora-example 0.1.0) is left out: " in "\n".join(caplog.messages)
+    (plug_in,) = document(CliRunner().invoke(main, ["doctor", "--json"]))["plugins"]
+    assert plug_in["problem"].startswith("cannot be imported: ")
+    monkeypatch.undo()
+    forget()
+
+
 def test_the_names_of_dynlora_stay_its_own(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "dynlora.discovery"):
         assert discovery.joined({"lora": 1}, {"lora": 2, "mine": 3}) == {"lora": 1, "mine": 3}

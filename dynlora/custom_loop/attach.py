@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -24,7 +25,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.base_model import BaseModel, head_names
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.strategy import Strategy
-from dynlora.errors import ConfigError, checked
+from dynlora.errors import ConfigError, DynloraError, checked, first_line
 from dynlora.tasks import Task
 from dynlora.text import printable
 from dynlora.training.initial_adapter import read_ranks, read_start
@@ -96,27 +97,45 @@ def attach(  # noqa: PLR0913 - the public form; all but the model are named
     method = _method(strategy, fields)
     _check(method, settings)
     lora_alpha = 2.0 * settings.budget if settings.alpha is None else settings.alpha
-    task, head = _frozen(model)
-    batches = [dict(batch) for batch in calibration]
-    base = BaseModel(model, None, head, Path(), task)  # pyright: ignore
-    adapters = adapt(
-        base,
-        method,
-        rank=settings.budget,
-        lora_alpha=lora_alpha,
-        dropout=settings.dropout,
-        targets=settings.targets,
-        total=settings.steps,
-        seed=settings.seed,
-        batches=lambda n: batches[:n],  # pyright: ignore
-    )
-    if adapters.gates is not None and batches:
-        adapters.gates.calibrate(model, batches)
-    _start(method, adapters, base)
+    with _explained("calibration=...", "give a list of batches, each what the model's forward takes by name"):
+        batches = [dict(batch) for batch in calibration]
+    with _explained(f"model={type(model).__name__}", "give a model that can be trained, and calibration that it takes"):
+        _check_weights(model)
+        task, head = _frozen(model)
+        base = BaseModel(model, None, head, Path(), task)  # pyright: ignore
+        adapters = adapt(
+            base,
+            method,
+            rank=settings.budget,
+            lora_alpha=lora_alpha,
+            dropout=settings.dropout,
+            targets=settings.targets,
+            total=settings.steps,
+            seed=settings.seed,
+            batches=lambda n: batches[:n],  # pyright: ignore
+        )
+        if adapters.gates is not None and batches:
+            adapters.gates.calibrate(model, batches)
+        _start(method, adapters, base)
     optimizer = _optimizer(model, adapters, method, settings.lr)
     return Attached(
         model, adapters, method, optimizer, settings.steps, head, base.task, lora_alpha, calibration=batches
     )
+
+
+@contextmanager
+def _explained(argument: str, remedy: str) -> Iterator[None]:
+    """Turn what torch, or the model, raises in the block into a sentence about an argument; the cause stays behind it.
+
+    Raises:
+        ConfigError: in the place of an error that is not ours.
+    """
+    try:
+        yield
+    except DynloraError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"attach({argument}): cannot be used ({first_line(error)}); {remedy}") from error
 
 
 def _start(method: Strategy, adapters: Adapters, base: BaseModel) -> None:
@@ -138,8 +157,17 @@ def _frozen(model: nn.Module) -> tuple[Task, list[str]]:
 
 
 def _method(strategy: str | Strategy, fields: Mapping[str, Any]) -> Strategy:
-    """Return the strategy, which can read the ranks, or the adapter, that it is to start with."""
+    """Return the strategy, which can read the ranks, or the adapter, that it is to start with.
+
+    Raises:
+        ConfigError: when it is none, or its settings cannot be used.
+    """
     method = strategies.build(strategy, fields) if isinstance(strategy, str) else strategy
+    if not isinstance(method, Strategy):
+        raise ConfigError(
+            f"attach(strategy={printable(repr(strategy), 60)}): must be the name of a method, such as 'dynamic', or a "
+            "Strategy object; `dynlora strategies` lists the names"
+        )
     if (source := method.ranks_source()) is not None:
         method.attach_ranks(partial(read_ranks, source))
     if (source := method.start_source()) is not None:
@@ -188,6 +216,31 @@ def _check_model(model: nn.Module) -> None:
                 "attach: the model is one of PEFT's, with adapters of its own; give the base model, "
                 "`model.unload()` or `model.merge_and_unload()`"
             )
+
+
+def _check_weights(model: nn.Module) -> None:
+    """Refuse weights on which nothing can be trained.
+
+    Raises:
+        ConfigError: naming the first, why, and what to do.
+    """
+    for name, weight in model.named_parameters():
+        if problem := _problem(weight):
+            raise ConfigError(f"attach: the model's weight {name} {problem}")
+
+
+def _problem(weight: Tensor) -> str:
+    """Return why nothing can be trained on a weight, and what to do; empty where it can."""
+    if nn.parameter.is_lazy(weight):
+        return "has no shape yet; call the model once first"
+    if weight.is_meta:
+        return "is on the device meta, where it has no numbers; load the model whole, onto a processor or a GPU"
+    if weight.is_inference() or torch.is_inference_mode_enabled():
+        return "was made in torch.inference_mode(), where nothing can be trained; load the model, and attach, outside"
+    is_readable = weight.is_floating_point() and weight.element_size() > 1 and weight.numel()
+    if is_readable and not torch.stack(torch.aminmax(weight.detach())).isfinite().all():
+        return "has numbers that are not finite; load the model again, or use another one"
+    return ""
 
 
 def _optimizer(model: nn.Module, adapters: Adapters, strategy: Strategy, lr: float) -> Optimizer:

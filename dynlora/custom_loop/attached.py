@@ -21,6 +21,7 @@ from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.engine.loop.first_steps import FirstSteps
 from dynlora.errors import ConfigError, storing
+from dynlora.safe_files import path_of
 
 
 @dataclass
@@ -147,7 +148,7 @@ class Attached(Parts):
         """
         if self.recording is not None:
             raise ConfigError(f"record({name!r}): the steps are recorded already, in {self.recording.folder.name}")
-        self.recording = LoopRecord(self, name, Path(runs_dir), data, every)
+        self.recording = LoopRecord(self, name, path_of("runs_dir", runs_dir), data, every)
         return self.recording
 
     def callback(self) -> Allocate:
@@ -186,7 +187,7 @@ class Attached(Parts):
             ConfigError: when it was saved with another strategy, number of steps or budget.
             CorruptRunError: when there is nothing saved, or it belongs to another model.
         """
-        restore(self, read_checkpoint(Path(folder).absolute()))
+        restore(self, read_checkpoint(path_of("folder", folder).absolute()))
 
     def export(
         self,
@@ -211,7 +212,7 @@ class Attached(Parts):
             StorageError: when it cannot be written.
         """
         rows = [dict(batch) for batch in batches] or self.calibration
-        return export_attached(self, Path(folder), rows, adapter_form(form, ranks))
+        return export_attached(self, path_of("folder", folder), rows, adapter_form(form, ranks))
 
 
 PATIENCE = 2

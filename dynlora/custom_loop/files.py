@@ -22,7 +22,7 @@ from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.peft_adapter.forms import Form, form_of
-from dynlora.safe_files import kind_of_file
+from dynlora.safe_files import kind_of_file, path_of
 from dynlora.tasks import Task
 from dynlora.training.staged_folder import staged
 
@@ -79,7 +79,8 @@ def check_folder(folder: str | Path) -> None:
     Raises:
         ConfigError: when something else is there.
     """
-    kind, path = kind_of_file(folder), Path(folder)
+    path = path_of("folder", folder)
+    kind = kind_of_file(path)
     if kind not in ("", "a folder") or (kind and any(path.iterdir()) and not (path / "state.json").is_file()):
         what = "holds other files" if kind == "a folder" else f"is {kind}"
         raise ConfigError(f"save({str(folder)!r}): {what}, which would be replaced; give a folder of its own")

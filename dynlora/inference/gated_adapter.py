@@ -22,6 +22,7 @@ from dynlora.engine.model.gates import Gates
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import AdapterError, ConfigError, CorruptRunError, NotMergeableError
 from dynlora.inference.load import adapted, task_of
+from dynlora.safe_files import path_of
 from dynlora.store.record import Record
 
 SETTINGS_NAME = "dynlora_adapter.json"
@@ -94,7 +95,7 @@ def load_gated(folder: str | Path, base: Any = None) -> Any:
         AdapterError: when the folder holds no such adapter, or it belongs to another base model.
         AssetError: when the base model cannot be loaded.
     """
-    path = Path(folder)
+    path = path_of("folder", folder)
     written = GatedAdapter.read(path / SETTINGS_NAME)
     if written is None:
         raise AdapterError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import dynlora
 from dynlora.api import Attached
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.peft_adapter.header import read_header
+from dynlora.strategies.lora import Lora
 from tests.tiny_lm import tiny_decoder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
@@ -186,6 +189,95 @@ def test_what_cannot_work_is_refused_in_a_sentence(tiny_bert: Path) -> None:
     for other in (None, "minilm"):
         with pytest.raises(ConfigError, match=rf"attach\(model={other!r}\): must be a torch\.nn\.Module"):
             dynlora.attach(other, steps=STEPS)  # pyright: ignore[reportArgumentType]
+
+
+def network(**where: Any) -> nn.Sequential:
+    """Two linear modules, named 0 and 2."""
+    return nn.Sequential(nn.Linear(8, 8, **where), nn.Tanh(), nn.Linear(8, 2, **where))
+
+
+def of_inference() -> nn.Module:
+    """A model that was made where nothing can be trained."""
+    with torch.inference_mode():
+        return network()
+
+
+def holding(value: float) -> nn.Module:
+    """A model with one weight that is no number."""
+    model = network()
+    model.get_parameter("0.weight").data[3, 2] = value
+    return model
+
+
+@pytest.mark.parametrize(
+    ("made", "arguments", "message"),
+    [
+        (of_inference, {}, r"weight 0\.weight was made in torch\.inference_mode\(\)"),
+        (partial(network, device="meta"), {}, r"weight 0\.weight is on the device meta"),
+        (partial(holding, math.nan), {}, r"weight 0\.weight has numbers that are not finite"),
+        (partial(holding, -math.inf), {}, r"weight 0\.weight has numbers that are not finite"),
+        (lambda: nn.Sequential(nn.LazyLinear(3)), {}, r"weight 0\.weight has no shape yet"),
+        (lambda: nn.Sequential(nn.Tanh()), {}, r"targets=0: no linear module has this name; the model has none"),
+        (lambda: nn.Sequential(nn.Linear(0, 3)), {"targets": ["0"]}, r"attach\(model=Sequential\): cannot be used"),
+        (network, {"strategy": None}, r"attach\(strategy=None\): must be the name of a method"),
+        (network, {"strategy": Lora}, r"attach\(strategy=<class.*Lora'>\): must be the name of a method"),
+        (network, {"calibration": None}, r"attach\(calibration=\.\.\.\): cannot be used \(TypeError"),
+        (network, {"calibration": {"input_ids": 3}}, r"attach\(calibration=\.\.\.\): cannot be used \(ValueError"),
+        (
+            tiny_decoder,
+            {"gates": "module", "targets": None, "calibration": [{"nothing": torch.ones(2)}]},
+            r"attach\(model=LlamaForCausalLM\): cannot be used \(ValueError.*calibration that it takes",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*zero-element")  # torch, of the module without inputs
+def test_what_cannot_be_trained_is_refused_by_dynlora_not_by_torch(
+    made: Callable[[], nn.Module], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dynlora.attach(made(), **{"steps": STEPS, "budget": 2, "gates": "off", "targets": ["0", "2"], **arguments})
+
+
+def test_what_is_no_path_is_refused_in_a_sentence() -> None:
+    attached: Any = dynlora.attach(network(), steps=STEPS, budget=2, gates="off", targets=["0", "2"])
+    api: Any = dynlora
+    for given, call in {
+        "folder": attached.save,
+        " folder": attached.load,
+        "folder ": attached.export,
+        " folder ": api.load,
+        "runs_dir": partial(attached.record, "mine"),
+        " runs_dir": partial(api.train, {}),
+        "run": partial(api.speculate, "draft"),
+        "data": lambda data: api.speculate("draft", "target", data=data),
+    }.items():
+        with pytest.raises(ConfigError, match=rf"{given.strip()}=3: must be a path"):
+            call(3)
+
+
+def test_a_bare_encoder_is_adapted_in_its_blocks_and_frozen_elsewhere(tiny_bert: Path, tmp_path: Path) -> None:
+    """It was taken for its own head: unfrozen, and refused for want of linear modules."""
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    def encoder() -> Any:
+        return AutoModel.from_pretrained(tiny_bert)
+
+    attached = attached_to(encoder(), gates="off", calibration=[])
+    assert attached.head == []
+    assert {name.rpartition(".")[2] for name, one in attached.model.named_parameters() if one.requires_grad} == {
+        "lora_A",
+        "lora_B",
+    }
+    assert {info.layer for info in (module.info for module in attached.adapters)} == {0, 1}
+    ids = batch(0)["input_ids"]
+    for _ in range(STEPS):
+        attached.model(input_ids=ids).last_hidden_state.square().mean().backward()
+        attached.step()
+    loaded = PeftModel.from_pretrained(encoder(), attached.export(tmp_path / "adapter")).eval()
+    with torch.no_grad():
+        ours = attached.model.eval()(input_ids=ids).last_hidden_state
+        torch.testing.assert_close(loaded(input_ids=ids).last_hidden_state, ours, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def _shared_config(model: AdaptedModel, kind: str, facts: AdapterFacts) -> dict[
     """Return what PEFT's config holds of every adapter."""
     config: dict[str, Any] = {
         "peft_type": kind,
-        "task_type": model.task.peft_task_type,
+        "task_type": None if model.task.trains_head and not model.base.head else model.task.peft_task_type,
         "base_model_name_or_path": facts.base_name,
         "target_modules": [],
         "modules_to_save": list(model.base.head),

@@ -124,11 +124,13 @@ def head_names(model: PreTrainedModel, fresh: Sequence[str] = ()) -> list[str]:
     """Return the dotted names of the modules trained in full.
 
     These are the children beside the pretrained part (the classification head), and the owners of weights that the
-    checkpoint did not hold (`fresh`), such as a pooler that was never trained.
+    checkpoint did not hold (`fresh`), such as a pooler that was never trained. A bare encoder is that part itself.
     """
-    backbone = model.base_model_prefix
+    backbone = getattr(model, model.base_model_prefix, None)
     names = [
-        name for name, child in model.named_children() if name != backbone and any(True for _ in child.parameters())
+        name
+        for name, child in model.named_children()
+        if backbone is not None and child is not backbone and any(True for _ in child.parameters())
     ]
     for weight in fresh:
         owner = weight.rpartition(".")[0]
@@ -179,7 +181,7 @@ def _meant_by(target: str, infos: Sequence[ModuleInfo], model: nn.Module, head: 
     if not meant:
         kinds = sorted({info.kind for info in blocks or infos})
         lacks = f"the model has no {target} modules" if target in KINDS else "no linear module has this name"
-        raise ConfigError(f"adapter.targets={target}: {lacks}; the model has {', '.join(kinds[:20])}")
+        raise ConfigError(f"adapter.targets={target}: {lacks}; the model has {', '.join(kinds[:20]) or 'none'}")
     return meant
 
 
