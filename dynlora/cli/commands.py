@@ -24,6 +24,7 @@ from dynlora.cli.options import (
     Whole,
     configured,
     exit_code,
+    in_rows,
     in_runs,
     reports,
     write_out,
@@ -203,7 +204,7 @@ def _run_health(folder: Path) -> Report:
     health = outcome(read_run(folder).evidence)
     document = {"id": folder.name, "conclusion": health.conclusion, **asdict(health)}
     lines = [f"{one.level.capitalize()}: {one.title}. {one.words}" for one in health.findings]
-    return document, "\n".join([health.conclusion, *lines, *health.details])
+    return document, "\n".join(in_rows([health.conclusion, *lines, *health.details]))
 
 
 def _machine(runs_dir: Path) -> Report:

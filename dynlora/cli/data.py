@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dynlora.cli.options import configured, printable, reports
+from dynlora.cli.options import configured, in_rows, printable, reports
 
 
 @click.group()
@@ -96,6 +96,8 @@ def check_file(path: Path, columns: dict[str, str], overrides: tuple[str, ...]) 
 
 def in_words(result: dict[str, Any]) -> str:
     """Return what was found for a person: the conclusion first, then the faults, then what was read."""
+    options = _repair_options(result)
+    result = in_rows(result)
     lines = [result["conclusion"], ""]
     for fault in result["faults"]:
         lines.append(f"{fault['title']}: {fault['sentence']}")
@@ -104,8 +106,7 @@ def in_words(result: dict[str, Any]) -> str:
     sizes = ", ".join(f"{count:,} {part}" for part, count in result["rows"].items())
     named = ", ".join(f"{key}={name}" for key, name in _columns(result["columns"]).items())
     lines += [f"Rows: {sizes}. Columns: {named}.", *(f"Read: {note}." for note in result["notes"])]
-    lines += _repair_options(result)
-    return "\n".join(line for line in lines if line or result["faults"])
+    return "\n".join(line for line in [*lines, *options] if line or result["faults"])
 
 
 def _repair_options(report: dict[str, Any]) -> list[str]:

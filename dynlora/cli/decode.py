@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dynlora.blocks import parse_blocks
-from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_runs, printable, reports
+from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_rows, in_runs, printable, reports
 from dynlora.errors import ConfigError, RunRoleError
 from dynlora.kinds.decode.settings import OWN, DecodeSettings
 from dynlora.store.schema import command_text
@@ -164,7 +164,7 @@ def tell(outcome: Any, runs_dir: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False, default=str))
         return
-    lines = [words(document)] if document.get("points") is not None else []
+    lines = [words(in_rows(document))] if document.get("points") is not None else []
     if outcome.state == "stopped":
         by = signals.Signals(outcome.signal or signals.SIGTERM).name
         again = command_text("resume", summary["id"], runs_dir=runs_dir)

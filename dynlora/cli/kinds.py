@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import click
 from pydantic.fields import FieldInfo
 
-from dynlora.cli.options import PathOrName, Real, Whole, check_texts, in_runs, printable
+from dynlora.cli.options import PathOrName, Real, Whole, check_texts, in_rows, in_runs, printable
 from dynlora.discovery import declared
 from dynlora.errors import RunNotFoundError
 from dynlora.jobs import kinds as jobs
@@ -162,7 +162,7 @@ def worked_on(settings: KindSettings, runs_dir: Path) -> Report:
         return {"id": run_id, "status": "stopped"}, words, 128 + (outcome.signal or signal.SIGTERM)
     document = {"id": run_id, "status": "finished", **run_summary(folder)["results"]}
     conclusion = kind.conclusion(kind.read(folder))
-    words = [f"{conclusion.text} {conclusion.basis}".strip(), *kind.lines(document, runs_dir)]
+    words = [in_rows(f"{conclusion.text} {conclusion.basis}".strip()), *kind.lines(in_rows(document), runs_dir)]
     return document, "\n".join(words), 0
 
 

@@ -7,7 +7,7 @@ import math
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
@@ -35,6 +35,21 @@ def printable(text: str) -> str:
     safe = _COMMANDS.sub(lambda match: ascii(match.group())[1:-1], text)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return safe.encode(encoding, "backslashreplace").decode(encoding)
+
+
+_ROW_ENDS = {ord(end): ascii(end)[1:-1] for end in "\t\n\u2028\u2029"}
+
+
+def in_rows(values: Any) -> Any:
+    r"""Return plain values for rows of words: in their texts, keys too, line feeds and tabs are written out as `\n`.
+
+    `printable` leaves both, as our own tables use them; a name that holds one would forge a row.
+    """
+    if isinstance(values, str):
+        return values.translate(_ROW_ENDS)
+    if isinstance(values, Mapping):
+        return {in_rows(key): in_rows(value) for key, value in values.items()}
+    return [in_rows(value) for value in values] if isinstance(values, list | tuple) else values
 
 
 def exit_code(outcome: Any) -> int:

@@ -12,7 +12,7 @@ import click
 from dynlora import assets
 from dynlora.analysis.run_summary import format_metrics, main_metric
 from dynlora.cli.kinds import facts_of
-from dynlora.cli.options import STDOUT, OutFile, files_into, in_runs, reports, write_out
+from dynlora.cli.options import STDOUT, OutFile, files_into, in_rows, in_runs, reports, write_out
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import helper_job, launch
@@ -50,6 +50,7 @@ def format_method(row: Mapping[str, Any]) -> str:
 
 def format_summary(document: Mapping[str, Any]) -> str:
     """Return a run in a few lines, as its kind words them."""
+    document = in_rows(document)
     kind = registry().get(document["kind"])
     standing = f"{document['status']} at step {document['step']}/{document['max_steps']}, of an unknown kind"
     return f"{document['id']}  {document['name']}\n{standing if kind is None else kind.standing(document)}"
@@ -105,7 +106,7 @@ def tag(*, run_id: str, add: tuple[str, ...], remove: tuple[str, ...], note: str
     from dynlora.store.notes import annotate_notes
 
     notes = annotate_notes(run_folder(runs_dir, run_id), add=add, remove=remove, note=note)
-    words = f"{run_id}: {', '.join(notes.tags) or 'no tags'}" + (f"\n{notes.note}" if notes.note else "")
+    words = f"{run_id}: {', '.join(in_rows(notes.tags)) or 'no tags'}" + (f"\n{notes.note}" if notes.note else "")
     return {"id": run_id, "tags": list(notes.tags), "note": notes.note}, words
 
 
@@ -126,7 +127,7 @@ def runs(*, where: str, runs_dir: Path) -> Report:
     lines = [
         f"{row['id']:30} {row['status']:12} {row['step'] or 0:>6}/{row['max_steps'] or 0:<6} "
         f"{format_method(row):28} {format_metrics(row['metrics'] or {}, main_metric(row)[0]):24} {row['name'] or ''}"
-        for row in matching
+        for row in in_rows(matching)
     ]
     start = command_text("train", runs_dir=runs_dir)
     empty = f"none of {len(every)} runs matches" if every else f"no runs in {runs_dir}; start one with `{start}`"
@@ -145,7 +146,7 @@ def show(*, run_id: str, runs_dir: Path) -> Report:
     words = format_summary(document) + format_trackers(document["trackers"])
     facts = facts_of(folder, document)
     conclusion = facts["conclusion"]
-    return {**document, **facts}, f"{words}\n{conclusion}" if conclusion else words
+    return {**document, **facts}, f"{words}\n{in_rows(conclusion)}" if conclusion else words
 
 
 @click.command()
@@ -163,13 +164,13 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
     rows = [{key: run[key] for key in COMPARED} for run in documents]
     document = {"runs": rows, "config_differences": differing, **({"damaged": damaged} if damaged else {})}
     lines = [
-        *damaged,
+        *in_rows(damaged),
         *(
             f"{run['id']}  {run['name']}  {format_method(run)}  {format_metrics(run['metrics'], main_metric(run)[0])}"
-            for run in documents
+            for run in in_rows(documents)
         ),
     ]
-    lines += [f"  {key}: " + " | ".join(str(value) for value in values) for key, values in differing.items()]
+    lines += [f"  {key}: " + " | ".join(map(str, values)) for key, values in in_rows(differing).items()]
     return document, "\n".join(lines)
 
 
@@ -202,7 +203,7 @@ def predict(
         rows = load_run(folder, which).answers(list(text), list(text_pair) or None)
     else:
         rows = answers_of_file(folder, path, which)
-    lines = [f"{row['prediction']}\t{row['text']}{UNUSUAL if row.get('unusual') else ''}" for row in rows]
+    lines = [f"{row['prediction']}\t{in_rows(row['text'])}{UNUSUAL if row.get('unusual') else ''}" for row in rows]
     return rows, "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynlora.cli.options import PathOrName, in_runs, reports
+from dynlora.cli.options import PathOrName, in_rows, in_runs, reports
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DataError
 from dynlora.jobs.trackers import KNOWN, check_trackers
@@ -67,7 +67,7 @@ def tracker_rows(folder: Path) -> dict[str, dict[str, Any]]:
 def format_trackers(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a line for each tracker of a run: where it is, how to see it, or what went wrong."""
     lines = []
-    for name, row in rows.items():
+    for name, row in in_rows(rows).items():
         how = f"; {row['error']}" if row["error"] else f" ({row['view']})" if row["view"] else ""
         lines.append(f"\n{name}: {row['place']}{how}")
     return "".join(lines)
@@ -135,9 +135,9 @@ def _imported(runs: Iterable[TrackerRun], runs_dir: Path, method: str | None, da
             left_out += [f"{run.name}: {note}" for note in run.notes or ("has no numbers and is left out",)]
     if left_out and not rows:
         raise DataError(f"nothing was imported; {left_out[0]}; give a file that is whole")
-    lines = left_out
+    lines = in_rows(left_out)
     for row in rows:
-        lines.append(f"{row.id}  {row.what:9}  {row.series:>4} series to step {row.steps:,}  {row.name}")
-        lines += [f"    {note}" for note in row.notes]
+        lines.append(f"{row.id}  {row.what:9}  {row.series:>4} series to step {row.steps:,}  {in_rows(row.name)}")
+        lines += [f"    {note}" for note in in_rows(row.notes)]
     document = {"runs": [vars(row) for row in rows], "left_out": left_out}
     return document, "\n".join(lines) or "no runs with numbers were found"

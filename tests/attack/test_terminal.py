@@ -30,6 +30,32 @@ def test_a_runs_texts_do_not_drive_the_terminal(command: tuple[str, ...], runs_d
         assert not set(output) & set("\x1b\x07\x9b\r\b\x7f"), ascii(output)
 
 
+FORGED = "20261201-101010-0000beef           finished         99/99     lora"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize(
+    "command", [("runs",), ("show", RUN), ("compare", RUN, f"{RUN[:-1]}2"), ("tag", RUN), ("doctor", RUN)]
+)
+def test_a_runs_texts_make_no_row_of_their_own(command: tuple[str, ...], end: str, runs_dir: Path) -> None:
+    """A line feed in a name made a row that looked like a run."""
+    hostile = f"mine{end}{FORGED}"
+    for last, name in (("1", hostile), ("2", f"another{end}{FORGED}")):
+        folder = make_run(runs_dir, run_id=RUN[:-1] + last, text=name, error=hostile, own=True)
+        (folder / "notes.json").write_text(json.dumps({"tags": [f"a{end}{FORGED}"[:40]], "note": ""}))
+    done = CliRunner().invoke(main, [*command, "--runs-dir", str(runs_dir)])
+    assert done.exit_code == 0, done.output
+    assert [line for line in done.output.splitlines() if line.startswith(FORGED[:20])] == []
+
+
+def test_a_files_texts_make_no_row_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / f"a\n{FORGED[:24]}.csv"
+    path.write_text(f'text,"label\n{FORGED}"\n' + f'"a\n{FORGED}","b\n{FORGED}"\n' * 3, "utf-8")
+    done = CliRunner().invoke(main, ["data", "check", str(path)])
+    assert done.exit_code == 1, done.output
+    assert [line for line in done.output.splitlines() if line.startswith(FORGED[:20])] == []
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
 def test_a_config_that_is_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "config.yaml")
