@@ -61,7 +61,8 @@ class RateCurve:
     @property
     def effect(self) -> np.ndarray:
         """The loss less that of the control, (steps,): what the adapters do; the loss itself without a control."""
-        return np.asarray(self.losses, dtype=float) - (np.asarray(self.control, dtype=float) if self.control else 0.0)
+        with np.errstate(invalid="ignore"):  # both may be infinite
+            return np.asarray(self.losses, float) - (np.asarray(self.control, float) if self.control else 0.0)
 
     def halves(self) -> tuple[RateCurve, RateCurve]:
         """Return every other step from the first, and from the second on."""

@@ -181,9 +181,6 @@ def _of_cells(name: str, cells: list[tuple[int, list[Any]]], notes: list[str]) -
         header.pop()
     names = [f"Unnamed: {place}" if cell is None else str(cell) for place, cell in enumerate(header)]
     checked_columns(name, names)
-    if len(set(names)) < len(names):
-        twice = next(each for each in names if names.count(each) > 1)
-        raise refusal(name, f"two columns are called {twice[:40]}; rename one")
     for number, row in rows:
         if any(cell is not None for cell in row[len(names) :]):
             raise refusal(name, f"has more cells than the header names ({len(names)}); name the column", number, "row")

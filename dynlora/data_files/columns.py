@@ -188,9 +188,9 @@ def _holds_conversations(rows: pd.DataFrame, name: str) -> bool:
 
 
 def _named(names: Sequence[str], candidates: Sequence[str]) -> list[str]:
-    """Return the columns with the wanted names, in the order wanted, whatever their case."""
-    lower = {name.lower(): name for name in reversed(names)}
-    return [lower[name] for name in candidates if name in lower]
+    """Return the columns with the wanted names, in the order wanted, whatever their case where none is spelled so."""
+    spelled = {name.lower(): name for name in reversed(names)} | {name: name for name in names}
+    return [spelled[name] for name in candidates if name in spelled]
 
 
 def _longest_text(rows: pd.DataFrame) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -236,9 +238,13 @@ def is_empty(value: Any) -> bool:
     )
 
 
+MOST_LABEL = 1e18
+"""A number on a scale is learned by its square, which fp32 must hold, also summed over a batch."""
+
+
 def is_infinite(value: Any) -> bool:
-    """Say whether a cell is a number beyond all others, as 1e400 is read."""
-    return isinstance(value, float) and math.isinf(value)
+    """Say whether a cell is a number beyond what can be learned, such as 1e400, which is read as infinite."""
+    return isinstance(value, float) and abs(value) > MOST_LABEL
 
 
 def class_name(value: Any, names: Sequence[str] | None) -> str:
@@ -263,7 +269,9 @@ def several(words: Sequence[str], limit: int = SHOWN) -> str:
 
 
 def quoted(name: str) -> str:
-    """Return a class name for a message; with quotes where white space matters."""
+    """Return a class name for a message; with quotes where white space matters, escaped where no eye would do."""
+    if not name.isprintable() or not unicodedata.is_normalized("NFC", name):
+        return json.dumps(name[:40])
     text = printable(name, 40)
     return f"'{text}'" if text != text.strip() or not text.isidentifier() else text
 

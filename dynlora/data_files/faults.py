@@ -10,7 +10,7 @@ import numpy as np
 
 from dynlora.data_files import finders, splitting, written_faults
 from dynlora.data_files.columns import GROUPS
-from dynlora.data_files.examples import HELD_OUT, Examples, counted, places, quoted, several
+from dynlora.data_files.examples import HELD_OUT, MOST_LABEL, TRAIN, Examples, counted, places, quoted, several
 from dynlora.data_files.fault import Drop, Fault
 from dynlora.data_files.repair_list import LIKE
 from dynlora.text import printable
@@ -43,7 +43,7 @@ _EARLY = (
         "infinite_label",
         "Label not finite",
         "drop_empty_labels",
-        "the label is not a finite number (data.label={label})",
+        f"the label is not a finite number, or beyond {MOST_LABEL:g} (data.label={{label}})",
         "correct it",
         True,
         finds=finders.infinite_labels,
@@ -120,7 +120,8 @@ def found_in(
     """
     writes = bool(rows.columns.is_generative)
     has_classes = bool(rows.label) and (not rows.is_numeric if has_classes is None else has_classes)
-    whole = [*_of_texts(rows), *(_of_labels(rows, has_classes) if len(rows) > 1 else ())]
+    known = rows if split is None else split
+    whole = [*_of_texts(rows), *(_of_labels(rows, known, has_classes) if len(rows) > 1 else ())]
     yield from sorted(whole, key=lambda fault: not fault.refuses)
     yield from _header(rows)
     yield from _encoding(rows)
@@ -160,8 +161,8 @@ def _dropped(rows: Examples, drop: Drop) -> Iterator[Fault]:
         )
 
 
-def _of_labels(rows: Examples, has_classes: bool) -> Iterator[Fault]:
-    """Yield what is wrong with the label column as a whole."""
+def _of_labels(rows: Examples, known: Examples, has_classes: bool) -> Iterator[Fault]:
+    """Yield what is wrong with the label column as a whole; the sides are those of `known`."""
     if not rows.label:
         return
     file, column = _file(rows), _shown(rows.columns.label)
@@ -181,6 +182,7 @@ def _of_labels(rows: Examples, has_classes: bool) -> Iterator[Fault]:
             return
     where, none = f"{file}, data.label={column}", np.arange(0)
     total = sum(names.values())
+    trained = {name for name, side in zip(known.classes, known.side, strict=True) if name is not None and side == TRAIN}
     if names and (set(names) == {"-1"} or _hidden(rows)):
         sentence = f"{where}: labels are -1, a hidden label; use a part of the data that has labels."
         yield Fault("hidden", "Hidden labels", none, sentence, refuses=True)
@@ -189,8 +191,8 @@ def _of_labels(rows: Examples, has_classes: bool) -> Iterator[Fault]:
         remedy = "choose another column as data.label, or set data.task=regression for numbers"
         sentence = f"{where}: {problem}; {remedy}."
         yield Fault("id", "Label column is an id", none, sentence, refuses=len(names) > MAX_CLASSES)
-    elif has_classes and len(names) == 1:
-        problem = f"every label is {_shown(next(iter(names)))}, only one class, so there is nothing to learn"
+    elif has_classes and len(trained) == 1:
+        problem = f"every training label is {_shown(*trained)}, only one class, so there is nothing to learn"
         sentence = f"{where}: {problem}; use data with two classes or more."
         yield Fault("one_class", "One class only", none, sentence, refuses=True)
 
@@ -267,7 +269,7 @@ def _spellings(rows: Examples) -> Iterator[Fault]:
             else (f"Merge {len(merge)} spellings")
         )
         spelled = ", ".join(f"{quoted(old)}: {quoted(new)}" for old, new in list(merge.items())[:3])
-        problem = f"{places(rows, chosen)}: {several(pairs)} but for case or white space"
+        problem = f"{places(rows, chosen)}: {several(pairs)} but for case, white space or what no eye tells apart"
         way = f"correct the label, or merge them with data.repair=[merge: {{{spelled}}}]"
         yield Fault("spelling", "Class spelled in several ways", chosen, f"{problem}; {way}.", {"merge": merge}, action)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -196,8 +197,9 @@ def rare(rows: Examples) -> np.ndarray:
 
 
 def _folded(name: str) -> str:
-    """Return a class name without case, and without white space but for single spaces inside."""
-    return " ".join(name.casefold().split())
+    """Return a class name composed, without case and invisible characters, white space as single spaces inside."""
+    visible = (one for one in unicodedata.normalize("NFC", name) if unicodedata.category(one) != "Cf")
+    return " ".join("".join(visible).casefold().split())
 
 
 def unseen(rows: Examples) -> np.ndarray:
@@ -212,7 +214,7 @@ def unseen(rows: Examples) -> np.ndarray:
 
 
 def spellings(rows: Examples) -> dict[str, str]:
-    """Return classes that are another class but for case and white space, and the more frequent one they belong to."""
+    """Return classes that are another class to the eye but for case, and the more frequent one they belong to."""
     counts = Counter(name for name in rows.classes if name is not None)
     groups: dict[str, list[str]] = {}
     for name in sorted(counts, key=lambda name: (-counts[name], name)):

@@ -11,16 +11,35 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
-from dynlora.data_files.opening import Source, as_utf8, checked_columns, refusal
+from dynlora.data_files.opening import ROWS_OF, Source, as_utf8, checked_columns, refusal
 from dynlora.data_files.table import ARROW_REFUSALS, Table, as_text_note, like, of_columns, plain
 from dynlora.errors import DataError
 
 PIECE_BYTES = 10 * 2**20
 """A file is read in pieces of this size, which end with a line; their types follow the first."""
 
-NO_LINES = "has no rows; write one object {...} on each line"
+NO_LINES = f"has no rows; write {ROWS_OF['.jsonl']}"
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+
+
+class _TwiceError(ValueError):
+    """A key stands twice in an object: which value counts is a matter of the reader."""
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, whose keys must be there once.
+
+    Raises:
+        _TwiceError: naming the key.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(f"the key {next(key for key in keys if keys.count(key) > 1):.40} is there twice")
+    return made
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object_of)
 
 
 def read(source: Source, limit: int | None = None) -> Table:
@@ -53,7 +72,7 @@ def _is_named_lines(source: Source) -> bool:
 def _is_row(line: bytes, has_more: bool) -> bool:
     """Say whether the first line is a row, and not an object that holds all rows."""
     try:
-        parsed = json.loads(line)
+        parsed = _DECODER.decode(line.decode())
     except (ValueError, RecursionError):
         return False
     return isinstance(parsed, dict) and (has_more or not any(isinstance(value, list) for value in parsed.values()))
@@ -73,8 +92,8 @@ def _read_lines(source: Source, limit: int | None) -> Table:
         rows = _typed(data)
         if rows.num_rows != len(places):
             raise pa.ArrowInvalid("another number of rows")
-    except (*ARROW_REFUSALS, KeyError):  # KeyError: a name that stands twice in an object; the last value counts
-        rows, mixed = _of_rows([json.loads(line) for line in data.split(b"\n") if line.strip()])
+    except ARROW_REFUSALS:
+        rows, mixed = _of_rows([_DECODER.decode(line.decode()) for line in data.split(b"\n") if line.strip()])
     checked_columns(source.name, rows.column_names)
     return Table.of(source.name, rows, places, (source.encoding, *as_text_note(mixed)), source.guess)
 
@@ -100,7 +119,7 @@ def _object_lines(source: Source, limit: int | None) -> tuple[list[int], bytes |
 def _check_object(name: str, line: bytes, number: int) -> None:
     """Refuse a line that is no object."""
     try:
-        row = json.loads(line)
+        row = _DECODER.decode(line.decode())
     except (ValueError, RecursionError) as error:
         problem = getattr(error, "msg", "") or _why(error)
         column = f", column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
@@ -281,7 +300,9 @@ def _not_json(name: str, error: Exception) -> DataError:
 
 
 def _why(error: Exception) -> str:
-    """Return why JSON that is written as it should be cannot be read: it is too deep, or a number too long."""
+    """Return why JSON that is written as it should be cannot be read: too deep, a key twice, or a number too long."""
+    if isinstance(error, _TwiceError):
+        return str(error)
     is_deep = isinstance(error, RecursionError)
     return "is nested too deep" if is_deep else "holds a whole number of thousands of digits, which no table can hold"
 

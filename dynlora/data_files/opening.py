@@ -151,9 +151,9 @@ def opened(path: Path, encoding: str | None = None) -> Source:
         DataError: when it is missing, empty, no .gz, or too large once unpacked.
     """
     if problem := why_not_a_file(path):
-        raise refusal(path.name, problem)
+        raise refusal(str(path), problem)
     if path.stat().st_size == 0:
-        raise refusal(path.name, "the file is empty; add a header line and rows")
+        raise refusal(path.name, f"the file is empty; {to_add(path)}")
     if path.suffix.lower() != ".gz":
         return Source(path, wanted=encoding)
     try:
@@ -165,8 +165,17 @@ def opened(path: Path, encoding: str | None = None) -> Source:
         limit = f"{MAX_UNPACKED // 2**20} MiB"
         raise refusal(path.name, f"has more than {limit} once unpacked; unpack it and give the unpacked file")
     if not data:
-        raise refusal(path.name, "holds an empty file; add a header line and rows")
+        raise refusal(path.name, f"holds an empty file; {to_add(path)}")
     return Source(path, data, wanted=encoding)
+
+
+def to_add(path: Path) -> str:
+    """Return what is missing in an empty file of that name."""
+    return f"write {ROWS_OF[ending]}" if (ending := ending_of(path)) in ROWS_OF else "add a header line and rows"
+
+
+ROWS_OF = {".json": "a list of objects [{...}, {...}]", ".jsonl": "one object {...} on each line"}
+"""How rows are written in files without a header line, by their ending."""
 
 
 def as_utf8(source: Source, *, in_lines: bool = True) -> Source:
@@ -301,16 +310,20 @@ def _refuse_long_lines(source: Source) -> None:
 
 
 def checked_columns(name: str, names: list[str], line: int | None = None, unit: str = "line") -> list[str]:
-    """Return the names of the columns of a file, which must be few enough, and texts.
+    """Return the names of the columns of a file, which must be few enough, texts, and each there once.
 
     Raises:
-        DataError: when they are more than `MAX_COLUMNS`, or one of them is no text.
+        DataError: when they are more than `MAX_COLUMNS`, or one of them is no text, or that of two columns.
     """
     if len(names) > MAX_COLUMNS:
         problem = f"has {len(names):,} columns, at most {MAX_COLUMNS:,} can be read; keep the text and label columns"
         raise refusal(name, problem, line, unit)
     if not all(is_text(each) and "\0" not in each for each in names):
         raise refusal(name, "has a column whose name is not valid text, or holds a NUL; rename it", line, unit)
+    if len(set(names)) < len(names):
+        twice = next((each for each in names if names.count(each) > 1 and each.strip()), None)
+        if twice is not None:  # columns without a name are none
+            raise refusal(name, f"two columns are called {printable(twice, 40)}; rename one", line, unit)
     return names
 
 

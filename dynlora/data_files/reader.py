@@ -14,6 +14,7 @@ from dynlora.data_files.opening import (
     NO_TEXT,
     Source,
     as_utf8,
+    checked_columns,
     ending_of,
     endings_text,
     first_line,
@@ -21,6 +22,7 @@ from dynlora.data_files.opening import (
     opened,
     refusal,
     stem_of,
+    to_add,
 )
 from dynlora.data_files.table import Table, broken_text, joined
 from dynlora.safe_files import kind_of_file, why_not_a_file
@@ -77,7 +79,7 @@ def check_table(path: Path) -> None:
         OSError: when the system refuses to look.
     """
     if problem := why_not_a_file(path):
-        raise refusal(path.name, problem)
+        raise refusal(str(path), problem)
     if not is_table(path):
         raise refusal(path.name, f"the ending must be one of {endings_text()}; convert the file")
 
@@ -111,7 +113,7 @@ def _sent(name: str, data: bytes) -> Source:
     """Return what was sent, which must not be empty."""
     source = Source(Path(name), data)
     if not data:
-        raise refusal(source.name, "the file is empty; add a header line and rows")
+        raise refusal(source.name, f"the file is empty; {to_add(source.path)}")
     return source
 
 
@@ -119,10 +121,7 @@ def _checked(name: str, table: Table) -> Table:
     """Return a table that has rows, texts that can be used, and no two columns of one name."""
     if len(table) == 0:
         raise refusal(name, "has a header but no rows; add rows")
-    names = table.columns
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise refusal(name, f"two columns are called {twice[:40]}; rename one")
+    checked_columns(name, table.columns)
     if (broken := broken_text(table.rows)) is not None:
         row, column = broken
         raise refusal(name, f"the cell of column {printable(column, 40)} {NO_TEXT}", int(table.place[row]), table.unit)

@@ -31,7 +31,7 @@ LIKE = f"{SHARE:.0%} or more of their pieces of {PIECE} characters".replace("%",
 
 DROPS: Mapping[str, str] = {
     "drop_empty_texts": "rows without a text",
-    "drop_empty_labels": "rows without a label, or with one that is not a finite number",
+    "drop_empty_labels": "rows without a label, or with one that is not a finite number, or beyond 1e18",
     "drop_duplicates": "rows that repeat text and label of an earlier row",
     "drop_near_duplicates": "rows that differ from an earlier row of their class by case, punctuation or spaces only",
     "drop_similar": f"rows that share {LIKE} with an earlier row of their class",

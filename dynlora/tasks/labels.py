@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from dynlora.data_files.examples import MOST_LABEL, is_infinite
 from dynlora.errors import DataError
 
 
@@ -87,9 +88,10 @@ def usable_labels(table: Dataset, label: str, split: str) -> list[Any]:
     """
     values = table[label][:]
     for number, value in enumerate(values):
-        if isinstance(value, float) and math.isinf(value):
+        if is_infinite(value):
             row = f"{split} row {number + 1}"
-            raise DataError(f"data.label={label}: {row} is {value}, not a finite number; correct or remove it")
+            problem = f"{row} is {value}, not a finite number, or beyond {MOST_LABEL:g}"
+            raise DataError(f"data.label={label}: {problem}; correct or remove it")
         if value is None or (isinstance(value, float) and math.isnan(value)):
             raise DataError(f"data.label={label}: {split} row {number + 1} has no label; fill it or remove the row")
         if not isinstance(value, int | float | str):

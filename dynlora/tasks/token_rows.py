@@ -6,14 +6,15 @@ hide the end of every text, and the model would never learn to stop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dynlora.assets.template_trial import MOST_BYTES, MOST_CHARACTERS, MOST_SECONDS, is_bounded
 from dynlora.data_files.conversations import Turn
-from dynlora.errors import DataError
+from dynlora.errors import DataError, first_line
 from dynlora.tasks.rows import EncodedRows, Prompt, TextRows
 
 IGNORED = -100
@@ -107,9 +108,7 @@ def completion_row(tokenizer: Any, prompt: str, completion: str, loss_on: str) -
 def conversation_row(tokenizer: Any, turns: Sequence[Turn], loss_on: str) -> TokenRow:
     """Return a conversation through the tokenizer's own chat template, up to the end token of its last turn."""
     if loss_on == "assistant":
-        encoded = tokenizer.apply_chat_template(
-            list(turns), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-        )
+        encoded = by_template(tokenizer, turns, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         ids, counts = list(encoded["input_ids"]), [bool(one) for one in encoded["assistant_masks"]]
         return _to_the_end(tokenizer, TokenRow(ids, counts))
     ids = templated(tokenizer, turns)
@@ -160,8 +159,29 @@ def begun(tokenizer: Any, text: str) -> list[int]:
 
 def templated(tokenizer: Any, turns: Sequence[Turn], *, add_generation_prompt: bool = False) -> list[int]:
     """Return the tokens of a conversation by the tokenizer's own chat template."""
-    text = tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=add_generation_prompt)
+    text = by_template(tokenizer, turns, tokenize=False, add_generation_prompt=add_generation_prompt)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def by_template(tokenizer: Any, turns: Sequence[Mapping[str, str]], **options: Any) -> Any:
+    """Return what the tokenizer's own chat template makes of a conversation, which is code of others.
+
+    Raises:
+        DataError: when the template fails, or its text has no bound.
+    """
+    try:
+        if is_bounded(tokenizer.get_chat_template()):
+            return tokenizer.apply_chat_template(list(turns), **options)
+        problem = f"needs more than {MOST_CHARACTERS:,} characters, {MOST_BYTES // 2**30} GiB or {MOST_SECONDS} s"
+        raise DataError(f"{_TEMPLATE} {problem} for two short messages; use another model")
+    except DataError:
+        raise
+    except Exception as error:  # the template's own, such as for roles that it does not take
+        reason = f"{_TEMPLATE} cannot write a conversation down ({first_line(error)})"
+        raise DataError(f"{reason}; correct the template, or the messages where it names them") from error
+
+
+_TEMPLATE = "model.name: the chat template of its tokenizer"
 
 
 def check_template(tokenizer: Any, loss_on: str) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dynlora.cli.data import check_file
 from dynlora.config import parse_config
 from dynlora.config_files import parse_value, value_text
-from dynlora.data_files import repair_list, scan, splitting
+from dynlora.data_files import reader, repair_list, scan, splitting
 from dynlora.engine.data.text_data import TextData, load_data
 from dynlora.errors import ConfigError, DataError
 from tests.data_files.files import csv_text, json_lines
@@ -59,7 +64,7 @@ ODD: dict[str, tuple[Rows, list[int], str, Any]] = {
     "spelling": (
         [{"text": "pay", "label": "Bug "}, {"text": "pays", "label": "PRAISE"}],
         [42, 43],
-        "'Bug ' is bug and PRAISE is praise but for case or white space",
+        "'Bug ' is bug and PRAISE is praise but for case, white space or what no eye tells apart",
         {"merge": {"Bug ": "bug", "PRAISE": "praise"}},
     ),
     "duplicate": ([GOOD[3], GOOD[3]], [42, 43], "text and label repeat an earlier row", "drop_duplicates"),
@@ -326,7 +331,7 @@ def test_a_label_beyond_all_numbers_is_called_that(written: str, tmp_path: Path)
     result = scan.look(path, wanted(task="regression"))
     [fault] = [fault for fault in result.faults if fault["refuses"]]
     assert fault["sentence"].startswith(
-        "rows.csv, line 5: the label is not a finite number (data.label=label); correct"
+        "rows.csv, line 5: the label is not a finite number, or beyond 1e+18 (data.label=label); correct"
     )
     assert scan.look(path, wanted(task="regression", repair=[fault["repair"]])).rows == {"training": 26, "held-out": 3}
     with pytest.raises(DataError, match="line 5: the label is not a finite number"):
@@ -369,3 +374,144 @@ def test_a_check_of_very_many_rows_is_of_the_first_and_says_so(tmp_path: Path, m
     assert result.notes[-1] == "only the first 30 rows"
     assert sum(result.rows.values()) == 30
     assert look(tmp_path / "rows.csv", GOOD[:30]).conclusion == "rows.csv: no faults in 30 rows."
+
+
+@pytest.mark.parametrize("written", ["1e300", "-1e19", "3.5e38"])
+def test_a_number_that_fp32_cannot_square_is_a_fault_of_the_data(written: str, tmp_path: Path) -> None:
+    """Training warned of an overflow, and gave advice on the precision that it had."""
+    path = tmp_path / "rows.jsonl"
+    rows = "".join(f'{{"text": "text {i}", "label": {written if i == 3 else i / 7}}}\n' for i in range(30))
+    path.write_text(rows)
+    [fault] = [fault for fault in scan.look(path, wanted()).faults if fault["refuses"]]
+    assert fault["sentence"].startswith("rows.jsonl, line 4: the label is not a finite number, or beyond 1e+18")
+    with pytest.raises(DataError, match="line 4: the label is not a finite number, or beyond 1e"):
+        load_data(parse_config({"data": {"path": "x"}}).data, path, 0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "written"),
+    [
+        ("caf\u00e9", "cafe\u0301", '"cafe\\u0301" is'),
+        ("bug", "bu\u200bg", '"bu\\u200bg" is bug'),
+        ("bug", "\ufeffbug", '"\\ufeffbug" is bug'),
+        ("bug", "bug\u00ad", '"bug\\u00ad" is bug'),
+    ],
+)
+def test_classes_that_no_eye_tells_apart_are_one(one: str, other: str, written: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    rows = [{"text": f"text {i} of some", "label": one if i % 3 else "praise"} for i in range(40)]
+    result = look(path, [*rows, {"text": "another", "label": other}, {"text": "one more", "label": other}])
+    [fault] = result.faults
+    assert fault["kind"] == "spelling"
+    assert written in fault["sentence"]
+    assert fault["repair"] == {"merge": {other: one}}
+    option = fault["sentence"].rpartition("data.repair=")[2].rstrip(".")
+    if one.isascii():
+        assert parse_value(option) == [fault["repair"]]
+    assert scan.look(path, wanted(repair=result.repairs)).faults == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "text,text,label\na,b,1\n", "a.csv: two columns are called text; rename one"),
+        ("a.tsv", "text\tlabel\tlabel\na\tb\t1\n", "a.tsv: two columns are called label; rename one"),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"text": "a", "text": "b"}\n',
+            "a.jsonl, line 2: is not JSON (the key text",
+        ),
+        ("a.jsonl", '{"messages": [{"role": "user", "role": "a"}]}\n', "a.jsonl, line 1: is not JSON (the key role"),
+        ("a.json", '[{"text": "a", "label": 1, "label": 2}]', "a.json: the key label is there twice"),
+        ("a.json", '{"text": ["a"], "text": ["b"]}', "a.json: the key text is there twice"),
+        ("a.jsonl", "", "a.jsonl: the file is empty; write one object {...} on each line"),
+        ("a.json", "", "a.json: the file is empty; write a list of objects"),
+        ("a.csv", "", "a.csv: the file is empty; add a header line and rows"),
+    ],
+)
+def test_what_is_there_twice_or_not_at_all_is_refused(name: str, content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    for read in (lambda: scan.look(path, wanted()), lambda: load_data(parse_config({}).data, path, 0)):
+        with pytest.raises(DataError, match=re.escape(words)):
+            read()
+
+
+def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label,,\n" + "".join(f"text {i},{i % 2},,\n" for i in range(20)))
+    assert scan.look(path, wanted()).rows == {"training": 18, "held-out": 2}
+
+
+def test_two_rows_of_two_classes_are_refused_by_the_check_as_by_training(tmp_path: Path) -> None:
+    result = look(tmp_path / "rows.csv", [{"text": "a good film", "label": "a"}, {"text": "a bad film", "label": "b"}])
+    assert [fault["kind"] for fault in result.faults if fault["refuses"]] == ["one_class"]
+    with pytest.raises(DataError, match="only one class"):
+        load_data(parse_config({"data": {"path": "x"}}).data, tmp_path / "rows.csv", 0)
+
+
+@pytest.mark.parametrize("missing", ["no/such/rows.csv", "link.csv"])
+def test_what_is_not_there_is_named_as_it_was_given(missing: str, tmp_path: Path) -> None:
+    """The folder, which was what was wrong, was left out."""
+    (tmp_path / "link.csv").symlink_to(tmp_path / "gone.csv")
+    path = tmp_path / missing
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: does not exist; check the path$"):
+        scan.look(path, wanted())
+
+
+KEYS = st.sampled_from(
+    ["text", "label", "Text", "Label", "LABEL", "te\u200bxt", "text.1", "label ", "messages", "", "\n"]
+)
+CELLS = st.sampled_from(
+    [
+        *("a", "b", "A", "a\u200b", "caf\u00e9", "cafe\u0301", "", " ", "\u200b", "inf", "nan", "NA", "-1", "0.5"),
+        *(1, 0, -1, 0.5, 1e300, -1e19, 10**30, 2**63, True, None, [], ["a"], {"a": 1}, "x" * 300, "a\nb", "\x85"),
+    ]
+)
+TABLES = st.lists(st.lists(st.tuples(KEYS, CELLS), min_size=1, max_size=4), min_size=1, max_size=6)
+
+
+def check_agrees(ending: str, rows: list[list[tuple[str, Any]]], path: Path) -> None:
+    """Check that what the check passes is trained on, by the same columns, and that both refuse the same."""
+    if ending == "csv":
+        header = [key for key, _ in rows[0]]
+        lines = [header, *([cell for _, cell in row][: len(header)] for row in rows)]
+        out = io.StringIO()
+        csv.writer(out).writerows(lines)
+        path.write_text(out.getvalue(), "utf-8")
+    else:
+        objects = (", ".join(f"{json.dumps(key)}: {json.dumps(cell)}" for key, cell in row) for row in rows)
+        path.write_text("".join(f"{{{one}}}\n" for one in objects), "utf-8")
+    section = parse_config({"data": {"path": str(path)}}).data
+    try:
+        result = scan.look(path, scan.wanted_of(section, 0))
+    except DataError:
+        result = None
+    if result is None or any(fault["refuses"] for fault in result.faults):
+        with pytest.raises(DataError):
+            load_data(section, path, 0)
+        return
+    data = load_data(section, path, 0)
+    assert {len(data.train), len(data.held_out)} == set(result.rows.values())
+    guessed = check_file(path, {}, ()).columns
+    spelled = {"text", "label"} & set(reader.read_table(path).columns)
+    assert {role: guessed[role] for role in spelled} == {role: role for role in spelled}
+
+
+CHECKED = given(ending=st.sampled_from(["csv", "jsonl"]), rows=TABLES)
+FILES = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FILES
+@CHECKED
+def test_check_and_training_agree_on_any_table(ending: str, rows: list[list[tuple[str, Any]]], tmp_path: Path) -> None:
+    check_agrees(ending, rows, tmp_path / f"rows.{ending}")
+
+
+@pytest.mark.torture
+@settings(FILES, max_examples=10_000)
+@CHECKED
+def test_check_and_training_agree_on_any_table_in_full(
+    ending: str, rows: list[list[tuple[str, Any]]], tmp_path: Path
+) -> None:
+    check_agrees(ending, rows, tmp_path / f"rows.{ending}")

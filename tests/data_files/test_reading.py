@@ -111,7 +111,6 @@ OLD = {
     "cr.csv": "text,label\ra,1\rb,0\r",
     "one.csv": "text\na\n\nb\n",
     "mark.csv": "\ufefftext,label\na,1\n",
-    "twice.csv": "text,text,label\na,b,1\n",
     "short.csv": "text,label\na\nb,1\n",
     "spaces.csv": "text, label\na, 1\nb, 0\n",
     "tabs.tsv": "text\tlabel\na,b\t1\nb\t0\n",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import sys
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import dynlora
+from dynlora.assets import template_trial
 from dynlora.contracts.harness import tiny_decoder
 from dynlora.contracts.tiny_runs import END, TEMPLATE, byte_tokenizer
 from dynlora.engine.data.batches import IGNORED, tokenize
@@ -22,8 +25,9 @@ from dynlora.engine.evaluation.evaluate import predict, summarise
 from dynlora.engine.evaluation.generate import Limits, write
 from dynlora.engine.model.gates import Gates
 from dynlora.errors import DataError
-from dynlora.tasks import answers, token_loss
+from dynlora.tasks import answers, token_loss, token_rows
 from dynlora.tasks.causal_lm import CausalLM
+from dynlora.tasks.token_rows import by_template
 from tests.tiny_lm import DECODERS
 
 TALK = [
@@ -94,6 +98,75 @@ def test_a_conversation_counts_from_the_generation_prompt_to_the_end_token() -> 
 def test_a_template_that_cannot_do_it_is_one_sentence(template: str | None, loss_on: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         tokenize(byte_tokenizer(template=template), rows(["?"], messages=[TALK]), 64, CausalLM((), loss_on, "messages"))
+
+
+FAILING = (
+    "{% if %}",
+    "{{ raise_exception('roles must alternate') }}",
+    "{{ messages.__class__.__mro__[1].__subclasses__() }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{{ messages[0].content + 1 }}",
+    "{{ messages | nothing }}",
+)
+UNBOUNDED = (
+    "{{ 'a' * 2000000000 }}",
+    "{{ 'a' | center(2000000000) }}",
+    "{% generation %}{{ messages * 1000000000 }}{% endgeneration %}",
+    "{{ raise_exception('no') }}{% for i in range(99999) %}{{ 'x' * 99999 }}{% endfor %}",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% if j %}{% endif %}{% endfor %}{% endfor %}",
+    "{{ 9 ** (9 ** 9) }}",
+)
+
+
+@pytest.mark.parametrize("loss_on", ["completion", "assistant"])
+@pytest.mark.parametrize("template", FAILING)
+def test_a_template_that_fails_is_named_as_the_cause(template: str, loss_on: str) -> None:
+    """The method was blamed, and another one asked for."""
+    tokenizer = byte_tokenizer(template=f"{template}{{% generation %}}{{% endgeneration %}}")
+    with pytest.raises(DataError, match=r"^model\.name: the chat template of its tokenizer cannot write .* \(\w+"):
+        tokenize(tokenizer, rows(["?"], messages=[TALK]), 64, CausalLM((), loss_on, "messages"))
+
+
+@pytest.mark.parametrize("template", UNBOUNDED)
+def test_what_a_template_makes_is_bounded_in_size_and_time(template: str) -> None:
+    """A template of one line filled the memory, or never ended."""
+    with pytest.raises(DataError, match=r"^model\.name: the chat template of its tokenizer needs more than 1,000,000"):
+        by_template(byte_tokenizer(template=template), TALK, tokenize=False)
+
+
+PIECES = st.sampled_from(
+    [
+        *(piece for template in (*FAILING, TEMPLATE) for piece in template.partition("%}")),
+        *(
+            "{{ messages }}",
+            "{{ 'a' * 999 }}",
+            "{% for m in messages %}",
+            "{% endfor %}",
+            "{{ m.content }}",
+            "{% break %}",
+        ),
+        *("{% set x = namespace(a=1) %}", "{{ strftime_now('%Y') }}", "{% generation %}", "{% endgeneration %}", "{#"),
+    ]
+)
+
+
+def check_template(pieces: list[str], noise: str) -> None:
+    """Check that a template writes a conversation down, or is refused."""
+    with suppress(DataError):
+        text = by_template(byte_tokenizer(template="".join(pieces) + noise or "-"), TALK, tokenize=False)
+        assert isinstance(text, str)
+
+
+TEMPLATES = given(pieces=st.lists(PIECES, max_size=5), noise=st.text(max_size=5))
+test_any_template_is_used_or_refused = settings(max_examples=10)(TEMPLATES(check_template))
+
+
+@pytest.mark.torture
+def test_any_template_is_used_or_refused_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, each limit apart, which a process of its own holds: none of the pieces is without a bound."""
+    monkeypatch.setattr(token_rows, "is_bounded", lambda template: template_trial._tried(template) == 0)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    settings(max_examples=10_000)(TEMPLATES(check_template))()
 
 
 def test_assistant_turns_are_asked_for_of_conversations_only() -> None:

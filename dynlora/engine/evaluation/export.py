@@ -25,6 +25,7 @@ from dynlora.peft_adapter.gguf_lora import GGUF_NAME, check_gguf, write_gguf
 from dynlora.peft_adapter.mlx_lora import write_mlx
 from dynlora.peft_adapter.modelfile import Message, Render, carried_over, modelfile
 from dynlora.peft_adapter.uniform import UniformAdapter, Update, peft_tensors, short_targets, uniform
+from dynlora.tasks.token_rows import by_template
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _renderer(tokenizer: Any) -> Render | None:
         return None
 
     def render(messages: Sequence[Message], is_asked: bool) -> str:
-        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=is_asked)
+        return by_template(tokenizer, messages, tokenize=False, add_generation_prompt=is_asked)
 
     return render
 
