@@ -269,7 +269,7 @@ def _spellings(rows: Examples) -> Iterator[Fault]:
             else (f"Merge {len(merge)} spellings")
         )
         spelled = ", ".join(f"{quoted(old)}: {quoted(new)}" for old, new in list(merge.items())[:3])
-        problem = f"{places(rows, chosen)}: {several(pairs)} but for case, white space or what no eye tells apart"
+        problem = f"{places(rows, chosen)}: {several(pairs)} but for case, white space or characters that look alike"
         way = f"correct the label, or merge them with data.repair=[merge: {{{spelled}}}]"
         yield Fault("spelling", "Class spelled in several ways", chosen, f"{problem}; {way}.", {"merge": merge}, action)
 

@@ -23,7 +23,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class _TwiceError(ValueError):
-    """A key stands twice in an object: which value counts is a matter of the reader."""
+    """A key is there twice in an object: which value counts would be a matter of the reader."""
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

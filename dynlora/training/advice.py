@@ -103,9 +103,9 @@ def _look(settings: RunConfig, request: AdviceRequest) -> dict[str, Any]:
     order = BatchOrder(trainer.tokens.length, settings.train.batch_size, settings.seed)
     adapters.over_processes = lambda value: value
     trainer.model.train()
-    for _ in range(request.warm_steps):
+    for index in range(request.warm_steps):
         trainer.probe_step(order)
-        _tell(trainer, request)
+        _tell(index + 1, request)
     halves = _halves(trainer, order, request)
     limits = [rank_limit(module.info, rank, rank, GROWTH_LIMIT) for module in adapters]
     infos = [module.info for module in adapters]
@@ -157,12 +157,12 @@ def _check_budget(rank_request: RankRequest, request: AdviceRequest) -> None:
         )
 
 
-def _tell(trainer: Trainer, request: AdviceRequest) -> None:
-    """Say how far the look is, now and then."""
-    if trainer.step % TOLD_EVERY == 0:
+def _tell(taken: int, request: AdviceRequest) -> None:
+    """Say how many steps the look has taken, now and then; the trainer's own step ends with the run's last."""
+    if taken % TOLD_EVERY == 0:
         steps = request.warm_steps + request.look_steps
-        helper_job.tell(trainer.step, steps, "looking at gradients")
-        logger.info("Looking at gradients: step %d of %d", trainer.step, steps)
+        helper_job.tell(taken, steps, "looking at gradients")
+        logger.info("Looking at gradients: step %d of %d", taken, steps)
 
 
 def _halves(trainer: Trainer, order: BatchOrder, request: AdviceRequest) -> list[list[GradientSketch]]:
@@ -172,7 +172,7 @@ def _halves(trainer: Trainer, order: BatchOrder, request: AdviceRequest) -> list
         for module, sketch in zip(trainer.adapters, halves[index % 2], strict=True):
             module.sketch = sketch
         trainer.probe_step(order)
-        _tell(trainer, request)
+        _tell(request.warm_steps + index + 1, request)
     for module in trainer.adapters:
         module.sketch = None
     return halves

@@ -64,7 +64,7 @@ ODD: dict[str, tuple[Rows, list[int], str, Any]] = {
     "spelling": (
         [{"text": "pay", "label": "Bug "}, {"text": "pays", "label": "PRAISE"}],
         [42, 43],
-        "'Bug ' is bug and PRAISE is praise but for case, white space or what no eye tells apart",
+        "'Bug ' is bug and PRAISE is praise but for case, white space or characters that look alike",
         {"merge": {"Bug ": "bug", "PRAISE": "praise"}},
     ),
     "duplicate": ([GOOD[3], GOOD[3]], [42, 43], "text and label repeat an earlier row", "drop_duplicates"),
@@ -397,7 +397,7 @@ def test_a_number_that_fp32_cannot_square_is_a_fault_of_the_data(written: str, t
         ("bug", "bug\u00ad", '"bug\\u00ad" is bug'),
     ],
 )
-def test_classes_that_no_eye_tells_apart_are_one(one: str, other: str, written: str, tmp_path: Path) -> None:
+def test_classes_that_look_alike_are_one(one: str, other: str, written: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     rows = [{"text": f"text {i} of some", "label": one if i % 3 else "praise"} for i in range(40)]
     result = look(path, [*rows, {"text": "another", "label": other}, {"text": "one more", "label": other}])
