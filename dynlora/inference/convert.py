@@ -34,7 +34,11 @@ from dynlora.peft_adapter.uniform import (
     short_targets,
     uniform,
 )
+from dynlora.text import printable
 from dynlora.training.staged_folder import staged
+
+REPLACED = ("init_r", "target_r", "peft_type", "exclude_modules", "layers_to_transform", "layers_pattern")
+"""Settings of a source that do not hold for what is written: its method, and which modules it has."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,14 @@ class LoadedAdapter:
         kernels: of convolutions, (height, width), by module.
         rest: tensors that are no factor, by name without PEFT's prefix.
         config: of PEFT; empty where there was none.
+        embeddings: modules that are embeddings, whose factors PEFT names in another way.
     """
 
     updates: dict[str, Update]
     kernels: dict[str, tuple[int, ...]]
     rest: Mapping[str, NDArray[Any]]
     config: Mapping[str, Any]
+    embeddings: frozenset[str] = frozenset()
 
 
 def convert(folder: Path, out: Path, form: Form, base: str | None = None) -> dict[str, Any]:
@@ -98,7 +104,15 @@ def _load(folder: Path, header: AdapterHeader) -> dict[str, LoadedAdapter]:
         )
     if header.layout == "peft" and header.config:
         weights = read_weights(folder)
-        return {"": LoadedAdapter(dict(weights.updates), {}, weights.rest, header.config)}
+        places = {name: one.lora_A for name, one in header.names.modules.items()}
+        kernels = {name: shape for name, place in places.items() if (shape := header.infos[place].shape[2:])}
+        embeddings = frozenset(name for name, place in places.items() if ".lora_embedding_" in place)
+        return {"": LoadedAdapter(dict(weights.updates), kernels, weights.rest, header.config, embeddings)}
+    if header.names.others:
+        raise AdapterError(
+            f"{folder}: holds {len(header.names.others)} tensors that are no factors of a LoRA, such as "
+            f"{printable(header.names.others[0])}; merge it with the program that trained it"
+        )
     parts: dict[str, LoadedAdapter] = {}
     with TensorFile(tensors_of(folder)) as tensors:
         for module in header.names.modules.values():
@@ -185,9 +199,11 @@ def _write_peft(
     folder: Path, adapter: LoadedAdapter, settings: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], base: str
 ) -> None:
     """Write an adapter as PEFT loads it, with what else the source's configuration says."""
-    shaped = {name: _shaped(name, tensor, adapter.kernels) for name, tensor in tensors.items()}
+    shaped = {
+        _named(name, adapter.embeddings): _shaped(name, tensor, adapter.kernels) for name, tensor in tensors.items()
+    }
     shaped |= {PREFIX + name: tensor for name, tensor in adapter.rest.items()}
-    rest = {key: value for key, value in adapter.config.items() if key not in ("init_r", "target_r", "peft_type")}
+    rest = {key: value for key, value in adapter.config.items() if key not in REPLACED}
     config = {"task_type": None, **rest, **settings, "base_model_name_or_path": base, "inference_mode": True}
     config["bias"] = adapter.config.get("bias", "none")
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in shaped.items()}, folder / TENSORS_NAME)
@@ -201,6 +217,12 @@ def _shaped(name: str, tensor: NDArray[Any], kernels: Mapping[str, tuple[int, ..
     if kernel is None:
         return tensor
     return tensor.reshape(len(tensor), -1, *(kernel if factor.startswith("A") else (1,) * len(kernel)))
+
+
+def _named(name: str, embeddings: frozenset[str]) -> str:
+    """Return the name of a factor as PEFT has it."""
+    module, _, factor = name.removeprefix(PREFIX).rpartition(".lora_")
+    return f"{PREFIX}{module}.lora_embedding_{factor[0]}" if module in embeddings else name
 
 
 def _own_ranks(adapter: LoadedAdapter) -> dict[str, Any]:

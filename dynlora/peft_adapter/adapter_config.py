@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,23 @@ FORMATS = ("LORA", "ADALORA")
 ADALORA_EPSILON = 1e-5
 """What PEFT adds to the rank that AdaLoRA's update is divided by."""
 
+MOST_ALPHA = 1e300
+"""Of lora_alpha; above, no scaling is a number."""
+
 _DEFAULTS = {"LORA": ("r", 8, 8.0), "ADALORA": ("init_r", 12, 8.0)}
 """PEFT's: key of the rank a module starts with, its default, the default of lora_alpha."""
 
 _PLAIN_PATTERN = re.compile(r"\^?(?:[\w .-]|\\\.)+\Z")
+
+MATCHING_S = 5.0
+"""Most that regular expressions of an adapter may take."""
+
+_MATCHER = """
+import json, re, sys
+form, patterns, names = json.load(sys.stdin)
+match = re.fullmatch if form == "{}" else re.match
+json.dump([[bool(match(form.format(pattern), name)) for name in names] for pattern in patterns], sys.stdout)
+"""
 
 
 @dataclass(frozen=True)
@@ -40,45 +55,103 @@ class Settings:
         base_model: what it was trained on; text of its author.
         start_rank: rank each module started with.
         alpha: lora_alpha, where no pattern says otherwise.
-        alphas: (position, lora_alpha) by pattern: the end of a module's name, or with `^` the whole; the first counts.
+        alphas: lora_alpha by pattern, see `first_fitting`.
         is_rank_stabilised: the update is divided by the root of the rank (rsLoRA).
         is_decomposed: the base weights' columns are scaled too (DoRA), which needs the base model to be seen.
-        unread: patterns of alpha that are regular expressions: untrusted ones are not run.
     """
 
     peft_type: str
     base_model: str
     start_rank: int
     alpha: float
-    alphas: Mapping[str, tuple[int, float]]
+    alphas: Mapping[str, Any]
     is_rank_stabilised: bool
     is_decomposed: bool
-    unread: tuple[str, ...]
 
-    def scaling(self, module: str, stored_rank: int) -> float:
-        """Return the factor s of a module's update s · B A.
+    def scalings(self, ranks: Mapping[str, int]) -> dict[str, float]:
+        """Return the factor s of each module's update s · B A.
 
         LoRA: alpha / r, rsLoRA: alpha / √r, with r the components stored. AdaLoRA: alpha / (r₀ + 1e-5), with r₀ the
         rank it started with, whatever was pruned since.
 
         Args:
-            module: its name, without PEFT's prefix.
-            stored_rank: components that the file holds of it.
+            ranks: components that the file holds of each module; names are without PEFT's prefix.
+
+        Raises:
+            AdapterError: when a pattern cannot be matched, or what it gives is no number.
         """
         if self.peft_type == "ADALORA":
             alpha = self.alpha if self.alpha > 0 else float(self.start_rank)
-            return alpha / (self.start_rank + ADALORA_EPSILON)
-        if not stored_rank:
-            return 0.0
-        fitting = [self.alphas[name] for name in _patterns(module) if name in self.alphas]
-        alpha = min(fitting)[1] if fitting else self.alpha
-        return alpha / (math.sqrt(stored_rank) if self.is_rank_stabilised else stored_rank)
+            return dict.fromkeys(ranks, alpha / (self.start_rank + ADALORA_EPSILON))
+        patterns = first_fitting("alpha_pattern", self.alphas, list(ranks))
+        alphas = dict.fromkeys(ranks, self.alpha) | {
+            module: _number(f"alpha_pattern.{printable(pattern)}", self.alphas[pattern], MOST_ALPHA)
+            for module, pattern in patterns.items()
+        }
+        roots = {module: math.sqrt(rank) if self.is_rank_stabilised else rank for module, rank in ranks.items()}
+        return {module: alphas[module] / root if root else 0.0 for module, root in roots.items()}
 
 
-def _patterns(module: str) -> list[str]:
+def first_fitting(key: str, patterns: Iterable[str], modules: Sequence[str]) -> dict[str, str]:
+    """Return the first pattern that fits each module, as PEFT looks for it; modules without one are left out.
+
+    A pattern is a regular expression of a module's name, or of its end after a dot.
+
+    Args:
+        key: of the configuration that holds them, for messages.
+        patterns: in the order of the file.
+        modules: their names.
+
+    Raises:
+        AdapterError: when a pattern cannot be matched.
+    """
+    places = {pattern: place for place, pattern in enumerate(patterns)}
+    plain = {pattern.replace("\\.", "."): pattern for pattern in reversed(places) if _PLAIN_PATTERN.match(pattern)}
+    others = [pattern for pattern in places if not _PLAIN_PATTERN.match(pattern)]
+    rows = fits(key, others, modules, r"(.*\.)?({})$")
+    fitting = {
+        module: [plain[end] for end in _ends(module) if end in plain]
+        + [pattern for pattern, row in zip(others, rows, strict=True) if row[i]]
+        for i, module in enumerate(modules)
+    }
+    return {module: min(some, key=places.__getitem__) for module, some in fitting.items() if some}
+
+
+def has_expressions(patterns: Iterable[str]) -> bool:
+    """Say whether a pattern is more than a name."""
+    return not all(_PLAIN_PATTERN.match(pattern) for pattern in patterns)
+
+
+def _ends(module: str) -> list[str]:
     """Return the plain patterns that fit a module: its name, the ends of it after a dot, and the whole of it."""
     parts = module.split(".")
     return [f"^{module}", *(".".join(parts[start:]) for start in range(len(parts)))]
+
+
+def fits(key: str, patterns: Sequence[str], names: Sequence[str], form: str = "{}") -> list[list[bool]]:
+    """Say of each regular expression which names it fits; untrusted, they run in a process that is ended when slow.
+
+    Args:
+        key: of the configuration that holds them, for messages.
+        patterns: the expressions.
+        names: what they are matched with.
+        form: expression that each is put into, which fits the beginning of a name; by default each fits a whole name.
+
+    Raises:
+        AdapterError: when one is no regular expression, or they take longer than `MATCHING_S`.
+    """
+    if not patterns:
+        return []
+    task, command = json.dumps([form, patterns, names]), [sys.executable, "-I", "-S", "-c", _MATCHER]
+    try:
+        run = subprocess.run(command, input=task, capture_output=True, text=True, timeout=MATCHING_S, check=True)
+    except subprocess.SubprocessError as error:
+        is_slow = isinstance(error, subprocess.TimeoutExpired)
+        what = f"takes over {MATCHING_S:g} s to match" if is_slow else "is no regular expression"
+        raise AdapterError(
+            f"{CONFIG_NAME}: {key} {printable(', '.join(patterns))} {what}; name modules there"
+        ) from None
+    return json.loads(run.stdout)
 
 
 def read_settings(folder: Path) -> Settings:
@@ -105,16 +178,14 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
     patterns = values.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise AdapterError(f"{CONFIG_NAME}: alpha_pattern is not an object of numbers by module; correct or remove it")
-    alphas = {name: _number(f"alpha_pattern.{printable(name)}", value) for name, value in patterns.items()}
     return Settings(
         peft_type,
         clean_text(str(values.get("base_model_name_or_path") or "")),
         max(1, round(_number(rank_key, values.get(rank_key, rank)))),
-        _number("lora_alpha", values.get("lora_alpha", alpha)),
-        {name.replace("\\.", "."): (i, alphas[name]) for i, name in enumerate(alphas) if _PLAIN_PATTERN.match(name)},
-        values.get("use_rslora") is True,
-        values.get("use_dora") is True,
-        tuple(name for name in alphas if not _PLAIN_PATTERN.match(name)),
+        _number("lora_alpha", values.get("lora_alpha", alpha), MOST_ALPHA),
+        patterns,
+        bool(values.get("use_rslora")),
+        bool(values.get("use_dora")),
     )
 
 
@@ -135,7 +206,7 @@ def read_object(path: Path) -> dict[str, Any]:
             raise AdapterError(f"{path.name}: {size:,} bytes are more than {MAX_BYTES:,}; give PEFT's own file")
         raw = file.read(MAX_BYTES + 1)
     try:
-        values = json.loads(raw.decode("utf-8-sig"), parse_int=_whole)
+        values = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
@@ -143,12 +214,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def _whole(digits: str) -> int | float:
-    """Return a whole number; one of more digits than any that counts here as the infinity that is refused."""
-    return int(digits) if len(digits) < 100 else math.inf
-
-
-def _number(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e9:
-        raise AdapterError(f"{CONFIG_NAME}: {key} is {printable(value)!r}; it must be a number of at most 1e9")
+def _number(key: str, value: object, most: float = 1e9) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
+        raise AdapterError(f"{CONFIG_NAME}: {key} is {printable(value)!r}; it must be a number of at most {most:.3g}")
     return float(value)

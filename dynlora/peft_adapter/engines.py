@@ -6,11 +6,15 @@ names. What was executed and what was only read is in `docs/guides/serve.md`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from dynlora.peft_adapter.adapter_config import CONFIG_NAME, FORMATS, has_expressions
 from dynlora.peft_adapter.header import REPLACED_BASE, AdapterHeader
+from dynlora.peft_adapter.peft_loading import faults
+from dynlora.text import printable
 
 Verdict = Literal["reads it right", "refuses it", "reads it wrong"]
 
@@ -27,7 +31,10 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 LLAMA_KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Types of modules in a block of a Llama."""
 
+_FACTOR = re.compile(r"\.lora_(?:A\.weight|embedding_A)\Z")
+
 UNIFORM = "dynlora convert FOLDER --ranks uniform --out OUT"
+SAVE = f"save the adapter with PEFT's save_pretrained, or correct {CONFIG_NAME}"
 MERGE = "merge it into the base model: PEFT's merge_and_unload, or dynlora export ID --format merged"
 CONVERT = "dynlora convert FOLDER --out OUT"
 GGUF = "dynlora convert FOLDER --format gguf --out OUT"
@@ -93,7 +100,9 @@ def _not_peft(header: AdapterHeader) -> Iterator[Problem]:
     if header.layout in ("kohya", "diffusers", "mlx"):
         yield REFUSES, f"its tensors are named as {header.layout} names them, not as PEFT does", CONVERT
     elif header.layout == "unknown" and header.peft_type == "LORA":
-        yield REFUSES, "none of its tensors is a lora_A of PEFT", "save the adapter with PEFT's save_pretrained"
+        yield REFUSES, "none of its tensors is a lora_A of PEFT", SAVE
+    elif header.peft_type == "LORA" and not all(_FACTOR.search(one.lora_A) for one in header.names.modules.values()):
+        yield REFUSES, "its tensors have more in their names than PEFT's, such as an adapter's name", CONVERT
 
 
 def _not_lora(header: AdapterHeader) -> Iterator[Problem]:
@@ -121,10 +130,11 @@ def _replaced_base(header: AdapterHeader) -> Iterator[Problem]:
 def _extras(header: AdapterHeader, verdict: Verdict) -> Iterator[Problem]:
     """Trained biases, and modules trained in full."""
     if header.config.get("bias", "none") != "none":
-        yield verdict, f"bias={header.config['bias']}: trained biases are not read", MERGE
+        yield verdict, f"bias={printable(header.config['bias'])}: trained biases are not read", MERGE
     if saved := header.config.get("modules_to_save"):
-        names = ", ".join(str(name)[:40] for name in saved) if isinstance(saved, list) else str(saved)[:80]
-        yield verdict, f"modules_to_save ({names}): modules trained in full are not read", MERGE
+        yield verdict, f"modules_to_save ({printable(saved)}): modules trained in full are not read", MERGE
+    if others := header.names.others:
+        yield verdict, f"{len(others)} tensors, such as {printable(others[0])}, are no factors and are not read", MERGE
 
 
 def _scaling_ratios(header: AdapterHeader, alpha: float, ranks: Mapping[str, float]) -> float:
@@ -159,10 +169,13 @@ def _unequal(header: AdapterHeader) -> str:
 
 
 def _peft(header: AdapterHeader) -> Iterator[Problem]:
-    """PEFT reads its own methods, patterns and biases; names of others are missing keys, which it only warns of."""
-    yield from _not_peft(header)
-    if not header.config:
-        yield REFUSES, "adapter_config.json is missing", CONVERT
+    """PEFT reads its own methods, patterns and biases; see `peft_loading`."""
+    for is_error, reason in faults(header):
+        yield REFUSES if is_error else WRONG, reason, SAVE if header.layout in ("peft", "unknown") else CONVERT
+
+
+def _peft_note(header: AdapterHeader) -> str:
+    return "" if header.peft_type in FORMATS else f"the shapes of a {header.peft_type} were not looked at"
 
 
 def _vllm(header: AdapterHeader) -> Iterator[Problem]:
@@ -171,13 +184,14 @@ def _vllm(header: AdapterHeader) -> Iterator[Problem]:
     yield from _not_lora(header)
     if header.config.get("layer_replication"):
         yield REFUSES, "layer_replication: the base model would need other layers", MERGE
-    heads = header.config.get("modules_to_save")
-    if not (isinstance(heads, list) and set(heads) <= {"score", "classifier"}):
+    saved, heads = header.config.get("modules_to_save"), {"score", "classifier"}
+    is_head = isinstance(saved, list) and all(name in heads for name in saved) and header.config.get("bias") == "none"
+    if not is_head or any(heads.isdisjoint(name.split(".")) for name in header.names.others):
         yield from _extras(header, REFUSES)
     if max(header.ranks.values(), default=1) > VLLM_RANKS[-1]:
         yield REFUSES, f"its largest rank is above {VLLM_RANKS[-1]}", "dynlora compress FOLDER, or merge it"
     yield from _replaced_base(header)
-    if header.settings is not None and header.settings.unread:
+    if header.settings is not None and has_expressions(header.settings.alphas):
         yield WRONG, "alpha_pattern holds regular expressions, which are not known to be read as PEFT does", UNIFORM
 
 
@@ -255,7 +269,9 @@ def _mlx(header: AdapterHeader) -> Iterator[Problem]:
 ENGINES: Mapping[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine("peft", "0.21.2", "peft/peft_model.py load_adapter, tuners/lora/layer.py update_layer", _peft),
+        Engine(
+            "peft", "0.21.2", "peft/peft_model.py load_adapter, tuners/lora/layer.py update_layer", _peft, _peft_note
+        ),
         Engine("vllm", "0.33.0", "vllm/lora/peft_helper.py:81, :131", _vllm, _vllm_rank),
         Engine("sglang", "0.5.23", "sglang/srt/lora/mem_pool.py:908, :918", _sglang),
         Engine("llama.cpp", "of 19 October 2026", "convert_lora_to_gguf.py, src/llama-adapter.h get_scale", _llama_cpp),

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dynlora.errors import AdapterError
 from dynlora.peft_adapter.adapter_config import PREFIX
+from dynlora.text import printable
 
 Layout = Literal["peft", "kohya", "diffusers", "mlx", "unknown"]
 
@@ -22,7 +24,9 @@ _PATTERNS: Mapping[Layout, re.Pattern[str]] = {
         r"(?:lora\.|lora_)?(?P<factor>down|up|A|B|alpha)(?:\.weight)?\Z"
     ),
     "mlx": re.compile(r"(?P<part>)(?P<module>.+)\.lora_(?P<factor>a|b)\Z"),
-    "peft": re.compile(r"(?P<part>)(?P<module>.+)\.lora_(?:embedding_)?(?P<factor>[AB])(?:\.[^.]+){0,2}\Z"),
+    "peft": re.compile(
+        r"(?P<part>)(?P<module>.+)\.lora_(?:embedding_)?(?P<factor>[ABE])(?:\.(?!bias\Z)[^.]+){0,2}\Z", re.DOTALL
+    ),
 }
 """How each format names a tensor, the most special first."""
 
@@ -45,6 +49,7 @@ class ForeignModule:
         name: of the module in its model.
         part: of a pipeline that it belongs to, such as `unet`; empty for a model alone.
         lora_A, lora_B: of the factors; empty where one is missing.
+        lora_E: of AdaLoRA's third factor; empty where there is none.
         alpha: of the scalar; empty where there is none, then s = 1.
     """
 
@@ -52,6 +57,7 @@ class ForeignModule:
     part: str = ""
     lora_A: str = ""
     lora_B: str = ""
+    lora_E: str = ""
     alpha: str = ""
 
 
@@ -70,14 +76,24 @@ class ForeignNames:
     others: tuple[str, ...] = field(default=())
 
 
-def read_names(names: Iterable[str]) -> ForeignNames:
-    """Tell whose format the tensors of a file are named in, and which modules they belong to."""
+def read_names(names: Iterable[str], layout: Layout | None = None) -> ForeignNames:
+    """Tell whose format the tensors of a file are named in, and which modules they belong to.
+
+    Args:
+        names: of the tensors.
+        layout: whose names are looked for; None for those that most of them are, since biases and heads may be many.
+
+    Raises:
+        AdapterError: when two tensors are the same factor of a module.
+    """
     names = list(names)
-    for layout, pattern in _PATTERNS.items():
-        matches = {name: pattern.match(name) for name in names}
-        if sum(match is not None for match in matches.values()) * 2 > len(names):
-            return _modules(layout, matches)
-    return ForeignNames("unknown", {}, others=tuple(names))
+    layouts: dict[Layout, dict[str, re.Match[str] | None]] = {
+        one: {name: pattern.match(name) for name in names}
+        for one, pattern in _PATTERNS.items()
+        if layout in (None, one)
+    }
+    best, matches = max(layouts.items(), key=lambda item: sum(match is not None for match in item[1].values()))
+    return _modules(best if any(matches.values()) else "unknown", matches)
 
 
 def _modules(layout: Layout, matches: Mapping[str, re.Match[str] | None]) -> ForeignNames:
@@ -91,7 +107,10 @@ def _modules(layout: Layout, matches: Mapping[str, re.Match[str] | None]) -> For
         module, part = module.removeprefix(PREFIX), match["part"].removeprefix("lora_")
         factor = _FACTOR.get(match["factor"], match["factor"])
         names = modules.setdefault(f"{part}.{module}" if part else module, ForeignModule(module, part))
-        setattr(names, "alpha" if factor == "alpha" else f"lora_{factor}", name)
+        place = "alpha" if factor == "alpha" else f"lora_{factor}"
+        if getattr(names, place):
+            raise AdapterError(f"module {printable(module)} has {place} twice; keep one adapter")
+        setattr(names, place, name)
     return ForeignNames(layout, modules, tuple(others))
 
 

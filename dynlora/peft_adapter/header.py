@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from dynlora.errors import AdapterError
 from dynlora.peft_adapter.adapter_config import (
     CONFIG_NAME,
     FORMATS,
+    MAX_BYTES,
+    MOST_ALPHA,
     PREFIX,
     Settings,
     read_object,
@@ -23,8 +24,9 @@ from dynlora.peft_adapter.adapter_config import (
 )
 from dynlora.peft_adapter.foreign_names import ForeignNames, Layout, read_names
 from dynlora.peft_adapter.module_names import split_names
-from dynlora.peft_adapter.read import PICKLES
+from dynlora.peft_adapter.read import PICKLES, check_shapes
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
+from dynlora.safe_files import read_plain
 
 MLX_NAME = "adapters.safetensors"
 """What mlx-lm calls its file of tensors."""
@@ -50,12 +52,16 @@ class AdapterHeader:
         config: of `adapter_config.json`; empty where there is none.
         names: the tensors' names, read.
         infos: type and shape of each tensor.
+        file: name of the file that holds them.
+        has_mark: whether the configuration begins with a byte order mark, which PEFT does not read.
     """
 
     folder: Path
     config: Mapping[str, Any]
     names: ForeignNames
     infos: Mapping[str, TensorInfo]
+    file: str = TENSORS_NAME
+    has_mark: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -85,8 +91,7 @@ class AdapterHeader:
     @cached_property
     def scalings(self) -> dict[str, float]:
         """Scaling s that PEFT gives each module; empty where it is not known."""
-        settings = self.settings
-        return {} if settings is None else {name: settings.scaling(name, rank) for name, rank in self.ranks.items()}
+        return {} if self.settings is None else self.settings.scalings(self.ranks)
 
     @cached_property
     def missing(self) -> dict[str, list[int]]:
@@ -105,7 +110,7 @@ class AdapterHeader:
     def number(self, key: str, default: float) -> float:
         """Return a number of the configuration, the default where it is missing or none."""
         value = self.config.get(key, default)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_ALPHA
         return float(value) if is_number else default
 
 
@@ -126,6 +131,7 @@ def expected_header(
         "peft_type": "LORA",
         "r": rank,
         "lora_alpha": whole_number(lora_alpha),
+        "target_modules": [name for name, _ in own.values()],
         "rank_pattern": {key: own_rank for key, (_, own_rank) in own.items()},
         "alpha_pattern": {key: scalings.get(name, usual) * own_rank for key, (name, own_rank) in own.items()},
     }
@@ -144,8 +150,12 @@ def read_header(folder: str | os.PathLike[str]) -> AdapterHeader:
     path = Path(folder)
     file = tensors_of(path)
     config = read_object(path / CONFIG_NAME) if os.path.lexists(path / CONFIG_NAME) else {}
+    has_mark = (read_plain(path / CONFIG_NAME, MAX_BYTES) or "").startswith("\ufeff")
     with TensorFile(file) as tensors:
-        return AdapterHeader(path, config, read_names(tensors.infos), dict(tensors.infos))
+        names = read_names(tensors.infos)
+        if names.layout == "peft":
+            check_shapes(names.modules, tensors.infos)
+        return AdapterHeader(path, config, names, dict(tensors.infos), file.name, has_mark)
 
 
 def tensors_of(folder: Path) -> Path:

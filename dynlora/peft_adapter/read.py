@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from dynlora.errors import AdapterError
 from dynlora.peft_adapter.adapter_config import CONFIG_NAME, PREFIX, Settings, read_settings
+from dynlora.peft_adapter.foreign_names import ForeignModule, read_names
 from dynlora.peft_adapter.module_names import places
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.peft_adapter.uniform import Update, own_components
@@ -83,8 +83,6 @@ MAX_MODULES = 20_000
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Endings of files that run code when they are read; they are never opened."""
 
-_FACTOR = re.compile(r"(.+)\.lora_(?:embedding_)?([ABE])(?:\.(?!bias\Z)[^.]+){0,2}\Z", re.DOTALL)
-
 
 @dataclass(frozen=True)
 class AdaptedModule:
@@ -148,8 +146,9 @@ def read_adapter(folder: str | os.PathLike[str]) -> Adapter:
         tensor_names = _factors(tensors.infos)
         rest = sum(info.length for info in tensors.infos.values()) - _length(tensors.infos, tensor_names)
         where = places(list(tensor_names))
+        scalings = settings.scalings({name: tensors.infos[one.lora_A].shape[0] for name, one in tensor_names.items()})
         modules = [
-            _module(tensors, settings, name, place, factors)
+            _module(tensors, scalings[name], name, place, factors)
             for (name, factors), place in zip(tensor_names.items(), where, strict=True)
         ]
     return Adapter(settings.peft_type, settings.base_model, tuple(modules), rest, _notes(settings, modules))
@@ -197,9 +196,10 @@ def read_weights(folder: str | os.PathLike[str]) -> Weights:
         raise AdapterError(f"{path}: {note} Merge such an adapter with PEFT instead")
     with TensorFile(path / TENSORS_NAME) as tensors:
         factors = read_factors(tensors)
-        used = {name for names in _factors(tensors.infos).values() for name in names.values()}
-        rest = {name.removeprefix(PREFIX): tensors.read(name) for name in tensors.infos if name not in used}
-    updates = {name: one.update(settings.scaling(name, len(one.lora_A))) for name, one in factors.items()}
+        others = read_names(tensors.infos, "peft").others
+        rest = {name.removeprefix(PREFIX): tensors.read(name) for name in others}
+    scalings = settings.scalings({name: len(one.lora_A) for name, one in factors.items()})
+    updates = {name: one.update(scalings[name]) for name, one in factors.items()}
     everything = [*rest.values(), *(matrix for A, B, _ in updates.values() for matrix in (A, B))]
     if not all(np.isfinite(one).all() for one in everything):
         raise AdapterError(f"{path}: some of its numbers are not finite; save another checkpoint of the adapter")
@@ -236,14 +236,14 @@ def read_factors(tensors: TensorFile) -> dict[str, Factors]:
     return {name: _read(tensors, names) for name, names in _factors(tensors.infos).items()}
 
 
-def _read(tensors: TensorFile, names: Mapping[str, str]) -> Factors:
+def _read(tensors: TensorFile, names: ForeignModule) -> Factors:
     """Return one module's factors as matrices; those of a convolution are flattened."""
-    lora_A, lora_B = (tensors.read(names[factor]) for factor in ("A", "B"))
+    lora_A, lora_B = (tensors.read(name) for name in (names.lora_A, names.lora_B))
     stored = len(lora_A)
     return Factors(
         lora_A.reshape(stored, math.prod(lora_A.shape[1:])),
         lora_B.reshape(lora_B.shape[0], stored),
-        tensors.read(names["E"]).ravel() if "E" in names else None,
+        tensors.read(names.lora_E).ravel() if names.lora_E else None,
     )
 
 
@@ -259,28 +259,26 @@ def _missing(path: Path, name: str) -> str:
     return f"{name} is missing; give a folder that PEFT or `dynlora export` wrote"
 
 
-def _factors(infos: Mapping[str, TensorInfo]) -> dict[str, dict[str, str]]:
-    """Return the tensors of each module by the factor they are: module to A, B, E to name; checked for their shapes."""
-    tensor_names: dict[str, dict[str, str]] = {}
-    for name in infos:
-        match = _FACTOR.match(name)
-        if match:
-            module = match[1].removeprefix(PREFIX)
-            if match[2] in tensor_names.setdefault(module, {}):
-                raise AdapterError(
-                    f"{TENSORS_NAME}: module {printable(module)} has lora_{match[2]} twice; keep one adapter"
-                )
-            tensor_names[module][match[2]] = name
-    if not tensor_names:
+def _factors(infos: Mapping[str, TensorInfo]) -> dict[str, ForeignModule]:
+    """Return the names of each module's tensors, checked for their shapes and sizes, in the order of layers."""
+    modules = read_names(infos, "peft").modules
+    if not modules:
         raise AdapterError(f"{TENSORS_NAME}: none of its {len(infos)} tensors is a lora_A; give a LoRA adapter")
-    if len(tensor_names) > MAX_MODULES:
+    if len(modules) > MAX_MODULES:
         raise AdapterError(
-            f"{TENSORS_NAME}: {len(tensor_names):,} modules are more than {MAX_MODULES:,}; give a smaller adapter"
+            f"{TENSORS_NAME}: {len(modules):,} modules are more than {MAX_MODULES:,}; give a smaller adapter"
         )
-    for module, factors in tensor_names.items():
-        _check_shapes(module, {factor: infos[name].shape for factor, name in factors.items()})
-    order = sorted(tensor_names, key=lambda module: [_natural(part) for part in module.split(".")])
-    return {module: tensor_names[module] for module in order}
+    check_shapes(modules, infos)
+    for module, names in modules.items():
+        a, b = infos[names.lora_A].shape, infos[names.lora_B].shape
+        if (features := max(math.prod(a[1:]), b[0])) > MAX_FEATURES:
+            raise AdapterError(
+                f"{TENSORS_NAME}: module {printable(module)} has {features:,} features, more than {MAX_FEATURES:,}"
+            )
+        if a[0] > MAX_RANK:
+            raise AdapterError(f"{TENSORS_NAME}: module {printable(module)} has rank {a[0]:,}, more than {MAX_RANK:,}")
+    order = sorted(modules, key=lambda module: [_natural(part) for part in module.split(".")])
+    return {module: modules[module] for module in order}
 
 
 def _natural(word: str) -> tuple[int, str]:
@@ -288,40 +286,41 @@ def _natural(word: str) -> tuple[int, str]:
     return (int(word), "") if word.isascii() and word.isdigit() and len(word) < 7 else (10**7, word)
 
 
-def _check_shapes(module: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a module whose factors do not make an update together."""
-    if not {"A", "B"} <= set(shapes):
-        raise AdapterError(f"{TENSORS_NAME}: module {printable(module)} lacks lora_A or lora_B; save the adapter again")
-    a, b = list(shapes["A"]), list(shapes["B"])
-    fits = len(a) >= 2 and len(b) >= 2 and a[0] == b[1] and math.prod(b[2:]) == 1
-    if not fits or math.prod(shapes.get("E", a[:1])) != a[0]:
-        raise AdapterError(
-            f"{TENSORS_NAME}: the factors of module {printable(module)} have shapes {a} and {b}, which do not fit an "
-            "update; save the adapter again"
-        )
-    if (features := max(math.prod(a[1:]), b[0])) > MAX_FEATURES:
-        raise AdapterError(
-            f"{TENSORS_NAME}: module {printable(module)} has {features:,} features, more than {MAX_FEATURES:,}"
-        )
-    if a[0] > MAX_RANK:
-        raise AdapterError(f"{TENSORS_NAME}: module {printable(module)} has rank {a[0]:,}, more than {MAX_RANK:,}")
+def check_shapes(modules: Mapping[str, ForeignModule], infos: Mapping[str, TensorInfo]) -> None:
+    """Refuse modules of PEFT's whose factors do not make an update together.
+
+    Raises:
+        AdapterError: when a factor is missing, or their shapes do not fit.
+    """
+    for module, names in modules.items():
+        if not (names.lora_A and names.lora_B):
+            raise AdapterError(
+                f"{TENSORS_NAME}: module {printable(module)} lacks lora_A or lora_B; save the adapter again"
+            )
+        a, b = list(infos[names.lora_A].shape), list(infos[names.lora_B].shape)
+        fits = len(a) >= 2 and len(b) >= 2 and a[0] == b[1] and math.prod(b[2:]) == 1
+        if not fits or (names.lora_E and infos[names.lora_E].length != a[0]):
+            raise AdapterError(
+                f"{TENSORS_NAME}: the factors of module {printable(module)} have shapes {a} and {b}, which do not fit "
+                "an update; save the adapter again"
+            )
 
 
-def _length(infos: Mapping[str, TensorInfo], tensor_names: Mapping[str, Mapping[str, str]]) -> int:
-    return sum(infos[name].length for factors in tensor_names.values() for name in factors.values())
+def _length(infos: Mapping[str, TensorInfo], modules: Mapping[str, ForeignModule]) -> int:
+    names = (name for one in modules.values() for name in (one.lora_A, one.lora_B, one.lora_E) if name)
+    return sum(infos[name].length for name in names)
 
 
 def _module(
     tensors: TensorFile,
-    settings: Settings,
+    scaling: float,
     name: str,
     place: tuple[int | None, str],
-    factors: Mapping[str, str],
+    factors: ForeignModule,
 ) -> AdaptedModule:
     matrices = _read(tensors, factors)
     lora_A, lora_B, factor = matrices.lora_A, matrices.lora_B, matrices.factor
     stored = len(lora_A)
-    scaling = settings.scaling(name, stored)
     values = singular_values(lora_A, lora_B, scaling, factor)
     if values is not None and not math.isfinite(norm(values)):
         values = None
@@ -352,12 +351,6 @@ def _notes(settings: Settings, modules: list[AdaptedModule]) -> tuple[str, ...]:
     notes: list[str] = []
     if settings.is_decomposed:
         notes.append("DoRA also scales the columns of the base weights, which cannot be shown without the base model.")
-    if settings.unread:
-        notes.append(
-            f"{len(settings.unread)} patterns of alpha_pattern are regular expressions, which are not "
-            "evaluated: lora_alpha "
-            "is used instead."
-        )
     broken = [module.name for module in modules if module.norm is None]
     if broken:
         notes.append(f"{len(broken)} modules have numbers that are not finite, {printable(broken[0])} first.")

@@ -58,6 +58,8 @@ def trained(folder: Path) -> Path:
         {"use_rslora": True},
         {"rank_pattern": {"v_proj": 8}, "alpha_pattern": {"v_proj": 12}},
         {"layers_to_transform": [1]},
+        {"exclude_modules": [r"model.layers.0.self_attn.q_proj"]},
+        {"alpha_pattern": {r".*\.1\..*q_proj": 12}},
         {"modules_to_save": ["lm_head"]},
     ],
 )

@@ -134,7 +134,10 @@ CASES = {
     "IA3": Case(other("IA3Config", feedforward_modules=[]), EVERY - {"peft"}, set()),
     "VeRA": Case(other("VeraConfig", target_modules=["q_proj"]), EVERY - {"peft"}, set()),
     "PiSSA": Case(changed(lora(), init_lora_weights="pissa"), NOT_MLX, EQUAL_ONLY),
-    "LoftQ": Case(changed(lora(), init_lora_weights="loftq"), NOT_MLX, EQUAL_ONLY),
+    "LoftQ": Case(changed(lora(), init_lora_weights="loftq", loftq_config={"loftq_bits": 4}), NOT_MLX, EQUAL_ONLY),
+    "LoftQ without its settings": Case(
+        changed(lora(), init_lora_weights="loftq"), NOT_MLX | {"peft"}, EQUAL_ONLY - {"peft"}
+    ),
     "trained biases": Case(lora(bias="all"), EVERY - {"peft", "tgi", "lorax"}, {"tgi", "lorax"}),
     "modules trained in full": Case(
         lora(modules_to_save=["lm_head"]), EVERY - {"peft", "tgi", "lorax"}, {"tgi", "lorax"}

@@ -18,8 +18,10 @@ from hypothesis.extra.numpy import arrays
 
 from dynlora.cli.main import main
 from dynlora.errors import AdapterError
+from dynlora.peft_adapter import adapter_config, read_adapter
 from dynlora.peft_adapter import read as peft_adapter_read
-from dynlora.peft_adapter import read_adapter
+from dynlora.peft_adapter.engines import REFUSES, check_engines
+from dynlora.peft_adapter.header import read_header
 from dynlora.peft_adapter.module_names import places
 from dynlora.peft_adapter.read import effective_rank, norm, singular_values
 from dynlora.server.app_files import sample_runs_dir
@@ -46,6 +48,9 @@ def update(tensors: dict[str, np.ndarray], scaling: float) -> np.ndarray:
         ({"alpha_pattern": {f"^{NAME}": 2}}, 0.5),
         ({"alpha_pattern": {r"self_attn\.q_proj": 2}}, 0.5),
         ({"alpha_pattern": {"(a+)+q_proj": 2}}, 2.0),
+        ({"alpha_pattern": {r"layers\.[0-3]\..*": 2, "q_proj": 16}}, 0.5),
+        ({"alpha_pattern": {"q_proj": 16, ".*": 2}}, 4.0),
+        ({"lora_alpha": 1e30}, 2.5e29),
         ({"r": 99, "rank_pattern": {"q_proj": 4}}, 2.0),
     ],
 )
@@ -61,7 +66,6 @@ def test_one_module_of_lora(settings: dict[str, object], scaling: float, tmp_pat
     assert module.scaling == pytest.approx(scaling)
     assert module.norm == pytest.approx(np.linalg.norm(whole), rel=1e-5)
     assert module.effective_rank == pytest.approx((expected**2).sum() ** 2 / (expected**4).sum(), rel=1e-5)
-    assert any("regular expressions" in note for note in adapter.notes) == ("(a+)+q_proj" in str(settings))
 
 
 def test_adalora_counts_the_components_that_are_left(tmp_path: Path) -> None:
@@ -130,7 +134,8 @@ def test_modules_come_in_the_order_of_their_layers(tmp_path: Path) -> None:
         ({"alpha_pattern": []}, None),
         ({"alpha_pattern": [1]}, "alpha_pattern"),
         ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern.q_proj"),
-        ({"lora_alpha": 10**400}, "lora_alpha"),
+        ({"lora_alpha": 10**400}, f"lora_alpha is '1{'0' * 78}…'"),
+        ({"alpha_pattern": {"(": 4}}, r"alpha_pattern \( is no regular expression; name modules there"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, object], message: str | None, tmp_path: Path) -> None:
@@ -140,6 +145,18 @@ def test_settings_that_cannot_be(settings: dict[str, object], message: str | Non
         return
     with pytest.raises(AdapterError, match=message):
         read_adapter(folder)
+
+
+def test_a_pattern_that_would_never_end_is_cut_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter_config, "MATCHING_S", 0.5)
+    pattern = r"(([a-z_.]|[0-9._a-z])+)+!"
+    folder = write_adapter(tmp_path, lora(NAME, 4, 6, 6), alpha_pattern={pattern: 4}, target_modules=["q_proj"])
+    message = f"alpha_pattern {pattern} takes over 0.5 s to match; name modules there"
+    with pytest.raises(AdapterError, match=re.escape(message)):
+        read_adapter(folder)
+    (peft,) = check_engines(read_header(folder), ("peft",))
+    assert (peft.verdict, message in peft.reason) == (REFUSES, True)
+    assert message in CliRunner().invoke(main, ["check", str(folder)]).output
 
 
 @pytest.mark.parametrize(
