@@ -292,6 +292,8 @@ def _doubled(contents: Contents, draw: Random) -> None:
 
 
 def _hanging(contents: Contents, draw: Random) -> None:
+    if "layers" not in " ".join(contents.factors()):  # on names of a few letters every pattern ends
+        return
     pattern = r"(([a-z_.]|[0-9._a-z])+)+!"
     contents.config |= draw.choice(
         [{"target_modules": pattern}, {"rank_pattern": {pattern: 4}}, {"alpha_pattern": {pattern: 4}}]
