@@ -94,8 +94,11 @@ def load_gated(folder: str | Path, base: Any = None) -> Any:
     Raises:
         AdapterError: when the folder holds no such adapter, or it belongs to another base model.
         AssetError: when the base model cannot be loaded.
+        ConfigError: when `base` is no model.
     """
     path = path_of("folder", folder)
+    if not isinstance(base, nn.Module | None):
+        raise ConfigError(f"base={printable(base)}: must be a transformers model; load it, or leave base out")
     written = GatedAdapter.read(path / SETTINGS_NAME)
     if written is None:
         raise AdapterError(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dynlora.errors import NotMergeableError
 from dynlora.peft_adapter.module_names import split_names
 from dynlora.peft_adapter.uniform import UniformAdapter
+from dynlora.text import printable
 
 GGUF_NAME = "adapter.gguf"
 
@@ -75,7 +76,7 @@ def write_gguf(adapter: UniformAdapter, base: Mapping[str, Any], path: Path, nam
     check_gguf(base, adapter.factors)
     writer = GGUFWriter(path, ARCHITECTURES[base["model_type"]])
     writer.add_type("adapter")
-    writer.add_name(name)
+    writer.add_name(printable(name, 200))
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", float(adapter.rank))
     for module, (_, layer, block) in split_names(adapter.factors).items():
@@ -93,7 +94,12 @@ def _rows(lora_B: NDArray[Any], block: str, base: Mapping[str, Any]) -> NDArray[
     """Return the rows of B in GGUF's order: of queries and keys, a head's two halves are interleaved."""
     if not block.endswith(("q_proj", "k_proj")):
         return lora_B
-    heads = int(base["num_attention_heads"])
+    heads = base.get("num_attention_heads")
     if block.endswith("k_proj"):
-        heads = int(base.get("num_key_value_heads") or heads)
+        heads = base.get("num_key_value_heads") or heads
+    if type(heads) is not int or heads < 1 or len(lora_B) % (2 * heads):
+        raise NotMergeableError(
+            f"--format gguf: {len(lora_B)} rows of {block} are not whole heads of the base model, which has "
+            f"{printable(heads)}; give the adapter's own base with --base"
+        )
     return lora_B.reshape(heads, 2, -1, lora_B.shape[1]).swapaxes(1, 2).reshape(lora_B.shape)

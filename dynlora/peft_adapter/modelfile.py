@@ -7,9 +7,11 @@ give every conversation that was tried the same text again.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from dynlora.text import printable
 
 Message = Mapping[str, str]
 Render = Callable[[Sequence[Message], bool], str]
@@ -18,6 +20,13 @@ Render = Callable[[Sequence[Message], bool], str]
 ROLES = ("system", "user", "assistant")
 
 NO_TEMPLATE = "the base model has no chat template, or one that cannot be carried over"
+
+_ENDS_QUOTES = re.compile(r'"""|"\Z|[\x00-\x08\x0b-\x1f\x7f]')
+_IN_GO = re.compile(rf"[{{}}]|{_ENDS_QUOTES.pattern}")
+"""What cannot be quoted in a Modelfile, which knows no escapes, and what also means something in a template of Go's."""
+
+MOST_LETTERS = 20_000
+"""Of a template; the longest that is carried over."""
 
 TRIED: tuple[tuple[str, ...], ...] = (
     ("user",),
@@ -54,6 +63,12 @@ class Template:
     def _system(self) -> Message:
         return {"role": "system", "content": self.default_system}
 
+    def can_be_written(self) -> bool:
+        """Say whether a Modelfile can hold the words: none ends a text in quotes, none is an instruction."""
+        words = [*(word for pair in self.around.values() for word in pair), self.answer]
+        is_plain = not any(map(_IN_GO.search, words)) and not _ENDS_QUOTES.search(self.default_system)
+        return is_plain and len("".join([*words, self.default_system])) <= MOST_LETTERS
+
     def go(self) -> str:
         """Return the template as Ollama takes it."""
         cases = [
@@ -67,7 +82,7 @@ def carried_over(render: Render) -> Template | None:
     """Return a chat template in pieces; None where pieces do not give the same texts."""
     try:
         template = _pieces(render)
-        if all(_agrees(template, render, roles) for roles in TRIED):
+        if template.can_be_written() and all(_agrees(template, render, roles) for roles in TRIED):
             return template
     except Exception:  # a stranger's template may raise anything
         return None
@@ -121,6 +136,7 @@ def modelfile(base: str, adapter: str, template: Template | None, reason: str = 
         template: of the base model.
         reason: why there is none.
     """
+    base = printable(base, 200)
     lines = [
         f"# FROM must be {base} in GGUF: a file, or a name that Ollama knows.",
         f"FROM ./{base.rstrip('/').rpartition('/')[2]}.gguf",
@@ -131,8 +147,13 @@ def modelfile(base: str, adapter: str, template: Template | None, reason: str = 
         return "\n".join([*lines, ""])
     lines.append(f'TEMPLATE """{template.go()}"""')
     if template.default_system:
-        lines.append(f"SYSTEM {json.dumps(template.default_system, ensure_ascii=False)}")
+        lines.append(f"SYSTEM {_quoted(template.default_system)}")
     stop = template.around["assistant"][1].strip()
     if stop:
-        lines.append(f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}")
+        lines.append(f"PARAMETER stop {_quoted(stop)}")
     return "\n".join([*lines, ""])
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Ollama reads it back: it unescapes nothing."""
+    return f'"""{text}"""' if '"' in text or "\n" in text else f'"{text}"'

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from datasets import Dataset
+from gguf import GGUFReader
 from safetensors.numpy import load_file, save_file
 from transformers import Trainer, TrainingArguments
 
@@ -24,6 +26,8 @@ from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import RIGHT, check_engines
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.peft_adapter.header import read_header
+from dynlora.peft_adapter.modelfile import Message, carried_over, modelfile
+from dynlora.text import printable
 from tests.architectures import tiny_models as tiny
 from tests.peft_adapter.test_engines import diffusers, kohya, llama, lora, named
 
@@ -216,3 +220,77 @@ def test_the_command_says_what_was_filled(tmp_path: Path) -> None:
         "4 modules, rank 8 for all, 2 padded and 0 added as zeros; layers after the last one named are not known: give "
         "--base\n"
     )
+
+
+HOSTILE = [
+    'say "hi"',
+    'a"""b',
+    "{{ .System }}",
+    "}}{{",
+    "tail{",
+    'tail"',
+    "\x00nul",
+    "\x1b[2J",
+    "x" * 50_000,
+    "line\nSYSTEM evil",
+]
+"""Words of a chat template or of a name that mean something in a Modelfile."""
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_no_word_of_a_chat_template_is_an_instruction_of_a_modelfile(word: str) -> None:
+    def render(messages: Sequence[Message], is_asked: bool) -> str:
+        roles = "".join(f"<{word}{one['role']}>{one['content']}</s>" for one in messages)
+        return roles + (f"<{word}assistant>" if is_asked else "")
+
+    text = modelfile(f"some/{word}", "adapter.gguf", carried_over(render))
+    instructions = [line.split()[0] for line in text.splitlines() if re.match(r"[A-Z]+ ", line)]
+    assert {"FROM", "ADAPTER"} <= set(instructions)
+    assert instructions.count("FROM") == 1
+    if "TEMPLATE" in instructions:  # the words are between quotes that nothing in them ends
+        body = text.partition('TEMPLATE """')[2]
+        assert body.count('"""') == 1
+        assert word in body
+        assert set(re.findall(r"\{\{-? ?([a-z.]+)", body, re.IGNORECASE)) <= {"range", "if", "else", "end", ".Content"}
+    else:
+        assert "TEMPLATE: the base model has no chat template, or one that cannot be carried over" in text
+
+
+@pytest.mark.parametrize("system", ['Be "kind".', "Two\nlines", 'ends with "', 'three """ of them', "tools: {{ }}"])
+def test_a_default_system_message_is_quoted_or_left_out(system: str) -> None:
+    def render(messages: Sequence[Message], is_asked: bool) -> str:
+        first = [] if messages[0]["role"] == "system" else [{"role": "system", "content": system}]
+        text = "".join(f"<{one['role']}>{one['content']}</s>" for one in [*first, *messages])
+        return text + ("<assistant>" if is_asked else "")
+
+    text = modelfile("some/model", "adapter.gguf", carried_over(render))
+    if '"""' in system or system.endswith('"'):
+        assert "\nSYSTEM" not in text
+    else:
+        (quoted,) = re.findall(r'\nSYSTEM ("""|")(.*?)\1\n', text, re.DOTALL)
+        assert quoted[1] == system, "Ollama reads it back as it stands: it unescapes nothing"
+
+
+@pytest.mark.parametrize("heads", [None, 0, "4", 3, 10**30])
+def test_heads_that_do_not_fit_are_a_sentence(heads: object, tmp_path: Path) -> None:
+    source = trained(lora()(tmp_path / "source"))
+    base = tmp_path / "base"
+    llama().config.save_pretrained(base)
+    config = json.loads((base / "config.json").read_text()) | {
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+    }
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(NotMergeableError, match=r"rows of self_attn\.q_proj are not whole heads of the base model"):
+        convert(source, tmp_path / "out", FORMS["gguf"], str(base))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_any_name_becomes_the_name_in_a_gguf(tmp_path: Path) -> None:
+    llama().config.save_pretrained(tmp_path / "base")
+    for i, name in enumerate(["line\nfeed", "\udce9 bytes", "{{ x }}", '"""']):
+        source = trained(lora()(tmp_path / f"{i}" / name))
+        convert(source, tmp_path / f"out{i}", FORMS["ollama"], str(tmp_path / "base"))
+        field = GGUFReader(tmp_path / f"out{i}" / "adapter.gguf").get_field("general.name")
+        assert field is not None
+        assert field.contents() == printable(name)

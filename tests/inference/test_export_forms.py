@@ -132,6 +132,8 @@ def test_a_folder_that_is_no_gated_adapter_is_refused(trained_run: Path, writer:
     export_run(trained_run, tmp_path / "out", format="peft")
     with pytest.raises(AdapterError, match=r"holds no dynlora_adapter\.json; give a folder that"):
         dynlora.load(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"base=bert: must be a transformers model; load it, or leave base out"):
+        dynlora.load(tmp_path / "out", "bert")
     export_run(trained_run, tmp_path / "gated", format="gated")
     name = queries.run_summary(writer)["config"]["model"]["name"]
     with pytest.raises(AdapterError, match="the base model has no module classifier"):
