@@ -24,6 +24,7 @@ from dynlora.errors import AdapterError, ConfigError, CorruptRunError, NotMergea
 from dynlora.inference.load import adapted, task_of
 from dynlora.safe_files import path_of
 from dynlora.store.record import Record
+from dynlora.text import printable
 
 SETTINGS_NAME = "dynlora_adapter.json"
 STATE = "adapter"
