@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from typing import Any
 import psutil
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs.environment import child_environment
+from dynlora.jobs.environment import child_environment, python_command
 from dynlora.jobs.helper_job import Failure
 
 BUSY_S = 60.0
@@ -46,7 +45,7 @@ def answer_command(idle_s: float | None = None, memory: int | None = None) -> li
     """Return the command of the child; nothing of a user's is in it."""
     idle = [] if idle_s is None else ["--idle", str(idle_s)]
     limit = [] if memory is None else ["--memory", str(memory)]
-    return [sys.executable, "-m", "dynlora", "answer", *idle, *limit]
+    return python_command("dynlora", "answer", *idle, *limit)
 
 
 class InferenceChild:

@@ -9,7 +9,6 @@ finds the answer that is there. The file of an answer on ranks is what `strategy
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 from dynlora.config_files import yaml_text
 from dynlora.errors import storing
 from dynlora.jobs import helper_job
+from dynlora.jobs.environment import python_command
 from dynlora.jobs.helper_job import Failure, HelperJob
 from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
 from dynlora.safe_files import write_text
@@ -131,4 +131,4 @@ def _version(config: Mapping[str, Any]) -> list[int]:
 
 
 def _command(request: Path, answer: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "dynlora", "advise", *options, "--config", str(request), "--out", str(answer)]
+    return python_command("dynlora", "advise", *options, "--config", str(request), "--out", str(answer))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -19,6 +18,7 @@ from dynlora.assets.cache import cache_dir
 from dynlora.config_files import yaml_text
 from dynlora.errors import RunBusyError, StorageError, storing
 from dynlora.jobs import helper_job
+from dynlora.jobs.environment import python_command
 from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
 from dynlora.safe_files import write_text
 
@@ -32,17 +32,17 @@ _PACKAGE = Path(__file__).parents[1]
 
 def strategies_command() -> list[str]:
     """Return the command that lists the strategies with their typed hyper-parameters."""
-    return [sys.executable, "-m", "dynlora", "strategies", "--json"]
+    return python_command("dynlora", "strategies", "--json")
 
 
 def preflight_command(config: Path) -> list[str]:
     """Return the command that checks a configuration and says what the run will cost."""
-    return [sys.executable, "-m", "dynlora", "preflight", "--config", str(config), "--json"]
+    return python_command("dynlora", "preflight", "--config", str(config), "--json")
 
 
 def tokens_command(config: Path) -> list[str]:
     """Return the command that shows the tokens of a configuration's data, and which of them are in the loss."""
-    return [sys.executable, "-m", "dynlora", "data", "tokens", "--config", str(config), "--json"]
+    return python_command("dynlora", "data", "tokens", "--config", str(config), "--json")
 
 
 def preflight(config: dict[str, Any], runs_dir: Folder, *, timeout_s: float = 300.0) -> dict[str, Any]:

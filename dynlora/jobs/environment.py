@@ -57,7 +57,10 @@ JOB_VARIABLE = "DYNLORA_JOB"
 QUEUE_VARIABLE = "DYNLORA_QUEUE"
 """Variable that is 0 in a process that starts no queued run after its own: a cluster decides what runs where."""
 
-_DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE, MIRROR_VARIABLE, JOB_VARIABLE))
+TIED_VARIABLE = "DYNLORA_TIED"
+"""Variable that is set where the server of the dashboard ends with the command whose pipe is its standard input."""
+
+_DROPPED = frozenset((TOKEN_VARIABLE, WARM_VARIABLE, MIRROR_VARIABLE, JOB_VARIABLE, TIED_VARIABLE))
 
 
 def process_number(variable: str, default: int) -> int:
@@ -80,6 +83,25 @@ def starts_others() -> bool:
     return os.environ.get(QUEUE_VARIABLE) != "0"
 
 
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Return the command of a child that runs a module; modules of the current folder are not imported.
+
+    That folder may be a download, or hold a `queue.py` of its own.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def import_path(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that let a child, and its own children, find dynlora but nothing in the current folder.
+
+    A checkout that is not installed may be on this process's path only because it is the current folder.
+    """
+    home, path = str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")
+    is_on_path = home in [*sys.path[1:], *path.split(os.pathsep)]
+    located = {} if is_on_path else {"PYTHONPATH": os.pathsep.join(filter(None, (home, path)))}
+    return {"PYTHONSAFEPATH": "1", **located}
+
+
 def child_environment(environment: Mapping[str, str] | None = None, job: Path | None = None) -> dict[str, str]:
     """Return what a child inherits: models, packages, trackers, proxies, threads, devices; the rest is dropped.
 
@@ -94,7 +116,8 @@ def child_environment(environment: Mapping[str, str] | None = None, job: Path | 
         if name.upper() in _KEPT or (name.upper().startswith(_KEPT_PREFIXES) and name.upper() not in _DROPPED)
     }
     own = {"PYTHONUNBUFFERED": "1"} if job is None else {"PYTHONUNBUFFERED": "1", JOB_VARIABLE: str(job)}
-    return {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"} | variables | own
+    telemetry = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+    return telemetry | variables | import_path(source) | own
 
 
 WHILE_IMPORTING = (100_000, 50, 100)
@@ -111,6 +134,7 @@ def begin() -> None:
     """Say that this process is dynlora's own, before it imports anything large."""
     _state["is_own"] = True
     os.environ.setdefault(NO_BARS, "1")
+    os.environ.update(import_path(os.environ))
     gc.set_threshold(*WHILE_IMPORTING)
     atexit.register(_leave)  # registered first, so called last: what is left then goes with the process
 

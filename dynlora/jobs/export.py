@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from dynlora.errors import storing
 from dynlora.jobs import helper_job
+from dynlora.jobs.environment import python_command
 from dynlora.jobs.helper_job import HelperJob
 from dynlora.jobs.spawn import own_folder, runs_root
 from dynlora.peft_adapter import TENSORS_NAME
@@ -113,7 +113,7 @@ def _compress(folder: Path, out: Path, share: float, rows: int, weighting: str) 
 
 def _command(name: str, folder: Path, out: Path, *options: str) -> list[str]:
     """Return a command that writes a file of a run."""
-    command = [sys.executable, "-m", "dynlora", name, folder.name, *options, "--out", str(out), "--json"]
+    command = python_command("dynlora", name, folder.name, *options, "--out", str(out), "--json")
     return [*command, "--runs-dir", str(folder.parent)]
 
 

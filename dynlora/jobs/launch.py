@@ -21,6 +21,7 @@ from dynlora.config_files import yaml_text
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, storing
 from dynlora.jobs import helper_job
 from dynlora.jobs.cli_client import INCOMING_DIR, REQUEST, catalog
+from dynlora.jobs.environment import python_command
 from dynlora.jobs.queue import (
     FOREIGN_GONE_S,
     LAUNCH_NAME,
@@ -89,7 +90,7 @@ class RunHandle:
 
 def train_command(config: Path, runs_dir: Path) -> list[str]:
     """Return the command that checks a configuration, makes a queued run of it, and trains it if it is next."""
-    command = [sys.executable, "-m", "dynlora", "train", "--config", str(config), "--queue", "--stay", "--json"]
+    command = python_command("dynlora", "train", "--config", str(config), "--queue", "--stay", "--json")
     return [*command, "--runs-dir", str(runs_dir)]
 
 

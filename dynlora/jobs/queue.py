@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import ClassVar
 
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, RunNotFoundError, storing
 from dynlora.jobs import warm
+from dynlora.jobs.environment import python_command
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import making_folder, tail
 from dynlora.store import process, schema
@@ -75,7 +75,7 @@ class Launch(Record):
 
 def resume_command(run_id: str, runs_dir: Path) -> list[str]:
     """Return the command that trains a run from its last checkpoint, or from the start."""
-    return [sys.executable, "-m", "dynlora", "resume", run_id, "--runs-dir", str(runs_dir)]
+    return python_command("dynlora", "resume", run_id, "--runs-dir", str(runs_dir))
 
 
 def read_status(folder: Path) -> Status:

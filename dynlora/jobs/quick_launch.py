@@ -6,7 +6,6 @@ there, a method that cannot adapt the model) is found while the run loads: it is
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -18,6 +17,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import with_absolute_paths
 from dynlora.errors import DynloraError, storing
 from dynlora.jobs.cli_client import catalog, request_check
+from dynlora.jobs.environment import python_command
 from dynlora.jobs.launch import RESERVED, RunHandle, enqueue, launched_once
 from dynlora.jobs.queue import LOG_NAME, is_pending, put_in_queue, wake
 from dynlora.jobs.spawn import Folder, runs_root, spawn_detached
@@ -94,7 +94,7 @@ def _reserved_id(note: Path) -> str:
 
 def check_command(run_id: str, runs_dir: Path) -> list[str]:
     """Return the command that checks a queued run whole, and all others whose check was asked for."""
-    return [sys.executable, "-m", "dynlora", "check-queued", run_id, "--runs-dir", str(runs_dir)]
+    return python_command("dynlora", "check-queued", run_id, "--runs-dir", str(runs_dir))
 
 
 def _described(config: RunConfig) -> Mapping[str, Any] | None:

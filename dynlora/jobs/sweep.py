@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ import yaml
 from dynlora.config_files import parse_value, split_override, yaml_text
 from dynlora.errors import ConfigError, DynloraError, storing
 from dynlora.jobs import helper_job
+from dynlora.jobs.environment import python_command
 from dynlora.jobs.helper_job import HelperJob
 from dynlora.jobs.launch import made_once
 from dynlora.jobs.queue import wake
@@ -103,7 +103,7 @@ def listed(lines: str) -> dict[str, str]:
 
 def sweep_command(config: Path, runs_dir: Path) -> list[str]:
     """Return the command that checks a sweep and queues its runs."""
-    return [sys.executable, "-m", "dynlora", "sweep", "--config", str(config), "--json", "--runs-dir", str(runs_dir)]
+    return python_command("dynlora", "sweep", "--config", str(config), "--json", "--runs-dir", str(runs_dir))
 
 
 def enqueue_sweep(
@@ -186,7 +186,7 @@ def start(config: Mapping[str, Any], lists: Mapping[str, str], options: Mapping[
 
 def command(request: Path, options: Mapping[str, Any], runs_dir: Path) -> list[str]:
     """Return the command of a search as an argument list."""
-    beginning = [sys.executable, "-m", "dynlora", "sweep", "--search", "--config", str(request)]
+    beginning = python_command("dynlora", "sweep", "--search", "--config", str(request))
     return [*beginning, *arguments(options), "--runs-dir", str(runs_dir)]
 
 

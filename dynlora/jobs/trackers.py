@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.jobs.environment import TOKEN_VARIABLE
+from dynlora.jobs.environment import TOKEN_VARIABLE, import_path, python_command
 from dynlora.jobs.spawn import adopt
 from dynlora.safe_files import open_log
 from dynlora.store.lifecycle import annotate
@@ -174,14 +173,14 @@ def tracker_process(folder: Path) -> Iterator[TrackerProcess]:
 
 def track_command(folder: Path, names: Sequence[str]) -> list[str]:
     """Return the command that writes a run to trackers until it has ended."""
-    base = [sys.executable, "-m", "dynlora", "track", folder.name, "--runs-dir", str(folder.parent)]
+    base = python_command("dynlora", "track", folder.name, "--runs-dir", str(folder.parent))
     return [*base, "--to", ",".join(names)]
 
 
 def _environment() -> dict[str, str]:
     """Return what the process inherits: all but `DROPPED`, because the settings of trackers are variables."""
     variables = {name: value for name, value in os.environ.items() if name not in DROPPED}
-    return {**variables, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return {**variables, **import_path(variables), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def _tell(folder: Path, message: str) -> None:

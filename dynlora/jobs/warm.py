@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from dynlora.jobs.environment import WARM_VARIABLE, child_environment
+from dynlora.jobs.environment import WARM_VARIABLE, child_environment, python_command
 
 ROOM = 2 * 2**30
 """Bytes of memory that must be free for a spare to be started; it takes about a quarter of them."""
@@ -42,7 +41,7 @@ TAKEN = b"taken\n"
 TELLINGS, LONGEST_LINE = 12, 4096
 """How often a spare is told what is likely to come, and bytes of one telling: a pipe takes them all from nobody."""
 
-_ENTRY = [sys.executable, "-m", "dynlora"]
+_ENTRY = python_command("dynlora")
 
 
 def warm_command() -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from dynlora.errors import DynloraError
+from dynlora.jobs.environment import python_command
 from dynlora.server.app_files import app_root
 from dynlora.server.host_check import LOCAL, Receive, Scope, Send, is_welcome
 
@@ -73,7 +74,7 @@ def build() -> None:
     Raises:
         DynloraError: MkDocs refused; its output is on stderr.
     """
-    done = subprocess.run([sys.executable, "-m", "tools.docs"], cwd=app_root(), stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(python_command("tools.docs"), cwd=app_root(), stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise DynloraError("the documentation could not be built; the lines above say why")
 

@@ -20,10 +20,11 @@ import click
 
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
-from dynlora.jobs.environment import MIRROR_VARIABLE, TOKEN_VARIABLE, WARM_VARIABLE
+from dynlora.jobs.environment import MIRROR_VARIABLE, TIED_VARIABLE, TOKEN_VARIABLE, WARM_VARIABLE, python_command
 from dynlora.safe_files import read_plain
 from dynlora.server.app_files import app_root
 from dynlora.server.host_check import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_names
+from dynlora.store.process import find
 
 MIN_LENGTH = 16
 MAX_LENGTH = 512
@@ -122,9 +123,10 @@ def _check_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise ConfigError(
-                    f"--port {port}: another program uses it; leave --port out, or give a free one"
-                ) from None
+                holder = find(server_command(host, port))
+                user = "another program" if holder is None else f"the dashboard of process {holder[0]}"
+                way = "give a free one" if holder is None else f"open {address(host, port)}, or end that process"
+                raise ConfigError(f"--port {port}: {user} uses it; leave --port out, or {way}") from None
             if error.errno in (errno.EACCES, errno.EPERM):
                 raise ConfigError(f"--port {port}: {error.strerror}; give a port above 1023") from None
             raise ConfigError(
@@ -163,7 +165,10 @@ def address(host: str, port: int) -> str:
 
 
 def _serve(command: list[str], environment: dict[str, str]) -> int:
-    """Run the server to its end and return its exit code; SIGTERM ends it with this process, a second one at once."""
+    """Run the server to its end and return its exit code; SIGTERM ends it with this process, a second one at once.
+
+    Its standard input is a pipe from here, whose end says that this process is gone, however it was ended.
+    """
     servers: list[subprocess.Popen[bytes]] = []
     requests: list[int] = []
 
@@ -175,7 +180,8 @@ def _serve(command: list[str], environment: dict[str, str]) -> int:
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, pass_on) if is_main else None
     try:
-        servers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=app_root(), env=environment))
+        tied = {**environment, TIED_VARIABLE: "1"}
+        servers.append(subprocess.Popen(command, stdin=subprocess.PIPE, cwd=app_root(), env=tied))
         if requests:
             servers[0].terminate()
         with suppress(KeyboardInterrupt):
@@ -193,14 +199,7 @@ def _code(returned: int) -> int:
 
 def server_command(host: str, port: int) -> list[str]:
     """Return the command of the server; who may do what is in its environment."""
-    command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        str(Path(__file__).with_name("asgi.py")),
-        f"--server.port={port}",
-    ]
+    command = python_command("streamlit", "run", str(Path(__file__).with_name("asgi.py")), f"--server.port={port}")
     command += [f"--server.address={host}", "--server.headless=true", "--browser.gatherUsageStats=false"]
     command += ["--logger.hideWelcomeMessage=true"]  # its address and ours would be two
     if host not in LOCAL:  # else streamlit asks a server on the internet for this machine's address

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,12 @@ from dynlora.inference import client as inference_client
 from dynlora.jobs import cli_client, launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs import sweep as sweep_requests
+from dynlora.jobs.environment import child_environment, python_command
 from dynlora.server import serve as serving
+from dynlora.store.queries import list_runs
 from dynlora.tasks.classification import Classification
 from tests.tiny import tiny_arguments
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 PAYLOADS = (
@@ -71,9 +75,10 @@ def is_ours(command: list[str], root: Path) -> bool:
     """Say whether a command is our own entry point with nothing but options, checked ids and paths of ours."""
     from dynlora.store.schema import check_run_id
 
-    if command[:3] != [sys.executable, "-m", "dynlora"]:
+    beginning = [sys.executable, "-P", "-m", "dynlora"]
+    if command[: len(beginning)] != beginning:
         return False
-    for part in command[4:]:
+    for part in command[len(beginning) + 1 :]:
         if part.startswith("--") or part.startswith(str(root)) or part.isdecimal():
             continue
         check_run_id(part)
@@ -127,8 +132,75 @@ def test_every_command_is_a_fixed_entry_point(runs_dir: Path) -> None:
     ]
     assert all(is_ours(command, runs_dir) for command in commands)
     server = serving.server_command("127.0.0.1", 8501)
-    assert server[:4] == [sys.executable, "-m", "streamlit", "run"]
-    assert all(part.startswith("--") for part in server[5:])
+    assert server[:5] == [sys.executable, "-P", "-m", "streamlit", "run"]
+    assert all(part.startswith("--") for part in server[6:])
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder whose modules have the names of all that Python can import; each writes its name to a file.
+
+    Returns:
+        That file, which is not there yet.
+    """
+    here, marker = tmp_path / "here", tmp_path / "imported"
+    here.mkdir()
+    for name in {*sys.stdlib_module_names, *packages_distributions(), "sitecustomize", "usercustomize"}:
+        with suppress(OSError):  # a name with a slash
+            (here / f"{name}.py").write_text(f"open({str(marker)!r}, 'a').write({name + ' '!r})\n")
+    monkeypatch.chdir(here)
+    return marker
+
+
+def test_a_child_and_its_children_import_nothing_of_the_current_folder(planted: Path) -> None:
+    """`http.py` of a downloaded folder ran in the process that trains a queued run."""
+    for arguments in (["strategies", "--json"], ["doctor"]):
+        subprocess.run(python_command("dynlora", *arguments), capture_output=True, check=True, stdin=subprocess.DEVNULL)
+    program = "import http, queue, token, yaml"
+    subprocess.run([sys.executable, "-c", program], env=child_environment(), check=True)
+    assert not planted.exists(), planted.read_text()
+
+
+@pytest.mark.journey
+def test_commands_that_start_children_import_nothing_of_the_current_folder(
+    planted: Path, tiny_bert: Path, tiny_data: Path, runs_dir: Path
+) -> None:
+    """A search, whose runs are queued, trained and tracked by children, and the server of the dashboard."""
+    dynlora = str(Path(sys.executable).with_name("dynlora"))
+    settings = tiny_arguments(tiny_bert, tiny_data, "train.steps=3", "log.to=mlflow", "train.lr=1e-4..1e-2:log")
+    search = [dynlora, "sweep", "--search", "--trials", "1", "--confirm", "0", *settings, "--runs-dir", str(runs_dir)]
+    subprocess.run(search, capture_output=True, stdin=subprocess.DEVNULL, check=True)
+    assert set(list_runs(runs_dir)["status"]) == {"finished"}
+    process = subprocess.Popen(
+        [dynlora, "ui", "--port", "0", "--runs-dir", str(runs_dir)],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        assert process.stderr is not None
+        assert b"dashboard" in process.stderr.readline()
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_S)
+    assert not planted.exists(), planted.read_text()
+
+
+def test_every_child_that_runs_python_is_started_by_one_function() -> None:
+    """Only `python_command` and the isolated question to pip name the interpreter; contracts are tests."""
+    named = [path for path in SOURCES if "sys.executable" in path.read_text("utf-8") and "contracts" not in path.parts]
+    assert [path.name for path in named] == ["packages.py", "environment.py"]
+    assert python_command("m", "a")[1:] == ["-P", "-m", "m", "a"]
+
+
+def test_children_of_a_checkout_that_is_not_installed_find_it() -> None:
+    """Where the package is on the path only as the current folder, its folder is named to the children."""
+    path = os.pathsep.join(part for part in sys.path if part.endswith("-packages"))
+    program = (
+        "import os\nfrom dynlora.jobs.environment import import_path\nprint(import_path(os.environ)['PYTHONPATH'])"
+    )
+    command = [sys.executable, "-S", "-c", program]
+    done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": path}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == os.pathsep.join([str(ROOT), path])
 
 
 @functools.cache

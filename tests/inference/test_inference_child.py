@@ -181,7 +181,7 @@ def test_it_ends_when_its_parent_is_killed() -> None:
             assert parent.stdout is not None
             child = psutil.Process(int(parent.stdout.readline()))
             assert child.ppid() == parent.pid
-            assert child.cmdline()[1:4] == ["-m", "dynlora", "answer"]
+            assert child.cmdline()[1:5] == ["-P", "-m", "dynlora", "answer"]
             assert not is_gone(child)
         finally:
             parent.kill()
@@ -190,8 +190,8 @@ def test_it_ends_when_its_parent_is_killed() -> None:
 
 
 def test_nothing_of_a_users_is_on_its_command_line() -> None:
-    assert answer_command()[1:] == ["-m", "dynlora", "answer"]
-    assert answer_command(1.5, 10)[4:] == ["--idle", "1.5", "--memory", "10"]
+    assert answer_command()[1:] == ["-P", "-m", "dynlora", "answer"]
+    assert answer_command(1.5, 10)[5:] == ["--idle", "1.5", "--memory", "10"]
 
 
 def test_a_knock_out_goes_on_between_questions(trained_run: Path, tmp_path: Path) -> None:

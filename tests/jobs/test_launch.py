@@ -14,6 +14,7 @@ from dynlora import safe_files
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, RunNotFoundError
 from dynlora.jobs import launch, spawn, trash
 from dynlora.jobs import queue as run_queue
+from dynlora.jobs.environment import python_command
 from dynlora.store import process
 from dynlora.store.lifecycle import active_ids, annotate, mark_active
 from dynlora.store.process import stop_requested
@@ -349,9 +350,7 @@ def test_children_inherit_what_they_need_and_no_more() -> None:
 
 def test_no_choice_of_a_user_is_on_a_command_line() -> None:
     assert launch.train_command(Path("/r/.incoming/k.yaml"), Path("/r")) == [
-        sys.executable,
-        "-m",
-        "dynlora",
+        *python_command("dynlora"),
         "train",
         "--config",
         "/r/.incoming/k.yaml",
@@ -362,9 +361,7 @@ def test_no_choice_of_a_user_is_on_a_command_line() -> None:
         "/r",
     ]
     assert run_queue.resume_command("id", Path("/r")) == [
-        sys.executable,
-        "-m",
-        "dynlora",
+        *python_command("dynlora"),
         "resume",
         "id",
         "--runs-dir",

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from dynlora.errors import ConfigError
+from dynlora.jobs.environment import python_command
 from dynlora.server.serve import address, server_command, ui
 from tests.waiting import PATIENCE_S, until
 
@@ -30,7 +31,6 @@ SERVER = """
 import signal, sys, time
 from pathlib import Path
 {how}
-assert sys.stdin.read() == ""
 Path(sys.argv[1], "up").touch()
 time.sleep(3600)
 """
@@ -42,7 +42,7 @@ DEAF = "signal.signal(signal.SIGTERM, lambda *_: Path(sys.argv[1], 'asked').touc
 def started(tmp_path: Path, how: str) -> tuple[subprocess.Popen[bytes], psutil.Process]:
     """Return `dynlora ui` with a stand-in for its server, and that server."""
     command = [sys.executable, "-c", UI, str(tmp_path), SERVER.format(how=how)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)  # a terminal that never says anything
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
     until(lambda: (tmp_path / "up").exists() or process.poll() is not None, "the server")
     assert process.poll() is None
     (server,) = psutil.Process(process.pid).children()
@@ -143,3 +143,23 @@ def test_a_port_that_another_program_listens_on_is_refused_before_its_address_is
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--port {port}: another program uses it; leave --port out"):
             ui(runs_dir=tmp_path, port=port, host="127.0.0.1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals")
+def test_a_command_that_is_killed_leaves_no_server_and_a_second_one_says_whose_the_port_is(tmp_path: Path) -> None:
+    """Streamlit lived on with the port, for ever, and `another program` was all that the next start said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*python_command("dynlora", "ui"), "--port", str(port), "--runs-dir", str(tmp_path / "runs")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        try:
+            until(lambda: b"dashboard" in process.stderr.readline(), "the dashboard answers")  # pyright: ignore
+            (server,) = (one for one in psutil.Process(process.pid).children() if "streamlit" in one.cmdline())
+            own = f"--port {port}: the dashboard of process {server.pid} uses it; leave --port out, or open"
+            with pytest.raises(ConfigError, match=own):
+                ui(runs_dir=tmp_path, port=port, host="127.0.0.1")
+        finally:
+            process.kill()
+        until(lambda: is_gone(server), "the end of the server")

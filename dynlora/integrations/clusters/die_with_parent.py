@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
+from dynlora.jobs.environment import python_command
 from dynlora.jobs.queue import resume_command
 from dynlora.store.schema import check_run_id
 
@@ -21,7 +22,7 @@ PR_SET_PDEATHSIG = 1
 
 def command(run_id: str, runs_dir: Path) -> list[str]:
     """Return the command that trains a run in a child of this very process."""
-    return [sys.executable, "-m", __name__, str(os.getpid()), run_id, str(runs_dir)]
+    return python_command(__name__, str(os.getpid()), run_id, str(runs_dir))
 
 
 def main(parent: int, run_id: str, runs_dir: Path, *more: str) -> None:
