@@ -13,7 +13,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -164,6 +164,31 @@ def output_file(path: str | Path, argument: str = "") -> Path:
     if kind not in ("", KINDS[stat.S_IFREG]):
         link = f"a link to {target}, " if os.path.islink(path) else ""
         raise ConfigError(f"{argument} {path}: is {link}{kind}, which is not written over; give a file".lstrip())
+    return target
+
+
+def is_empty(folder: Path) -> bool:
+    """Say whether a folder holds nothing."""
+    return not any(folder.iterdir())
+
+
+def output_folder(path: str | Path, argument: str, may_take: Callable[[Path], bool] | None = is_empty) -> Path:
+    """Return the folder that a path of a user leads to: nothing is there yet, or a folder that may take more files.
+
+    Args:
+        path: as it was given; links are followed.
+        argument: that it was given as, such as --out.
+        may_take: says so of a folder that is there, by default of an empty one; None: of none.
+
+    Raises:
+        ConfigError: when something else is there.
+        OSError: as `kind_of_file`.
+    """
+    kind, target = kind_of_file(path), Path(os.path.realpath(path))
+    if kind == KINDS[stat.S_IFDIR] and may_take is not None:
+        kind = "" if may_take(target) else "not an empty folder"
+    if kind:
+        raise ConfigError(f"{argument} {path}: exists and is {kind}; give another name")
     return target
 
 

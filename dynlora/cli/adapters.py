@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dynlora import assets
-from dynlora.cli.options import formed, reports
+from dynlora.cli.options import OutFolder, formed, reports
 from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
 from dynlora.kinds.registry import kind_of_run
@@ -151,7 +151,7 @@ def _lines(folder: Path, readings: tuple[Reading, ...]) -> list[str]:
 
 @click.command()
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new or empty folder, or a .zip file.")
+@click.option("--out", type=OutFolder(), required=True, help="A new or empty folder, or a .zip file.")
 @click.option("--base", default=None, metavar="FOLDER|NAME", help="The base model, where the adapter does not name it.")
 @formed
 @reports

@@ -12,7 +12,18 @@ from typing import Any
 
 import click
 
-from dynlora.cli.options import MOST_ROWS, MOST_STEPS, PathOrName, Real, Whole, configured, formed, in_runs, reports
+from dynlora.cli.options import (
+    MOST_ROWS,
+    MOST_STEPS,
+    OutFolder,
+    PathOrName,
+    Real,
+    Whole,
+    configured,
+    formed,
+    in_runs,
+    reports,
+)
 from dynlora.config import RunConfig
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError, DynloraError
@@ -57,7 +68,7 @@ ROWS, WEIGHTING, WHICH = 512, WEIGHTINGS[0], "last"
     help="Queue a run of so many steps that starts from the adapter at this size.",
 )
 @click.option("--curve", is_flag=True, help="Measure every size, and the other ways to choose, too.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Write the adapter: folder or .zip file.")
+@click.option("--out", type=OutFolder(), default=None, help="Write the adapter: folder or .zip file.")
 @click.option("--rows", type=Whole(1, MOST_ROWS), default=ROWS, show_default=True, help="Number of held-out examples.")
 @click.option(
     "--weighting",
@@ -137,12 +148,8 @@ def shrink(request: Request) -> tuple[Any, str]:
         ConfigError: when the arguments contradict each other, or nothing was good enough to be written.
     """
     from dynlora.inference.compress import queue_recovery, write_size
-    from dynlora.training.staged_folder import check_out
 
     _check(request)
-    if request.out is not None:
-        check_out(request.out)
-
     subject = _subject(request)
     folder = None if request.is_brought else run_folder(request.runs_dir, request.run_id)
     sizes = subject.sizes(request.which, _plan(request))

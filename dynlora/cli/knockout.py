@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, Real, Whole, formed, in_runs, reports
+from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, OutFolder, Real, Whole, formed, in_runs, reports
 from dynlora.errors import ConfigError
 from dynlora.jobs import helper_job
 from dynlora.kinds.registry import kind_of_run
@@ -59,7 +59,7 @@ knockout.name, knockout.hidden = "knockout", True
 @click.option("--rows", type=Whole(1, MOST_ROWS), default=512, show_default=True, help="Number of held-out examples.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutFolder(),
     default=None,
     help="Export the adapter at the best strength: a new or empty folder, or a .zip file.",
 )

@@ -9,7 +9,6 @@ import os
 import sys
 import traceback
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import click
@@ -24,7 +23,7 @@ from dynlora.cli.data import data
 from dynlora.cli.decode import rsd
 from dynlora.cli.kinds import plugin_command
 from dynlora.cli.knockout import ablate, answer, knockout, strength
-from dynlora.cli.options import check_texts, configured, formed, in_runs, printable, reports
+from dynlora.cli.options import OutFolder, check_texts, configured, formed, in_runs, printable, reports
 from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import pull, push, sync
 from dynlora.cli.run_commands import compare, delete, evaluate, predict, runs, show, stop, tag
@@ -174,7 +173,7 @@ for _command in (stop, delete, tag, runs, show, compare, sweep, cli_report.signa
 
 @main.command()
 @click.argument("run_id", metavar="ID")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="A new or empty folder, or a .zip file.")
+@click.option("--out", type=OutFolder(), default=None, help="A new or empty folder, or a .zip file.")
 @formed
 @click.option("--which", default="last", show_default=True, help="last or best.")
 @click.option(

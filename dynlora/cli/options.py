@@ -180,6 +180,34 @@ class OutFile(click.Path):
         return path
 
 
+def _check_export(out: Path) -> None:
+    from dynlora.training.staged_folder import check_out
+
+    check_out(out)
+
+
+class OutFolder(click.Path):
+    """A folder to write to, or an archive. What is there is looked at before any work."""
+
+    def __init__(self, check: Callable[[Path], object] = _check_export) -> None:
+        """Take a path; `check` raises where nothing may be written, by default where an adapter may not."""
+        super().__init__(path_type=Path)
+        self.check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path as it was given.
+
+        Raises:
+            click.BadParameter: when it is empty, which would be the current folder.
+            ConfigError: when something is there that stays.
+        """
+        if not str(value):
+            self.fail("is empty; give the name of a folder, or . for the current one", param, ctx)
+        path: Any = super().convert(value, param, ctx)
+        self.check(path)
+        return path
+
+
 def write_out(out: Path, content: bytes) -> None:
     """Write what a command was told to write: to a file, or to standard output.
 

@@ -12,11 +12,12 @@ import click
 from dynlora import assets
 from dynlora.analysis.run_summary import format_metrics, main_metric
 from dynlora.cli.kinds import facts_of
-from dynlora.cli.options import STDOUT, OutFile, files_into, in_rows, in_runs, reports, write_out
+from dynlora.cli.options import STDOUT, OutFile, OutFolder, files_into, in_rows, in_runs, reports, write_out
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import helper_job, launch
 from dynlora.kinds.registry import registry
+from dynlora.safe_files import is_empty, output_folder, read_plain
 from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import RunSummary, readable, run_summary
 
@@ -260,7 +261,7 @@ def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
 @click.argument("run_id", metavar="ID")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=OutFolder(lambda out: output_folder(out, "--out", lambda folder: True)),
     default=Path(),
     help="Folder to write to; by default the current one.",
 )
@@ -293,8 +294,17 @@ def _frames_drawn(done: int, of: int) -> None:
         click.echo(f"\r{done} of {of} frames drawn", nl=done == of, err=True)
 
 
+_GALLERY = "<p>Written by dynlora "
+"""What the first page of every gallery says."""
+
+
+def _takes_gallery(folder: Path) -> bool:
+    """Say whether a folder is empty, or a gallery that may be written again."""
+    return is_empty(folder) or _GALLERY in (read_plain(folder / "index.html", 2**24) or "")
+
+
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=OutFolder(lambda out: output_folder(out, "OUT", _takes_gallery)))
 @click.argument("run_ids", metavar="ID...", nargs=-1, required=True)
 @click.option("--title", default="Runs of dynlora", show_default=True, help="Heading of the first page.")
 @in_runs

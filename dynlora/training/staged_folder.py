@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from dynlora.errors import ConfigError, storing
-from dynlora.safe_files import kind_of_file, making_folder
+from dynlora.safe_files import is_empty, making_folder, output_folder
 
 LEFT = f".dynlora-export-{re.sub('[^0-9A-Za-z]+', '-', platform.node())[:40]}-"
 """How a folder that is being written is called, before the number of its process: a killed one leaves it."""
@@ -40,12 +40,7 @@ def check_out(out: Path) -> Path:
         raise ConfigError("--out -: an adapter is a folder or a .zip file, not one text; give a name")
     if out.name.lower().endswith(OTHER_ARCHIVES):
         raise ConfigError(f"--out {out}: archives are written as .zip; give such a name, or that of a folder")
-    target, kind = Path(os.path.realpath(out)), kind_of_file(out)
-    if kind == "a folder" and target.suffix.lower() != ARCHIVE:
-        kind = "not an empty folder" if any(target.iterdir()) else ""
-    if kind:
-        raise ConfigError(f"--out {out}: exists and is {kind}; give another name")
-    return target
+    return output_folder(out, "--out", None if out.suffix.lower() == ARCHIVE else is_empty)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dynlora.cli.main import main
-from dynlora.cli.options import OutFile, PathOrName
+from dynlora.cli.options import OutFile, OutFolder, PathOrName
 from dynlora.errors import ConfigError
 from dynlora.jobs import launch
 from dynlora.safe_files import write_output
@@ -69,6 +69,30 @@ PATHS = [(name, option) for name, command in walked(main) for option in command.
     if any(option.name == "overrides" for option in command.params) and name != ("data", "check")
     for setting in SETTINGS
 ]
+
+
+FOLDERS = [(name, option) for name, option in PATHS if isinstance(getattr(option, "type", None), OutFolder)]
+
+
+@pytest.mark.parametrize(("name", "option"), FOLDERS, ids=[" ".join(name) for name, _ in FOLDERS])
+def test_a_folder_to_write_is_refused_before_any_work(
+    name: tuple[str, ...], option: click.Parameter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`strength` measured for minutes first, and an empty name filled the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for value, problem in (("", "is empty"), ("file", "exists and is a file"), ("full", "exists and is not an empty")):
+        if (value, name) == ("full", ("share",)):
+            continue  # its files have the run's id in their names, and the current folder is its default
+        given = [value] if isinstance(option, click.Argument) else ["absent-run", "--out", value]
+        refused = CliRunner().invoke(
+            main, [*name, *given, *(["absent-run"] if isinstance(option, click.Argument) else [])]
+        )
+        assert refused.exit_code == 2
+        assert problem in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "full"]
 
 
 NEEDED = ("runs_dir", "port", "budget", "rows", "steps", "draft", "target")

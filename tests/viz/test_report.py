@@ -215,6 +215,24 @@ def test_a_gallery_lists_each_run_with_its_report_and_stays_text(runs_dir: Path,
     assert refused.exit_code == 2
 
 
+def test_a_gallery_replaces_nothing_but_a_gallery(runs_dir: Path, tmp_path: Path) -> None:
+    """The user's `index.html` was replaced without a word, also behind a link."""
+    make_run(runs_dir, run_id=RUN)
+    site, link = tmp_path / "site", tmp_path / "link"
+    for title in ("first", "again"):
+        document(run(runs_dir, "gallery", str(site), RUN, "--title", title, "--json"))
+        assert title in (site / "index.html").read_text()
+    link.symlink_to(site)
+    for name in ("index.html", "notes.txt"):
+        (site / "index.html").unlink()
+        (site / name).write_text("mine")
+        for out in (site, link):
+            refused = run(runs_dir, "gallery", str(out), RUN)
+            assert refused.exit_code == 2
+            assert refused.stderr == f"Error: OUT {out}: exists and is not an empty folder; give another name\n"
+        assert (site / name).read_text() == "mine"
+
+
 def test_a_gallery_plays_what_moved_and_shows_the_still_picture_to_those_who_want_no_motion(
     runs_dir: Path, tmp_path: Path
 ) -> None:
