@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +25,23 @@ DRAWS = 2000
 
 BLOCKS = 4000
 """More examples than this are averaged into so many blocks at random; the spread of their mean stays as it is."""
+
+
+FEWEST_PAIRS = 6
+"""Pairs below which an interval of their mean says nothing: all have one sign by chance in over 1 of 20 cases."""
+
+
+def side_of_0(low: float, high: float, n: int) -> Literal["above", "below", "unclear", "few"]:
+    """Return on which side of 0 a difference lies by its interval; `few` where that rests on too few pairs.
+
+    Args:
+        low: lower end of the interval.
+        high: upper end.
+        n: pairs that it is over.
+    """
+    if n < FEWEST_PAIRS:
+        return "few"
+    return "above" if low > 0 else "below" if high < 0 else "unclear"
 
 
 @dataclass(frozen=True)

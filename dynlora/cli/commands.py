@@ -120,7 +120,7 @@ def _ended(outcome: Any) -> tuple[Any, str, int]:
     try:
         document = show_document(outcome.folder)
     except RunNotFoundError:
-        reason = outcome.error or "its folder was removed during training"
+        reason = outcome.error or "its folder was moved or removed during training"
         return {"id": outcome.folder.name, "status": "failed", "error": reason}, reason, 1
     words = format_summary(document)
     return document, f"{words}\n{outcome.error}" if outcome.error else words, exit_code(outcome)

@@ -82,9 +82,11 @@ def _type(fields: list[FieldInfo]) -> Any:
     if annotation not in (int, float):
         return click.STRING
     rules = [rule for field in fields for rule in field.metadata]
-    low = min(getattr(rule, side) for rule in rules for side in ("ge", "gt") if hasattr(rule, side))
+    low, is_above = min(
+        (getattr(rule, side), side == "gt") for rule in rules for side in ("ge", "gt") if hasattr(rule, side)
+    )
     high = max(getattr(rule, side) for rule in rules for side in ("le", "lt") if hasattr(rule, side))
-    return Whole(low, high) if annotation is int else Real(low, high)
+    return Whole(low, high) if annotation is int else Real(low, high, above=is_above)
 
 
 def kind_command(settings: type[KindSettings], about: str) -> click.Command:

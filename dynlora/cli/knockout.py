@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dynlora.analysis.stats import FEWEST_PAIRS
 from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, OutFolder, Real, Whole, formed, in_runs, reports
 from dynlora.errors import ConfigError
 from dynlora.jobs import helper_job
@@ -168,7 +169,9 @@ def _strength_lines(curve: Sequence[AtStrength], best: AtStrength, document: Map
         lines.append(f"{point.strength:<10g} {loss:30} {gap:33} {point.forgotten.forgotten:+.4f}")
     if len(curve) > 1:
         comparison = (
-            "" if best.strength == 1 else f"; {'not significantly ' if best.is_like_trained else ''}lower than at 1"
+            ""
+            if best.strength == 1 or document["rows"] < FEWEST_PAIRS
+            else f"; {'not significantly ' if best.is_like_trained else ''}lower than at 1"
         )
         lines.append(
             f"Lowest held-out loss at strength {best.strength:g}, on {document['rows']:,} of {document['of']:,} "

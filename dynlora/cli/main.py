@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -104,7 +105,7 @@ def _raised_in(error: Exception) -> str:
 @click.version_option(package_name="dynlora")
 def main() -> None:
     """Fine-tune transformers with LoRA whose rank moves to the modules that matter, and see it move."""
-    os.getcwd()  # where it was removed, libraries end the process
+    Path.cwd()  # where it was removed, libraries end the process; it raises in a module that writes no output
     helper_job.attach()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for name in ("httpx", "urllib3", "filelock", "datasets", "accelerate"):

@@ -16,6 +16,7 @@ import click
 from dynlora.addresses import without_secrets
 from dynlora.cli.options import MOST_SECONDS, PathOrName, Real, in_runs, printable
 from dynlora.errors import ConfigError, RemoteError, StorageError
+from dynlora.text import plural
 
 if TYPE_CHECKING:
     from dynlora.remote.place import Place
@@ -171,18 +172,20 @@ def _run_at(place: Place) -> tuple[Place, list[str]]:
         ConfigError: when it is the address of a folder of runs, or of nothing.
     """
     from dynlora.remote.push import read_manifest
-    from dynlora.remote.sync import run_ids
+    from dynlora.remote.sync import manifests
     from dynlora.store.schema import check_run_id
 
     with suppress(ConfigError):
         run_id = check_run_id(place.name)
         if read_manifest(place.parent(), run_id) is not None:
             return place.parent(), [run_id]
-    ids = run_ids(place)
+    ids = list(manifests(place))
     if not ids:
         raise ConfigError(f"URL {place.address}: holds no run; look at the address")
     named = ", ".join(ids[:LISTED]) + (", ..." if len(ids) > LISTED else "")
-    raise ConfigError(f"URL {place.address}: is a folder of {len(ids)} runs ({named}); name some of them, or add --all")
+    raise ConfigError(
+        f"URL {place.address}: is a folder of {plural(len(ids), 'run')} ({named}); name some of them, or add --all"
+    )
 
 
 def _all_or_one(items: Sequence[Any], one: Callable[[Any], Outcome], name: Callable[[Any], str]) -> list[Outcome]:

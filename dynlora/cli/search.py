@@ -47,7 +47,7 @@ def search(
     base = read_yaml(config) if config is not None else {}
     listed = _texts(base.pop(SECTION, None))
     listed |= {split_override(one)[0]: one.partition("=")[2] for one in overrides}
-    request = Request(study=study or (name or "search").replace(" ", "-"), **settings)
+    request = Request(study=(name or "search").replace(" ", "-") if study is None else study, **settings)
     studies = searches(request, base, listed)
     for name in {name for one in studies for name in _methods(one.base, one.space)}:
         strategy_class(name)

@@ -7,12 +7,13 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dynlora.cli.options import Real, Whole, configured, in_runs, reports
 from dynlora.cli.run_commands import Report
@@ -203,13 +204,25 @@ def sweep(is_search: bool, wait: bool, on: str | None, **options: Any) -> Any:
     if on:
         given = {key: options[key] for key in plain}
         return sweep_on_ray(lambda: checked(**given)[1], options["runs_dir"], **machines)
-    if machines["again"] or machines["address"]:
-        raise ConfigError("--again, --address: belong to a cluster; add --on ray, or drop them")
+    _check_used(machines, "a cluster; add --on ray")
     if is_search:
         from dynlora.cli.search import search
 
         return search(**options)
+    _check_used(options.keys() - set(plain), "a search; add --search")
     return queue_all(wait=wait, **{key: options[key] for key in plain})
+
+
+def _check_used(names: Iterable[str], what: str) -> None:
+    """Refuse options that nothing would use.
+
+    Raises:
+        ConfigError: for the first that was given.
+    """
+    context = click.get_current_context()
+    for name in sorted(names):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ConfigError(f"--{name}: belongs to {what}, or drop it")
 
 
 def queue_all(

@@ -205,12 +205,14 @@ def stop(runs_dir: Folder, run_id: str) -> str:
     """
     root = runs_root(runs_dir)
     folder = schema.run_folder(root, run_id)
-    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
-        status = read_status(folder)
-        if status.status == "queued":
-            status = _stop_queued(folder, status)
-            if not status.is_running:
-                return status.status
+    status = read_status(folder)
+    if status.status == "queued":  # only then is the lock taken: a refused stop writes nothing
+        with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+            status = read_status(folder)
+            if status.status == "queued":
+                status = _stop_queued(folder, status)
+                if not status.is_running:
+                    return status.status
     if status.other_host:
         return _stop_elsewhere(folder, status)
     if not status.is_running:
@@ -312,19 +314,30 @@ def resume(runs_dir: Folder, run_id: str, force: bool = False) -> str:
     """
     root = runs_root(runs_dir)
     folder = schema.run_folder(root, run_id)
+    _resumable(folder, force)
     with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
-        status = read_status(folder)
-        if status.status == "finished":
-            raise ConfigError(f"run {run_id} is finished; there is nothing to resume")
-        if status.is_running and not (status.other_host and force):
-            where = f" on host {status.host}; if that process is gone, use --force" if status.other_host else ""
-            raise RunBusyError(f"run {run_id} is running{where}")
-        check_can_resume(folder, status.opened)
+        status = _resumable(folder, force)
         if status.status != "queued":
             _forget_launch(folder)
             annotate(folder, state="queued", meta={"resume": True})
     start_next(root)
     return "queued"
+
+
+def _resumable(folder: Path, force: bool) -> Status:
+    """Return the status of a run that can be put back into the queue.
+
+    Raises:
+        DynloraError: when it cannot, see `resume`.
+    """
+    status = read_status(folder)
+    if status.status == "finished":
+        raise ConfigError(f"run {folder.name} is finished; there is nothing to resume")
+    if status.is_running and not (status.other_host and force):
+        where = f" on host {status.host}; if that process is gone, use --force" if status.other_host else ""
+        raise RunBusyError(f"run {folder.name} is running{where}")
+    check_can_resume(folder, status.opened)
+    return status
 
 
 def _forget_launch(folder: Path) -> None:

@@ -387,11 +387,13 @@ def move(runs_dir: Folder, run_id: str, where: str) -> tuple[int, int]:
         StorageError: when the disk does not take the order.
     """
     root = runs_root(runs_dir)
-    schema.run_folder(root, run_id)
+    refusal = ConfigError(f"run {run_id}: does not wait in the queue; move a queued run that has not started")
+    if not is_pending(schema.run_folder(root, run_id)):
+        raise refusal
     with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
         line = in_line(root)
         if run_id not in line:
-            raise ConfigError(f"run {run_id}: does not wait in the queue; move a queued run that has not started")
+            raise refusal
         moved = with_moved(line, run_id, where)
         with storing("the order of the queue"):
             QueueOrder(order=tuple(moved)).write(root / ORDER_NAME)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,12 +74,25 @@ def section_choices(section: Any) -> dict[str, list[Any]]:
     return choices
 
 
+def check_once(key: str, values: Sequence[Any]) -> None:
+    """Refuse a value that is listed twice: its runs would be equal.
+
+    Raises:
+        ConfigError: for the first one.
+    """
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ConfigError(f"{key}: has {value!s:.60} twice; give each value once")
+
+
 def count(choices: Mapping[str, list[Any]]) -> int:
     """Return how many runs a sweep makes.
 
     Raises:
-        ConfigError: when these are more than `MAX_RUNS`.
+        ConfigError: when these are more than `MAX_RUNS`, or two of them are equal.
     """
+    for key, values in choices.items():
+        check_once(key, values)
     n = math.prod(len(values) for values in choices.values())
     if n > MAX_RUNS:
         raise ConfigError(f"sweep: {n:,} combinations are more than {MAX_RUNS}; give fewer values")

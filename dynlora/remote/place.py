@@ -73,6 +73,7 @@ class Place:
             protocol = self.fs.protocol
         self.protocol: str = protocol if isinstance(protocol, str) else protocol[0]
         self.root = str(root).rstrip("/")
+        self.address = self.address if self.root else "file:///"
         self.is_local = "file" in self.fs.protocol
         self.is_web = self.protocol in PROTOCOLS
 
@@ -105,7 +106,7 @@ class Place:
             try:
                 if self.is_web:
                     return folders(self.fs, self.root, self.address)
-                entries: list[Mapping[str, Any]] = self.fs.ls(self.root, detail=True)
+                entries: list[Mapping[str, Any]] = self.fs.ls(self.root or "/", detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return []
             return sorted(

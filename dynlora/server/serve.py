@@ -180,8 +180,8 @@ def _serve(command: list[str], environment: dict[str, str]) -> int:
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, pass_on) if is_main else None
     try:
-        tied = {**environment, TIED_VARIABLE: "1"}
-        servers.append(subprocess.Popen(command, stdin=subprocess.PIPE, cwd=app_root(), env=tied))
+        variables = {**environment, TIED_VARIABLE: "1"}
+        servers.append(subprocess.Popen(command, stdin=subprocess.PIPE, cwd=app_root(), env=variables))
         if requests:
             servers[0].terminate()
         with suppress(KeyboardInterrupt):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from dynlora.errors import CorruptRunError, RunBusyError, StorageError
+from dynlora.errors import CorruptRunError, DynloraError, RunBusyError, StorageError, system_error, system_reason
 from dynlora.store import schema
 
 _BUSY_S = 5.0
@@ -232,6 +232,14 @@ def unreadable(folder: Path, error: Exception) -> CorruptRunError | RunBusyError
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return RunBusyError(f"run {folder.name}: run.db was locked for {_BUSY_S:.0f} s; try again")
     return CorruptRunError(f"run {folder.name}: run.db cannot be read ({error})")
+
+
+def unwritable(folder: Path, error: Exception) -> DynloraError:
+    """Return the error to raise where a run's database cannot be written: the disk refuses it, or it is damaged."""
+    what, refused = f"run {folder.name}: run.db cannot be written", system_error(error)
+    return (
+        CorruptRunError(f"{what} ({error})") if refused is None else StorageError(f"{what}: {system_reason(refused)}")
+    )
 
 
 def switch_journal(connection: sqlite3.Connection, mode: str, patience_s: float) -> bool:

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dynlora.errors import ConfigError, CorruptRunError, storing
+from dynlora.errors import ConfigError, storing
 from dynlora.safe_files import making_folder, sync, write_text
 from dynlora.store import jsontext, schema
-from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
+from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal, unwritable
 from dynlora.store.process import now, this_process
 from dynlora.store.rollups import event_crc
 from dynlora.store.schema import check_run_id
@@ -170,7 +170,7 @@ def annotate(
             stored = _annotate(connection, state, error, meta or {}, events)
             over = stored in schema.FINAL_STATES and switch_journal(connection, "delete", 1.0)
         except sqlite3.Error as failure:
-            raise CorruptRunError(f"run {folder.name}: run.db cannot be written ({failure})") from None
+            raise unwritable(folder, failure) from None
         finally:
             connection.close()
         if over:

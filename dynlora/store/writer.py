@@ -12,9 +12,8 @@ from types import TracebackType
 
 from filelock import BaseFileLock
 
-from dynlora.errors import CorruptRunError
 from dynlora.store import jsontext, schema
-from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal
+from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal, unwritable
 from dynlora.store.lifecycle import annotate, create_run, mark_active, unmark_active
 from dynlora.store.process import now, this_process
 from dynlora.store.reader import RunReader
@@ -62,7 +61,7 @@ class RunWriter(Recording):
             writer = cls(folder, connection, lock)
         except sqlite3.Error as error:
             _let_go(connection, lock)
-            raise CorruptRunError(f"run {folder.name}: run.db cannot be written ({error})") from None
+            raise unwritable(folder, error) from None
         except BaseException:
             _let_go(connection, lock)
             raise

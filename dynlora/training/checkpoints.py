@@ -77,9 +77,14 @@ class RunCheckpoints:
 
     def _gone(self) -> str:
         """Say what became of the run's folder: it has another name in the same place, or is not there any more."""
-        name, renamed = self.folder.name, self._other_name()
+        name, root, renamed = self.folder.name, self.folder.parent, self._other_name()
+        if not root.exists():
+            return (
+                f"run {name}: the runs folder {root} was moved or removed during training; move it back, then "
+                f"{self._resume()}"
+            )
         if renamed is None:
-            return f"run {name}: its folder was removed during training; nothing more is saved"
+            return f"run {name}: its folder was moved or removed during training; nothing more is saved"
         return (
             f"run {name}: its folder was renamed to {renamed} during training; rename it back to {name}, then "
             f"{self._resume()}"

@@ -158,3 +158,15 @@ def test_the_interval_of_a_rank_correlation() -> None:
     low, high = stats.spearman_interval(first, np.random.default_rng(1).permutation(12).astype(float))
     assert -1 <= low < 0 < high <= 1
     assert all(math.isnan(end) for end in stats.spearman_interval(first, np.zeros(12)))
+
+
+@pytest.mark.parametrize("n", range(2, stats.FEWEST_PAIRS))
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1)])
+def test_too_few_pairs_are_on_no_side_of_0(low: float, high: float, n: int) -> None:
+    assert stats.side_of_0(low, high, n) == "few"
+
+
+def test_an_interval_of_enough_pairs_is_above_or_below_0_or_holds_it() -> None:
+    sides = [stats.side_of_0(*ends, stats.FEWEST_PAIRS) for ends in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (0, 0))]
+    assert sides == ["above", "below", "unclear", "unclear"]
+    assert 2 * 0.5 ** (stats.FEWEST_PAIRS - 1) > 0.05 > 2 * 0.5**stats.FEWEST_PAIRS

@@ -10,9 +10,11 @@ import yaml
 from dynlora.cli.sweep import combinations
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.integrations.search.space import space_of
 from dynlora.jobs import launch
 from dynlora.jobs import sweep as sweep_requests
 from dynlora.jobs.sweep import choices_of, count, enqueue_sweep, listed, section_choices
+from dynlora.store.queries import list_runs
 from tests.command_line import document, run
 from tests.jobs.helpers import helper
 from tests.tiny import tiny_arguments
@@ -118,3 +120,30 @@ def test_the_command_reads_the_file(
     path.write_text("sweep: 3\n")
     refused = run(runs_dir, "sweep", *arguments, "--config", str(path))
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "seed=0,0"], "seed: has 0 twice; give each value once"),
+        (["--set", "train.lr=0.1,1e-1"], "train.lr: has 0.1 twice"),
+        (["--set", "seed=0", "--rates"], "--rates: belongs to a search; add --search, or drop it"),
+        (["--set", "seed=0", "--trials", "20"], "--trials: belongs to a search; add --search, or drop it"),
+        (["--set", "seed=0", "--gpus", "1"], "--gpus: belongs to a cluster; add --on ray, or drop it"),
+        (["--search", "--set", "train.lr=1e-3,1e-3"], "train.lr: has 0.001 twice"),
+        (["--search", "--set", "train.lr=1e-4..1e-2:exp"], "train.lr=1e-4..1e-2:exp: is not a range that can be read"),
+        (["--search", "--set", "seed=0..3", "--study", ""], "--study : must be 1 to 40 letters"),
+    ],
+)
+def test_what_a_sweep_would_ignore_or_train_twice_is_refused(
+    arguments: list[str], message: str, runs_dir: Path
+) -> None:
+    refused = run(runs_dir, "sweep", *arguments)
+    assert refused.exit_code == 2
+    assert message in refused.stderr
+    assert not runs_dir.exists() or not list_runs(runs_dir).size
+
+
+def test_a_list_of_paths_is_no_range() -> None:
+    space = space_of({"data.path": "../a.csv,../b.csv", "train.lr": "1e-3,2e-3"})
+    assert space["data.path"].text() == "../a.csv,../b.csv"

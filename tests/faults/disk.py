@@ -156,7 +156,7 @@ def removed(bench: Bench, disk: Path, whole: Path) -> str:
     if folder.exists():
         return "the folder came back"
     log_text = log.read_bytes()[before:].decode("utf-8", "replace")
-    is_named = "its folder was removed during training" in log_text
+    is_named = "its folder was moved or removed during training" in log_text
     return "equal" if is_named else f"it did not say why it ended: {log_text[-300:]}"
 
 

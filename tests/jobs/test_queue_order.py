@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, RunNotFoundError, StorageError
-from dynlora.jobs import queue
+from dynlora.jobs import launch, queue
 from dynlora.store import process, record
 from tests.command_line import document, run
 from tests.store.builder import finished_run, new_run
@@ -87,3 +88,13 @@ def test_the_command_lists_and_moves(tmp_path: Path) -> None:
         refused = run(tmp_path, "queue", *wrong)
         assert refused.exit_code == 2
         assert "a move takes a run and a place" in refused.stderr
+
+
+@pytest.mark.parametrize("act", [launch.stop, launch.resume, lambda root, run_id: queue.move(root, run_id, "first")])
+def test_what_is_refused_leaves_nothing_in_the_folder(act: Callable[[Path, str], object], tmp_path: Path) -> None:
+    """A refused stop left `.queue.lock` among the sample runs of a checkout."""
+    run_id = finished_run(tmp_path, 1).name
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(ConfigError):
+        act(tmp_path, run_id)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

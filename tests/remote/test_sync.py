@@ -112,6 +112,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("pull", "THERE"),
         "is a folder of 3 runs (run-0, run-1, run-2); name some of them, or add --all",
     ),
+    "folders that are no runs": (("pull", "THERE/.."), "holds no run; look at the address"),
+    "the root of the disk": (("pull", "file:///"), "URL file:///: holds no run; look at the address"),
     "nothing there": (("pull", "THERE/nothing"), "holds no run; look at the address"),
     "nothing of that id": (("pull", "THERE", "run-7"), "has no run 'run-7'; look at the address"),
     "all and some": (("pull", "THERE", "run-1", "--all"), "--all: fetches every run, so no ID may be given"),

@@ -12,7 +12,7 @@ import pytest
 
 from dynlora.errors import CorruptRunError, DynloraError, StorageError
 from dynlora.store import recorder as store_recorder
-from dynlora.store.connection import lock_run, open_reader
+from dynlora.store.connection import lock_run, open_reader, unwritable
 from dynlora.store.lifecycle import annotate
 from dynlora.store.notes import annotate_notes
 from dynlora.store.reader import RunReader
@@ -217,3 +217,13 @@ def test_a_journal_that_names_another_file_is_refused_and_that_file_stays(tmp_pa
     with pytest.raises(CorruptRunError, match="refers to another file"):
         RunWriter.open(copy, resume_from=None)
     assert precious.read_text() == "mine"
+
+
+def test_a_full_disk_and_a_damaged_store_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    """`resume` on a full disk said `database or disk is full`, and no remedy."""
+    full, damaged = sqlite3.OperationalError("database or disk is full"), sqlite3.DatabaseError("malformed")
+    full.sqlite_errorcode, damaged.sqlite_errorcode = sqlite3.SQLITE_FULL, sqlite3.SQLITE_CORRUPT
+    refused = unwritable(tmp_path / "a", full)
+    assert isinstance(refused, StorageError)
+    assert str(refused).startswith("run a: run.db cannot be written: No space left on device; free some space")
+    assert isinstance(unwritable(tmp_path / "a", damaged), CorruptRunError)

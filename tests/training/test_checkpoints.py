@@ -140,8 +140,23 @@ def test_a_folder_that_is_removed_does_not_come_back(
     outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     assert outcome.state == "failed"
     assert outcome.error is not None
-    assert "its folder was removed during training" in outcome.error
+    assert "its folder was moved or removed during training" in outcome.error
     assert not outcome.folder.exists()
+
+
+def test_a_runs_folder_that_is_moved_is_named_with_the_remedy(
+    tiny_bert: Path, tiny_data: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def moving(folder: Path, state: Any) -> None:
+        if state["step"] == 10:
+            folder.parent.parent.rename(f"{folder.parent.parent}-moved")
+        write_checkpoint(folder, state)
+
+    monkeypatch.setattr("dynlora.training.checkpoints.write_checkpoint", moving)
+    outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    assert outcome.error is not None
+    assert f"the runs folder {runs_dir} was moved or removed during training; move it back, then" in outcome.error
+    assert f"dynlora resume {outcome.folder.name}" in outcome.error
 
 
 def test_a_folder_that_is_renamed_is_named_and_the_run_goes_on_once_it_is_back(

@@ -10,8 +10,12 @@ from typing import Any
 
 from dynlora.config_files import parse_value
 from dynlora.errors import ConfigError
+from dynlora.jobs.sweep import check_once
 
 RANGE = re.compile(r"\s*([^\s,:]+?)\s*\.\.\s*([^\s,:]+?)\s*(:log)?\s*")
+_BEGINS_AS_RANGE = re.compile(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\.\.", re.IGNORECASE)
+"""A number and two points: a path of a list may have the points, and no number before them."""
+
 EXAMPLES = "a range 1e-4..1e-2:log, 0.0..0.3 or 1..16, or a list a,b,c"
 
 MOST_VALUES = 100
@@ -97,12 +101,15 @@ def _one(key: str, text: str) -> Range | Choice:
     """Return what one text stands for."""
     if match := RANGE.fullmatch(text):
         return _range(key, text, parse_value(match[1]), parse_value(match[2]), logarithmic=match[3] is not None)
+    if _BEGINS_AS_RANGE.match(text):
+        raise ConfigError(f"{key}={text[:60]}: is not a range that can be read; give {EXAMPLES}")
     whole = parse_value(text)
     if isinstance(whole, list | dict):
         return Choice((whole,))  # such as adapter.targets=[query, value]: one value, the same in all trials
     values = tuple(parse_value(part.strip()) for part in text.split(","))
     if len(values) > MOST_VALUES:
         raise ConfigError(f"{key}={text[:60]}: must be {EXAMPLES}, of at most {MOST_VALUES} values")
+    check_once(key, values)
     return Choice(values)
 
 

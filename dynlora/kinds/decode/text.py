@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dynlora.analysis.stats import side_of_0
 from dynlora.blocks import in_words
 from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.result import DRAFT, TARGET, Decode, Point, Solution
@@ -41,11 +42,13 @@ def headline(result: Decode, point: Point | None) -> str:
     if gap is None or ratio is None:
         return f"{frames.label(point)}: {_accuracy(result, point.key)}; the target alone was not decoded beside it."
     cost = f"{percent(ratio, 0)} of the target's decode FLOPs"
-    if gap.low > 0:
-        return f"More right answers than the target alone, at {cost}."
-    if gap.high < 0:
-        return f"Fewer right answers than the target alone, at {cost}."
-    return f"Accuracy not significantly different from the target alone, at {cost}."
+    words = {
+        "above": "More right answers than",
+        "below": "Fewer right answers than",
+        "unclear": "Accuracy not significantly different from",
+        "few": "Too few problems to compare the accuracy with",
+    }
+    return f"{words[side_of_0(gap.low, gap.high, gap.n)]} the target alone, at {cost}."
 
 
 def basis(result: Decode, point: Point | None) -> str:
@@ -75,9 +78,8 @@ def basis(result: Decode, point: Point | None) -> str:
 
 
 def _compared(gap: frames.Difference) -> str:
-    if gap.low <= 0 <= gap.high:
-        return "not significantly different from"
-    return "better than" if gap.low > 0 else "worse than"
+    words = {"above": "better than", "below": "worse than", "unclear": "not significantly different from"}
+    return words.get(side_of_0(gap.low, gap.high, gap.n), "measured on too few problems to compare with")
 
 
 def _points(share: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from dynlora.analysis.stats import FEWEST_PAIRS, side_of_0
 from dynlora.kinds.distil.result import ALL, Distil, PerToken
 from dynlora.kinds.distil.settings import NOT_RECYCLE
 from dynlora.text import listed, one_line, plural, rough_duration, score, signed
@@ -167,9 +168,12 @@ def headline(result: Distil) -> str:
     if mine is None or base is None or gap is None:
         return "Not tested yet."
     sentence = f"KL {score(mine.mean)} nats per token instead of {score(base.mean)}, {_gap(gap)}"
-    if gap.high < 0:
+    side = side_of_0(gap.low, gap.high, gap.texts)
+    if side == "few":
+        return f"Too few texts to compare the student with the base model: {sentence}."
+    if side == "below":
         return f"The student is nearer to its teachers than the base model: {sentence}."
-    if gap.low > 0:
+    if side == "above":
         return f"The student is further from its teachers than the base model: {sentence}. Use the base model."
     return (
         f"The student is not significantly nearer to its teachers than the base model: {sentence}. Give it more steps."
@@ -202,11 +206,13 @@ def _average(result: Distil) -> str:
     theirs, gap = row_of(result.kl, AVERAGED), row_of(result.kl_against_average, STUDENT)
     if theirs is None or gap is None:
         return ""
-    if gap.high < 0:
-        return f"The average of the adapters is further, {score(theirs.mean)}."
-    if gap.low > 0:
-        return f"The average of the adapters is nearer, {score(theirs.mean)}, and needs no training: use it."
-    return f"The average of the adapters is not significantly different, {score(theirs.mean)}, and needs no training."
+    value = score(theirs.mean)
+    return {
+        "below": f"The average of the adapters is further, {value}.",
+        "above": f"The average of the adapters is nearer, {value}, and needs no training: use it.",
+        "unclear": f"The average of the adapters is not significantly different, {value}, and needs no training.",
+        "few": "",
+    }[side_of_0(gap.low, gap.high, gap.texts)]
 
 
 def _losses(result: Distil) -> str:
@@ -216,7 +222,7 @@ def _losses(result: Distil) -> str:
     """
     parts = []
     for rows, other in ((result.loss_against_base, "the base model's"), (result.loss_against_average, "the average's")):
-        gaps = [row for row in rows if row.method == STUDENT]
+        gaps = [row for row in rows if row.method == STUDENT and row.texts >= FEWEST_PAIRS]
         sentences = _lower_and_higher(result, gaps)
         if sentences:
             parts.append(f"Its held-out loss against {other} is {sentences}.")

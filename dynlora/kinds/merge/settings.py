@@ -14,9 +14,10 @@ from dynlora.errors import ConfigError
 from dynlora.kinds.named_runs import NamedRun, RunField, named_run
 from dynlora.kinds.recycle.settings import base_and_data, blocks_of
 from dynlora.kinds.settings import FormField, KindSettings, stages_of
-from dynlora.store.meta import table
+from dynlora.store.meta import count, table
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
+from dynlora.text import plural
 
 STACK = "stack"
 """The weighted sum of the updates, the usual method."""
@@ -129,11 +130,26 @@ class MergeSettings(KindSettings):
 
     def check(self, runs_dir: Path) -> None:
         """Refuse runs that cannot be merged, and a budget that holds no component of any module."""
-        modules = modules_of(self.runs(runs_dir))
-        least = min((module.d_in + module.d_out for module in modules), default=0)
-        if self.budget is not None and 1 < self.budget < least:
+        runs = self.runs(runs_dir)
+        parameters = [_parameters_of(run) for run in runs]
+        if self.budget is not None and (self.budget > 1 or all(parameters)):
+            self.check_budget(parameters, [module.d_in + module.d_out for module in modules_of(runs)])
+
+    def check_budget(self, parameters: Sequence[int], costs: Sequence[int]) -> None:
+        """Refuse a budget that holds no component of any module.
+
+        Args:
+            parameters: of each run.
+            costs: parameters of one component, by module.
+
+        Raises:
+            ConfigError: that says how large it must be.
+        """
+        allowed, least = self.allowed(parameters), min(costs, default=0)
+        if allowed < least:
             raise ConfigError(
-                f"budget {self.budget:g}: is smaller than one component of any module; give {least:,} or more"
+                f"budget {self.budget or 0:g}: holds {plural(allowed, 'parameter')}, fewer than one component of any "
+                f"module; give {least:,} or more"
             )
 
     def model_and_data(self, runs_dir: Path) -> tuple[str, str]:
@@ -184,6 +200,12 @@ def stored_config(folder: Path) -> RunConfig:
     with RunReader(folder) as reader:
         stored = table(reader.meta(("config",)).get("config"))
     return parse_config({key: value for key, value in stored.items() if key != MergeSettings.kind})
+
+
+def _parameters_of(run: NamedRun) -> int:
+    """Return the parameters that a run recorded of its adapter; 0 where it recorded none."""
+    with RunReader(run.folder) as reader:
+        return count(table(reader.meta(("params",)).get("params")).get("allocated"))
 
 
 def modules_of(runs: Sequence[NamedRun]) -> list[ModuleRow]:

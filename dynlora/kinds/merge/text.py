@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from dynlora.analysis.stats import side_of_0
 from dynlora.kinds.merge.result import BASE, MERGE, OWN, Loss, Merge
 from dynlora.text import listed, one_line, percent, plural, signed
 
@@ -113,12 +114,19 @@ def basis(merge: Merge) -> str:
 
 def _compared(merge: Merge, rows: Sequence[Loss], other: str) -> str:
     """Return on whose data the merge's loss is higher than, lower than, or like that of another model."""
-    groups = {
-        f"is significantly higher than that of {other}": [row for row in rows if row.low > 0],
-        f"is not significantly different from that of {other}": [row for row in rows if row.low <= 0 <= row.high],
-        f"is significantly lower than that of {other}": [row for row in rows if row.high < 0],
+    words = {
+        "above": "is significantly higher than",
+        "unclear": "is not significantly different from",
+        "below": "is significantly lower than",
+        "few": "was measured on too few examples to compare with",
     }
-    parts = [f"{words} on the data of {_named(merge, group)}" for words, group in groups.items() if group]
+    sides = [side_of_0(row.low, row.high, row.n) for row in rows]
+    parts = [
+        f"{relation} that of {other} on the data of "
+        + _named(merge, [row for row, own in zip(rows, sides, strict=True) if own == side])
+        for side, relation in words.items()
+        if side in sides
+    ]
     return f"The merge's held-out loss {'; it '.join(parts)}."
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dynlora.analysis.stats import FEWEST_PAIRS
 from dynlora.kinds.recycle.result import Accuracy, Recycle
 from dynlora.store import queries
 from dynlora.store.meta import count, table
@@ -203,6 +204,8 @@ def headline(result: Recycle) -> str:
     if not gaps:
         sentence = "Not tested yet." if not result.accuracy else "Few-shot accuracy was measured without a base model."
         return f"{sentence} {simpler}".strip()
+    if _episodes(result) < FEWEST_PAIRS:
+        return f"Too few episodes to compare the meta-LoRA with the base model: {_gaps(gaps)}. {simpler}".strip()
     better = [one for one in gaps if one.low > 0]
     worse = [one for one in gaps if one.high < 0]
     if better:

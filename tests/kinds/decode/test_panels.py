@@ -56,12 +56,16 @@ def test_the_conclusion_is_the_best_and_cheapest_threshold_against_the_target(de
     assert point.key == "threshold=0.5"
     headline = text.headline(decode, point)
     assert (
-        headline == "Accuracy not significantly different from the target alone, at 60 % of the target's decode FLOPs."
-    )
+        headline
+        == "Too few problems to compare the accuracy with the target alone, at 60 % of the target's decode FLOPs."
+    ), "of 4 problems"
     basis = text.basis(decode, point)
     assert "Threshold 0.5: 3 of 4 right. Target alone: 3 of 4 right (difference +0.0 points" in basis
     assert "Draft alone: 1 of 4 right. Of 2 thresholds on the same problems, one was chosen" in basis
-    assert "The reward is not significantly different from accepting at random at nearly equal cost (+50.0" in basis
+    assert (
+        "The reward is measured on too few problems to compare with accepting at random at nearly equal cost (+50.0"
+        in basis
+    )
 
 
 def test_without_a_threshold_as_good_as_the_target_the_most_accurate_is_shown(tmp_path: Path) -> None:

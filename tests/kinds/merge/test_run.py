@@ -262,7 +262,10 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(
     assert "weights 1,2,3: are 3 for 2 runs; give one for each" in refusal(writers, [one, other], weights="1,2,3")
     assert "weights" in refusal(writers, [one, other], weights="1,x")
     assert "density 0.3: is for method ties or dare; leave it out" in refusal(writers, [one, other], density=0.3)
-    assert "budget 5: is smaller than one component" in refusal(writers, [one, other], budget=5)
+    assert "budget 5: holds 5 parameters, fewer than one component" in refusal(writers, [one, other], budget=5)
+    runs = sorted(path.name for path in writers.iterdir())
+    assert "budget 1e-09: holds 0 parameters, fewer than one component" in refusal(writers, [one, other], budget=1e-9)
+    assert sorted(path.name for path in writers.iterdir()) == runs, "a failed run was left"
     assert "there is no such run" in refusal(writers, [one, "nothing"])
     assert "is a merge run; give a run that trained an adapter" in refusal(writers, [one, finished.name])
     elsewhere = train_writer(tmp_path / "runs", save_tiny_lm(tmp_path / "gpt2", "gpt2"), SAID[0], 5, train__steps=1)

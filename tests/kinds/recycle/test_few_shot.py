@@ -216,7 +216,7 @@ def test_a_file_of_a_new_task_is_the_test(taught: Path, teacher_ids: list[str], 
         "--tokens",
         "4",
         "--test-episodes",
-        "5",
+        "6",
         "--test",
         str(file),
     )

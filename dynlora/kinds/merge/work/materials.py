@@ -200,21 +200,8 @@ class Materials:
         modules = {info.name: info for one in updates for info in one.infos}
         ordered = sorted(modules.values(), key=lambda info: order.get(info.name, len(order)))
         made = cls(settings, sources, updates, ordered, machine)
-        made.check_budget()
+        settings.check_budget(made.parameters, [info.cost for info in ordered])
         return made
-
-    def check_budget(self) -> None:
-        """Refuse a budget that holds no component of any module.
-
-        Raises:
-            ConfigError: that says how large it must be.
-        """
-        least = min(info.cost for info in self.modules)
-        if self.budget < least:
-            raise ConfigError(
-                f"budget {self.settings.budget or 0:g}: holds {self.budget:,} parameters, fewer than one component of "
-                f"any module; give {least:,} or more"
-            )
 
     @property
     def parameters(self) -> list[int]:
