@@ -32,7 +32,7 @@ FEWEST_PAIRS = 6
 
 
 def side_of_0(low: float, high: float, n: int) -> Literal["above", "below", "unclear", "few"]:
-    """Return on which side of 0 a difference lies by its interval; `few` where that rests on too few pairs.
+    """Return on which side of 0 the interval of a difference is; `few` where that rests on too few pairs.
 
     Args:
         low: lower end of the interval.

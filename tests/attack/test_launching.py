@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -185,10 +186,13 @@ def test_commands_that_start_children_import_nothing_of_the_current_folder(
     assert not planted.exists(), planted.read_text()
 
 
-def test_every_child_that_runs_python_is_started_by_one_function() -> None:
-    """Only `python_command` and the isolated question to pip name the interpreter; contracts are tests."""
-    named = [path for path in SOURCES if "sys.executable" in path.read_text("utf-8") and "contracts" not in path.parts]
-    assert [path.name for path in named] == ["packages.py", "environment.py"]
+def test_every_child_that_runs_python_has_a_safe_path() -> None:
+    """`python_command` names the interpreter for dynlora's own commands; contracts are tests."""
+    sources = {path.name: path.read_text("utf-8") for path in SOURCES if "contracts" not in path.parts}
+    flags = {name: re.findall(r'sys\.executable(?:, "(-\w)")?', text) for name, text in sources.items()}
+    named = {name: options for name, options in flags.items() if options}
+    assert all(set(options) <= {"-P", "-I"} for options in named.values()), named
+    assert [name for name, text in sources.items() if '"-m", "dynlora"' in text] == []
     assert python_command("m", "a")[1:] == ["-P", "-m", "m", "a"]
 
 
