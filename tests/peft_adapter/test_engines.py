@@ -14,7 +14,7 @@ import peft
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dynlora.cli.main import main
@@ -76,8 +76,6 @@ def changed(make: Callable[[Path], Path], **values: Any) -> Callable[[Path], Pat
 
 def without_a_layer(folder: Path) -> Path:
     """An adapter as it was trained whose second block lacks v: its rank fell to 0."""
-    from safetensors.numpy import load_file
-
     lora()(folder)
     file = folder / "adapter_model.safetensors"
     save_file({name: values for name, values in load_file(file).items() if "layers.1.self_attn.v" not in name}, file)
@@ -142,6 +140,11 @@ CASES = {
     "modules trained in full": Case(
         lora(modules_to_save=["lm_head"]), EVERY - {"peft", "tgi", "lorax"}, {"tgi", "lorax"}
     ),
+    "trained tokens": Case(lora(trainable_token_indices=[1, 5]), EVERY - {"peft", "tgi", "lorax"}, {"tgi", "lorax"}),
+    "an embedding with its weights": Case(
+        lora(target_modules=["embed_tokens"]), EVERY - {"peft", "tgi", "lorax"}, {"tgi", "lorax"}
+    ),
+    "a task that is none": Case(changed(lora(), task_type="EVIL"), NOT_MLX | {"peft"}, set()),
     "one rank of 8 among 4": Case(
         lora(rank_pattern={"v_proj": 8}, alpha_pattern={"v_proj": 16}), {"sglang", "mlx"}, OLLAMA_TOO
     ),
@@ -176,6 +179,20 @@ def test_a_pickle_and_a_lying_header_are_refused_in_a_sentence(tmp_path: Path) -
     (folder / "adapter_model.safetensors").write_bytes((10**6).to_bytes(8, "little") + b"{}")
     with pytest.raises(AdapterError, match="its header would be 1,000,000 bytes"):
         read_header(folder)
+
+
+@pytest.mark.parametrize("command", [["check"], ["inspect"], ["convert", "--out", "OUT"]])
+def test_a_module_that_lacks_a_factor_is_the_same_sentence_for_every_command(
+    command: list[str], tmp_path: Path
+) -> None:
+    folder = lora()(tmp_path / "adapter")
+    file = folder / "adapter_model.safetensors"
+    save_file(
+        {name: values for name, values in load_file(file).items() if "1.self_attn.v_proj.lora_A" not in name}, file
+    )
+    run = CliRunner().invoke(main, [command[0], str(folder), *command[1:]])
+    assert run.exit_code == 2
+    assert "module model.layers.1.self_attn.v_proj lacks lora_A or lora_B; save the adapter again" in run.output
 
 
 def test_vllm_is_told_the_rank_it_needs(tmp_path: Path) -> None:
