@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora.config import DataConfig, config_keys, nearest_key, parse_config
@@ -278,6 +278,59 @@ def test_any_value_of_any_key_is_taken_or_refused(key: str, raw: str) -> None:
     except ConfigError:
         return
     assert parse_config(yaml.safe_load(config.to_yaml())).stored() == config.stored()
+
+
+KEYS = (
+    "train",
+    "data",
+    "model",
+    "strategy",
+    "adapter",
+    "log",
+    "seed",
+    "name",
+    "lr",
+    "steps",
+    "path",
+    "merge",
+    "repair",
+)
+HOSTILE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(max_size=3) | st.dates(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.one_of(st.text(), st.integers(), st.none(), st.sampled_from(KEYS)), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+CONFIGS = st.dictionaries(
+    st.one_of(st.sampled_from(KEYS), st.text(), st.integers(), st.floats(), st.none(), st.dates()), HOSTILE, max_size=3
+)
+
+
+def check_config(values: dict[Any, Any]) -> None:
+    """Check that a config is taken, and comes back from its file, or is refused in a sentence on what was given."""
+    try:
+        config = parse_config(values)
+    except ConfigError as error:
+        message = str(error)
+    else:
+        assert parse_config(yaml.safe_load(config.to_yaml())).stored() == config.stored()
+        return
+    assert not message.startswith(":") or any(str(key)[:1] in ("", ":") for key in values), message
+    assert len(message) < 3000
+
+
+@given(CONFIGS)
+def test_any_config_is_taken_or_refused(values: dict[Any, Any]) -> None:
+    check_config(values)
+
+
+@pytest.mark.torture
+@settings(max_examples=10_000)
+@given(CONFIGS)
+def test_any_config_is_taken_or_refused_in_full(values: dict[Any, Any]) -> None:
+    check_config(values)
 
 
 @given(st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.none()))

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from dynlora.data_files.examples import MOST_LABEL, is_infinite
+from dynlora.data_files.examples import MOST_LABEL, is_empty, is_infinite
 from dynlora.errors import DataError
 
 
@@ -92,7 +92,7 @@ def usable_labels(table: Dataset, label: str, split: str) -> list[Any]:
             row = f"{split} row {number + 1}"
             problem = f"{row} is {value}, not a finite number, or beyond {MOST_LABEL:g}"
             raise DataError(f"data.label={label}: {problem}; correct or remove it")
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if is_empty(value):
             raise DataError(f"data.label={label}: {split} row {number + 1} has no label; fill it or remove the row")
         if not isinstance(value, int | float | str):
             raise DataError(

@@ -133,6 +133,8 @@ def advise_rate(settings: RunConfig, steps: int | None = None) -> dict[str, Any]
         if (between := span(curves)) is None or between[1] > ALIKE * between[0]:
             curves.append(_test(_trainer(settings, steps, 1), settings, steps, 1))
     suggestion, between = suggested_rate(mean_curve(curves)), span(curves)
+    if suggestion.rate is not None and suggestion.breaks is None and between is None:
+        suggestion = replace(suggestion, rate=None, why="flat")  # nothing breaks, and a half does not fall: chance
     taken = sum(len(curve.rates) + len(curve.control) for curve in curves)
     return {
         "rate": suggestion.rate,

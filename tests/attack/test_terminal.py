@@ -7,11 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dynlora.cli.main import main
+from dynlora.cli.options import in_rows, printable
 from dynlora.config_files import load_config
 from dynlora.errors import ConfigError
 from tests.viz.runs import make_run
@@ -46,6 +50,31 @@ def test_a_runs_texts_make_no_row_of_their_own(command: tuple[str, ...], end: st
     done = CliRunner().invoke(main, [*command, "--runs-dir", str(runs_dir)])
     assert done.exit_code == 0, done.output
     assert [line for line in done.output.splitlines() if line.startswith(FORGED[:20])] == []
+
+
+TEXTS = st.text(st.characters() | st.sampled_from("\n\t\r\x1b\x85\u2028\u202e\u200b\ud800"), max_size=30)
+
+
+def check_rows(texts: Any) -> None:
+    """Check that plain values come out as one line each, with nothing in it that drives a terminal."""
+    values = [texts, {texts: [texts]}, (texts, 1, None)]
+    for line in (in_rows(texts), *in_rows({"a": [texts]})["a"], *in_rows(values)[1], in_rows(values)[2][0]):
+        safe = printable(line)
+        assert not set(safe) & set("\n\t\r\v\f\x1b\x07\x7f\x85\x9b\u2028\u2029\u202e"), ascii(safe)
+        assert len(safe.splitlines()) <= 1
+    assert in_rows("plain, whole text") == "plain, whole text"
+
+
+@given(TEXTS)
+def test_any_text_stays_in_its_row(text: str) -> None:
+    check_rows(text)
+
+
+@pytest.mark.torture
+@settings(max_examples=10_000)
+@given(TEXTS)
+def test_any_text_stays_in_its_row_in_full(text: str) -> None:
+    check_rows(text)
 
 
 def test_a_files_texts_make_no_row_of_their_own(tmp_path: Path) -> None:

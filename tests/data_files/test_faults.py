@@ -437,6 +437,14 @@ def test_what_is_there_twice_or_not_at_all_is_refused(name: str, content: str, w
             read()
 
 
+def test_a_blank_label_is_none_for_the_check_and_for_training(tmp_path: Path) -> None:
+    """Training made a class of it, where the check said that it refuses."""
+    result = look(tmp_path / "rows.csv", [*GOOD, {"text": "another text", "label": " "}])
+    assert [fault["kind"] for fault in result.faults if fault["refuses"]] == ["empty_label"]
+    with pytest.raises(DataError, match=r"line 42: the label is empty"):
+        load_data(parse_config({"data": {"path": "x"}}).data, tmp_path / "rows.csv", 0)
+
+
 def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,label,,\n" + "".join(f"text {i},{i % 2},,\n" for i in range(20)))

@@ -14,6 +14,7 @@ import pytest
 
 import dynlora
 from dynlora.analysis import advice_text
+from dynlora.analysis.suggested_rate import RateCurve
 from dynlora.config import parse_config
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.to_learn import label_noise, labels_to_learn
@@ -121,6 +122,36 @@ def test_a_range_test_ends_where_training_breaks(tiny_bert: Path, tiny_data: Pat
     assert len(range_test(trainer, rates_of(100), lambda _: None).rates) < 25
     trainer.probe_step = lambda order: setattr(trainer, "loss", math.nan) or 0.0
     assert len(range_test(trainer, rates_of(100), lambda _: None).rates) == 1
+
+
+def test_no_rate_is_suggested_where_the_loss_falls_by_chance(
+    tiny_bert: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal texts with random labels were to be trained with the rate 0.314."""
+    rates, answers = tuple(rates_of(90)), []
+    for seed in range(30):
+        draw = np.random.default_rng(seed)
+        curves = [RateCurve(rates, *((0.7 + 0.05 * draw.normal(size=(2, 90))).tolist())) for _ in range(2)]
+        monkeypatch.setattr(rate_advice, "_capacity_and_test", lambda *_, curves=curves: (None, curves[0]))
+        monkeypatch.setattr(rate_advice, "_trainer", lambda *_: None)
+        monkeypatch.setattr(rate_advice, "_test", lambda *_, curves=curves: curves[1])
+        answers.append(advise_rate(tiny_config(tiny_bert, tiny_data)))
+    unbroken = [answer for answer in answers if answer["breaks"] is None]
+    flat = "No rate is suggested: the loss does not fall beyond its noise at any rate up to 1."
+    are_flat = [advice_text.rate_headline(answer) == flat for answer in unbroken]
+    assert len(are_flat) > 10
+    assert are_flat.count(False) <= 1, "four halves that agree by chance"
+
+
+def test_every_line_on_the_look_is_of_another_step(
+    tiny_bert: Path, tiny_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run shorter than the look told its last step again and again."""
+    settings = tiny_config(tiny_bert, tiny_data, train={"steps": 4, "batch_size": 4})
+    with caplog.at_level("INFO", "dynlora.training.advice"):
+        advise(settings, AdviceRequest(warm_steps=4, look_steps=8, is_timed=False))
+    lines = [line for line in caplog.messages if line.startswith("Looking at gradients")]
+    assert lines == [f"Looking at gradients: step {step} of 12" for step in (4, 8, 12)]
 
 
 def test_the_command_suggests_a_rate(tiny_bert: Path, tiny_data: Path, tmp_path: Path) -> None:
