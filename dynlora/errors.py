@@ -343,7 +343,7 @@ def _refuse_broken_text(values: Mapping[Any, Any], prefix: str) -> None:
         if not isinstance(key, str) and prefix.count(".") < 2:  # below, a repair maps classes, which may be numbers
             raise ConfigError(f"{prefix}{_short(key)}: the key must be text, the name of a setting; correct it")
         items = cast(Sequence[Any], value) if isinstance(value, list | tuple) else [value]
-        if not all(is_text(text) for text in (key, *items) if isinstance(text, str)):
+        if any(isinstance(text, bytes) or not is_text(text) for text in (key, *items) if isinstance(text, str | bytes)):
             raise ConfigError(f"{prefix}{_short(key)}={_short(value)}: must be {RULES['string_unicode']}; correct it")
         if any(isinstance(item, int) and item.bit_length() > MAX_BITS for item in items):
             rule = RULES["int_parsing_size"]

@@ -212,7 +212,7 @@ def test_unknown_keys_name_the_nearest() -> None:
 
 
 def test_classes_of_a_merge_may_be_numbers() -> None:
-    (merge,) = parse_config({"data": {"repair": [{"merge": {1: 2}}]}}).data.repair or ()
+    merge = (parse_config({"data": {"repair": [{"merge": {1: 2}}]}}).data.repair or [""])[0]
     assert plain(merge) == {"merge": {"1": "2"}}
 
 

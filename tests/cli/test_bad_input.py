@@ -179,6 +179,7 @@ CONFIGS = {
     "key not text": (b"1: 2\n", ["1: the key must be text"]),
     "key of a section not text": (b"train: {1.5: 2}\n", ["train.1.5: the key must be text"]),
     "key of a method not text": (b"strategy: {2020-01-01: 2}\n", ["strategy.2020-01-01: the key must be text"]),
+    "bytes": (b"strategy: {name: lora, x: !!binary gA==}\n", ["strategy.x=b'", "must be valid text"]),
     "no key": (b"null: 2\n", ["the key must be text"]),
     "section that is a value": (b"train: 7\n", ["train=7", "section"]),
     "unknown key": (b"train:\n  lrr: 1\n", ["train.lrr=1", "did you mean train.lr?"]),
