@@ -212,8 +212,8 @@ def test_unknown_keys_name_the_nearest() -> None:
 
 
 def test_classes_of_a_merge_may_be_numbers() -> None:
-    merge = (parse_config({"data": {"repair": [{"merge": {1: 2}}]}}).data.repair or [""])[0]
-    assert plain(merge) == {"merge": {"1": "2"}}
+    repairs = parse_config({"data": {"repair": [{"merge": {1: 2}}]}}).data.repair or ()
+    assert [plain(repair) for repair in repairs] == [{"merge": {"1": "2"}}]
 
 
 def test_fields_of_the_strategy_are_left_to_it() -> None:
