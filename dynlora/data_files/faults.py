@@ -183,7 +183,10 @@ def _of_labels(rows: Examples, known: Examples, has_classes: bool) -> Iterator[F
     where, none = f"{file}, data.label={column}", np.arange(0)
     total = sum(names.values())
     trained = {name for name, side in zip(known.classes, known.side, strict=True) if name is not None and side == TRAIN}
-    if names and (set(names) == {"-1"} or _hidden(rows)):
+    sides = [
+        {value for value, own in zip(known.label, known.side, strict=True) if own == side} for side in (TRAIN, HELD_OUT)
+    ]
+    if names and (set(names) == {"-1"} or {-1} in sides or _hidden(rows)):
         sentence = f"{where}: labels are -1, a hidden label; use a part of the data that has labels."
         yield Fault("hidden", "Hidden labels", none, sentence, refuses=True)
     elif has_classes and len(names) > ID_SHARE * total and len(rows) >= ID_ROWS:

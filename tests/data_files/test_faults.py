@@ -445,6 +445,16 @@ def test_a_blank_label_is_none_for_the_check_and_for_training(tmp_path: Path) ->
         load_data(parse_config({"data": {"path": "x"}}).data, tmp_path / "rows.csv", 0)
 
 
+def test_a_side_whose_labels_are_all_hidden_is_refused_by_the_check_as_by_training(tmp_path: Path) -> None:
+    folder = tmp_path / "both"
+    folder.mkdir()
+    (folder / "train.csv").write_text(csv_text([{"text": f"text {i} of some", "label": i % 2} for i in range(20)]))
+    (folder / "test.csv").write_text(csv_text([{"text": f"other text {i}", "label": -1} for i in range(4)]))
+    assert [fault["kind"] for fault in scan.look(folder, wanted()).faults if fault["refuses"]] == ["hidden"]
+    with pytest.raises(DataError, match="hidden label"):
+        load_data(parse_config({"data": {"path": "x"}}).data, folder, 0)
+
+
 def test_columns_without_a_name_may_be_several(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("text,label,,\n" + "".join(f"text {i},{i % 2},,\n" for i in range(20)))
