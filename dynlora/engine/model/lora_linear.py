@@ -137,8 +137,9 @@ class LoraLinear(nn.Module):
         """Hold memory for active components alone, where the tensors are of no more than A, B and scale, and its own.
 
         Not for a loop that keeps an earlier graph alive, or several processes: both remember the shapes they saw.
+        A module at its highest rank does so too: a resume may begin there, and sums round as the tensors are cut.
         """
-        if type(self) is LoraLinear and self.max_rank > self.rank:
+        if type(self) is LoraLinear:
             self.holds_live = True
             self.hold(self.rank)
 
