@@ -68,8 +68,8 @@ def take_lock(path: Path, wait_s: float, *, link: str, busy: str) -> FileLock:
     except Timeout:
         raise RunBusyError(busy) from None
     except (OSError, NotImplementedError) as error:  # the latter where a file system knows no locks
-        reason = error.strerror if isinstance(error, OSError) else "its file system does not support locks"
-        raise StorageError(f"{path} cannot be locked ({reason})") from None
+        reason = system_reason(error) if isinstance(error, OSError) else "its file system does not support locks"
+        raise StorageError(f"{path} cannot be locked: {reason}") from None
     return lock
 
 

@@ -127,7 +127,7 @@ def test_a_lock_that_cannot_be_made_is_a_sentence(tmp_path: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("filelock.FileLock.acquire", refused)
-    with pytest.raises(StorageError, match=r"\.lock cannot be locked \(Permission denied\)"):
+    with pytest.raises(StorageError, match=r"\.lock cannot be locked: Permission denied; check the permissions"):
         lock_run(tmp_path)
 
 
