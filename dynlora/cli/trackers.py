@@ -1,15 +1,15 @@
-"""`dynlora track`: a run is written to trackers, while it trains or after. `dynlora import`: their runs are read."""
+"""`dynlora track`: a run is written to trackers, while it trains or after. `dynlora import` reads TensorBoard's."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from dynlora.cli.options import PathOrName, in_rows, in_runs, reports
+from dynlora.cli.options import in_rows, in_runs, reports
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DataError
 from dynlora.jobs.trackers import KNOWN, check_trackers
@@ -17,9 +17,6 @@ from dynlora.store.meta import section
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
 from dynlora.store.tracker_notes import read_trackers
-
-if TYPE_CHECKING:
-    from dynlora.integrations.tracker_files.tracker_run import TrackerRun
 
 Report = tuple[dict[str, Any], str]
 
@@ -73,62 +70,55 @@ def format_trackers(rows: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(lines)
 
 
-@click.group(name="import")
+class _Imports(click.Group):
+    """The commands of `dynlora import`; it says what to do with runs of trackers that are not read."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named.
+
+        Raises:
+            ConfigError: when it was one of Trackio or MLflow.
+        """
+        if args[0] in ("mlflow", "trackio"):
+            title = KNOWN[args[0]].title
+            raise ConfigError(
+                f"import {args[0]}: runs of {title} are not read; "
+                "write event files of TensorBoard, and import them with dynlora import tensorboard FOLDER"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(name="import", cls=_Imports)
 def import_() -> None:
-    """Import runs of trackers, to compare with others. Importing again brings what is new."""
-
-
-def _importing(function: Callable[..., Report]) -> Callable[..., Report]:
-    """Add what every import takes."""
-    function = in_runs(reports(function))
-    about = "Name of the data: runs of one name are compared with each other. The default is what the run says."
-    function = click.option("--data", default=None, metavar="NAME", help=about)(function)
-    about = "Name of the method, such as adalora. The default is what the run says."
-    return click.option("--method", default=None, metavar="NAME", help=about)(function)
+    """Import runs of TensorBoard, to compare with others. Importing again brings what is new."""
 
 
 @import_.command()
 @click.argument("folder", metavar="FOLDER", type=click.Path(exists=True, path_type=Path))
-@_importing
-def tensorboard(*, folder: Path, **options: Any) -> Report:
+@click.option(
+    "--method",
+    default=None,
+    metavar="NAME",
+    help="Name of the method, such as adalora. The default is what the run says.",
+)
+@click.option(
+    "--data",
+    default=None,
+    metavar="NAME",
+    help="Name of the data: runs of one name are compared with each other. The default is what the run says.",
+)
+@in_runs
+@reports
+def tensorboard(*, folder: Path, runs_dir: Path, method: str | None, data: str | None) -> Report:
     """Import every run below a folder of event files."""
     check_trackers(["tensorboard"])
+    from dynlora.integrations.tracker_files.import_runs import import_run
     from dynlora.integrations.tracker_files.tensorboard import tensorboard_runs
 
-    return _imported(tensorboard_runs(folder), **options)
-
-
-@import_.command()
-@click.argument("source", metavar="FILE|PROJECT", type=PathOrName())
-@_importing
-def trackio(*, source: str, runs_dir: Path, **options: Any) -> Report:
-    """Import every run of a project: its database, or its name where Trackio keeps it."""
-    from dynlora.integrations.tracker_files.trackio import trackio_file, trackio_runs
-
-    return _imported(trackio_runs(trackio_file(source, runs_dir)), runs_dir, **options)
-
-
-@import_.command()
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--experiment", default=None, metavar="NAME", help="Only the runs of this experiment.")
-@_importing
-def mlflow(*, path: Path, experiment: str | None, **options: Any) -> Report:
-    """Import the runs of a database (SQLite). Artifacts are not opened."""
-    from dynlora.integrations.tracker_files.mlflow import mlflow_runs
-
-    return _imported(mlflow_runs(path, experiment), **options)
-
-
-def _imported(runs: Iterable[TrackerRun], runs_dir: Path, method: str | None, data: str | None) -> Report:
-    """Keep runs with numbers and say what became of each; what could not be read is said of all.
-
-    Raises:
-        DataError: when something could not be read, and nothing was left to import.
-    """
-    from dynlora.integrations.tracker_files.import_runs import import_run
-
     rows, left_out = [], []
-    for run in runs:
+    for run in tensorboard_runs(folder):
         if run.series:
             rows.append(import_run(run, runs_dir, method=method, data=data))
         else:

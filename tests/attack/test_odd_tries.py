@@ -214,7 +214,7 @@ ARGUMENTS = [
     "pull nothing://",
     "track RUN --to nope",
     "import tensorboard OUT",
-    "import mlflow OUT/nope",
+    "import mlflow OUT",
     "report RUN --out OUT/r.html",
     "report nope --out OUT/r.html",
     "report RUN --out OUT",

@@ -1,4 +1,4 @@
-"""Runs that trackers hold become runs to compare: what they hold, once, and nothing of it is run."""
+"""Runs that TensorBoard holds become runs to compare: what they hold, once, and nothing of it is run."""
 
 from __future__ import annotations
 
@@ -43,16 +43,6 @@ def imported(runs_dir: Path, *arguments: str) -> list[dict[str, Any]]:
     return json.loads(done.stdout)["runs"]
 
 
-def source(run: Path, name: str) -> list[str]:
-    """The arguments that import a tracked run from a tracker."""
-    place = run.parent / FOLDER / name
-    return {
-        "tensorboard": ["tensorboard", str(place)],
-        "trackio": ["trackio", str(place / "dynlora.db")],
-        "mlflow": ["mlflow", str(place / "mlflow.db"), "--experiment", "dynlora"],
-    }[name]
-
-
 def adalora_run(folder: Path, steps: int = 40) -> Path:
     """Write event files as AdaLoRA's own code and transformers' Trainer do, with torch's writer."""
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -70,16 +60,14 @@ def adalora_run(folder: Path, steps: int = 40) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "trackio", "mlflow"])
-def test_what_was_written_is_what_is_imported(name: str, tracked_run: Path, runs_dir: Path) -> None:
-    [row] = imported(runs_dir, *source(tracked_run, name))
+def test_what_was_written_is_what_is_imported(tracked_run: Path, runs_dir: Path) -> None:
+    event_files = str(tracked_run.parent / FOLDER / "tensorboard")
+    [row] = imported(runs_dir, "tensorboard", event_files)
     theirs = runs_dir / row["id"]
     assert (row["what"], row["steps"], row["notes"]) == ("new", STEPS, [])
     assert [point[:2] for point in stored(theirs)] == [point[:2] for point in stored(tracked_run)]
     values = [point[2] for point in stored(tracked_run)]
-    assert [point[2] for point in stored(theirs)] == (
-        pytest.approx(values, rel=1e-6) if name == "tensorboard" else values
-    )
+    assert [point[2] for point in stored(theirs)] == pytest.approx(values, rel=1e-6)
 
     mine, summary = queries.run_summary(tracked_run), queries.run_summary(theirs)
     assert summary["metrics"] == pytest.approx(mine["metrics"])
@@ -95,7 +83,7 @@ def test_what_was_written_is_what_is_imported(name: str, tracked_run: Path, runs
     sums = {kind: last[list(part["name"])].sum() for kind, part in whole.modules.groupby("kind")}
     assert families.signal("rank").iloc[-1].drop("step").to_dict() == sums
 
-    again = imported(runs_dir, *source(tracked_run, name))
+    again = imported(runs_dir, "tensorboard", event_files)
     assert [(one["id"], one["what"]) for one in again] == [(row["id"], "unchanged")]
     assert list(queries.list_runs(runs_dir)["id"]) == [row["id"]]
 
@@ -152,7 +140,7 @@ def test_an_imported_run_is_compared_and_not_resumed(
 
 
 def test_a_run_of_ones_own_is_never_written_over(runs_dir: Path) -> None:
-    foreign_run = TrackerRun("MLflow", "/a.db", "1", "one", series={"loss": {1: 1.0}})
+    foreign_run = TrackerRun("/a", "one", series={"loss": {1: 1.0}})
     row = import_run(foreign_run, runs_dir)
     (runs_dir / row.id).rename(runs_dir / "moved")
     finished_run(runs_dir, run_id=row.id)
@@ -228,7 +216,7 @@ def test_tensorflow_numbers_and_starts_of_training_are_read(tmp_path: Path) -> N
 
 def test_numbers_that_are_none_are_kept_as_such(runs_dir: Path) -> None:
     series = {"train/loss": {0: math.nan, 1: math.inf, 2: -math.inf, 3: 1.0}}
-    row = import_run(TrackerRun("Trackio", "/a.db", "1", "one", series=series), runs_dir)
+    row = import_run(TrackerRun("/a", "one", series=series), runs_dir)
     assert repr([point[2] for point in stored(runs_dir / row.id)]) == "[nan, inf, -inf, 1.0]"
 
 
@@ -242,7 +230,7 @@ SUMS = {
 @pytest.mark.parametrize("case", list(SUMS))
 def test_ranks_that_are_sums_are_offered_as_no_ranks_of_modules(case: str, runs_dir: Path) -> None:
     series = {name: {0: 24.0, 1: 24.0} for name in SUMS[case]}
-    row = import_run(TrackerRun("TensorBoard", "/a", "1", "one", params={"r": 4}, series=series), runs_dir)
+    row = import_run(TrackerRun("/a", "one", params={"r": 4}, series=series), runs_dir)
     summary = queries.run_summary(runs_dir / row.id)
     assert summary["ranks_are_sums"] is True
     assert lora_settings(summary, summary["ranks"]) is None
@@ -255,7 +243,7 @@ def test_ranks_that_are_sums_are_offered_as_no_ranks_of_modules(case: str, runs_
 
 def test_ranks_of_single_modules_are_offered(runs_dir: Path) -> None:
     series = {f"rank/layer.{layer}.{kind}": {0: 4.0} for layer in (0, 1) for kind in ("query", "value")}
-    row = import_run(TrackerRun("TensorBoard", "/a", "1", "one", params={"r": 4}, series=series), runs_dir)
+    row = import_run(TrackerRun("/a", "one", params={"r": 4}, series=series), runs_dir)
     summary = queries.run_summary(runs_dir / row.id)
     settings = lora_settings(summary, summary["ranks"])
     assert settings is not None

@@ -1,4 +1,4 @@
-"""Runs that other programs recorded: read from files of TensorBoard, Trackio and MLflow, kept as runs to compare.
+"""Runs that other programs recorded: read from event files of TensorBoard, kept as runs to compare.
 
 No server is needed. The id of such a run follows from its start and from where it is, so importing again finds it.
 """

@@ -1,4 +1,4 @@
-"""Runs of trackers become runs of a runs folder; importing them again brings what is new, and never doubles one."""
+"""Runs of TensorBoard become runs of a runs folder; importing them again brings what is new, and never doubles one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
 from dynlora.integrations.tracker_files.settings import Names, imported_config, understood
-from dynlora.integrations.tracker_files.tracker_run import LONGEST_NAME, TrackerRun
+from dynlora.integrations.tracker_files.tracker_run import LONGEST_NAME, TITLE, TrackerRun
 from dynlora.integrations.trackers.base import FAMILIES_KEY, IMPORTANCE, NAME_KEY, RANK
 from dynlora.peft_adapter.module_names import places
 from dynlora.store.jsontext import MAX_WHOLE
@@ -62,10 +62,10 @@ class Imported:
 
 
 def import_run(run: TrackerRun, runs_dir: Path, *, method: str | None = None, data: str | None = None) -> Imported:
-    """Make a run of a tracker one of the runs folder, or bring it up to date there.
+    """Make a run of TensorBoard one of the runs folder, or bring it up to date there.
 
     Args:
-        run: as the tracker's files hold it.
+        run: as the event files hold it.
         runs_dir: folder of the runs; made when missing.
         method: name of its method, such as adalora; None where its settings say it.
         data: name of its data; None where its settings say it.
@@ -78,7 +78,7 @@ def import_run(run: TrackerRun, runs_dir: Path, *, method: str | None = None, da
     name = printable(run.params.get(NAME_KEY, run.name), LONGEST_NAME)
     last = max((step for series in run.series.values() for step in series), default=0)
     config = imported_config(run, name, last, method, data)
-    source = {"from": run.tracker, "place": run.place, "key": run.key, "digest": _digest(run, config)}
+    source = {"from": TITLE, "place": run.place, "key": "", "digest": _digest(run, config)}
     run_id = _id_of(run)
     result = Imported(run_id, name, "new", last, len(run.series), run.notes)
     folder = runs_dir / run_id
@@ -101,16 +101,16 @@ def import_run(run: TrackerRun, runs_dir: Path, *, method: str | None = None, da
             writer.set_meta(key, value)
         writer.update_max_steps(last)
         _record(writer, run, names, last)
-        writer.log("info", f"Imported from {run.tracker}: {run.place}")
+        writer.log("info", f"Imported from {TITLE}: {run.place}")
         writer.finish(run.status)
     if result.what == "new":
-        annotate_notes(folder, add=(IMPORTED, run.tracker))
+        annotate_notes(folder, add=(IMPORTED, TITLE))
     return result
 
 
 def _id_of(run: TrackerRun) -> str:
     """Return the id of a run, the same each time: its start and a digest of where it is from."""
-    digest = hashlib.sha256(json.dumps([run.tracker, run.place, run.key]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([TITLE, run.place, ""]).encode()).hexdigest()[:8]
     start = run.created if 0 < run.created < 2**33 else 0.0
     return time.strftime("%Y%m%d-%H%M%S", time.gmtime(start)) + f"-{digest}"
 
@@ -124,7 +124,7 @@ def _digest(run: TrackerRun, config: RunConfig) -> str:
 def _facts(run: TrackerRun, names: Names, config: RunConfig) -> dict[str, Any]:
     """Return what pages ask of a run and its own training would say."""
     return {
-        "recorded_by": run.tracker,
+        "recorded_by": TITLE,
         "imported_params": run.params,
         "planned_events": 0,
         "labels": [],

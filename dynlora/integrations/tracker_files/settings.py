@@ -11,7 +11,7 @@ from typing import Any
 from dynlora.config import RunConfig, config_keys, parse_config
 from dynlora.config_files import parse_value, set_key
 from dynlora.errors import ConfigError
-from dynlora.integrations.tracker_files.tracker_run import TrackerRun
+from dynlora.integrations.tracker_files.tracker_run import TITLE, TrackerRun
 from dynlora.integrations.trackers.base import IMPORTANCE, RANK
 
 UNKNOWN = "unknown"
@@ -39,7 +39,7 @@ def imported_config(run: TrackerRun, name: str, steps: int, method: str | None, 
     """Return the configuration of a run.
 
     Args:
-        run: as the tracker's files hold it.
+        run: as the event files hold it.
         name: for people.
         steps: it has.
         method: name of its method; None where its settings say it, if anything does.
@@ -55,7 +55,7 @@ def imported_config(run: TrackerRun, name: str, steps: int, method: str | None, 
     values.setdefault("strategy", {}).setdefault("name", ADALORA if masked else UNKNOWN)
     values.setdefault("model", {}).setdefault("name", UNKNOWN)
     if not {"name", "path"} & values.setdefault("data", {}).keys():
-        values["data"]["name"] = run.tracker
+        values["data"]["name"] = TITLE
     values.pop("log", None)
     return parse_config(values)
 

@@ -21,7 +21,6 @@ from dynlora.integrations.trackers.event_messages import DecodeError, Event, HPa
 from dynlora.safe_files import NotPlainFileError, open_plain
 from dynlora.text import printable
 
-TITLE = "TensorBoard"
 MAX_RECORD_BYTES = 64 * 2**20
 """Largest record that is read: pictures are records too."""
 
@@ -81,7 +80,7 @@ def _event_files(folder: Path) -> Iterator[Path]:
 def _run(folder: Path, top: Path, files: list[Path]) -> TrackerRun:
     """Return the run of a folder; of several numbers of a step the one that was written last counts."""
     name = folder.relative_to(top).as_posix() if folder != top else folder.absolute().name
-    record = TrackerRun(TITLE, str(folder.absolute()), "", printable(name, 200))
+    record = TrackerRun(str(folder.absolute()), printable(name, 200))
     end = time.monotonic() + PATIENCE_S
     for path in files:
         try:

@@ -1,4 +1,4 @@
-"""A run as a tracker's files hold it, before anything is made of its names."""
+"""A run as event files of TensorBoard hold it, before anything is made of its names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dynlora.addresses import hidden
 from dynlora.store.jsontext import MAX_WHOLE
 from dynlora.text import printable
 
+TITLE = "TensorBoard"
 MAX_RUNS = 1000
-"""Most runs of one file or folder."""
+"""Most runs of one folder."""
 
 MAX_SERIES = 4000
 """Most series of numbers of a run; those after them are left out."""
@@ -31,12 +32,10 @@ Series = dict[int, float]
 
 @dataclass
 class TrackerRun:
-    """One run of a tracker.
+    """One run of TensorBoard.
 
     Attributes:
-        tracker: its name, such as TensorBoard.
         place: file or folder the run is in, absolute.
-        key: what the tracker knows the run by.
         name: for people.
         created: seconds since the epoch; 0 where it is not said.
         status: finished, failed or stopped.
@@ -45,9 +44,7 @@ class TrackerRun:
         notes: what was left out, in sentences.
     """
 
-    tracker: str
     place: str
-    key: str
     name: str
     created: float = 0.0
     status: str = "finished"
@@ -56,14 +53,12 @@ class TrackerRun:
     notes: list[str] = field(default_factory=list[str])
     _values: int = 0
 
-    def add(self, name: str, step: Any, value: Any) -> None:
+    def add(self, name: str, step: int, value: float) -> None:
         """Keep one number; a further one of the same name and step takes its place.
 
-        What is no number, or has no step from 0 on, is left out.
+        What has no step from 0 on is left out.
         """
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return
-        if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < MAX_WHOLE:
+        if not 0 <= step < MAX_WHOLE:
             return self._leave_out("numbers without a step from 0 on")
         series = self.series.get(name)
         if series is None:
@@ -75,10 +70,7 @@ class TrackerRun:
             if self._values >= MAX_VALUES:
                 return self._leave_out(f"all after the first {MAX_VALUES:,} numbers")
             self._values += 1
-        try:
-            series[step] = float(value)
-        except OverflowError:
-            series[step] = float("inf")
+        series[step] = value
         return None
 
     def take_params(self, values: Mapping[str, Any]) -> None:
