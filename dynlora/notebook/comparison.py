@@ -19,6 +19,7 @@ from dynlora.notebook.figure import PageFigure, one_of
 from dynlora.notebook.remote_run import open_run
 from dynlora.notebook.run import Run
 from dynlora.notebook.run_card import filled, table
+from dynlora.safe_files import path_of
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
 from dynlora.text import listed, plural
@@ -177,7 +178,7 @@ def compare(runs: Iterable[Run | Folder], runs_dir: Folder = "runs") -> Comparis
         >>> dynlora.compare(["20261125-133850-b965a50f", "20261125-133850-d21e73ce"], "sample_runs")
         Comparison('20261125-133850-b965a50f', '20261125-133850-d21e73ce')
     """
-    if isinstance(runs, str | os.PathLike | Run):
+    if isinstance(runs, str | os.PathLike | Run) or not isinstance(runs, Iterable):
         raise ConfigError(f"runs={str(runs)!r}: must be a list of two or more runs, such as [run, 'runs/ID', 'ID']")
     opened = [_opened(run, runs_dir) for run in runs]
     runs_by_address = {run.address: run for run in opened}
@@ -198,7 +199,9 @@ def _opened(run: Run | Folder, runs_dir: Folder) -> Run:
     is_id = isinstance(run, str) and not is_url(run) and Path(run).name == run and not Path(run).is_dir()
     if not is_id:
         return open_run(run)
-    return open_run(f"{str(runs_dir).rstrip('/')}/{run}" if is_url(runs_dir) else Path(runs_dir) / str(run))
+    if is_url(runs_dir):
+        return open_run(f"{str(runs_dir).rstrip('/')}/{run}")
+    return open_run(path_of("runs_dir", runs_dir) / str(run))
 
 
 class Comparison:

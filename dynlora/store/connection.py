@@ -122,7 +122,7 @@ def open_writer(folder: Path) -> sqlite3.Connection:
     connection = _open_rw(path)
     try:
         _distrust(connection)
-        if schema.check_schema(connection) < schema.VERSION:
+        if schema.check_schema(connection, folder.name) < schema.VERSION:
             connection.execute("BEGIN IMMEDIATE")
             schema.migrate(connection)
             connection.execute("COMMIT")
@@ -213,7 +213,7 @@ def _open_ro(folder: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         _distrust(connection)
         connection.execute("PRAGMA query_only=ON")
-        schema.check_schema(connection)
+        schema.check_schema(connection, folder.name)
     except sqlite3.Error as error:
         if connection is not None:
             connection.close()

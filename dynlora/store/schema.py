@@ -121,8 +121,8 @@ def _expected(version: int) -> frozenset[tuple[str, str, str | None]]:
         connection.close()
 
 
-def check_schema(connection: sqlite3.Connection) -> int:
-    """Return the version of a file after checking that it holds our tables and nothing else.
+def check_schema(connection: sqlite3.Connection, run: str) -> int:
+    """Return the version of the file of a run after checking that it holds our tables and nothing else.
 
     Views, triggers, virtual tables and generated columns would run code of the file's author inside our queries, so
     the text of the schema must be exactly what the migrations write.
@@ -133,20 +133,20 @@ def check_schema(connection: sqlite3.Connection) -> int:
     version = read_version(connection)
     if version > VERSION:
         raise CorruptRunError(
-            f"the run was written by a newer dynlora (store version {version}, this one reads up to {VERSION}): "
+            f"run {run} was written by a newer dynlora (store version {version}, this one reads up to {VERSION}): "
             "update dynlora to read it"
         )
     if version < 1:
-        raise CorruptRunError("run.db has no run: its store version is 0, so dynlora did not write it")
+        raise CorruptRunError(f"run {run}: run.db has no run: its store version is 0, so dynlora did not write it")
     try:
         objects = connection.execute("SELECT type, name, sql FROM sqlite_master LIMIT 100").fetchall()
     except UnicodeDecodeError:  # also when SQLite's own complaint quotes the file
-        raise CorruptRunError("run.db has a schema that is not text: it is damaged") from None
+        raise CorruptRunError(f"run {run}: run.db has a schema that is not text: it is damaged") from None
     expected = _expected(version)
     if len(objects) != len(expected) or frozenset(objects) != expected:
         strange = sorted(str(row[1])[:40] for row in objects if row not in expected)
         what = ", ".join(strange) or "a table is missing"
-        raise CorruptRunError(f"run.db has a schema that dynlora did not write ({what})")
+        raise CorruptRunError(f"run {run}: run.db has a schema that dynlora did not write ({what})")
     return version
 
 

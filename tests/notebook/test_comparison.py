@@ -47,6 +47,7 @@ def test_runs_are_given_as_ids_folders_or_runs() -> None:
     ("runs", "words"),
     [
         (LORA, "^runs='.*': must be a list of two or more runs"),
+        (None, "^runs='None': must be a list of two or more runs"),
         ([], "^runs: got 0 runs; a comparison takes two or more"),
         ([LORA, LORA], "^runs: got 1 run; a comparison takes two or more different runs$"),
     ],
@@ -54,6 +55,11 @@ def test_runs_are_given_as_ids_folders_or_runs() -> None:
 def test_what_is_no_list_of_runs_is_refused(runs: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         dynlora.compare(runs, SAMPLES)
+
+
+def test_a_runs_folder_that_is_no_path_is_refused() -> None:
+    with pytest.raises(ConfigError, match="^runs_dir=None: must be a path"):
+        dynlora.compare([LORA, DYNAMIC], None)  # pyright: ignore
 
 
 def test_a_run_is_not_compared_with_its_copy(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_run_of_version_1_goes_on_as_one_of_today(tmp_path: Path) -> None:
         writer.progress(21)
         writer.finish("finished")
     with closing(sqlite3.connect(folder / "run.db")) as connection:
-        assert schema.check_schema(connection) == schema.VERSION
+        assert schema.check_schema(connection, folder.name) == schema.VERSION
     after = queries.scalars_frame(folder), queries.events_frame(folder)
     assert len(after[0]) == len(before[0]) + 1
     assert len(after[1]) == len(before[1]) + 1
