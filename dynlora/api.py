@@ -116,11 +116,11 @@ def speculate(
     values = list(threshold) if isinstance(threshold, Iterable) and not isinstance(threshold, str) else [threshold]
     parsed = DecodeSettings.parse(
         {
-            "draft": _place(draft),
-            "target": _place(target),
+            "draft": _place("draft", draft),
+            "target": _place("target", target),
             "accept": accept,
             "values": values,
-            "reward": OWN if function is not None else _place(reward),
+            "reward": OWN if function is not None else _place("reward", reward),
             "data": None if data is None else _data(data),
             **settings,
         }
@@ -131,10 +131,10 @@ def speculate(
     return open_run(outcome.folder)
 
 
-def _place(run: Any) -> str:
-    """Return a run's folder as an absolute path, from wherever the decode continues; an id or a name as it is."""
+def _place(role: str, run: Any) -> str:
+    """Return the folder of a run as an absolute path, from wherever the decode continues; an id or a name as it is."""
     place = run.folder if isinstance(run, Run) else run
-    path = Path(os.path.expanduser(path_of("run", place)))
+    path = Path(os.path.expanduser(path_of(role, place)))
     is_name = isinstance(place, str) and place == Path(place).name
     return str(place) if is_name or not path.is_dir() else os.path.abspath(path)
 

@@ -243,6 +243,7 @@ RULES = {
     "string_too_long": "text of at most {max_length} characters",
     "string_pattern_mismatch": "text without a NUL character",
     "tuple_type": "a list, such as [query, value]",
+    "too_short": "a list that is not empty",
     "literal_error": "one of {expected}",
 }
 """What each kind of pydantic's errors asks for."""

@@ -221,7 +221,7 @@ def test_a_function_judges_in_python(named: tuple[str, ...], runs_dir: Path) -> 
     assert {row["point"] for row in decode.events("problem")["payload"]} == {"target", "draft", "threshold=0.5"}
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, None, "good"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "good", 10**400])
 def test_a_reward_that_is_no_number_is_one_sentence(value: Any, named: tuple[str, ...], runs_dir: Path) -> None:
     with pytest.raises(DynloraError, match="for step 1 of problem .* a reward is a finite number"):
         dynlora.speculate(
@@ -234,6 +234,15 @@ def test_a_reward_that_is_no_number_is_one_sentence(value: Any, named: tuple[str
             step_string=STEP,
             new_tokens=6,
         )
+
+
+def test_an_argument_of_a_decode_that_is_none_is_named(runs_dir: Path) -> None:
+    for argument in ("draft", "target", "reward"):
+        runs: dict[str, Any] = {"draft": "one", "target": "two", argument: None}
+        with pytest.raises(ConfigError, match=f"^{argument}=None: must be a path"):
+            dynlora.speculate(**runs, runs_dir=runs_dir)
+    with pytest.raises(ConfigError, match="must be a list that is not empty; "):
+        dynlora.speculate("one", "two", threshold=[], runs_dir=runs_dir)
 
 
 def refused(runs_dir: Path, *arguments: str) -> str:

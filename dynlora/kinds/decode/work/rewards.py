@@ -206,7 +206,7 @@ def checked(judged: Judged, reward: Reward, problem: int, step: int) -> Judged:
     value: Any = judged.value
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, str) or not math.isfinite(number):
         raise ConfigError(
