@@ -16,7 +16,6 @@ from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
 from dynlora.training import run as training
 from dynlora.training.plan import plan
-from dynlora.viz.kit import strong_language
 from dynlora.viz.launch import data_check
 from tests.data_files.files import csv_text
 from tests.data_files.odd import CLEAN, WITH_ODD_ROWS
@@ -200,17 +199,3 @@ def test_the_encoding_of_a_file_is_chosen_and_its_rows_are_read_with_it(runs_dir
     next(box for box in app.selectbox if box.label == "Encoding").set_value("utf-8").run()
     assert "is not utf-8 text" in app.error[0].value.replace("\\", "")
     assert next(box for box in app.selectbox if box.label == "Encoding").value == "utf-8"
-
-
-def test_strong_language_is_shown_only_when_asked_for(runs_dir: Path) -> None:
-    strong = "What a crock of shit!"
-    rows = [{"body": strong if i < 2 else f"a fine film {i}", "label": "ab"[i % 2]} for i in range(30)]
-    digest = uploads.keep(runs_dir, "rows.csv", csv_text([*rows, rows[0]]).encode()).parent.name
-    app = open_page("launch", data="upload", upload=digest)
-    seen = app.dataframe[0].value["body"].tolist()
-    assert seen[:3] == [strong_language.HIDDEN, strong_language.HIDDEN, "a fine film 2"]
-    options = [option for box in app.selectbox for option in box.options]
-    assert "crock" not in page_text(app) + str(options)
-    assert "body (a fine film 2, a fine film 3, a fine film 4)" in options
-    next(toggle for toggle in app.toggle if "2 hidden" in toggle.label).set_value(True).run()
-    assert app.dataframe[0].value["body"].tolist()[0] == strong

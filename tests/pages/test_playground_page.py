@@ -15,7 +15,6 @@ import pytest
 from dynlora.config_files import read_yaml
 from dynlora.server.app_files import sample_runs_dir
 from dynlora.store.knockouts import Knockouts
-from dynlora.viz.kit import strong_language
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, open_whole, words
 from tests.pages.trained import Here, plain
@@ -157,16 +156,13 @@ def test_umap_that_is_not_installed_says_how_to_get_it(here: Here, run: Path) ->
         assert not app.exception
 
 
-def test_examples_that_can_be_shown_are_offered_first(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_example_that_is_chosen_becomes_the_text(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(runs_dir, run_id="20260101-000000-00000001")
-    monkeypatch.setattr(strong_language, "_is_strong", lambda text: text.startswith("0 "))
     monkeypatch.setattr(run_picker, "has_model", lambda folder: True)
     app = open_page("playground", run="20260101-000000-00000001")
-    offered = app.selectbox(key="playground-example").options
-    assert "1 fine" in offered[1]
-    assert "hidden" in offered[-1]
-    app.selectbox(key="playground-example").select(0).run()
-    assert app.text_area(key="playground-text").value == "0 fine", "choosing it shows it"
+    assert "1 fine" in app.selectbox(key="playground-example").options[2]
+    app.selectbox(key="playground-example").select_index(2).run()
+    assert app.text_area(key="playground-text").value == "1 fine"
 
 
 def test_a_sample_without_its_adapter_says_why_and_how_to_train_it(

@@ -69,15 +69,6 @@ def test_the_tokens_are_shown_when_asked_for_and_forgotten_with_other_settings(
     assert len(requests) == 1
 
 
-def test_strong_language_is_shown_when_asked_for(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_client, "token_preview", lambda *_: document("What a crock of shit!"))
-    app.button(key="ask-tokens").click().run()
-    assert "crock" not in html_of(app)
-    app.toggle(key="show-tokens").set_value(True).run()
-    assert not app.exception
-    assert "crock" in html_of(app)
-
-
 def test_why_there_are_none_is_a_sentence(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(config: Any, folder: Any) -> Any:
         raise DataError("data.messages: the tokenizer of model.name has no chat template; use another model")

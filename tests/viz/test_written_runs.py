@@ -8,7 +8,6 @@ import pytest
 from dynlora.analysis import results, run_summary
 from dynlora.kinds.train.panels import metric
 from dynlora.store import search_fields
-from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.charts import limits
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.run import result_figures
@@ -81,7 +80,6 @@ def test_examples_are_prompt_completion_and_right_tokens() -> None:
     changed = pd.DataFrame({"true": ["9 tokens"], "prediction before": ["0"], "prediction after": ["8"], "text": ["x"]})
     records = results.as_written(changed).to_dict("records")
     assert records == [{"right tokens before": "0 of 9", "right tokens after": "8 of 9", "text": "x"}]
-    assert {"prompt", "completion"} <= set(strong_language.COLUMNS), "what is renamed stays hidden"
 
 
 def test_without_classes_no_example_is_called_wrong() -> None:

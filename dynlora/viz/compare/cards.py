@@ -19,7 +19,6 @@ from dynlora.viz.compare import figures as compare_figures
 from dynlora.viz.compare import pictures
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.pictures import Compared, FinalRanks, are_grouped, compared
-from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.run_colours import MOST_COLOURED, dots
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, table, texts, under
@@ -246,7 +245,7 @@ def compared_example(runs: Compared) -> None:
 
 
 def _named(example: Mapping[Any, Any]) -> str:
-    return one_line(f"{strong_language.visible_text(example['text'])} ({example['label']})", 90)
+    return one_line(f"{example['text']} ({example['label']})", 90)
 
 
 def dots_of_runs(runs: Compared) -> list[str | None]:

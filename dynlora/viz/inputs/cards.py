@@ -9,12 +9,12 @@ import streamlit as st
 
 from dynlora.analysis.inputs_reading import InputsReading
 from dynlora.store import queries
+from dynlora.text import one_line
 from dynlora.viz.inputs import token_losses
 from dynlora.viz.inputs.token_losses import TokenTrace
-from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.token_text import cut_words, tokens_html
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, number_columns, under
+from dynlora.viz.ui.cards import card, colours, note, number_columns, under
 from dynlora.viz.ui.model_client import ask_model, in_background
 from dynlora.viz.ui.run_picker import has_model
 from dynlora.viz.ui.url_state import among_steps, choose, segmented
@@ -49,9 +49,7 @@ def _examples(frame: pd.DataFrame, step: int) -> None:
     """List the probe examples by how much the loss fell."""
     order = segmented("order", "Order", list(ORDERS), "helped", ORDERS.__getitem__)
     table = frame if order == "helped" else frame.iloc[::-1]
-    is_shown = asked_for_texts(strong_language.count(table), "helped")
-    seen = table if is_shown else strong_language.hidden(table)
-    st.dataframe(seen, hide_index=True, width="stretch", height=280, column_config=number_columns(seen))
+    st.dataframe(table, hide_index=True, width="stretch", height=280, column_config=number_columns(table))
     under(f"{token_losses.example_caption(frame, step)} Base: the loss at step 0.", table, "helped")
 
 
@@ -67,8 +65,7 @@ def _trace(view: InputsReading) -> TokenTrace | None:
 
 def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: bool) -> None:
     """Draw one example with each token in the colour of its loss."""
-    examples = strong_language.presentable_first(view.examples)
-    labels = {str(index): label for index, label in strong_language.labels(examples).items()}
+    labels = {str(index): one_line(text, 70) for index, text in view.examples["text"].items()}
     example = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
     if not example:
         note("Colours the tokens of a held-out example by their loss, with the adapter and without.")
@@ -84,7 +81,7 @@ def _one_example(view: InputsReading, trace: TokenTrace | None, *, has_best: boo
         losses = _recorded(view, trace, int(example))
     else:
         note(token_losses.why_not(trace))
-        losses = _losses(view, examples.loc[int(example)], has_best=has_best) if has_model(view.folder) else {}
+        losses = _losses(view, view.examples.loc[int(example)], has_best=has_best) if has_model(view.folder) else {}
     if not losses:
         return
     scale = token_losses.HELPS if colouring == token_losses.DIFFERENCE else token_losses.COSTS

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.text import plotly_text, sentence_case
-from dynlora.viz.kit import strong_language, theme
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
 
 
@@ -72,7 +72,7 @@ def _points(examples: pd.DataFrame) -> dict[str, object]:
         [int(position), _wrapped(text), plotly_text(group, 24), "–" if loss != loss else f"{loss:.3f}"]
         for position, text, group, loss in zip(
             examples.index,
-            map(strong_language.visible_text, examples["text"]),
+            examples["text"],
             examples["group"],
             examples["loss"],
             strict=True,

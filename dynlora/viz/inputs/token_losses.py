@@ -11,7 +11,6 @@ import pandas as pd
 
 from dynlora.analysis.stats import normal_reach
 from dynlora.text import one_line, percent, plural, score, signed
-from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.token_text import Colouring, TextToken, visible
 
 DIFFERENCE, LOSS = "difference", "loss"
@@ -107,7 +106,7 @@ def token_frame(losses: Mapping[str, Any], example: int | None = None) -> pd.Dat
         if base is not None and adapter is not None
     ]
     frame = pd.DataFrame(rows, columns=["context", "token", "base", "adapter", "difference"])
-    frame["context"] = [one_line(strong_language.visible_text(text), 60) for text in frame["context"]]
+    frame["context"] = [one_line(text, 60) for text in frame["context"]]
     if example is not None:
         frame.insert(0, "example", example)
     return frame

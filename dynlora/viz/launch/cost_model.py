@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.text import kind_labels, listed, number, percent, plotly_text, plural, rough_duration
-from dynlora.viz.kit import strong_language, theme
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
 
 MARKS = 400
@@ -210,16 +210,6 @@ def generation_caption(estimate: Mapping[str, Any]) -> str:
         f"({number(cost['tokens_per_s'])} tokens per second on this machine): {percent(cost['share'])} of "
         "the estimated time. Lower log.generate_rows or log.generate_max to shorten it."
     )
-
-
-def presentable(preview: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the preview without strong language; the tokens of a hidden text are hidden with it."""
-    hidden = strong_language.hidden(preview)
-    texts = [name for name in strong_language.COLUMNS if name in hidden]
-    if texts:
-        is_hidden = (hidden[texts] == strong_language.HIDDEN).any(axis=1)
-        hidden["model input"] = hidden["model input"].mask(is_hidden, strong_language.HIDDEN)
-    return hidden
 
 
 def preview_frame(estimate: Mapping[str, Any]) -> pd.DataFrame:

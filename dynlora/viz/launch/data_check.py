@@ -16,7 +16,6 @@ from dynlora.config import parse_config
 from dynlora.data_files import binary_file, reader, repair_list, scan
 from dynlora.errors import DynloraError
 from dynlora.text import listed, markdown_text, one_line, plural
-from dynlora.viz.kit import strong_language
 from dynlora.viz.ui.cards import card, note, table
 from dynlora.viz.ui.guard import refusal
 from dynlora.viz.ui.url_state import to_address
@@ -129,7 +128,7 @@ def examples_line(fault: Mapping[str, Any], n: int = 3) -> str:
 
 def _example(row: Mapping[str, str]) -> str:
     """Return a row in words."""
-    text = f"“{strong_language.visible_text(row['text'])[:60]}”" if row["text"] else "empty text"
+    text = f"“{row['text'][:60]}”" if row["text"] else "empty text"
     if "completion" in row:
         return f"{text} → {row['completion'][:30] or 'empty completion'}"
     return f"{text} ({row['label'][:30] or 'no label'})" if "label" in row else text

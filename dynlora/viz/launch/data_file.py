@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from dynlora.data_files.conversations import conversation, is_conversation, plai
 from dynlora.data_files.opening import ending_of, is_table
 from dynlora.errors import DataError
 from dynlora.text import listed, one_line, plural
-from dynlora.viz.kit import strong_language
 
 KINDS = {
     "labelled": "Text and label",
@@ -204,12 +202,11 @@ def groupable(rows: pd.DataFrame) -> list[str]:
 
 
 def with_values(rows: pd.DataFrame, name: str, n: int = 3) -> str:
-    """Return a column's name with its first different values, for a picker; those with strong language are skipped."""
+    """Return a column's name with its first different values, for a picker."""
     cells = rows[name].dropna()
     if len(cells) and not isinstance(cells.iloc[0], str) and is_conversation(cells.iloc[0]):
         return f"{one_line(name, 40)} (messages)"
-    fitting = (value for value in cells.astype(str).unique() if not strong_language.is_strong(value))
-    values = [one_line(value, 24) for value in islice(fitting, n)]
+    values = [one_line(value, 24) for value in cells.astype(str).unique()[:n]]
     return f"{one_line(name, 40)} ({', '.join(values)})" if values else f"{one_line(name, 40)} (empty)"
 
 

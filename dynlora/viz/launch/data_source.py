@@ -16,11 +16,10 @@ from dynlora.assets.hub import is_off
 from dynlora.config import GENERATIVE
 from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads
-from dynlora.viz.kit import strong_language
 from dynlora.viz.launch import data_check, data_columns, data_file, form_model, hub_search
 from dynlora.viz.launch.form import config_grid, kept_text
 from dynlora.viz.ui import url_state
-from dynlora.viz.ui.cards import asked_for_texts, note
+from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.guard import guarded, refusal
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.url_state import from_where_it_started, segmented, to_address
@@ -255,11 +254,7 @@ def _picked(
     kind, values = data_columns.of_table(rows, start, key, left, is_same=is_same)
     values |= {"data.encoding": encoding} if encoding else {}
     note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values, is_repaired=is_repaired)} First rows:")
-    preview = data_file.preview_rows(rows)
-    names = [str(name) for name in preview]
-    if not asked_for_texts(strong_language.count(preview, names), f"first-rows-{key}"):
-        preview = strong_language.hidden(preview, names)
-    st.dataframe(preview, hide_index=True, width="stretch")
+    st.dataframe(data_file.preview_rows(rows), hide_index=True, width="stretch")
     return values
 
 

@@ -12,10 +12,9 @@ from dynlora.analysis import config_fields
 from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
 from dynlora.text import markdown_text
-from dynlora.viz.kit import strong_language
 from dynlora.viz.launch import cost_model, token_card
 from dynlora.viz.ui import model_client
-from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, figures, note, under, unseen_chart
+from dynlora.viz.ui.cards import card, chart, colours, figures, note, under, unseen_chart
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
 KEPT = 40
@@ -144,8 +143,6 @@ def _preview(estimate: Mapping[str, Any]) -> None:
         note(cost_model.data_caption(estimate))
         return
     preview = cost_model.preview_frame(estimate)
-    is_whole = asked_for_texts(strong_language.count(preview), "preview")
-    preview = preview if is_whole else cost_model.presentable(preview)
     st.dataframe(
         preview,
         hide_index=True,

@@ -13,11 +13,10 @@ from dynlora.analysis import config_fields
 from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
 from dynlora.text import markdown_text, one_line, percent, plural
-from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.launch import form_model
 from dynlora.viz.launch.data_source import Source
-from dynlora.viz.ui.cards import asked_for_texts, card, colours, note, under
+from dynlora.viz.ui.cards import card, colours, note, under
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 
 MOST_LONG = 60
@@ -26,15 +25,14 @@ MOST_LONG = 60
 IN_LOSS, MASKED = "in the loss", "not in the loss"
 
 
-def rows_html(rows: Sequence[Mapping[str, Any]], colours: Palette, *, is_whole: bool) -> str:
+def rows_html(rows: Sequence[Mapping[str, Any]], colours: Palette) -> str:
     """Return rows one below the other, each with its place, its tokens and the key to what they look like.
 
     Args:
         rows: as the preview of tokens lists them: place, pieces, tokens, in_loss, cut.
         colours: of the mode.
-        is_whole: texts with strong language are shown too.
     """
-    return key_html(colours) + "".join(_row(row, colours, is_whole=is_whole) for row in rows)
+    return key_html(colours) + "".join(_row(row, colours) for row in rows)
 
 
 def key_html(colours: Palette) -> str:
@@ -50,17 +48,7 @@ def key_html(colours: Palette) -> str:
     return f'<div style="margin:0 0 0.5rem;line-height:1.8">{" ".join(pieces)}</div>'
 
 
-def text_of(row: Mapping[str, Any]) -> str:
-    """Return the text of a row as the model sees it."""
-    return "".join(str(piece["text"]) for piece in row["pieces"])
-
-
-def hidden(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Return how many rows hold strong language."""
-    return sum(strong_language.is_strong(text_of(row)) for row in rows)
-
-
-def frame(rows: Sequence[Mapping[str, Any]], *, is_whole: bool) -> pd.DataFrame:
+def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the rows as a table: place, tokens, those in the loss, whether cut, and the text of both parts."""
     return pd.DataFrame(
         [
@@ -69,12 +57,8 @@ def frame(rows: Sequence[Mapping[str, Any]], *, is_whole: bool) -> pd.DataFrame:
                 "tokens": row["tokens"],
                 "tokens in the loss": row["in_loss"],
                 "truncated": "yes" if row["cut"] else "no",
-                **{
-                    words: _part(row, counts)
-                    if is_whole or not strong_language.is_strong(text_of(row))
-                    else strong_language.HIDDEN
-                    for words, counts in ((MASKED, False), (IN_LOSS, True))
-                },
+                MASKED: _part(row, False),
+                IN_LOSS: _part(row, True),
             }
             for row in rows
         ]
@@ -118,13 +102,12 @@ def cut_words(answer: Mapping[str, Any]) -> str:
     return f"{head}; {cut:,} of {answer['counted']:,} are truncated after {limit:,} and lose their end token."
 
 
-def _row(row: Mapping[str, Any], colours: Palette, *, is_whole: bool) -> str:
+def _row(row: Mapping[str, Any], colours: Palette) -> str:
     """Return one row."""
     place = html.escape(one_line(row["place"], 80))
     counts = f"{row['in_loss']:,} of {row['tokens']:,} tokens in the loss{', truncated' if row['cut'] else ''}"
     head = f'<div style="color:{colours.muted};font-size:0.78rem">{place} · {counts}</div>'
-    is_hidden = not is_whole and strong_language.is_strong(text_of(row))
-    body = html.escape(strong_language.HIDDEN) if is_hidden else "".join(_piece(p, colours) for p in row["pieces"])
+    body = "".join(_piece(piece, colours) for piece in row["pieces"])
     return (
         f'<div style="border-top:1px solid {colours.hairline};padding:0.4rem 0">{head}'
         f'<div style="line-height:1.75;white-space:pre-wrap;overflow-wrap:anywhere">{body}</div></div>'
@@ -223,6 +206,5 @@ def _draw(answer: Mapping[str, Any]) -> None:
 
 def draw_rows(rows: Sequence[Mapping[str, Any]], key: str, *, is_chat: bool = False) -> None:
     """Draw rows as tokens, and the same as a table."""
-    is_whole = asked_for_texts(hidden(rows), key)
-    st.html(rows_html(rows, colours(), is_whole=is_whole))
-    under(caption(rows, is_chat=is_chat), frame(rows, is_whole=is_whole), key)
+    st.html(rows_html(rows, colours()))
+    under(caption(rows, is_chat=is_chat), frame(rows), key)

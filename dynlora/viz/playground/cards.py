@@ -16,7 +16,6 @@ from dynlora.analysis.inputs_reading import InputsReading
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.text import markdown_text, one_line, plural
-from dynlora.viz.kit import strong_language
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground import model as playground_model
 from dynlora.viz.playground import token_view
@@ -142,12 +141,11 @@ def text_form(run: Chosen, task: Task, examples: pd.DataFrame, *, gated: bool) -
 
 def _suggestions(examples: pd.DataFrame) -> None:
     """Draw a few examples of the probe set, each one click from its prediction."""
-    suggested = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(MOST_SUGGESTED)
+    suggested = examples.head(MOST_SUGGESTED)
     with st.container(horizontal=True, gap="small", key="suggestions"):
         for place, (text, pair) in enumerate(zip(suggested["text"], suggested["text_pair"], strict=True)):
             second = pair if isinstance(pair, str) else ""
-            words = markdown_text(strong_language.visible_text(text), 60)
-            st.button(words, key=f"suggestion-{place}", on_click=_ask, args=(str(text), second))
+            st.button(markdown_text(text, 60), key=f"suggestion-{place}", on_click=_ask, args=(str(text), second))
 
 
 def _asked() -> None:
@@ -227,8 +225,7 @@ def example_choice(examples: pd.DataFrame, ask: Callable[[str, str], None]) -> N
     """Draw the choice of an example to start from; `ask` takes its text and second text."""
     if examples.empty:
         return
-    presentable = strong_language.presentable_first(examples.head(MOST_EXAMPLES)).head(50)
-    labels = strong_language.labels(presentable)
+    labels = {str(index): one_line(text, 70) for index, text in examples["text"].head(50).items()}
     chosen = st.selectbox(
         "Example of the probe set",
         [None, *labels],
@@ -238,7 +235,7 @@ def example_choice(examples: pd.DataFrame, ask: Callable[[str, str], None]) -> N
     )
     if chosen is not None and st.session_state.get("playground-example-used") != chosen:
         st.session_state["playground-example-used"] = chosen
-        row = presentable.loc[chosen]
+        row = examples.loc[int(chosen)]
         pair = row.get("text_pair")
         ask(str(row["text"]), str(pair) if isinstance(pair, str) else "")
         st.rerun()
@@ -300,13 +297,12 @@ def token_card(view: InputsReading) -> None:
     if view.examples.empty:
         return
     with card("Example by word", "token-view"):
-        presentable = strong_language.presentable_first(view.examples.head(MOST_EXAMPLES))
-        labels = {str(index): label for index, label in strong_language.labels(presentable).items()}
+        labels = {str(index): one_line(text, 70) for index, text in view.examples["text"].head(MOST_EXAMPLES).items()}
         choice = choose("example", "Example", ["", *labels], "", lambda key: labels.get(key, "Choose an example"))
         if not choice:
             note("Colours the words of an example by gate, or by contribution to the prediction, for each layer.")
             return
-        row = presentable.loc[int(choice)]
+        row = view.examples.loc[int(choice)]
         second = row["text_pair"]
         pair = second if isinstance(second, str) and second else None
         explanation = ask_model(view.folder, "explain", text=row["text"], pair=pair)

@@ -21,7 +21,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from dynlora.text import one_line
-from dynlora.viz.kit import strong_language, theme
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.sealed_page import digest, policy, script_json
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report import document
@@ -181,7 +181,6 @@ def _templates() -> jinja2.Environment:
     )
     templates.filters.update(line=lambda value, limit=MOST_LINE: one_line(value, limit), lines=document.cut_lines)
     templates.filters["grid"] = document.grid
-    templates.tests["strong"] = strong_language.is_strong
     return templates
 
 

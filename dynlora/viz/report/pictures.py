@@ -23,7 +23,7 @@ from dynlora.kinds.train.panels.capacity import rank_caption
 from dynlora.kinds.train.panels.replay import ModelReplay
 from dynlora.store import queries
 from dynlora.text import one_line, plural
-from dynlora.viz.kit import strong_language, theme
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import row_edges
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette
@@ -476,15 +476,14 @@ def _foot(canvas: Canvas, subject: Subject, sentence: str) -> None:
 def chosen_pair(before: Sequence[Generated], after: Sequence[Generated]) -> tuple[Generated, Generated] | None:
     """Return the texts of one prompt, before and after, that are fit to be shown; None where there is none.
 
-    First those of which only the later is correct, then others that changed; texts with strong language are left out,
-    and so are those that the typeface lacks characters for.
+    First those of which only the later is correct, then others that changed; those that the typeface lacks characters
+    for are left out.
     """
     first = {text.row: text for text in before}
     pairs = [(first[text.row], text) for text in after if text.row in first and first[text.row].text != text.text]
-    rows = [{"prompt": now.prompt, "before": old.text, "after": now.text} for old, now in pairs]
-    frame = strong_language.presentable_first(pd.DataFrame(rows, columns=["prompt", "before", "after"]))
-    fit = [pairs[place] for place in frame.index if not strong_language.count(frame.loc[[place]])]
-    legible = [pair for pair in fit if all(_is_legible(text) for text in (pair[1].prompt, pair[0].text, pair[1].text))]
+    legible = [
+        pair for pair in pairs if all(_is_legible(text) for text in (pair[1].prompt, pair[0].text, pair[1].text))
+    ]
     legible.sort(key=lambda pair: not (pair[1].right and not pair[0].right))
     return next(iter(legible), None)
 

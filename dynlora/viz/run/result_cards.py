@@ -17,12 +17,11 @@ from dynlora.analysis.run_reading import RunReading
 from dynlora.kinds.registry import registry
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
-from dynlora.viz.kit import strong_language
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.run import generations, result_figures
 from dynlora.viz.run.generations import Generated
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, safe, table, texts
+from dynlora.viz.ui.cards import card, chart, colours, note, safe, table, texts
 from dynlora.viz.ui.panel_cards import panel_cards
 from dynlora.viz.ui.run_picker import Chosen, link
 
@@ -48,16 +47,10 @@ def generated_texts(steps: Mapping[int, list[Generated]]) -> None:
         step = _step(list(steps))
         first = next(iter(steps.values()))
         frame = generations.table(steps[step], first)
-        is_shown = asked_for_texts(strong_language.count(frame), KEY)
-        visible = frame if is_shown else strong_language.hidden(frame)
-        texts = steps[step]
-        names = [f"{place + 1}. {_line(prompt)}" for place, prompt in enumerate(visible["prompt"])]
+        names = [f"{place + 1}. {_line(prompt)}" for place, prompt in enumerate(frame["prompt"])]
         place = st.selectbox("Prompt", range(len(names)), format_func=names.__getitem__, key=f"{KEY}-prompt")
-        if is_shown or visible["now"].iloc[place] == frame["now"].iloc[place]:
-            _one(texts[place], first, step)
-        else:
-            note("This text has strong language. Choose Show text to read it.")
-        table(visible, KEY, frame)
+        _one(steps[step][place], first, step)
+        table(frame, KEY)
 
 
 def _step(steps: list[int]) -> int:

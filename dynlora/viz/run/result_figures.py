@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.text import percent, plotly_text
-from dynlora.viz.kit import strong_language, theme
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
 
 
@@ -76,7 +76,7 @@ def before_after(
             mode="markers",
             name=name,
             marker={"color": theme.faded(colour, 0.75), "symbol": symbol, "size": 7},
-            text=[plotly_text(strong_language.visible_text(text), 90) for text in part["text"]],
+            text=[plotly_text(text, 90) for text in part["text"]],
             hovertemplate="%{text}<br>before %{x:.3f}, after %{y:.3f}<extra></extra>",
         )
     drawn.update_layout(showlegend=True)

@@ -19,13 +19,12 @@ from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.text import listed, one_line, source_name
 from dynlora.viz.inputs.cards import loss_cards
-from dynlora.viz.kit import strong_language
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.cards import run_task, token_card
 from dynlora.viz.playground.model import Task
 from dynlora.viz.shift import model as shift_model
 from dynlora.viz.ui import cached_queries
-from dynlora.viz.ui.cards import asked_for_texts, card, chart, colours, note, rows, safe, under
+from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
 from dynlora.viz.ui.model_client import ask_model, prepare_model
 from dynlora.viz.ui.run_picker import is_read_only, link, list_all, runs_dir
 from dynlora.viz.ui.url_state import choose, from_where_it_started, put, section, segmented, several, to_address
@@ -138,12 +137,9 @@ def _perturbed(folder: Path, summary: Mapping[str, Any], modules: pd.DataFrame) 
 
 
 def _example_texts(examples: Sequence[Mapping[str, str]]) -> None:
-    """List some texts and what was made of them, those that can be shown first."""
-    frame = strong_language.presentable_first(pd.DataFrame(examples, columns=["before", "after"]))
-    if not asked_for_texts(strong_language.count(frame), "perturbed"):
-        frame = strong_language.hidden(frame)
-    for before, after in zip(frame["before"], frame["after"], strict=True):
-        st.caption(safe(f"{one_line(before, 90)} → {one_line(after, 90)}"))
+    """List some texts and what was made of them."""
+    for example in examples:
+        st.caption(safe(f"{one_line(example['before'], 90)} → {one_line(example['after'], 90)}"))
 
 
 def _gates(before: Mapping[str, Any], after: Mapping[str, Any], modules: pd.DataFrame, key: str) -> None:

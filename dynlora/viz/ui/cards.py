@@ -14,7 +14,7 @@ import streamlit as st
 
 from dynlora.analysis.frames import csv_text, number_format
 from dynlora.text import documentation_text, duration, markdown_text, number, short_path
-from dynlora.viz.kit import strong_language, theme
+from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import HANDLES
 from dynlora.viz.kit.panel import Picks, Picture
 from dynlora.viz.kit.theme import Palette
@@ -231,7 +231,7 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
     Args:
         frame: the table.
         key: of the elements, and the name of the file.
-        whole: what the file holds in its place; without it, texts with strong language are in the file only.
+        whole: what the file holds in its place.
     """
     head = _HEAD.get()
     with (
@@ -253,7 +253,6 @@ def table(frame: pd.DataFrame, key: str, whole: pd.DataFrame | None = None) -> N
         )
     if is_opened(key):
         seen = frame.head(MOST_ROWS)
-        seen = strong_language.hidden(seen) if whole is None else seen
         st.dialog(_TITLE.get(), width="large", on_dismiss=open_dialog)(_show_table)(seen, len(frame), key)
 
 
@@ -359,7 +358,7 @@ def number_columns(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400, whole: pd.DataFrame | None = None) -> None:
-    """Draw a list of examples in its order; texts with strong language are shown when asked for.
+    """Draw a list of examples in its order.
 
     Args:
         frame: one row per example.
@@ -367,23 +366,14 @@ def texts(frame: pd.DataFrame, key: str = "texts", height: int = 400, whole: pd.
         height: at most, pixels.
         whole: what the file holds in its place.
     """
-    seen = frame if asked_for_texts(strong_language.count(frame), key) else strong_language.hidden(frame)
     st.dataframe(
-        seen,
+        frame,
         hide_index=True,
         width="stretch",
         height=min(height, 38 + 35 * max(len(frame), 1)),
-        column_config=number_columns(seen),
+        column_config=number_columns(frame),
     )
-    table(seen, key, frame if whole is None else whole)
-
-
-def asked_for_texts(hidden: int, key: str) -> bool:
-    """Draw the switch that shows hidden texts, where there are any, and return whether they are shown.
-
-    The choice is not part of a link: whoever opens one starts with the texts hidden.
-    """
-    return not hidden or st.toggle(f"Show text ({hidden:,} hidden: strong language)", key=f"show-{key}")
+    table(frame, key, whole)
 
 
 def snippets(texts: Mapping[str, tuple[str, str]], height: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from dynlora.kinds.recycle.result import read_recycle
 from dynlora.store import queries
 from dynlora.viz import few_shot
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.panel import RunView
 from tests.kinds.recycle.written import RESULTS, interval, written_recycle
 from tests.viz.drawn import traces_of
 
@@ -165,18 +163,6 @@ def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
     assert frame["high"].max() <= 1.0
     assert (frame["low"] <= frame["mean"]).all()
     assert len(traces_of(Episodes().figure(frame, theme.DARK))) == 3
-
-
-def test_the_class_that_is_shown_first_has_words_for_a_room(tmp_path: Path) -> None:
-    recycle = read_recycle(written_recycle(tmp_path))
-    first, second, *_ = sorted(recycle.inverted)
-    view = RunView(tmp_path, recycle)
-    assert (choice := words.Words().choice(view)) is not None
-    assert choice.usual == str(first)
-    harsh = replace(recycle.inverted[first], inputs=(("calm",), ("assassination", "militia")))
-    view = RunView(tmp_path, replace(recycle, inverted={**recycle.inverted, first: harsh}))
-    assert (choice := words.Words().choice(view)) is not None
-    assert choice.usual == str(second)
 
 
 def test_words_are_escaped(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from dynlora.kinds.recycle.result import Inverted
 from dynlora.text import one_line, percent
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Choice, Panel, RunView
-from dynlora.viz.kit.strong_language import presentable_first
 from dynlora.viz.kit.theme import Palette
 
 
@@ -35,10 +34,7 @@ class Words(Panel[ClassWords]):
         """Return the classes that are done."""
         names = view.result.classes
         done = {str(group): one_line(names[group], 80) for group in sorted(view.result.inverted) if group < len(names)}
-        inputs = [view.result.inverted[int(group)].inputs for group in done]
-        words = [" ".join(word for one in every for word in one) for every in inputs]
-        order = presentable_first(pd.DataFrame({"text": words}, index=list(done)))
-        return Choice("class", "Class", done, str(order.index[0])) if done else None
+        return Choice("class", "Class", done, next(iter(done))) if done else None
 
     def data(self, view: RunView) -> ClassWords | None:
         """Return the inputs of the chosen class."""
