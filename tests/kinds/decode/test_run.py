@@ -221,7 +221,7 @@ def test_a_function_judges_in_python(named: tuple[str, ...], runs_dir: Path) -> 
     assert {row["point"] for row in decode.events("problem")["payload"]} == {"target", "draft", "threshold=0.5"}
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, None, "good", 10**400])
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "good", pytest.param(10**400, id="beyond any float")])
 def test_a_reward_that_is_no_number_is_one_sentence(value: Any, named: tuple[str, ...], runs_dir: Path) -> None:
     with pytest.raises(DynloraError, match="for step 1 of problem .* a reward is a finite number"):
         dynlora.speculate(
