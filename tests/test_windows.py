@@ -23,7 +23,7 @@ POSIX = re.compile(
 )
 """What Windows lacks."""
 
-GUARD = re.compile(r"hasattr\(os|hasattr\(signal|sys\.platform|except ImportError")
+GUARD = re.compile(r"hasattr\(os|hasattr\(signal|sys\.platform|except ImportError|suppress\(ImportError")
 
 PACKAGE = Path(dynlora.__file__).parent
 LINUX_ONLY = {"integrations/clusters/die_with_parent.py"}

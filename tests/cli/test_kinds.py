@@ -20,7 +20,7 @@ def test_show_begins_with_what_was_found(tmp_path: Path) -> None:
     decode, recycle, distil = written_decode(tmp_path), written_recycle(tmp_path), written_distil(tmp_path)
     decode_record = document(run(tmp_path, "show", decode.name, "--json"))
     assert (decode_record["kind"], decode_record["verdict"]) == ("decode", None)
-    assert decode_record["conclusion"].startswith("Accuracy not significantly different from the target alone")
+    assert decode_record["conclusion"].startswith("Too few problems to compare the accuracy with the target alone")
     text = run(tmp_path, "show", recycle.name).output
     assert "a recycle run" in text
     assert "The meta-LoRA beats the base model" in text

@@ -248,7 +248,7 @@ def test_what_is_no_path_is_refused_in_a_sentence() -> None:
         " folder ": api.load,
         "runs_dir": partial(attached.record, "mine"),
         " runs_dir": partial(api.train, {}),
-        "run": partial(api.speculate, "draft"),
+        "target": partial(api.speculate, "draft"),
         "data": lambda data: api.speculate("draft", "target", data=data),
     }.items():
         with pytest.raises(ConfigError, match=rf"{given.strip()}=3: must be a path"):

@@ -348,7 +348,7 @@ def test_a_sample_of_the_training_rows_is_drawn_by_key(tmp_path: Path) -> None:
 
 
 def test_hidden_labels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.label=label: held-out rows are -1, a hidden label"):
+    with pytest.raises(DataError, match=r"data\.label=label: labels are -1, a hidden label"):
         load(
             folder_of(
                 tmp_path / "data",

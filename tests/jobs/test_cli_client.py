@@ -66,6 +66,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(monkeypatch: pytest.Monk
 
 def test_no_choice_of_a_user_is_on_the_command_line() -> None:
     assert cli_client.preflight_command(Path("/r/.incoming/check-1.yaml"))[1:] == [
+        "-P",
         "-m",
         "dynlora",
         "preflight",

@@ -47,7 +47,7 @@ def test_a_decode_begins_with_its_conclusion_and_shows_who_wrote_what(runs_dir: 
     folder = written_decode(runs_dir)
     app = open_page("decode", run=folder.name)
     text = words(app)
-    assert "Accuracy not significantly different from the target alone" in text
+    assert "Too few problems to compare the accuracy with the target alone" in text
     assert "small \\(the first 15 blocks\\) · target" in text
     assert app.selectbox(key="address-point").value == "threshold=0.5"
     assert app.selectbox(key="address-problem").value == "1", "one with a rejected step comes first"

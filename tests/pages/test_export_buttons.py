@@ -90,7 +90,7 @@ def test_what_the_child_refuses_is_its_own_error(
     error: Exception | None, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def run_or_leave(command: list[str], timeout_s: float, job: Path) -> CompletedProcess[Any]:
-        assert command[1:5] == ["-m", "dynlora", "export", RUN]
+        assert command[1:6] == ["-P", "-m", "dynlora", "export", RUN]
         if error is not None:
             HelperJob(kind="export", status="failed", error=Failure.of(error)).write(job)
         return CompletedProcess(command, 2, b"", b"it broke")
