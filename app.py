@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz.ui import frame, guard
+from dynlora.viz.ui import frame, live
 from dynlora.viz.ui.run_picker import kinds_of_page
 
 PAGES = {
@@ -37,6 +37,6 @@ st.set_page_config(page_icon="📊", layout="wide", menu_items={"About": frame.A
 page = st.navigation(PAGES, position="hidden")
 st.set_page_config(page_title=f"{page.title} · dynlora")
 frame.prepare(page)
-with guard.guarded():
+with live.guarded():
     frame.menu(PAGES, page)
     page.run()

@@ -8,7 +8,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 APP_FILES = ("app.py", "pages", "sample_runs", ".streamlit/config.toml")
-"""Paths in the checkout that are copied into the package; `dynlora/server/app_files.py` finds them there."""
+"""Paths in the checkout that are copied into the package; `dynlora/server/serve.py` finds them there."""
 
 SITE = "site"
 """The built documentation (`make docs`); building it needs torch and MkDocs, so a wheel made without it has none."""

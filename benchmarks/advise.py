@@ -27,7 +27,7 @@ from dynlora import open_run
 from dynlora.config import parse_config
 from dynlora.engine.allocation.suggested_ranks import RankRequest
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.training.advice import GROWTH_LIMIT, AdviceRequest, advise
 
 ARMS = ("uniform", "advised", "weak left out", "random")
@@ -80,7 +80,7 @@ def losses(values: Mapping[str, Any], ranks: Mapping[str, int] | None, place: Pa
         file = place / "ranks.json"
         file.write_text(json.dumps(dict(ranks)), "utf-8")
         given["strategy"] = {"name": "lora", "ranks_from": str(file)}
-    outcome = training.train(parse_config(given), place, progress=False)
+    outcome = training_run.train(parse_config(given), place, progress=False)
     if outcome.state != "finished":
         raise SystemExit(f"{outcome.folder.name}: {outcome.error}")
     return open_run(outcome.folder).signal("held_out_loss").iloc[-1].drop("step", errors="ignore").to_numpy(float)

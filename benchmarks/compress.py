@@ -28,8 +28,8 @@ from benchmarks.kept_runs import KeptRuns
 from dynlora.config import parse_config
 from dynlora.engine.compress.components import METHODS
 from dynlora.inference.compress import Compression
-from dynlora.store.compressions import WEIGHTINGS
-from dynlora.training import run as training
+from dynlora.store.measurements import WEIGHTINGS
+from dynlora.training import run as training_run
 
 SHARES = (0.5, 0.25, 0.1)
 RANK = 8
@@ -64,7 +64,7 @@ def values_of(data: str, strategy: str, rank: int, seed: int, setting: Setting) 
 
 def trained(folder: Path, *of: Any) -> Path:
     """Train one run and return its folder."""
-    outcome = training.train(parse_config(values_of(*of)), folder, progress=False)
+    outcome = training_run.train(parse_config(values_of(*of)), folder, progress=False)
     if outcome.state != "finished":
         raise SystemExit(f"{outcome.folder.name}: {outcome.error}")
     return outcome.folder

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dynlora.config import parse_config
-from dynlora.engine.loop.divergence import TrainingDiverged
+from dynlora.engine.loop.first_steps import TrainingDiverged
 from dynlora.engine.loop.step_signals import spectrum
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.recorder import NullRecorder

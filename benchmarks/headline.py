@@ -31,7 +31,7 @@ from dynlora.config import parse_config
 from dynlora.inference.export import export_run
 from dynlora.inference.load import load_run
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data
 
 CLAIM = "tuned-clinc150-r1-head"
@@ -77,7 +77,7 @@ def exported(arguments: argparse.Namespace, lr: float) -> dict[str, float]:
     values = values_of(argparse.Namespace(**{**vars(arguments), "lr": lr}), 1, parts_of("dynamic, scale")[0])
     config = parse_config(quiet(values))
     with tempfile.TemporaryDirectory() as place:
-        run = training.train(config, Path(place)).folder
+        run = training_run.train(config, Path(place)).folder
         out = Path(place) / "peft"
         export_run(run, out)
         ours, held_out = load_run(run), read_data(config).held_out

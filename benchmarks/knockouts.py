@@ -20,12 +20,12 @@ import pandas as pd
 
 from benchmarks import results
 from dynlora.analysis import ablations, frames
-from dynlora.analysis.measurement_files import knockout_file, knockout_target
+from dynlora.analysis.retention import knockout_file, knockout_target
 from dynlora.analysis.stats import spearman
 from dynlora.inference.session import Examined
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
-from dynlora.store.knockouts import keep_knockouts, kept_knockouts
+from dynlora.store.measurements import keep_knockouts, kept_knockouts
 from dynlora.store.run import module_scores
 
 UNIFORM = "lora"

@@ -35,13 +35,13 @@ from dynlora.inference.compress import Compression
 from dynlora.inference.convert import base_config
 from dynlora.inference.export import write_adapter
 from dynlora.inference.load import GATE_ROWS
-from dynlora.kinds.registry import kind_of_run
+from dynlora.kinds.run_kind import kind_of_run
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.peft_adapter.gguf_lora import GGUF_NAME
 from dynlora.peft_adapter.read import read_weights
 from dynlora.store import queries
-from dynlora.store.compressions import OFFERED
-from dynlora.training import run as training
+from dynlora.store.measurements import OFFERED
+from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data
 
 MODEL = "smollm2-135m"
@@ -72,7 +72,7 @@ def values_of(method: str, steps: int) -> dict[str, Any]:
 def trained(folder: Path, method: str, steps: int) -> Path:
     """Return a finished run of a method, made where it is missing."""
     if method not in _finished(folder):
-        outcome = training.train(parse_config(values_of(method, steps)), folder, progress=False)
+        outcome = training_run.train(parse_config(values_of(method, steps)), folder, progress=False)
         if outcome.state != "finished":
             raise SystemExit(f"{method}: {outcome.error}")
     return folder / _finished(folder)[method]

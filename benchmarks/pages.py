@@ -32,7 +32,7 @@ from dynlora.kinds.train.panels import capacity
 from dynlora.store import queries
 from dynlora.store.catalogue import LISTING_NAME
 from dynlora.store.writer import RunWriter
-from dynlora.viz import capacity as capacity_cards
+from dynlora.viz import capacity as viz_capacity
 from dynlora.viz.kit import module_map, theme
 from dynlora.viz.ui import url_state
 
@@ -150,7 +150,7 @@ def _live_part(app: AppTest, writer: RunWriter, last: int, ranks: np.ndarray) ->
         record(writer, step, 10**9, ranks)
     writer.commit()
     clock: list[tuple[float, float]] = []
-    begin, end = url_state.follow_address, capacity_cards.live_cards
+    begin, end = url_state.follow_address, viz_capacity.live_cards
 
     def started() -> None:
         clock.append((time.perf_counter(), time.process_time()))
@@ -162,7 +162,7 @@ def _live_part(app: AppTest, writer: RunWriter, last: int, ranks: np.ndarray) ->
 
     with (
         mock.patch.object(url_state, "follow_address", started),
-        mock.patch.object(capacity_cards, "live_cards", ended),
+        mock.patch.object(viz_capacity, "live_cards", ended),
     ):
         drawn(app)
     return Spent(clock[1][0] - clock[0][0], clock[1][1] - clock[0][1])

@@ -33,7 +33,7 @@ from benchmarks.settings_arguments import add_fields, given
 from dynlora import open_run
 from dynlora.analysis.suggested_rate import BELOW, RULE, curves_of, mean_curve, suggested_rate
 from dynlora.config import parse_config
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.training.rate_advice import advise_rate
 
 DEFAULT = parse_config({}).train.lr
@@ -91,7 +91,9 @@ def values_of(data: str, seed: int, setting: Setting) -> dict[str, Any]:
 
 def loss_at(values: Mapping[str, Any], lr: float, place: Path) -> float | None:
     """Train one run and return its mean loss on held-out examples; None where it diverged."""
-    outcome = training.train(parse_config({**values, "train": {**values["train"], "lr": lr}}), place, progress=False)
+    outcome = training_run.train(
+        parse_config({**values, "train": {**values["train"], "lr": lr}}), place, progress=False
+    )
     if outcome.state != "finished":
         return None
     last = open_run(outcome.folder).signal("held_out_loss").iloc[-1].drop("step", errors="ignore")

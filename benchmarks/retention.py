@@ -25,7 +25,7 @@ from benchmarks.settings_arguments import add_fields, given
 from dynlora.analysis.retention import RETENTION, Retention, retention_conclusion, retentions
 from dynlora.config import parse_config
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.training.rate_advice import advise_rate
 
 
@@ -80,7 +80,7 @@ def values_of(setting: Setting, seed: int) -> dict[str, Any]:
 def trained(values: dict[str, Any], lr: float, retention: int, place: Path) -> Path | None:
     """Return the folder of a run at a rate; None where it did not finish."""
     config = {**values, "train": {**values["train"], "lr": lr}, "log": {**values["log"], "retention": retention}}
-    outcome = training.train(parse_config(config), place, progress=False)
+    outcome = training_run.train(parse_config(config), place, progress=False)
     return outcome.folder if outcome.state == "finished" else None
 
 

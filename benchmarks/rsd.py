@@ -33,12 +33,11 @@ from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.decode.work import prepare
-from dynlora.kinds.decode.work.plan import Plan, planned
-from dynlora.kinds.decode.work.problems import Problem
 from dynlora.kinds.decode.work.results import RESAMPLES, Solved, row_of
-from dynlora.kinds.decode.work.rewards import ClassifierReward, LikelihoodReward, OracleReward, Reward
+from dynlora.kinds.decode.work.rewards import ClassifierReward, LikelihoodReward, OracleReward, Problem, Reward
+from dynlora.kinds.decode.work.run import Plan, planned
 from dynlora.kinds.decode.work.solve import DRAFT, TARGET, Limits, Point, Solution, Step, payload, solve
-from dynlora.training import run as training
+from dynlora.training import run
 
 ASSISTED = "transformers"
 THRESHOLDS = {"classifier": (0.3, 0.5, 0.7), "oracle": (0.5,), "likelihood": (0.3, 0.5, 0.7, 0.9)}
@@ -209,7 +208,7 @@ def _quick(config: Any, layers: int, folder: Path) -> str:
     values["model"]["layers"] = layers
     values["train"]["steps"] = 10
     values["data"]["max_eval"] = 16
-    return str(training.train(parse_config(values), folder).folder)
+    return str(run.train(parse_config(values), folder).folder)
 
 
 def main() -> None:

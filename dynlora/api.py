@@ -35,13 +35,13 @@ def train(config: RunConfig | Mapping[str, Any], runs_dir: str | Path = "runs", 
         >>> run.status
         'finished'
     """
-    from dynlora.training import run as training
+    from dynlora.training import run as training_run
 
     folder = path_of("runs_dir", runs_dir)
     settings = with_run_folder(config if isinstance(config, RunConfig) else parse_config(config), folder)
-    outcome = training.train(settings, folder, progress=progress)
+    outcome = training_run.train(settings, folder, progress=progress)
     if outcome.state == "failed":
-        raise training.RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")
+        raise training_run.RunFailedError(f"run {outcome.folder.name} failed: {outcome.error}")
     return open_run(outcome.folder)
 
 

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from dynlora.blocks import SOME_BLOCKS, SomeBlocks
-from dynlora.data_files import repair_list
+from dynlora.data_files import repairs
 from dynlora.data_files.opening import Encoding
 from dynlora.discovery import declared
 from dynlora.errors import ConfigError, checked, keys_of, nearest, section_in
@@ -136,7 +136,7 @@ class DataConfig(Section):
     encoding: Encoding | None = Field(
         None, description="Encoding of a CSV, TSV or JSON file, such as windows-1251; empty: found from its bytes."
     )
-    repair: tuple[repair_list.Repair, ...] | None = Field(
+    repair: tuple[repairs.Repair, ...] | None = Field(
         None,
         description="Repairs of the rows before training, such as drop_duplicates; `dynlora data check` names them.",
     )
@@ -151,7 +151,7 @@ class DataConfig(Section):
     @classmethod
     def _known_repairs(cls, value: Any) -> Any:
         """Refuse what is no repair, in one sentence."""
-        return repair_list.checked(value)
+        return repairs.checked(value)
 
     @model_validator(mode="before")
     @classmethod

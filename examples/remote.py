@@ -13,7 +13,7 @@ import dynlora
 from dynlora.remote.place import Place
 from dynlora.remote.pull import pull
 from dynlora.remote.push import push
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.server.serve import sample_runs_dir
 
 
 def main(folder: Path, url: str, here: Path) -> Path:

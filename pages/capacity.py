@@ -9,10 +9,9 @@ from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
 from dynlora.viz import adapter as adapter_cards
 from dynlora.viz import capacity
-from dynlora.viz.capacity import capacity_conclusion
+from dynlora.viz.capacity import capacity_conclusion, ranks_card
 from dynlora.viz.knockout import card as knockout_card
-from dynlora.viz.ranks import ranks_card
-from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
+from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
 
 
 def shows(folder: Path) -> int:
@@ -27,7 +26,7 @@ if adapter_cards.adapter_in_address():
     adapter_cards.adapter_view()
 run = run_picker.pick_run(without=adapter_cards.adapter_link, suits=shows)
 url_state.remember_address()
-with guard.guarded():
+with live.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
 
 
@@ -41,7 +40,7 @@ def show_now() -> None:
 
 def show_summary_and_map() -> None:
     """Draw what the page shows, in a sentence, then the map and the model."""
-    with guard.guarded():
+    with live.guarded():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         view = capacity.capacity_view(run.folder, summary)
     run_picker.run_views(run.id, summary, "capacity")
@@ -49,11 +48,11 @@ def show_summary_and_map() -> None:
     if view is None:
         cards.note(run_summary.nothing_recorded(summary, "step", "The map appears after the first steps."))
         return
-    with guard.guarded():
+    with live.guarded():
         capacity_conclusion(capacity.as_addressed(view))
         scalars = cached_queries.ask(queries.scalars_frame, run.folder, None, None, POINTS)
     cards.figures(run_summary.headline(summary, len(view.event_steps), run_summary.step_times(scalars)))
-    with guard.guarded():
+    with live.guarded():
         capacity.live_cards(capacity.capacity_controls(view))
 
 
@@ -61,14 +60,14 @@ def show_summary_and_map() -> None:
 def show_decisions() -> None:
     """Draw what changes with the allocator's decisions, which come less often."""
     url_state.follow_address()
-    with guard.guarded(), cached_queries.one_refresh():
+    with live.guarded(), cached_queries.one_refresh():
         view = capacity.capacity_view(run.folder, queries.run_summary(run.folder))
         if view is None:
             return
         capacity.decision_sections(capacity.as_addressed(view))
 
 
-@guard.fragment(run_every=None)
+@live.fragment(run_every=None)
 def show_knockouts() -> None:
     """Draw what ablations say of the scores, and the ranks to use; an ablation needs the trained model."""
     url_state.follow_address()

@@ -8,7 +8,7 @@ from functools import partial
 import streamlit as st
 
 from dynlora.viz.compare import cards as compare_cards
-from dynlora.viz.compare import live_cards, many_cards, run_selection
+from dynlora.viz.compare import many_cards, run_selection
 from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.compare.pictures import read_ranks
@@ -16,7 +16,7 @@ from dynlora.viz.compare.run_selection import visibility_toggles
 from dynlora.viz.kit.run_colours import dots
 from dynlora.viz.launch.start_from import baseline_button
 from dynlora.viz.report.button import report_button
-from dynlora.viz.ui import cards, frame, guard, url_state
+from dynlora.viz.ui import cards, frame, live, url_state
 from dynlora.viz.ui.cached_queries import one_refresh
 from dynlora.viz.verdict.cards import verdict_of_runs
 
@@ -35,8 +35,8 @@ if len(chosen.rows) < 2:
     if run_selection.say_alone(chosen):
         baseline_button(chosen.runs[0])
     st.stop()
-with guard.guarded():
-    live_cards.follow_progress(chosen.rows)
+with live.guarded():
+    compare_cards.follow_progress(chosen.rows)
 section = url_state.segmented("section", "Section", list(SECTIONS), "results", SECTIONS.__getitem__)
 
 
@@ -93,7 +93,7 @@ def show_capacity() -> None:
     compare_cards.differing_settings(capacity.differing)
 
 
-with guard.guarded(), one_refresh():
+with live.guarded(), one_refresh():
     if section == "capacity":
         show_capacity()
     elif section == "numbers":

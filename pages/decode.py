@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dynlora.viz.kinds.form import start_form
-from dynlora.viz.kinds.view import KindPage
-from dynlora.viz.ui import cached_queries, guard, live
+from dynlora.viz.kinds import KindPage, start_form
+from dynlora.viz.ui import cached_queries, live
 
 PAGE = KindPage("decode")
 run, IS_ACTIVE = PAGE.picked(start_form)
@@ -13,7 +12,7 @@ run, IS_ACTIVE = PAGE.picked(start_form)
 @live.following(2, active=IS_ACTIVE)
 def show() -> None:
     """Draw what the kind of the run declares; again and again while problems are solved."""
-    with guard.guarded(), cached_queries.one_refresh():
+    with live.guarded(), cached_queries.one_refresh():
         PAGE.draw(run, was_active=IS_ACTIVE)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.viz import home as home_cards
-from dynlora.viz.ui import cards, frame, guard, live, run_picker
+from dynlora.viz.ui import cards, frame, live, run_picker
 
 frame.enter()
 if home_cards.is_link_to_list(st.query_params):
@@ -21,7 +21,7 @@ left, right = st.columns([6, 5], gap="medium")
 @live.following(3, active=True)
 def show_runs() -> None:
     """Draw what runs now; once another run trains, or none does, the whole page is drawn again."""
-    with guard.guarded():
+    with live.guarded():
         runs = of_runs()
         if home_cards.live_run(runs) != LIVE:
             st.rerun()
@@ -31,14 +31,14 @@ def show_runs() -> None:
 @live.following(3, active=True)
 def show_recent() -> None:
     """Draw what ended last."""
-    with guard.guarded():
+    with live.guarded():
         home_cards.recent_card(of_recent())
 
 
 @live.following(3, active=LIVE is not None)
 def show_picture() -> None:
     """Draw the run that trains, else the newest own one that moved rank, else the sample of the tour."""
-    with guard.guarded():
+    with live.guarded():
         view = home_cards.run_view(home_cards.live_run(of_picture())) if LIVE else None
         if view is not None:
             home_cards.picture(view, is_live=True)
@@ -49,11 +49,11 @@ def show_picture() -> None:
 
 
 with right:
-    with guard.guarded():
+    with live.guarded():
         home_cards.race(FIRST)
     place = st.container()
     show_recent()
-with guard.guarded(), left, st.spinner("Loading a run"):
+with live.guarded(), left, st.spinner("Loading a run"):
     ENDED = home_cards.run_view(home_cards.newest_moved(FIRST)) or home_cards.sample_view()
 with place:
     home_cards.doors(LIVE or (ENDED.summary["id"] if ENDED else None))

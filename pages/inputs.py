@@ -6,31 +6,30 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dynlora.analysis import input_frames, run_summary
+from dynlora.analysis import inputs, run_summary
 from dynlora.analysis.gate_effect import served
-from dynlora.analysis.inputs_reading import InputsReading, inputs_of
+from dynlora.analysis.inputs import InputsReading, inputs_of
 from dynlora.analysis.run_reading import read_run
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
+from dynlora.viz import shift
 from dynlora.viz.capacity import choose_modules, with_chosen_modules
-from dynlora.viz.inputs import figures as inputs_figures
-from dynlora.viz.inputs import text as inputs_text
+from dynlora.viz.inputs import figures
 from dynlora.viz.inputs import view as inputs_view
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.shift import cards as shift_cards
-from dynlora.viz.ui import cached_queries, cards, frame, guard, live, run_picker, url_state
+from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_state
 from dynlora.viz.ui.panel_cards import pairs, panel_card, panel_cards
 
 frame.enter()
 run = run_picker.pick_run(suits=inputs_view.shows)
-with guard.guarded():
+with live.guarded():
     IS_ACTIVE = queries.run_summary(run.folder)["status"] in run_summary.ACTIVE
 
 
 @live.following(5, active=IS_ACTIVE)
 def show_inputs() -> None:
     """Draw everything; again and again while the run trains."""
-    with guard.guarded():
+    with live.guarded():
         summary = cached_queries.live_summary(run.folder, was_active=IS_ACTIVE)
         names = cached_queries.signal_names(run.folder)
         run_picker.run_views(run.id, summary, "inputs")
@@ -89,29 +88,29 @@ def show_map(view: InputsReading) -> list[int]:
         return []
     chosen = inputs_view.chosen_examples()
     with cards.card("Map of the probe examples", "probe"):
-        kinds = input_frames.colourings(view.examples, gated=len(view.probe_gates) > 0)
+        kinds = inputs.colourings(view.examples, gated=len(view.probe_gates) > 0)
         by, module = inputs_view.colour_choice(kinds, view.short)
         points, axes = inputs_view.placed(view)
         points = points.assign(gate=view.gate_of(module)) if by == "gate" else points
         names, title = view.groups["group"].tolist(), f"gate of {view.short.get(module, '')}" if by == "gate" else by
-        figure = inputs_figures.probe_scatter(points, by, cards.colours(), names, chosen=chosen, title=title, axes=axes)
-        inputs_view.selectable(figure, inputs_text.probe(view.examples), "probe")
-        cards.under(inputs_text.probe(view.examples), points, "probe")
+        figure = figures.probe_scatter(points, by, cards.colours(), names, chosen=chosen, title=title, axes=axes)
+        inputs_view.selectable(figure, figures.probe(view.examples), "probe")
+        cards.under(figures.probe(view.examples), points, "probe")
     return chosen
 
 
 def show_examples(view: InputsReading, chosen: list[int]) -> None:
     """List the examples that were selected, or all."""
     with cards.card(f"Selected examples: {len(chosen)}" if chosen else "Probe examples by loss", "listed"):
-        cards.texts(input_frames.listed(view.examples, chosen, writes=view.writes))
+        cards.texts(inputs.listed(view.examples, chosen, writes=view.writes))
         inputs_view.pin_link(run.id, chosen)
         inputs_view.depth_chart(view, chosen)
 
 
-@guard.fragment(run_every=None)
+@live.fragment(run_every=None)
 def show_model() -> None:
     """Draw what the trained model is asked."""
-    shift_cards.model_sections(run.folder)
+    shift.model_sections(run.folder)
 
 
 show_inputs()

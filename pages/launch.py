@@ -9,17 +9,9 @@ import streamlit as st
 
 from dynlora.jobs import launch
 from dynlora.viz import advice
-from dynlora.viz.launch import (
-    data_source,
-    experiment_form,
-    form_model,
-    preflight_card,
-    start_from,
-    sweep_form,
-    token_card,
-)
+from dynlora.viz.launch import data_source, form_model, preflight_card, start_from, sweep_form
 from dynlora.viz.launch import form as launch_form
-from dynlora.viz.ui import cards, frame, guard, model_client, run_picker, url_state
+from dynlora.viz.ui import cards, frame, live, model_client, run_picker, url_state
 
 MODES = {"run": "Run", "experiment": "Experiment", "sweep": "Sweep"}
 ABOUT = {
@@ -35,7 +27,7 @@ model_client.keep()
 url_state.restore_address(ADDRESS, "address-mode")
 cards.titled("Launch", ABOUT[url_state.from_address("mode", list(MODES), "run")])
 mode = url_state.segmented("mode", "What to launch", list(MODES), "run", MODES.__getitem__)
-with guard.guarded(), st.spinner("Loading the strategies"):
+with live.guarded(), st.spinner("Loading the strategies"):
     STRATEGIES = {row["name"]: row for row in launch.catalog()["strategies"]}
 
 
@@ -58,13 +50,13 @@ def show_run() -> None:
     """Draw the form of one run, or of one for each seed."""
     start = starting_values()
     source, check_place = pick_data(start)
-    with cards.card("Model and training", "what"), guard.guarded():
+    with cards.card("Model and training", "what"), live.guarded():
         values, seeds = launch_form.what_and_how_long(start)
     with cards.card("Strategy", "how"):
         strategy = launch_form.how_capacity_is_spent(launch_form.pick_strategy(STRATEGIES, start), start)
     configs = [form_model.nested({**values, **source.values, **strategy, "seed": seed}) for seed in seeds]
     missing = source.missing or data_source.check_source(configs[0], source, check_place)
-    token_card.show_tokens(configs[0], source, check_place)
+    preflight_card.show_tokens(configs[0], source, check_place)
     training, waiting = launch_form.in_the_queue()
     plans = [preflight_card.Plan("", configs[0], len(configs))]
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
@@ -83,18 +75,18 @@ def show_experiment() -> None:
     """Draw the form of methods x ranks x seeds."""
     start = starting_values()
     source, check_place = pick_data(start)
-    with cards.card("Methods, ranks and seeds", "experiment"), guard.guarded():
-        experiment = experiment_form.pick_experiment(STRATEGIES, start)
-    with cards.card("Model and training", "what"), guard.guarded():
+    with cards.card("Methods, ranks and seeds", "experiment"), live.guarded():
+        experiment = sweep_form.pick_experiment(STRATEGIES, start)
+    with cards.card("Model and training", "what"), live.guarded():
         values = launch_form.what_is_shared(start) | source.values
-    example = experiment_form.example(values, experiment)
+    example = sweep_form.example(values, experiment)
     missing = source.missing or data_source.check_source(example, source, check_place)
-    token_card.show_tokens(example, source, check_place)
+    preflight_card.show_tokens(example, source, check_place)
     with st.container(horizontal=True, vertical_alignment="center", key="actions"):
-        experiment_form.start_experiment(values, experiment, missing)
-    experiment_form.show_check(values, experiment)
+        sweep_form.start_experiment(values, experiment, missing)
+    sweep_form.show_check(values, experiment)
     if not source.missing:
-        experiment_form.show_command(values, experiment)
+        sweep_form.show_command(values, experiment)
 
 
 if mode == "experiment":

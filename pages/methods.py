@@ -10,12 +10,12 @@ import streamlit as st
 from dynlora.jobs import launch
 from dynlora.viz import methods as methods_model
 from dynlora.viz.launch import form_model
-from dynlora.viz.ui import cards, frame, guard, panel_cards, run_picker, url_state
+from dynlora.viz.ui import cards, frame, live, panel_cards, run_picker, url_state
 from dynlora.viz.ui.panel_cards import conclusion
 
 frame.enter()
 cards.titled("Methods", "All strategies: what they do, their papers and their cost.")
-with guard.guarded(), st.spinner("Loading the strategies"):
+with live.guarded(), st.spinner("Loading the strategies"):
     STRATEGIES = launch.catalog()["strategies"]
 
 

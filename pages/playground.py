@@ -5,14 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from dynlora.analysis import run_summary
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
 from dynlora.viz import decode as decode_cards
 from dynlora.viz import few_shot as few_shot_card
 from dynlora.viz.playground import cards as playground_cards
 from dynlora.viz.playground import chat_cards
 from dynlora.viz.playground import model as playground_model
-from dynlora.viz.ui import cached_queries, cards, frame, guard, model_client, run_picker, url_state
+from dynlora.viz.ui import cached_queries, cards, frame, live, model_client, run_picker, url_state
 
 TABS = {
     "run": ("A run", lambda: True, None),
@@ -28,11 +28,11 @@ SHOWN = [tab for tab, (_, can_try, _) in TABS.items() if tab == WANTED or can_tr
 if len(SHOWN) > 1:
     tab = url_state.segmented("tab", "What to try", SHOWN, "run", lambda tab: TABS[tab][0])
     if (draw := TABS[tab][2]) is not None:
-        with guard.guarded():
+        with live.guarded():
             draw()
         st.stop()
 run = run_picker.pick_run(suits=run_picker.has_model, others=run_picker.askable())
-with guard.guarded():
+with live.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
     examples = queries.examples_frame(run.folder, summary["step"])

@@ -10,20 +10,19 @@ from dynlora.analysis.run_reading import read_run
 from dynlora.analysis.run_summary import STATUS_WORDS
 from dynlora.store import queries
 from dynlora.store.summary import RunSummary
-from dynlora.viz.capacity import selection_note, with_chosen_modules
-from dynlora.viz.health import health_card
+from dynlora.viz.capacity import ranks_of_run, selection_note, with_chosen_modules
 from dynlora.viz.kit.panel import RunView
-from dynlora.viz.ranks import ranks_of_run
 from dynlora.viz.report.button import share_button
-from dynlora.viz.run import live_cards, present_cards, result_cards
-from dynlora.viz.ui import cards, frame, guard, live, run_picker, url_state
+from dynlora.viz.run import live_cards, result_cards
+from dynlora.viz.run.button import health_card
+from dynlora.viz.ui import cards, frame, live, run_picker, url_state
 from dynlora.viz.ui.cached_queries import CACHED, one_refresh
 from dynlora.viz.verdict.cards import JudgedRun, judged_run, verdict_evidence
 
 frame.enter()
 url_state.keep_address()
 run = run_picker.pick_run()
-with guard.guarded():
+with live.guarded():
     BEFORE = queries.run_summary(run.folder)
 IS_ACTIVE = BEFORE["status"] in run_summary.ACTIVE
 frame.tab_title(f"{STATUS_WORDS.get(BEFORE['status'], BEFORE['status'])}: {BEFORE['name']}")
@@ -32,14 +31,14 @@ frame.tab_title(f"{STATUS_WORDS.get(BEFORE['status'], BEFORE['status'])}: {BEFOR
 @live.following(2, active=IS_ACTIVE)
 def show_run() -> None:
     """Draw everything that changes while the run trains."""
-    with guard.guarded(), one_refresh():
+    with live.guarded(), one_refresh():
         summary = queries.run_summary(run.folder)
         if IS_ACTIVE and summary["status"] not in run_summary.ACTIVE:
             st.rerun()
         judged, ranks = judged_run(run, summary), ranks_of_run(run, summary)
         strip = result_strip(summary, judged.verdict, ranks)
-        if present_cards.is_presenting():
-            present_cards.present(strip, read_run(run.folder, CACHED, summary), judged)
+        if live_cards.is_presenting():
+            live_cards.present(strip, read_run(run.folder, CACHED, summary), judged)
             return
         is_detailed = "machine" in st.query_params.get_all(url_state.SECTION)
         run_picker.run_views(run.id, summary, "run")

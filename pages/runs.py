@@ -6,12 +6,12 @@ from typing import Any
 
 import streamlit as st
 
-from dynlora.viz.run import panel_card
-from dynlora.viz.runs import bulk_actions, search_box
+from dynlora.viz.run import result_cards
 from dynlora.viz.runs import cards as runs_cards
+from dynlora.viz.runs import search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.runs.cards import names_below, runs_conclusion
-from dynlora.viz.ui import cards, frame, guard, live, run_actions, run_picker, url_state
+from dynlora.viz.ui import cards, frame, live, run_actions, run_picker, url_state
 
 frame.enter()
 cards.titled("Runs", "All runs in the runs folder, and the read-only sample runs of dynlora.")
@@ -47,7 +47,7 @@ def show_list(runs: Any) -> None:
         with place:
             runs_conclusion(listed)
     runs_cards.queue_card(runs)
-    bulk_actions.hidden_line(len(fitting) - len(listed))
+    runs_cards.hidden_line(len(fitting) - len(listed))
     runs_cards.group_card(listed, view.group)
     if matches is not None:
         search_box.compare_link(view.query, len(matches))
@@ -58,11 +58,11 @@ def show_list(runs: Any) -> None:
             table = runs_table.ordered(runs_table.runs_table(listed), view.sort)
             picked = run_actions.runs_grid(table.copy())
         if picked.looked_at and picked.looked_at not in set(runs[runs["status"] == "corrupt"]["id"]):
-            with st.container(key="panel"), guard.guarded():
-                panel_card.run_panel(run_picker.find_run(picked.looked_at))
+            with st.container(key="panel"), live.guarded():
+                result_cards.run_panel(run_picker.find_run(picked.looked_at))
     names_below(table)
     if picked.ticked:
-        bulk_actions.ticked_runs(listed, picked.ticked, runs_table.all_tags(runs))
+        runs_cards.ticked_runs(listed, picked.ticked, runs_table.all_tags(runs))
     else:
         cards.note(
             "A click on a name opens the run, the middle button in a new tab; a click on its row shows a summary. "

@@ -7,13 +7,13 @@ import streamlit as st
 from dynlora.analysis import run_summary
 from dynlora.store import queries
 from dynlora.viz.shrink import cards as shrink_cards
-from dynlora.viz.shrink import figures as shrink_text
-from dynlora.viz.ui import cached_queries, cards, frame, guard, model_client, run_picker
+from dynlora.viz.shrink import figures
+from dynlora.viz.ui import cached_queries, cards, frame, live, model_client, run_picker
 
 frame.enter()
 model_client.prepare_model()
 run = run_picker.pick_run(suits=shrink_cards.has_adapter)
-with guard.guarded():
+with live.guarded():
     summary = queries.run_summary(run.folder)
     modules = cached_queries.modules(run.folder)
     compressed = shrink_cards.measured(run, summary)
@@ -26,7 +26,7 @@ if modules.empty:
     st.stop()
 if compressed is None:
     with cards.card("How small may the adapter be?", "shrink-start"):
-        cards.note(shrink_text.WHAT)
+        cards.note(figures.WHAT)
         shrink_cards.measuring(run, compressed)
 else:
     size, tolerance = shrink_cards.chosen_size(compressed)

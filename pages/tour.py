@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dynlora.viz.tour import stops as tour_stops
-from dynlora.viz.ui import cards, frame, guard, url_state
+from dynlora.viz import tour as viz_tour
+from dynlora.viz.ui import cards, frame, live, url_state
 
 frame.enter()
 url_state.keep_address()
-with guard.guarded(), st.spinner("Selecting a run"):
-    tour = tour_stops.toured()
+with live.guarded(), st.spinner("Selecting a run"):
+    tour = viz_tour.toured()
 if tour is None:
     cards.titled("Tour", "What rank is, and how it moves between modules during training.")
-    tour_stops.nothing_to_tour()
+    viz_tour.nothing_to_tour()
     st.stop()
-tour_stops.head(tour)
-with guard.guarded():
-    tour_stops.show_stop(tour)
+viz_tour.head(tour)
+with live.guarded():
+    viz_tour.show_stop(tour)

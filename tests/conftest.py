@@ -152,11 +152,11 @@ def tiny_bert(once: Once) -> Path:
 @pytest.fixture
 def no_kept_tokens() -> Iterator[None]:
     """No tokens that were made ahead, before the test and after it."""
-    from dynlora.engine.data import kept_tokens
+    from dynlora.engine.data import packing
 
-    kept_tokens.forget()
+    packing.forget()
     yield
-    kept_tokens.forget()
+    packing.forget()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynlora.config import DataConfig, config_keys, nearest_key, parse_config
 from dynlora.config_files import MAX_CONFIG_BYTES, load_config, parse_value, set_key, split_override, value_text
-from dynlora.data_files.repair_list import plain
+from dynlora.data_files.repairs import plain
 from dynlora.errors import ConfigError
 
 CONTRACT = """

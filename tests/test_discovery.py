@@ -24,7 +24,7 @@ from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, 
 from dynlora.data_files.columns import Columns
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, DataError
-from dynlora.kinds.registry import registry as kinds
+from dynlora.kinds.run_kind import registry as kinds
 from dynlora.viz.kit.panel import panels_of_plugins
 from dynlora.viz.report.one_run import run_document
 from tests.command_line import document

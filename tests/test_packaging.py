@@ -17,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import dynlora
-from dynlora.server.app_files import app_root, sample_runs_dir
+from dynlora.server.serve import app_root, sample_runs_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -114,9 +114,7 @@ def test_the_wheel_finds_its_files_anywhere(wheel: Path, tmp_path: Path) -> None
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
-    program = (
-        "from dynlora.server.app_files import app_root, sample_runs_dir; print(app_root()); print(sample_runs_dir())"
-    )
+    program = "from dynlora.server.serve import app_root, sample_runs_dir; print(app_root()); print(sample_runs_dir())"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

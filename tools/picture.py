@@ -23,8 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dynlora.server.app_files import sample_runs_dir
-from dynlora.server.serve import server_command, server_environment
+from dynlora.server.serve import sample_runs_dir, server_command, server_environment
 from dynlora.store import queries
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from dynlora.kinds.distil.work.metrics import DistilMetrics, PerText
 from dynlora.kinds.distil.work.steps import Distilling
 from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_texts
 from dynlora.kinds.recycle.work.meta_training import LoraTraining
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.training.inputs import read_data
 
 
@@ -61,7 +61,7 @@ class Work:
 
     def _trained(self, name: str, data: dict[str, Any]) -> str:
         of = self.setting
-        outcome = training.train(
+        outcome = run.train(
             parse_config(
                 {
                     "name": name,

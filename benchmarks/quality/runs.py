@@ -24,7 +24,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.engine.data.batches import BatchOrder, Tokens, tokenize
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.evaluation.evaluate import Predictions, predict, summarise
-from dynlora.engine.loop.divergence import TrainingDiverged
+from dynlora.engine.loop.first_steps import TrainingDiverged
 from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.engine.model.base_model import BaseModel, load_base

@@ -19,7 +19,7 @@ from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.few_shot_accuracy import FewShotTest, LabelledTexts
 from dynlora.kinds.recycle.work.materials import Materials
 from dynlora.kinds.recycle.work.steps import Recycling
-from dynlora.training import run as training
+from dynlora.training import run
 
 
 def key_of(setting: Setting, intents: Intents) -> str:
@@ -81,7 +81,7 @@ class Work:
         file = self.folder / f"teacher-{number}.csv"
         rows = self.intents.train
         rows[rows["label"].isin(mine)][["text", "label"]].to_csv(file, index=False)
-        outcome = training.train(
+        outcome = run.train(
             parse_config(
                 {
                     "name": f"teacher {number + 1}",

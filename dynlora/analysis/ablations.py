@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis.measurement_files import knockout_file
+from dynlora.analysis.retention import knockout_file
 from dynlora.analysis.stats import spearman, spearman_interval
-from dynlora.store.knockouts import Knockouts
+from dynlora.store.measurements import Knockouts
 from dynlora.text import listed, one_line, plural, signed
 
 LEAST = 4

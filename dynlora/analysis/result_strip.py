@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dynlora.analysis import ranks_to_use_text
+from dynlora.analysis import ranks_to_use
 from dynlora.analysis.pairing import FEWEST_SEEDS
 from dynlora.analysis.ranks_to_use import Evidence
 from dynlora.analysis.run_summary import (
@@ -159,7 +159,7 @@ def _ranks(summary: Summary, ranks: Evidence | None) -> Answer:
         reason = "This run gives no reason to prefer others."
         return Answer(question, f"Rank {int(modules.iloc[0])} for all {len(modules)} modules", reason)
     means = zip(ranks.kinds["kind"], ranks.kinds["rank"], strict=True)
-    kinds = [f"{one_line(kind, 24)} {ranks_to_use_text.mean_words(float(mean))}" for kind, mean in means]
+    kinds = [f"{one_line(kind, 24)} {ranks_to_use.mean_words(float(mean))}" for kind, mean in means]
     if len(kinds) == 1:
         return Answer(question, f"Rank {modules.min()} to {modules.max()}", f"Mean rank: {kinds[0]}.")
     rest = kinds[MOST_KINDS : 2 * MOST_KINDS]

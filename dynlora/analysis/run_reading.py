@@ -14,7 +14,7 @@ import pandas as pd
 
 from dynlora.analysis import capacity_frames, run_summary
 from dynlora.analysis.gate_effect import REACTION, Reaction, reactions
-from dynlora.analysis.health_checks import Evidence
+from dynlora.analysis.health import Evidence
 from dynlora.analysis.learning import LEARNING, symptoms_of
 from dynlora.analysis.retention import RETENTION, Retention, retentions
 from dynlora.analysis.run_queries import COLUMNS, RunQueries, SnapshotQueries

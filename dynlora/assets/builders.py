@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.assets import arithmetic, sentiment4
-from dynlora.assets.archives import unpack_members
 from dynlora.assets.catalog import EmbeddedDataset
-from dynlora.assets.packages import fetch_members
+from dynlora.assets.packages import fetch_members, unpack_members
 
 Rows = list[dict[str, Any]]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from dynlora.assets.network import UnavailableError, reason, within
+from dynlora.assets.cache import UnavailableError, reason, within
 from dynlora.errors import AssetError
 
 LOOKUP_S = 8.0

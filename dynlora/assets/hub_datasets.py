@@ -8,9 +8,8 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
-from dynlora.assets.cache import cache_dir, filling
+from dynlora.assets.cache import UnavailableError, cache_dir, filling
 from dynlora.assets.hub import LOOKUP_S, REQUEST_S, ask, download_snapshot, is_hub_id, missing_shards, snapshot
-from dynlora.assets.network import UnavailableError
 from dynlora.errors import AssetError
 
 MAX_BYTES = 2 << 30

@@ -14,7 +14,7 @@ from dynlora import assets
 from dynlora.cli.options import OutFolder, formed, reports
 from dynlora.cli.run_commands import Report
 from dynlora.errors import ConfigError
-from dynlora.kinds.registry import kind_of_run
+from dynlora.kinds.run_kind import kind_of_run
 from dynlora.peft_adapter.forms import Form
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import recorded_adapter
@@ -43,7 +43,7 @@ def export(
         if private:
             raise ConfigError("--private: is for --push-to alone; leave it out")
         return _exported(folder, out, form, which, measure)
-    from dynlora.remote.hub import find_repository, send_folder
+    from dynlora.remote.place import find_repository, send_folder
 
     if recorded_adapter(folder):
         raise ConfigError(

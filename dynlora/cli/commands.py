@@ -93,10 +93,10 @@ def train(
     settings = with_run_folder(read_config(config, overrides, name), runs_dir)
     check_trackers(settings.log.to)
     fetch(settings)
-    from dynlora.training import run as training
+    from dynlora.training import run
 
     if queue:
-        from dynlora.training.plan import plan
+        from dynlora.training.run import plan
 
         planned = plan(settings)
         (folder,) = put_in_queue(runs_dir, [partial(planned.create, runs_dir, "queued")])
@@ -104,10 +104,10 @@ def train(
         if stay is not None and claim(runs_dir, folder.name):
             stay(document, words)
             log_from_here(folder / LOG_NAME)
-            return _ended(training.train_planned(planned, folder))
+            return _ended(run.train_planned(planned, folder))
         launch.wake(runs_dir)
         return document, words, 0
-    return _ended(training.train(settings, runs_dir, progress=progress))
+    return _ended(run.train(settings, runs_dir, progress=progress))
 
 
 def resume(*, run_id: str, runs_dir: Path, force: bool, progress: bool) -> tuple[Any, str, int]:

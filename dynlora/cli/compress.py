@@ -30,7 +30,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import helper_job
 from dynlora.kinds.train.kind import lora_config
 from dynlora.peft_adapter.forms import Form
-from dynlora.store.compressions import FEWEST, WEIGHTINGS, Compressed, Half, Size
+from dynlora.store.measurements import FEWEST, WEIGHTINGS, Compressed, Half, Size
 from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import recorded_adapter, run_summary
 
@@ -190,7 +190,7 @@ def _subject(request: Request) -> Any:
     from dynlora.inference.compress import Compression
 
     if request.is_brought:
-        from dynlora.inference.external_adapter import load_folder
+        from dynlora.inference.gated_adapter import load_folder
 
         settings = _settings(request)
         model, data = load_folder(request.adapter or Path(request.run_id), settings)
@@ -259,7 +259,7 @@ def _chosen(compressed: Compressed, request: Request) -> Size | None:
 
 def _keep(folder: Path, compressed: Compressed) -> None:
     """Keep the curve for the pages, which offer sizes of the last adapter."""
-    from dynlora.analysis.measurement_files import compress_target
+    from dynlora.analysis.retention import compress_target
 
     if compressed.which == "last":
         compressed.write(compress_target(folder))

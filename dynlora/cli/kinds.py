@@ -21,7 +21,7 @@ from dynlora.jobs import kinds as jobs
 from dynlora.jobs import launch
 from dynlora.jobs.queue import put_in_queue
 from dynlora.kinds.named_runs import run_fields
-from dynlora.kinds.registry import kind_of_run, registry
+from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.kinds.settings import FormField, KindSettings, annotation_of, is_several, marker
 from dynlora.store.schema import command_text
 from dynlora.store.summary import run_summary

@@ -15,7 +15,7 @@ from dynlora.analysis.stats import FEWEST_PAIRS
 from dynlora.cli.options import MOST_ROWS, MOST_SECONDS, OutFolder, Real, Whole, formed, in_runs, reports
 from dynlora.errors import ConfigError
 from dynlora.jobs import helper_job
-from dynlora.kinds.registry import kind_of_run
+from dynlora.kinds.run_kind import kind_of_run
 from dynlora.peft_adapter.forms import Form
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import recorded_adapter
@@ -87,9 +87,9 @@ def measure(
     *, run_id: str, rows: int, together: tuple[str, ...], which: str, again: bool, runs_dir: Path
 ) -> tuple[Any, str]:
     """Measure ablations, keep them with the run, and compare them with every recorded score."""
-    from dynlora.analysis.measurement_files import knockout_target
+    from dynlora.analysis.retention import knockout_target
     from dynlora.inference.session import Examined
-    from dynlora.store.knockouts import keep_knockouts, kept_knockouts
+    from dynlora.store.measurements import keep_knockouts, kept_knockouts
 
     folder = run_folder(runs_dir, run_id)
     sets = [_positions(text) for text in together] or None

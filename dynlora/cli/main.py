@@ -28,10 +28,9 @@ from dynlora.cli.options import OutFolder, check_texts, configured, formed, in_r
 from dynlora.cli.recycle import fewshot, merge, recycle
 from dynlora.cli.remote import pull, push, sync
 from dynlora.cli.run_commands import compare, delete, evaluate, predict, runs, show, stop, tag
-from dynlora.cli.serving import demo, docs, ui
+from dynlora.cli.serving import check_queued, demo, docs, ui, warm
 from dynlora.cli.sweep import queue, sweep
 from dynlora.cli.trackers import import_, track
-from dynlora.cli.warm import check_queued, warm
 from dynlora.discovery import declared
 from dynlora.errors import ConfigError, DynloraError, SearchError, system_error, system_message
 from dynlora.jobs import helper_job

@@ -181,7 +181,7 @@ class OutFile(click.Path):
 
 
 def _check_export(out: Path) -> None:
-    from dynlora.training.staged_folder import check_out
+    from dynlora.training.folder_work import check_out
 
     check_out(out)
 

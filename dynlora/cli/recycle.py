@@ -16,7 +16,7 @@ from dynlora.errors import ConfigError
 from dynlora.kinds.distil.settings import DistilSettings, settings_of_teachers
 from dynlora.kinds.merge.settings import MergeSettings
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.safe_files import why_not_a_file
 from dynlora.store.schema import run_folder
 

@@ -16,7 +16,7 @@ from dynlora.cli.options import STDOUT, OutFile, OutFolder, files_into, in_rows,
 from dynlora.cli.trackers import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import helper_job, launch
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.safe_files import is_empty, output_folder, read_plain
 from dynlora.store.schema import command_text, run_folder
 from dynlora.store.summary import RunSummary, readable, run_summary
@@ -338,7 +338,7 @@ def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> 
 @in_runs
 def signals(run_id: str, signal: str, format_: str, out: Path, runs_dir: Path) -> None:
     """Write one signal as a wide table: column step, then one per module."""
-    from dynlora.store import queries, tables
+    from dynlora.store import queries, whole_tables
     from dynlora.store.schema import run_folder
 
     folder = run_folder(runs_dir, run_id)
@@ -346,4 +346,4 @@ def signals(run_id: str, signal: str, format_: str, out: Path, runs_dir: Path) -
         frame = queries.signal_frame(folder, signal)
     except KeyError as error:
         raise error if isinstance(error, DynloraError) else ConfigError(f"--signal {signal}: {error.args[0]}") from None
-    write_out(out, tables.encode(frame, format_))
+    write_out(out, whole_tables.encode(frame, format_))

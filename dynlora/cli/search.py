@@ -11,7 +11,7 @@ import click
 from dynlora.cli.run_commands import Report
 from dynlora.config_files import read_yaml, split_override
 from dynlora.errors import ConfigError
-from dynlora.integrations.search.space import Choice, Space
+from dynlora.integrations.search.driver import Choice, Space
 from dynlora.jobs.sweep import SECTION
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import run_summary

@@ -32,7 +32,7 @@ from dynlora.store.summary import run_summary
 
 if TYPE_CHECKING:
     from dynlora.integrations.clusters.engine import ClusterRequest
-    from dynlora.training.plan import PlannedRun
+    from dynlora.training.run import PlannedRun
 
 
 SWEEPS_DIR = ".sweeps"
@@ -262,7 +262,7 @@ def checked(
             f"section `{SECTION}`, or start a single run with `{single}`"
         )
     count(choices)
-    from dynlora.training.plan import plan
+    from dynlora.training.run import plan
 
     settings = [with_run_folder(one, runs_dir) for one in combinations(base, choices, name)]
     return settings, [plan(item) for item in settings]  # all are checked before the first folder is made

@@ -25,17 +25,16 @@ from dynlora.contracts.tiny_runs import recorded, train_tiny_runs
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, NotRecordedError, RunNotFoundError
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.named_runs import named_run, run_fields
-from dynlora.kinds.registry import kind_of_run, registry
-from dynlora.kinds.run_kind import RunKind, StartForm
+from dynlora.kinds.run_kind import RunKind, StartForm, kind_of_run, registry
 from dynlora.kinds.settings import KindSettings, is_several
 from dynlora.peft_adapter.forms import FORMS
-from dynlora.server.app_files import app_root
+from dynlora.server.serve import app_root
 from dynlora.store.catalogue import run_rows
 from dynlora.store.lifecycle import annotate
 from dynlora.store.meta import NAME
 from dynlora.store.schema import DB_NAME
 from dynlora.store.summary import run_summary
-from dynlora.training.stop_signal import StopRequest
+from dynlora.training.progress_stream import StopRequest
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report.document import Chart, Table
@@ -235,7 +234,7 @@ def test_stopped_and_resumed_it_is_the_same(made: Made, monkeypatch: pytest.Monk
 def test_it_is_read_and_drawn_without_torch(made: Made) -> None:
     """A page, which declares, reads and draws it, needs no torch."""
     program = (
-        "import sys; from pathlib import Path; from dynlora.kinds.registry import kind_of_run; "
+        "import sys; from pathlib import Path; from dynlora.kinds.run_kind import kind_of_run; "
         "from dynlora.viz.kit.panel import RunView; from dynlora.viz.kit.theme import LIGHT\n"
         "folder = Path(sys.argv[1]); kind = kind_of_run(folder); view = RunView(folder, kind.read(folder))\n"
         "kind.conclusion(view.result); kind.settings.of_run(folder).check(folder.parent)\n"

@@ -11,8 +11,8 @@ import pytest
 
 import dynlora
 from dynlora.analysis.run_reading import read_run
-from dynlora.kinds.registry import kind_of_run, registry
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.kinds.run_kind import kind_of_run, registry
+from dynlora.server.serve import sample_runs_dir
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report.document import Chart, Table

@@ -296,7 +296,7 @@ def test_a_field_that_all_have_is_honoured_or_refused(
     name: str, field: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A setting that all methods have changes the run, or a sentence refuses it."""
-    monkeypatch.setattr("dynlora.engine.lr_backoff.PATIENCE", 2)
+    monkeypatch.setattr("dynlora.engine.strategy.PATIENCE", 2)
     key, value = field
     usual = getattr(strategies.build(name, {}), key)
     if key == "scaling":

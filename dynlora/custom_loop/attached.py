@@ -14,8 +14,7 @@ from torch.optim import Optimizer
 
 from dynlora.analysis.learning import message
 from dynlora.custom_loop.files import Parts, adapter_form, check_folder, export_attached, restore, state_of
-from dynlora.custom_loop.loop_record import LoopRecord, detached
-from dynlora.custom_loop.trainer_callback import Allocate
+from dynlora.custom_loop.trainer_callback import Allocate, LoopRecord, detached
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint

@@ -24,7 +24,7 @@ from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import kind_of_file, path_of
 from dynlora.tasks import Task
-from dynlora.training.staged_folder import staged
+from dynlora.training.folder_work import staged
 
 
 @dataclass

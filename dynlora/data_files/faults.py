@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.data_files import finders, splitting, written_faults
+from dynlora.data_files import finders, similarity, written_faults
 from dynlora.data_files.columns import GROUPS
 from dynlora.data_files.examples import HELD_OUT, MOST_LABEL, TRAIN, Examples, counted, places, quoted, several
 from dynlora.data_files.fault import Drop, Fault
-from dynlora.data_files.repair_list import LIKE
+from dynlora.data_files.repairs import LIKE
 from dynlora.text import printable
 
 ID_SHARE, ID_ROWS = 0.9, 20
@@ -212,7 +212,7 @@ def _of_texts(rows: Examples) -> Iterator[Fault]:
             "few_rows",
             "Too few rows",
             np.arange(0),
-            f"{_file(rows)}: has {counted(len(rows), 'row')}, {splitting.TOO_FEW}.",
+            f"{_file(rows)}: has {counted(len(rows), 'row')}, {similarity.TOO_FEW}.",
             refuses=True,
         )
     chosen = np.flatnonzero(finders.no_texts(rows))

@@ -2,16 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
-from dynlora.data_files import finders, splitting
+from dynlora.data_files import finders, similarity
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, counted, places, quoted
 from dynlora.data_files.opening import refusal
-from dynlora.data_files.repair_list import DROPS, LATE, WRITTEN_DROPS, Merge, Repair, SplitBy, plain
+from dynlora.data_files.similarity import PIECE, SHARE
+
+DropName = Literal[
+    "drop_empty_texts",
+    "drop_empty_labels",
+    "drop_duplicates",
+    "drop_near_duplicates",
+    "drop_similar",
+    "drop_conflicts",
+    "drop_shared",
+    "drop_near_shared",
+    "drop_similar_shared",
+    "drop_rare",
+    "drop_unseen",
+    "drop_role_order",
+    "drop_unanswered",
+    "drop_shared_prompts",
+]
+
+LIKE = f"{SHARE:.0%} or more of their pieces of {PIECE} characters".replace("%", " %")
+"""When two texts are alike, in words."""
+
+DROPS: Mapping[str, str] = {
+    "drop_empty_texts": "rows without a text",
+    "drop_empty_labels": "rows without a label, or with one that is not a finite number, or beyond 1e18",
+    "drop_duplicates": "rows that repeat text and label of an earlier row",
+    "drop_near_duplicates": "rows that differ from an earlier row of their class by case, punctuation or spaces only",
+    "drop_similar": f"rows that share {LIKE} with an earlier row of their class",
+    "drop_conflicts": "all rows of a text that has several labels",
+    "drop_shared": "training examples whose text is held out too",
+    "drop_near_shared": "training examples that differ from a held-out text by case, punctuation or spaces only",
+    "drop_similar_shared": f"training examples that share {LIKE} with a held-out text of their class",
+    "drop_rare": "the row of a class that has only one",
+    "drop_unseen": "held-out examples of a class that is never trained on",
+    "drop_role_order": "conversations whose roles are out of order",
+    "drop_unanswered": "conversations that do not end with an answer of the assistant",
+    "drop_shared_prompts": "training examples whose prompt is held out too",
+}
+"""What each repair without values leaves out."""
+
+WRITTEN_DROPS: Mapping[str, str] = {
+    "drop_empty_texts": "rows without a text, prompt, completion or conversation",
+    "drop_duplicates": "rows that repeat an earlier row",
+    "drop_near_duplicates": "rows that differ from an earlier row by case, punctuation or spaces only",
+    "drop_similar": f"rows that share {LIKE} with an earlier row",
+    "drop_similar_shared": f"training examples that share {LIKE} with a held-out text",
+}
+"""The same where texts are to be written and there are no labels, as far as the words differ."""
+
+LATE = ("drop_shared", "drop_near_shared", "drop_similar_shared", "drop_unseen", "drop_shared_prompts")
+"""Repairs that need both sides: they come after the rows were split, all others before."""
+
+
+class _Values(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+
+class Merge(_Values):
+    """Classes that become another class."""
+
+    merge: dict[str, str] = Field(min_length=1, description="Class to the class it becomes.")
+
+
+class SplitBy(_Values):
+    """The held-out part is drawn by groups, so that no group is on both sides."""
+
+    split_by: str = Field(min_length=1, max_length=200, description="Column of the groups.")
+
+
+Repair = DropName | Merge | SplitBy
+
+EXAMPLES = "merge: {Billing: billing}, split_by: thread"
+
+
+def checked(value: Any) -> Any:
+    """Return a list of repairs as it was given, where each is one; None for none.
+
+    Raises:
+        ValueError: one sentence that names the first that is none.
+    """
+    if value is None or value == [] or value == ():
+        return None
+    items = [value] if isinstance(value, str | Mapping) else value
+    if not isinstance(items, Sequence):
+        raise ValueError(f"data.repair={value}: must be a list of repairs; write for example [drop_duplicates]")
+    for item in items:
+        if isinstance(item, Merge | SplitBy) or (isinstance(item, str) and item in DROPS):
+            continue
+        if not (isinstance(item, Mapping) and _fits(item)):
+            text = str(item)[:80]
+            raise ValueError(f"data.repair={text}: unknown repair; use one of {', '.join(DROPS)}, {EXAMPLES}")
+    return tuple(items)
+
+
+def _fits(item: Mapping[Any, Any]) -> bool:
+    """Say whether a mapping is a repair with its values."""
+    if set(item) == {"merge"}:
+        pairs = item["merge"]
+        plain = isinstance(pairs, Mapping) and bool(pairs)
+        return plain and all(isinstance(each, str | int | float) for pair in pairs.items() for each in pair)
+    return set(item) == {"split_by"} and isinstance(item["split_by"], str) and 0 < len(item["split_by"]) <= 200
+
+
+def plain(repair: Repair) -> Any:
+    """Return a repair as a configuration holds it: a name, or a mapping of one key."""
+    return repair if isinstance(repair, str) else repair.model_dump(mode="json")
 
 
 @dataclass(frozen=True)
@@ -93,9 +199,9 @@ def _split(rows: Examples, group: str | None, draw: Draw) -> tuple[Examples, lis
             raise refusal(other, "is a held-out part of its own, so data.repair=split_by draws none; drop it")
         return rows, []
     if group is None:
-        held_out = splitting.held_out_rows(name, len(rows), draw.seed, draw.fraction)
+        held_out = similarity.held_out_rows(name, len(rows), draw.seed, draw.fraction)
     else:
-        held_out = splitting.held_out_groups(name, rows.values(group), draw.seed, draw.fraction)
+        held_out = similarity.held_out_groups(name, rows.values(group), draw.seed, draw.fraction)
     split = rows.with_side(np.where(held_out, HELD_OUT, TRAIN))
     if group is None:
         return split, []

@@ -16,7 +16,7 @@ from dynlora.data_files.columns import Columns
 from dynlora.data_files.examples import Examples, counted
 from dynlora.data_files.faults import EXAMPLES, Fault
 from dynlora.data_files.reader import Sides, read_sides
-from dynlora.data_files.repair_list import Repair, plain
+from dynlora.data_files.repairs import Repair, plain
 from dynlora.errors import DataError
 from dynlora.text import printable
 

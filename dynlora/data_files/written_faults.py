@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dynlora.data_files import finders
 from dynlora.data_files.examples import Examples
 from dynlora.data_files.fault import Drop
-from dynlora.data_files.repair_list import LIKE
+from dynlora.data_files.repairs import LIKE
 
 _ITS = LIKE.replace("their", "its")
 

@@ -13,8 +13,8 @@ from dynlora.engine.context import Probe
 from dynlora.engine.model.adapters import Adapters, replace_module
 from dynlora.engine.model.base_model import BaseModel, head_parameters
 from dynlora.engine.model.chosen_modules import ChosenModules, choose_modules
-from dynlora.engine.model.dropout import use_sparse_dropout
 from dynlora.engine.model.gates import Gates, embeddings_of
+from dynlora.engine.model.lowrank_function import use_sparse_dropout
 from dynlora.engine.strategy import Batch, Strategy
 
 

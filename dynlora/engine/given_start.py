@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.edits.set_start import StartAt
+from dynlora.engine.edits.components import StartAt
 from dynlora.engine.edits.values import Edit
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo

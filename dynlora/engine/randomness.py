@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from dynlora.data_files.splitting import stream_seed
+from dynlora.data_files.similarity import stream_seed
 
 __all__ = ["seed_global_stream", "stream", "stream_seed"]
 

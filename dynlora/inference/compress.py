@@ -28,11 +28,11 @@ from dynlora.jobs.export import is_kept, recovery_name, recovery_values, start_f
 from dynlora.jobs.queue import put_in_queue
 from dynlora.peft_adapter.forms import PEFT, Form
 from dynlora.store import queries
-from dynlora.store.compressions import OFFERED, WEIGHTINGS, Compressed, Half, Size
+from dynlora.store.measurements import OFFERED, WEIGHTINGS, Compressed, Half, Size
 from dynlora.store.origin import ORIGIN_NAME, Origin
+from dynlora.training.folder_work import staged
 from dynlora.training.inputs import read_data, usable
-from dynlora.training.plan import plan
-from dynlora.training.staged_folder import staged
+from dynlora.training.run import plan
 
 ROWS = 512
 """Held-out rows that the sizes are measured on, unless told otherwise."""

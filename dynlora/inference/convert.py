@@ -19,12 +19,11 @@ from dynlora.peft_adapter.adapter_config import CONFIG_NAME, PREFIX, read_object
 from dynlora.peft_adapter.engines import LLAMA_KINDS
 from dynlora.peft_adapter.foreign_names import ForeignModule
 from dynlora.peft_adapter.forms import AS_TRAINED, Form
-from dynlora.peft_adapter.gguf_lora import GGUF_NAME, write_gguf
+from dynlora.peft_adapter.gguf_lora import GGUF_NAME, write_gguf, write_mlx
 from dynlora.peft_adapter.header import REPLACED_BASE, AdapterHeader, read_header, tensors_of
-from dynlora.peft_adapter.mlx_lora import write_mlx
-from dynlora.peft_adapter.modelfile import modelfile
 from dynlora.peft_adapter.read import read_weights
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile
+from dynlora.peft_adapter.serving_text import modelfile
 from dynlora.peft_adapter.uniform import (
     UniformAdapter,
     Update,
@@ -35,7 +34,7 @@ from dynlora.peft_adapter.uniform import (
     uniform,
 )
 from dynlora.text import printable
-from dynlora.training.staged_folder import staged
+from dynlora.training.folder_work import staged
 
 REPLACED = ("init_r", "target_r", "peft_type", "exclude_modules", "layers_to_transform", "layers_pattern")
 """Settings of a source that do not hold for what is written: its method, and which modules it has."""

@@ -34,8 +34,8 @@ from dynlora.safe_files import open_plain
 from dynlora.store import queries
 from dynlora.store.origin import ORIGIN_NAME, Origin
 from dynlora.store.summary import recorded_adapter
+from dynlora.training.folder_work import staged
 from dynlora.training.inputs import read_data
-from dynlora.training.staged_folder import staged
 
 MEASURED_ROWS = 256
 """Held-out rows on which an export says what averaging the gates changed; `measure="all"` takes all."""

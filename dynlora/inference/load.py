@@ -24,7 +24,7 @@ from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import BaseModel, Weights, head_parameters, load_base
 from dynlora.errors import ConfigError, DataError
 from dynlora.jobs import environment
-from dynlora.kinds.registry import kind_of_run
+from dynlora.kinds.run_kind import kind_of_run
 from dynlora.safe_files import why_not_a_file
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import read_data

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dynlora.config import RunConfig, parse_config
-from dynlora.engine.data.groups import embed
+from dynlora.engine.data.held_back import embed
 from dynlora.engine.data.perturb import conditioned_rows, perturbed_rows
 from dynlora.engine.data.text_data import Rows, TextData
 from dynlora.engine.evaluation.evaluate import Predictions, summarise
@@ -25,8 +25,8 @@ from dynlora.engine.evaluation.knockout import knocked_out
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import GATE_ROWS, load_run
-from dynlora.kinds.registry import kind_of_run
-from dynlora.store.knockouts import KnockedOut, Knockouts
+from dynlora.kinds.run_kind import kind_of_run
+from dynlora.store.measurements import KnockedOut, Knockouts
 from dynlora.tasks import WritingTask
 from dynlora.training.build import named_groups
 from dynlora.training.inputs import read_data

@@ -28,8 +28,8 @@ from dynlora.inference.load import PLACES
 from dynlora.inference.session import ROWS, Examined
 from dynlora.inference.streams import Ablation, Streams, failure_of
 from dynlora.jobs.helper_job import Failure
-from dynlora.kinds.registry import kind_of_run
-from dynlora.store.knockouts import Knockouts, keep_knockouts, kept_knockouts
+from dynlora.kinds.run_kind import kind_of_run
+from dynlora.store.measurements import Knockouts, keep_knockouts, kept_knockouts
 
 MODELS = 2
 """Trained models that stay in memory."""

@@ -12,9 +12,8 @@ import numpy as np
 
 from dynlora.data_files.conversations import conversation
 from dynlora.engine.data.text_data import Rows
-from dynlora.engine.evaluation.generate import LONGEST, Limits
+from dynlora.engine.evaluation.generate import LONGEST, Limits, write_steps
 from dynlora.engine.evaluation.inference import AdaptedModel
-from dynlora.engine.evaluation.step_writing import write_steps
 from dynlora.engine.evaluation.token_scores import Scored, ablated, estimated, row_losses, scored
 from dynlora.engine.evaluation.token_trace import token_texts
 from dynlora.errors import ConfigError

@@ -18,7 +18,7 @@ from dynlora.engine.loop.step_signals import UNITS, spectrum
 from dynlora.engine.model.modules import ModuleInfo, describe_modules, linear_features
 from dynlora.engine.randomness import stream
 from dynlora.errors import ConfigError
-from dynlora.store.knockouts import KnockedOut, Knockouts
+from dynlora.store.measurements import KnockedOut, Knockouts
 
 PREFIX = "base_model.model."
 """What PEFT puts before every name."""

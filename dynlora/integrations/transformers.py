@@ -31,7 +31,7 @@ from dynlora.engine.loop.first_steps import FirstSteps
 from dynlora.engine.loop.step_signals import PARAMETERS
 from dynlora.errors import ConfigError, checked
 from dynlora.integrations.observed import WatchedAdapters, WatchedLayers, ablated, scalings
-from dynlora.store.knockouts import KNOCKOUT_NAME, keep_knockouts
+from dynlora.store.measurements import KNOCKOUT_NAME, keep_knockouts
 from dynlora.store.meta import meta_of
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import DB_NAME, run_folder

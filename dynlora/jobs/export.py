@@ -15,7 +15,7 @@ from dynlora.jobs.environment import python_command
 from dynlora.jobs.helper_job import HelperJob
 from dynlora.jobs.spawn import own_folder, runs_root
 from dynlora.peft_adapter import TENSORS_NAME
-from dynlora.store.compressions import Compressed, Size
+from dynlora.store.measurements import Compressed, Size
 
 TIMEOUT_S = 600.0
 """Seconds that an export may take: it loads the model, and where there are gates evaluates held-out examples twice."""

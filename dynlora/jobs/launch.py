@@ -36,7 +36,7 @@ from dynlora.jobs.queue import (
 )
 from dynlora.jobs.spawn import Folder, locked, own_folder, reap, runs_root
 from dynlora.jobs.trash import delete, restore, trashed
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.safe_files import write_text
 from dynlora.store import process, schema
 from dynlora.store.lifecycle import annotate, remove_old, remove_unfinished

@@ -11,9 +11,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import dynlora.kinds
 from dynlora.config import RunConfig, Section
 from dynlora.config_files import read_run_config
+from dynlora.discovery import classes_in, joined, plugged_in
 from dynlora.errors import ConfigError
+from dynlora.store.meta import kind_of
+from dynlora.store.reader import RunReader
 from dynlora.text import sentence_case
 
 if TYPE_CHECKING:
@@ -277,3 +281,28 @@ class RunKind(ABC):
             StorageError: when `out` cannot be written.
         """
         raise ConfigError(f"export {folder.name}: a {self.name} run has no adapter of its own; export one of its runs")
+
+
+@functools.cache
+def registry() -> Mapping[str, RunKind]:
+    """Return every kind by its name: that of its folder, or that a plug-in declares."""
+    folders = classes_in(dynlora.kinds, RunKind, lambda item: f"{item.name}.kind" * item.ispkg)
+    own = {kind.name: kind for _, kind in folders}
+    kinds: dict[str, Callable[[], RunKind]] = {**joined(own, plugged_in("kinds", RunKind))}
+    return {name: made() for name, made in kinds.items()}
+
+
+def kind_of_run(folder: Path) -> RunKind:
+    """Return the kind of a run.
+
+    Raises:
+        ConfigError: when this version does not know it.
+        RunNotFoundError: when there is no such run.
+        CorruptRunError: when it cannot be read.
+    """
+    with RunReader(folder) as reader:
+        name = kind_of(reader.meta(("kind",)))
+    kind = registry().get(name)
+    if kind is None:
+        raise ConfigError(f"run {folder.name}: this version does not know its kind; use a newer one")
+    return kind

@@ -14,7 +14,7 @@ from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import ConfigError, NotRecordedError
-from dynlora.notebook import figure as figures
+from dynlora.notebook import figure
 from dynlora.notebook.figure import PageFigure, one_of
 from dynlora.notebook.remote_run import open_run
 from dynlora.notebook.run import Run
@@ -54,7 +54,7 @@ class ComparisonPlots:
     ) -> None:
         """Keep what reads the runs; use `Comparison.plot`."""
         self._compared, self._judged, self._theme = compared, judged, theme
-        self._colours = figures.palette(theme)
+        self._colours = figure.palette(theme)
 
     def __repr__(self) -> str:
         """Return the theme and the figures there are."""
@@ -94,7 +94,7 @@ class ComparisonPlots:
             known = sorted({key for one in compared.summaries.values() for key in one["metrics"]})
             remedy = f"held-out metrics of these runs are {listed(known, 12)}" if known else "wait for an evaluation"
             raise NotRecordedError(f"no run has recorded {name!r} of the split {side!r} over {x}; {remedy}")
-        return figures.page_figure(picture, self._colours)
+        return figure.page_figure(picture, self._colours)
 
     def results(self) -> PageFigure:
         """Draw the last metric of each configuration, with the range of its seeds, against the parameters in use.
@@ -105,7 +105,7 @@ class ComparisonPlots:
         picture = compare_pictures.frontier(self._compared(self._colours), self._colours)
         if picture.table.dropna(subset=["active", "mean"]).empty:
             raise NotRecordedError("no run of these has a result yet; wait for the first evaluation")
-        return figures.page_figure(picture, self._colours)
+        return figure.page_figure(picture, self._colours)
 
     def retention(self) -> PageFigure:
         """Draw the last metric of each configuration against what it forgot on public text.
@@ -123,7 +123,7 @@ class ComparisonPlots:
         picture = compare_pictures.retention(self._compared(self._colours), self._colours)
         if picture is None:
             raise NotRecordedError("no run of these measured what it forgot; train with log.retention=1")
-        return figures.page_figure(picture, self._colours)
+        return figure.page_figure(picture, self._colours)
 
     def differences(self) -> PageFigure:
         """Draw the difference of each configuration from the baseline, with its 95 % interval: the verdict's figure.
@@ -138,7 +138,7 @@ class ComparisonPlots:
             raise NotRecordedError(f"there is no difference to draw; {remedy}")
         words = verdict_text.drawn(judged, len(drawn))
         picture = Picture(verdict_figures.differences(judged, self._colours), words, verdict_text.table(judged))
-        return figures.page_figure(picture, self._colours)
+        return figure.page_figure(picture, self._colours)
 
     def capacity(self, *, spread: bool = False) -> PageFigure:
         """Draw the final rank of each module in each configuration.
@@ -154,7 +154,7 @@ class ComparisonPlots:
             raise NotRecordedError("no run of these has recorded ranks; wait for the first step of one of them")
         if ranks.drawn(spread=spread).empty:
             raise NotRecordedError("no configuration has two runs; train another seed, or draw without spread=True")
-        return figures.page_figure(compare_pictures.final_ranks(ranks, self._colours, is_spread=spread), self._colours)
+        return figure.page_figure(compare_pictures.final_ranks(ranks, self._colours, is_spread=spread), self._colours)
 
 
 Folder = str | os.PathLike[str]

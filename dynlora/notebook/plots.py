@@ -11,17 +11,15 @@ from dynlora.analysis import ablations, capacity_frames
 from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.errors import ConfigError, NotRecordedError
-from dynlora.kinds.registry import kind_of_run, registry
-from dynlora.notebook import figure as figures
-from dynlora.notebook.figure import Figures, PageFigure, one_of, within
-from dynlora.notebook.replay import Replay
+from dynlora.kinds.run_kind import kind_of_run, registry
+from dynlora.notebook import figure
+from dynlora.notebook.figure import Figures, PageFigure, Replay, one_of, within
 from dynlora.store import queries
 from dynlora.store.run import StoredRun, module_scores
 from dynlora.viz.kit import rank_picture
 from dynlora.viz.kit.panel import Panel, Picture, RunView
 from dynlora.viz.knockout import figures as knockout_pictures
-from dynlora.viz.shrink import figures as shrink_pictures
-from dynlora.viz.shrink import model as shrink_model
+from dynlora.viz.shrink import figures
 
 TRAINING = registry()["train"]
 READ = ("start", "stop", "step", "signal", "order", "module")
@@ -52,7 +50,7 @@ class Plots:
     def __init__(self, run: StoredRun, theme: str = "light") -> None:
         """Point at a run; use `Run.plot`."""
         self._run, self._theme = run, theme
-        self._colours, self._store = figures.palette(theme), RunQueries()
+        self._colours, self._store = figure.palette(theme), RunQueries()
 
     def __repr__(self) -> str:
         """Return the run, the theme and the figures there are."""
@@ -292,7 +290,7 @@ class Plots:
         one_of("score", score, scores)
         return self._shown(knockout_pictures.against_score(effect, scores[score], score, self._colours))
 
-    def shrink(self, tolerance: float = shrink_model.TOLERANCES[1]) -> PageFigure:
+    def shrink(self, tolerance: float = figures.TOLERANCES[1]) -> PageFigure:
         """Draw what every smaller size of the adapter costs; a line marks the smallest that is good enough.
 
         Args:
@@ -305,15 +303,15 @@ class Plots:
         if not tolerance >= 0:
             raise ConfigError(f"tolerance={tolerance!r}: must be 0 or more, in nats of held-out loss")
         folder = self._run.folder
-        result = shrink_model.measured(folder, queries.run_summary(folder))
+        result = figures.measured(folder, queries.run_summary(folder))
         if result is None:
             remedy = f"measure them with `{self._run.command('compress', '--curve')}`"
             raise self._missing("no measured sizes of its adapter", remedy)
-        size = shrink_model.best(result, tolerance)
-        return self._shown(shrink_pictures.curve_picture(result, size, tolerance, self._colours))
+        size = figures.best(result, tolerance)
+        return self._shown(figures.curve_picture(result, size, tolerance, self._colours))
 
     def _shown(self, picture: Picture) -> PageFigure:
-        return figures.page_figure(picture, self._colours)
+        return figure.page_figure(picture, self._colours)
 
     def _no_ranks(self) -> NotRecordedError:
         return self._missing("recorded no ranks yet", "call this again after its first step")

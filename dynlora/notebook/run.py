@@ -55,6 +55,6 @@ class Run(StoredRun):
             >>> len(model.answers(["a good film", "a bad film"]))
             2
         """
-        from dynlora.kinds.registry import kind_of_run
+        from dynlora.kinds.run_kind import kind_of_run
 
         return kind_of_run(self.folder).load(self.folder)

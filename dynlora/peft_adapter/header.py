@@ -22,8 +22,7 @@ from dynlora.peft_adapter.adapter_config import (
     settings_of,
     whole_number,
 )
-from dynlora.peft_adapter.foreign_names import ForeignNames, Layout, read_names
-from dynlora.peft_adapter.module_names import split_names
+from dynlora.peft_adapter.foreign_names import ForeignNames, Layout, read_names, split_names
 from dynlora.peft_adapter.read import PICKLES, check_shapes
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.safe_files import read_plain

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter.module_names import split_names
+from dynlora.peft_adapter.foreign_names import split_names
 
 Shape = tuple[int, int]
 """Of a module: input and output features."""

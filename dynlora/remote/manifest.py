@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dynlora.errors import CorruptRunError
-from dynlora.store import compressions, jsontext, knockouts, notes
+from dynlora.store import jsontext, measurements, notes
 from dynlora.store.meta import moment, table, whole
 from dynlora.store.origin import ORIGIN_NAME, Origin
 from dynlora.store.summary import ADAPTER_DIR
@@ -45,9 +45,9 @@ KEPT: Mapping[str, int] = {
     "config.yaml": 4 * 2**20,
     "train.log": MAX_LOG,
     notes.NOTES_NAME: notes.Notes.MAX_BYTES,
-    knockouts.KNOCKOUT_NAME: knockouts.Knockouts.MAX_BYTES,
-    "knockout-begun.json": knockouts.Knockouts.MAX_BYTES,
-    compressions.COMPRESS_NAME: compressions.Compressed.MAX_BYTES,
+    measurements.KNOCKOUT_NAME: measurements.Knockouts.MAX_BYTES,
+    "knockout-begun.json": measurements.Knockouts.MAX_BYTES,
+    measurements.COMPRESS_NAME: measurements.Compressed.MAX_BYTES,
 }
 """Small files of a run, and the most bytes that each may have."""
 

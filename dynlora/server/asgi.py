@@ -15,8 +15,8 @@ from streamlit.starlette import App
 
 from dynlora.jobs.environment import TIED_VARIABLE
 from dynlora.server import docs_site, entry_page
-from dynlora.server.app_files import app_root
 from dynlora.server.host_check import OwnPagesOnly
+from dynlora.server.serve import app_root
 
 # Until `st.navigation` has run once, streamlit takes the folder `pages/` for an app of its older kind and runs the page
 # of a link without the menu and the look: two tabs opened at the start would race for being the first.

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 
 from dynlora.errors import DynloraError
 from dynlora.jobs.environment import python_command
-from dynlora.server.app_files import app_root
 from dynlora.server.host_check import LOCAL, Receive, Scope, Send, is_welcome
+from dynlora.server.serve import app_root
 
 MOUNTED_AT = "/docs"
 """The path under which the dashboard serves the site."""

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from dynlora.server.app_files import app_root
+from dynlora.server.serve import app_root
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.page_style import style_sheet
 

@@ -22,9 +22,28 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.environment import MIRROR_VARIABLE, TIED_VARIABLE, TOKEN_VARIABLE, WARM_VARIABLE, python_command
 from dynlora.safe_files import read_plain
-from dynlora.server.app_files import app_root
 from dynlora.server.host_check import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_names
 from dynlora.store.process import find
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def app_root() -> Path:
+    """The folder that holds `app.py`, `pages/` and `.streamlit/config.toml`.
+
+    Raises:
+        FileNotFoundError: The installation is incomplete.
+    """
+    for folder in (_PACKAGE.parent, _PACKAGE / "_app"):
+        if (folder / "app.py").is_file() and (folder / "pages").is_dir():
+            return folder
+    raise FileNotFoundError(f"the dashboard's app.py is missing in and next to {_PACKAGE}; install dynlora again")
+
+
+def sample_runs_dir() -> Path:
+    """The folder of the sample runs that come with dynlora; it may be read-only."""
+    return app_root() / "sample_runs"
+
 
 MIN_LENGTH = 16
 MAX_LENGTH = 512

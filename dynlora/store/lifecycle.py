@@ -16,8 +16,8 @@ from dynlora.safe_files import making_folder, sync, write_text
 from dynlora.store import jsontext, schema
 from dynlora.store.connection import LET_GO_S, lock_run, open_writer, switch_journal, unwritable
 from dynlora.store.process import now, this_process
-from dynlora.store.rollups import event_crc
 from dynlora.store.schema import check_run_id
+from dynlora.store.series import event_crc
 
 ACTIVE_DIR = ".active"
 

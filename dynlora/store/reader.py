@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.errors import CorruptRunError
-from dynlora.store import cells, jsontext, schema, series
+from dynlora.store import jsontext, schema, series
 from dynlora.store.connection import open_reader
 from dynlora.store.meta import is_count, moment
 from dynlora.store.process import host, is_alive, now, stop_requested
@@ -71,8 +71,8 @@ class RunReader:
         """Return the facts about the run, all or some of them."""
         condition = "" if keys is None else f" WHERE key IN ({', '.join('?' * len(keys))})"
         rows = self._rows(f"SELECT key, value FROM meta{condition}", tuple(keys or ()), limit=10_000)
-        values = jsontext.load_all([cells.text(value) for _, value in rows])
-        return {cells.text(key): value for (key, _), value in zip(rows, values, strict=True)}
+        values = jsontext.load_all([jsontext.text(value) for _, value in rows])
+        return {jsontext.text(key): value for (key, _), value in zip(rows, values, strict=True)}
 
     def status(self) -> Status:
         """Return the state of the run; `interrupted` only when its process on this machine is gone."""
@@ -99,7 +99,7 @@ class RunReader:
         if len(rows) != 1:
             raise self._corrupt("its status is missing")
         seq, step, state, opened = rows[0]
-        return cells.integer(seq), cells.integer(step), cells.text(state), cells.integer(opened)
+        return jsontext.integer(seq), jsontext.integer(step), jsontext.text(state), jsontext.integer(opened)
 
     def modules(self) -> list[ModuleRow]:
         """Return the adapted modules in order."""
@@ -108,17 +108,17 @@ class RunReader:
             raise self._corrupt("two of its modules have one name, so the run is damaged; delete it or restore run.db")
         return [
             ModuleRow(
-                cells.name_of(name),
-                None if layer is None else cells.size(layer),
-                cells.name_of(kind),
-                *map(cells.size, sizes),
+                jsontext.name_of(name),
+                None if layer is None else jsontext.size(layer),
+                jsontext.name_of(kind),
+                *map(jsontext.size, sizes),
             )
             for name, layer, kind, *sizes in rows
         ]
 
     def groups(self) -> list[str]:
         """Return the names of the input groups in order."""
-        return [cells.name_of(name) for (name,) in self._ordered("groups", "name", 10_000)]
+        return [jsontext.name_of(name) for (name,) in self._ordered("groups", "name", 10_000)]
 
     def examples(self) -> list[Example]:
         """Return the fixed probe set."""
@@ -126,12 +126,12 @@ class RunReader:
         return [
             Example(
                 position,
-                cells.text(text),
-                cells.optional_text(pair),
-                cells.optional_text(label),
-                cells.optional_text(group),
-                cells.real(x),
-                cells.real(y),
+                jsontext.text(text),
+                jsontext.optional_text(pair),
+                jsontext.optional_text(label),
+                jsontext.optional_text(group),
+                jsontext.real(x),
+                jsontext.real(y),
             )
             for position, (text, pair, label, group, x, y) in enumerate(rows)
         ]
@@ -141,10 +141,10 @@ class RunReader:
         rows = self._rows("SELECT id, name, axis, unit, width FROM signals ORDER BY id", limit=schema.MAX_SIGNALS)
         signals: dict[str, SignalRow] = {}
         for number, name, axis, unit, width in rows:
-            if axis not in schema.AXES or not 1 <= cells.integer(width) <= schema.MAX_WIDTH:
-                raise self._corrupt(f"signal {cells.name_of(name)[:40]!r} has an invalid axis or width")
-            signals[cells.name_of(name)] = SignalRow(
-                cells.integer(number), cells.name_of(name), axis, cells.name_of(unit), width
+            if axis not in schema.AXES or not 1 <= jsontext.integer(width) <= schema.MAX_WIDTH:
+                raise self._corrupt(f"signal {jsontext.name_of(name)[:40]!r} has an invalid axis or width")
+            signals[jsontext.name_of(name)] = SignalRow(
+                jsontext.integer(number), jsontext.name_of(name), axis, jsontext.name_of(unit), width
             )
         return signals
 
@@ -154,7 +154,7 @@ class RunReader:
             "SELECT name FROM signals WHERE EXISTS (SELECT 1 FROM vectors WHERE signal = signals.id) ORDER BY id",
             limit=schema.MAX_SIGNALS,
         )
-        return [cells.name_of(name) for (name,) in rows]
+        return [jsontext.name_of(name) for (name,) in rows]
 
     def signal(
         self, name: str, start: int | None = None, stop: int | None = None, max_points: int | None = None
@@ -212,7 +212,9 @@ class RunReader:
                 if len(keys) > schema.MAX_SIGNALS:
                     raise self._corrupt("it has too many scalar series")
             return [
-                series.scalars(self._connection, cells.name_of(key[0]), cells.name_of(key[1]), start, stop, max_points)
+                series.scalars(
+                    self._connection, jsontext.name_of(key[0]), jsontext.name_of(key[1]), start, stop, max_points
+                )
                 for key in keys
                 if name in (None, key[0]) and split in (None, key[1])
             ]
@@ -234,7 +236,7 @@ class RunReader:
             "ORDER BY seq",
             (after_seq, *(kinds or ())),
         )
-        return [cells.event(row) for row in rows]
+        return [jsontext.event(row) for row in rows]
 
     def logs(self, last_n: int = 200) -> list[LogLine]:
         """Return the last lines of the run's own log, oldest first."""
@@ -242,7 +244,7 @@ class RunReader:
             "SELECT seq, time, level, message FROM logs ORDER BY seq DESC LIMIT ?", (max(0, min(last_n, 100_000)),)
         )
         return [
-            LogLine(cells.integer(s), cells.real(t), cells.name_of(level), cells.text(message))
+            LogLine(jsontext.integer(s), jsontext.real(t), jsontext.name_of(level), jsontext.text(message))
             for s, t, level, message in rows[::-1]
         ]
 
@@ -250,7 +252,7 @@ class RunReader:
         """Return the readings of the machine over time, by name."""
         readings: dict[str, list[tuple[float, float]]] = {}
         for time, name, value in self._rows("SELECT time, name, value FROM system ORDER BY rowid"):
-            readings.setdefault(cells.name_of(name), []).append((cells.real(time), cells.real(value)))
+            readings.setdefault(jsontext.name_of(name), []).append((jsontext.real(time), jsontext.real(value)))
         return [
             SystemSeries(name, np.array([t for t, _ in rows]), np.array([v for _, v in rows]))
             for name, rows in sorted(readings.items())
@@ -280,8 +282,8 @@ class RunReader:
                 raise self._corrupt(f"a table has more than {limit} rows, the limit of a run")
             yield row
 
-    def _guarded(self) -> cells.Guard:
-        return cells.Guard(self.folder)
+    def _guarded(self) -> jsontext.Guard:
+        return jsontext.Guard(self.folder)
 
     def _corrupt(self, what: str) -> CorruptRunError:
         return CorruptRunError(f"run {self.folder.name}: {what}")
@@ -318,7 +320,7 @@ def derive_status(row: Sequence[Any], corrupt: Any = CorruptRunError) -> Status:
         other_host,
         pid,
         start,
-        cells.optional_text(where),
-        cells.optional_text(error),
+        jsontext.optional_text(where),
+        jsontext.optional_text(error),
         opened,
     )

@@ -21,8 +21,8 @@ from dynlora.store import jsontext, schema
 from dynlora.store.lifecycle import ADD_EVENT, SET_META, event_row
 from dynlora.store.process import now
 from dynlora.store.resume import SeriesState, last_values, restore_scalars, restore_vectors, scalar_names
-from dynlora.store.rollups import Bucket, bucket_crc, scalar_crc, series_seed, vector_crc
 from dynlora.store.rows import ModuleRow
+from dynlora.store.series import Bucket, bucket_crc, scalar_crc, series_seed, vector_crc
 
 _MAX_PENDING_BYTES = 128 * 2**20
 

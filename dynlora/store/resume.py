@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dynlora.store.rollups import Bucket, RollUp, series_seed
 from dynlora.store.schema import LEVELS
+from dynlora.store.series import Bucket, RollUp, series_seed
 
 _DEFINITIONS = ("vectors", "scalars", "rollups", "events", "signals", "modules", "groups", "examples")
 

@@ -7,18 +7,78 @@ is made by the migrations, so that its schema is ours whoever the rows come from
 from __future__ import annotations
 
 import errno
+import io
+import json
+import math
+import os
 import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dynlora.errors import CorruptRunError
-from dynlora.store import cells, schema
+from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.safe_files import write_output
+from dynlora.store import jsontext, schema
 from dynlora.store.connection import open_reader, unreadable
-from dynlora.store.rollups import bucket_crc, vector_crc
-from dynlora.store.series import checked_scalars
+from dynlora.store.series import bucket_crc, checked_scalars, vector_crc
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+FORMATS = ("csv", "json", "parquet")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def encode(frame: pd.DataFrame, format: str) -> bytes:
+    """Return a frame in a format: `csv`, `json` (a list of records, NaN as null) or `parquet`.
+
+    A text cell or heading of a CSV that a spreadsheet would run as a formula gets a leading apostrophe.
+
+    Raises:
+        ConfigError: when the format is unknown.
+    """
+    if format == "csv":
+        return _guarded(frame).to_csv(index=False, lineterminator="\n").encode("utf-8")
+    if format == "json":
+        names = [str(name) for name in frame.columns]
+        rows = zip(*(frame[name].tolist() for name in frame.columns), strict=True)
+        records = [dict(zip(names, map(_finite, row), strict=True)) for row in rows]
+        return (json.dumps(records, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
+    if format == "parquet":
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    raise ConfigError(f"format {format!r} of a table: use one of {', '.join(FORMATS)}")
+
+
+def write(frame: pd.DataFrame, path: str | os.PathLike[str], format: str) -> None:
+    """Write a frame to a file, aside and then renamed.
+
+    Raises:
+        ConfigError: when the format is unknown, or something else than a file is there.
+        StorageError: when the file cannot be written.
+    """
+    write_output(os.fspath(path), encode(frame, format))
+
+
+def _guarded(frame: pd.DataFrame) -> pd.DataFrame:
+    safe = frame.rename(columns=_cell)
+    for name in safe.columns:
+        if safe[name].dtype.kind not in "iufbM":
+            safe[name] = safe[name].map(_cell)
+    return safe
+
+
+def _cell(value: Any) -> Any:
+    return "'" + value if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
 
 Row = tuple[Any, ...]
 BATCH_ROWS = 2_000
@@ -133,7 +193,7 @@ def batches(run: Snapshot, table: str) -> Iterator[list[Row]]:
         names[-1] = schema.crc_column(run.connection)
     query = f"SELECT {', '.join(names)} FROM {_SOURCE.get(table, table)} ORDER BY {_ORDER[table]}"
     make_check = _CHECKS.get(table, lambda _: lambda rows: None)
-    with cells.Guard(run.folder):
+    with jsontext.Guard(run.folder):
         check = make_check(run.connection)
         for rows in _some(run.connection.execute(query)):
             check_cells(table, rows)
@@ -210,7 +270,7 @@ def _rollups(_: sqlite3.Connection) -> Callable[[list[Row]], None]:
 def _events(_: sqlite3.Connection) -> Callable[[list[Row]], None]:
     def check(rows: list[Row]) -> None:
         for row in rows:
-            cells.event(row)
+            jsontext.event(row)
 
     return check
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, SetScale
-from dynlora.engine.edits.scales import MaskScales
+from dynlora.engine.edits.components import MaskScales
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
-from dynlora.engine.model.svd_form import (
+from dynlora.engine.model.offset_linear import (
     forget_triplets,
     orthogonality,
     take_sensitivity,

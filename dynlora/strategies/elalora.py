@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.greedy import BUDGET_UNITS, Budget, redistribute
+from dynlora.engine.allocation.solvers import BUDGET_UNITS, Budget, redistribute
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow, orthogonal_draw
-from dynlora.engine.edits.moments import RestartMoments
+from dynlora.engine.edits.components import RestartMoments
 from dynlora.engine.loop.schedule import Phases
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, rank_limit
-from dynlora.engine.model.svd_form import (
+from dynlora.engine.model.offset_linear import (
     forget_triplets,
     orthogonality,
     take_sensitivity,

@@ -9,11 +9,10 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from dynlora.engine.allocation.greedy import greedy_ranks
+from dynlora.engine.allocation.solvers import greedy_ranks
 from dynlora.engine.context import Probe
 from dynlora.engine.edits import Edit
-from dynlora.engine.init.initializers import STARTS, along, base_modules, probe_batches
-from dynlora.engine.init.input_svd import InputComponents, input_directions
+from dynlora.engine.initializers import STARTS, InputComponents, along, base_modules, input_directions, probe_batches
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import OwnSignal, Strategy, setting, state

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from dynlora.engine.allocation import scores
-from dynlora.engine.allocation.greedy import toward_ranks
-from dynlora.engine.allocation.solvers import proportional_ranks
+from dynlora.engine.allocation.solvers import proportional_ranks, toward_ranks
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.data.batches import LOOK
 from dynlora.engine.data.held_back import Batch
 from dynlora.engine.edits import Edit
-from dynlora.engine.init.initializers import probe_batches
+from dynlora.engine.initializers import probe_batches
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import OwnSignal, Strategy, setting, state

@@ -13,8 +13,8 @@ from torch import Tensor
 from dynlora.engine.allocation.solvers import proportional_ranks
 from dynlora.engine.context import Probe
 from dynlora.engine.edits import Edit
-from dynlora.engine.edits.set_start import StartAt
-from dynlora.engine.init.initializers import base_modules, gradient_step, mean_product, probe_batches, weight_gradients
+from dynlora.engine.edits.components import StartAt
+from dynlora.engine.initializers import base_modules, gradient_step, mean_product, probe_batches, weight_gradients
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.strategy import OwnSignal, Strategy, setting, state

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.greedy import BUDGET_UNITS, Budget, redistribute
+from dynlora.engine.allocation.solvers import BUDGET_UNITS, Budget, redistribute
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit, Grow
-from dynlora.engine.edits.moments import RestartMoments
-from dynlora.engine.edits.scales import ShrinkScales, shrunk
+from dynlora.engine.edits.components import RestartMoments, ShrinkScales, shrunk
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, rank_limit

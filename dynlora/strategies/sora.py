@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Drop, Edit
-from dynlora.engine.edits.scales import ShrinkScales
+from dynlora.engine.edits.components import ShrinkScales
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo

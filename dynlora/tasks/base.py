@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dynlora.data_files.columns import Columns
 from dynlora.errors import DataError
 from dynlora.tasks.labels import LabelColumn
-from dynlora.tasks.rows import EncodedRows, Prompt, TextRows
+from dynlora.tasks.token_rows import EncodedRows, Prompt, TextRows
 
 
 @dataclass(frozen=True)

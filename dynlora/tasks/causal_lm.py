@@ -15,11 +15,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from dynlora.data_files.columns import Columns
 from dynlora.errors import DataError
-from dynlora.tasks import answers
+from dynlora.tasks import labels as tasks_labels
 from dynlora.tasks.base import WritingTask
-from dynlora.tasks.rows import EncodedRows, Prompt, TextRows
 from dynlora.tasks.token_loss import TokenOutput, judged_tokens, next_tokens, token_loss
-from dynlora.tasks.token_rows import encode_texts, encoder, end_token, prompt_of
+from dynlora.tasks.token_rows import EncodedRows, Prompt, TextRows, encode_texts, encoder, end_token, prompt_of
 
 
 @dataclass(frozen=True)
@@ -189,4 +188,4 @@ class CausalLM(WritingTask):
 
     def is_right(self, answer: str, written: str) -> bool:
         """Say whether a written text gives the right answer; see `answers.is_right`."""
-        return answers.is_right(answer, written)
+        return tasks_labels.is_right(answer, written)

@@ -8,14 +8,65 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from dynlora.assets.template_trial import MOST_BYTES, MOST_CHARACTERS, MOST_SECONDS, is_bounded
 from dynlora.data_files.conversations import Turn
 from dynlora.errors import DataError, first_line
-from dynlora.tasks.rows import EncodedRows, Prompt, TextRows
+
+
+class TextRows(Protocol):
+    """Rows of one side of the data, as `engine/data/text_data.py` has them."""
+
+    @property
+    def text(self) -> list[str]:
+        """First texts, or what is before a completion."""
+        ...
+
+    @property
+    def text_pair(self) -> list[str] | None:
+        """Second texts, or completions."""
+        ...
+
+    @property
+    def fields(self) -> Mapping[str, list[Any]]:
+        """What else a task needs of each row, by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows as tokens.
+
+    Attributes:
+        features: per row, what the model takes: input_ids, attention_mask and maybe token_type_ids.
+        targets: per row, the label of each token; None for a task with one label a row.
+        counts: how many labels of each row count in the loss, (n,); None for one a row.
+        notes: what a person should know, in sentences.
+    """
+
+    features: list[dict[str, list[int]]]
+    targets: list[list[int]] | None = None
+    counts: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model continues.
+
+    Attributes:
+        ids: its tokens.
+        text: for reading.
+        expected: what the data has after it.
+    """
+
+    ids: list[int]
+    text: str
+    expected: str
+
 
 IGNORED = -100
 """Written in the place of a token that does not count; PyTorch's own."""

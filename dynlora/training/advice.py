@@ -27,7 +27,7 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import helper_job
 from dynlora.training.build import build_trainer, explained, make_accelerator
 from dynlora.training.inputs import load_inputs
-from dynlora.training.plan import trainer_check
+from dynlora.training.run import trainer_check
 
 logger = logging.getLogger(__name__)
 

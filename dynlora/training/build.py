@@ -15,13 +15,12 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from dynlora.config import PROBE_ROWS, RunConfig
 from dynlora.engine.adapt import adapt
-from dynlora.engine.data import groups
+from dynlora.engine.data import held_back
 from dynlora.engine.data.batches import BatchOrder, Tokens, calibration_batches
 from dynlora.engine.data.held_back import HeldBack, set_apart
 from dynlora.engine.data.text_data import Rows
-from dynlora.engine.evaluation.evaluate import Evaluation
+from dynlora.engine.evaluation.evaluate import Evaluation, sample
 from dynlora.engine.evaluation.generate import LONGEST, Limits
-from dynlora.engine.evaluation.held_out_part import sample
 from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.engine.evaluation.token_trace import TokenTrace
 from dynlora.engine.evaluation.written import EXACT_MATCH, Prompts
@@ -264,7 +263,7 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) 
     everything = inputs.encoded("held_out")
     tokens, held_out = usable(everything), data.held_out.take(usable_rows(everything))
     names, group = _groups(inputs, train, tokens, held_out, autocast)
-    probe = groups.probe_rows(tokens.label, group, PROBE_ROWS, config.seed)
+    probe = held_back.probe_rows(tokens.label, group, PROBE_ROWS, config.seed)
     looked_at = sample(probe, group, len(tokens), config.log.eval_rows, config.seed)
     evaluation = Evaluation(
         tokens,
@@ -282,7 +281,7 @@ def _evaluation(inputs: Inputs, train: Tokens, autocast: Any, *, is_kept: bool) 
     )
     if not is_kept:
         return evaluation, np.zeros((len(probe), 2))
-    return evaluation, groups.plane(groups.embed(base.model, tokens, probe, 64, autocast))
+    return evaluation, held_back.plane(held_back.embed(base.model, tokens, probe, 64, autocast))
 
 
 def _prompts(inputs: Inputs, held_out: Rows, group: np.ndarray | None) -> Prompts | None:
@@ -290,7 +289,7 @@ def _prompts(inputs: Inputs, held_out: Rows, group: np.ndarray | None) -> Prompt
     config, task, tokenizer = inputs.config, inputs.data.task, inputs.base.tokenizer
     if not isinstance(task, WritingTask) or not config.log.generate_rows:
         return None
-    rows = groups.probe_rows(np.zeros(len(held_out)), group, config.log.generate_rows, config.seed)
+    rows = held_back.probe_rows(np.zeros(len(held_out)), group, config.log.generate_rows, config.seed)
     limits = Limits(config.log.generate_max, min(tokenizer.model_max_length, LONGEST))
     interim = len(rows) if inputs.data.metric == EXACT_MATCH else config.log.generate_interim
     return Prompts.of_rows(held_out, rows, interim, tokenizer, task, limits)
@@ -302,10 +301,10 @@ def _groups(
     """Return the input groups' names and the index of each held-out row's group."""
     config = inputs.config
     if config.data.group_by == "clusters":
-        sample = groups.probe_rows(train.label, None, 4 * PROBE_ROWS, config.seed)
-        clusters = groups.fit_clusters(groups.embed(inputs.base.model, train, sample, 64, autocast), config.seed)
+        sample = held_back.probe_rows(train.label, None, 4 * PROBE_ROWS, config.seed)
+        clusters = held_back.fit_clusters(held_back.embed(inputs.base.model, train, sample, 64, autocast), config.seed)
         everything = np.arange(len(tokens))
-        member = clusters.predict(groups.embed(inputs.base.model, tokens, everything, 64, autocast))
+        member = clusters.predict(held_back.embed(inputs.base.model, tokens, everything, 64, autocast))
         return [f"cluster {index + 1}" for index in range(clusters.n_clusters)], np.asarray(member)
     return named_groups(held_out)
 

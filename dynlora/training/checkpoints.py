@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dynlora.engine.evaluation.held_out_part import HeldOutPart
+from dynlora.engine.evaluation.evaluate import HeldOutPart
 from dynlora.engine.loop.adapter_state import adapter_state
 from dynlora.engine.loop.checkpoint import optimizer_state, write_checkpoint
 from dynlora.engine.loop.trainer import Trainer

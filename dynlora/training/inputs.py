@@ -16,7 +16,7 @@ from dynlora import assets, strategies
 from dynlora.assets import DATASETS, MODELS, resolve_model
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import with_absolute_paths
-from dynlora.engine.data import kept_tokens
+from dynlora.engine.data import packing
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.packing import check_packing, pack
 from dynlora.engine.data.text_data import TextData, load_data
@@ -61,7 +61,7 @@ class Inputs:
         """Return the rows of a side, train or held_out, as tokens; they are made once."""
         if side not in self._tokens:
             length = self.config.data.max_length
-            self._tokens[side] = kept_tokens.encoded(self.base.tokenizer, self.data, side, length)
+            self._tokens[side] = packing.encoded(self.base.tokenizer, self.data, side, length)
         return self._tokens[side]
 
     def sequences(self, tokens: Tokens) -> Tokens:
@@ -198,14 +198,14 @@ def make_tokens(values: Mapping[str, Any], *, is_wanted: Callable[[], bool]) -> 
         DynloraError: where the configuration, its model or its data cannot be used.
     """
     config = with_absolute_paths(parse_config(values))
-    kept_tokens.forget()  # those of data that nobody looks at any more
+    packing.forget()  # those of data that nobody looks at any more
     if not _is_at_hand(config):
         return
     data = read_data(config)
     tokenizer = load_tokenizer(resolve_model(config.model.name))
     for side in ("train", "held_out"):
         if is_wanted():
-            kept_tokens.make(tokenizer, data, side, config.data.max_length)
+            packing.make(tokenizer, data, side, config.data.max_length)
 
 
 def _is_at_hand(config: RunConfig) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dynlora.config import RunConfig, TrainConfig
 from dynlora.engine.data.batches import BatchOrder, padded_tokens, sorted_batches
-from dynlora.engine.loop.divergence import check_start
+from dynlora.engine.loop.first_steps import check_start
 from dynlora.engine.loop.schedule import checkpoint_every, eval_every
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.quantized import numbers_in
@@ -24,7 +24,7 @@ from dynlora.jobs.trackers import check_trackers
 from dynlora.training.build import build_trainer, explained, make_accelerator
 from dynlora.training.checkpoints import parameter_counts
 from dynlora.training.inputs import Inputs, load_inputs
-from dynlora.training.plan import trainer_check
+from dynlora.training.run import trainer_check
 from dynlora.training.token_preview import Encoded
 
 

@@ -23,8 +23,7 @@ from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome, check_can_work, work_on
-from dynlora.training.progress_stream import QuietStream, Readings
-from dynlora.training.stop_signal import StopRequest
+from dynlora.training.progress_stream import QuietStream, Readings, StopRequest
 
 logger = logging.getLogger(__name__)
 

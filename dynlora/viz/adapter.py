@@ -19,7 +19,7 @@ from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import row_edges
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, rows, titled
-from dynlora.viz.ui.guard import guarded
+from dynlora.viz.ui.live import guarded
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 from dynlora.viz.ui.url_state import segmented, to_address
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dynlora.analysis import advice_text as text
-from dynlora.analysis import ranks_to_use_text
+from dynlora.analysis import ranks_to_use
 from dynlora.analysis.frames import described
 from dynlora.analysis.ranks_to_use import LoraSettings, lora_settings
 from dynlora.analysis.suggested_rate import curves_of, mean_curve, suggested_rate
@@ -21,7 +21,7 @@ from dynlora.text import markdown_text, sentence_case
 from dynlora.viz.kit import rank_picture, theme
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, snippets, under
-from dynlora.viz.ui.guard import announce, fragment, guarded
+from dynlora.viz.ui.live import announce, fragment, guarded
 from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 
@@ -170,7 +170,7 @@ def _draw(answer: Mapping[str, Any], config: Mapping[str, Any]) -> None:
             note(text.layer(row))
         settings = lora_settings_of(answer, config)
         if settings is not None:
-            snippets(ranks_to_use_text.snippets(settings), 250)
+            snippets(ranks_to_use.snippets(settings), 250)
         note(text.look(answer))
 
 

@@ -11,13 +11,13 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
-from dynlora.kinds.decode import steps_view, text
+from dynlora.kinds.decode import frames, text
 from dynlora.kinds.decode.kind import DecodeKind
 from dynlora.kinds.decode.result import DRAFT, TARGET, Step
 from dynlora.store.meta import count, finite, short_text, table
 from dynlora.text import one_line
 from dynlora.viz.ui.cards import card, colours, note, safe, titled, under
-from dynlora.viz.ui.guard import fragment
+from dynlora.viz.ui.live import fragment
 from dynlora.viz.ui.model_client import POLL_S, Streamed
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose
@@ -106,7 +106,7 @@ def _steps_card(stream: Streamed, threshold: float) -> None:
             if stream.error:
                 st.error(safe(stream.error))
             steps = [_step(message) for message in stream.messages if "by" in message]
-            st.html(steps_view.steps_html(steps, threshold, colours()))
+            st.html(frames.steps_html(steps, threshold, colours()))
             end = next((message for message in stream.messages if "ended" in message), None)
             if end is not None:
                 under(_ending(end), _frame(steps), "decode-live")

@@ -24,15 +24,15 @@ from dynlora.analysis.run_summary import (
     progress_share,
 )
 from dynlora.errors import DynloraError
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.kinds.train.replay_speech import speech
 from dynlora.store import queries
 from dynlora.text import ago, markdown_text, one_line, score
+from dynlora.viz import tour
 from dynlora.viz.capacity import capacity_view
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.race import race_card, races
-from dynlora.viz.tour import stops as tour_stops
-from dynlora.viz.tour.model import is_tour_taken
+from dynlora.viz.tour import is_tour_taken
 from dynlora.viz.ui.cards import card, colours, note
 from dynlora.viz.ui.replay import replay
 from dynlora.viz.ui.run_picker import find_run, has_moved, link, no_runs, runs_dir
@@ -134,7 +134,7 @@ HIDDEN = "tour-hidden"
 def sample_view() -> RunReading | None:
     """Return the capacity of the run of the tour; None where no run can show it."""
     with suppress(DynloraError):
-        sample = tour_stops.toured()
+        sample = tour.toured()
         return None if sample is None else sample.view
     return None
 
@@ -158,7 +158,7 @@ def tour_hint() -> None:
         link("pages/tour.py", "Take the tour")
         if st.button("Hide", type="tertiary", key="hide-tour"):
             st.session_state[HIDDEN] = True
-            tour_stops.remember()
+            tour.remember()
             st.rerun()
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import ablations
-from dynlora.store.knockouts import KnockedOut, Knockouts
+from dynlora.store.measurements import KnockedOut, Knockouts
 
 EFFECT = KnockedOut(modules=(1,), loss=0.5, delta=0.1, low=0.05, high=0.2, changed=0.25, by_group=(0.1, None))
 

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 from dynlora.analysis import frames, health
-from dynlora.analysis import health_checks as checks
-from dynlora.analysis.health_checks import NOTICE, PROBLEM, Evidence, Finding
+from dynlora.analysis.health import NOTICE, PROBLEM, Evidence, Finding
 from dynlora.analysis.learning import Symptom
 from dynlora.analysis.run_reading import read_run
 from dynlora.store import queries
@@ -73,23 +72,23 @@ STARVED = np.array([4.0, 4, 4, 4, 4, 4, 4, 1])
 NOISE = [np.random.default_rng(i // 3).random(N) for i in range(24)]
 
 CASES: list[tuple[str, Callable[[Evidence], Finding | None], dict[str, object], str, str]] = [
-    ("never ran", checks.allocator, {"reallocations": events([])}, PROBLEM, "3 reallocations are planned, but none"),
-    ("frozen", checks.frozen, {"ranks": table([[4] * N] * 3)}, NOTICE, "There were 3 reallocations, 3 of them"),
-    ("exceeded", checks.budget, {"line": line([990, 1100])}, PROBLEM, "100 parameters (10.0 %) above the budget"),
-    ("exceeded once", checks.budget, {"line": line([1500, 990])}, NOTICE, "Up to step 0"),
-    ("unused", checks.budget, {"line": line([990, 800])}, NOTICE, "200 of 1,000 parameters (20.0 %)"),
-    ("starved", checks.starved, {"ranks": table([[4] * N, STARVED])}, NOTICE, "query 7 is in the top quarter"),
-    ("collapsed", checks.gates, {"gates": table([[1.0002] * N])}, NOTICE, "within 0.001 of 1"),
-    ("alike", checks.gates, {"group_gates": pd.DataFrame([[0.9] * N] * 2)}, NOTICE, "treat all inputs alike"),
-    ("saturated", checks.gates, {"gates": table([[1.0] * (N - 1) + [1.99]])}, PROBLEM, "1 of 8 gates"),
-    ("noise", checks.noise, {"importance": table(NOISE)}, NOTICE, "rank correlation"),
-    ("not a number", checks.loss, {"loss": loss([0.7, np.nan, 0.6])}, PROBLEM, "first at step 1"),
-    ("does not learn", checks.learning, {"learning": [STILL]}, PROBLEM, "B is still exactly 0, so the update is: all"),
-    ("flat", checks.flat, {"loss": loss([0.7, 0.69, 0.71] * 10)}, NOTICE, "a change that its noise of ±0.00"),
-    ("rises", checks.flat, {"loss": loss([0.5] * 15 + [0.6] * 15)}, NOTICE, "went from 0.500 to 0.600 nats. Check"),
-    ("diverged", checks.loss, {"loss": loss([0.7] * 20 + [5.0] * 20)}, PROBLEM, "more than 1.5 times"),
-    ("majority", checks.majority, {"confusion": [[60, 0], [40, 0]]}, PROBLEM, "60.0 % of the held-out predictions"),
-    ("data", checks.data, {"data_warnings": ["3 rows are twice there"]}, NOTICE, "3 rows are twice there."),
+    ("never ran", health.allocator, {"reallocations": events([])}, PROBLEM, "3 reallocations are planned, but none"),
+    ("frozen", health.frozen, {"ranks": table([[4] * N] * 3)}, NOTICE, "There were 3 reallocations, 3 of them"),
+    ("exceeded", health.budget, {"line": line([990, 1100])}, PROBLEM, "100 parameters (10.0 %) above the budget"),
+    ("exceeded once", health.budget, {"line": line([1500, 990])}, NOTICE, "Up to step 0"),
+    ("unused", health.budget, {"line": line([990, 800])}, NOTICE, "200 of 1,000 parameters (20.0 %)"),
+    ("starved", health.starved, {"ranks": table([[4] * N, STARVED])}, NOTICE, "query 7 is in the top quarter"),
+    ("collapsed", health.gates, {"gates": table([[1.0002] * N])}, NOTICE, "within 0.001 of 1"),
+    ("alike", health.gates, {"group_gates": pd.DataFrame([[0.9] * N] * 2)}, NOTICE, "treat all inputs alike"),
+    ("saturated", health.gates, {"gates": table([[1.0] * (N - 1) + [1.99]])}, PROBLEM, "1 of 8 gates"),
+    ("noise", health.noise, {"importance": table(NOISE)}, NOTICE, "rank correlation"),
+    ("not a number", health.loss, {"loss": loss([0.7, np.nan, 0.6])}, PROBLEM, "first at step 1"),
+    ("does not learn", health.learning, {"learning": [STILL]}, PROBLEM, "B is still exactly 0, so the update is: all"),
+    ("flat", health.flat, {"loss": loss([0.7, 0.69, 0.71] * 10)}, NOTICE, "a change that its noise of ±0.00"),
+    ("rises", health.flat, {"loss": loss([0.5] * 15 + [0.6] * 15)}, NOTICE, "went from 0.500 to 0.600 nats. Check"),
+    ("diverged", health.loss, {"loss": loss([0.7] * 20 + [5.0] * 20)}, PROBLEM, "more than 1.5 times"),
+    ("majority", health.majority, {"confusion": [[60, 0], [40, 0]]}, PROBLEM, "60.0 % of the held-out predictions"),
+    ("data", health.data, {"data_warnings": ["3 rows are twice there"]}, NOTICE, "3 rows are twice there."),
 ]
 
 
@@ -179,10 +178,10 @@ def test_nothing_is_found_too_early_or_without_records(changes: dict[str, object
 
 def test_an_allocator_is_late_only_after_its_first_planned_step() -> None:
     waiting = well(reallocations=events([]), max_steps=20, step=8, first_reallocation=6)
-    assert checks.allocator(waiting) is None  # a planned step that moves nothing leaves no event
-    assert checks.allocator(dataclasses.replace(waiting, step=9)) is not None
+    assert health.allocator(waiting) is None  # a planned step that moves nothing leaves no event
+    assert health.allocator(dataclasses.replace(waiting, step=9)) is not None
     not_recorded = dataclasses.replace(waiting, step=19, first_reallocation=20)  # of a run of an earlier version
-    assert checks.allocator(not_recorded) is None
+    assert health.allocator(not_recorded) is None
 
 
 TRAINED = [Path(folder) for folder in sorted(queries.list_runs(SAMPLES)["folder"])]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from dynlora.analysis import ranks_to_use, ranks_to_use_text
+from dynlora.analysis import ranks_to_use
 from dynlora.analysis.frames import described
 from dynlora.store import queries
 
@@ -70,20 +70,20 @@ def test_kinds_are_ordered_by_the_rank_they_ended_with() -> None:
     assert kinds["share"].sum() == pytest.approx(1)
     assert (kinds.loc["query", "helping"], kinds.loc["query", "measured"]) == (1, 2)
     assert kinds.loc["value", "norm"] == pytest.approx((1 + 3 + 5) / 3)
-    headline = ranks_to_use_text.headline(evidence)
+    headline = ranks_to_use.headline(evidence)
     assert (
         headline
         == "Over 6 modules, most rank went to value (mean 7), least to query (1); every module started with rank 4."
     )
-    assert "effective rank" not in ranks_to_use_text.kinds_table(evidence), "nothing was recorded"
-    confidence = ranks_to_use_text.confidence(evidence)
+    assert "effective rank" not in ranks_to_use.kinds_table(evidence), "nothing was recorded"
+    confidence = ranks_to_use.confidence(evidence)
     assert "1 module helps (95 % CI above 0), 1 harms, 1 is not shown" in confidence
     assert "Ablation on 500 held-out examples, 3 of 6 modules measured so far: " in confidence
-    assert "Run the module ablation to see" in ranks_to_use_text.confidence(evidence_of([2] * 6))
+    assert "Run the module ablation to see" in ranks_to_use.confidence(evidence_of([2] * 6))
 
 
 def test_kinds_of_equal_mean_rank_tie() -> None:
-    even = ranks_to_use_text.headline(evidence_of([2, 4, 4, 4, 6, 4], start=[0, 1, 0, 1, 1, 0]))
+    even = ranks_to_use.headline(evidence_of([2, 4, 4, 4, 6, 4], start=[0, 1, 0, 1, 1, 0]))
     assert even == (
         "The mean rank of every kind is 4; single modules have ranks from 2 to 6; the modules started with rank 0 to 1."
     )
@@ -96,38 +96,38 @@ def test_kinds_of_equal_mean_rank_tie() -> None:
         0,
         {"delta_norm": None, "effective_rank": None},
     )
-    headline = ranks_to_use_text.headline(evidence)
+    headline = ranks_to_use.headline(evidence)
     assert headline.startswith("Over 6 modules, most rank went to a and b (tie at mean 5), least to c (1)")
     assert headline.endswith("every module started with rank 6.")
 
 
 def test_ranks_that_were_set_before_training_have_not_moved() -> None:
-    assert ranks_to_use_text.headline(evidence_of([2, 8, 1, 8, 0, 5], start=[2, 8, 1, 8, 0, 5])).endswith(
+    assert ranks_to_use.headline(evidence_of([2, 8, 1, 8, 0, 5], start=[2, 8, 1, 8, 0, 5])).endswith(
         ", as set before training."
     )
     unknown = evidence_of([2, 8, 1, 8, 0, 5], start=[float("nan")] * 6)
-    assert "start" not in ranks_to_use_text.headline(unknown)
-    assert set(ranks_to_use_text.kinds_table(unknown)["start"]) == {"–"}
+    assert "start" not in ranks_to_use.headline(unknown)
+    assert set(ranks_to_use.kinds_table(unknown)["start"]) == {"–"}
 
 
 def test_confidence_names_what_is_not_shown_to_help() -> None:
     evidence = evidence_of([2, 8, 1, 8, 1, 5], {n: (0.1, 0.2) for n in range(5)} | {5: (-0.1, 0.1)})
     assert evidence.is_measured
-    confidence = ranks_to_use_text.confidence(evidence)
+    confidence = ranks_to_use.confidence(evidence)
     assert "5 modules help (95 % CI above 0), 1 is not shown to help when turned off alone (value 2)" in confidence
     assert "One seed" in confidence
-    assert "none yet" in ranks_to_use_text.confidence(evidence_of([4] * 6))
+    assert "none yet" in ranks_to_use.confidence(evidence_of([4] * 6))
 
 
 def test_columns_that_the_table_does_not_have_are_not_explained() -> None:
-    measured = ranks_to_use_text.kinds_table(evidence_of([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3)}))
-    assert "Help: modules whose ablation raises the loss" in ranks_to_use_text.columns(measured)
-    assert "Update norm: means." in ranks_to_use_text.columns(measured), "no effective rank was recorded"
-    assert "Help" not in ranks_to_use_text.columns(ranks_to_use_text.kinds_table(evidence_of([2, 8, 1, 8, 0, 5])))
+    measured = ranks_to_use.kinds_table(evidence_of([2, 8, 1, 8, 0, 5], {0: (0.1, 0.3)}))
+    assert "Help: modules whose ablation raises the loss" in ranks_to_use.columns(measured)
+    assert "Update norm: means." in ranks_to_use.columns(measured), "no effective rank was recorded"
+    assert "Help" not in ranks_to_use.columns(ranks_to_use.kinds_table(evidence_of([2, 8, 1, 8, 0, 5])))
 
 
 def test_no_ablation_is_advised_where_none_can_be_made() -> None:
-    caption = ranks_to_use_text.confidence(evidence_of([2, 8, 1, 8, 0, 5]), "This run has no saved adapter.")
+    caption = ranks_to_use.confidence(evidence_of([2, 8, 1, 8, 0, 5]), "This run has no saved adapter.")
     assert caption.startswith("Confidence by ablation: none. This run has no saved adapter. One seed")
     assert "Run the module ablation" not in caption
 
@@ -135,13 +135,13 @@ def test_no_ablation_is_advised_where_none_can_be_made() -> None:
 def test_seeds_that_agree_say_so_and_ranks_that_never_moved_claim_nothing() -> None:
     ranks = [2, 8, 1, 7, 3, 5]
     assert ranks_to_use.agreement_of_seeds(evidence_of(ranks, None, ranks, ranks)) == pytest.approx(1)
-    assert "between 3 seeds with a Spearman correlation of +1.00" in ranks_to_use_text.confidence(
+    assert "between 3 seeds with a Spearman correlation of +1.00" in ranks_to_use.confidence(
         evidence_of(ranks, None, ranks, ranks)
     )
     still = evidence_of([4] * 6, None, [4] * 6)
     assert ranks_to_use.agreement_of_seeds(still) is None
-    assert "gives no reason to prefer others" in ranks_to_use_text.headline(still)
-    assert "The same ranks in 2 seeds." in ranks_to_use_text.confidence(still)
+    assert "gives no reason to prefer others" in ranks_to_use.headline(still)
+    assert "The same ranks in 2 seeds." in ranks_to_use.confidence(still)
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of PEFT, in transformers 5
@@ -155,7 +155,7 @@ def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) ->
     assert settings is not None
     assert settings.is_scaling_known
     names: dict[str, Any] = {}
-    exec(ranks_to_use_text.code(settings), names)
+    exec(ranks_to_use.code(settings), names)
     assert names["config"].task_type == "SEQ_CLS"
     assert summary["model"] is not None
     base = AutoModelForSequenceClassification.from_pretrained(summary["model"], num_labels=2)
@@ -171,7 +171,7 @@ def test_the_code_makes_peft_build_the_adapters_of_the_run(trained_run: Path) ->
     for name, (_, built_scaling) in built.items():
         assert built_scaling == pytest.approx(summary["scaling"][name])
         assert re.search(rf'"{re.escape(name)}"', json.dumps(scaling))
-    read = yaml.safe_load(ranks_to_use_text.axolotl(settings))
+    read = yaml.safe_load(ranks_to_use.axolotl(settings))
     for theirs, ours in {"r": "r", "alpha": "lora_alpha", "rank_pattern": "rank_pattern"}.items():
         assert read[f"lora_{theirs}"] == getattr(names["config"], ours)
     assert read.get("lora_alpha_pattern", {}) == names["config"].alpha_pattern
@@ -183,9 +183,9 @@ def test_alphas_with_a_fraction_are_named_as_what_axolotl_refuses() -> None:
     whole, broken = (ranks_to_use.lora_settings(summary, ranks) for ranks in ({"a": 4, "b": 2}, {"a": 4, "b": 3}))
     assert whole is not None
     assert broken is not None
-    assert "refuses" not in ranks_to_use_text.axolotl(whole)
-    assert ranks_to_use_text.axolotl(broken).startswith("# Axolotl refuses alphas with a fraction")
-    read = yaml.safe_load(ranks_to_use_text.axolotl(broken))
+    assert "refuses" not in ranks_to_use.axolotl(whole)
+    assert ranks_to_use.axolotl(broken).startswith("# Axolotl refuses alphas with a fraction")
+    read = yaml.safe_load(ranks_to_use.axolotl(broken))
     assert (read["lora_alpha"], read["lora_alpha_pattern"]) == (4.5, {"a": 6})
 
 
@@ -195,7 +195,7 @@ def test_a_run_that_recorded_no_scaling_says_so_and_takes_its_settings() -> None
     assert settings is not None
     assert (settings.r, settings.lora_alpha, settings.target_modules) == (4, 16, ["a", "b", "c"])
     assert (settings.rank_pattern, settings.alpha_pattern) == ({"b": 2}, {"b": 8})
-    code = ranks_to_use_text.code(settings)
+    code = ranks_to_use.code(settings)
     assert "did not record its scaling" in code
     assert "task_type" not in code
     compile(code, "config", "exec")
@@ -208,6 +208,6 @@ def test_names_of_a_hostile_run_stay_text_in_the_code() -> None:
     assert settings is not None
     import ast
 
-    (_, made) = [node for node in ast.parse(ranks_to_use_text.code(settings)).body if not isinstance(node, ast.Expr)]
+    (_, made) = [node for node in ast.parse(ranks_to_use.code(settings)).body if not isinstance(node, ast.Expr)]
     (targets,) = [k.value for k in made.value.keywords if k.arg == "target_modules"]  # pyright: ignore
     assert ast.literal_eval(targets) == [name]

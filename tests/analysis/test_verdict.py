@@ -16,7 +16,7 @@ from dynlora.analysis.pairing import FEWEST_SEEDS, Side
 from dynlora.analysis.verdict import MOST_SEEDS, Verdict, verdict
 from dynlora.analysis.verdict_text import next_runs
 from dynlora.config_files import read_run_config
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.server.serve import sample_runs_dir
 from dynlora.store.summary import run_summary
 
 ROWS = 400

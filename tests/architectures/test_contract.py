@@ -18,8 +18,8 @@ from dynlora.engine.evaluation.generate import Limits, write
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.errors import AssetError, ConfigError, DynloraError
-from dynlora.training.plan import plan
 from dynlora.training.preflight import preflight
+from dynlora.training.run import plan
 from tests.architectures import tiny_models as tiny
 from tests.tiny import save_data, tiny_values
 from tests.tiny_lm import lm_values, save_problems

@@ -19,7 +19,7 @@ from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.inference.export import export_run
 from dynlora.inference.load import GATE_ROWS, evaluate_run, load_run
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.training.inputs import read_data
 from tests.architectures import tiny_models as tiny
 from tests.tiny import save_data, tiny_arguments, tiny_values
@@ -50,9 +50,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         values = lm_values(tiny.save_writer(architecture, folder / "model"), save_problems(folder / "data"))
     else:
         values = tiny_values(tiny.save_classifier(architecture, folder / "model"), save_data(folder / "data"))
-    outcome = training.train(
-        parse_config({**values, "strategy": {"name": "dynamic", "gates": "module"}}), folder / "runs"
-    )
+    outcome = run.train(parse_config({**values, "strategy": {"name": "dynamic", "gates": "module"}}), folder / "runs")
     assert outcome.state == "finished", outcome.error
     return architecture, use, outcome.folder
 
@@ -167,7 +165,7 @@ def test_a_run_that_fails_before_its_first_step_says_what_to_change(
         raise ValueError("All examples must have the same number of <eos> tokens.")
 
     monkeypatch.setattr("dynlora.engine.loop.trainer.Trainer.predictions", fails)
-    outcome = training.train(parse_config(tiny_values(*classified)), tmp_path / "runs")
+    outcome = run.train(parse_config(tiny_values(*classified)), tmp_path / "runs")
     assert outcome.state == "failed"
     assert outcome.error is not None
     assert "cannot be trained with strategy.name=dynamic (ValueError: All examples" in outcome.error

@@ -17,12 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from dynlora.assets import cache as cache_module
+from dynlora.assets import cache as assets_cache
 from dynlora.assets import packages
-from dynlora.assets.archives import unpack_members
-from dynlora.assets.cache import filling, sha256_of, verify_files
-from dynlora.assets.network import UnavailableError, within
-from dynlora.assets.packages import DEFAULT_INDEX, PipSettings, read_pip_settings, settings_from_options
+from dynlora.assets.cache import UnavailableError, filling, sha256_of, verify_files, within
+from dynlora.assets.packages import DEFAULT_INDEX, PipSettings, read_pip_settings, settings_from_options, unpack_members
 from dynlora.errors import AssetError
 from tests.packages_on_disk import (
     SDIST,
@@ -141,7 +139,7 @@ class TestUnpacking:
             unpack_members(tmp_path / name, "tiny", {"a": None}, tmp_path)
 
     def test_a_bomb_is_stopped(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("dynlora.assets.archives.MAX_MEMBER_BYTES", 1000)
+        monkeypatch.setattr("dynlora.assets.packages.MAX_MEMBER_BYTES", 1000)
         (tmp_path / WHEEL).write_bytes(wheel_bytes({"tiny/a": b"0" * 1001}))
         with pytest.raises(AssetError, match="larger than"):
             unpack_members(tmp_path / WHEEL, "tiny", {"a": None}, tmp_path)
@@ -326,7 +324,7 @@ class TestCacheFolder:
     def test_waiting_has_an_end(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import filelock
 
-        monkeypatch.setattr(cache_module, "LOCK_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(assets_cache, "LOCK_TIMEOUT_S", 0.1)
         cache.mkdir()
         with (
             filelock.FileLock(cache / ".a.lock", is_singleton=False),

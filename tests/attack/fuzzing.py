@@ -27,7 +27,7 @@ from dynlora.config import parse_config
 from dynlora.data_files import scan
 from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
-from dynlora.store import catalogue, knockouts, notes, queries, saved_views, schema, search, search_fields, summary
+from dynlora.store import catalogue, measurements, notes, queries, saved_views, schema, search, search_fields, summary
 from dynlora.store.reader import RunReader
 from dynlora.viz.launch import data_file
 from tests.peft_adapter.files import small_adapter
@@ -235,7 +235,7 @@ class Targets:
             "n_modules": 3,
             "effects": [effect],
         }
-        knockout_record = knockouts.Knockouts.from_values({"format": 1, **values})
+        knockout_record = measurements.Knockouts.from_values({"format": 1, **values})
         knockout_record.write(self.run / "knockout.json")
         self.knockout = (self.run / "knockout.json").read_bytes()
         self.yaml = self.run / "config.yaml"
@@ -305,7 +305,7 @@ class Targets:
     def knockout_file(self) -> None:
         """What was measured by switching modules off."""
         (self.run / "knockout.json").write_bytes(self.inputs.changed(self.knockout))
-        knockouts.Knockouts.read(self.run / "knockout.json")
+        measurements.Knockouts.read(self.run / "knockout.json")
 
     def small_files(self) -> None:
         """Notes and saved views."""

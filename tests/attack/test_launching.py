@@ -26,7 +26,7 @@ from dynlora.jobs import cli_client, launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs import sweep as sweep_requests
 from dynlora.jobs.environment import child_environment, python_command
-from dynlora.server import serve as serving
+from dynlora.server import serve
 from dynlora.store.queries import list_runs
 from dynlora.tasks.classification import Classification
 from tests.tiny import tiny_arguments
@@ -132,7 +132,7 @@ def test_every_command_is_a_fixed_entry_point(runs_dir: Path) -> None:
         inference_client.answer_command(3, 4),
     ]
     assert all(is_ours(command, runs_dir) for command in commands)
-    server = serving.server_command("127.0.0.1", 8501)
+    server = serve.server_command("127.0.0.1", 8501)
     assert server[:5] == [sys.executable, "-P", "-m", "streamlit", "run"]
     assert all(part.startswith("--") for part in server[6:])
 
@@ -244,7 +244,7 @@ SOURCES = [*sorted((ROOT / "dynlora").rglob("*.py")), *sorted((ROOT / "pages").g
 
 def test_the_source_has_no_way_to_run_text_or_load_a_pickle() -> None:
     allowed = {
-        ("dynlora/assets/archives.py", "tarfile.open"),  # unpacks named members only, see its tests
+        ("dynlora/assets/packages.py", "tarfile.open"),  # unpacks named members only, see its tests
         # the queue's own argument list, with a checked id
         ("dynlora/integrations/clusters/die_with_parent.py", "os.execv"),
     }

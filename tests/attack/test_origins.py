@@ -17,7 +17,7 @@ from dynlora.cli.main import main
 from dynlora.errors import ConfigError
 from dynlora.jobs import environment
 from dynlora.jobs import spawn as children
-from dynlora.server import serve as serving
+from dynlora.server import serve
 from dynlora.server.host_check import (
     HOSTS_VARIABLE,
     LOCAL,
@@ -202,41 +202,41 @@ def test_in_a_space_it_answers_to_the_name_of_the_space(
 
 def test_bound_elsewhere_it_is_read_only_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(environment.TOKEN_VARIABLE, "a stale one of the shell")
-    variables, notice = serving.server_environment(tmp_path, "127.0.0.1", TOKEN)
+    variables, notice = serve.server_environment(tmp_path, "127.0.0.1", TOKEN)
     assert (notice, variables.get("DYNLORA_READ_ONLY"), variables.get(environment.TOKEN_VARIABLE)) == ("", None, None)
-    variables, notice = serving.server_environment(tmp_path, "192.0.2.1", None)
+    variables, notice = serve.server_environment(tmp_path, "192.0.2.1", None)
     assert (variables["DYNLORA_READ_ONLY"], variables.get(environment.TOKEN_VARIABLE)) == ("1", None)
     assert "read-only" in notice
     assert variables[HOSTS_VARIABLE] == "192.0.2.1,127.0.0.1,localhost,::1"
-    variables, notice = serving.server_environment(tmp_path, "192.0.2.1", TOKEN)
+    variables, notice = serve.server_environment(tmp_path, "192.0.2.1", TOKEN)
     assert (variables["DYNLORA_READ_ONLY"], variables[environment.TOKEN_VARIABLE]) == ("1", TOKEN)
     assert TOKEN not in notice
 
 
 def test_the_token_is_in_no_list_of_arguments_and_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(environment.TOKEN_VARIABLE, TOKEN)
-    assert TOKEN not in " ".join(serving.server_command("0.0.0.0", 8501))
+    assert TOKEN not in " ".join(serve.server_command("0.0.0.0", 8501))
     assert TOKEN not in children.child_environment().values()
 
 
 def test_no_address_of_this_machine_is_asked_for_on_the_internet() -> None:
     """Bound elsewhere, streamlit asked checkip.amazonaws.com which address this machine has."""
-    assert any(part.startswith("--browser.serverAddress=") for part in serving.server_command("0.0.0.0", 8501))
+    assert any(part.startswith("--browser.serverAddress=") for part in serve.server_command("0.0.0.0", 8501))
 
 
 def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(environment.TOKEN_VARIABLE, raising=False)
-    monkeypatch.setattr(serving, "WRONG_COSTS_S", 0.0)
-    assert serving.read_token(None) is None
-    assert not serving.is_token("")
+    monkeypatch.setattr(serve, "WRONG_COSTS_S", 0.0)
+    assert serve.read_token(None) is None
+    assert not serve.is_token("")
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
-    assert serving.read_token(file) == TOKEN
+    assert serve.read_token(file) == TOKEN
     monkeypatch.setenv(environment.TOKEN_VARIABLE, TOKEN)
-    assert serving.read_token(None) == TOKEN
-    assert serving.is_token(TOKEN)
+    assert serve.read_token(None) == TOKEN
+    assert serve.is_token(TOKEN)
     for wrong in ("", TOKEN[:-1], TOKEN + "0", TOKEN.upper(), "\ud800", "é" * 20):
-        assert not serving.is_token(wrong)
+        assert not serve.is_token(wrong)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"short", b"x" * 600, b"\xff" * 20, b"two lines of\na token in it"])
@@ -245,7 +245,7 @@ def test_a_token_that_cannot_be_one_is_refused_without_showing_it(content: bytes
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(ConfigError, match="--token-file"):
-        serving.read_token(file)
+        serve.read_token(file)
     done = CliRunner().invoke(main, ["ui", "--host", "0.0.0.0", "--token-file", str(file)])
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1

@@ -14,7 +14,7 @@ from dynlora.engine.loop.adapter_state import saved_sizes
 from dynlora.errors import CorruptRunError, DynloraError
 from dynlora.inference.load import load_run
 from dynlora.store.lifecycle import annotate
-from dynlora.training import run as training
+from dynlora.training import run
 
 Place = tuple[Any, ...]
 GONE = "gone"
@@ -98,4 +98,4 @@ def test_a_checkpoint_without_a_part_is_not_gone_on_with(key: str, trained_run: 
     path.write_text(json.dumps(spoilt))
     annotate(folder, state="stopped")
     with pytest.raises(CorruptRunError, match=f"its {key} is missing"):
-        training.resume(runs_dir, folder.name)
+        run.resume(runs_dir, folder.name)

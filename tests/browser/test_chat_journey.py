@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.config import parse_config
-from dynlora.training import run as training
+from dynlora.training import run
 from tests.browser.conftest import DRAWING, MODES, Picture, fits, settled, show, wait_while_drawn
 from tests.tiny_lm import byte_tokenizer, lm_values, save_lines, tiny_problems
 from tests.waiting import until
@@ -35,7 +35,7 @@ def chat_run(runs_dir: Path, tmp_path: Path) -> str:
         ]
         save_lines(tmp_path / "data" / f"{name}.jsonl", talks)
     values = lm_values(save_deep_lm(tmp_path / "model"), tmp_path / "data", train__steps=40, data__max_eval=16)
-    outcome = training.train(parse_config(values), runs_dir, progress=False)
+    outcome = run.train(parse_config(values), runs_dir, progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder.name
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dynlora.store.knockouts import Knockouts
+from dynlora.store.measurements import Knockouts
 from tests.browser.conftest import MODES, Picture, fits, settled, show
 from tests.browser.test_playground_journey import inference_child
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dynlora.store import queries
-from dynlora.viz.tour import model as tour_model
+from dynlora.viz import tour
 from tests.browser.conftest import OTHER, Picture, Window, open_run, settled, show
 from tests.waiting import until
 
@@ -68,7 +68,7 @@ def _takes_the_tour(page: Page, picture: Picture) -> None:
         show(page, width)
         until(lambda beside=is_beside: _is_picture_beside_the_text(page) == beside, f"the columns at {width} px")
     show(page)
-    for stop in tour_model.STOPS[1:]:
+    for stop in tour.STOPS[1:]:
         page.locator('[class*="st-key-tour-way"]').get_by_role("link", name=f"{stop.short} →").click()
         expect(page.get_by_role("heading", name=stop.question, exact=True)).to_be_visible()
         expect(page.locator(f"{CARD} .js-plotly-plot").first).to_be_visible()
@@ -76,7 +76,7 @@ def _takes_the_tour(page: Page, picture: Picture) -> None:
         until(lambda: _has_menus_of_its_charts(page), f"the menus of the charts of {stop.key}")
         picture(page, f"tour-{stop.key}", full_page=True)
     page.go_back()
-    expect(page.get_by_role("heading", name=tour_model.STOPS[-2].question, exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name=tour.STOPS[-2].question, exact=True)).to_be_visible()
     page.go_forward()
     expect(page.get_by_role("link", name="Launch a similar run")).to_be_visible()
 

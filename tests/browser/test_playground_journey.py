@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from dynlora.store.knockouts import Knockouts
+from dynlora.store.measurements import Knockouts
 from tests.browser.conftest import Picture, settled
 from tests.waiting import until
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from dynlora.store.knockouts import KnockedOut, Knockouts
+from dynlora.store.measurements import KnockedOut, Knockouts
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report import comparison_report, run_report
 from tests.browser.conftest import OTHER, Picture, Window

@@ -17,7 +17,7 @@ import pytest
 from dynlora.config import parse_config
 from dynlora.jobs import launch
 from dynlora.store import queries
-from dynlora.training.plan import plan
+from dynlora.training.run import plan
 from tests.browser.conftest import OTHER, ROOT, Picture, answers
 from tests.tiny import tiny_values
 from tests.viz.runs import make_run

@@ -18,7 +18,7 @@ import transformers
 from dynlora.config_files import read_run_config
 from dynlora.inference.compress import Compression, kept_sizes
 from dynlora.store import queries
-from dynlora.store.compressions import Compressed, Size
+from dynlora.store.measurements import Compressed, Size
 from tests.browser.conftest import Picture, settled
 from tests.waiting import until
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError
 from dynlora.jobs.environment import process_number
-from dynlora.training.staged_folder import check_out
+from dynlora.training.folder_work import check_out
 from tests.tiny import tiny_arguments, tiny_rows, write_csv
 
 ROWS = tiny_rows(30)

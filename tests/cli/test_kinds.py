@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.cli import kinds
-from dynlora.kinds.registry import registry
-from dynlora.kinds.run_kind import RunKind
+from dynlora.kinds.run_kind import RunKind, registry
 from dynlora.store.writer import RunWriter
 from tests.command_line import document, run
 from tests.kinds.decode.written import written_decode

@@ -20,8 +20,8 @@ from dynlora.jobs.queue import QUEUE_LOCK
 from dynlora.store.lifecycle import active_ids
 from dynlora.store.process import STOP_NAME, request_stop
 from dynlora.store.reader import RunReader
-from dynlora.training.plan import PlannedRun
-from dynlora.training.staged_folder import staged
+from dynlora.training.folder_work import staged
+from dynlora.training.run import PlannedRun
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments
 from tests.waiting import PATIENCE_S
@@ -306,7 +306,7 @@ def test_of_a_sweep_that_breaks_in_the_middle_no_run_is_left(
 HOLD = """
 import sys, time
 from pathlib import Path
-from dynlora.training.staged_folder import staged
+from dynlora.training.folder_work import staged
 with staged(Path(sys.argv[1])) as staging:
     (staging / "half").touch()
     print(staging, flush=True)

@@ -29,7 +29,7 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import launch
 from dynlora.safe_files import write_output
 from dynlora.server import serve
-from dynlora.training.staged_folder import staged
+from dynlora.training.folder_work import staged
 from tests.faults.disk import fill, small_disk
 from tests.tiny import tiny_arguments, tiny_rows, write_csv
 

@@ -10,7 +10,7 @@ import yaml
 from dynlora.cli.sweep import combinations
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.integrations.search.space import space_of
+from dynlora.integrations.search.driver import space_of
 from dynlora.jobs import launch
 from dynlora.jobs import sweep as sweep_requests
 from dynlora.jobs.sweep import choices_of, count, enqueue_sweep, listed, section_choices

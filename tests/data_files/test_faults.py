@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from dynlora.cli.data import check_file
 from dynlora.config import parse_config
 from dynlora.config_files import parse_value, value_text
-from dynlora.data_files import reader, repair_list, scan, splitting
+from dynlora.data_files import reader, scan, similarity
+from dynlora.data_files import repairs as data_files_repairs
 from dynlora.engine.data.text_data import TextData, load_data
 from dynlora.errors import ConfigError, DataError
 from tests.data_files.files import csv_text, json_lines
@@ -261,7 +262,7 @@ def test_repairs_that_leave_nothing_are_refused(tmp_path: Path) -> None:
 
 
 REPAIRS = st.lists(
-    st.sampled_from(sorted(repair_list.DROPS))
+    st.sampled_from(sorted(data_files_repairs.DROPS))
     | st.dictionaries(st.text(min_size=1, max_size=9), st.text(max_size=9), min_size=1, max_size=3).map(
         lambda d: {"merge": d}
     )
@@ -275,7 +276,7 @@ REPAIRS = st.lists(
 def test_repairs_survive_the_command_line_and_the_file(repairs: list[Any]) -> None:
     config = parse_config({"data": {"path": "x", "repair": repairs}})
     assert parse_config({"data": {"path": "x", "repair": parse_value(value_text(repairs))}}) == config
-    assert [repair_list.plain(repair) for repair in config.data.repair or ()] == repairs
+    assert [data_files_repairs.plain(repair) for repair in config.data.repair or ()] == repairs
     assert config.model_dump(mode="json")["data"]["repair"] == (repairs or None)
 
 
@@ -291,14 +292,14 @@ def test_an_unknown_repair_names_the_ones_there_are() -> None:
 def test_a_split_by_group_keeps_each_group_whole(groups: list[int], seed: int, share: float) -> None:
     if len(set(groups)) < 2:
         with pytest.raises(DataError, match="has 1 group, it needs two or more"):
-            splitting.held_out_groups("rows.csv", groups, seed, share)
+            similarity.held_out_groups("rows.csv", groups, seed, share)
         return
-    groups_held_out = splitting.held_out_groups("rows.csv", groups, seed, share)
+    groups_held_out = similarity.held_out_groups("rows.csv", groups, seed, share)
     held, kept = ({groups[row] for row in np.flatnonzero(flags)} for flags in (groups_held_out, ~groups_held_out))
     assert held
     assert kept
     assert held.isdisjoint(kept)
-    assert (groups_held_out == splitting.held_out_groups("rows.csv", groups, seed, share)).all()
+    assert (groups_held_out == similarity.held_out_groups("rows.csv", groups, seed, share)).all()
 
 
 def test_a_word_in_brackets_is_a_label_as_any_other(tmp_path: Path) -> None:

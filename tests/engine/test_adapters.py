@@ -11,7 +11,7 @@ from torch import nn
 from dynlora.contracts.harness import tiny_model
 from dynlora.engine import edits
 from dynlora.engine.allocation import scores
-from dynlora.engine.edits.moments import component_tensors
+from dynlora.engine.edits.components import component_tensors
 from dynlora.engine.loop.step_signals import spectrum
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear

@@ -7,13 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynlora.engine.allocation.solvers import (
-    AllocationState,
-    drawn,
-    scalar_weights,
-    swap,
-    trimmed_ranks,
-)
+from dynlora.engine.allocation.solvers import AllocationState, drawn, scalar_weights, swap, trimmed_ranks
 
 scores = st.floats(0, 1) | st.sampled_from([0.0, 0.5, 0.5, float("nan"), float("inf")])
 

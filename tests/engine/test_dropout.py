@@ -11,7 +11,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from dynlora.contracts.harness import make_trainer, tiny_config, tiny_model
-from dynlora.engine.model.dropout import DropoutStreams, SparseDropout, dropped_positions, use_sparse_dropout, zero_
+from dynlora.engine.model.lowrank_function import (
+    DropoutStreams,
+    SparseDropout,
+    dropped_positions,
+    use_sparse_dropout,
+    zero_,
+)
 
 
 @settings(max_examples=100, deadline=None)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynlora.contracts.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_tokens, weights
-from dynlora.engine.allocation.greedy import greedy_ranks
+from dynlora.engine.allocation.solvers import greedy_ranks
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, Grow, SketchGradients, apply
 from dynlora.engine.loop.trainer import Trainer

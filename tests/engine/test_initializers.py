@@ -25,9 +25,18 @@ from dynlora.contracts.harness import (
 )
 from dynlora.engine.data.batches import BatchOrder, calibration_batches
 from dynlora.engine.edits import Drop, Grow, apply
-from dynlora.engine.edits.set_start import StartAt
-from dynlora.engine.init.initializers import BATCHES, gradient_pair, gradient_step, mean_product, weight_gradients
-from dynlora.engine.init.input_svd import EXACT, InputComponents, input_directions, leading
+from dynlora.engine.edits.components import StartAt
+from dynlora.engine.initializers import (
+    BATCHES,
+    EXACT,
+    InputComponents,
+    gradient_pair,
+    gradient_step,
+    input_directions,
+    leading,
+    mean_product,
+    weight_gradients,
+)
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.model.offset_linear import OffsetLinear

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dynlora.engine.data import kept_tokens
+from dynlora.engine.data import packing
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.data.text_data import TextData
 from dynlora.engine.model.base_model import load_tokenizer
@@ -33,22 +33,22 @@ def same(one: Tokens, other: Tokens) -> bool:
 
 
 def test_what_was_made_is_found_by_another_tokenizer_of_the_same_folder(tiny_bert: Path, data: TextData) -> None:
-    fresh = kept_tokens.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
+    fresh = packing.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
     maker = load_tokenizer(tiny_bert)
     for side in ("train", "held_out"):
-        kept_tokens.make(maker, data, side, LENGTH)
+        packing.make(maker, data, side, LENGTH)
     asker = load_tokenizer(tiny_bert)
     asker("some text", truncation=True, max_length=3)  # leaves its limit in the tokenizer
-    tokens = kept_tokens.encoded(asker, data, "train", LENGTH)
-    assert tokens is kept_tokens.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
+    tokens = packing.encoded(asker, data, "train", LENGTH)
+    assert tokens is packing.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
     assert same(tokens, fresh)
-    assert tokens is not kept_tokens.encoded(asker, data, "held_out", LENGTH)
+    assert tokens is not packing.encoded(asker, data, "held_out", LENGTH)
 
 
 @pytest.mark.parametrize("other", ["length", "rows", "task", "tokenizer", "padding"])
 def test_whatever_is_different_makes_other_tokens(tiny_bert: Path, data: TextData, other: str) -> None:
-    kept_tokens.make(load_tokenizer(tiny_bert), data, "train", LENGTH)
-    kept = kept_tokens.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
+    packing.make(load_tokenizer(tiny_bert), data, "train", LENGTH)
+    kept = packing.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
     tokenizer: Any = load_tokenizer(tiny_bert)
     length, wanted = LENGTH, data
     if other == "length":
@@ -61,7 +61,7 @@ def test_whatever_is_different_makes_other_tokens(tiny_bert: Path, data: TextDat
         tokenizer.add_tokens(["film"])
     else:
         tokenizer.pad_token_id = 3
-    assert kept_tokens.encoded(tokenizer, wanted, "train", length) is not kept
+    assert packing.encoded(tokenizer, wanted, "train", length) is not kept
 
 
 def test_what_failed_ahead_is_tried_again(tiny_bert: Path, data: TextData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +69,8 @@ def test_what_failed_ahead_is_tried_again(tiny_bert: Path, data: TextData, monke
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(kept_tokens, "tokenize", fail)
-        kept_tokens.make(load_tokenizer(tiny_bert), data, "train", LENGTH)
+        patch.setattr(packing, "tokenize", fail)
+        packing.make(load_tokenizer(tiny_bert), data, "train", LENGTH)
         with pytest.raises(MemoryError):
-            kept_tokens.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
-    assert len(kept_tokens.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)) == len(data.train)
+            packing.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)
+    assert len(packing.encoded(load_tokenizer(tiny_bert), data, "train", LENGTH)) == len(data.train)

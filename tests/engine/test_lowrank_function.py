@@ -13,10 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
-from dynlora.engine.model.dropout import DropoutStreams
 from dynlora.engine.model.gates import GateReader, Gates
 from dynlora.engine.model.lora_linear import LoraLinear
-from dynlora.engine.model.lowrank_function import Frozen, low_rank_linear
+from dynlora.engine.model.lowrank_function import DropoutStreams, Frozen, low_rank_linear
 from dynlora.engine.model.modules import ModuleInfo
 from tests.pairwise import pairwise
 

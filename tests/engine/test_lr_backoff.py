@@ -7,7 +7,7 @@ import pytest
 
 import dynlora
 from dynlora.contracts.harness import MemoryKeeper, make_trainer, same, tiny_config, tiny_model, weights
-from dynlora.engine.lr_backoff import PATIENCE, LearningRateBackoff
+from dynlora.engine.strategy import PATIENCE, LearningRateBackoff
 from dynlora.errors import ConfigError
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from dynlora.config import RunConfig, parse_config
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper
 from dynlora.engine.evaluation.written import WritingCost
-from dynlora.engine.loop import outlook as outlook_module
+from dynlora.engine.loop import schedule
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
-from dynlora.engine.loop.outlook import ALWAYS, FIRST, LAST, WRITING_FREE_S, Outlook, writing_evaluations
+from dynlora.engine.loop.schedule import ALWAYS, FIRST, LAST, WRITING_FREE_S, Outlook, writing_evaluations
 from dynlora.engine.recorder import NullRecorder
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.checkpoints import training_state
@@ -160,7 +160,7 @@ def test_texts_that_would_take_more_than_a_fifth_are_left_out(
 
 def test_an_estimate_falls_while_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(outlook_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(schedule.time, "monotonic", lambda: clock[0])
     outlook = Outlook(10, 5, 1.0, (1.0, 1.0))
     outlook.took_step(2.0)
     outlook.expect(4)

@@ -17,7 +17,7 @@ from dynlora.engine.data.batches import BatchOrder
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.engine.model.adapters import replace_module
-from dynlora.engine.model.dropout import DropoutStreams
+from dynlora.engine.model.lowrank_function import DropoutStreams
 
 STEPS = 20
 

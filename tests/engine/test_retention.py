@@ -26,7 +26,7 @@ from dynlora.kinds.train.panels.retention import RetentionOverTime
 from dynlora.store import queries
 from dynlora.tasks import Task
 from dynlora.tasks.causal_lm import CausalLM
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.viz.kit.theme import DARK, LIGHT
 from dynlora.viz.report.comparing import comparison_document
 from tests.kinds.train.samples import view_of
@@ -118,7 +118,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     made = {}
     for every in (0, 1, 2):
         values = lm_values(model, data, log__retention=every, log__eval_every=4, strategy={"name": "dynamic"})
-        outcome = training.train(parse_config(values), folder / "runs", progress=False)
+        outcome = run.train(parse_config(values), folder / "runs", progress=False)
         assert outcome.state == "finished", outcome.error
         made[every] = outcome.folder
     return made
@@ -166,10 +166,10 @@ def test_a_run_that_is_stopped_and_resumed_measures_the_same(
 ) -> None:
     config = parse_config(queries.run_summary(runs[1])["config"])
     monkeypatch.setattr(Trainer, "_agree_to_stop", lambda trainer: trainer.step == 6)
-    stopped = training.train(config, tmp_path, progress=False)
+    stopped = run.train(config, tmp_path, progress=False)
     assert stopped.state == "stopped"
     monkeypatch.undo()
-    resumed = training.resume(tmp_path, stopped.folder.name)
+    resumed = run.resume(tmp_path, stopped.folder.name)
     assert resumed.state == "finished", resumed.error
     assert read(resumed.folder) == read(runs[1])
     whole = (runs[1] / "adapter" / "tensors.safetensors").read_bytes()

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from dynlora.config import parse_config
-from dynlora.engine.evaluation.generate import Limits, write
-from dynlora.engine.evaluation.step_writing import write_steps
+from dynlora.engine.evaluation.generate import Limits, write, write_steps
 from dynlora.engine.evaluation.token_scores import ablated, estimated, row_losses, scored
 from dynlora.inference.load import load_run
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.training.inputs import read_data
 from tests.tiny_lm import DECODERS, byte_tokenizer, lm_values, save_problems, save_tiny_lm, tiny_decoder
 
@@ -28,7 +27,7 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Any:
     values = lm_values(
         save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "dynamic", "gates": "module"}
     )
-    outcome = training.train(parse_config(values), folder / "runs", progress=False)
+    outcome = run.train(parse_config(values), folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return load_run(outcome.folder), read_data(parse_config(values))
 

@@ -16,7 +16,7 @@ from dynlora.inference.session import Examined
 from dynlora.inference.writing import held_out_losses
 from dynlora.store import queries
 from dynlora.tasks.causal_lm import CausalLM
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.viz.inputs import token_losses
 from tests.tiny_lm import byte_tokenizer, lm_values, save_problems, save_tiny_lm
 
@@ -29,7 +29,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = lm_values(
         save_tiny_lm(folder / "model"), save_problems(folder / "data"), train__steps=4, log__eval_every=2
     )
-    outcome = training.train(parse_config(values), folder / "runs", progress=False)
+    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 

@@ -11,7 +11,7 @@ import pytest
 from dynlora.errors import DataError, DynloraError, TrainingDiverged
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import failed_with
-from dynlora.training import run as training
+from dynlora.training import run
 from tests.tiny import GOOD, tiny_config, tiny_rows
 
 ODD = {
@@ -47,7 +47,7 @@ def finite(folder: Path) -> bool:
 def test_texts_that_nobody_expects(name: str, tiny_bert: Path, tmp_path: Path, runs_dir: Path) -> None:
     odd = [{**row, "text": ODD[name]} for row in tiny_rows(8, seed=4)]
     data = saved(tmp_path / "odd", [*odd, *tiny_rows(24, seed=3)])
-    outcome = training.train(tiny_config(tiny_bert, data, train__steps=12, train__batch_size=4), runs_dir)
+    outcome = run.train(tiny_config(tiny_bert, data, train__steps=12, train__batch_size=4), runs_dir)
     assert outcome.state == "finished", outcome.error
     assert finite(outcome.folder)
 
@@ -56,7 +56,7 @@ def test_null_bytes_are_refused_or_harmless(tiny_bert: Path, tmp_path: Path, run
     rows = [{**row, "text": "great\x00 film"} for row in tiny_rows(8, seed=4)]
     data = saved(tmp_path / "null", [*rows, *tiny_rows(24, seed=3)])
     try:
-        outcome = training.train(tiny_config(tiny_bert, data, train__steps=12), runs_dir)
+        outcome = run.train(tiny_config(tiny_bert, data, train__steps=12), runs_dir)
     except DynloraError as error:
         assert "\n" not in str(error)  # noqa: PT017 - either is right
     else:
@@ -68,7 +68,7 @@ def test_a_loss_that_explodes_ends_in_a_sentence_and_no_run_ends_in_nan(
     lr: float, clip: float | None, tiny_bert: Path, tiny_data: Path, runs_dir: Path
 ) -> None:
     config = tiny_config(tiny_bert, tiny_data, train__lr=lr, train__max_grad_norm=clip, train__steps=40)
-    outcome = training.train(config, runs_dir)
+    outcome = run.train(config, runs_dir)
     if outcome.state == "failed":
         assert outcome.error is not None
         assert "which is not finite" in outcome.error
@@ -83,7 +83,7 @@ def test_an_infinite_loss_is_told_from_a_large_one(
 
     usual = Trainer._loss
     monkeypatch.setattr(Trainer, "_loss", lambda self, batch: usual(self, batch) * (math.inf if self.step > 5 else 1))
-    outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    outcome = run.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     assert outcome.state == "failed"
     assert outcome.error is not None
     assert "the loss is inf at step 7" in outcome.error
@@ -96,7 +96,7 @@ def test_a_group_without_held_out_rows_is_empty_not_wrong(tiny_bert: Path, tmp_p
     train = [*tiny_rows(40, seed=3), *[{**row, "domain": "rare"} for row in tiny_rows(4, seed=5)]]
     data = saved(tmp_path / "groups", tiny_rows(20, seed=3))
     (data / "train.jsonl").write_text("\n".join(json.dumps(row) for row in train), "utf-8")
-    outcome = training.train(tiny_config(tiny_bert, data, train__steps=12), runs_dir)
+    outcome = run.train(tiny_config(tiny_bert, data, train__steps=12), runs_dir)
     assert outcome.state == "finished"
     with RunReader(outcome.folder) as reader:
         assert "rare" not in reader.groups()
@@ -106,7 +106,7 @@ def test_imbalance_repeats_and_leaks_are_warned_about(tiny_bert: Path, tmp_path:
     good = [{"text": f"{GOOD[i % 3]} film", "label": "good", "domain": "x"} for i in range(60)]
     bad = [{"text": "dull plot", "label": "bad", "domain": "x"}]
     data = saved(tmp_path / "uneven", [*bad, *good])
-    outcome = training.train(tiny_config(tiny_bert, data, train__steps=12), runs_dir)
+    outcome = run.train(tiny_config(tiny_bert, data, train__steps=12), runs_dir)
     with RunReader(outcome.folder) as reader:
         warnings = " ".join(reader.meta()["data_warnings"])
     assert "Few examples: bad" in warnings
@@ -118,9 +118,9 @@ def test_train_groups_train_on_them_alone_and_name_those_there_are(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path
 ) -> None:
     config = tiny_config(tiny_bert, tiny_data, data__train_groups=["short"], train__steps=12)
-    outcome = training.train(config, runs_dir)
+    outcome = run.train(config, runs_dir)
     with RunReader(outcome.folder) as reader:
         assert reader.meta()["data_size"]["train"] < 200
         assert reader.groups() == ["long", "short"]
     with pytest.raises(DataError, match="no training example is in medium; groups are long, short"):
-        training.train(tiny_config(tiny_bert, tiny_data, data__train_groups=["medium"]), runs_dir)
+        run.train(tiny_config(tiny_bert, tiny_data, data__train_groups=["medium"]), runs_dir)

@@ -27,8 +27,8 @@ from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.compress import Compression, write_size
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.store import queries
-from dynlora.store.compressions import Compressed, Half, Size
-from dynlora.training import run as training
+from dynlora.store.measurements import Compressed, Half, Size
+from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_config
@@ -43,7 +43,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("writer")
     (folder / "data").mkdir()
     values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "lora"})
-    return training.train(parse_config(values), folder / "runs", progress=False).folder
+    return training_run.train(parse_config(values), folder / "runs", progress=False).folder
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, curve, model_card
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.store import queries
-from dynlora.training import staged_folder
+from dynlora.training import folder_work
 from dynlora.training.inputs import read_data
 
 TEXTS = ["the film was great", "a dull plot"]
@@ -128,7 +128,7 @@ def test_a_disk_that_fills_while_an_empty_folder_is_filled_leaves_it_empty(
 
     monkeypatch.setattr(shutil, "move", full)
     with pytest.raises(OSError, match="No space"):
-        staged_folder._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
+        folder_work._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
     assert list(out.iterdir()) == []
 
 
@@ -137,7 +137,7 @@ def test_a_new_folder_appears_whole(exported: Path, tmp_path: Path, monkeypatch:
     shutil.copytree(exported, staging)
     names = sorted(path.name for path in staging.iterdir())
     monkeypatch.setattr(shutil, "move", lambda *_: pytest.fail("one file after the other"))
-    staged_folder._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
+    folder_work._place_folder(staging, out)  # pyright: ignore[reportPrivateUsage]
     assert sorted(path.name for path in out.iterdir()) == names
 
 

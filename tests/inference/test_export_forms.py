@@ -26,7 +26,7 @@ from dynlora.peft_adapter.engines import ENGINES, RIGHT, check_engines
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.peft_adapter.header import expected_header, read_header
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data
 from tests.llama_cpp import logits as llama_logits
 from tests.llama_cpp import write_base
@@ -48,7 +48,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("writer")
     (folder / "data").mkdir()
     values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy=GATED)
-    outcome = training.train(parse_config(values), folder / "runs", progress=False)
+    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 
@@ -169,7 +169,7 @@ def pair_run(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(
         tiny_bert, folder, data__text_pair="other", data__max_length=32, strategy={"name": "dynamic", "gates": "module"}
     )
-    outcome = training.train(config, folder / "runs", progress=False)
+    outcome = training_run.train(config, folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 

@@ -16,13 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
-from dynlora.analysis.measurement_files import knockout_file, knockout_target
+from dynlora.analysis.retention import knockout_file, knockout_target
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.inference import client as inference_client
 from dynlora.inference import worker as inference_worker
 from dynlora.inference.client import MAX_QUESTION, InferenceChild, answer_command
 from dynlora.inference.worker import IDLE_S, Answering, saved_at
-from dynlora.store.knockouts import Knockouts
+from dynlora.store.measurements import Knockouts
 from tests.waiting import PATIENCE_S, until
 
 TEXT = "the film was great"

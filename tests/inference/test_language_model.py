@@ -25,7 +25,7 @@ from dynlora.inference.load import GATE_ROWS, evaluate_run, load_run
 from dynlora.inference.session import Examined
 from dynlora.store import queries
 from dynlora.tasks import WritingTask
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data
 from tests.command_line import document, run
 from tests.tiny_lm import lm_values, save_lines, save_problems, save_tiny_lm
@@ -39,7 +39,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("writer")
     (folder / "data").mkdir()
     values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy=GATED)
-    outcome = training.train(parse_config(values), folder / "runs", progress=False)
+    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 
@@ -114,7 +114,7 @@ def test_of_a_plain_text_the_second_half_is_scored_after_a_perturbed_first(tmp_p
     texts = [f"the {word} was slow and the {word} was loud" for word in ("fox", "dog", "cat") * 14]
     data = save_lines(tmp_path / "rows.jsonl", [{"text": text} for text in texts])
     values = lm_values(save_tiny_lm(tmp_path / "model"), data, data__max_length=64, train__steps=2)
-    outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
+    outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     examined = Examined(outcome.folder)
     task = examined.model.task
@@ -135,7 +135,7 @@ def test_lost_completions_are_told_to_the_log_and_trained_without(tmp_path: Path
     rows = [{"prompt": "a" * (30 if index % 4 == 0 else 3), "completion": "bc"} for index in range(40)]
     data = save_lines(tmp_path / "rows.jsonl", rows)
     values = lm_values(save_tiny_lm(tmp_path / "model"), data, data__max_length=16, train__steps=2)
-    outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
+    outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     messages = queries.logs_frame(outcome.folder)["message"].tolist()
     assert any(
@@ -148,10 +148,10 @@ def test_a_tokenizer_that_cannot_hold_conversations_is_refused_before_a_run_is_m
     data = save_lines(tmp_path / "talks.jsonl", [talk] * 20)
     values = lm_values(save_tiny_lm(tmp_path / "model", template=None), data)
     with pytest.raises(DataError, match="has no chat template"):
-        training.train(parse_config(values), tmp_path / "runs", progress=False)
+        training_run.train(parse_config(values), tmp_path / "runs", progress=False)
     assert not list((tmp_path / "runs").glob("*/run.db"))
     values = lm_values(save_tiny_lm(tmp_path / "chat"), data, train__steps=2)
-    outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
+    outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     assert queries.run_summary(outcome.folder)["task"] == "causal_lm"
 
@@ -212,7 +212,7 @@ def test_the_card_of_plain_lora_has_each_tag_once(writer: Path, tmp_path: Path) 
     config = lm_values(
         folder / "model", folder / "data", strategy={"name": "lora"}, train__steps=2, log__generate_rows=0
     )
-    outcome = training.train(parse_config(config), tmp_path / "runs")
+    outcome = training_run.train(parse_config(config), tmp_path / "runs")
     export_run(outcome.folder, tmp_path / "out")
     assert 'tags: ["lora", "dynlora"]' in (tmp_path / "out" / "README.md").read_text("utf-8")
 
@@ -235,7 +235,7 @@ def test_the_padding_token_that_ends_texts_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     model = save_tiny_lm(tmp_path / "model", pad_is_end=True)
     values = lm_values(model, save_problems(tmp_path / "data"), train__steps=2, log__generate_rows=0)
-    export_run(training.train(parse_config(values), tmp_path / "runs").folder, tmp_path / "out")
+    export_run(training_run.train(parse_config(values), tmp_path / "runs").folder, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert "It is the end token too: always pass the attention mask" in card
 
@@ -268,7 +268,7 @@ def test_rows_of_a_file_are_continued_by_the_tokens_they_have_in_training(
     for name in ("train", "validation"):
         save_lines(tmp_path / "data" / f"{name}.jsonl", rows * 6)
     values = lm_values(save_tiny_lm(tmp_path / "model"), tmp_path / "data", train__steps=2, data__max_length=96)
-    outcome = training.train(parse_config(values), tmp_path / "runs")
+    outcome = training_run.train(parse_config(values), tmp_path / "runs")
     assert outcome.state == "finished", outcome.error
     given: list[list[int]] = []
     write = inference.write

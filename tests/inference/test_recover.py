@@ -16,7 +16,7 @@ import safetensors.numpy
 import torch
 
 import dynlora
-from dynlora.cli.warm import refusal
+from dynlora.cli.serving import refusal
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.engine.loop.checkpoint import read_checkpoint
@@ -26,11 +26,11 @@ from dynlora.inference.load import load_run
 from dynlora.jobs import launch
 from dynlora.jobs.export import recovery_values, start_folder
 from dynlora.store import queries
-from dynlora.store.compressions import Compressed, Half, Size
+from dynlora.store.measurements import Compressed, Half, Size
 from dynlora.store.writer import RunWriter
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data
-from dynlora.training.plan import plan
+from dynlora.training.run import plan
 from tests.command_line import document, run
 from tests.tiny import save_tiny
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
@@ -81,7 +81,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("writer")
     (folder / "data").mkdir()
     values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), strategy={"name": "lora"})
-    return training.train(parse_config(values), folder / "runs", progress=False).folder
+    return training_run.train(parse_config(values), folder / "runs", progress=False).folder
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ KEYS = ("lora_A", "lora_B")
 
 
 def test_step_zero_is_the_compressed_adapter_and_its_head(small: Small, runs_dir: Path) -> None:
-    outcome = training.train(small.config(), runs_dir)
+    outcome = training_run.train(small.config(), runs_dir)
     assert outcome.state == "finished"
     losses = held_out_loss(outcome.folder)
     assert losses[0] == pytest.approx(small.loss, abs=1e-5)
@@ -142,7 +142,7 @@ def origin_of(folder: Path) -> Mapping[str, Any]:
 
 
 def test_a_run_says_which_run_it_comes_from_and_at_which_size(small: Small, runs_dir: Path) -> None:
-    folder = training.train(small.config(), runs_dir).folder
+    folder = training_run.train(small.config(), runs_dir).folder
     origin = origin_of(folder)
     whole = sum(queries.run_summary(small.source)["ranks"].values())
     assert origin["run"] == small.source.name
@@ -159,7 +159,7 @@ def test_a_run_says_which_run_it_comes_from_and_at_which_size(small: Small, runs
 
 
 def test_the_same_seed_trains_the_same_run(classifier: Small, tmp_path: Path) -> None:
-    first, second = (training.train(classifier.config(), tmp_path / name).folder for name in ("one", "two"))
+    first, second = (training_run.train(classifier.config(), tmp_path / name).folder for name in ("one", "two"))
     one, other = tensors_of(first), tensors_of(second)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -178,7 +178,7 @@ def test_the_same_seed_trains_the_same_run(classifier: Small, tmp_path: Path) ->
 def test_resume_is_bit_equal_and_needs_the_folder_no_more(
     small: Small, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    whole = training.train(small.config(), runs_dir).folder
+    whole = training_run.train(small.config(), runs_dir).folder
     mine = Small(Path(shutil.copytree(small.folder, tmp_path / "mine")), small.source, small.size, small.loss)
     planned = plan(mine.config())
     folder = planned.create(runs_dir, "queued")
@@ -188,10 +188,10 @@ def test_resume_is_bit_equal_and_needs_the_folder_no_more(
     assert refusal(folder) is None
     if at:
         with monkeypatch.context() as patch:
-            patch.setattr(training, "_after_step", stopping_at(at))
-            assert training.resume(runs_dir, folder.name).state == "stopped"
+            patch.setattr(training_run, "_after_step", stopping_at(at))
+            assert training_run.resume(runs_dir, folder.name).state == "stopped"
         shutil.rmtree(folder / "start")  # its checkpoint suffices from here on
-    assert training.resume(runs_dir, folder.name).state == "finished"
+    assert training_run.resume(runs_dir, folder.name).state == "finished"
     one, other = tensors_of(whole), tensors_of(folder)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -217,7 +217,7 @@ def test_what_a_run_keeps_of_its_start_runs_no_code(classifier: Small, runs_dir:
 
 
 def test_the_recovered_adapter_is_loaded_and_compressed_like_any_other(small: Small, runs_dir: Path) -> None:
-    folder = training.train(small.config(), runs_dir).folder
+    folder = training_run.train(small.config(), runs_dir).folder
     model = load_run(folder)
     rows = read_data(read_run_config(folder)).held_out
     assert model.evaluate(rows)["loss"] == pytest.approx(held_out_loss(folder)[STEPS], abs=1e-5)
@@ -270,7 +270,7 @@ def test_an_adapter_that_does_not_fit_is_refused_before_a_run_is_made(
 ) -> None:
     config = altered(classifier, tmp_path / "altered", **changes).config()
     with pytest.raises(ConfigError, match=message) as error:
-        training.train(config, runs_dir)
+        training_run.train(config, runs_dir)
     assert str(error.value).startswith("strategy.start_from=")
     assert list(runs_dir.iterdir()) == []
 
@@ -279,7 +279,7 @@ def test_another_base_model_of_the_same_shapes_is_refused(classifier: Small, run
     values = classifier.values()
     values["model"]["name"] = str(save_tiny("bert", tmp_path / "another", seed=5))
     with pytest.raises(ConfigError, match="was trained on .* set model.name to that model"):
-        training.train(parse_config(values), runs_dir)
+        training_run.train(parse_config(values), runs_dir)
     assert list(runs_dir.iterdir()) == []
 
 
@@ -300,12 +300,12 @@ def test_settings_that_contradict_the_adapter_are_a_sentence(
         (tmp_path / "ranks.json").write_text(json.dumps(dict.fromkeys(names, 1)), "utf-8")
         more = {"ranks_from": str(tmp_path / "ranks.json")}
     with pytest.raises(ConfigError, match=message):
-        training.train(classifier.config(**more), runs_dir)
+        training_run.train(classifier.config(**more), runs_dir)
     assert list(runs_dir.iterdir()) == []
 
 
 def test_the_ranks_of_the_same_adapter_contradict_nothing(classifier: Small, runs_dir: Path) -> None:
-    folder = training.train(classifier.config(ranks_from=str(classifier.folder)), runs_dir).folder
+    folder = training_run.train(classifier.config(ranks_from=str(classifier.folder)), runs_dir).folder
     assert held_out_loss(folder)[0] == pytest.approx(classifier.loss, abs=1e-5)
 
 
@@ -327,7 +327,7 @@ def test_the_command_queues_a_run_that_starts_from_the_size(
         before.model,
         before.adapter,
     )
-    assert training.resume(runs_dir, made.name).state == "finished"
+    assert training_run.resume(runs_dir, made.name).state == "finished"
     losses = held_out_loss(made)
     assert losses[0] == pytest.approx(small.loss, abs=1e-5)
     assert max(losses) == 6

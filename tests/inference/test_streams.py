@@ -18,7 +18,7 @@ from dynlora.inference.load import load_run
 from dynlora.inference.streams import ABANDONED_S, MOST_KEPT, MOST_STREAMS, Streams
 from dynlora.inference.worker import Answering
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from tests.tiny_lm import lm_values, save_lines, save_problems, save_tiny_lm
 from tests.waiting import until
 
@@ -31,7 +31,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("writer")
     (folder / "data").mkdir()
     values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"))
-    outcome = training.train(parse_config(values), folder / "runs", progress=False)
+    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 
@@ -143,7 +143,7 @@ def test_a_chat_needs_a_template_and_is_told_by_it(writer: Path, tmp_path: Path)
     assert written(answering, writer, turns=TURNS)["messages"] != written(answering, writer)["messages"]
     data = save_lines(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b"}] * 20)
     values = lm_values(save_tiny_lm(tmp_path / "model", template=None), data, train__steps=2)
-    outcome = training.train(parse_config(values), tmp_path / "runs", progress=False)
+    outcome = training_run.train(parse_config(values), tmp_path / "runs", progress=False)
     assert reply_to(answering, "writer", folder=str(outcome.folder), which="last")["answer"]["chat"] is False
     reply = reply_to(answering, "write", **request(outcome.folder, turns=TURNS))
     assert reply["error"]["message"] == "chat: the tokenizer of this run has no chat template; choose Completion"

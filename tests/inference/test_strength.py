@@ -18,7 +18,7 @@ from dynlora.inference.load import load_run
 from dynlora.inference.session import Examined
 from dynlora.inference.strength import best_of, checked_strengths, strength_curve
 from dynlora.inference.writing import Prompt, ablation, estimate, token_view, written
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from tests.command_line import document, run
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
 
@@ -29,7 +29,7 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("strength")
     (folder / "data").mkdir()
     values = lm_values(save_tiny_lm(folder / "model"), save_problems(folder / "data"), log__retention=1)
-    outcome = training.train(parse_config(values), folder / "runs", progress=False)
+    outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 

@@ -20,7 +20,7 @@ from dynlora.cli.main import main as cli
 from dynlora.config import parse_config
 from dynlora.integrations.transformers import RecordCallback
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from tests.custom_loop.test_attached import batch, classifier
 from tests.custom_loop.test_trainer_callback import Rows, arguments
 from tests.tiny import save_data, tiny_config
@@ -364,14 +364,14 @@ def test_inspect_says_that_every_update_is_zero(tiny_bert: Path, tmp_path: Path)
 def test_every_method_learns_at_the_default_rates(strategy: str, tiny_bert: Path, tmp_path: Path) -> None:
     rates = {f"train__{name}": getattr(parse_config({}).train, name) for name in ("lr", "head_lr")}
     config = tiny_config(tiny_bert, save_data(tmp_path), strategy={"name": strategy}, train__steps=40, **rates)
-    outcome_of = training.train(config, tmp_path / "runs", progress=False)
+    outcome_of = training_run.train(config, tmp_path / "runs", progress=False)
     assert outcome_of.state == "finished", outcome_of.error
     assert symptoms(dynlora.open_run(outcome_of.folder)) == []
 
 
 def test_our_loop_says_it_in_the_log(tiny_bert: Path, tmp_path: Path) -> None:
     config = tiny_config(tiny_bert, save_data(tmp_path), strategy={"name": "lora"}, train__steps=20, train__lr=1e-8)
-    folder = training.train(config, tmp_path / "runs", progress=False).folder
+    folder = training_run.train(config, tmp_path / "runs", progress=False).folder
     run = dynlora.open_run(folder)
     assert [one.kind for one in symptoms(run)] == ["small"]
     lines = queries.logs_frame(folder)

@@ -19,7 +19,7 @@ from dynlora.integrations.tracker_files import tensorboard as event_files
 from dynlora.integrations.tracker_files import tracker_run as limits
 from dynlora.integrations.tracker_files.import_runs import import_run
 from dynlora.integrations.tracker_files.tensorboard import tensorboard_runs
-from dynlora.integrations.trackers.event_messages import Event, Summary
+from dynlora.integrations.trackers.base import Event, Summary
 from dynlora.store import queries
 
 EVENTS = "events.out.tfevents.1.here"

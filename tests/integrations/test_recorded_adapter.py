@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import dynlora
 from dynlora.errors import ConfigError
 from dynlora.integrations.transformers import RecordCallback
-from dynlora.store.knockouts import KNOCKOUT_NAME, Knockouts
+from dynlora.store.measurements import KNOCKOUT_NAME, Knockouts
 from dynlora.store.summary import ADAPTER_DIR
 from tests.command_line import document, run
 from tests.custom_loop.test_attached import classifier

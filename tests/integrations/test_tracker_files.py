@@ -19,7 +19,7 @@ from dynlora.integrations.tracker_files.import_runs import import_run
 from dynlora.integrations.tracker_files.settings import understood
 from dynlora.integrations.tracker_files.tensorboard import tensorboard_runs
 from dynlora.integrations.tracker_files.tracker_run import TrackerRun
-from dynlora.integrations.trackers.event_messages import Event, SessionLog, Summary
+from dynlora.integrations.trackers.base import Event, SessionLog, Summary
 from dynlora.integrations.trackers.places import FOLDER
 from dynlora.store import queries
 from dynlora.store.notes import read_notes

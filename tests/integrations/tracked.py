@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from dynlora.config import RunConfig
 from dynlora.store.reader import RunReader
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.training.progress_stream import Readings
 from tests.tiny import tiny_config
 
@@ -41,9 +41,9 @@ def train_in_two(settings: RunConfig, runs_dir: Path) -> Path:
             signal.raise_signal(signal.SIGINT)
 
     with patch.object(Readings, "take", take):
-        stopped = training.train(settings, runs_dir)
+        stopped = run.train(settings, runs_dir)
     assert stopped.state == "stopped"
-    assert training.resume(runs_dir, stopped.folder.name).state == "finished"
+    assert run.resume(runs_dir, stopped.folder.name).state == "finished"
     return stopped.folder
 
 
@@ -77,7 +77,7 @@ def events(folder: Path) -> Iterator[Any]:
     """Yield all events of a folder with TensorBoard's own loader."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
-    from dynlora.integrations.trackers.event_messages import Event
+    from dynlora.integrations.trackers.base import Event
 
     for path in sorted(folder.glob("*tfevents*")):
         yield from map(Event.FromString, RawEventFileLoader(str(path)).Load())

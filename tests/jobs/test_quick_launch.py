@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from dynlora.analysis import run_summary
-from dynlora.cli import warm
-from dynlora.cli.warm import refusal
+from dynlora.cli import serving
+from dynlora.cli.serving import refusal
 from dynlora.config import parse_config
 from dynlora.config_files import read_run_config
 from dynlora.errors import ConfigError, DynloraError
@@ -21,7 +21,7 @@ from dynlora.jobs import cli_client, launch, quick_launch
 from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
 from dynlora.store import queries, record
-from dynlora.training.plan import plan
+from dynlora.training.run import plan
 from tests.command_line import document, run
 from tests.tiny import tiny_values
 
@@ -30,7 +30,7 @@ from tests.tiny import tiny_values
 def resting(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """A queue that starts nothing; the commands of checks that would be started. A check here keeps the priority."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(warm, "NICE", 0)
+    monkeypatch.setattr(serving, "NICE", 0)
     monkeypatch.setattr(quick_launch, "wake", lambda _: None)
     monkeypatch.setattr(quick_launch, "spawn_detached", lambda command, log: commands.append(command) or 0)
     return commands
@@ -194,27 +194,27 @@ def test_a_stop_while_it_loads_is_a_stop(
 ) -> None:
     import signal
 
-    from dynlora.training import run as training
+    from dynlora.training import run as training_run
 
     handle = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="one")
-    real = training.load_inputs
+    real = training_run.load_inputs
 
     def load(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
-    monkeypatch.setattr(training, "load_inputs", load)
-    assert training.resume(runs_dir, handle.id).state == "stopped"
+    monkeypatch.setattr(training_run, "load_inputs", load)
+    assert training_run.resume(runs_dir, handle.id).state == "stopped"
     assert (handle.status().status, handle.status().step) == ("stopped", 0)
-    monkeypatch.setattr(training, "load_inputs", real)
+    monkeypatch.setattr(training_run, "load_inputs", real)
     assert launch.read_status(handle.folder).status == "stopped"
-    assert training.resume(runs_dir, handle.id).state == "finished"
+    assert training_run.resume(runs_dir, handle.id).state == "finished"
 
 
 def test_a_run_that_was_refused_while_it_loaded_knows_all_once_it_goes_on(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dynlora.training import run as training
+    from dynlora.training import run as training_run
 
     handle = quick_launch.start(values(tiny_bert, tiny_data), runs_dir, key="one")
 
@@ -222,11 +222,11 @@ def test_a_run_that_was_refused_while_it_loaded_knows_all_once_it_goes_on(
         raise DynloraError("the data is not there")
 
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(training, "load_inputs", refuse)
+        meanwhile.setattr(training_run, "load_inputs", refuse)
         with pytest.raises(DynloraError, match="not there"):
-            training.resume(runs_dir, handle.id)
+            training_run.resume(runs_dir, handle.id)
     assert handle.status().status == "failed"
-    assert training.resume(runs_dir, handle.id).state == "finished"
+    assert training_run.resume(runs_dir, handle.id).state == "finished"
     summary = queries.run_summary(handle.folder)
     assert (summary["metric"], summary["labels"]) == ("accuracy", ["bad", "good"])
     assert summary["data_size"] == {"train": 200, "held_out": 80}
@@ -236,13 +236,13 @@ def test_what_a_run_without_checkpoint_recorded_stays_when_its_data_has_changed(
     tiny_bert: Path, tiny_data: Path, runs_dir: Path, resting: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dynlora.engine.loop.trainer import Trainer
-    from dynlora.training import run as training
+    from dynlora.training import run as training_run
 
     data = shutil.copytree(tiny_data, runs_dir.parent / "data")
     handle = quick_launch.start(values(tiny_bert, data), runs_dir, key="one")
     with monkeypatch.context() as meanwhile:
         meanwhile.setattr(Trainer, "take_step", lambda *_: 1 / 0)
-        assert training.resume(runs_dir, handle.id).state == "failed"
+        assert training_run.resume(runs_dir, handle.id).state == "failed"
     recorded = queries.scalars_frame(handle.folder)
     assert len(recorded)
     shutil.rmtree(handle.folder / "checkpoint")  # as when its process is killed before the first is saved
@@ -251,7 +251,7 @@ def test_what_a_run_without_checkpoint_recorded_stays_when_its_data_has_changed(
     with (data / "train.csv").open("a", encoding="utf-8") as file:
         file.write("one more,positive\n")
     with pytest.raises(DynloraError, match="has changed since the run began"):
-        training.resume(runs_dir, handle.id)
+        training_run.resume(runs_dir, handle.id)
     assert queries.scalars_frame(handle.folder).equals(recorded)
 
 

@@ -18,7 +18,7 @@ from dynlora.jobs import queue as run_queue
 from dynlora.jobs.spawn import run_or_leave
 from dynlora.store import process
 from dynlora.training import inputs
-from dynlora.training.plan import plan
+from dynlora.training.run import plan
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_values
 from tests.waiting import until

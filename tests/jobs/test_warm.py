@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from dynlora.cli import warm as warm_command
+from dynlora.cli import serving
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import cli_client, helper_job, launch, quick_launch, warm
@@ -167,20 +167,20 @@ def test_what_is_likely_is_worked_on_until_the_command_comes(monkeypatch: pytest
         until(lambda: not is_wanted(), "the command comes")
         raise DynloraError("what fails here is told later")
 
-    monkeypatch.setattr(warm_command, "_import_all", lambda: None)
+    monkeypatch.setattr(serving, "_import_all", lambda: None)
     monkeypatch.setattr(inputs, "make_tokens", make_tokens)
-    monkeypatch.setattr(warm_command, "NICE", 0)
+    monkeypatch.setattr(serving, "NICE", 0)
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "r") as lines, os.fdopen(write_end, "w") as writer:
         monkeypatch.setattr(sys, "stdin", lines)
-        worker = warm_command.Ahead()
+        worker = serving.Ahead()
         worker.start()
         writer.write('{"likely": {"seed": 1}}\n')
         writer.flush()
         threading.Thread(
             target=lambda: (begun.wait(60), writer.write('{"arguments": ["models"]}\n'), writer.flush())
         ).start()
-        assert warm_command._order(worker) == {"arguments": ["models"]}
+        assert serving._order(worker) == {"arguments": ["models"]}
     worker.join(60)
     assert not worker.is_alive()
     assert received == [{"seed": 1}]

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from dynlora.kinds.registry import registry
-from dynlora.kinds.run_kind import RunKind
+from dynlora.kinds.run_kind import RunKind, registry
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.report import run_report
 from tests.kinds.decode.written import written_decode

@@ -15,7 +15,7 @@ from dynlora import open_run
 from dynlora.cli.main import main
 from dynlora.engine.loop.checkpoint import read_checkpoint
 from dynlora.jobs import kinds as jobs
-from dynlora.kinds.registry import kind_of_run, registry
+from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.kinds.settings import KindSettings
 from dynlora.store.reader import RunReader
 from dynlora.training.stepwise import Stepwise

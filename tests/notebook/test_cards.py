@@ -10,7 +10,7 @@ import pytest
 
 import dynlora
 from dynlora.analysis import frames
-from dynlora.notebook.replay import Replay
+from dynlora.notebook.figure import Replay
 from dynlora.notebook.run_card import rank_grid
 from tests.notebook.html import Card, inert
 from tests.viz.growing import Running

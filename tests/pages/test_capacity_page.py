@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.server.serve import sample_runs_dir
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, components, open_page, open_whole, words
 from tests.viz.runs import HOSTILE, make_run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.jobs.launch import RunHandle
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.server.serve import sample_runs_dir
 from dynlora.store import queries
 from dynlora.viz.ui import run_actions, run_picker
 from tests.pages.app import charts, open_page, open_whole, verdict_chart, words

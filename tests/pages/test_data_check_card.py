@@ -14,8 +14,8 @@ from dynlora.config import parse_config
 from dynlora.jobs import uploads
 from dynlora.store.lifecycle import annotate
 from dynlora.store.reader import RunReader
-from dynlora.training import run as training
-from dynlora.training.plan import plan
+from dynlora.training import run
+from dynlora.training.run import plan
 from dynlora.viz.launch import data_check
 from tests.data_files.files import csv_text
 from tests.data_files.odd import CLEAN, WITH_ODD_ROWS
@@ -102,7 +102,7 @@ def test_the_odd_rows_are_repaired_one_by_one_and_the_run_trains(odd: str, tiny_
     settings = parse_config({**values, "data": {**data, "max_length": 16}})
     planned = plan(settings)
     assert planned.meta["labels"] == ["bad", "good"]
-    outcome = training.train(settings, runs_dir, progress=False)
+    outcome = run.train(settings, runs_dir, progress=False)
     assert outcome.state == "finished", outcome.error
     with RunReader(outcome.folder) as reader:
         meta, logs = reader.meta(), [line.message for line in reader.logs()]

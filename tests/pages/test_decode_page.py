@@ -14,10 +14,10 @@ from dynlora.cli.decode import rsd, settings_of
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds
 from dynlora.kinds.decode.settings import DecodeSettings
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.store.summary import run_summary
 from dynlora.viz import decode
-from dynlora.viz.kinds import form
+from dynlora.viz import kinds as viz_kinds
 from dynlora.viz.ui import model_client
 from tests.kinds.decode import written as decodes
 from tests.kinds.decode.written import written_decode
@@ -109,7 +109,7 @@ def test_the_form_queues_a_decode_and_says_the_command(runs_dir: Path, monkeypat
 
 def test_the_command_of_the_form_says_the_same(runs_dir: Path) -> None:
     settings = {"draft": "a", "target": "b", "reward": "oracle", "values": (0.3, 0.7), "control": (0.5,), "limit": 20}
-    program, name, *arguments = shlex.split(form.command(registry()["decode"], settings))
+    program, name, *arguments = shlex.split(viz_kinds.command(registry()["decode"], settings))
     assert (program, name) == ("dynlora", "rsd")
     options = rsd.make_context(name, arguments).params
     read = settings_of(options)
@@ -225,7 +225,7 @@ def test_the_panel_beside_the_list_leads_to_the_page_of_the_kind(runs_dir: Path)
 
 def _panel(run_id: str) -> None:
     """Draw the panel alone; it is run as a script of its own."""
-    from dynlora.viz.run.panel_card import run_panel
+    from dynlora.viz.run.result_cards import run_panel
     from dynlora.viz.ui.run_picker import find_run
 
     run_panel(find_run(run_id))

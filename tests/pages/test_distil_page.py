@@ -9,7 +9,7 @@ import pytest
 
 from dynlora.jobs import kinds
 from dynlora.kinds.distil.settings import DistilSettings
-from dynlora.viz.kinds import form
+from dynlora.viz import kinds as viz_kinds
 from tests.conftest import Once
 from tests.kinds.distil.conftest import made_student
 from tests.kinds.distil.written import written_distil
@@ -102,7 +102,7 @@ def test_both_kinds_are_on_the_page(runs_dir: Path) -> None:
 
 def test_the_form_takes_runs_that_write_and_keeps_kinds_apart(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "wake", lambda root: None)
-    form._fit.clear()
+    viz_kinds._fit.clear()
     one = trained(runs_dir, name="one", task="causal_lm", model="smollm2-135m")
     two = trained(runs_dir, name="two", task="causal_lm", model="smollm2-135m")
     three = trained(runs_dir, name="three", task="classification", model="smollm2-135m", labels=["a", "b"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.server.serve import sample_runs_dir
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 from tests.viz.runs import make_run

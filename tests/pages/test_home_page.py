@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.server.app_files import sample_runs_dir
-from dynlora.viz.tour.model import is_tour_taken, mark_tour_taken
+from dynlora.server.serve import sample_runs_dir
+from dynlora.viz.tour import is_tour_taken, mark_tour_taken
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, components, open_page, words
 from tests.viz.growing import RUN, Running

@@ -12,9 +12,9 @@ import pytest
 from dynlora.cli.decode import rsd, settings_of
 from dynlora.cli.main import main
 from dynlora.kinds.named_runs import RunField, run_fields
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.kinds.settings import annotation_of, is_several, marker
-from dynlora.viz.kinds import form
+from dynlora.viz import kinds
 from tests.kinds.test_settings import trained
 from tests.pages.app import open_page
 
@@ -25,7 +25,7 @@ def others(name: str) -> Iterator[tuple[str, Any]]:
     """Yield each setting of a kind that a form offers, with another value than its default; no runs."""
     for setting, info in registry()[name].settings.model_fields.items():
         annotation = annotation_of(info)
-        if marker(info, RunField) or not form._hint(info).is_offered:
+        if marker(info, RunField) or not kinds._hint(info).is_offered:
             continue
         if get_origin(annotation) is Literal:
             yield setting, next(one for one in get_args(annotation) if one != info.default)
@@ -47,12 +47,12 @@ def test_the_command_of_a_form_has_an_option_for_each_setting(name: str, runs_di
         for setting in run_fields(kind.settings)
     }
     for setting, value in others(name):
-        _, command, *arguments = shlex.split(form.command(kind, {**picked, setting: value}))
+        _, command, *arguments = shlex.split(kinds.command(kind, {**picked, setting: value}))
         if name == "decode":
             read: Any = getattr(settings_of(rsd.make_context(command, arguments).params), setting)
         else:
             read = main.commands[command].make_context(command, arguments).params[setting]
-        assert form._typed(read) == form._typed(value), setting
+        assert kinds._typed(read) == kinds._typed(value), setting
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_command_of_a_form_has_an_option_for_each_setting(name: str, runs_di
     [("decode", "causal_lm"), ("recycle", "classification"), ("distil", "causal_lm"), ("merge", "regression")],
 )
 def test_each_setting_of_a_kind_has_a_widget(name: str, task: str, runs_dir: Path) -> None:
-    form._fit.clear()
+    kinds._fit.clear()
     kind = registry()[name]
     runs = [trained(runs_dir, task=task, model="minilm", labels=["a", "b", "c"]) for _ in range(2)]
     app = open_page(kind.page)

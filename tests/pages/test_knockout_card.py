@@ -11,13 +11,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.analysis import ablations, run_summary
-from dynlora.analysis.measurement_files import knockout_file
+from dynlora.analysis.retention import knockout_file
 from dynlora.errors import CorruptRunError
 from dynlora.inference.worker import Answering
-from dynlora.store.knockouts import Knockouts
 from dynlora.store.lifecycle import annotate
-from dynlora.viz import capacity as capacity_cards
-from dynlora.viz import ranks
+from dynlora.store.measurements import Knockouts
+from dynlora.viz import capacity
 from dynlora.viz.knockout import card as knockout_card
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
@@ -30,8 +29,8 @@ from tests.waiting import until
 def _card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the other cards of Capacity, most of the time of a look; `test_playground_page` draws all of them."""
     for name in ("capacity_conclusion", "live_cards", "decision_sections"):
-        monkeypatch.setattr(capacity_cards, name, lambda *_, **__: None)
-    monkeypatch.setattr(ranks, "ranks_card", lambda *_, **__: None)
+        monkeypatch.setattr(capacity, name, lambda *_, **__: None)
+    monkeypatch.setattr(capacity, "ranks_card", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")

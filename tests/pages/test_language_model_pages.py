@@ -13,7 +13,7 @@ from dynlora.analysis.pairing import RunPairs
 from dynlora.cli.main import main
 from dynlora.config import parse_config
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.viz.ui import cached_queries
 from tests.pages.app import charts, open_page, open_whole, words
 from tests.pages.trained import Here, plain
@@ -31,7 +31,7 @@ def trained_writers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for strategy in ({"name": "lora"}, {"name": "dynamic", "gates": "module"}):
         own = {"strategy": strategy, "data__group_by": "difficulty", "log__retention": 1}
         values = lm_values(model, data, train__steps=4, **own)
-        outcome = training.train(parse_config(values), folder / "runs", progress=False)
+        outcome = training_run.train(parse_config(values), folder / "runs", progress=False)
         assert outcome.state == "finished", outcome.error
         folders.append(outcome.folder)
     return folders

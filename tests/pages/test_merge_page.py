@@ -11,8 +11,8 @@ import pytest
 from dynlora.cli.main import main
 from dynlora.jobs import kinds
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.registry import registry
-from dynlora.viz.kinds import form
+from dynlora.kinds.run_kind import registry
+from dynlora.viz import kinds as viz_kinds
 from tests.kinds.merge.written import PLAN, written_merge
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
@@ -73,7 +73,7 @@ def test_the_form_merges_runs_of_one_base_and_says_why_not_others(
 
 def test_the_command_of_the_form_says_the_same(runs_dir: Path) -> None:
     settings = {"sources": ["a", "b"], "method": "dare", "budget": 0.5, "weights": [0.3, 0.2]}
-    program, name, *arguments = shlex.split(form.command(registry()["merge"], settings))
+    program, name, *arguments = shlex.split(viz_kinds.command(registry()["merge"], settings))
     assert (program, name) == ("dynlora", "merge")
     options = main.commands[name].make_context(name, arguments).params
     assert {key: list(options[key]) if key == "sources" else options[key] for key in settings} == {

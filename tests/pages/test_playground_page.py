@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dynlora.config_files import read_yaml
-from dynlora.server.app_files import sample_runs_dir
-from dynlora.store.knockouts import Knockouts
+from dynlora.server.serve import sample_runs_dir
+from dynlora.store.measurements import Knockouts
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, open_whole, words
 from tests.pages.trained import Here, plain

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from dynlora.jobs import kinds
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.viz import few_shot as few_shot_card
-from dynlora.viz.kinds import form
+from dynlora.viz import kinds as viz_kinds
 from tests.kinds.recycle.written import written_recycle
 from tests.kinds.test_settings import trained
 from tests.pages.app import charts, open_page, words
@@ -80,7 +80,7 @@ def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
     runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kinds, "wake", lambda root: None)
-    form._fit.clear()
+    viz_kinds._fit.clear()
     one = trained(runs_dir, name="one", task="classification", model="minilm", labels=["a", "b", "c"])
     two = trained(runs_dir, name="two", task="classification", model="minilm", labels=["d", "e"])
     trained(runs_dir, name="three", task="regression", model="minilm")
@@ -95,7 +95,7 @@ def test_the_form_says_why_a_run_cannot_teach_and_queues_the_others(
 
 
 def test_teachers_of_a_different_number_of_blocks_are_not_mixed(runs_dir: Path) -> None:
-    form._fit.clear()
+    viz_kinds._fit.clear()
     facts = {"task": "classification", "model": "minilm", "labels": ["a", "b", "c"]}
     whole = trained(runs_dir, **facts)
     short = trained(runs_dir, **facts, config={"model": {"name": "minilm", "layers": 2}})

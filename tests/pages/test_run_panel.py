@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch, queue
-from dynlora.viz.run import panel_card
+from dynlora.viz.run import result_cards
 from tests.pages.app import charts, open_page, words
 from tests.pages.test_toasts import messages
 from tests.store.builder import new_run
@@ -88,7 +88,7 @@ def test_a_queue_that_changed_meanwhile_is_a_sentence(runs_dir: Path, monkeypatc
 
 
 def test_the_card_says_ranks_as_whole_numbers() -> None:
-    spans = panel_card.spans_of(pd.DataFrame({0: [4.0, 4.0], 10: [2.0, 6.0], 20: [float("nan")] * 2}))
+    spans = result_cards.spans_of(pd.DataFrame({0: [4.0, 4.0], 10: [2.0, 6.0], 20: [float("nan")] * 2}))
     assert spans.to_dict("list") == {"step": [0, 10], "lowest": [4, 2], "mean": [4, 4], "highest": [4, 6]}
-    assert panel_card.ranks_caption(spans) == "Ranks from 2 to 6, mean 4.0."
-    assert panel_card.ranks_caption(spans.head(1)) == "Every module has rank 4."
+    assert result_cards.ranks_caption(spans) == "Ranks from 2 to 6, mean 4.0."
+    assert result_cards.ranks_caption(spans.head(1)) == "Every module has rank 4."

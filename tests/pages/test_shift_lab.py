@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from dynlora.store import queries
 from dynlora.viz.playground.model import Task
-from dynlora.viz.shift.cards import other_data
+from dynlora.viz.shift import other_data
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, open_page, open_whole
 from tests.pages.trained import Here, plain, save_rows, train

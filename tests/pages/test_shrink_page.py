@@ -14,9 +14,9 @@ from dynlora.config_files import read_run_config
 from dynlora.inference.compress import Compression, kept_sizes
 from dynlora.jobs import helper_job, quick_launch
 from dynlora.store import queries
-from dynlora.store.compressions import Compressed
 from dynlora.store.lifecycle import annotate
-from dynlora.training import run as training
+from dynlora.store.measurements import Compressed
+from dynlora.training import run as training_run
 from tests import command_line
 from tests.command_line import document
 from tests.pages.app import charts, open_page
@@ -161,7 +161,7 @@ def test_a_run_that_starts_from_the_adapter_is_queued_and_says_so(
     press(app, "Recover with 10 steps")
     assert len(commands) == 1, "the same size is written once"
     shutil.rmtree(sized_run.parent / ".starts")
-    assert training.resume(sized_run.parent, made).state == "finished"
+    assert training_run.resume(sized_run.parent, made).state == "finished"
     assert queries.run_summary(folder)["ranks"] == found_in(sized_run).ranks_of(best)
     assert queries.run_summary(folder)["origin"] == origin
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.server.serve import sample_runs_dir
 from dynlora.store.notes import annotate_notes
 from dynlora.viz.ui import run_picker
 from tests.pages.app import actions, charts, open_page, words

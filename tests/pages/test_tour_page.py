@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.server.app_files import sample_runs_dir
-from dynlora.viz.tour import model as tour_model
+from dynlora.server.serve import sample_runs_dir
+from dynlora.viz import tour
 from dynlora.viz.ui import run_picker
 from tests.pages.app import charts, components, open_page, words
 from tests.viz.runs import make_run
@@ -29,18 +29,18 @@ def way(app: AppTest) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "stop",
     [  # test_newcomer_journey.py goes to each of them
-        stop if at in (0, 2, len(tour_model.STOPS) - 1) else pytest.param(stop, marks=pytest.mark.torture)
-        for at, stop in enumerate(tour_model.STOPS)
+        stop if at in (0, 2, len(tour.STOPS) - 1) else pytest.param(stop, marks=pytest.mark.torture)
+        for at, stop in enumerate(tour.STOPS)
     ],
     ids=lambda stop: stop.key,
 )
-def test_every_stop_shows_its_chart(stop: tour_model.Stop) -> None:
+def test_every_stop_shows_its_chart(stop: tour.Stop) -> None:
     app = open_page("tour", stop=stop.key)
     assert not app.error
     assert stop.question in [element.value for element in app.subheader]
     assert len(charts(app)) == {"rank": 0, "worth": 2}.get(stop.key, 1)
     assert len(components(app)) == (stop.key == "rank")
-    _, before, after, number = tour_model.neighbours(stop.key)
+    _, before, after, number = tour.neighbours(stop.key)
     assert f"Stop {number} of 6" in words(app)
     expected = [f"stop={one.key}" for one in (before, after) if one]
     assert [query for _, query in way(app) if query.startswith("stop=")] == expected

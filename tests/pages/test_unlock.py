@@ -10,7 +10,7 @@ from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import environment
-from dynlora.server import serve as access_token
+from dynlora.server import serve
 from dynlora.viz.ui import run_picker
 from tests.pages.app import open_page, words
 
@@ -21,7 +21,7 @@ TOKEN = "0123456789abcdef-token"
 def _served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(run_picker.READ_ONLY_VARIABLE, "1")
     monkeypatch.setenv(environment.TOKEN_VARIABLE, TOKEN)
-    monkeypatch.setattr(access_token, "WRONG_COSTS_S", 0.0)
+    monkeypatch.setattr(serve, "WRONG_COSTS_S", 0.0)
 
 
 def unlocked_with(app: AppTest, token: str) -> AppTest:

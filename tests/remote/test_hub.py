@@ -14,8 +14,8 @@ from huggingface_hub import constants
 
 from dynlora import assets
 from dynlora.errors import ConfigError, DynloraError, RemoteError
-from dynlora.inference.card_pictures import capacity_map
-from dynlora.remote.hub import find_repository, send_folder
+from dynlora.inference.model_card import capacity_map
+from dynlora.remote.place import find_repository, send_folder
 from tests.command_line import document, run
 from tests.fake_hub_uploads import Hub, Repo, uploading_hub
 from tests.store.builder import finished_run

@@ -17,8 +17,8 @@ from dynlora.remote.manifest import MANIFEST_NAME
 from dynlora.remote.place import Place
 from dynlora.remote.pull import pull
 from dynlora.remote.push import KEEP_S, push
-from dynlora.store.knockouts import KNOCKOUT_NAME
 from dynlora.store.lifecycle import annotate
+from dynlora.store.measurements import KNOCKOUT_NAME
 from dynlora.store.notes import annotate_notes
 from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
@@ -202,7 +202,7 @@ def test_a_touched_copy_is_not_overwritten(place: Place, runs_dir: Path, tmp_pat
 def test_a_fetched_adapter_answers_exports_and_continues(stopped: Path, tmp_path: Path, place: Place) -> None:
     from dynlora.inference.export import export_run
     from dynlora.inference.load import load_run
-    from dynlora.training import run as training
+    from dynlora.training import run
 
     whole = Path(shutil.copytree(stopped, tmp_path / "whole" / stopped.name))
     push(stopped, place)
@@ -212,15 +212,15 @@ def test_a_fetched_adapter_answers_exports_and_continues(stopped: Path, tmp_path
     assert load_run(copy).answers(texts) == load_run(stopped).answers(texts), "the adapter of the last checkpoint"
     export_run(copy, tmp_path / "peft")
     with pytest.raises(ConfigError, match="was fetched from .* without a checkpoint; send it there again"):
-        training.resume(copy.parent, copy.name)
+        run.resume(copy.parent, copy.name)
     with pytest.raises(ConfigError, match="without a checkpoint"):
         launch.resume(copy.parent, copy.name)
     assert len(open_run(copy).events()) == len(open_run(stopped).events()), "a refusal deletes nothing"
     assert push(stopped, place, with_checkpoint=True).status == "sent"
     assert push(stopped, place).status == "unchanged", "as it was sent before"
     assert pull(place, stopped.name, tmp_path / "here").status == "updated"
-    assert training.resume(copy.parent, copy.name).state == "finished"
-    assert training.resume(whole.parent, whole.name).state == "finished"
+    assert run.resume(copy.parent, copy.name).state == "finished"
+    assert run.resume(whole.parent, whole.name).state == "finished"
     pd.testing.assert_frame_equal(open_run(copy).signal("importance"), open_run(whole).signal("importance"))
     tensors = ("adapter", "tensors.safetensors")
     assert copy.joinpath(*tensors).read_bytes() == whole.joinpath(*tensors).read_bytes()

@@ -12,7 +12,7 @@ import pytest
 from streamlit.runtime.pages_manager import PagesManager
 
 from dynlora.server import asgi, entry_page
-from dynlora.server.app_files import app_root
+from dynlora.server.serve import app_root
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.page_style import style_sheet
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.store import queries
 from dynlora.store.catalogue import run_rows
 from dynlora.store.meta import DECODE, OTHER, TRAIN, kind_of

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from dynlora.errors import ConfigError, RunNotFoundError
-from dynlora.store import catalogue, meta, queries, tables
+from dynlora.store import catalogue, meta, queries, whole_tables
 from dynlora.store.run import open_run
 from dynlora.store.writer import RunWriter
 from tests.store.builder import CONFIG, SUMMARY_KEYS, define, finished_run, new_run, record, values
@@ -162,12 +162,12 @@ def test_a_run_opens_as_an_object(folder: Path) -> None:
 
 def test_tables_are_written_in_every_format(tmp_path: Path) -> None:
     frame = pd.DataFrame({"step": [1, 2], "=cmd()": np.array([-0.5, np.nan], np.float32), "text": ["@x", "fine"]})
-    text = tables.encode(frame, "csv").decode()
+    text = whole_tables.encode(frame, "csv").decode()
     assert text == "step,'=cmd(),text\n1,-0.5,'@x\n2,,fine\n"
-    assert json.loads(tables.encode(frame, "json"))[1] == {"step": 2, "=cmd()": None, "text": "fine"}
-    pd.testing.assert_frame_equal(pd.read_parquet(BytesIO(tables.encode(frame, "parquet"))), frame)
+    assert json.loads(whole_tables.encode(frame, "json"))[1] == {"step": 2, "=cmd()": None, "text": "fine"}
+    pd.testing.assert_frame_equal(pd.read_parquet(BytesIO(whole_tables.encode(frame, "parquet"))), frame)
     with pytest.raises(ConfigError, match="format 'xlsx'"):
-        tables.encode(frame, "xlsx")
-    tables.write(frame, tmp_path / "out.csv", "csv")
+        whole_tables.encode(frame, "xlsx")
+    whole_tables.write(frame, tmp_path / "out.csv", "csv")
     assert (tmp_path / "out.csv").read_text() == text
     assert len(list(tmp_path.iterdir())) == 1

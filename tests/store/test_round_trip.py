@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as npst
 from dynlora.errors import ConfigError, RunBusyError, RunNotFoundError
 from dynlora.store import recorder
 from dynlora.store.reader import RunReader
-from dynlora.store.rollups import old_zero_crc
+from dynlora.store.series import old_zero_crc
 from dynlora.store.writer import RunWriter
 from tests.store.builder import WIDTH, define, finished_run, new_run, record, values
 

@@ -9,7 +9,7 @@ import pytest
 
 from dynlora.safe_files import NotPlainFileError
 from dynlora.store import queries
-from dynlora.viz.tour.model import MARK_NAME, is_tour_taken, mark_tour_taken
+from dynlora.viz.tour import MARK_NAME, is_tour_taken, mark_tour_taken
 
 
 def test_a_taken_tour_is_remembered(tmp_path: Path) -> None:

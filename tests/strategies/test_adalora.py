@@ -8,7 +8,7 @@ import torch
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
 from dynlora.engine.context import Step
-from dynlora.engine.edits.scales import MaskScales
+from dynlora.engine.edits.components import MaskScales
 from dynlora.engine.loop.schedule import Phases
 from dynlora.errors import ConfigError
 from dynlora.strategies import build

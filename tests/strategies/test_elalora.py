@@ -13,7 +13,7 @@ from dynlora.api import Attached
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
 from dynlora.engine.context import Step
-from dynlora.engine.model.svd_form import take_sensitivity, triplet_scores
+from dynlora.engine.model.offset_linear import take_sensitivity, triplet_scores
 from dynlora.errors import ConfigError
 from dynlora.strategies import build
 from dynlora.strategies.elalora import exchange

@@ -32,8 +32,8 @@ from dynlora.inference.export import export_run
 from dynlora.inference.load import load_run
 from dynlora.strategies import build
 from dynlora.strategies.glora.layer import LORA, GloraLinear, SettlePaths
-from dynlora.training import run as training
-from dynlora.training.plan import plan
+from dynlora.training import run as training_run
+from dynlora.training.run import plan
 from tests.tiny import save_data, save_tiny, tiny_values
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks the old name
@@ -135,7 +135,7 @@ def test_a_fixed_path_may_spend_the_whole_budget_at_rank_one(path: str, architec
 def test_a_run_that_would_exceed_its_budget_leaves_no_folder(tmp_path: Path) -> None:
     fields = {"name": "glora", "path": "llnnn"}
     values = tiny_values(save_tiny("bert", tmp_path / "model"), save_data(tmp_path), strategy=fields, adapter__rank=1)
-    for begin in (training.train, lambda config, _: plan(config)):
+    for begin in (training_run.train, lambda config, _: plan(config)):
         with pytest.raises(ConfigError, match=r"raise adapter.rank to 2"):
             begin(parse_config(values), tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -147,7 +147,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     root = tmp_path_factory.mktemp("glora")
     fields = {"name": "glora"} | ({"path": "vlvcv"} if request.param == "fixed" else {"population": 8, "rounds": 1})
     values = tiny_values(save_tiny("bert", root / "model"), save_data(root), strategy=fields, adapter__rank=3)
-    outcome = training.train(parse_config(values), root / "runs")
+    outcome = training_run.train(parse_config(values), root / "runs")
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 

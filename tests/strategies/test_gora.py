@@ -25,7 +25,7 @@ from dynlora.contracts.harness import (
 from dynlora.contracts.harness import tiny_model as fresh_model
 from dynlora.engine.allocation.solvers import proportional_ranks
 from dynlora.engine.data.batches import calibration_batches
-from dynlora.engine.init.initializers import weight_gradients
+from dynlora.engine.initializers import weight_gradients
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.errors import ConfigError
 

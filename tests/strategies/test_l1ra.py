@@ -12,7 +12,7 @@ import dynlora
 from dynlora.api import Attached
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config
 from dynlora.engine import edits
-from dynlora.engine.allocation.greedy import Budget, redistribute
+from dynlora.engine.allocation.solvers import Budget, redistribute
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Drop, Grow, Move
 from dynlora.engine.loop.optimizer import set_lr

@@ -32,7 +32,7 @@ from dynlora.strategies.lora_ensemble import (
 )
 from dynlora.tasks.classification import Classification
 from dynlora.tasks.regression import Regression
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from tests.tiny import save_data, save_tiny, tiny_values
 
 M, MEMBER_RANK, D_IN, D_OUT = 3, 2, 6, 5
@@ -296,7 +296,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a short run on a tiny model."""
     root = tmp_path_factory.mktemp("ensemble")
     values = tiny_values(save_tiny("bert", root / "model"), save_data(root), strategy={"name": "lora_ensemble"})
-    outcome = training.train(parse_config(values), root / "runs")
+    outcome = training_run.train(parse_config(values), root / "runs")
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 

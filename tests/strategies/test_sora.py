@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import dynlora
 from dynlora.contracts.harness import ListRecorder, MemoryKeeper, make_trainer, tiny_config, tiny_tokens
 from dynlora.engine import edits
-from dynlora.engine.edits.scales import ShrinkScales, shrunk
+from dynlora.engine.edits.components import ShrinkScales, shrunk
 from dynlora.engine.loop.optimizer import set_lr
 from dynlora.strategies import build
 from dynlora.strategies.sora import thresholds

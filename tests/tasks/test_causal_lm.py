@@ -25,7 +25,8 @@ from dynlora.engine.evaluation.evaluate import predict, summarise
 from dynlora.engine.evaluation.generate import Limits, write
 from dynlora.engine.model.gates import Gates
 from dynlora.errors import DataError
-from dynlora.tasks import answers, token_loss, token_rows
+from dynlora.tasks import labels as tasks_labels
+from dynlora.tasks import token_loss, token_rows
 from dynlora.tasks.causal_lm import CausalLM
 from dynlora.tasks.token_rows import by_template
 from tests.tiny_lm import DECODERS
@@ -332,7 +333,7 @@ def test_gates_of_a_token_know_nothing_of_those_after_it(mode: str) -> None:
     ],
 )
 def test_an_answer_is_checked_by_its_value_after_the_last_marker(answer: str, written: str, right: bool) -> None:
-    assert answers.is_right(answer, written) is right
+    assert tasks_labels.is_right(answer, written) is right
 
 
 @pytest.mark.parametrize("is_tied", [True, False])

@@ -9,7 +9,7 @@ import pytest
 import dynlora
 from dynlora.config import RunConfig
 from dynlora.engine.loop.trainer import Trainer
-from dynlora.training import run as training
+from dynlora.training import run
 
 
 def interrupted_run(config: RunConfig, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, step: int = 6) -> Path:
@@ -23,7 +23,7 @@ def interrupted_run(config: RunConfig, runs_dir: Path, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_backward", interrupted)
-        with pytest.raises(training.RunFailedError):
+        with pytest.raises(run.RunFailedError):
             dynlora.train(config, runs_dir, progress=False)
     (folder,) = runs_dir.glob("2*")
     return folder

@@ -20,7 +20,7 @@ from dynlora.errors import ConfigError
 from dynlora.inference.export import export_run
 from dynlora.inference.load import evaluate_run, load_run
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.inputs import load_inputs
 from dynlora.training.preflight import preflight
@@ -116,7 +116,7 @@ def test_weights_in_bf16_and_fp32_products_do_not_go_together(writer: dict[str, 
 def quantized(request: pytest.FixtureRequest, writer: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on quantised weights."""
     config = with_settings(writer, "lora", model__quantization=request.param)
-    outcome = training.train(config, tmp_path_factory.mktemp(request.param), progress=False)
+    outcome = run.train(config, tmp_path_factory.mktemp(request.param), progress=False)
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 
@@ -161,10 +161,10 @@ def test_the_check_counts_passes_over_packed_sequences(writer: dict[str, Any]) -
 
 
 def test_rows_become_tokens_once(writer: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from dynlora.engine.data import kept_tokens
+    from dynlora.engine.data import packing
 
-    real, sides = kept_tokens.tokenize, list[int]()
-    monkeypatch.setattr(kept_tokens, "tokenize", lambda *given: (sides.append(len(given[1])), real(*given))[1])
+    real, sides = packing.tokenize, list[int]()
+    monkeypatch.setattr(packing, "tokenize", lambda *given: (sides.append(len(given[1])), real(*given))[1])
     preflight(with_settings(writer, "lora"))
     assert sorted(sides) == [40, 120]
 
@@ -196,7 +196,7 @@ def test_a_head_that_is_trained_is_not_quantised(tmp_path: Path, tiny_data: Path
 
 def test_methods_that_read_the_weights_refuse_quantised_ones(writer: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="load the model without quantisation"):
-        training.train(with_settings(writer, "glora", model__quantization="nf4"), tmp_path, progress=False)
+        run.train(with_settings(writer, "glora", model__quantization="nf4"), tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 
 

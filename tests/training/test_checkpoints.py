@@ -16,7 +16,7 @@ from dynlora.engine.loop import checkpoint
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.jobs.spawn import locked
 from dynlora.store.reader import RunReader
-from dynlora.training import run as training
+from dynlora.training import run
 from tests.store.builder import new_run
 from tests.tiny import tiny_config
 
@@ -49,7 +49,7 @@ def test_a_checkpoint_without_room_is_a_warning_and_training_goes_on(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "_check_room", room_at_first_and_at_last)
-    outcome = training.train(tiny_config(tiny_bert, tiny_data, log__checkpoint_every=4), runs_dir)
+    outcome = run.train(tiny_config(tiny_bert, tiny_data, log__checkpoint_every=4), runs_dir)
     assert outcome.state == "finished"
     assert len(checks) > 5
     with RunReader(outcome.folder) as reader:
@@ -75,7 +75,7 @@ def test_a_best_adapter_that_was_not_kept_is_not_named_the_best(
 
     monkeypatch.setattr("dynlora.training.checkpoints.write_checkpoint", refusing_later_ones)
     monkeypatch.setattr("dynlora.tasks.base.Task.is_better", lambda *_: True)
-    outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    outcome = run.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     assert outcome.state == "finished"
     with RunReader(outcome.folder) as reader:
         assert reader.meta(["best"])["best"]["step"] == kept[0]
@@ -91,7 +91,7 @@ def test_a_busy_queue_does_not_hide_how_a_run_ended(
     new_run(runs_dir, "waiting", "queued")
     monkeypatch.setattr("dynlora.jobs.queue.LOCK_WAIT_S", 0.1)
     with locked(runs_dir / ".queue.lock", 1.0):
-        outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+        outcome = run.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     assert outcome.state == "finished"
 
 
@@ -106,11 +106,11 @@ def test_an_end_that_cannot_be_kept_is_a_sentence_and_can_be_resumed(
             write_checkpoint(folder, state)
 
         patch.setattr("dynlora.training.checkpoints.write_checkpoint", no_room_for_the_adapter)
-        outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+        outcome = run.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     assert outcome.state == "failed"
     assert outcome.error is not None
     assert f"free some space, then dynlora resume {outcome.folder.name}" in outcome.error
-    assert training.resume(runs_dir, outcome.folder.name).state == "finished"
+    assert run.resume(runs_dir, outcome.folder.name).state == "finished"
     assert (outcome.folder / "adapter" / "state.json").is_file()
 
 
@@ -137,7 +137,7 @@ def test_a_folder_that_is_removed_does_not_come_back(
         write_checkpoint(folder, state)
 
     monkeypatch.setattr("dynlora.training.checkpoints.write_checkpoint", removing)
-    outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    outcome = run.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     assert outcome.state == "failed"
     assert outcome.error is not None
     assert "its folder was moved or removed during training" in outcome.error
@@ -153,7 +153,7 @@ def test_a_runs_folder_that_is_moved_is_named_with_the_remedy(
         write_checkpoint(folder, state)
 
     monkeypatch.setattr("dynlora.training.checkpoints.write_checkpoint", moving)
-    outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+    outcome = run.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     assert outcome.error is not None
     assert f"the runs folder {runs_dir} was moved or removed during training; move it back, then" in outcome.error
     assert f"dynlora resume {outcome.folder.name}" in outcome.error
@@ -169,9 +169,9 @@ def test_a_folder_that_is_renamed_is_named_and_the_run_goes_on_once_it_is_back(
 
     with monkeypatch.context() as patched:
         patched.setattr("dynlora.training.checkpoints.write_checkpoint", renaming)
-        outcome = training.train(tiny_config(tiny_bert, tiny_data), runs_dir)
+        outcome = run.train(tiny_config(tiny_bert, tiny_data), runs_dir)
     name = outcome.folder.name
     assert outcome.state == "failed"
     assert f"its folder was renamed to mine during training; rename it back to {name}" in str(outcome.error)
     (runs_dir / "mine").rename(outcome.folder)
-    assert training.resume(runs_dir, name).state == "finished"
+    assert run.resume(runs_dir, name).state == "finished"

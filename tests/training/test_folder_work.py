@@ -15,7 +15,7 @@ from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.training import folder_work
 from dynlora.training.folder_work import check_can_work, work_on
-from dynlora.training.stop_signal import StopRequest
+from dynlora.training.progress_stream import StopRequest
 
 
 @pytest.fixture

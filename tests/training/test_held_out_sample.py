@@ -18,8 +18,8 @@ from dynlora.analysis.pairing import RunPairs
 from dynlora.config import ALL_ROWS, RunConfig
 from dynlora.config_files import read_run_config
 from dynlora.contracts.harness import same
-from dynlora.engine.data.groups import probe_rows
-from dynlora.engine.evaluation.held_out_part import sample, whole
+from dynlora.engine.data.held_back import probe_rows
+from dynlora.engine.evaluation.evaluate import sample, whole
 from dynlora.engine.loop.checkpoint import pack, read_checkpoint
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
@@ -128,7 +128,7 @@ def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
     from dynlora.training.build import build_trainer, make_accelerator
     from dynlora.training.checkpoints import RunCheckpoints
     from dynlora.training.inputs import load_inputs
-    from dynlora.training.plan import plan
+    from dynlora.training.run import plan
 
     settings = config(tiny_bert, data, train__steps=40)
     folder = plan(settings).create(tmp_path, "queued")
@@ -156,7 +156,7 @@ def test_a_run_that_ended_early_says_so_and_is_paired_on_the_probe_set(
 def test_a_run_made_before_there_were_samples_goes_on_with_all_rows(
     tiny_bert: Path, data: Path, runs_dir: Path
 ) -> None:
-    from dynlora.training.plan import plan
+    from dynlora.training.run import plan
 
     folder = plan(config(tiny_bert, data)).create(runs_dir, "queued")
     values = yaml.safe_load((folder / "config.yaml").read_text())

@@ -10,7 +10,7 @@ import torch
 import dynlora
 from dynlora.engine.loop import hardware
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run
 from tests.tiny import tiny_config
 from tests.training.interrupted import interrupted_run
 
@@ -54,6 +54,6 @@ def test_a_run_goes_on_in_the_precision_it_began_in(
     whole = dynlora.train(config, tmp_path / "whole", progress=False)
     stopped = interrupted_run(config, runs_dir, monkeypatch)
     monkeypatch.setattr(hardware, "_is_bf16_faster_here", lambda: False)
-    assert training.resume(runs_dir, stopped.name).state == "finished"
+    assert run.resume(runs_dir, stopped.name).state == "finished"
     assert queries.run_summary(stopped)["machine"]["precision"] == "bf16"
     assert learned(stopped) == learned(whole.folder)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dynlora.config import parse_config
-from dynlora.engine.data import kept_tokens
+from dynlora.engine.data import packing
 from dynlora.training import inputs
 from dynlora.training.inputs import load_inputs
 from tests.tiny import tiny_values
@@ -27,7 +27,7 @@ def test_a_run_takes_the_tokens_that_were_made(
     tiny_bert: Path, tiny_data: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs.make_tokens(values, is_wanted=lambda: True)
-    monkeypatch.setattr(kept_tokens, "tokenize", None)  # nothing is left to be made
+    monkeypatch.setattr(packing, "tokenize", None)  # nothing is left to be made
     loaded = load_inputs(parse_config(tiny_values(tiny_bert, tiny_data)))
     assert (len(loaded.encoded("train")), len(loaded.encoded("held_out"))) == (
         len(loaded.data.train),
@@ -37,16 +37,16 @@ def test_a_run_takes_the_tokens_that_were_made(
 
 def test_other_data_takes_the_place_of_what_was_made(values: dict[str, Any]) -> None:
     inputs.make_tokens(values, is_wanted=lambda: True)
-    assert len(kept_tokens._kept) == 2
-    first = set(kept_tokens._kept)
+    assert len(packing._kept) == 2
+    first = set(packing._kept)
     inputs.make_tokens({**values, "data": {**values["data"], "max_length": 8}}, is_wanted=lambda: True)
-    assert len(kept_tokens._kept) == 2
-    assert not first & set(kept_tokens._kept)
+    assert len(packing._kept) == 2
+    assert not first & set(packing._kept)
 
 
 def test_nothing_is_begun_once_the_command_has_come(values: dict[str, Any]) -> None:
     inputs.make_tokens(values, is_wanted=lambda: False)
-    assert kept_tokens._kept == {}
+    assert packing._kept == {}
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def test_nothing_is_fetched(
     monkeypatch.setattr(inputs, "read_data", fetched)
     monkeypatch.setattr(inputs, "resolve_model", fetched)
     inputs.make_tokens({**values, part: {"name": name}}, is_wanted=lambda: True)
-    assert kept_tokens._kept == {}
+    assert packing._kept == {}
 
 
 def test_large_data_waits_until_it_is_asked_for(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "MAX_BYTES", 100)
     inputs.make_tokens(values, is_wanted=lambda: True)
-    assert kept_tokens._kept == {}
+    assert packing._kept == {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.config import parse_config
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.training.progress_stream import QuietStream
 from tests.tiny import tiny_values
 
@@ -36,5 +36,5 @@ def test_a_run_goes_on_when_the_progress_bar_has_no_reader(
 ) -> None:
     config = parse_config(tiny_values(tiny_bert, tiny_data, train__steps=5))
     monkeypatch.setattr(sys, "stderr", BrokenPipe())
-    outcome = training.train(config, runs_dir, progress=True)
+    outcome = run.train(config, runs_dir, progress=True)
     assert (outcome.state, outcome.error) == ("finished", None)

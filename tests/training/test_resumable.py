@@ -13,7 +13,7 @@ import dynlora
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.store import queries
 from dynlora.store.reader import RunReader
-from dynlora.training import run as training
+from dynlora.training import run
 from tests.tiny import tiny_config
 from tests.training.interrupted import interrupted_run
 
@@ -34,7 +34,7 @@ def edit(folder: Path, old: str, new: str) -> None:
 
 def test_a_changed_length_is_an_event_a_line_of_the_log_and_the_new_end(stopped: Path) -> None:
     edit(stopped, "steps: 12", "steps: 9")
-    outcome = training.resume(stopped.parent, stopped.name)
+    outcome = run.resume(stopped.parent, stopped.name)
     summary = queries.run_summary(stopped)
     assert (outcome.state, summary["step"], summary["max_steps"]) == ("finished", 9, 9)
     assert summary["config"]["train"]["steps"] == 9
@@ -64,7 +64,7 @@ def test_what_a_run_keeps_is_refused(old: str, new: str, message: str, stopped: 
     with pytest.raises(
         ConfigError, match=f"{message}.*, and a run keeps its method, data, adapters and evaluations; restore"
     ):
-        training.resume(stopped.parent, stopped.name)
+        run.resume(stopped.parent, stopped.name)
     assert queries.run_summary(stopped)["status"] == "failed"
 
 
@@ -74,11 +74,11 @@ def test_a_state_that_is_a_folder_is_refused(stopped: Path) -> None:
     state.unlink()
     state.mkdir()
     with pytest.raises(CorruptRunError, match=r"state.json: a link or not a regular file"):
-        training.resume(stopped.parent, stopped.name)
+        run.resume(stopped.parent, stopped.name)
 
 
 def test_nothing_changed_leaves_no_event(stopped: Path) -> None:
-    training.resume(stopped.parent, stopped.name)
+    run.resume(stopped.parent, stopped.name)
     assert queries.events_frame(stopped, ("settings",)).empty
     assert queries.run_summary(stopped)["max_steps"] == 12
 

@@ -17,7 +17,7 @@ from dynlora.engine.model.lora_linear import LoraLinear, resized
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.engine.recorder import NullRecorder
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.training.build import build_trainer, make_accelerator
 from dynlora.training.inputs import load_inputs
 from tests.tiny import tiny_config
@@ -128,9 +128,9 @@ def test_a_resume_from_the_highest_rank_records_the_same_numbers(
         log__eval_every=2,
         log__checkpoint_every=2,
     )
-    whole = training.train(config, runs_dir / "whole").folder
+    whole = run.train(config, runs_dir / "whole").folder
     resumed = interrupted_run(config, runs_dir / "resumed", monkeypatch, step=8)
-    training.resume(resumed.parent, resumed.name)
+    run.resume(resumed.parent, resumed.name)
     assert _gradient_norms(whole).equals(_gradient_norms(resumed))
     assert _optimizer_bytes(whole) == _optimizer_bytes(resumed)
     assert len(set(_optimizer_bytes(whole))) > 2, "ranks moved"

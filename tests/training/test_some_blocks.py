@@ -12,12 +12,12 @@ import transformers
 
 import dynlora
 from dynlora.config import parse_config
-from dynlora.engine.evaluation.step_writing import cache_name
+from dynlora.engine.evaluation.generate import cache_name
 from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.export import export_run
 from dynlora.inference.load import load_run
 from dynlora.store import queries
-from dynlora.training import run as training
+from dynlora.training import run as training_run
 from dynlora.training.inputs import load_inputs
 from tests.tiny import save_tiny, tiny_config
 from tests.tiny_lm import DECODERS, lm_values, save_problems, save_tiny_lm
@@ -35,7 +35,7 @@ def shallow(tmp_path_factory: pytest.TempPathFactory, problems: Path) -> Path:
     """A run of the first block of a tiny Llama."""
     folder = tmp_path_factory.mktemp("shallow")
     values = lm_values(save_tiny_lm(folder / "model"), problems, model__layers=1, strategy={"name": "dynamic"})
-    outcome = training.train(parse_config(values), folder / "runs")
+    outcome = training_run.train(parse_config(values), folder / "runs")
     assert outcome.state == "finished", outcome.error
     return outcome.folder
 
@@ -91,9 +91,9 @@ def test_a_run_of_it_adapts_and_counts_its_blocks_only_and_loads_as_it_was_train
 def test_a_run_of_it_that_was_interrupted_ends_as_the_whole_one(
     shallow: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = training.read_run_config(shallow)
+    config = training_run.read_run_config(shallow)
     folder = interrupted_run(config, runs_dir, monkeypatch)
-    assert training.resume(runs_dir, folder.name).state == "finished"
+    assert training_run.resume(runs_dir, folder.name).state == "finished"
     assert queries.run_summary(folder)["metrics"] == queries.run_summary(shallow)["metrics"]
 
 
@@ -106,7 +106,7 @@ def test_the_snippet_of_an_export_loads_the_blocks_that_were_used(
     values = lm_values(
         save_tiny_lm(tmp_path / "model"), problems, model__layers=layers, strategy={"name": "lora"}, train__steps=4
     )
-    folder = training.train(parse_config(values), tmp_path / "runs").folder
+    folder = training_run.train(parse_config(values), tmp_path / "runs").folder
     export_run(folder, tmp_path / "out", format=kind)
     card = (tmp_path / "out" / "README.md").read_text("utf-8")
     assert message in card
@@ -121,7 +121,7 @@ def test_the_snippet_of_an_export_loads_the_blocks_that_were_used(
 
 def test_an_encoder_has_first_blocks_too(tiny_data: Path, tmp_path: Path) -> None:
     config = tiny_config(save_tiny("bert", tmp_path / "bert"), tiny_data, model__layers=1, train__steps=10)
-    folder = training.train(config, tmp_path / "runs").folder
+    folder = training_run.train(config, tmp_path / "runs").folder
     run = dynlora.open_run(folder)
     assert set(run.modules["layer"]) == {0}
     assert run.load().base.model.config.num_hidden_layers == 1
@@ -137,7 +137,7 @@ def test_blocks_by_number_of_an_architecture_that_peft_cannot_cut_are_exported_m
         strategy={"name": "lora"},
         train__steps=2,
     )
-    folder = training.train(parse_config(values), tmp_path / "runs").folder
+    folder = training_run.train(parse_config(values), tmp_path / "runs").folder
     with pytest.raises(NotMergeableError, match=r"--format peft: PEFT cannot choose the blocks 1-1 of GPT2.*merged"):
         export_run(folder, tmp_path / "out", format="peft")
     assert not (tmp_path / "out").exists()
@@ -155,7 +155,7 @@ def test_blocks_by_number_of_an_architecture_that_peft_cannot_cut_are_exported_m
 def test_more_blocks_than_there_are_is_one_sentence(layers: Any, words: str, problems: Path, tmp_path: Path) -> None:
     values = lm_values(save_tiny_lm(tmp_path / "model"), problems, model__layers=layers)
     with pytest.raises(ConfigError, match=re.escape(words)):
-        training.train(parse_config(values), tmp_path / "runs")
+        training_run.train(parse_config(values), tmp_path / "runs")
     assert not list(tmp_path.glob("runs/2*"))
 
 

@@ -16,8 +16,8 @@ from dynlora.kinds.train.panels.groups import groups as groups_caption
 from dynlora.viz import capacity
 from dynlora.viz import methods as methods_model
 from dynlora.viz.compare import text as compare_text
-from dynlora.viz.inputs import text as inputs_text
-from dynlora.viz.runs import cards as runs
+from dynlora.viz.inputs import figures
+from dynlora.viz.runs import cards
 from tests.viz.listed import listed, swept_rows
 
 EFFECT = GateEffect(np.array([0.5, 0.01, 0.4]), 0.05, 24, 2)
@@ -30,7 +30,7 @@ def groups(*values: float) -> pd.DataFrame:
 def caption_of(
     frame: pd.DataFrame, effect: GateEffect | None = EFFECT, *, gated: bool = True, low: bool = False
 ) -> str:
-    return inputs_text.conclusion(frame, "accuracy", 600, effect, gated=gated, low_is_good=low)
+    return figures.conclusion(frame, "accuracy", 600, effect, gated=gated, low_is_good=low)
 
 
 def test_one_group_is_not_compared_with_itself() -> None:
@@ -106,28 +106,28 @@ def test_the_outlook_of_a_run_that_trains_is_its_plan() -> None:
 
 
 def test_the_list_of_runs_says_what_was_reached_and_names_no_winner() -> None:
-    results = runs.task_results([*swept_rows(), listed(90, data="other", accuracy=0.99)])
+    results = cards.task_results([*swept_rows(), listed(90, data="other", accuracy=0.99)])
     assert results is not None
     assert (len(results.runs), len(results.means)) == (36, 12)
-    assert runs.sentence(results) == (
+    assert cards.sentence(results) == (
         "On sst2 with minilm, 40 steps, 12 configurations have mean accuracy from 0.740 to 0.830 (36 runs)."
     )
 
 
 def test_equal_means_are_said_once_and_one_configuration_has_its_name() -> None:
-    results = runs.task_results([listed(1), listed(2, strategy="lora")])
+    results = cards.task_results([listed(1), listed(2, strategy="lora")])
     assert results is not None
-    assert "2 configurations all have mean accuracy 0.800 (2 runs)" in runs.sentence(results)
-    alone = runs.task_results([listed(1)])
+    assert "2 configurations all have mean accuracy 0.800 (2 runs)" in cards.sentence(results)
+    alone = cards.task_results([listed(1)])
     assert alone is not None
-    assert runs.sentence(alone) == "On sst2 with minilm, 40 steps, dynamic reaches accuracy 0.800 (n = 1)."
-    assert runs.task_results([listed(1, accuracy=None)]) is None
-    assert runs.standing(["finished", "running", "finished"]) == "3 runs: 2 finished and 1 running."
+    assert cards.sentence(alone) == "On sst2 with minilm, 40 steps, dynamic reaches accuracy 0.800 (n = 1)."
+    assert cards.task_results([listed(1, accuracy=None)]) is None
+    assert cards.standing(["finished", "running", "finished"]) == "3 runs: 2 finished and 1 running."
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_the_means_are_those_of_the_configurations(accuracies: list[float]) -> None:
-    results = runs.task_results([listed(i, strategy=f"s{i}", accuracy=value) for i, value in enumerate(accuracies)])
+    results = cards.task_results([listed(i, strategy=f"s{i}", accuracy=value) for i, value in enumerate(accuracies)])
     assert results is not None
     assert list(results.means) == accuracies
 

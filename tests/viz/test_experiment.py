@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dynlora.cli.sweep import combinations
 from dynlora.errors import ConfigError
 from dynlora.jobs.sweep import SECTION, section_choices
-from dynlora.viz.compare import live_cards
+from dynlora.viz.compare import cards as live_cards
 from dynlora.viz.launch import experiment_model
 from dynlora.viz.launch.experiment_model import Experiment
 from tests.pages.app import CATALOG
@@ -112,10 +112,10 @@ def test_progress_counts_what_is_done_and_what_is_left() -> None:
     assert (counts.n, counts.finished, counts.active, counts.queued) == (4, 1, 2, 1)
     assert counts.share == pytest.approx((40 + 10 + 0 + 40) / 160)
     assert counts.seconds_left == pytest.approx(0.5 * 70)
-    assert live_cards.sentence(counts) == (
+    assert live_cards.progress_text(counts) == (
         "1 of 4 runs finished, 1 training, 1 in the queue, 1 ended early. About 35 s remaining."
     )
-    assert "remaining" not in live_cards.sentence(live_cards.counted([row(status="queued", step=0, time=None)]))
+    assert "remaining" not in live_cards.progress_text(live_cards.counted([row(status="queued", step=0, time=None)]))
 
 
 def test_the_time_that_is_left_is_that_of_this_machine() -> None:

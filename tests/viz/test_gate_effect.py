@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import frames, input_frames
+from dynlora.analysis import frames, inputs
 from dynlora.analysis.gate_effect import GateEffect, gate_effect, served
 from dynlora.kinds.train.panels.gates import gate_map
 from dynlora.kinds.train.panels.gates import gates as gate_caption
-from dynlora.viz.inputs import figures as inputs_figures
-from dynlora.viz.inputs import text as inputs_text
+from dynlora.viz.inputs import figures
 from dynlora.viz.kit import theme
 from tests.analysis.test_gate_effect import GROUPS, drawn
 from tests.viz.drawn import traces_of
@@ -54,18 +53,18 @@ def test_words_and_table_name_only_what_is_beyond_chance() -> None:
 
 def test_gates_over_depth_of_chosen_examples() -> None:
     gates, _ = drawn(n=8)
-    depth = input_frames.over_depth(pd.DataFrame(gates), modules(), [1, 5, 99])
+    depth = inputs.over_depth(pd.DataFrame(gates), modules(), [1, 5, 99])
     assert depth["example"].unique().tolist() == ["example 1", "example 5"]
     assert depth["layer"].tolist() == [*range(6)] * 2
     assert depth["gate"].tolist() == pytest.approx([*gates[1], *gates[5]])
-    assert "2 examples; their mean gates differ most in layer" in inputs_text.depth(depth)
-    figure = inputs_figures.gates_over_depth(depth, theme.DARK)
+    assert "2 examples; their mean gates differ most in layer" in figures.depth(depth)
+    figure = figures.gates_over_depth(depth, theme.DARK)
     assert [trace.name for trace in traces_of(figure)] == ["Example 1", "Example 5"]
 
 
 def test_selected_points_stay_and_the_others_fade() -> None:
     probe = pd.DataFrame({"text": "t", "group": ["a", "b", "a"], "x": 0.0, "y": 0.0, "loss": 0.1})
-    figure = inputs_figures.probe_scatter(probe, "group", theme.LIGHT, chosen=[2])
+    figure = figures.probe_scatter(probe, "group", theme.LIGHT, chosen=[2])
     assert [list(trace.selectedpoints) for trace in traces_of(figure)] == [[1], []]
     assert all(trace.unselected.marker.opacity < 0.5 for trace in traces_of(figure))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.viz.run import generations
+from dynlora.viz.run import result_figures
 
 
 def events(*steps: tuple[int, list[dict[str, Any]]]) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def row(place: int, text: str, right: bool | None = None) -> dict[str, Any]:
 
 @given(st.text("ab \n", max_size=30), st.text("ab \n", max_size=30))
 def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
-    pieces = generations.changes(before, after)
+    pieces = result_figures.changes(before, after)
     assert "".join(piece for piece, _ in pieces) == after
     assert any(new for _, new in pieces) <= (before != after)
     if before == after:
@@ -42,19 +42,19 @@ def test_the_pieces_of_a_text_are_the_text(before: str, after: str) -> None:
     ],
 )
 def test_the_conclusion_counts(steps: list[tuple[int, list[dict[str, Any]]]], caption: str) -> None:
-    assert generations.conclusion(generations.by_step(events(*steps))) == caption
+    assert result_figures.conclusion(result_figures.by_step(events(*steps))) == caption
 
 
 def test_what_is_no_text_is_left_out() -> None:
-    texts = generations.by_step(
+    texts = result_figures.by_step(
         pd.DataFrame({"step": [3, 1, 2], "payload": [{"rows": [row(0, "a"), 7]}, "x", {"rows": 3}]})
     )
     assert list(texts) == [3]
     assert [text.text for text in texts[3]] == ["a"]
-    assert generations.by_step(events((0, [{"text": None, "row": "no", "right": 1}])))[0][0].right is None
+    assert result_figures.by_step(events((0, [{"text": None, "row": "no", "right": 1}])))[0][0].right is None
 
 
 def test_texts_are_beside_those_of_the_first_evaluation() -> None:
-    steps = generations.by_step(events((0, [row(5, "old")]), (2, [row(5, "new", False), row(6, "more")])))
-    table = generations.table(steps[2], steps[0])
+    steps = result_figures.by_step(events((0, [row(5, "old")]), (2, [row(5, "new", False), row(6, "more")])))
+    table = result_figures.table(steps[2], steps[0])
     assert table[["at first", "now", "correct"]].to_numpy().tolist() == [["old", "new", "no"], ["", "more", "–"]]

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.viz.kit import theme
-from dynlora.viz.playground import figures as playground_figures
+from dynlora.viz.playground import figures
 from dynlora.viz.playground import model as kit_task
 from dynlora.viz.playground import model as playground_model
-from dynlora.viz.playground import token_view
 from tests.viz.drawn import layout_of
 
 MODULES = pd.DataFrame({"position": [1, 0], "short": ["key 0", "query 0"], "label": ["key", "query"], "layer": [0, 0]})
@@ -176,7 +175,7 @@ def test_modules_that_carry_an_answer() -> None:
     assert frame["flips"].tolist() == [True, False]
     caption = playground_model.modules_caption(frame, "log-odds")
     assert "Without key 0 the prediction changes (1 module, in orange)" in caption
-    drawn: Any = playground_figures.module_bars(frame, "log-odds", theme.LIGHT)
+    drawn: Any = figures.module_bars(frame, "log-odds", theme.LIGHT)
     assert layout_of(drawn).showlegend
     assert {bars.name: (list(bars.x), list(bars.y)) for bars in drawn.data} == {
         "Prediction does not change without it": ([1], [0.5]),
@@ -184,7 +183,7 @@ def test_modules_that_carry_an_answer() -> None:
     }
     still = frame.assign(flips=False)
     assert "No single module decides the prediction" in playground_model.modules_caption(still, "log-odds")
-    drawn = playground_figures.module_bars(still, "log-odds", theme.LIGHT)
+    drawn = figures.module_bars(still, "log-odds", theme.LIGHT)
     assert not layout_of(drawn).showlegend
 
 
@@ -199,8 +198,8 @@ def test_gates_of_a_text_lie_by_kind_and_layer() -> None:
 
 def test_tokens_wear_their_numbers_and_never_markup() -> None:
     tokens = [{"text": "<b>", "part": 0}, {"text": "[CLS]", "part": None}]
-    scale = token_view.Scale("lost <i>", "log-odds")
-    html = token_view.sentence_html(tokens, {"a<b": [0.5, None]}, theme.LIGHT, scale)
+    scale = figures.Scale("lost <i>", "log-odds")
+    html = figures.sentence_html(tokens, {"a<b": [0.5, None]}, theme.LIGHT, scale)
     assert "<b>" not in html
     assert "<i>" not in html
     assert "&lt;b&gt;" in html
@@ -212,37 +211,37 @@ def test_tokens_wear_their_numbers_and_never_markup() -> None:
 @pytest.mark.parametrize(
     ("scale", "values", "key", "caption"),
     [
-        (token_view.Scale("log-odds"), [-2.5, 1.0], ["-2.5", "0", "+2.5", "log-odds"], "-2.5"),
-        (token_view.Scale("gate, a factor", centre=1.0), [1.02, 1.01], ["0.98", "1", "1.02", "gate, a factor"], "1.02"),
-        (token_view.Scale("of its length", "%", None), [0.25, 0.1], ["0", "0.25", "of its length"], "0.25 %"),
+        (figures.Scale("log-odds"), [-2.5, 1.0], ["-2.5", "0", "+2.5", "log-odds"], "-2.5"),
+        (figures.Scale("gate, a factor", centre=1.0), [1.02, 1.01], ["0.98", "1", "1.02", "gate, a factor"], "1.02"),
+        (figures.Scale("of its length", "%", None), [0.25, 0.1], ["0", "0.25", "of its length"], "0.25 %"),
     ],
 )
 def test_the_strongest_colours_are_explained(
-    scale: token_view.Scale, values: list[float], key: list[str], caption: str
+    scale: figures.Scale, values: list[float], key: list[str], caption: str
 ) -> None:
     tokens = [{"text": "good"}, {"text": "film"}]
-    html = token_view.sentence_html(tokens, {"line": values}, theme.LIGHT, scale)
+    html = figures.sentence_html(tokens, {"line": values}, theme.LIGHT, scale)
     assert re.findall(r">([^<>]+)<", html.partition(">colours<")[2].replace("> <", "><")) == key
     assert f'title="{caption}"' in html
 
 
 def test_nothing_to_colour_needs_no_key() -> None:
-    html = token_view.sentence_html([{"text": "good"}], {"line": [None]}, theme.LIGHT, token_view.Scale())
+    html = figures.sentence_html([{"text": "good"}], {"line": [None]}, theme.LIGHT, figures.Scale())
     assert "colours" not in html
 
 
 @pytest.mark.parametrize(("n", "most", "count"), [(30, 12, 12), (13, 12, 12), (12, 12, 12), (1, 12, 1), (0, 12, 0)])
 def test_the_first_and_the_last_layer_are_always_shown(n: int, most: int, count: int) -> None:
     layers = {f"layer {index}": [float(index)] for index in range(n)}
-    layers_kept = list(token_view.thinned(layers, most))
+    layers_kept = list(figures.thinned(layers, most))
     assert len(layers_kept) == count
     assert layers_kept[:1] == list(layers)[:1]
     assert layers_kept[-1:] == list(layers)[-1:]
 
 
 def test_tokens_that_are_not_drawn_are_counted() -> None:
-    assert token_view.cut_words([{"text": "a"}] * 256) == ""
-    assert "first 256 of 300 tokens" in token_view.cut_words([{"text": "a"}] * 300)
+    assert figures.cut_words([{"text": "a"}] * 256) == ""
+    assert "first 256 of 300 tokens" in figures.cut_words([{"text": "a"}] * 300)
 
 
 @pytest.mark.parametrize("colours", [theme.LIGHT, theme.DARK])

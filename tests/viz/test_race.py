@@ -11,7 +11,7 @@ import pytest
 
 from dynlora.analysis.pairing import FEWEST_SEEDS
 from dynlora.analysis.verdict import run_verdict
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.server.serve import sample_runs_dir
 from dynlora.store.summary import run_summary
 from dynlora.viz.kit import theme
 from dynlora.viz.race import Race, caption, conditions, figure, races

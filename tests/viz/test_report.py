@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dynlora.analysis import ablations
-from dynlora.analysis.measurement_files import knockout_file
+from dynlora.analysis.retention import knockout_file
 from dynlora.analysis.run_reading import read_run
-from dynlora.server.app_files import sample_runs_dir
-from dynlora.store.knockouts import KnockedOut, Knockouts
-from dynlora.viz.kit.sealed_page import script_json
+from dynlora.server.serve import sample_runs_dir
+from dynlora.store.measurements import KnockedOut, Knockouts
+from dynlora.viz.kit.theme import script_json
 from dynlora.viz.report import comparison_report, one_run, run_report
 from dynlora.viz.report.comparing import shared
 from dynlora.viz.report.document import Part

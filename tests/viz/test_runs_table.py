@@ -14,7 +14,7 @@ from dynlora.store import queries
 from dynlora.store.notes import annotate_notes
 from dynlora.store.writer import RunWriter
 from dynlora.viz.kit import theme
-from dynlora.viz.runs import cards as runs_figures
+from dynlora.viz.runs import cards
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import run_actions
 from tests.store.builder import new_run
@@ -125,7 +125,7 @@ def test_groups_in_words(runs: pd.DataFrame) -> None:
 
 def test_the_figure_shows_every_run_and_the_means(runs: pd.DataFrame) -> None:
     members = runs_table.grouped(runs, "strategy")
-    figure = runs_figures.group_strip(members, runs_table.group_summary(members), "accuracy", theme.LIGHT)
+    figure = cards.group_strip(members, runs_table.group_summary(members), "accuracy", theme.LIGHT)
     dots, means = traces_of(figure)
     assert sorted(dots.x) == pytest.approx([0.7, 0.8, 0.9])
     assert list(means.x) == pytest.approx([0.85, 0.7])
@@ -139,7 +139,7 @@ def test_the_names_of_groups_have_room_for_all_their_lines(tmp_path: Path) -> No
         data = f"/home/me/tickets/of-the-{number}-quarter/by-department.csv"
         finished(tmp_path, f"r{number}", 0.9, strategy="dynamic", data=data, model="sentence-transformers/all-MiniLM")
     members = runs_table.grouped(queries.list_runs(tmp_path), "strategy")
-    layout = layout_of(runs_figures.group_strip(members, runs_table.group_summary(members), "accuracy", theme.LIGHT))
+    layout = layout_of(cards.group_strip(members, runs_table.group_summary(members), "accuracy", theme.LIGHT))
     lines = max(label.count("<br>") + 1 for label in layout.yaxis.ticktext)
     assert lines > 2
     a_row = (layout.height - layout.margin.t - layout.margin.b) / len(layout.yaxis.ticktext)
@@ -163,7 +163,7 @@ def test_a_strategy_is_never_averaged_over_models_or_data(tmp_path: Path) -> Non
 def test_a_name_in_the_figure_is_text(tmp_path: Path) -> None:
     finished(tmp_path, "r1", 0.8, name="<img src=x>", strategy="<b>$x$</b>")
     members = runs_table.grouped(queries.list_runs(tmp_path), "strategy")
-    figure = runs_figures.group_strip(members, runs_table.group_summary(members), "accuracy", theme.DARK)
+    figure = cards.group_strip(members, runs_table.group_summary(members), "accuracy", theme.DARK)
     drawn = str(figure.to_json()).replace("\\u003c", "<")
     assert "<b>" not in drawn
     assert "<img" not in drawn
@@ -214,7 +214,7 @@ def test_methods_are_found_by_their_name_whatever_their_fidelity(tmp_path: Path)
     summary = runs_table.group_summary(members).set_index("group")
     assert summary["runs"].to_dict() == {"lora": 2, "lora_sp": 2}
     assert "lora_sp on x, seed 0" in members["name"].tolist()
-    figure = runs_figures.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
+    figure = cards.group_strip(members, summary.reset_index(), "accuracy", theme.LIGHT)
     assert list(layout_of(figure).yaxis.ticktext) == ["lora_sp", "lora"]
 
 

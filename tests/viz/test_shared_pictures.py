@@ -25,7 +25,7 @@ from dynlora.viz.report.pictures import (
     pictures_of,
     texts_picture,
 )
-from dynlora.viz.run.generations import Generated
+from dynlora.viz.run.result_figures import Generated
 from tests.command_line import document, run
 from tests.viz.runs import HOSTILE, N_MODULES, make_run
 

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dynlora.analysis import input_frames
+from dynlora.analysis import inputs
 from dynlora.errors import DataError
+from dynlora.viz import shift
 from dynlora.viz.kit import theme
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.model import Task
-from dynlora.viz.shift import model as shift_model
 
 MODULES = pd.DataFrame(
     {"position": [1, 0], "name": ["l.0.key", "l.0.query"], "short": ["key 0", "query 0"], "layer": [0, 0]}
@@ -33,24 +33,24 @@ def by_group(first: Any, second: Any) -> dict[str, Any]:
 
 def test_metrics_of_two_states_and_their_change() -> None:
     states = {"a": {"metrics": {"loss": 1.0}}, "b": {"metrics": {"loss": 1.5, "accuracy": None}}}
-    frame = shift_model.metric_table(states)
+    frame = shift.metric_table(states)
     assert frame["metric"].tolist() == ["loss", "accuracy"]
     assert frame["change"].iloc[0] == 0.5
-    assert shift_model.gate_distance({"gate": [1.0, None]}, {"gate": [1.5, 1.0]}) == 0.5
-    assert shift_model.gate_distance({"gate": None}, {"gate": [1.0]}) is None
+    assert shift.gate_distance({"gate": [1.0, None]}, {"gate": [1.5, 1.0]}) == 0.5
+    assert shift.gate_distance({"gate": None}, {"gate": [1.0]}) is None
 
 
 def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
-    gates = shift_model.group_gates(by_group([1.0, 1.1], [1.02, 0.9]), SUMMARY, MODULES)
+    gates = shift.group_gates(by_group([1.0, 1.1], [1.02, 0.9]), SUMMARY, MODULES)
     assert gates.columns.tolist() == ["l.0.query", "l.0.key"]
     assert gates.index.tolist() == ["short", "long (not trained on)"]
-    assert shift_model.group_gates_caption(gates, MODULES) == (
+    assert shift.group_gates_caption(gates, MODULES) == (
         "The mean gates of the groups differ most in key 0: short 1.1000, long (not trained on) 0.9000 (1 is neutral)."
     )
     drawn: Any = playground_figures.group_gates(gates, MODULES, theme.LIGHT)
     assert drawn.data[0].z.tolist() == [[1.1, 1.0], [0.9, 1.02]]
-    assert shift_model.group_gates(by_group(None, None), SUMMARY, MODULES).empty
-    assert shift_model.group_table(by_group([1], [1]), SUMMARY)["group"].tolist() == [
+    assert shift.group_gates(by_group(None, None), SUMMARY, MODULES).empty
+    assert shift.group_table(by_group([1], [1]), SUMMARY)["group"].tolist() == [
         "all",
         "short",
         "long (not trained on)",
@@ -61,7 +61,7 @@ def test_gates_of_the_groups_are_drawn_and_the_widest_gap_is_named() -> None:
     "config", [None, {}, {"data": None}, {"data": {"train_groups": None}}, {"data": {"train_groups": 3}}]
 )
 def test_groups_are_marked_only_where_some_were_left_out(config: Any) -> None:
-    assert input_frames.told_apart(["a", "b"], {"config": config}) == ["a", "b"]
+    assert inputs.told_apart(["a", "b"], {"config": config}) == ["a", "b"]
 
 
 def shifted(after: str, loss: float, changed: float = 0.0) -> str:
@@ -71,7 +71,7 @@ def shifted(after: str, loss: float, changed: float = 0.0) -> str:
         "after": {"rows": 8, "metrics": {"loss": loss, "accuracy": 1.0}, "gate": None},
     }
     examples = [{"before": "good film", "after": after}, {"before": "it", "after": "it"}]
-    return shift_model.shift_caption(
+    return shift.shift_caption(
         {**states, "changed": changed, "kind": "upper", "strength": 0.5, "examples": examples}, "accuracy"
     )
 
@@ -87,22 +87,22 @@ def test_capitals_that_move_nothing_may_not_be_seen() -> None:
 
 def test_embedded_data_is_offered_where_its_labels_fit() -> None:
     fits = Task("classification", ("negative", "positive"), paired=False)
-    assert shift_model.embedded_data(fits, "other.csv") == {"sentiment4": {"name": "sentiment4"}}
-    assert shift_model.embedded_data(Task(None, (), paired=False), None) == {"sentiment4": {"name": "sentiment4"}}
-    assert shift_model.embedded_data(fits, "sentiment4") == {}
+    assert shift.embedded_data(fits, "other.csv") == {"sentiment4": {"name": "sentiment4"}}
+    assert shift.embedded_data(Task(None, (), paired=False), None) == {"sentiment4": {"name": "sentiment4"}}
+    assert shift.embedded_data(fits, "sentiment4") == {}
     for task in (GOOD, Task("regression", (), paired=False), Task("classification", fits.labels, paired=True)):
-        assert shift_model.embedded_data(task, None) == {}
+        assert shift.embedded_data(task, None) == {}
 
 
 def test_sources_are_short_unless_two_are_called_the_same() -> None:
-    words = shift_model.source_labels(["/a/reviews.csv", "/b/reviews.csv", "/c/tweets.csv", "nyu-mll/glue:sst2"])
+    words = shift.source_labels(["/a/reviews.csv", "/b/reviews.csv", "/c/tweets.csv", "nyu-mll/glue:sst2"])
     assert list(words.values()) == ["/a/reviews.csv", "/b/reviews.csv", "tweets.csv", "nyu-mll/glue:sst2"]
 
 
 def test_a_file_is_read_by_the_columns_of_the_run_or_by_what_they_are_like(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("review,verdict\nthe film was great,good\nthe plot was dull,bad\n")
-    section = shift_model.file_section(path, GOOD, {"text": "review", "label": "verdict"})
+    section = shift.file_section(path, GOOD, {"text": "review", "label": "verdict"})
     assert section == {
         "path": str(path),
         "text": "review",
@@ -112,7 +112,7 @@ def test_a_file_is_read_by_the_columns_of_the_run_or_by_what_they_are_like(tmp_p
         "group_by": "none",
         "eval_fraction": 0.5,
     }
-    assert shift_model.file_section(path, GOOD, {"text": None, "label": "label"}) == section
+    assert shift.file_section(path, GOOD, {"text": None, "label": "label"}) == section
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_file_that_does_not_fit_says_why(name: str, content: str | None, messa
     if content is not None:
         path.write_text(content)
     with pytest.raises(DataError, match=message) as caught:
-        shift_model.file_section(path, GOOD, {})
+        shift.file_section(path, GOOD, {})
     assert "\n" not in str(caught.value)
 
 
@@ -138,7 +138,7 @@ def test_pairs_need_a_column_of_second_texts(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("sentence1,sentence2,label\na b,c d,good\n")
     pairs = Task("classification", ("bad", "good"), paired=True)
-    assert shift_model.file_section(path, pairs, {})["text_pair"] == "sentence2"
+    assert shift.file_section(path, pairs, {})["text_pair"] == "sentence2"
     path.write_text("text,label\na b,good\n")
     with pytest.raises(DataError, match="no column for data.text_pair"):
-        shift_model.file_section(path, pairs, {})
+        shift.file_section(path, pairs, {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynlora.store.compressions import Compressed, Half, Size
+from dynlora.store.measurements import Compressed, Half, Size
 from dynlora.viz.shrink import figures
 
 

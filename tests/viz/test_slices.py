@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dynlora.viz.compare.slices import caption, figure, slices
+from dynlora.viz.compare.sweep_model import caption, figure, slices
 from dynlora.viz.kit.theme import LIGHT
 
 

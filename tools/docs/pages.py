@@ -19,9 +19,8 @@ from dynlora.custom_loop.attached import Attached
 from dynlora.engine.strategy import Strategy
 from dynlora.integrations.transformers import RecordCallback
 from dynlora.notebook.comparison import Comparison, ComparisonPlots
-from dynlora.notebook.figure import PageFigure
+from dynlora.notebook.figure import PageFigure, Replay
 from dynlora.notebook.plots import Plots
-from dynlora.notebook.replay import Replay
 from dynlora.notebook.run import Run
 from dynlora.viz import methods as methods_model
 from tools.docs import measured
@@ -197,7 +196,7 @@ PLUG_INS = {
     "dynlora.kinds.named_runs": ("NamedRun", "RunField", "named_runs"),
     "dynlora.training.stepwise": ("Stepwise", "run_steps"),
     "dynlora.training.folder_work": ("Outcome",),
-    "dynlora.training.stop_signal": ("StopRequest",),
+    "dynlora.training.progress_stream": ("StopRequest",),
     "dynlora.inference.load": ("load_run",),
     "dynlora.engine.recorder": ("Recorder",),
     "dynlora.store.writer": ("RunWriter",),

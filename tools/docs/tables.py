@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.quality.markdown import methods_table, quality_table
 from benchmarks.quality.methods import ENDINGS, METHODS
 from dynlora.analysis.learning import MEANINGS
-from dynlora.kinds.registry import registry
+from dynlora.kinds.run_kind import registry
 from dynlora.notebook.plots import Plots
 from tools.docs import measured
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from dynlora.engine.allocation.greedy import greedy_ranks
+from dynlora.engine.allocation.solvers import greedy_ranks
 from dynlora.engine.model.gradient_sketch import Directions
 from dynlora.engine.model.modules import ModuleInfo
 

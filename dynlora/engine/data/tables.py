@@ -12,11 +12,11 @@ import numpy as np
 from datasets import Dataset
 
 from dynlora.config import DataConfig
-from dynlora.data_files import columns, reader, repairs, scan, splitting
+from dynlora.data_files import columns, reader, repairs, scan, similarity
 from dynlora.data_files.columns import Columns
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, places
 from dynlora.data_files.opening import FileError
-from dynlora.data_files.repair_list import Merge
+from dynlora.data_files.repairs import Merge
 from dynlora.data_files.table import Table
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DataError
@@ -54,7 +54,7 @@ def read_splits(config: DataConfig, folder: Path, seed: int, label_names: Sequen
             return _repaired(config, sides, seed, label_names)
         if sides.held_out is not None:
             return Splits(dataset_of(sides.train), dataset_of(sides.held_out))
-        held_out = splitting.held_out_rows(folder.name, len(sides.train), seed, config.eval_fraction)
+        held_out = similarity.held_out_rows(folder.name, len(sides.train), seed, config.eval_fraction)
     table = dataset_of(sides.train)
     return Splits(table.select(np.flatnonzero(~held_out)), table.select(np.flatnonzero(held_out)))
 

@@ -2,18 +2,214 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dynlora.engine.edits.moments import begin_moments, component_gates, component_tensors, gate_rows, state_of
-from dynlora.engine.edits.values import Grow
+from dynlora.engine.edits.values import Change, Grow
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear, resized
+from dynlora.engine.model.offset_linear import OffsetLinear
 from dynlora.engine.randomness import stream
+
+
+def component_tensors(module: LoraLinear, optimizer: Optimizer | None) -> list[tuple[Tensor, int]]:
+    """Return weights and moments with the dimension that counts components."""
+    pairs = module.component_parts()
+    moments = [
+        (value, dim)
+        for parameter, dim in pairs
+        for value in state_of(optimizer, parameter).values()
+        if isinstance(value, Tensor) and value.shape == parameter.shape
+    ]
+    return pairs + moments
+
+
+def state_of(optimizer: Optimizer | None, parameter: Tensor) -> Mapping[str, Any]:
+    """Return the optimizer's state of a parameter, empty before its first step."""
+    return {} if optimizer is None else optimizer.state.get(parameter, {})
+
+
+def forget(optimizer: Optimizer | None, parameter: Tensor) -> None:
+    """Begin a parameter's moments and step count from zero."""
+    if optimizer is not None:
+        optimizer.state.pop(parameter, None)
+
+
+def merge_moments(optimizer: Optimizer | None, parameters: Sequence[Tensor]) -> None:
+    """Give the first parameter the moments of the sum of all gradients, and take the others out of the optimizer.
+
+    First moments add up, and so do the roots of the second ones, the most that the root of a sum's can be: the
+    survivor's first step is then no larger than the largest of theirs, where moments of one alone would let it take
+    steps as many times the rate as there are parameters.
+    """
+    if optimizer is None:
+        return
+    survivor, *others = parameters
+    states = [state_of(optimizer, parameter) for parameter in parameters]
+    if "exp_avg" in states[0]:
+        states[0]["exp_avg"].copy_(torch.stack([moments["exp_avg"] for moments in states]).sum(0))
+        root = torch.stack([moments["exp_avg_sq"] for moments in states]).sqrt().sum(0)
+        states[0]["exp_avg_sq"].copy_(root.square())
+    gone = {id(parameter) for parameter in others}
+    for group in optimizer.param_groups:
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in gone]
+    for parameter in others:
+        forget(optimizer, parameter)
+
+
+def weighted_mean(tensors: Sequence[Tensor], share: Sequence[float]) -> Tensor:
+    """Return Σ share · tensor, the shares adding up to one."""
+    return torch.stack([weight * tensor for weight, tensor in zip(share, tensors, strict=True)]).sum(0)
+
+
+def component_gates(adapters: Adapters) -> list[nn.Parameter]:
+    """Return the gates' parameters, (n_modules, widest max_rank, ...), where every component has a gate of its own."""
+    gates = adapters.gates
+    return [] if gates is None or gates.mode != "rank" else [gates.weight, gates.bias]
+
+
+def begin_moments(
+    optimizer: Optimizer | None, parameter: Tensor, dim: int, position: int, row: int | None = None
+) -> None:
+    """Give a new component its moments in a parameter: none in the first, the siblings' mean in the second.
+
+    Args:
+        optimizer: that keeps the moments; without one there is nothing to do.
+        parameter: the tensor that the component is part of.
+        dim: its dimension that counts components, of one row where `row` is given.
+        position: of the component; those before it are its siblings.
+        row: of the module, where the parameter holds all modules.
+    """
+    moments = state_of(optimizer, parameter)
+    for name in ("exp_avg", "exp_avg_sq"):  # an optimizer may keep one of them alone
+        if name in moments:
+            moment = moments[name] if row is None else moments[name][row]
+            siblings = name == "exp_avg_sq" and position > 0
+            moment.select(dim, position).copy_(
+                moment.narrow(dim, 0, position).mean(dim)
+                if siblings
+                else torch.zeros_like(moment.select(dim, position))
+            )
+
+
+def gate_rows(adapters: Adapters, index: int, optimizer: Optimizer | None) -> list[tuple[Tensor, int]]:
+    """Return a module's rows of the component gates and of their moments; none where modules have one gate each.
+
+    A dropped component's are zeroed with it, so that one grown in its place begins with a gate of one.
+    """
+    rows = []
+    for parameter in component_gates(adapters):
+        moments = (value for value in state_of(optimizer, parameter).values() if isinstance(value, Tensor))
+        rows += [tensor[index] for tensor in (parameter, *moments) if tensor.shape == parameter.shape]
+    return [(tensor, 0) for tensor in rows]
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """Return the bytes of everything the optimizer keeps beside the weights, the head's moments among it."""
+    tensors = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@dataclass(frozen=True)
+class RestartMoments(Change):
+    """Begin the moments and step counts of everything that is trained from zero, the head's among them."""
+
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Forget every parameter."""
+        for group in [] if optimizer is None else optimizer.param_groups:
+            for parameter in group["params"]:
+                forget(optimizer, parameter)
+
+
+def shrunk(values: Tensor, threshold: float, dead_zone: float | None = None) -> Tensor:
+    """Return sign(v) · max(|v| - threshold, 0), the proximal map of threshold · |v|, elementwise.
+
+    Args:
+        values: any shape.
+        threshold: what every value loses of its size.
+        dead_zone: everything below it becomes zero instead of only what the threshold reaches.
+    """
+    size = values.abs()
+    moved = values.sign() * (size - threshold).clamp_min(0)
+    return moved if dead_zone is None else torch.where(size < dead_zone, 0.0, moved)
+
+
+@dataclass(frozen=True)
+class ShrinkScales(Change):
+    """Shrink the scale of every component of every module, as `shrunk` does, and keep it within limits.
+
+    The moments stay: a shrinkage is no gradient. It is not logged, since it happens at every step.
+    """
+
+    threshold: float
+    dead_zone: float | None = None
+    limits: tuple[float, float] | None = None
+
+    @torch.no_grad()
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Shrink all scales in one pass: they are many and small."""
+        scales = [module.scale for module in adapters if module.scale is not None]
+        if not scales:
+            return
+        moved = shrunk(torch.cat(scales), self.threshold, self.dead_zone)
+        if self.limits is not None:
+            moved = moved.clamp(*self.limits)
+        torch._foreach_copy_(scales, moved.split([len(scale) for scale in scales]))  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class MaskScales(Change):
+    """Multiply the scales of all active components by `keep`, 0 or 1 each, one module's after the other's.
+
+    It decides nothing and happens at every step, so it is not logged, and nothing waits for the device.
+    """
+
+    keep: Tensor = field(compare=False, repr=False)
+
+    @torch.no_grad()
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Mask all scales in one pass; a module without a scale is left alone."""
+        parts = self.keep.split([module.rank for module in adapters])
+        held = [(m.scale[: m.rank], part) for m, part in zip(adapters, parts, strict=True) if m.scale is not None]
+        torch._foreach_mul_([scale for scale, _ in held], [part for _, part in held])  # pyright: ignore
+
+
+@dataclass(frozen=True)
+class StartAt(Change):
+    """Set the first components of a module: rows of A, (n, d_in), and columns of B, (d_out, n); the others stay.
+
+    `hold` lets the frozen weight give up what the adapter adds then, so that the function stays the base's. `scaling`
+    replaces the module's factor, where it is given.
+    """
+
+    module: int
+    A: Tensor = field(compare=False, repr=False)
+    B: Tensor | None = field(default=None, compare=False, repr=False)
+    hold: bool = False
+    scaling: float | None = None
+
+    @torch.no_grad()
+    def perform(self, adapters: Adapters, optimizer: Optimizer | None, step: int) -> None:
+        """Copy the values in; there are no moments yet.
+
+        Raises:
+            TypeError: when a module that has no offset is asked to hold one.
+        """
+        module = adapters[self.module]
+        module.lora_A[: len(self.A)] = self.A.to(module.lora_A)
+        if self.B is not None:
+            module.lora_B[:, : self.B.shape[1]] = self.B.to(module.lora_B)
+        if self.scaling is not None:
+            module.scaling = self.scaling
+        if self.hold and not isinstance(module, OffsetLinear):
+            raise TypeError(f"{module.info.name}: a {type(module).__name__} cannot hold an offset")
+        if self.hold and isinstance(module, OffsetLinear):
+            module.hold()
 
 
 def drop(adapters: Adapters, index: int, positions: set[int], optimizer: Optimizer | None) -> None:

@@ -21,9 +21,8 @@ from dynlora.errors import NotMergeableError
 from dynlora.peft_adapter import CONFIG_NAME, TENSORS_NAME
 from dynlora.peft_adapter.adapter_config import PREFIX, whole_number
 from dynlora.peft_adapter.forms import AS_TRAINED, Form
-from dynlora.peft_adapter.gguf_lora import GGUF_NAME, check_gguf, write_gguf
-from dynlora.peft_adapter.mlx_lora import write_mlx
-from dynlora.peft_adapter.modelfile import Message, Render, carried_over, modelfile
+from dynlora.peft_adapter.gguf_lora import GGUF_NAME, check_gguf, write_gguf, write_mlx
+from dynlora.peft_adapter.serving_text import Message, Render, carried_over, modelfile
 from dynlora.peft_adapter.uniform import UniformAdapter, Update, peft_tensors, short_targets, uniform
 from dynlora.tasks.token_rows import by_template
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import KFold
 from torch import nn
 
 from dynlora.engine.data.batches import Tokens
-from dynlora.engine.data.groups import embed
+from dynlora.engine.data.held_back import embed
 from dynlora.engine.randomness import stream_seed
 
 FOLDS = 4

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from dynlora.engine.evaluation.written import Prompts
-from dynlora.engine.loop.outlook import ALWAYS, Outlook
+from dynlora.engine.loop.schedule import ALWAYS, Outlook
 from dynlora.engine.model.gates import Gates
 from dynlora.engine.recorder import Recorder
 

@@ -21,18 +21,15 @@ from dynlora.config import RunConfig
 from dynlora.engine import edits
 from dynlora.engine.context import Step
 from dynlora.engine.data.batches import BatchOrder, Tokens, divisors
-from dynlora.engine.edits.moments import state_bytes
+from dynlora.engine.edits.components import state_bytes
 from dynlora.engine.evaluation import retention
-from dynlora.engine.evaluation.evaluate import Evaluation, Predictions, predict
+from dynlora.engine.evaluation.evaluate import Evaluation, HeldOutPart, Predictions, predict, sample
 from dynlora.engine.evaluation.gate_reaction import MEAN_ROWS, MOST_ROWS, averaged_gates, reaction
-from dynlora.engine.evaluation.held_out_part import HeldOutPart, sample
 from dynlora.engine.evaluation.written import EXACT_MATCH
-from dynlora.engine.loop.divergence import check_loss, check_start
-from dynlora.engine.loop.first_steps import FirstSteps
+from dynlora.engine.loop.first_steps import FirstSteps, check_loss, check_start
 from dynlora.engine.loop.interim_texts import InterimTexts
 from dynlora.engine.loop.optimizer import clip, set_lr
-from dynlora.engine.loop.outlook import Outlook
-from dynlora.engine.loop.schedule import checkpoint_every, eval_every
+from dynlora.engine.loop.schedule import Outlook, checkpoint_every, eval_every
 from dynlora.engine.loop.step_signals import StepSignals, Timing
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.gates import Gates

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.model.dropout import DropoutStreams
 from dynlora.engine.model.gates import GateReader, Gates, gate_numbers
 from dynlora.engine.model.lora_linear import LoraLinear
+from dynlora.engine.model.lowrank_function import DropoutStreams
 
 
 class Adapters(Sequence[LoraLinear]):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from dynlora.engine.model.token_sums import TokenSums, WrittenSoFar, exact, packed_mask, restarting_positions
+from dynlora.engine.model.gradient_sketch import TokenSums, WrittenSoFar, exact, packed_mask, restarting_positions
 from dynlora.engine.randomness import stream
 
 CHILD = "dynlora_gates"

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynlora.engine.model.dropout import DropoutStreams, zero_
 from dynlora.engine.model.gates import GateReader, gate_of
 from dynlora.engine.model.gradient_sketch import GradientSketch
-from dynlora.engine.model.lowrank_function import Frozen, low_rank_linear
+from dynlora.engine.model.lowrank_function import DropoutStreams, Frozen, low_rank_linear, zero_
 from dynlora.engine.model.modules import ModuleInfo, linear_features
 from dynlora.engine.randomness import stream
 

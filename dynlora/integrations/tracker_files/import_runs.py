@@ -18,7 +18,7 @@ from dynlora.errors import ConfigError
 from dynlora.integrations.tracker_files.settings import Names, imported_config, understood
 from dynlora.integrations.tracker_files.tracker_run import LONGEST_NAME, TITLE, TrackerRun
 from dynlora.integrations.trackers.base import FAMILIES_KEY, IMPORTANCE, NAME_KEY, RANK
-from dynlora.peft_adapter.module_names import places
+from dynlora.peft_adapter.foreign_names import places
 from dynlora.store.jsontext import MAX_WHOLE
 from dynlora.store.meta import meta_of, table
 from dynlora.store.notes import annotate_notes

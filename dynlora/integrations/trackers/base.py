@@ -5,7 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
+
+
+def _messages(name: str) -> Any:
+    return import_module(f"tensorboard.{name}_pb2")
+
+
+_events, _plugin = _messages("compat.proto.event"), _messages("plugins.hparams.plugin_data")
+
+Event, SessionLog, Summary = _events.Event, _events.SessionLog, _messages("compat.proto.summary").Summary
+HParamsPluginData = _plugin.HParamsPluginData
+SessionStartInfo, SessionEndInfo = _plugin.SessionStartInfo, _plugin.SessionEndInfo
+DecodeError = import_module("google.protobuf.message").DecodeError
+Status = _messages("plugins.hparams.api").Status
+
 
 CAPACITY = "capacity/ranks"
 """Name of the picture: the rank of each module, layers by kinds."""

@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.plugins.hparams import metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from dynlora.integrations.trackers.base import RunFacts
-from dynlora.integrations.trackers.event_messages import (
+from dynlora.integrations.trackers.base import (
     Event,
     HParamsPluginData,
+    RunFacts,
     SessionEndInfo,
     SessionStartInfo,
     Status,

@@ -10,8 +10,7 @@ from dynlora.errors import DynloraError
 from dynlora.kinds.decode import frames, text
 from dynlora.kinds.decode.result import Decode, GrowingDecodes, read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
-from dynlora.kinds.registry import kind_of_run
-from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial
+from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, kind_of_run
 
 if TYPE_CHECKING:
     from pandas import DataFrame

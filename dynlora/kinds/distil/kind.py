@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.config import RunConfig, parse_config
-from dynlora.kinds.distil import text
+from dynlora.kinds.distil import result as distil_result
 from dynlora.kinds.distil.result import Distil, read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.recycle.text import NO_TEACHER, TEACH
@@ -29,7 +29,7 @@ class DistilKind(RunKind):
     about = "one LoRA distilled from texts that finished runs wrote (data-free distillation)"
     page = "recycle"
     settings = DistilSettings
-    form = StartForm(text.WHAT, TEACH, "Start", NO_TEACHER, remark=NOT_RECYCLE)
+    form = StartForm(distil_result.WHAT, TEACH, "Start", NO_TEACHER, remark=NOT_RECYCLE)
     trial = Trial("Write with it")
     formats = tuple(FORMS)
 
@@ -58,15 +58,19 @@ class DistilKind(RunKind):
 
     def conclusion(self, result: Distil, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return whether the student is nearer to its teachers than the base model."""
-        return Conclusion(text.headline(result), text.basis(result))
+        return Conclusion(distil_result.headline(result), distil_result.basis(result))
 
     def progress(self, result: Distil, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return the stage of the step until the test is done."""
-        return self.conclusion(result) if result.kl else Conclusion(text.progress(result, step), text.basis(result))
+        return (
+            self.conclusion(result)
+            if result.kl
+            else Conclusion(distil_result.progress(result, step), distil_result.basis(result))
+        )
 
     def headline(self, result: Distil) -> str:
         """Return who taught, and how much."""
-        return text.about(result)
+        return distil_result.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield how to export and use the student, and the tables of divergence, loss and texts."""
@@ -91,7 +95,7 @@ class DistilKind(RunKind):
 
     def tables(self, result: Distil) -> Mapping[str, DataFrame]:
         """Return the teachers."""
-        return {"teachers": text.teachers_frame(result)}
+        return {"teachers": distil_result.teachers_frame(result)}
 
     def usage(self, run_id: str, runs_dir: Path) -> str:
         """Return the command that writes with the student."""
@@ -113,7 +117,7 @@ class DistilKind(RunKind):
         self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
     ) -> tuple[dict[str, Any], str]:
         """Write the student as an adapter that PEFT loads, or as a plain transformers folder."""
-        from dynlora.kinds.distil.work.export import export_student
+        from dynlora.kinds.distil.work.materials import export_student
 
         student = export_student(folder, out, format)
         return student, f"wrote {out} ({format}), the student of a distillation, {student['parameters']:,} parameters"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dynlora.config import RunConfig
 from dynlora.errors import ConfigError
-from dynlora.kinds.merge import text
+from dynlora.kinds.merge import result as merge_result
 from dynlora.kinds.merge.result import OWN, Merge, head_of, read_merge
 from dynlora.kinds.merge.settings import MergeSettings, stored_config
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
@@ -32,11 +32,11 @@ class MergeKind(RunKind):
     page = "recycle"
     settings = MergeSettings
     form = StartForm(
-        text.WHAT,
+        merge_result.WHAT,
         "Merge adapters",
         "Merge",
         "No finished run kept an adapter yet: launch two of one base model first.",
-        remark=text.WHAT,
+        remark=merge_result.WHAT,
     )
     trial = Trial("Write with it")
     formats = tuple(FORMS)
@@ -53,15 +53,19 @@ class MergeKind(RunKind):
 
     def conclusion(self, result: Merge, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return how the merge does on the data of each source, beside its own adapter."""
-        return Conclusion(text.headline(result), text.basis(result))
+        return Conclusion(merge_result.headline(result), merge_result.basis(result))
 
     def progress(self, result: Merge, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return the stage of the step until the test is done."""
-        return self.conclusion(result) if result.loss else Conclusion(text.progress(result, step), text.basis(result))
+        return (
+            self.conclusion(result)
+            if result.loss
+            else Conclusion(merge_result.progress(result, step), merge_result.basis(result))
+        )
 
     def headline(self, result: Merge) -> str:
         """Return how many adapters were merged, and how."""
-        return text.about(result)
+        return merge_result.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield how to export and use the merge, and the table of its loss."""
@@ -71,14 +75,14 @@ class MergeKind(RunKind):
         yield f"next: {export}{f', or {usage}' if usage else ''}"
         for source, by_model in (document.get("loss") or {}).items():
             yield f"held-out loss on the data of {source} (95 % CI over examples)"
-            for model, label in text.MODELS.items():
+            for model, label in merge_result.MODELS.items():
                 yield f"  {label:16} {interval_words(by_model[model])}"
         for note in document.get("notes") or ():
             yield f"note: {note}"
 
     def tables(self, result: Merge) -> Mapping[str, DataFrame]:
         """Return the sources."""
-        return {"sources": text.sources_frame(result)}
+        return {"sources": merge_result.sources_frame(result)}
 
     def usage(self, run_id: str, runs_dir: Path) -> str:
         """Return the command that uses the merge; empty for one without a head."""

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
+from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import format_metrics, main_metric, origin_words
 from dynlora.config import RunConfig
 from dynlora.config_files import read_run_config
@@ -18,9 +19,27 @@ from dynlora.store.lifecycle import annotate
 from dynlora.store.origin import check_can_resume
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import recorded_adapter, run_summary
+from dynlora.viz.kit.panel import Data, Panel, Picks, RunView
 
-if TYPE_CHECKING:
-    from dynlora.analysis.run_reading import RunReading
+
+class CapacityPanel(Panel[Data]):
+    """A figure of where rank and importance are; `view.result` is a `RunReading`.
+
+    Attributes:
+        chooses_module: whether a click on a point follows its module.
+    """
+
+    part = "Capacity"
+    chooses_module: ClassVar[bool] = False
+
+    def applies(self, view: RunView) -> bool:
+        """Say whether the run recorded ranks."""
+        return view.result.has_ranks
+
+    def picks(self, view: RunView) -> Picks | None:
+        """Return that a click chooses a module, by its position."""
+        run: RunReading = view.result
+        return Picks("module", run.modules.sort_values("position")["name"].tolist()) if self.chooses_module else None
 
 
 class TrainKind(RunKind):
@@ -47,9 +66,9 @@ class TrainKind(RunKind):
             check_resumable(folder.name, status, force)
             check_can_resume(folder, status.opened)
             changed_settings(folder.name, meta.get("config"), read_run_config(folder))
-        from dynlora.training import run as training
+        from dynlora.training import run as training_run
 
-        return training.resume(folder.parent, folder.name, force=force, progress=progress)
+        return training_run.resume(folder.parent, folder.name, force=force, progress=progress)
 
     def read(self, folder: Path) -> RunReading:
         """Return a training with all its steps chosen."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dynlora.engine.edits.moments import merge_moments, weighted_mean
+from dynlora.engine.edits.components import merge_moments, weighted_mean
 from dynlora.engine.edits.values import Change
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo

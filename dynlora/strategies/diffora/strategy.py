@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynlora.engine.allocation.greedy import greedy_ranks, toward_ranks
+from dynlora.engine.allocation.solvers import greedy_ranks, toward_ranks
 from dynlora.engine.context import Probe, Step
 from dynlora.engine.edits import Edit
 from dynlora.engine.model.adapters import Adapters

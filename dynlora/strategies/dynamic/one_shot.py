@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dynlora.engine.allocation.greedy import greedy_ranks, toward_ranks
-from dynlora.engine.allocation.solvers import proportional_ranks
+from dynlora.engine.allocation.solvers import greedy_ranks, proportional_ranks, toward_ranks
 from dynlora.engine.context import Step
 from dynlora.engine.edits import Edit, SketchGradients
 from dynlora.engine.loop.schedule import Phases

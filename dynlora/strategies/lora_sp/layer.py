@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dynlora.engine.edits.moments import state_of
+from dynlora.engine.edits.components import state_of
 from dynlora.engine.edits.values import Change
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear

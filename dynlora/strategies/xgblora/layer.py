@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from dynlora.engine.edits.moments import forget
+from dynlora.engine.edits.components import forget
 from dynlora.engine.edits.values import Change
 from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.lora_linear import LoraLinear

@@ -11,7 +11,7 @@ import streamlit as st
 from dynlora.analysis import seed_groups
 from dynlora.text import markdown_text, one_line, plural, sentence_case
 from dynlora.viz.compare import model as compare_model
-from dynlora.viz.compare import results_table, scatter_figures, scatter_model, slices, sweep_model
+from dynlora.viz.compare import results_table, scatter_figures, scatter_model, sweep_model
 from dynlora.viz.compare import text as scatter_text
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.run_selection import MOST_READ, method_eyes
@@ -217,13 +217,13 @@ def sweep_parts(rows: Sequence[Row]) -> None:
 
 def setting_slices(rows: Sequence[Row], metric: str) -> None:
     """Draw the result of every run against each setting; nothing for few runs, or where one setting differs alone."""
-    table = slices.slices(rows, metric)
-    if table["run"].nunique() < slices.FEWEST_RUNS or table["setting"].nunique() < 2:
+    table = sweep_model.slices(rows, metric)
+    if table["run"].nunique() < sweep_model.FEWEST_RUNS or table["setting"].nunique() < 2:
         return
     low = metric in LOW_IS_GOOD
     with card("Result against each setting", "slices"):
-        drawn = slices.figure(table, title(metric), colours(), low_is_good=low)
-        chart(drawn, slices.caption(table, metric, low_is_good=low), table, "slices")
+        drawn = sweep_model.figure(table, title(metric), colours(), low_is_good=low)
+        chart(drawn, sweep_model.caption(table, metric, low_is_good=low), table, "slices")
 
 
 def paper_table(rows: Sequence[Row]) -> None:

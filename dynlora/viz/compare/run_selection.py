@@ -22,7 +22,7 @@ from dynlora.viz.runs import search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import colours, note, safe
-from dynlora.viz.ui.guard import guarded
+from dynlora.viz.ui.live import guarded
 from dynlora.viz.ui.run_picker import MOST_TRIED, Chosen, empty_store, find_run, link, list_all, pick_runs
 from dynlora.viz.ui.url_state import hidden_runs, hide, put
 

@@ -12,18 +12,18 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import ablations, run_summary
-from dynlora.analysis.measurement_files import knockout_file, knockout_target
+from dynlora.analysis.retention import knockout_file, knockout_target
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
 from dynlora.store import queries
-from dynlora.store.knockouts import Knockouts
+from dynlora.store.measurements import Knockouts
 from dynlora.store.run import module_scores
 from dynlora.text import number
 from dynlora.viz.kit.panel import Picks
 from dynlora.viz.knockout import figures as knockout_text
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, colours, note, picture, rows, safe
-from dynlora.viz.ui.guard import fragment
+from dynlora.viz.ui.live import fragment
 from dynlora.viz.ui.run_picker import Chosen, find_run, has_model, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import choose, follow_address
 

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import ablations
 from dynlora.analysis.ablations import Agreement
-from dynlora.store.knockouts import Knockouts
+from dynlora.store.measurements import Knockouts
 from dynlora.store.summary import CALLBACK
 from dynlora.text import plotly_text, sentence_case
 from dynlora.viz.kit import theme

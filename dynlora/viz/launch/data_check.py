@@ -13,11 +13,12 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.config import parse_config
-from dynlora.data_files import binary_file, reader, repair_list, scan
+from dynlora.data_files import binary_file, reader, scan
+from dynlora.data_files import repairs as data_files_repairs
 from dynlora.errors import DynloraError
 from dynlora.text import listed, markdown_text, one_line, plural
 from dynlora.viz.ui.cards import card, note, table
-from dynlora.viz.ui.guard import refusal
+from dynlora.viz.ui.live import refusal
 from dynlora.viz.ui.url_state import to_address
 
 MAX_CHECKED_BYTES = 100 * 2**20
@@ -58,7 +59,7 @@ def chosen(text: str, key: str, start: Sequence[Any]) -> list[Any]:
         repairs = parse_config({"data": {"repair": listed_repairs}}).data.repair
     except (ValueError, RecursionError):
         return []
-    return [repair_list.plain(repair) for repair in repairs or ()]
+    return [data_files_repairs.plain(repair) for repair in repairs or ()]
 
 
 def address(key: str, repairs: Sequence[Any]) -> str:

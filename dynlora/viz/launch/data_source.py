@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,142 @@ import streamlit as st
 from dynlora import assets
 from dynlora.assets.hub import is_off
 from dynlora.config import GENERATIVE
+from dynlora.data_files.opening import ENCODINGS
 from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads
-from dynlora.viz.launch import data_check, data_columns, data_file, form_model, hub_search
+from dynlora.text import markdown_text
+from dynlora.viz.launch import data_check, data_file, form_model, hub_search
 from dynlora.viz.launch.form import config_grid, kept_text
 from dynlora.viz.ui import url_state
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.guard import guarded, refusal
+from dynlora.viz.ui.live import guarded, refusal
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
 from dynlora.viz.ui.url_state import from_where_it_started, segmented, to_address
+
+GROUPINGS = {None: "automatic", "length": "length", "label": "label", "clusters": "clusters", "none": "No groups"}
+"""Input groups that are no column."""
+
+
+def pick_kind(start: str, key: str) -> str:
+    """Draw the choice of the kind of data and return it.
+
+    Args:
+        start: the kind that is chosen first.
+        key: of the source.
+    """
+    name = f"kind-{key}-{start}"
+    url_state.begin(name, start)
+    kind_name = st.segmented_control(
+        "Kind of data",
+        list(data_file.KINDS),
+        key=name,
+        format_func=data_file.KINDS.__getitem__,
+        help="What a row is. A label is predicted; prompts, conversations and plain text are continued by a language "
+        "model.",
+    )
+    url_state.keep(name)
+    return kind_name or start
+
+
+def typed(start: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Draw kind and columns of a table that cannot be read yet as fields of text, and return them by dotted key."""
+    kind = pick_kind(data_file.of_start(start) or "labelled", key)
+    values = config_grid([f"data.{role}" for role in data_file.ROLES[kind]], start, 4)
+    return values | chosen_loss(kind, start, key) | data_file.task_of(kind)
+
+
+def of_table(
+    rows: pd.DataFrame, start: Mapping[str, Any], key: str, place: Any, *, is_same: bool
+) -> tuple[str, dict[str, Any]]:
+    """Draw kind and columns of a table and return the kind, and what was chosen by dotted key.
+
+    Args:
+        rows: the first of the table.
+        start: starting values by dotted key.
+        key: of the table.
+        place: container of the choice of the kind.
+        is_same: the starting values are of this table.
+    """
+    known = (data_file.of_start(start) if is_same else None) or data_file.guessed_kind(rows)
+    with place:
+        kind = pick_kind(known, key)
+    guess = data_file.guessed(rows) | data_file.guessed_written(rows)
+    suggested = {
+        role: start.get(f"data.{role}") if is_same and kind == known else guess.get(role)
+        for role in data_file.ROLES[kind]
+    }
+    places = st.columns(len(suggested) + (kind in data_file.LOSS_ON), vertical_alignment="bottom")
+    values = _columns(rows, kind, suggested, key, places)
+    if kind in data_file.LOSS_ON:
+        with places[len(suggested)]:
+            values |= chosen_loss(kind, start if is_same else {}, key)
+    return kind, values | data_file.task_of(kind)
+
+
+def chosen_loss(kind: str, start: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Draw the choice of the tokens that count in the loss, where a kind of data has one; return it by dotted key."""
+    options = data_file.LOSS_ON.get(kind)
+    if not options:
+        return {}
+    begin = start.get("data.loss_on") if start.get("data.loss_on") in options else options[0]
+    name = f"loss-{kind}-{key}-{begin}"
+    url_state.begin(name, begin)
+    about = markdown_text(form_model.config_field("data.loss_on").about, 600)
+    words = data_file.LOSS_WORDS[kind]
+    choice = st.selectbox("Loss on", list(options), key=name, help=about, format_func=words.__getitem__)
+    url_state.keep(name)
+    return {} if choice == options[0] else {"data.loss_on": choice}
+
+
+def pick_encoding(place: Any, start: Any, key: str) -> str | None:
+    """Draw the choice of a text file's encoding and return it; None: found from the bytes."""
+    options = ["auto", *ENCODINGS]
+    begin = start if start in options else "auto"
+    name = f"encoding-{key}-{begin}"
+    about = markdown_text(form_model.config_field("data.encoding").about, 600)
+    url_state.begin(name, begin)
+    with place:
+        encoding = st.selectbox(
+            "Encoding", options, key=name, help=about, format_func=lambda name: "automatic" if name == "auto" else name
+        )
+    url_state.keep(name)
+    return None if encoding == "auto" else encoding
+
+
+def _columns(
+    rows: pd.DataFrame, kind: str, suggested: Mapping[str, Any], key: str, places: Sequence[Any]
+) -> dict[str, Any]:
+    """Draw the choice of columns side by side and return it by dotted key."""
+    names: list[Any] = list(rows.columns)
+    written = data_file.is_written(kind)
+    taken = [suggested[role] for role in ("prompt", "completion", "messages") if suggested.get(role)]
+    groups = [name for name in data_file.groupable(rows) if name not in GROUPINGS and name not in taken]
+    columns = {}
+    for place, role in zip(places, data_file.ROLES[kind], strict=False):
+        options = names
+        if role in data_file.OPTIONAL:
+            options = [None, *names]
+        if role == "group_by":
+            options = [*(name for name in GROUPINGS if not (written and name == "label")), *groups]
+        about = form_model.config_field(f"data.{role}").about
+        start = suggested[role] if suggested[role] in options else options[0]
+        name = f"column-{role}-{key}-{options.index(start)}"
+        words = GROUPINGS if role == "group_by" else {None: "None"}
+        url_state.begin(name, start)
+        with place:
+            columns[f"data.{role}"] = st.selectbox(
+                data_file.ROLE_WORDS[role],
+                options,
+                key=name,
+                help=markdown_text(about, 600),
+                placeholder=words.get(None),
+                format_func=lambda name, words=words: words.get(name) or data_file.with_values(rows, str(name)),
+            )
+        url_state.keep(name)
+    if "label" in data_file.ROLES[kind]:
+        columns["data.label"] = columns["data.label"] or form_model.config_field("data.label").default
+    return columns
+
 
 KINDS = {"embedded": "Built-in", "upload": "Upload a file", "file": "File or folder", "hub": "From the hub"}
 """Where data can come from: name in the address, and words."""
@@ -114,7 +241,7 @@ def _embedded(start: Mapping[str, Any]) -> Source:
     dataset = assets.DATASETS[name]
     kind = data_file.of_columns(list(dataset.columns))
     with right, st.container(horizontal=True, vertical_alignment="bottom"):
-        values = data_columns.chosen_loss(kind, start if start_name == name else {}, name)
+        values = chosen_loss(kind, start if start_name == name else {}, name)
         values |= config_grid(["data.group_by"], start, 1)
     sizes = ", ".join(f"{count:,} {split} examples" for split, count in dataset.rows.items())
     note(
@@ -143,7 +270,7 @@ def _from_hub(start: Mapping[str, Any]) -> Source:
         return Source({"data.name": name} | values | _kept_repairs(start, name))
     if name:
         _fetch_button(name)
-    values = data_columns.typed(start, f"hub-{value}")
+    values = typed(start, f"hub-{value}")
     if not name:
         return Source(values, "Enter the hub id of a data set first.")
     return Source({"data.name": name} | values | _kept_repairs(start, name))
@@ -206,7 +333,7 @@ def _local(start: Mapping[str, Any]) -> Source:
     if not text:
         return Source(missing="Enter the path of a file or folder first.")
     if text.startswith(("//", "\\\\")):  # another machine's: looking there would tell it who we are
-        return Source({"data.path": text} | data_columns.typed(start, "path"))
+        return Source({"data.path": text} | typed(start, "path"))
     path = from_where_it_started(text)
     try:
         table = data_file.table_of(path)
@@ -217,7 +344,7 @@ def _local(start: Mapping[str, Any]) -> Source:
             return Source(missing=f"{data_file.why_no_table(path)}.")
         if not path.exists():
             note(f"{path} does not exist; check the path.")
-        return Source({"data.path": str(path)} | data_columns.typed(start, "path"))
+        return Source({"data.path": str(path)} | typed(start, "path"))
     return _table(path, table, start)
 
 
@@ -248,10 +375,10 @@ def _picked(
     left, right = st.columns([4, 1], vertical_alignment="bottom") if has_encoding else (st.container(), None)
     encoding = None
     if right is not None:
-        encoding = data_columns.pick_encoding(right, start.get("data.encoding") if is_same else None, key)
+        encoding = pick_encoding(right, start.get("data.encoding") if is_same else None, key)
     with guarded():
         rows = _first_rows(str(table), data_check.version_of(table), encoding)
-    kind, values = data_columns.of_table(rows, start, key, left, is_same=is_same)
+    kind, values = of_table(rows, start, key, left, is_same=is_same)
     values |= {"data.encoding": encoding} if encoding else {}
     note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values, is_repaired=is_repaired)} First rows:")
     st.dataframe(data_file.preview_rows(rows), hide_index=True, width="stretch")

@@ -24,7 +24,7 @@ from dynlora.viz.launch.form_model import Field
 from dynlora.viz.ui import live, url_state
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import say_read_only
-from dynlora.viz.ui.guard import refusal
+from dynlora.viz.ui.live import refusal
 from dynlora.viz.ui.run_actions import queued_words
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 from dynlora.viz.ui.url_state import choose, from_where_it_started

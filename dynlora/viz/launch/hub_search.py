@@ -9,7 +9,7 @@ from dynlora.assets.hub import Hit, Kind
 from dynlora.errors import DynloraError
 from dynlora.text import one_line
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.guard import refusal
+from dynlora.viz.ui.live import refusal
 from dynlora.viz.ui.run_picker import is_read_only
 
 WORDS = {"model": "models", "dataset": "data sets"}

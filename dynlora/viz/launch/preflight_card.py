@@ -2,20 +2,215 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import config_fields
 from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
-from dynlora.text import markdown_text
-from dynlora.viz.launch import cost_model, token_card
+from dynlora.text import markdown_text, one_line, percent, plural
+from dynlora.viz.kit.theme import Palette
+from dynlora.viz.launch import cost_model, form_model
+from dynlora.viz.launch.data_source import Source
 from dynlora.viz.ui import model_client
 from dynlora.viz.ui.cards import card, chart, colours, figures, note, under, unseen_chart
 from dynlora.viz.ui.run_picker import is_read_only, runs_dir
+
+MOST_LONG = 60
+"""Characters of a special token that are shown."""
+
+IN_LOSS, MASKED = "in the loss", "not in the loss"
+
+
+def rows_html(rows: Sequence[Mapping[str, Any]], colours: Palette) -> str:
+    """Return rows one below the other, each with its place, its tokens and the key to what they look like.
+
+    Args:
+        rows: as the preview of tokens lists them: place, pieces, tokens, in_loss, cut.
+        colours: of the mode.
+    """
+    return key_html(colours) + "".join(_row(row, colours) for row in rows)
+
+
+def key_html(colours: Palette) -> str:
+    """Return what plain, pale and framed tokens mean."""
+    pieces = [
+        _piece({"text": "plain", "tokens": 1, "loss": True, "special": False}, colours),
+        _words("in the loss: the model learns to write it", colours),
+        _piece({"text": "pale", "tokens": 1, "loss": False, "special": False}, colours),
+        _words("masked: read, but not in the loss", colours),
+        _piece({"text": "framed", "tokens": 1, "loss": True, "special": True}, colours),
+        _words("special token, such as the end token", colours),
+    ]
+    return f'<div style="margin:0 0 0.5rem;line-height:1.8">{" ".join(pieces)}</div>'
+
+
+def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows as a table: place, tokens, those in the loss, whether cut, and the text of both parts."""
+    return pd.DataFrame(
+        [
+            {
+                "example": row["place"],
+                "tokens": row["tokens"],
+                "tokens in the loss": row["in_loss"],
+                "truncated": "yes" if row["cut"] else "no",
+                MASKED: _part(row, False),
+                IN_LOSS: _part(row, True),
+            }
+            for row in rows
+        ]
+    )
+
+
+def _part(row: Mapping[str, Any], counts: bool) -> str:
+    return "".join(str(piece["text"]) for piece in row["pieces"] if piece["loss"] == counts)
+
+
+def caption(rows: Sequence[Mapping[str, Any]], *, is_chat: bool) -> str:
+    """Say which part of the tokens is in the loss, over the rows that are shown."""
+    tokens, counted = (sum(int(row[name]) for row in rows) for name in ("tokens", "in_loss"))
+    chat = " The chat template of the model is applied." if is_chat else ""
+    return (
+        f"{counted:,} of the {tokens:,} tokens of {plural(len(rows), 'example')} are in the loss "
+        f"({percent(counted / max(tokens, 1))}).{chat}"
+    )
+
+
+def lost_words(answer: Mapping[str, Any]) -> str:
+    """Return which rows lose their whole completion to truncation and what keeps them; empty where none does."""
+    lost, limit = answer["lost"], answer["limit"]
+    if not lost["count"]:
+        return ""
+    of = f"of the first {answer['counted']:,}" if answer["counted"] < answer["of"] else f"of {answer['counted']:,}"
+    which = "loses its" if lost["count"] == 1 else "lose their"
+    return (
+        f"{lost['count']:,} {of} training examples {which} whole completion after {limit:,} tokens and "
+        f"{'is' if lost['count'] == 1 else 'are'} left out: {lost['places']}. data.max_length={answer['longest']} "
+        "keeps every example whole."
+    )
+
+
+def cut_words(answer: Mapping[str, Any]) -> str:
+    """Say how many rows are truncated, and how long the longest is."""
+    cut, limit = answer["cut"]["count"], answer["limit"]
+    head = f"The longest training example has {answer['longest']:,} tokens"
+    if not cut:
+        return f"{head}; none is truncated (data.max_length={limit})."
+    return f"{head}; {cut:,} of {answer['counted']:,} are truncated after {limit:,} and lose their end token."
+
+
+def _row(row: Mapping[str, Any], colours: Palette) -> str:
+    """Return one row."""
+    place = html.escape(one_line(row["place"], 80))
+    counts = f"{row['in_loss']:,} of {row['tokens']:,} tokens in the loss{', truncated' if row['cut'] else ''}"
+    head = f'<div style="color:{colours.muted};font-size:0.78rem">{place} · {counts}</div>'
+    body = "".join(_piece(piece, colours) for piece in row["pieces"])
+    return (
+        f'<div style="border-top:1px solid {colours.hairline};padding:0.4rem 0">{head}'
+        f'<div style="line-height:1.75;white-space:pre-wrap;overflow-wrap:anywhere">{body}</div></div>'
+    )
+
+
+def _piece(piece: Mapping[str, Any], colours: Palette) -> str:
+    """Return a piece of text, its end marked by a hairline; a line break is shown and carried out."""
+    text = str(piece["text"])
+    ink = colours.text if piece["loss"] else colours.muted
+    pale = "" if piece["loss"] else "opacity:0.75;"
+    frame = (
+        f"border:1px solid {ink};border-radius:4px;padding:0 0.2rem;font-size:0.78rem;"
+        if piece["special"]
+        else (f"border-right:1px solid {colours.hairline};")
+    )
+    visible = one_line(text, MOST_LONG) if piece["special"] else text
+    escaped = html.escape(visible).replace("\r", "").replace("\n", "↵<br>")
+    title = f"{plural(int(piece['tokens']), 'token')}, {IN_LOSS if piece['loss'] else MASKED}"
+    return f'<span title="{title}" style="color:{ink};{pale}{frame}">{escaped}</span>'
+
+
+def _words(text: str, colours: Palette) -> str:
+    return f'<span style="color:{colours.muted};font-size:0.78rem;margin-right:0.8rem">{html.escape(text)}</span>'
+
+
+KEPT_PREVIEW = 4
+"""Previews that a session remembers, so that going back to earlier settings shows theirs again."""
+
+
+def show_tokens(config: Mapping[str, Any], source: Source, place: Any) -> None:
+    """Draw the button that asks for the tokens, and what was answered; nothing for data with labels.
+
+    Args:
+        config: the whole configuration, as the form has it.
+        source: the choice of data; the button waits for what it misses.
+        place: container of the card.
+    """
+    if is_read_only() or not source.is_written:
+        return
+    missing = source.missing
+    with place, card("Tokens and loss mask", "tokens"):
+        usual = form_model.config_field("model.name").default
+        if (config.get("model") or {}).get("name") in (None, usual):
+            st.warning(
+                f"The model {usual} is an encoder and cannot write texts. Set Model to a decoder, such as "
+                "smollm2\\-135m, or begin with the preset Instruction tuning.",
+                icon=":material/warning:",
+            )
+        known = st.session_state.setdefault("token-previews", {})
+        key = _preview_key(config)
+        pressed = st.button(
+            "Show tokens",
+            icon=":material/segment:",
+            key="ask-tokens",
+            disabled=bool(missing),
+            help=missing or "Loads the tokenizer of the model, not the model, and applies its chat template.",
+        )
+        if pressed:
+            with st.spinner("Loading the tokenizer and the data"):
+                known[key] = _answer(config)
+            while len(known) > KEPT_PREVIEW:
+                known.pop(next(iter(known)))
+        answer = known.get(key)
+        if answer is None:
+            note("Shows a few examples as the model sees them, and which tokens are in the loss.")
+        elif isinstance(answer, str):
+            st.error(markdown_text(answer, 2000))
+        else:
+            _draw_preview(answer)
+
+
+def _preview_key(config: Mapping[str, Any]) -> str:
+    """Return what the tokens depend on, as a key: another one is another preview."""
+    needed = {"data": config.get("data"), "model": config.get("model"), "seed": config.get("seed")}
+    return config_fields.launch_key("tokens", needed)
+
+
+def _answer(config: Mapping[str, Any]) -> Any:
+    """Return the preview, or why there is none, in a sentence."""
+    try:
+        return cli_client.token_preview(dict(config), runs_dir())
+    except DynloraError as error:
+        return str(error)
+
+
+def _draw_preview(answer: Mapping[str, Any]) -> None:
+    """Draw a preview: what is lost first, then the rows."""
+    if lost := lost_words(answer):
+        st.warning(markdown_text(lost, 800), icon=":material/content_cut:")
+    for sentence in answer["notes"]:
+        st.warning(markdown_text(sentence, 600), icon=":material/warning:")
+    draw_rows(answer["rows"], "tokens", is_chat=answer["is_chat"])
+    note(cut_words(answer))
+
+
+def draw_rows(rows: Sequence[Mapping[str, Any]], key: str, *, is_chat: bool = False) -> None:
+    """Draw rows as tokens, and the same as a table."""
+    st.html(rows_html(rows, colours()))
+    under(caption(rows, is_chat=is_chat), frame(rows), key)
+
 
 KEPT = 40
 """Checks that a session remembers, so that going back to earlier settings shows theirs again."""
@@ -139,7 +334,7 @@ def _preview(estimate: Mapping[str, Any]) -> None:
             {**row, "place": f"training example {row['row']:,}", "tokens": len(row["tokens"])}
             for row in estimate["preview"]
         ]
-        token_card.draw_rows(rows, "preview")
+        draw_rows(rows, "preview")
         note(cost_model.data_caption(estimate))
         return
     preview = cost_model.preview_frame(estimate)

@@ -10,9 +10,9 @@ import streamlit as st
 from dynlora.config import parse_config
 from dynlora.jobs import launch
 from dynlora.store import queries
-from dynlora.viz.launch import form_model, presets
+from dynlora.viz.launch import experiment_model, form_model
 from dynlora.viz.ui.cards import note
-from dynlora.viz.ui.guard import announce, guarded
+from dynlora.viz.ui.live import announce, guarded
 from dynlora.viz.ui.run_actions import start_once
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, link, list_all, run_labels
 from dynlora.viz.ui.url_state import from_address, put, to_address
@@ -29,18 +29,18 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         run_id = _pick_run()
     with right:
         if not run_id:
-            name = _segmented("preset", "Preset", list(presets.PRESETS), str)
-            note(presets.PRESET_WORDS[name])
-            return dict(presets.PRESETS[name])
+            name = _segmented("preset", "Preset", list(experiment_model.PRESETS), str)
+            note(experiment_model.PRESET_WORDS[name])
+            return dict(experiment_model.PRESETS[name])
         with guarded():
             config = queries.run_summary(find_run(run_id).folder)["config"]
             parse_config(config)
-        twins = presets.twins(config, strategies)
+        twins = experiment_model.twins(config, strategies)
         twin = st.query_params.get("twin")
-        if twin in presets.TWINS and twin not in twins:
-            note(f"This run has no {presets.TWINS[twin].lower()}: the settings would be the same.")
-        name = _segmented("twin", "Use of this run", list(twins), presets.TWINS.__getitem__)
-        note(presets.TWIN_WORDS[name])
+        if twin in experiment_model.TWINS and twin not in twins:
+            note(f"This run has no {experiment_model.TWINS[twin].lower()}: the settings would be the same.")
+        name = _segmented("twin", "Use of this run", list(twins), experiment_model.TWINS.__getitem__)
+        note(experiment_model.TWIN_WORDS[name])
         return twins[name]
 
 
@@ -98,7 +98,7 @@ def baseline_button(run: Chosen) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
         twin = twin_button(run, is_main=True)
         link("pages/launch.py", "Change its settings first", **{"from": run.id, "twin": twin})
-    note(f"{presets.TWIN_WORDS[twin]} This page then follows both runs.")
+    note(f"{experiment_model.TWIN_WORDS[twin]} This page then follows both runs.")
 
 
 def twin_button(run: Chosen, *, is_main: bool = False) -> str:
@@ -115,9 +115,11 @@ def twin_button(run: Chosen, *, is_main: bool = False) -> str:
     """
     with guarded():
         config = queries.run_summary(run.folder)["config"]
-    is_plain = (config.get("strategy") or {}).get("name") == presets.UNIFORM
+    is_plain = (config.get("strategy") or {}).get("name") == experiment_model.UNIFORM
     twin, words = (
-        ("default", f"Train it with {presets.DEFAULT}") if is_plain else ("uniform", "Train its plain LoRA baseline")
+        ("default", f"Train it with {experiment_model.DEFAULT}")
+        if is_plain
+        else ("uniform", "Train its plain LoRA baseline")
     )
     if is_read_only():
         note("A run with the same settings would show whether it helps. This dashboard is read-only.")
@@ -130,7 +132,7 @@ def _start(run: Chosen, config: Mapping[str, Any], name: str) -> None:
     """Queue the other run and compare both; a second press before the page is refreshed queues nothing more."""
     with guarded():
         strategies = {row["name"]: row for row in launch.catalog()["strategies"]}
-        settings = form_model.nested(presets.twins(config, strategies)[name])
+        settings = form_model.nested(experiment_model.twins(config, strategies)[name])
     twin = start_once(settings, "twin")
     if twin is None:
         return

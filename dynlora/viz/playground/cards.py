@@ -12,13 +12,12 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis.frames import records
-from dynlora.analysis.inputs_reading import InputsReading
+from dynlora.analysis.inputs import InputsReading
 from dynlora.errors import DynloraError
 from dynlora.store import queries
 from dynlora.text import markdown_text, one_line, plural
-from dynlora.viz.playground import figures as playground_figures
+from dynlora.viz.playground import figures
 from dynlora.viz.playground import model as playground_model
-from dynlora.viz.playground import token_view
 from dynlora.viz.playground.model import Task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
@@ -250,7 +249,7 @@ def answers_card(request: Asked) -> None:
         frame = playground_model.side_by_side({who: answer[0] for who, answer in answers.items()})
         scaled = "" if request.strength == 1 else f" The adapter is at strength {request.strength:g}."
         caption = f"{playground_model.answers_caption(frame)}{scaled}"
-        chart(playground_figures.answer_bars(frame, colours()), caption, frame, "answers")
+        chart(figures.answer_bars(frame, colours()), caption, frame, "answers")
         if answers["adapter"][0].get("unusual"):
             st.warning(
                 "The ensemble members disagree more than on about 99 % of held-out examples: the text is "
@@ -271,25 +270,25 @@ def explained_cards(request: Asked, modules: pd.DataFrame) -> None:
     with left, card("Attribution by module", "carry"):
         frame = playground_model.without_modules(explanation, modules)
         words = playground_model.modules_caption(frame, unit)
-        chart(playground_figures.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
+        chart(figures.module_bars(frame, unit, colours()), words, frame.drop(columns="position"), "carry")
     with right, card("Gates for this text", "opened"):
         if explanation["gate"] is None:
             note("This run has no gates, so its adapters treat every input alike.")
         else:
             places = playground_model.gates_by_place(explanation["gate"], modules)
             caption = "Above 1 the adapter of the module counts more for this text, below 1 less."
-            chart(playground_figures.gate_table(places, colours()), caption, places.reset_index(names="kind"), "opened")
+            chart(figures.gate_table(places, colours()), caption, places.reset_index(names="kind"), "opened")
     depth_card(explanation, modules)
 
 
 def token_lines(explanation: Mapping[str, Any], unit: str) -> None:
     """Draw the text with each token in the colour of what it adds, for the adapter and the base."""
-    frame = token_view.contributions(explanation["tokens"], explanation)
+    frame = figures.contributions(explanation["tokens"], explanation)
     lines = {name: explanation[key] for name, key in (("adapter", "contribution"), ("base", "base_contribution"))}
     lost = "log-odds decrease without the word" if unit == "log-odds" else "number decrease without the word"
-    st.html(token_view.sentence_html(explanation["tokens"], lines, colours(), token_view.Scale(lost, unit)))
+    st.html(figures.sentence_html(explanation["tokens"], lines, colours(), figures.Scale(lost, unit)))
     caption = f"Decrease of the {unit} of the prediction when a word is hidden. Both lines have the same scale."
-    under(f"{caption}{token_view.cut_words(explanation['tokens'])}", frame, "tokens")
+    under(f"{caption}{figures.cut_words(explanation['tokens'])}", frame, "tokens")
 
 
 def token_card(view: InputsReading) -> None:
@@ -322,26 +321,26 @@ def depth_lines(explanation: Mapping[str, Any], modules: pd.DataFrame) -> None:
     """Draw the text once a layer, at most a dozen of them."""
     if explanation["token_gate"] is not None:
         lines, scale = (
-            token_view.by_layer(explanation["token_gate"], modules),
-            token_view.Scale("gate (factor)", centre=1.0),
+            figures.by_layer(explanation["token_gate"], modules),
+            figures.Scale("gate (factor)", centre=1.0),
         )
         caption = "The mean gate of each token over the modules of a layer; 1 is neutral."
     elif explanation["moved"] is not None:
-        lines = token_view.layers_of(explanation["moved"])
-        scale = token_view.Scale("fraction of its norm", "of its norm", None)
+        lines = figures.layers_of(explanation["moved"])
+        scale = figures.Scale("fraction of its norm", "of its norm", None)
         caption = (
             "Distance of each hidden state from that of the base model after each layer, as a fraction of its norm."
         )
     else:
         note("This method has its own forward pass, so single layers are not shown.")
         return
-    thinned = token_view.thinned(lines, MOST_LAYERS)
-    st.html(token_view.sentence_html(explanation["tokens"], thinned, colours(), scale))
+    thinned = figures.thinned(lines, MOST_LAYERS)
+    st.html(figures.sentence_html(explanation["tokens"], thinned, colours(), scale))
     if len(thinned) < len(lines):
         caption = f"{caption} {len(thinned)} of {len(lines)} layers shown; the table has all."
-    words = token_view.words(explanation["tokens"])
+    words = figures.words(explanation["tokens"])
     frame = pd.DataFrame({name: list(values)[: len(words)] for name, values in lines.items()})
-    under(f"{caption}{token_view.cut_words(explanation['tokens'])}", frame.assign(token=words), "depth-tokens")
+    under(f"{caption}{figures.cut_words(explanation['tokens'])}", frame.assign(token=words), "depth-tokens")
 
 
 def file_card(request: Asked) -> None:

@@ -20,7 +20,7 @@ from dynlora.viz.playground.chat_model import MOST_NEW, TEMPERATURES, Answer, Se
 from dynlora.viz.playground.model import Task
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe, under
-from dynlora.viz.ui.guard import fragment
+from dynlora.viz.ui.live import fragment
 from dynlora.viz.ui.model_client import POLL_S, ask_model, begin, in_background
 from dynlora.viz.ui.run_picker import Chosen
 from dynlora.viz.ui.url_state import put, segmented, to_address

@@ -17,7 +17,7 @@ from dynlora.analysis import ranks_to_use
 from dynlora.analysis.result_strip import result_strip
 from dynlora.analysis.run_reading import read_run
 from dynlora.analysis.verdict import run_verdict
-from dynlora.kinds.registry import kind_of_run
+from dynlora.kinds.run_kind import kind_of_run
 from dynlora.store import queries
 from dynlora.viz.kit import theme
 from dynlora.viz.report.comparing import comparison_document

@@ -15,7 +15,7 @@ from dynlora.viz.report import comparison_report, run_report
 from dynlora.viz.report.pictures import Missing, Shared, Subject, pictures_of
 from dynlora.viz.ui.cached_queries import CACHED
 from dynlora.viz.ui.cards import colours, is_opened, note, open_dialog
-from dynlora.viz.ui.guard import guarded
+from dynlora.viz.ui.live import guarded
 from dynlora.viz.ui.run_picker import Chosen
 
 

@@ -24,8 +24,8 @@ from dynlora.viz.compare import model as compare_model
 from dynlora.viz.compare import text as compare_text
 from dynlora.viz.kit.run_colours import line_styles
 from dynlora.viz.kit.theme import Palette
-from dynlora.viz.report.conclusion_parts import verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
+from dynlora.viz.report.one_run import verdict_part
 
 MOST_PAIRED = 6
 """Groups that are set against the first."""

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import ablations, health, ranks_to_use, results, run_summary
+from dynlora.analysis import ablations, health, ranks_to_use, results, run_summary, verdict_text
 from dynlora.analysis import run_summary as words
 from dynlora.analysis.config_fields import by_name
 from dynlora.analysis.result_strip import result_strip
 from dynlora.analysis.run_reading import RunReading, setup_frame
-from dynlora.analysis.verdict import run_verdict
+from dynlora.analysis.verdict import Verdict, run_verdict
 from dynlora.config_files import yaml_text
-from dynlora.kinds.registry import registry
-from dynlora.kinds.run_kind import RunKind
+from dynlora.kinds.run_kind import RunKind, registry
 from dynlora.store import queries
 from dynlora.store.run import module_scores
 from dynlora.store.summary import run_summary as read_summary
@@ -27,12 +26,42 @@ from dynlora.text import number, one_line
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 from dynlora.viz.knockout import figures as knockout_figures
-from dynlora.viz.report.conclusion_parts import ranks_part, verdict_part
 from dynlora.viz.report.document import Block, Chart, Document, Part, Table, Text
-from dynlora.viz.run import generations, result_figures
+from dynlora.viz.run import result_figures
+from dynlora.viz.verdict import figures as verdict_figures
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+
+def verdict_part(verdict: Verdict) -> Part:
+    """Return which configuration to use, how sure that is, and every difference from the baseline."""
+    notes = (verdict_text.headline(verdict), verdict_text.outlook(verdict), verdict_text.left_out(verdict))
+    drawn, table = verdict_figures.drawable(verdict), verdict_text.table(verdict)
+    title, blocks = "Differences from the baseline", list[Block]()
+    if drawn:
+        words = verdict_text.drawn(verdict, len(drawn))
+        blocks.append(Chart(title, partial(verdict_figures.differences, verdict), words, table, is_wide=True))
+    elif verdict.contests:
+        blocks.append(Table(title, table, is_wide=True))
+    return Part("Verdict", blocks, [note for note in notes if note])
+
+
+def ranks_part(run: RunReading) -> Part:
+    """Return the ranks that a finished or stopped run ended with, as a table by kind and as code for PEFT."""
+    summary, title = run.summary, "Ranks to use"
+    evidence, settings = ranks_to_use.evidence_of(run), ranks_to_use.lora_settings(summary, summary["ranks"])
+    if evidence is None or settings is None:
+        return Part(title, [])
+    kinds = ranks_to_use.kinds_table(evidence)
+    return Part(
+        title,
+        [
+            Table("Ranks by kind of module", kinds, ranks_to_use.columns(kinds), is_wide=True),
+            *(Text(name, text, is_wide=True) for name, (text, _) in ranks_to_use.snippets(settings).items()),
+        ],
+        [ranks_to_use.headline(evidence)],
+    )
 
 
 def setup_part(summary: Mapping[str, Any]) -> Part:
@@ -111,12 +140,12 @@ def results_part(view: RunView) -> Part:
 
 def _generated(run: RunReading) -> list[Block]:
     """Return what the model wrote at the last evaluation beside the first; nothing for a run that writes nothing."""
-    steps = generations.by_step(queries.events_frame(run.folder, ("generations",)))
+    steps = result_figures.by_step(queries.events_frame(run.folder, ("generations",)))
     if not steps:
         return []
     last = next(reversed(steps))
-    table = generations.table(steps[last], next(iter(steps.values())))
-    return [Table(f"Generated texts at step {last:,}", table, generations.conclusion(steps), is_wide=True)]
+    table = result_figures.table(steps[last], next(iter(steps.values())))
+    return [Table(f"Generated texts at step {last:,}", table, result_figures.conclusion(steps), is_wide=True)]
 
 
 def _base(run: RunReading, payload: Mapping[str, Any]) -> list[Block]:

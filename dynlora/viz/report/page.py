@@ -22,8 +22,7 @@ from markupsafe import Markup
 
 from dynlora.text import one_line
 from dynlora.viz.kit import theme
-from dynlora.viz.kit.sealed_page import digest, policy, script_json
-from dynlora.viz.kit.theme import DARK, LIGHT
+from dynlora.viz.kit.theme import DARK, LIGHT, digest, policy, script_json
 from dynlora.viz.report import document
 from dynlora.viz.report.document import Chart
 

@@ -42,8 +42,8 @@ from dynlora.viz.report.canvas import (
     png,
     wrapped,
 )
-from dynlora.viz.run import generations
-from dynlora.viz.run.generations import Generated
+from dynlora.viz.run import result_figures
+from dynlora.viz.run.result_figures import Generated
 
 TITLE, ABOUT, SMALL, ANSWER, METRIC = 36, 20, 18, 28, 56
 """Sizes of the words, pixels."""
@@ -426,7 +426,7 @@ def _progress(canvas: Canvas, state: ModelAtStep, events: Sequence[int]) -> None
 def texts_picture(subject: Subject, colours: Palette) -> Shared | Missing:
     """Return a prompt with its text at the first and at the last evaluation, as PNG."""
     name, run = "Before and after", subject.run
-    steps = generations.by_step(run.store.ask_events(queries.events_frame, run.folder, ("generations",)))
+    steps = result_figures.by_step(run.store.ask_events(queries.events_frame, run.folder, ("generations",)))
     if not steps:
         return Missing(name, "" if not run_summary.writes(run.summary) else "The run has not recorded any texts.")
     first, last = min(steps), max(steps)
@@ -449,7 +449,7 @@ def texts_picture(subject: Subject, colours: Palette) -> Shared | Missing:
         frame = (left, y, left + width, 560)
         canvas.draw.rounded_rectangle(frame, 10, fill=colours.sunken, outline=colours.hairline)
         _written(canvas, Box(left + 18, y + 10, width - 36, 0), label, text, most=max(1, (545 - y - 36) // 26))
-    _foot(canvas, subject, generations.conclusion(steps))
+    _foot(canvas, subject, result_figures.conclusion(steps))
     alt = (
         f"A text of {subject.title} {start} and at step {last:,}. Prompt: {one_line(after.prompt, 300)} "
         f"Before: {one_line(before.text, 300) or '(nothing)'} After: {one_line(after.text, 300) or '(nothing)'} "

@@ -2,15 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from dynlora.analysis.stats import share_interval
 from dynlora.text import percent, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.theme import Palette
+
+LONGEST = 4000
+"""Characters of a text that are compared and drawn."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One text that was written.
+
+    Attributes:
+        row: position of the prompt among the held-out examples.
+        group: its input group, empty without one.
+        prompt: what the model continued.
+        expected: what the data has there.
+        text: what the model wrote.
+        ended: whether it wrote the end token; else it was cut off.
+        right: whether its answer is right; None where there is none to check.
+    """
+
+    row: int
+    group: str
+    prompt: str
+    expected: str
+    text: str
+    ended: bool
+    right: bool | None
+
+
+def by_step(events: pd.DataFrame) -> dict[int, list[Generated]]:
+    """Return the texts of each evaluation by its step, in order; what is no text is left out.
+
+    Args:
+        events: those of kind `generations`, with columns step and payload.
+    """
+    steps_texts: dict[int, list[Generated]] = {}
+    for step, payload in zip(events["step"], events["payload"], strict=True):
+        rows = payload.get("rows") if isinstance(payload, Mapping) else None
+        texts = [_generated(row) for row in rows if isinstance(row, Mapping)] if isinstance(rows, Sequence) else []
+        if texts:
+            steps_texts[int(step)] = texts
+    return dict(sorted(steps_texts.items()))
+
+
+def _generated(row: Mapping[str, Any]) -> Generated:
+    """Return one text as it was recorded."""
+    text = {key: str(row.get(key) or "")[:LONGEST] for key in ("group", "prompt", "expected", "text")}
+    place, right = row.get("row"), row.get("right")
+    return Generated(
+        row=place if isinstance(place, int) else -1,
+        ended=bool(row.get("ended")),
+        right=right if isinstance(right, bool) else None,
+        **text,
+    )
+
+
+def right_of(texts: Sequence[Generated]) -> tuple[int, int]:
+    """Return how many answers are right, and how many were checked."""
+    checked = [text.right for text in texts if text.right is not None]
+    return sum(checked), len(checked)
+
+
+def changes(before: str, after: str) -> list[tuple[str, bool]]:
+    """Return a text in pieces, each with whether its words are others than in the text before."""
+    from difflib import SequenceMatcher
+
+    old, new = _words(before), _words(after)
+    pieces: list[tuple[str, bool]] = []
+    for kind, _, _, start, end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if end > start:
+            pieces.append(("".join(new[start:end]), kind != "equal"))
+    return pieces
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text with the white space after each; together they are the text."""
+    import re
+
+    return re.findall(r"\s+|\S+\s*", text)
+
+
+def table(texts: Sequence[Generated], first: Sequence[Generated]) -> pd.DataFrame:
+    """Return the texts of a step beside those of the first, one row a prompt."""
+    before = {text.row: text for text in first}
+    rows = [
+        {
+            "prompt": text.prompt,
+            "at first": before[text.row].text if text.row in before else "",
+            "now": text.text,
+            "expected": text.expected,
+            "correct": {True: "yes", False: "no", None: "–"}[text.right],
+            "group": text.group or "–",
+            "complete": "yes" if text.ended else "cut off",
+        }
+        for text in texts
+    ]
+    columns = ["prompt", "at first", "now", "expected", "correct", "group", "complete"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def conclusion(steps: Mapping[int, Sequence[Generated]]) -> str:
+    """Return what the texts show in a sentence: how many answers are right, or how many texts changed."""
+    known = list(steps)
+    first, last = known[0], known[-1]
+    right, of = right_of(steps[last])
+    if of:
+        low, high = share_interval(right, of)
+        sentence = (
+            f"At step {last:,}, {right} of {of} answers are correct (95 % CI {percent(low, 0)} to {percent(high, 0)})"
+        )
+        return f"{sentence}; at step {first:,} it was {right_of(steps[first])[0]}." if last != first else f"{sentence}."
+    if last == first:
+        return f"The model continued {len(steps[last])} prompts at step {last:,}; texts of later steps appear here."
+    before = {text.row: text.text for text in steps[first]}
+    moved = sum(before.get(text.row) != text.text for text in steps[last])
+    return f"{moved} of {len(steps[last])} texts are other ones at step {last:,} than at step {first:,}."
 
 
 def answer_bar(counts: pd.DataFrame, colours: Palette) -> go.Figure:

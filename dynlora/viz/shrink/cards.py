@@ -12,23 +12,22 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import ranks_to_use, ranks_to_use_text
-from dynlora.analysis.measurement_files import compress_target, keep_ranks
+from dynlora.analysis import ranks_to_use
+from dynlora.analysis.retention import compress_target, keep_ranks
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.errors import DynloraError
 from dynlora.jobs.export import compressed as compressed_file
 from dynlora.jobs.export import kept_adapter, recovery_name, recovery_values, usual_steps
 from dynlora.store import queries
-from dynlora.store.compressions import Compressed, Size
+from dynlora.store.measurements import Compressed, Size
 from dynlora.store.schema import command_text
 from dynlora.store.summary import recorded_adapter
 from dynlora.text import percent
 from dynlora.viz.kit import rank_picture
-from dynlora.viz.shrink import figures as shrink_text
-from dynlora.viz.shrink import model as shrink_model
+from dynlora.viz.shrink import figures
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, picture, rows, safe, snippets, under
-from dynlora.viz.ui.guard import announce, refusal
+from dynlora.viz.ui.live import announce, refusal
 from dynlora.viz.ui.model_client import in_background
 from dynlora.viz.ui.panel_cards import conclusion
 from dynlora.viz.ui.run_actions import start_once
@@ -66,7 +65,7 @@ def has_adapter(folder: Path) -> int:
         return 0
     try:
         summary = cached_queries.ask(queries.run_summary, folder)
-        known = shrink_model.measured(folder, summary) is not None
+        known = figures.measured(folder, summary) is not None
     except (DynloraError, OSError):
         return 0
     return 0 if summary["status"] in ACTIVE else 1 + known
@@ -74,7 +73,7 @@ def has_adapter(folder: Path) -> int:
 
 def measured(run: Chosen, summary: Mapping[str, Any]) -> Compressed | None:
     """Return the sizes that were measured of the adapter as it is now, None where there are none to choose from."""
-    return shrink_model.measured(run.folder, summary)
+    return figures.measured(run.folder, summary)
 
 
 def measuring(run: Chosen, result: Compressed | None) -> None:
@@ -91,7 +90,7 @@ def measuring(run: Chosen, result: Compressed | None) -> None:
         return
     if not has_model(run.folder):
         by = cached_queries.ask(queries.recorded_by, run.folder)
-        note(shrink_text.without_adapter(by))
+        note(figures.without_adapter(by))
         if by is None:
             link("pages/launch.py", "Train it again", **{"from": run.id})
         return
@@ -106,12 +105,10 @@ def measuring(run: Chosen, result: Compressed | None) -> None:
 
 def chosen_size(result: Compressed) -> tuple[Size, float]:
     """Draw the slider of the sizes and the tolerance, and return what they say; first the smallest good enough."""
-    sizes = shrink_model.offered(result)
+    sizes = figures.offered(result)
     with st.container(horizontal=True, vertical_alignment="bottom", key="shrink-controls"):
-        tolerance = float(
-            choose("tolerance", "Tolerance (nats)", shrink_model.TOLERANCES, shrink_model.TOLERANCES[1], width=150)
-        )
-        best = shrink_model.best(result, tolerance)
+        tolerance = float(choose("tolerance", "Tolerance (nats)", figures.TOLERANCES, figures.TOLERANCES[1], width=150))
+        best = figures.best(result, tolerance)
         by_parameters = {size.parameters: size for size in sizes}
         options = list(by_parameters)
         current = from_address("size", options, best.parameters)
@@ -122,7 +119,7 @@ def chosen_size(result: Compressed) -> tuple[Size, float]:
                 options,
                 key="address-size",
                 on_change=_sized,
-                format_func=lambda n: percent(shrink_model.kept_share(result, by_parameters[n]), 0),
+                format_func=lambda n: percent(figures.kept_share(result, by_parameters[n]), 0),
             )
             if len(options) > 1
             else current
@@ -138,9 +135,9 @@ def _sized() -> None:
 def conclusion_card(view: Shown) -> None:
     """Draw the result, and what to take along."""
     result, size = view.compressed, view.size
-    with conclusion(shrink_text.headline(result, size), shrink_text.basis(result, size, view.tolerance)):
+    with conclusion(figures.headline(result, size), figures.basis(result, size, view.tolerance)):
         if not is_read_only() and has_model(view.run.folder):
-            share = f"{100 * shrink_model.kept_share(result, size):.0f}"
+            share = f"{100 * figures.kept_share(result, size):.0f}"
             st.download_button(
                 "Download adapter",
                 partial(compressed_file, view.run.folder, size.share, result.rows, result.weighting),
@@ -174,7 +171,7 @@ def _commands(view: Shown) -> str:
     examples, weighting = view.compressed.rows, view.compressed.weighting
     size = ["--budget", f"{view.size.share:g}", "--rows", str(examples), "--weighting", weighting]
     compress = ["dynlora", "compress", view.run.id, *size, "--runs-dir", str(folder.parent)]
-    ranks = shrink_model.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})
+    ranks = figures.values_text({"strategy": "{name: lora, ranks_from: " + out + "}"})
     commands = [[*compress, "--out", out], ["dynlora", "train", "--config", str(folder / "config.yaml"), *ranks]]
     if view.run.is_own:
         commands.append([*compress, "--recover", str(_recovery_steps(view))])
@@ -196,7 +193,7 @@ def _train(view: Shown, *, ranks: bool) -> None:
         config["strategy"] = {"name": "lora", "ranks_from": str(path)}
         title = f"lora, ranks of {view.summary['name']}"
     else:
-        rank, before = shrink_model.uniform_rank(view.size, view.modules), int(adapter.get("rank") or 1)
+        rank, before = figures.uniform_rank(view.size, view.modules), int(adapter.get("rank") or 1)
         alpha = float(adapter.get("alpha") or 2 * before) * rank / before
         config["strategy"], config["adapter"] = {"name": "lora"}, {**adapter, "rank": rank, "alpha": alpha}
         title = f"lora, rank {rank}"
@@ -212,7 +209,7 @@ def _recover(view: Shown, steps: int) -> None:
     except (DynloraError, OSError) as error:
         st.error(refusal(error))
         return
-    name = recovery_name(view.summary["name"], shrink_model.kept_share(view.compressed, view.size), steps)
+    name = recovery_name(view.summary["name"], figures.kept_share(view.compressed, view.size), steps)
     _queue(recovery_values(view.summary["config"], place, steps, name))
 
 
@@ -235,23 +232,23 @@ def launched_link() -> None:
 def curve_card(view: Shown) -> None:
     """Draw the cost of every size, and of the other ways to choose at this one."""
     with card("Loss by size", "shrink-curve"):
-        picture(shrink_text.curve_picture(view.compressed, view.size, view.tolerance, colours()), "shrink-curve")
-        near = shrink_model.compared_share(view.compressed, view.size.share)
+        picture(figures.curve_picture(view.compressed, view.size, view.tolerance, colours()), "shrink-curve")
+        near = figures.compared_share(view.compressed, view.size.share)
         if near is not None:
             st.markdown(f"**Ways to choose, at {safe(percent(near, 0))} of the parameters**")
-            rows(shrink_model.compared(view.compressed, near).round(4))
+            rows(figures.compared(view.compressed, near).round(4))
 
 
 def picture_card(view: Shown) -> None:
     """Draw the model at the chosen size."""
     with card("Where rank stays", "shrink-picture"):
-        pattern = shrink_model.pattern(view.compressed, view.size, view.modules)
+        pattern = figures.pattern(view.compressed, view.size, view.modules)
         if pattern.empty:
             note("The modules of this run are outside of layers.")
             return
         ranks = pd.DataFrame({"module": view.compressed.modules, "rank": view.size.ranks})
-        chart(rank_picture.model_picture(pattern, colours()), shrink_text.picture(view.size), ranks, "shrink-model")
-        kinds = shrink_model.by_kind(view.compressed, view.size, view.modules)
+        chart(rank_picture.model_picture(pattern, colours()), figures.picture(view.size), ranks, "shrink-model")
+        kinds = figures.by_kind(view.compressed, view.size, view.modules)
         rows(kinds.assign(kept=[percent(share, 0) for share in kinds["kept"]]).round(2))
 
 
@@ -261,7 +258,7 @@ def config_card(view: Shown) -> None:
     if settings is None:
         return
     with card("Ranks for other trainers", "shrink-config"):
-        snippets(ranks_to_use_text.snippets(settings), 300)
+        snippets(ranks_to_use.snippets(settings), 300)
         ranks = view.compressed.ranks_of(view.size)
         frame = pd.DataFrame({"module": list(ranks), "rank": list(ranks.values())})
         under("Ranks by module. A dynlora run takes them as strategy.ranks_from.", frame, "shrink-ranks")

@@ -23,8 +23,7 @@ from dynlora.text import markdown_text, one_line
 from dynlora.viz.kit import page_style, theme
 from dynlora.viz.ui import browser
 from dynlora.viz.ui.cards import brushed_in_browser, close_tables, picked_in_browser, unseen_chart
-from dynlora.viz.ui.guard import show_toasts
-from dynlora.viz.ui.live import following, reused
+from dynlora.viz.ui.live import following, reused, show_toasts
 from dynlora.viz.ui.run_picker import (
     UNLOCKED,
     VIEWS,

@@ -18,7 +18,7 @@ from dynlora.inference.client import shared
 from dynlora.jobs import warm
 from dynlora.text import markdown_text
 from dynlora.viz.ui.cached_queries import version
-from dynlora.viz.ui.guard import fragment
+from dynlora.viz.ui.live import fragment
 from dynlora.viz.ui.run_picker import is_read_only
 
 POLL_S = 0.5

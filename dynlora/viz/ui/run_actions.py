@@ -21,7 +21,7 @@ from dynlora.store import queries
 from dynlora.text import metric_words, plural, sentence_case
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import DOT, dot_column, safe, with_dots
-from dynlora.viz.ui.guard import announce, refusal
+from dynlora.viz.ui.live import announce, refusal
 from dynlora.viz.ui.run_picker import Chosen, is_read_only, runs_dir
 
 MODES: Any = ("multi-row", "single-cell")

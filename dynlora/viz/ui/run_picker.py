@@ -21,9 +21,9 @@ from dynlora.analysis.run_summary import ACTIVE, STATUS_WORDS, about, format_str
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunNotFoundError
 from dynlora.jobs.environment import MIRROR_VARIABLE
 from dynlora.jobs.launch import in_queue
-from dynlora.kinds.registry import registry
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.kinds.run_kind import registry
 from dynlora.server.host_check import is_local
+from dynlora.server.serve import sample_runs_dir
 from dynlora.store import queries, schema
 from dynlora.store.meta import TRAIN
 from dynlora.text import markdown_text, one_line

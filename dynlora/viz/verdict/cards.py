@@ -23,11 +23,11 @@ from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
 from dynlora.text import plural
 from dynlora.viz.kit import theme
-from dynlora.viz.launch.presets import UNIFORM
+from dynlora.viz.launch.experiment_model import UNIFORM
 from dynlora.viz.launch.start_from import twin_button
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe
-from dynlora.viz.ui.guard import announce, refusal
+from dynlora.viz.ui.live import announce, refusal
 from dynlora.viz.ui.run_picker import Chosen, find_run, is_read_only, list_all, runs_dir
 from dynlora.viz.verdict import figures as verdict_figures
 

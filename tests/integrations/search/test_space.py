@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, DynloraError
+from dynlora.integrations.search.driver import Choice, Range, space_of
 from dynlora.integrations.search.run import MOST_STUDIES, Request, searches
-from dynlora.integrations.search.space import Choice, Range, space_of
 
 LR = {"train.lr": "1e-4..1e-2:log"}
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from dynlora.config import parse_config
-from dynlora.kinds.decode.work.plan import cast_of
-from dynlora.kinds.decode.work.problems import Problem, problems_of
+from dynlora.kinds.decode.work.rewards import Problem, problems_of
+from dynlora.kinds.decode.work.run import cast_of
 from dynlora.kinds.decode.work.solve import Cast
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.training.inputs import read_data
 from tests.conftest import Once
 from tests.tiny import save_tiny, tiny_config, write_csv
@@ -50,7 +50,7 @@ def made_roles(place: Path) -> Path:
         "judge": tiny_config(save_tiny("bert", place / "bert"), judged, train__steps=10),
     }
     for name, config in configs.items():
-        outcome = training.train(config.model_copy(update={"name": f"the {name}"}), place / "runs")
+        outcome = run.train(config.model_copy(update={"name": f"the {name}"}), place / "runs")
         assert outcome.state == "finished", outcome.error
         (place / name).write_text(outcome.folder.name, "utf-8")
     return place
@@ -86,7 +86,7 @@ def cast(runs: Runs) -> Cast:
 
 def some_problems(cast: Cast, runs: Runs, places: Sequence[int]) -> list[Problem]:
     """Return held-out problems of the tiny data."""
-    config = training.read_run_config(runs.folder / runs.target)
+    config = run.read_run_config(runs.folder / runs.target)
     return problems_of(read_data(config).held_out, cast.roles, places)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dynlora.kinds.decode.work.problems import Reference, equations
+from dynlora.kinds.decode.work.rewards import Reference, equations
 
 SOLUTION = "8 * 7 = 56\n56 + 12 = 68\n#### 68"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.analysis.run_queries import SnapshotQueries
-from dynlora.kinds.decode import frames, steps_view, text
+from dynlora.kinds.decode import frames, text
 from dynlora.kinds.decode.panels.frontier import AccuracyAgainstCost, Frontier
 from dynlora.kinds.decode.panels.nested import NestedRanks
 from dynlora.kinds.decode.panels.reliability import Reliability
@@ -15,8 +15,8 @@ from dynlora.kinds.decode.panels.rewards import Judged, Rewards
 from dynlora.kinds.decode.panels.solution import SolutionSteps
 from dynlora.kinds.decode.panels.tokens import Tokens
 from dynlora.kinds.decode.result import Decode, read_decode
-from dynlora.kinds.registry import kind_of_run
-from dynlora.server.app_files import sample_runs_dir
+from dynlora.kinds.run_kind import kind_of_run
+from dynlora.server.serve import sample_runs_dir
 from dynlora.store.writer import RunWriter
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import RunView
@@ -118,7 +118,7 @@ def test_reliability_counts_each_solution_of_a_point_once_per_bin(decode: Decode
 
 def test_a_solution_is_drawn_step_by_step_and_nothing_of_it_is_markup(decode: Decode) -> None:
     one = frames.solutions_of(decode, "threshold=0.5")[1]
-    drawn = steps_view.solution_html(one, decode.points[0], theme.DARK)
+    drawn = frames.solution_html(one, decode.points[0], theme.DARK)
     assert drawn.count("class='dl-step'") == 3
     assert "<s>#### 99</s>" in drawn
     assert "Rejected draft" in drawn
@@ -133,7 +133,7 @@ def test_texts_of_a_hostile_run_are_escaped(tmp_path: Path) -> None:
         writer.event(1, "problem", [], bad)
         writer.finish("finished")
     written = read_decode(folder)
-    drawn = steps_view.solution_html(written.solutions[0], written.points[0], theme.LIGHT)
+    drawn = frames.solution_html(written.solutions[0], written.points[0], theme.LIGHT)
     assert "<script" not in drawn
     assert "&lt;script&gt;" in drawn
 

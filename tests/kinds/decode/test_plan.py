@@ -9,8 +9,8 @@ import pytest
 
 from dynlora.config import RunConfig, parse_config
 from dynlora.kinds.decode.settings import DecodeSettings
-from dynlora.kinds.decode.work.plan import _problem_config
 from dynlora.kinds.decode.work.results import points_of
+from dynlora.kinds.decode.work.run import _problem_config
 from dynlora.kinds.named_runs import NamedRun
 from dynlora.training.inputs import read_data
 from tests.tiny_lm import save_lines

@@ -26,7 +26,7 @@ from dynlora.inference.load import load_run
 from dynlora.jobs import kinds
 from dynlora.kinds.decode.result import read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
-from dynlora.kinds.decode.work import run as decoding
+from dynlora.kinds.decode.work import run
 from dynlora.kinds.decode.work.rewards import ClassifierReward
 from dynlora.kinds.decode.work.writer import StepEnd
 from dynlora.store.reader import RunReader
@@ -127,10 +127,10 @@ def test_a_killed_decode_continues_to_the_same_result(
     reward: str, named: tuple[str, ...], runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = _settings(named, reward)
-    whole = decoding.decode(settings, runs_dir).folder
+    whole = run.decode(settings, runs_dir).folder
     calls = 0
 
-    def killed(plan: Any, place: int, index: int, solve: Callable[..., Any] = decoding._solved) -> Any:
+    def killed(plan: Any, place: int, index: int, solve: Callable[..., Any] = run._solved) -> Any:
         nonlocal calls
         calls += 1
         if calls == 5:
@@ -138,9 +138,9 @@ def test_a_killed_decode_continues_to_the_same_result(
         return solve(plan, place, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "_solved", killed)
+        patch.setattr(run, "_solved", killed)
         with pytest.raises(KeyboardInterrupt):
-            decoding.decode(settings, runs_dir)
+            run.decode(settings, runs_dir)
     (folder,) = [path for path in runs_dir.glob("2*") if path != whole]
     assert len(solved(folder)) == 4
     outcome = resumed(folder, force=False, progress=False)
@@ -311,13 +311,13 @@ def test_a_decode_whose_data_has_changed_does_not_continue(
     file = tmp_path / "problems.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows * 12), "utf-8")
     settings = _settings(named, "oracle", data=str(file), limit=2)
-    folder = decoding.decode(settings, runs_dir).folder
+    folder = run.decode(settings, runs_dir).folder
     with RunReader(folder) as reader:
         assert reader.meta()["decode"]["data"] == str(file)
     _stopped(folder)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows * 11), "utf-8")
     with pytest.raises(ConfigError, match="its data has changed"):
-        decoding.resume(folder)
+        run.resume(folder)
 
 
 def _stopped(folder: Path) -> None:
@@ -335,13 +335,13 @@ def test_a_decode_whose_adapters_have_changed_does_not_continue(
     ids = {"draft": runs.draft, "target": runs.target, "reward": runs.judge}
     copied = {name: shutil.copytree(runs.folder / run_id, tmp_path / name / run_id) for name, run_id in ids.items()}
     named = ("--draft", str(copied["draft"]), "--target", str(copied["target"]))
-    folder = decoding.decode(_settings(named, str(copied["reward"]), limit=1), runs_dir).folder
+    folder = run.decode(_settings(named, str(copied["reward"]), limit=1), runs_dir).folder
     _stopped(folder)
     _trained_further(copied[role] / "adapter")
     with pytest.raises(ConfigError, match=f"resume {folder.name}: the adapter of its {role} has changed since"):
-        decoding.resume(folder)
+        run.resume(folder)
     _forget_what_was_saved(folder)
-    assert decoding.resume(folder).state == "finished", "an earlier version recorded no adapters"
+    assert run.resume(folder).state == "finished", "an earlier version recorded no adapters"
 
 
 def _trained_further(adapter: Path) -> None:
@@ -387,5 +387,5 @@ def test_python_records_absolute_folders(
 def test_it_runs_from_the_queue(named: tuple[str, ...], runs_dir: Path) -> None:
     folder = kinds.create(_settings(named, "oracle"), runs_dir)
     assert run_summary(folder)["status"] == "queued"
-    assert decoding.resume(folder).state == "finished"
+    assert run.resume(folder).state == "finished"
     assert run_summary(folder)["step"] == 9

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from dynlora.engine.evaluation.generate import Limits as Whole
 from dynlora.engine.evaluation.generate import write
-from dynlora.kinds.decode.work.plan import cast_of
-from dynlora.kinds.decode.work.problems import Problem
 from dynlora.kinds.decode.work.results import values_of
-from dynlora.kinds.decode.work.rewards import OracleReward, OwnReward
+from dynlora.kinds.decode.work.rewards import OracleReward, OwnReward, Problem
+from dynlora.kinds.decode.work.run import cast_of
 from dynlora.kinds.decode.work.solve import PROBABILITIES, Acceptance, Cast, Limits, Point, solve, without_clock
 from dynlora.kinds.decode.work.writer import Writer
 from tests.kinds.decode.conftest import STEP, Runs

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from dynlora import open_run
 from dynlora.errors import ConfigError
 from dynlora.jobs import kinds as jobs
-from dynlora.kinds.distil import text
+from dynlora.kinds.distil import result as distil_result
 from dynlora.kinds.distil.result import read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings, settings_of_teachers
 from dynlora.kinds.distil.work.run import resume
@@ -90,7 +90,9 @@ def test_every_teacher_is_measured_beside_base_average_and_student(finished: Pat
     gap = results["kl_against_base"]["student"]["all"]
     assert gap["mean"] == pytest.approx(results["kl"]["student"]["all"]["mean"] - results["kl"]["base"]["all"]["mean"])
     assert gap["low"] <= gap["mean"] <= gap["high"] < 0, "a planted signal is distilled"
-    assert text.headline(read_distil(finished)).startswith("The student is nearer to its teachers than the base model")
+    assert distil_result.headline(read_distil(finished)).startswith(
+        "The student is nearer to its teachers than the base model"
+    )
 
 
 def test_data_that_is_gone_leaves_out_the_losses_alone(decoder: Path, tmp_path: Path) -> None:

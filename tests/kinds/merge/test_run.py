@@ -19,9 +19,8 @@ from dynlora.jobs import launch
 from dynlora.kinds.merge.kind import MergeKind
 from dynlora.kinds.merge.result import read_merge
 from dynlora.kinds.merge.settings import MergeSettings
-from dynlora.kinds.merge.work.run import resume
-from dynlora.kinds.merge.work.steps import Merging
-from dynlora.kinds.registry import kind_of_run
+from dynlora.kinds.merge.work.run import Merging, resume
+from dynlora.kinds.run_kind import kind_of_run
 from dynlora.store.writer import RunWriter
 from tests.kinds.distil.conftest import SAID, train_writer
 from tests.kinds.recycle.conftest import TASKS, train_teacher

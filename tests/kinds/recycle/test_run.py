@@ -17,9 +17,9 @@ from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.few_shot_accuracy import held_out_texts
 from dynlora.kinds.recycle.work.inversion import Inversion
+from dynlora.kinds.recycle.work.materials import teachers_of
 from dynlora.kinds.recycle.work.run import resume
 from dynlora.kinds.recycle.work.steps import Recycling
-from dynlora.kinds.recycle.work.teachers import teachers_of
 from dynlora.store.origin import COPIED_NAME, Copied
 from dynlora.store.writer import RunWriter
 from tests.kinds.recycle.conftest import TASKS, train_teacher

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dynlora.analysis.run_reading import read_run
-from dynlora.kinds.registry import kind_of_run, registry
+from dynlora.kinds.run_kind import kind_of_run, registry
 from dynlora.viz.kit.panel import Panel, RunView
 
 CAPTIONS = Path(__file__).parent / "captions"

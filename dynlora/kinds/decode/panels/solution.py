@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dynlora.kinds.decode import frames, steps_view, text
+from dynlora.kinds.decode import frames, text
 from dynlora.kinds.decode.result import Point, Solution
 from dynlora.kinds.decode.text import point_of
 from dynlora.text import one_line
@@ -68,7 +68,7 @@ class SolutionSteps(Panel[Solved]):
     def html(self, data: Solved, colours: Palette) -> str:
         """Draw the question and the steps."""
         question = html.escape(one_line(data.solution.question, 1000))
-        return f"<p><strong>{question}</strong></p>{steps_view.solution_html(data.solution, data.point, colours)}"
+        return f"<p><strong>{question}</strong></p>{frames.solution_html(data.solution, data.point, colours)}"
 
 
 def _solved(view: RunView) -> dict[int, Solution]:

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.kinds.decode import frames
-from dynlora.kinds.decode.steps_view import role_colours
+from dynlora.kinds.decode.frames import role_colours
 from dynlora.kinds.decode.text import point_of
 from dynlora.text import percent
 from dynlora.viz.kit import theme

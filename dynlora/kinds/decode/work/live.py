@@ -10,9 +10,9 @@ from typing import Any
 from dynlora.errors import ConfigError
 from dynlora.inference.writing import Prompt
 from dynlora.kinds.decode.settings import OWN, DecodeSettings
-from dynlora.kinds.decode.work.plan import BLANK_LINE, LINE, cast_of
-from dynlora.kinds.decode.work.problems import Problem, Reference, answer_of
 from dynlora.kinds.decode.work.results import plain
+from dynlora.kinds.decode.work.rewards import Problem, Reference, answer_of
+from dynlora.kinds.decode.work.run import BLANK_LINE, LINE, cast_of
 from dynlora.kinds.decode.work.solve import TARGET, Attempt, Cast, Limits, Point
 from dynlora.store.meta import section, text
 from dynlora.store.reader import RunReader

@@ -21,12 +21,11 @@ from dynlora.engine.model.some_blocks import block_influence, most_influential
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.load import load_run
-from dynlora.kinds.decode.work.problems import Reference
-from dynlora.kinds.decode.work.rewards import judged_text
+from dynlora.kinds.decode.work.rewards import Reference, judged_text
 from dynlora.kinds.named_runs import named_run
 from dynlora.store.schema import command_text
 from dynlora.tasks import WritingTask
-from dynlora.training import run as training
+from dynlora.training import run
 from dynlora.training.folder_work import RunFailedError
 from dynlora.training.inputs import load_inputs, read_data
 
@@ -122,7 +121,7 @@ def prepare(
 
 
 def _trained(config: RunConfig, runs_dir: Path, progress: bool) -> Path:
-    outcome = training.train(config, runs_dir, progress=progress)
+    outcome = run.train(config, runs_dir, progress=progress)
     if outcome.state != "finished":
         name = outcome.folder.name
         raise RunFailedError(

@@ -3,37 +3,307 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from dynlora import assets
+from dynlora.assets.cache import sha256_of
+from dynlora.blocks import Blocks, parse_blocks
+from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
 from dynlora.engine.compress.plain import Truncatable, as_plain_lora
 from dynlora.engine.data.text_data import Rows
+from dynlora.engine.evaluation.generate import cache_name
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
+from dynlora.engine.loop.checkpoint import find_checkpoint
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.engine.randomness import stream_seed
-from dynlora.errors import ConfigError
+from dynlora.errors import ConfigError, RunRoleError
 from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.writing import total_tokens
 from dynlora.jobs import kinds
-from dynlora.kinds.decode.settings import DecodeSettings
-from dynlora.kinds.decode.work.plan import Plan, changed_role, planned
-from dynlora.kinds.decode.work.results import plain, results, rows_of
-from dynlora.kinds.decode.work.solve import Point, payload, solve
-from dynlora.store.meta import section, table, whole
+from dynlora.kinds.decode.settings import OWN, REWARDS, DecodeSettings
+from dynlora.kinds.decode.work.results import plain, points_of, results, rows_of
+from dynlora.kinds.decode.work.rewards import BY_NAME, ClassifierReward, OwnReward, Problem, Reward, problems_of
+from dynlora.kinds.decode.work.solve import DRAFT, TARGET, Cast, Limits, Point, payload, solve
+from dynlora.kinds.decode.work.writer import Role, StepEnd
+from dynlora.kinds.named_runs import ADAPTERS, NamedRun
+from dynlora.store.meta import section, table, text, whole
 from dynlora.store.reader import RunReader
 from dynlora.store.writer import RunWriter
 from dynlora.tasks import WritingTask
 from dynlora.training.folder_work import Outcome, check_can_work, work_on
 from dynlora.training.inputs import read_data
-from dynlora.training.progress_stream import QuietStream
-from dynlora.training.stop_signal import StopRequest
+from dynlora.training.progress_stream import QuietStream, StopRequest
+
+CROPPABLE = ("full_attention", "sliding_attention", "chunked_attention")
+"""Kinds of blocks whose keys and values can be taken back."""
+
+Judge = Path | str | Callable[[str, str, str], float]
+"""A reward: the folder of a run, a name of `BY_NAME`, or a function of question, solution so far, and step."""
+
+
+def cast_of(draft: Path, target: Path, reward: Judge | None, step_string: str) -> Cast:
+    """Load the runs that play the roles.
+
+    Args:
+        draft: folder of a run that learned to write.
+        target: of another one, or the same.
+        reward: of the steps.
+        step_string: ends a step.
+
+    Raises:
+        ConfigError: when a run cannot play its role; one sentence.
+    """
+    models = {name: load_run(folder) for name, folder in (("draft", draft), ("target", target))}
+    judge = reward_of(reward)
+    loaded = [*models.values(), *([judge.model] if isinstance(judge, ClassifierReward) else [])]
+    share_weights([model.base.model for model in loaded])
+    roles = {name: role_of(name, model, step_string) for name, model in models.items()}
+    same = same_tokenizer(models["draft"], models["target"])
+    return Cast(roles["draft"], roles["target"], judge, same)
+
+
+def role_of(name: str, model: AdaptedModel, step_string: str) -> Role:
+    """Return a model as one that writes steps.
+
+    Raises:
+        ConfigError: when it writes no texts, or cannot take back what it has read.
+    """
+    if not isinstance(model.task, WritingTask):
+        raise ConfigError(f"--{name}: is a run of {model.task.name}, which writes no texts; give one of causal_lm")
+    try:
+        cache_name(model.base.model)
+    except ValueError as error:
+        raise ConfigError(f"--{name}: {error}; give a run of another model") from None
+    kinds = getattr(model.base.model.config.get_text_config(), "layer_types", None) or []
+    if other := next((kind for kind in kinds if kind not in CROPPABLE), None):
+        raise ConfigError(f"--{name}: its model has blocks of {other}, which cannot take back a step; give another run")
+    return Role(name, model, StepEnd(model.base.tokenizer, step_string, name), total_tokens(model))
+
+
+def reward_of(reward: Judge | None) -> Reward | None:
+    """Return a reward by its name, of a run's folder or of a function.
+
+    Raises:
+        ConfigError: when the run cannot judge.
+    """
+    if reward is None:
+        return None
+    if isinstance(reward, Path):
+        return ClassifierReward(load_run(reward), reward.name)
+    return BY_NAME[reward]() if isinstance(reward, str) else OwnReward(reward)
+
+
+def same_tokenizer(one: AdaptedModel, other: AdaptedModel) -> bool:
+    """Say whether two models have the same tokenizer: the same words, in the same way."""
+    first, second = (_written_down(model.base.tokenizer) for model in (one, other))
+    return first == second
+
+
+def _written_down(tokenizer: Any) -> Any:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend.to_str() if backend is not None else (type(tokenizer), tokenizer.get_vocab())
+
+
+@torch.no_grad()
+def share_weights(models: Sequence[nn.Module]) -> int:
+    """Let frozen tensors of models that are equal, by name and value, be one tensor in memory; return the bytes saved.
+
+    Adapters and trained heads stay each model's own. A model of some blocks shares those, whatever their numbers are.
+    """
+    known: dict[str, list[nn.Parameter]] = {}
+    saved, seen = 0, set[int]()
+    for model in models:
+        for name, tensor in model.named_parameters():
+            if tensor.requires_grad or id(tensor) in seen or "lora_" in name:
+                continue
+            seen.add(id(tensor))
+            others = known.setdefault(re.sub(r"\.\d+\.", ".*.", name.replace(".base_layer", "")), [])
+            twin = next((other for other in others if _equal(other, tensor)), None)
+            if twin is None:
+                others.append(tensor)
+            elif twin.data_ptr() != tensor.data_ptr():
+                saved += tensor.numel() * tensor.element_size()
+                tensor.data = twin.data
+    return saved
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(one[:1], other[:1]) and torch.equal(one, other)  # most blocks differ at once
+
+
+LINE, BLANK_LINE = "\n", "\n\n"
+"""What ends a step in the built-in data, and elsewhere, as published."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A decode that is ready to start.
+
+    Attributes:
+        cast: the roles.
+        problems: held-out problems.
+        points: each role alone, then the rules.
+        limits: of each solution.
+        seed: of what is drawn.
+        meta: what the store keeps under `decode`.
+        diagnosed: folder of the run whose nested ranks are measured, None where they are not.
+    """
+
+    cast: Cast
+    problems: list[Problem]
+    points: list[Point]
+    limits: Limits
+    seed: int
+    meta: dict[str, Any]
+    diagnosed: Path | None = None
+
+    @property
+    def total(self) -> int:
+        """Solutions to be written."""
+        return len(self.points) * len(self.problems)
+
+
+def planned(settings: DecodeSettings, runs_dir: Path, function: Any = None) -> Plan:
+    """Load the runs and the problems of a decode.
+
+    Args:
+        settings: of the decode.
+        runs_dir: where its runs are looked for.
+        function: the reward, where it is a function of one's own.
+
+    Raises:
+        DynloraError: one sentence that says what cannot be used.
+    """
+    draft, target = settings.writers(runs_dir)
+    judge = settings.judge(runs_dir)
+    if settings.reward == OWN and function is None:
+        raise ConfigError(
+            "reward callable: is a function, which only Python can give; call dynlora.speculate(reward=...) again"
+        )
+    config = _problem_config(settings, target)
+    step_string = settings.step_string or _usual_step(config)
+    reward: Judge = judge.folder if judge is not None else function or settings.reward
+    cast = cast_of(draft.folder, target.folder, reward, step_string)
+    data = read_data(config)
+    problems = problems_of(data.held_out, cast.roles, _places(len(data.held_out), settings.limit, settings.seed))
+    limits = Limits(settings.new_tokens, settings.step_tokens, settings.max_steps)
+    points = points_of(settings.accept, settings.values, settings.control, ends=settings.ends)
+    meta = {
+        "points": [{"key": point.key, "accept": point.accept, "value": plain(point.value)} for point in points],
+        "roles": {
+            DRAFT: _described(draft, cast.draft.size.parameters),
+            TARGET: _described(target, cast.target.size.parameters),
+            "reward": {
+                "kind": settings.reward if settings.reward in REWARDS else "classifier",
+                "run": None if judge is None else judge.id,
+                "name": None if judge is None else judge.name,
+            },
+        },
+        "roles_saved": roles_saved({DRAFT: draft, TARGET: target, "reward": judge}),
+        "data": config.data.source,
+        "digest": data.digest,
+        "split": "validation",
+        "problems": len(problems),
+        "limits": asdict(limits),
+        "step_string": step_string,
+        "same_tokens": cast.same_tokens,
+    }
+    return Plan(cast, problems, points, limits, settings.seed, meta, target.folder if settings.nested_ranks else None)
+
+
+def _problem_config(settings: DecodeSettings, target: NamedRun) -> RunConfig:
+    """Return the target's settings with the data of the decode: all its held-out examples.
+
+    The seed is the target's, and so is all that it says of its own data, also where the decode names that data again:
+    together they say which rows were held out of its training.
+    """
+    values = dict(target.config)
+    data = section(values, "data")
+    if settings.data is not None and not _is_of(data, settings.data):
+        keep = {key: data[key] for key in ("prompt", "completion", "messages", "answer", "text") if data.get(key)}
+        source = "path" if Path(os.path.expanduser(settings.data)).exists() else "name"
+        known = settings.data in assets.DATASETS
+        data = {source: settings.data, "task": "causal_lm", **({} if known else keep)}
+    seed = whole(values.get("seed")) or 0
+    return parse_config({"seed": seed, "model": values.get("model"), "data": {**data, "max_eval": None}})
+
+
+def _is_of(data: Mapping[str, Any], named: str) -> bool:
+    """Say whether a name or path is that of a run's data, in whatever way the path is written."""
+    path, place = text(data.get("path")), Path(os.path.expanduser(named))
+    if path is None or not place.exists():
+        return path is None and not place.exists() and named == data.get("name")
+    known = Path(os.path.expanduser(path))
+    return known.exists() and known.samefile(place)
+
+
+def _usual_step(config: RunConfig) -> str:
+    return LINE if config.data.path is None and config.data.name in assets.DATASETS else BLANK_LINE
+
+
+def _places(rows: int, limit: int | None, seed: int) -> list[int]:
+    """Return which rows are decoded: all, or a sample by key, in order."""
+    drawn = np.random.default_rng(stream_seed(seed, "decode problems")).permutation(rows)[:limit]
+    return sorted(int(place) for place in drawn)
+
+
+def _blocks(value: object) -> Blocks | None:
+    try:
+        return parse_blocks(value)
+    except ConfigError:  # of a config that somebody wrote
+        return None
+
+
+def _described(run: NamedRun, parameters: int) -> dict[str, Any]:
+    model = section(run.config, "model")
+    return {
+        "run": run.id,
+        "name": run.name,
+        "model": text(model.get("name")),
+        "layers": _blocks(model.get("layers")),
+        "parameters": parameters,
+    }
+
+
+def roles_saved(runs: Mapping[str, NamedRun | None]) -> dict[str, str]:
+    """Return the digest of what each run trained, by role; a role that is no run has none.
+
+    Raises:
+        RunRoleError: when a file has gone; one sentence.
+    """
+    return {role: _digest(run) for role, run in runs.items() if run is not None}
+
+
+def _digest(run: NamedRun) -> str:
+    try:
+        return sha256_of(_place(run.folder) / "tensors.safetensors")
+    except OSError as error:
+        raise RunRoleError(f"{run.role} {run.id}: its adapter cannot be read ({error.strerror}); try again") from None
+
+
+def _place(folder: Path) -> Path:
+    """Return where the last adapter of a run is."""
+    places = (find_checkpoint(folder / name) for name in ADAPTERS)
+    return next((place for place in places if place is not None), folder / ADAPTERS[0])
+
+
+def changed_role(before: Mapping[str, Any], now: Mapping[str, str]) -> str | None:
+    """Return the first role that has another adapter than before; None where none has, or nothing was recorded."""
+    return next((role for role, digest in now.items() if before.get(role, digest) != digest), None)
+
 
 ROWS = 48
 """Held-out completions whose tokens are compared."""

@@ -10,8 +10,7 @@ from typing import Any
 
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
-from dynlora.kinds.decode.work.problems import Problem, answer_of, is_right
-from dynlora.kinds.decode.work.rewards import Candidate, Judged, Reward, checked
+from dynlora.kinds.decode.work.rewards import Candidate, Judged, Problem, Reward, answer_of, checked, is_right
 from dynlora.kinds.decode.work.writer import Piece, Role, Writer
 from dynlora.tasks import WritingTask
 

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StopStringCriteria
 
-from dynlora.engine.evaluation.generate import end_tokens
+from dynlora.engine.evaluation.generate import cache_name, end_tokens
 from dynlora.engine.evaluation.inference import AdaptedModel
-from dynlora.engine.evaluation.step_writing import cache_name
-from dynlora.engine.model.token_sums import TokenSums, WrittenSoFar
+from dynlora.engine.model.gradient_sketch import TokenSums, WrittenSoFar
 from dynlora.errors import ConfigError
 from dynlora.kinds.decode.work.costs import Size, Work
 

@@ -9,14 +9,14 @@ from typing import ClassVar
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.distil import text
+from dynlora.kinds.distil import result as distil_result
 from dynlora.kinds.distil.result import Distil, PerToken
 from dynlora.viz.kit.charts import model_intervals
 from dynlora.viz.kit.panel import Panel, RunView
 from dynlora.viz.kit.theme import Palette
 
 
-class ComparedPanel(Panel[text.Compared]):
+class ComparedPanel(Panel[distil_result.Compared]):
     """Means with their intervals, a line for each teacher; models by colour and shape.
 
     Attributes:
@@ -30,19 +30,19 @@ class ComparedPanel(Panel[text.Compared]):
     def rows(self, result: Distil) -> tuple[Sequence[PerToken], Sequence[PerToken]]:
         """Return the numbers, and their paired differences from the base model's."""
 
-    def data(self, view: RunView) -> text.Compared | None:
+    def data(self, view: RunView) -> distil_result.Compared | None:
         """Return the numbers as frames."""
-        return text.compared(view.result, *self.rows(view.result))
+        return distil_result.compared(view.result, *self.rows(view.result))
 
-    def table(self, data: text.Compared) -> pd.DataFrame:
+    def table(self, data: distil_result.Compared) -> pd.DataFrame:
         """Return every mean with its interval."""
         return data.rows.drop(columns="method")
 
-    def figure(self, data: text.Compared, colours: Palette) -> go.Figure:
+    def figure(self, data: distil_result.Compared, colours: Palette) -> go.Figure:
         """Draw the means with their intervals."""
         return model_intervals(data.drawn, "teacher", "nats per token", self.axis, colours)
 
-    def more(self, data: text.Compared) -> Mapping[str, pd.DataFrame]:
+    def more(self, data: distil_result.Compared) -> Mapping[str, pd.DataFrame]:
         """Return the paired differences."""
         return data.differences
 
@@ -60,7 +60,7 @@ class Divergence(ComparedPanel):
         """Return the divergences and their differences."""
         return result.kl, result.kl_against_base
 
-    def caption(self, data: text.Compared) -> str:
+    def caption(self, data: distil_result.Compared) -> str:
         """Return what is measured, and over what."""
         return (
             "Mean KL(teacher || model) over the tokens of texts that a teacher wrote for the test alone, nats; 0 is "
@@ -87,7 +87,7 @@ class HeldOutLoss(ComparedPanel):
             return "The data of no teacher could be read, so no held-out loss was measured."
         return self.missing
 
-    def caption(self, data: text.Compared) -> str:
+    def caption(self, data: distil_result.Compared) -> str:
         """Return what is measured, and over what."""
         return (
             "Mean loss over the tokens of held-out examples of each teacher's data, nats. The student never saw this "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dynlora.kinds.distil import text
+from dynlora.kinds.distil import result as distil_result
 from dynlora.kinds.distil.result import Distil, Written
 from dynlora.text import short_names
 from dynlora.viz.kit.panel import Choice, Panel, RunView
@@ -32,7 +32,7 @@ class Texts(Panel[TeacherTexts]):
 
     def choice(self, view: RunView) -> Choice | None:
         """Return the teachers that have written."""
-        names = short_names(list(text.teacher_names(view.result).values()), 80)
+        names = short_names(list(distil_result.teacher_names(view.result).values()), 80)
         options = {str(place): names[place] for place in sorted(_by_teacher(view.result))}
         return Choice("teacher", "Teacher", options, next(iter(options))) if options else None
 
@@ -46,7 +46,7 @@ class Texts(Panel[TeacherTexts]):
         result = data.result
         start = f" Each begins with {result.start}." if result.start else ""
         odd = [
-            f"{text.teacher_name(result, one.teacher)}: {one.empty:,} empty, {one.repeated:,} repeated"
+            f"{distil_result.teacher_name(result, one.teacher)}: {one.empty:,} empty, {one.repeated:,} repeated"
             for one in result.counted
             if one.empty or one.repeated
         ]
@@ -60,7 +60,11 @@ class Texts(Panel[TeacherTexts]):
 
     def more(self, data: TeacherTexts) -> Mapping[str, pd.DataFrame]:
         """Return the counts of all teachers: as far as they are, or at the end."""
-        counts = text.counted_frame(data.result) if data.result.counted else text.written_frame(data.result)
+        counts = (
+            distil_result.counted_frame(data.result)
+            if data.result.counted
+            else distil_result.written_frame(data.result)
+        )
         return {"Texts by teacher": counts}
 
 

@@ -10,19 +10,75 @@ from typing import Any
 import torch
 from torch import nn
 
-from dynlora import strategies, tasks
+from dynlora import assets, strategies, tasks
 from dynlora.engine.adapt import adapt, nothing
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
 from dynlora.engine.loop.hardware import autocast_context
 from dynlora.engine.model.base_model import BaseModel, load_base
 from dynlora.errors import ConfigError
+from dynlora.inference.export import write_adapter
+from dynlora.inference.load import load_run
 from dynlora.inference.writing import total_tokens
-from dynlora.kinds.distil.settings import DistilSettings
+from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.distil.work.texts import Start, start_of
-from dynlora.kinds.recycle.work.materials import copied_state
-from dynlora.kinds.recycle.work.teachers import Teacher, base_folder, teachers_of
+from dynlora.kinds.recycle.work.materials import Teacher, base_folder, copied_state, teachers_of
+from dynlora.kinds.run_kind import kind_of_run
+from dynlora.peft_adapter.forms import form_of
+from dynlora.peft_adapter.serving_text import load_block
 from dynlora.tasks import Task
+from dynlora.training.folder_work import staged
+
+CARD = """# {name}
+
+The student of {teachers} adapters of `{base}`. {what}
+
+{load}
+"""
+
+WRITE = """
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+batch = tokenizer("a text", return_tensors="pt")
+print(tokenizer.decode(model.generate(**batch, max_new_tokens=64)[0]))"""
+
+LOAD = {
+    "peft": "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+    'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{folder}").eval()' + WRITE,
+    "merged": "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+    'model = AutoModelForCausalLM.from_pretrained("{folder}").eval()' + WRITE,
+}
+"""Lines that load each format."""
+
+
+def export_student(folder: Path, out: Path, format: str = "peft") -> dict[str, Any]:
+    """Write the student of a distillation; nothing is left at `out` unless all could be written.
+
+    Args:
+        folder: of the run.
+        out: a new or empty folder, or a new file that ends in .zip.
+        format: name of a form, see `peft_adapter.forms`.
+
+    Raises:
+        ConfigError: when the form is unknown, the run kept no student, or `out` is taken.
+        StorageError: when `out` cannot be written.
+    """
+    form = form_of(format)
+    settings, config, model = DistilSettings.of_run(folder), kind_of_run(folder).model_config(folder), load_run(folder)
+    parameters = model.adapters.adapter_parameter_count()["active"]
+    base = assets.shared_model_name(config.model.name)
+    with staged(out) as staging:
+        write_adapter(staging, config, model, form, settings.title())
+        python = {format: lines.format(base=base, folder=out.stem) for format, lines in LOAD.items()}
+        card = CARD.format(
+            name=settings.title(),
+            teachers=len(set(settings.teachers)),
+            base=base,
+            what=NOT_RECYCLE,
+            load=load_block(form, python, base, out.stem),
+        )
+        (staging / "README.md").write_text(card, "utf-8")
+    written = {"folder": str(out), "format": form.format, "form": form.name}
+    return {**written, "parameters": parameters, "method": settings.method}
 
 
 @dataclass

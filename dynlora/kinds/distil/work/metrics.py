@@ -21,7 +21,7 @@ from dynlora.kinds.distil.settings import NOT_RECYCLE
 from dynlora.kinds.distil.work.steps import Distilling
 from dynlora.kinds.distil.work.texts import divergence
 from dynlora.kinds.recycle.work.few_shot_accuracy import AveragedTeachers
-from dynlora.kinds.recycle.work.teachers import Teacher
+from dynlora.kinds.recycle.work.materials import Teacher
 from dynlora.training.inputs import read_data
 
 METHODS: Mapping[str, str] = {

@@ -16,8 +16,8 @@ from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_text
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
+from dynlora.training.progress_stream import StopRequest
 from dynlora.training.stepwise import PROBES, fastest_s, keep_adapter, results_of, run_steps, tell_estimate
-from dynlora.training.stop_signal import StopRequest
 
 
 def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:

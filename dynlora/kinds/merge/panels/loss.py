@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.merge import text
+from dynlora.kinds.merge import result
 from dynlora.kinds.merge.result import Merge
 from dynlora.viz.kit.charts import model_intervals
 from dynlora.viz.kit.panel import Panel, RunView
@@ -39,7 +39,7 @@ class HeldOutLoss(Panel[Losses]):
 
     def data(self, view: RunView) -> Losses | None:
         """Return the losses; None before the test, and where no data could be read."""
-        rows = text.loss_frame(view.result)
+        rows = result.loss_frame(view.result)
         return None if rows.empty else Losses(view.result, rows)
 
     def reason_missing(self, view: RunView) -> str:
@@ -62,7 +62,7 @@ class HeldOutLoss(Panel[Losses]):
 
     def more(self, data: Losses) -> Mapping[str, pd.DataFrame]:
         """Return the paired differences."""
-        return {"Difference of the merge, paired": text.difference_frame(data.merge)}
+        return {"Difference of the merge, paired": result.difference_frame(data.merge)}
 
     def figure(self, data: Losses, colours: Palette) -> go.Figure:
         """Draw the means with their intervals."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.merge import text
+from dynlora.kinds.merge import result
 from dynlora.kinds.merge.result import MERGE, Merge
 from dynlora.text import plotly_text, plural, short_path
 from dynlora.viz.kit import theme
@@ -37,12 +37,12 @@ class RanksByModule(Panel[Ranks]):
 
     def data(self, view: RunView) -> Ranks | None:
         """Return the ranks; None until all modules are merged."""
-        rows = text.ranks_frame(view.result)
+        rows = result.ranks_frame(view.result)
         return None if rows.empty else Ranks(view.result, rows)
 
     def caption(self, data: Ranks) -> str:
         """Return the smallest and the largest rank, and what they cost."""
-        ranks, merge = data.rows[text.MODELS[MERGE]], data.merge
+        ranks, merge = data.rows[result.MODELS[MERGE]], data.merge
         empty = int((ranks == 0).sum())
         none = f", and 0 in {plural(empty, 'module')}" if empty else ""
         return (

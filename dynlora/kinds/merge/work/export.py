@@ -27,7 +27,7 @@ from dynlora.kinds.merge.settings import MergeSettings, stored_config
 from dynlora.peft_adapter.forms import form_of
 from dynlora.peft_adapter.serving_text import load_block
 from dynlora.tasks.classification import Classification
-from dynlora.training.staged_folder import staged
+from dynlora.training.folder_work import staged
 
 CARD = """# {name}
 

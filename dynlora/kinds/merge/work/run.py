@@ -2,19 +2,291 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynlora.analysis.stats import per_token
+from dynlora.engine.compress.components import Components, by_global_threshold, components, within_budget
+from dynlora.engine.data.batches import Tokens
+from dynlora.engine.evaluation.inference import AdaptedModel
+from dynlora.engine.given_start import GivenModule
+from dynlora.engine.initializers import leading
+from dynlora.engine.loop.adapter_state import MOST_RANK
 from dynlora.engine.loop.hardware import describe_machine
-from dynlora.kinds.merge.result import OWN
+from dynlora.engine.randomness import stream
+from dynlora.engine.recorder import Recorder
+from dynlora.errors import DynloraError
+from dynlora.kinds.merge.result import BASE, MERGE, MERGED, OWN
 from dynlora.kinds.merge.settings import STACK, MergeSettings
 from dynlora.kinds.merge.work.materials import Materials, with_merge
-from dynlora.kinds.merge.work.steps import Merging
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
+from dynlora.tasks import WritingTask
 from dynlora.training.folder_work import Outcome
-from dynlora.training.stepwise import keep_adapter, run_steps
-from dynlora.training.stop_signal import StopRequest
+from dynlora.training.inputs import usable
+from dynlora.training.progress_stream import StopRequest
+from dynlora.training.stepwise import Stepwise, keep_adapter, run_steps
+
+
+def merged_components(
+    updates: Mapping[int, GivenModule], settings: MergeSettings, module: str, d_out: int, d_in: int, most: int
+) -> Components:
+    """Return the merged update of a module as components, their scaling 1.
+
+    Args:
+        updates: of the sources that adapt the module, by their position.
+        settings: of the merge.
+        module: its name, which keys what is drawn.
+        d_out: rows of the update.
+        d_in: columns of the update.
+        most: components that the budget could hold, were they all of this module.
+    """
+    weights = settings.shares
+    if settings.method == STACK:
+        rows = [one.A.double() for one in updates.values()]
+        columns = [weights[source] * one.scaling * one.B.double() for source, one in updates.items()]
+        return _single(components(torch.cat(rows), torch.cat(columns, 1), 1.0))
+    dense = {source: one.scaling * (one.B.double() @ one.A.double()) for source, one in updates.items()}
+    total = METHODS[settings.method](dense, weights, settings, module)
+    n = min(d_out, d_in, most, MOST_RANK)
+    u, value, v = leading(total, n, stream(settings.seed, module, "merge"))
+    return _single(components(v, u * value, 1.0))
+
+
+def _single(table: Components) -> Components:
+    """Return components whose factors are in single precision, as adapters keep them."""
+    return Components(table.A.float(), table.B.float(), table.effect, table.scaling, table.cost)
+
+
+def ties(dense: Mapping[int, Tensor], weights: Sequence[float], settings: MergeSettings, module: str) -> Tensor:
+    """Return the TIES merge of updates, (d_out, d_in): trimmed, signs elected, averaged by weight over the agreeing.
+
+    The average of the agreeing entries is scaled by the sum of all weights, as the sum of `stack` is; it is 1 where
+    no weights were given.
+
+    Args:
+        dense: updates by position of the source, (d_out, d_in) each.
+        weights: of all sources.
+        settings: of the merge.
+        module: not used.
+    """
+    trimmed = {source: trim(update, settings.kept_share) for source, update in dense.items()}
+    elected = torch.stack([weights[source] * update for source, update in trimmed.items()]).sum(0).sign()
+    total = torch.zeros_like(elected)
+    agreeing = torch.zeros_like(elected)
+    for source, update in trimmed.items():
+        agrees = (update.sign() == elected) & (elected != 0)
+        total += torch.where(agrees, weights[source] * update, 0.0)
+        agreeing += weights[source] * agrees
+    return sum(weights) * total / torch.where(agreeing > 0, agreeing, 1.0)
+
+
+def trim(update: Tensor, density: float) -> Tensor:
+    """Return an update with its entries of largest size, a fraction `density` of them; the others are zero."""
+    n = math.ceil(density * update.numel())
+    largest = update.abs().flatten().topk(n).indices
+    flat = torch.zeros(update.numel(), dtype=update.dtype)
+    flat[largest] = update.flatten()[largest]
+    return flat.view_as(update)
+
+
+def dare(dense: Mapping[int, Tensor], weights: Sequence[float], settings: MergeSettings, module: str) -> Tensor:
+    """Return the DARE merge of updates, (d_out, d_in): the weighted sum of entries kept at random and rescaled.
+
+    What is dropped depends on the seed, the source and the module alone.
+    """
+    total: Tensor | None = None
+    for source, update in dense.items():
+        draw = torch.rand(update.shape, generator=stream(settings.seed, module, source, "dare"))
+        part = torch.where(draw < settings.kept_share, weights[source] * update / settings.kept_share, 0.0)
+        total = part if total is None else total + part
+    assert total is not None, "a module that no source adapts is not merged"
+    return total
+
+
+METHODS: Mapping[str, Callable[[Mapping[int, Tensor], Sequence[float], MergeSettings, str], Tensor]] = {
+    "ties": ties,
+    "dare": dare,
+}
+"""The methods on the product, by name."""
+
+
+BATCH = 32
+"""Examples of a forward pass."""
+
+Sums = tuple[Tensor, Tensor]
+"""The loss of each example, and over how many tokens it is a sum, one for an example with a label, (n,) each."""
+
+
+@dataclass
+class Merging(Stepwise):
+    """Everything a merge has done so far.
+
+    Attributes:
+        materials: what it works with.
+        recorder: takes what is recorded.
+        step: steps done, of both stages together.
+        tables: the components of each module that is merged, all of them.
+        losses: of each source that is measured, by model; a sentence where its data cannot be read.
+    """
+
+    materials: Materials
+    recorder: Recorder
+    step: int = 0
+    tables: list[Components] = field(default_factory=list[Components])
+    losses: list[dict[str, Sums] | str] = field(default_factory=list["dict[str, Sums] | str"])
+
+    # --- the plan
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """The stages with their first and last step."""
+        return self.materials.settings.stages(len(self.materials.modules))
+
+    # --- the work
+
+    def advance(self) -> None:
+        """Merge the next module, or measure the merge on the data of the next source."""
+        if self.stage() == "modules":
+            self._merge_module()
+        else:
+            self.losses.append(self._measured(len(self.losses)))
+        self.step += 1
+        if self.step == len(self.materials.modules):
+            self.recorder.event(self.step, MERGED, [], self.described())
+        self.recorder.progress(self.step)
+
+    def _merge_module(self) -> None:
+        materials = self.materials
+        info = materials.modules[len(self.tables)]
+        updates, most = materials.of_module(info), materials.budget // info.cost
+        if updates and most:
+            table = merged_components(updates, materials.settings, info.name, info.d_out, info.d_in, most)
+        else:
+            table = _nothing(info.d_out, info.d_in)
+        self.tables.append(table)
+
+    @property
+    def merged(self) -> list[Components]:
+        """What one threshold over all modules keeps of each within the budget; all modules must be merged."""
+        budget, seed = self.materials.budget, self.materials.settings.seed
+        chosen = within_budget(by_global_threshold(self.tables, seed), self.tables, budget)
+        return [_first(table, len(positions)) for table, positions in zip(self.tables, chosen, strict=True)]
+
+    def _measured(self, index: int) -> dict[str, Sums] | str:
+        """Return the loss of base model, own adapter and merge on the held-out examples of a source."""
+        source, settings = self.materials.sources[index], self.materials.settings
+        try:
+            rows = source.held_out(settings.rows, settings.seed, index)
+        except DynloraError as error:
+            return f"the data of source {source.run} cannot be read ({str(error)[:200]})"
+        model = source.load()
+        tokens = usable(model.tokens(rows))
+        losses = {}
+        for name, state in ((BASE, model.adapters.disabled), (OWN, nullcontext)):
+            with state():
+                losses[name] = _losses(model, tokens)
+        losses[MERGE] = _losses(with_merge(model, self.materials.modules, self.merged, settings.seed), tokens)
+        return losses
+
+    # --- the results
+
+    def described(self) -> dict[str, Any]:
+        """Return the parameters of the merge, and its ranks beside those of the sources; all modules must be merged."""
+        merged = self.merged
+        ranks = [
+            {"module": info.name, "merge": len(table), "sources": self.materials.ranks_of(info)}
+            for info, table in zip(self.materials.modules, merged, strict=True)
+        ]
+        return {"parameters": sum(len(table) * table.cost for table in merged), "ranks": ranks}
+
+    def document(self, run_id: str) -> dict[str, Any]:
+        """Return the results as the command prints them, losses in the unit of the task."""
+        materials = self.materials
+        measured = {
+            source.run: losses
+            for source, losses in zip(materials.sources, self.losses, strict=True)
+            if not isinstance(losses, str)
+        }
+        return {
+            "id": run_id,
+            "method": materials.settings.method,
+            "budget": materials.budget,
+            "of": sum(materials.parameters),
+            **self.described(),
+            "loss": {run: {name: _interval(*one) for name, one in losses.items()} for run, losses in measured.items()},
+            "against_own": {run: {MERGE: _difference(losses, OWN)} for run, losses in measured.items()},
+            "against_base": {run: {MERGE: _difference(losses, BASE)} for run, losses in measured.items()},
+            "notes": [
+                *(note for one in materials.updates for note in one.notes),
+                *(losses for losses in self.losses if isinstance(losses, str)),
+                *self._head_notes(),
+            ],
+        }
+
+    def _head_notes(self) -> list[str]:
+        if self.materials.head != OWN:
+            return []
+        return ["the heads of the sources differ: each was measured with its own, and the merge has none"]
+
+    # --- what survives a stop or a crash
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a bit-equal continuation needs."""
+        tables = [{"A": one.A, "B": one.B, "effect": one.effect} for one in self.tables]
+        return {"step": self.step, "tables": tables, "losses": self.losses}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
+        self.step = state["step"]
+        costs = [info.cost for info in self.materials.modules]
+        self.tables = [
+            Components(one["A"], one["B"], one["effect"], 1.0, cost)
+            for one, cost in zip(state["tables"], costs, strict=False)  # those that were merged
+        ]
+        self.losses = [
+            losses if isinstance(losses, str) else {name: (one[0], one[1]) for name, one in losses.items()}
+            for losses in state["losses"]
+        ]
+
+
+def _nothing(d_out: int, d_in: int) -> Components:
+    """Return the components of an update of zero."""
+    return Components(torch.zeros(0, d_in), torch.zeros(d_out, 0), torch.zeros(0).double(), 1.0, d_in + d_out)
+
+
+def _first(table: Components, n: int) -> Components:
+    """Return the n components of largest effect: a threshold keeps a beginning, since effects fall."""
+    return Components(table.A[:n], table.B[:, :n], table.effect[:n], table.scaling, table.cost)
+
+
+def _losses(model: AdaptedModel, tokens: Tokens) -> Sums:
+    """Return the loss of each example as a sum over its tokens, for a model that writes, else as it is."""
+    predictions = model.predictions(tokens, BATCH)
+    if isinstance(model.task, WritingTask):
+        output = torch.from_numpy(predictions.output.astype(np.float64))
+        return output[:, 0].clone(), output[:, 2].clone()
+    loss = torch.from_numpy(predictions.loss.astype(np.float64))
+    return loss, torch.ones_like(loss)
+
+
+def _interval(sums: Tensor, counts: Tensor) -> dict[str, float]:
+    return per_token(sums.numpy(), counts.numpy())
+
+
+def _difference(losses: Mapping[str, Sums], other: str) -> dict[str, float]:
+    """Return the merge's loss less another model's, paired over the same examples."""
+    sums, counts = losses[MERGE]
+    return _interval(sums - losses[other][0], counts)
 
 
 def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:

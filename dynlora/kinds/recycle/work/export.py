@@ -16,7 +16,7 @@ from dynlora.kinds.recycle.work.few_shot import load_meta
 from dynlora.peft_adapter.forms import UNIFORM, Form
 from dynlora.store.meta import section, text
 from dynlora.store.reader import RunReader
-from dynlora.training.staged_folder import staged
+from dynlora.training.folder_work import staged
 
 CARD = """# {name}
 

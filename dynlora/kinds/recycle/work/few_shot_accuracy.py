@@ -21,8 +21,8 @@ from dynlora.engine.model.base_model import BaseModel
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.kinds.recycle.work.few_shot import EpisodeDraw, episode_accuracy, rows_of_classes
+from dynlora.kinds.recycle.work.materials import Teacher
 from dynlora.kinds.recycle.work.meta_model import MetaModel
-from dynlora.kinds.recycle.work.teachers import Teacher
 from dynlora.training.inputs import read_data
 
 QUERIES = 15

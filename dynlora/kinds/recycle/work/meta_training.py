@@ -19,7 +19,7 @@ from dynlora import strategies
 from dynlora.config import TrainConfig
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
 from dynlora.engine.loop.checkpoint import load_optimizer_state, optimizer_state
-from dynlora.engine.loop.divergence import TrainingDiverged
+from dynlora.engine.loop.first_steps import TrainingDiverged
 from dynlora.engine.loop.optimizer import build_optimizer, clip, set_lr
 from dynlora.engine.model.adapters import Adapters
 from dynlora.kinds.recycle.settings import RecycleSettings

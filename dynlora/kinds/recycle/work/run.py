@@ -32,8 +32,8 @@ from dynlora.kinds.recycle.work.meta_training import MetaTraining, SyntheticPool
 from dynlora.kinds.recycle.work.steps import Recycling
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
+from dynlora.training.progress_stream import StopRequest
 from dynlora.training.stepwise import fastest_s, keep_adapter, results_of, run_steps, tell_estimate
-from dynlora.training.stop_signal import StopRequest
 
 
 @dataclass

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynlora.engine.data.groups import plane
+from dynlora.engine.data.held_back import plane
 from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
 from dynlora.engine.randomness import stream
 from dynlora.engine.recorder import Recorder
 from dynlora.kinds.recycle.work.inversion import Inversion, at_slots
-from dynlora.kinds.recycle.work.materials import Materials, copied_state
+from dynlora.kinds.recycle.work.materials import Materials, copied_state, pooled_classes
 from dynlora.kinds.recycle.work.meta_training import MetaTraining, SyntheticPool
-from dynlora.kinds.recycle.work.teachers import pooled_classes
 from dynlora.kinds.recycle.work.token_space import Synthetic
 from dynlora.kinds.settings import stages_of
 from dynlora.training.stepwise import Stepwise

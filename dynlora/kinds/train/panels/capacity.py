@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.run_reading import About, RunReading
-from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.store.queries import HeatMap
 from dynlora.text import listed, number, one_line, percent, plotly_text, spans
 from dynlora.viz.kit import theme

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis.run_reading import About, RunReading, own, recorded_over
-from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.kinds.train.panels.capacity import choices_at
 from dynlora.kinds.train.panels.decisions import edits_of
 from dynlora.text import minus, number, one_line, plotly_text, plural, spans

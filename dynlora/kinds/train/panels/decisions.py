@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis.run_reading import RunReading
-from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.text import number, one_line
 from dynlora.viz.kit.panel import RunView
 

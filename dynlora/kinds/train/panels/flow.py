@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.capacity_frames import FREE, OTHERS, RELEASED, Balance
 from dynlora.analysis.run_reading import RunReading
-from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.text import number, plotly_text, plural
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import modules_of_bands

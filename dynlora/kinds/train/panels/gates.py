@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis import input_frames
+from dynlora.analysis import inputs as analysis_inputs
 from dynlora.analysis.gate_effect import GateEffect
-from dynlora.analysis.inputs_reading import InputsReading, inputs_of
+from dynlora.analysis.inputs import InputsReading, inputs_of
 from dynlora.text import one_line, percent, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.module_map import modules_of_cells
@@ -75,7 +75,7 @@ class GatesByGroup(Panel[Gates]):
 
     def table(self, data: Gates) -> pd.DataFrame:
         """Return the gates, a row for each group."""
-        return input_frames.gate_table(data.inputs.gates)
+        return analysis_inputs.gate_table(data.inputs.gates)
 
     def figure(self, data: Gates, colours: Palette) -> go.Figure:
         """Draw the map."""

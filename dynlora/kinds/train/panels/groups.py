@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis import input_frames
+from dynlora.analysis import inputs as analysis_inputs
 from dynlora.analysis.frames import at_highest, at_lowest
-from dynlora.analysis.inputs_reading import inputs_of
+from dynlora.analysis.inputs import inputs_of
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import one_line, plotly_text, score, sentence_case
 from dynlora.viz.kit import theme
@@ -56,7 +56,7 @@ class GroupsOverSteps(Panel[GroupSeries]):
     def heading(self, view: RunView) -> str:
         """Return the title with the number."""
         name, metric = view.chosen["group"], view.result.summary["metric"]
-        word = input_frames.group_title(name, metric)[0] if name == "metric" else input_frames.group_label(name)
+        word = analysis_inputs.group_title(name, metric)[0] if name == "metric" else analysis_inputs.group_label(name)
         return f"{sentence_case(word)} by input group"
 
     def data(self, view: RunView) -> GroupSeries | None:
@@ -67,7 +67,7 @@ class GroupsOverSteps(Panel[GroupSeries]):
         if name not in numbers:
             return None
         inputs = inputs_of(run)
-        title, low_is_good = input_frames.group_title(name, run.summary["metric"])
+        title, low_is_good = analysis_inputs.group_title(name, run.summary["metric"])
         return GroupSeries(inputs.over_steps(name), title, low_is_good, inputs.sampled)
 
     def caption(self, data: GroupSeries) -> str:
@@ -87,7 +87,7 @@ class GroupsOverSteps(Panel[GroupSeries]):
 def _numbers(run: RunReading) -> list[str]:
     """Return the numbers that were recorded of the groups, in the order of the page."""
     recorded = run.recorded
-    return [name for name in input_frames.GROUP_NUMBERS if f"group_{name}" in recorded]
+    return [name for name in analysis_inputs.GROUP_NUMBERS if f"group_{name}" in recorded]
 
 
 def groups(series: pd.DataFrame, name: str, *, low_is_good: bool = False) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.run_reading import RunReading
-from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.text import one_line, plotly_text, sentence_case
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import RunView

@@ -12,7 +12,7 @@ import pandas as pd
 from dynlora.analysis import capacity_frames, run_reading
 from dynlora.analysis.frames import at_highest
 from dynlora.analysis.run_reading import RunReading
-from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.text import listed, one_line, plural
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette

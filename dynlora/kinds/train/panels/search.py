@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis.run_reading import RunReading
-from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.kinds.train.panels.decisions import edits_of
 from dynlora.store.meta import is_number, section
 from dynlora.text import number, percent, plotly_text, plural, score

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from dynlora.analysis import capacity_frames
 from dynlora.analysis.run_reading import RunReading
-from dynlora.kinds.train.capacity_panel import CapacityPanel
+from dynlora.kinds.train.kind import CapacityPanel
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import RunView
 from dynlora.viz.kit.theme import Palette

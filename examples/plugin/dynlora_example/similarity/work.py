@@ -15,8 +15,8 @@ from dynlora.inference.load import load_run
 from dynlora.kinds.settings import stages_of
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
+from dynlora.training.progress_stream import StopRequest
 from dynlora.training.stepwise import Stepwise, run_steps
-from dynlora.training.stop_signal import StopRequest
 from dynlora_example.similarity.kind import COMPARED, SimilaritySettings
 
 

@@ -1,1 +1,0 @@
-"""Rank, importance and gates in six stops."""
