@@ -1,4 +1,4 @@
-"""What switching modules off did to held-out examples, kept as `knockout.json` beside `run.db`.
+"""What was measured of a finished run: modules switched off (`knockout.json`), sizes of its adapter (`compress.json`).
 
 Not in `run.db`, which has one writer, the training process. The file is as little trusted as the rest of a run: what
 cannot be read, or does not fit the run, counts as not measured.

@@ -1,4 +1,4 @@
-"""A stream that falls silent once nobody reads it: a closed terminal or pipe must not end a training run."""
+"""What outlives a terminal: a progress stream that falls silent once nobody reads it, and the request to stop."""
 
 from __future__ import annotations
 

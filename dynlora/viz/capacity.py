@@ -1,4 +1,4 @@
-"""Where rank and importance sit, step by step."""
+"""Where rank and importance sit, step by step, and the ranks to use next time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Held-back examples: the model and examples that are not trained on, for methods that try something of their own."""
+"""Examples beside training: those held back for a method, and the input groups that results are split by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes with the step: the learning rate, and the steps after which capacity may move."""
+"""What changes with the step: learning rate, reallocation steps, evaluations; and how long the run still takes."""
 
 from __future__ import annotations
 

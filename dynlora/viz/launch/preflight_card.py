@@ -1,4 +1,4 @@
-"""The check before runs start: one button, and the result of `dynlora preflight` for each kind of them."""
+"""The check before runs start: one button, the result of `dynlora preflight`, and the tokens of one example."""
 
 from __future__ import annotations
 

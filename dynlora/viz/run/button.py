@@ -1,4 +1,4 @@
-"""The buttons that take a run's adapter away."""
+"""The buttons that take a run's adapter away, and the card of the run's health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a distillation is made of, loaded: the teachers, and the student on their base model."""
+"""What a distillation is made of, loaded: teachers and student; and the export of the student."""
 
 from __future__ import annotations
 
