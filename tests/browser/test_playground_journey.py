@@ -30,7 +30,7 @@ def inference_child() -> psutil.Process:
 def _answers(process: psutil.Process) -> bool:
     """Say whether a process is one that answers, and has not just ended."""
     try:
-        return "answer" in process.cmdline()[3:4] and process.status() != psutil.STATUS_ZOMBIE
+        return "answer" in process.cmdline()[:6] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
