@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
-from dynlora.analysis import ablations, frames
+from dynlora.analysis import frames, retention
 from dynlora.analysis.retention import knockout_file, knockout_target
 from dynlora.analysis.stats import spearman
 from dynlora.inference.session import Examined
@@ -59,16 +59,16 @@ def measured(folder: Path, rows: int) -> pd.DataFrame:
     modules = frames.described(queries.modules_frame(folder))
     for knockouts in kept_knockouts(file):
         if knockouts.rows == rows and len(knockouts.alone) == len(modules):
-            return ablations.effects(knockouts, modules)
+            return retention.effects(knockouts, modules)
     for knockouts in Examined(folder).knockouts(rows=rows, known=kept_knockouts(file)):
         keep_knockouts(file, knockouts)
-    return ablations.effects(knockouts, modules)
+    return retention.effects(knockouts, modules)
 
 
 def tried(folder: Path, rows: int, known: pd.DataFrame) -> str:
     """Return how effects on few rows, measured now and not kept, agree with those that are known."""
     *_, knockouts = Examined(folder).knockouts(rows=rows)
-    few = ablations.effects(knockouts, frames.described(queries.modules_frame(folder)))
+    few = retention.effects(knockouts, frames.described(queries.modules_frame(folder)))
     rho = spearman(few["delta"], known["delta"])
     return f"{rows} rows of {folder.name}, measured now: Spearman {rho:+.2f} with what is known of it"
 
@@ -77,9 +77,9 @@ def compared(folder: Path, own: pd.DataFrame, uniform: pd.DataFrame | None) -> l
     """Return each score's agreement with the run's own effects and with those of the uniform run."""
     rows = []
     for name, score in module_scores(folder).items():
-        row: dict[str, Any] = {"score": name, "own": asdict(ablations.agreement(score, own))}
+        row: dict[str, Any] = {"score": name, "own": asdict(retention.agreement(score, own))}
         if uniform is not None:
-            row["uniform"] = asdict(ablations.agreement(score, uniform))
+            row["uniform"] = asdict(retention.agreement(score, uniform))
         rows.append(row)
     return rows
 

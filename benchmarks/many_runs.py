@@ -29,7 +29,7 @@ from benchmarks.generated_runs import finish_run, start_run
 from benchmarks.pages import LIST, ROOT, Spent, drawn, opened, spent
 from dynlora.cli.run_commands import runs
 from dynlora.store.catalogue import LISTING_NAME, run_rows
-from dynlora.store.search_fields import found_rows
+from dynlora.store.search import found_rows
 
 SIZES, SEEDS = (100, 1000, 10_000), 20
 COMPARED = (12, 200)

@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import results
 from benchmarks.settings_arguments import add_fields, given
 from dynlora import open_run
-from dynlora.analysis.suggested_rate import BELOW, RULE, curves_of, mean_curve, suggested_rate
+from dynlora.analysis.advice import BELOW, RULE, curves_of, mean_curve, suggested_rate
 from dynlora.config import parse_config
 from dynlora.training import run as training_run
 from dynlora.training.rate_advice import advise_rate

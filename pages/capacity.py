@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynlora.analysis import ablations, ranks_to_use, run_summary
+from dynlora.analysis import ranks_to_use, retention, run_summary
 from dynlora.analysis.run_reading import POINTS
 from dynlora.store import queries
 from dynlora.viz import adapter as adapter_cards
@@ -17,7 +17,7 @@ from dynlora.viz.ui import cached_queries, cards, frame, live, run_picker, url_s
 def shows(folder: Path) -> int:
     """Say how much there is to show of a run: nothing where no rank moved, more where its modules were ablated."""
     moved = run_picker.has_moved(folder)
-    return moved and moved + (ablations.kept(folder) is not None)
+    return moved and moved + (retention.kept(folder) is not None)
 
 
 frame.enter()

@@ -18,7 +18,7 @@ from dynlora.errors import ConfigError
 from dynlora.renamed_settings import CHANGED_DEFAULTS, GONE, RENAMED, RENAMED_VALUES
 from dynlora.store import meta
 from dynlora.strategies import registry, strategy_class
-from dynlora.training.resumable import check_method
+from dynlora.training.folder_work import check_method
 
 OLD = {
     "dynamic": {"lot": 3, "promises": "layer", "guard": 0.3},

@@ -12,7 +12,7 @@ import dynlora
 from dynlora.jobs import launch
 from dynlora.jobs.queue import read_status
 from dynlora.server import serve
-from dynlora.store.process import stop_requested
+from dynlora.store.lifecycle import stop_requested
 from dynlora.store.writer import RunWriter
 from tests.store.builder import new_run
 

@@ -17,11 +17,10 @@ from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, wri
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.recorder import NullRecorder
 from dynlora.kinds.distil.settings import TEXTS_AT_ONCE, DistilSettings
-from dynlora.kinds.distil.work.materials import Materials
-from dynlora.kinds.distil.work.metrics import DistilMetrics, PerText
+from dynlora.kinds.distil.work.materials import Materials, StudentTraining, Texts, written_texts
+from dynlora.kinds.distil.work.run import DistilMetrics, PerText
 from dynlora.kinds.distil.work.steps import Distilling
-from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_texts
-from dynlora.kinds.recycle.work.meta_training import LoraTraining
+from dynlora.kinds.recycle.work.steps import LoraTraining
 from dynlora.training import run
 from dynlora.training.inputs import read_data
 

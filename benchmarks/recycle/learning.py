@@ -13,9 +13,8 @@ from benchmarks import results
 from benchmarks.recycle.setting import BEGAN, DROPPING, FEW, MODULE, VARIANTS
 from benchmarks.recycle.tables import three
 from benchmarks.recycle.work import Work, digest_of
-from dynlora.kinds.recycle.work.few_shot_accuracy import AveragedTeachers, FewShotTest, teacher_features
-from dynlora.kinds.recycle.work.meta_training import MetaTraining, Pool, TextPool
-from dynlora.kinds.recycle.work.steps import Recycling
+from dynlora.kinds.recycle.work.run import AveragedTeachers, FewShotTest, teacher_features
+from dynlora.kinds.recycle.work.steps import MetaTraining, Pool, Recycling, TextPool
 
 
 def real_pool(work: Work) -> TextPool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.recycle.setting import DROPPING, SOURCES
 from benchmarks.recycle.work import Work
-from dynlora.kinds.recycle.work.few_shot_accuracy import mean_and_interval
+from dynlora.kinds.recycle.work.run import mean_and_interval
 
 
 def methods(figures: dict[str, Any], seeds: int) -> Iterator[tuple[str, dict[str, np.ndarray]]]:

@@ -16,8 +16,8 @@ from dynlora.config import parse_config
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint, write_checkpoint
 from dynlora.engine.recorder import NullRecorder
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.kinds.recycle.work.few_shot_accuracy import FewShotTest, LabelledTexts
 from dynlora.kinds.recycle.work.materials import Materials
+from dynlora.kinds.recycle.work.run import FewShotTest, LabelledTexts
 from dynlora.kinds.recycle.work.steps import Recycling
 from dynlora.training import run
 

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis import run_summary
+from dynlora.analysis.frames import RunQueries
 from dynlora.analysis.gate_effect import GateEffect, Reaction, gate_effect
 from dynlora.analysis.results import as_written
-from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.run_reading import RunReading
 from dynlora.analysis.run_summary import LOW_IS_GOOD, sample_words
 from dynlora.store import queries

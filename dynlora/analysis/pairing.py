@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis import results
-from dynlora.analysis.config_fields import set_values
-from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.seed_groups import Group, set_values
 from dynlora.analysis.stats import LEVEL, Difference, normal_reach, paired_difference, t_reach
 from dynlora.store import queries
 

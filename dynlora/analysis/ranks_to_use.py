@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import ablations
+from dynlora.analysis import retention
 from dynlora.analysis.run_reading import RunReading
 from dynlora.text import listed, one_line, plural, sentence_case, signed
 
@@ -107,12 +107,12 @@ def evidence_of(run: RunReading, others: Sequence[Mapping[str, int]] = ()) -> Ev
     summary = run.summary
     if not are_final(summary) or run.modules.empty:
         return None
-    ablation = ablations.kept(run.folder)
+    ablation = retention.kept(run.folder)
     return evidence(
         run.modules,
         summary["ranks"],
         run.values("rank", None),
-        ablations.effects(ablation, run.modules),
+        retention.effects(ablation, run.modules),
         0 if ablation is None else ablation.rows,
         {name: run.values(name, run.last) for name in ("delta_norm", "effective_rank")},
         others,

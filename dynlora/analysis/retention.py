@@ -1,4 +1,4 @@
-"""What a run forgot, as its store has it: adapter against base on general text, by evaluation, and in a sentence."""
+"""What a run forgot, and what it loses without a module, beside every score that claims to know that."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from dynlora.analysis.stats import spearman, spearman_interval
 from dynlora.assets.cache import cache_dir
 from dynlora.safe_files import write_text
 from dynlora.store.measurements import COMPRESS_NAME, KNOCKOUT_NAME, Knockouts
 from dynlora.store.meta import finite, whole
-from dynlora.text import percent, plural, signed
-
-if TYPE_CHECKING:
-    import pandas as pd
+from dynlora.text import listed, one_line, percent, plural, signed
 
 
 def knockout_file(folder: Path) -> Path:
@@ -182,3 +183,177 @@ def _verdict(last: Retention) -> str:
     if last.high is not None and last.high < 0:
         return "the adapter reads them better than the base model"
     return "no forgetting is shown"
+
+
+LEAST = 4
+"""Modules below which no agreement is reported: with so few any order is likely."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well a score ranks the modules by what their ablation does.
+
+    Attributes:
+        rho: Spearman's correlation over the modules, NaN where one side does not vary.
+        low, high: 95 % bootstrap interval over the modules.
+        n: modules.
+    """
+
+    rho: float
+    low: float
+    high: float
+    n: int
+
+
+def kept(folder: Path) -> Knockouts | None:
+    """Return what is kept of a run's ablations, None where there is nothing or no place to look."""
+    try:
+        return Knockouts.read(knockout_file(folder))
+    except OSError:  # the run is only to be read, and so is the user's cache
+        return None
+
+
+def effects(knockouts: Knockouts | None, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return the effect of each module alone, in the order of `modules`, those not yet measured left out.
+
+    Columns: position, name, short, label, layer, delta (nats lost without it), low, high, changed (fraction of the
+    predictions that change), sure (whether the interval excludes zero).
+    """
+    alone = {} if knockouts is None or knockouts.n_modules != len(modules) else knockouts.alone
+    rows = [
+        (position, name, short, label, layer, one.delta, one.low, one.high, one.changed, one.low > 0 or one.high < 0)
+        for position, name, short, label, layer in modules[["position", "name", "short", "label", "layer"]].itertuples(
+            index=False
+        )
+        if (one := alone.get(int(position))) is not None
+    ]
+    names = ["position", "name", "short", "label", "layer", "delta", "low", "high", "changed", "sure"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def by_group(knockouts: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return `delta` of each input group (rows) and module alone (columns, in the order of `modules`)."""
+    alone = knockouts.alone if knockouts.n_modules == len(modules) else {}
+    series = [
+        (short, alone[int(position)].by_group)
+        for position, short in zip(modules["position"], modules["short"], strict=True)
+        if int(position) in alone and alone[int(position)].by_group
+    ]
+    return pd.DataFrame({short: [np.nan if v is None else v for v in values] for short, values in series}).set_axis(
+        list(knockouts.groups) if series else [], axis=0
+    )
+
+
+def pairs(knockouts: Knockouts, modules: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs that were measured: modules, delta together, the sum of each alone, and what is left.
+
+    Above zero, `beyond` says that each can replace the other: together they matter more than alone.
+    """
+    short = {int(position): name for position, name in zip(modules["position"], modules["short"], strict=True)}
+    alone = knockouts.alone
+    rows = []
+    for effect in knockouts.effects:
+        a, b = sorted((*effect.modules, -1, -1)[:2])
+        if len(effect.modules) == 2 and a in short and b in short:
+            parts = [alone[index].delta if index in alone else np.nan for index in (a, b)]
+            rows.append((f"{short[a]} + {short[b]}", effect.delta, effect.low, effect.high, sum(parts)))
+    frame = pd.DataFrame(rows, columns=["modules", "delta", "low", "high", "sum of each alone"])
+    return frame.assign(beyond=frame["delta"] - frame["sum of each alone"])
+
+
+def agreement(score: np.ndarray, effect: pd.DataFrame) -> Agreement:
+    """Return how well a score by module, as recorded, ranks the modules of `effects`."""
+    values = np.asarray(score, dtype=float)[effect["position"].to_numpy(int)]
+    delta = effect["delta"].to_numpy(float)
+    known = np.isfinite(values) & np.isfinite(delta)
+    values, delta = values[known], delta[known]
+    if len(values) < LEAST:
+        return Agreement(np.nan, np.nan, np.nan, len(values))
+    return Agreement(spearman(values, delta), *spearman_interval(values, delta), len(values))
+
+
+def agreements(scores: Mapping[str, np.ndarray], effect: pd.DataFrame) -> pd.DataFrame:
+    """Return the agreement of each score, the best first: columns score, spearman, low, high, modules."""
+    results = {name: agreement(score, effect) for name, score in scores.items()}
+    rows = [(name, one.rho, one.low, one.high, one.n) for name, one in results.items()]
+    frame = pd.DataFrame(rows, columns=["score", "spearman", "low", "high", "modules"])
+    return frame.dropna(subset="spearman").sort_values("spearman", ascending=False).reset_index(drop=True)
+
+
+def misjudged(score: np.ndarray, effect: pd.DataFrame, most: int = 6) -> pd.DataFrame:
+    """Return the modules whose place by the score is farthest from their place by the effect.
+
+    Columns: short, score, delta, place by score, place by effect (1 is the most important), verdict.
+    """
+    values = np.asarray(score, dtype=float)[effect["position"].to_numpy(int)]
+    frame = effect.assign(score=values).dropna(subset=["score", "delta"])
+    frame = frame.assign(
+        by_score=frame["score"].rank(ascending=False, method="min"),
+        by_effect=frame["delta"].rank(ascending=False, method="min"),
+    )
+    off = (frame["by_score"] - frame["by_effect"]).abs()
+    worst = frame.loc[off[off > 0].sort_values(ascending=False, kind="stable").index[:most]]
+    verdict = np.where(worst["by_score"] > worst["by_effect"], "underrated", "overrated")
+    return pd.DataFrame(
+        {
+            "module": worst["short"].to_numpy(),
+            "score": worst["score"].to_numpy(),
+            "loss change (nats)": worst["delta"].to_numpy(),
+            "rank by score": worst["by_score"].to_numpy(int),
+            "rank by loss change": worst["by_effect"].to_numpy(int),
+            "verdict": verdict,
+        }
+    )
+
+
+def effect_caption(effect: pd.DataFrame, of: int, rows: int) -> str:
+    """Return the sentence under the chart of effects."""
+    if effect.empty:
+        return "No module has been measured yet."
+    worst = effect.sort_values("delta", ascending=False)
+    sure = int((effect["sure"] & (effect["delta"] > 0)).sum())
+    harm = int((effect["sure"] & (effect["delta"] < 0)).sum())
+    part = "" if len(effect) == of else f" {len(effect)} of {of} measured."
+    names = listed([one_line(name, 30) for name in worst["short"].head(3)])
+    most = f"The loss rises most without {names}, by {signed(worst['delta'].iloc[0], 4)} nats for the first"
+    return (
+        f"Of {plural(len(effect), 'module')}, {sure} help and {harm} harm (95 % CI excludes 0), on {rows:,} held-out "
+        f"examples. {most}.{part}"
+    )
+
+
+def adapter_caption(knockouts: Knockouts, step: int) -> str:
+    """Return on which adapter ablations were measured, and whether the run has gone on since.
+
+    Args:
+        knockouts: the ablations.
+        step: of the run.
+    """
+    words = f"Measured with the {knockouts.which} adapter of step {knockouts.step:,}."
+    if knockouts.step == step or knockouts.which == "best":
+        return words
+    return f"{words} The run is now at step {step:,}; measure again for the current modules."
+
+
+def agreement_caption(name: str, agreement: Agreement, uniform: Agreement | None) -> str:
+    """Return the sentence under the scatter of a score against the effects.
+
+    Args:
+        name: of the score.
+        agreement: of the run itself.
+        uniform: of the same score against the effects in a uniform baseline run, None without one.
+    """
+    if not np.isfinite(agreement.rho):
+        return f"There are too few measurements to compare {one_line(name, 40)} with the loss changes."
+    relation = "excludes 0" if agreement.low > 0 or agreement.high < 0 else "includes 0"
+    first = (
+        f"Spearman correlation with the loss changes {signed(agreement.rho, 2)} (95 % CI {signed(agreement.low, 2)} to "
+        f"{signed(agreement.high, 2)}, {agreement.n} modules); "
+        f"the CI {relation}."
+    )
+    if uniform is None or not np.isfinite(uniform.rho):
+        return first
+    return (
+        f"{first} In the uniform baseline, where no rank moved: {signed(uniform.rho, 2)} (95 % "
+        f"CI {signed(uniform.low, 2)} to {signed(uniform.high, 2)})."
+    )

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from dynlora.analysis import pairing, seed_groups, stats
-from dynlora.analysis.config_fields import set_values
 from dynlora.analysis.pairing import FEWEST_SEEDS, RunPairs, Side, same_task
 from dynlora.analysis.run_summary import LOW_IS_GOOD, is_uniform, loss_unit, main_metric
-from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.seed_groups import Group, set_values
 from dynlora.analysis.stats import LEVEL, Difference, normal_reach, t_reach
 from dynlora.errors import DynloraError
 from dynlora.store import queries

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from dynlora import assets, discovery
-from dynlora.analysis import advice_text as text
+from dynlora.analysis import advice
 from dynlora.cli.kinds import resumed
 from dynlora.cli.options import (
     MOST_STEPS,
@@ -275,13 +275,13 @@ def suggested_rate(
     from dynlora.training.rate_advice import advise_rate
 
     answer = advise_rate(settings, steps)
-    document = {**answer, "evidence": text.RATE_EVIDENCE}
+    document = {**answer, "evidence": advice.RATE_EVIDENCE}
     if out is not None:
         write_out(out, (json.dumps(document, indent=1) + "\n").encode())
-    lines = [text.rate_headline(answer), text.rate_confidence(answer), text.rate_curve(answer)]
+    lines = [advice.rate_headline(answer), advice.rate_confidence(answer), advice.rate_curve(answer)]
     lines += [f"next: dynlora train --set train.lr={answer['rate']:.3g} ..."] if answer["rate"] else []
-    lines += [line] if (line := text.rank_capacity(answer)) else []
-    return document, "\n".join([*lines, text.RATE_EVIDENCE, text.rate_look(answer)])
+    lines += [line] if (line := advice.rank_capacity(answer)) else []
+    return document, "\n".join([*lines, advice.RATE_EVIDENCE, advice.rate_look(answer)])
 
 
 def _advised(config: Path | None, overrides: tuple[str, ...], out: Path | None) -> RunConfig:
@@ -324,7 +324,7 @@ def suggested(
         "scaling": answer["scaling"],
         "peft_task_type": answer["task_type"],
     }
-    document = {**answer, "lora_config": lora_config(summary, answer["ranks"]), "evidence": text.EVIDENCE}
+    document = {**answer, "lora_config": lora_config(summary, answer["ranks"]), "evidence": advice.EVIDENCE}
     if out is not None:
         write_out(out, (json.dumps(document, indent=1) + "\n").encode())
     return document, "\n".join(_lines(answer, out))
@@ -332,13 +332,13 @@ def suggested(
 
 def _lines(answer: Mapping[str, Any], out: Path | None) -> Iterator[str]:
     """Yield the conclusion, what to do next, and the evidence."""
-    yield text.headline(answer)
-    yield text.confidence(answer)
-    yield text.leave_out(answer)
+    yield advice.headline(answer)
+    yield advice.confidence(answer)
+    yield advice.leave_out(answer)
     file = out or "ranks.json"
     again = "" if out else f"dynlora advise ... --out {file}; "
     yield f"next: {again}dynlora train --set strategy.name=lora --set strategy.ranks_from={file} ..."
-    yield text.EVIDENCE
+    yield advice.EVIDENCE
     yield "family                                   modules  mean rank  parameters  gain  gain per parameter (halves)"
     for family in answer["families"]:
         yield (
@@ -346,5 +346,5 @@ def _lines(answer: Mapping[str, Any], out: Path | None) -> Iterator[str]:
             f"{family['gain_share']:5.0%}  {family['gain_per_parameter']:.2f} ({family['low']:.2f} to "
             f"{family['high']:.2f})"
         )
-    yield from map(text.layer, answer["layers"])
-    yield text.look(answer)
+    yield from map(advice.layer, answer["layers"])
+    yield advice.look(answer)

@@ -192,13 +192,13 @@ def _positions(text: str) -> list[int]:
 
 def _report(folder: Path, result: Any) -> tuple[Any, str]:
     """Return ablations beside the scores that were recorded."""
-    from dynlora.analysis import ablations, frames
+    from dynlora.analysis import frames, retention
     from dynlora.store import queries
     from dynlora.store.run import module_scores
 
     modules = frames.described(queries.modules_frame(folder))
-    effect = ablations.effects(result, modules)
-    agreed = ablations.agreements(module_scores(folder), effect)
+    effect = retention.effects(result, modules)
+    agreed = retention.agreements(module_scores(folder), effect)
     alone = effect.drop(columns=["short", "label", "layer"]).to_dict("records")
     document = {
         "id": folder.name,
@@ -207,7 +207,7 @@ def _report(folder: Path, result: Any) -> tuple[Any, str]:
         "together": [effect.model_dump() for effect in result.effects if len(effect.modules) > 1],
         "agreement": agreed.to_dict("records"),
     }
-    lines = [ablations.effect_caption(effect, result.n_modules, result.rows)]
+    lines = [retention.effect_caption(effect, result.n_modules, result.rows)]
     for row in effect.sort_values("delta", ascending=False).to_dict("records"):
         lines.append(f"  {row['short']:20} {row['delta']:+.5f} nats  (95 % CI {row['low']:+.5f} to {row['high']:+.5f})")
     for row in agreed.to_dict("records"):

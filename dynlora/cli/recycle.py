@@ -86,7 +86,7 @@ def fewshot(
     if problem := why_not_a_file(support):
         raise ConfigError(f"--support {support}: {problem}")
     from dynlora.kinds.recycle.work.few_shot import load_meta
-    from dynlora.kinds.recycle.work.few_shot_accuracy import texts_of_file
+    from dynlora.kinds.recycle.work.run import texts_of_file
 
     examples = texts_of_file(support, text_column, label_column)
     rows = [(one, examples.classes[int(label)]) for one, label in zip(examples.texts, examples.label, strict=True)]

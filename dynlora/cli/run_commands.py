@@ -118,7 +118,7 @@ def tag(*, run_id: str, add: tuple[str, ...], remove: tuple[str, ...], note: str
 def runs(*, where: str, runs_dir: Path) -> Report:
     """List all runs, or the runs that match a search."""
     from dynlora.store.catalogue import run_rows
-    from dynlora.store.search_fields import found_rows
+    from dynlora.store.search import found_rows
 
     launch.wake(runs_dir)
     keep = ("id", "name", "status", "strategy", "model", "data", "seed", "step", "max_steps", "metrics", "tags")

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.data_files.columns import Columns, missing
-from dynlora.data_files.conversations import asked_and_said, conversation
+from dynlora.data_files.columns import Columns, asked_and_said, conversation, missing
 from dynlora.data_files.reader import Sides
 from dynlora.data_files.similarity import Sketches
 from dynlora.data_files.table import Table

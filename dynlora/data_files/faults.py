@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.data_files import finders, similarity, written_faults
+from dynlora.data_files import fault as data_files_fault
+from dynlora.data_files import finders, similarity
 from dynlora.data_files.columns import GROUPS
 from dynlora.data_files.examples import HELD_OUT, MOST_LABEL, TRAIN, Examples, counted, places, quoted, several
 from dynlora.data_files.fault import Drop, Fault
@@ -127,14 +128,14 @@ def found_in(
     yield from _encoding(rows)
     is_column_wrong = any(fault.kind in ("id", "list", "hidden") for fault in whole)
     use_classes = has_classes and not is_column_wrong
-    for drop in written_faults.early(rows, loss_on) if writes else _EARLY:
+    for drop in data_files_fault.early(rows, loss_on) if writes else _EARLY:
         if drop.kind == "duplicate" and use_classes:
             yield from _spellings(rows)  # merged classes may make duplicates
         if (use_classes or not drop.of_classes) and not (drop.repair == "drop_empty_labels" and not rows.label):
             yield from _dropped(rows, drop)
     if split is not None:
         yield from _on_both_sides(split, use_classes)
-        for drop in written_faults.LATE if writes else _LATE:
+        for drop in data_files_fault.LATE if writes else _LATE:
             if use_classes or not drop.of_classes:
                 yield from _dropped(split, drop)
     yield from _lost(rows, max_length) if writes and rows.pair else ()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.data_files import similarity
-from dynlora.data_files.conversations import SAYS, order_fault
+from dynlora.data_files.columns import SAYS, order_fault
 from dynlora.data_files.examples import HELD_OUT, TRAIN, Examples, is_empty, is_infinite
 
 _PIECE = re.compile(r"\w+|[^\w\s]")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.data_files import columns as column_names
+from dynlora.data_files import columns as data_files_columns
 from dynlora.data_files import faults, repairs
 from dynlora.data_files.columns import Columns
 from dynlora.data_files.examples import Examples, counted
@@ -119,7 +119,7 @@ def look(path: Path, wanted: CheckConfig) -> CheckResult:
         DataError: when it cannot be read, or lacks a column that is named.
     """
     sides, is_part = _first_rows(read_sides(path, MAX_CHECKED + 1, wanted.encoding))
-    chosen = column_names.resolved(sides.train.columns, wanted.columns)
+    chosen = data_files_columns.resolved(sides.train.columns, wanted.columns)
     rows = Examples.of(sides, chosen, wanted.class_names or None)
     draw = repairs.Draw(wanted.seed, wanted.eval_fraction)
     early, split, done = _repaired(rows, wanted.repair, draw)
@@ -158,7 +158,7 @@ def split_rows(path: Path, wanted: CheckConfig) -> Examples:
         DataError: when it cannot be read or split, or lacks a column that is named.
     """
     sides = read_sides(path, encoding=wanted.encoding)
-    chosen = column_names.resolved(sides.train.columns, wanted.columns)
+    chosen = data_files_columns.resolved(sides.train.columns, wanted.columns)
     rows = Examples.of(sides, chosen, wanted.class_names or None)
     return repairs.repaired(rows, wanted.repair, repairs.Draw(wanted.seed, wanted.eval_fraction))[0]
 
@@ -185,12 +185,12 @@ def guess(path: Path, keys: Sequence[str], encoding: str | None = None) -> dict[
     if not keys:
         return {}
     rows = read_sides(path, GUESS_ROWS, encoding).train.rows.to_pandas()
-    kind = column_names.guessed_kind(rows)
+    kind = data_files_columns.guessed_kind(rows)
     if kind != "labelled" and {"text", "label"} <= {*keys}:
-        written = column_names.guessed_written(rows)
+        written = data_files_columns.guessed_written(rows)
         roles = {"completion": ("prompt", "completion"), "messages": ("messages",)}.get(kind, ())
         return {role: name for role in roles if (name := written[role]) is not None}
-    columns = column_names.guessed(rows)
+    columns = data_files_columns.guessed(rows)
     return {key: name for key in keys if (name := columns[key]) is not None}
 
 

@@ -32,8 +32,7 @@ from dynlora.jobs import helper_job
 from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import open_plain
 from dynlora.store import queries
-from dynlora.store.origin import ORIGIN_NAME, Origin
-from dynlora.store.summary import recorded_adapter
+from dynlora.store.summary import ORIGIN_NAME, Origin, recorded_adapter
 from dynlora.training.folder_work import staged
 from dynlora.training.inputs import read_data
 

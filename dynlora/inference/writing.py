@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dynlora.data_files.conversations import conversation
+from dynlora.data_files.columns import conversation
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.generate import LONGEST, Limits, write_steps
 from dynlora.engine.evaluation.inference import AdaptedModel

@@ -25,7 +25,7 @@ from dynlora.errors import DynloraError, SearchError, StorageError, first_line, 
 from dynlora.jobs import warm
 from dynlora.jobs.environment import JOB_VARIABLE
 from dynlora.jobs.spawn import end_child, reap, run_or_leave, spawn_detached
-from dynlora.store.process import command_line, is_alive, now, start_time
+from dynlora.store.lifecycle import command_line, is_alive, now, start_time
 from dynlora.store.record import Count, Moment, Part, Record, Row, Whole
 
 ENDING = ".job"

@@ -38,13 +38,11 @@ from dynlora.jobs.spawn import Folder, locked, own_folder, reap, runs_root
 from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.kinds.run_kind import registry
 from dynlora.safe_files import write_text
-from dynlora.store import process, schema
-from dynlora.store.lifecycle import annotate, remove_old, remove_unfinished
-from dynlora.store.origin import check_can_resume
-from dynlora.store.process import forget_stop, request_stop
+from dynlora.store import lifecycle, schema
+from dynlora.store.lifecycle import annotate, forget_stop, remove_old, remove_unfinished, request_stop
 from dynlora.store.record import Record, Row
 from dynlora.store.rows import Status
-from dynlora.store.summary import check_looks_for_stops
+from dynlora.store.summary import check_can_resume, check_looks_for_stops
 
 __all__ = [
     "RunHandle",
@@ -245,7 +243,7 @@ def end_now(runs_dir: Folder, run_id: str) -> str:
         return stop(runs_dir, run_id)
     _signal(run_id, status.pid, status.process_start, getattr(signal, "SIGKILL", signal.SIGTERM))
     deadline = time.monotonic() + _ENDED_S
-    while process.is_alive(status.pid, status.process_start) and time.monotonic() < deadline:
+    while lifecycle.is_alive(status.pid, status.process_start) and time.monotonic() < deadline:
         reap()
         time.sleep(0.02)
     forget_stop(folder)
@@ -280,9 +278,9 @@ def _stop_queued(folder: Path, status: Status) -> Status:
 
 def _signal(run_id: str, pid: int | None, start: float | None, number: int) -> None:
     """Send a signal to exactly the process that wrote the run, if it is one of ours; a pid alone is not trusted."""
-    if pid is None or not process.is_alive(pid, start):
+    if pid is None or not lifecycle.is_alive(pid, start):
         return
-    if pid == os.getpid() or not process.is_ours(process.command_line(pid), _working_commands()):
+    if pid == os.getpid() or not lifecycle.is_ours(lifecycle.command_line(pid), _working_commands()):
         raise RunBusyError(f"run {run_id}: process {pid} was not started by dynlora, so it was not ended; end it there")
     with suppress(ProcessLookupError):
         os.kill(pid, number)

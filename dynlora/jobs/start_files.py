@@ -15,7 +15,7 @@ from dynlora.peft_adapter.adapter_config import CONFIG_NAME, read_settings
 from dynlora.peft_adapter.read import check_folder
 from dynlora.peft_adapter.safetensors import TENSORS_NAME, open_adapter_file
 from dynlora.safe_files import sync
-from dynlora.store.origin import ORIGIN_NAME, origin_meta, read_origin
+from dynlora.store.summary import ORIGIN_NAME, origin_meta, read_origin
 
 START_DIR = "start"
 """Folder of a run that holds the adapter it started from."""

@@ -23,7 +23,7 @@ from dynlora.jobs.launch import made_once
 from dynlora.jobs.queue import wake
 from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
 from dynlora.safe_files import tail, write_text
-from dynlora.store.process import ProcessNote
+from dynlora.store.lifecycle import ProcessNote
 from dynlora.store.schema import check_run_id
 
 SECTION = "sweep"

@@ -23,9 +23,9 @@ from dynlora.jobs.environment import TOKEN_VARIABLE, import_path, python_command
 from dynlora.jobs.spawn import adopt
 from dynlora.safe_files import open_log
 from dynlora.store.lifecycle import annotate
+from dynlora.store.notes import forget_errors, read_trackers
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import command_text
-from dynlora.store.tracker_notes import forget_errors, read_trackers
 
 logger = logging.getLogger(__name__)
 

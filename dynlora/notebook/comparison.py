@@ -10,8 +10,8 @@ import pandas as pd
 
 from dynlora.addresses import is_url
 from dynlora.analysis import seed_groups, verdict_text
+from dynlora.analysis.frames import RunQueries
 from dynlora.analysis.pairing import RunPairs
-from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.notebook import figure

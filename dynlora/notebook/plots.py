@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
-from dynlora.analysis import ablations, capacity_frames
-from dynlora.analysis.run_queries import RunQueries
+from dynlora.analysis import capacity_frames, retention
+from dynlora.analysis.frames import RunQueries
 from dynlora.analysis.run_reading import RunReading, read_run
 from dynlora.errors import ConfigError, NotRecordedError
 from dynlora.kinds.run_kind import kind_of_run, registry
@@ -278,8 +278,8 @@ class Plots:
             ConfigError: when the score or the module is none of the run's.
         """
         folder = self._run.folder
-        modules, result = self._store.modules(folder), ablations.kept(folder)
-        effect = ablations.effects(result, modules)
+        modules, result = self._store.modules(folder), retention.kept(folder)
+        effect = retention.effects(result, modules)
         if result is None or effect.empty:
             raise self._missing("no module ablation", f"measure it with `{self._run.command('ablate')}`")
         if score is None:

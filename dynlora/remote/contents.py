@@ -17,9 +17,9 @@ from dynlora.peft_adapter.safetensors import TensorFile
 from dynlora.remote.manifest import ADAPTERS, CHECKPOINT, KEPT, LIMITS, RECORDED, SAVED, START, Entry, Manifest
 from dynlora.remote.parquet_tables import write_tables
 from dynlora.safe_files import NotPlainFileError, open_plain, read_plain
+from dynlora.store.lifecycle import now
 from dynlora.store.meta import table
 from dynlora.store.notes import read_notes
-from dynlora.store.process import now
 from dynlora.store.reader import RunReader
 from dynlora.store.summary import run_summary
 from dynlora.store.whole_tables import at_one_moment

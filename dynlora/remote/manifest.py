@@ -17,8 +17,7 @@ from typing import Any
 from dynlora.errors import CorruptRunError
 from dynlora.store import jsontext, measurements, notes
 from dynlora.store.meta import moment, table, whole
-from dynlora.store.origin import ORIGIN_NAME, Origin
-from dynlora.store.summary import ADAPTER_DIR
+from dynlora.store.summary import ADAPTER_DIR, ORIGIN_NAME, Origin
 from dynlora.store.whole_tables import TABLES
 from dynlora.text import printable
 

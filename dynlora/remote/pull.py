@@ -20,9 +20,9 @@ from dynlora.remote.push import read_manifest
 from dynlora.safe_files import sync
 from dynlora.store.connection import lock_run
 from dynlora.store.lifecycle import ASIDE
-from dynlora.store.origin import COPIED_NAME, Copied, fingerprint
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
+from dynlora.store.summary import COPIED_NAME, Copied, fingerprint
 from dynlora.store.whole_tables import TABLES, build
 
 TRIES = 3

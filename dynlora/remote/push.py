@@ -18,8 +18,8 @@ from dynlora.remote.manifest import LIMITS, MANIFEST_NAME, MAX_BYTES, SHORT, Man
 from dynlora.remote.place import Place
 from dynlora.safe_files import read_plain, write_text
 from dynlora.store import jsontext
-from dynlora.store.origin import COPIED_NAME, Copied, fingerprint
 from dynlora.store.schema import DB_NAME, check_run_id
+from dynlora.store.summary import COPIED_NAME, Copied, fingerprint
 
 _NAMES = "|".join(
     re.escape(str(path.with_name(f"{path.stem}-#{path.suffix}"))).replace("\\#", f"[0-9a-f]{{{SHORT}}}")

@@ -21,8 +21,8 @@ from dynlora.remote.place import Place
 from dynlora.remote.pull import pull
 from dynlora.remote.push import LaterThereError, PushRecord, check_target, push, read_manifest
 from dynlora.store.catalogue import run_folders
-from dynlora.store.origin import COPIED_NAME, Copied
 from dynlora.store.schema import check_run_id
+from dynlora.store.summary import COPIED_NAME, Copied
 
 SAVE_EVERY = 50
 """Runs after which it is noted what was sent."""

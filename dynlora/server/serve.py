@@ -23,7 +23,7 @@ from dynlora.jobs import launch
 from dynlora.jobs.environment import MIRROR_VARIABLE, TIED_VARIABLE, TOKEN_VARIABLE, WARM_VARIABLE, python_command
 from dynlora.safe_files import read_plain
 from dynlora.server.host_check import EVERYWHERE, HOSTS_VARIABLE, LOCAL, served_names
-from dynlora.store.process import find
+from dynlora.store.lifecycle import find
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -15,9 +15,8 @@ import numpy as np
 from dynlora.errors import CorruptRunError
 from dynlora.store import jsontext, schema, series
 from dynlora.store.connection import open_reader
+from dynlora.store.lifecycle import host, is_alive, now, stop_requested
 from dynlora.store.meta import is_count, moment
-from dynlora.store.process import host, is_alive, now, stop_requested
-from dynlora.store.resume import scalar_names
 from dynlora.store.rows import (
     Bins,
     Event,
@@ -31,6 +30,7 @@ from dynlora.store.rows import (
     Status,
     SystemSeries,
 )
+from dynlora.store.series import scalar_names
 
 STALLED_AFTER_S = 15.0
 """Silence of a living process, seconds, after which a run is shown as stalled."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dynlora.assets.template_trial import MOST_BYTES, MOST_CHARACTERS, MOST_SECONDS, is_bounded
-from dynlora.data_files.conversations import Turn
+from dynlora.data_files.columns import Turn
 from dynlora.errors import DataError, first_line
 
 

@@ -15,16 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from dynlora.analysis.suggested_rate import (
-    ALIKE,
-    CLEAR,
-    RateCurve,
-    batch_noise,
-    level,
-    mean_curve,
-    span,
-    suggested_rate,
-)
+from dynlora.analysis.advice import ALIKE, CLEAR, RateCurve, batch_noise, level, mean_curve, span, suggested_rate
 from dynlora.config import RunConfig
 from dynlora.engine.data.batches import BatchOrder
 from dynlora.engine.evaluation.to_learn import (

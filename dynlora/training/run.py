@@ -32,26 +32,28 @@ from dynlora.jobs.environment import starts_others
 from dynlora.jobs.start_files import keep_start, kept_start, start_meta
 from dynlora.jobs.trackers import TrackerProcess, check_trackers, tracker_process
 from dynlora.store.meta import meta_of, table, whole
-from dynlora.store.origin import check_can_resume
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow
 from dynlora.store.schema import run_folder
-from dynlora.store.summary import FAILED_WITH
+from dynlora.store.summary import FAILED_WITH, check_can_resume
 from dynlora.store.writer import RunWriter
 from dynlora.training.build import build_trainer, explained, make_accelerator
 from dynlora.training.checkpoints import RunCheckpoints
-from dynlora.training.folder_work import Outcome, RunFailedError, reason, stop_of
-from dynlora.training.initial_adapter import check_start
-from dynlora.training.inputs import Inputs, load_inputs
-from dynlora.training.progress_stream import QuietStream, Readings, StopRequest
-from dynlora.training.resumable import (
+from dynlora.training.folder_work import (
     Changes,
+    Outcome,
+    RunFailedError,
     changed_settings,
     check_method,
     check_own,
     check_resumable,
+    reason,
     record_changes,
+    stop_of,
 )
+from dynlora.training.initial_adapter import check_start
+from dynlora.training.inputs import Inputs, load_inputs
+from dynlora.training.progress_stream import QuietStream, Readings, StopRequest
 
 
 @dataclass(frozen=True)

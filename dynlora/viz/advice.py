@@ -10,11 +10,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dynlora.analysis import advice_text as text
+from dynlora.analysis import advice as analysis_advice
 from dynlora.analysis import ranks_to_use
+from dynlora.analysis.advice import curves_of, mean_curve, suggested_rate
 from dynlora.analysis.frames import described
 from dynlora.analysis.ranks_to_use import LoraSettings, lora_settings
-from dynlora.analysis.suggested_rate import curves_of, mean_curve, suggested_rate
 from dynlora.jobs import advice
 from dynlora.jobs.advice import RANKS, RATE, Topic
 from dynlora.text import markdown_text, sentence_case
@@ -152,9 +152,9 @@ def _running(config: dict[str, Any], topic: Topic) -> None:
 def _draw(answer: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Draw the conclusion, what to do next, and the evidence."""
     with card("Suggested ranks", "advice"):
-        st.markdown(f"**{safe(text.headline(answer))}**")
-        note(f"{text.confidence(answer)} {text.leave_out(answer)}")
-        note(text.EVIDENCE)
+        st.markdown(f"**{safe(analysis_advice.headline(answer))}**")
+        note(f"{analysis_advice.confidence(answer)} {analysis_advice.leave_out(answer)}")
+        note(analysis_advice.EVIDENCE)
         if not is_read_only():
             with st.container(horizontal=True, vertical_alignment="center", key="advice-next"):
                 if st.button("Train with these ranks", icon=":material/rocket_launch:", key="advice-train"):
@@ -167,11 +167,11 @@ def _draw(answer: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         _picture(answer)
         rows(family_rows(answer))
         for row in answer["layers"]:
-            note(text.layer(row))
+            note(analysis_advice.layer(row))
         settings = lora_settings_of(answer, config)
         if settings is not None:
             snippets(ranks_to_use.snippets(settings), 250)
-        note(text.look(answer))
+        note(analysis_advice.look(answer))
 
 
 def _picture(answer: Mapping[str, Any]) -> None:
@@ -201,19 +201,21 @@ def _train(config: Mapping[str, Any], strategy: dict[str, Any], words: str) -> N
 def _draw_rate(answer: Mapping[str, Any], field: str) -> None:
     """Draw the conclusion, what puts it into the form, and the evidence."""
     with card("Suggested learning rate", "advice-rate"):
-        st.markdown(f"**{safe(text.rate_headline(answer))}**")
-        note(text.rate_confidence(answer))
-        note(text.RATE_EVIDENCE)
+        st.markdown(f"**{safe(analysis_advice.rate_headline(answer))}**")
+        note(analysis_advice.rate_confidence(answer))
+        note(analysis_advice.RATE_EVIDENCE)
         if answer["rate"] is not None and not is_read_only():
             rate = float(f"{answer['rate']:.3g}")
             with st.container(horizontal=True, vertical_alignment="center", key="advice-rate-next"):
                 st.button(
                     f"Use {rate:g}", icon=":material/check:", key="advice-use-rate", on_click=_use, args=(field, rate)
                 )
-        chart(rate_picture(answer, colours()), text.rate_curve(answer), rate_rows(answer), "advice-rate-curve")
-        if line := text.rank_capacity(answer):
+        chart(
+            rate_picture(answer, colours()), analysis_advice.rate_curve(answer), rate_rows(answer), "advice-rate-curve"
+        )
+        if line := analysis_advice.rank_capacity(answer):
             note(line)
-        note(text.rate_look(answer))
+        note(analysis_advice.rate_look(answer))
 
 
 def _use(field: str, rate: float) -> None:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
-from dynlora.kinds.decode import frames, text
+from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.kind import DecodeKind
 from dynlora.kinds.decode.result import DRAFT, TARGET, Step
 from dynlora.store.meta import count, finite, short_text, table
@@ -53,7 +53,7 @@ def live_tab() -> None:
     runs = _able()
     titled("Playground: decode", "Type a problem and watch who writes each step.")
     if runs.empty:
-        note(f"{text.WHAT} No decode here has its draft, target and reward at hand.")
+        note(f"{frames.WHAT} No decode here has its draft, target and reward at hand.")
         link("pages/decode.py", "Start a decode")
         return
     words = run_labels(runs)

@@ -12,8 +12,8 @@ import streamlit as st
 from dynlora.data_files.reader import sent_table
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.client import shared
-from dynlora.kinds.recycle import text
 from dynlora.kinds.recycle.kind import RecycleKind
+from dynlora.kinds.recycle.result import WHAT
 from dynlora.text import listed, markdown_text, one_line, plural
 from dynlora.viz.ui.cards import card, note, rows, safe, titled, under
 from dynlora.viz.ui.run_picker import find_run, link, list_all, run_labels
@@ -132,7 +132,7 @@ def few_shot_tab() -> None:
     runs = runs[[KIND.has_model(Path(folder)) for folder in runs["folder"]]]
     titled("Playground: few-shot", "Give a few examples per class of any task. Nothing is trained.")
     if runs.empty:
-        note(text.WHAT)
+        note(WHAT)
         link("pages/recycle.py", "Make a meta-LoRA of finished runs")
         return
     words = run_labels(runs)

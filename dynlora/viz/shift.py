@@ -14,9 +14,9 @@ import streamlit as st
 
 from dynlora import assets
 from dynlora.analysis import inputs
-from dynlora.analysis.config_fields import launch_key
 from dynlora.analysis.inputs import inputs_of, told_apart
 from dynlora.analysis.run_reading import read_run
+from dynlora.analysis.seed_groups import launch_key
 from dynlora.errors import DataError, DynloraError, system_message
 from dynlora.jobs import launch
 from dynlora.store import queries

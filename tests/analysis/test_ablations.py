@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlora.analysis import ablations
+from dynlora.analysis import retention
 from dynlora.store.measurements import KnockedOut, Knockouts
 
 EFFECT = KnockedOut(modules=(1,), loss=0.5, delta=0.1, low=0.05, high=0.2, changed=0.25, by_group=(0.1, None))
@@ -34,16 +34,16 @@ def table(deltas: list[float]) -> pd.DataFrame:
 
 def test_agreement_by_hand() -> None:
     effect = table([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert ablations.agreement(np.array([1.0, 2, 3, 4, 5]), effect).rho == pytest.approx(1)
-    assert ablations.agreement(np.array([5.0, 4, 3, 2, 1]), effect).rho == pytest.approx(-1)
-    agreement = ablations.agreement(np.array([2.0, 1, 3, 5, 4]), effect)  # 1 - 6 · 4 / (5 · 24)
+    assert retention.agreement(np.array([1.0, 2, 3, 4, 5]), effect).rho == pytest.approx(1)
+    assert retention.agreement(np.array([5.0, 4, 3, 2, 1]), effect).rho == pytest.approx(-1)
+    agreement = retention.agreement(np.array([2.0, 1, 3, 5, 4]), effect)  # 1 - 6 · 4 / (5 · 24)
     assert agreement.rho == pytest.approx(0.8)
     assert agreement.low <= agreement.rho <= agreement.high
-    assert np.isnan(ablations.agreement(np.ones(5), effect).rho)
+    assert np.isnan(retention.agreement(np.ones(5), effect).rho)
 
 
 def test_the_misjudged_come_first() -> None:
-    misjudged = ablations.misjudged(np.array([9.0, 1.0, 5.0, 4.0]), table([0.0, 0.3, 0.2, 0.1]))
+    misjudged = retention.misjudged(np.array([9.0, 1.0, 5.0, 4.0]), table([0.0, 0.3, 0.2, 0.1]))
     assert misjudged["module"].tolist()[:2] == ["query 0", "query 1"]
     assert misjudged["verdict"].tolist()[:2] == ["overrated", "underrated"]
     assert misjudged["rank by score"].tolist()[:2] == [1, 4]
@@ -54,5 +54,5 @@ def test_two_that_stand_in_for_each_other() -> None:
     both = EFFECT.model_copy(update={"modules": (0, 1), "delta": 0.7, "by_group": ()})
     modules = pd.DataFrame({"position": [0, 1], "name": ["a", "b"], "short": ["a 0", "b 0"]})
     knocked = Knockouts(which="last", step=1, rows=9, loss=0.1, groups=(), n_modules=2, effects=(*alone, both))
-    pairs = ablations.pairs(knocked, modules)
+    pairs = retention.pairs(knocked, modules)
     assert pairs["beyond"].tolist() == pytest.approx([0.5])

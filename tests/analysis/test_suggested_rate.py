@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynlora.analysis.suggested_rate import BELOW, RateCurve, level, mean_curve, span, suggested_rate
+from dynlora.analysis.advice import BELOW, RateCurve, level, mean_curve, span, suggested_rate
 from dynlora.engine.evaluation.to_learn import AMPLE, TIGHT, TOO_SMALL, bits_to_learn, verdict
 
 RATES = tuple(np.geomspace(1e-5, 1.0, 100).tolist())

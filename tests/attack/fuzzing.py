@@ -27,7 +27,7 @@ from dynlora.config import parse_config
 from dynlora.data_files import scan
 from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
-from dynlora.store import catalogue, measurements, notes, queries, saved_views, schema, search, search_fields, summary
+from dynlora.store import catalogue, measurements, notes, queries, saved_views, schema, search, summary
 from dynlora.store.reader import RunReader
 from dynlora.viz.launch import data_file
 from tests.peft_adapter.files import small_adapter
@@ -245,7 +245,7 @@ class Targets:
     def query(self) -> None:
         """A search."""
         text = self.inputs.text()
-        search_fields.found_rows(text, self.rows)
+        search.found_rows(text, self.rows)
         assert search.parse(search.written(search.parse(text))) == search.parse(text)
 
     def run_id(self) -> None:

@@ -17,8 +17,7 @@ import pytest
 
 from dynlora.jobs import launch
 from dynlora.jobs.queue import QUEUE_LOCK
-from dynlora.store.lifecycle import active_ids
-from dynlora.store.process import STOP_NAME, request_stop
+from dynlora.store.lifecycle import STOP_NAME, active_ids, request_stop
 from dynlora.store.reader import RunReader
 from dynlora.training.folder_work import staged
 from dynlora.training.run import PlannedRun

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dynlora.cli.main import main
 from dynlora.config import parse_config
-from dynlora.data_files import conversations, reader, scan
+from dynlora.data_files import columns, reader, scan
 from dynlora.engine.data.tables import dataset_of
 from dynlora.errors import DataError
 from dynlora.inference.load import texts_of
@@ -164,7 +164,7 @@ def test_parquet_of_any_bytes_is_refused_by_row(rows: list[bytes], tmp_path: Pat
 @pytest.mark.parametrize("content", ['[{"role": "user", "content": "\\ud800"}]', "[" * 100_000])
 def test_a_conversation_in_a_cell_of_text_is_checked_too(content: str) -> None:
     with pytest.raises(ValueError, match="valid text|not JSON"):
-        conversations.conversation(content)
+        columns.conversation(content)
 
 
 def _run(*arguments: str) -> Result:

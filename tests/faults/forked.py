@@ -202,8 +202,7 @@ def _watch(board: Board) -> None:
     from dynlora.engine import edits
     from dynlora.engine.evaluation import evaluate
     from dynlora.engine.loop import trainer
-    from dynlora.store.recorder import Recording
-    from dynlora.store.writer import RunWriter
+    from dynlora.store.writer import Recording, RunWriter
     from dynlora.training import checkpoints
 
     for owner, name, place in (

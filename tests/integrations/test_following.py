@@ -21,8 +21,8 @@ from dynlora.integrations.trackers.base import RunFacts, plain_name
 from dynlora.integrations.trackers.follow import Feed, Step, families, without_secrets_logged
 from dynlora.integrations.trackers.places import FOLDER, place_of
 from dynlora.integrations.trackers.tensorboard import folder_name
+from dynlora.store.notes import TRACKERS_LOCK, TRACKERS_NAME, Written, read_trackers, write_trackers
 from dynlora.store.reader import RunReader
-from dynlora.store.tracker_notes import LOCK_NAME, NOTES_NAME, Written, read_trackers, write_trackers
 from dynlora.store.writer import RunWriter
 from tests.attack.test_without_network import heard as heard  # a fixture
 from tests.attack.test_without_network import listened_to
@@ -147,8 +147,8 @@ def test_links_in_the_place_of_our_files_are_refused(runs_dir: Path, tmp_path: P
     with pytest.raises(CorruptRunError, match="is a link"):
         follow.follow(folder, ["tensorboard"])
     (runs_dir / FOLDER).unlink()
-    (folder / LOCK_NAME).unlink()
-    (folder / LOCK_NAME).symlink_to(tmp_path / "elsewhere")
+    (folder / TRACKERS_LOCK).unlink()
+    (folder / TRACKERS_LOCK).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CorruptRunError, match="is a link"):
         follow.follow(folder, ["tensorboard"])
     assert sorted(tmp_path.iterdir()) == [runs_dir]
@@ -262,7 +262,7 @@ def test_what_an_earlier_version_noted_of_an_address_is_not_shown(runs_dir: Path
     folder = finished_run(runs_dir)
     secret = "https://me:hunter2@host/mlflow"
     noted = {"place": secret, "run": "abc", "step": 3, "error": f"no answer from {secret}"}
-    (folder / NOTES_NAME).write_text(json.dumps({"format": 1, "trackers": {"mlflow": noted}}))
+    (folder / TRACKERS_NAME).write_text(json.dumps({"format": 1, "trackers": {"mlflow": noted}}))
     written = read_trackers(folder)["mlflow"]
     assert (written.place, written.run, written.step) == ("https://host/mlflow", "abc", 3)
     assert written.error == "no answer from https://host/mlflow"

@@ -18,7 +18,7 @@ from dynlora.errors import ConfigError
 from dynlora.integrations.trackers.places import FOLDER
 from dynlora.jobs.trackers import KNOWN, TrackerProcess, check_trackers
 from dynlora.store import queries
-from dynlora.store.tracker_notes import NOTES_NAME, Written, read_trackers, write_trackers
+from dynlora.store.notes import TRACKERS_NAME, Written, read_trackers, write_trackers
 from tests.integrations import tracked
 from tests.integrations.tracked import EVALUATED, STEPS, TRACKERS, in_tensorboard, numbers, rows, stored
 from tests.store.builder import finished_run
@@ -211,10 +211,10 @@ def test_the_extras_bring_what_is_asked_for() -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 2}', '{"format": 1, "trackers": {"a": 3}}', "{" * 9999])
 def test_notes_that_are_no_notes_count_as_none(content: str, tmp_path: Path) -> None:
-    (tmp_path / NOTES_NAME).write_text(content)
+    (tmp_path / TRACKERS_NAME).write_text(content)
     assert read_trackers(tmp_path) == {}
-    (tmp_path / NOTES_NAME).unlink()
-    (tmp_path / NOTES_NAME).symlink_to("/etc/passwd")
+    (tmp_path / TRACKERS_NAME).unlink()
+    (tmp_path / TRACKERS_NAME).symlink_to("/etc/passwd")
     assert read_trackers(tmp_path) == {}
 
 

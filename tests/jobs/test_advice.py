@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from dynlora.jobs import advice, helper_job
-from dynlora.jobs.advice import RATE
+from dynlora.jobs.advice import RATE, Answer
 from dynlora.jobs.helper_job import Failure
-from dynlora.store.advice import Answer
 from tests.jobs.helpers import fails, helper, waits
 from tests.tiny import tiny_values
 from tests.waiting import until

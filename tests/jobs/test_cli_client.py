@@ -13,7 +13,7 @@ import pytest
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import cli_client, warm
 from dynlora.jobs.spawn import run_or_leave
-from dynlora.store import process
+from dynlora.store import lifecycle
 from tests.tiny import tiny_values
 from tests.waiting import PATIENCE_S, until
 
@@ -133,10 +133,10 @@ def test_ctrl_c_ends_a_process_that_is_waited_for_and_what_it_started(how: tuple
     with subprocess.Popen([sys.executable, "-c", WAITING, CHILD, str(note), *how], stderr=subprocess.PIPE) as asking:
         until(lambda: note.exists() and note.read_text() != "", "the process it waits for has started another one")
         inner = int(note.read_text())
-        assert process.start_time(inner) is not None
+        assert lifecycle.start_time(inner) is not None
         asking.send_signal(signal.SIGINT)  # what the terminal sends: the other two have sessions of their own
         asking.communicate(timeout=PATIENCE_S)
-    until(lambda: process.start_time(inner) is None, "nothing is left of it")
+    until(lambda: lifecycle.start_time(inner) is None, "nothing is left of it")
 
 
 def test_only_a_spare_that_was_used_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from dynlora.errors import AssetError, ConfigError, DynloraError, NotMergeableEr
 from dynlora.jobs import helper_job
 from dynlora.jobs.environment import JOB_VARIABLE, child_environment
 from dynlora.jobs.helper_job import ENDING, SILENT, Failure, HelperJob
-from dynlora.store import process
+from dynlora.store import lifecycle
 from tests.jobs.helpers import helper, waits
 from tests.waiting import until
 
@@ -78,7 +78,7 @@ def test_a_record_that_names_another_process_ends_nothing(place: Path) -> None:
     command = ("python", "-m", "dynlora", "advise")
     HelperJob(kind="export", command=command).of_process(os.getppid()).write(place)
     helper_job.cancel(place)
-    assert process.start_time(os.getppid()) is not None
+    assert lifecycle.start_time(os.getppid()) is not None
 
 
 def test_a_result_is_plain_and_handed_over_once() -> None:

@@ -15,9 +15,8 @@ from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyEr
 from dynlora.jobs import launch, spawn, trash
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.environment import python_command
-from dynlora.store import process
-from dynlora.store.lifecycle import active_ids, annotate, mark_active
-from dynlora.store.process import stop_requested
+from dynlora.store import lifecycle
+from dynlora.store.lifecycle import active_ids, annotate, mark_active, stop_requested
 from dynlora.store.writer import RunWriter
 from tests.jobs.helpers import helper
 from tests.store.builder import finished_run, new_run
@@ -219,9 +218,9 @@ def test_only_our_own_process_is_signalled(root: Path, monkeypatch: pytest.Monke
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     try:
         run = new_run(root, "one")
-        start = process.start_time(other.pid)
+        start = lifecycle.start_time(other.pid)
         with monkeypatch.context() as patch:
-            patch.setattr("dynlora.store.writer.this_process", lambda: (other.pid, start, process.host()))
+            patch.setattr("dynlora.store.writer.this_process", lambda: (other.pid, start, lifecycle.host()))
             writer = RunWriter.open(run, resume_from=None)
         with pytest.raises(RunBusyError, match="was not ended"):
             launch.end_now(root, run.name)

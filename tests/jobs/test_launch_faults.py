@@ -21,8 +21,8 @@ from dynlora.inference.client import InferenceChild
 from dynlora.jobs import cli_client, launch, spawn, uploads
 from dynlora.jobs import queue as run_queue
 from dynlora.safe_files import write_text
-from dynlora.store import process, record
-from dynlora.store.origin import COPIED_NAME, Copied
+from dynlora.store import lifecycle, record
+from dynlora.store.summary import COPIED_NAME, Copied
 from dynlora.store.writer import RunWriter
 from tests.jobs.test_launch import queued, status
 from tests.jobs.test_launch import root as root
@@ -104,8 +104,8 @@ def test_a_start_that_cannot_be_written_down_leaves_no_process(root: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(record, "write_text", failing_at(2, OSError(errno.ENOSPC, "No space left on device")))
         assert run_queue.start_next(root) == second
-    assert process.find(run_queue.resume_command(first, root)) is None
-    assert process.find(run_queue.resume_command(second, root)) is not None
+    assert lifecycle.find(run_queue.resume_command(first, root)) is None
+    assert lifecycle.find(run_queue.resume_command(second, root)) is not None
     assert status(root, first) == "failed"
     assert "No space left" in (run_queue.read_status(root / first).error or "")
 
@@ -171,16 +171,16 @@ def test_a_process_that_took_over_the_pid_is_not_signalled(
     state: str, root: Path, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It lives and looks like one of dynlora's, but started at another time than the run's did."""
-    start = (process.start_time(sleeper.pid) or 0.0) - 2 * process.START_TOLERANCE_S
+    start = (lifecycle.start_time(sleeper.pid) or 0.0) - 2 * lifecycle.START_TOLERANCE_S
     run = new_run(root, "one", state)
     with monkeypatch.context() as patch:
-        patch.setattr(process, "is_ours", lambda *_: True)
+        patch.setattr(lifecycle, "is_ours", lambda *_: True)
         patch.setattr(os, "kill", lambda *_: pytest.fail("it was signalled"))
         if state == "queued":
             write_text(run / "launch.json", json.dumps({"pid": sleeper.pid, "start_time": start, "opened": 0}))
             assert launch.stop(root, "one") == "stopped"
         else:
-            patch.setattr("dynlora.store.writer.this_process", lambda: (sleeper.pid, start, process.host()))
+            patch.setattr("dynlora.store.writer.this_process", lambda: (sleeper.pid, start, lifecycle.host()))
             writer = RunWriter.open(run, resume_from=None)
             with pytest.raises(ConfigError, match="only a queued or running run can be stopped"):
                 launch.stop(root, "one")
@@ -195,7 +195,7 @@ DAY = 86_400
 def aged(path: Path, seconds: float) -> Path:
     """Make a file or, without an ending, a folder of that age."""
     path.mkdir(parents=True) if not path.suffix else path.write_text("a")
-    os.utime(path, (process.now() - seconds, process.now() - seconds))
+    os.utime(path, (lifecycle.now() - seconds, lifecycle.now() - seconds))
     return path
 
 

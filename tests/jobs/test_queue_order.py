@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, RunNotFoundError, StorageError
 from dynlora.jobs import launch, queue
-from dynlora.store import process, record
+from dynlora.store import lifecycle, record
 from tests.command_line import document, run
 from tests.store.builder import finished_run, new_run
 
@@ -43,7 +43,7 @@ def test_the_run_that_was_moved_up_starts_next_and_new_runs_come_last(
     assert queue.in_line(tmp_path) == ["three", "one", "two", "four"]
     assert queue.move(tmp_path, "four", "up") == (3, 4)
     assert queue.move(tmp_path, "four", "down") == queue.move(tmp_path, "four", "last") == (4, 4)
-    monkeypatch.setattr(queue, "spawn_detached", lambda command, log: process.this_process().pid)
+    monkeypatch.setattr(queue, "spawn_detached", lambda command, log: lifecycle.this_process().pid)
     monkeypatch.setattr(queue.warm, "is_ours", lambda command: False)
     assert queue.start_next(tmp_path) == "three"
     assert queue.in_line(tmp_path) == ["one", "two", "four"]

@@ -13,7 +13,7 @@ from dynlora.errors import ConfigError
 from dynlora.jobs import sweep
 from dynlora.jobs.helper_job import Failure
 from dynlora.jobs.sweep import STUDIES_DIR, arguments, cancel, searches, start
-from dynlora.store.process import start_time
+from dynlora.store.lifecycle import start_time
 from tests.jobs.helpers import fails, helper, waits
 from tests.waiting import until
 

@@ -16,7 +16,7 @@ from dynlora.config import parse_config
 from dynlora.jobs import launch
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.spawn import run_or_leave
-from dynlora.store import process
+from dynlora.store import lifecycle
 from dynlora.training import inputs
 from dynlora.training.run import plan
 from tests.command_line import document, run
@@ -56,7 +56,7 @@ def test_whoever_launches_is_free_at_once_and_may_die(tiny_bert: Path, tiny_data
         note = run_queue.read_launch(handle.folder)
         assert note.is_alive
         assert note.pid != os.getpid()
-        assert "train" in process.command_line(note.pid or 0), "the process that checked the run"
+        assert "train" in lifecycle.command_line(note.pid or 0), "the process that checked the run"
         assert os.getsid(note.pid or 0) == note.pid, "detached from the terminal"
         until(lambda: handle.status().status == "running", "it trains")
         second = plan(parse_config({**config, "seed": 1})).create(runs_dir, "queued").name
@@ -111,7 +111,7 @@ def test_a_command_that_closes_its_output_goes_on(tmp_path: Path) -> None:
     done = run_or_leave(script(body), 120)
     pid = int(done.stdout)
     assert done.returncode == 0
-    assert process.start_time(pid) is not None
+    assert lifecycle.start_time(pid) is not None
     os.kill(pid, signal.SIGKILL)
 
 
@@ -122,4 +122,4 @@ def test_a_command_that_hangs_is_ended(tmp_path: Path) -> None:
     body = f"open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     with pytest.raises(subprocess.TimeoutExpired):
         run_or_leave(script(body), 5)
-    assert not mark.exists() or process.start_time(int(mark.read_text())) is None
+    assert not mark.exists() or lifecycle.start_time(int(mark.read_text())) is None

@@ -22,7 +22,7 @@ from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import cli_client, helper_job, launch, quick_launch, warm
 from dynlora.jobs import queue as run_queue
 from dynlora.jobs.environment import WARM_VARIABLE, child_environment
-from dynlora.store import process
+from dynlora.store import lifecycle
 from dynlora.training import inputs
 from tests.command_line import document, run
 from tests.tiny import tiny_arguments, tiny_values
@@ -82,7 +82,7 @@ def test_a_refusal_of_the_spare_is_its_sentence_and_its_exit_code(keeper: warm.K
     assert keeper.pid == pid, "it is for commands of dynlora's"
     with pytest.raises(ConfigError, match=r"^train.lr=-1"):
         helper_job.run("check", cli_client.preflight_command(bad), 300, "not checked")
-    assert process.start_time(pid) is None
+    assert lifecycle.start_time(pid) is None
     assert keeper.pid not in (None, pid), "the next one begins"
 
 
@@ -202,10 +202,13 @@ def test_a_spare_ends_with_whoever_keeps_it(tmp_path: Path) -> None:
         assert keeper.stdout is not None
         try:
             pid = int(keeper.stdout.readline())
-            until(lambda: process.is_ours(process.command_line(pid), ["warm"]), "the spare, which has just been forked")
+            until(
+                lambda: lifecycle.is_ours(lifecycle.command_line(pid), ["warm"]),
+                "the spare, which has just been forked",
+            )
         finally:
             keeper.kill()
-        until(lambda: process.start_time(pid) is None, "the spare ends when its input is closed")
+        until(lambda: lifecycle.start_time(pid) is None, "the spare ends when its input is closed")
 
 
 def test_a_spare_that_died_is_replaced_by_a_process_of_its_own(keeper: warm.Keeper) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dynlora.analysis import ablations, run_summary
+from dynlora.analysis import retention, run_summary
 from dynlora.analysis.retention import knockout_file
 from dynlora.errors import CorruptRunError
 from dynlora.inference.worker import Answering
@@ -178,8 +178,8 @@ def test_only_a_run_of_the_callback_is_sent_to_it(
 
 def test_the_adapter_is_named_and_one_that_is_not_the_newest_is_called_so() -> None:
     knockouts = Knockouts(which="last", step=60, rows=512, loss=0.4, groups=(), n_modules=12)
-    assert ablations.adapter_caption(knockouts, 60) == "Measured with the last adapter of step 60."
-    assert "The run is now at step 90; measure again" in ablations.adapter_caption(knockouts, 90)
+    assert retention.adapter_caption(knockouts, 60) == "Measured with the last adapter of step 60."
+    assert "The run is now at step 90; measure again" in retention.adapter_caption(knockouts, 90)
 
 
 LORA: dict[str, Any] = {"ranks": {"a": 4, "b": 4}, "planned_events": 0, "own_signals": {}}
@@ -230,7 +230,7 @@ def test_a_twin_has_the_same_terms_and_the_nearest_seed(tmp_path: Path, monkeypa
 
 
 def test_the_scores_are_tried_on_a_twin(here: Here, run: Path) -> None:
-    agreement = ablations.Agreement(0.5, 0.2, 0.7, 12)
-    caption = ablations.agreement_caption("importance", agreement, ablations.Agreement(0.3, -0.1, 0.6, 12))
+    agreement = retention.Agreement(0.5, 0.2, 0.7, 12)
+    caption = retention.agreement_caption("importance", agreement, retention.Agreement(0.3, -0.1, 0.6, 12))
     assert "In the uniform baseline, where no rank moved: +0.30 (95 % CI −0.10 to +0.60)" in caption
     assert words(open_page("capacity", run=run.name, section="ablation"))

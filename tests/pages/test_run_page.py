@@ -9,8 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dynlora.jobs import launch
-from dynlora.store.lifecycle import annotate
-from dynlora.store.process import request_stop, this_process
+from dynlora.store.lifecycle import annotate, request_stop, this_process
 from dynlora.viz.report import button as report_buttons
 from dynlora.viz.ui import run_picker
 from tests.pages.app import RUN_PAGES, actions, charts, components, open_page, verdict_chart, words

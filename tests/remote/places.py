@@ -10,7 +10,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from dynlora.remote.place import Place
-from dynlora.store.origin import COPIED_NAME
+from dynlora.store.summary import COPIED_NAME
 from dynlora.store.whole_tables import TABLES, at_one_moment, batches
 
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from dynlora.errors import CorruptRunError
 from dynlora.store.reader import RunReader
-from dynlora.store.recorder import Recording
 from dynlora.store.schema import ModuleRow
 from dynlora.store.summary import run_summary
-from dynlora.store.writer import RunWriter
+from dynlora.store.writer import Recording, RunWriter
 
 WIDTH = 3
 CONFIG = {"seed": 1, "strategy": {"name": "dynamic"}}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dynlora.errors import CorruptRunError, DynloraError, StorageError
-from dynlora.store import recorder as store_recorder
+from dynlora.store import writer as store_writer
 from dynlora.store.connection import lock_run, open_reader, unwritable
 from dynlora.store.lifecycle import annotate
 from dynlora.store.notes import annotate_notes
@@ -22,8 +22,8 @@ from tests.store.builder import define, finished_run, new_run, record
 
 @pytest.fixture
 def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunWriter:
-    monkeypatch.setattr(store_recorder, "_RETRY_AFTER_S", 0.0)
-    monkeypatch.setattr(store_recorder, "COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(store_writer, "_RETRY_AFTER_S", 0.0)
+    monkeypatch.setattr(store_writer, "COMMIT_EVERY_S", 0.0)
     return RunWriter.open(new_run(tmp_path), resume_from=None)
 
 
@@ -57,7 +57,7 @@ def test_a_full_disk_is_a_warning_and_nothing_is_lost(writer: RunWriter) -> None
 
 
 def test_a_disk_that_stays_full_costs_rows_but_not_the_end(writer: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_recorder, "_MAX_PENDING_BYTES", 20_000)
+    monkeypatch.setattr(store_writer, "_MAX_PENDING_BYTES", 20_000)
     define(writer)
     record(writer, 1, 5)
     fill_disk(writer)

@@ -13,7 +13,7 @@ from dynlora.store.catalogue import run_rows
 from dynlora.store.meta import DECODE, OTHER, TRAIN, kind_of
 from dynlora.store.summary import run_summary
 from dynlora.store.writer import RunWriter
-from dynlora.training.resumable import check_own
+from dynlora.training.folder_work import check_own
 
 
 def make(runs_dir: Path, **meta: object) -> Path:

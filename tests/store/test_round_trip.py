@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from dynlora.errors import ConfigError, RunBusyError, RunNotFoundError
-from dynlora.store import recorder
+from dynlora.store import writer as store_writer
 from dynlora.store.reader import RunReader
 from dynlora.store.series import old_zero_crc
 from dynlora.store.writer import RunWriter
@@ -71,7 +71,7 @@ def test_minus_zero_is_no_damage(of_before: bool, tmp_path: Path, monkeypatch: p
     """SQLite keeps -0.0 as 0.0; earlier versions took the checksum of -0.0, so that their runs read as damaged."""
     folder = new_run(tmp_path)
     if of_before:
-        monkeypatch.setattr(recorder, "scalar_crc", lambda seed, step, value: old_zero_crc(seed, step))
+        monkeypatch.setattr(store_writer, "scalar_crc", lambda seed, step, value: old_zero_crc(seed, step))
     with RunWriter.open(folder, resume_from=None) as writer:
         writer.scalar("x", "train", 1, -0.0)
         writer.finish("finished")

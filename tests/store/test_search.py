@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import SearchError
-from dynlora.store import search_fields
+from dynlora.store import search as store_search
 from dynlora.store.search import (
     MAX_DEPTH,
     MAX_LENGTH,
@@ -114,7 +114,7 @@ def test_any_text_is_read_or_refused_at_a_place_in_it(text: str) -> None:
         assert len(str(parsed).splitlines()) == 1
     else:
         assert parse(written(parsed)) == parsed
-        assert isinstance(search_fields.is_fit(parsed, ROW), bool)
+        assert isinstance(store_search.is_fit(parsed, ROW), bool)
 
 
 Predicate = Callable[[Mapping[str, Any]], bool]
@@ -193,7 +193,7 @@ def joined(pair: tuple[tuple[str, Predicate], tuple[str, Predicate]]) -> st.Sear
 @given(st.recursive(LEAVES, lambda inner: st.tuples(inner, inner).flatmap(joined), max_leaves=5))
 def test_what_fits_is_what_a_naive_reader_says(search: tuple[str, Predicate]) -> None:
     text, holds = search
-    assert search_fields.is_fit(parse(text), ROW) is holds(PLAIN)
+    assert store_search.is_fit(parse(text), ROW) is holds(PLAIN)
 
 
 def test_and_binds_closer_than_or_and_not_closest() -> None:
@@ -271,7 +271,7 @@ def test_what_an_example_of_the_documentation_means() -> None:
     ],
 )
 def test_typed_comparisons(text: str, fits: bool) -> None:
-    assert search_fields.fits(text, [ROW]) == [fits]
+    assert store_search.fits(text, [ROW]) == [fits]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_typed_comparisons(text: str, fits: bool) -> None:
 )
 def test_a_mistake_is_one_sentence_with_its_place(text: str, column: int, words: str) -> None:
     with pytest.raises(SearchError) as caught:
-        search_fields.fits(text, [ROW])
+        store_search.fits(text, [ROW])
     assert (caught.value.column, str(caught.value).startswith(f"search, column {column}: ")) == (column, True)
     assert words in str(caught.value)
     line, caret = caught.value.picture.split("\n")
@@ -322,12 +322,12 @@ def test_spaces_do_not_count_and_a_long_search_is_shown_around_the_mistake() -> 
 
 def test_a_field_that_only_some_runs_have_is_known_by_being_there() -> None:
     other = {**ROW, "metrics": {"bleu": 0.3}, "config": {"strategy": {"name": "x", "depth": 2}}}
-    assert search_fields.fits("bleu>0.2", [ROW, other]) == [False, True]
-    assert search_fields.fits("strategy.depth=2", [ROW, other]) == [False, True]
+    assert store_search.fits("bleu>0.2", [ROW, other]) == [False, True]
+    assert store_search.fits("strategy.depth=2", [ROW, other]) == [False, True]
     with pytest.raises(SearchError, match="not a field"):
-        search_fields.fits("bleu>0.2", [ROW])
-    assert search_fields.fits("accuracy>0.2", []) == []
-    assert search_fields.unset_names("strategy.gats=x or strategy.gates=y", [ROW]) == ["strategy.gats"]
+        store_search.fits("bleu>0.2", [ROW])
+    assert store_search.fits("accuracy>0.2", []) == []
+    assert store_search.unset_names("strategy.gats=x or strategy.gates=y", [ROW]) == ["strategy.gats"]
 
 
 def test_what_is_no_plain_value_never_fits_and_never_breaks() -> None:
@@ -340,17 +340,17 @@ def test_what_is_no_plain_value_never_fits_and_never_breaks() -> None:
         "params": 3,
         "config": {"train": {"lr": {"a": 1}}, "x": [[1], {"b": 2}]},
     }
-    assert search_fields.fits("seed>1", [odd]) == [True]
+    assert store_search.fits("seed>1", [odd]) == [True]
     for text in ("step>=0", "step!=0", "accuracy>0", "train.lr>0", "train.lr.a.b>0", "params.active>0", "tag:x", "x=1"):
-        assert not search_fields.is_fit(parse(text), odd)
+        assert not store_search.is_fit(parse(text), odd)
 
 
 def test_the_documentation_holds() -> None:
     blocks = (Path(__file__).parents[2] / "docs" / "SEARCH.md").read_text("utf-8").split("```\n")
     for line in blocks[1].splitlines():
-        assert isinstance(search_fields.fits(line, [ROW])[0], bool)
+        assert isinstance(store_search.fits(line, [ROW])[0], bool)
     command, sentence, *picture = blocks[5].splitlines()
     with pytest.raises(SearchError) as caught:
-        search_fields.fits(command.split("'")[1], [ROW])
+        store_search.fits(command.split("'")[1], [ROW])
     assert sentence == f"Error: {caught.value}"
     assert picture == caught.value.picture.split("\n")

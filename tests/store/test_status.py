@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from dynlora.jobs import launch
-from dynlora.store import process
+from dynlora.store import lifecycle
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status
 from dynlora.store.summary import run_summary
@@ -143,13 +143,13 @@ def test_a_writer_that_lets_go_leaves_an_interrupted_run(tmp_path: Path) -> None
 
 
 def test_processes_are_told_apart() -> None:
-    me = process.this_process()
+    me = lifecycle.this_process()
     assert me.pid == os.getpid()
-    assert process.is_alive(me.pid, me.start)
-    assert not process.is_alive(me.pid, None)
-    assert not process.is_alive(-1, 0.0)
-    assert process.command_line(me.pid)
-    assert process.command_line(2**22 + 5) == []
+    assert lifecycle.is_alive(me.pid, me.start)
+    assert not lifecycle.is_alive(me.pid, None)
+    assert not lifecycle.is_alive(-1, 0.0)
+    assert lifecycle.command_line(me.pid)
+    assert lifecycle.command_line(2**22 + 5) == []
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_processes_are_told_apart() -> None:
     ],
 )
 def test_a_process_that_trains_is_known_by_its_command(command: list[str]) -> None:
-    assert process.is_ours(command, launch._working_commands())
+    assert lifecycle.is_ours(command, launch._working_commands())
 
 
 @pytest.mark.parametrize(
@@ -184,23 +184,23 @@ def test_a_process_that_trains_is_known_by_its_command(command: list[str]) -> No
 )
 def test_a_process_that_only_names_dynlora_is_not_taken_for_one_of_ours(command: list[str]) -> None:
     """Any command line with the letters in it passed: an editor with a file of that name would have been ended."""
-    assert not process.is_ours(command, launch._working_commands())
+    assert not lifecycle.is_ours(command, launch._working_commands())
 
 
 def test_a_process_is_found_by_what_it_runs() -> None:
     command = [sys.executable, "-c", "import time; time.sleep(3600)", "a mark of its own"]
-    assert process.find(command) is None
+    assert lifecycle.find(command) is None
     other = subprocess.Popen(command)
     try:
         until(
-            lambda: process.command_line(other.pid) == command, "the child's command line"
+            lambda: lifecycle.command_line(other.pid) == command, "the child's command line"
         )  # empty while it is loaded
-        start = process.start_time(other.pid)
-        assert process.find(["another python", *command[1:]]) == (other.pid, start)
+        start = lifecycle.start_time(other.pid)
+        assert lifecycle.find(["another python", *command[1:]]) == (other.pid, start)
     finally:
         other.kill()
         other.wait()
-    assert process.find(command) is None
+    assert lifecycle.find(command) is None
 
 
 def test_what_a_run_does_is_there_while_it_runs_and_gone_when_it_ends(tmp_path: Path) -> None:

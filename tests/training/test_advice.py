@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 import dynlora
-from dynlora.analysis import advice_text
-from dynlora.analysis.suggested_rate import RateCurve
+from dynlora.analysis import advice as analysis_advice
+from dynlora.analysis.advice import RateCurve
 from dynlora.config import parse_config
 from dynlora.engine.data.batches import Tokens
 from dynlora.engine.evaluation.to_learn import label_noise, labels_to_learn
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.errors import ConfigError
+from dynlora.jobs.advice import RateAnswer
 from dynlora.store import queries
-from dynlora.store.advice import RateAnswer
 from dynlora.training import rate_advice
 from dynlora.training.advice import AdviceRequest, advise, probing_trainer
 from dynlora.training.rate_advice import HIGHEST, advise_rate, range_test, rates_of
@@ -138,7 +138,7 @@ def test_no_rate_is_suggested_where_the_loss_falls_by_chance(
         answers.append(advise_rate(tiny_config(tiny_bert, tiny_data)))
     unbroken = [answer for answer in answers if answer["breaks"] is None]
     flat = "No rate is suggested: the loss does not fall beyond its noise at any rate up to 1."
-    are_flat = [advice_text.rate_headline(answer) == flat for answer in unbroken]
+    are_flat = [analysis_advice.rate_headline(answer) == flat for answer in unbroken]
     assert len(are_flat) > 10
     assert are_flat.count(False) <= 1, "four halves that agree by chance"
 
@@ -165,7 +165,7 @@ def test_the_command_suggests_a_rate(tiny_bert: Path, tiny_data: Path, tmp_path:
     assert json.loads(file.read_text("utf-8")) == answer
     assert RateAnswer.read(file) is not None
     words = CliRunner().invoke(main, arguments).stdout
-    assert advice_text.rate_headline(answer) in words
+    assert analysis_advice.rate_headline(answer) in words
     assert "no guarantee" in words
     refused = CliRunner().invoke(main, [*arguments, "--leave-out"])
     assert (refused.exit_code, "--leave-out: is about ranks" in refused.stderr) == (2, True)
@@ -183,7 +183,7 @@ def test_what_classes_hold_beyond_a_fitted_head_is_little_where_the_words_tell_t
     small = advise_rate(tiny_config(tiny_bert, tiny_data, strategy={"name": "lora"}, adapter__rank=1), 20)["capacity"]
     assert small["parameters"] * 2 == known["parameters"]
     assert small["capacity"] == 2 * small["parameters"]
-    assert advice_text.rank_capacity(answer).startswith("This rank is")
+    assert analysis_advice.rank_capacity(answer).startswith("This rank is")
 
 
 def test_labels_that_no_text_tells_hold_their_entropy_and_no_more(tiny_bert: Path, tiny_data: Path) -> None:

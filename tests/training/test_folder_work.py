@@ -10,8 +10,8 @@ import pytest
 
 from dynlora.errors import ConfigError
 from dynlora.jobs.queue import read_status
-from dynlora.store.origin import COPIED_NAME, Copied
 from dynlora.store.reader import RunReader
+from dynlora.store.summary import COPIED_NAME, Copied
 from dynlora.store.writer import RunWriter
 from dynlora.training import folder_work
 from dynlora.training.folder_work import check_can_work, work_on

@@ -23,7 +23,7 @@ from dynlora.engine.evaluation.evaluate import sample, whole
 from dynlora.engine.loop.checkpoint import pack, read_checkpoint
 from dynlora.store import queries
 from dynlora.store.lifecycle import annotate
-from dynlora.training.resumable import changed_settings
+from dynlora.training.folder_work import changed_settings
 from dynlora.training.run import resume
 from dynlora.viz.compare import model as compare_model
 from tests.command_line import run

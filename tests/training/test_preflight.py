@@ -12,7 +12,7 @@ import torch
 import dynlora
 from dynlora import strategies
 from dynlora.errors import DynloraError
-from dynlora.training import preflight as module
+from dynlora.training import preflight as training_preflight
 from dynlora.training.build import MOST_CALIBRATED
 from dynlora.training.preflight import preflight
 from tests.tiny import tiny_config
@@ -48,7 +48,7 @@ def test_a_step_of_any_size_is_checked_on_a_few_rows(
     start = time.process_time()
     report = preflight(tiny_config(tiny_bert, tiny_data, train__batch_size=65_536, train__grad_accum=4096))
     assert time.process_time() - start < 20
-    assert max(sizes) <= max(module.EVALUATED, MOST_CALIBRATED)
+    assert max(sizes) <= max(training_preflight.EVALUATED, MOST_CALIBRATED)
     assert "A step has 268,435,456 examples; memory and time were checked on 32 and scaled." in report["warnings"]
 
 
@@ -57,7 +57,7 @@ def test_the_estimate_of_a_part_is_near_that_of_the_whole(
 ) -> None:
     config = tiny_config(tiny_bert, tiny_data, train__batch_size=64, train__grad_accum=2)
     whole = preflight(config)
-    monkeypatch.setattr(module, "MOST_PROBED", 100)
+    monkeypatch.setattr(training_preflight, "MOST_PROBED", 100)
     part = preflight(config)
     assert part["memory_mib"]["total"] == pytest.approx(whole["memory_mib"]["total"], rel=0.3)
     assert not any("were checked on" in sentence for sentence in whole["warnings"])
@@ -116,6 +116,6 @@ def test_dropout_near_1_does_not_hide_where_gates_can_be(tiny_bert: Path, tiny_d
 def test_a_schedule_is_printed_as_its_ends_and_a_count(tiny_bert: Path, tiny_data: Path) -> None:
     report = preflight(tiny_config(tiny_bert, tiny_data, train__steps=900, log__eval_every=2))
     assert report["schedule"]["evaluations"] == list(range(0, 901, 2))
-    assert "evaluations after steps 0 to 900 (449 between)" in module.format_preflight(report)
+    assert "evaluations after steps 0 to 900 (449 between)" in training_preflight.format_preflight(report)
     few = {**report, "schedule": {**report["schedule"], "events": [], "evaluations": [0, 5, 1200]}}
-    assert "after steps (never); evaluations after steps 0, 5, 1,200" in module.format_preflight(few)
+    assert "after steps (never); evaluations after steps 0, 5, 1,200" in training_preflight.format_preflight(few)

@@ -11,8 +11,7 @@ from transformers import AutoTokenizer
 from dynlora.config import parse_config
 from dynlora.contracts.tiny_runs import END
 from dynlora.errors import ConfigError, DataError
-from dynlora.training.preflight import format_preflight, preflight
-from dynlora.training.token_preview import format_preview, token_preview
+from dynlora.training.preflight import format_preflight, format_preview, preflight, token_preview
 from tests.tiny import tiny_values
 from tests.tiny_lm import lm_values, save_lines, save_tiny_lm
 

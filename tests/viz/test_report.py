@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dynlora.analysis import ablations
+from dynlora.analysis import retention
 from dynlora.analysis.retention import knockout_file
 from dynlora.analysis.run_reading import read_run
 from dynlora.server.serve import sample_runs_dir
@@ -424,7 +424,7 @@ def test_knock_outs_that_do_not_fit_the_run_are_not_in_its_report(
         assert part() == nothing
     MEASURED.write(file)
     assert part() != nothing
-    monkeypatch.setattr(ablations, "knockout_file", nowhere)
+    monkeypatch.setattr(retention, "knockout_file", nowhere)
     assert part() == nothing
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dynlora import text as kit_text
-from dynlora.analysis import capacity_frames, config_fields, run_summary
+from dynlora.analysis import capacity_frames, run_summary, seed_groups
 from dynlora.analysis.frames import csv_text
 from dynlora.errors import ConfigError
 from dynlora.kinds.train.panels import capacity, flow, importance
@@ -222,8 +222,8 @@ def test_the_command_line_is_safe_and_starts_the_same_run() -> None:
 
 def test_one_form_has_one_key() -> None:
     config = form_model.nested({"seed": 0})
-    assert config_fields.launch_key("a", config) == config_fields.launch_key("a", dict(config))
-    assert config_fields.launch_key("a", config) != config_fields.launch_key("a", {"seed": 1})
+    assert seed_groups.launch_key("a", config) == seed_groups.launch_key("a", dict(config))
+    assert seed_groups.launch_key("a", config) != seed_groups.launch_key("a", {"seed": 1})
 
 
 @pytest.mark.parametrize(

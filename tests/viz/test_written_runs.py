@@ -7,7 +7,7 @@ import pytest
 
 from dynlora.analysis import results, run_summary
 from dynlora.kinds.train.panels import metric
-from dynlora.store import search_fields
+from dynlora.store import search
 from dynlora.viz.kit.charts import limits
 from dynlora.viz.kit.theme import LIGHT
 from dynlora.viz.run import result_figures
@@ -92,4 +92,4 @@ def test_without_classes_no_example_is_called_wrong() -> None:
 
 def test_the_best_perplexity_can_be_searched_for() -> None:
     rows = [{"id": "a", "best": {"perplexity": 9.0}}, {"id": "b", "best": {"perplexity": 20.0}}]
-    assert search_fields.fits("best.perplexity<10", rows) == [True, False]
+    assert search.fits("best.perplexity<10", rows) == [True, False]

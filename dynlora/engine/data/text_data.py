@@ -14,10 +14,9 @@ from datasets import ClassLabel, Dataset
 
 from dynlora import tasks
 from dynlora.config import DataConfig
-from dynlora.data_files import columns as column_names
+from dynlora.data_files import columns as data_files_columns
 from dynlora.data_files import finders, scan
-from dynlora.data_files.columns import Columns
-from dynlora.data_files.conversations import Turn, asked_and_said, conversation
+from dynlora.data_files.columns import Columns, Turn, asked_and_said, conversation
 from dynlora.engine.data.tables import Splits, limited, read_splits, said_of, wanted_columns
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import DataError
@@ -135,7 +134,7 @@ def _read(
     """Return the rows of both sides and their task, or refuse the first row or column that does not fit."""
     splits = read_splits(config, folder, seed, label_names)
     tables = [splits.train, splits.held_out]
-    columns = column_names.resolved(tables[0].column_names, wanted_columns(config))
+    columns = data_files_columns.resolved(tables[0].column_names, wanted_columns(config))
     label = columns.label or config.label
     if label_names:
         tables = [table.cast_column(label, ClassLabel(names=[*label_names])) for table in tables]
@@ -172,7 +171,7 @@ def text_columns(table: Dataset, config: DataConfig) -> tuple[list[str], list[st
     Raises:
         DataError: when the columns are not there.
     """
-    resolved = column_names.resolved(table.column_names, wanted_columns(config))
+    resolved = data_files_columns.resolved(table.column_names, wanted_columns(config))
     columns = replace(resolved, label=None, group_by=None, answer=None)
     _check_columns(columns, table, "given")
     pair = _texts(table, columns, "text_pair", "given") if columns.text_pair else None
@@ -187,9 +186,9 @@ def rows_to_continue(table: Dataset, config: DataConfig, task: Task) -> Rows:
     """
     names = table.column_names
     request = replace(wanted_columns(config), text_pair=None, is_generative=True)
-    if request.text is None and not any(name in names for name in column_names.MESSAGES):
-        request = replace(request, text=next((name for name in column_names.PROMPTS if name in names), None))
-    columns = replace(column_names.resolved(names, request), group_by=None, answer=None, text_pair=None)
+    if request.text is None and not any(name in names for name in data_files_columns.MESSAGES):
+        request = replace(request, text=next((name for name in data_files_columns.PROMPTS if name in names), None))
+    columns = replace(data_files_columns.resolved(names, request), group_by=None, answer=None, text_pair=None)
     _check_columns(columns, table, "given")
     return replace(_rows(table, columns, task, "given"), text_pair=None)
 
@@ -201,7 +200,7 @@ def _check_columns(columns: Columns, table: Dataset, split: str) -> None:
         if name is None or (role == "group_by" and name in SYNTHETIC_GROUPS):
             continue
         if name not in table.column_names:
-            raise column_names.missing(columns.setting(role), name, split, table.column_names)
+            raise data_files_columns.missing(columns.setting(role), name, split, table.column_names)
 
 
 SYNTHETIC_GROUPS = ("length", "label", "clusters", "none")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.addresses import hidden
-from dynlora.analysis.config_fields import by_name, set_values
+from dynlora.analysis.seed_groups import by_name, set_values
 from dynlora.errors import DynloraError, RunBusyError, first_line
 from dynlora.integrations.trackers.base import (
     CAPACITY,
@@ -38,9 +38,9 @@ from dynlora.store import jsontext
 from dynlora.store.connection import take_lock
 from dynlora.store.meta import config as run_config
 from dynlora.store.meta import is_count, moment, section, text
+from dynlora.store.notes import TRACKERS_LOCK, Written, forget_errors, read_trackers, write_trackers
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import ModuleRow, Status
-from dynlora.store.tracker_notes import LOCK_NAME, Written, forget_errors, read_trackers, write_trackers
 from dynlora.viz.kit.rank_picture import rank_image
 
 WINDOW = 2000
@@ -237,9 +237,9 @@ def follow(folder: Path, names: Sequence[str], *, poll_s: float = POLL_S) -> dic
 def _alone(folder: Path) -> Any:
     """Take the lock of those who write a run to trackers, however long another holds it."""
     return take_lock(
-        folder / LOCK_NAME,
+        folder / TRACKERS_LOCK,
         -1,
-        link=f"run {folder.name}: {LOCK_NAME} is a link; dynlora does not follow links",
+        link=f"run {folder.name}: {TRACKERS_LOCK} is a link; dynlora does not follow links",
         busy=f"run {folder.name} is being written to trackers by another process",
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import DynloraError
-from dynlora.kinds.decode import frames, text
+from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.result import Decode, GrowingDecodes, read_decode
 from dynlora.kinds.decode.settings import DecodeSettings
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, kind_of_run
@@ -29,7 +29,7 @@ class DecodeKind(RunKind):
     page = "decode"
     settings = DecodeSettings
     form = StartForm(
-        text.PURPOSE,
+        frames.PURPOSE,
         "Decode",
         "Start decoding",
         "There is no finished run of a language model: a target, a draft and a judge on arithmetic can be trained.",
@@ -55,20 +55,20 @@ class DecodeKind(RunKind):
 
     def choice(self, result: Decode) -> Choice | None:
         """Return the points, each a decode of all problems."""
-        from dynlora.kinds.decode.text import point_choice
+        from dynlora.kinds.decode.frames import point_choice
 
         return point_choice(result)
 
     def conclusion(self, result: Decode, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return how a point compares with the target alone; without a choice the point to recommend."""
-        from dynlora.kinds.decode.text import POINT, point_named
+        from dynlora.kinds.decode.frames import POINT, point_named
 
         point = point_named(result, chosen[POINT]) if POINT in chosen else frames.best(result)
-        return Conclusion(text.headline(result, point), text.basis(result, point))
+        return Conclusion(frames.headline(result, point), frames.basis(result, point))
 
     def headline(self, result: Decode) -> str:
         """Return who plays the roles."""
-        return text.about(result)
+        return frames.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield the table of the points."""

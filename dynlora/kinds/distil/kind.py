@@ -10,7 +10,7 @@ from dynlora.config import RunConfig, parse_config
 from dynlora.kinds.distil import result as distil_result
 from dynlora.kinds.distil.result import Distil, read_distil
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
-from dynlora.kinds.recycle.text import NO_TEACHER, TEACH
+from dynlora.kinds.recycle.result import NO_TEACHER, TEACH
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.store.meta import table

@@ -109,7 +109,7 @@ class MergeKind(RunKind):
 
     def load(self, folder: Path) -> Any:
         """Return the merge on its base model; without the head where the sources' differ."""
-        from dynlora.kinds.merge.work.export import load_merge
+        from dynlora.kinds.merge.work.materials import load_merge
 
         return load_merge(folder)
 
@@ -117,7 +117,7 @@ class MergeKind(RunKind):
         self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
     ) -> tuple[dict[str, Any], str]:
         """Write the merge as an adapter that PEFT loads, or as a plain transformers folder."""
-        from dynlora.kinds.merge.work.export import export_merge
+        from dynlora.kinds.merge.work.materials import export_merge
 
         document = export_merge(folder, out, format)
         return document, f"wrote {out} ({format}), a merge of {document['parameters']:,} parameters"

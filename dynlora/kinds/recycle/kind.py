@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynlora.errors import ConfigError
-from dynlora.kinds.recycle import text
+from dynlora.kinds.recycle import result as recycle_result
 from dynlora.kinds.recycle.result import Recycle, read_recycle
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, StartForm, Trial, interval_words
@@ -29,7 +29,13 @@ class RecycleKind(RunKind):
     about = "a meta-LoRA made of finished runs (LoRA Recycle)"
     page = "recycle"
     settings = RecycleSettings
-    form = StartForm(text.PURPOSE, text.TEACH, "Start", text.NO_TEACHER, evidence=text.EVIDENCE)
+    form = StartForm(
+        recycle_result.PURPOSE,
+        recycle_result.TEACH,
+        "Start",
+        recycle_result.NO_TEACHER,
+        evidence=recycle_result.EVIDENCE,
+    )
     trial = Trial("Try it on a new task", "few-shot", "meta")
     formats = ("peft", "uniform")
 
@@ -57,17 +63,17 @@ class RecycleKind(RunKind):
 
     def conclusion(self, result: Recycle, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return whether the meta-LoRA beats the base model."""
-        return Conclusion(text.headline(result), text.basis(result))
+        return Conclusion(recycle_result.headline(result), recycle_result.basis(result))
 
     def progress(self, result: Recycle, step: int, chosen: Mapping[str, str] = NOTHING) -> Conclusion:
         """Return the stage of the step until the test is done."""
         if result.accuracy:
             return self.conclusion(result)
-        return Conclusion(text.progress(result, step), text.basis(result))
+        return Conclusion(recycle_result.progress(result, step), recycle_result.basis(result))
 
     def headline(self, result: Recycle) -> str:
         """Return who taught, and what."""
-        return text.about(result)
+        return recycle_result.about(result)
 
     def lines(self, document: Mapping[str, Any], runs_dir: Path) -> Iterator[str]:
         """Yield how to try the meta-LoRA, and the table of its few-shot accuracy."""
@@ -88,7 +94,7 @@ class RecycleKind(RunKind):
 
     def tables(self, result: Recycle) -> Mapping[str, DataFrame]:
         """Return the teachers."""
-        return {"teachers": text.teachers_frame(result)}
+        return {"teachers": recycle_result.teachers_frame(result)}
 
     def usage(self, run_id: str, runs_dir: Path) -> str:
         """Return the command that classifies with the meta-LoRA."""
@@ -109,7 +115,7 @@ class RecycleKind(RunKind):
         self, folder: Path, out: Path, format: str, which: str = "last", measure: str = "sample"
     ) -> tuple[dict[str, Any], str]:
         """Write the meta-LoRA as a feature-extraction adapter that PEFT loads."""
-        from dynlora.kinds.recycle.work.export import export_meta
+        from dynlora.kinds.recycle.work.few_shot import export_meta
 
         form = form_of(format)
         if form.format != "peft":

@@ -16,9 +16,8 @@ from dynlora.errors import DynloraError
 from dynlora.kinds.run_kind import NOTHING, Conclusion, RunKind, Trial
 from dynlora.peft_adapter.forms import FORMS, raised_loss
 from dynlora.store.lifecycle import annotate
-from dynlora.store.origin import check_can_resume
 from dynlora.store.reader import RunReader
-from dynlora.store.summary import recorded_adapter, run_summary
+from dynlora.store.summary import check_can_resume, recorded_adapter, run_summary
 from dynlora.viz.kit.panel import Data, Panel, Picks, RunView
 
 
@@ -57,7 +56,7 @@ class TrainKind(RunKind):
 
     def resume(self, folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Any:
         """Go on with a training here; what can be refused without torch is refused before it is loaded."""
-        from dynlora.training.resumable import changed_settings, check_own, check_resumable
+        from dynlora.training.folder_work import changed_settings, check_own, check_resumable
 
         if os.environ.get("RANK", "0") == "0":  # of several processes the first may have set the run running already
             with RunReader(folder) as reader:

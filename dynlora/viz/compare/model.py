@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from dynlora.analysis import run_summary
-from dynlora.analysis.config_fields import SOURCES, flat
 from dynlora.analysis.frames import smoothed
 from dynlora.analysis.retention import Retention
 from dynlora.analysis.run_summary import LOW_IS_GOOD, format_strategy, main_metric, parameters_in_use
-from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.seed_groups import SOURCES, Group, flat
 from dynlora.analysis.stats import spearman
 from dynlora.text import listed, metric_words, number, one_line, source_name
 

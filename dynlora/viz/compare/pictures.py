@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from dynlora.analysis import run_summary, seed_groups
+from dynlora.analysis.frames import RunQueries
 from dynlora.analysis.retention import RETENTION, retentions
-from dynlora.analysis.run_queries import RunQueries
 from dynlora.analysis.seed_groups import Group
 from dynlora.store import queries
 from dynlora.viz.compare import figures as compare_figures

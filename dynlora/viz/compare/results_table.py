@@ -15,7 +15,7 @@ import pandas as pd
 
 from dynlora.analysis.run_summary import main_metric
 from dynlora.analysis.seed_groups import grouped, methods
-from dynlora.store import search_fields
+from dynlora.store import search
 from dynlora.text import metric_words, one_line, source_name
 from dynlora.viz.compare.model import LOW_IS_GOOD
 from dynlora.viz.compare.scatter_model import USED, Row, numbers
@@ -96,7 +96,7 @@ def paper(rows: Sequence[Row], per: str) -> Paper:
     done = [row for row in rows if row["status"] == "finished" and main_metric(row)[1] is not None]
     columns = _columns(done)
     keys = list(columns)
-    ignoring = {key for row in done for key in search_fields.settings(row) if key.startswith("data.")}
+    ignoring = {key for row in done for key in search.settings(row) if key.startswith("data.")}
     by_id = {row["id"]: row for row in done}
     groups = grouped(done, ignoring)
     cells_of_groups = [(group, _cells([by_id[run] for run in group.runs], keys)) for group in groups]
@@ -123,7 +123,7 @@ _Key = tuple[str, str, tuple[tuple[str, str], ...]]
 
 
 def _key(row: Row) -> _Key:
-    settings = {key.removeprefix("data."): value for key, value in search_fields.settings(row).items()}
+    settings = {key.removeprefix("data."): value for key, value in search.settings(row).items()}
     other = [(key, str(settings[key])) for key in SETTINGS_OF_DATA if settings.get(key) is not None]
     return str(row["data"]), main_metric(row)[0], tuple(other)
 

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis.config_fields import LABELS
 from dynlora.analysis.run_summary import format_strategy, parameters_in_use
-from dynlora.analysis.seed_groups import NOT_COMPARED
+from dynlora.analysis.seed_groups import LABELS, NOT_COMPARED
 from dynlora.config_files import METHOD
-from dynlora.store import search_fields
+from dynlora.store import search
 from dynlora.text import number, one_line, source_name
 from dynlora.viz.compare.model import distinct_names
 
@@ -81,7 +80,7 @@ def numbers(row: Row) -> dict[str, float]:
         f"{group}.{name}": value for group in ("params", "time") for name, value in (row.get(group) or {}).items()
     }
     values |= {"step": row.get("step"), "seed": row.get("seed")}
-    values |= {key: value for key, value in search_fields.settings(row).items() if key not in NOT_SETTINGS}
+    values |= {key: value for key, value in search.settings(row).items() if key not in NOT_SETTINGS}
     return {str(name): float(value) for name, value in values.items() if _is_number(value)}
 
 
@@ -119,7 +118,7 @@ def swept(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
     The most varied come first, numbers before text. None is where a run does not set it.
     """
-    settings = [search_fields.settings(row) for row in rows]
+    settings = [search.settings(row) for row in rows]
     keys = [key for key in dict.fromkeys(key for one in settings for key in one) if _is_said(key, settings)]
     columns = {key: [_plain(key, one.get(key)) for one in settings] for key in keys}
     counts = {key: len(set(map(str, values))) for key, values in columns.items()}

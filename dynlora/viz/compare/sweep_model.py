@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis.seed_groups import Group, grouped, methods
-from dynlora.store import search_fields
+from dynlora.store import search
 from dynlora.text import listed, one_line, plotly_text, plural, score, sentence_case
 from dynlora.viz.compare.scatter_model import NOT_SETTINGS, Row, format_value, in_order, is_logarithmic, swept, title
 from dynlora.viz.kit import theme
@@ -240,7 +240,7 @@ def averaged_over(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
     first: dict[str, Mapping[str, Any]] = {}
     differing: dict[str, None] = {}
     for row in rows:
-        one = search_fields.settings(row)
+        one = search.settings(row)
         base = first.setdefault(str([one.get(key) for key in axes]), one)
         differing |= dict.fromkeys(key for key in [*base, *one] if base.get(key) != one.get(key))
     return [key for key in differing if key not in (*NOT_SETTINGS, *axes)]
@@ -295,7 +295,7 @@ def best_of_each(lines: pd.DataFrame, *, low_is_good: bool) -> pd.DataFrame:
 
 
 def _place(row: Row, along: str) -> float | None:
-    value: Any = (row.get("params") or {}).get("budget") if along == BUDGET else search_fields.value_of(row, along)
+    value: Any = (row.get("params") or {}).get("budget") if along == BUDGET else search.value_of(row, along)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis.run_queries import RunQueries
+from dynlora.analysis.frames import RunQueries
 from dynlora.discovery import classes_in, plugged_in
 from dynlora.viz.kit.theme import Palette
 

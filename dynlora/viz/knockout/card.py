@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import ablations, run_summary
+from dynlora.analysis import retention, run_summary
 from dynlora.analysis.retention import knockout_file, knockout_target
 from dynlora.errors import DynloraError
 from dynlora.inference.client import shared
@@ -72,16 +72,16 @@ def _draw(
     if ended and state is None:
         st.error(safe(f"The ablation ended early: {ended}"))
     _controls(run, summary, knockouts, state)
-    effect = ablations.effects(knockouts, modules)
+    effect = retention.effects(knockouts, modules)
     if knockouts is None or effect.empty:
         note(ABOUT)
         return
     names = modules.sort_values("position")["name"].tolist()
     bars = knockout_text.effects(knockouts, modules, colours(), st.query_params.get("module"))
     picture(bars, "effects", Picks("module", names))
-    note(ablations.adapter_caption(knockouts, summary["step"]))
+    note(retention.adapter_caption(knockouts, summary["step"]))
     _against_scores(folder, effect, modules, twins)
-    groups = ablations.by_group(knockouts, modules)
+    groups = retention.by_group(knockouts, modules)
     if len(groups) > 1:
         st.markdown("**Loss change by input group**")
         picture(knockout_text.by_group(knockouts, modules, colours()), "by-group")
@@ -119,20 +119,20 @@ def _controls(
 def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, twins: pd.DataFrame) -> None:
     """Draw a recorded score against the effects, beside its agreement with those of a uniform baseline."""
     scores = module_scores(folder)
-    if not scores or len(effect) < ablations.LEAST:
+    if not scores or len(effect) < retention.LEAST:
         return
     name = choose("score", "Score", list(scores), next(iter(scores)))
     twin, title, uniform = _twin(twins, modules)
-    other = None if uniform is None else ablations.agreement(scores[name], uniform)
+    other = None if uniform is None else retention.agreement(scores[name], uniform)
     left, right = st.columns([3, 2])
     with left:
         picture(knockout_text.against_score(effect, scores[name], name, colours(), other), "against")
     with right:
         st.markdown("**Rank correlation of each score with the loss change**")
-        rows(ablations.agreements(scores, effect).round(3))
+        rows(retention.agreements(scores, effect).round(3))
         if uniform is not None:
             st.markdown(f"**The same for {safe(title)}**")
-            rows(ablations.agreements(scores, uniform).round(3))
+            rows(retention.agreements(scores, uniform).round(3))
         elif twin:
             note(
                 f"{title} has the same budget and equal ranks. Measure it too, to compare the scores with its "
@@ -140,7 +140,7 @@ def _against_scores(folder: Path, effect: pd.DataFrame, modules: pd.DataFrame, t
             )
             link("pages/capacity.py", "Open the baseline run", run=twin)
         st.markdown("**Largest rank errors**")
-        wrong = ablations.misjudged(np.asarray(scores[name]), effect)
+        wrong = retention.misjudged(np.asarray(scores[name]), effect)
         rows(wrong.assign(score=[number(value) for value in wrong["score"]]).round(4))
 
 
@@ -149,7 +149,7 @@ def _twin(twins: pd.DataFrame, modules: pd.DataFrame) -> tuple[str, str, pd.Data
     words = run_labels(twins) if len(twins) else {}
     able = [run for run in words if has_model(find_run(run).folder)]
     for run in words:
-        effect = ablations.effects(Knockouts.read(knockout_file(find_run(run).folder)), modules)
+        effect = retention.effects(Knockouts.read(knockout_file(find_run(run).folder)), modules)
         if len(effect) == len(modules):
             return run, words[run], effect
     return (able[0], words[able[0]], None) if able else ("", "", None)
@@ -168,7 +168,7 @@ def _pairs(run: Chosen, knockouts: Knockouts, modules: pd.DataFrame, step: int) 
                 pair = sorted(int(one) for one in chosen)
                 if _start(run, [pair], knockouts.rows):
                     st.rerun()
-        measured = ablations.pairs(knockouts, modules)
+        measured = retention.pairs(knockouts, modules)
         if len(measured):
             rows(measured.round(5))
             note(
@@ -182,7 +182,7 @@ def ablation_button(run: Chosen) -> None:
     Nothing is drawn where they can neither be measured nor read.
     """
     place = {"run": run.id, "section": "ablation"}
-    if ablations.kept(run.folder) is not None:
+    if retention.kept(run.folder) is not None:
         link("pages/capacity.py", "Ablation", **place)
     elif has_model(run.folder) and not is_read_only():
         label, icon = "Ablate modules", ":material/science:"

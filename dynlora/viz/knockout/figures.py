@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.analysis import ablations
-from dynlora.analysis.ablations import Agreement
+from dynlora.analysis import retention
+from dynlora.analysis.retention import Agreement
 from dynlora.store.measurements import Knockouts
 from dynlora.store.summary import CALLBACK
 from dynlora.text import plotly_text, sentence_case
@@ -127,15 +127,15 @@ def effects(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette, modul
         colours: of the mode.
         module: name of the module to mark.
     """
-    effect = ablations.effects(knockouts, modules)
-    words = ablations.effect_caption(effect, len(modules), knockouts.rows)
+    effect = retention.effects(knockouts, modules)
+    words = retention.effect_caption(effect, len(modules), knockouts.rows)
     figure = effect_bars(effect, colours, module)
     return Picture(figure, words, effect.drop(columns="position"))
 
 
 def by_group(knockouts: Knockouts, modules: pd.DataFrame, colours: Palette) -> Picture:
     """Return what each input group loses without each module; of ablations with groups."""
-    groups = ablations.by_group(knockouts, modules)
+    groups = retention.by_group(knockouts, modules)
     words = "Blue: the group's loss rises without the module, which helps it. Orange: the module harms the group."
     return Picture(group_effects(groups, colours), words, groups.reset_index(names="group"))
 
@@ -153,5 +153,5 @@ def against_score(
         uniform: agreement of the same score with the effects in a uniform baseline run; None without one.
     """
     figure = score_against_effect(effect, score, name, colours)
-    words = ablations.agreement_caption(name, ablations.agreement(score, effect), uniform)
+    words = retention.agreement_caption(name, retention.agreement(score, effect), uniform)
     return Picture(figure, words, effect.assign(score=score[effect["position"]]))

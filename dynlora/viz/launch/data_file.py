@@ -11,8 +11,7 @@ import pandas as pd
 
 from dynlora.config import GENERATIVE
 from dynlora.data_files import binary_file, reader
-from dynlora.data_files.columns import guessed, guessed_kind, guessed_written
-from dynlora.data_files.conversations import conversation, is_conversation, plain
+from dynlora.data_files.columns import conversation, guessed, guessed_kind, guessed_written, is_conversation, plain
 from dynlora.data_files.opening import ending_of, is_table
 from dynlora.errors import DataError
 from dynlora.text import listed, one_line, plural

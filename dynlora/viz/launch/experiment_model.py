@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from dynlora.analysis.config_fields import flat
 from dynlora.analysis.frames import records
 from dynlora.analysis.run_summary import seconds_taken
+from dynlora.analysis.seed_groups import flat
 from dynlora.config import RunConfig, StrategyConfig
 from dynlora.errors import ConfigError
 from dynlora.jobs.sweep import MAX_RUNS, SECTION

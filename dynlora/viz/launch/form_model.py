@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dynlora.analysis.config_fields import LABELS, flat
+from dynlora.analysis.seed_groups import LABELS, flat
 from dynlora.assets import MODELS
 from dynlora.config import RunConfig
 from dynlora.config_files import value_text

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis import config_fields
+from dynlora.analysis import seed_groups
 from dynlora.errors import DynloraError
 from dynlora.jobs import cli_client
 from dynlora.text import markdown_text, one_line, percent, plural
@@ -185,7 +185,7 @@ def show_tokens(config: Mapping[str, Any], source: Source, place: Any) -> None:
 def _preview_key(config: Mapping[str, Any]) -> str:
     """Return what the tokens depend on, as a key: another one is another preview."""
     needed = {"data": config.get("data"), "model": config.get("model"), "seed": config.get("seed")}
-    return config_fields.launch_key("tokens", needed)
+    return seed_groups.launch_key("tokens", needed)
 
 
 def _answer(config: Mapping[str, Any]) -> Any:
@@ -266,7 +266,7 @@ def check_button(plans: Sequence[Plan], missing: str = "", training: int = 0) ->
 
 
 def _key(config: Mapping[str, Any]) -> str:
-    return config_fields.launch_key("check", {**config, "name": None})
+    return seed_groups.launch_key("check", {**config, "name": None})
 
 
 def checked_seconds(plans: Sequence[Plan]) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis.config_fields import launch_key
+from dynlora.analysis.seed_groups import launch_key
 from dynlora.config import DataConfig
 from dynlora.errors import DynloraError
 from dynlora.jobs import sweep

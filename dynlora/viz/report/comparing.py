@@ -11,10 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis import pairing, run_summary, seed_groups
-from dynlora.analysis.config_fields import by_name
 from dynlora.analysis.pairing import RunPairs
 from dynlora.analysis.run_reading import RunReading, machine
-from dynlora.analysis.seed_groups import Group
+from dynlora.analysis.seed_groups import Group, by_name
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.config_files import yaml_text
 from dynlora.store.summary import RunSummary

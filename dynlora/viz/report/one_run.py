@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from dynlora.analysis import ablations, health, ranks_to_use, results, run_summary, verdict_text
+from dynlora.analysis import health, ranks_to_use, results, retention, run_summary, verdict_text
 from dynlora.analysis import run_summary as words
-from dynlora.analysis.config_fields import by_name
 from dynlora.analysis.result_strip import result_strip
 from dynlora.analysis.run_reading import RunReading, setup_frame
+from dynlora.analysis.seed_groups import by_name
 from dynlora.analysis.verdict import Verdict, run_verdict
 from dynlora.config_files import yaml_text
 from dynlora.kinds.run_kind import RunKind, registry
@@ -179,15 +179,15 @@ TITLE = "Module ablation"
 
 def knockouts_part(run: RunReading) -> Part:
     """Return the loss change without each module, and how well recorded scores predict it."""
-    ablation = None if run.modules.empty else ablations.kept(run.folder)
-    effect = ablations.effects(ablation, run.modules)
+    ablation = None if run.modules.empty else retention.kept(run.folder)
+    effect = retention.effects(ablation, run.modules)
     if ablation is None or effect.empty:
         return Part(TITLE, [])
-    words = ablations.effect_caption(effect, len(run.modules), ablation.rows)
+    words = retention.effect_caption(effect, len(run.modules), ablation.rows)
     drawn = partial(knockout_figures.effect_bars, effect)
     title = "Module ablation"
     blocks: list[Block] = [Chart(title, drawn, words, _table(effect), is_wide=True)]
-    return Part(TITLE, [*blocks, *_agreements(run, effect)], [ablations.adapter_caption(ablation, run.summary["step"])])
+    return Part(TITLE, [*blocks, *_agreements(run, effect)], [retention.adapter_caption(ablation, run.summary["step"])])
 
 
 def _table(effect: pd.DataFrame) -> pd.DataFrame:
@@ -208,7 +208,7 @@ def _table(effect: pd.DataFrame) -> pd.DataFrame:
 def _agreements(run: RunReading, effect: pd.DataFrame) -> list[Block]:
     """Return how well each recorded score ranks the modules; a score of another width is none of this run's."""
     scores = {name: score for name, score in module_scores(run.folder).items() if len(score) == len(run.modules)}
-    agreed = ablations.agreements(scores, effect)
+    agreed = retention.agreements(scores, effect)
     if agreed.empty:
         return []
     rounded = agreed[["spearman", "low", "high"]].round(3) + 0.0  # none of them is -0

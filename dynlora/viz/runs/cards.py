@@ -15,9 +15,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dynlora.analysis.config_fields import set_values
 from dynlora.analysis.frames import csv_text, records
 from dynlora.analysis.run_summary import STATUS_WORDS, format_strategy, main_metric
+from dynlora.analysis.seed_groups import set_values
 from dynlora.errors import DynloraError
 from dynlora.store.notes import MAX_NOTE_LENGTH, MAX_TAGS, annotate_notes
 from dynlora.store.schema import command_text

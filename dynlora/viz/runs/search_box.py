@@ -12,7 +12,7 @@ from dynlora.analysis import run_summary as kit_status
 from dynlora.analysis.frames import records
 from dynlora.errors import DynloraError, SearchError
 from dynlora.store.saved_views import MAX_NAME_LENGTH, MAX_QUERY_LENGTH, View, delete_view, read_views, save_view
-from dynlora.store.search_fields import unset_names
+from dynlora.store.search import unset_names
 from dynlora.text import listed, markdown_text, one_line
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui.cards import note

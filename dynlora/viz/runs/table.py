@@ -18,7 +18,7 @@ from dynlora.analysis.run_summary import (
     main_metric,
     parameters_in_use,
 )
-from dynlora.store import search_fields
+from dynlora.store import search
 from dynlora.text import listed, one_line, plural, score, source_name
 from dynlora.viz.kit.run_colours import run_colour
 
@@ -87,7 +87,7 @@ def searched(runs: pd.DataFrame, text: str) -> pd.DataFrame:
     """
     if not text.strip():
         return runs
-    return runs[search_fields.fits(text, records(runs))].reset_index(drop=True)
+    return runs[search.fits(text, records(runs))].reset_index(drop=True)
 
 
 def ordered(table: pd.DataFrame, sort: str) -> pd.DataFrame:

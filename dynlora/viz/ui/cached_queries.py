@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dynlora.analysis import frames
-from dynlora.analysis.run_queries import RunQueries, T
+from dynlora.analysis.frames import RunQueries, T
 from dynlora.analysis.run_summary import ACTIVE
 from dynlora.store import queries
 from dynlora.store.run import open_run

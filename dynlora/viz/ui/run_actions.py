@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dynlora.analysis.config_fields import launch_key
+from dynlora.analysis.seed_groups import launch_key
 from dynlora.errors import DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs import queue as run_queue

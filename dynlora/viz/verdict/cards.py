@@ -13,9 +13,9 @@ from typing import Any
 import streamlit as st
 
 from dynlora.analysis import verdict_text
-from dynlora.analysis.config_fields import launch_key
 from dynlora.analysis.pairing import RunPairs, same_task
 from dynlora.analysis.run_summary import ACTIVE
+from dynlora.analysis.seed_groups import launch_key
 from dynlora.analysis.verdict import Verdict, verdict
 from dynlora.analysis.verdict_text import NextRuns, next_runs
 from dynlora.errors import DynloraError

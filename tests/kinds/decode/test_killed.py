@@ -13,7 +13,7 @@ from tests.kinds.decode.conftest import STEP, Runs
 PLACES = {
     "before the first problem": "dynlora.kinds.decode.work.run:_decoded@1",
     "solving": "dynlora.kinds.decode.work.writer:Writer._logits@30",
-    "before a problem is stored": "dynlora.store.recorder:Recording._commit@6",
+    "before a problem is stored": "dynlora.store.writer:Recording._commit@6",
     "between problems": "dynlora.kinds.decode.work.run:tqdm.update@4",
     "after the last problem of a point": "dynlora.kinds.decode.work.run:_end_of_point@2",
     "at the end": "dynlora.store.writer:RunWriter.finish@1",
@@ -58,5 +58,5 @@ def test_a_decode_that_is_killed_continues_bit_for_bit(runs: Runs, tmp_path: Pat
 @pytest.mark.torture
 def test_a_decode_may_be_killed_anywhere(runs: Runs, tmp_path: Path) -> None:
     solving = (f"dynlora.kinds.decode.work.writer:Writer._logits@{visit}" for visit in range(2, 80, 6))
-    stored = (f"dynlora.store.recorder:Recording._commit@{visit}" for visit in range(1, 30))
+    stored = (f"dynlora.store.writer:Recording._commit@{visit}" for visit in range(1, 30))
     kill_at((*PLACES.values(), *solving, *stored), runs, tmp_path)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dynlora.analysis.run_queries import SnapshotQueries
-from dynlora.kinds.decode import frames, text
+from dynlora.analysis.frames import SnapshotQueries
+from dynlora.kinds.decode import frames
 from dynlora.kinds.decode.panels.frontier import AccuracyAgainstCost, Frontier
 from dynlora.kinds.decode.panels.nested import NestedRanks
 from dynlora.kinds.decode.panels.reliability import Reliability
@@ -54,12 +54,12 @@ def test_the_conclusion_is_the_best_and_cheapest_threshold_against_the_target(de
     point = frames.best(decode)
     assert point is not None
     assert point.key == "threshold=0.5"
-    headline = text.headline(decode, point)
+    headline = frames.headline(decode, point)
     assert (
         headline
         == "Too few problems to compare the accuracy with the target alone, at 60 % of the target's decode FLOPs."
     ), "of 4 problems"
-    basis = text.basis(decode, point)
+    basis = frames.basis(decode, point)
     assert "Threshold 0.5: 3 of 4 right. Target alone: 3 of 4 right (difference +0.0 points" in basis
     assert "Draft alone: 1 of 4 right. Of 2 thresholds on the same problems, one was chosen" in basis
     assert (
@@ -122,7 +122,7 @@ def test_a_solution_is_drawn_step_by_step_and_nothing_of_it_is_markup(decode: De
     assert drawn.count("class='dl-step'") == 3
     assert "<s>#### 99</s>" in drawn
     assert "Rejected draft" in drawn
-    assert text.solution(one) == "Problem 2, right: 2 steps, 1 of the draft rejected."
+    assert frames.solution(one) == "Problem 2, right: 2 steps, 1 of the draft rejected."
 
 
 def test_texts_of_a_hostile_run_are_escaped(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_solution_that_fits_nothing_is_left_out(payload: dict[str, object], tm
     written = read_decode(folder)
     assert written.solutions == ()
     assert frames.best(written) is None
-    assert text.headline(written, None) == "No problem has been solved yet."
+    assert frames.headline(written, None) == "No problem has been solved yet."
 
 
 def test_a_value_of_another_kind_counts_as_none(tmp_path: Path) -> None:

@@ -12,10 +12,17 @@ import torch
 
 from dynlora.engine.evaluation.generate import Written
 from dynlora.engine.recorder import Recorder
-from dynlora.kinds.distil.work.materials import Materials, common_task
-from dynlora.kinds.distil.work.metrics import DistilMetrics
+from dynlora.kinds.distil.work.materials import (
+    Materials,
+    StudentTraining,
+    Texts,
+    common_task,
+    divergence,
+    start_of,
+    written_texts,
+)
+from dynlora.kinds.distil.work.run import DistilMetrics
 from dynlora.kinds.distil.work.steps import Distilling
-from dynlora.kinds.distil.work.texts import StudentTraining, Texts, divergence, start_of, written_texts
 from dynlora.tasks.causal_lm import CausalLM
 from tests.kinds.distil.conftest import settings_of
 from tests.tiny_lm import byte_tokenizer

@@ -16,7 +16,7 @@ from dynlora.kinds.recycle.work.few_shot import (
     prototypes,
     rows_of_classes,
 )
-from dynlora.kinds.recycle.work.few_shot_accuracy import LabelledTexts, against, summarised
+from dynlora.kinds.recycle.work.run import LabelledTexts, against, summarised
 
 ROWS = [np.arange(0, 8), np.arange(8, 15), np.arange(15, 30), np.arange(30, 36)]
 

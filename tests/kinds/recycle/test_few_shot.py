@@ -21,9 +21,9 @@ from dynlora.inference.worker import Answering
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle.settings import RecycleSettings
 from dynlora.kinds.recycle.work.few_shot import load_meta
-from dynlora.kinds.recycle.work.few_shot_accuracy import AveragedTeachers, texts_of_file
 from dynlora.kinds.recycle.work.materials import Materials
-from dynlora.kinds.recycle.work.meta_model import pooled
+from dynlora.kinds.recycle.work.run import AveragedTeachers, texts_of_file
+from dynlora.kinds.recycle.work.token_space import pooled
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.recycle.test_run import settings_of
 from tests.tiny import write_csv

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.kinds.recycle.work.inversion import Inversion
-from dynlora.kinds.recycle.work.materials import Materials
+from dynlora.kinds.recycle.work.materials import Inversion, Materials
 
 
 def settings_of(teachers: list[str], **values: Any) -> RecycleSettings:

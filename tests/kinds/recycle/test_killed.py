@@ -12,9 +12,9 @@ from tests.faults.marks import NOT_ON_WINDOWS
 
 PLACES = {
     "loading": "dynlora.kinds.recycle.work.materials:Materials.load@1",
-    "in an inversion": "dynlora.kinds.recycle.work.inversion:Inversion.advance@6",
-    "in meta-training": "dynlora.kinds.recycle.work.meta_training:MetaTraining.advance@3",
-    "in the control": "dynlora.kinds.recycle.work.meta_training:MetaTraining.advance@6",
+    "in an inversion": "dynlora.kinds.recycle.work.materials:Inversion.advance@6",
+    "in meta-training": "dynlora.kinds.recycle.work.steps:MetaTraining.advance@3",
+    "in the control": "dynlora.kinds.recycle.work.steps:MetaTraining.advance@6",
     "before a checkpoint": "dynlora.training.stepwise:write_checkpoint@4",
     "in the test": "dynlora.kinds.recycle.work.run:RecycleMetrics._take@2",
     "before the adapter is written": "dynlora.training.stepwise:adapter_state@1",
@@ -61,7 +61,7 @@ def test_a_recycle_that_is_killed_continues_bit_for_bit(taught: Path, teacher_id
 @NOT_ON_WINDOWS
 @pytest.mark.torture
 def test_a_recycle_may_be_killed_anywhere(taught: Path, teacher_ids: list[str], tmp_path: Path) -> None:
-    inverting = (f"dynlora.kinds.recycle.work.inversion:Inversion.advance@{visit}" for visit in range(1, 13))
-    learning = (f"dynlora.kinds.recycle.work.meta_training:MetaTraining.advance@{visit}" for visit in range(1, 9))
+    inverting = (f"dynlora.kinds.recycle.work.materials:Inversion.advance@{visit}" for visit in range(1, 13))
+    learning = (f"dynlora.kinds.recycle.work.steps:MetaTraining.advance@{visit}" for visit in range(1, 9))
     kept = (f"dynlora.training.stepwise:write_checkpoint@{visit}" for visit in range(1, 10))
     kill_at((*PLACES.values(), *inverting, *learning, *kept), taught, teacher_ids, tmp_path)

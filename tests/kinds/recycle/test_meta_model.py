@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from dynlora.assets.public_text import digest_of, public_sentences
-from dynlora.kinds.recycle.work.meta_model import MetaModel, add_meta_lora, load_backbone, pooled
-from dynlora.kinds.recycle.work.teacher_space import Moments, text_moments
-from dynlora.kinds.recycle.work.token_space import TokenSpace, reading
+from dynlora.kinds.recycle.work.token_space import (
+    MetaModel,
+    Moments,
+    TokenSpace,
+    add_meta_lora,
+    load_backbone,
+    pooled,
+    reading,
+    text_moments,
+)
 from tests.tiny import save_tiny
 
 TEXTS = ["great the film", "awful plot and cast", "music"]

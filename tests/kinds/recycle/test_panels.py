@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.kinds.recycle import text
+from dynlora.kinds.recycle import result
 from dynlora.kinds.recycle.panels import words
 from dynlora.kinds.recycle.panels.accuracy import FewShotAccuracy, FewShotResult
 from dynlora.kinds.recycle.panels.agreement import Agreement
@@ -26,10 +26,10 @@ RESULTS_FOLDER = Path(__file__).parents[3] / "benchmarks" / "results"
 
 def test_the_conclusion_names_the_gain_over_the_base_model_with_its_interval(tmp_path: Path) -> None:
     recycle = read_recycle(written_recycle(tmp_path))
-    assert text.headline(recycle) == (
+    assert result.headline(recycle) == (
         "The meta-LoRA beats the base model at 1 example per class: +5.0 points (95 % CI +4.0 to +6.0)."
     )
-    assert text.basis(recycle) == (
+    assert result.basis(recycle) == (
         "Paired over 200 episodes of 6 classes, 3 at a time. The test is a file that was given, not compared with the "
         "teachers' data."
     )
@@ -42,14 +42,14 @@ def test_the_conclusion_names_the_gain_over_the_base_model_with_its_interval(tmp
 def test_no_gain_is_said_with_what_to_use_instead(gap: float, message: str, tmp_path: Path) -> None:
     results = {**RESULTS, "against_base": {"meta": {"5": interval(gap)}}}
     recycle = read_recycle(written_recycle(tmp_path, recycle_results=results))
-    assert message in text.headline(recycle)
-    assert text.headline(recycle).endswith("Use the base model.")
+    assert message in result.headline(recycle)
+    assert result.headline(recycle).endswith("Use the base model.")
 
 
 def test_a_simpler_way_that_is_better_is_named_first(tmp_path: Path) -> None:
     accuracy = {**RESULTS["accuracy"], "averaged": {"1": interval(0.9)}}
     recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": accuracy}))
-    assert text.basis(recycle).startswith(
+    assert result.basis(recycle).startswith(
         "Average of the adapters is better at 1 example per class: 90.0 % against 75.0 %."
     )
 
@@ -57,7 +57,7 @@ def test_a_simpler_way_that_is_better_is_named_first(tmp_path: Path) -> None:
 def test_each_number_of_examples_has_its_own_gain(tmp_path: Path) -> None:
     gains = {"meta": {"5": interval(0.018), "1": interval(0.025)}}
     recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
-    assert text.headline(recycle) == (
+    assert result.headline(recycle) == (
         "The meta-LoRA beats the base model at 1 example per class: +2.5 points (95 % CI +1.5 to +3.5); "
         "at 5: +1.8 points (95 % CI +0.8 to +2.8)."
     )
@@ -66,7 +66,7 @@ def test_each_number_of_examples_has_its_own_gain(tmp_path: Path) -> None:
 def test_a_loss_at_another_number_of_examples_is_not_left_out(tmp_path: Path) -> None:
     gains = {"meta": {"1": interval(0.05), "5": interval(-0.02)}}
     recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "against_base": gains}))
-    assert text.headline(recycle).endswith(
+    assert result.headline(recycle).endswith(
         "It is worse at 5 examples per class: \u22122.0 points (95 % CI \u22123.0 to \u22121.0)."
     )
 
@@ -79,20 +79,20 @@ def averaged(*means: float, **more: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_way_that_is_always_better_is_in_the_headline(tmp_path: Path) -> None:
     recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.9, 0.95)))
-    assert text.headline(recycle).endswith(
+    assert result.headline(recycle).endswith(
         "(95 % CI +4.0 to +6.0). Averaging the adapters, without training, is better at 1 example per class: "
         "90.0 % against 75.0 %; at 5: 95.0 % against 80.0 %."
     )
-    assert text.basis(recycle).startswith("Paired over"), "it is not said twice"
+    assert result.basis(recycle).startswith("Paired over"), "it is not said twice"
 
 
 def test_a_gain_over_the_average_is_in_the_headline_and_a_loss_names_the_average(tmp_path: Path) -> None:
     gaps = {"meta": {"1": interval(0.018), "5": interval(-0.02)}}
     recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.73, 0.8, against_averaged=gaps)))
-    assert text.headline(recycle).endswith(
+    assert result.headline(recycle).endswith(
         "It beats the average of the adapters too, at 1 example per class: +1.8 points (95 % CI +0.8 to +2.8)."
     )
-    assert text.basis(recycle).startswith("Average of the adapters is better at 5 examples per class:")
+    assert result.basis(recycle).startswith("Average of the adapters is better at 5 examples per class:")
 
 
 def test_the_evidence_on_the_page_is_what_was_recorded() -> None:
@@ -104,44 +104,44 @@ def test_the_evidence_on_the_page_is_what_was_recorded() -> None:
         (alone["methods"]["inverted"]["1"]["against averaged"], "+{0} points ({1} to +{2}, one seed)"),
     ):
         numbers = [f"{100 * value:.1f}".replace("-", "\N{MINUS SIGN}") for value in recorded]
-        assert sentence.format(*numbers) in text.EVIDENCE
-    assert f"average of {alone['setting']['teachers']} adapters of minilm" in text.EVIDENCE
+        assert sentence.format(*numbers) in result.EVIDENCE
+    assert f"average of {alone['setting']['teachers']} adapters of minilm" in result.EVIDENCE
     assert {seeds["seeds"][seed]["test"]["classes"] for seed in seeds["seeds"]} == {60}
-    assert "on 60 new intents" in text.EVIDENCE
+    assert "on 60 new intents" in result.EVIDENCE
 
 
 def test_the_base_model_is_not_advised_where_averaging_is_always_better(tmp_path: Path) -> None:
     results = averaged(0.9, 0.95, against_base={"meta": {"5": interval(-0.2)}})
-    headline = text.headline(read_recycle(written_recycle(tmp_path, recycle_results=results)))
+    headline = result.headline(read_recycle(written_recycle(tmp_path, recycle_results=results)))
     assert "Averaging the adapters, without training, is better" in headline
     assert "Use the base model" not in headline
 
 
 def test_a_way_that_is_better_at_more_examples_only_is_named(tmp_path: Path) -> None:
     recycle = read_recycle(written_recycle(tmp_path, recycle_results=averaged(0.75, 0.95)))
-    assert "Averaging" not in text.headline(recycle)
-    assert text.basis(recycle).startswith(
+    assert "Averaging" not in result.headline(recycle)
+    assert result.basis(recycle).startswith(
         "Average of the adapters is better at 5 examples per class: 95.0 % against 80.0 %. Paired over"
     )
 
 
 def test_while_it_works_the_stage_and_the_estimate_are_said(tmp_path: Path) -> None:
     recycle = read_recycle(written_recycle(tmp_path, state=None, until=2))
-    assert text.headline(recycle) == "Not tested yet."
-    assert text.progress(recycle, 2) == "Now making synthetic inputs; estimated before the start: 2 min."
-    assert text.progress(recycle, 6).startswith("Now learning from episodes")
+    assert result.headline(recycle) == "Not tested yet."
+    assert result.progress(recycle, 2) == "Now making synthetic inputs; estimated before the start: 2 min."
+    assert result.progress(recycle, 6).startswith("Now learning from episodes")
 
 
 def test_classes_that_their_teacher_does_not_see_are_named(tmp_path: Path) -> None:
     folder = written_recycle(tmp_path)
-    frame = text.agreement_frame(read_recycle(folder), folder)
+    frame = result.agreement_frame(read_recycle(folder), folder)
     assert frame["class"].tolist() == ["happy", "bad", "good", "angry"]
     assert frame["agreement"].tolist() == [0.5, 1.0, 1.0, 1.0]
     assert Agreement().caption(frame).startswith("1 of 4 classes is below 95 %: happy. Its inputs")
 
 
 def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None:
-    frame = text.accuracy_frame(read_recycle(written_recycle(tmp_path)).accuracy)
+    frame = result.accuracy_frame(read_recycle(written_recycle(tmp_path)).accuracy)
     assert frame["name"].tolist()[:3] == ["Meta-LoRA", "Base model", "Meta-LoRA on noise (control)"]
     assert "Highest: 1-shot Meta-LoRA with 75.0 %" in FewShotAccuracy().caption(FewShotResult(frame, frame.iloc[:0]))
     drawn = FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT)
@@ -152,13 +152,13 @@ def test_methods_are_shown_in_order_with_their_intervals(tmp_path: Path) -> None
 def test_any_number_of_shots_has_panels(count: int, tmp_path: Path) -> None:
     many = {str(shots): interval(0.5) for shots in range(1, count + 1)}
     recycle = read_recycle(written_recycle(tmp_path, recycle_results={**RESULTS, "accuracy": {"meta": many}}))
-    frame = text.accuracy_frame(recycle.accuracy)
+    frame = result.accuracy_frame(recycle.accuracy)
     assert len(traces_of(FewShotAccuracy().figure(FewShotResult(frame, frame.iloc[:0]), theme.LIGHT))) == count
 
 
 def test_episodes_have_a_band_within_what_can_be(tmp_path: Path) -> None:
     scalars = queries.scalars_frame(written_recycle(tmp_path))
-    frame = text.episodes_frame(scalars)
+    frame = result.episodes_frame(scalars)
     assert frame["step"].tolist() == [5, 6, 7, 8]
     assert frame["high"].max() <= 1.0
     assert (frame["low"] <= frame["mean"]).all()

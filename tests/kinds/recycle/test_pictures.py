@@ -11,7 +11,7 @@ import transformers
 
 from dynlora.errors import AssetError
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.kinds.recycle.work.inversion import Inversion
+from dynlora.kinds.recycle.work.materials import Inversion
 from dynlora.kinds.recycle.work.picture_space import PictureSpace, load_vision, picture_features, picture_moments
 from tests.tiny import save_tiny
 

@@ -15,12 +15,10 @@ from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.jobs import kinds as jobs
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.kinds.recycle.work.few_shot_accuracy import held_out_texts
-from dynlora.kinds.recycle.work.inversion import Inversion
-from dynlora.kinds.recycle.work.materials import teachers_of
-from dynlora.kinds.recycle.work.run import resume
+from dynlora.kinds.recycle.work.materials import Inversion, teachers_of
+from dynlora.kinds.recycle.work.run import held_out_texts, resume
 from dynlora.kinds.recycle.work.steps import Recycling
-from dynlora.store.origin import COPIED_NAME, Copied
+from dynlora.store.summary import COPIED_NAME, Copied
 from dynlora.store.writer import RunWriter
 from tests.kinds.recycle.conftest import TASKS, train_teacher
 from tests.kinds.work import Killed, check_killed, meta_of, same, work

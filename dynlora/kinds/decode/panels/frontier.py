@@ -8,9 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.kinds.decode import frames
-from dynlora.kinds.decode.frames import CONTROL, COSTS, RULES
+from dynlora.kinds.decode.frames import CONTROL, COSTS, RULES, point_of
 from dynlora.kinds.decode.result import DRAFT, TARGET
-from dynlora.kinds.decode.text import point_of
 from dynlora.text import plotly_text, plural
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Choice, Panel, RunView

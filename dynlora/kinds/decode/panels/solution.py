@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dynlora.kinds.decode import frames, text
+from dynlora.kinds.decode import frames
+from dynlora.kinds.decode.frames import point_of
 from dynlora.kinds.decode.result import Point, Solution
-from dynlora.kinds.decode.text import point_of
 from dynlora.text import one_line
 from dynlora.viz.kit.panel import Choice, Panel, RunView
 from dynlora.viz.kit.theme import Palette
@@ -58,7 +58,7 @@ class SolutionSteps(Panel[Solved]):
     def caption(self, data: Solved) -> str:
         """Return what became of the problem."""
         reference = data.solution.reference
-        return text.solution(data.solution) + (f" Right answer: {one_line(reference, 80)}." if reference else "")
+        return frames.solution(data.solution) + (f" Right answer: {one_line(reference, 80)}." if reference else "")
 
     def table(self, data: Solved) -> pd.DataFrame:
         """Return the steps: columns by, text, reward, discarded."""

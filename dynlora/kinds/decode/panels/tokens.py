@@ -6,8 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.kinds.decode import frames
-from dynlora.kinds.decode.frames import role_colours
-from dynlora.kinds.decode.text import point_of
+from dynlora.kinds.decode.frames import point_of, role_colours
 from dynlora.text import percent
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView

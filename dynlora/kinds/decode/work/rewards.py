@@ -14,8 +14,7 @@ from typing import Any
 from dynlora.engine.data.text_data import Rows
 from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.errors import ConfigError
-from dynlora.kinds.decode.work.costs import Size
-from dynlora.kinds.decode.work.writer import Role, Writer
+from dynlora.kinds.decode.work.writer import Role, Size, Writer
 from dynlora.tasks import LabelledTask, WritingTask
 from dynlora.tasks.labels import MARKERS, answer_in, number, tail
 

@@ -1,23 +1,211 @@
-"""A distillation from its settings to its end: the folder, the steps, and the results."""
+"""A distillation from its settings to its end, and its results: how near the student is to its teachers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from dynlora import strategies
+from dynlora.analysis.stats import per_token
+from dynlora.engine.data.text_data import Rows, of_groups
 from dynlora.engine.evaluation.generate import Written
+from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.loop.hardware import describe_machine
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.randomness import stream_seed
+from dynlora.errors import DynloraError
 from dynlora.kinds.distil.settings import NOT_RECYCLE, TEXTS_AT_ONCE, DistilSettings
-from dynlora.kinds.distil.work.materials import Materials
-from dynlora.kinds.distil.work.metrics import DistilMetrics
+from dynlora.kinds.distil.work.materials import Materials, StudentTraining, Texts, divergence, written_texts
 from dynlora.kinds.distil.work.steps import Distilling
-from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_texts
+from dynlora.kinds.recycle.work.materials import Teacher
+from dynlora.kinds.recycle.work.run import AveragedTeachers
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
+from dynlora.training.inputs import read_data
 from dynlora.training.progress_stream import StopRequest
 from dynlora.training.stepwise import PROBES, fastest_s, keep_adapter, results_of, run_steps, tell_estimate
+
+METHODS: Mapping[str, str] = {
+    "base": "base model",
+    "averaged": "average of the teachers' adapters",
+    "student": "student",
+}
+"""What is compared, the teachers aside, and what each is."""
+
+BATCH = 8
+"""Texts of a forward pass."""
+
+PerText = tuple[np.ndarray, np.ndarray]
+"""Sums over the tokens of each text, and their numbers, (n,) each."""
+
+
+@dataclass
+class DistilMetrics:
+    """What is measured, as far as it is.
+
+    Attributes:
+        distilling: whose last step is done.
+        kl: KL(teacher || model) over the teacher's held-out texts, by model and position of the teacher.
+        loss: of the held-out examples of a teacher's data, by position of the teacher and model, or id of a teacher.
+        notes: what a person should know, in sentences.
+    """
+
+    distilling: Distilling
+    kl: dict[str, list[PerText]] = field(default_factory=dict[str, "list[PerText]"])
+    loss: dict[int, dict[str, PerText]] = field(default_factory=dict[int, "dict[str, PerText]"])
+    notes: list[str] = field(default_factory=list[str])
+
+    def measure(self) -> Iterator[str]:
+        """Measure one model after the other; yields the name of each before it is measured."""
+        self.distilling.use_learned()
+        materials = self.distilling.materials
+        rows = self.held_out_rows()
+        student = materials.student
+        for name, state in (("base", student.adapters.disabled), ("student", nullcontext)):
+            yield name
+            self.take(name, student, state(), rows)
+        for teacher, model in zip(materials.teachers, materials.models, strict=True):
+            if rows:
+                yield f"teacher {teacher.name}"
+                self.take_loss(teacher.run, model, rows)
+        yield "averaged"
+        averaged = self.averaged()
+        if averaged is not None:
+            self.take("averaged", averaged, nullcontext(), rows)
+
+    def take(
+        self, name: str, model: AdaptedModel, state: AbstractContextManager[Any], rows: Mapping[int, Rows]
+    ) -> None:
+        """Measure a model in a state: its KL to each teacher and its loss on the rows of each, by its position."""
+        with state:
+            self.kl[name] = [self._divergence(index, model) for index in range(len(self.distilling.materials.teachers))]
+            self.take_loss(name, model, rows)
+
+    @torch.no_grad()
+    def _divergence(self, index: int, model: AdaptedModel) -> PerText:
+        """Return KL(teacher || model) over each of the teacher's held-out texts."""
+        teacher, texts = self.distilling.materials.models[index], self.distilling.texts["held_out"][index]
+        parts = [range(start, min(start + BATCH, len(texts))) for start in range(0, len(texts), BATCH)]
+        divergences = [divergence(teacher, model, texts, part) for part in parts]
+        sums, counts = (torch.cat(list(one)).double().cpu().numpy() for one in zip(*divergences, strict=True))
+        return sums, counts
+
+    def take_loss(self, name: str, model: AdaptedModel, rows: Mapping[int, Rows]) -> None:
+        """Measure the loss of a model on the held-out examples of each teacher, as the teacher's own task has it."""
+        for index, held_out in rows.items():
+            own = self.distilling.materials.models[index]
+            of_task = replace(model, task=own.task, max_length=own.max_length)
+            output = of_task.predictions(of_task.tokens(held_out), BATCH).output.astype(float)
+            self.loss.setdefault(index, {})[name] = (output[:, 0], output[:, 2])
+
+    def held_out_rows(self) -> dict[int, Rows]:
+        """Return the held-out examples of the teachers whose data can still be read, and note which cannot."""
+        of, rows_of = self.distilling.materials.settings, dict[int, Rows]()
+        for index, teacher in enumerate(self.distilling.materials.teachers):
+            try:
+                rows = _held_out(teacher)
+            except DynloraError as error:
+                self.notes.append(f"the data of teacher {teacher.run} cannot be read ({str(error)[:200]})")
+                continue
+            order = np.random.default_rng(stream_seed(of.seed, "held-out examples", index)).permutation(len(rows))
+            rows_of[index] = rows.take(np.sort(order[: of.rows]))
+        return rows_of
+
+    def averaged(self) -> AdaptedModel | None:
+        """Return the base model with the mean of the teachers' updates; None and a note where there is none."""
+        materials, averaged = self.distilling.materials, AveragedTeachers()
+        for teacher in materials.teachers:
+            try:
+                model = teacher.load()  # with weights of its own, which are merged in place
+                if model.adapters.gates is not None:
+                    self.notes.append(f"the gates of teacher {teacher.run} count as one in the average of the adapters")
+                averaged.add(model)
+            except DynloraError as error:
+                self.notes.append(f"there is no average of the adapters: teacher {teacher.run} ({error})")
+                return None
+        base = materials.plain_base()
+        averaged.put_into(base.model)
+        strategy = strategies.build("lora", {})
+        strategy.attach_task(base.task)
+        base.model.eval()
+        none = Adapters([], budget=0, reference_rank=1, seed=0)
+        return replace(materials.student, base=base, adapters=none, strategy=strategy)
+
+    # --- the document
+
+    def document(self, run_id: str) -> dict[str, Any]:
+        """Return the results as the command prints them; divergences and losses in nats per token."""
+        materials = self.distilling.materials
+        return {
+            "id": run_id,
+            "method": materials.settings.method,
+            "what": NOT_RECYCLE,
+            "kl": {name: self._by_teacher(values) for name, values in self.kl.items()},
+            "kl_against_base": self._kl_against("base"),
+            "kl_against_average": {"student": self._difference("student", "averaged")} if "averaged" in self.kl else {},
+            "loss": {
+                materials.teachers[index].run: {name: per_token(*values) for name, values in by_model.items()}
+                for index, by_model in self.loss.items()
+            },
+            "loss_against_base": {
+                materials.teachers[index].run: _against(by_model, "base") for index, by_model in self.loss.items()
+            },
+            "loss_against_average": {
+                materials.teachers[index].run: _against(by_model, "averaged")
+                for index, by_model in self.loss.items()
+                if "averaged" in by_model
+            },
+            "methods": {name: METHODS[name] for name in self.kl},
+            "texts": self.distilling.described_texts(),
+            "start": materials.start.what,
+            "notes": [*_said_of_texts(self.distilling), *self.notes],
+        }
+
+    def _kl_against(self, other: str) -> dict[str, Any]:
+        return {name: self._difference(name, other) for name in self.kl if name != other}
+
+    def _difference(self, one: str, other: str) -> dict[str, Any]:
+        pairs = zip(self.kl[one], self.kl[other], strict=True)
+        return self._by_teacher([(mine[0] - theirs[0], mine[1]) for mine, theirs in pairs])
+
+    def _by_teacher(self, divergences: list[PerText]) -> dict[str, Any]:
+        """Return the mean over the texts of each teacher, and of all teachers together."""
+        runs = [teacher.run for teacher in self.distilling.materials.teachers]
+        every = tuple(np.concatenate(part) for part in zip(*divergences, strict=True))
+        return {
+            "all": per_token(every[0], every[1]),
+            **{run: per_token(*one) for run, one in zip(runs, divergences, strict=True)},
+        }
+
+
+def _against(by_model: Mapping[str, PerText], other: str) -> dict[str, Any]:
+    """Return the paired differences of losses to another model's, by model."""
+    theirs, counts = by_model[other]
+    return {name: per_token(sums - theirs, counts) for name, (sums, _) in by_model.items() if name != other}
+
+
+def _held_out(teacher: Teacher) -> Rows:
+    """Return the held-out examples of what a teacher learned."""
+    data, groups = read_data(teacher.config), teacher.config.data.train_groups
+    return data.held_out if groups is None else of_groups(data.held_out, groups)
+
+
+def _said_of_texts(distilling: Distilling) -> Iterator[str]:
+    """Yield a sentence for each teacher whose texts are empty or repeat an earlier one."""
+    rows = distilling.described_texts()
+    for teacher in distilling.materials.teachers:
+        own = [row for row in rows if row["teacher"] == teacher.run]
+        texts, empty, repeated = (sum(row[key] for row in own) for key in ("texts", "empty", "repeated"))
+        if empty or repeated:
+            yield f"texts of teacher {teacher.name}: {texts:,}, of these empty: {empty:,}, repeated: {repeated:,}"
 
 
 def resume(folder: Path, *, force: bool = False, progress: bool = False, is_new: bool = False) -> Outcome:

@@ -10,8 +10,7 @@ from dynlora.engine.loop.adapter_state import adapter_state, load_adapter_state
 from dynlora.engine.randomness import stream_seed
 from dynlora.engine.recorder import Recorder
 from dynlora.kinds.distil.settings import TEXTS_AT_ONCE
-from dynlora.kinds.distil.work.materials import Materials
-from dynlora.kinds.distil.work.texts import StudentTraining, Texts, written_texts
+from dynlora.kinds.distil.work.materials import Materials, StudentTraining, Texts, written_texts
 from dynlora.kinds.recycle.work.materials import copied_state
 from dynlora.tasks.token_rows import end_token
 from dynlora.training.stepwise import Stepwise

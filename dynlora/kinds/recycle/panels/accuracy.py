@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dynlora.kinds.recycle import text
+from dynlora.kinds.recycle import result
 from dynlora.text import listed, percent, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
@@ -36,7 +36,7 @@ class FewShotAccuracy(Panel[FewShotResult]):
 
     def data(self, view: RunView) -> FewShotResult | None:
         """Return the accuracies of the test."""
-        tested = FewShotResult(*map(text.accuracy_frame, (view.result.accuracy, view.result.against_base)))
+        tested = FewShotResult(*map(result.accuracy_frame, (view.result.accuracy, view.result.against_base)))
         return None if tested.accuracy.empty else tested
 
     def caption(self, data: FewShotResult) -> str:
@@ -70,7 +70,7 @@ class FewShotAccuracy(Panel[FewShotResult]):
                 col=1,
                 marker={
                     "size": 10,
-                    "color": [colours.accent if one == text.META else colours.muted for one in part["method"]],
+                    "color": [colours.accent if one == result.META else colours.muted for one in part["method"]],
                 },
                 error_x=theme.interval(part["mean"], part, colours.muted),
                 hovertemplate="%{y}: %{x:.1%}<extra></extra>",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle import text
+from dynlora.kinds.recycle import result
 from dynlora.text import listed, one_line, percent, plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
@@ -22,19 +22,19 @@ class Agreement(Panel[pd.DataFrame]):
 
     def data(self, view: RunView) -> pd.DataFrame | None:
         """Return columns class, teacher, agreement."""
-        frame = text.agreement_frame(view.result, view.folder)
+        frame = result.agreement_frame(view.result, view.folder)
         return frame if frame["agreement"].notna().any() else None
 
     def caption(self, data: pd.DataFrame) -> str:
         """Return the classes whose inputs their teacher does not see in them."""
         known = data.dropna(subset=["agreement"])
-        low = known[known["agreement"] < text.LOW]
+        low = known[known["agreement"] < result.LOW]
         if low.empty:
             return f"The teachers assign at least {percent(known['agreement'].min(), 0)} of the inputs to their class."
         names = listed([one_line(name, 40) for name in low["class"]])
         verb, whose = ("is", "Its") if len(low) == 1 else ("are", "Their")
         return (
-            f"{len(low):,} of {len(known):,} classes {verb} below {percent(text.LOW, 0)}: {names}. {whose} inputs "
+            f"{len(low):,} of {len(known):,} classes {verb} below {percent(result.LOW, 0)}: {names}. {whose} inputs "
             "teach little; more iterations may help."
         )
 
@@ -53,15 +53,15 @@ class Agreement(Panel[pd.DataFrame]):
                 customdata=[names[number] for number in part.index],
                 hovertemplate="%{customdata}: %{y:.0%}<extra>%{fullData.name}</extra>",
             )
-        drawn.update_layout(barmode="overlay", showlegend=1 < len(looks) <= text.MOST_NAMED)
-        drawn.add_hline(y=text.LOW, line={"color": colours.muted, "width": 1, "dash": "dot"})
+        drawn.update_layout(barmode="overlay", showlegend=1 < len(looks) <= result.MOST_NAMED)
+        drawn.add_hline(y=result.LOW, line={"color": colours.muted, "width": 1, "dash": "dot"})
         drawn.update_yaxes(title_text="Agreement", tickformat=".0%", range=[0, 1.05])
         drawn.update_xaxes(
             tickmode="array",
             tickvals=list(range(len(known))),
             ticktext=names,
             tickangle=-45,
-            showticklabels=len(known) <= text.MOST_NAMED,
-            title_text="" if len(known) <= text.MOST_NAMED else "Classes, lowest first",
+            showticklabels=len(known) <= result.MOST_NAMED,
+            title_text="" if len(known) <= result.MOST_NAMED else "Classes, lowest first",
         )
         return drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle import text
+from dynlora.kinds.recycle import result
 from dynlora.store import queries
 from dynlora.text import score
 from dynlora.viz.kit import theme
@@ -24,8 +24,8 @@ class Episodes(Panel[pd.DataFrame]):
 
     def data(self, view: RunView) -> pd.DataFrame | None:
         """Return the accuracy of each episode with its band, as `frames.episodes_frame` does."""
-        scalars = view.store.ask(queries.scalars_frame, view.folder, None, None, text.POINTS)
-        frame = text.episodes_frame(scalars)
+        scalars = view.store.ask(queries.scalars_frame, view.folder, None, None, result.POINTS)
+        frame = result.episodes_frame(scalars)
         return None if frame.empty else frame
 
     def caption(self, data: pd.DataFrame) -> str:
@@ -33,7 +33,7 @@ class Episodes(Panel[pd.DataFrame]):
         first, last = data["mean"].iloc[0], data["mean"].iloc[-1]
         return (
             f"Accuracy on the queries of synthetic episodes, from {score(first)} to {score(last)} over {len(data):,} "
-            f"episodes. Band: one standard deviation over {text.WINDOW} episodes. It says nothing about real texts."
+            f"episodes. Band: one standard deviation over {result.WINDOW} episodes. It says nothing about real texts."
         )
 
     def figure(self, data: pd.DataFrame, colours: Palette) -> go.Figure:

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dynlora.analysis import run_summary
-from dynlora.kinds.recycle.text import POINTS
+from dynlora.kinds.recycle.result import POINTS
 from dynlora.store import queries
 from dynlora.text import percent, score
 from dynlora.viz.kit import theme

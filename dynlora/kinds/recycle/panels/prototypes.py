@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle import text
+from dynlora.kinds.recycle import result
 from dynlora.text import plotly_text
 from dynlora.viz.kit import theme
 from dynlora.viz.kit.panel import Panel, RunView
@@ -23,7 +23,7 @@ class Prototypes(Panel[pd.DataFrame]):
 
     def data(self, view: RunView) -> pd.DataFrame | None:
         """Return columns teacher, class, x, y."""
-        frame = text.places_frame(view.result)
+        frame = result.places_frame(view.result)
         return None if frame.empty else frame
 
     def caption(self, data: pd.DataFrame) -> str:
@@ -46,7 +46,7 @@ class Prototypes(Panel[pd.DataFrame]):
                 y=part["y"],
                 name=plotly_text(teacher, 40),
                 text=names,
-                mode="markers+text" if len(data) <= text.MOST_NAMED else "markers",
+                mode="markers+text" if len(data) <= result.MOST_NAMED else "markers",
                 textposition=sides[part.index].tolist(),
                 cliponaxis=False,
                 textfont={"size": 10, "color": colours.muted},
@@ -55,7 +55,7 @@ class Prototypes(Panel[pd.DataFrame]):
             )
         drawn.update_xaxes(title_text="First principal component", showticklabels=False, range=_wide(data["x"]))
         drawn.update_yaxes(title_text="Second principal component", showticklabels=False, range=_wide(data["y"]))
-        drawn.update_layout(showlegend=len(looks) <= text.MOST_NAMED)
+        drawn.update_layout(showlegend=len(looks) <= result.MOST_NAMED)
         return drawn
 
 

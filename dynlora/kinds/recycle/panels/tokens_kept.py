@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from dynlora.kinds.recycle.text import POINTS
+from dynlora.kinds.recycle.result import POINTS
 from dynlora.store import queries
 from dynlora.store.reader import RunReader
 from dynlora.viz.kit import charts

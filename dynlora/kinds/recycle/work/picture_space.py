@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from dynlora.errors import AssetError, first_line
-from dynlora.kinds.recycle.work.teacher_space import Moments
+from dynlora.kinds.recycle.work.token_space import Moments
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,286 @@
-"""A recycle from its settings to its end: the folder, the steps, the results, and what survives a stop or a crash."""
+"""A recycle from its settings to its end, and its test: how each way of making features does on the same episodes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from dynlora.analysis.stats import normal_reach
+from dynlora.data_files.reader import read_table
+from dynlora.engine.data.text_data import Rows, of_groups
+from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, merge
 from dynlora.engine.loop.adapter_state import load_adapter_state
 from dynlora.engine.loop.hardware import describe_machine
+from dynlora.engine.model.base_model import BaseModel
+from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, DataError, DynloraError
 from dynlora.kinds.recycle.settings import RecycleSettings
-from dynlora.kinds.recycle.work.few_shot_accuracy import (
-    METHODS,
-    TEXTS_A_CLASS,
-    AveragedTeachers,
-    FewShotTest,
-    against,
-    held_out_texts,
-    summarised,
-    teacher_features,
-    texts_of_file,
-)
-from dynlora.kinds.recycle.work.materials import Materials
-from dynlora.kinds.recycle.work.meta_training import MetaTraining, SyntheticPool
-from dynlora.kinds.recycle.work.steps import Recycling
+from dynlora.kinds.recycle.work.few_shot import EpisodeDraw, episode_accuracy, rows_of_classes
+from dynlora.kinds.recycle.work.materials import Materials, Teacher
+from dynlora.kinds.recycle.work.steps import MetaTraining, Recycling, SyntheticPool
+from dynlora.kinds.recycle.work.token_space import MetaModel
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
+from dynlora.training.inputs import read_data
 from dynlora.training.progress_stream import StopRequest
 from dynlora.training.stepwise import fastest_s, keep_adapter, results_of, run_steps, tell_estimate
+
+QUERIES = 15
+"""Query examples of a class in a test episode."""
+
+TEXTS_A_CLASS = 60
+"""Texts of a class in a test, at most: each way reads all of them once."""
+
+METHODS: Mapping[str, str] = {
+    "base": "base model, prototypes",
+    "averaged": "average of the teachers' adapters, prototypes",
+    "best_teacher": "best single teacher, prototypes",
+    "meta": "meta-LoRA on inverted inputs, prototypes",
+    "noise": "meta-LoRA on inputs that were not inverted (control), prototypes",
+}
+"""What is compared, and what each is."""
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts of classes that nobody trained the meta-LoRA on.
+
+    Attributes:
+        texts: all of them.
+        label: class index of each, (n,).
+        classes: names of the classes.
+        source: where they are from, for people.
+    """
+
+    texts: list[str]
+    label: np.ndarray
+    classes: list[str]
+    source: str
+
+    def at_most(self, n: int, seed: int) -> LabelledTexts:
+        """Return at most n texts of each class, drawn once by key, in their order."""
+        rng = np.random.default_rng(stream_seed(seed, "test texts"))
+        chosen = np.sort(np.concatenate([rng.permutation(rows)[:n] for rows in rows_of_classes(self.label)]))
+        return replace(self, texts=[self.texts[row] for row in chosen], label=self.label[chosen])
+
+
+def texts_of_file(path: Path, text: str = "text", label: str = "label", *, once: bool = False) -> LabelledTexts:
+    """Return the labelled texts of a table.
+
+    Args:
+        path: of the table.
+        text: its column of texts.
+        label: its column of labels.
+        once: keep of a text that is repeated the first row alone, so that no episode asks for what it was given.
+
+    Raises:
+        DataError: when it cannot be read, or has no such columns; of a test (`once`) they have fixed names.
+    """
+    table = read_table(path)
+    for name, option in ((text, "--text-column"), (label, "--label-column")):
+        if name not in table.columns:
+            remedy = f"rename one to {name}" if once else f"name one with {option}"
+            raise DataError(
+                f"{'--test' if once else '--support'} {path.name}: has no column {name}; {remedy} "
+                f"({', '.join(table.columns)[:200]})"
+            )
+    columns = zip(table.values(text), table.values(label), strict=True)
+    rows = [(str(one), str(of)) for one, of in columns if one not in (None, "") and of is not None]
+    if not rows:
+        raise DataError(f"{'--test' if once else '--support'} {path.name}: has no row with text and label; add some")
+    if once:
+        rows = _first_of_each(rows)
+    classes = list(dict.fromkeys(of for _, of in rows))
+    index = {name: number for number, name in enumerate(classes)}
+    return LabelledTexts([one for one, _ in rows], np.array([index[of] for _, of in rows]), classes, path.name)
+
+
+def _first_of_each(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the first of the rows (text, label) of each text; blanks around a text do not make it another."""
+    first: dict[str, tuple[str, str]] = {}
+    for row in rows:
+        first.setdefault(row[0].strip(), row)
+    return list(first.values())
+
+
+def held_out_texts(teachers: Sequence[Teacher]) -> tuple[LabelledTexts, list[str]]:
+    """Return the held-out texts of the teachers' own data that can still be read, and sentences on what cannot.
+
+    Classes of different teachers are different classes; a text counts once, for the first teacher that has it.
+    """
+    texts: dict[str, int] = {}
+    classes: list[str] = []
+    notes: list[str] = []
+    for teacher in teachers:
+        try:
+            rows, labels = _held_out(teacher)
+        except DynloraError as error:
+            notes.append(f"the data of teacher {teacher.run} cannot be read ({str(error)[:200]})")
+            continue
+        for text, label in zip(rows.text, rows.label, strict=True):
+            texts.setdefault(text, int(label) + len(classes))
+        classes += [f"{teacher.name} / {name}" for name in labels]
+    label = np.array(list(texts.values()), dtype=int)
+    return LabelledTexts(list(texts), label, classes, "held-out examples of the teachers' data"), notes
+
+
+def _held_out(teacher: Teacher) -> tuple[Rows, list[str]]:
+    """Return the held-out examples of what a teacher learned, and the names of its classes."""
+    data, groups = read_data(teacher.config), teacher.config.data.train_groups
+    return data.held_out if groups is None else of_groups(data.held_out, groups), data.labels
+
+
+@dataclass(frozen=True)
+class FewShotTest:
+    """The episodes of a test.
+
+    Attributes:
+        data: the texts.
+        episodes: by number of shots.
+    """
+
+    data: LabelledTexts
+    episodes: dict[int, list[Any]]
+
+    @classmethod
+    def of(cls, data: LabelledTexts, *, ways: int, shots: Sequence[int], episodes: int, seed: int) -> FewShotTest:
+        """Draw the episodes.
+
+        Raises:
+            ConfigError: when the texts have too few classes or examples for any number of shots.
+        """
+        texts: dict[int, list[Any]] = {}
+        for number in shots:
+            rows = rows_of_classes(data.label, number + 1)
+            if len(rows) >= ways:
+                draw = EpisodeDraw(rows, ways, (number,), QUERIES, seed, "test episode")
+                texts[number] = list(draw.first(episodes))
+        if not texts:
+            raise ConfigError(
+                f"test {data.source}: has too few classes of more than {min(shots)} examples for {ways} ways; give a "
+                "file with more, or lower ways"
+            )
+        return cls(data, texts)
+
+    def accuracy(self, features: Tensor) -> dict[int, np.ndarray]:
+        """Return the accuracy of each episode by shots, of features of all texts, (n, d)."""
+        return {
+            shots: np.array([episode_accuracy(features, episode) for episode in episodes])
+            for shots, episodes in self.episodes.items()
+        }
+
+
+def mean_and_interval(values: np.ndarray) -> dict[str, float]:
+    """Return the mean of accuracies, or their differences, and its 95 % interval (normal) over episodes."""
+    mean = float(values.mean())
+    half = normal_reach(values) if len(values) > 1 else 0.0
+    return {"mean": mean, "low": max(mean - half, -1.0), "high": min(mean + half, 1.0)}
+
+
+ByMethod = Mapping[str, Mapping[int, np.ndarray]]
+"""Accuracy of each episode, by method and shots."""
+
+
+def summarised(by_method: ByMethod) -> dict[str, dict[str, dict[str, float]]]:
+    """Return mean and interval by method and shots."""
+    return {
+        method: {str(shots): mean_and_interval(values) for shots, values in by_shots.items()}
+        for method, by_shots in by_method.items()
+    }
+
+
+def against(by_method: ByMethod, other: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Return mean and interval of the paired differences from another method, by method and shots."""
+    theirs = by_method.get(other, {})
+    rest = {name: by_shots for name, by_shots in by_method.items() if name != other}
+    return summarised(
+        {
+            name: {shots: values - theirs[shots] for shots, values in by_shots.items() if shots in theirs}
+            for name, by_shots in rest.items()
+        }
+    )
+
+
+def teacher_features(model: AdaptedModel, meta: MetaModel, texts: Sequence[str]) -> Tensor:
+    """Return the pooled state of texts in a teacher's backbone, (n, d).
+
+    Raises:
+        DynloraError: when the teacher is several members, which have no one state.
+    """
+    backbone: Any = model.base.model.base_model
+    base = BaseModel(backbone, model.base.tokenizer, [], model.base.folder, model.base.task)
+    return MetaModel(base, model.adapters, meta.pooling, meta.max_length).text_features(texts)
+
+
+class AveragedTeachers:
+    """The mean of the teachers' merged weights: of one base, it is the base with the mean of their updates."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._sums: dict[str, Tensor] = {}
+        self._adapted: Counter[str] = Counter()
+        self.count = 0
+
+    @torch.no_grad()
+    def add(self, model: AdaptedModel) -> None:
+        """Add a teacher; its gates are taken as one, and it is merged in place.
+
+        Raises:
+            NotMergeableError: when its update is not one, or does not fit the weights.
+        """
+        names = [module.info.name for module in model.adapters]
+        bake_gates(model, None)
+        merge(model)
+        prefix = model.base.model.base_model_prefix + "."
+        for name in names:
+            for kind, tensor in model.base.model.get_submodule(name).named_parameters():
+                key = f"{name.removeprefix(prefix)}.{kind}"
+                self._sums[key] = self._sums.get(key, torch.zeros_like(tensor)) + tensor
+                self._adapted[key] += 1
+        self.count += 1
+
+    @torch.no_grad()
+    def features(self, meta: MetaModel, texts: Sequence[str]) -> Tensor:
+        """Return the pooled state of texts in a backbone with the mean weights, (n, d).
+
+        The weights of `meta` are put back afterwards.
+        """
+        frozen: dict[str, Tensor] = {
+            f"{module.info.name}.{kind}": tensor
+            for module in meta.adapters
+            for kind, tensor in module.base_layer.named_parameters()
+        }
+        before = {name: tensor.clone() for name, tensor in frozen.items()}
+        try:
+            self._put(frozen)
+            with meta.adapters.disabled():
+                return meta.text_features(texts)
+        finally:
+            for name, tensor in before.items():
+                frozen[name].copy_(tensor)
+
+    @torch.no_grad()
+    def put_into(self, model: PreTrainedModel) -> None:
+        """Give a base model of the teachers the mean weights, in place."""
+        prefix = model.base_model_prefix + "."
+        self._put({name.removeprefix(prefix): tensor for name, tensor in model.named_parameters()})
+
+    def _put(self, frozen: Mapping[str, Tensor]) -> None:
+        """Replace the base model's weights by the mean ones."""
+        for name, total in self._sums.items():
+            if name in frozen:
+                others = self.count - self._adapted[name]  # teachers that left these weights as they were
+                frozen[name].copy_((total + others * frozen[name]) / self.count)
 
 
 @dataclass

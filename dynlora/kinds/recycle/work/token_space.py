@@ -1,4 +1,4 @@
-"""The space of word embeddings: where synthetic inputs are searched, and how a model reads them in place of words.
+"""The space of word embeddings, where inputs are searched, and the models that read them in place of words.
 
 A model is given ordinary token ids, and its own lookup is answered with the synthetic embeddings. So whatever watches
 that lookup, such as input gates, sees what the blocks see, and positions stay those of the tokens.
@@ -7,15 +7,25 @@ that lookup, such as input gates, sees what the blocks see, and positions stay t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformers import AutoModel
+from transformers.utils import logging as transformers_logging
 
-from dynlora.errors import AssetError
+from dynlora import strategies
+from dynlora.engine.adapt import adapt, nothing
+from dynlora.engine.evaluation.inference import AdaptedModel
+from dynlora.engine.model.adapters import Adapters
+from dynlora.engine.model.base_model import BaseModel, load_tokenizer
+from dynlora.errors import AssetError, first_line
+from dynlora.tasks.classification import Classification
 
 
 @dataclass(frozen=True)
@@ -211,3 +221,221 @@ def first_position(model: nn.Module) -> int:
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
             return 0 if module.padding_idx is None else module.padding_idx + 1
     return 0
+
+
+BATCH = 64
+"""Texts of a forward pass that needs no gradient."""
+
+
+@dataclass
+class MetaModel:
+    """A backbone without a head, and the adapters in it.
+
+    Attributes:
+        base: model and tokenizer; the model carries the adapters.
+        adapters: the meta-LoRA.
+        pooling: mean (over the tokens) or last (token).
+        max_length: texts are cut after so many tokens.
+    """
+
+    base: BaseModel
+    adapters: Adapters
+    pooling: str
+    max_length: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.base.model.device
+
+    def features(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the pooled state of each text, (n, d), of a batch with its attention mask."""
+        hidden: Tensor = self.base.model(**batch).last_hidden_state.float()
+        return pooled(hidden, batch["attention_mask"], self.pooling)
+
+    def synthetic_features(self, inputs: Synthetic) -> Tensor:
+        """Return the pooled state of each synthetic input, (n, d)."""
+        with reading(self.base.model, inputs) as batch:
+            return self.features(batch)
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return texts as one padded batch."""
+        tokenizer: Any = self.base.tokenizer
+        limit = min(self.max_length, tokenizer.model_max_length)
+        batch = tokenizer(
+            list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt", padding_side="right"
+        )
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Return the pooled state of each text, (n, d), on the CPU."""
+        self.base.model.eval()
+        order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+        parts = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        features = [self.features(self.tokens([texts[row] for row in part])).cpu() for part in parts]
+        table = torch.cat(features) if features else torch.zeros(0, 0)
+        return table[torch.tensor(order).argsort()]
+
+
+def pooled(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Return one vector for each text, (n, d), of hidden states (n, length, d) and a mask (n, length).
+
+    Args:
+        hidden: of the last layer.
+        mask: 1 where a token counts.
+        pooling: mean over the tokens that count, or the last of them.
+    """
+    if pooling == "last":
+        place = torch.arange(mask.shape[1], device=mask.device)
+        last = (place * mask).argmax(1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+    weight = mask.unsqueeze(-1).float()
+    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def load_backbone(folder: Path) -> BaseModel:
+    """Return the backbone of a local folder, frozen, without a head.
+
+    Only safetensors are read, and no code of the folder is run.
+
+    Raises:
+        AssetError: when the folder holds no transformer.
+    """
+    transformers_logging.disable_progress_bar()
+    try:
+        model: Any = AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        raise AssetError(f"model.name={folder}: cannot be loaded without a head ({first_line(error)})") from None
+    tokenizer = load_tokenizer(folder)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.requires_grad_(False)
+    return BaseModel(model, tokenizer, [], folder, Classification())
+
+
+def add_meta_lora(
+    base: BaseModel, *, rank: int, lora_alpha: float, seed: int, total: int, pooling: str, max_length: int
+) -> MetaModel:
+    """Put a meta-LoRA into a backbone and return both; its update is zero at first.
+
+    Args:
+        base: its linear modules are replaced in place.
+        rank: of every module, all linear ones of the blocks.
+        lora_alpha: the update is scaled by lora_alpha / rank.
+        seed: of A.
+        total: episodes of meta-training.
+        pooling: mean or last.
+        max_length: texts are cut after so many tokens.
+    """
+    adapters = adapt(
+        base,
+        strategies.build("lora", {}),
+        rank=rank,
+        lora_alpha=lora_alpha,
+        dropout=0.0,
+        targets=None,
+        total=total,
+        seed=seed,
+        batches=nothing,
+    )
+    base.model.eval()
+    return MetaModel(base, adapters, pooling, max_length)
+
+
+LEAST_DEVIATION = 1e-3
+"""Deviations are counted as at least this fraction of the layer's mean deviation."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and deviation of the hidden states of each layer, (layers, d) each."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, states: Sequence[Tensor], mask: Tensor) -> Moments:
+        """Return the moments of hidden states (n, length, d) over the tokens that a mask (n, length) counts."""
+        weight = mask.unsqueeze(-1).float()
+        total = weight.sum()
+        means, deviations = [], []
+        for state in states:
+            mean = (state.float() * weight).sum((0, 1)) / total
+            variance = ((state.float() - mean).square() * weight).sum((0, 1)) / total
+            means.append(mean)
+            deviations.append((variance + 1e-12).sqrt())
+        return cls(torch.stack(means), torch.stack(deviations))
+
+    def distance(self, other: Moments) -> Tensor:
+        """Return how far other moments are from these, (), in this text's deviations.
+
+        The mean over layers and dimensions of ((mean - mean') / s)² + ((s - s') / s)².
+        """
+        least = LEAST_DEVIATION * self.deviation.mean(1, keepdim=True)
+        size = self.deviation.maximum(least)
+        means = ((other.mean - self.mean) / size).square()
+        return (means + ((other.deviation - self.deviation) / size).square()).mean()
+
+
+@torch.no_grad()
+def text_moments(backbone: Any, tokenizer: Any, sentences: Sequence[str], length: int) -> Moments:
+    """Return the moments of a backbone on sentences that are cut after `length` tokens."""
+    batch = tokenizer(list(sentences), padding=True, truncation=True, max_length=length, return_tensors="pt")
+    device = next(backbone.parameters()).device
+    given = {name: tensor.to(device) for name, tensor in batch.items()}
+    states = backbone(**given, output_hidden_states=True).hidden_states
+    return Moments.of(states, given["attention_mask"])
+
+
+@dataclass(frozen=True)
+class TeacherSpace:
+    """Synthetic texts for a teacher; see `inversion.Searched`.
+
+    Attributes:
+        teacher: the trained run, used as a function alone.
+        base: the backbone that all teachers share; it is read without its meta-LoRA.
+        space: of word embeddings.
+        moments: of public text.
+        kind: what a search starts from: text, words or noise.
+        autocast: makes the precision's context.
+    """
+
+    teacher: AdaptedModel
+    base: MetaModel
+    space: TokenSpace
+    moments: Moments
+    kind: str = "words"
+    autocast: Callable[[], Any] = nullcontext
+
+    def start(self, n: int, generator: torch.Generator) -> Tensor:
+        """Return where the search of n inputs starts, standardised, (n, slots, d)."""
+        return self.space.start(n, self.kind, generator)
+
+    def logits(self, z: Tensor, kept: Tensor | None) -> Tensor:
+        """Return the teacher's logits, (n, classes)."""
+        model = self.teacher.base.model
+        with reading(model, self.space.inputs(self.space.place(z), kept)) as batch, self.autocast():
+            return self.teacher.strategy.forward(model, batch)
+
+    def strangeness(self, z: Tensor, kept: Tensor | None) -> Tensor:
+        """Return the distance of the base model's hidden moments to those of public text, ()."""
+        model, inputs = self.base.base.model, self.space.inputs(self.space.place(z), kept)
+        with self.base.adapters.disabled(), reading(model, inputs) as batch, self.autocast():
+            states = model(**batch, output_hidden_states=True).hidden_states
+        return self.moments.distance(Moments.of(states, inputs.mask))
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Return the id of the token nearest to each slot, (n, slots)."""
+        return self.space.nearest(self.space.place(z))
+
+    def unlike(self, z: Tensor, nearest: Tensor) -> Tensor:
+        """Return the mean squared distance of slots to tokens, in variances of the embeddings, ()."""
+        return self.space.unlike(self.space.place(z), nearest)
+
+    def may_drop(self) -> Tensor:
+        """Return which slots may be dropped, (slots,): all but the last one that a decoder's head reads."""
+        free = torch.ones(self.space.slots, dtype=torch.bool)
+        free[-1] = not self.space.keeps_last
+        return free
