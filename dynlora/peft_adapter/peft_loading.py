@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME, FORMATS, PREFIX, first_fitting, fits
+from dynlora.peft_adapter.adapter_config import CONFIG_NAME, FORMATS, PREFIX, first_fitting, fits, settings_of
 from dynlora.peft_adapter.header import AdapterHeader
 from dynlora.peft_adapter.safetensors import TENSORS_NAME
 from dynlora.text import printable
@@ -33,6 +33,12 @@ GUESSED = ({"q_proj", "v_proj"}, {"query_key_value"}, {"query", "value"}, {"q", 
 VARIANTS = ("velora_config", "kasa_config", "arrow_config", "use_bdlora", "monteclora_config")
 LINEAR = re.compile(r"(?:[qkvo]|gate|up|down|out)_proj|query|key|value|dense|fc\d?|lm_head|classifier|score")
 """Last names of modules that are never convolutions."""
+
+FACTOR_NAMES = {
+    "LORA": (("A.weight", "B.weight"), ("A.default.weight", "B.default.weight"), ("embedding_A", "embedding_B")),
+    "ADALORA": (("A", "B", "E"), ("A.default", "B.default", "E.default")),
+}
+"""What a module's factors are called after `lora_`, by method."""
 
 _INITS = re.compile(r"(?i:gaussian|olora|mica)|pissa(?:_niter_\d+)?|eva|orthogonal|lora_ga|loftq|True|False|None|0|")
 _NAME = re.compile(r"(?!base_model\.)(?:[\w-]+\.)*[\w-]+")
@@ -120,12 +126,13 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _announced(header: AdapterHeader) -> Iterator[str]:
     """Tensors that the configuration announces, PEFT asks for by name, and the file lacks."""
+    config = header.config
     others = [name for name in header.names.others if name.startswith(PREFIX)]
-    saved = _saved(header.config)
+    saved = _saved(config)
     for names in [saved & CLASSIFIERS, *({name} for name in saved - CLASSIFIERS)]:
         if names and not any(name in other for name in names for other in others):
             yield f"modules_to_save={printable(', '.join(names))}: the file holds no tensor of it"
-    tokens = header.config.get("trainable_token_indices")
+    tokens = config.get("trainable_token_indices")
     counts = {header.infos[name].shape[0] for name in others if name.endswith("trainable_tokens_delta")}
     if tokens is not None and (not counts or (isinstance(tokens, list) and counts != {len(tokens)})):
         yield "trainable_token_indices: the file does not hold these tokens"
@@ -155,11 +162,8 @@ def _of_tensors(header: AdapterHeader) -> Iterator[tuple[bool, str]]:
 
 def _misfits(header: AdapterHeader, modules: Sequence[str]) -> Iterator[str]:
     """Modules whose ranks differ from the configuration's, or cannot be."""
-    config, ranks = header.config, _ranks(header, modules)
-    if ranks is None:
-        yield "rank_pattern or alpha_pattern: must have a number by module"
-        return
-    for module, rank in ranks.items():
+    config = header.config
+    for module, rank in _ranks(header, modules).items():
         lora_A = header.names.modules[module].lora_A
         shape = header.infos[lora_A].shape
         if type(rank) is not int or rank <= 0:
@@ -174,35 +178,35 @@ def _misfits(header: AdapterHeader, modules: Sequence[str]) -> Iterator[str]:
             yield f"lora_bias: {printable(module)} is an embedding, which has none"
 
 
-def _ranks(header: AdapterHeader, modules: Sequence[str]) -> dict[str, Any] | None:
-    """Return the rank that the configuration gives each module; None where its patterns are no objects.
+def _ranks(header: AdapterHeader, modules: Sequence[str]) -> dict[str, Any]:
+    """Return the rank that the configuration gives each module.
 
     Raises:
-        AdapterError: when a pattern cannot be matched, or a scaling is no number.
+        AdapterError: when a pattern is no object or cannot be matched, or a scaling is no number.
     """
-    config = header.config
-    own = config.get("rank_pattern", {})
-    if header.peft_type == "ADALORA":
-        own = {} if own is None else own
-        known = {f"{module}.lora_E" for module in modules}
-        if not isinstance(own, dict) or not all(map(_is_list, own.values())) or not set(own) <= known:
-            return None
-        left = {name.removesuffix(".lora_E"): sum(map(bool, components)) for name, components in own.items()}
-        return dict.fromkeys(modules, config.get("init_r", 12)) | left
-    if not isinstance(own, dict) or not isinstance(config.get("alpha_pattern", {}), dict) or header.settings is None:
-        return None
-    header.settings.scalings(dict.fromkeys(modules, 1))
+    config, is_adalora = header.config, header.peft_type == "ADALORA"
+    own, alphas = config.get("rank_pattern", {}), config.get("alpha_pattern", {})
+    if is_adalora and own is None:
+        own = {}
+    known = {f"{module}.lora_E" for module in modules}
+    is_right = isinstance(own, dict) and (
+        all(map(_is_list, own.values())) and set(own) <= known if is_adalora else isinstance(alphas, dict)
+    )
+    if not is_right:
+        raise AdapterError("rank_pattern or alpha_pattern: must have a number by module")
+    if is_adalora:
+        ranks = {name.removesuffix(".lora_E"): sum(map(bool, components)) for name, components in own.items()}
+        return dict.fromkeys(modules, config.get("init_r", 12)) | ranks
+    settings_of(config).scalings(dict.fromkeys(modules, 1))
     patterns = first_fitting("rank_pattern", own, modules)
     return dict.fromkeys(modules, config.get("r", 8)) | {name: own[key] for name, key in patterns.items()}
 
 
 def _is_named(header: AdapterHeader, module: str) -> bool:
     """Say whether a module's factors have the names that PEFT gives them."""
-    names, start = header.names.modules[module], f"{PREFIX}{module}.lora_"
-    factors = {"A": names.lora_A, "B": names.lora_B, "E": names.lora_E}
-    forms = ("{}", "{}.default") if names.lora_E else ("{}.weight", "{}.default.weight", "embedding_{}")
-    is_form = any(all(start + form.format(key) == name for key, name in factors.items() if name) for form in forms)
-    return is_form and bool(names.lora_E) == (header.peft_type == "ADALORA") and _NAME.fullmatch(module) is not None
+    one, start = header.names.modules[module], f"{PREFIX}{module}.lora_"
+    ends = tuple(name.removeprefix(start) for name in (one.lora_A, one.lora_B, one.lora_E) if name)
+    return ends in FACTOR_NAMES[header.peft_type] and _NAME.fullmatch(module) is not None
 
 
 def _drawn(header: AdapterHeader, targets: set[str]) -> Iterator[str]:
@@ -213,7 +217,7 @@ def _drawn(header: AdapterHeader, targets: set[str]) -> Iterator[str]:
             if config.get(key) and f"{PREFIX}{module}.{tensor}" not in header.infos:
                 yield f"{tensor} of {printable(module)}"
     named = config.get("target_modules")
-    lacks_kind = isinstance(named, list) and not all(_ending(targets, [one]) for one in named)
+    lacks_kind = isinstance(named, list) and not all(_fitting("target_modules", [one], targets) for one in named)
     if str(init).startswith("pissa_niter") or (not init and (header.missing or lacks_kind)):
         yield f"init_lora_weights={printable(init)}"
 
@@ -248,24 +252,22 @@ def _targeted(header: AdapterHeader, modules: Sequence[str]) -> set[str]:
         named = list(factors) if any(kinds <= one for one in GUESSED) else []
     elif isinstance(targets, str) and targets.lower() == "all-linear":
         named = [name for name, one in factors.items() if ".lora_embedding" not in one.lora_A and name != "lm_head"]
-    elif isinstance(targets, str):
-        named = _fitting("target_modules", targets, modules)
     else:
         some, layers = config.get("layers_to_transform"), _layers(config, modules)
         some = [some] if isinstance(some, int) else some
-        named = [m for m in _ending(modules, targets) if m in targets or not some or layers.get(m) in some]
-    is_pattern = isinstance(excluded, str)
-    out = _fitting("exclude_modules", excluded, modules) if is_pattern else _ending(modules, excluded)
+        fitting = _fitting("target_modules", targets, modules)
+        named = [name for name in fitting if name in targets or not some or layers.get(name) in some]
+    out = _fitting("exclude_modules", excluded, modules)
     saved = _saved(config)
     return {name for name in named if name not in out and not any(f".{one}." in f".{name}." for one in saved)}
 
 
-def _fitting(key: str, pattern: str, modules: Sequence[str]) -> list[str]:
-    return [name for name, is_fitting in zip(modules, fits(key, [pattern], modules)[0], strict=True) if is_fitting]
-
-
-def _ending(modules: Iterable[str], ends: Sequence[object]) -> list[str]:
-    return [name for name in modules if any(f".{name}".endswith(f".{end}") for end in ends)]
+def _fitting(key: str, value: str | Sequence[object], modules: Iterable[str]) -> list[str]:
+    """Return the modules that a regular expression fits, or whose names end with one of a list."""
+    if isinstance(value, str):
+        (row,) = fits(key, [value], list(modules))
+        return [name for name, is_fitting in zip(modules, row, strict=True) if is_fitting]
+    return [name for name in modules if any(f".{name}".endswith(f".{end}") for end in value)]
 
 
 def _layers(config: Mapping[str, Any], modules: Sequence[str]) -> dict[str, int]:
