@@ -103,18 +103,18 @@ class Examined:
         with self.model.adapters.disabled() if mode == "base" else held, self.model.adapters.scaled(strength):
             return self.model.answers(texts, pairs)
 
-    def explained(self, text: str, text_pair: str | None, strength: float = 1.0) -> dict[str, Any]:
+    def explained(self, text: str, pair: str | None, strength: float = 1.0) -> dict[str, Any]:
         """Return one text under the lens, see `explain`, with the adapter multiplied by `strength`.
 
         Raises:
             ConfigError: when the text is empty or too long, the model writes texts, or the strength is out of range.
         """
         check_strength(strength)
-        checked_texts([text], None if text_pair is None else [text_pair])
+        checked_texts([text], None if pair is None else [pair])
         if isinstance(self.model.task, WritingTask):
             raise ConfigError(f"explain: data.task={self.model.task.name} has no answer to attribute; generate instead")
         with self.model.adapters.scaled(strength):
-            explanation = explain(self.model, text, text_pair)
+            explanation = explain(self.model, text, pair)
         return {
             "tokens": [asdict(piece) for piece in explanation.pieces],
             "labels": self.model.labels,

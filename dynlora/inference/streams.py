@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from dynlora.errors import ConfigError, DynloraError
@@ -106,13 +105,11 @@ class Ablation(Work):
     """An ablation under way: each step measures the next set of modules, the first one with nothing off.
 
     Attributes:
-        file: where what is known is kept.
         sets: modules that are switched off together, by position; None is every module alone.
         rows: held-out rows that are looked at.
     """
 
     done: int = -1
-    file: Path = Path()
     sets: list[list[int]] | None = None
     rows: int = 0
 

@@ -16,7 +16,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, TextIO, cast
@@ -62,9 +61,7 @@ class Answering:
         try:
             question = json.loads(line)
             number = question["number"]
-            operation = OPERATIONS.get(question["ask"]) or partial(Answering._of_kind, operation=question["ask"])
-            answer = operation(self, **question["arguments"])
-            return {"number": number, "ok": True, "answer": answer}
+            return {"number": number, "ok": True, "answer": self._answer(question["ask"], question["arguments"])}
         except DynloraError as error:
             failure = failure_of(error)
         except (MemoryError, RuntimeError) as error:
@@ -105,25 +102,16 @@ class Answering:
         """Whether an ablation or a stream is under way."""
         return self.streams.busy or any(not job.ended for job in self.jobs.values())
 
-    def _answers(
-        self, folder: str, which: str, texts: list[str], pairs: list[str] | None, mode: str, strength: float = 1.0
-    ) -> Any:
-        return self.model(folder, which).answers(texts, pairs, mode, strength)
-
-    def _explain(self, folder: str, which: str, text: str, pair: str | None, strength: float = 1.0) -> Any:
-        return self.model(folder, which).explained(text, pair, strength)
-
-    def _shift(self, folder: str, which: str, kind: str, strength: float, rows: int = ROWS) -> Any:
-        return self.model(folder, which).shifted(kind, strength, rows)
-
-    def _elsewhere(self, folder: str, which: str, data: dict[str, Any], rows: int = ROWS) -> Any:
-        return self.model(folder, which).elsewhere(data, rows)
-
-    def _neighbours(self, folder: str, which: str, texts: list[str], pairs: list[str] | None) -> Any:
-        return self.model(folder, which).neighbours(texts, pairs)
-
-    def _by_group(self, folder: str, which: str, rows: int = ROWS) -> Any:
-        return self.model(folder, which).by_group(rows)
+    def _answer(self, operation: str, arguments: dict[str, Any]) -> Any:
+        """Perform an operation; of one that takes long, return the name of the stream that was begun."""
+        if operation in OPERATIONS:
+            answer = OPERATIONS[operation](self, **arguments)
+        elif operation in ON_MODEL:
+            model = self.model(arguments.pop("folder"), arguments.pop("which"))
+            answer = ON_MODEL[operation](model, **arguments)
+        else:
+            answer = self._of_kind(operation, **arguments)
+        return self.streams.begin(*answer) if isinstance(answer, tuple) else answer
 
     def _knockout(
         self,
@@ -147,7 +135,7 @@ class Answering:
             place = Path(file)
             steps = _kept(examined.knockouts(sets, rows, kept_knockouts(place), again=again), place)
             of = len(examined.model.adapters) if sets is None else len(sets)
-            self.jobs[folder, which] = Ablation(steps, of, file=place, sets=sets, rows=rows)
+            self.jobs[folder, which] = Ablation(steps, of, sets=sets, rows=rows)
         return self._progress(folder, which)
 
     def _progress(self, folder: str, which: str) -> Any:
@@ -155,55 +143,12 @@ class Answering:
         return None if job is None else job.state()
 
     def _stop(self, folder: str, which: str) -> Any:
-        job = self.jobs.pop((folder, which), None)
-        return job is not None
-
-    def _writer(self, folder: str, which: str) -> Any:
-        return writing.about(self.model(folder, which))
-
-    def _write(
-        self,
-        folder: str,
-        which: str,
-        mode: str,
-        temperature: float,
-        seed: int,
-        new_tokens: int,
-        strength: float = 1.0,
-        **prompt: Any,
-    ) -> Any:
-        steps = writing.written(
-            self.model(folder, which),
-            writing.Prompt(**prompt),
-            mode,
-            temperature=temperature,
-            seed=seed,
-            new_tokens=new_tokens,
-            strength=strength,
-        )
-        return self.streams.begin(steps, new_tokens)
-
-    def _token_view(self, folder: str, which: str, ids: list[int], strength: float = 1.0, **prompt: Any) -> Any:
-        return writing.token_view(self.model(folder, which), writing.Prompt(**prompt), ids, strength)
-
-    def _estimate_text(self, folder: str, which: str, ids: list[int], strength: float = 1.0, **prompt: Any) -> Any:
-        return writing.estimate(self.model(folder, which), writing.Prompt(**prompt), ids, strength)
-
-    def _ablate_text(self, folder: str, which: str, ids: list[int], strength: float = 1.0, **prompt: Any) -> Any:
-        return self.streams.begin(*writing.ablation(self.model(folder, which), writing.Prompt(**prompt), ids, strength))
-
-    def _token_losses(self, folder: str, which: str, texts: list[str], pairs: list[str | None]) -> Any:
-        if not 0 < len(texts) == len(pairs) <= writing.MOST_ROWS:
-            raise ConfigError(f"examples: {len(texts):,} given; give 1 to {writing.MOST_ROWS}, each with its pair")
-        return self.streams.begin(writing.held_out_losses(self.model(folder, which), texts, pairs), len(texts))
-
-    def _example_losses(self, folder: str, which: str, text: str, pair: str | None) -> Any:
-        return next(writing.held_out_losses(self.model(folder, which), [text], [pair]))
+        return self.jobs.pop((folder, which), None) is not None
 
     def _compress(self, folder: str, which: str, file: str, rows: int) -> Any:
-        return self.streams.begin(*compress.kept_sizes(Path(folder), which, Path(file), rows))
+        return compress.kept_sizes(Path(folder), which, Path(file), rows)
 
-    def _of_kind(self, folder: str, operation: str, **arguments: Any) -> Any:
+    def _of_kind(self, operation: str, folder: str, **arguments: Any) -> Any:
         """Perform an operation that the kind of a run declares; its model is kept until it is saved again.
 
         Raises:
@@ -216,7 +161,7 @@ class Answering:
             self.special.pop(kind.name, None)
             self.special[kind.name] = (key, kind.load(path))
         answer = perform(self.special[kind.name][1], **arguments)
-        return self.streams.begin(answer) if isinstance(answer, Iterator) else answer
+        return (answer, None) if isinstance(answer, Iterator) else answer
 
     def _read(self, stream: str, since: int = 0) -> Any:
         return self.streams.read(stream, since)
@@ -226,27 +171,32 @@ class Answering:
 
 
 OPERATIONS: Mapping[str, Callable[..., Any]] = {
-    "answers": Answering._answers,
-    "explain": Answering._explain,
-    "shift": Answering._shift,
-    "elsewhere": Answering._elsewhere,
-    "neighbours": Answering._neighbours,
-    "by_group": Answering._by_group,
     "knockout": Answering._knockout,
     "progress": Answering._progress,
     "stop": Answering._stop,
-    "writer": Answering._writer,
-    "write": Answering._write,
-    "token_view": Answering._token_view,
-    "estimate_text": Answering._estimate_text,
-    "ablate_text": Answering._ablate_text,
-    "token_losses": Answering._token_losses,
-    "example_losses": Answering._example_losses,
     "compress": Answering._compress,
     "read": Answering._read,
     "end": Answering._end,
 }
-"""What can be asked of any model, by name; the arguments of a question are those of its function."""
+ON_MODEL: Mapping[str, Callable[..., Any]] = {
+    "answers": Examined.answers,
+    "explain": Examined.explained,
+    "shift": Examined.shifted,
+    "elsewhere": Examined.elsewhere,
+    "neighbours": Examined.neighbours,
+    "by_group": Examined.by_group,
+    "writer": writing.about,
+    "write": writing.written,
+    "token_view": writing.token_view,
+    "estimate_text": writing.estimate,
+    "ablate_text": writing.ablation,
+    "token_losses": writing.token_losses,
+    "example_losses": writing.example_losses,
+}
+"""What can be asked of any run, and of its model, by name; the arguments of a question are those of its function.
+
+A function that returns steps and their number, None where it is not known, is read as a stream.
+"""
 
 
 def _kept(steps: Iterator[Knockouts], file: Path) -> Iterator[Knockouts]:

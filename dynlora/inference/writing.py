@@ -100,15 +100,15 @@ class Prompt:
 
 def written(
     examined: Examined,
-    prompt: Prompt,
     mode: str,
     *,
     temperature: float,
     seed: int,
     new_tokens: int,
     strength: float = 1.0,
-) -> Iterator[dict[str, Any]]:
-    """Return what yields one message for each token that is written after a prompt.
+    **prompt: Any,
+) -> tuple[Iterator[dict[str, Any]], int]:
+    """Return what yields one message for each token that is written after a `Prompt`, and how many there are at most.
 
     Each has `id` and `text`, what the token adds to the text for reading ("" while a letter is not yet whole), and the
     last one `end`, "token" where the model ended the text, which that token is, or "limit", and `whole`, the text. The
@@ -125,12 +125,12 @@ def written(
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed={seed}: must be from 0 to {2**63 - 1}")
     model = examined.model
-    ids = prompt.ids(model)
+    ids = Prompt(**prompt).ids(model)
     limits = Limits(new_tokens, total_tokens(model), temperature, seed)
-    return _messages(model, ids, limits, _state(model, mode, strength))
+    return _messages(model, ids, limits, _state(model, mode, strength)), new_tokens
 
 
-def token_view(examined: Examined, prompt: Prompt, ids: Sequence[int], strength: float = 1.0) -> dict[str, Any]:
+def token_view(examined: Examined, ids: Sequence[int], strength: float = 1.0, **prompt: Any) -> dict[str, Any]:
     """Return the tokens of a text after its prompt, with what adapter, times `strength`, and base make of each.
 
     `tokens`: one row each with text, adapter and base (log-probabilities, nats) and for each of the two the most
@@ -139,9 +139,7 @@ def token_view(examined: Examined, prompt: Prompt, ids: Sequence[int], strength:
     Raises:
         ConfigError: when the prompt cannot be used, or the text is empty or too long.
     """
-    model = examined.model
-    _writer(examined)
-    before, ids = prompt.ids(model), _checked_ids(model, ids)
+    model, before, ids = _asked_of(examined, Prompt(**prompt), ids)
     by = {}
     for mode in MODES:
         with _state(model, mode, strength)():
@@ -157,7 +155,7 @@ def token_view(examined: Examined, prompt: Prompt, ids: Sequence[int], strength:
 
 
 def ablation(
-    examined: Examined, prompt: Prompt, ids: Sequence[int], strength: float = 1.0
+    examined: Examined, ids: Sequence[int], strength: float = 1.0, **prompt: Any
 ) -> tuple[Iterator[dict[str, Any]], int]:
     """Return what yields for each module what a text loses without it, and how many modules there are.
 
@@ -169,9 +167,7 @@ def ablation(
     Raises:
         ConfigError: as `token_view` does.
     """
-    model = examined.model
-    _writer(examined)
-    before, ids = prompt.ids(model), _checked_ids(model, ids)
+    model, before, ids = _asked_of(examined, Prompt(**prompt), ids)
     return _measured(model, before, ids, _state(model, "adapter", strength)), len(model.adapters)
 
 
@@ -194,7 +190,7 @@ def _measured(
         yield {"module": index, "adds": adds, "changes": changes}
 
 
-def estimate(examined: Examined, prompt: Prompt, ids: Sequence[int], strength: float = 1.0) -> dict[str, Any]:
+def estimate(examined: Examined, ids: Sequence[int], strength: float = 1.0, **prompt: Any) -> dict[str, Any]:
     """Return to first order what each module adds to a text: `adds`, nats, by position; see `estimated`.
 
     The adapter is multiplied by `strength`.
@@ -202,11 +198,31 @@ def estimate(examined: Examined, prompt: Prompt, ids: Sequence[int], strength: f
     Raises:
         ConfigError: as `token_view` does.
     """
-    model = examined.model
-    _writer(examined)
-    before, ids = prompt.ids(model), _checked_ids(model, ids)
+    model, before, ids = _asked_of(examined, Prompt(**prompt), ids)
     with _state(model, "adapter", strength)():
         return {"adds": plain(estimated(model, before, ids))}
+
+
+def token_losses(
+    examined: Examined, texts: Sequence[str], pairs: Sequence[str | None]
+) -> tuple[Iterator[dict[str, Any]], int]:
+    """Return what yields the messages of `held_out_losses`, and how many.
+
+    Raises:
+        ConfigError: when these are no examples, or too many.
+    """
+    if not 0 < len(texts) == len(pairs) <= MOST_ROWS:
+        raise ConfigError(f"examples: {len(texts):,} given; give 1 to {MOST_ROWS}, each with its pair")
+    return held_out_losses(examined, texts, pairs), len(texts)
+
+
+def example_losses(examined: Examined, text: str, pair: str | None) -> dict[str, Any]:
+    """Return the message of `held_out_losses` for one example.
+
+    Raises:
+        ConfigError: as `held_out_losses` does.
+    """
+    return next(held_out_losses(examined, [text], [pair]))
 
 
 def held_out_losses(examined: Examined, texts: Sequence[str], pairs: Sequence[str | None]) -> Iterator[dict[str, Any]]:
@@ -302,8 +318,11 @@ def _turns(turns: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     return messages
 
 
-def _checked_ids(model: AdaptedModel, ids: Sequence[int]) -> list[int]:
+def _asked_of(examined: Examined, prompt: Prompt, ids: Sequence[int]) -> tuple[AdaptedModel, list[int], list[int]]:
+    """Return the model of a run that writes, and the tokens of a prompt and of the text after it."""
+    _writer(examined)
+    model = examined.model
     words = int(model.base.model.get_input_embeddings().weight.shape[0])  # pyright: ignore
     if not 0 < len(ids) <= MOST_NEW or not all(isinstance(one, int) and 0 <= one < words for one in ids):
         raise ConfigError(f"text: has {len(ids):,} tokens; give 1 to {MOST_NEW:,} of the {words:,} the model knows")
-    return list(ids)
+    return model, prompt.ids(model), list(ids)

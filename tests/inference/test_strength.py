@@ -17,7 +17,7 @@ from dynlora.inference.export import export_run
 from dynlora.inference.load import load_run
 from dynlora.inference.session import Examined
 from dynlora.inference.strength import best_of, checked_strengths, strength_curve
-from dynlora.inference.writing import Prompt, ablation, estimate, token_view, written
+from dynlora.inference.writing import ablation, estimate, token_view, written
 from dynlora.training import run as training_run
 from tests.command_line import document, run
 from tests.tiny_lm import lm_values, save_problems, save_tiny_lm
@@ -123,14 +123,14 @@ def test_strengths_are_each_measured_once_in_rising_order() -> None:
 
 def test_a_text_is_written_at_a_strength_and_others_are_not_disturbed(examined: Examined) -> None:
     def start(mode: str, strength: float) -> list[int]:
-        steps = written(examined, Prompt("a2:"), mode, temperature=0, seed=0, new_tokens=8, strength=strength)
+        steps, _ = written(examined, mode, temperature=0, seed=0, new_tokens=8, strength=strength, text="a2:")
         return [message["id"] for message in steps]
 
     assert start("adapter", 0.0) == start("base", 1.0)
     assert start("base", 0.5) == start("base", 1.0)
     whole = start("adapter", 1.0)
     both = [
-        written(examined, Prompt("a2:"), "adapter", temperature=0, seed=0, new_tokens=8, strength=strength)
+        written(examined, "adapter", temperature=0, seed=0, new_tokens=8, strength=strength, text="a2:")[0]
         for strength in (0.0, 1.0)
     ]
     in_turn = list(zip(*both, strict=False))
@@ -140,12 +140,12 @@ def test_a_text_is_written_at_a_strength_and_others_are_not_disturbed(examined: 
 
 
 def test_tokens_and_modules_are_those_of_the_strength(examined: Examined) -> None:
-    prompt, ids = Prompt("a2:"), examined.model.base.tokenizer("aa")["input_ids"]
-    at_zero = token_view(examined, prompt, ids, 0.0)["tokens"]
+    prompt, ids = "a2:", examined.model.base.tokenizer("aa")["input_ids"]
+    at_zero = token_view(examined, ids, 0.0, text=prompt)["tokens"]
     assert [row["adapter"] for row in at_zero] == pytest.approx([row["base"] for row in at_zero], abs=1e-5)
-    half, whole = (estimate(examined, prompt, ids, strength)["adds"] for strength in (0.5, 1.0))
+    half, whole = (estimate(examined, ids, strength, text=prompt)["adds"] for strength in (0.5, 1.0))
     assert half != whole
-    steps, n = ablation(examined, prompt, ids, 0.0)
+    steps, n = ablation(examined, ids, 0.0, text=prompt)
     effects = [abs(message["adds"]) for message in steps]
     assert len(effects) == n
     assert max(effects) < 1e-4
