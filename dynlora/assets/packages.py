@@ -13,11 +13,12 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from dynlora.addresses import without_secrets
 from dynlora.assets.cache import UnavailableError, reason, within
@@ -50,63 +51,34 @@ def unpack_members(archive: Path, folder: str, members: Mapping[str, str | None]
             large, or not the pinned one.
     """
     try:
-        with _open_archive(archive) as opened:
-            _refuse_unsafe_names(archive, opened.names())
+        with _opened(archive) as files:
+            _refuse_unsafe_names(archive, files)
             for name, digest in members.items():
-                _write_member(archive, opened, f"{folder}/{name}", digest, target / PurePosixPath(name).name)
+                _write_member(archive, files, f"{folder}/{name}", digest, target / PurePosixPath(name).name)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
         raise AssetError(f"{archive.name} is damaged or not an archive ({error}); download it again.") from error
 
 
-class _Wheel:
-    """Read access to a zip file."""
-
-    def __init__(self, archive: zipfile.ZipFile) -> None:
-        self._archive = archive
-
-    def names(self) -> list[str]:
-        return self._archive.namelist()
-
-    def is_plain(self, name: str) -> bool:
-        info = self._archive.getinfo(name)
-        mode = info.external_attr >> 16
-        return not info.is_dir() and (stat.S_IFMT(mode) in (0, stat.S_IFREG))
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._archive.open(name)
-
-
-class _Tarball:
-    """Read access to a tar file."""
-
-    def __init__(self, archive: tarfile.TarFile) -> None:
-        self._archive = archive
-        self._members = {member.name: member for member in archive.getmembers()}
-
-    def names(self) -> list[str]:
-        return list(self._members)
-
-    def is_plain(self, name: str) -> bool:
-        return self._members[name].isreg()
-
-    def open(self, name: str) -> IO[bytes]:
-        opened = self._archive.extractfile(self._members[name])
-        if opened is None:
-            raise tarfile.TarError(f"{name} has no content")
-        return opened
-
-
 @contextmanager
-def _open_archive(archive: Path) -> Generator[_Wheel | _Tarball, None, None]:
+def _opened(archive: Path) -> Generator[Mapping[str, Callable[[], IO[bytes] | None] | None], None, None]:
+    """Lend what opens each file of an archive by its path there; None for a link or a folder."""
     if archive.suffix in (".whl", ".zip"):
-        with zipfile.ZipFile(archive) as opened:
-            yield _Wheel(opened)
+        with zipfile.ZipFile(archive) as wheel:
+            yield {
+                info.filename: partial(wheel.open, info)
+                if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                else None
+                for info in wheel.infolist()
+            }
     else:
-        with tarfile.open(archive, "r:gz") as opened:
-            yield _Tarball(opened)
+        with tarfile.open(archive, "r:gz") as tarball:
+            yield {
+                member.name: partial(tarball.extractfile, member) if member.isreg() else None
+                for member in tarball.getmembers()
+            }
 
 
-def _refuse_unsafe_names(archive: Path, names: list[str]) -> None:
+def _refuse_unsafe_names(archive: Path, names: Iterable[str]) -> None:
     """Refuse the archive as a whole when one path in it leads out of the folder it is unpacked in."""
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -114,16 +86,16 @@ def _refuse_unsafe_names(archive: Path, names: list[str]) -> None:
             raise AssetError(f"{archive.name} has the unsafe path {name!r} and was not unpacked; report it.")
 
 
-def _write_member(archive: Path, opened: _Wheel | _Tarball, name: str, digest: str | None, target: Path) -> None:
-    if name not in opened.names():
+def _write_member(archive: Path, files: Mapping[str, Any], name: str, digest: str | None, target: Path) -> None:
+    if name not in files:
         raise AssetError(f"{archive.name} has no file {name}: it is not the file that dynlora expects.")
-    if not opened.is_plain(name):
+    if files[name] is None:
         raise AssetError(
             f"{name} in {archive.name} is a link or a folder, not a file, and was not unpacked; report it."
         )
     hasher = hashlib.sha256()
     written = 0
-    with opened.open(name) as source, target.open("xb") as file:
+    with files[name]() as source, target.open("xb") as file:
         while chunk := source.read(_UNPACK_CHUNK):
             written += len(chunk)
             if written > MAX_MEMBER_BYTES:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from dynlora.blocks import parse_blocks
+from dynlora.cli.kinds import setting_options
 from dynlora.cli.options import MOST_STEPS, PathOrName, Whole, exit_code, in_rows, in_runs, printable, reports
 from dynlora.errors import ConfigError, RunRoleError
 from dynlora.kinds.decode.settings import OWN, DecodeSettings
@@ -56,22 +57,8 @@ def _unescaped(text: str) -> str:
     metavar="A:B:N",
     help="Reward from which a step is kept: a number, several with commas, or N numbers from A to B.",
 )
-@click.option(
-    "--accept",
-    type=click.Choice(["threshold", "constant", "clip", "sigmoid"]),
-    default="threshold",
-    show_default=True,
-    help="How a reward becomes a decision; constant keeps a step with probability --threshold.",
-)
 @click.option("--control", default="", metavar="P,P", help="Also keep steps by chance, with these probabilities.")
-@click.option("--limit", type=Whole(1, 1_000_000), default=None, help="Number of held-out problems; empty: all.")
-@click.option("--seed", type=Whole(0, 2**32 - 1), default=0, show_default=True, help="Seed of what is drawn.")
-@click.option("--step-string", default=None, help=r"Text that ends a step; empty: \n in built-in data, else \n\n.")
-@click.option("--max-tokens", type=Whole(1, 32_768), default=256, show_default=True, help="Tokens of a solution.")
-@click.option("--step-tokens", type=Whole(1, 4096), default=64, show_default=True, help="Tokens of a step.")
-@click.option("--max-steps", type=Whole(1, 1000), default=32, show_default=True, help="Steps of a solution.")
-@click.option("--nested-ranks", is_flag=True, help="Also compare the target's adapter with its first components.")
-@click.option("--name", default=None, help="Display name of the run.")
+@setting_options(DecodeSettings, without=("draft", "target", "reward", "data", "values", "control", "ends"))
 @in_runs
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.pass_context
@@ -124,18 +111,17 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
             )
     if options["reward"] == OWN:
         raise ConfigError("--reward callable: is a function, which only Python can give; use dynlora.speculate")
-    data, control, step_string = options["data"], options["control"].strip(), options["step_string"]
-    names = ("name", "seed", "accept", "limit", "step_tokens", "max_steps", "nested_ranks")
+    data, control = options["data"], options["control"].strip()
     file = Path(os.path.expanduser(data or ""))
+    given = {name: options[name] for name in DecodeSettings.model_fields if options.get(name) is not None}
     return DecodeSettings.parse(
         {
-            **{name: options[name] for name in names},
+            **given,
             **{name: _absolute(options[name]) for name in ("draft", "target", "reward")},
             "data": os.path.abspath(file) if data and file.exists() else data,
             "values": values_of(options["threshold"]),
             "control": values_of(control) if control else [],
-            "step_string": step_string and _unescaped(step_string),
-            "new_tokens": options["max_tokens"],
+            "step_string": _unescaped(options["step_string"] or "") or None,
         }
     )
 

@@ -37,9 +37,26 @@ if TYPE_CHECKING:
 @click.option("--again", is_flag=True, help="Measure again what is already measured.")
 @in_runs
 @reports
-def ablate(**options: Any) -> Any:
+def ablate(*, run_id: str, rows: int, together: tuple[str, ...], which: str, again: bool, runs_dir: Path) -> Any:
     """Module ablation: the held-out loss without each module, compared with the recorded scores."""
-    return measure(**options)
+    from dynlora.analysis.retention import knockout_target
+    from dynlora.inference.session import Examined
+    from dynlora.store.measurements import keep_knockouts, kept_knockouts
+
+    folder = run_folder(runs_dir, run_id)
+    sets = [_positions(text) for text in together] or None
+    file = knockout_target(folder)
+    examined = Examined(folder, which)
+    of = len(examined.model.adapters) if sets is None else len(sets)
+    result = None
+    for done, result in enumerate(examined.knockouts(sets, rows, kept_knockouts(file), again=again)):
+        keep_knockouts(file, result)
+        helper_job.tell(done, of, "modules measured")
+        if sys.stderr.isatty():
+            click.echo(f"\r{done} of {of} modules measured", nl=done == of, err=True)
+    if result is None:
+        raise ConfigError(f"run {run_id}: has no modules to measure")
+    return _report(folder, result)
 
 
 knockout = copy(ablate)
@@ -68,49 +85,10 @@ knockout.name, knockout.hidden = "knockout", True
 @formed
 @in_runs
 @reports
-def strength(**options: Any) -> Any:
-    """Adapter strength: held-out loss and what is forgotten with the adapter scaled from 0 to 1.25."""
-    return compare_strengths(**options)
-
-
-@click.command(hidden=True)
-@click.option("--idle", type=Real(0, MOST_SECONDS, above=True), default=None, help="Seconds without a request.")
-@click.option("--memory", type=Whole(1, 2**60), default=None, help="Memory limit in bytes.")
-def answer(idle: float | None, memory: int | None) -> None:
-    """Answer requests about trained runs, one JSON line each; pages start this."""
-    from dynlora.inference.worker import IDLE_S, main
-
-    main(IDLE_S if idle is None else idle, memory)
-
-
-def measure(
-    *, run_id: str, rows: int, together: tuple[str, ...], which: str, again: bool, runs_dir: Path
-) -> tuple[Any, str]:
-    """Measure ablations, keep them with the run, and compare them with every recorded score."""
-    from dynlora.analysis.retention import knockout_target
-    from dynlora.inference.session import Examined
-    from dynlora.store.measurements import keep_knockouts, kept_knockouts
-
-    folder = run_folder(runs_dir, run_id)
-    sets = [_positions(text) for text in together] or None
-    file = knockout_target(folder)
-    examined = Examined(folder, which)
-    of = len(examined.model.adapters) if sets is None else len(sets)
-    result = None
-    for done, result in enumerate(examined.knockouts(sets, rows, kept_knockouts(file), again=again)):
-        keep_knockouts(file, result)
-        helper_job.tell(done, of, "modules measured")
-        if sys.stderr.isatty():
-            click.echo(f"\r{done} of {of} modules measured", nl=done == of, err=True)
-    if result is None:
-        raise ConfigError(f"run {run_id}: has no modules to measure")
-    return _report(folder, result)
-
-
-def compare_strengths(
+def strength(
     *, run_id: str, strengths: str, rows: int, out: Path | None, which: str, form: Form, runs_dir: Path
-) -> tuple[Any, str]:
-    """Measure an adapter at several strengths, name the best, and export that where told so."""
+) -> Any:
+    """Adapter strength: held-out loss and what is forgotten with the adapter scaled from 0 to 1.25."""
     numbers = _strengths(strengths)
     folder = run_folder(runs_dir, run_id)
     if (kind := kind_of_run(folder).name) != "train":
@@ -146,6 +124,16 @@ def compare_strengths(
         "exported": exported,
     }
     return document, _strength_lines(curve, best, document)
+
+
+@click.command(hidden=True)
+@click.option("--idle", type=Real(0, MOST_SECONDS, above=True), default=None, help="Seconds without a request.")
+@click.option("--memory", type=Whole(1, 2**60), default=None, help="Memory limit in bytes.")
+def answer(idle: float | None, memory: int | None) -> None:
+    """Answer requests about trained runs, one JSON line each; pages start this."""
+    from dynlora.inference.worker import IDLE_S, main
+
+    main(IDLE_S if idle is None else idle, memory)
 
 
 def _strengths(text: str) -> list[float]:
