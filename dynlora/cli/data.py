@@ -18,7 +18,7 @@ def data() -> None:
     """Look at data files."""
 
 
-@data.command()
+@data.command("check")
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--text", default=None, help="Column of the text; the default is guessed from the names.")
 @click.option("--text-pair", default=None, help="Column of the second text of a pair.")
@@ -31,7 +31,7 @@ def data() -> None:
     help="A setting of the run, such as data.repair=[drop_duplicates], data.max_length=256 or seed=1.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def check(
+def check_data(
     path: Path, text: str | None, text_pair: str | None, label: str | None, overrides: tuple[str, ...], as_json: bool
 ) -> None:
     """List every fault of a data file by line, and the repair of each.
