@@ -25,8 +25,7 @@ import dynlora
 from benchmarks import results
 from benchmarks.generated_runs import many_runs
 from dynlora.remote.place import Place
-from dynlora.remote.pull import pull
-from dynlora.remote.sync import manifests, push_all
+from dynlora.remote.sync import manifests, pull, push_all
 from dynlora.store.catalogue import run_folders
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "remote.md"

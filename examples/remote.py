@@ -11,8 +11,7 @@ from pathlib import Path
 
 import dynlora
 from dynlora.remote.place import Place
-from dynlora.remote.pull import pull
-from dynlora.remote.push import push
+from dynlora.remote.sync import pull, push
 from dynlora.server.serve import sample_runs_dir
 
 

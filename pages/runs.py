@@ -8,7 +8,6 @@ import streamlit as st
 
 from dynlora.viz.run import result_cards
 from dynlora.viz.runs import cards as runs_cards
-from dynlora.viz.runs import search_box
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.runs.cards import names_below, runs_conclusion
 from dynlora.viz.ui import cards, frame, live, run_actions, run_picker, url_state
@@ -38,11 +37,11 @@ def show_runs() -> None:
 def show_list(runs: Any) -> None:
     """Draw the controls, the groups, the table and the ticked runs."""
     place = st.container()
-    view = search_box.list_controls(runs)
-    matches = search_box.searched(runs, view.query)
+    view = runs_cards.list_controls(runs)
+    matches = runs_cards.searched(runs, view.query)
     fitting = runs_table.filtered(runs if matches is None else matches, view.statuses, view.strategies)
     listed = fitting[~fitting["id"].isin(url_state.hidden_runs())].reset_index(drop=True)
-    search_box.search_line(view.query, runs_table.match_caption(len(fitting), len(runs)), is_sound=matches is not None)
+    runs_cards.search_line(view.query, runs_table.match_caption(len(fitting), len(runs)), is_sound=matches is not None)
     if len(listed):
         with place:
             runs_conclusion(listed)
@@ -50,7 +49,7 @@ def show_list(runs: Any) -> None:
     runs_cards.hidden_line(len(fitting) - len(listed))
     runs_cards.group_card(listed, view.group)
     if matches is not None:
-        search_box.compare_link(view.query, len(matches))
+        runs_cards.compare_link(view.query, len(matches))
     if listed.empty:
         return
     with st.container(horizontal=True, gap="small", key="list-and-panel"):

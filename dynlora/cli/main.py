@@ -17,20 +17,18 @@ import click
 from dynlora.addresses import hidden
 from dynlora.cli import adapters, commands
 from dynlora.cli import run_commands as cli_report
-from dynlora.cli.adapters import check, convert, inspect
+from dynlora.cli.adapters import check, convert, data, inspect
 from dynlora.cli.commands import advise, datasets, doctor, models, preflight, strategies
 from dynlora.cli.compress import compress
-from dynlora.cli.data import data
 from dynlora.cli.decode import rsd
 from dynlora.cli.kinds import plugin_command
 from dynlora.cli.knockout import ablate, answer, knockout, strength
 from dynlora.cli.options import OutFolder, check_texts, configured, formed, in_runs, printable, reports
 from dynlora.cli.recycle import fewshot, merge, recycle
-from dynlora.cli.remote import pull, push, sync
+from dynlora.cli.remote import import_, pull, push, sync, track
 from dynlora.cli.run_commands import compare, delete, evaluate, predict, runs, show, stop, tag
 from dynlora.cli.serving import check_queued, demo, docs, ui, warm
 from dynlora.cli.sweep import queue, sweep
-from dynlora.cli.trackers import import_, track
 from dynlora.discovery import declared
 from dynlora.errors import ConfigError, DynloraError, SearchError, system_error, system_message
 from dynlora.jobs import helper_job

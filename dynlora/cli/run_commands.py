@@ -13,7 +13,7 @@ from dynlora import assets
 from dynlora.analysis.run_summary import format_metrics, main_metric
 from dynlora.cli.kinds import facts_of
 from dynlora.cli.options import STDOUT, OutFile, OutFolder, files_into, in_rows, in_runs, reports, write_out
-from dynlora.cli.trackers import format_trackers, tracker_rows
+from dynlora.cli.remote import format_trackers, tracker_rows
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import helper_job, launch
 from dynlora.kinds.run_kind import registry

@@ -26,7 +26,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from dynlora import tasks
 from dynlora.analysis.learning import LEARNING, message, payload
 from dynlora.config import ALL_ROWS, Section, parse_config
-from dynlora.custom_loop.trainer_callback import evaluated
+from dynlora.custom_loop.attached import evaluated
 from dynlora.engine.loop.first_steps import FirstSteps
 from dynlora.engine.loop.step_signals import PARAMETERS
 from dynlora.errors import ConfigError, checked

@@ -27,15 +27,17 @@ from dynlora.jobs.queue import (
     LAUNCH_NAME,
     LOCK_WAIT_S,
     QUEUE_LOCK,
+    delete,
     in_queue,
     is_alive,
     read_launch,
     read_status,
+    restore,
     start_next,
+    trashed,
     wake,
 )
 from dynlora.jobs.spawn import Folder, locked, own_folder, reap, runs_root
-from dynlora.jobs.trash import delete, restore, trashed
 from dynlora.kinds.run_kind import registry
 from dynlora.safe_files import write_text
 from dynlora.store import lifecycle, schema

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,8 +20,10 @@ from dynlora.jobs import warm
 from dynlora.jobs.environment import python_command
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import making_folder, tail
-from dynlora.store import lifecycle, schema
-from dynlora.store.lifecycle import ACTIVE_DIR, active_ids, annotate, unmark_active
+from dynlora.store import process, schema
+from dynlora.store.catalogue import run_folders
+from dynlora.store.connection import LET_GO_S, lock_run
+from dynlora.store.lifecycle import ACTIVE_DIR, active_ids, annotate, mark_active, unmark_active
 from dynlora.store.reader import RunReader
 from dynlora.store.record import Moment, Record, Row, Whole
 from dynlora.store.rows import Status
@@ -70,7 +73,7 @@ class Launch(Record):
     @property
     def is_alive(self) -> bool:
         """Whether that process lives."""
-        return lifecycle.is_alive(self.pid, self.start_time)
+        return process.is_alive(self.pid, self.start_time)
 
 
 def resume_command(run_id: str, runs_dir: Path) -> list[str]:
@@ -97,7 +100,7 @@ def read_launch(folder: Path) -> Launch:
     """
     launch = Launch.read(folder / LAUNCH_NAME) or Launch()
     if launch.opened is not None and launch.pid is None:
-        pid, start = lifecycle.find(resume_command(folder.name, folder.parent)) or (None, None)
+        pid, start = process.find(resume_command(folder.name, folder.parent)) or (None, None)
         return Launch(pid=pid, start_time=start, opened=launch.opened)
     return launch
 
@@ -165,7 +168,7 @@ def claim(runs_dir: Folder, run_id: str) -> bool:
         reap()
         if next(iter(_waiting(root)), None) != run_id:
             return False
-        folder, me = schema.run_folder(root, run_id), lifecycle.this_process()
+        folder, me = schema.run_folder(root, run_id), process.this_process()
         with suppress(OSError):
             launch = Launch(pid=me.pid, start_time=me.start, opened=read_status(folder).opened)
             launch.write(folder / LAUNCH_NAME)
@@ -257,7 +260,7 @@ def _forget(root: Path, run_id: str) -> None:
     """Remove a mark without a run, unless the run may just be being made."""
     mark = root / ACTIVE_DIR / run_id
     with suppress(OSError):
-        if lifecycle.now() - mark.stat().st_mtime > _MARK_GRACE_S:
+        if process.now() - mark.stat().st_mtime > _MARK_GRACE_S:
             mark.unlink()
 
 
@@ -283,7 +286,7 @@ def _start(root: Path, folder: Path) -> None:
     Launch(opened=opened).write(path)
     pid = spawn_detached(resume_command(folder.name, root), folder / LOG_NAME)
     try:
-        Launch(pid=pid, start_time=lifecycle.start_time(pid), opened=opened).write(path)
+        Launch(pid=pid, start_time=process.start_time(pid), opened=opened).write(path)
     except BaseException:
         end_child(pid)
         raise
@@ -303,7 +306,7 @@ def _start_spare(root: Path, folder: Path, opened: int) -> bool:
     pid = spare.process.pid
     try:
         check_log(folder / LOG_NAME)
-        launch = Launch(pid=pid, start_time=lifecycle.start_time(pid), opened=opened)
+        launch = Launch(pid=pid, start_time=process.start_time(pid), opened=opened)
         launch.write(folder / LAUNCH_NAME)
     except BaseException:
         spare.end()
@@ -354,7 +357,7 @@ def is_alive(runs_dir: Folder, run_id: str) -> bool:
     if status.status == "queued":
         launch = read_launch(folder)
         return launch.opened == status.opened and launch.is_alive
-    return status.is_running and lifecycle.is_alive(status.pid, status.process_start)
+    return status.is_running and process.is_alive(status.pid, status.process_start)
 
 
 def in_line(runs_dir: Folder) -> list[str]:
@@ -419,3 +422,101 @@ def with_moved(waiting: Sequence[str], run_id: str, where: str) -> list[str]:
     others = [other for other in waiting if other != run_id]
     others.insert(MOVES[where](place, len(others)), run_id)
     return others
+
+
+TRASH_DIR = ".trash"
+_LONGEST = 56
+"""Characters of an id that are kept where a number follows: an id has 64 at most."""
+
+
+def delete(runs_dir: Folder, run_id: str, *, is_replaced: bool = False) -> Path:
+    """Move a run to the trash of its runs folder and return where it is now; `restore` brings it back.
+
+    A run that cannot be read is moved too. Links are never followed.
+
+    Args:
+        runs_dir: folder of the runs.
+        run_id: of the run.
+        is_replaced: another state of the run takes its place, which may happen again and again: where the trash has a
+            run of that id, it is kept there as `ID-2`, `ID-3` and so on.
+
+    Raises:
+        RunNotFoundError: when there is no such run.
+        RunBusyError: when it is running or starting.
+        CorruptRunError: when its folder or the trash is a link.
+        ConfigError: when a run of that id lies in the trash, and it is not replaced.
+    """
+    root = runs_root(runs_dir)
+    folder = schema.run_folder(root, run_id, must_exist=False)
+    if folder.name not in {known.name for known in run_folders(root)}:  # a folder of another kind is left alone
+        listing = schema.command_text("runs", runs_dir=root)
+        raise RunNotFoundError(f"no run {run_id!r} in {root}: `{listing}` lists the runs")
+    target = _trash(root) / run_id
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        if _is_busy(folder):
+            raise RunBusyError(f"run {run_id} is running; stop it first")
+        lock_run(folder, LET_GO_S).release()
+        if is_replaced:
+            target = _free(target)
+        if os.path.lexists(target):
+            raise ConfigError(f"run {run_id} is already in the trash; remove {target} first")
+        target.parent.mkdir(exist_ok=True)
+        folder.rename(target)
+        unmark_active(root, run_id)
+    return target
+
+
+def restore(runs_dir: Folder, run_id: str) -> Path:
+    """Bring a run back from the trash and return its folder; a queued one takes its place in the queue again.
+
+    Raises:
+        RunNotFoundError: when the trash holds no such run.
+        CorruptRunError: when the trash or the folder in it is a link.
+        ConfigError: when a run of that id is there again.
+    """
+    root = runs_root(runs_dir)
+    target = schema.run_folder(root, run_id, must_exist=False)
+    folder = schema.run_folder(_trash(root), run_id, must_exist=False)
+    if not folder.is_dir():
+        raise RunNotFoundError(f"no run {run_id!r} in the trash of {root}")
+    with locked(root / QUEUE_LOCK, LOCK_WAIT_S):
+        if os.path.lexists(target):
+            raise ConfigError(f"run {run_id} cannot be restored: {root} has a run with this id")
+        folder.rename(target)
+        if _state(target) == "queued":
+            mark_active(root, run_id)
+    return target
+
+
+def trashed(runs_dir: Folder) -> list[str]:
+    """Return the ids in the trash, in order."""
+    try:
+        names = os.listdir(_trash(runs_root(runs_dir)))
+    except OSError:
+        return []
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def _free(target: Path) -> Path:
+    """Return a place in the trash that is not taken, its name an id that `restore` takes."""
+    others = (target.with_name(f"{target.name[:_LONGEST]}-{number}") for number in count(2))
+    return next(path for path in chain([target], others) if not os.path.lexists(path))
+
+
+def _trash(root: Path) -> Path:
+    trash = root / TRASH_DIR
+    if trash.is_symlink():
+        raise CorruptRunError(f"{trash} is a link to another place; dynlora does not follow it")
+    return trash
+
+
+def _state(folder: Path) -> str | None:
+    try:
+        return read_status(folder).status
+    except DynloraError:
+        return None
+
+
+def _is_busy(folder: Path) -> bool:
+    state = _state(folder)
+    return state in ("running", "stopping") or (state == "queued" and read_launch(folder).is_alive)

@@ -11,9 +11,8 @@ from typing import Any
 from dynlora.config import RunConfig
 from dynlora.config_files import START_FROM
 from dynlora.errors import AdapterError, ConfigError, storing
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME, read_settings
+from dynlora.peft_adapter.adapter_config import CONFIG_NAME, TENSORS_NAME, open_adapter_file, read_settings
 from dynlora.peft_adapter.read import check_folder
-from dynlora.peft_adapter.safetensors import TENSORS_NAME, open_adapter_file
 from dynlora.safe_files import sync
 from dynlora.store.summary import ORIGIN_NAME, origin_meta, read_origin
 

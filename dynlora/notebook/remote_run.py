@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from dynlora.addresses import is_url
 from dynlora.errors import ConfigError, CorruptRunError, RemoteError
 from dynlora.notebook.run import Run
-from dynlora.remote.manifest import Entry, Manifest
+from dynlora.remote.contents import Entry, Manifest
 from dynlora.remote.place import Place
-from dynlora.remote.pull import TRIES, fetch_files, make_store, manifest_of
+from dynlora.remote.sync import TRIES, fetch_files, make_store, manifest_of
 from dynlora.store.run import open_run as open_stored
 from dynlora.store.schema import DEFAULT_RUNS_DIR, check_run_id, command_text
 from dynlora.store.whole_tables import SERIES, TABLES

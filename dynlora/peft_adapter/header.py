@@ -17,14 +17,16 @@ from dynlora.peft_adapter.adapter_config import (
     MAX_BYTES,
     MOST_ALPHA,
     PREFIX,
+    TENSORS_NAME,
     Settings,
+    TensorFile,
+    TensorInfo,
     read_object,
     settings_of,
     whole_number,
 )
 from dynlora.peft_adapter.foreign_names import ForeignNames, Layout, read_names, split_names
 from dynlora.peft_adapter.read import PICKLES, check_shapes
-from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.safe_files import read_plain
 
 MLX_NAME = "adapters.safetensors"

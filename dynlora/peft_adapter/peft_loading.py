@@ -10,9 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME, FORMATS, PREFIX, first_fitting, fits, settings_of
+from dynlora.peft_adapter.adapter_config import (
+    CONFIG_NAME,
+    FORMATS,
+    PREFIX,
+    TENSORS_NAME,
+    first_fitting,
+    fits,
+    settings_of,
+)
 from dynlora.peft_adapter.header import AdapterHeader
-from dynlora.peft_adapter.safetensors import TENSORS_NAME
 from dynlora.text import printable
 
 METHODS = re.compile(

@@ -13,9 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter.adapter_config import CONFIG_NAME, PREFIX, Settings, read_settings
+from dynlora.peft_adapter.adapter_config import (
+    CONFIG_NAME,
+    PREFIX,
+    TENSORS_NAME,
+    Settings,
+    TensorFile,
+    TensorInfo,
+    read_settings,
+)
 from dynlora.peft_adapter.foreign_names import ForeignModule, places, read_names
-from dynlora.peft_adapter.safetensors import TENSORS_NAME, TensorFile, TensorInfo
 from dynlora.peft_adapter.uniform import Update, own_components
 from dynlora.text import printable
 

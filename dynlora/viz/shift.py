@@ -22,7 +22,7 @@ from dynlora.jobs import launch
 from dynlora.store import queries
 from dynlora.text import listed, metric_words, one_line, percent, plural, score, source_name
 from dynlora.viz.inputs.view import loss_cards
-from dynlora.viz.launch import data_file
+from dynlora.viz.launch import data_check
 from dynlora.viz.playground import figures as playground_figures
 from dynlora.viz.playground.cards import run_task, token_card
 from dynlora.viz.playground.model import Task
@@ -188,7 +188,7 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
         DataError: when there is no table, or none of its columns can be what the model reads.
     """
     try:
-        table = data_file.table_of(path)
+        table = data_check.table_of(path)
         is_missing = table is None and not path.exists()
     except OSError as error:
         raise DataError(system_message(error, str(path))) from None
@@ -200,8 +200,8 @@ def file_section(path: Path, task: Task, own: Mapping[str, Any]) -> dict[str, An
         raise DataError(
             f"{path}: is not a CSV, TSV, JSON, Parquet or Excel file or a folder with a train file; give one of these"
         )
-    rows = data_file.first_rows(table)
-    guess = data_file.guessed(rows)
+    rows = data_check.first_rows(table)
+    guess = data_check.guessed(rows)
     section = {key: own[key] if own.get(key) in rows.columns else guess[key] for key in ("text", "text_pair", "label")}
     section["text_pair"] = section["text_pair"] if task.paired else None
     missing = [key for key, name in section.items() if name is None and (key != "text_pair" or task.paired)]

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from dynlora.assets import hub, hub_datasets
-from dynlora.assets.hub_datasets import resolve_hub_dataset
+from dynlora.assets import hub
+from dynlora.assets.hub import resolve_hub_dataset
 from dynlora.assets.resolve import resolve_data, resolve_model
 from dynlora.errors import AssetError
 from tests.fake_hub import COMMIT, Repositories, fake_hub
@@ -206,19 +206,19 @@ class TestDatasets:
             "conv/dev/0000.parquet",
             "plain/train.parquet",
         ]
-        assert hub_datasets._by_config(paths) == {
+        assert hub._by_config(paths) == {
             "default": {"train": [paths[0]], "test": [paths[1]]},
             "conv": {"train": paths[2:4], "dev": [paths[4]]},
             "plain": {"train": [paths[5]]},
         }
-        assert hub_datasets._splits_of(paths, "conv") == {"train": paths[2:4], "validation": [paths[4]]}
-        assert hub_datasets._splits_of(paths, "") == {"train": [paths[0]], "test": [paths[1]]}
-        assert hub_datasets._splits_of(["only/train.parquet"], "") == {"train": ["only/train.parquet"]}
-        assert hub_datasets._splits_of(["data/test-00000-of-00001.parquet"], "") is None
+        assert hub._splits_of(paths, "conv") == {"train": paths[2:4], "validation": [paths[4]]}
+        assert hub._splits_of(paths, "") == {"train": [paths[0]], "test": [paths[1]]}
+        assert hub._splits_of(["only/train.parquet"], "") == {"train": ["only/train.parquet"]}
+        assert hub._splits_of(["data/test-00000-of-00001.parquet"], "") is None
 
     def test_too_large(self) -> None:
         with pytest.raises(AssetError, match=r"4\.0 GiB"):
-            hub_datasets._refuse_large("owner/huge", 4 << 30)
+            hub._refuse_large("owner/huge", 4 << 30)
 
 
 def test_missing_shards() -> None:

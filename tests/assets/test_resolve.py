@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from dynlora.assets import DATASETS, MODELS, arithmetic, resolve_data, resolve_model, sentiment4
+from dynlora.assets import DATASETS, MODELS, arithmetic, builders, resolve_data, resolve_model
 from dynlora.assets.cache import cache_dir
 from dynlora.assets.catalog import EmbeddedDataset, EmbeddedModel
 from dynlora.errors import AssetError
@@ -121,9 +121,9 @@ def sentiment4_folder() -> Path:
 
 
 @pytest.fixture(scope="module")
-def splits(sentiment4_folder: Path) -> dict[str, list[sentiment4.Row]]:
+def splits(sentiment4_folder: Path) -> dict[str, list[builders.Row]]:
     return {
-        split: [sentiment4.Row(**row) for row in parquet.read_table(sentiment4_folder / f"{split}.parquet").to_pylist()]
+        split: [builders.Row(**row) for row in parquet.read_table(sentiment4_folder / f"{split}.parquet").to_pylist()]
         for split in ("train", "validation")
     }
 
@@ -162,7 +162,7 @@ class TestMinilm:
 
 
 class TestSentiment4:
-    def test_counts_are_the_published_ones(self, splits: dict[str, list[sentiment4.Row]]) -> None:
+    def test_counts_are_the_published_ones(self, splits: dict[str, list[builders.Row]]) -> None:
         assert {name: len(rows) for name, rows in splits.items()} == {"train": 15_411, "validation": 3_678}
         assert Counter(row.domain for row in splits["validation"]) == {
             "movies": 2_007,
@@ -173,7 +173,7 @@ class TestSentiment4:
         positive = {name: sum(row.label for row in rows) / len(rows) for name, rows in splits.items()}
         assert {name: round(100 * share, 1) for name, share in positive.items()} == {"train": 52.3, "validation": 55.0}
 
-    def test_no_document_and_no_text_stands_on_both_sides(self, splits: dict[str, list[sentiment4.Row]]) -> None:
+    def test_no_document_and_no_text_stands_on_both_sides(self, splits: dict[str, list[builders.Row]]) -> None:
         documents = {
             name: {(row.domain, row.id.split("_")[0]) for row in rows if row.domain in ("amazon", "nyt")}
             for name, rows in splits.items()
@@ -183,7 +183,7 @@ class TestSentiment4:
         assert len(set(texts)) == len(texts) == 19_089
         assert all(text == text.strip() and text for text in texts)
 
-    def test_labels_follow_the_rating(self, splits: dict[str, list[sentiment4.Row]]) -> None:
+    def test_labels_follow_the_rating(self, splits: dict[str, list[builders.Row]]) -> None:
         rows = [row for rows in splits.values() for row in rows]
         assert all((row.rating > 0.5) if row.label else (row.rating < -0.5) for row in rows)
         assert all(-4 <= row.rating <= 4 for row in rows)
@@ -216,15 +216,15 @@ class TestSentiment4:
             resolve_data("sentiment4")
 
     def test_a_line_of_another_form_is_named(self, tmp_path: Path) -> None:
-        for name in sentiment4.FILES.values():
+        for name in builders.FILES.values():
             (tmp_path / name).write_text("1\t2.5\tgood\n2\tnine\tbad\n")
         with pytest.raises(AssetError, match=r"tweets_GroundTruth\.txt line 2"):
-            sentiment4.read_rows(tmp_path)
+            builders.sentiment4_rows(tmp_path)
 
     def test_neutral_rows_are_dropped_before_repeated_texts(self, tmp_path: Path) -> None:
-        for name in sentiment4.FILES.values():
+        for name in builders.FILES.values():
             (tmp_path / name).write_text("1\t0.5\tsame\n2\t-2.0\t same \n3\t1.0\tsame\n")
-        assert sentiment4.read_rows(tmp_path) == [sentiment4.Row("2", "same", 0, "tweets", -2.0)]
+        assert builders.sentiment4_rows(tmp_path) == [builders.Row("2", "same", 0, "tweets", -2.0)]
 
 
 class TestArithmetic:

@@ -29,7 +29,7 @@ from dynlora.errors import DynloraError
 from dynlora.jobs import uploads
 from dynlora.store import catalogue, measurements, notes, queries, saved_views, schema, search, summary
 from dynlora.store.reader import RunReader
-from dynlora.viz.launch import data_file
+from dynlora.viz.launch import data_check
 from tests.peft_adapter.files import small_adapter
 from tests.store.builder import finished_run
 
@@ -286,9 +286,9 @@ class Targets:
         path = uploads.keep(self.runs, f"{self.inputs.text()}.{self.inputs.draw.choice(uploads.ENDINGS)}", table)
         try:
             scan.look(path, scan.CheckConfig())
-            rows = data_file.first_rows(path)
-            data_file.preview_rows(rows)
-            data_file.label_caption(rows, list(rows.columns)[0])
+            rows = data_check.first_rows(path)
+            data_check.preview_rows(rows)
+            data_check.label_caption(rows, list(rows.columns)[0])
         finally:
             path.unlink()
             path.parent.rmdir()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dynlora.cli.data import check_file
+from dynlora.cli.adapters import check_file
 from dynlora.config import parse_config
 from dynlora.config_files import parse_value, value_text
 from dynlora.data_files import reader, scan, similarity

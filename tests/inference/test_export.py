@@ -16,7 +16,7 @@ import torch
 from dynlora import assets
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, StorageError
-from dynlora.inference import export as export_module
+from dynlora.inference import export
 from dynlora.inference.export import export_run
 from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, curve, model_card
@@ -49,7 +49,7 @@ def test_the_snippet_of_the_card_gives_the_runs_predictions(
     with torch.no_grad():
         logits = names["model"](**inputs).logits
     model = load_run(trained_run)
-    config = export_module.read_run_config(trained_run)
+    config = export.read_run_config(trained_run)
     bake_gates(model, mean_gates(model, model.tokens(read_data(config).train_sample(GATE_ROWS, config.seed))))
     with torch.no_grad():
         own = model.base.model(**inputs).logits
@@ -98,7 +98,7 @@ def test_a_disk_that_fills_leaves_nothing(trained_run: Path, tmp_path: Path, mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export_module, "export_model", full)
+    monkeypatch.setattr(export, "export_model", full)
     for out in (tmp_path / "folder", tmp_path / "file.zip"):
         with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\); free some space"):
             export_run(trained_run, out)

@@ -209,7 +209,7 @@ def test_a_knock_out_goes_on_between_questions(trained_run: Path, tmp_path: Path
     assert again["progress"]["done"] == 1, "the same: no second one"
     with pytest.raises(ConfigError, match="another ablation of this run is in progress"):
         answering._knockout(str(trained_run), "last", str(file), sets=[[0, 1]], rows=16)
-    assert answering._answers(**question, texts=[TEXT], pairs=None, mode="adapter")
+    assert answering._answer("answers", {**question, "texts": [TEXT], "pairs": None, "mode": "adapter"})
     kept = Knockouts.read(file)
     assert kept is not None
     assert len(kept.effects) == 1

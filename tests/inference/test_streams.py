@@ -15,8 +15,7 @@ from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.client import InferenceChild
 from dynlora.inference.load import load_run
-from dynlora.inference.streams import ABANDONED_S, MOST_KEPT, MOST_STREAMS, Streams
-from dynlora.inference.worker import Answering
+from dynlora.inference.worker import ABANDONED_S, MOST_KEPT, MOST_STREAMS, Answering, Streams
 from dynlora.store import queries
 from dynlora.training import run as training_run
 from tests.tiny_lm import lm_values, save_lines, save_problems, save_tiny_lm

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from dynlora.errors import CorruptRunError
 from dynlora.integrations.trackers import follow
-from dynlora.integrations.trackers.base import RunFacts, plain_name
+from dynlora.integrations.trackers.base import FOLDER, RunFacts, place_of, plain_name
 from dynlora.integrations.trackers.follow import Feed, Step, families, without_secrets_logged
-from dynlora.integrations.trackers.places import FOLDER, place_of
 from dynlora.integrations.trackers.tensorboard import folder_name
 from dynlora.store.notes import TRACKERS_LOCK, TRACKERS_NAME, Written, read_trackers, write_trackers
 from dynlora.store.reader import RunReader

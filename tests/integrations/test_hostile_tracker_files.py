@@ -15,11 +15,11 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 from dynlora.cli.main import main
 from dynlora.errors import DataError
+from dynlora.integrations.tracker_files import import_runs
 from dynlora.integrations.tracker_files import tensorboard as event_files
-from dynlora.integrations.tracker_files import tracker_run as limits
 from dynlora.integrations.tracker_files.import_runs import import_run
 from dynlora.integrations.tracker_files.tensorboard import tensorboard_runs
-from dynlora.integrations.trackers.base import Event, Summary
+from dynlora.integrations.trackers.tensorboard import Event, Summary
 from dynlora.store import queries
 
 EVENTS = "events.out.tfevents.1.here"
@@ -73,7 +73,7 @@ def test_names_are_printable_and_steps_from_0_on(tmp_path: Path, runs_dir: Path)
     )
     [run] = tensorboard_runs(tmp_path)
     assert repr(run.series["a"]) == "{1: nan}"
-    assert all(len(name) <= limits.LONGEST_NAME and name.isprintable() for name in run.series)
+    assert all(len(name) <= import_runs.LONGEST_NAME and name.isprintable() for name in run.series)
     row = import_run(run, runs_dir)
     assert any("without a step" in note for note in row.notes)
     assert len(queries.scalars_frame(runs_dir / row.id)) == 4
@@ -187,8 +187,8 @@ def test_event_files_that_take_too_long_are_left(tmp_path: Path, monkeypatch: py
 
 
 def test_a_run_has_no_more_names_and_numbers_than_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "MAX_SERIES", 3)
-    monkeypatch.setattr(limits, "MAX_VALUES", 5)
+    monkeypatch.setattr(import_runs, "MAX_SERIES", 3)
+    monkeypatch.setattr(import_runs, "MAX_VALUES", 5)
     monkeypatch.setattr(event_files, "MAX_FILE_BYTES", 10_000)
     (tmp_path / EVENTS).write_bytes(framed(*(number(f"m{step % 7}", step, 1.0) for step in range(40))))
     [run] = tensorboard_runs(tmp_path)

@@ -15,12 +15,10 @@ from dynlora.analysis.ranks_to_use import lora_settings
 from dynlora.analysis.run_reading import uniform_rank
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError
-from dynlora.integrations.tracker_files.import_runs import import_run
-from dynlora.integrations.tracker_files.settings import understood
+from dynlora.integrations.tracker_files.import_runs import TrackerRun, import_run, understood
 from dynlora.integrations.tracker_files.tensorboard import tensorboard_runs
-from dynlora.integrations.tracker_files.tracker_run import TrackerRun
-from dynlora.integrations.trackers.base import Event, SessionLog, Summary
-from dynlora.integrations.trackers.places import FOLDER
+from dynlora.integrations.trackers.base import FOLDER
+from dynlora.integrations.trackers.tensorboard import Event, SessionLog, Summary
 from dynlora.store import queries
 from dynlora.store.notes import read_notes
 from dynlora.training.initial_adapter import read_ranks

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 import dynlora
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError
-from dynlora.integrations.trackers.places import FOLDER
+from dynlora.integrations.trackers.base import FOLDER
 from dynlora.jobs.trackers import KNOWN, TrackerProcess, check_trackers
 from dynlora.store import queries
 from dynlora.store.notes import TRACKERS_NAME, Written, read_trackers, write_trackers

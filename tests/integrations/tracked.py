@@ -77,7 +77,7 @@ def events(folder: Path) -> Iterator[Any]:
     """Yield all events of a folder with TensorBoard's own loader."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 
-    from dynlora.integrations.trackers.base import Event
+    from dynlora.integrations.trackers.tensorboard import Event
 
     for path in sorted(folder.glob("*tfevents*")):
         yield from map(Event.FromString, RawEventFileLoader(str(path)).Load())

@@ -12,8 +12,7 @@ import pytest
 
 from dynlora import safe_files
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError, RunBusyError, RunNotFoundError
-from dynlora.jobs import launch, spawn, trash
-from dynlora.jobs import queue as run_queue
+from dynlora.jobs import launch, queue, spawn
 from dynlora.jobs.environment import python_command
 from dynlora.store import lifecycle
 from dynlora.store.lifecycle import active_ids, annotate, mark_active, stop_requested
@@ -70,7 +69,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     script = tmp_path / "bin" / "dynlora"
     script.parent.mkdir()
     script.write_text(RESUME)
-    monkeypatch.setattr(run_queue, "resume_command", lambda i, r: [sys.executable, str(script), "resume", i, str(r)])
+    monkeypatch.setattr(queue, "resume_command", lambda i, r: [sys.executable, str(script), "resume", i, str(r)])
     monkeypatch.setattr(launch, "train_command", lambda c, r: helper(TRAIN, str(c), str(r)))
     yield tmp_path
     (tmp_path / "wait").unlink(missing_ok=True)
@@ -81,7 +80,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def status(root: Path, run_id: str) -> str:
-    return run_queue.read_status(root / run_id).status
+    return queue.read_status(root / run_id).status
 
 
 def queued(root: Path, run_id: str) -> str:
@@ -90,8 +89,8 @@ def queued(root: Path, run_id: str) -> str:
 
 def test_the_oldest_starts_and_each_starts_the_next(root: Path) -> None:
     first, second, third = queued(root, "c"), queued(root, "b"), queued(root, "a")
-    assert run_queue.start_next(root) == first
-    assert run_queue.start_next(root) is None
+    assert queue.start_next(root) == first
+    assert queue.start_next(root) is None
     until(lambda: status(root, first) == "running")
     assert launch.is_alive(root, first)
     assert not launch.is_alive(root, second)
@@ -110,7 +109,7 @@ def test_the_queue_is_counted_without_opening_what_is_over(root: Path) -> None:
     queued(root, "two")
     mark_active(root, "gone")
     assert launch.in_queue(root) == (0, 2)
-    run_queue.start_next(root)
+    queue.start_next(root)
     until(lambda: launch.in_queue(root) == (1, 1))
     (root / "go").touch()
     until(lambda: launch.in_queue(root) == (0, 0))
@@ -137,7 +136,7 @@ def test_a_run_that_cannot_start_fails_and_the_next_goes_on(root: Path) -> None:
     (root / "die").unlink()
     (root / "go").touch()
     assert launch.wake(root) == second
-    first_status = run_queue.read_status(root / first)
+    first_status = queue.read_status(root / first)
     assert (first_status.status, first_status.error) == ("failed", "no model called nothing")
     until(lambda: status(root, second) == "finished")
     assert launch.resume(root, first) == "queued"
@@ -145,10 +144,10 @@ def test_a_run_that_cannot_start_fails_and_the_next_goes_on(root: Path) -> None:
 
 
 def test_a_command_that_does_not_exist_fails_its_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_queue, "resume_command", lambda *_: [str(root / "nothing")])
+    monkeypatch.setattr(queue, "resume_command", lambda *_: [str(root / "nothing")])
     run = queued(root, "one")
     assert launch.wake(root) is None
-    assert "could not be started" in (run_queue.read_status(root / run).error or "")
+    assert "could not be started" in (queue.read_status(root / run).error or "")
 
 
 def test_marks_without_a_run_are_tidied(root: Path) -> None:
@@ -253,7 +252,7 @@ def test_a_run_of_another_host_needs_force(root: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("dynlora.store.reader.host", lambda: "elsewhere")
     with pytest.raises(RunBusyError, match="--force"):
         launch.resume(root, run.name)
-    monkeypatch.setattr(run_queue, "start_next", lambda _: None)
+    monkeypatch.setattr(queue, "start_next", lambda _: None)
     monkeypatch.setattr(launch, "start_next", lambda _: None)
     assert launch.resume(root, run.name, force=True) == "queued"
 
@@ -325,7 +324,7 @@ def test_a_corrupt_run_can_be_deleted_and_a_link_cannot(tmp_path: Path) -> None:
     finished_run(other, 3, "three")
     (other / ".trash").symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(CorruptRunError, match="link"):
-        trash.delete(other, "three")
+        queue.delete(other, "three")
 
 
 def test_children_inherit_what_they_need_and_no_more() -> None:
@@ -359,7 +358,7 @@ def test_no_choice_of_a_user_is_on_a_command_line() -> None:
         "--runs-dir",
         "/r",
     ]
-    assert run_queue.resume_command("id", Path("/r")) == [
+    assert queue.resume_command("id", Path("/r")) == [
         *python_command("dynlora"),
         "resume",
         "id",
@@ -376,6 +375,6 @@ def test_small_files_are_read_with_care(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert [safe_files.read_json(tmp_path / name) for name in ("list", "deep", "link")] == [{}] * 3
     assert safe_files.tail(tmp_path / "link") == ""
-    assert run_queue.read_launch(tmp_path).pid is None
+    assert queue.read_launch(tmp_path).pid is None
     annotate(new_run(tmp_path, "one", "queued"), state="failed", error="x")
-    assert run_queue.start_next(tmp_path / "missing") is None
+    assert queue.start_next(tmp_path / "missing") is None

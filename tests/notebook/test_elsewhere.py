@@ -13,7 +13,7 @@ import dynlora
 from dynlora.errors import NotRecordedError
 from dynlora.notebook.figure import Figures
 from dynlora.remote.place import Place
-from dynlora.remote.push import push
+from dynlora.remote.sync import push
 from tests.viz.growing import Running
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_runs"

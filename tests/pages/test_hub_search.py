@@ -13,8 +13,7 @@ from huggingface_hub import constants
 from pyarrow import parquet
 from streamlit.testing.v1 import AppTest
 
-from dynlora.assets import hub as hub_client
-from dynlora.assets import hub_datasets
+from dynlora.assets import hub as assets_hub
 from dynlora.errors import AssetError
 from tests.fake_hub import fake_hub
 from tests.pages.app import open_page, words
@@ -45,7 +44,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A hub of this machine that may be asked."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_client, "SEARCH_S", PATIENCE_S)
+    monkeypatch.setattr(assets_hub, "SEARCH_S", PATIENCE_S)
     with fake_hub(HUB) as (url, _):
         monkeypatch.setattr(constants, "ENDPOINT", url)
         yield url
@@ -71,7 +70,7 @@ def test_a_data_set_that_was_found_fills_the_field(hub: str, runs_dir: Path) -> 
 def test_columns_of_a_data_set_that_was_fetched_are_picked_by_their_values(
     hub: str, runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_datasets, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(assets_hub, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
@@ -104,7 +103,7 @@ def test_nobody_is_asked_before_the_button_is_pressed(
     hub: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests: list[str] = []
-    monkeypatch.setattr(hub_client, "search", lambda kind, text: requests.append(text) or [])
+    monkeypatch.setattr(assets_hub, "search", lambda kind, text: requests.append(text) or [])
     app = open_page("launch", data="hub")
     app.text_input(key="hub-words-dataset").input("reviews").run()
     assert requests == []
@@ -117,9 +116,9 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(
     hub: str, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(hub_client, "SEARCH_S", 0.5)  # its client tries again and again
+    monkeypatch.setattr(assets_hub, "SEARCH_S", 0.5)  # its client tries again and again
     with pytest.raises(AssetError, match=r"^the hub cannot be searched \(.*\): enter its id, or a local folder$"):
-        hub_client.search("model", "bert")
+        assets_hub.search("model", "bert")
     app = searched(open_page("launch", data="hub"), "dataset", "reviews")
     assert "the hub cannot be searched" in app.error[0].value.lower()
     assert "use a file of this machine" in app.error[0].value

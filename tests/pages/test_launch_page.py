@@ -246,7 +246,7 @@ def test_a_path_on_another_machine_is_not_looked_at(path: str, runs_dir: Path, m
     def look(*_: object) -> None:
         raise AssertionError("looked")
 
-    monkeypatch.setattr("dynlora.viz.launch.data_file.table_of", look)
+    monkeypatch.setattr("dynlora.viz.launch.data_check.table_of", look)
     annotate(make_run(runs_dir, run_id=RUN), meta={"config": config("lora", 0) | {"data": {"path": path}}})
     assert shown_config(open_page("launch", **{"from": RUN}))["data"] == {"path": path}
 

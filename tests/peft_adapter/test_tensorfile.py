@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from dynlora.errors import AdapterError
-from dynlora.peft_adapter import safetensors
-from dynlora.peft_adapter.safetensors import TensorFile
+from dynlora.peft_adapter import adapter_config
+from dynlora.peft_adapter.adapter_config import TensorFile
 from tests.peft_adapter.files import bfloat16, raw_file, tensor_file
 
 ONE = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
@@ -103,10 +103,10 @@ def test_a_header_that_promises_more_than_the_file_allocates_nothing(place: Path
 def test_limits_of_the_header(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place.write_bytes(raw_file({**ONE, "b": {"dtype": "F32", "shape": [0], "data_offsets": [8, 8]}}, EIGHT))
     assert len(read(place)) == 2
-    monkeypatch.setattr(safetensors, "MAX_TENSORS", 1)
+    monkeypatch.setattr(adapter_config, "MAX_TENSORS", 1)
     with pytest.raises(AdapterError, match="2 tensors, more than 1"):
         read(place)
-    monkeypatch.setattr(safetensors, "MAX_HEADER_BYTES", 10)
+    monkeypatch.setattr(adapter_config, "MAX_HEADER_BYTES", 10)
     with pytest.raises(AdapterError, match="more than 10"):
         read(place)
 
@@ -148,7 +148,7 @@ def check(path: Path, content: bytes) -> None:
 NUMBERS = st.one_of(st.integers(-1, 40), st.integers(), st.floats(), st.booleans(), st.none())
 ENTRIES = st.fixed_dictionaries(
     {
-        "dtype": st.sampled_from([*safetensors.ITEM_BYTES, "X", None]),
+        "dtype": st.sampled_from([*adapter_config.ITEM_BYTES, "X", None]),
         "shape": st.one_of(st.lists(NUMBERS, max_size=3), NUMBERS),
         "data_offsets": st.one_of(st.lists(NUMBERS, min_size=2, max_size=2), NUMBERS),
     }

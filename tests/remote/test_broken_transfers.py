@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import RemoteError, StorageError
-from dynlora.remote import pull as pulling
+from dynlora.remote import sync
 from dynlora.remote.place import Place
-from dynlora.remote.pull import pull
-from dynlora.remote.push import push, read_manifest
+from dynlora.remote.sync import pull, push, read_manifest
 from dynlora.store.notes import annotate_notes
 from dynlora.store.run import open_run
 from tests.remote.places import breaking, rows_of, tree_of
@@ -118,8 +117,8 @@ pull(breaking(Path(sys.argv[1]), int(sys.argv[3]), die=lambda: os._exit(9))[0], 
 IMPORTS = """
 import os, sys
 from pathlib import Path
-from dynlora.remote.pull import pull
-from dynlora.remote.push import push
+from dynlora.remote.sync import pull
+from dynlora.remote.sync import push
 from tests.remote.places import breaking
 """
 
@@ -143,14 +142,14 @@ def test_a_killed_process_leaves_no_half_run_on_either_side(runs_dir: Path, tmp_
     for at in (1, 12):
         assert dies_in(PULL, there, here, at)
         assert not (here / "a-run").exists()
-        assert [name for name in os.listdir(here) if not name.startswith(pulling.ASIDE)] == []
+        assert [name for name in os.listdir(here) if not name.startswith(sync.ASIDE)] == []
     assert pull(Place(str(there)), "a-run", here).status == "fetched"
 
 
 def test_a_full_disk_is_one_sentence(runs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = finished_run(runs_dir, 20, "a-run")
     push(folder, Place(str(tmp_path / "there")))
-    monkeypatch.setattr(pulling, "_ROOM", 10**12)
+    monkeypatch.setattr(sync, "_ROOM", 10**12)
     with pytest.raises(StorageError, match="are fetched, .* are free; make room"):
         pull(Place(str(tmp_path / "there")), "a-run", tmp_path / "here")
     assert tree_of(tmp_path / "here") == []

@@ -20,10 +20,9 @@ from hypothesis import strategies as st
 from dynlora.cli.main import main
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError
 from dynlora.remote import parquet_tables
-from dynlora.remote.manifest import LIMITS, MANIFEST_NAME, MAX_BYTES, Entry, decoded
+from dynlora.remote.contents import LIMITS, MANIFEST_NAME, MAX_BYTES, Entry, decoded
 from dynlora.remote.place import Place
-from dynlora.remote.pull import pull
-from dynlora.remote.push import push, read_manifest
+from dynlora.remote.sync import pull, push, read_manifest
 from dynlora.store import whole_tables
 from tests.command_line import run
 from tests.remote.places import tree_of

@@ -12,8 +12,7 @@ from huggingface_hub import constants
 import dynlora
 from dynlora.errors import RemoteError
 from dynlora.remote.place import Place
-from dynlora.remote.pull import pull
-from dynlora.remote.push import push
+from dynlora.remote.sync import pull, push
 from dynlora.store.notes import annotate_notes
 from dynlora.store.run import open_run
 from tests.fake_hub_uploads import Hub, Repo, uploading_hub

@@ -10,11 +10,9 @@ from click.testing import CliRunner
 from dynlora.cli.main import main
 from dynlora.errors import RemoteError
 from dynlora.jobs import environment
-from dynlora.remote import sync as mirrors
+from dynlora.remote import sync
 from dynlora.remote.place import Place
-from dynlora.remote.pull import pull
-from dynlora.remote.push import push
-from dynlora.remote.sync import Mirror
+from dynlora.remote.sync import Mirror, pull, push
 from dynlora.server import serve
 from dynlora.store.catalogue import run_rows
 from dynlora.store.run import open_run
@@ -73,8 +71,8 @@ def test_a_run_that_trains_elsewhere_is_shown_running(place: Place, runs_dir: Pa
 def test_it_follows_by_itself_and_a_place_that_is_gone_keeps_what_was_there(
     place: Place, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(mirrors, "EVERY_S", 0.01)
-    monkeypatch.setattr(mirrors, "REST", 0.0)
+    monkeypatch.setattr(sync, "EVERY_S", 0.01)
+    monkeypatch.setattr(sync, "REST", 0.0)
     push(finished_run(runs_dir, 20, "run-1"), place)
     mirror, failed = Mirror(place.address), []
 

@@ -12,7 +12,7 @@ from dynlora.errors import ConfigError, CorruptRunError, RemoteError, RunNotFoun
 from dynlora.notebook.remote_run import RemoteRun, open_run
 from dynlora.notebook.run import Run
 from dynlora.remote.place import Place
-from dynlora.remote.push import push
+from dynlora.remote.sync import push
 from dynlora.store.notes import annotate_notes
 from dynlora.store.writer import RunWriter
 from tests.store.builder import define, finished_run, new_run, record

@@ -13,10 +13,9 @@ import pytest
 
 from dynlora.errors import ConfigError, CorruptRunError
 from dynlora.jobs import launch
-from dynlora.remote.manifest import MANIFEST_NAME
+from dynlora.remote.contents import MANIFEST_NAME
 from dynlora.remote.place import Place
-from dynlora.remote.pull import pull
-from dynlora.remote.push import KEEP_S, push
+from dynlora.remote.sync import KEEP_S, pull, push
 from dynlora.store.lifecycle import annotate
 from dynlora.store.measurements import KNOCKOUT_NAME
 from dynlora.store.notes import annotate_notes

@@ -14,9 +14,7 @@ import pytest
 import dynlora
 from dynlora.errors import RemoteError
 from dynlora.remote.place import Place
-from dynlora.remote.pull import pull
-from dynlora.remote.push import push, read_manifest
-from dynlora.remote.sync import Mirror
+from dynlora.remote.sync import Mirror, pull, push, read_manifest
 from dynlora.store.notes import annotate_notes
 from dynlora.store.run import open_run
 from tests.command_line import document, run

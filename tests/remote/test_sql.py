@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.remote import documented_queries
 from dynlora.remote.place import Place
-from dynlora.remote.push import push
+from dynlora.remote.sync import push
 from dynlora.store.notes import annotate_notes
 from dynlora.store.rows import ModuleRow
 from dynlora.store.writer import RunWriter

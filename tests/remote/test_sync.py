@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from dynlora.errors import ConfigError, RemoteError
-from dynlora.remote.manifest import MANIFEST_NAME
+from dynlora.remote.contents import MANIFEST_NAME
 from dynlora.remote.place import Place
-from dynlora.remote.push import push
-from dynlora.remote.sync import manifests, pull_all, push_all
+from dynlora.remote.sync import manifests, pull_all, push, push_all
 from dynlora.store.lifecycle import annotate
 from dynlora.store.notes import annotate_notes
 from dynlora.store.run import open_run

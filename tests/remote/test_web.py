@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 
 from dynlora.errors import ConfigError, CorruptRunError, RemoteError
-from dynlora.remote.manifest import MANIFEST_NAME, MAX_BYTES
+from dynlora.remote.contents import MANIFEST_NAME, MAX_BYTES
 from dynlora.remote.place import MAX_PAGE, Place
-from dynlora.remote.pull import pull
-from dynlora.remote.push import push
-from dynlora.remote.sync import manifests, run_ids
+from dynlora.remote.sync import manifests, pull, push, run_ids
 from tests.remote.places import files_of
 from tests.store.builder import finished_run
 

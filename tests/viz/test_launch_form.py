@@ -22,7 +22,7 @@ from dynlora.config_files import yaml_text
 from dynlora.errors import DataError
 from dynlora.viz import methods as methods_model
 from dynlora.viz.kit import theme
-from dynlora.viz.launch import cost_model, data_file, experiment_model, form_model
+from dynlora.viz.launch import cost_model, data_check, experiment_model, form_model
 from tests.pages.app import CATALOG
 from tests.viz.checked import preflight_document
 from tests.viz.drawn import layout_of, traces_of
@@ -223,12 +223,18 @@ def test_first_rows_of_every_kind_of_file(ending: str, tmp_path: Path) -> None:
     rows = [
         {"review": f"the film was {'good' if i % 2 else 'NA'}", "verdict": i % 2, "source": "web"} for i in range(300)
     ]
-    preview = data_file.first_rows(_write(tmp_path / f"a.{ending}", rows))
-    assert preview.shape == (data_file.READ_ROWS, 3)
+    preview = data_check.first_rows(_write(tmp_path / f"a.{ending}", rows))
+    assert preview.shape == (data_check.READ_ROWS, 3)
     assert preview["review"].tolist() == [row["review"] for row in rows[:200]]
-    assert data_file.guessed(preview) == {"text": "review", "text_pair": None, "label": "verdict", "group_by": "source"}
+    assert data_check.guessed(preview) == {
+        "text": "review",
+        "text_pair": None,
+        "label": "verdict",
+        "group_by": "source",
+    }
     assert (
-        data_file.label_caption(preview, "verdict") == "In the first 200 rows the label is 0 100 times and 1 100 times."
+        data_check.label_caption(preview, "verdict")
+        == "In the first 200 rows the label is 0 100 times and 1 100 times."
     )
 
 
@@ -259,7 +265,7 @@ def test_files_that_cannot_be_read_are_one_sentence(name: str, content: bytes, m
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as refused:
-        data_file.first_rows(path)
+        data_check.first_rows(path)
     assert "\n" not in str(refused.value)
 
 
@@ -275,7 +281,7 @@ def test_files_that_cannot_be_read_are_one_sentence(name: str, content: bytes, m
     ],
 )
 def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -> None:
-    assert tuple(data_file.guessed(pd.DataFrame(columns)).values()) == guess
+    assert tuple(data_check.guessed(pd.DataFrame(columns)).values()) == guess
 
 
 @pytest.mark.parametrize(
@@ -289,24 +295,26 @@ def test_guesses(columns: dict[str, list[Any]], guess: tuple[str | None, ...]) -
 )
 def test_the_label_in_words(values: list[Any], caption: str) -> None:
     rows = pd.DataFrame({"label": values})
-    assert caption in data_file.label_caption(rows, "label")
-    assert "before the repairs, the label" in data_file.label_caption(rows, "label", is_repaired=True)
+    assert caption in data_check.label_caption(rows, "label")
+    assert "before the repairs, the label" in data_check.label_caption(rows, "label", is_repaired=True)
 
 
 @pytest.mark.parametrize("empty", [None, float("nan"), pd.NA])
 def test_a_cell_without_a_value_is_read_as_nothing(empty: object) -> None:
-    assert data_file.preview_rows(pd.DataFrame({"label": pd.Series(["x", empty], dtype=object)}))["label"].tolist() == [
+    assert data_check.preview_rows(pd.DataFrame({"label": pd.Series(["x", empty], dtype=object)}))[
+        "label"
+    ].tolist() == [
         "x",
         "",
     ]
 
 
 def test_a_folder_stands_for_its_training_file(tmp_path: Path) -> None:
-    assert data_file.table_of(tmp_path) is None
+    assert data_check.table_of(tmp_path) is None
     _write(tmp_path / "validation.csv", [{"text": "a", "label": 1}])
     train = _write(tmp_path / "train-00000-of-00002.csv", [{"text": "a", "label": 1}])
-    assert data_file.table_of(tmp_path) == data_file.table_of(train) == train
-    assert data_file.table_of(tmp_path / "nothing.csv") is None
+    assert data_check.table_of(tmp_path) == data_check.table_of(train) == train
+    assert data_check.table_of(tmp_path / "nothing.csv") is None
 
 
 def test_what_a_check_says_in_numbers_and_sentences() -> None:

@@ -12,8 +12,7 @@ from typing import Any
 from dynlora.config import parse_config
 from dynlora.config_files import parse_value, set_key, split_override
 from dynlora.errors import ConfigError
-from dynlora.integrations.search.driver import Choice, Driver, Range, Say, Search, Space, best_trial, space_of
-from dynlora.integrations.search.study import optuna
+from dynlora.integrations.search.driver import Choice, Driver, Range, Say, Search, Space, best_trial, optuna, space_of
 from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
 from dynlora.jobs.sweep import MOST_SEEDS, MOST_TRIALS, NAME, STUDIES_DIR
 from dynlora.tasks import registry

@@ -16,8 +16,8 @@ from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.util.tensor_util import make_ndarray
 
 from dynlora.errors import DataError
-from dynlora.integrations.tracker_files.tracker_run import MAX_RUNS, TrackerRun
-from dynlora.integrations.trackers.base import DecodeError, Event, HParamsPluginData, SessionLog, Status
+from dynlora.integrations.tracker_files.import_runs import MAX_RUNS, TrackerRun
+from dynlora.integrations.trackers.tensorboard import DecodeError, Event, HParamsPluginData, SessionLog, Status
 from dynlora.safe_files import NotPlainFileError, open_plain
 from dynlora.text import printable
 

@@ -23,15 +23,17 @@ from dynlora.errors import DynloraError, RunBusyError, first_line
 from dynlora.integrations.trackers.base import (
     CAPACITY,
     FAMILIES_KEY,
+    FOLDER,
     IMPORTANCE,
     NAME_KEY,
     NAMES,
     RANK,
     RUN_KEY,
+    Place,
     RunFacts,
     Tracker,
+    place_of,
 )
-from dynlora.integrations.trackers.places import FOLDER, Place, place_of
 from dynlora.jobs.spawn import own_folder
 from dynlora.jobs.trackers import KNOWN
 from dynlora.store import jsontext

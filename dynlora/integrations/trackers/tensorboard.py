@@ -6,6 +6,7 @@ import re
 import struct
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,20 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.plugins.hparams import metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from dynlora.integrations.trackers.base import (
-    Event,
-    HParamsPluginData,
-    RunFacts,
-    SessionEndInfo,
-    SessionStartInfo,
-    Status,
-    Summary,
-)
+from dynlora.integrations.trackers.base import RunFacts
+
+
+def _messages(name: str) -> Any:
+    return import_module(f"tensorboard.{name}_pb2")
+
+
+_events, _plugin = _messages("compat.proto.event"), _messages("plugins.hparams.plugin_data")
+
+Event, SessionLog, Summary = _events.Event, _events.SessionLog, _messages("compat.proto.summary").Summary
+HParamsPluginData = _plugin.HParamsPluginData
+SessionStartInfo, SessionEndInfo = _plugin.SessionStartInfo, _plugin.SessionEndInfo
+DecodeError = import_module("google.protobuf.message").DecodeError
+Status = _messages("plugins.hparams.api").Status
 
 QUEUE = 1000
 """Events that wait for the library's thread before a caller does."""

@@ -18,7 +18,7 @@ from dynlora.store import queries
 from dynlora.text import markdown_text, one_line, plural, source_name
 from dynlora.viz.compare.scatter_model import Row
 from dynlora.viz.kit.run_colours import LineStyle, eye_styles, line_styles, short_label
-from dynlora.viz.runs import search_box
+from dynlora.viz.runs import cards
 from dynlora.viz.runs import table as runs_table
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import colours, note, safe
@@ -160,11 +160,11 @@ def select_runs() -> Selection:
         empty_store()
     readable = listed[listed["status"] != "corrupt"]
     with st.container(horizontal=True, gap="small", key="selection", vertical_alignment="bottom"):
-        text = search_box.search_box("Search")
+        text = cards.search_box("Search")
         ids = [] if text else _picked(readable)
-    matches = search_box.searched(readable, text)
+    matches = cards.searched(readable, text)
     caption = _match_caption(len(matches), len(readable)) if text and matches is not None else ""
-    search_box.search_line(text, caption, is_sound=matches is not None)
+    cards.search_line(text, caption, is_sound=matches is not None)
     if matches is None:
         st.stop()
     if text:

@@ -18,7 +18,7 @@ from dynlora.data_files.opening import ENCODINGS
 from dynlora.errors import DynloraError, system_message
 from dynlora.jobs import uploads
 from dynlora.text import markdown_text
-from dynlora.viz.launch import data_check, data_file, form_model, hub_search
+from dynlora.viz.launch import data_check, form, form_model
 from dynlora.viz.launch.form import config_grid, kept_text
 from dynlora.viz.ui import url_state
 from dynlora.viz.ui.cards import note
@@ -41,9 +41,9 @@ def pick_kind(start: str, key: str) -> str:
     url_state.begin(name, start)
     kind_name = st.segmented_control(
         "Kind of data",
-        list(data_file.KINDS),
+        list(data_check.KINDS),
         key=name,
-        format_func=data_file.KINDS.__getitem__,
+        format_func=data_check.KINDS.__getitem__,
         help="What a row is. A label is predicted; prompts, conversations and plain text are continued by a language "
         "model.",
     )
@@ -53,9 +53,9 @@ def pick_kind(start: str, key: str) -> str:
 
 def typed(start: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Draw kind and columns of a table that cannot be read yet as fields of text, and return them by dotted key."""
-    kind = pick_kind(data_file.of_start(start) or "labelled", key)
-    values = config_grid([f"data.{role}" for role in data_file.ROLES[kind]], start, 4)
-    return values | chosen_loss(kind, start, key) | data_file.task_of(kind)
+    kind = pick_kind(data_check.of_start(start) or "labelled", key)
+    values = config_grid([f"data.{role}" for role in data_check.ROLES[kind]], start, 4)
+    return values | chosen_loss(kind, start, key) | data_check.task_of(kind)
 
 
 def of_table(
@@ -70,32 +70,32 @@ def of_table(
         place: container of the choice of the kind.
         is_same: the starting values are of this table.
     """
-    known = (data_file.of_start(start) if is_same else None) or data_file.guessed_kind(rows)
+    known = (data_check.of_start(start) if is_same else None) or data_check.guessed_kind(rows)
     with place:
         kind = pick_kind(known, key)
-    guess = data_file.guessed(rows) | data_file.guessed_written(rows)
+    guess = data_check.guessed(rows) | data_check.guessed_written(rows)
     suggested = {
         role: start.get(f"data.{role}") if is_same and kind == known else guess.get(role)
-        for role in data_file.ROLES[kind]
+        for role in data_check.ROLES[kind]
     }
-    places = st.columns(len(suggested) + (kind in data_file.LOSS_ON), vertical_alignment="bottom")
+    places = st.columns(len(suggested) + (kind in data_check.LOSS_ON), vertical_alignment="bottom")
     values = _columns(rows, kind, suggested, key, places)
-    if kind in data_file.LOSS_ON:
+    if kind in data_check.LOSS_ON:
         with places[len(suggested)]:
             values |= chosen_loss(kind, start if is_same else {}, key)
-    return kind, values | data_file.task_of(kind)
+    return kind, values | data_check.task_of(kind)
 
 
 def chosen_loss(kind: str, start: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Draw the choice of the tokens that count in the loss, where a kind of data has one; return it by dotted key."""
-    options = data_file.LOSS_ON.get(kind)
+    options = data_check.LOSS_ON.get(kind)
     if not options:
         return {}
     begin = start.get("data.loss_on") if start.get("data.loss_on") in options else options[0]
     name = f"loss-{kind}-{key}-{begin}"
     url_state.begin(name, begin)
     about = markdown_text(form_model.config_field("data.loss_on").about, 600)
-    words = data_file.LOSS_WORDS[kind]
+    words = data_check.LOSS_WORDS[kind]
     choice = st.selectbox("Loss on", list(options), key=name, help=about, format_func=words.__getitem__)
     url_state.keep(name)
     return {} if choice == options[0] else {"data.loss_on": choice}
@@ -121,13 +121,13 @@ def _columns(
 ) -> dict[str, Any]:
     """Draw the choice of columns side by side and return it by dotted key."""
     names: list[Any] = list(rows.columns)
-    written = data_file.is_written(kind)
+    written = data_check.is_written(kind)
     taken = [suggested[role] for role in ("prompt", "completion", "messages") if suggested.get(role)]
-    groups = [name for name in data_file.groupable(rows) if name not in GROUPINGS and name not in taken]
+    groups = [name for name in data_check.groupable(rows) if name not in GROUPINGS and name not in taken]
     columns = {}
-    for place, role in zip(places, data_file.ROLES[kind], strict=False):
+    for place, role in zip(places, data_check.ROLES[kind], strict=False):
         options = names
-        if role in data_file.OPTIONAL:
+        if role in data_check.OPTIONAL:
             options = [None, *names]
         if role == "group_by":
             options = [*(name for name in GROUPINGS if not (written and name == "label")), *groups]
@@ -138,15 +138,15 @@ def _columns(
         url_state.begin(name, start)
         with place:
             columns[f"data.{role}"] = st.selectbox(
-                data_file.ROLE_WORDS[role],
+                data_check.ROLE_WORDS[role],
                 options,
                 key=name,
                 help=markdown_text(about, 600),
                 placeholder=words.get(None),
-                format_func=lambda name, words=words: words.get(name) or data_file.with_values(rows, str(name)),
+                format_func=lambda name, words=words: words.get(name) or data_check.with_values(rows, str(name)),
             )
         url_state.keep(name)
-    if "label" in data_file.ROLES[kind]:
+    if "label" in data_check.ROLES[kind]:
         columns["data.label"] = columns["data.label"] or form_model.config_field("data.label").default
     return columns
 
@@ -176,7 +176,7 @@ class Source:
         """Whether a language model learns to write the data."""
         embedded = assets.DATASETS.get(self.values.get("data.name") or "")
         if embedded is not None and self.values.get("data.task") is None:
-            return data_file.is_written(data_file.of_columns(list(embedded.columns)))
+            return data_check.is_written(data_check.of_columns(list(embedded.columns)))
         return self.values.get("data.task") in GENERATIVE
 
     @property
@@ -239,13 +239,13 @@ def _embedded(start: Mapping[str, Any]) -> Source:
         name = st.selectbox("Data set", names, key=f"embedded-{usual}")
         url_state.keep(f"embedded-{usual}")
     dataset = assets.DATASETS[name]
-    kind = data_file.of_columns(list(dataset.columns))
+    kind = data_check.of_columns(list(dataset.columns))
     with right, st.container(horizontal=True, vertical_alignment="bottom"):
         values = chosen_loss(kind, start if start_name == name else {}, name)
         values |= config_grid(["data.group_by"], start, 1)
     sizes = ", ".join(f"{count:,} {split} examples" for split, count in dataset.rows.items())
     note(
-        f"{data_file.KINDS[kind]}. {dataset.description}; {sizes}. Columns: {', '.join(dataset.columns)}. "
+        f"{data_check.KINDS[kind]}. {dataset.description}; {sizes}. Columns: {', '.join(dataset.columns)}. "
         f"Licence: {dataset.licence}."
     )
     return Source({"data.name": name} | values | _kept_repairs(start, name))
@@ -262,7 +262,7 @@ def _from_hub(start: Mapping[str, Any]) -> Source:
     start_name = start.get("data.name")
     value = str(start_name) if start_name and start_name not in assets.DATASETS else ""
     about = "Repository, then a colon and its subset, such as nyu-mll/glue:sst2. Key: data.name."
-    hub_search.pick("dataset", f"hub-{value}")
+    form.pick("dataset", f"hub-{value}")
     name = kept_text("Hub id", value, "hub", 500, about)
     folder = assets.cached_hub_dataset(name)
     if folder is not None:
@@ -336,12 +336,12 @@ def _local(start: Mapping[str, Any]) -> Source:
         return Source({"data.path": text} | typed(start, "path"))
     path = from_where_it_started(text)
     try:
-        table = data_file.table_of(path)
+        table = data_check.table_of(path)
     except (DynloraError, OSError, ValueError) as error:  # the last for a NUL
         return Source(missing=f"{system_message(error, text) if isinstance(error, OSError) else error}.")
     if table is None:
         if path.is_dir():
-            return Source(missing=f"{data_file.why_no_table(path)}.")
+            return Source(missing=f"{data_check.why_no_table(path)}.")
         if not path.exists():
             note(f"{path} does not exist; check the path.")
         return Source({"data.path": str(path)} | typed(start, "path"))
@@ -371,7 +371,7 @@ def _picked(
         is_same: the starting values are of this table.
         is_repaired: repairs were chosen, so training reads other rows than the file's first ones.
     """
-    has_encoding = data_file.has_encoding(table)
+    has_encoding = data_check.has_encoding(table)
     left, right = st.columns([4, 1], vertical_alignment="bottom") if has_encoding else (st.container(), None)
     encoding = None
     if right is not None:
@@ -381,18 +381,18 @@ def _picked(
     kind, values = of_table(rows, start, key, left, is_same=is_same)
     values |= {"data.encoding": encoding} if encoding else {}
     note(f"{title}, {rows.shape[1]} columns. {_caption(kind, rows, values, is_repaired=is_repaired)} First rows:")
-    st.dataframe(data_file.preview_rows(rows), hide_index=True, width="stretch")
+    st.dataframe(data_check.preview_rows(rows), hide_index=True, width="stretch")
     return values
 
 
 def _caption(kind: str, rows: pd.DataFrame, values: Mapping[str, Any], *, is_repaired: bool) -> str:
     """Say what the chosen columns hold."""
-    if data_file.is_written(kind):
-        return data_file.caption(kind, rows, values)
-    return data_file.label_caption(rows, values["data.label"], is_repaired=is_repaired)
+    if data_check.is_written(kind):
+        return data_check.caption(kind, rows, values)
+    return data_check.label_caption(rows, values["data.label"], is_repaired=is_repaired)
 
 
 @st.cache_data(max_entries=20, ttl=3600, show_spinner=False)
 def _first_rows(path: str, version: Any, encoding: str | None) -> pd.DataFrame:
     """Return the first rows of a file as it is now; `version` says when it is another one."""
-    return data_file.first_rows(Path(path), encoding)
+    return data_check.first_rows(Path(path), encoding)

@@ -1,4 +1,4 @@
-"""The launch form's widgets: one per field of the configuration's schema."""
+"""The launch form's widgets: one per field of the configuration's schema, and the search of the hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import streamlit as st
 
 from dynlora.analysis import run_summary
-from dynlora.analysis.seed_groups import launch_key
+from dynlora.analysis.config_fields import launch_key
+from dynlora.assets import hub
+from dynlora.assets.hub import Hit, Kind
 from dynlora.config_files import yaml_text
 from dynlora.errors import DynloraError
 from dynlora.jobs.launch import in_queue, is_alive
@@ -18,8 +20,8 @@ from dynlora.jobs.quick_launch import start
 from dynlora.store import queries
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import RunSummary
-from dynlora.text import markdown_text
-from dynlora.viz.launch import form_model, hub_search
+from dynlora.text import markdown_text, one_line
+from dynlora.viz.launch import form_model
 from dynlora.viz.launch.form_model import Field
 from dynlora.viz.ui import live, url_state
 from dynlora.viz.ui.cards import card, note
@@ -28,6 +30,79 @@ from dynlora.viz.ui.live import refusal
 from dynlora.viz.ui.run_actions import queued_words
 from dynlora.viz.ui.run_picker import is_read_only, link, runs_dir
 from dynlora.viz.ui.url_state import choose, from_where_it_started
+
+WORDS = {"model": "models", "dataset": "data sets"}
+
+
+def pick(kind: Kind, field: str) -> None:
+    """Draw the search; what is chosen is written into a field of the form.
+
+    Args:
+        kind: model or dataset.
+        field: key of the text field that takes the id of a hit.
+    """
+    if is_read_only():
+        return
+    if hub.is_off():
+        note("The search of the hub is off, because HF_HUB_OFFLINE is set.")
+        return
+    left, right = st.columns([4, 1], vertical_alignment="bottom")
+    about = (
+        f"Words of the id, such as sentiment. They are sent to the hub when Search is pressed. It lists {WORDS[kind]}"
+    )
+    words = left.text_input(
+        f"Search {WORDS[kind]} of the hub", key=f"hub-words-{kind}", max_chars=100, help=f"{about} by downloads."
+    ).strip()
+    pressed = right.button("Search", key=f"hub-search-{kind}", icon=":material/search:", width="stretch")
+    if pressed and words:
+        with st.spinner("Asking the hub"):
+            st.session_state[_found(kind)] = _asked(kind, words)
+        st.session_state.pop(_chosen(kind), None)
+    _show(kind, field)
+
+
+def _asked(kind: Kind, words: str) -> tuple[str, list[Hit] | str]:
+    """Return the words with their hits, or with the sentence of what went wrong."""
+    try:
+        return words, hub.search(kind, words)
+    except DynloraError as error:
+        return words, str(error)
+
+
+def _show(kind: Kind, field: str) -> None:
+    """Draw what the last search found."""
+    words, hits = st.session_state.get(_found(kind), ("", []))
+    if isinstance(hits, str):
+        st.error(refusal(DynloraError(hits)))
+    elif hits:
+        downloads = {hit.id: hit.downloads for hit in hits}
+        st.selectbox(
+            f"Found for “{one_line(words, 40)}”",
+            list(downloads),
+            index=None,
+            key=_chosen(kind),
+            placeholder=f"Choose one of {len(hits)}",
+            on_change=_use,
+            args=(kind, field),
+            format_func=lambda name: f"{name} ({downloads.get(name, 0):,} downloads)",
+        )
+    elif words:
+        note(f"The hub has no {WORDS[kind]} with “{one_line(words, 40)}” in their id. Try fewer words.")
+
+
+def _use(kind: Kind, field: str) -> None:
+    """Write the chosen id into the field of the form."""
+    chosen = st.session_state.get(_chosen(kind))
+    if chosen is not None:
+        st.session_state[field] = chosen
+
+
+def _found(kind: Kind) -> str:
+    return f"hub-found-{kind}"
+
+
+def _chosen(kind: Kind) -> str:
+    return f"hub-chosen-{kind}"
 
 
 def field_key(field: Field, start: Mapping[str, Any]) -> str:
@@ -151,7 +226,7 @@ def _model_and_training(start: Mapping[str, Any], first: Any, second: Any, keys:
         values["model.name"] = str(from_where_it_started(model))
     note(form_model.model_caption(str(model or form_model.config_field("model.name").default)))
     with st.expander("Find a model on the hub", icon=":material/search:"):
-        hub_search.pick("model", field_key(form_model.config_field("model.name"), start))
+        pick("model", field_key(form_model.config_field("model.name"), start))
     values |= config_grid(keys, start, len(keys))
     with st.expander("More training, adapter and logging settings", icon=":material/tune:"):
         for more in (form_model.MORE_TRAINING, form_model.MORE_ADAPTER, form_model.RECORDING):

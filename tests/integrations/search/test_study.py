@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dynlora.errors import ConfigError, CorruptRunError
+from dynlora.integrations.search.driver import opened, optuna
 from dynlora.integrations.search.run import found_by
-from dynlora.integrations.search.study import opened, optuna
 
 
 def study_at(path: Path, **how: Any) -> Any:
