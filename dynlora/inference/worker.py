@@ -3,7 +3,7 @@
 It is the only place where the dashboard meets torch. Questions come on standard input, answers go to standard output;
 it ends when its input does, and when nobody has asked anything for a while. An ablation takes long, so it continues
 between the questions, a module at a time, and leaves what it found in a file that pages read. What a person waits for,
-such as a text that is written, continues between the questions too, and is read as it grows (`streams.py`).
+such as a text that is written, continues between the questions too, and is read as it grows.
 """
 
 from __future__ import annotations
