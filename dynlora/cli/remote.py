@@ -51,7 +51,7 @@ LISTED = 5
 def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, runs_dir: Path, as_json: bool) -> None:
     """Send runs, finished or training, to a folder at URL, such as s3://bucket/runs or a path."""
     from dynlora.remote.place import Place
-    from dynlora.remote.sync import Outcome, check_target
+    from dynlora.remote.sync import check_target
     from dynlora.remote.sync import push as send
     from dynlora.store.schema import run_folder
 
@@ -68,8 +68,7 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
     check_target(place, runs_dir)
 
     def one(folder: Path) -> Outcome:
-        outcome = send(folder, place, with_checkpoint=with_checkpoint, force=force)
-        return Outcome(outcome.id, outcome.status, outcome.sent_bytes)
+        return send(folder, place, with_checkpoint=with_checkpoint, force=force)
 
     _report(place, _all_or_one(folders, one, lambda folder: folder.name), as_json)
 
@@ -84,8 +83,8 @@ def push(targets: tuple[str, ...], with_checkpoint: bool | None, force: bool, ru
 def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, runs_dir: Path, as_json: bool) -> None:
     """Fetch the run at URL, or runs of the folder at URL: ids, or --all."""
     from dynlora.remote.place import Place
-    from dynlora.remote.sync import Outcome, pull_all
     from dynlora.remote.sync import pull as fetch
+    from dynlora.remote.sync import pull_all
     from dynlora.store.schema import check_run_id
 
     place, ids = Place(url), [check_run_id(run_id) for run_id in dict.fromkeys(run_ids)]
@@ -97,8 +96,7 @@ def pull(url: str, run_ids: tuple[str, ...], everything: bool, replace: bool, ru
         place, ids = _run_at(place)
 
     def one(run_id: str) -> Outcome:
-        outcome = fetch(place, run_id, runs_dir, replace=replace)
-        return Outcome(outcome.id, outcome.status, outcome.fetched_bytes)
+        return fetch(place, run_id, runs_dir, replace=replace)
 
     return _report(place, _all_or_one(ids, one, str), as_json)
 

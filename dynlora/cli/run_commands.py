@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dynlora import assets
+from dynlora.analysis.config_fields import flat
 from dynlora.analysis.run_summary import format_metrics, main_metric
 from dynlora.cli.kinds import facts_of
 from dynlora.cli.options import STDOUT, OutFile, OutFolder, files_into, in_rows, in_runs, reports, write_out
@@ -159,7 +160,7 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
     folders = [run_folder(runs_dir, run_id) for run_id in run_ids]
     summaries, damaged = readable(folders)
     documents = [show_document(folder) for folder in folders if folder in summaries]
-    flat = [_flat(run["config"]) for run in documents]
+    flat = [flat(run["config"]) for run in documents]
     keys = sorted({key for config in flat for key in config})
     differing = {key: [config.get(key) for config in flat] for key in keys if len({str(c.get(key)) for c in flat}) > 1}
     rows = [{key: run[key] for key in COMPARED} for run in documents]
@@ -223,14 +224,6 @@ def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path
     return {"id": run_id, **result}, f"{split}, {result['rows']:,} examples: {format_metrics(result['metrics'])}"
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return sections as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
 MAX_REPORTED = 50
 """Runs that one report compares, as many as the Compare page takes."""
 
@@ -242,8 +235,6 @@ MAX_REPORTED = 50
 @reports
 def report(run_ids: tuple[str, ...], out: Path, runs_dir: Path) -> Any:
     """Write a report of one run, or of several runs compared, as one HTML file that works offline."""
-    from dynlora.jobs import launch
-    from dynlora.store.schema import run_folder
     from dynlora.viz.report import comparison_report, run_report
 
     ids = list(dict.fromkeys(run_ids))
@@ -339,7 +330,6 @@ def gallery(out: Path, run_ids: tuple[str, ...], title: str, runs_dir: Path) -> 
 def signals(run_id: str, signal: str, format_: str, out: Path, runs_dir: Path) -> None:
     """Write one signal as a wide table: column step, then one per module."""
     from dynlora.store import queries, whole_tables
-    from dynlora.store.schema import run_folder
 
     folder = run_folder(runs_dir, run_id)
     try:

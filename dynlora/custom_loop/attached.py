@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -25,7 +25,6 @@ from dynlora.engine.context import Step
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.engine.loop.first_steps import FirstSteps
 from dynlora.engine.loop.step_signals import StepSignals
-from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, NotMergeableError, storing
 from dynlora.safe_files import path_of
@@ -160,34 +159,6 @@ FOLDER = "dynlora"
 """Folder of a Trainer's checkpoint that holds the strategy's state."""
 
 
-class Steps(Protocol):
-    """What is called back: an attached strategy."""
-
-    model: nn.Module
-    adapters: Adapters
-    strategy: Strategy
-    optimizer: Optimizer
-    total: int
-    index: int
-    recording: LoopRecord | None
-
-    def observe(self) -> None:
-        """Look at a step's gradients."""
-
-    def reallocate(self) -> Any:
-        """Move rank after the weights moved."""
-
-    def save(self, folder: str | Path) -> None:
-        """Write the state."""
-
-    def load(self, folder: str | Path) -> None:
-        """Continue from a state."""
-
-    def export(self, folder: str | Path) -> Path:
-        """Write the adapter as PEFT loads it."""
-        ...
-
-
 class Allocate(TrainerCallback):
     """Takes the steps of an attached strategy where the Trainer takes its own.
 
@@ -195,7 +166,7 @@ class Allocate(TrainerCallback):
     best. Beside it is the adapter as PEFT loads it: `PeftModel.from_pretrained(base, "checkpoint-100")`.
     """
 
-    def __init__(self, attached: Steps) -> None:
+    def __init__(self, attached: Attached) -> None:
         """Take the steps of `attached`."""
         self.attached = attached
         self._said = ""
@@ -285,7 +256,7 @@ def _checkpoint(args: TrainingArguments, step: int) -> Path:
     return Path(args.output_dir or ".") / f"checkpoint-{step}"
 
 
-def _check(attached: Steps, args: TrainingArguments, state: TrainerState, optimizer: Any) -> None:
+def _check(attached: Attached, args: TrainingArguments, state: TrainerState, optimizer: Any) -> None:
     """Refuse what cannot work.
 
     Raises:

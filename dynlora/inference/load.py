@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,6 @@ from dynlora.kinds.run_kind import kind_of_run
 from dynlora.safe_files import why_not_a_file
 from dynlora.tasks import WritingTask
 from dynlora.training.inputs import read_data
-
-logger = logging.getLogger(__name__)
 
 PLACES = {"last": ("adapter", "checkpoint"), "best": ("adapter-best",)}
 """Where each choice of adapter lies; a run that never ended has its last one in the checkpoint."""

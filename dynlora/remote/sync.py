@@ -104,22 +104,20 @@ class LaterThereError(ConfigError):
 
 
 @dataclass(frozen=True)
-class Sent:
-    """What became of a run that was to be sent.
+class Outcome:
+    """What became of one run.
 
     Attributes:
         id: of the run.
-        status: sent, or unchanged where all of it was there.
-        revision: digest of what is there now.
-        files: that were sent.
-        sent_bytes: of these files.
+        status: sent, fetched, updated, unchanged, later there (left as it is), or failed.
+        moved_bytes: that were sent or fetched.
+        error: one sentence where it failed.
     """
 
     id: str
     status: str
-    revision: str
-    files: int = 0
-    sent_bytes: int = 0
+    moved_bytes: int = 0
+    error: str | None = None
 
 
 def read_manifest(place: Place, run_id: str) -> Manifest | None:
@@ -141,7 +139,7 @@ def push(
     with_checkpoint: bool | None = None,
     force: bool = False,
     record: PushRecord | None = None,
-) -> Sent:
+) -> Outcome:
     """Send a run, or what of it is not there yet.
 
     Args:
@@ -168,10 +166,10 @@ def push(
         and sends_checkpoint == before.has_checkpoint
         and _is_known(folder, place, before, known, mark)
     ):
-        return Sent(folder.name, "unchanged", before.revision)
+        return Outcome(folder.name, "unchanged")
     with put_together(folder, with_checkpoint=sends_checkpoint) as contents:
         sent = _send(contents, place.below(folder.name), before, force)
-    known.note(folder.name, mark, sent.revision)
+    known.note(folder.name, mark, contents.manifest.revision)
     if record is None:
         known.save()
     return sent
@@ -189,29 +187,29 @@ def _is_known(folder: Path, place: Place, before: Manifest, record: PushRecord, 
     )
 
 
-def _send(contents: Contents, place: Place, before: Manifest | None, force: bool) -> Sent:
+def _send(contents: Contents, place: Place, before: Manifest | None, force: bool) -> Outcome:
     now = contents.manifest
     if before is not None and not force and (before.opened, before.heartbeat) > (now.opened, now.heartbeat):
         raise LaterThereError(
             f"push {now.run}: {place.address} has a later state of the run; fetch that one, or add "
             "--force to replace it"
         )
-    files, size = _send_files(contents, place)
+    size = _send_files(contents, place)
     if before is None or before.revision != now.revision:
         manifest = contents.folder / MANIFEST_NAME
         manifest.write_bytes(now.encoded())
         if manifest.stat().st_size > MAX_BYTES:
             raise ConfigError(f"push {now.run}: its description has more than {MAX_BYTES:,} bytes; shorten its config")
         place.put(manifest, MANIFEST_NAME)
-    elif not files:
-        return Sent(now.run, "unchanged", now.revision)
+    elif not size:
+        return Outcome(now.run, "unchanged")
     _clean(place, before, now)
-    return Sent(now.run, "sent", now.revision, files, size)
+    return Outcome(now.run, "sent", size)
 
 
-def _send_files(contents: Contents, place: Place) -> tuple[int, int]:
-    """Send the files that are not there, and look whether all are; return how many were sent, and their bytes."""
-    files = size = 0
+def _send_files(contents: Contents, place: Place) -> int:
+    """Send the files that are not there, and look whether all are; return the bytes that were sent."""
+    size = 0
     needed = {entry.key: entry for entry in contents.manifest.files if entry.size}
     for _ in range(2):  # a second time where somebody else's push removed one meanwhile
         there = place.sizes()
@@ -220,14 +218,14 @@ def _send_files(contents: Contents, place: Place) -> tuple[int, int]:
         missing = [entry for key, entry in needed.items() if there.get(key) != entry.size]
         for entry in missing:
             place.put(contents.folder / entry.path, entry.key)
-            files, size = files + 1, size + entry.size
+            size += entry.size
         if not missing:
-            return files, size
+            return size
     there = place.sizes()
     lost = next((entry.path for key, entry in needed.items() if there.get(key) != entry.size), None)
     if lost is not None:
         raise RemoteError(f"{place.address}: {lost} was sent but is not there as it was sent; try again")
-    return files, size
+    return size
 
 
 def _clean(place: Place, before: Manifest | None, now: Manifest) -> None:
@@ -280,25 +278,6 @@ _ROOM = 3
 """Free space that is asked for, in sizes of what is fetched: files, and the store that is made of them."""
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """What became of a run that was to be fetched.
-
-    Attributes:
-        id: of the run.
-        status: fetched, updated where an earlier copy was replaced, or unchanged where it was here.
-        revision: digest of what is here now.
-        folder: of the run here.
-        fetched_bytes: of all files.
-    """
-
-    id: str
-    status: str
-    revision: str
-    folder: Path
-    fetched_bytes: int = 0
-
-
 def everything(_: Entry) -> bool:
     """Choose each file of a run."""
     return True
@@ -316,7 +295,7 @@ def pull(
     *,
     replace: bool = False,
     is_mirror: bool = False,
-) -> Fetched:
+) -> Outcome:
     """Fetch a run into a runs folder, or bring the copy there up to date.
 
     Args:
@@ -337,7 +316,7 @@ def pull(
     folder = run_folder(root, run_id, must_exist=False)
     manifest = manifest_of(place, run_id)
     if os.path.lexists(folder) and _is_here(folder, manifest, is_mirror):
-        return Fetched(run_id, "unchanged", manifest.revision, folder)
+        return Outcome(run_id, "unchanged")
     for number in range(TRIES):
         try:
             return _fetch(place.below(run_id), manifest, folder, replace, is_mirror)
@@ -376,7 +355,7 @@ def _is_here(folder: Path, manifest: Manifest, is_mirror: bool) -> bool:
         return False
 
 
-def _fetch(place: Place, manifest: Manifest, folder: Path, replace: bool, is_mirror: bool) -> Fetched:
+def _fetch(place: Place, manifest: Manifest, folder: Path, replace: bool, is_mirror: bool) -> Outcome:
     _check_replaceable(folder, place, replace or is_mirror)
     choose = without_weights if is_mirror else everything
     aside = folder.parent / f"{ASIDE}{folder.name}-{secrets.token_hex(4)}"
@@ -392,7 +371,7 @@ def _fetch(place: Place, manifest: Manifest, folder: Path, replace: bool, is_mir
             status = _put_in_place(aside, folder, replace)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    return Fetched(manifest.run, status, manifest.revision, folder, size)
+    return Outcome(manifest.run, status, size)
 
 
 def _check_replaceable(folder: Path, place: Place, replace: bool) -> None:
@@ -476,23 +455,6 @@ SAVE_EVERY = 50
 """Runs after which it is noted what was sent."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one run.
-
-    Attributes:
-        id: of the run.
-        status: sent, fetched, updated, unchanged, later there (left as it is), or failed.
-        moved_bytes: that were sent or fetched.
-        error: one sentence where it failed.
-    """
-
-    id: str
-    status: str
-    moved_bytes: int = 0
-    error: str | None = None
-
-
 def run_ids(place: Place) -> list[str]:
     """Return the names of folders that may be runs, in order; which of them are is in their manifests.
 
@@ -538,8 +500,7 @@ def push_all(runs_dir: Path, place: Place, *, with_checkpoint: bool | None = Non
     record = PushRecord(runs_dir, place.address)
 
     def one(folder: Path) -> Outcome:
-        sent = push(folder, place, with_checkpoint=with_checkpoint, record=record)
-        return Outcome(sent.id, sent.status, sent.sent_bytes)
+        return push(folder, place, with_checkpoint=with_checkpoint, record=record)
 
     try:
         return each(run_folders(runs_dir), one, lambda folder: folder.name, record.save)
@@ -567,8 +528,7 @@ def pull_all(
         raise RemoteError(f"{place.address} has no runs; look at the address")
 
     def one(run_id: str) -> Outcome:
-        outcome = pull(place, run_id, runs_dir, replace=replace, is_mirror=is_mirror)
-        return Outcome(outcome.id, outcome.status, outcome.fetched_bytes)
+        return pull(place, run_id, runs_dir, replace=replace, is_mirror=is_mirror)
 
     return each(chosen, one, str)
 

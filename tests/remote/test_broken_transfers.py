@@ -29,8 +29,8 @@ MOST = 200
 
 def is_whole(there: Path, here: Path, steps: set[int]) -> None:
     """Check that what can be fetched from a place is one of the whole states that were sent."""
-    copy = pull(Place(str(there)), "a-run", here).folder
-    assert len(open_run(copy).signal("importance")) in steps
+    pull(Place(str(there)), "a-run", here)
+    assert len(open_run(here / "a-run").signal("importance")) in steps
 
 
 @steps
@@ -91,7 +91,8 @@ def test_a_pull_that_breaks_anywhere_leaves_nothing(runs_dir: Path, tmp_path: Pa
 def test_an_update_that_breaks_anywhere_leaves_the_copy_of_before(runs_dir: Path, tmp_path: Path) -> None:
     folder = finished_run(runs_dir, 20, "a-run")
     push(folder, Place(str(tmp_path / "there")))
-    copy = pull(Place(str(tmp_path / "there")), "a-run", tmp_path / "here").folder
+    pull(Place(str(tmp_path / "there")), "a-run", tmp_path / "here")
+    copy = tmp_path / "here" / "a-run"
     before, rows = tree_of(tmp_path / "here"), rows_of(copy, tmp_path / "rows")
     annotate_notes(folder, add=["new"])
     push(folder, Place(str(tmp_path / "there")))
@@ -173,6 +174,7 @@ def test_a_run_that_is_sent_again_while_it_is_fetched_is_fetched_as_it_is_then(
         fetch(place, name, target, size, sha256)
 
     monkeypatch.setattr(Place, "fetch", meanwhile)
-    copy = pull(there, "a-run", tmp_path / "here").folder
+    pull(there, "a-run", tmp_path / "here")
+    copy = tmp_path / "here" / "a-run"
     assert "new" in (copy / "notes.json").read_text("utf-8")
     assert tree_of(tmp_path / "here")[0] == "a-run"

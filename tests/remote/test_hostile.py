@@ -347,7 +347,8 @@ def test_no_secret_of_an_address_is_shown_or_stored(runs_dir: Path, tmp_path: Pa
         raise ValueError("cannot log in as me with hunter2 at me:hunter2@host")
 
     push(finished_run(runs_dir, 20, "a-run"), place)
-    copy = pull(place, "a-run", tmp_path / "here").folder
+    pull(place, "a-run", tmp_path / "here")
+    copy = tmp_path / "here" / "a-run"
     assert not any("hunter2" in path.read_text("utf-8", "replace") for path in copy.rglob("*") if path.is_file())
     place.fs = type("Failing", (), {"ls": fails, "invalidate_cache": lambda self: None})()
     with pytest.raises(DynloraError) as error:

@@ -13,7 +13,7 @@ import dynlora
 from dynlora.errors import RemoteError
 from dynlora.remote.place import Place
 from dynlora.remote.sync import pull, push
-from dynlora.store.notes import annotate_notes
+from dynlora.store.notes import NOTES_NAME, annotate_notes
 from dynlora.store.run import open_run
 from tests.fake_hub_uploads import Hub, Repo, uploading_hub
 from tests.remote.places import files_of, rows_of, tree_of
@@ -45,7 +45,8 @@ def test_a_run_in_a_data_set_is_the_run(hub: Hub, runs_dir: Path, tmp_path: Path
     assert push(folder, Place(URL)).status == "sent"
     names = list(hub.repos["datasets/owner/lab"].files)
     assert names[-1] == "runs/a-run/manifest.json", "it is written last"
-    copy = pull(Place(URL), "a-run", tmp_path / "here").folder
+    pull(Place(URL), "a-run", tmp_path / "here")
+    copy = tmp_path / "here" / "a-run"
     assert rows_of(copy, tmp_path / "a") == rows_of(folder, tmp_path / "b")
     assert files_of(copy) == files_of(folder)
     pd.testing.assert_frame_equal(dynlora.open_run(f"{URL}/a-run").signal("rank"), open_run(folder).signal("rank"))
@@ -57,7 +58,7 @@ def test_what_was_sent_since_is_seen(hub: Hub, runs_dir: Path, tmp_path: Path) -
     push(folder, Place(URL))
     assert pull(reading, "a-run", tmp_path / "here").status == "fetched"
     annotate_notes(folder, note="new")
-    assert push(folder, Place(URL)).files == 1
+    assert push(folder, Place(URL)).moved_bytes == (folder / NOTES_NAME).stat().st_size
     assert pull(reading, "a-run", tmp_path / "here").status == "updated"
 
 

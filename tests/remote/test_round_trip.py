@@ -18,7 +18,7 @@ from dynlora.remote.place import Place
 from dynlora.remote.sync import KEEP_S, pull, push
 from dynlora.store.lifecycle import annotate
 from dynlora.store.measurements import KNOCKOUT_NAME
-from dynlora.store.notes import annotate_notes
+from dynlora.store.notes import NOTES_NAME, annotate_notes
 from dynlora.store.reader import RunReader
 from dynlora.store.run import open_run
 from dynlora.store.writer import RunWriter
@@ -48,18 +48,18 @@ def test_a_fetched_run_is_the_run_that_was_sent(place: Place, runs_dir: Path, tm
     for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
         (folder / "peft_adapter" / name).write_text(name, "utf-8")
     assert push(folder, place).status == "sent"
-    report = pull(place, folder.name, tmp_path / "here")
-    assert (report.status, report.folder) == ("fetched", tmp_path / "here" / folder.name)
-    assert rows_of(report.folder, tmp_path / "a") == rows_of(folder, tmp_path / "b")
-    assert files_of(report.folder) == files_of(folder)
-    assert contents(report.folder) == contents(folder)
+    assert pull(place, folder.name, tmp_path / "here").status == "fetched"
+    copy = tmp_path / "here" / folder.name
+    assert rows_of(copy, tmp_path / "a") == rows_of(folder, tmp_path / "b")
+    assert files_of(copy) == files_of(folder)
+    assert contents(copy) == contents(folder)
     for frame in ("modules",):
-        pd.testing.assert_frame_equal(getattr(open_run(report.folder), frame), getattr(open_run(folder), frame))
+        pd.testing.assert_frame_equal(getattr(open_run(copy), frame), getattr(open_run(folder), frame))
     for ask in ("scalars", "events", "groups", "examples"):
-        pd.testing.assert_frame_equal(getattr(open_run(report.folder), ask)(), getattr(open_run(folder), ask)())
+        pd.testing.assert_frame_equal(getattr(open_run(copy), ask)(), getattr(open_run(folder), ask)())
     for signal in open_run(folder).signals():
-        pd.testing.assert_frame_equal(open_run(report.folder).signal(signal), open_run(folder).signal(signal))
-    read_all(report.folder)
+        pd.testing.assert_frame_equal(open_run(copy).signal(signal), open_run(folder).signal(signal))
+    read_all(copy)
 
 
 def test_sent_and_fetched_twice_changes_nothing(place: Place, runs_dir: Path, tmp_path: Path, cache: Path) -> None:
@@ -67,7 +67,7 @@ def test_sent_and_fetched_twice_changes_nothing(place: Place, runs_dir: Path, tm
     first = push(folder, place)
     manifest = place.below(folder.name).read(MANIFEST_NAME, 10**6)
     shutil.rmtree(cache)  # what it remembers of the first time is a convenience
-    assert push(folder, place) == type(first)(first.id, "unchanged", first.revision)
+    assert push(folder, place) == type(first)(first.id, "unchanged")
     assert push(folder, place).status == "unchanged"
     assert place.below(folder.name).read(MANIFEST_NAME, 10**6) == manifest
     assert pull(place, folder.name, tmp_path / "here").status == "fetched"
@@ -80,9 +80,10 @@ def test_a_run_of_the_first_version_travels(place: Place, runs_dir: Path, tmp_pa
     old = Path(__file__).parents[1] / "store" / "runs" / "schema-1"
     folder = Path(shutil.copytree(old, runs_dir / old.name))
     push(folder, place)
-    report = pull(place, folder.name, tmp_path / "here")
-    assert rows_of(report.folder, tmp_path / "a") == rows_of(folder, tmp_path / "b")
-    assert contents(report.folder) == contents(folder)
+    pull(place, folder.name, tmp_path / "here")
+    copy = tmp_path / "here" / folder.name
+    assert rows_of(copy, tmp_path / "a") == rows_of(folder, tmp_path / "b")
+    assert contents(copy) == contents(folder)
 
 
 def test_a_live_run_is_sent_as_it_is_at_one_moment(place: Place, runs_dir: Path, tmp_path: Path) -> None:
@@ -103,9 +104,10 @@ def test_a_live_run_is_sent_as_it_is_at_one_moment(place: Place, runs_dir: Path,
         thread.start()
         for number in range(4):
             sent.append(push(folder, place))
-            report = pull(place, folder.name, tmp_path / str(number))
-            read_all(report.folder)
-            with RunReader(report.folder) as reader:
+            pull(place, folder.name, tmp_path / str(number))
+            copy = tmp_path / str(number) / folder.name
+            read_all(copy)
+            with RunReader(copy) as reader:
                 step, of = reader.status().step, reader.signal("importance")[0]
                 assert reader.status().status == "interrupted", "no process trains the copy"
             assert of.tolist() == list(range(1, step + 1))
@@ -123,8 +125,8 @@ def test_only_what_changed_is_sent_again(place: Place, runs_dir: Path) -> None:
     first = push(folder, place)
     annotate_notes(folder, add=["new"])
     again = push(folder, place)
-    assert (again.status, again.files) == ("sent", 1)
-    assert first.files > 10
+    assert (again.status, again.moved_bytes) == ("sent", (folder / NOTES_NAME).stat().st_size)
+    assert first.moved_bytes > 100 * again.moved_bytes
 
 
 def test_files_that_nobody_names_go_once_they_are_old(tmp_path: Path, runs_dir: Path) -> None:
@@ -188,7 +190,8 @@ def test_another_run_of_that_id_is_not_lost(place: Place, runs_dir: Path, tmp_pa
 def test_a_touched_copy_is_not_overwritten(place: Place, runs_dir: Path, tmp_path: Path) -> None:
     folder = finished_run(runs_dir)
     push(folder, place)
-    copy = pull(place, folder.name, tmp_path / "here").folder
+    pull(place, folder.name, tmp_path / "here")
+    copy = tmp_path / "here" / folder.name
     annotate_notes(copy, note="mine")
     annotate_notes(folder, note="theirs")
     push(folder, place)
@@ -205,7 +208,8 @@ def test_a_fetched_adapter_answers_exports_and_continues(stopped: Path, tmp_path
 
     whole = Path(shutil.copytree(stopped, tmp_path / "whole" / stopped.name))
     push(stopped, place)
-    copy = pull(place, stopped.name, tmp_path / "here").folder
+    pull(place, stopped.name, tmp_path / "here")
+    copy = tmp_path / "here" / stopped.name
     assert not (copy / "checkpoint").exists()
     texts = ["a great film", "the dull plot"]
     assert load_run(copy).answers(texts) == load_run(stopped).answers(texts), "the adapter of the last checkpoint"

@@ -39,7 +39,6 @@ EMPTY = {
 TRAINING = ("train.steps", "train.batch_size", "train.lr", "adapter.rank")
 MORE_DATA = ("data.task", "data.metric", "data.eval_fraction", "data.train_groups", "data.packing")
 ROWS = ("data.max_train", "data.max_eval", "data.max_length")
-COLUMNS = ("data.text", "data.text_pair", "data.label", "data.group_by")
 MORE_TRAINING = (
     "train.epochs",
     "train.warmup",

@@ -142,4 +142,4 @@ class CachedQueries(RunQueries):
 CACHED = CachedQueries()
 """What pages hand to their figures."""
 
-at_step, ranks, budget = CACHED.at_step, CACHED.ranks, CACHED.budget
+at_step = CACHED.at_step

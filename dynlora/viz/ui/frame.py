@@ -108,19 +108,7 @@ PAGE_KEYS = {letter: "" if page == "home" else page for letter, page in PAGES.it
 """End of the address of the page that G and a letter open, by the letter."""
 
 KEYS = (
-    ("Anywhere", "G H", "go to Home"),
-    ("Anywhere", "G R", "go to Runs"),
-    ("Anywhere", "G L", "go to Launch"),
-    ("Anywhere", "G U", "go to Run"),
-    ("Anywhere", "G C", "go to Capacity"),
-    ("Anywhere", "G I", "go to Inputs"),
-    ("Anywhere", "G M", "go to Compare"),
-    ("Anywhere", "G P", "go to Playground"),
-    ("Anywhere", "G S", "go to Shrink"),
-    ("Anywhere", "G E", "go to Decode"),
-    ("Anywhere", "G Y", "go to Recycle"),
-    ("Anywhere", "G T", "go to Tour"),
-    ("Anywhere", "G D", "go to Methods"),
+    *(("Anywhere", f"G {letter.upper()}", f"go to {page.capitalize()}") for letter, page in PAGES.items()),
     ("Anywhere", "/", "search runs"),
     ("Anywhere", "?", "this list"),
     ("Anywhere", "Space", "play or pause"),
