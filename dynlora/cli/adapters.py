@@ -70,7 +70,7 @@ def tokens(*, config: Path | None, overrides: tuple[str, ...], name: str | None)
 
     settings = read_config(config, overrides, name)
     fetch(settings)
-    from dynlora.training.token_preview import format_preview, token_preview
+    from dynlora.training.preflight import format_preview, token_preview
 
     preview = token_preview(settings)
     return preview, format_preview(preview)

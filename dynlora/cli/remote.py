@@ -20,9 +20,9 @@ from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DataError, RemoteError, StorageError
 from dynlora.jobs.trackers import KNOWN, check_trackers
 from dynlora.store.meta import section
+from dynlora.store.notes import read_trackers
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import run_folder
-from dynlora.store.tracker_notes import read_trackers
 from dynlora.text import plural
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from dynlora import assets
-from dynlora.analysis.config_fields import flat
 from dynlora.analysis.run_summary import format_metrics, main_metric
+from dynlora.analysis.seed_groups import flat
 from dynlora.cli.kinds import facts_of
 from dynlora.cli.options import STDOUT, OutFile, OutFolder, files_into, in_rows, in_runs, reports, write_out
 from dynlora.cli.remote import format_trackers, tracker_rows
@@ -160,9 +160,11 @@ def compare(*, run_ids: tuple[str, ...], runs_dir: Path) -> Report:
     folders = [run_folder(runs_dir, run_id) for run_id in run_ids]
     summaries, damaged = readable(folders)
     documents = [show_document(folder) for folder in folders if folder in summaries]
-    flat = [flat(run["config"]) for run in documents]
-    keys = sorted({key for config in flat for key in config})
-    differing = {key: [config.get(key) for config in flat] for key in keys if len({str(c.get(key)) for c in flat}) > 1}
+    configs = [flat(run["config"]) for run in documents]
+    keys = sorted({key for config in configs for key in config})
+    differing = {
+        key: [config.get(key) for config in configs] for key in keys if len({str(c.get(key)) for c in configs}) > 1
+    }
     rows = [{key: run[key] for key in COMPARED} for run in documents]
     document = {"runs": rows, "config_differences": differing, **({"damaged": damaged} if damaged else {})}
     lines = [

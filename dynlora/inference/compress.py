@@ -33,7 +33,7 @@ from dynlora.jobs.queue import put_in_queue
 from dynlora.peft_adapter.forms import PEFT, Form
 from dynlora.store import queries
 from dynlora.store.measurements import OFFERED, WEIGHTINGS, Compressed, Half, Size
-from dynlora.store.origin import ORIGIN_NAME, Origin
+from dynlora.store.summary import ORIGIN_NAME, Origin
 from dynlora.tasks import WritingTask
 from dynlora.training.folder_work import staged
 from dynlora.training.inputs import read_data, usable

@@ -20,7 +20,7 @@ from dynlora.jobs import warm
 from dynlora.jobs.environment import python_command
 from dynlora.jobs.spawn import Folder, adopt, check_log, end_child, locked, reap, runs_root, spawn_detached
 from dynlora.safe_files import making_folder, tail
-from dynlora.store import process, schema
+from dynlora.store import lifecycle, schema
 from dynlora.store.catalogue import run_folders
 from dynlora.store.connection import LET_GO_S, lock_run
 from dynlora.store.lifecycle import ACTIVE_DIR, active_ids, annotate, mark_active, unmark_active
@@ -73,7 +73,7 @@ class Launch(Record):
     @property
     def is_alive(self) -> bool:
         """Whether that process lives."""
-        return process.is_alive(self.pid, self.start_time)
+        return lifecycle.is_alive(self.pid, self.start_time)
 
 
 def resume_command(run_id: str, runs_dir: Path) -> list[str]:
@@ -100,7 +100,7 @@ def read_launch(folder: Path) -> Launch:
     """
     launch = Launch.read(folder / LAUNCH_NAME) or Launch()
     if launch.opened is not None and launch.pid is None:
-        pid, start = process.find(resume_command(folder.name, folder.parent)) or (None, None)
+        pid, start = lifecycle.find(resume_command(folder.name, folder.parent)) or (None, None)
         return Launch(pid=pid, start_time=start, opened=launch.opened)
     return launch
 
@@ -168,7 +168,7 @@ def claim(runs_dir: Folder, run_id: str) -> bool:
         reap()
         if next(iter(_waiting(root)), None) != run_id:
             return False
-        folder, me = schema.run_folder(root, run_id), process.this_process()
+        folder, me = schema.run_folder(root, run_id), lifecycle.this_process()
         with suppress(OSError):
             launch = Launch(pid=me.pid, start_time=me.start, opened=read_status(folder).opened)
             launch.write(folder / LAUNCH_NAME)
@@ -260,7 +260,7 @@ def _forget(root: Path, run_id: str) -> None:
     """Remove a mark without a run, unless the run may just be being made."""
     mark = root / ACTIVE_DIR / run_id
     with suppress(OSError):
-        if process.now() - mark.stat().st_mtime > _MARK_GRACE_S:
+        if lifecycle.now() - mark.stat().st_mtime > _MARK_GRACE_S:
             mark.unlink()
 
 
@@ -286,7 +286,7 @@ def _start(root: Path, folder: Path) -> None:
     Launch(opened=opened).write(path)
     pid = spawn_detached(resume_command(folder.name, root), folder / LOG_NAME)
     try:
-        Launch(pid=pid, start_time=process.start_time(pid), opened=opened).write(path)
+        Launch(pid=pid, start_time=lifecycle.start_time(pid), opened=opened).write(path)
     except BaseException:
         end_child(pid)
         raise
@@ -306,7 +306,7 @@ def _start_spare(root: Path, folder: Path, opened: int) -> bool:
     pid = spare.process.pid
     try:
         check_log(folder / LOG_NAME)
-        launch = Launch(pid=pid, start_time=process.start_time(pid), opened=opened)
+        launch = Launch(pid=pid, start_time=lifecycle.start_time(pid), opened=opened)
         launch.write(folder / LAUNCH_NAME)
     except BaseException:
         spare.end()
@@ -357,7 +357,7 @@ def is_alive(runs_dir: Folder, run_id: str) -> bool:
     if status.status == "queued":
         launch = read_launch(folder)
         return launch.opened == status.opened and launch.is_alive
-    return status.is_running and process.is_alive(status.pid, status.process_start)
+    return status.is_running and lifecycle.is_alive(status.pid, status.process_start)
 
 
 def in_line(runs_dir: Folder) -> list[str]:

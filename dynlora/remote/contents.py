@@ -18,12 +18,11 @@ from dynlora.peft_adapter.adapter_config import TensorFile
 from dynlora.remote.parquet_tables import write_tables
 from dynlora.safe_files import NotPlainFileError, open_plain, read_plain
 from dynlora.store import jsontext, measurements, notes
+from dynlora.store.lifecycle import now
 from dynlora.store.meta import moment, table, whole
 from dynlora.store.notes import read_notes
-from dynlora.store.origin import ORIGIN_NAME, Origin
-from dynlora.store.process import now
 from dynlora.store.reader import RunReader
-from dynlora.store.summary import ADAPTER_DIR, run_summary
+from dynlora.store.summary import ADAPTER_DIR, ORIGIN_NAME, Origin, run_summary
 from dynlora.store.whole_tables import TABLES, at_one_moment
 from dynlora.text import printable
 

@@ -39,9 +39,9 @@ from dynlora.store import jsontext
 from dynlora.store.catalogue import run_folders
 from dynlora.store.connection import lock_run
 from dynlora.store.lifecycle import ASIDE
-from dynlora.store.origin import COPIED_NAME, Copied, fingerprint
 from dynlora.store.reader import RunReader
 from dynlora.store.schema import DB_NAME, check_run_id, run_folder
+from dynlora.store.summary import COPIED_NAME, Copied, fingerprint
 from dynlora.store.whole_tables import TABLES, build
 
 _NAMES = "|".join(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dynlora.integrations.trackers.base import FOLDER
-from dynlora.store.tracker_notes import read_trackers
+from dynlora.store.notes import read_trackers
 from dynlora.store.writer import RunWriter
 from tests.integrations.tracked import numbers, stored
 from tests.store.builder import define, new_run, record

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from dynlora.integrations.trackers.base import FOLDER
+from dynlora.store.notes import read_trackers
 from dynlora.store.reader import RunReader
-from dynlora.store.tracker_notes import read_trackers
 from tests.integrations.tracked import rows
 from tests.tiny import tiny_arguments
 from tests.waiting import until

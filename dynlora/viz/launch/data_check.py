@@ -16,8 +16,7 @@ import streamlit as st
 from dynlora.config import GENERATIVE, parse_config
 from dynlora.data_files import binary_file, reader, scan
 from dynlora.data_files import repairs as data_files_repairs
-from dynlora.data_files.columns import guessed, guessed_kind, guessed_written
-from dynlora.data_files.conversations import conversation, is_conversation, plain
+from dynlora.data_files.columns import conversation, guessed, guessed_kind, guessed_written, is_conversation, plain
 from dynlora.data_files.opening import ending_of, is_table
 from dynlora.errors import DataError, DynloraError
 from dynlora.text import listed, markdown_text, one_line, plural

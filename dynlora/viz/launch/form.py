@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from dynlora.analysis import run_summary
-from dynlora.analysis.config_fields import launch_key
+from dynlora.analysis.seed_groups import launch_key
 from dynlora.assets import hub
 from dynlora.assets.hub import Hit, Kind
 from dynlora.config_files import yaml_text

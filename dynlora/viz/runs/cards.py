@@ -16,14 +16,14 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dynlora.analysis import run_summary as kit_status
-from dynlora.analysis.config_fields import set_values
 from dynlora.analysis.frames import csv_text, records
 from dynlora.analysis.run_summary import STATUS_WORDS, format_strategy, main_metric
+from dynlora.analysis.seed_groups import set_values
 from dynlora.errors import DynloraError, SearchError
 from dynlora.store.notes import MAX_NOTE_LENGTH, MAX_TAGS, annotate_notes
 from dynlora.store.saved_views import MAX_NAME_LENGTH, MAX_QUERY_LENGTH, View, delete_view, read_views, save_view
 from dynlora.store.schema import command_text
-from dynlora.store.search_fields import unset_names
+from dynlora.store.search import unset_names
 from dynlora.text import (
     listed,
     markdown_text,

@@ -17,8 +17,7 @@ import pytest
 import dynlora
 from dynlora.errors import ConfigError, RunNotFoundError
 from dynlora.integrations.clusters import die_with_parent, engine
-from dynlora.store.lifecycle import annotate
-from dynlora.store.process import request_stop
+from dynlora.store.lifecycle import annotate, request_stop
 from dynlora.store.reader import RunReader
 from dynlora.store.rows import Status
 from tests.store.builder import finished_run, new_run
