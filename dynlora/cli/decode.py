@@ -121,7 +121,7 @@ def settings_of(options: Mapping[str, Any]) -> DecodeSettings:
             "data": os.path.abspath(file) if data and file.exists() else data,
             "values": values_of(options["threshold"]),
             "control": values_of(control) if control else [],
-            "step_string": _unescaped(options["step_string"] or "") or None,
+            "step_string": options["step_string"] and _unescaped(options["step_string"]),
         }
     )
 
