@@ -60,7 +60,8 @@ def search(
         UnknownStrategyError: when it names a method that does not exist.
         RunBusyError: when another process searches in the same study.
     """
-    from dynlora.integrations.search.run import Request, run_all, searches
+    from dynlora.integrations.search.driver import Request
+    from dynlora.integrations.search.run import run_all, searches
     from dynlora.strategies import strategy_class
 
     base = read_yaml(config) if config is not None else {}

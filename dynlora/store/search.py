@@ -89,22 +89,6 @@ def parse(text: str) -> Query:
     return _Parser(text).query()
 
 
-def written(query: Query) -> str:
-    """Return a search that `parse` reads as this tree, never longer than the one it came from but for spaces."""
-    match query:
-        case Or(items):
-            return " or ".join(written(item) for item in items)
-        case And(items):
-            return " ".join(_bracketed(item, Or) for item in items)
-        case Not(item):
-            return f"not {_bracketed(item, And, Or)}"
-        case Comparison(name, operator, value, number):
-            is_number_in_quotes = number is None and _number(value) is not None
-            return f"{name}{operator}{_in_quotes(value) if is_number_in_quotes else _plain_or_quoted(value)}"
-        case Word(text):
-            return _plain_or_quoted(text)
-
-
 def comparisons(query: Query) -> Iterator[Comparison]:
     """Yield every comparison of a tree, from left to right."""
     match query:
@@ -117,21 +101,6 @@ def comparisons(query: Query) -> Iterator[Comparison]:
                 yield from comparisons(item)
         case Word():
             return
-
-
-def _bracketed(query: Query, *kinds: type[And | Or]) -> str:
-    return f"({written(query)})" if isinstance(query, kinds) else written(query)
-
-
-def _plain_or_quoted(text: str) -> str:
-    tokens = list(_TOKEN.finditer(text))
-    is_plain = len(tokens) == 1 and tokens[0].lastgroup == "word" and text.lower() not in KEYWORDS
-    return text if is_plain else _in_quotes(text)
-
-
-def _in_quotes(text: str) -> str:
-    quote = "'" if text.count('"') > text.count("'") else '"'
-    return quote + text.replace("\\", "\\\\").replace(quote, f"\\{quote}") + quote
 
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)

@@ -31,12 +31,6 @@ from dynlora.store.queries import scalars_frame
 from dynlora.store.schema import run_folder
 from dynlora.store.summary import failed_with, run_summary
 
-SAMPLERS = ("tpe", "random")
-"""Tree-structured Parzen estimator, and random values: the control."""
-
-PRUNERS = ("median", "none")
-"""Stop what is below the median of earlier trials at the same step; stop nothing."""
-
 RANDOM_TRIALS = 5
 """Trials with random values before the sampler models, and unpruned trials before the pruner stops any."""
 
@@ -63,8 +57,8 @@ def opened(path: Path, *, sampler: str, pruner: str, direction: str, seed: int) 
 
     Args:
         path: its file.
-        sampler: one of `SAMPLERS`.
-        pruner: one of `PRUNERS`.
+        sampler: tpe (Parzen estimator) or random (the control).
+        pruner: median (stops what is below that of earlier trials at the same step) or none.
         direction: minimize or maximize.
         seed: of the sampler; the number of trials is added to it, so that a continued study draws other values.
 
@@ -258,6 +252,31 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        study: name of the study, or of the first part of the names.
+        trials: of each study.
+        objective: metric, or loss.
+        sampler: tpe or random.
+        pruner: median or none.
+        each: KEY=A,B,C: a study for each value; empty for one study.
+        rates: whether the learning rate is searched over a wide range where no range is given.
+        confirm: new seeds on which the best of each study and the default are trained.
+    """
+
+    study: str
+    trials: int = 20
+    objective: str = "loss"
+    sampler: str = "tpe"
+    pruner: str = "median"
+    each: str = ""
+    rates: bool = False
+    confirm: int = 3
+
+
+@dataclass(frozen=True)
 class Search:
     """What is searched, and how.
 
@@ -265,21 +284,15 @@ class Search:
         name: of the study; its runs have it as a tag and in their names.
         base: configuration of every run, as plain values.
         space: what varies.
-        trials: in all, those of an earlier call included.
-        objective: name of the metric, or loss.
         direction: minimize or maximize.
-        sampler: one of `study.SAMPLERS`.
-        pruner: one of `study.PRUNERS`.
+        request: what is asked for: trials, objective, sampler and pruner.
     """
 
     name: str
     base: Mapping[str, Any]
     space: Space
-    trials: int
-    objective: str
     direction: str
-    sampler: str
-    pruner: str
+    request: Request
 
     def config(self, values: Mapping[str, Any], title: str, seed: int | None = None) -> dict[str, Any]:
         """Return the configuration of a run with these values.
@@ -335,9 +348,9 @@ class Driver:
             CorruptRunError: when the file holds no study.
         """
         self.search, self.runs_dir, self.say = search, runs_dir, say
-        how = {"sampler": search.sampler, "pruner": search.pruner, "direction": search.direction}
+        how = {"sampler": search.request.sampler, "pruner": search.request.pruner, "direction": search.direction}
         self.study = opened(file, **how, seed=int(search.base.get("seed") or 0))
-        self._same("objective", search.objective)
+        self._same("objective", search.request.objective)
         self._same("settings", plain_text(search.base))
         self._same("ranges", plain_text({key: one.text() for key, one in search.space.items()}))
         if "id" not in self.study.user_attrs:
@@ -366,7 +379,7 @@ class Driver:
         states = optuna().trial.TrialState
         for frozen in self.study.get_trials(deepcopy=False, states=(states.RUNNING,)):
             self._finish(optuna().trial.Trial(self.study, frozen._trial_id))
-        while len(self.study.trials) < self.search.trials:
+        while len(self.study.trials) < self.search.request.trials:
             self._finish(self.study.ask())
 
     def other(self, values: Mapping[str, Any], title: str, seed: int | None = None) -> Ended:
@@ -384,7 +397,7 @@ class Driver:
             self.study.tell(trial, state=states.FAIL)
             if number == 0:
                 raise
-            self.tell(f"trial {number + 1} of {self.search.trials} failed: {error}")
+            self.tell(f"trial {number + 1} of {self.search.request.trials} failed: {error}")
             return
         trial.set_user_attr("run", run_id)
         reported = set(self.study.trials[number].intermediate_values)
@@ -434,7 +447,7 @@ class Driver:
         while True:
             wake(self.runs_dir)
             status = read_status(folder).status
-            values = scalars_frame(folder, self.search.objective, "validation")
+            values = scalars_frame(folder, self.search.request.objective, "validation")
             poor = [is_poor(int(step), float(value)) for step, value in values[["step", "value"]].to_numpy()[seen:]]
             seen += len(poor)
             if any(poor) and status == "running" and not is_pruned:
@@ -449,7 +462,7 @@ class Driver:
                 metrics, why = summary["metrics"], str(summary.get("error") or "")
                 pruned = is_pruned and status == "stopped"
                 has_diverged = status == "failed" and failed_with(folder) == TrainingDiverged.__name__
-                value = metrics.get(self.search.objective)
+                value = metrics.get(self.search.request.objective)
                 return Ended(run_id, status, value, pruned, why, tuple(metrics), has_diverged)
             time.sleep(LOOK_S)
 
@@ -458,15 +471,15 @@ class Driver:
         trials = self.study.get_trials(deepcopy=False)
         done = sum(trial.state.is_finished() for trial in trials)
         self.say(f"{self.search.name}: {line}")
-        helper_job.tell(min(done, self.search.trials), self.search.trials, line)
+        helper_job.tell(min(done, self.search.request.trials), self.search.request.trials, line)
 
     def _line(self, number: int, ended: Ended) -> str:
         """Return the line about a trial."""
-        value = "no value" if ended.value is None else f"{self.search.objective} {ended.value:.4f}"
+        value = "no value" if ended.value is None else f"{self.search.request.objective} {ended.value:.4f}"
         how = " (stopped early)" if ended.pruned else "" if ended.status == "finished" else f" ({ended.status})"
         best = best_trial(self.study)
         leader = "" if best is None else f"; best {best.value:.4f}, trial {best.number + 1}"
-        return f"trial {number + 1} of {self.search.trials}: {value}{how}{leader}"
+        return f"trial {number + 1} of {self.search.request.trials}: {value}{how}{leader}"
 
 
 def plain_text(values: Mapping[str, Any]) -> str:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynlora.config import parse_config
 from dynlora.config_files import parse_value, set_key, split_override
 from dynlora.errors import ConfigError
-from dynlora.integrations.search.driver import Choice, Driver, Range, Say, Search, Space, best_trial, optuna, space_of
+from dynlora.integrations.search.driver import (
+    Choice,
+    Driver,
+    Range,
+    Request,
+    Say,
+    Search,
+    Space,
+    best_trial,
+    optuna,
+    space_of,
+)
 from dynlora.jobs.spawn import Folder, locked, own_folder, runs_root
 from dynlora.jobs.sweep import MOST_SEEDS, MOST_TRIALS, NAME, STUDIES_DIR
 from dynlora.tasks import registry
@@ -98,7 +108,7 @@ def run_all(searches: Sequence[Search], runs_dir: Folder, confirm: int, say: Say
 
 def _run(driver: Driver, confirm: int) -> dict[str, Any]:
     """Run one study and confirm its best trial."""
-    objective = driver.search.objective
+    objective = driver.search.request.objective
     default = driver.other({}, "default")
     if default.status == "failed":
         raise ConfigError(f"run {default.run} with the default values failed: {default.why or 'see its log'}")
@@ -125,7 +135,7 @@ def _confirmed(driver: Driver, values: Mapping[str, Any], confirm: int) -> list[
             "default": driver.other({}, f"default seed {seed}", seed),
         }
         losses = [f"{name} {'–' if end.value is None else f'{end.value:.4f}'}" for name, end in ends.items()]
-        driver.tell(f"seed {seed}: {driver.search.objective} {', '.join(losses)}")
+        driver.tell(f"seed {seed}: {driver.search.request.objective} {', '.join(losses)}")
         if all(end.status == "finished" for end in ends.values()):
             rows.append({"seed": seed, **{name: end.run for name, end in ends.items()}})
     return rows
@@ -137,31 +147,6 @@ RATES = "5e-4..3e-2:log"
 MOST_STUDIES = 16
 LOOKS = 8
 """Evaluations of a run that a pruner may stop, where the configuration does not say."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for.
-
-    Attributes:
-        study: name of the study, or of the first part of the names.
-        trials: of each study.
-        objective: metric, or loss.
-        sampler: one of `study.SAMPLERS`.
-        pruner: one of `study.PRUNERS`.
-        each: KEY=A,B,C: a study for each value; empty for one study.
-        rates: whether the learning rate is searched over `RATES` where no range is given.
-        confirm: new seeds on which the best of each study and the default are trained.
-    """
-
-    study: str
-    trials: int = 20
-    objective: str = "loss"
-    sampler: str = "tpe"
-    pruner: str = "median"
-    each: str = ""
-    rates: bool = False
-    confirm: int = 3
 
 
 def searches(request: Request, base: Mapping[str, Any], listed: Mapping[str, str]) -> list[Search]:
@@ -191,9 +176,7 @@ def _search(
     request: Request, base: Mapping[str, Any], space: Space, name: str, fixed: Mapping[str, Any], direction: str
 ) -> Search:
     """Return one study after a look at the configuration that all its runs share, and at each end of each range."""
-    made = Search(
-        name, base, space, request.trials, request.objective, direction, request.sampler, request.pruner
-    ).config(fixed, "")
+    made = Search(name, base, space, direction, request).config(fixed, "")
     config = parse_config(made)
     for key, value in ends(space):
         tried = copy.deepcopy(made)
@@ -201,7 +184,7 @@ def _search(
         parse_config(tried)
     if request.pruner != "none" and config.log.eval_every is None and config.train.epochs is None:
         set_key(made, "log.eval_every", max(1, (config.train.steps or 400) // LOOKS))
-    return Search(name, made, space, request.trials, request.objective, direction, request.sampler, request.pruner)
+    return Search(name, made, space, direction, request)
 
 
 def ends(space: Space) -> Iterator[tuple[str, Any]]:

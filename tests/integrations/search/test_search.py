@@ -15,9 +15,9 @@ import pytest
 
 from dynlora.cli.sweep import words
 from dynlora.errors import ConfigError
-from dynlora.integrations.search.driver import Driver, Ended, Range, optuna
-from dynlora.integrations.search.run import Request, searches, study_file
+from dynlora.integrations.search.driver import Driver, Ended, Range, Request, optuna
 from dynlora.integrations.search.run import _run as run_one
+from dynlora.integrations.search.run import searches, study_file
 from dynlora.jobs import quick_launch, spawn
 from dynlora.jobs.sweep import STUDIES_DIR
 from dynlora.store.notes import read_notes

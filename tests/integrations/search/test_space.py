@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.integrations.search.driver import Choice, Range, space_of
-from dynlora.integrations.search.run import MOST_STUDIES, Request, searches
+from dynlora.integrations.search.driver import Choice, Range, Request, space_of
+from dynlora.integrations.search.run import MOST_STUDIES, searches
 
 LR = {"train.lr": "1e-4..1e-2:log"}
 
@@ -120,7 +120,7 @@ def test_each_value_gets_a_study_with_the_same_trials_and_preset_rates() -> None
     )
     assert [one.name for one in studies] == ["fair-lora", "fair-dynamic"]
     assert [one.base["strategy"]["name"] for one in studies] == ["lora", "dynamic"]
-    assert all(one.base["adapter"]["rank"] == 4 and one.trials == 8 for one in studies)
+    assert all(one.base["adapter"]["rank"] == 4 and one.request.trials == 8 for one in studies)
     assert all(one.space == {"train.lr": Range(5e-4, 3e-2, False, True)} for one in studies)
     assert all(one.base["log"]["eval_every"] == 10 for one in studies), "a pruner needs looks on the way"
 
