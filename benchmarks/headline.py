@@ -29,7 +29,7 @@ from benchmarks.headroom import values_of
 from benchmarks.kept_runs import KeptRuns
 from dynlora.config import parse_config
 from dynlora.inference.export import export_run
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.store import queries
 from dynlora.training import run as training_run
 from dynlora.training.inputs import read_data

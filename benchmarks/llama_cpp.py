@@ -34,7 +34,7 @@ from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_g
 from dynlora.inference.compress import Compression
 from dynlora.inference.convert import base_config
 from dynlora.inference.export import write_adapter
-from dynlora.inference.load import GATE_ROWS
+from dynlora.inference.session import GATE_ROWS
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.peft_adapter.gguf_lora import GGUF_NAME

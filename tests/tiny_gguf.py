@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from dynlora.assets import gguf_llama
-from dynlora.assets.cache import sha256_of
-from dynlora.assets.catalog import EmbeddedModel
+from dynlora.assets.catalog import EmbeddedModel, sha256_of
 from tests.packages_on_disk import pin_for, sha256, wheel_bytes
 
 NAME = "tiny-llama"

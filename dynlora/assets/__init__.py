@@ -10,13 +10,7 @@ and then renamed: what is interrupted leaves nothing.
 
 from __future__ import annotations
 
-from dynlora.assets.catalog import (
-    DATASETS,
-    MODELS,
-    EmbeddedDataset,
-    EmbeddedModel,
-    PackagePin,
-)
+from dynlora.assets.catalog import DATASETS, MODELS, EmbeddedDataset, EmbeddedModel, PackagePin
 from dynlora.assets.hub import cached_hub_dataset, resolve_hub_dataset
 from dynlora.assets.resolve import cached_model_folder, resolve_data, resolve_model, shared_model_name
 

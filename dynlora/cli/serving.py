@@ -21,8 +21,8 @@ from dynlora.jobs import environment
 from dynlora.jobs.cli_client import requested_checks
 from dynlora.jobs.environment import JOB_VARIABLE
 from dynlora.jobs.queue import LOG_NAME, is_pending, refuse
+from dynlora.jobs.quick_launch import kept_start
 from dynlora.jobs.spawn import log_from_here
-from dynlora.jobs.start_files import kept_start
 from dynlora.jobs.warm import TAKEN
 from dynlora.store.schema import run_folder
 

@@ -25,8 +25,7 @@ from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_g
 from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.errors import ConfigError
 from dynlora.inference.export import describe, write_adapter
-from dynlora.inference.load import GATE_ROWS, load_run
-from dynlora.inference.session import Examined, check_strength, drawn_rows, finite
+from dynlora.inference.session import GATE_ROWS, Examined, check_strength, drawn_rows, finite, load_run
 from dynlora.jobs import launch
 from dynlora.jobs.export import is_kept, recovery_name, recovery_values, start_folder
 from dynlora.jobs.queue import put_in_queue

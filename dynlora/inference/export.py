@@ -30,8 +30,8 @@ from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_g
 from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.convert import convert
 from dynlora.inference.gated_adapter import write_gated
-from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, Padding, model_card
+from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.jobs import helper_job
 from dynlora.peft_adapter.forms import Form, form_of
 from dynlora.safe_files import open_plain

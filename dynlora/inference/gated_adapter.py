@@ -29,7 +29,7 @@ from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo, find_modules
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import AdapterError, ConfigError, CorruptRunError, NotMergeableError
-from dynlora.inference.load import adapted, task_of
+from dynlora.inference.session import adapted, task_of
 from dynlora.peft_adapter.adapter_config import PREFIX, TENSORS_NAME, TensorFile
 from dynlora.peft_adapter.read import AdaptedModule, Factors, read_adapter, read_factors
 from dynlora.safe_files import path_of

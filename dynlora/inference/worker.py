@@ -25,8 +25,7 @@ from typing import Any, TextIO, cast
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference import compress, writing
 from dynlora.inference.client import MAX_QUESTION
-from dynlora.inference.load import PLACES
-from dynlora.inference.session import ROWS, Examined
+from dynlora.inference.session import PLACES, ROWS, Examined
 from dynlora.jobs.helper_job import Failure
 from dynlora.kinds.run_kind import kind_of_run
 from dynlora.store.measurements import Knockouts, keep_knockouts, kept_knockouts

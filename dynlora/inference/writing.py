@@ -17,8 +17,7 @@ from dynlora.engine.evaluation.inference import AdaptedModel
 from dynlora.engine.evaluation.token_scores import Scored, ablated, estimated, row_losses, scored
 from dynlora.engine.evaluation.token_trace import token_texts
 from dynlora.errors import ConfigError
-from dynlora.inference.load import PLACES
-from dynlora.inference.session import MAX_CHARACTERS, Examined, check_strength, plain
+from dynlora.inference.session import MAX_CHARACTERS, PLACES, Examined, check_strength, plain
 from dynlora.tasks import WritingTask
 from dynlora.tasks.token_rows import begun, templated
 

@@ -25,8 +25,8 @@ from dynlora.peft_adapter.adapter_config import (
     settings_of,
     whole_number,
 )
-from dynlora.peft_adapter.foreign_names import ForeignNames, Layout, read_names, split_names
 from dynlora.peft_adapter.read import PICKLES, check_shapes
+from dynlora.peft_adapter.uniform import ForeignNames, Layout, read_names, split_names
 from dynlora.safe_files import read_plain
 
 MLX_NAME = "adapters.safetensors"

@@ -22,8 +22,7 @@ from dynlora.peft_adapter.adapter_config import (
     TensorInfo,
     read_settings,
 )
-from dynlora.peft_adapter.foreign_names import ForeignModule, places, read_names
-from dynlora.peft_adapter.uniform import Update, own_components
+from dynlora.peft_adapter.uniform import ForeignModule, Update, own_components, places, read_names
 from dynlora.text import printable
 
 Matrix = NDArray[Any]

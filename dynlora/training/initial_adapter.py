@@ -16,7 +16,7 @@ from dynlora import assets
 from dynlora.engine.given_start import GivenModule, GivenStart
 from dynlora.engine.loop.adapter_state import MOST_RANK
 from dynlora.errors import AdapterError, ConfigError, CorruptRunError, DynloraError
-from dynlora.jobs.start_files import LABELS_NAME
+from dynlora.jobs.quick_launch import LABELS_NAME
 from dynlora.peft_adapter.adapter_config import CONFIG_NAME
 from dynlora.peft_adapter.read import Weights, read_adapter, read_weights
 from dynlora.safe_files import read_plain

@@ -29,7 +29,7 @@ from dynlora.engine.recorder import NullRecorder, Recorder
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.jobs import launch
 from dynlora.jobs.environment import starts_others
-from dynlora.jobs.start_files import keep_start, kept_start, start_meta
+from dynlora.jobs.quick_launch import keep_start, kept_start, start_meta
 from dynlora.jobs.trackers import TrackerProcess, check_trackers, tracker_process
 from dynlora.store.meta import meta_of, table, whole
 from dynlora.store.reader import RunReader

@@ -17,7 +17,7 @@ from dynlora.config import parse_config
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.engine.loop.checkpoint import find_checkpoint, read_checkpoint
 from dynlora.inference.export import export_run
-from dynlora.inference.load import GATE_ROWS, evaluate_run, load_run
+from dynlora.inference.session import GATE_ROWS, evaluate_run, load_run
 from dynlora.store import queries
 from dynlora.training import run
 from dynlora.training.inputs import read_data

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from dynlora.cli.main import main
 from dynlora.config_files import read_run_config, read_yaml, yaml_text
 from dynlora.errors import ConfigError, CorruptRunError, DynloraError
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 
 SECRET = "password: hunter2\n"
 

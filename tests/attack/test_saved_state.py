@@ -12,7 +12,7 @@ import pytest
 
 from dynlora.engine.loop.adapter_state import saved_sizes
 from dynlora.errors import CorruptRunError, DynloraError
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.store.lifecycle import annotate
 from dynlora.training import run
 

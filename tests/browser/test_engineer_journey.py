@@ -14,7 +14,7 @@ import transformers
 
 from dynlora.config_files import read_run_config
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
-from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.store import queries
 from dynlora.training.inputs import read_data
 from tests.browser.conftest import Picture, repair_each, settled

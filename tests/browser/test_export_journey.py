@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
-from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.training.inputs import read_data
 from tests.browser.conftest import settled
 

@@ -23,7 +23,7 @@ import dynlora
 from dynlora.cli.main import main
 from dynlora.config_files import read_run_config
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
-from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.peft_adapter import read_adapter
 from dynlora.store.reader import RunReader
 from tests.command_line import document, run

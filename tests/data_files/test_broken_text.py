@@ -20,7 +20,7 @@ from dynlora.config import parse_config
 from dynlora.data_files import columns, reader, scan
 from dynlora.engine.data.tables import dataset_of
 from dynlora.errors import DataError
-from dynlora.inference.load import texts_of
+from dynlora.inference.session import texts_of
 from dynlora.text import is_text
 from tests.data_files.files import write_saved
 

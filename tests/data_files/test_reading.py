@@ -24,7 +24,7 @@ from dynlora.data_files import binary_file, opening, reader
 from dynlora.engine.data.tables import dataset_of, read_table
 from dynlora.engine.data.text_data import load_data
 from dynlora.errors import DataError
-from dynlora.inference.load import texts_of
+from dynlora.inference.session import texts_of
 from tests.data_files.files import WRITERS, csv_text, json_lines, write_excel
 
 TEXT = st.text(

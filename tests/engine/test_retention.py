@@ -21,7 +21,7 @@ from dynlora.contracts.harness import TASK, WRITER, make_trainer, tiny_config, t
 from dynlora.engine.evaluation.retention import GeneralText
 from dynlora.engine.loop.trainer import Trainer
 from dynlora.errors import NotRecordedError
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.kinds.train.panels.retention import RetentionOverTime
 from dynlora.store import queries
 from dynlora.tasks import Task

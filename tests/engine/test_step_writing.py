@@ -11,7 +11,7 @@ import torch
 from dynlora.config import parse_config
 from dynlora.engine.evaluation.generate import Limits, write, write_steps
 from dynlora.engine.evaluation.token_scores import ablated, estimated, row_losses, scored
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.training import run
 from dynlora.training.inputs import read_data
 from tests.tiny_lm import DECODERS, byte_tokenizer, lm_values, save_problems, save_tiny_lm, tiny_decoder

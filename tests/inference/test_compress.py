@@ -25,7 +25,7 @@ from dynlora.engine.compress.curve import SHARES
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.compress import Compression, write_size
-from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.store import queries
 from dynlora.store.measurements import Compressed, Half, Size
 from dynlora.training import run as training_run

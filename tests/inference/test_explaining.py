@@ -15,8 +15,7 @@ from dynlora.engine.evaluation.explain import explain, margins
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates
 from dynlora.engine.evaluation.knockout import switched_off
 from dynlora.errors import ConfigError
-from dynlora.inference.load import load_run
-from dynlora.inference.session import MAX_CHARACTERS, Examined, checked_texts
+from dynlora.inference.session import MAX_CHARACTERS, Examined, checked_texts, load_run
 from tests.tiny import tiny_config
 
 TEXT = "the film was great and the plot lovely"

@@ -18,8 +18,8 @@ from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, StorageError
 from dynlora.inference import export
 from dynlora.inference.export import export_run
-from dynlora.inference.load import GATE_ROWS, load_run
 from dynlora.inference.model_card import Facts, curve, model_card
+from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.peft_adapter.forms import FORMS
 from dynlora.store import queries
 from dynlora.training import folder_work

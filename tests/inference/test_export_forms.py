@@ -20,7 +20,7 @@ from dynlora.config import parse_config
 from dynlora.engine.evaluation.inference import AdaptedModel, bake_gates, mean_gates, merge
 from dynlora.errors import AdapterError, ConfigError, NotMergeableError
 from dynlora.inference.export import export_run
-from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.peft_adapter import read_adapter
 from dynlora.peft_adapter.engines import ENGINES, RIGHT, check_engines
 from dynlora.peft_adapter.forms import FORMS

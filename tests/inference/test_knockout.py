@@ -15,8 +15,7 @@ from dynlora.engine.evaluation.knockout import switched_off
 from dynlora.engine.model.adapters import replace_module
 from dynlora.errors import ConfigError
 from dynlora.inference import session as inference_session
-from dynlora.inference.load import load_run
-from dynlora.inference.session import Examined
+from dynlora.inference.session import Examined, load_run
 from dynlora.store.measurements import KnockedOut, Knockouts, keep_knockouts, kept_knockouts
 from dynlora.store.record import Part
 from tests.command_line import document, run

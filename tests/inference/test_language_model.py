@@ -21,8 +21,7 @@ from dynlora.engine.evaluation import inference
 from dynlora.engine.evaluation.inference import bake_gates, mean_gates
 from dynlora.errors import ConfigError, DataError
 from dynlora.inference.export import export_run
-from dynlora.inference.load import GATE_ROWS, evaluate_run, load_run
-from dynlora.inference.session import Examined
+from dynlora.inference.session import GATE_ROWS, Examined, evaluate_run, load_run
 from dynlora.store import queries
 from dynlora.tasks import WritingTask
 from dynlora.training import run as training_run

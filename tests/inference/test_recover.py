@@ -22,7 +22,7 @@ from dynlora.config_files import read_run_config
 from dynlora.engine.loop.checkpoint import read_checkpoint
 from dynlora.errors import ConfigError
 from dynlora.inference.compress import Compression, write_size
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.jobs import launch
 from dynlora.jobs.export import recovery_values, start_folder
 from dynlora.store import queries

@@ -14,7 +14,7 @@ import pytest
 from dynlora.config import parse_config
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.client import InferenceChild
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.inference.worker import ABANDONED_S, MOST_KEPT, MOST_STREAMS, Answering, Streams
 from dynlora.store import queries
 from dynlora.training import run as training_run

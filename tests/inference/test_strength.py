@@ -15,8 +15,7 @@ from dynlora.config import parse_config
 from dynlora.errors import ConfigError
 from dynlora.inference.compress import best_of, checked_strengths, strength_curve
 from dynlora.inference.export import export_run
-from dynlora.inference.load import load_run
-from dynlora.inference.session import Examined
+from dynlora.inference.session import Examined, load_run
 from dynlora.inference.writing import ablation, estimate, token_view, written
 from dynlora.training import run as training_run
 from tests.command_line import document, run

@@ -132,7 +132,7 @@ def test_what_was_fetched_goes_with_the_object(runs_dir: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_its_adapter_is_loaded(trained_run: Path, tmp_path: Path) -> None:
-    from dynlora.inference.load import load_run
+    from dynlora.inference.session import load_run
 
     run = dynlora.open_run(sent(tmp_path, trained_run))
     assert run.load().answers(["a great film"]) == load_run(trained_run).answers(["a great film"])

@@ -203,7 +203,7 @@ def test_a_touched_copy_is_not_overwritten(place: Place, runs_dir: Path, tmp_pat
 @pytest.mark.slow
 def test_a_fetched_adapter_answers_exports_and_continues(stopped: Path, tmp_path: Path, place: Place) -> None:
     from dynlora.inference.export import export_run
-    from dynlora.inference.load import load_run
+    from dynlora.inference.session import load_run
     from dynlora.training import run
 
     whole = Path(shutil.copytree(stopped, tmp_path / "whole" / stopped.name))

@@ -29,7 +29,7 @@ from dynlora.engine.model.lora_linear import LoraLinear
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError
 from dynlora.inference.export import export_run
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.strategies import build
 from dynlora.strategies.glora.layer import LORA, GloraLinear, SettlePaths
 from dynlora.training import run as training_run

@@ -23,7 +23,7 @@ from dynlora.engine.model.adapters import Adapters
 from dynlora.engine.model.modules import ModuleInfo
 from dynlora.errors import ConfigError, DynloraError, NotMergeableError
 from dynlora.inference.export import export_run
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.strategies import build
 from dynlora.strategies.lora_ensemble import (
     MemberLinear,

@@ -18,7 +18,7 @@ from dynlora.engine.evaluation.inference import merge
 from dynlora.engine.recorder import NullRecorder
 from dynlora.errors import ConfigError
 from dynlora.inference.export import export_run
-from dynlora.inference.load import evaluate_run, load_run
+from dynlora.inference.session import evaluate_run, load_run
 from dynlora.store import queries
 from dynlora.training import run
 from dynlora.training.build import build_trainer, make_accelerator

@@ -15,7 +15,7 @@ from dynlora.config import parse_config
 from dynlora.engine.evaluation.generate import cache_name
 from dynlora.errors import ConfigError, NotMergeableError
 from dynlora.inference.export import export_run
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.store import queries
 from dynlora.training import run as training_run
 from dynlora.training.inputs import load_inputs

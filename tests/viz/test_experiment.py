@@ -14,8 +14,8 @@ from dynlora.cli.sweep import combinations
 from dynlora.errors import ConfigError
 from dynlora.jobs.sweep import SECTION, section_choices
 from dynlora.viz.compare import cards as live_cards
-from dynlora.viz.launch import experiment_model
-from dynlora.viz.launch.experiment_model import Experiment
+from dynlora.viz.launch import form_model
+from dynlora.viz.launch.form_model import Experiment
 from tests.pages.app import CATALOG
 
 STRATEGIES = {row["name"]: row for row in CATALOG["strategies"]}
@@ -36,24 +36,22 @@ def row(**given: Any) -> dict[str, Any]:
 
 def test_a_method_takes_the_start_for_its_own_fields_and_its_control_moves_at_random() -> None:
     start = {"strategy.name": "dynamic", "strategy.moves": 5, "strategy.warmup_steps": 3}
-    methods = experiment_model.methods(STRATEGIES, start)
+    methods = form_model.methods(STRATEGIES, start)
     assert methods == {
         "dynamic": {"name": "dynamic", "moves": 5},
         "random control of dynamic": {"name": "dynamic", "moves": 5, "allocation": "random"},
         "lora": {"name": "lora"},
     }
-    from_control = experiment_model.methods(STRATEGIES, start | {"strategy.allocation": "random"})
+    from_control = form_model.methods(STRATEGIES, start | {"strategy.allocation": "random"})
     assert from_control == methods, "a control as the start makes no control of the method itself"
 
 
 def test_the_file_of_an_experiment_is_the_same_sweep() -> None:
-    methods = experiment_model.methods(STRATEGIES, {})
+    methods = form_model.methods(STRATEGIES, {})
     experiment = Experiment(list(methods.values()), [2, 4], [0, 1])
-    base = experiment_model.base(
-        {"name": "mine", "train.steps": 9, "seed": 7, "strategy.name": "lora", "adapter.rank": 8}
-    )
+    base = form_model.base({"name": "mine", "train.steps": 9, "seed": 7, "strategy.name": "lora", "adapter.rank": 8})
     assert base == {"name": "mine", "train": {"steps": 9}}
-    document = yaml.safe_load(experiment_model.document(base, experiment))
+    document = yaml.safe_load(form_model.document(base, experiment))
     choices = section_choices(document.pop(SECTION))
     configs = combinations(document, choices, None)
     assert len(configs) == experiment.n == 12
@@ -64,26 +62,26 @@ def test_the_file_of_an_experiment_is_the_same_sweep() -> None:
     assert combinations(base, section_choices(experiment.lists), None) == configs, (
         "what the button sends is what the file says"
     )
-    first = experiment_model.configured(base, experiment, experiment.methods[0])
+    first = form_model.configured(base, experiment, experiment.methods[0])
     assert (first["seed"], first["adapter"], first["strategy"]) == (0, {"rank": 2}, {"name": "lora"})
 
 
 @pytest.mark.parametrize("text", ["", "0", "x", "4,,x", "-4", "1,2,3,4,5,6,7,8,9", "99999999"])
 def test_ranks_that_are_none_are_refused_with_the_rule(text: str) -> None:
     with pytest.raises(ConfigError, match=r"rank.*such as 4 or 2, 4, 8"):
-        experiment_model.ranks(text)
+        form_model.ranks(text)
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=8))
 def test_ranks_are_sorted_and_each_stands_once(given_ranks: list[int]) -> None:
-    assert experiment_model.ranks(", ".join(map(str, given_ranks))) == sorted(set(given_ranks))
+    assert form_model.ranks(", ".join(map(str, given_ranks))) == sorted(set(given_ranks))
 
 
 def test_an_experiment_without_a_method_or_with_too_many_runs_is_refused() -> None:
     with pytest.raises(ConfigError, match="methods: none is chosen; choose one or more"):
-        experiment_model.checked(Experiment([], [4], [0]))
+        form_model.checked(Experiment([], [4], [0]))
     with pytest.raises(ConfigError, match="320 runs are more than 200"):
-        experiment_model.checked(Experiment([{"name": "lora"}] * 2, list(range(1, 9)), list(range(20))))
+        form_model.checked(Experiment([{"name": "lora"}] * 2, list(range(1, 9)), list(range(20))))
 
 
 def test_the_time_comes_from_finished_runs_of_the_same_pace() -> None:
@@ -95,15 +93,13 @@ def test_the_time_comes_from_finished_runs_of_the_same_pace() -> None:
         row(is_own=False, time={"train_s": 4000.0}),
         row(time={"train_s": float("nan")}),
     ]
-    assert experiment_model.seconds_per_run(pd.DataFrame([row(), *others]), config) == pytest.approx(50)
-    assert experiment_model.seconds_per_run(pd.DataFrame(others), config) is None
-    assert experiment_model.seconds_per_run(pd.DataFrame([]), config) is None
+    assert form_model.seconds_per_run(pd.DataFrame([row(), *others]), config) == pytest.approx(50)
+    assert form_model.seconds_per_run(pd.DataFrame(others), config) is None
+    assert form_model.seconds_per_run(pd.DataFrame([]), config) is None
     experiment = Experiment([{"name": "lora"}, {"name": "dynamic"}], [4], [0, 1, 2])
-    assert experiment_model.caption(experiment, 300, 0, 0).startswith(
-        "2 methods × 3 seeds = 6 runs. About 5 min in total"
-    )
-    assert "not known" in experiment_model.caption(experiment, None, 0, 0)
-    assert "1 run is training" in experiment_model.caption(experiment, 50, 1, 0)
+    assert form_model.caption(experiment, 300, 0, 0).startswith("2 methods × 3 seeds = 6 runs. About 5 min in total")
+    assert "not known" in form_model.caption(experiment, None, 0, 0)
+    assert "1 run is training" in form_model.caption(experiment, 50, 1, 0)
 
 
 def test_progress_counts_what_is_done_and_what_is_left() -> None:

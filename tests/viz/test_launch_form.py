@@ -22,7 +22,7 @@ from dynlora.config_files import yaml_text
 from dynlora.errors import DataError
 from dynlora.viz import methods as methods_model
 from dynlora.viz.kit import theme
-from dynlora.viz.launch import cost_model, data_check, experiment_model, form_model
+from dynlora.viz.launch import cost_model, data_check, form_model
 from tests.pages.app import CATALOG
 from tests.viz.checked import preflight_document
 from tests.viz.drawn import layout_of, traces_of
@@ -151,8 +151,8 @@ def test_the_queue_in_words(training: int, waiting: int, new: int, caption: str)
 
 
 def test_presets_are_configurations() -> None:
-    assert set(experiment_model.PRESETS) == set(experiment_model.PRESET_WORDS)
-    for values in experiment_model.PRESETS.values():
+    assert set(form_model.PRESETS) == set(form_model.PRESET_WORDS)
+    for values in form_model.PRESETS.values():
         config = parse_config(form_model.nested(values))
         assert config.train.max_steps(0) <= 1500
 
@@ -169,9 +169,9 @@ def test_twins_keep_everything_else() -> None:
     ).model_dump(mode="json")
     uniform_fields = [{"name": "scaling", "type": "str", "default": "standard"}]
     strategies = STRATEGIES | {"lora": {**STRATEGIES["lora"], "fields": uniform_fields}}
-    twins = experiment_model.twins(config, strategies)
-    assert list(twins) == ["same", "uniform", "random"] == list(experiment_model.TWINS)[:3]
-    assert list(experiment_model.TWINS) == list(experiment_model.TWIN_WORDS)
+    twins = form_model.twins(config, strategies)
+    assert list(twins) == ["same", "uniform", "random"] == list(form_model.TWINS)[:3]
+    assert list(form_model.TWINS) == list(form_model.TWIN_WORDS)
 
     def without(values: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in values.items() if not key.startswith("strategy.") and key != "name"}
@@ -190,7 +190,7 @@ def test_twins_keep_everything_else() -> None:
 def test_plain_lora_has_a_twin_that_moves_rank() -> None:
     strategies = STRATEGIES | {"dynamic": {**STRATEGIES["dynamic"], "fields": [{"name": "scaling", "type": "str"}]}}
     plain = {"name": "mine", "seed": 7, "strategy": {"name": "lora", "scaling": "rank_stabilized", "scale": "learned"}}
-    assert experiment_model.twins(plain, strategies)["default"] == {
+    assert form_model.twins(plain, strategies)["default"] == {
         "name": "dynamic like mine",
         "seed": 7,
         "strategy.name": "dynamic",
@@ -199,12 +199,12 @@ def test_plain_lora_has_a_twin_that_moves_rank() -> None:
 
 
 def test_a_run_has_no_twin_that_is_itself() -> None:
-    assert list(experiment_model.twins({"strategy": {"name": "lora"}}, STRATEGIES)) == ["same", "default"]
-    assert list(experiment_model.twins({"strategy": {"name": "dynamic", "allocation": "random"}}, STRATEGIES)) == [
+    assert list(form_model.twins({"strategy": {"name": "lora"}}, STRATEGIES)) == ["same", "default"]
+    assert list(form_model.twins({"strategy": {"name": "dynamic", "allocation": "random"}}, STRATEGIES)) == [
         "same",
         "uniform",
     ]
-    assert list(experiment_model.twins({"strategy": {"name": "unheard of"}}, {})) == ["same"]
+    assert list(form_model.twins({"strategy": {"name": "unheard of"}}, {})) == ["same"]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -392,13 +392,13 @@ def test_methods_in_words() -> None:
     assert methods_model.overview([strategy])["method"].tolist() == ["X"]
 
 
-@pytest.mark.parametrize("preset", list(experiment_model.PRESETS))
+@pytest.mark.parametrize("preset", list(form_model.PRESETS))
 def test_every_preset_suits_every_strategy(preset: str) -> None:
     from dynlora import strategies
 
     for name in strategies.registry():
         drawn = {field.key: field for field in form_model.strategy_fields(strategies.describe(name))}
-        start = experiment_model.PRESETS[preset]
+        start = form_model.PRESETS[preset]
         fields = {key.partition(".")[2]: field.fitting(start.get(key, field.default)) for key, field in drawn.items()}
         config = parse_config(form_model.nested({key: start[key] for key in start if not key.startswith("strategy.")}))
         strategy = strategies.build(name, fields)

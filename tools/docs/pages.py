@@ -197,7 +197,7 @@ PLUG_INS = {
     "dynlora.training.stepwise": ("Stepwise", "run_steps"),
     "dynlora.training.folder_work": ("Outcome",),
     "dynlora.training.progress_stream": ("StopRequest",),
-    "dynlora.inference.load": ("load_run",),
+    "dynlora.inference.session": ("load_run",),
     "dynlora.engine.recorder": ("Recorder",),
     "dynlora.store.writer": ("RunWriter",),
     "dynlora.store.reader": ("RunReader",),

@@ -19,7 +19,7 @@ from dynlora.config import RunConfig, config_keys, parse_config
 from dynlora.config_files import parse_value, set_key
 from dynlora.errors import ConfigError
 from dynlora.integrations.trackers.base import FAMILIES_KEY, IMPORTANCE, NAME_KEY, RANK
-from dynlora.peft_adapter.foreign_names import places
+from dynlora.peft_adapter.uniform import places
 from dynlora.store.jsontext import MAX_WHOLE
 from dynlora.store.meta import meta_of, table
 from dynlora.store.notes import annotate_notes

@@ -109,7 +109,7 @@ class DistilKind(RunKind):
 
     def load(self, folder: Path) -> Any:
         """Return the student."""
-        from dynlora.inference.load import load_run
+        from dynlora.inference.session import load_run
 
         return load_run(folder)
 

@@ -100,7 +100,7 @@ class TrainKind(RunKind):
 
     def load(self, folder: Path) -> Any:
         """Return the adapted model of a training."""
-        from dynlora.inference.load import load_run
+        from dynlora.inference.session import load_run
 
         return load_run(folder)
 

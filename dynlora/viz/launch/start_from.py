@@ -10,7 +10,7 @@ import streamlit as st
 from dynlora.config import parse_config
 from dynlora.jobs import launch
 from dynlora.store import queries
-from dynlora.viz.launch import experiment_model, form_model
+from dynlora.viz.launch import form_model
 from dynlora.viz.ui.cards import note
 from dynlora.viz.ui.live import announce, guarded
 from dynlora.viz.ui.run_actions import start_once
@@ -29,18 +29,18 @@ def pick_start(strategies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         run_id = _pick_run()
     with right:
         if not run_id:
-            name = _segmented("preset", "Preset", list(experiment_model.PRESETS), str)
-            note(experiment_model.PRESET_WORDS[name])
-            return dict(experiment_model.PRESETS[name])
+            name = _segmented("preset", "Preset", list(form_model.PRESETS), str)
+            note(form_model.PRESET_WORDS[name])
+            return dict(form_model.PRESETS[name])
         with guarded():
             config = queries.run_summary(find_run(run_id).folder)["config"]
             parse_config(config)
-        twins = experiment_model.twins(config, strategies)
+        twins = form_model.twins(config, strategies)
         twin = st.query_params.get("twin")
-        if twin in experiment_model.TWINS and twin not in twins:
-            note(f"This run has no {experiment_model.TWINS[twin].lower()}: the settings would be the same.")
-        name = _segmented("twin", "Use of this run", list(twins), experiment_model.TWINS.__getitem__)
-        note(experiment_model.TWIN_WORDS[name])
+        if twin in form_model.TWINS and twin not in twins:
+            note(f"This run has no {form_model.TWINS[twin].lower()}: the settings would be the same.")
+        name = _segmented("twin", "Use of this run", list(twins), form_model.TWINS.__getitem__)
+        note(form_model.TWIN_WORDS[name])
         return twins[name]
 
 
@@ -98,7 +98,7 @@ def baseline_button(run: Chosen) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key="baseline"):
         twin = twin_button(run, is_main=True)
         link("pages/launch.py", "Change its settings first", **{"from": run.id, "twin": twin})
-    note(f"{experiment_model.TWIN_WORDS[twin]} This page then follows both runs.")
+    note(f"{form_model.TWIN_WORDS[twin]} This page then follows both runs.")
 
 
 def twin_button(run: Chosen, *, is_main: bool = False) -> str:
@@ -115,11 +115,9 @@ def twin_button(run: Chosen, *, is_main: bool = False) -> str:
     """
     with guarded():
         config = queries.run_summary(run.folder)["config"]
-    is_plain = (config.get("strategy") or {}).get("name") == experiment_model.UNIFORM
+    is_plain = (config.get("strategy") or {}).get("name") == form_model.UNIFORM
     twin, words = (
-        ("default", f"Train it with {experiment_model.DEFAULT}")
-        if is_plain
-        else ("uniform", "Train its plain LoRA baseline")
+        ("default", f"Train it with {form_model.DEFAULT}") if is_plain else ("uniform", "Train its plain LoRA baseline")
     )
     if is_read_only():
         note("A run with the same settings would show whether it helps. This dashboard is read-only.")
@@ -132,7 +130,7 @@ def _start(run: Chosen, config: Mapping[str, Any], name: str) -> None:
     """Queue the other run and compare both; a second press before the page is refreshed queues nothing more."""
     with guarded():
         strategies = {row["name"]: row for row in launch.catalog()["strategies"]}
-        settings = form_model.nested(experiment_model.twins(config, strategies)[name])
+        settings = form_model.nested(form_model.twins(config, strategies)[name])
     twin = start_once(settings, "twin")
     if twin is None:
         return

@@ -18,9 +18,9 @@ from dynlora.jobs.helper_job import HelperJob
 from dynlora.jobs.sweep import arguments, count, enqueue_sweep, listed, section_choices
 from dynlora.store import queries
 from dynlora.text import markdown_text
-from dynlora.viz.launch import experiment_model, form_model, preflight_card
-from dynlora.viz.launch.experiment_model import Experiment
+from dynlora.viz.launch import form_model, preflight_card
 from dynlora.viz.launch.form import in_the_queue, kept_text
+from dynlora.viz.launch.form_model import Experiment
 from dynlora.viz.ui.cards import card, note
 from dynlora.viz.ui.frame import say_read_only
 from dynlora.viz.ui.live import announce, fragment, guarded, refusal
@@ -45,7 +45,7 @@ def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[
     Raises:
         ConfigError: when it names no runs, or too many.
     """
-    known = experiment_model.methods(strategies, start)
+    known = form_model.methods(strategies, start)
     chosen = _methods(list(known), start.get("strategy.name"))
     left, right = st.columns(2)
     with left:
@@ -55,13 +55,13 @@ def pick_experiment(strategies: Mapping[str, Mapping[str, Any]], start: Mapping[
     with right:
         about = "A range such as 0..2, or a list such as 1, 5. A verdict needs three. Key: seed."
         seeds = kept_text("Seeds", SEEDS, "experiment-seeds", 60, about)
-    experiment = Experiment([known[name] for name in chosen], experiment_model.ranks(ranks), form_model.seeds(seeds))
-    return experiment_model.checked(experiment)
+    experiment = Experiment([known[name] for name in chosen], form_model.ranks(ranks), form_model.seeds(seeds))
+    return form_model.checked(experiment)
 
 
 def _methods(options: Sequence[str], usual: Any) -> list[str]:
     """Draw the methods as chips and return those that are chosen, in the order shown."""
-    start = [name for name in options if name in {*experiment_model.USUAL, usual}]
+    start = [name for name in options if name in {*form_model.USUAL, usual}]
     addressed = set(st.query_params.get(ADDRESS, "").split(","))
     put("methods", [name for name in options if name in addressed] if addressed != {""} else start)
     about = "Every method gets the same rank, data, steps and seeds, and so the same adapter budget."
@@ -89,7 +89,7 @@ def start_experiment(values: Mapping[str, Any], experiment: Experiment, missing:
         experiment: what varies.
         missing: what has to be given first, in a sentence; the button waits for it.
     """
-    config, checks = experiment_model.base(values), plans(values, experiment)
+    config, checks = form_model.base(values), plans(values, experiment)
     training, waiting = in_the_queue()
     if is_read_only():
         say_read_only()
@@ -104,9 +104,9 @@ def start_experiment(values: Mapping[str, Any], experiment: Experiment, missing:
         _queue_experiment(config, experiment)
     preflight_card.check_button(checks, missing, training)
     seconds = preflight_card.checked_seconds(checks)  # after the button: a check that was just made counts
-    if seconds is None and (each := experiment_model.seconds_per_run(list_all(), config)) is not None:
+    if seconds is None and (each := form_model.seconds_per_run(list_all(), config)) is not None:
         seconds = experiment.n * each
-    note(missing or experiment_model.caption(experiment, seconds, training, waiting))
+    note(missing or form_model.caption(experiment, seconds, training, waiting))
 
 
 def _queue_experiment(config: Mapping[str, Any], experiment: Experiment) -> None:
@@ -124,16 +124,16 @@ def _queue_experiment(config: Mapping[str, Any], experiment: Experiment) -> None
 
 def example(values: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
     """Return the configuration of the first run."""
-    return experiment_model.configured(experiment_model.base(values), experiment, experiment.methods[0])
+    return form_model.configured(form_model.base(values), experiment, experiment.methods[0])
 
 
 def plans(values: Mapping[str, Any], experiment: Experiment) -> list[preflight_card.Plan]:
     """Return what a check tries: one run of each method, at the first rank and seed."""
-    config = experiment_model.base(values)
+    config = form_model.base(values)
     return [
         preflight_card.Plan(
-            experiment_model.label(method),
-            experiment_model.configured(config, experiment, method),
+            form_model.label(method),
+            form_model.configured(config, experiment, method),
             experiment.n_per_method,
         )
         for method in experiment.methods
@@ -150,9 +150,7 @@ def show_command(values: Mapping[str, Any], experiment: Experiment) -> None:
     with card("Command line", "command"):
         left, right = st.columns([3, 2])
         left.code(f"dynlora sweep --config experiment.yaml --runs-dir {runs_dir()}", language="bash", wrap_lines=True)
-        right.code(
-            experiment_model.document(experiment_model.base(values), experiment), language="yaml", wrap_lines=True
-        )
+        right.code(form_model.document(form_model.base(values), experiment), language="yaml", wrap_lines=True)
         note("Save the file as experiment.yaml. The results page is Compare with the runs that the command prints.")
 
 

@@ -23,7 +23,7 @@ from dynlora.jobs.sweep import enqueue_sweep
 from dynlora.store import queries
 from dynlora.text import plural
 from dynlora.viz.kit import theme
-from dynlora.viz.launch.experiment_model import UNIFORM
+from dynlora.viz.launch.form_model import UNIFORM
 from dynlora.viz.launch.start_from import twin_button
 from dynlora.viz.ui import cached_queries
 from dynlora.viz.ui.cards import card, chart, colours, note, rows, safe

@@ -22,7 +22,7 @@ from dynlora.cli import decode as decode_command
 from dynlora.cli.kinds import resumed
 from dynlora.engine.loop.checkpoint import read_checkpoint, write_checkpoint
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.jobs import kinds
 from dynlora.kinds.decode.result import read_decode
 from dynlora.kinds.decode.settings import DecodeSettings

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from dynlora import open_run
 from dynlora.errors import ConfigError
-from dynlora.inference.load import evaluate_run, load_run
+from dynlora.inference.session import evaluate_run, load_run
 from dynlora.jobs import launch
 from dynlora.kinds.merge.kind import MergeKind
 from dynlora.kinds.merge.result import read_merge

@@ -20,7 +20,7 @@ from dynlora.engine.data.text_data import Rows
 from dynlora.engine.model.some_blocks import block_influence, most_influential
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.kinds.decode.work.rewards import Reference, judged_text
 from dynlora.kinds.named_runs import named_run
 from dynlora.store.schema import command_text

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dynlora import assets
-from dynlora.assets.cache import sha256_of
+from dynlora.assets.catalog import sha256_of
 from dynlora.blocks import Blocks, parse_blocks
 from dynlora.config import RunConfig, parse_config
 from dynlora.config_files import read_run_config
@@ -28,7 +28,7 @@ from dynlora.engine.loop.checkpoint import find_checkpoint
 from dynlora.engine.loop.hardware import describe_machine
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError, RunRoleError
-from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.inference.writing import total_tokens
 from dynlora.jobs import kinds
 from dynlora.kinds.decode.settings import OWN, REWARDS, DecodeSettings

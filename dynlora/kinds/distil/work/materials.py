@@ -22,7 +22,7 @@ from dynlora.engine.model.base_model import BaseModel, load_base
 from dynlora.engine.randomness import stream_seed
 from dynlora.errors import ConfigError
 from dynlora.inference.export import write_adapter
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.inference.writing import total_tokens
 from dynlora.kinds.distil.settings import NOT_RECYCLE, DistilSettings
 from dynlora.kinds.recycle.work.materials import Teacher, base_folder, copied_state, teachers_of

@@ -29,7 +29,7 @@ from dynlora.engine.randomness import stream_seed
 from dynlora.engine.strategy import Strategy
 from dynlora.errors import ConfigError, DynloraError
 from dynlora.inference.export import write_adapter
-from dynlora.inference.load import GATE_ROWS, load_run
+from dynlora.inference.session import GATE_ROWS, load_run
 from dynlora.kinds.merge.result import OWN, head_of
 from dynlora.kinds.merge.settings import MergeSettings, stored_config
 from dynlora.kinds.named_runs import NamedRun

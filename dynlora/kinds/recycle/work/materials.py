@@ -23,7 +23,7 @@ from dynlora.engine.loop.checkpoint import copy_into, load_optimizer_state, opti
 from dynlora.engine.loop.hardware import autocast_context, resolve_precision
 from dynlora.engine.randomness import stream
 from dynlora.errors import ConfigError, DynloraError
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.kinds.named_runs import NamedRun
 from dynlora.kinds.recycle.settings import CLASSES_AT_ONCE, RecycleSettings, base_of, classes_of
 from dynlora.kinds.recycle.work.token_space import (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dynlora.engine.recorder import Recorder
-from dynlora.inference.load import load_run
+from dynlora.inference.session import load_run
 from dynlora.kinds.settings import stages_of
 from dynlora.store.writer import RunWriter
 from dynlora.training.folder_work import Outcome
