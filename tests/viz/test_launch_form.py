@@ -63,16 +63,14 @@ def test_command_and_file_mean_the_same_run(values: dict[str, Any]) -> None:
 
 
 def test_the_form_holds_every_setting() -> None:
-    written = ("data.prompt", "data.completion", "data.messages", "data.answer")
     drawn = {
         *form_model.TRAINING,
         *form_model.ROWS,
         *form_model.MORE_DATA,
-        *form_model.COLUMNS,
+        *(f"data.{role}" for roles in data_check.ROLES.values() for role in roles),
         *form_model.MORE_TRAINING,
         *form_model.MORE_ADAPTER,
         *form_model.RECORDING,
-        *written,
     }
     of_their_own = {
         "name",
